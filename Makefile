@@ -1,0 +1,49 @@
+# Two commands on a machine with Python 3.11 or newer and make:  make demo   make test
+# `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed-by-make
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format faults docs clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## build .venv with the tested versions and recap itself, editable
+
+demo: $(STAMP)  ## train, decode and score five folds on the built-in corpus
+	$(RUN) -m recap.train
+
+test: $(STAMP)  ## the test suite, without its slow part
+	$(RUN) -m pytest
+
+check: $(STAMP)  ## lint, format, types, import floors
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q tests/test_floors.py
+
+format: $(STAMP)  ## rewrite the sources in the house format
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+faults: $(STAMP)  ## the slow suite: kills, fuzzing at full count, the wheel, documented commands
+	$(RUN) -m pytest -m "slow and not gpu"
+
+docs: $(STAMP)  ## build docs/_build/html; a warning fails
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+clean:  ## remove what building left behind; .venv and runs stay
+	rm -rf build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+
+# Built again only when what it was built from has changed; a half-built one is mended, not trusted.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "recap needs Python 3.11 or newer, and $(PYTHON) is not: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,44 @@
+"""recap: detect and explain client resistance in counselling dialogues, and trust what is measured.
+
+Names are loaded when they are used, so that ``import recap`` itself loads neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recap.compose import load_config as load_config
+    from recap.data.module import DataModule as DataModule
+    from recap.fit import cross_validate as cross_validate
+    from recap.fit import fit_fold as fit_fold
+    from recap.models.module import ResponseModule as ResponseModule
+    from recap.scoring.metrics import CategoryScores as CategoryScores
+    from recap.tasks.registry import register_task as register_task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load_config": "recap.compose",
+    "cross_validate": "recap.fit",
+    "fit_fold": "recap.fit",
+    "register_task": "recap.tasks.registry",
+    "DataModule": "recap.data.module",
+    "ResponseModule": "recap.models.module",
+    "CategoryScores": "recap.scoring.metrics",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recap' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -1,0 +1,96 @@
+"""TF-IDF with logistic regression: what words alone give away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from recap.errors import ConfigError, DataError
+from recap.records import Example
+
+Analyzer = Literal["word", "char"]
+Context = Literal["response", "intervention", "full"]
+
+_NGRAMS: dict[Analyzer, tuple[int, int]] = {"word": (1, 2), "char": (1, 3)}
+MAX_ITERATIONS = 1000
+
+
+def example_text(example: Example, *, context: Context = "response") -> str:
+    """Return the text of an example that a bag of words is made of, a line for each turn.
+
+    Args:
+        example: The example.
+        context: ``"response"`` alone, with the ``"intervention"`` (the counsellor's last turn) before it, or
+            with the ``"full"`` history before it.
+
+    Raises:
+        ConfigError: For another context.
+    """
+    if context == "response":
+        before: list[str] = []
+    elif context == "intervention":
+        before = [turn.text for turn in example.history if turn.speaker == "counselor"][-1:]
+    elif context == "full":
+        before = [turn.text for turn in example.history]
+    else:
+        raise ConfigError(f"context {context!r} is none of response, intervention, full")
+    return "\n".join([*before, example.response])
+
+
+def tfidf_predict(
+    train_texts: Sequence[str],
+    train_labels: Sequence[str],
+    test_texts: Sequence[str],
+    *,
+    analyzer: Analyzer = "word",
+    class_weight: Literal["balanced"] | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """Return a label for each test text from TF-IDF and multinomial logistic regression (scikit-learn).
+
+    Args:
+        train_texts: Texts to learn from; the vocabulary is theirs alone.
+        train_labels: One label for each of them.
+        test_texts: Texts to label.
+        analyzer: ``"word"`` takes words and pairs of words, one-letter words included; ``"char"`` one to
+            three characters, for Chinese, which writes no spaces.
+        class_weight: ``"balanced"`` weighs classes inversely to their frequency.
+        seed: For the solver.
+
+    Raises:
+        ConfigError: For another analyzer.
+        DataError: When texts and labels differ in number, or no training text holds a word.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    if analyzer not in _NGRAMS:
+        raise ConfigError(f"analyzer {analyzer!r} is neither 'word' nor 'char'")
+    if len(train_texts) != len(train_labels) or not train_texts:
+        raise DataError(
+            f"{len(train_texts)} training texts and {len(train_labels)} labels: give one label for each text"
+        )
+    if len(set(train_labels)) == 1:
+        return [train_labels[0]] * len(test_texts)
+    if not test_texts:
+        return []
+    # scikit-learn's own pattern drops one-letter words, "I" among them.
+    vectorizer = TfidfVectorizer(
+        analyzer=analyzer,
+        ngram_range=_NGRAMS[analyzer],
+        sublinear_tf=True,
+        token_pattern=r"(?u)\b\w+\b" if analyzer == "word" else None,
+    )
+    regression = LogisticRegression(
+        max_iter=MAX_ITERATIONS, class_weight=class_weight, random_state=seed
+    )
+    model = make_pipeline(vectorizer, regression)
+    try:
+        model.fit(list(train_texts), list(train_labels))
+    except ValueError as error:
+        raise DataError(
+            f"TF-IDF cannot be fitted to these {len(train_texts)} texts (analyzer {analyzer!r}): no text "
+            "holds a word; use analyzer='char'"
+        ) from error
+    return [str(label) for label in model.predict(list(test_texts))]

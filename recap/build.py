@@ -1,0 +1,139 @@
+"""From a configuration to the things it names: task, corpus, model, data module, trainer parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recap.config import RunConfig
+from recap.data.corpus import Corpus, read_corpus
+from recap.data.folds import content_key
+from recap.errors import ConfigError
+from recap.records import Example
+from recap.registry import Registry
+from recap.tasks.registry import get_task
+from recap.tasks.task import Task, define_task
+from recap.taxonomy import taxonomy_from_dict
+
+if TYPE_CHECKING:
+    import lightning
+
+    from recap.tracking.tracker import Tracker
+
+CALLBACKS: Registry[Any] = Registry("callback")
+"""Callbacks that configuration can name; ``package.module:Class`` needs no registration."""
+
+
+def build_task(config: RunConfig) -> Task:
+    """Return the task of a configuration, with the prompt that it asks for.
+
+    Raises:
+        ConfigError: For labels outside the taxonomy, or a prompt file that is missing or lacks a part.
+    """
+    prompt = config.prompt
+    options: dict[str, Any] = {
+        "language": prompt.language or ("zh" if config.data.language == "zh" else "en"),
+        "rationale": config.rationale,
+        "label_form": prompt.label_form,
+        "style": prompt.style,
+        "history": prompt.history,
+        "layout": prompt.layout,
+        "prompt_text": _read_prompt_file(prompt.file),
+    }
+    definition = config.task
+    if definition.taxonomy is None:
+        return replace(get_task(definition.name), **options)
+    if isinstance(definition.taxonomy, str):
+        raise ConfigError(f"task.taxonomy: {definition.taxonomy!r} is a name; load the configuration with load_config")
+    return define_task(
+        name=definition.name,
+        taxonomy=taxonomy_from_dict(definition.taxonomy),
+        labels=definition.labels,
+        within=definition.within,
+        role=definition.role,
+        instruction=definition.instruction,
+        **options,
+    )
+
+
+def build_corpus(config: RunConfig, task: Task) -> Corpus:
+    """Return the labelled examples of the data set, all labels of the taxonomy, before the task selects.
+
+    Raises:
+        DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is ``fail``.
+    """
+    data = config.data
+    options = dict(data.options)
+    if data.reader == "demo":
+        options.setdefault("language", data.language)
+    corpus = read_corpus(
+        reader=data.reader,
+        path=Path(data.path) if data.path is not None else None,
+        taxonomy=task.taxonomy,
+        on_error=data.on_error,
+        duplicates=data.duplicates,
+        merge_adjacent=data.merge_adjacent,
+        no_intervention=data.no_intervention,
+        options=options,
+    )
+    if config.cv.max_examples is None or len(corpus.examples) <= config.cv.max_examples:
+        return corpus
+    return replace(corpus, examples=draw_examples(corpus.examples, config.cv.max_examples))
+
+
+def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
+    """Return ``n`` examples, as even over labels as the data allow, the same ones for any order of rows."""
+    by_label: dict[str, list[int]] = defaultdict(list)
+    for index in sorted(range(len(examples)), key=lambda i: (content_key(examples[i]), examples[i].id)):
+        by_label[examples[index].label or ""].append(index)
+    ranked = [(rank, label, index) for label, group in by_label.items() for rank, index in enumerate(group)]
+    chosen = sorted(index for _, _, index in sorted(ranked)[:n])
+    return tuple(examples[index] for index in chosen)
+
+
+def build_tracker(config: RunConfig, folder: Path) -> Tracker:
+    """Return what is told of the run beside the run folder's own files."""
+    from recap.config import result_options
+    from recap.tracking.tracker import NoTracker
+    from recap.tracking.wandb import WandbTracker
+
+    if config.logger.name != "wandb":
+        return NoTracker()
+    return WandbTracker(
+        folder=folder,
+        group=config.run,
+        project=config.logger.project,
+        mode=config.logger.mode,
+        options=result_options(config),
+    )
+
+
+def build_callbacks(config: RunConfig) -> list[lightning.Callback]:
+    """Return the user's own callbacks.
+
+    Raises:
+        ConfigError: When one cannot be imported or refuses its arguments.
+    """
+    built = []
+    for key, entry in config.callbacks.items():
+        arguments = dict(entry)
+        name = arguments.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"callbacks.{key}: needs a name, such as name: package.module:Class")
+        try:
+            built.append(CALLBACKS.get(name)(**arguments))
+        except TypeError as error:
+            raise ConfigError(f"callbacks.{key}: {name} refuses its arguments ({error})") from error
+    return built
+
+
+def _read_prompt_file(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"prompt.file: {path} cannot be read as UTF-8 text ({type(error).__name__})") from error

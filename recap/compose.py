@@ -1,0 +1,186 @@
+"""The border to Hydra: overrides of the command line become a validated configuration.
+
+Nothing outside this module and :mod:`recap.command_line` knows Hydra or OmegaConf.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recap import config as schema
+from recap.conf_files import conf_dir
+from recap.config import RunConfig
+from recap.errors import ConfigError, did_you_mean
+
+HYDRA_VERSION_BASE = "1.3"
+_NAMING_CHOICES = ("data", "task", "backbone", "finetune")
+
+
+def load_config(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> RunConfig:
+    """Return the configuration of a run, composed from ``conf/`` and overrides such as ``"task=binary"``.
+
+    A ``conf/`` under the current directory and the packages of entry-point group ``recap.conf`` are searched
+    too; ``config_dir`` adds one more folder.
+
+    Raises:
+        ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
+    """
+    values, choices = _compose("train", overrides, config_dir)
+    values["task"] = expand_task(values["task"], config_dir)
+    named = values.pop("run")
+    config = schema.validate({**values, "run": named or "unnamed"})
+    return config if named else replace(config, run=_run_name(config, choices, config_dir))
+
+
+def search_folders(config_dir: str | Path | None = None) -> list[Path]:
+    """Return the folders beside recap's own that are searched for configuration, nearest first."""
+    folders = [Path(config_dir)] if config_dir else []
+    folders.append(Path.cwd() / "conf")
+    for point in entry_points(group="recap.conf"):
+        spec = find_spec(point.value)
+        folders += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    own = conf_dir().resolve()
+    return [folder for folder in folders if folder.is_dir() and folder.resolve() != own]
+
+
+def register_search_path(config_dir: str | Path | None = None) -> None:
+    """Tell Hydra, for this process, of the folders that :func:`search_folders` finds."""
+    _UserConf.folders = search_folders(config_dir)
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
+    Plugins.instance().register(_UserConf)
+
+
+def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> dict[str, Any]:
+    """Return a task's mapping with the name of its taxonomy replaced by what the file of that name holds."""
+    name = task.get("taxonomy")
+    if not isinstance(name, str):
+        return task
+    folders = [conf_dir(), *search_folders(config_dir)]
+    for folder in folders:
+        file = folder / "taxonomy" / f"{name}.yaml"
+        if file.is_file():
+            return {**task, "taxonomy": yaml.safe_load(file.read_text(encoding="utf-8"))}
+    known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
+    raise ConfigError(
+        f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; "
+        f"your own goes to conf/taxonomy/{name}.yaml or inside the task"
+    )
+
+
+def explain_hydra_error(error: Exception, overrides: Iterable[str]) -> ConfigError:
+    """Return one of our errors for one of Hydra's, with what would have been right."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        known = list(error.options or [])
+        if known:
+            return ConfigError(
+                f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; known: {', '.join(known)}"
+            )
+    text = str(error).strip()
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = unknown.group(1)
+        return ConfigError(f"{key}: there is no such option{did_you_mean(key, _known_options())}; see --help")
+    unknown = re.search(r"Could not (?:find|override) '?([\w/]+)'?[^\n]*No match", text)
+    if unknown:
+        group = unknown.group(1)
+        return ConfigError(f"{group}: there is no such group{did_you_mean(group, _known_options())}; see --help")
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in text else ""
+    return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")
+
+
+class _UserConf(SearchPathPlugin):
+    """Appends the user's own folders to Hydra's search path."""
+
+    folders: Sequence[Path] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.append("recap", f"file://{folder.resolve()}")
+
+
+def _compose(
+    config_name: str, overrides: Sequence[str], config_dir: str | Path | None
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Return the composed values without Hydra's own, and the choice made in every group."""
+    register_search_path(config_dir)
+    backup = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
+            cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+            choices = {str(k): v for k, v in cfg.hydra.runtime.choices.items()}
+            plain = {key: cfg[key] for key in cfg if key != "hydra"}
+            values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise explain_hydra_error(error, overrides) from error
+    finally:
+        GlobalHydra.instance().hydra = backup
+    assert isinstance(values, dict)
+    return {str(k): v for k, v in values.items()}, choices
+
+
+def _run_name(config: RunConfig, choices: dict[str, str | None], config_dir: str | Path | None) -> str:
+    """Return the folder name: the naming choices, and a hash of every other option that is not the default."""
+    base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
+    values, _ = _compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
+    values["task"] = expand_task(values["task"], config_dir)
+    default = schema.result_options(schema.validate({**values, "run": "unnamed"}))
+    given = schema.result_options(config)
+    changed = {key: value for key, value in given.items() if key not in default or default[key] != value}
+    parts = [config.data.name, config.task.name, config.backbone.name, config.finetune.method]
+    parts += [] if config.rationale else ["labelonly"]
+    parts += [_hash(changed)] if changed else []
+    return "-".join(parts)
+
+
+def _hash(options: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _known_options() -> list[str]:
+    values, choices = _compose("train", (), None)
+    return [*schema.flatten(values), *values, *(group for group in choices if not group.startswith("hydra"))]
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of every job that ``-m`` with these overrides stands for.
+
+    Raises:
+        ConfigError: When one of them cannot be parsed.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise explain_hydra_error(error, overrides) from error
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [str(o.input_line)]
+        for o in parsed
+        if not str(o.key_or_group).startswith("hydra")
+    ]
+    return [list(job) for job in itertools.product(*choices)]

@@ -1,0 +1,331 @@
+"""The configuration of a run as frozen dataclasses, validated as a whole.
+
+This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate`` reports all
+faults at once. Nothing here knows Hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from recap.errors import ConfigError, did_you_mean
+
+_STRICT = ConfigDict(extra="forbid")
+Language = Literal["en", "zh"]
+OptionValue = Any
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TaskConfig:
+    """What is to be told apart, as conf/task/*.yaml has it."""
+
+    name: str
+    """Name of the task; a registered one needs no other key."""
+    taxonomy: Mapping[str, Any] | str | None = None
+    """Name of a file in conf/taxonomy/, or a taxonomy written here; ``None`` for a registered task."""
+    labels: tuple[str, ...] | None = None
+    """Categories of the taxonomy to tell apart, in order; ``None`` means its leaves."""
+    within: str | None = None
+    """Only leaves below this category."""
+    role: Mapping[str, str] = Field(default_factory=dict)
+    """First section of the prompt, by language; empty for the built-in text."""
+    instruction: Mapping[str, str] = Field(default_factory=dict)
+    """Second section of the prompt, by language; empty for the built-in text."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataConfig:
+    """Where the examples come from."""
+
+    name: str
+    """Name of the data set in run folders and tables."""
+    reader: str
+    """Registered reader, or ``package.module:function``."""
+    path: str | None = None
+    """File or folder to read; the demo corpus needs none."""
+    language: Literal["en", "zh", "both"] | None = None
+    """Language of the dialogues; the prompt follows it."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """Whether rows at fault stop the run, after all of them were listed."""
+    duplicates: Literal["warn", "error", "drop"] = "warn"
+    """What happens to examples with the same history and response."""
+    merge_adjacent: bool = True
+    """Whether several turns of one speaker in a row become one."""
+    no_intervention: Literal["skip", "keep"] = "skip"
+    """What happens to client turns with no counsellor turn before them."""
+    options: Mapping[str, OptionValue] = Field(default_factory=dict)
+    """Options of this reader alone."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PromptConfig:
+    """How an example is put to the model."""
+
+    style: Literal["full", "brief"] = "full"
+    """``full``: role, task, taxonomy, format; ``brief``: task, label names, format."""
+    language: Language | None = None
+    """Language of the prompt; ``None`` follows data.language (English for ``both``)."""
+    label_form: Literal["qualified", "bare"] = "qualified"
+    """``Pattern - Behaviour`` or the behaviour alone."""
+    history: Literal["none", "intervention", "full"] = "full"
+    """How much of the dialogue before the response is shown."""
+    layout: Literal["format_last", "format_first"] = "format_last"
+    """Whether the output format follows the dialogue (the paper's order) or precedes it."""
+    max_tokens: int | None = Field(default=None, ge=16)
+    """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``: no limit."""
+    file: str | None = None
+    """A prompt of the user's own, with placeholders."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DecodingConfig:
+    """How the answer is read off the model."""
+
+    name: Literal["free"] = "free"
+    """``free``: greedy text, as in the paper."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest answer in tokens."""
+    batch_size: int = Field(default=32, ge=1)
+    """Examples decoded together on one device."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BackboneConfig:
+    """The language model that is tuned."""
+
+    name: str
+    """Name in run folders and tables."""
+    family: Literal["qwen2", "llama"]
+    """Architecture; weights of another one are refused."""
+    hub_id: str | None = None
+    """Model id on the Hugging Face hub."""
+    path: str | None = None
+    """Local folder with weights and tokenizer; takes precedence over ``hub_id``."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FinetuneConfig:
+    """Which weights are tuned."""
+
+    method: Literal["full", "lora"]
+    """All weights, or low-rank adapters (LoRA)."""
+    learning_rate: float = Field(gt=0)
+    """A learning rate that suits this method; optimizer.learning_rate follows it."""
+    rank: int = Field(default=8, ge=1)
+    """Rank of the adapters (paper: 8)."""
+    alpha: float = Field(default=16, gt=0)
+    """Scale of the adapters is alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout inside the adapters."""
+    target_modules: tuple[str, ...] | None = None
+    """Layers that get adapters; ``None`` for the family's projections."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class OptimizerConfig:
+    """The optimiser."""
+
+    name: str = "adamw"
+    """Registered optimiser, or ``package.module:function``."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of matrices; never of biases and norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's moments."""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW's denominator floor."""
+    gradient_clip: float | None = Field(default=1.0, gt=0)
+    """Largest gradient norm; ``None`` for no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SchedulerConfig:
+    """How the learning rate moves over optimiser steps."""
+
+    name: str = "cosine"
+    """Registered schedule, or ``package.module:function``."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all steps during which the rate rises linearly (paper: 0.1)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainerConfig:
+    """Lightning's trainer."""
+
+    accelerator: str = "auto"
+    """``auto``, ``cpu`` or ``gpu``."""
+    devices: int | str = 1
+    """Number of devices, or ``auto``."""
+    precision: str = "32-true"
+    """Lightning's precision flag."""
+    max_epochs: int = Field(default=10, ge=1)
+    """Most passes over the training examples (paper: 10)."""
+    patience: int = Field(default=3, ge=1)
+    """Epochs without a lower selection loss before training stops."""
+    per_device_batch_size: int = Field(default=4, ge=1)
+    """Examples in memory together; accumulation follows from global_batch_size."""
+    log_every_steps: int = Field(default=10, ge=1)
+    """Optimiser steps between two rows of history.csv."""
+    num_workers: int = Field(default=0, ge=0)
+    """Loader processes."""
+    progress: bool = True
+    """Whether a progress bar is shown on a terminal."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CvConfig:
+    """Cross-validation."""
+
+    folds: int = 5
+    """Number of folds."""
+    fold: Literal["all", "final"] | int = "all"
+    """All folds, one of them, or one model on all data for use."""
+    protocol: Literal["paper", "nested"] = "paper"
+    """``paper``: the held-out fold also selects the epoch; ``nested``: an inner split does."""
+    group: Literal["session", "client"] | None = None
+    """Examples of one group stay in one fold."""
+    seed: int = 0
+    """Seed of the partition."""
+    max_examples: int | None = Field(default=None, ge=1)
+    """At most so many examples of the data set, drawn evenly over labels."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LoggerConfig:
+    """Where curves and tables go beside the run folder's own files."""
+
+    name: Literal["wandb", "csv", "none"] = "wandb"
+    """``csv`` and ``none`` write the run folder alone."""
+    project: str = "recap"
+    """W&B project."""
+    mode: Literal["offline", "online"] = "offline"
+    """Offline files stay in the run folder until ``wandb sync``."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RunConfig:
+    """One run: a task, a data set, a model and a protocol."""
+
+    task: TaskConfig
+    """What is told apart."""
+    data: DataConfig
+    """The examples."""
+    prompt: PromptConfig
+    """How they are put."""
+    decoding: DecodingConfig
+    """How answers are read."""
+    backbone: BackboneConfig
+    """The model."""
+    finetune: FinetuneConfig
+    """Which weights move."""
+    optimizer: OptimizerConfig
+    """How they move."""
+    scheduler: SchedulerConfig
+    """How fast, over time."""
+    trainer: TrainerConfig
+    """Where and how long."""
+    cv: CvConfig
+    """The protocol."""
+    logger: LoggerConfig
+    """Who is told."""
+    callbacks: Mapping[str, Any] = Field(default_factory=dict)
+    """Name of an own callback (``package.module:Class``) -> its arguments."""
+    rationale: bool = True
+    """Whether the answer gives a reason after the label."""
+    seed: int = 0
+    """Seed of weights, order and dropout."""
+    global_batch_size: int = Field(default=16, ge=1)
+    """Examples per optimiser step, over all devices and accumulation (paper: 128)."""
+    run: str
+    """Name of the run folder."""
+    runs_dir: str = "runs"
+    """Where run folders are."""
+    resume: Literal["auto", "never"] = "auto"
+    """Whether an unfinished fold goes on from its last checkpoint."""
+
+
+NOT_RESULT_CHANGING = (
+    "run",
+    "runs_dir",
+    "resume",
+    "logger.",
+    "cv.fold",
+    "decoding.batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.per_device_batch_size",
+    "trainer.log_every_steps",
+    "trainer.num_workers",
+    "trainer.progress",
+)
+"""Options that may differ between two processes working on one run folder; a dot at the end means a group."""
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that plain values describe.
+
+    Raises:
+        ConfigError: With one line for every fault.
+    """
+    try:
+        return TypeAdapter(RunConfig).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Return a configuration as plain dicts, lists and scalars."""
+    plain: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
+    return plain
+
+
+def result_options(config: RunConfig) -> dict[str, Any]:
+    """Return every result-changing option as ``{"cv.folds": 5, ...}``."""
+    flat = flatten(to_dict(config))
+    return {key: value for key, value in flat.items() if not _is_free(key)}
+
+
+def _is_free(key: str) -> bool:
+    return any(key.startswith(free) if free.endswith(".") else key == free for free in NOT_RESULT_CHANGING)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors(include_url=False):
+        where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+        if fault["type"] == "unexpected_keyword_argument":
+            lines.append(f"{where}: there is no such option{_closest(fault['loc'])}")
+        else:
+            given = fault.get("input")
+            shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{shown}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _closest(location: tuple[int | str, ...]) -> str:
+    section: Any = RunConfig
+    for part in location[:-1]:
+        hints = {f.name: f.type for f in dataclasses.fields(section)}
+        section = globals().get(str(hints.get(str(part), "")), None)
+        if section is None:
+            return ""
+    return did_you_mean(str(location[-1]), [f.name for f in dataclasses.fields(section)])

@@ -1,0 +1,1 @@
+"""From files to examples: readers, corpora, folds, and the batches that a model is trained on."""

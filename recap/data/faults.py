@@ -1,0 +1,118 @@
+"""What is wrong with the rows of a file, said without repeating what a client wrote."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recap.errors import DataError
+
+LISTED_FAULTS = 20
+"""Faults that one error message lists; the rest are only counted."""
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.:/@#+-]{1,64}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowFault:
+    """One reason why one row was rejected; ``str()`` gives ``file:line: field: reason, mend``."""
+
+    file: str
+    line: int
+    """First line of the row, counted from 1; in a spreadsheet, the row's number."""
+    field: str
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        """Return the line that users see."""
+        return f"{self.file}:{self.line}: {self.field}: {self.reason}, {self.mend}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a record, or one turn of it, stands in its file: first line, and how many rows make it up."""
+
+    line: int
+    rows: int = 1
+
+
+class FaultLog:
+    """What a reader reports while it reads: rows met, rows rejected and why, and anything it counts.
+
+    A reader calls :meth:`row` for every row, then either :meth:`reject` or, before it yields a record,
+    :meth:`at` or :meth:`at_turns`, so that faults found later still name the right line. A reader that
+    makes its records up calls none of them; each record then counts as one row.
+
+    Args:
+        file: The file's name as messages should show it.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.faults: list[RowFault] = []
+        self.counts: Counter[str] = Counter()
+        self.rows_read = 0
+        self._rejected: dict[int, int] = {}
+        self._places: tuple[Place, ...] = ()
+        self._by_turn = False
+
+    @property
+    def rows_rejected(self) -> int:
+        """Rows that have at least one fault."""
+        return sum(self._rejected.values())
+
+    def row(self) -> None:
+        """Count one more row of the file."""
+        self.rows_read += 1
+
+    def reject(self, line: int, field: str, reason: str, mend: str, *, rows: int = 1) -> None:
+        """Note one fault of the row at ``line``; a row with several faults is rejected once.
+
+        Args:
+            rows: Rows of the file that are lost with it (several when one utterance has many annotators).
+        """
+        self.faults.append(RowFault(file=self.file, line=line, field=field, reason=reason, mend=mend))
+        self._rejected[line] = max(rows, self._rejected.get(line, 0))
+
+    def at(self, line: int) -> None:
+        """Say that the record about to be yielded is the one row at ``line``."""
+        self._places, self._by_turn = (Place(line=line),), False
+
+    def at_turns(self, places: Sequence[Place]) -> None:
+        """Say that each turn of the dialogue about to be yielded has rows of its own."""
+        self._places, self._by_turn = tuple(places), True
+
+    def take_places(self) -> tuple[tuple[Place, ...], bool]:
+        """Return where the record just yielded stands, and whether that is one place a turn.
+
+        Counts a row of its own for a record whose reader said nothing.
+        """
+        if not self._places:
+            self.row()
+            return (Place(line=self.rows_read),), False
+        places, by_turn = self._places, self._by_turn
+        self._places, self._by_turn = (), False
+        return places, by_turn
+
+    def error(self) -> DataError:
+        """Return the error that lists the first faults and counts the others."""
+        listed = "\n".join(f"  {fault}" for fault in self.faults[:LISTED_FAULTS])
+        more = len(self.faults) - LISTED_FAULTS
+        tail = f"\n  and {more} more" if more > 0 else ""
+        return DataError(
+            f"{self.file}: {self.rows_rejected} of {self.rows_read} rows cannot be used:\n{listed}{tail}\n"
+            "mend them, or leave them out with data.on_error=skip"
+        )
+
+
+def quote_id(identifier: str) -> str:
+    """Return an identifier in a form that is safe to print.
+
+    Quoted only when it looks like one: a column mix-up would otherwise print client text.
+    """
+    if _PLAIN_ID.fullmatch(identifier):
+        return f"{identifier!r}"
+    return f"of {len(identifier)} characters"

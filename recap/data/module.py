@@ -1,0 +1,105 @@
+"""The LightningDataModule: encoded examples of one fold, as loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning
+
+from recap.data.batches import ScoringLoader, TrainingLoader, accumulation_steps
+from recap.data.encode import EncodedExample
+from recap.errors import ConfigError
+
+
+class DataModule(lightning.LightningDataModule):
+    """Loaders for the training, selection and test examples of one fold.
+
+    The loaders shard over devices themselves, so the trainer needs ``use_distributed_sampler=False`` and
+    ``accumulate_grad_batches=data.accumulation(world_size)``.
+
+    Args:
+        train: Examples to learn from.
+        select: Examples whose loss selects the epoch (under the paper's protocol the test examples).
+        test: Examples to decode and score.
+        pad_id: Fills short rows; the encoder's ``pad_id``.
+        global_batch_size: Examples per optimiser step, over all devices and accumulation (paper: 128).
+        per_device_batch_size: Most examples in memory together while training (paper: 4).
+        scoring_batch_size: The same for the selection loss; ``None`` takes the training value.
+        decoding_batch_size: Most examples decoded together.
+        seed: Of the order of training examples.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Sequence[EncodedExample] = (),
+        select: Sequence[EncodedExample] = (),
+        test: Sequence[EncodedExample] = (),
+        pad_id: int,
+        global_batch_size: int = 16,
+        per_device_batch_size: int = 4,
+        scoring_batch_size: int | None = None,
+        decoding_batch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train = tuple(train)
+        self.select = tuple(select)
+        self.test = tuple(test)
+        self._pad_id = pad_id
+        self._global_batch_size = global_batch_size
+        self._per_device_batch_size = per_device_batch_size
+        self._scoring_batch_size = scoring_batch_size or per_device_batch_size
+        self._decoding_batch_size = decoding_batch_size
+        self._seed = seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps per epoch."""
+        return accumulation_steps(len(self.train), self._global_batch_size)
+
+    def accumulation(self, world_size: int = 1) -> int:
+        """Return the micro-batches per device and optimiser step, for ``Trainer(accumulate_grad_batches=)``."""
+        return accumulation_steps(self._global_batch_size, self._per_device_batch_size, world_size)
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Return the micro-batches of this device, epoch after epoch.
+
+        Raises:
+            ConfigError: When the trainer accumulates another number of batches than the plan has.
+        """
+        world_size, rank = self._place()
+        planned = self.accumulation(world_size)
+        if self.trainer is not None and self.trainer.accumulate_grad_batches != planned:
+            raise ConfigError(
+                f"the trainer accumulates {self.trainer.accumulate_grad_batches} batches, but optimiser steps of "
+                f"{self._global_batch_size} examples need {planned}; build it with accumulate_grad_batches={planned}"
+            )
+        return TrainingLoader(
+            self.train,
+            pad_id=self._pad_id,
+            global_batch_size=self._global_batch_size,
+            per_device=self._per_device_batch_size,
+            seed=self._seed,
+            world_size=world_size,
+            rank=rank,
+        )
+
+    def val_dataloader(self) -> ScoringLoader:
+        """Return this device's share of the selection examples."""
+        return self._scoring_loader(self.select, self._scoring_batch_size)
+
+    def test_dataloader(self) -> ScoringLoader:
+        """Return this device's share of the test examples."""
+        return self._scoring_loader(self.test, self._decoding_batch_size)
+
+    def _scoring_loader(self, examples: Sequence[EncodedExample], batch_size: int) -> ScoringLoader:
+        world_size, rank = self._place()
+        return ScoringLoader(
+            examples, pad_id=self._pad_id, batch_size=batch_size, world_size=world_size, rank=rank
+        )
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank

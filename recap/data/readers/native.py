@@ -1,0 +1,122 @@
+"""The library's own JSON lines: one dialogue or one example a line, also mixed in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recap.data.faults import FaultLog
+from recap.data.readers.dialogue_text import SpeakerNames
+from recap.data.readers.fields import Fields
+from recap.data.readers.files import existing_file, json_rows
+from recap.data.readers.registry import Record, register_reader
+from recap.records import Dialogue, Example, Turn
+
+_DIALOGUE_KEYS = frozenset({"session", "client", "counselor", "meta", "turns"})
+_EXAMPLE_KEYS = frozenset(
+    {"id", "session", "client", "turn", "history", "response", "label", "rationale", "meta"}
+)
+_TURN_KEYS = frozenset({"speaker", "text", "label", "rationale", "id"})
+
+
+@register_reader("dialogues", aliases=("native",))
+def read_dialogues(
+    path: Path | None, *, faults: FaultLog, speakers: Mapping[str, str] | None = None
+) -> Iterator[Record]:
+    """Yield the dialogues and examples of a JSON-lines file (or of one JSON list).
+
+    Keys that the format does not know go to ``meta``; those of a turn are counted as ``unknown_turn_keys``.
+
+    Args:
+        speakers: Names of speakers beside ``counselor`` and ``client``, each with its role.
+    """
+    path = existing_file(path)
+    names = SpeakerNames(speakers)
+    for line, row in json_rows(path, faults):
+        fields = Fields(row, line=line, faults=faults)
+        record: Record | None = None
+        if "turns" in row:
+            record = _dialogue(fields, names)
+        elif "response" in row:
+            record = _example(fields, names, f"{path.stem}:{line}")
+        else:
+            fields.reject("row", "holds neither 'turns' nor 'response'", "write a dialogue or an example")
+        if record is not None and fields.sound:
+            faults.at(line)
+            yield record
+
+
+def _dialogue(fields: Fields, names: SpeakerNames) -> Dialogue:
+    session = fields.identifier("session")
+    if session is None and fields.sound:
+        fields.reject("session", "is missing", "give every dialogue an id of its own")
+    return Dialogue(
+        session=session or "",
+        client=fields.identifier("client"),
+        counselor=fields.identifier("counselor"),
+        meta=_meta(fields, _DIALOGUE_KEYS),
+        turns=_turns(fields, "turns", names),
+    )
+
+
+def _example(fields: Fields, names: SpeakerNames, fallback_id: str) -> Example:
+    session = fields.identifier("session")
+    history = _turns(fields, "history", names) if "history" in fields.row else ()
+    turn = fields.row.get("turn")
+    if not isinstance(turn, int) or isinstance(turn, bool):
+        turn = None
+    if session is not None:
+        fallback_id = f"{session}:{len(history) if turn is None else turn}"
+    return Example(
+        id=fields.identifier("id") or fallback_id,
+        session=session,
+        client=fields.identifier("client"),
+        turn=turn,
+        history=history,
+        response=fields.text("response"),
+        label=_label(fields),
+        rationale=fields.optional_text("rationale"),
+        meta=_meta(fields, _EXAMPLE_KEYS),
+    )
+
+
+def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
+    turns = []
+    for index, item in enumerate(fields.items(key)):
+        if not isinstance(item, dict):
+            fields.reject(f"{key}[{index}]", "is no object", 'write {"speaker": ..., "text": ...}')
+            continue
+        part = Fields(item, line=fields.line, faults=fields.faults, within=f"{key}[{index}].")
+        turns.append(_turn(part, names))
+        fields.sound = fields.sound and part.sound
+    return tuple(turns)
+
+
+def _turn(part: Fields, names: SpeakerNames) -> Turn:
+    said = part.text("speaker")
+    speaker = names.find(said)
+    if speaker is None and part.sound:
+        part.reject("speaker", *names.complaint(said))
+    unknown = len(part.row.keys() - _TURN_KEYS)
+    if unknown:
+        part.faults.counts["unknown_turn_keys"] += unknown
+    return Turn(
+        speaker=speaker or "client",
+        text=part.text("text"),
+        id=part.identifier("id"),
+        label=_label(part),
+        rationale=part.optional_text("rationale"),
+    )
+
+
+def _label(fields: Fields) -> str | None:
+    label = fields.optional_text("label")
+    if label == "":
+        fields.reject("label", "is empty", "write a label, or leave the key out")
+    return label
+
+
+def _meta(fields: Fields, known: frozenset[str]) -> Mapping[str, Any]:
+    extra = {key: value for key, value in fields.row.items() if key not in known}
+    return {**extra, **fields.mapping("meta")}

@@ -1,0 +1,169 @@
+"""The records that the parts of recap hand to each other.
+
+Each is a frozen value: readers make :class:`Dialogue` and :class:`Example`, a task turns an example into
+:class:`Message` and an answer text into :class:`Answer`, every system (fine-tuned, prompted, imported)
+ends in :class:`Prediction`, and scoring turns predictions into :class:`Scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Speaker = Literal["counselor", "client"]
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One utterance of a dialogue.
+
+    ``label`` is the client's behaviour on a client turn and, where it is annotated, the counsellor's act on
+    a counsellor turn.
+    """
+
+    speaker: Speaker
+    text: str
+    id: str | None = None
+    label: str | None = None
+    rationale: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dialogue:
+    """One counselling session: its turns in order, and whatever else the file said of it (``meta``)."""
+
+    session: str
+    turns: tuple[Turn, ...]
+    client: str | None = None
+    counselor: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One client utterance to be judged (``response``) with the turns before it (``history``).
+
+    The history normally ends with the counsellor's intervention. ``label`` is the canonical name of a
+    category of the taxonomy, the finest that the data set knows; ``turn`` is the index of the response in
+    its dialogue, when it came from one.
+    """
+
+    id: str
+    history: tuple[Turn, ...]
+    response: str
+    session: str | None = None
+    client: str | None = None
+    turn: int | None = None
+    label: str | None = None
+    rationale: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One message of a chat prompt."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a model says of one example; ``label`` is ``None`` when no label could be read."""
+
+    label: str | None
+    rationale: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One line of ``predictions.jsonl``: an evaluated example with its gold label and the system's answer.
+
+    ``label`` is ``None`` and ``parsed`` false when the generation held no readable label; such an answer
+    counts as wrong. ``probabilities`` is ``None`` for systems that give none; ``text`` is the raw generation.
+    """
+
+    id: str
+    session: str | None
+    fold: int | None
+    task: str
+    gold: str
+    label: str | None
+    probabilities: Mapping[str, float] | None
+    rationale: str | None
+    text: str
+    parsed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fold:
+    """One fold of a partition, as indices into the data set's examples (all labels, before task selection).
+
+    Under the paper's protocol ``select`` (used for early stopping and the best checkpoint) equals ``test``.
+    """
+
+    index: int
+    train: tuple[int, ...]
+    select: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelScores:
+    """Precision, recall and F1 of one label as fractions; ``support`` counts its gold examples."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """The scores of one set of predictions, as in ``scores.json``.
+
+    ``metrics`` holds ``macro_f1, macro_precision, macro_recall, accuracy, invalid_rate, loss`` as fractions
+    (``loss``: token mean in nats, or ``None``). ``confusion`` has a row per gold label and a column per
+    label, then one for invalid answers.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    n: int
+    metrics: Mapping[str, float | None]
+    per_label: Mapping[str, LabelScores]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Mean and sample standard deviation (ddof 1) of one figure over folds; ``std`` is ``None`` for one fold."""
+
+    mean: float | None
+    std: float | None
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelSpread:
+    """The spread over folds of one label's scores; ``support`` is summed over folds."""
+
+    precision: Spread
+    recall: Spread
+    f1: Spread
+    support: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The scores of several folds together, as in ``summary.json``."""
+
+    task: str
+    labels: tuple[str, ...]
+    folds: tuple[int, ...]
+    protocol: str
+    ddof: int
+    metrics: Mapping[str, Spread]
+    per_label: Mapping[str, LabelSpread]

@@ -1,0 +1,1 @@
+"""What people read: console output, tables, figures, pages."""

@@ -1,0 +1,127 @@
+"""What a training run says on the console: the data, a row a fold, the table of mean ± SD."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from recap.config import RunConfig
+from recap.fit import FoldResult, Listener, Setup, TrainingPlan
+from recap.records import Scores, Summary
+from recap.run_folder import RunFolder
+from recap.scoring.files import summary_from_json
+from recap.scoring.summary import spread_text
+
+_SHOWN = {
+    "macro_f1": "macro F1",
+    "macro_precision": "macro P",
+    "macro_recall": "macro R",
+    "accuracy": "accuracy",
+    "invalid_rate": "invalid",
+}
+_SYNTHETIC = "This corpus is synthetic: it shows that the software works, and says nothing about real clients."
+
+
+class ConsoleListener(Listener):
+    """Prints a run as it goes; on a terminal Lightning's progress bar moves between its lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=True)
+
+    def prepared(self, setup: Setup) -> None:
+        """Print what was read, what the task selects, and what leaks between folds."""
+        corpus, say = setup.corpus, self._console.print
+        say(f"run      {setup.folder.path}")
+        say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
+        if corpus.synthetic:
+            say(f"         {_SYNTHETIC}")
+        for fault in corpus.faults[:10]:
+            say(f"         left out: {fault}")
+        if len(corpus.faults) > 10:
+            say(f"         left out: {len(corpus.faults) - 10} more rows")
+        counted = {name: n for name, n in corpus.counts.items() if n}
+        if counted:
+            say("         " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in counted.items()))
+        say(f"task     {setup.task.name}: {len(setup.task.labels)} labels, {len(setup.selected)} examples")
+        for warning in setup.leakage_warnings:
+            say(f"folds    {warning}")
+
+    def training(self, plan: TrainingPlan) -> None:
+        """Print the size of what is about to be trained."""
+        lost = f", {plan.dropped_turns} oldest turns lost in {plan.truncated} prompts" if plan.dropped_turns else ""
+        long = f", {plan.too_long} prompts over the limit all the same" if plan.too_long else ""
+        self._console.print(
+            f"{plan.name}    {plan.n_train} to train, {plan.n_test} to test, {plan.steps_per_epoch} steps an epoch, "
+            f"longest prompt {plan.longest_prompt} tokens{lost}{long}"
+        )
+
+    def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
+        """Print one line an epoch where no progress bar is seen."""
+        if not self._console.is_terminal:
+            loss = "" if select_loss is None else f"  selection loss {select_loss:.4f}"
+            self._console.print(f"         epoch {epoch + 1}{loss}  {seconds:.0f} s")
+
+    def fold_ended(self, result: FoldResult) -> None:
+        """Print the scores of a fold, just computed or found."""
+        if result.scores is None:
+            self._console.print(f"{result.name}    trained  {result.folder.model}")
+            return
+        again = "finished before" if result.found else f"{result.seconds:.0f} s"
+        self._console.print(f"{result.name}    {_score_line(result.scores)}  ({again})")
+
+    def ended(self, folder: RunFolder, summary: Summary) -> None:
+        """Print the table of metrics and the one of categories."""
+        self._console.print(_metric_table(summary))
+        self._console.print(_label_table(summary))
+        self._console.print(f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; {folder.summary_table}")
+
+
+def print_sweep(configs: Sequence[RunConfig]) -> None:
+    """Print one table of all jobs of a sweep, a row a run folder."""
+    table = Table("run", "folds", *_SHOWN.values(), title="All jobs: mean ± SD over folds, in percent")
+    for config in configs:
+        file = RunFolder(path=Path(config.runs_dir) / config.run).summary
+        if not file.is_file():
+            table.add_row(config.run, "–", *("–" for _ in _SHOWN))
+            continue
+        summary = summary_from_json(file.read_text(encoding="utf-8"))
+        cells = [spread_text(summary.metrics[name]) for name in _SHOWN]
+        table.add_row(config.run, str(len(summary.folds)), *cells)
+    width = 40 + max(len(config.run) for config in configs) + 16 * len(_SHOWN)
+    console = Console(highlight=False)
+    Console(highlight=False, width=max(width, console.width)).print(table)
+
+
+def quiet_libraries() -> None:
+    """Silence Lightning's advice and progress notes, which are about choices that recap makes itself."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+
+
+def _score_line(scores: Scores) -> str:
+    parts = [f"{title} {100 * (scores.metrics[name] or 0):.2f}" for name, title in _SHOWN.items()]
+    return "  ".join(parts)
+
+
+def _metric_table(summary: Summary) -> Table:
+    table = Table("metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task)
+    for name, title in _SHOWN.items():
+        spread = summary.metrics[name]
+        values = ["–" if value is None else f"{100 * value:.2f}" for value in spread.values]
+        table.add_row(title, spread_text(spread), *values)
+    return table
+
+
+def _label_table(summary: Summary) -> Table:
+    table = Table("category", "precision", "recall", "F1", "support")
+    for label, row in summary.per_label.items():
+        cells = [spread_text(figures) for figures in (row.precision, row.recall, row.f1)]
+        table.add_row(label, *cells, str(row.support))
+    return table

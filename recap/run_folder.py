@@ -1,0 +1,237 @@
+"""A run's folder on disk: names that never change, files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recap import config as schema
+from recap.config import RunConfig
+from recap.errors import ConfigError, DataError
+
+_PACKAGES = ("torch", "lightning", "transformers", "peft", "torchmetrics", "hydra-core", "wandb", "scikit-learn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldFolder:
+    """The files of one fold, or of the ``final`` model."""
+
+    path: Path
+
+    @property
+    def predictions(self) -> Path:
+        """One JSON object per evaluated example, in data order."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """Metrics of this fold; written last, so its presence means that the fold is finished."""
+        return self.path / "scores.json"
+
+    @property
+    def history(self) -> Path:
+        """Loss, learning rate and speed over optimiser steps."""
+        return self.path / "history.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What an unfinished fold resumes from."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """A Hugging Face folder or PEFT adapter."""
+        return self.path / "model"
+
+    @property
+    def finished(self) -> bool:
+        """Whether this fold's scores are there."""
+        return self.scores.is_file()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, seeds, hashes, device, wall times."""
+        return self.path / "manifest.json"
+
+    @property
+    def leakage(self) -> Path:
+        """Duplicates, shared sessions and history overlap between folds."""
+        return self.path / "leakage.json"
+
+    @property
+    def summary(self) -> Path:
+        """Mean, standard deviation and values over folds."""
+        return self.path / "summary.json"
+
+    @property
+    def summary_table(self) -> Path:
+        """The same as a Markdown table."""
+        return self.path / "summary.md"
+
+    @property
+    def final(self) -> FoldFolder:
+        """The model trained on all data."""
+        return FoldFolder(path=self.path / "final")
+
+    def fold(self, index: int) -> FoldFolder:
+        """Return the files of fold ``index``."""
+        return FoldFolder(path=self.path / f"fold{index}")
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the manifest, empty when there is none yet."""
+        if not self.manifest.is_file():
+            return {}
+        found: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        return found
+
+    def update_manifest(self, **entries: Any) -> None:
+        """Set entries of the manifest; a mapping is merged into the mapping that is there."""
+        manifest = self.read_manifest()
+        for key, value in entries.items():
+            there = manifest.get(key)
+            merge = isinstance(value, Mapping) and isinstance(there, dict)
+            manifest[key] = {**there, **value} if merge and there else value
+        write_json(self.manifest, manifest)
+
+
+def open_run_folder(config: RunConfig) -> RunFolder:
+    """Return the folder of a run, created when missing.
+
+    Raises:
+        ConfigError: When the folder holds a run with other result-changing options, naming them.
+    """
+    folder = RunFolder(path=Path(config.runs_dir) / config.run)
+    if folder.config.is_file():
+        _refuse_other_run(folder, config)
+    else:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{folder.path}: cannot be created ({error.strerror}); set runs_dir to a folder you may write"
+            ) from error
+    write_atomic(folder.config, yaml.safe_dump(schema.to_dict(config), sort_keys=False, allow_unicode=True))
+    return folder
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration that a run folder was made with.
+
+    Raises:
+        DataError: When the folder holds none.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
+    return schema.validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
+    """Check that the data and the partition are those that the folder's finished folds were made with.
+
+    Raises:
+        DataError: When one of them has changed since.
+    """
+    manifest = folder.read_manifest()
+    for name, value in hashes.items():
+        if manifest.get(name, value) != value:
+            raise DataError(
+                f"{folder.path}: the {name.replace('_', ' ')} differs from the one this run was begun with, so the "
+                "data file has changed; set run=NAME for a new run, or restore the file"
+            )
+
+
+def environment() -> dict[str, Any]:
+    """Return what else a run depended on: package versions, Python, platform, git commit of the code."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "git_commit": _git_commit(),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON (no NaN), atomically."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that, whatever happens, it holds either all of the old or all of the new text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _refuse_other_run(folder: RunFolder, config: RunConfig) -> None:
+    try:
+        there = schema.result_options(read_config(folder.path))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{folder.path}: its config.yaml is not one of this version ({error}); set run=NAME for a new run"
+        ) from error
+    given = schema.result_options(config)
+    changed = [key for key in sorted({*there, *given}) if there.get(key) != given.get(key)]
+    if changed:
+        named = ", ".join(f"{key} ({there.get(key)!r} there, {given.get(key)!r} now)" for key in changed[:8])
+        more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
+        raise ConfigError(
+            f"{folder.path}: holds a run with other options: {named}{more}; set run=NAME for a new run"
+        )
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""From predictions to scores, and from the scores of folds to their mean and spread."""

@@ -1,0 +1,227 @@
+"""The forms that predictions, scores and summaries take in files: strict JSON, the keys of the run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, fields
+from typing import Any, NoReturn, TypeVar
+
+from recap.errors import DataError
+from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
+
+T = TypeVar("T", Scores, Summary)
+
+PREDICTION_FIELDS = tuple(field.name for field in fields(Prediction))
+"""The keys of a line of ``predictions.jsonl``, in order."""
+
+
+def predictions_to_jsonl(predictions: Iterable[Prediction]) -> str:
+    """Return the text of ``predictions.jsonl``, a line for each prediction in the order given.
+
+    Raises:
+        ValueError: For a probability that is not finite.
+    """
+    return "".join(
+        _dumps({name: getattr(prediction, name) for name in PREDICTION_FIELDS}) + "\n"
+        for prediction in predictions
+    )
+
+
+def predictions_from_jsonl(
+    text: str, *, source: str = "predictions.jsonl"
+) -> tuple[Prediction, ...]:
+    """Return the predictions of a file's text; keys beyond the contract's are ignored.
+
+    Args:
+        text: The file's text.
+        source: What messages call the file.
+
+    Raises:
+        DataError: Listing every faulty line as ``file:line: field: reason, mend``.
+    """
+    predictions: list[Prediction] = []
+    faults: list[str] = []
+    # Not splitlines: a raw generation may hold U+2028 and others that it takes for line ends.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            predictions.append(_prediction(line))
+        except DataError as error:
+            faults.append(f"{source}:{number}: {error}")
+    if faults:
+        raise DataError("\n".join(faults))
+    return tuple(predictions)
+
+
+def scores_to_dict(scores: Scores) -> dict[str, Any]:
+    """Return the mapping that ``scores.json`` holds."""
+    return _plain(asdict(scores))
+
+
+def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") -> Scores:
+    """Return the scores of a ``scores.json``; unknown keys are ignored.
+
+    Raises:
+        DataError: When a key is missing or its value has another form, naming ``source``.
+    """
+    return _built(lambda: _scores(data), source)
+
+
+def summary_to_dict(summary: Summary) -> dict[str, Any]:
+    """Return the mapping that ``summary.json`` holds."""
+    return _plain(asdict(summary))
+
+
+def summary_from_dict(data: Mapping[str, Any], *, source: str = "summary.json") -> Summary:
+    """Return the summary of a ``summary.json``; unknown keys are ignored.
+
+    Raises:
+        DataError: When a key is missing or its value has another form, naming ``source``.
+    """
+    return _built(lambda: _summary(data), source)
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """Return a mapping as the text of a JSON file, indented and ending in a line feed.
+
+    Raises:
+        ValueError: For a number that is not finite, which JSON cannot hold.
+    """
+    return _dumps(data, indent=2) + "\n"
+
+
+def _dumps(data: Any, indent: int | None = None) -> str:
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=indent, default=dict)
+    # A lone surrogate (half an emoji in somebody's JSON) cannot be written as UTF-8, only escaped.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return json.dumps(data, ensure_ascii=True, allow_nan=False, indent=indent, default=dict)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with tuples as lists, as reading the file back would give it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _prediction(line: str) -> Prediction:
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f" at character {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"line: not valid JSON{where}, write one object a line") from error
+    if not isinstance(row, dict):
+        raise DataError("line: not a JSON object, write one object a line")
+    for name in PREDICTION_FIELDS:
+        if name not in row:
+            raise DataError(f"{name}: missing, add it (null where there is none)")
+        expected, fits = _FORMS[name]
+        if not fits(row[name]):
+            raise DataError(f"{name}: {type(row[name]).__name__} found, give {expected}")
+    return Prediction(**{name: row[name] for name in PREDICTION_FIELDS})
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise DataError(f"line: {name} is not valid JSON, write null")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_null(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_fold(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+def _is_probabilities(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(
+            isinstance(p, int | float) and not isinstance(p, bool) and math.isfinite(p)
+            for p in value.values()
+        )
+    )
+
+
+_TEXT = ("a string", _is_text)
+_TEXT_OR_NULL = ("a string or null", _is_text_or_null)
+_FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "id": _TEXT,
+    "session": _TEXT_OR_NULL,
+    "fold": ("a fold's index or null", _is_fold),
+    "task": _TEXT,
+    "gold": _TEXT,
+    "label": _TEXT_OR_NULL,
+    "probabilities": ("an object of finite numbers or null", _is_probabilities),
+    "rationale": _TEXT_OR_NULL,
+    "text": _TEXT,
+    "parsed": ("true or false", lambda value: isinstance(value, bool)),
+}
+
+
+def _built(build: Callable[[], T], source: str) -> T:
+    try:
+        return build()
+    except KeyError as error:
+        raise DataError(f"{source}: the key {error} is missing; write the file again") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{source}: a value has another form ({error}); write it again") from error
+
+
+def _scores(data: Mapping[str, Any]) -> Scores:
+    return Scores(
+        task=data["task"],
+        labels=tuple(data["labels"]),
+        n=int(data["n"]),
+        metrics={name: _number(value) for name, value in data["metrics"].items()},
+        per_label={
+            label: LabelScores(
+                precision=float(row["precision"]),
+                recall=float(row["recall"]),
+                f1=float(row["f1"]),
+                support=int(row["support"]),
+            )
+            for label, row in data["per_label"].items()
+        },
+        confusion=tuple(tuple(int(count) for count in row) for row in data["confusion"]),
+    )
+
+
+def _summary(data: Mapping[str, Any]) -> Summary:
+    return Summary(
+        task=data["task"],
+        labels=tuple(data["labels"]),
+        folds=tuple(int(fold) for fold in data["folds"]),
+        protocol=data["protocol"],
+        ddof=int(data["ddof"]),
+        metrics={name: _spread(spread) for name, spread in data["metrics"].items()},
+        per_label={
+            label: LabelSpread(
+                precision=_spread(row["precision"]),
+                recall=_spread(row["recall"]),
+                f1=_spread(row["f1"]),
+                support=int(row["support"]),
+            )
+            for label, row in data["per_label"].items()
+        },
+    )
+
+
+def _spread(data: Mapping[str, Any]) -> Spread:
+    return Spread(
+        mean=_number(data["mean"]),
+        std=_number(data["std"]),
+        values=tuple(_number(value) for value in data["values"]),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

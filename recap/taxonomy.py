@@ -1,0 +1,231 @@
+"""A taxonomy of client behaviours as data: a tree of categories with definitions, names and colours."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from recap.errors import ConfigError, DataError, did_you_mean, quote_label
+
+_EDGE = " \t\r\n\"'`*“”‘’「」『』《》()（）[]【】.。,，;；:：!！"
+_JOINER = re.compile(r"\s*[-–—−_/－]+\s*")
+_SPACES = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """One node of a taxonomy.
+
+    ``names``, ``definition``, ``example`` and ``contrast`` map a language (``"en"``, ``"zh"``) to a text;
+    ``name`` is the canonical one, under which labels are stored. ``parent`` is another category's name.
+    """
+
+    name: str
+    parent: str | None = None
+    """The category above this one, ``None`` at the top."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Name in each language, where it differs from ``name``."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings that readers and the parser accept."""
+    definition: Mapping[str, str] = field(default_factory=dict)
+    """What the category means, for the prompt and the codebook."""
+    example: Mapping[str, str] = field(default_factory=dict)
+    """A client utterance that shows it."""
+    contrast: Mapping[str, str] = field(default_factory=dict)
+    """When it is not this category but another."""
+    color: str | None = None
+    """Colour in figures, ``#rrggbb``."""
+    qualifies: bool = True
+    """Whether the names of categories below are written with this one's in front."""
+
+    def name_in(self, language: str) -> str:
+        """Return the name in ``language``, the canonical name where there is none."""
+        return self.names.get(language, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taxonomy:
+    """Categories in canonical order; parents may come before or after their children.
+
+    Raises:
+        ConfigError: For an unknown parent, a cycle, or a spelling that stands for two categories.
+    """
+
+    name: str
+    categories: tuple[Category, ...]
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Spellings that are refused on purpose, each with the reason that the error gives."""
+
+    def __post_init__(self) -> None:
+        for category in self.categories:
+            self._check_parents(category)
+        _ = self._by_spelling
+
+    def __getitem__(self, name: str) -> Category:
+        """Return the category of a canonical name; ``KeyError`` where there is none."""
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether ``name`` is a canonical name."""
+        return name in self._by_name
+
+    @cached_property
+    def leaves(self) -> tuple[str, ...]:
+        """Canonical names of the categories that have none below them, in canonical order."""
+        parents = {category.parent for category in self.categories}
+        return tuple(c.name for c in self.categories if c.name not in parents)
+
+    def lineage(self, name: str) -> tuple[str, ...]:
+        """Return ``name`` and the categories above it, nearest first."""
+        found: list[str] = []
+        step: str | None = name
+        while step is not None:
+            found.append(step)
+            step = self._by_name[step].parent
+        return tuple(found)
+
+    def pattern(self, name: str) -> str | None:
+        """Return the category above ``name`` that its qualified name carries, ``None`` where none does."""
+        parent = self._by_name[name].parent
+        return parent if parent is not None and self._by_name[parent].qualifies else None
+
+    def written(self, name: str, *, language: str = "en", qualified: bool = True) -> str:
+        """Return the form of a label that prompts and answers use, such as ``Arguing - Challenging``."""
+        bare = self._by_name[name].name_in(language)
+        pattern = self.pattern(name)
+        if not qualified or pattern is None:
+            return bare
+        separator = "-" if language == "zh" else " - "
+        return f"{self._by_name[pattern].name_in(language)}{separator}{bare}"
+
+    def find(self, text: str) -> str | None:
+        """Return the canonical name that a spelling stands for, ``None`` when it is not known.
+
+        Accepts names in any language, aliases, and qualified forms with any dash or slash between the parts
+        (``争辩/Arguing-挑战/Challenging``), whatever the case, width or surrounding punctuation.
+        """
+        return self._by_spelling.get(normalize_label(text))
+
+    def resolve(self, text: str) -> str:
+        """Return the canonical name that a spelling stands for.
+
+        Raises:
+            DataError: When it is unknown; the text is quoted only where that is safe.
+        """
+        found = self.find(text)
+        if found is None:
+            reason = self._rejections.get(normalize_label(text))
+            if reason is not None:
+                raise DataError(f"label {text.strip()!r} is refused by taxonomy {self.name!r}: {reason}")
+            known = self.spellings()
+            raise DataError(
+                f"label {quote_label(text, known)} is not in taxonomy {self.name!r}{did_you_mean(text, known)}"
+            )
+        return found
+
+    def spellings(self) -> list[str]:
+        """Return every canonical name, name in a language, and alias."""
+        return [s for category in self.categories for s in _own_spellings(category)]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Category]:
+        return {category.name: category for category in self.categories}
+
+    @cached_property
+    def _rejections(self) -> dict[str, str]:
+        return {normalize_label(spelling): reason for spelling, reason in self.rejected.items()}
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, str]:
+        table: dict[str, str] = {}
+        for category in self.categories:
+            for spelling in (*_own_spellings(category), *self._qualified_spellings(category)):
+                key = normalize_label(spelling)
+                if table.setdefault(key, category.name) != category.name:
+                    raise ConfigError(
+                        f"taxonomy {self.name!r}: {spelling!r} stands for both {table[key]!r} and "
+                        f"{category.name!r}; remove one of the aliases"
+                    )
+        return table
+
+    def _qualified_spellings(self, category: Category) -> list[str]:
+        pattern = self.pattern(category.name)
+        if pattern is None:
+            return []
+        above = _joined_spellings(self._by_name[pattern])
+        return [f"{a}-{b}" for a in above for b in _joined_spellings(category)]
+
+    def _check_parents(self, category: Category) -> None:
+        seen = {category.name}
+        parent = category.parent
+        while parent is not None:
+            if parent not in self._by_name:
+                raise ConfigError(
+                    f"taxonomy {self.name!r}: {category.name!r} has the unknown parent {parent!r}"
+                    f"{did_you_mean(parent, self._by_name)}"
+                )
+            if parent in seen:
+                raise ConfigError(f"taxonomy {self.name!r}: {category.name!r} is its own ancestor")
+            seen.add(parent)
+            parent = self._by_name[parent].parent
+
+
+def normalize_label(text: str) -> str:
+    """Return the form in which spellings are compared: NFKC, folded case, one ``-`` between parts."""
+    text = unicodedata.normalize("NFKC", text).casefold().strip(_EDGE)
+    return _SPACES.sub(" ", _JOINER.sub("-", text))
+
+
+def taxonomy_from_dict(data: Mapping[str, Any]) -> Taxonomy:
+    """Build a taxonomy from the mapping that a YAML file holds: ``name``, a list of ``categories``, ``rejected``.
+
+    ``rejected`` may be left out. A text field may be a plain string, which then serves every language.
+
+    Raises:
+        ConfigError: For missing or unknown keys, naming them.
+    """
+    unknown = set(data) - {"name", "categories", "rejected"}
+    if unknown or "name" not in data or not data.get("categories"):
+        raise ConfigError(
+            "a taxonomy needs the keys 'name' and 'categories' (a list), may have 'rejected' and no others; "
+            f"found {', '.join(sorted(map(str, data))) or 'none'}"
+        )
+    name = str(data["name"])
+    return Taxonomy(
+        name=name,
+        categories=tuple(_category(name, row) for row in data["categories"]),
+        rejected=dict(data.get("rejected") or {}),
+    )
+
+
+def _category(taxonomy: str, row: Mapping[str, Any]) -> Category:
+    known = [f.name for f in fields(Category)]
+    if not isinstance(row, Mapping) or "name" not in row:
+        raise ConfigError(f"taxonomy {taxonomy!r}: every category needs a 'name'")
+    for key in row:
+        if key not in known:
+            raise ConfigError(
+                f"taxonomy {taxonomy!r}: category {row['name']!r} has the unknown key {key!r}"
+                f"{did_you_mean(str(key), known)}"
+            )
+    values: dict[str, Any] = dict(row)
+    for key in ("names", "definition", "example", "contrast"):
+        if isinstance(values.get(key), str):
+            values[key] = {"en": values[key], "zh": values[key]}
+    values["aliases"] = tuple(values.get("aliases", ()))
+    return Category(**values)
+
+
+def _own_spellings(category: Category) -> Sequence[str]:
+    return list(dict.fromkeys((category.name, *category.names.values(), *category.aliases)))
+
+
+def _joined_spellings(category: Category) -> list[str]:
+    """Return the spellings of a category and, as Doccano projects write them, ``Chinese/English`` pairs."""
+    own = [s for s in _own_spellings(category) if "-" not in normalize_label(s)]
+    pairs = [f"{category.names['zh']}/{s}" for s in own] if "zh" in category.names else []
+    return own + pairs

@@ -1,0 +1,56 @@
+"""What a tracker is told of a run: steps, scores of folds, and the summary over them. Never a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from recap.records import Scores, Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRow:
+    """One row of history.csv.
+
+    ``loss`` is the token mean in nats: of the last optimiser step's examples for ``train``, of the whole
+    split for ``select``. ``tokens_per_second`` counts prompt and answer tokens; it is ``None`` for ``select``.
+    """
+
+    step: int
+    epoch: int
+    split: Literal["train", "select"]
+    loss: float
+    learning_rate: float
+    tokens_per_second: float | None
+
+
+class Tracker(Protocol):
+    """Something that is told of a run as it goes."""
+
+    def start_fold(self, name: str) -> None:
+        """Begin to record one fold (``"fold0"``) or the final model (``"final"``)."""
+
+    def log_step(self, row: HistoryRow) -> None:
+        """Record one row of the history of the fold that was begun."""
+
+    def log_fold(self, scores: Scores | None) -> None:
+        """Record the scores of the fold that was begun, if it was scored, and close it."""
+
+    def log_summary(self, summary: Summary) -> None:
+        """Record mean, standard deviation and values over folds."""
+
+
+class NoTracker:
+    """A tracker that keeps nothing: the run folder's own files are all there is."""
+
+    def start_fold(self, name: str) -> None:
+        """Do nothing."""
+
+    def log_step(self, row: HistoryRow) -> None:
+        """Do nothing."""
+
+    def log_fold(self, scores: Scores | None) -> None:
+        """Do nothing."""
+
+    def log_summary(self, summary: Summary) -> None:
+        """Do nothing."""

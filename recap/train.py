@@ -1,0 +1,32 @@
+"""The main command: fine-tune under cross-validation, decode, score, aggregate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from recap.command_line import run_command
+from recap.config import RunConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what ``argv`` describes and return the exit code (0 done, 2 the user's fault, 1 anything else)."""
+    return run_command(_train, after_sweep=_compare, argv=argv)
+
+
+def _train(config: RunConfig) -> None:
+    from recap.fit import cross_validate
+    from recap.reporting.console import ConsoleListener, quiet_libraries
+
+    quiet_libraries()
+    cross_validate(config, listener=ConsoleListener())
+
+
+def _compare(configs: Sequence[RunConfig]) -> None:
+    from recap.reporting.console import print_sweep
+
+    print_sweep(configs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

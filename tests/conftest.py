@@ -1,0 +1,53 @@
+"""What every test stands on: no network, one thread, and marks that skip aloud."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = "RECAP_REAL_DATA"
+
+# Set before anything imports torch or a hub client, and inherited by the commands that tests start.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "Agg"
+# A tiny model loses time to a second thread, and sums in one order are the same on every machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what this machine lacks the data or the device for."""
+    if not os.environ.get(REAL_DATA):
+        _skip(items, "real_data", f"set {REAL_DATA} to the folder that holds annomi/, psyguard/, …")
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
+        _skip(items, "gpu", "needs a CUDA device")
+
+
+def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(mark):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """Return the checkout that the tests belong to."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of real corpora; for tests marked ``real_data``."""
+    folder = Path(os.environ[REAL_DATA]).expanduser().resolve()
+    assert folder.is_dir(), f"{REAL_DATA} names {folder}, which is not a folder"
+    return folder

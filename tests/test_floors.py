@@ -1,0 +1,202 @@
+"""The plan of the house, kept: imports point down, on one floor only to the rooms on the left."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "recap"
+
+# Rooms from left to right: modules or packages of recap, and `data.module`, a room of its own.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "conf_files", "records", "taxonomy", "registry"),
+    ("config", "tasks", "scoring", "analysis", "run_folder", "data"),
+    ("models", "prompting", "tracking", "data.module", "baselines"),
+    ("build", "fit", "detector", "annotate", "evaluation", "planning", "reporting"),
+    (
+        "compose",
+        "command_line",
+        *("train", "prompt", "evaluate", "predict", "report", "corpus", "insights", "plan"),
+        *("cli", "__init__", "__main__"),
+    ),
+)
+STRANGERS = frozenset({"models", "prompting", "analysis"})
+
+# What each floor may use beside the standard library and what the floors below may use.
+FLOOR_LIBRARIES: tuple[frozenset[str], ...] = (
+    frozenset(),
+    frozenset(
+        {
+            "numpy",
+            "scipy",
+            "sklearn",
+            "torch",
+            "torchmetrics",
+            "pydantic",
+            "yaml",
+            "openpyxl",
+            "jieba",
+        }
+    ),
+    frozenset(
+        {"transformers", "tokenizers", "peft", "bitsandbytes", "safetensors", "lightning", "wandb"}
+    ),
+    frozenset({"rich", "matplotlib"}),
+    frozenset(),
+)
+HYDRA = frozenset({"hydra", "omegaconf"})
+KNOW_HYDRA = frozenset({"compose", "command_line"})
+HEAVY = (
+    "torch",
+    "lightning",
+    "transformers",
+    "wandb",
+    "hydra",
+    "torchmetrics",
+    "peft",
+    "sklearn",
+    "scipy",
+)
+MOST_LINES = 350
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOM_PLACES = {room: (i, j) for i, floor in enumerate(FLOORS) for j, room in enumerate(floor)}
+
+
+def dotted(path: Path) -> str:
+    """Return ``data.readers.table`` for ``recap/data/readers/table.py``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module of recap (without the leading ``recap.``) belongs to."""
+    return module if module == "data.module" else module.split(".")[0]
+
+
+def imports_of(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
+    """Yield line and absolute name of everything imported, at the top or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, (
+                f"recap.{module}:{node.lineno}: write the import out from 'recap'"
+            )
+            # The last name may be a module (`from recap.data import module`) or not; both are fine.
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def imported_room(name: str) -> str | None:
+    """Return the room that an absolute import of recap reaches, ``None`` for other packages."""
+    top, _, inner = name.partition(".")
+    if top != "recap":
+        return None
+    if inner == "data.module" or inner.startswith("data.module."):
+        return "data.module"
+    room = inner.split(".")[0] or "__init__"
+    return room if room in ROOM_PLACES else "__init__"
+
+
+def faults_in(source: str, module: str) -> list[str]:
+    """Return what a module's imports break, one line each."""
+    room = room_of(module)
+    floor, place = ROOM_PLACES[room]
+    allowed = frozenset().union(*FLOOR_LIBRARIES[: floor + 1]) | sys.stdlib_module_names
+    if module in KNOW_HYDRA:
+        allowed |= HYDRA
+    faults = []
+    for line, name in imports_of(ast.parse(source), module):
+        where = f"recap.{module}:{line}"
+        target = imported_room(name)
+        if target is None:
+            if name.split(".")[0] not in allowed:
+                faults.append(f"{where}: floor {floor} may not use {name.split('.')[0]}")
+        elif target != room:
+            if ROOM_PLACES[target] > (floor, place):
+                faults.append(f"{where}: {room} may not import {target}, above it or to its right")
+            elif {room, target} <= STRANGERS:
+                faults.append(f"{where}: {room} and {target} never import each other")
+    return faults
+
+
+def test_the_package_is_where_this_test_looks() -> None:
+    assert len(MODULES) > 5
+
+
+def test_every_module_has_a_room() -> None:
+    homeless = {room_of(dotted(path)) for path in MODULES} - set(ROOM_PLACES)
+    assert not homeless, f"place {sorted(homeless)} on a floor here and in docs/architecture.md"
+
+
+def test_imports_point_down_or_left() -> None:
+    faults = [
+        fault
+        for path in MODULES
+        for fault in faults_in(path.read_text(encoding="utf-8"), dotted(path))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_compose_is_imported_only_inside_functions() -> None:
+    # Hydra costs time, and --help, errors and `import recap` must not wait for it.
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [name for _, name in imports_of(node, dotted(path))]
+                assert not [n for n in names if n.startswith("recap.compose")], path.name
+
+
+def test_no_module_outgrows_its_idea() -> None:
+    lengths = {dotted(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    too_long = {module: n for module, n in lengths.items() if n > MOST_LINES}
+    assert not too_long, f"at most {MOST_LINES} lines a module: {too_long}"
+
+
+def test_importing_recap_loads_nothing_heavy() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import recap, sys; print(*sys.modules)"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "recap" in loaded
+    assert not [name for name in HEAVY if name in loaded]
+
+
+@pytest.mark.parametrize(
+    ("source", "room", "reached"),
+    [
+        ("import recap.fit", "tasks", "fit"),
+        ("from recap.data import module", "data", "data.module"),
+        ("from recap.data.module import DataModule", "fit", "data.module"),
+        ("from recap.data.readers import table", "data", "data"),
+        ("from recap import errors", "fit", "errors"),
+        ("def f():\n    from recap.models.tiny import build", "prompting", "models"),
+    ],
+)
+def test_the_walk_sees_every_way_of_importing(source: str, room: str, reached: str) -> None:
+    [(_, name)] = imports_of(ast.parse(source), room)
+    assert imported_room(name) == reached
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("import recap.fit", "tasks.task"),
+        ("from recap import data", "tasks.task"),
+        ("from recap.data import module", "data.corpus"),
+        ("from recap.models.tiny import build_tiny", "prompting.clients"),
+        ("def f():\n    import transformers", "data.encode"),
+        ("import numpy", "taxonomy"),
+        ("from omegaconf import OmegaConf", "train"),
+    ],
+)
+def test_the_walk_finds_a_planted_fault(source: str, module: str) -> None:
+    assert len(faults_in(source, module)) == 1
