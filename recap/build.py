@@ -72,6 +72,7 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
     corpus = read_corpus(
         reader=data.reader,
         path=Path(data.path) if data.path is not None else None,
+        name=data.name,
         taxonomy=task.taxonomy,
         on_error=data.on_error,
         duplicates=data.duplicates,

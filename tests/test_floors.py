@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "conf_files", "records", "taxonomy", "registry"),
     ("config", "tasks", "scoring", "analysis", "run_folder", "data"),
     ("models", "prompting", "tracking", "data.module", "baselines"),
-    ("build", "fit", "detector", "annotate", "evaluation", "planning", "reporting"),
+    (
+        "build",
+        "prepare",
+        "training",
+        "fit",
+        "detector",
+        "annotate",
+        "evaluation",
+        "planning",
+        "reporting",
+    ),
     (
         "compose",
         "command_line",
@@ -30,38 +43,16 @@ STRANGERS = frozenset({"models", "prompting", "analysis"})
 # What each floor may use beside the standard library and what the floors below may use.
 FLOOR_LIBRARIES: tuple[frozenset[str], ...] = (
     frozenset(),
-    frozenset(
-        {
-            "numpy",
-            "scipy",
-            "sklearn",
-            "torch",
-            "torchmetrics",
-            "pydantic",
-            "yaml",
-            "openpyxl",
-            "jieba",
-        }
-    ),
-    frozenset(
-        {"transformers", "tokenizers", "peft", "bitsandbytes", "safetensors", "lightning", "wandb"}
-    ),
+    frozenset({"numpy", "scipy", "sklearn", "torch", "torchmetrics"})
+    | {"pydantic", "yaml", "openpyxl", "jieba"},
+    frozenset({"transformers", "tokenizers", "huggingface_hub", "peft", "bitsandbytes"})
+    | {"safetensors", "lightning", "wandb"},
     frozenset({"rich", "matplotlib"}),
     frozenset(),
 )
 HYDRA = frozenset({"hydra", "omegaconf"})
 KNOW_HYDRA = frozenset({"compose", "command_line"})
-HEAVY = (
-    "torch",
-    "lightning",
-    "transformers",
-    "wandb",
-    "hydra",
-    "torchmetrics",
-    "peft",
-    "sklearn",
-    "scipy",
-)
+HEAVY = HYDRA.union(*FLOOR_LIBRARIES)
 MOST_LINES = 350
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -72,6 +63,11 @@ def dotted(path: Path) -> str:
     """Return ``data.readers.table`` for ``recap/data/readers/table.py``."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def room_of(module: str) -> str:
@@ -143,6 +139,33 @@ def test_imports_point_down_or_left() -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_every_library_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    requirements = project["dependencies"] + [
+        r for extra in ("excel", "zh", "plot") for r in extras[extra]
+    ]
+    declared = {canonical(re.split(r"[<>=\[ ]", requirement)[0]) for requirement in requirements}
+    provided_by = packages_distributions()
+    for path in MODULES:
+        for line, name in imports_of(ast.parse(path.read_text(encoding="utf-8")), dotted(path)):
+            top = name.split(".")[0]
+            if top != "recap" and top not in sys.stdlib_module_names:
+                owners = {canonical(owner) for owner in provided_by[top]}
+                assert owners & declared, f"{path.name}:{line}: declare {top} in pyproject.toml"
+
+
+def test_the_architecture_page_shows_these_floors() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", page, re.MULTILINE)
+    homes = {room_of(dotted(path)) for path in MODULES} - {"__init__", "__main__"}
+    packages = {room for room in homes if (PACKAGE / room).is_dir()}
+    paths = {"data.module": "data/module.py", **{room: f"{room}/" for room in packages}}
+    there = [[room for room in floor if room in homes] for floor in FLOORS]
+    shown = [re.findall(r"`([^`]*)`", cell) for _, cell in rows]
+    assert shown == [[paths.get(room, room) for room in floor] for floor in there]
+
+
 def test_compose_is_imported_only_inside_functions() -> None:
     # Hydra costs time, and --help, errors and `import recap` must not wait for it.
     for path in MODULES:
@@ -167,7 +190,7 @@ def test_importing_recap_loads_nothing_heavy() -> None:
         check=True,
     ).stdout.split()
     assert "recap" in loaded
-    assert not [name for name in HEAVY if name in loaded]
+    assert not HEAVY & set(loaded)
 
 
 @pytest.mark.parametrize(

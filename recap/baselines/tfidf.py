@@ -20,8 +20,8 @@ def example_text(example: Example, *, context: Context = "response") -> str:
 
     Args:
         example: The example.
-        context: ``"response"`` alone, with the ``"intervention"`` (the counsellor's last turn) before it, or
-            with the ``"full"`` history before it.
+        context: ``"response"`` alone, with the ``"intervention"`` (the counsellor's last turn)
+            before it, or with the ``"full"`` history before it.
 
     Raises:
         ConfigError: For another context.
@@ -46,14 +46,14 @@ def tfidf_predict(
     class_weight: Literal["balanced"] | None = None,
     seed: int = 0,
 ) -> list[str]:
-    """Return a label for each test text from TF-IDF and multinomial logistic regression (scikit-learn).
+    """Return a label for each test text, from TF-IDF and logistic regression (scikit-learn).
 
     Args:
         train_texts: Texts to learn from; the vocabulary is theirs alone.
         train_labels: One label for each of them.
         test_texts: Texts to label.
-        analyzer: ``"word"`` takes words and pairs of words, one-letter words included; ``"char"`` one to
-            three characters, for Chinese, which writes no spaces.
+        analyzer: ``"word"`` takes words and pairs of words, one-letter words included; ``"char"``
+            one to three characters, for Chinese, which writes no spaces.
         class_weight: ``"balanced"`` weighs classes inversely to their frequency.
         seed: For the solver.
 
@@ -61,15 +61,16 @@ def tfidf_predict(
         ConfigError: For another analyzer.
         DataError: When texts and labels differ in number, or no training text holds a word.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
 
     if analyzer not in _NGRAMS:
         raise ConfigError(f"analyzer {analyzer!r} is neither 'word' nor 'char'")
     if len(train_texts) != len(train_labels) or not train_texts:
         raise DataError(
-            f"{len(train_texts)} training texts and {len(train_labels)} labels: give one label for each text"
+            f"{len(train_texts)} training texts and {len(train_labels)} labels: give one label for "
+            "each text, and at least one of both"
         )
     if len(set(train_labels)) == 1:
         return [train_labels[0]] * len(test_texts)
@@ -90,7 +91,7 @@ def tfidf_predict(
         model.fit(list(train_texts), list(train_labels))
     except ValueError as error:
         raise DataError(
-            f"TF-IDF cannot be fitted to these {len(train_texts)} texts (analyzer {analyzer!r}): no text "
-            "holds a word; use analyzer='char'"
+            f"TF-IDF cannot be fitted to these {len(train_texts)} texts (analyzer {analyzer!r}): "
+            "no text holds a word; use analyzer='char'"
         ) from error
     return [str(label) for label in model.predict(list(test_texts))]

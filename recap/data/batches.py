@@ -261,10 +261,14 @@ def _groups_by_length(
 
 def _require_answers(examples: Sequence[EncodedExample], purpose: str) -> None:
     if not examples:
-        raise ConfigError(f"there is no example to {purpose}; check that the task selects any of the data")
+        raise ConfigError(
+            f"there is no example to {purpose}; check that the task selects any of the data"
+        )
     without = next((example.id for example in examples if not example.answer), None)
     if without is not None:
-        raise ConfigError(f"example {without!r} has no label, so there is nothing to {purpose}; label it or leave it out")
+        raise ConfigError(
+            f"example {without!r} has no label, so there is nothing to {purpose}; label it or leave it out"
+        )
 
 
 def _mix(seed: int, epoch: int) -> int:

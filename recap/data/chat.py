@@ -20,7 +20,14 @@ from recap.records import Message
 PINNED_DATE = date(2024, 7, 26)
 """What a dated template takes for today (Llama 3.1's own fallback), so that a prompt never changes overnight."""
 
-_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<|end_of_text|>", "<pad>", "<|pad|>", "[PAD]")
+_PAD_TOKENS = (
+    "<|finetune_right_pad_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<pad>",
+    "<|pad|>",
+    "[PAD]",
+)
 """Tokens that models reserve for padding, tried in this order when the tokenizer names none of its own."""
 
 _SLOT = "recap-slot-{}-of-message"
@@ -59,14 +66,18 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
+        added = {
+            token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()
+        }
         # A character alone cannot be told from text, nor cut in two.
         names = sorted((name for name in added if len(name) > 1), key=len, reverse=True)
         alternatives = "|".join(map(re.escape, names)) or "(?!)"
         self._control_token = re.compile(f"({alternatives})")
         self._any_control_start = re.compile(f"(?={alternatives})")
         self._id_of = {name: added[name][0] for name in names}
-        self._forbidden = frozenset(self._id_of.values()) | {i for i, special in added.values() if special}
+        self._forbidden = frozenset(self._id_of.values()) | {
+            i for i, special in added.values() if special
+        }
         self._template = _pinned_template(tokenizer)
         self._skeletons: dict[tuple[Any, ...], tuple[_Part, ...]] = {}
         self._constant: dict[str, tuple[int, ...]] = {}
@@ -122,8 +133,14 @@ class ChatEncoder:
             return self._constant[text]
         # split_special_tokens leaves added tokens alone that are not marked special (Qwen's <tool_call>):
         # cutting each inside its name keeps the tokenizer from seeing it.
-        cuts = [0, *(match.start() + 1 for match in self._any_control_start.finditer(text)), len(text)]
-        pieces = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if end > start]
+        cuts = [
+            0,
+            *(match.start() + 1 for match in self._any_control_start.finditer(text)),
+            len(text),
+        ]
+        pieces = [
+            text[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if end > start
+        ]
         encoded = self.tokenizer(
             pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
@@ -139,7 +156,9 @@ class ChatEncoder:
             self._constant[text] = ids
         return ids
 
-    def _skeleton(self, shape: tuple[tuple[str, str, str], ...], *, prompt: bool) -> tuple[_Part, ...]:
+    def _skeleton(
+        self, shape: tuple[tuple[str, str, str], ...], *, prompt: bool
+    ) -> tuple[_Part, ...]:
         """Return the template around messages of these (role, space before, space after)."""
         key = (shape, prompt)
         if key not in self._skeletons:
@@ -161,7 +180,9 @@ class ChatEncoder:
                 add_generation_prompt=prompt,
                 date_string=PINNED_DATE.strftime("%d %b %Y"),
             )
-        except Exception as error:  # the template is a program of its own: jinja passes on whatever it raises
+        except (
+            Exception
+        ) as error:  # the template is a program of its own: jinja passes on whatever it raises
             roles = ", ".join(role for role, _, _ in shape)
             raise ConfigError(
                 f"the backbone's chat template refuses messages of the roles {roles} ({error}); "

@@ -126,7 +126,9 @@ class PromptEncoder:
         while len(ids(dropped)) > limit:
             dropped += 1
         # Adding a turn costs at least its text: only where that would fit is the next prompt encoded.
-        while dropped > 0 and len(ids(dropped)) + self._tokens(example.history[dropped - 1]) <= limit:
+        while (
+            dropped > 0 and len(ids(dropped)) + self._tokens(example.history[dropped - 1]) <= limit
+        ):
             if len(ids(dropped - 1)) > limit:
                 break
             dropped -= 1

@@ -33,18 +33,18 @@ class RowFault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a record, or one turn of it, stands in its file: first line, and how many rows make it up."""
+    """Where a record, or one turn of it, stands: its first line, and how many rows make it up."""
 
     line: int
     rows: int = 1
 
 
 class FaultLog:
-    """What a reader reports while it reads: rows met, rows rejected and why, and anything it counts.
+    """What a reader reports: rows met, rows rejected and why, and anything else it counts.
 
-    A reader calls :meth:`row` for every row, then either :meth:`reject` or, before it yields a record,
-    :meth:`at` or :meth:`at_turns`, so that faults found later still name the right line. A reader that
-    makes its records up calls none of them; each record then counts as one row.
+    A reader calls :meth:`row` for every row, then either :meth:`reject` or, before it yields a
+    record, :meth:`at` or :meth:`at_turns`, so that faults found later still name the right line. A
+    reader that makes its records up calls none of them; each record then counts as one row.
 
     Args:
         file: The file's name as messages should show it.
@@ -72,9 +72,16 @@ class FaultLog:
         """Note one fault of the row at ``line``; a row with several faults is rejected once.
 
         Args:
-            rows: Rows of the file that are lost with it (several when one utterance has many annotators).
+            line: First line of the row.
+            field: The column or key at fault.
+            reason: What is wrong with it, without client text.
+            mend: What to do.
+            rows: Rows of the file that are lost with it (several when one utterance has many
+                annotators).
         """
-        self.faults.append(RowFault(file=self.file, line=line, field=field, reason=reason, mend=mend))
+        self.faults.append(
+            RowFault(file=self.file, line=line, field=field, reason=reason, mend=mend)
+        )
         self._rejected[line] = max(rows, self._rejected.get(line, 0))
 
     def at(self, line: int) -> None:
@@ -103,7 +110,8 @@ class FaultLog:
         more = len(self.faults) - LISTED_FAULTS
         tail = f"\n  and {more} more" if more > 0 else ""
         return DataError(
-            f"{self.file}: {self.rows_rejected} of {self.rows_read} rows cannot be used:\n{listed}{tail}\n"
+            f"{self.file}: {self.rows_rejected} of {self.rows_read} rows cannot be used:\n"
+            f"{listed}{tail}\n"
             "mend them, or leave them out with data.on_error=skip"
         )
 

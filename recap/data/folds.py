@@ -1,12 +1,12 @@
-"""The one partition of a data set: stratified folds that keep duplicates, sessions or clients together.
+"""The one partition of a data set: stratified folds that keep together what belongs together.
 
-Folds are drawn over every labelled example before any task selects its own, so that fold ``k`` of one task
-is a part of fold ``k`` of every other. The unit that is dealt out is never a row: it is a set of examples
-that must stay together. One rule deals them, largest first: each goes to the fold that holds the least of
-the labels it brings. Where units are single examples this spreads every class, and the whole, to within one
-example, as scikit-learn's ``StratifiedKFold`` does; unlike it and ``StratifiedGroupKFold`` it also takes
-classes that are smaller than the number of folds, all of them at once if need be, and never leaves a fold
-empty.
+Folds are drawn over every labelled example before any task selects its own, so that fold ``k`` of
+one task is a part of fold ``k`` of every other. The unit that is dealt out is never a row: it is a
+set of examples that must stay together. One rule deals them, largest first: each goes to the fold
+that holds the least of the labels it brings. Where units are single examples this spreads every
+class, and the whole, to within one example, as scikit-learn's ``StratifiedKFold`` does; unlike it
+and ``StratifiedGroupKFold`` it also takes classes that are smaller than the number of folds, all of
+them at once if need be, and never leaves a fold empty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from recap.errors import ConfigError, DataError
@@ -24,8 +24,8 @@ from recap.records import Example, Fold
 Group = Literal["session", "client"]
 Protocol = Literal["paper", "nested"]
 
-SELECT_FRACTION = 0.1
-"""Share of the training folds that ``protocol="nested"`` sets aside; our choice, the paper has no such split."""
+SELECT_PARTS = 10
+"""``protocol="nested"`` selects on one of so many parts of the training folds; our own choice."""
 
 MAX_IDS_NAMED = 5
 """An error names this many examples and counts the others."""
@@ -44,20 +44,23 @@ def split_folds(
 ) -> tuple[Fold, ...]:
     """Return ``n_folds`` folds over the labelled examples, the same ones for any order of the rows.
 
-    Stratified over ``Example.label``. Examples with equal (context, response) never come to lie in two folds,
-    nor do those of one session or client when ``group`` asks for it. Examples without a label are in no fold.
+    Stratified over ``Example.label``. Examples with equal (context, response) never come to lie in
+    two folds, nor do those of one session or client when ``group`` asks for it. Examples without a
+    label are in no fold.
 
     Args:
         examples: The whole data set; folds hold indices into it, in ascending order.
         n_folds: At least 2, at most the number of units (distinct examples, sessions or clients).
         seed: Another seed gives another partition.
         group: What must not straddle folds, beside duplicates.
-        protocol: ``"paper"`` selects the checkpoint on the test fold itself (Section 5.2); ``"nested"`` on
-            about a tenth of the training folds, stratified and grouped alike, at least one example a class
-            where the class has one to spare. The test folds are the same under both.
+        protocol: ``"paper"`` selects the checkpoint on the test fold itself (Section 5.2);
+            ``"nested"`` on about a tenth of the training folds, stratified and grouped alike, at
+            least one example a class where the class has one to spare. The test folds are the same
+            under both.
 
     Raises:
-        ConfigError: For a number of folds that cannot be had, or when ``"nested"`` has nothing to set aside.
+        ConfigError: For a number of folds that cannot be had, or when ``"nested"`` has nothing to
+            set aside.
         DataError: When no example has a label, or a labelled one lacks the value to group by.
     """
     if n_folds < 2:
@@ -70,8 +73,8 @@ def split_folds(
         what = "distinct examples" if group is None else f"{group}s that share no example"
         mend = f"use cv.folds={len(units)} or fewer" if len(units) >= 2 else "add data"
         raise ConfigError(
-            f"cv.folds={n_folds}: there are only {len(units)} {what}; {mend}, or cv.fold=final for one "
-            "model on all data"
+            f"cv.folds={n_folds}: there are only {len(units)} {what}; {mend}, or cv.fold=final "
+            "for one model on all data"
         )
     counts = [Counter(str(examples[i].label) for i in unit) for unit in units]
     dealt = _deal(counts, n_folds, random.Random(f"folds {seed}"))
@@ -90,15 +93,18 @@ def content_key(example: Example) -> str:
 def partition_hash(examples: Sequence[Example], folds: Sequence[Fold]) -> str:
     """Return a hash of which example is tested in which fold, whatever the order of the rows.
 
-    It depends on contents and fold numbers alone, not on ids, so runs of different tasks over one partition
-    share it. How a fold selects its checkpoint is no part of it.
+    It depends on contents and fold numbers alone, not on ids, so runs of different tasks over one
+    partition share it. How a fold selects its checkpoint is no part of it.
     """
     rows = [f"{content_key(examples[i])} {fold.index}" for fold in folds for i in fold.test]
     return _digest("\n".join(sorted(rows)))[:HASH_CHARACTERS]
 
 
 def data_hash(examples: Sequence[Example]) -> str:
-    """Return a hash of ids, sessions, clients, texts, labels and rationales, whatever the order of the rows."""
+    """Return a hash of every example: id, session, client, texts, label and rationale.
+
+    The order of the rows plays no part.
+    """
     rows = [
         json.dumps([e.id, e.session, e.client, content_key(e), e.label, e.rationale])
         for e in examples
@@ -107,17 +113,21 @@ def data_hash(examples: Sequence[Example]) -> str:
 
 
 def _digest(text: str) -> str:
-    # json.dumps has escaped all that is not ASCII, lone surrogates included, so encoding cannot fail.
+    # json.dumps has escaped all that is not ASCII, lone surrogates included, so encoding cannot
+    # fail.
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, ...]]:
-    """Return the sets of labelled examples that must stay together, in an order that rows do not change."""
+    """Return the sets of labelled examples that must stay together.
+
+    The sets come in an order that does not depend on that of the rows.
+    """
     labelled = [i for i, example in enumerate(examples) if example.label is not None]
     if not labelled:
         raise DataError(
-            f"none of the {len(examples)} examples has a label, and folds are stratified over labels; "
-            "give a labelled data set"
+            f"none of the {len(examples)} examples has a label, and folds are stratified over "
+            "labels; give a labelled data set"
         )
     keys = {i: content_key(examples[i]) for i in labelled}
     labelled.sort(key=lambda i: (keys[i], examples[i].id, str(examples[i].label)))
@@ -132,9 +142,9 @@ def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, 
     groups = {} if group is None else _group_values(examples, labelled, group)
     first: dict[tuple[str, str], int] = {}
     for i in labelled:
-        ties = (
-            [("content", keys[i])] if group is None else [("content", keys[i]), (group, groups[i])]
-        )
+        ties = [("content", keys[i])]
+        if group is not None:
+            ties.append((group, groups[i]))
         for tie in ties:
             parent[root(i)] = root(first.setdefault(tie, i))
     members: dict[int, list[int]] = {}
@@ -166,17 +176,19 @@ def _deal(counts: Sequence[Counter[str]], n_folds: int, rng: random.Random) -> l
     rng.shuffle(order)
     # Label by label among units of one size: only then do the totals stay level too.
     order.sort(key=lambda unit: (-counts[unit].total(), min(counts[unit])))
-    held = [Counter[str]() for _ in range(n_folds)]
+    held = {label: [0] * n_folds for label in totals}
+    sizes = [0] * n_folds
     dealt = [0] * len(counts)
     for unit in order:
-        labels = sorted(counts[unit].items())
-
-        def crowding(fold: int, labels: list[tuple[str, int]] = labels) -> tuple[float, int]:
-            like = sum(n * held[fold][label] / totals[label] for label, n in labels)
-            return like, held[fold].total()
-
-        dealt[unit] = min(range(n_folds), key=crowding)
-        held[dealt[unit]].update(counts[unit])
+        alike = [0.0] * n_folds
+        for label, n in sorted(counts[unit].items()):
+            share = n / totals[label]
+            alike = [a + share * h for a, h in zip(alike, held[label], strict=True)]
+        _, _, fold = min(zip(alike, sizes, range(n_folds), strict=True))
+        dealt[unit] = fold
+        sizes[fold] += counts[unit].total()
+        for label, n in counts[unit].items():
+            held[label][fold] += n
     return dealt
 
 
@@ -197,30 +209,38 @@ def _fold(
         return Fold(index=index, train=rows(train), select=rows(test), test=rows(test))
     rng = random.Random(f"selection {seed} {index}")
     rng.shuffle(train)
-    select = _set_aside({unit: counts[unit] for unit in train})
+    select = _set_aside({unit: counts[unit] for unit in train}, rng)
     if not select:
         raise ConfigError(
-            f"cv.protocol=nested: the training part of fold {index} has no class to spare an example of; "
-            "use cv.protocol=paper or add data"
+            f"cv.protocol=nested: the training part of fold {index} has no class that can spare an "
+            "example; use cv.protocol=paper or add data"
         )
     kept = [unit for unit in train if unit not in select]
     return Fold(index=index, train=rows(kept), select=rows(sorted(select)), test=rows(test))
 
 
-def _set_aside(counts: dict[int, Counter[str]]) -> set[int]:
-    """Return the units to select on: of every class about a tenth, at least one, never the last ones."""
-    totals = sum(counts.values(), Counter[str]())
-    taken: Counter[str] = Counter()
+def _set_aside(counts: Mapping[int, Counter[str]], rng: random.Random) -> set[int]:
+    """Return the units to select on: about a tenth of every class, at least one, never all."""
+    units = list(counts)
+    parts = min(SELECT_PARTS, len(units))
+    dealt = _deal([counts[unit] for unit in units], parts, rng)
+    left = sum(counts.values(), Counter[str]())
     chosen: set[int] = set()
-    # Rare classes first: what they bring with them counts towards the common ones.
-    for label, total in sorted(totals.items(), key=lambda item: (item[1], item[0])):
-        target = max(1, round(SELECT_FRACTION * total))
-        for unit, brings in counts.items():
-            # Half of what it brings: a large session may overshoot the target no further than it fell short.
-            wanted = taken[label] == 0 or taken[label] + brings[label] / 2 <= target
-            if unit in chosen or not brings[label] or not wanted:
-                continue
-            if all(totals[other] > taken[other] + n for other, n in brings.items()):
-                chosen.add(unit)
-                taken.update(brings)
+
+    def take(unit: int) -> None:
+        # A class whose last examples would leave training stays there: it must be learned first.
+        if unit not in chosen and all(left[label] > n for label, n in counts[unit].items()):
+            chosen.add(unit)
+            left.subtract(counts[unit])
+
+    # The last part is dealt the smallest units, which matters when there are only a few sessions.
+    for unit, part in zip(units, dealt, strict=True):
+        if part == parts - 1:
+            take(unit)
+    by_size = sorted(units, key=lambda unit: counts[unit].total())
+    for label in sorted(left, key=lambda label: (left[label], label)):
+        for unit in (unit for unit in by_size if counts[unit][label]):
+            if any(counts[other][label] for other in chosen):
+                break
+            take(unit)
     return chosen

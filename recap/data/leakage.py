@@ -1,4 +1,4 @@
-"""What the test part of a fold shares with the data that shaped its model, as ``leakage.json`` says it."""
+"""What the test part of a fold shares with the data that shaped its model: ``leakage.json``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ MAX_IDS_LISTED = 50
 
 
 def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mapping[str, Any]:
-    """Return, for every fold, what its test examples share with its training and selection examples.
+    """Return, for every fold, what its test examples share with training and selection examples.
 
-    A split by utterance shares much: the history of one turn holds the turn before it word for word, and
-    that turn may be tested. Counts are of test examples; no text is in the report.
+    A split by utterance shares much: the history of one turn holds the turn before it word for
+    word, and that turn may be tested. Counts are of test examples; no text is in the report.
 
     Returns:
-        A mapping that JSON can hold: ``examples``, ``in_folds``, ``without_session``, ``without_client`` (of
-        those in folds; sharing cannot be judged for them), and ``folds``, each with its sizes and
+        A mapping that JSON can hold: ``examples``, ``in_folds``, ``without_session``,
+        ``without_client`` (of those in folds; sharing cannot be judged for them), and ``folds``,
+        each with its sizes and
 
         - ``duplicates``: test examples whose (context, response) is also trained on;
-        - ``shared_sessions``, ``shared_clients``: how many of either lie on both sides (``count``), and the
-          test examples in them;
-        - ``history_overlap``: test examples whose response stands verbatim as a client turn in the history
-          of a training example of the same session, or the other way round.
+        - ``shared_sessions``, ``shared_clients``: how many of either lie on both sides (``count``),
+          and the test examples in them;
+        - ``history_overlap``: test examples whose response stands verbatim as a client turn in the
+          history of a training example of the same session, or the other way round.
     """
     keys = [content_key(example) for example in examples]
     inside = {i for fold in folds for i in (*fold.train, *fold.select, *fold.test)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from recap.config import RunConfig
 from recap.fit import FoldResult, Listener, Setup, TrainingPlan
 from recap.records import Scores, Summary
 from recap.run_folder import RunFolder
-from recap.scoring.files import summary_from_json
+from recap.scoring.files import summary_from_dict
 from recap.scoring.summary import spread_text
 
 _SHOWN = {
@@ -48,16 +49,14 @@ class ConsoleListener(Listener):
         if counted:
             say("         " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in counted.items()))
         say(f"task     {setup.task.name}: {len(setup.task.labels)} labels, {len(setup.selected)} examples")
-        for warning in setup.leakage_warnings:
-            say(f"folds    {warning}")
+        for warning in setup.warnings:
+            say(f"         {warning}")
 
     def training(self, plan: TrainingPlan) -> None:
         """Print the size of what is about to be trained."""
-        lost = f", {plan.dropped_turns} oldest turns lost in {plan.truncated} prompts" if plan.dropped_turns else ""
-        long = f", {plan.too_long} prompts over the limit all the same" if plan.too_long else ""
         self._console.print(
             f"{plan.name}    {plan.n_train} to train, {plan.n_test} to test, {plan.steps_per_epoch} steps an epoch, "
-            f"longest prompt {plan.longest_prompt} tokens{lost}{long}"
+            f"longest prompt {plan.longest_prompt} tokens"
         )
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
@@ -89,7 +88,7 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
         if not file.is_file():
             table.add_row(config.run, "–", *("–" for _ in _SHOWN))
             continue
-        summary = summary_from_json(file.read_text(encoding="utf-8"))
+        summary = summary_from_dict(json.loads(file.read_text(encoding="utf-8")))
         cells = [spread_text(summary.metrics[name]) for name in _SHOWN]
         table.add_row(config.run, str(len(summary.folds)), *cells)
     width = 40 + max(len(config.run) for config in configs) + 16 * len(_SHOWN)

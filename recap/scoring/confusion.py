@@ -1,4 +1,4 @@
-"""The arithmetic of scores: from predictions to a confusion matrix to :class:`~recap.records.Scores`."""
+"""The arithmetic of scores: from predictions to a confusion matrix to scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def score(
 def confusion_of(
     predictions: Iterable[Prediction], *, task: str, labels: Sequence[str]
 ) -> npt.NDArray[np.int64]:
-    """Return the counts ``(n_labels gold, n_labels + 1 predicted)``, the last column for invalid answers.
+    """Return the counts ``(n_labels gold, n_labels + 1 predicted)``; last come invalid answers.
 
     Raises:
         DataError: For a prediction whose gold or label is not among ``labels``.
@@ -50,8 +50,9 @@ def confusion_of(
         for name, value in (("gold", prediction.gold), ("label", prediction.label)):
             if value is not None and value not in index:
                 raise DataError(
-                    f"prediction {prediction.id!r}: {name} {quote_label(value, labels)} is not a label of "
-                    f"task {task!r}; score it under the task that made it ({prediction.task!r})"
+                    f"prediction {prediction.id!r}: {name} {quote_label(value, labels)} is not a "
+                    f"label of task {task!r}; score it under the task that made it "
+                    f"({prediction.task!r})"
                 )
         counts[index[prediction.gold], index.get(prediction.label, invalid)] += 1
     return counts
@@ -62,18 +63,19 @@ def scores_from_confusion(
 ) -> Scores:
     """Return the scores that follow from a confusion matrix.
 
-    A precision, recall or F1 whose denominator is 0 counts as 0, and a label that never occurs stays in the
-    macro means with 0, as in scikit-learn 1.9's ``precision_recall_fscore_support(labels=…,
-    average="macro", zero_division=0)``. ``macro_f1`` is the mean of the classes' F1, as the paper's binary
-    row has it (Table 4). The invalid column is no class: it lowers recall and accuracy, and ``invalid_rate``
-    reports it.
+    A precision, recall or F1 whose denominator is 0 counts as 0, and a label that never occurs
+    stays in the macro means with 0, as in scikit-learn 1.9's
+    ``precision_recall_fscore_support(labels=…, average="macro", zero_division=0)``. ``macro_f1`` is
+    the mean of the classes' F1, as the paper's binary row has it (Table 4). The invalid column is
+    no class: it lowers recall and accuracy, and ``invalid_rate`` reports it.
 
     Args:
         task: The task's name.
         labels: The task's labels, in the order of rows and columns.
-        confusion: Counts ``(n_labels gold, n_labels + 1 predicted)``, invalid answers in the last column.
-        loss: Mean loss over answer tokens in nats. A value that is not finite is stored as ``None``, since
-            ``scores.json`` is strict JSON.
+        confusion: Counts ``(n_labels gold, n_labels + 1 predicted)``, invalid answers in the last
+            column.
+        loss: Mean loss over answer tokens in nats. A value that is not finite is stored as
+            ``None``, since ``scores.json`` is strict JSON.
 
     Raises:
         DataError: When the matrix counts no example.
@@ -82,7 +84,8 @@ def scores_from_confusion(
     counts = np.asarray(confusion, dtype=np.int64)
     if counts.shape != (len(labels), len(labels) + 1):
         raise ValueError(
-            f"the confusion of {len(labels)} labels is {(len(labels), len(labels) + 1)}, got {counts.shape}"
+            f"the confusion of {len(labels)} labels has the shape "
+            f"{(len(labels), len(labels) + 1)}, got {counts.shape}"
         )
     n = int(counts.sum())
     if n == 0:
@@ -126,7 +129,8 @@ def scores_from_confusion(
 def _ratio(
     numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    # Integers divide exactly as scikit-learn's do, so the figures agree to the last bit or nearly so.
+    # Integers divide exactly as scikit-learn's do, so the figures agree to the last bit or nearly
+    # so.
     return np.divide(
         numerator,
         denominator,

@@ -1,4 +1,4 @@
-"""The forms that predictions, scores and summaries take in files: strict JSON, the keys of the run folder."""
+"""The forms that predictions, scores and summaries take in files: strict JSON, stable keys."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def predictions_from_jsonl(
 
 def scores_to_dict(scores: Scores) -> dict[str, Any]:
     """Return the mapping that ``scores.json`` holds."""
-    return _plain(asdict(scores))
+    return {key: _plain(value) for key, value in asdict(scores).items()}
 
 
 def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") -> Scores:
@@ -72,7 +72,7 @@ def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") ->
 
 def summary_to_dict(summary: Summary) -> dict[str, Any]:
     """Return the mapping that ``summary.json`` holds."""
-    return _plain(asdict(summary))
+    return {key: _plain(value) for key, value in asdict(summary).items()}
 
 
 def summary_from_dict(data: Mapping[str, Any], *, source: str = "summary.json") -> Summary:

@@ -1,4 +1,4 @@
-"""The metric that a training loop updates; files are scored by :mod:`recap.scoring.confusion`, without torch."""
+"""The metric that a training loop updates; :mod:`recap.scoring.confusion` scores without torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ __all__ = ["CategoryScores", "score", "scores_from_confusion"]
 class CategoryScores(Metric):
     """A confusion matrix that grows batch by batch and is summed over ranks.
 
-    torchmetrics' own macro averages count an extra "invalid" class as a class of zeros and drop labels that
-    never occur; here only counts are kept, and :meth:`scores` applies the one arithmetic.
+    torchmetrics' own macro averages count an extra "invalid" class as a class of zeros and drop
+    labels that never occur; here only counts are kept, and :meth:`scores` applies the one
+    arithmetic.
 
     Args:
         labels: The task's labels; their order is the class index.
@@ -52,7 +53,8 @@ class CategoryScores(Metric):
         """Count one batch.
 
         Args:
-            predicted: Class indices ``(batch,)``, :attr:`invalid_index` for an answer without a label.
+            predicted: Class indices ``(batch,)``, :attr:`invalid_index` for an answer without a
+                label.
             gold: Class indices ``(batch,)``.
 
         Raises:

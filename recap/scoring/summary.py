@@ -49,8 +49,9 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
             set(first.metrics),
         ):
             raise ConfigError(
-                f"fold {fold} was scored for task {one.task!r} with {len(one.labels)} labels, fold {folds[0]} "
-                f"for {first.task!r} with {len(first.labels)}; summarize folds of one run"
+                f"fold {fold} was scored for task {one.task!r} with {len(one.labels)} labels, "
+                f"fold {folds[0]} for {first.task!r} with {len(first.labels)}; "
+                "summarize folds of one run"
             )
     return Summary(
         task=first.task,
@@ -64,7 +65,7 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
 
 
 def summary_markdown(summary: Summary) -> str:
-    """Return a Markdown page: mean ± SD in percent for each metric and category, with what they mean."""
+    """Return a Markdown page: mean ± SD in percent for each metric and each category."""
     how = _PROTOCOLS.get(summary.protocol, summary.protocol)
     n_folds = len(summary.folds)
     spread = (
@@ -76,8 +77,8 @@ def summary_markdown(summary: Summary) -> str:
         f"# {summary.task}",
         "",
         f"Folds {', '.join(map(str, summary.folds))}; {spread}; in percent, but for the loss.",
-        f"Protocol `{summary.protocol}`: {how}. Macro figures are means over the task's labels; an answer "
-        "without a readable label counts as wrong.",
+        f"Protocol `{summary.protocol}`: {how}.",
+        "Macro figures are means over the task's labels; an unreadable answer counts as wrong.",
         "",
         f"| Metric | {'Mean ± SD' if n_folds > 1 else 'Value'} | {_columns(summary.folds)} |",
         f"|---|---:|{'---:|' * n_folds}",

@@ -10,7 +10,9 @@ from recap.errors import ConfigError, quote_label
 from recap.records import Speaker, Turn
 
 SPEAKERS: Mapping[str, Speaker] = {
-    **dict.fromkeys(("counselor", "counsellor", "therapist", "psychologist", "helper"), "counselor"),
+    **dict.fromkeys(
+        ("counselor", "counsellor", "therapist", "psychologist", "helper"), "counselor"
+    ),
     **dict.fromkeys(("心理咨询师", "咨询师", "心理治疗师", "治疗师", "辅导员"), "counselor"),
     **dict.fromkeys(("client", "patient", "seeker", "help-seeker", "visitor"), "client"),
     **dict.fromkeys(("来访者", "来访", "求助者", "当事人"), "client"),
@@ -34,8 +36,8 @@ class SpeakerNames:
     """The names by which a file calls its counsellor and its client.
 
     Args:
-        extra: Names of the user's own, each with ``counselor`` or ``client``; they come before the built-in
-            ones.
+        extra: Names of the user's own, each with ``counselor`` or ``client``; they come before the
+            built-in ones.
 
     Raises:
         ConfigError: When a name is given any other role.
@@ -45,7 +47,9 @@ class SpeakerNames:
         own: dict[str, Speaker] = {}
         for name, role in (extra or {}).items():
             if role not in ("counselor", "client"):
-                raise ConfigError(f"data.options.speakers: {name!r} must be counselor or client, not {role!r}")
+                raise ConfigError(
+                    f"data.options.speakers: {name!r} must be counselor or client, not {role!r}"
+                )
             own[str(name).strip().casefold()] = "client" if role == "client" else "counselor"
         self._roles = {**SPEAKERS, **own}
         longest_first = sorted(self._roles, key=len, reverse=True)
@@ -67,7 +71,7 @@ class SpeakerNames:
         )
 
     def utterances(self, text: str) -> tuple[list[Utterance], int]:
-        """Return the turns of a transcript and how many written lines stand before the first speaker.
+        """Return the turns of a transcript and the number of lines before its first speaker.
 
         A line without a speaker's name goes on with the turn above it.
         """
@@ -105,8 +109,8 @@ class SpeakerNames:
     def context_and_response(self, text: str) -> tuple[tuple[Turn, ...], str]:
         """Return the history and the response of a sample, split at its last blank line.
 
-        Without a blank line, a transcript that ends with the client is split before its last turn, and
-        anything else is all response.
+        Without a blank line, a transcript that ends with the client is split before its last turn,
+        and anything else is all response.
         """
         blank = _last_blank_line(text)
         if blank is not None:
@@ -119,7 +123,4 @@ class SpeakerNames:
 
 
 def _last_blank_line(text: str) -> re.Match[str] | None:
-    last = None
-    for last in _BLANK_LINE.finditer(text):
-        pass
-    return last
+    return next(iter(reversed(list(_BLANK_LINE.finditer(text)))), None)

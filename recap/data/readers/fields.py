@@ -11,7 +11,9 @@ from recap.data.faults import FaultLog
 class Fields:
     """The fields of one row; anything wrong with one is noted and makes ``sound`` false."""
 
-    def __init__(self, row: Mapping[str, Any], *, line: int, faults: FaultLog, within: str = "") -> None:
+    def __init__(
+        self, row: Mapping[str, Any], *, line: int, faults: FaultLog, within: str = ""
+    ) -> None:
         self.row = row
         self.line = line
         self.faults = faults

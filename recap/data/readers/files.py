@@ -30,13 +30,14 @@ def existing_file(path: Path | None) -> Path:
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(
-            f"{path}: there is no such file{did_you_mean(path.name, beside)}; correct data.path=FILE"
+            f"{path}: there is no such file{did_you_mean(path.name, beside)}; "
+            "correct data.path=FILE"
         )
     return path
 
 
 def text_lines(path: Path, faults: FaultLog) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file (a byte-order mark, or UTF-16 with one, is accepted) with their ends.
+    """Yield the lines of a file in UTF-8, or in UTF-16 with a byte-order mark, with their ends.
 
     A last line that breaks off inside a character is noted in ``faults``.
 
@@ -54,7 +55,9 @@ def text_lines(path: Path, faults: FaultLog) -> Iterator[str]:
                 if text is not None:
                     yield text
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def json_rows(path: Path | None, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -83,14 +86,15 @@ def _decoded(path: Path, number: int, raw: bytes, faults: FaultLog) -> str | Non
     try:
         return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        # Only a cut leaves an incomplete character at the very end; anything else is another encoding.
+        # Only a cut leaves an incomplete character at the very end; anything else is another
+        # encoding.
         if error.reason == "unexpected end of data" and not raw.endswith(b"\n"):
             faults.row()
             faults.reject(number, "row", "breaks off inside a character", _CUT)
             return None
         raise DataError(
-            f"{path}:{number}: the file is not in UTF-8; save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8'), "
-            "or convert it, for example with: iconv -f GBK -t UTF-8 OLD > NEW"
+            f"{path}:{number}: the file is not in UTF-8; save it as UTF-8 (in a spreadsheet, "
+            "'CSV UTF-8'), or convert it, for example with: iconv -f GBK -t UTF-8 OLD > NEW"
         ) from None
 
 

@@ -26,9 +26,12 @@ def read_dialogues(
 ) -> Iterator[Record]:
     """Yield the dialogues and examples of a JSON-lines file (or of one JSON list).
 
-    Keys that the format does not know go to ``meta``; those of a turn are counted as ``unknown_turn_keys``.
+    Keys that the format does not know go to ``meta``; those of a turn are counted as
+    ``unknown_turn_keys``.
 
     Args:
+        path: The file.
+        faults: Where bad rows are noted.
         speakers: Names of speakers beside ``counselor`` and ``client``, each with its role.
     """
     path = existing_file(path)
@@ -41,7 +44,9 @@ def read_dialogues(
         elif "response" in row:
             record = _example(fields, names, f"{path.stem}:{line}")
         else:
-            fields.reject("row", "holds neither 'turns' nor 'response'", "write a dialogue or an example")
+            fields.reject(
+                "row", "holds neither 'turns' nor 'response'", "write a dialogue or an example"
+            )
         if record is not None and fields.sound:
             faults.at(line)
             yield record

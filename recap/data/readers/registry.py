@@ -14,7 +14,7 @@ from recap.registry import Registry
 Record = Dialogue | Example
 
 Reader = Callable[..., Iterator[Record]]
-"""``read(path, *, faults, **options)``: yields records as it reads and notes bad rows in ``faults``."""
+"""``read(path, *, faults, **options)``: yields records and notes bad rows in ``faults``."""
 
 READERS: Registry[Reader] = Registry("data reader")
 
@@ -43,7 +43,9 @@ def get_reader(name: str) -> Reader:
         UnknownNameError: With the closest known name, when there is none.
     """
     # Each module registers its reader when imported; all of them only to list what there is.
-    wanted = [_BUILT_IN[name]] if name in _BUILT_IN else _BUILT_IN.values() if ":" not in name else []
+    wanted = (
+        [_BUILT_IN[name]] if name in _BUILT_IN else _BUILT_IN.values() if ":" not in name else []
+    )
     for module in wanted:
         importlib.import_module(module)
     return READERS.get(name)
@@ -62,12 +64,14 @@ def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None
     for option in options:
         if option not in known:
             raise ConfigError(
-                f"data.options.{option}: reader {name!r} has no such option{did_you_mean(option, known)}; "
-                f"it takes {', '.join(known) or 'none'}"
+                f"data.options.{option}: reader {name!r} has no such option"
+                f"{did_you_mean(option, known)}; it takes {', '.join(known) or 'none'}"
             )
 
 
-def one_of(option: str, value: object, choices: Iterable[str]) -> str:
+def one_of(
+    option: str, value: object, choices: Iterable[str], *, prefix: str = "data.options."
+) -> str:
     """Return ``value`` when it is one of ``choices``.
 
     Raises:
@@ -76,7 +80,7 @@ def one_of(option: str, value: object, choices: Iterable[str]) -> str:
     choices = list(choices)
     if value not in choices:
         raise ConfigError(
-            f"data.options.{option} must be {' or '.join(choices)}, not {value!r}"
+            f"{prefix}{option} must be {' or '.join(choices)}, not {value!r}"
             f"{did_you_mean(str(value), choices)}"
         )
     return str(value)

@@ -1,0 +1,125 @@
+"""From a dialogue to the examples in it: one for each client turn that answers the counsellor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from recap.records import Dialogue, Example, Turn
+
+NoIntervention = Literal["skip", "keep"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Utterance:
+    """A turn, or several of one speaker merged; ``index`` is the turn that it stands for."""
+
+    turn: Turn
+    index: int
+
+
+def examples_of(
+    dialogue: Dialogue,
+    *,
+    merge_adjacent: bool = True,
+    no_intervention: NoIntervention = "skip",
+    require_labels: bool = False,
+    counts: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """Yield one example for each client turn, its history the turns before it.
+
+    Turns of one speaker in a row are merged, texts on lines of their own. The merged turn takes
+    label, rationale, id and index from its last labelled part, else from its last part; parts whose
+    labels differ from that one are counted, never lost in silence. An example without an id of its
+    own gets ``<session>:<turn index>``.
+
+    Every client turn ends in exactly one of the counts ``examples``, ``merged_client_turns`` (gone
+    into a neighbour), ``unlabelled`` or ``no_intervention``; together they give ``client_turns``.
+
+    Args:
+        dialogue: Its turns in order.
+        merge_adjacent: Whether to merge.
+        no_intervention: What to do with a client turn that no counsellor turn directly precedes.
+        require_labels: Whether client turns without a label make no example.
+        counts: Where to add the counts; also ``counselor_turns``, ``merged_counselor_turns``,
+            ``merged_label_conflicts`` and ``merged_act_conflicts``.
+    """
+    counts = Counter() if counts is None else counts
+    for turn in dialogue.turns:
+        counts[f"{turn.speaker}_turns"] += 1
+    utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(dialogue.turns)]
+    if merge_adjacent:
+        utterances = _merged(utterances, counts)
+    history = tuple(utterance.turn for utterance in utterances)
+    for position, utterance in enumerate(utterances):
+        turn = utterance.turn
+        if turn.speaker != "client":
+            continue
+        if require_labels and turn.label is None:
+            counts["unlabelled"] += 1
+        elif no_intervention == "skip" and not _answers_counselor(history[:position]):
+            counts["no_intervention"] += 1
+        else:
+            counts["examples"] += 1
+            yield Example(
+                id=turn_id(dialogue.session, utterance.index, turn),
+                session=dialogue.session,
+                client=dialogue.client,
+                turn=utterance.index,
+                history=history[:position],
+                response=turn.text,
+                label=turn.label,
+                rationale=turn.rationale,
+                meta=dialogue.meta,
+            )
+
+
+def with_merged_history(example: Example) -> Example:
+    """Return an example whose history holds no two turns of one speaker in a row.
+
+    The response stays as it is, also after a client turn.
+    """
+    utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(example.history)]
+    merged = _merged(utterances, Counter())
+    return (
+        example
+        if len(merged) == len(utterances)
+        else replace(example, history=tuple(u.turn for u in merged))
+    )
+
+
+def has_intervention(example: Example) -> bool:
+    """Whether the response directly follows a counsellor turn."""
+    return _answers_counselor(example.history)
+
+
+def turn_id(session: str, index: int, turn: Turn) -> str:
+    """Return the id of a turn: its own, else ``<session>:<index>``."""
+    return turn.id or f"{session}:{index}"
+
+
+def _answers_counselor(history: tuple[Turn, ...]) -> bool:
+    return bool(history) and history[-1].speaker == "counselor"
+
+
+def _merged(utterances: list[_Utterance], counts: Counter[str]) -> list[_Utterance]:
+    runs: list[list[_Utterance]] = []
+    for utterance in utterances:
+        if runs and runs[-1][0].turn.speaker == utterance.turn.speaker:
+            runs[-1].append(utterance)
+        else:
+            runs.append([utterance])
+    return [run[0] if len(run) == 1 else _one_of_run(run, counts) for run in runs]
+
+
+def _one_of_run(run: list[_Utterance], counts: Counter[str]) -> _Utterance:
+    labelled = [utterance for utterance in run if utterance.turn.label is not None]
+    chosen = (labelled or run)[-1]
+    speaker = chosen.turn.speaker
+    counts[f"merged_{speaker}_turns"] += len(run) - 1
+    conflict = "merged_label_conflicts" if speaker == "client" else "merged_act_conflicts"
+    counts[conflict] += sum(utterance.turn.label != chosen.turn.label for utterance in labelled)
+    text = "\n".join(utterance.turn.text for utterance in run)
+    return _Utterance(turn=replace(chosen.turn, text=text), index=chosen.index)

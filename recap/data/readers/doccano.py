@@ -1,0 +1,126 @@
+"""Exports of the annotation tool Doccano: JSON lines, CSV, and the older ``annotations`` form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recap.data.faults import FaultLog
+from recap.data.readers.dialogue_text import SpeakerNames
+from recap.data.readers.fields import Fields
+from recap.data.readers.files import existing_file, json_rows
+from recap.data.readers.registry import one_of, register_reader
+from recap.data.readers.samples import single_label
+from recap.data.readers.sheets import read_sheet
+from recap.records import Example
+
+_TEXT_KEYS = ("text", "data")
+_LABEL_KEYS = ("label", "labels", "cats", "annotations")
+_COMMENT_KEYS = ("Comments", "comments")
+
+
+@register_reader("doccano")
+def read_doccano(
+    path: Path | None,
+    *,
+    faults: FaultLog,
+    multi_label: str = "reject",
+    label_names: Mapping[Any, str] | None = None,
+) -> Iterator[Example]:
+    """Yield an example for each document; its comments, if any, are the rationale.
+
+    The document is split into history and response at its last blank line, else before a closing
+    client turn.
+
+    Args:
+        path: The file.
+        faults: Where bad rows are noted.
+        multi_label: What to do with a document of several labels: ``reject`` it, or take the
+            ``first``.
+        label_names: The label that each number stands for; the old ``annotations`` form holds only
+            numbers.
+    """
+    one_of("multi_label", multi_label, ("reject", "first"))
+    path = existing_file(path)
+    label_of = {str(number): name for number, name in (label_names or {}).items()}
+    names = SpeakerNames()
+    rows = _csv_rows(path, faults) if path.suffix.lower() == ".csv" else json_rows(path, faults)
+    for line, row in rows:
+        fields = Fields(row, line=line, faults=faults)
+        text_key = _first_key(row, _TEXT_KEYS)
+        fields.text(text_key)
+        document = row.get(text_key)
+        history, response = names.context_and_response(
+            document if isinstance(document, str) else ""
+        )
+        example = Example(
+            id=fields.identifier("id") or f"{path.stem}:{line}",
+            session=fields.identifier("session"),
+            client=fields.identifier("client"),
+            history=history,
+            response=response,
+            label=_label(fields, label_of, multi_label),
+            rationale=_comments(row),
+        )
+        if fields.sound:
+            faults.at(line)
+            yield example
+
+
+def _csv_rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a CSV export like those of a JSON one; it joins several labels by ``#``."""
+    for line, row in read_sheet(path, faults).rows:
+        filled: dict[str, Any] = {
+            key: cell for key, cell in row.items() if cell.strip() or key in _TEXT_KEYS
+        }
+        key = _first_key(filled, _LABEL_KEYS)
+        if key in filled:
+            filled[key] = [part for part in filled[key].split("#") if part.strip()]
+        yield line, filled
+
+
+def _label(fields: Fields, label_of: Mapping[str, str], multi_label: str) -> str | None:
+    key = _first_key(fields.row, _LABEL_KEYS)
+    value = fields.row.get(key)
+    items = (
+        value if isinstance(value, list) else list(value) if isinstance(value, dict) else [value]
+    )
+    labels = []
+    for item in items:
+        label = item.get("label") if isinstance(item, dict) else item
+        if isinstance(label, int) and str(label) in label_of:
+            label = label_of[str(label)]
+        if isinstance(label, str):
+            labels.append(label)
+        elif label is not None:
+            fields.reject(key, *_no_label(label))
+            return None
+    return single_label(fields, key, [label for label in labels if label.strip()], multi_label)
+
+
+def _no_label(label: object) -> tuple[str, str]:
+    if isinstance(label, int):
+        return (
+            f"number {label} stands for no known label",
+            f"say what it means with +data.options.label_names.{label}=NAME",
+        )
+    if isinstance(label, list):
+        return (
+            "holds marked passages, not a label of the document",
+            "export a text classification project",
+        )
+    return "is neither a text nor a list of texts", "write the label's name"
+
+
+def _comments(row: Mapping[str, Any]) -> str | None:
+    comments = row.get(_first_key(row, _COMMENT_KEYS))
+    items = comments if isinstance(comments, list) else [comments]
+    texts = [item.get("text") if isinstance(item, dict) else item for item in items]
+    return (
+        "\n".join(text.strip() for text in texts if isinstance(text, str) and text.strip()) or None
+    )
+
+
+def _first_key(row: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    return next((key for key in keys if key in row), keys[0])

@@ -1,0 +1,162 @@
+"""CSV and Excel tables: a row an utterance of a dialogue, or a row an example with its history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recap.data.faults import FaultLog, Place, quote_id
+from recap.data.readers.columns import Columns, find_columns, require_column
+from recap.data.readers.dialogue_text import SpeakerNames
+from recap.data.readers.registry import Record, register_reader
+from recap.data.readers.sheets import Sheet, read_sheet
+from recap.records import Dialogue, Example, Turn
+
+
+@register_reader("table", aliases=("csv", "excel"))
+def read_table(
+    path: Path | None,
+    *,
+    faults: FaultLog,
+    columns: Mapping[str, str] | None = None,
+    speakers: Mapping[str, str] | None = None,
+    meta: Sequence[str] = (),
+    delimiter: str | None = None,
+    sheet: str | None = None,
+) -> Iterator[Record]:
+    """Yield a dialogue a session where a column names the speaker, else an example a row.
+
+    Rows of one session follow each other. A table of utterances without a session column is one
+    session, named like the file. A history is JSON turns, or lines such as ``Counselor: ...``; a
+    text that names no speaker is the counsellor's last turn.
+
+    Args:
+        path: The file.
+        faults: Where bad rows are noted.
+        columns: Names of the columns that are not recognised, as ``{role: name}``.
+        speakers: Names of speakers beside the usual ones, each with its role.
+        meta: Columns whose values go to ``meta`` (of a session: those of its first row).
+        delimiter: Separator of a CSV file, where the header does not show it.
+        sheet: Name of the Excel sheet, where it is not the first.
+    """
+    table = read_sheet(path, faults, delimiter=delimiter, sheet=sheet)
+    found = find_columns(table.path, table.columns, columns)
+    for column in meta:
+        require_column(table.path, table.columns, column, "correct data.options.meta")
+    layout = _Layout(
+        table=table, columns=found, names=SpeakerNames(speakers), meta=tuple(meta), faults=faults
+    )
+    if "speaker" in found and "history" not in found:
+        yield from _dialogues(layout)
+    else:
+        yield from _examples(layout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    table: Sheet
+    columns: Columns
+    names: SpeakerNames
+    meta: tuple[str, ...]
+    faults: FaultLog
+
+    def cell(self, row: Mapping[str, str], role: str) -> str:
+        return self.columns.value(row, role)
+
+    def meta_of(self, row: Mapping[str, str]) -> dict[str, str]:
+        return {column: row[column] for column in self.meta}
+
+
+@dataclass(kw_only=True)
+class _Session:
+    name: str
+    first: Mapping[str, str]
+    turns: list[Turn] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+
+
+def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
+    current: _Session | None = None
+    closed: set[str] = set()
+    for line, row in layout.table.rows:
+        name = (
+            layout.cell(row, "session") if "session" in layout.columns else layout.table.path.stem
+        )
+        turn = _turn(layout, line, row)
+        if not _may_continue(layout.faults, line, name, closed) or turn is None:
+            continue
+        if current is None or name != current.name:
+            if current is not None:
+                closed.add(current.name)
+                yield _finished(layout, current)
+            current = _Session(name=name, first=row)
+        current.turns.append(turn)
+        current.places.append(Place(line=line))
+    if current is not None:
+        yield _finished(layout, current)
+
+
+def _may_continue(faults: FaultLog, line: int, session: str, closed: set[str]) -> bool:
+    if not session:
+        faults.reject(line, "session", "is empty", "write the session's id in every row")
+    elif session in closed:
+        reason = f"session {quote_id(session)} goes on after another one began"
+        faults.reject(line, "session", reason, "sort the rows so that each session stands together")
+    else:
+        return True
+    return False
+
+
+def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
+    said = layout.cell(row, "speaker")
+    speaker = layout.names.find(said)
+    if speaker is None:
+        layout.faults.reject(line, "speaker", *layout.names.complaint(said))
+        return None
+    return Turn(
+        speaker=speaker,
+        text=layout.cell(row, "text"),
+        id=layout.cell(row, "id") or None,
+        label=layout.columns.label(row),
+        rationale=layout.cell(row, "rationale") or None,
+    )
+
+
+def _finished(layout: _Layout, session: _Session) -> Dialogue:
+    layout.faults.at_turns(session.places)
+    return Dialogue(
+        session=session.name,
+        client=layout.cell(session.first, "client") or None,
+        counselor=layout.cell(session.first, "counselor") or None,
+        meta=layout.meta_of(session.first),
+        turns=tuple(session.turns),
+    )
+
+
+def _examples(layout: _Layout) -> Iterator[Example]:
+    for line, row in layout.table.rows:
+        layout.faults.at(line)
+        yield Example(
+            id=layout.cell(row, "id") or f"{layout.table.path.stem}:{line}",
+            session=layout.cell(row, "session") or None,
+            client=layout.cell(row, "client") or None,
+            history=_history(layout.names, layout.cell(row, "history")),
+            response=layout.names.without_prefix(layout.cell(row, "text")),
+            label=layout.columns.label(row),
+            rationale=layout.cell(row, "rationale") or None,
+            meta=layout.meta_of(row),
+        )
+
+
+def _history(names: SpeakerNames, cell: str) -> tuple[Turn, ...]:
+    if cell.startswith("["):
+        try:
+            turns = [(names.find(t["speaker"]), str(t["text"]).strip()) for t in json.loads(cell)]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            turns = []
+        # A text may begin with a bracket without being JSON: then it is read as lines.
+        if turns and all(speaker is not None for speaker, _ in turns):
+            return tuple(Turn(speaker=speaker or "client", text=text) for speaker, text in turns)
+    return names.history(cell)

@@ -1,0 +1,134 @@
+"""The records of a file that nothing is wrong with, under canonical labels, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recap.data.examples import turn_id
+from recap.data.faults import FaultLog, Place, quote_id
+from recap.data.readers.registry import Record, check_options, get_reader
+from recap.errors import DataError
+from recap.records import Dialogue, Example, Turn
+from recap.taxonomy import Taxonomy
+
+
+def read_records(
+    *,
+    reader: str,
+    path: Path | None,
+    taxonomy: Taxonomy | None,
+    faults: FaultLog,
+    require_labels: bool,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Record]:
+    """Yield the dialogues and examples of a file that are free of faults, one at a time.
+
+    Texts are not empty, ids are unique, labels are canonical. A row with a fault is noted in
+    ``faults`` and left out whole: the dialogue where it is one row, the utterance where each has a
+    row of its own.
+    """
+    read = get_reader(reader)
+    options = dict(options or {})
+    check_options(reader, read, options)
+    check = _Check(taxonomy, faults, require_labels)
+    for record in read(path, faults=faults, **options):
+        places, by_turn = faults.take_places()
+        if isinstance(record, Example):
+            checked: Record | None = check.example(record, places[0])
+        else:
+            checked = check.dialogue(
+                record, places if by_turn else places * len(record.turns), by_turn
+            )
+        if checked is not None:
+            yield checked
+
+
+class _Check:
+    """What no reader can judge alone: empty texts, ids used twice, labels outside the taxonomy."""
+
+    def __init__(self, taxonomy: Taxonomy | None, faults: FaultLog, require_labels: bool) -> None:
+        self._taxonomy = taxonomy
+        self._faults = faults
+        self._require_labels = require_labels
+        self._line_of_id: dict[str, int] = {}
+        self._line_of_session: dict[str, int] = {}
+        self._resolved: dict[str, str] = {}
+
+    def example(self, example: Example, place: Place) -> Example | None:
+        before = len(self._faults.faults)
+        self._text("response", example.response, place)
+        for index, turn in enumerate(example.history):
+            self._text(f"history[{index}].text", turn.text, place)
+        label = self._label("label", example.label, place)
+        if self._require_labels and example.label is None:
+            self._reject(place, "label", "is missing", "give every row a label")
+        self._unique("id", example.id, place)
+        if len(self._faults.faults) > before:
+            return None
+        return example if label == example.label else replace(example, label=label)
+
+    def dialogue(
+        self, dialogue: Dialogue, places: tuple[Place, ...], by_turn: bool
+    ) -> Dialogue | None:
+        session = dialogue.session
+        if not places:
+            return None
+        if self._line_of_session.setdefault(session, places[0].line) != places[0].line:
+            reason = (
+                f"session {quote_id(session)} is at line {self._line_of_session[session]} already"
+            )
+            mend = "give each dialogue an id of its own, its rows in one piece"
+            for place in places if by_turn else places[:1]:
+                self._reject(place, "session", reason, mend)
+            return None
+        turns = [self._turn(session, i, t, places[i]) for i, t in enumerate(dialogue.turns)]
+        sound = tuple(turn for turn in turns if turn is not None)
+        if len(sound) == len(turns):
+            return dialogue if sound == dialogue.turns else replace(dialogue, turns=sound)
+        return replace(dialogue, turns=sound) if by_turn and sound else None
+
+    def _turn(self, session: str, index: int, turn: Turn, place: Place) -> Turn | None:
+        before = len(self._faults.faults)
+        self._text("text", turn.text, place, f"turns[{index}]")
+        if turn.speaker == "client":
+            name = turn_id(session, index, turn)
+            self._unique("id", name, place)
+            label = self._label("label", turn.label, place, f"turns[{index}]")
+            if label != turn.label:
+                turn = replace(turn, label=label)
+            turn = turn if turn.id == name else replace(turn, id=name)
+        return turn if len(self._faults.faults) == before else None
+
+    def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
+        if not text.strip():
+            self._reject(place, field, "is empty", "write the utterance, or remove the row", within)
+        elif "\0" in text:
+            self._reject(place, field, "holds a NUL character", "remove it", within)
+
+    def _unique(self, field: str, identifier: str, place: Place) -> None:
+        if identifier in self._line_of_id:
+            first = self._line_of_id[identifier]
+            reason = f"id {quote_id(identifier)} is at line {first} already"
+            self._reject(place, field, reason, "give each one an id of its own")
+        else:
+            self._line_of_id[identifier] = place.line
+
+    def _label(self, field: str, label: str | None, place: Place, within: str = "") -> str | None:
+        if label is None or self._taxonomy is None:
+            return label
+        if label not in self._resolved:
+            try:
+                self._resolved[label] = self._taxonomy.resolve(label)
+            except DataError as error:
+                self._reject(
+                    place, field, str(error), "correct it, or add it to the taxonomy", within
+                )
+                return None
+        return self._resolved[label]
+
+    def _reject(self, place: Place, field: str, reason: str, mend: str, within: str = "") -> None:
+        field = f"{within}.{field}" if within else field
+        self._faults.reject(place.line, field, reason, mend, rows=place.rows)

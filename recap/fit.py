@@ -1,0 +1,268 @@
+"""A fold is a plain unit of work: train it, decode it, score it, write its folder; then summarise all."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recap.build import build_tracker
+from recap.config import RunConfig
+from recap.data.encode import EncodedExample
+from recap.errors import DataError
+from recap.models.export import save_model
+from recap.models.module import ResponseModule
+from recap.prepare import Setup, prepare
+from recap.records import Example, Prediction, Scores, Summary
+from recap.run_folder import FoldFolder, RunFolder, write_atomic
+from recap.scoring.confusion import score
+from recap.scoring.files import (
+    json_text,
+    predictions_to_jsonl,
+    scores_from_dict,
+    scores_to_dict,
+    summary_to_dict,
+)
+from recap.scoring.summary import summarize, summary_markdown
+from recap.tracking.tracker import Tracker
+from recap.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The size of one training, as it is announced before it begins."""
+
+    name: str
+    n_train: int
+    n_test: int
+    steps_per_epoch: int
+    longest_prompt: int
+    """In tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldResult:
+    """What became of one fold; ``scores`` is ``None`` for the final model, which has no test examples."""
+
+    name: str
+    folder: FoldFolder
+    scores: Scores | None
+    seconds: float
+    found: bool = False
+    """Whether it was finished by an earlier process."""
+
+
+class Listener:
+    """Is told how a run goes; this one keeps silent."""
+
+    def prepared(self, setup: Setup) -> None:
+        """Data are read, folds are drawn, prompts are encoded."""
+
+    def training(self, plan: TrainingPlan) -> None:
+        """A training is about to begin."""
+
+    def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
+        """One pass over the training examples is done (epochs count from 0)."""
+
+    def fold_ended(self, result: FoldResult) -> None:
+        """A fold is scored, or was found to be."""
+
+    def ended(self, folder: RunFolder, summary: Summary) -> None:
+        """All folds that were asked for are done."""
+
+
+def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Summary | None:
+    """Run the folds that ``cv.fold`` asks for and are not finished; return the summary over all that are.
+
+    ``None`` when no fold is finished, which happens only for ``cv.fold=final`` in a fresh folder.
+
+    Raises:
+        UserError: When the configuration or the data are at fault.
+    """
+    listener = listener or Listener()
+    setup = prepare(config)
+    listener.prepared(setup)
+    tracker = build_tracker(config, setup.folder.path)
+    if config.cv.fold == "final":
+        listener.fold_ended(_fit_final(setup, tracker, listener))
+        summary = _summarize(setup) if _finished(setup) else None
+    else:
+        wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
+        results = [_found(setup, fold, listener) or _fit_fold(setup, fold, tracker, listener) for fold in wanted]
+        summary = _summarize(setup)
+        if not all(result.found for result in results):
+            tracker.log_summary(summary)
+    if summary is not None:
+        listener.ended(setup.folder, summary)
+    return summary
+
+
+def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) -> Scores:
+    """Train, decode and score one fold (unless it is finished), write its folder, and return its scores.
+
+    Raises:
+        UserError: When the configuration or the data are at fault.
+    """
+    listener = listener or Listener()
+    setup = prepare(config)
+    result = _found(setup, fold, listener)
+    if result is None:
+        tracker = build_tracker(config, setup.folder.path)
+        result = _fit_fold(setup, fold, tracker, listener)
+    assert result.scores is not None
+    return result.scores
+
+
+def _found(setup: Setup, index: int, listener: Listener) -> FoldResult | None:
+    folder = setup.folder.fold(index)
+    if not folder.finished:
+        return None
+    result = FoldResult(
+        name=f"fold{index}", folder=folder, scores=_read_scores(folder), seconds=0.0, found=True
+    )
+    listener.fold_ended(result)
+    return result
+
+
+def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) -> FoldResult:
+    began = time.monotonic()
+    fold, folder, name = setup.folds[index], setup.folder.fold(index), f"fold{index}"
+    train, test = setup.encoded(fold.train), setup.encoded(fold.test)
+    listener.training(_plan(setup, name, train, test))
+    tracker.start_fold(name)
+    training = Training(
+        setup,
+        folder,
+        tracker,
+        listener.epoch_ended,
+        train=train,
+        select=setup.encoded(fold.select),
+        test=test,
+        max_epochs=setup.config.trainer.max_epochs,
+    )
+    training.fit()
+    trained = time.monotonic()
+    selected_epoch = training.test()
+    _save(training, setup, folder)
+    scores = _write_predictions(setup, index, training.module, setup.examples(fold.test))
+    tracker.log_fold(scores)
+    ended = time.monotonic()
+    setup.folder.update_manifest(
+        device=str(training.module.device),
+        encoding=dict(setup.encoding.counts),
+        folds={
+            name: {
+                "selected_epoch": selected_epoch,
+                "train_seconds": round(trained - began, 3),
+                "test_seconds": round(ended - trained, 3),
+            }
+        },
+    )
+    write_atomic(folder.scores, json_text(scores_to_dict(scores)))
+    shutil.rmtree(folder.checkpoints)
+    _summarize(setup)
+    result = FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)
+    listener.fold_ended(result)
+    return result
+
+
+def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult:
+    """Train one model on all examples, for the mean selected epoch of the finished folds."""
+    began = time.monotonic()
+    folder = setup.folder.final
+    if folder.model.is_dir():
+        return FoldResult(name="final", folder=folder, scores=None, seconds=0.0, found=True)
+    epochs = _epochs_for_all(setup)
+    examples = setup.encoding.examples
+    listener.training(_plan(setup, "final", examples, ()))
+    tracker.start_fold("final")
+    training = Training(
+        setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
+    )
+    training.fit()
+    _save(training, setup, folder)
+    tracker.log_fold(None)
+    seconds = time.monotonic() - began
+    setup.folder.update_manifest(final={"epochs": epochs, "train_seconds": round(seconds, 3)})
+    shutil.rmtree(folder.checkpoints)
+    return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
+
+
+def _epochs_for_all(setup: Setup) -> int:
+    """Return the mean selected epoch of the finished folds, ``trainer.max_epochs`` when there is none."""
+    folds = setup.folder.read_manifest().get("folds", {})
+    selected = [fold["selected_epoch"] for fold in folds.values()]
+    return round(statistics.fmean(selected)) if selected else setup.config.trainer.max_epochs
+
+
+def _plan(
+    setup: Setup, name: str, train: Sequence[EncodedExample], test: Sequence[EncodedExample]
+) -> TrainingPlan:
+    return TrainingPlan(
+        name=name,
+        n_train=len(train),
+        n_test=len(test),
+        steps_per_epoch=-(-len(train) // setup.config.global_batch_size),
+        longest_prompt=max(len(example.prompt) for example in (*train, *test)),
+    )
+
+
+def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
+    save_model(
+        training.module.model,
+        training.tokenizer,
+        folder.model,
+        end_of_turn_id=setup.encoder.end_of_turn_id,
+        pad_id=setup.encoder.pad_id,
+    )
+
+
+def _write_predictions(
+    setup: Setup, fold: int, module: ResponseModule, examples: Sequence[Example]
+) -> Scores:
+    """Write what the model answered to each test example, and return its scores."""
+    task = setup.task
+    predictions = []
+    for example, generation in zip(examples, module.generations, strict=True):
+        answer = task.parse(generation.text)
+        predictions.append(
+            Prediction(
+                id=example.id,
+                session=example.session,
+                fold=fold,
+                task=task.name,
+                gold=task.gold(example),
+                label=answer.label,
+                probabilities=None,
+                rationale=answer.rationale,
+                text=generation.text,
+                parsed=answer.label is not None,
+            )
+        )
+    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
+    return score(predictions, task=task.name, labels=task.labels, loss=module.scores().metrics["loss"])
+
+
+def _finished(setup: Setup) -> dict[int, Scores]:
+    folders = {fold.index: setup.folder.fold(fold.index) for fold in setup.folds}
+    return {index: _read_scores(folder) for index, folder in folders.items() if folder.finished}
+
+
+def _summarize(setup: Setup) -> Summary:
+    """Write and return the summary over the finished folds."""
+    summary = summarize(_finished(setup), protocol=setup.config.cv.protocol)
+    write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
+    write_atomic(setup.folder.summary_table, summary_markdown(summary))
+    return summary
+
+
+def _read_scores(folder: FoldFolder) -> Scores:
+    import json
+
+    try:
+        data = json.loads(folder.scores.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{folder.scores}: is not JSON; delete it to run this fold again") from error
+    return scores_from_dict(data, source=str(folder.scores))

@@ -1,0 +1,1 @@
+"""Language models: loading, tuning, training, decoding, saving."""

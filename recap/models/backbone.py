@@ -1,0 +1,225 @@
+"""The language model to tune and its tokenizer: made on the spot, from a local folder, or from the hub."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from recap.errors import ConfigError
+
+HUB_TIMEOUT_SECONDS = 8.0
+"""How long the hub may take to say whether it has a model, before a run without weights is given up."""
+
+_WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+
+def load_backbone(
+    *,
+    name: str,
+    family: str,
+    hub_id: str | None = None,
+    path: str | Path | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> tuple[Any, Any]:
+    """Return a causal language model and its tokenizer.
+
+    Args:
+        name: Name of the backbone; ``tiny`` without a path is made from random weights.
+        family: ``qwen2`` or ``llama``; weights of another architecture are refused.
+        hub_id: Looked for in the local cache first, then on the hub.
+        path: A folder with weights and tokenizer in Hugging Face's format, of any size; goes before ``hub_id``.
+        dtype: Type of the weights in memory, by its name in torch.
+        seed: Of the random weights of ``tiny``.
+
+    Raises:
+        ConfigError: Within seconds when there are no weights, or they are of another family, or the tokenizer
+            does not belong to them; says how to supply them.
+    """
+    source = _source(name, family, hub_id, path)
+    if source is None:
+        return _tiny(dtype, seed)
+    return _load(source, name=name, family=family, dtype=dtype)
+
+
+def load_tokenizer(
+    *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
+) -> Any:
+    """Return the tokenizer that :func:`load_backbone` returns for the same arguments, without the model.
+
+    Raises:
+        ConfigError: As :func:`load_backbone`, except for what only the weights show.
+    """
+    source = _source(name, family, hub_id, path)
+    if source is None:
+        from recap.models.tiny import tiny_tokenizer
+
+        return tiny_tokenizer()
+    _check_family(source, name, family)
+    return _load_tokenizer(source, name)
+
+
+def _source(name: str, family: str, hub_id: str | None, path: str | Path | None) -> Path | None:
+    """Return the folder to load from, ``None`` for the backbone that is made on the spot."""
+    if path is not None:
+        return _local_folder(Path(path), name)
+    if hub_id is not None:
+        return _hub_folder(hub_id, name, family)
+    if name != "tiny":
+        raise ConfigError(
+            f"backbone {name!r} has neither path nor hub_id; give backbone.path=FOLDER with its weights"
+        )
+    return None
+
+
+def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
+    import torch
+
+    from recap.models.tiny import load_tiny
+
+    model, tokenizer = load_tiny(seed=seed)
+    return model.to(dtype=getattr(torch, dtype)), tokenizer
+
+
+def _load(source: Path, *, name: str, family: str, dtype: str) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _check_family(source, name, family)
+    tokenizer = _load_tokenizer(source, name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, name, error) from error
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ConfigError(
+            f"backbone {name!r}: the tokenizer in {source} has {len(tokenizer)} tokens, the weights only {rows}; "
+            "they do not belong together, put the model's own tokenizer into the folder"
+        )
+    return model, tokenizer
+
+
+def _load_tokenizer(source: Path, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, name, error) from error
+
+
+def _unreadable(source: Path, name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"backbone {name!r} cannot be loaded from {source}: {_first_line(error)}; "
+        "backbone.path=FOLDER has to hold config.json, *.safetensors and the tokenizer's files"
+    )
+
+
+def _check_family(source: Path, name: str, family: str) -> None:
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(source, local_files_only=True).model_type
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"backbone {name!r}: {source}/config.json cannot be read ({_first_line(error)}); "
+            "copy it again from where the weights come from"
+        ) from error
+    if found != family:
+        raise ConfigError(
+            f"backbone {name!r} expects weights of the family {family!r}, but {source} holds {found!r}; "
+            f"choose the backbone that fits them, or set backbone.family={found}"
+        )
+
+
+def _local_folder(folder: Path, name: str) -> Path:
+    """Return a folder that holds a model, told apart from one that does not before anything slow happens."""
+    lacking = None
+    if not folder.is_dir():
+        lacking = "is not a folder"
+    elif not (folder / "config.json").is_file():
+        lacking = "holds no config.json"
+    elif not any(next(folder.glob(pattern), None) for pattern in _WEIGHT_FILES):
+        lacking = "holds no *.safetensors"
+    if lacking:
+        raise ConfigError(
+            f"backbone.path={folder} {lacking}; it has to be a folder in Hugging Face's format with the weights "
+            f"and tokenizer of {name!r} (config.json, *.safetensors, tokenizer.json)"
+        )
+    return folder
+
+
+def _hub_folder(hub_id: str, name: str, family: str) -> Path:
+    """Return where the hub's files are on this machine, after fetching them when they can be had."""
+    from huggingface_hub import snapshot_download
+
+    cached = _cached_folder(hub_id)
+    if cached is not None:
+        return cached
+    _require_hub(hub_id, name, family)
+    try:
+        return Path(snapshot_download(hub_id, ignore_patterns=["original/*", "*.pth", "*.gguf"]))
+    except Exception as error:  # the client raises its own, httpx's and the operating system's errors
+        raise _no_weights(hub_id, name, family, _first_line(error)) from error
+
+
+def _cached_folder(hub_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+    except Exception:  # nothing cached, or a cache that cannot be read: the hub is asked next
+        return None
+    return folder if _is_complete(folder) else None
+
+
+def _is_complete(folder: Path) -> bool:
+    """Return whether a cached model has all of its files; a download that was cut off leaves some out."""
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((folder / shard).is_file() for shard in shards)
+    return any(next(folder.glob(pattern), None) for pattern in _WEIGHT_FILES)
+
+
+def _require_hub(hub_id: str, name: str, family: str) -> None:
+    """Fail when the hub does not answer for this model within seconds."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise _no_weights(hub_id, name, family, "HF_HUB_OFFLINE is set")
+    failure: list[str] = ["the hub did not answer"]
+
+    def ask() -> None:
+        try:
+            HfApi().model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
+            failure.clear()
+        except Exception as error:  # reported below, whatever it is
+            failure[:] = [_first_line(error)]
+
+    # In a thread: looking a host name up has no timeout of its own.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(HUB_TIMEOUT_SECONDS)
+    if failure:
+        raise _no_weights(hub_id, name, family, failure[0])
+
+
+def _no_weights(hub_id: str, name: str, family: str, why: str) -> ConfigError:
+    licence = " (after accepting its licence on the hub and `hf auth login`)" if family == "llama" else ""
+    return ConfigError(
+        f"the weights of backbone {name!r} ({hub_id}) are not on this machine and cannot be fetched: {why}. "
+        f"On a machine with access run `hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and "
+        "add backbone.path=FOLDER; or use backbone=tiny, which needs no download"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

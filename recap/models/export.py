@@ -1,0 +1,83 @@
+"""A trained model as a folder that plain transformers or peft loads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from recap.models.finetune import is_adapted
+from recap.models.loss import causal_model
+
+BASE_FOLDER = "base"
+"""Where the frozen weights stand, inside an adapter's folder, when they exist nowhere else."""
+
+
+def save_model(
+    model: Any, tokenizer: Any, folder: Path, *, end_of_turn_id: int, pad_id: int
+) -> None:
+    """Write a model, its tokenizer with the chat template, and generation settings that stop where it does.
+
+    A fully tuned model becomes a Hugging Face folder, an adapted one a PEFT adapter. An adapter names its
+    frozen base by hub id or folder; a base that was made on the spot (``backbone=tiny``) is saved beside it
+    under ``base/``. The folder appears whole or not at all; one that is there already is replaced.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        tokenizer: Saved with its own chat template.
+        folder: Is created; its parents have to exist.
+        end_of_turn_id: Where ``generate`` stops.
+        pad_id: What ``generate`` pads with.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    causal = causal_model(model)
+    own, causal.generation_config = causal.generation_config, _greedy(causal, end_of_turn_id, pad_id)
+    try:
+        if is_adapted(model):
+            _save_adapter(model, tokenizer, partial, folder)
+        else:
+            causal.save_pretrained(partial)
+        causal.generation_config.save_pretrained(partial)
+    finally:
+        causal.generation_config = own
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def _save_adapter(model: Any, tokenizer: Any, partial: Path, folder: Path) -> None:
+    config = model.active_peft_config
+    named = config.base_model_name_or_path
+    if not named:
+        base = partial / BASE_FOLDER
+        _save_base(model, base)
+        tokenizer.save_pretrained(base)
+        config.base_model_name_or_path = str((folder / BASE_FOLDER).resolve())
+    try:
+        model.save_pretrained(partial)
+    finally:
+        config.base_model_name_or_path = named
+
+
+def _save_base(model: Any, folder: Path) -> None:
+    """Save the frozen weights under the names that they have without the adapters folded into the model."""
+    state = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in causal_model(model).state_dict().items()
+        if ".lora_" not in name
+    }
+    causal_model(model).save_pretrained(folder, state_dict=state)
+
+
+def _greedy(causal: Any, end_of_turn_id: int, pad_id: int) -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        bos_token_id=causal.config.bos_token_id,
+        eos_token_id=end_of_turn_id,
+        pad_token_id=pad_id,
+        do_sample=False,
+    )

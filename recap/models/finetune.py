@@ -1,0 +1,82 @@
+"""Which weights are tuned: all of them, or low-rank adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from recap.errors import ConfigError, did_you_mean
+
+METHODS = ("full", "lora")
+
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGET_MODULES = {"qwen2": _PROJECTIONS, "llama": _PROJECTIONS}
+"""The layers that get adapters, by family: every projection of attention and feed-forward blocks."""
+
+
+def apply_finetune(
+    model: Any,
+    *,
+    method: str,
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Any:
+    """Return the model with exactly those weights trainable that the method tunes.
+
+    Args:
+        model: A ``transformers`` causal language model; changed in place.
+        method: ``full``: every weight; ``lora``: adapters through ``peft``, the rest frozen.
+        rank: Rank of the adapters (paper: 8).
+        alpha: The adapters are scaled by ``alpha / rank``.
+        dropout: Dropout inside the adapters.
+        target_modules: Names of the layers that get adapters; ``None`` for the family's projections.
+        seed: Of the adapters' first weights; the global random state is left alone.
+
+    Raises:
+        ConfigError: When the method is unknown or no layer has one of the names.
+    """
+    if method not in METHODS:
+        raise ConfigError(
+            f"there is no finetune.method {method!r}{did_you_mean(method, METHODS)}; known: {', '.join(METHODS)}"
+        )
+    if method == "full":
+        return model.requires_grad_(True)
+    targets = list(target_modules or _targets_of(model))
+    _check_targets(model, targets)
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def is_adapted(model: Any) -> bool:
+    """Return whether a model carries adapters beside frozen weights."""
+    return hasattr(model, "peft_config")
+
+
+def _targets_of(model: Any) -> tuple[str, ...]:
+    family = model.config.model_type
+    if family not in TARGET_MODULES:
+        raise ConfigError(
+            f"no adapter layers are known for models of type {family!r}; name them in finetune.target_modules"
+        )
+    return TARGET_MODULES[family]
+
+
+def _check_targets(model: Any, targets: list[str]) -> None:
+    """peft refuses only when no name at all is found; one misspelt among good ones passes in silence."""
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for target in targets:
+        if target not in names:
+            raise ConfigError(
+                f"finetune.target_modules: the model has no layer {target!r}{did_you_mean(target, names)}"
+            )

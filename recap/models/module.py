@@ -1,0 +1,244 @@
+"""The LightningModule: learn answers, select by their loss, decode and score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from recap.data.batches import Batch
+from recap.data.encode import ChatEncoder
+from recap.errors import ConfigError, RecapError
+from recap.models.decode import generate
+from recap.models.loss import answer_loss
+from recap.models.optimizers import (
+    OptimizerSettings,
+    SchedulerSettings,
+    build_optimizer,
+    build_scheduler,
+)
+from recap.scoring.metrics import CategoryScores
+
+if TYPE_CHECKING:
+    from recap.records import Scores
+    from recap.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """What the model answered to one test example.
+
+    ``index`` is the example's place in the test set; ``tokens`` are without the end of turn.
+    """
+
+    index: int
+    id: str
+    tokens: tuple[int, ...]
+    text: str
+
+
+class ResponseModule(lightning.LightningModule):
+    """Trains a language model to answer, and decodes and scores held-out examples.
+
+    Works with :class:`recap.data.module.DataModule` under any ``lightning.Trainer``. Logs ``train_loss`` every
+    optimiser step, ``val_loss`` every validation and ``test_loss`` at the end of a test: each the mean over the
+    answers' tokens, in nats, of the whole step or set, however it was cut into batches and devices.
+
+    Args:
+        model: A ``transformers`` causal language model or a PEFT model; its trainable weights are tuned.
+        task: Reads answers; its labels are the classes.
+        encoder: The model's tokenizer as a :class:`ChatEncoder`.
+        optimizer: Which optimiser, and its numbers.
+        scheduler: Which learning-rate schedule.
+        max_new_tokens: Longest answer when decoding.
+        total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data module.
+        seed: Of dropout.
+
+    Attributes:
+        generations: After a test, one per test example and in the test set's order, on every device.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        task: Task,
+        encoder: ChatEncoder,
+        optimizer: OptimizerSettings | None = None,
+        scheduler: SchedulerSettings | None = None,
+        max_new_tokens: int = 128,
+        total_steps: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        # Pretrained models come in evaluation mode, and Lightning keeps whatever mode it finds.
+        self.model = model.train()
+        self._task = task
+        self._encoder = encoder
+        self._optimizer = optimizer or OptimizerSettings()
+        self._scheduler = scheduler or SchedulerSettings()
+        self._max_new_tokens = max_new_tokens
+        self._total_steps = total_steps
+        self._seed = seed
+        self._step_loss: Tensor | None = None
+        self._val_loss = MeanMetric()
+        self._test_loss = MeanMetric()
+        self._category_scores = CategoryScores(labels=task.labels)
+        self._shard: list[Generation] = []
+        self.generations: list[Generation] = []
+        self.strict_loading = not self._frozen_names()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout from the micro-batch's number, so that a resumed run repeats what an unbroken one does."""
+        entropy = [self._seed, batch.plan.number, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return this micro-batch's share of the step's token mean, scaled for what Lightning makes of it."""
+        share = answer_loss(self.model, batch) / batch.plan.step_tokens
+        self._log_train_loss(share.detach(), batch)
+        # Lightning divides by the accumulation, and data-parallel strategies average over devices; the share
+        # is already divided by the tokens of the whole step.
+        return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch of selection examples to ``val_loss``."""
+        self._add_loss(self._val_loss, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss of the selection set."""
+        self.log("val_loss", self._val_loss.compute(), prog_bar=True)
+        self._val_loss.reset()
+
+    def on_test_start(self) -> None:
+        """Forget an earlier test."""
+        self._shard = []
+        self.generations = []
+        self._category_scores.reset()
+        self._test_loss.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Decode a batch greedily, read the answers, and add them and the gold answers' loss to the scores."""
+        self._add_loss(self._test_loss, batch)
+        answers = generate(
+            self.model,
+            [example.prompt for example in batch.examples],
+            max_new_tokens=self._max_new_tokens,
+            end_of_turn_id=self._encoder.end_of_turn_id,
+            pad_id=self._encoder.pad_id,
+            batch_size=len(batch.examples),
+        )
+        if not batch.plan.filler:
+            self._add_answers(batch, answers)
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the answers of all devices and log the scores."""
+        self.generations = _gathered(self._shard)
+        metrics = self.scores().metrics
+        logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
+        self.log_dict(logged)
+
+    def scores(self) -> Scores:
+        """Return the scores of the last test, over all devices.
+
+        Raises:
+            RecapError: When nothing was tested.
+        """
+        if not self.generations:
+            raise RecapError("there are no scores before trainer.test(module, datamodule=data) has run")
+        return self._category_scores.scores(task=self._task.name, loss=float(self._test_loss.compute()))
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser, and the schedule over all optimiser steps of the training."""
+        optimizer = build_optimizer(self.model, self._optimizer)
+        scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._n_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave frozen weights out: an adapter's checkpoint is small, and its base does not change."""
+        for name in self._frozen_names():
+            checkpoint["state_dict"].pop(name, None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that every weight that is tuned comes back.
+
+        Raises:
+            ConfigError: When the checkpoint was made with another kind of tuning.
+        """
+        tuned = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        missing = len(tuned - checkpoint["state_dict"].keys())
+        if missing:
+            raise ConfigError(
+                f"the checkpoint lacks {missing} of {len(tuned)} tuned weights; it comes from another finetune "
+                "method or backbone, resume with that one or start again with resume=never"
+            )
+
+    def _n_steps(self) -> int:
+        # trainer.estimated_stepping_batches would set the loaders up here, before a resumed run has restored
+        # their place in the epoch, and data would repeat (Lightning 2.6.6).
+        if self._total_steps is not None:
+            return self._total_steps
+        steps_per_epoch = getattr(self.trainer.datamodule, "steps_per_epoch", None)
+        if steps_per_epoch is None:
+            raise ConfigError(
+                "the number of optimiser steps is not known without recap's DataModule; give total_steps="
+            )
+        epochs, limit = self.trainer.max_epochs, self.trainer.max_steps
+        planned = [limit] if limit >= 0 else []
+        if epochs is not None and epochs >= 0:
+            planned.append(epochs * steps_per_epoch)
+        if not planned:
+            raise ConfigError("a training without an end has no schedule; give the trainer max_epochs or max_steps")
+        return min(planned)
+
+    def _log_train_loss(self, share: Tensor, batch: Batch) -> None:
+        self._step_loss = share if self._step_loss is None else self._step_loss + share
+        if batch.plan.ends_step:
+            # The shares of all devices add up to the step's mean.
+            self.log(
+                "train_loss",
+                self._step_loss,
+                on_step=True,
+                on_epoch=False,
+                prog_bar=True,
+                sync_dist=True,
+                reduce_fx="sum",
+                batch_size=len(batch.examples),
+            )
+            self._step_loss = None
+
+    def _add_loss(self, metric: MeanMetric, batch: Batch) -> None:
+        n_tokens = int(batch.answer_mask.sum())
+        # A filler weighs nothing, but every device has to compute equally often.
+        metric.update(answer_loss(self.model, batch) / max(1, n_tokens), weight=n_tokens)
+
+    def _add_answers(self, batch: Batch, answers: Sequence[Sequence[int]]) -> None:
+        predicted, gold = [], []
+        for index, example, tokens in zip(batch.plan.indices, batch.examples, answers, strict=True):
+            text = self._encoder.text(tokens)
+            self._shard.append(Generation(index=index, id=example.id, tokens=tuple(tokens), text=text))
+            label = self._task.parse(text).label
+            predicted.append(len(self._task.labels) if label is None else self._task.index(label))
+            gold.append(example.gold)
+        self._category_scores.update(
+            torch.tensor(predicted, device=self.device), torch.tensor(gold, device=self.device)
+        )
+
+    def _frozen_names(self) -> list[str]:
+        return [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
+
+
+def _gathered(shard: list[Generation]) -> list[Generation]:
+    """Return the generations of all devices in the test set's order."""
+    if dist.is_available() and dist.is_initialized():
+        shards: list[list[Generation]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shards, shard)
+        shard = [generation for part in shards for generation in part]
+    return sorted(shard, key=lambda generation: generation.index)

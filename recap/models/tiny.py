@@ -1,0 +1,152 @@
+"""The backbone that needs no download: a small Qwen2 and a tokenizer of its own, both made on the spot.
+
+It has the architecture, the tokenizer class, the control tokens and the chat template of Qwen2.5, at about a
+thousandth of the size, and is trained from random weights. What works with it works with the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""ChatML as Qwen2.5 writes it, without the system message that Qwen2.5 adds of its own accord."""
+
+MAX_TOKEN_BYTES = 15
+"""Longest token. Chinese has no spaces, and without a bound whole sentences of the demo corpus become tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinySizes:
+    """Sizes of the tiny model; with the defaults it has about 1.3 million weights."""
+
+    vocabulary: int = 4096
+    """Tokens of the vocabulary at most, control tokens apart."""
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    key_value_heads: int = 2
+    intermediate: int = 384
+    max_positions: int = 8192
+    """Longest sequence, in tokens."""
+
+
+def build_tiny_tokenizer(texts: Iterable[str], *, vocabulary: int = TinySizes.vocabulary) -> Qwen2Tokenizer:
+    """Train a byte-level BPE tokenizer on ``texts`` and return it as a ``Qwen2Tokenizer``.
+
+    Normaliser (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place beside a
+    Qwen2 configuration, whatever ``tokenizer.json`` says (transformers 5.23): a saved folder therefore gives
+    the same ids through ``AutoTokenizer``. The same texts give the same tokenizer in every process. Padding is
+    ``<|endoftext|>``; a turn ends with ``<|im_end|>``.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    blank = Qwen2Tokenizer()
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = blank.backend_tokenizer.normalizer
+    trained.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=MAX_TOKEN_BYTES,
+    )
+    trained.train_from_iterator(texts, trainer)
+    model = _model_of(trained)
+    return Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=PAD,
+        extra_special_tokens=[START],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=TinySizes.max_positions,
+    )
+
+
+def build_tiny_model(*, n_tokens: int, pad_id: int, end_id: int, seed: int, sizes: TinySizes) -> Qwen2ForCausalLM:
+    """Return a Qwen2 model with random weights drawn from ``seed``; the global random state is left alone."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=n_tokens,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.key_value_heads,
+        max_position_embeddings=sizes.max_positions,
+        tie_word_embeddings=True,
+        pad_token_id=pad_id,
+        eos_token_id=end_id,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config).float()
+
+
+def load_tiny(*, seed: int, sizes: TinySizes | None = None) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
+    """Return a fresh tiny model and its tokenizer, which is built once a process."""
+    sizes = sizes or TinySizes()
+    tokenizer = tiny_tokenizer(sizes.vocabulary)
+    model = build_tiny_model(
+        n_tokens=len(tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        end_id=tokenizer.eos_token_id,
+        seed=seed,
+        sizes=sizes,
+    )
+    return model, tokenizer
+
+
+@lru_cache(maxsize=2)
+def tiny_tokenizer(vocabulary: int = TinySizes.vocabulary) -> Qwen2Tokenizer:
+    """Return the tokenizer of the tiny backbone, built from :func:`tiny_texts`; treat it as read-only."""
+    return build_tiny_tokenizer(tiny_texts(), vocabulary=vocabulary)
+
+
+def tiny_texts() -> Iterator[str]:
+    """Yield what the tiny tokenizer is made of: the demo corpus and the library's prompts, never user data."""
+    from recap.data.demo import demo_texts
+
+    yield from demo_texts()
+    yield from prompt_texts()
+
+
+def prompt_texts() -> Iterator[str]:
+    """Yield the built-in prompts: every task, Chinese and English, brief and full, and every label as written."""
+    from recap.records import Answer, Example, Turn
+    from recap.conf_files import conf_dir
+    from recap.tasks.library import builtin_task
+
+    example = Example(id="prompt", history=(Turn(speaker="counselor", text=""),), response="")
+    for name in sorted(file.stem for file in conf_dir().glob("task/*.yaml")):
+        for language in ("en", "zh"):
+            for style in ("brief", "full"):
+                task = builtin_task(name, language=language, style=style, rationale=True)
+                yield from (message.text for message in task.messages(example))
+            yield from (task.render(Answer(label=label, rationale="")) for label in task.labels)
+
+
+def _model_of(tokenizer: object) -> dict[str, object]:
+    import json
+
+    model: dict[str, object] = json.loads(tokenizer.to_str())["model"]  # type: ignore[attr-defined]
+    return model

@@ -1,0 +1,140 @@
+"""What all folds of a run share: task, examples, partition, token ids, run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from recap.build import build_corpus, build_task
+from recap.config import RunConfig
+from recap.data.chat import ChatEncoder
+from recap.data.corpus import Corpus
+from recap.data.encode import EncodedExample, Encoding, encode_examples
+from recap.data.folds import data_hash, partition_hash, split_folds
+from recap.data.leakage import leakage_report
+from recap.errors import ConfigError, DataError
+from recap.models.backbone import load_tokenizer
+from recap.records import Example, Fold
+from recap.run_folder import RunFolder, environment, open_run_folder, refuse_other_data, write_json
+from recap.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A run that is ready to be trained; ``selected`` are indices into the corpus that the task takes."""
+
+    config: RunConfig
+    task: Task
+    corpus: Corpus
+    selected: tuple[int, ...]
+    folds: tuple[Fold, ...]
+    leakage: Mapping[str, Any]
+    folder: RunFolder
+
+    @cached_property
+    def encoder(self) -> ChatEncoder:
+        """The backbone's tokenizer with its chat template."""
+        backbone = self.config.backbone
+        return ChatEncoder(
+            load_tokenizer(
+                name=backbone.name, family=backbone.family, path=backbone.path, hub_id=backbone.hub_id
+            )
+        )
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """The token ids of the selected examples, in their order."""
+        examples = [self.corpus.examples[i] for i in self.selected]
+        return encode_examples(examples, self.task, self.encoder, max_tokens=self.config.prompt.max_tokens)
+
+    def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
+        """Return the encoded examples at these indices of the corpus, without those not selected."""
+        wanted = set(indices)
+        pairs = zip(self.selected, self.encoding.examples, strict=True)
+        return tuple(example for index, example in pairs if index in wanted)
+
+    def examples(self, indices: Sequence[int]) -> tuple[Example, ...]:
+        """Return the examples at these indices of the corpus, without those not selected."""
+        wanted = set(indices)
+        return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for every way in which prompts lost turns or folds share data."""
+        lost = self.encoding.counts
+        lines = []
+        if lost["dropped_turns"]:
+            lines.append(
+                f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their oldest turns "
+                f"(prompt.max_tokens={self.config.prompt.max_tokens})"
+            )
+        if lost["still_too_long"]:
+            lines.append(f"{lost['still_too_long']} prompts are over that limit with nothing left to lose")
+        shared = {
+            "duplicates": "test examples are also trained on",
+            "shared_sessions": "times a session lies in test and training (cv.group=session keeps them together)",
+            "history_overlap": "test responses stand in a training history, or the other way round",
+        }
+        for heading, said in shared.items():
+            count = sum(fold[heading]["count"] for fold in self.leakage["folds"])
+            lines += [f"{count} {said}"] if count else []
+        return lines
+
+
+def prepare(config: RunConfig) -> Setup:
+    """Return what all folds of a run share, with the run folder's first files written.
+
+    Raises:
+        ConfigError: For a fold that does not exist, missing rationales, or a folder that holds another run.
+        DataError: For data at fault, or data that changed since the run was begun.
+    """
+    _check_fold(config)
+    task = build_task(config)
+    corpus = build_corpus(config, task)
+    selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
+    _check_selection(config, corpus, task, selected)
+    folds = split_folds(
+        corpus.examples,
+        n_folds=config.cv.folds,
+        seed=config.cv.seed,
+        group=config.cv.group,
+        protocol=config.cv.protocol,
+    )
+    leakage = leakage_report(corpus.examples, folds)
+    hashes = {"data_hash": data_hash(corpus.examples), "partition_hash": partition_hash(corpus.examples, folds)}
+    folder = open_run_folder(config)
+    refuse_other_data(folder, **hashes)
+    folder.update_manifest(seed=config.seed, **hashes, **environment())
+    write_json(folder.leakage, dict(leakage))
+    return Setup(
+        config=config,
+        task=task,
+        corpus=corpus,
+        selected=selected,
+        folds=folds,
+        leakage=leakage,
+        folder=folder,
+    )
+
+
+def _check_fold(config: RunConfig) -> None:
+    fold, n_folds = config.cv.fold, config.cv.folds
+    if isinstance(fold, int) and not 0 <= fold < n_folds:
+        raise ConfigError(f"cv.fold: there is no fold {fold} among {n_folds}; use 0 to {n_folds - 1}, all or final")
+
+
+def _check_selection(config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]) -> None:
+    if not selected:
+        raise DataError(
+            f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task {task.name!r} "
+            f"({', '.join(task.labels)}); choose another task"
+        )
+    if config.rationale:
+        without = [corpus.examples[i].id for i in selected if not corpus.examples[i].rationale]
+        if without:
+            raise ConfigError(
+                f"rationale=true needs a rationale in every example, and {len(without)} of {len(selected)} have "
+                f"none (the first: {without[0]!r}); set rationale=false to train on labels alone"
+            )

@@ -1,0 +1,204 @@
+"""The answer format, written and read: ``Behavior: <label>`` and ``Reason: <rationale>``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from recap.errors import DataError
+from recap.records import Answer
+from recap.tasks.mentions import DOUBTFUL, NOTHING, WIDE_TO_ASCII, LabelReader, Named
+from recap.taxonomy import Taxonomy
+
+Language = Literal["en", "zh"]
+LabelForm = Literal["qualified", "bare"]
+
+_KEYS = {"en": ("Behavior: ", "Reason: "), "zh": ("行为：", "理由：")}
+
+_CLOSING = r"[\s\"'”’`*_]{0,5}:"
+_BEHAVIOR_WORDS = (
+    r"(?<![a-z])(?:behaviou?rs?|labels?|categor(?:y|ies)|classification|answer"
+    r"|行为类别|行为|类别|标签|分类|答案)"
+)
+_REASON_WORDS = (
+    r"(?<![a-z])(?:reason(?:s|ing)?|rationale|explanation|justification|理由|原因|解释|依据)"
+)
+_LINE_START = r"^[ \t>*#\"'“‘`_\-\d.)]{0,8}"
+# Every repetition is bounded, so a long generation costs time in proportion to its length.
+_BEHAVIOR = re.compile(_BEHAVIOR_WORDS + _CLOSING, re.IGNORECASE)
+_REASON = re.compile(_REASON_WORDS + _CLOSING, re.IGNORECASE)
+_BEHAVIOR_LINE = re.compile(_LINE_START + _BEHAVIOR_WORDS + _CLOSING, re.IGNORECASE)
+_REASON_LINE = re.compile(_LINE_START + _REASON_WORDS + _CLOSING, re.IGNORECASE | re.MULTILINE)
+_FENCE = re.compile(r"[ \t]{0,8}```[\w+-]{0,20}[ \t\r]{0,8}")
+_ALTERNATIVE = re.compile(
+    r"[\W_]{0,4}(?:(?:or|and|also|alternatively|maybe|perhaps|possibly|but)(?![a-z])|以及|或|也|和|另|但)",
+    re.IGNORECASE,
+)
+
+_AROUND_REASON = " \t\r\n*`"
+
+UNREADABLE = Answer(label=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerFormat:
+    """How answers over some labels of a taxonomy are written and read.
+
+    Attributes:
+        labels: Canonical names of the labels that may be answered.
+        language: Of the keys and of the label names.
+        label_form: ``qualified`` writes the pattern before the behaviour.
+        rationale: Whether an answer has a ``Reason`` line.
+    """
+
+    taxonomy: Taxonomy
+    labels: tuple[str, ...]
+    language: Language = "en"
+    label_form: LabelForm = "qualified"
+    rationale: bool = True
+
+    def written(self, name: str) -> str:
+        """Return the form of a category's name that prompts and answers use."""
+        return self.taxonomy.written(
+            name, language=self.language, qualified=self.label_form == "qualified"
+        )
+
+    def lines(self, label: str, rationale: str | None) -> str:
+        """Return the answer text for a label and a rationale as they are, placeholders included."""
+        behavior, reason = _KEYS[self.language]
+        if rationale is None:
+            return behavior + label
+        return f"{behavior}{label}\n{reason}{rationale}"
+
+    def render(self, answer: Answer) -> str:
+        """Return an answer as text; :meth:`parse` gives it back.
+
+        The rationale loses white space at its ends. A line of it that would read as an answer of
+        another label is joined to the line before, since two answers in one text are unreadable.
+
+        Raises:
+            DataError: When the answer has no label, or one that is not of this format.
+        """
+        if answer.label not in self.labels:
+            raise DataError(
+                f"only answers with one of the labels {', '.join(self.labels)} can be written; "
+                f"this one has {'none' if answer.label is None else 'another'}"
+            )
+        rationale = (answer.rationale or "").strip() if self.rationale else ""
+        if not rationale:
+            return self.lines(self.written(answer.label), None)
+        first, *rest = rationale.split("\n")
+        for line in rest:
+            first += f" {line}" if self._gives_other(line, answer.label) else f"\n{line}"
+        return self.lines(self.written(answer.label), first)
+
+    def parse(self, text: str) -> Answer:
+        """Return the answer in a text; its label is ``None`` where none is clear. Never raises.
+
+        The exact format is tried first. Failing that: other keys, other spellings, quotes, markdown,
+        code fences and words before the answer are seen through, and a label in running text counts
+        when it is the only one named there and not denied.
+        """
+        exact = self._parse_exact(text)
+        return exact if exact is not None else self._parse_loose(text)
+
+    def _parse_exact(self, text: str) -> Answer | None:
+        behavior, reason = _KEYS[self.language]
+        head, _, tail = text.strip().partition("\n")
+        label = self._by_written.get(head[len(behavior) :].rstrip())
+        if label is None or not head.startswith(behavior):
+            return None
+        if not tail:
+            return Answer(label=label)
+        if not tail.startswith(reason.rstrip()):
+            return None
+        return self._answer(Named(label=label), tail[len(reason.rstrip()) :].strip())
+
+    def _parse_loose(self, text: str) -> Answer:
+        text = "\n".join(line for line in text.split("\n") if not _FENCE.fullmatch(line))
+        wide = text.translate(WIDE_TO_ASCII)
+        behavior = _BEHAVIOR.search(wide)
+        if behavior is None:
+            return self._parse_without_key(text, wide)
+        before = _REASON_LINE.search(wide, 0, behavior.start())
+        after = _REASON.search(wide, behavior.end())
+        named, unkeyed = self._read_pieces(text, wide, behavior.end(), after)
+        if after is not None:
+            return self._answer(named, text[after.end() :].strip(_AROUND_REASON))
+        rationale = text[before.end() : behavior.start()] if before else unkeyed
+        return self._answer(named, rationale.strip(_AROUND_REASON))
+
+    def _parse_without_key(self, text: str, wide: str) -> Answer:
+        reason = _REASON.search(wide)
+        head = text[: reason.start()] if reason else text
+        named, unkeyed = self._read_piece(head, keyed=False)
+        if named == NOTHING and reason:
+            named = self._reader.named(text)
+        rationale = text[reason.end() :] if reason else unkeyed
+        return self._answer(named, rationale.strip(_AROUND_REASON))
+
+    def _read_pieces(
+        self, text: str, wide: str, start: int, reason: re.Match[str] | None
+    ) -> tuple[Named, str]:
+        """Read what follows each ``Behavior`` key up to ``Reason``; the answers must agree."""
+        end = reason.start() if reason else len(text)
+        cuts = [start]
+        starts = []
+        for key in _BEHAVIOR.finditer(wide, start, end):
+            starts.append(key.start())
+            cuts.append(key.end())
+        read = [
+            self._read_piece(text[a:b], keyed=True)
+            for a, b in zip(cuts, [*starts, end], strict=True)
+        ]
+        found = {named for named, _ in read} - {NOTHING}
+        if not found:
+            return NOTHING, ""
+        return (found.pop() if len(found) == 1 else DOUBTFUL), read[-1][1]
+
+    def _read_piece(self, piece: str, *, keyed: bool) -> tuple[Named, str]:
+        """Return what a piece names and the text after the line that names it."""
+        lines = [line for line in piece.split("\n") if line.strip()]
+        if not lines:
+            return NOTHING, ""
+        label = self._reader.whole(lines[0])
+        named = Named(label=label) if label else NOTHING
+        if keyed and label is None:
+            named = self._reader.named(lines[0])
+        if named == NOTHING:
+            return self._reader.named(piece), ""
+        if named.label and any(self._adds_another(line, named.label) for line in lines[1:]):
+            return DOUBTFUL, ""
+        return named, "\n".join(lines[1:])
+
+    def _adds_another(self, line: str, label: str) -> bool:
+        whole = self._reader.whole(line)
+        if whole is not None:
+            return whole != label
+        return bool(_ALTERNATIVE.match(line)) and self._reader.named(line) not in (
+            NOTHING,
+            Named(label=label),
+        )
+
+    def _gives_other(self, line: str, label: str) -> bool:
+        """Whether a line of a rationale is itself an answer line, of another label."""
+        key = _BEHAVIOR_LINE.match(line.translate(WIDE_TO_ASCII))
+        return key is not None and self._reader.whole(line[key.end() :]) not in (None, label)
+
+    def _answer(self, named: Named, rationale: str) -> Answer:
+        if named.label is None:
+            return UNREADABLE
+        label = named.label
+        if any(self._gives_other(line, label) for line in rationale.split("\n")[1:]):
+            return UNREADABLE
+        return Answer(label=label, rationale=rationale or None)
+
+    @cached_property
+    def _reader(self) -> LabelReader:
+        return LabelReader(self.taxonomy, self.labels)
+
+    @cached_property
+    def _by_written(self) -> dict[str, str]:
+        return {self.written(name): name for name in self.labels}

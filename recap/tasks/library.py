@@ -1,0 +1,133 @@
+"""Tasks and taxonomies from YAML files: ``conf/task/*.yaml`` and ``conf/taxonomy/*.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recap.conf_files import conf_dir
+from recap.errors import ConfigError, UnknownNameError, did_you_mean
+from recap.tasks.task import Task, define_task
+from recap.taxonomy import Taxonomy, taxonomy_from_dict
+
+TASK_KEYS = ("name", "taxonomy", "labels", "within", "role", "instruction")
+"""What a task's YAML may hold; language, rationale and the like are options of the run."""
+
+
+def builtin_task(name: str, **options: Any) -> Task:
+    """Return the task of ``conf/task/<name>.yaml``.
+
+    Args:
+        name: File name without ``.yaml``.
+        options: Fields of :class:`recap.tasks.task.Task`, such as ``language="zh"``.
+
+    Raises:
+        UnknownNameError: When there is no such file, with the closest name.
+    """
+    return load_task_file(_conf_file("task", name, ()), **options)
+
+
+def builtin_task_names() -> list[str]:
+    """Return the names of the tasks in ``conf/task/``, sorted."""
+    return sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
+
+
+def load_task_file(path: Path, **options: Any) -> Task:
+    """Return the task that a YAML file describes.
+
+    A taxonomy given by name is looked for beside the file, in ``taxonomy/`` beside the file's folder,
+    then among the built-in ones.
+
+    Raises:
+        ConfigError: When the file cannot be read or does not describe a task.
+    """
+    path = Path(path)
+    folders = (path.parent, path.parent.parent / "taxonomy")
+    return task_from_dict(
+        _read_yaml(path), default_name=path.stem, taxonomy_folders=folders, **options
+    )
+
+
+def task_from_dict(
+    data: Mapping[str, Any],
+    *,
+    default_name: str | None = None,
+    taxonomy_folders: Sequence[Path] = (),
+    **options: Any,
+) -> Task:
+    """Return the task that a mapping describes, as YAML and Hydra give it.
+
+    Args:
+        data: ``taxonomy`` (a name, or the mapping of a taxonomy file), and if need be ``name``,
+            ``labels``, ``within``, ``role`` and ``instruction`` (a text, or a text per language).
+        default_name: The task's name where ``data`` has none.
+        taxonomy_folders: Searched for ``<taxonomy>.yaml`` before the built-in folder.
+        options: Fields of :class:`recap.tasks.task.Task`.
+
+    Raises:
+        ConfigError: For missing or unknown keys, naming them.
+    """
+    name = str(data.get("name") or default_name or "")
+    for key in data:
+        if key not in TASK_KEYS:
+            raise ConfigError(
+                f"task {name!r} has the unknown key {key!r}{did_you_mean(str(key), TASK_KEYS)}; "
+                f"known: {', '.join(TASK_KEYS)}"
+            )
+    if not name or not data.get("taxonomy"):
+        raise ConfigError(
+            f"task {name!r} lacks 'name' or 'taxonomy'; give both, the taxonomy as a name or a mapping"
+        )
+    taxonomy = data["taxonomy"]
+    return define_task(
+        name=name,
+        taxonomy=(
+            taxonomy_from_dict(taxonomy)
+            if isinstance(taxonomy, Mapping)
+            else load_taxonomy(str(taxonomy), folders=taxonomy_folders)
+        ),
+        labels=data.get("labels"),
+        within=data.get("within"),
+        role=data.get("role"),
+        instruction=data.get("instruction"),
+        **options,
+    )
+
+
+def load_taxonomy(name: str, *, folders: Sequence[Path] = ()) -> Taxonomy:
+    """Return the taxonomy of ``<name>.yaml`` in one of ``folders``, else the built-in one.
+
+    Raises:
+        UnknownNameError: When there is none, with the closest name.
+        ConfigError: When the file does not describe a taxonomy.
+    """
+    path = _conf_file("taxonomy", name, folders)
+    data = _read_yaml(path)
+    return taxonomy_from_dict({"name": path.stem, **data})
+
+
+def _conf_file(kind: str, name: str, folders: Sequence[Path]) -> Path:
+    searched = [*folders, conf_dir() / kind]
+    for folder in searched:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted(path.stem for path in searched[-1].glob("*.yaml"))
+    raise UnknownNameError(
+        f"there is no {kind} {name!r}{did_you_mean(name, known)}; "
+        f"known: {', '.join(known) or 'none'}"
+    )
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}); give the path of a UTF-8 YAML file"
+        ) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values")
+    return data

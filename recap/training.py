@@ -1,0 +1,201 @@
+"""One training: the parts that Lightning brings together, built from a run's configuration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+
+from recap.build import build_callbacks
+from recap.config import RunConfig
+from recap.data.encode import EncodedExample
+from recap.data.module import DataModule
+from recap.models.backbone import load_backbone
+from recap.models.finetune import apply_finetune
+from recap.models.module import ResponseModule
+from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.prepare import Setup
+from recap.run_folder import FoldFolder
+from recap.tracking.history import History
+from recap.tracking.tracker import Tracker
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+"""The checkpoints of a fold: the one with the lowest selection loss, and the one to resume from."""
+
+
+class Training:
+    """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
+
+    Args:
+        setup: What all folds share.
+        folder: Where history and checkpoints go.
+        tracker: Told of every row of the history.
+        on_epoch: Called after each epoch with its number, the selection loss (``None`` without selection
+            examples) and the seconds it took.
+        train: Examples to learn from.
+        select: Examples whose loss selects the epoch; none for the final model.
+        test: Examples to decode and score.
+        max_epochs: Most passes over ``train``.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: FoldFolder,
+        tracker: Tracker,
+        on_epoch: Any,
+        *,
+        train: Sequence[EncodedExample],
+        select: Sequence[EncodedExample] = (),
+        test: Sequence[EncodedExample] = (),
+        max_epochs: int,
+    ) -> None:
+        config = setup.config
+        self._folder = folder
+        self._resume = config.resume == "auto"
+        self.data = DataModule(
+            train=train,
+            select=select,
+            test=test,
+            pad_id=setup.encoder.pad_id,
+            global_batch_size=config.global_batch_size,
+            per_device_batch_size=config.trainer.per_device_batch_size,
+            decoding_batch_size=config.decoding.batch_size,
+            seed=config.seed,
+        )
+        model, self.tokenizer = _tuned_model(config)
+        self.module = ResponseModule(
+            model=model,
+            encoder=setup.encoder,
+            task=setup.task,
+            optimizer=OptimizerSettings(
+                name=config.optimizer.name,
+                learning_rate=config.optimizer.learning_rate,
+                weight_decay=config.optimizer.weight_decay,
+                betas=config.optimizer.betas,
+                eps=config.optimizer.eps,
+            ),
+            scheduler=SchedulerSettings(
+                name=config.scheduler.name, warmup_fraction=config.scheduler.warmup_fraction
+            ),
+            max_new_tokens=config.decoding.max_new_tokens,
+            total_steps=max_epochs * self.data.steps_per_epoch,
+            seed=config.seed,
+        )
+        self._trainer = lightning.Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=config.trainer.precision,  # type: ignore[arg-type]  # checked by Lightning itself
+            max_epochs=max_epochs,
+            accumulate_grad_batches=self.data.accumulation(),
+            gradient_clip_val=config.optimizer.gradient_clip,
+            use_distributed_sampler=False,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=config.trainer.progress and _on_terminal(),
+            num_sanity_val_steps=0,
+            callbacks=[
+                History(folder.history, tracker, every_steps=config.trainer.log_every_steps),
+                *_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
+                *_progress(config),
+                _EpochClock(on_epoch),
+                *build_callbacks(config),
+            ],
+        )
+
+    def fit(self) -> None:
+        """Train until the last epoch or until the selection loss stops falling, from where a killed run stopped."""
+        last = self._folder.checkpoints / LAST
+        resume_from = last if self._resume and last.is_file() else None
+        if self.data.select:
+            self._trainer.fit(self.module, datamodule=self.data, ckpt_path=resume_from, weights_only=True)
+        else:
+            self._trainer.fit(
+                self.module, self.data.train_dataloader(), ckpt_path=resume_from, weights_only=True
+            )
+
+    def test(self) -> int:
+        """Decode and score the test examples with the best checkpoint, and return its epoch (from 1)."""
+        best = self._folder.checkpoints / BEST
+        self._trainer.test(
+            self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
+        )
+        return int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
+
+
+class _EpochClock(lightning.Callback):
+    """Tells of every finished epoch."""
+
+    def __init__(self, on_epoch: Any) -> None:
+        self._on_epoch = on_epoch
+        self._since = 0.0
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._since = time.monotonic()
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        if trainer.is_global_zero:
+            loss = trainer.callback_metrics.get("val_loss")
+            self._on_epoch(
+                trainer.current_epoch,
+                None if loss is None else float(loss),
+                time.monotonic() - self._since,
+            )
+
+
+def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
+    backbone, finetune = config.backbone, config.finetune
+    model, tokenizer = load_backbone(
+        name=backbone.name,
+        family=backbone.family,
+        hub_id=backbone.hub_id,
+        path=backbone.path,
+        dtype=backbone.dtype,
+        seed=config.seed,
+    )
+    tuned = apply_finetune(
+        model,
+        method=finetune.method,
+        rank=finetune.rank,
+        alpha=finetune.alpha,
+        dropout=finetune.dropout,
+        target_modules=finetune.target_modules,
+        seed=config.seed,
+    )
+    return tuned, tokenizer
+
+
+def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
+    """Return what keeps checkpoints after every epoch, and stops when the selection loss no longer falls."""
+    if not selecting:
+        return [ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)]
+    return [
+        ModelCheckpoint(
+            folder,
+            filename="best",
+            monitor="val_loss",
+            save_last=True,
+            enable_version_counter=False,
+        ),
+        # Checked with the validation, not at the epoch's end: a resume right after one would not know val_loss.
+        EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False),
+    ]
+
+
+def _progress(config: RunConfig) -> list[lightning.Callback]:
+    return [RichProgressBar(leave=False)] if config.trainer.progress and _on_terminal() else []
+
+
+def _on_terminal() -> bool:
+    import sys
+
+    return sys.stdout.isatty()

@@ -1,0 +1,199 @@
+"""What the documentation says is there, and what it shows can be done."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED_FILE = re.compile(r"^`([\w./-]+\.\w+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+TREE_PATH = re.compile(r"`((?:recap|conf|tests|docs)/[\w./-]*)`")
+ONLY_IN_THE_WHEEL = "recap/conf"
+COMMAND = "python -m recap."
+WITHOUT_WEIGHTS = "/models/"
+SMOKE = (
+    *("logger=none", "cv.folds=2", "cv.max_examples=60"),
+    *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
+)
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub and MyST give a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")
+
+
+def headings(page: Path) -> set[str]:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    return {slug(h) for h in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the arguments of every documented ``python -m recap.train``."""
+    text = page.read_text(encoding="utf-8")
+    lines = [
+        line
+        for language, block in FENCE.findall(text)
+        if language == "bash"
+        for line in block.splitlines()
+    ]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith(COMMAND)]
+    assert all(words[2] == "recap.train" for words in found)
+    return [words[3:] for words in found]
+
+
+def write_named_files(page: Path, folder: Path) -> set[str]:
+    """Write every file that a page shows under its name, as a reader of the page would."""
+    files = dict(NAMED_FILE.findall(page.read_text(encoding="utf-8")))
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    return set(files)
+
+
+WITH_COMMANDS = [page for page in PAGES if commands(page)]
+
+
+def test_there_are_pages_and_commands() -> None:
+    assert {"README.md", "docs/own_data.md", "docs/index.md"} <= {page_id(page) for page in PAGES}
+    assert {"README.md", "docs/own_data.md"} <= {page_id(page) for page in WITH_COMMANDS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_internal_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    known = {name for name, _ in NAMED_FILE.findall(text)} | {ONLY_IN_THE_WHEEL}
+    paths = set(TREE_PATH.findall(text)) - known
+    missing = sorted(path for path in paths if not (ROOT / path).exists())
+    assert not missing, missing
+
+
+def test_the_paper_map_says_built_only_where_module_and_test_exist() -> None:
+    text = (ROOT / "docs" / "paper_map.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.endswith(("| built |", "| planned |"))]
+    assert rows
+    for row in rows:
+        _, _, modules, tests, status, _ = (cell.strip() for cell in row.split("|"))
+        paths = TREE_PATH.findall(modules), TREE_PATH.findall(tests)
+        assert all(paths) if status == "built" else (modules, tests) == ("—", "—"), row
+
+
+def test_documented_make_targets_exist() -> None:
+    rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        shown = set(re.findall(r"(?:^|`)make ([a-z]+)\b(?= +#|`|$)", text, re.MULTILINE))
+        assert shown <= rules, page_id(page)
+
+
+def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
+    sections = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")
+    recipes = [section for section in sections if section.startswith("Add a ")]
+    assert [r.splitlines()[0] for r in recipes] == ["Add a task", "Add a backbone", "Add a reader"]
+    for recipe in recipes:
+        for block in FENCE.findall(recipe):
+            assert len(block[1].splitlines()) < 20
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=page_id)
+def test_documented_commands_compose(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recap.compose import expand_sweep, load_config
+
+    write_named_files(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for arguments in commands(page):
+        for job in expand_sweep([word for word in arguments if word != "-m"]):
+            assert load_config(job).run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "arguments"),
+    [(page, arguments) for page in WITH_COMMANDS for arguments in commands(page)],
+    ids=lambda value: page_id(value) if isinstance(value, Path) else " ".join(value),
+)
+def test_documented_commands_run(
+    page: Path,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from recap.train import main
+
+    write_named_files(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code = main([*arguments, *SMOKE])
+    printed = capsys.readouterr()
+    if any(WITHOUT_WEIGHTS in word for word in arguments):
+        assert code == 2
+        assert "backbone.path" in printed.err
+    else:
+        assert code == 0, printed.err
+        assert list(tmp_path.glob("runs/*/*.json"))
+
+
+@pytest.mark.slow
+def test_the_python_example_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    [script] = [block for language, block in blocks if language == "python"]
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("script.py")
+    assert 0.0 <= float(capsys.readouterr().out.split()[-1]) <= 1.0
+
+
+@pytest.mark.slow
+def test_the_recipes_for_contributors_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from recap.train import main
+
+    written = write_named_files(ROOT / "CONTRIBUTING.md", tmp_path)
+    assert written == {
+        "conf/task/talk_time.yaml",
+        "conf/backbone/my_model.yaml",
+        "conf/data/diary.yaml",
+        "diary_reader.py",
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = ("Long\tIt began when I was at school and it has gone on since then.", "Short\tNo.")
+    diary = "".join(f"{row} {day}\n" for day in range(6) for row in rows)
+    (tmp_path / "diary.txt").write_text(diary, encoding="utf-8")
+    reader_and_task = ["data=diary", "data.path=diary.txt", "task=talk_time", "rationale=false"]
+
+    assert main([*reader_and_task, *SMOKE, "run=diary"]) == 0, capsys.readouterr().err
+    assert main([*reader_and_task, *SMOKE, "run=diary", "cv.fold=final"]) == 0
+    weights = tmp_path / "runs" / "diary" / "final" / "model"
+    backbone = ["backbone=my_model", f"backbone.path={weights}"]
+    assert main([*reader_and_task, *backbone, *SMOKE]) == 0, capsys.readouterr().err
+    sys.modules.pop("diary_reader")
