@@ -27,6 +27,11 @@ autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
-napoleon_google_docstring = True
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": True,
+    "show-inheritance": True,
+    "ignore-module-all": True,  # a name is documented where it is defined, not where it is offered
+}
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields are listed once, not once more as attributes

@@ -22,7 +22,9 @@ def run_command(job: Job, *, after_sweep: Callable[[list[RunConfig]], object], a
     from hydra._internal.utils import get_args_parser
 
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = get_args_parser().parse_args(argv)
+    arguments = get_args_parser().parse_intermixed_args(argv)
+    # Hydra itself cannot read flags that stand between overrides.
+    argv = [a for a in argv if a not in arguments.overrides] + arguments.overrides
     return with_exit_code(lambda: _dispatch(arguments, argv, job, after_sweep))
 
 

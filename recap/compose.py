@@ -107,6 +107,9 @@ def explain_hydra_error(error: Exception, overrides: Iterable[str]) -> ConfigErr
     if unknown:
         group = unknown.group(1)
         return ConfigError(f"{group}: there is no such group{did_you_mean(group, _known_options())}; see --help")
+    ambiguous = re.search(r"Ambiguous value for argument '([^']+)'", text)
+    if ambiguous:
+        return ConfigError(f"{ambiguous.group(1)}: several values; add -m to run one job for each of them")
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in text else ""
     return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")

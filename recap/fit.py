@@ -142,6 +142,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
         test=test,
         max_epochs=setup.config.trainer.max_epochs,
     )
+    _note_resume(setup, name, training)
     training.fit()
     trained = time.monotonic()
     selected_epoch = training.test()
@@ -181,6 +182,7 @@ def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult
     training = Training(
         setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
     )
+    _note_resume(setup, "final", training)
     training.fit()
     _save(training, setup, folder)
     tracker.log_fold(None)
@@ -188,6 +190,16 @@ def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult
     setup.folder.update_manifest(final={"epochs": epochs, "train_seconds": round(seconds, 3)})
     shutil.rmtree(folder.checkpoints)
     return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
+
+
+def _note_resume(setup: Setup, name: str, training: Training) -> None:
+    """Write down in the manifest where a killed process is taken up, if it is."""
+    resumed = training.resumes_at()
+    if resumed is not None:
+        entry = {"fold": name, "step": resumed[1], "at": resumed[0]}
+        setup.folder.update_manifest(
+            resumes=[*setup.folder.read_manifest().get("resumes", []), entry]
+        )
 
 
 def _epochs_for_all(setup: Setup) -> int:

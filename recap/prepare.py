@@ -31,17 +31,8 @@ class Setup:
     selected: tuple[int, ...]
     folds: tuple[Fold, ...]
     leakage: Mapping[str, Any]
+    encoder: ChatEncoder
     folder: RunFolder
-
-    @cached_property
-    def encoder(self) -> ChatEncoder:
-        """The backbone's tokenizer with its chat template."""
-        backbone = self.config.backbone
-        return ChatEncoder(
-            load_tokenizer(
-                name=backbone.name, family=backbone.family, path=backbone.path, hub_id=backbone.hub_id
-            )
-        )
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -104,6 +95,11 @@ def prepare(config: RunConfig) -> Setup:
     )
     leakage = leakage_report(corpus.examples, folds)
     hashes = {"data_hash": data_hash(corpus.examples), "partition_hash": partition_hash(corpus.examples, folds)}
+    # Before the folder: a backbone without weights should leave nothing behind.
+    backbone = config.backbone
+    tokenizer = load_tokenizer(
+        name=backbone.name, family=backbone.family, path=backbone.path, hub_id=backbone.hub_id
+    )
     folder = open_run_folder(config)
     refuse_other_data(folder, **hashes)
     folder.update_manifest(seed=config.seed, **hashes, **environment())
@@ -115,6 +111,7 @@ def prepare(config: RunConfig) -> Setup:
         selected=selected,
         folds=folds,
         leakage=leakage,
+        encoder=ChatEncoder(tokenizer),
         folder=folder,
     )
 

@@ -1,4 +1,4 @@
-"""A taxonomy of client behaviours as data: a tree of categories with definitions, names and colours."""
+"""A taxonomy of client behaviours as data: categories with definitions, names and colours."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _SPACES = re.compile(r"\s+")
 class Category:
     """One node of a taxonomy.
 
-    ``names``, ``definition``, ``example`` and ``contrast`` map a language (``"en"``, ``"zh"``) to a text;
-    ``name`` is the canonical one, under which labels are stored. ``parent`` is another category's name.
+    ``names``, ``definition``, ``example`` and ``contrast`` map a language (``"en"``, ``"zh"``) to a
+    text; ``name`` is the canonical one, under which labels are stored. ``parent`` is another
+    category's name.
     """
 
     name: str
@@ -89,12 +90,12 @@ class Taxonomy:
         return tuple(found)
 
     def pattern(self, name: str) -> str | None:
-        """Return the category above ``name`` that its qualified name carries, ``None`` where none does."""
+        """Return the category above that the qualified name carries, ``None`` where none does."""
         parent = self._by_name[name].parent
         return parent if parent is not None and self._by_name[parent].qualifies else None
 
     def written(self, name: str, *, language: str = "en", qualified: bool = True) -> str:
-        """Return the form of a label that prompts and answers use, such as ``Arguing - Challenging``."""
+        """Return a label as prompts and answers write it, such as ``Arguing - Challenging``."""
         bare = self._by_name[name].name_in(language)
         pattern = self.pattern(name)
         if not qualified or pattern is None:
@@ -105,8 +106,8 @@ class Taxonomy:
     def find(self, text: str) -> str | None:
         """Return the canonical name that a spelling stands for, ``None`` when it is not known.
 
-        Accepts names in any language, aliases, and qualified forms with any dash or slash between the parts
-        (``争辩/Arguing-挑战/Challenging``), whatever the case, width or surrounding punctuation.
+        Accepts names in any language, aliases, and qualified forms with any dash or slash between
+        the parts (``争辩/Arguing-挑战/Challenging``), whatever case, width or outer punctuation.
         """
         return self._by_spelling.get(normalize_label(text))
 
@@ -120,10 +121,13 @@ class Taxonomy:
         if found is None:
             reason = self._rejections.get(normalize_label(text))
             if reason is not None:
-                raise DataError(f"label {text.strip()!r} is refused by taxonomy {self.name!r}: {reason}")
+                raise DataError(
+                    f"label {text.strip()!r} is refused by taxonomy {self.name!r}: {reason}"
+                )
             known = self.spellings()
             raise DataError(
-                f"label {quote_label(text, known)} is not in taxonomy {self.name!r}{did_you_mean(text, known)}"
+                f"label {quote_label(text, known)} is not in taxonomy {self.name!r}"
+                f"{did_you_mean(text, known)}"
             )
         return found
 
@@ -175,15 +179,16 @@ class Taxonomy:
 
 
 def normalize_label(text: str) -> str:
-    """Return the form in which spellings are compared: NFKC, folded case, one ``-`` between parts."""
+    """Return the form in which spellings are compared: NFKC, folded case, ``-`` between parts."""
     text = unicodedata.normalize("NFKC", text).casefold().strip(_EDGE)
     return _SPACES.sub(" ", _JOINER.sub("-", text))
 
 
 def taxonomy_from_dict(data: Mapping[str, Any]) -> Taxonomy:
-    """Build a taxonomy from the mapping that a YAML file holds: ``name``, a list of ``categories``, ``rejected``.
+    """Return the taxonomy that a YAML file describes: ``name``, ``categories``, ``rejected``.
 
-    ``rejected`` may be left out. A text field may be a plain string, which then serves every language.
+    ``categories`` is a list; ``rejected`` may be left out. A text field of a category may be a
+    plain string, which then serves every language.
 
     Raises:
         ConfigError: For missing or unknown keys, naming them.
@@ -191,7 +196,8 @@ def taxonomy_from_dict(data: Mapping[str, Any]) -> Taxonomy:
     unknown = set(data) - {"name", "categories", "rejected"}
     if unknown or "name" not in data or not data.get("categories"):
         raise ConfigError(
-            "a taxonomy needs the keys 'name' and 'categories' (a list), may have 'rejected' and no others; "
+            "a taxonomy needs the keys 'name' and 'categories' (a list), may have 'rejected', "
+            "and no others; "
             f"found {', '.join(sorted(map(str, data))) or 'none'}"
         )
     name = str(data["name"])
@@ -225,7 +231,7 @@ def _own_spellings(category: Category) -> Sequence[str]:
 
 
 def _joined_spellings(category: Category) -> list[str]:
-    """Return the spellings of a category and, as Doccano projects write them, ``Chinese/English`` pairs."""
+    """Return a category's spellings and the ``Chinese/English`` pairs of Doccano projects."""
     own = [s for s in _own_spellings(category) if "-" not in normalize_label(s)]
     pairs = [f"{category.names['zh']}/{s}" for s in own] if "zh" in category.names else []
     return own + pairs

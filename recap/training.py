@@ -20,12 +20,12 @@ from recap.models.finetune import apply_finetune
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.prepare import Setup
-from recap.run_folder import FoldFolder
+from recap.run_folder import FoldFolder, write_atomic
 from recap.tracking.history import History
 from recap.tracking.tracker import Tracker
 
-BEST, LAST = "best.ckpt", "last.ckpt"
-"""The checkpoints of a fold: the one with the lowest selection loss, and the one to resume from."""
+BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
+"""Beside the checkpoints of a fold (lowest selection loss; latest): a mark that training itself is over."""
 
 
 class Training:
@@ -108,16 +108,27 @@ class Training:
             ],
         )
 
+    def resumes_at(self) -> tuple[str, int] | None:
+        """Return ``("train" | "decode", optimiser step)`` where a killed process stopped, ``None`` for a fresh start."""
+        last = self._folder.checkpoints / LAST
+        if not (self._resume and last.is_file()):
+            return None
+        stage = "decode" if (self._folder.checkpoints / TRAINED).is_file() else "train"
+        return stage, int(_read_checkpoint(last)["global_step"])
+
     def fit(self) -> None:
         """Train until the last epoch or until the selection loss stops falling, from where a killed run stopped."""
-        last = self._folder.checkpoints / LAST
-        resume_from = last if self._resume and last.is_file() else None
+        resumed = self.resumes_at()
+        if resumed is not None and resumed[0] == "decode":
+            return
+        ckpt_path = self._folder.checkpoints / LAST if resumed else None
         if self.data.select:
-            self._trainer.fit(self.module, datamodule=self.data, ckpt_path=resume_from, weights_only=True)
+            self._trainer.fit(self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
         else:
             self._trainer.fit(
-                self.module, self.data.train_dataloader(), ckpt_path=resume_from, weights_only=True
+                self.module, self.data.train_dataloader(), ckpt_path=ckpt_path, weights_only=True
             )
+        write_atomic(self._folder.checkpoints / TRAINED, "")
 
     def test(self) -> int:
         """Decode and score the test examples with the best checkpoint, and return its epoch (from 1)."""
@@ -125,7 +136,7 @@ class Training:
         self._trainer.test(
             self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
         )
-        return int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
+        return int(_read_checkpoint(best)["epoch"]) + 1
 
 
 class _EpochClock(lightning.Callback):
@@ -150,6 +161,11 @@ class _EpochClock(lightning.Callback):
                 None if loss is None else float(loss),
                 time.monotonic() - self._since,
             )
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content
 
 
 def _tuned_model(config: RunConfig) -> tuple[Any, Any]:

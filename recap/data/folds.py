@@ -15,9 +15,10 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from recap.data.faults import quote_id
 from recap.errors import ConfigError, DataError
 from recap.records import Example, Fold
 
@@ -113,8 +114,7 @@ def data_hash(examples: Sequence[Example]) -> str:
 
 
 def _digest(text: str) -> str:
-    # json.dumps has escaped all that is not ASCII, lone surrogates included, so encoding cannot
-    # fail.
+    # Cannot fail: json.dumps has escaped all that is not ASCII, lone surrogates included.
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -159,7 +159,7 @@ def _group_values(
     values = {i: getattr(examples[i], group) for i in indices}
     missing = sorted(examples[i].id for i, value in values.items() if not value)
     if missing:
-        named = ", ".join(missing[:MAX_IDS_NAMED])
+        named = ", ".join(f"id {quote_id(identifier)}" for identifier in missing[:MAX_IDS_NAMED])
         more = len(missing) - MAX_IDS_NAMED
         raise DataError(
             f"cv.group={group}: {len(missing)} examples have no {group!r}: {named}"
@@ -171,7 +171,7 @@ def _group_values(
 
 def _deal(counts: Sequence[Counter[str]], n_folds: int, rng: random.Random) -> list[int]:
     """Return the fold of each unit; ``counts`` holds the labels of its examples."""
-    totals = sum(counts, Counter[str]())
+    totals = _summed(counts)
     order = list(range(len(counts)))
     rng.shuffle(order)
     # Label by label among units of one size: only then do the totals stay level too.
@@ -190,6 +190,10 @@ def _deal(counts: Sequence[Counter[str]], n_folds: int, rng: random.Random) -> l
         for label, n in counts[unit].items():
             held[label][fold] += n
     return dealt
+
+
+def _summed(counts: Iterable[Counter[str]]) -> Counter[str]:
+    return Counter(label for count in counts for label in count.elements())
 
 
 def _fold(
@@ -224,7 +228,7 @@ def _set_aside(counts: Mapping[int, Counter[str]], rng: random.Random) -> set[in
     units = list(counts)
     parts = min(SELECT_PARTS, len(units))
     dealt = _deal([counts[unit] for unit in units], parts, rng)
-    left = sum(counts.values(), Counter[str]())
+    left = _summed(counts.values())
     chosen: set[int] = set()
 
     def take(unit: int) -> None:

@@ -124,7 +124,7 @@ class _Check:
                 self._resolved[label] = self._taxonomy.resolve(label)
             except DataError as error:
                 self._reject(
-                    place, field, str(error), "correct it, or add it to the taxonomy", within
+                    place, field, str(error).removeprefix("label "), "correct it, or add it to the taxonomy", within
                 )
                 return None
         return self._resolved[label]

@@ -6,10 +6,13 @@ thousandth of the size, and is trained from random weights. What works with it w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from recap.tasks.task import Language
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
@@ -24,8 +27,19 @@ CHAT_TEMPLATE = (
 )
 """ChatML as Qwen2.5 writes it, without the system message that Qwen2.5 adds of its own accord."""
 
-MAX_TOKEN_BYTES = 15
-"""Longest token. Chinese has no spaces, and without a bound whole sentences of the demo corpus become tokens."""
+TASKS = ("binary", "fine_grained", "flat", "annomi_talk")
+"""Built-in tasks whose prompts the tokenizer knows."""
+
+DEMO_SIZE = 1600
+"""Labelled utterances of the demo corpus that the tokenizer is built from; more adds no new words."""
+
+BRIEF_WEIGHT, FULL_WEIGHT = 50, 2
+"""How often the brief and the full prompts count beside the demo corpus."""
+
+_HAN = "\u3000-\u303f\u3400-\u9fff\uff00-\uffef"
+_PIECES = re.compile(f"[{_HAN}]|[^{_HAN}]+")
+"""Chinese characters and punctuation one by one, anything else in one piece. No token is learned across pieces:
+Chinese has no spaces, and whole phrases of the demo corpus would become tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +77,6 @@ def build_tiny_tokenizer(texts: Iterable[str], *, vocabulary: int = TinySizes.vo
         min_frequency=2,
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        max_token_length=MAX_TOKEN_BYTES,
     )
     trained.train_from_iterator(texts, trainer)
     model = _model_of(trained)
@@ -126,23 +139,30 @@ def tiny_texts() -> Iterator[str]:
     """Yield what the tiny tokenizer is made of: the demo corpus and the library's prompts, never user data."""
     from recap.data.demo import demo_texts
 
-    yield from demo_texts()
+    for text in demo_texts(language="both", size=DEMO_SIZE):
+        yield from _PIECES.findall(text)
     yield from prompt_texts()
 
 
 def prompt_texts() -> Iterator[str]:
-    """Yield the built-in prompts: every task, Chinese and English, brief and full, and every label as written."""
+    """Yield the built-in prompts and answers, of every task, in Chinese and English, brief and full.
+
+    The brief prompt and the labels come often enough for each of their words to become a token.
+    """
     from recap.records import Answer, Example, Turn
-    from recap.conf_files import conf_dir
     from recap.tasks.library import builtin_task
 
-    example = Example(id="prompt", history=(Turn(speaker="counselor", text=""),), response="")
-    for name in sorted(file.stem for file in conf_dir().glob("task/*.yaml")):
-        for language in ("en", "zh"):
-            for style in ("brief", "full"):
-                task = builtin_task(name, language=language, style=style, rationale=True)
-                yield from (message.text for message in task.messages(example))
-            yield from (task.render(Answer(label=label, rationale="")) for label in task.labels)
+    turns = (Turn(speaker="counselor", text=""), Turn(speaker="client", text=""))
+    example = Example(id="prompt", history=turns, response="")
+    for name in TASKS:
+        for language in get_args(Language):
+            brief = builtin_task(name, language=language, style="brief")
+            full = builtin_task(name, language=language, style="full")
+            said = [message.text for message in brief.messages(example)]
+            said += [brief.render(Answer(label=label, rationale="")) for label in brief.labels]
+            yield from said * BRIEF_WEIGHT
+            for message in full.messages(example):
+                yield from _PIECES.findall(message.text) * FULL_WEIGHT
 
 
 def _model_of(tokenizer: object) -> dict[str, object]:

@@ -97,7 +97,10 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence Lightning's advice and progress notes, which are about choices that recap makes itself."""
+    """Silence Lightning's and transformers' advice and progress notes, which are about choices that recap makes."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")

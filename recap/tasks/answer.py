@@ -97,9 +97,9 @@ class AnswerFormat:
     def parse(self, text: str) -> Answer:
         """Return the answer in a text; its label is ``None`` where none is clear. Never raises.
 
-        The exact format is tried first. Failing that: other keys, other spellings, quotes, markdown,
-        code fences and words before the answer are seen through, and a label in running text counts
-        when it is the only one named there and not denied.
+        The exact format is tried first. Failing that: other keys, other spellings, quotes,
+        markdown, code fences and words before the answer are seen through, and a label in running
+        text counts when it is the only one named there and not denied.
         """
         exact = self._parse_exact(text)
         return exact if exact is not None else self._parse_loose(text)

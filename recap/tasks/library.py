@@ -38,16 +38,21 @@ def builtin_task_names() -> list[str]:
 def load_task_file(path: Path, **options: Any) -> Task:
     """Return the task that a YAML file describes.
 
-    A taxonomy given by name is looked for beside the file, in ``taxonomy/`` beside the file's folder,
-    then among the built-in ones.
+    A taxonomy given by name is looked for beside the file, in ``taxonomy/`` beside the file's
+    folder, then among the built-in ones.
 
     Raises:
         ConfigError: When the file cannot be read or does not describe a task.
     """
     path = Path(path)
     folders = (path.parent, path.parent.parent / "taxonomy")
+    data = _read_yaml(path)
+    # A file that also sets options of the run (Hydra's "@package _global_") has the task under a key.
+    inner = data.get("task")
+    data = _read_yaml(path)
+    # A file may set options of the run beside the task (``# @package _global_``).
     return task_from_dict(
-        _read_yaml(path), default_name=path.stem, taxonomy_folders=folders, **options
+        data.get("task", data), default_name=path.stem, taxonomy_folders=folders, **options
     )
 
 
@@ -79,7 +84,7 @@ def task_from_dict(
             )
     if not name or not data.get("taxonomy"):
         raise ConfigError(
-            f"task {name!r} lacks 'name' or 'taxonomy'; give both, the taxonomy as a name or a mapping"
+            f"task {name!r} lacks 'name' or 'taxonomy'; give both, the latter by name or in full"
         )
     taxonomy = data["taxonomy"]
     return define_task(

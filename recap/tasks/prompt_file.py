@@ -56,8 +56,8 @@ def check_prompt(text: str, *, source: str = "the prompt text") -> None:
             )
     if "dialogue" not in found and "response" not in found:
         raise ConfigError(
-            f"{source} lacks the placeholder {{dialogue}}: put it where the dialogue goes, after all "
-            "that is the same for every example (or {history} and {response} where the two go)"
+            f"{source} lacks the placeholder {{dialogue}}: put it where the dialogue goes, after "
+            "all that is the same for every example (or {history} and {response} where the two go)"
         )
 
 

@@ -53,7 +53,7 @@ class Task:
     style: Style = "full"
     """``brief`` leaves out role and definitions: for small models that learn them from the data."""
     history: History = "full"
-    """Earlier turns shown; ``intervention``: what the counselor said since the client's last turn."""
+    """Earlier turns shown; ``intervention``: the counselor's words since the client's last turn."""
     layout: Layout = "format_last"
     """Where the output format stands: after the dialogue, or before it, shared by all examples."""
     role: Mapping[str, str] = field(default_factory=dict)

@@ -47,13 +47,14 @@ class Wording:
 WORDING = {
     "en": Wording(
         role=(
-            "You supervise text-based psychological counseling and read closely how a client answers "
-            "each move of the counselor."
+            "You supervise text-based psychological counseling and read closely how a client "
+            "answers each move of the counselor."
         ),
         instruction=(
-            "You get part of a counseling dialogue and the client's last response. Judge what that "
-            "response does with what the counselor has just said: the earlier turns explain it, but "
-            "only the last response is labeled. Choose the one label that fits best by the definitions below."
+            "You get part of a counseling dialogue and the client's last response. Judge what "
+            "that response does with what the counselor has just said: the earlier turns explain "
+            "it, but only the last response is labeled. "
+            "Choose the one label that fits best by the definitions below."
         ),
         brief="Label the client's response.",
         role_heading="# Role",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import random
 import warnings
 from collections import Counter
@@ -311,7 +313,9 @@ def test_more_folds_than_distinct_examples_are_refused_with_the_mend():
 
 def test_examples_without_the_field_to_group_by_are_named():
     examples = [example(i, session=None if i < 7 else "s") for i in range(9)]
-    with pytest.raises(DataError, match=r"7 examples have no 'session': e0, .* and 2 more.*null"):
+    with pytest.raises(
+        DataError, match=r"7 examples have no 'session': id 'e0', .* and 2 more.*null"
+    ):
         split_folds(examples, n_folds=2, seed=0, group="session")
 
 
@@ -339,6 +343,50 @@ def test_the_partition_hash_ignores_ids_and_sees_which_fold_an_example_is_in():
     renamed = [example(f"x{i}", label=e.label, response=e.response) for i, e in enumerate(examples)]
     assert partition_hash(renamed, folds) == partition_hash(examples, folds)
     assert partition_hash(examples, folds[:1]) != partition_hash(examples, folds)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("protocol", ["paper", "nested"])
+def test_a_real_class_of_two_rows_is_spread_over_two_folds(real_data, protocol):
+    rows = json.loads((real_data / "psyguard" / "valid.json").read_text(encoding="utf-8"))
+    examples = [
+        Example(id=str(row["idx"]), history=(), response=row["text"], label=row["labels"][0])
+        for row in rows
+        if len(row["labels"]) == 1
+    ]
+    sizes = Counter(e.label for e in examples)
+    rarest = min(sizes, key=sizes.__getitem__)
+    assert sizes[rarest] == 2
+    folds = split_folds(examples, n_folds=5, seed=1, protocol=protocol)
+    held = [sum(examples[i].label == rarest for i in fold.test) for fold in folds]
+    assert sorted(held) == [0, 0, 0, 1, 1]
+    totals = [len(fold.test) for fold in folds]
+    assert max(totals) - min(totals) <= 1
+
+
+@pytest.mark.real_data
+def test_real_sessions_are_kept_whole_with_every_class_near_a_fifth_in_each_fold(real_data):
+    with (real_data / "annomi" / "AnnoMI-simple.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["interlocutor"] == "client"]
+    examples = [
+        Example(
+            id=f"{row['transcript_id']}:{row['utterance_id']}",
+            # The number stands for the history, which makes every utterance of a session distinct.
+            history=(Turn(speaker="counselor", text=f"{i}"),),
+            response=row["utterance_text"],
+            session=row["transcript_id"],
+            label=row["client_talk_type"],
+        )
+        for i, row in enumerate(rows)
+    ]
+    assert Counter(e.label for e in examples) == {"neutral": 3102, "change": 1174, "sustain": 541}
+    for fold in split_folds(examples, n_folds=5, seed=1, group="session"):
+        sessions = [{examples[i].session for i in part} for part in (fold.train, fold.test)]
+        assert sessions[0].isdisjoint(sessions[1])
+        held = Counter(examples[i].label for i in fold.test)
+        assert held["neutral"] == pytest.approx(3102 / 5, rel=0.03)
+        assert held["change"] == pytest.approx(1174 / 5, rel=0.03)
+        assert held["sustain"] == pytest.approx(541 / 5, rel=0.03)
 
 
 def test_indices_come_in_data_order():

@@ -26,10 +26,10 @@ def read_alpaca(path: Path | None, *, faults: FaultLog) -> Iterator[Example]:
     names = SpeakerNames()
     for number, (line, row) in enumerate(json_rows(path, faults), start=1):
         fields = Fields(row, line=line, faults=faults)
-        text = row.get("input")
-        if not fields.text("input") and fields.sound:
+        text = fields.text("input")
+        if not text.strip() and fields.sound:
             fields.reject("input", "is empty", "write the dialogue there, not in the instruction")
-        history, response = names.context_and_response(text if isinstance(text, str) else "")
+        history, response = names.context_and_response(text)
         label, reason = label_and_reason(fields.optional_text("output") or "")
         example = Example(
             id=fields.identifier("id") or f"{path.stem}:{number}",

@@ -24,10 +24,7 @@ def read_client_resistance(path: Path | None, *, faults: FaultLog) -> Iterator[E
     names = SpeakerNames()
     for number, (line, row) in enumerate(json_rows(path, faults), start=1):
         fields = Fields(row, line=line, faults=faults)
-        text = row.get("text")
-        # Outer blanks stay: a blank line at the end means that the response is empty.
-        fields.text("text")
-        history, response = names.context_and_response(text if isinstance(text, str) else "")
+        history, response = names.context_and_response(fields.text("text"))
         example = Example(
             id=fields.identifier("id") or f"{path.stem}:{number}",
             session=fields.identifier("session"),

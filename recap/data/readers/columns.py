@@ -47,28 +47,29 @@ class Columns:
         return None if label.casefold() in ("", "n/a", "nan", "null") else label
 
 
-def find_columns(path: Path, names: tuple[str, ...], chosen: Mapping[str, str] | None) -> Columns:
+def find_columns(path: Path, names: tuple[str, ...], chosen: Mapping[str, str | None] | None) -> Columns:
     """Return the columns of a table with the header ``names``.
 
     Args:
         path: The file, for messages.
         names: The columns of its header.
-        chosen: Names that the user gave for some of the roles; the rest are recognised.
+        chosen: Names that the user gave for some of the roles; the rest (``None``) are
+            recognised.
 
     Raises:
         ConfigError: When a chosen role does not exist.
         DataError: When a chosen column is not there, two columns look alike, or none holds the
             text.
     """
-    chosen = chosen or {}
-    for role in chosen:
+    named = {role: column for role, column in (chosen or {}).items() if column is not None}
+    for role in named:
         if role not in USUAL_NAMES:
             raise ConfigError(
                 f"data.options.columns.{role}: a column cannot hold that"
                 f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
             )
-    taken = set(chosen.values())
-    found = {role: _chosen_column(path, names, role, name) for role, name in chosen.items()}
+    taken = set(named.values())
+    found = {role: _chosen_column(path, names, role, name) for role, name in named.items()}
     for role in USUAL_NAMES:
         if role not in found:
             candidates = [n for n in names if _folded(n) in USUAL_NAMES[role] and n not in taken]

@@ -67,7 +67,7 @@ class SpeakerNames:
         said = quote_label(name, self._roles)
         return (
             f"{said} is not a known speaker",
-            "write counselor or client, or name it with data.options.speakers.NAME=client",
+            "write counselor or client, or name it with +data.options.speakers.NAME=client",
         )
 
     def utterances(self, text: str) -> tuple[list[Utterance], int]:

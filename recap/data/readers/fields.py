@@ -26,10 +26,10 @@ class Fields:
         self.faults.reject(self.line, self._within + field, reason, mend)
 
     def text(self, field: str) -> str:
-        """Return a text that must be there; it may be empty, which is judged later."""
+        """Return a text that must be there, as it stands; it may be empty, which is judged later."""
         value = self.row.get(field)
         if isinstance(value, str):
-            return value.strip()
+            return value
         reason = "is missing" if field not in self.row else "is no text"
         self.reject(field, reason, f'write "{field}": "..."')
         return ""

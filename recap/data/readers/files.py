@@ -70,12 +70,14 @@ def json_rows(path: Path | None, faults: FaultLog) -> Iterator[tuple[int, dict[s
     """
     path = existing_file(path)
     lines = text_lines(path, faults)
+    begun = False
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
-        if text.lstrip().startswith("["):
+        if not begun and text.lstrip().startswith("["):
             yield from _list_rows("\n" * (number - 1) + text + "".join(lines), faults)
             return
+        begun = True
         faults.row()
         row = _object(text, number, faults)
         if row is not None:

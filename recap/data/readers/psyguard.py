@@ -35,7 +35,7 @@ def read_psyguard(
             continue
         source = fields.optional_text("data_source")
         example = Example(
-            id=fields.identifier("idx") or f"{path.stem}:{number}",
+            id=_id(fields.identifier("idx"), source) or f"{path.stem}:{number}",
             history=(),
             response=fields.text("text"),
             label=single_label(fields, "labels", labels, multi_label),
@@ -44,3 +44,8 @@ def read_psyguard(
         if fields.sound:
             faults.at(line)
             yield example
+
+
+def _id(number: str | None, source: str | None) -> str | None:
+    # PsyGUARD numbers its messages anew in each of its sources.
+    return f"{source}:{number}" if number is not None and source is not None else number

@@ -20,7 +20,7 @@ def read_table(
     path: Path | None,
     *,
     faults: FaultLog,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     speakers: Mapping[str, str] | None = None,
     meta: Sequence[str] = (),
     delimiter: str | None = None,

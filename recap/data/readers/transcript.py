@@ -14,8 +14,7 @@ from recap.records import Dialogue, Turn
 
 _NO_SPEAKER = (
     "no line begins with a speaker",
-    "write 来访者：/ 咨询师： or Client: / Counselor:, "
-    "or name yours with data.options.speakers.NAME=client",
+    "write 来访者： or Client:, or name yours with +data.options.speakers.NAME=client",
 )
 
 

@@ -1,0 +1,105 @@
+"""The data module, and a script of one's own with a plain Trainer and callback."""
+
+from __future__ import annotations
+
+import lightning
+import pytest
+import shrunk
+
+from recap.data.encode import EncodedExample
+from recap.data.module import DataModule
+from recap.errors import ConfigError
+
+EXAMPLES = [EncodedExample(id=str(i), prompt=(5, 6, 7 + i), answer=(8, 2), gold=0) for i in range(19)]
+
+
+def test_steps_and_accumulation_follow_from_the_global_batch_size() -> None:
+    data = DataModule(train=EXAMPLES, pad_id=0, global_batch_size=8, per_device_batch_size=3)
+    assert data.steps_per_epoch == 3
+    assert [data.accumulation(world_size) for world_size in (1, 2, 3, 4)] == [3, 2, 1, 1]
+
+
+def test_loaders_hold_their_own_set_in_their_own_batch_size() -> None:
+    data = DataModule(
+        train=EXAMPLES,
+        select=EXAMPLES[:5],
+        test=EXAMPLES[5:],
+        pad_id=0,
+        global_batch_size=8,
+        per_device_batch_size=4,
+        decoding_batch_size=7,
+    )
+    sizes = {
+        name: [len(batch.examples) for batch in loader()]
+        for name, loader in [
+            ("train", data.train_dataloader),
+            ("select", data.val_dataloader),
+            ("test", data.test_dataloader),
+        ]
+    }
+    assert sizes == {"train": [4, 4, 4, 4, 3], "select": [2, 3], "test": [7, 7]}
+
+
+def test_a_trainer_that_accumulates_another_number_is_refused_with_the_right_one() -> None:
+    from recap.models.module import ResponseModule
+    from recap.data.encode import ChatEncoder
+    from recap.tasks.library import builtin_task
+
+    tokenizer = shrunk.qwen2_tokenizer()
+    module = ResponseModule(
+        model=shrunk.model_of("qwen2", len(tokenizer)),
+        task=builtin_task("binary"),
+        encoder=ChatEncoder(tokenizer),
+    )
+    data = DataModule(train=EXAMPLES, pad_id=0, global_batch_size=8, per_device_batch_size=3)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    with pytest.raises(ConfigError, match="accumulate_grad_batches=3"):
+        trainer.fit(module, data)
+
+
+def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None:
+    # What a user writes, without Hydra or any configuration:
+    from recap.data.encode import ChatEncoder, encode_examples
+    from recap.models.finetune import apply_finetune
+    from recap.models.module import ResponseModule
+    from recap.models.optimizers import OptimizerSettings
+    from recap.models.tiny import load_tiny
+    from recap.records import Example
+    from recap.tasks.library import builtin_task
+
+    class Watch(lightning.Callback):
+        losses: list[float] = []
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):  # type: ignore[no-untyped-def]
+            self.losses.append(float(trainer.callback_metrics["train_loss"]))
+
+    model, tokenizer = load_tiny(seed=0)
+    task, encoder = builtin_task("binary", style="brief", rationale=False), ChatEncoder(tokenizer)
+    said = [("I won't talk about that.", "Resistance"), ("Yes, on Monday.", "Collaboration")] * 8
+    examples = [Example(id=str(i), history=(), response=text, label=label) for i, (text, label) in enumerate(said)]
+    encoded = encode_examples(examples, task, encoder).examples
+    data = DataModule(train=encoded, select=encoded, test=encoded, pad_id=encoder.pad_id, per_device_batch_size=16)
+    module = ResponseModule(
+        model=apply_finetune(model, method="full"),
+        task=task,
+        encoder=encoder,
+        optimizer=OptimizerSettings(learning_rate=3e-3),
+        max_new_tokens=16,
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=12,
+        accumulate_grad_batches=data.accumulation(),
+        use_distributed_sampler=False,
+        callbacks=[Watch()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    # What it has to come to:
+    assert Watch.losses[-1] < 0.2 < Watch.losses[0]
+    assert module.scores().metrics["accuracy"] == 1.0

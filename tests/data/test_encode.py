@@ -1,0 +1,239 @@
+"""Chat prompts as ids: what the template says, what the client says, and what gives way when it is too long."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+import shrunk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recap.data.encode import ChatEncoder, encode_examples
+from recap.errors import ConfigError
+from recap.records import Example, Message, Turn
+from recap.tasks.library import builtin_task
+
+FAMILIES = ("qwen2", "llama")
+TOKENIZERS = {family: shrunk.tokenizer_of(family) for family in FAMILIES}
+ENCODERS = {family: ChatEncoder(tokenizer) for family, tokenizer in TOKENIZERS.items()}
+
+BENIGN = {
+    "system and user": [("system", "Decide what it does.\nTwo lines."), ("user", "Client: I don't know.")],
+    "user alone": [("user", "Client: nothing changes anyway")],
+    "several turns": [("user", "Hi"), ("assistant", "Behavior: Collaboration"), ("user", "What?!  No.")],
+    "Chinese": [("system", "判断来访者的最后一句话。"), ("user", "咨询师：听起来不容易。\n来访者：我不知道，…")],
+    "space around": [("system", " a \n"), ("user", "\n\n  So... \tit is 1999, isn't it? \n ")],
+    "nothing said": [("system", ""), ("user", "   ")],
+    "not in normal form": [("user", "Cafe\u0301 \u212b é 😀")],
+}
+
+
+def chat(messages: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in messages]
+
+
+def records(messages: list[tuple[str, str]]) -> list[Message]:
+    return [Message(role=role, text=text) for role, text in messages]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("messages", BENIGN.values(), ids=BENIGN)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompt_ids_equal_the_tokenizers_own_on_benign_text(family: str, messages: list[tuple[str, str]]) -> None:
+    expected = TOKENIZERS[family].apply_chat_template(chat(messages), add_generation_prompt=True)
+    assert list(ENCODERS[family].prompt_ids(records(messages))) == expected["input_ids"]
+
+
+@pytest.mark.parametrize("answer", ["Behavior: Arguing - Challenging\nReason: Doubts.", "行为：争辩-挑战\n理由：怀疑。"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_training_sequence_is_the_whole_rendered_chat_up_to_the_end_of_turn(family: str, answer: str) -> None:
+    encoder, messages = ENCODERS[family], BENIGN["system and user"]
+    trained = [*encoder.prompt_ids(records(messages)), *encoder.answer_ids(answer)]
+    rendered = TOKENIZERS[family].apply_chat_template(chat([*messages, ("assistant", answer)]))["input_ids"]
+    assert trained == rendered[: len(trained)]
+    assert TOKENIZERS[family].decode(rendered[len(trained) :]).strip() == ""
+
+
+def test_the_end_of_turn_is_the_templates_own() -> None:
+    names = {family: TOKENIZERS[family].convert_ids_to_tokens(ENCODERS[family].end_of_turn_id) for family in FAMILIES}
+    assert names == {"qwen2": "<|im_end|>", "llama": "<|eot_id|>"}
+
+
+def test_there_is_one_beginning_of_sequence_where_the_family_has_one() -> None:
+    tokenizer = TOKENIZERS["llama"]
+    ids = ENCODERS["llama"].prompt_ids(records(BENIGN["system and user"]))
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert TOKENIZERS["qwen2"].bos_token_id is None
+
+
+CONTROL_NAMES = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<tool_call>", "<|begin_of_text|>", "<|eot_id|>"]
+HOSTILE = st.lists(
+    st.sampled_from([*CONTROL_NAMES, "<", "<|", "|>", "im_end|>", "_call>", "<to", "\n", " ", "a", "不", "assistant"]),
+    max_size=12,
+).map("".join)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(text=HOSTILE)
+@settings(max_examples=80, deadline=None)
+def test_text_of_a_client_never_becomes_a_control_token(family: str, text: str) -> None:
+    encoder, tokenizer = ENCODERS[family], TOKENIZERS[family]
+    control = set(tokenizer.added_tokens_decoder)
+    said = f"Client: {text}."
+    plain = [token for token in encoder.prompt_ids(records([("user", "x")])) if token in control]
+    hostile = encoder.prompt_ids(records([("user", said)]))
+    assert [token for token in hostile if token in control] == plain
+    assert said in tokenizer.decode(hostile)
+    assert not control & set(encoder.answer_ids(said)[:-1])
+
+
+def test_a_control_token_put_together_from_template_and_text_stays_text() -> None:
+    tokenizer = shrunk.qwen2_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("message.content +", "'<|im_' + message.content +")
+    encoder = ChatEncoder(tokenizer)
+    ids = encoder.prompt_ids(records([("user", "end|>")]))
+    assert ids.count(encoder.end_of_turn_id) == 2  # the default system message's and the user's
+
+
+@pytest.mark.parametrize(
+    ("clock", "shown"), [("given", "26 Jul 2024"), ("today_unless_given", "26 Jul 2024"), ("today", "2024-07-26")]
+)
+def test_a_dated_template_always_shows_the_same_day(clock: str, shown: str) -> None:
+    tokenizer = shrunk.llama_tokenizer(clock)
+    assert f"Today Date: {shown}\n\n" in tokenizer.decode(ChatEncoder(tokenizer).prompt_ids(records([("user", "x")])))
+
+
+def test_padding_is_never_the_end_of_turn_even_where_the_tokenizer_says_so() -> None:
+    names = {family: TOKENIZERS[family].convert_ids_to_tokens(ENCODERS[family].pad_id) for family in FAMILIES}
+    assert names == {"qwen2": "<|endoftext|>", "llama": "<|finetune_right_pad_id|>"}
+    for family in FAMILIES:
+        tokenizer = shrunk.tokenizer_of(family)
+        tokenizer.pad_token = tokenizer.eos_token
+        encoder = ChatEncoder(tokenizer)
+        assert encoder.pad_id != encoder.end_of_turn_id
+        assert encoder.pad_id < len(tokenizer)
+
+
+def test_a_model_without_a_chat_template_is_refused_with_the_mend() -> None:
+    tokenizer = shrunk.qwen2_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ConfigError, match=r"no chat template; use the Instruct version.*chat_template\.jinja"):
+        ChatEncoder(tokenizer)
+
+
+def test_a_template_that_drops_the_system_message_is_refused() -> None:
+    tokenizer = shrunk.qwen2_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("messages[0]['content']", "'fixed'")
+    with pytest.raises(ConfigError, match="renders messages \\[1\\] of 2"):
+        ChatEncoder(tokenizer).prompt_ids(records(BENIGN["system and user"]))
+
+
+def test_the_text_of_generated_ids_has_no_control_tokens() -> None:
+    encoder = ENCODERS["qwen2"]
+    assert encoder.text(encoder.answer_ids("Behavior: A ,  b\n咨询师")) == "Behavior: A ,  b\n咨询师"
+
+
+# --- examples -----------------------------------------------------------------------------------------------------
+
+TASK = builtin_task("fine_grained", style="brief")
+ENCODER = ENCODERS["qwen2"]
+
+
+def long_example(n_turns: int = 21, label: str | None = "Challenging") -> Example:
+    speakers = ("counselor", "client")
+    history = tuple(
+        Turn(speaker=speakers[i % 2], text=f"turn{i} " + "and so on " * (i * 7 % 5))  # type: ignore[arg-type]
+        for i in range(n_turns)
+    )
+    return Example(id="long", history=history, response="No, target.", label=label, rationale="Doubts.")
+
+
+def prompt_length(example: Example, dropped: int) -> int:
+    cut = dataclasses.replace(example, history=example.history[dropped:])
+    return len(ENCODER.prompt_ids(TASK.messages(cut)))
+
+
+@pytest.mark.parametrize("room", [0, 1, 7, *range(40, 60), 150, 10_000])
+def test_a_long_prompt_loses_as_few_of_its_oldest_turns_as_will_do(room: int) -> None:
+    example = long_example()
+    limit = prompt_length(example, 20) + room
+    expected = next(n for n in range(21) if prompt_length(example, n) <= limit)
+    encoding = encode_examples([example], TASK, ENCODER, max_tokens=limit)
+    assert encoding.counts == {
+        "dropped_turns": expected,
+        "truncated_examples": int(expected > 0),
+        "still_too_long": 0,
+    }
+    shown = ENCODER.text(encoding.examples[0].prompt)
+    assert [int(i) for i in re.findall(r"turn(\d+)", shown)] == list(range(expected, 21))
+    assert len(encoding.examples[0].prompt) == prompt_length(example, expected)
+
+
+def test_the_fewest_turns_go_whatever_was_encoded_before() -> None:
+    examples = [dataclasses.replace(long_example(n), id=str(n)) for n in range(3, 30, 2)]
+    shortest = max(prompt_length(example, len(example.history) - 1) for example in examples)
+    for limit in (shortest + 30, shortest + 90):
+        encoding = encode_examples(examples, TASK, ENCODER, max_tokens=limit)
+        for example, encoded in zip(examples, encoding.examples, strict=True):
+            fewest = next(n for n in range(len(example.history)) if prompt_length(example, n) <= limit)
+            assert len(encoded.prompt) == prompt_length(example, fewest)
+
+
+def test_target_intervention_and_answer_stay_even_where_they_are_too_long() -> None:
+    encoding = encode_examples([long_example()], TASK, ENCODER, max_tokens=16)
+    assert encoding.counts == {"dropped_turns": 20, "truncated_examples": 1, "still_too_long": 1}
+    shown = ENCODER.text(encoding.examples[0].prompt)
+    assert "turn20" in shown
+    assert "No, target." in shown
+    assert "turn19" not in shown
+    whole = encode_examples([long_example()], TASK, ENCODER)
+    assert encoding.examples[0].answer == whole.examples[0].answer
+
+
+def test_a_history_that_the_task_does_not_show_is_not_counted_as_lost() -> None:
+    for history in ("none", "intervention"):
+        task = dataclasses.replace(TASK, history=history)
+        counts = encode_examples([long_example()], task, ENCODER, max_tokens=16).counts
+        assert counts == {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 1}
+
+
+def test_an_answer_is_what_the_task_renders_and_gold_its_class() -> None:
+    (encoded,) = encode_examples([long_example(2)], TASK, ENCODER).examples
+    assert encoded.answer[-1] == ENCODER.end_of_turn_id
+    answer = TASK.parse(ENCODER.text(encoded.answer))
+    assert (answer.label, answer.rationale) == ("Challenging", "Doubts.")
+    assert encoded.gold == TASK.labels.index("Challenging")
+
+
+def test_without_rationale_the_answer_is_the_label_alone() -> None:
+    task = dataclasses.replace(TASK, rationale=False)
+    (encoded,) = encode_examples([long_example(2)], task, ENCODER).examples
+    assert "Doubts" not in ENCODER.text(encoded.answer)
+    assert task.parse(ENCODER.text(encoded.answer)).label == "Challenging"
+
+
+def test_an_example_without_a_label_has_a_prompt_and_no_answer() -> None:
+    (encoded,) = encode_examples([long_example(2, label=None)], TASK, ENCODER).examples
+    assert encoded.prompt
+    assert encoded.answer == ()
+    assert encoded.gold is None
+
+
+@pytest.mark.real_data
+def test_annomi_with_its_long_histories_is_encoded_within_a_minute() -> None:
+    from recap.data.corpus import read_corpus
+
+    task = builtin_task("annomi_talk", style="brief", rationale=False)
+    path = Path(os.environ["RECAP_REAL_DATA"]) / "annomi" / "AnnoMI-simple.csv"
+    corpus = read_corpus(reader="annomi", path=path, taxonomy=task.taxonomy, on_error="skip")
+    examples = [example for example in corpus.examples if task.select(example)]
+    assert len(examples) > 4000
+    start = time.perf_counter()
+    encoding = encode_examples(examples, task, ENCODER, max_tokens=256)
+    assert time.perf_counter() - start < 60
+    assert encoding.counts["truncated_examples"] > 1000

@@ -1,0 +1,153 @@
+"""Examples of a dialogue: what is merged, what is skipped, and that every client turn is accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recap.data.examples import examples_of, has_intervention, with_merged_history
+from recap.records import Dialogue, Example, Turn
+
+LABELS = (None, "Blaming", "Excusing")
+
+
+def dialogue(*turns: tuple[str, str, str | None]) -> Dialogue:
+    said = {"T": "counselor", "C": "client"}
+    return Dialogue(
+        session="s1",
+        client="c7",
+        meta={"topic": "sleep"},
+        turns=tuple(Turn(speaker=said[who], text=text, label=label) for who, text, label in turns),
+    )
+
+
+def test_each_client_turn_becomes_an_example_with_all_turns_before_it_as_history() -> None:
+    found = list(
+        examples_of(
+            dialogue(("T", "a", "question"), ("C", "b", "Blaming"), ("T", "c", None), ("C", "d", None))
+        )
+    )
+    assert [(e.id, e.turn, e.response, e.label) for e in found] == [
+        ("s1:1", 1, "b", "Blaming"),
+        ("s1:3", 3, "d", None),
+    ]
+    assert [turn.text for turn in found[1].history] == ["a", "b", "c"]
+    assert found[0].history[0].label == "question"
+    assert (found[0].session, found[0].client, found[0].meta) == ("s1", "c7", {"topic": "sleep"})
+
+
+def test_a_turn_keeps_its_own_id() -> None:
+    turns = (Turn(speaker="counselor", text="a"), Turn(speaker="client", text="b", id="u-9"))
+    (example,) = examples_of(Dialogue(session="s", turns=turns))
+    assert example.id == "u-9"
+
+
+def test_adjacent_turns_merge_into_one_with_texts_on_lines_of_their_own() -> None:
+    counts: Counter[str] = Counter()
+    (example,) = examples_of(
+        dialogue(("T", "a", None), ("T", "b", None), ("C", "c", None), ("C", "d", "Blaming")),
+        counts=counts,
+    )
+    assert [turn.text for turn in example.history] == ["a\nb"]
+    assert (example.response, example.label, example.turn) == ("c\nd", "Blaming", 3)
+    assert counts["merged_counselor_turns"] == 1
+    assert counts["merged_client_turns"] == 1
+    assert counts["merged_label_conflicts"] == 0
+
+
+def test_a_merged_turn_takes_the_id_and_label_of_its_last_labelled_part() -> None:
+    (example,) = examples_of(
+        dialogue(("T", "a", None), ("C", "b", "Blaming"), ("C", "c", None)),
+    )
+    assert (example.id, example.label, example.response) == ("s1:1", "Blaming", "b\nc")
+
+
+def test_labels_lost_by_merging_are_counted() -> None:
+    counts: Counter[str] = Counter()
+    (example,) = examples_of(
+        dialogue(
+            *(("T", "a", "question"), ("T", "b", "reflection")),
+            *(("C", "c", "Blaming"), ("C", "d", "Excusing")),
+        ),
+        counts=counts,
+    )
+    assert example.label == "Excusing"
+    assert counts["merged_label_conflicts"] == 1
+    assert counts["merged_act_conflicts"] == 1
+
+
+def test_without_merging_every_turn_stands_alone() -> None:
+    found = examples_of(
+        dialogue(("T", "a", None), ("C", "b", None), ("C", "c", None)),
+        merge_adjacent=False,
+        no_intervention="keep",
+    )
+    assert [(e.response, len(e.history)) for e in found] == [("b", 1), ("c", 2)]
+
+
+def test_a_client_turn_that_follows_no_counsellor_turn_is_skipped_and_counted_or_kept() -> None:
+    opening = dialogue(("C", "a", None), ("T", "b", None), ("C", "c", None))
+    counts: Counter[str] = Counter()
+    assert [e.response for e in examples_of(opening, counts=counts)] == ["c"]
+    assert counts["no_intervention"] == 1
+    assert [e.response for e in examples_of(opening, no_intervention="keep")] == ["a", "c"]
+
+
+def test_unlabelled_client_turns_make_no_example_where_labels_are_required() -> None:
+    counts: Counter[str] = Counter()
+    found = examples_of(
+        dialogue(("T", "a", None), ("C", "b", None), ("T", "c", None), ("C", "d", "Blaming")),
+        require_labels=True,
+        counts=counts,
+    )
+    assert [e.response for e in found] == ["d"]
+    assert counts["unlabelled"] == 1
+
+
+@given(
+    turns=st.lists(st.tuples(st.sampled_from("TC"), st.text(min_size=1), st.sampled_from(LABELS))),
+    merge=st.booleans(),
+    skip=st.booleans(),
+    require=st.booleans(),
+)
+def test_every_client_turn_is_accounted_for_once(
+    turns: list[tuple[str, str, str | None]], merge: bool, skip: bool, require: bool
+) -> None:
+    counts: Counter[str] = Counter()
+    found = list(
+        examples_of(
+            dialogue(*turns),
+            merge_adjacent=merge,
+            no_intervention="skip" if skip else "keep",
+            require_labels=require,
+            counts=counts,
+        )
+    )
+    assert len(found) == counts["examples"]
+    assert counts["client_turns"] == sum(who == "C" for who, _, _ in turns)
+    fates = ("examples", "unlabelled", "no_intervention", "merged_client_turns")
+    assert sum(counts[fate] for fate in fates) == counts["client_turns"]
+    assert len({example.id for example in found}) == len(found)
+    if merge:
+        for example in found:
+            speakers = [turn.speaker for turn in example.history] + ["client"]
+            assert all(a != b for a, b in zip(speakers, speakers[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("speakers", "expected"),
+    [("", False), ("T", True), ("TC", False), ("CT", True)],
+)
+def test_an_intervention_is_a_counsellor_turn_directly_before(speakers: str, expected: bool) -> None:
+    turns = dialogue(*((who, "x", None) for who in speakers)).turns
+    assert has_intervention(Example(id="e", history=turns, response="y")) is expected
+
+
+def test_an_examples_history_is_merged_and_its_response_left_alone() -> None:
+    turns = dialogue(("T", "a", None), ("T", "b", None), ("C", "c", None)).turns
+    example = with_merged_history(Example(id="e", history=turns, response="y"))
+    assert [turn.text for turn in example.history] == ["a\nb", "c"]
+    assert example.response == "y"

@@ -1,0 +1,170 @@
+"""AnnoMI, simple and full."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from recap.data.corpus import Corpus, read_corpus
+from recap.data.faults import FaultLog
+from recap.data.readers.annomi import read_annomi
+from recap.errors import DataError
+from recap.records import Dialogue
+from recap.taxonomy import Taxonomy, taxonomy_from_dict
+
+COLUMNS = (
+    "mi_quality transcript_id topic utterance_id interlocutor utterance_text annotator_id "
+    "main_therapist_behaviour client_talk_type"
+).split()
+TALK = ("change", "neutral", "sustain")
+
+
+@pytest.fixture(scope="module")
+def talk() -> Taxonomy:
+    return taxonomy_from_dict({"name": "talk", "categories": [{"name": name} for name in TALK]})
+
+
+def write(tmp_path: Path, *rows: tuple[str, str, str, str]) -> Path:
+    """Write rows of (utterance, interlocutor, annotator, label) of one transcript."""
+    path = tmp_path / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for number, who, annotator, label in rows:
+            act, said = (label, "n/a") if who == "therapist" else ("n/a", label)
+            writer.writerow(["high", "7", "sleep", number, who, f"t{number}", annotator, act, said])
+    return path
+
+
+def read(path: Path, annotations: str = "majority") -> tuple[list[Dialogue], FaultLog]:
+    faults = FaultLog(path.name)
+    return list(read_annomi(path, faults=faults, annotations=annotations)), faults
+
+
+def labels(dialogues: list[Dialogue]) -> list[str | None]:
+    return [turn.label for dialogue in dialogues for turn in dialogue.turns]
+
+
+def test_acts_talk_types_ids_and_meta_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, ("0", "therapist", "1", "question"), ("1", "client", "1", "change"))
+    (found,), _ = read(path)
+    assert (found.session, found.meta) == ("7", {"mi_quality": "high", "topic": "sleep"})
+    assert [(t.speaker, t.id, t.text, t.label) for t in found.turns] == [
+        ("counselor", "7:0", "t0", "question"),
+        ("client", "7:1", "t1", "change"),
+    ]
+
+
+def test_several_annotators_add_up_as_stated(tmp_path: Path) -> None:
+    votes = ["sustain", "change", "change", "neutral", "sustain", "change", "sustain", "n/a"]
+    rows = [(str(1 + n // 4), "client", str(n), label) for n, label in enumerate(votes)]
+    path = write(tmp_path, ("0", "therapist", "1", "other"), *rows)
+    # Utterance 1: sustain, change, change, neutral; utterance 2: sustain, change, sustain, n/a.
+    assert labels(read(path)[0]) == ["other", "change", "sustain"]
+    assert labels(read(path, "first")[0]) == ["other", "sustain", "sustain"]
+
+
+def test_an_even_vote_leaves_no_label_takes_the_first_or_is_a_fault(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        ("0", "client", "1", "neutral"),
+        ("1", "client", "1", "sustain"),
+        ("1", "client", "2", "change"),
+    )
+    for annotations, expected in (("majority", None), ("first", "sustain")):
+        found, faults = read(path, annotations)
+        assert labels(found) == ["neutral", expected]
+        assert faults.counts["annotation_ties"] == 1
+        assert not faults.faults
+    found, faults = read(path, "reject")
+    assert labels(found) == ["neutral"]
+    assert [fault.line for fault in faults.faults] == [3]
+    assert (faults.rows_read, faults.rows_rejected) == (3, 2)
+
+
+def test_a_file_that_is_not_annomi_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("session,text\n1,a\n")
+    with pytest.raises(DataError, match=r"no column 'transcript_id'.*data=table"):
+        read(path)
+
+
+def corpus(real_data: Path, name: str, taxonomy: Taxonomy, **options: str) -> Corpus:
+    path = real_data / "annomi" / name
+    return read_corpus(reader="annomi", path=path, taxonomy=taxonomy, options=options)
+
+
+@pytest.mark.real_data
+def test_annomi_simple_has_its_known_figures(real_data: Path) -> None:
+    found, faults = read(real_data / "annomi" / "AnnoMI-simple.csv")
+    turns = [turn for dialogue in found for turn in dialogue.turns]
+    client = [turn for turn in turns if turn.speaker == "client"]
+    assert (faults.rows_read, faults.rows_rejected, len(turns)) == (9699, 0, 9699)
+    quality = Counter(dialogue.meta["mi_quality"] for dialogue in found)
+    assert quality == {"high": 110, "low": 23}
+    assert (len(turns) - len(client), len(client)) == (4882, 4817)
+    talk_types = Counter(turn.label for turn in client)
+    assert talk_types == {"neutral": 3102, "change": 1174, "sustain": 541}
+    assert round(mean(len(turn.text.split()) for turn in client), 3) == 14.974
+    assert round(mean(len(turn.text) for turn in client), 3) == 75.774
+    texts = Counter(turn.text for turn in client)
+    assert (len(texts), texts["Yeah."]) == (3645, 490)
+    pairs = [(a.speaker, b.speaker) for d in found for a, b in zip(d.turns, d.turns[1:])]
+    assert pairs.count(("counselor", "client")) == 4785
+    assert sum(a == b for a, b in pairs) == 38
+    assert sum(dialogue.turns[0].speaker == "client" for dialogue in found) == 17
+
+
+@pytest.mark.real_data
+def test_every_client_turn_of_annomi_is_an_example_or_counted(
+    real_data: Path, talk: Taxonomy
+) -> None:
+    found = corpus(real_data, "AnnoMI-simple.csv", talk)
+    # 4,817 client turns, 17 that open a dialogue, 15 that follow another client turn.
+    assert len(found.examples) == 4785
+    assert (found.rows_read, found.rows_accepted) == (9699, 9699)
+    assert found.counts["no_intervention"] == 17
+    assert found.counts["merged_client_turns"] + found.counts["merged_counselor_turns"] == 38
+    assert found.examples[0].meta == {
+        "mi_quality": "high",
+        "topic": "reducing alcohol consumption",
+    }
+    acts = {turn.label for e in found.examples for turn in e.history if turn.speaker == "counselor"}
+    assert acts == {"question", "reflection", "therapist_input", "other"}
+
+
+@pytest.mark.real_data
+def test_annomi_full_has_its_known_majority_votes(real_data: Path, talk: Taxonomy) -> None:
+    found, faults = read(real_data / "annomi" / "AnnoMI-full.csv")
+    client = [t for d in found for t in d.turns if t.speaker == "client"]
+    assert faults.rows_read == 13_551
+    talk_types = Counter(turn.label for turn in client)
+    assert talk_types == {"neutral": 3095, "change": 1173, "sustain": 539, None: 10}
+    assert faults.counts["annotation_ties"] == 10
+    rejecting = read_corpus(
+        reader="annomi",
+        path=real_data / "annomi" / "AnnoMI-full.csv",
+        taxonomy=talk,
+        on_error="skip",
+        options={"annotations": "reject"},
+    )
+    assert (rejecting.rows_read, rejecting.rows_accepted) == (13_551, 13_551 - 10 * 10)
+    first = corpus(real_data, "AnnoMI-full.csv", talk, annotations="first")
+    assert first.counts.get("unlabelled", 0) == 0
+
+
+@pytest.mark.real_data
+def test_the_share_of_sustain_talk_by_quality_is_as_computed_elsewhere(real_data: Path) -> None:
+    found, _ = read(real_data / "annomi" / "AnnoMI-full.csv")
+    shares: dict[str, list[float]] = {"high": [], "low": []}
+    for dialogue in found:
+        said = [turn.label for turn in dialogue.turns if turn.speaker == "client"]
+        shares[dialogue.meta["mi_quality"]].append(said.count("sustain") / len(said))
+    assert {key: round(mean(values), 4) for key, values in shares.items()} == {
+        "high": 0.1285,
+        "low": 0.2235,
+    }

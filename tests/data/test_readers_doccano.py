@@ -1,0 +1,86 @@
+"""Doccano exports in the forms that its versions write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recap.data.faults import FaultLog
+from recap.data.readers.doccano import read_doccano
+from recap.records import Example, Turn
+
+TEXT = "咨询师：你觉得呢？\n\n来访者：没什么好说的。"
+HISTORY = (Turn(speaker="counselor", text="你觉得呢？"),)
+LABEL = "争辩/Arguing-挑战/Challenging"
+
+
+def read(
+    tmp_path: Path, text: str, name: str = "d.jsonl", **options: Any
+) -> tuple[list[Example], FaultLog]:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    faults = FaultLog(path.name)
+    return list(read_doccano(path, faults=faults, **options)), faults
+
+
+@pytest.mark.parametrize("text_key", ["text", "data"])
+@pytest.mark.parametrize("label_key", ["label", "labels", "cats"])
+@pytest.mark.parametrize("label", [LABEL, [LABEL], [LABEL, LABEL]])
+def test_each_spelling_of_a_json_lines_export_is_the_same_example(
+    tmp_path: Path, text_key: str, label_key: str, label: Any
+) -> None:
+    row = {"id": 5, text_key: TEXT, label_key: label, "Comments": ["先这样。", "再说。"]}
+    (found,), _ = read(tmp_path, json.dumps(row))
+    assert found == Example(
+        id="5",
+        history=HISTORY,
+        response="没什么好说的。",
+        label=LABEL,
+        rationale="先这样。\n再说。",
+    )
+
+
+def test_csv_exports_read_alike(tmp_path: Path) -> None:
+    text = f'id,data,label,Comments\n5,"{TEXT}",{LABEL},先这样。\n6,"a",x#y,\n7,"b",,\n'
+    found, faults = read(tmp_path, text, "d.csv")
+    assert found[0] == Example(
+        id="5", history=HISTORY, response="没什么好说的。", label=LABEL, rationale="先这样。"
+    )
+    assert [(example.id, example.label) for example in found[1:]] == [("7", None)]
+    assert [(fault.line, fault.reason) for fault in faults.faults] == [(4, "holds 2 labels")]
+
+
+def test_the_old_form_numbers_its_labels_and_a_list_of_names_gives_them_back(
+    tmp_path: Path,
+) -> None:
+    row = {"id": 1, "text": TEXT, "annotations": [{"label": 3, "user": 1}], "meta": {}}
+    (found,), _ = read(tmp_path, json.dumps(row), label_names={3: LABEL})
+    assert found.label == LABEL
+    named = {**row, "annotations": [{"label": LABEL, "user": 1}]}
+    (found,), _ = read(tmp_path, json.dumps(named))
+    assert found.label == LABEL
+    _, faults = read(tmp_path, json.dumps(row))
+    assert "+data.options.label_names.3=NAME" in str(faults.faults[0])
+
+
+def test_several_labels_are_rejected_or_take_the_first_as_stated(tmp_path: Path) -> None:
+    row = json.dumps({"id": 1, "text": "a", "label": ["x", "y"]})
+    found, faults = read(tmp_path, row)
+    assert not found
+    assert "data.options.multi_label=first" in str(faults.faults[0])
+    (example,), _ = read(tmp_path, row, multi_label="first")
+    assert example.label == "x"
+
+
+def test_marked_passages_are_no_labels(tmp_path: Path) -> None:
+    _, faults = read(tmp_path, json.dumps({"id": 1, "text": "abc", "label": [[0, 2, "x"]]}))
+    assert "text classification" in str(faults.faults[0])
+
+
+@pytest.mark.parametrize("row", [{"text": "a"}, {"text": "a", "label": []}])
+def test_a_document_that_nobody_labelled_has_no_label(tmp_path: Path, row: Any) -> None:
+    (found,), _ = read(tmp_path, json.dumps(row))
+    assert (found.id, found.label, found.rationale) == ("d:1", None, None)

@@ -1,0 +1,106 @@
+"""Files as users have them: other encodings, cut ends, missing, and JSON lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recap.data.faults import FaultLog
+from recap.data.readers.files import existing_file, json_rows, text_lines
+from recap.errors import DataError
+
+ROWS = [{"a": "来访者"}, {"a": "second"}]
+LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n"
+
+
+def rows_of(path: Path) -> tuple[list[tuple[int, dict[str, str]]], FaultLog]:
+    faults = FaultLog(path.name)
+    return list(json_rows(path, faults)), faults
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_encodings_with_a_mark_and_both_line_ends_are_read_alike(
+    tmp_path: Path, encoding: str, line_end: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(LINES.replace("\n", line_end).encode(encoding))
+    assert rows_of(path)[0] == [(1, ROWS[0]), (2, ROWS[1])]
+
+
+def test_another_encoding_ends_in_one_message_that_says_how_to_convert(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(("{}\n" + LINES).encode("gbk"))
+    with pytest.raises(DataError, match=r"a\.jsonl:2: .*UTF-8.*iconv"):
+        rows_of(path)
+
+
+def test_a_file_cut_inside_a_character_loses_its_last_row_only(tmp_path: Path) -> None:
+    whole = (LINES + '{"a": "心"}').encode()
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(whole[: whole.rindex("心".encode()) + 2])
+    found, faults = rows_of(path)
+    assert found == [(1, ROWS[0]), (2, ROWS[1])]
+    assert [fault.line for fault in faults.faults] == [3]
+    assert (faults.rows_read, faults.rows_rejected) == (3, 1)
+
+
+def test_a_raw_nul_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": "x\0y"}\n{"a": "z"}\n')
+    found, faults = rows_of(path)
+    assert found == [(2, {"a": "z"})]
+    assert faults.faults[0].line == 1
+
+
+def test_rows_of_a_json_list_have_the_line_they_begin_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('\n[\n  {"a": 1},\n  3,\n  {"a": "\\n",\n   "b": 2}\n]\n', encoding="utf-8")
+    found, faults = rows_of(path)
+    assert found == [(3, {"a": 1}), (5, {"a": "\n", "b": 2})]
+    assert [(fault.line, fault.reason) for fault in faults.faults] == [(4, "is a JSON number")]
+    assert faults.rows_read == 3
+
+
+def test_a_json_list_that_breaks_off_keeps_what_was_read_and_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1},\n {"a": 2},\n {"a": ', encoding="utf-8")
+    found, faults = rows_of(path)
+    assert [row for _, row in found] == [{"a": 1}, {"a": 2}]
+    assert [fault.line for fault in faults.faults] == [3]
+    assert (faults.rows_read, faults.rows_rejected) == (3, 1)
+
+
+def test_cutting_a_file_at_any_byte_gives_rows_and_faults_but_no_exception(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for whole in (LINES.encode(), json.dumps(ROWS, ensure_ascii=False, indent=1).encode()):
+        for end in range(len(whole)):
+            path.write_bytes(whole[:end])
+            found, faults = rows_of(path)
+            assert faults.rows_read == len(found) + faults.rows_rejected
+
+
+def test_deep_nesting_and_endless_numbers_are_faults(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n" + '{"a":' * 100_000 + "\n" + '{"a": ' + "9" * 5000 + "}\n")
+    found, faults = rows_of(path)
+    assert [line for line, _ in found] == [1]
+    assert [fault.line for fault in faults.faults] == [2, 3]
+
+
+def test_no_path_a_missing_file_and_a_folder_are_each_told_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "dialogues.csv").touch()
+    with pytest.raises(DataError, match=r"data\.path=FILE"):
+        existing_file(None)
+    with pytest.raises(DataError, match=r"did you mean 'dialogues\.csv'.*data\.path=FILE"):
+        existing_file(tmp_path / "dialogue.csv")
+    with pytest.raises(DataError, match=r"is a folder.*data\.path=FILE"):
+        existing_file(tmp_path)
+
+
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("a\u2028b\x0bc\nd".encode("utf-16"))
+    assert list(text_lines(path, FaultLog("a"))) == ["a\u2028b\x0bc\n", "d"]

@@ -1,0 +1,120 @@
+"""Loading language models: from folders in the families' own format, and what is said when there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shrunk
+import torch
+import yaml
+
+from recap.conf_files import conf_dir
+from recap.errors import ConfigError
+from recap.models.backbone import load_backbone
+
+PRESETS = sorted((conf_dir() / "backbone").glob("*[0-9]b.yaml"))
+"""Every backbone of conf/ but the tiny one."""
+
+
+def preset(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(path.read_text())
+    return values
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_a_folder_of_the_family_is_loaded_in_the_type_asked_for(tmp_path: Path, family: str) -> None:
+    folder = shrunk.write_family(tmp_path / "weights", family)
+    model, tokenizer = load_backbone(name="any", family=family, path=folder, dtype="bfloat16")
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert model.config.model_type == family
+    text = "Client: I don't know 咨询师 1999"
+    assert tokenizer(text)["input_ids"] == shrunk.tokenizer_of(family)(text)["input_ids"]
+
+
+def test_presets_cover_both_families_and_name_themselves() -> None:
+    assert [path.stem for path in PRESETS] == sorted(
+        "qwen0_5b qwen1_5b qwen3b qwen7b qwen14b qwen32b qwen72b llama8b llama70b".split()
+    )
+    for path in PRESETS:
+        values = preset(path)
+        assert values["name"] == path.stem
+        assert values["family"] == ("llama" if "llama" in path.stem else "qwen2")
+        assert values["path"] is None
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_without_weights_a_backbone_fails_within_seconds_and_says_how_to_supply_them(path: Path) -> None:
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"backbone\.path=FOLDER") as raised:
+        load_backbone(**preset(path))
+    assert time.perf_counter() - start < 10
+    assert f"hf download {preset(path)['hub_id']}" in str(raised.value)
+
+
+def test_a_hub_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from huggingface_hub import constants
+
+    silent = socket.create_server(("127.0.0.1", 0))  # accepts, and never says a word
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    monkeypatch.setattr("recap.models.backbone.HUB_TIMEOUT_SECONDS", 0.5)
+    with silent, pytest.raises(ConfigError, match=r"the hub did not answer|timed out"):
+        load_backbone(name="qwen7b", family="qwen2", hub_id="Qwen/Qwen2.5-7B-Instruct")
+
+
+def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:
+    folder = shrunk.write_family(tmp_path / "weights", "llama")
+    with pytest.raises(ConfigError, match=r"expects weights of the family 'qwen2', but .* holds 'llama'"):
+        load_backbone(name="qwen7b", family="qwen2", path=folder)
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [("*", "is not a folder"), ("config.json", "holds no config.json"), ("*.safetensors", r"holds no \*.safetensors")],
+)
+def test_a_folder_that_lacks_something_is_named_with_what_it_lacks(tmp_path: Path, lost: str, said: str) -> None:
+    folder = shrunk.write_family(tmp_path / "weights", "qwen2")
+    if lost == "*":
+        shutil.rmtree(folder)
+    else:
+        next(folder.glob(lost)).unlink()
+    with pytest.raises(ConfigError, match=said):
+        load_backbone(name="qwen7b", family="qwen2", path=folder)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = shrunk.write_family(tmp_path / "weights", "qwen2")
+    tokenizer = shrunk.qwen2_tokenizer()
+    tokenizer.add_tokens([f"<extra_{i}>" for i in range(9)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ConfigError, match="do not belong together"):
+        load_backbone(name="qwen7b", family="qwen2", path=folder)
+
+
+def test_a_broken_configuration_is_named(tmp_path: Path) -> None:
+    folder = shrunk.write_family(tmp_path / "weights", "qwen2")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
+        load_backbone(name="qwen7b", family="qwen2", path=folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "unheard_of"}))
+    with pytest.raises(ConfigError, match=r"unheard_of"):
+        load_backbone(name="qwen7b", family="qwen2", path=folder)
+
+
+def test_the_tiny_backbone_is_made_from_its_seed_without_touching_the_random_state() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, _ = load_backbone(name="tiny", family="qwen2", seed=1)
+    again, _ = load_backbone(name="tiny", family="qwen2", seed=1)
+    other, _ = load_backbone(name="tiny", family="qwen2", seed=2)
+    assert torch.equal(before, torch.random.get_rng_state())
+    weights = [model.get_input_embeddings().weight for model in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

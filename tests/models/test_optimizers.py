@@ -1,0 +1,62 @@
+"""Optimisers and schedules against transformers' own schedules and against hand-counted groups."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+
+from recap.errors import UnknownNameError
+from recap.models.optimizers import (
+    OptimizerSettings,
+    SchedulerSettings,
+    build_optimizer,
+    build_scheduler,
+)
+
+
+def rates(scheduler_of: object, n_steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = scheduler_of(optimizer)  # type: ignore[operator]
+    seen = []
+    for _ in range(n_steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("n_steps", [1, 7, 40])
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("cosine", lambda o, w, n: get_cosine_schedule_with_warmup(o, w, n)),
+        ("linear", lambda o, w, n: get_linear_schedule_with_warmup(o, w, n)),
+        ("constant", lambda o, w, n: get_constant_schedule_with_warmup(o, w)),
+    ],
+)
+def test_schedules_are_those_of_transformers(name: str, reference: object, n_steps: int) -> None:
+    n_warmup = {1: 1, 7: 1, 40: 4}[n_steps]  # a tenth, rounded up
+    ours = rates(lambda o: build_scheduler(o, SchedulerSettings(name=name), n_steps=n_steps), n_steps)
+    theirs = rates(lambda o: reference(o, n_warmup, n_steps), n_steps)  # type: ignore[operator]
+    assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_biases_norms_and_frozen_weights_do_not_decay() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
+    model[2].requires_grad_(False)
+    optimizer = build_optimizer(model, OptimizerSettings(weight_decay=0.1, learning_rate=1e-3))
+    shapes = {group["weight_decay"]: [tuple(p.shape) for p in group["params"]] for group in optimizer.param_groups}
+    assert shapes == {0.1: [(4, 3)], 0.0: [(4,), (4,), (4,)]}
+
+
+def test_an_optimizer_of_ones_own_is_found_by_module_and_name() -> None:
+    settings = OptimizerSettings(name="recap.models.optimizers:adamw", learning_rate=3e-4)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), settings)
+    assert [group["lr"] for group in optimizer.param_groups] == [3e-4, 3e-4]
+
+
+def test_an_unknown_schedule_is_refused_with_the_closest() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    with pytest.raises(UnknownNameError, match=r"no scheduler 'cosin' \(did you mean 'cosine'\?\)"):
+        build_scheduler(optimizer, SchedulerSettings(name="cosin"), n_steps=3)

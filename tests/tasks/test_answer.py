@@ -1,0 +1,399 @@
+"""Answers: what is written is read back, much else is read, and nothing is guessed."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recap.errors import DataError
+from recap.records import Answer
+from recap.tasks.library import builtin_task
+
+NAMES = ("binary", "fine_grained", "flat", "annomi_talk")
+TASKS = {
+    (name, language, form): builtin_task(name, language=language, label_form=form)
+    for name in NAMES
+    for language in ("en", "zh")
+    for form in ("qualified", "bare")
+}
+FINE = TASKS["fine_grained", "en", "qualified"]
+BINARY = TASKS["binary", "en", "qualified"]
+CHINESE = TASKS["fine_grained", "zh", "qualified"]
+
+tasks = st.sampled_from(list(TASKS.values()))
+rationales = st.one_of(
+    st.none(),
+    st.text(min_size=1).map(str.strip).filter(bool),
+    st.lists(
+        st.sampled_from([*FINE.taxonomy.spellings(), "not", "\n", "Reason:", ",", "so"]), min_size=1
+    )
+    .map(" ".join)
+    .map(str.strip)
+    .filter(bool),
+)
+
+
+@given(tasks, st.data(), rationales)
+def test_a_rendered_answer_is_parsed_to_itself(task, data, rationale):
+    answer = Answer(label=data.draw(st.sampled_from(task.labels)), rationale=rationale)
+    assert task.parse(task.render(answer)) == answer
+
+
+def test_the_format_is_the_papers_two_lines():
+    answer = Answer(label="Challenging", rationale="doubts the advice")
+    assert FINE.render(answer) == "Behavior: Arguing - Challenging\nReason: doubts the advice"
+    bare = TASKS["fine_grained", "en", "bare"]
+    assert bare.render(answer) == "Behavior: Challenging\nReason: doubts the advice"
+    assert (
+        CHINESE.render(Answer(label="Challenging", rationale="不信"))
+        == "行为：争辩-挑战\n理由：不信"
+    )
+
+
+def test_a_label_only_task_writes_no_reason():
+    task = builtin_task("fine_grained", rationale=False)
+    text = task.render(Answer(label="Blaming", rationale="a husband is at fault"))
+    assert text == "Behavior: Denying - Blaming"
+    assert task.parse(text) == Answer(label="Blaming")
+
+
+def test_a_rationale_keeps_its_lines_and_may_name_other_labels():
+    rationale = "first line\n\nnot Denying - Blaming,\nand no Excusing either"
+    answer = Answer(label="Pessimism", rationale=rationale)
+    assert FINE.parse(FINE.render(answer)) == answer
+
+
+def test_a_rationale_line_that_reads_as_another_answer_is_joined_to_the_line_before():
+    answer = Answer(label="Pessimism", rationale="one might say\nBehavior: Blaming")
+    assert FINE.parse(FINE.render(answer)) == Answer(
+        label="Pessimism", rationale="one might say Behavior: Blaming"
+    )
+
+
+@pytest.mark.parametrize("label", [None, "Collaboration", "Arguing"])
+def test_an_answer_without_a_label_of_the_task_cannot_be_written(label):
+    with pytest.raises(DataError, match="can be written"):
+        FINE.render(Answer(label=label, rationale="r"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Behavior: Denying - Blaming\nReason: r",
+        "behaviour：denying - blaming\nreason：r",
+        "行为：否认-责怪\n理由：r",
+        "行为: 否认/Denying-责怪/Blaming\n理由: r",
+        "**Behavior:** **Denying - Blaming**\n**Reason:** r",
+        "**Behavior**: Denying - Blaming\n\n**Reason**: r",
+        "```\nBehavior: Denying - Blaming\nReason: r\n```",
+        "```text\nBehavior: Denying - Blaming\nReason: r\n```",
+        "Sure, here is my answer:\n\nBehavior: Denying - Blaming\nReason: r",
+        'Behavior: "Denying - Blaming"\nReason: r',
+        "Behavior: “Blaming”\nReason: r",
+        "Behavior: Denying/Blaming.\nReason: r",
+        "Behavior: Denying — Blaming\r\nReason: r\r\n",
+        "- Behavior: Blaming\n- Reason: r",
+        "Behavior:\nDenying - Blaming\nReason: r",
+        "Behavior: Denying - Blaming Reason: r",
+        "Reason: r\nBehavior: Denying - Blaming",
+        "Denying - Blaming\nReason: r",
+        "Behavior: The client's response is best described as Denying - Blaming.\nReason: r",
+        "The behavior here is Denying - Blaming.\nReason: r",
+        "这句回应属于否认-责怪。\n理由：r",
+        "Label: Blaming\nExplanation: r",
+        "Behavior: <Denying - Blaming>\nReason: r",
+        "Behavior: Denying - Blaming\nReason: r\n",
+    ],
+)
+def test_altered_answers_are_seen_through(text):
+    assert FINE.parse(text) == Answer(label="Blaming", rationale="r")
+    assert CHINESE.parse(text) == Answer(label="Blaming", rationale="r")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "   \n",
+        "I cannot tell.",
+        "Behavior:",
+        "Behavior: Denying",
+        "Behavior: Resistance",
+        "Behavior: Collaboration\nReason: r",
+        "Behavior: Denying - Challenging",
+        "Behavior: Blaming or Excusing\nReason: r",
+        "Behavior: Blaming / Excusing",
+        "Behavior: Blaming\nBehavior: Excusing",
+        "Behavior: Blaming\nReason: r\nBehavior: Excusing\nReason: s",
+        "Behavior: Blaming\nor Excusing",
+        "Behavior: Blaming\nExcusing",
+        "Either Blaming or Excusing fits.",
+        "Behavior: not Denying - Blaming",
+        "This is not blaming.",
+        "It isn't Denying - Blaming",
+        "Blaming is not what the client does.",
+        "Blaming?",
+        "这不是责怪",
+        "行为：责怪或找借口",
+        "Behavior: 回避-理智化\nReason: r",
+    ],
+)
+def test_what_is_unclear_or_no_label_of_the_task_is_not_guessed(text):
+    assert FINE.parse(text) == Answer(label=None)
+    assert CHINESE.parse(text) == Answer(label=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Behavior: Arguing - Challenging", "Resistance"),
+        ("Behavior: Ignoring", "Resistance"),
+        ("The client shows resistance (Denying - Blaming).", "Resistance"),
+        ("Behavior: Cooperation", "Collaboration"),
+        ("合作-无阻抗", "Collaboration"),
+        ("合作/Collaboration-未阻抗/NA", "Collaboration"),
+        ("Behavior: not Resistance", None),
+        ("There is no resistance here.", None),
+        ("non-resistance", None),
+        ("Resistance is absent", None),
+        ("不合作", None),
+        ("Resistance or Collaboration", None),
+    ],
+)
+def test_in_the_binary_task_a_finer_category_counts_and_a_denied_one_does_not(text, label):
+    assert BINARY.parse(text).label == label
+
+
+def test_naming_the_pattern_of_the_label_is_no_second_label():
+    assert FINE.parse("The pattern is Denying, more exactly Blaming").label == "Blaming"
+    assert FINE.parse("The pattern is Arguing, more exactly Blaming").label is None
+
+
+def test_the_longest_spelling_at_a_place_counts():
+    assert CHINESE.parse("应归为不愿改变").label == "Unwillingness"
+    assert FINE.parse("this is minimal talk").label == "Minimum Talk"
+    assert TASKS["flat", "zh", "bare"].parse("属于合作-无阻抗").label == "Collaboration"
+
+
+def test_a_label_inside_a_word_is_none():
+    assert FINE.parse("Unchallenging remarks").label is None
+    assert TASKS["annomi_talk", "en", "bare"].parse("exchanges of views").label is None
+
+
+@given(tasks, st.text())
+def test_any_text_is_parsed_without_an_error(task, text):
+    answer = task.parse(text)
+    assert answer.label is None or answer.label in task.labels
+
+
+@given(tasks, st.text(alphabet="Behavior: -\n*`\"'：行为理由责怪不Blamingor>", max_size=200))
+def test_text_that_resembles_answers_is_parsed_without_an_error(task, text):
+    assert task.parse(text).label in (None, *task.labels)
+
+
+def test_5000_fuzzed_strings_raise_nothing():
+    _fuzz(5_000)
+
+
+@pytest.mark.slow
+def test_100000_fuzzed_strings_raise_nothing():
+    _fuzz(100_000)
+
+
+def test_1000_altered_answers_parse_to_their_own_label():
+    assert _share_of_altered_answers_read(1_000) >= 0.999
+
+
+@pytest.mark.slow
+def test_10000_altered_answers_parse_to_their_own_label():
+    assert _share_of_altered_answers_read(10_000) >= 0.999
+
+
+def test_1000_answers_that_name_two_labels_parse_to_none():
+    rng = random.Random(3)
+    for _ in range(1_000):
+        task = rng.choice(list(TASKS.values()))
+        first, second = rng.sample(task.labels, 2)
+        a, b = _spelling(rng, task, first), _spelling(rng, task, second)
+        text = rng.choice(
+            [
+                f"Behavior: {a} or {b}\nReason: both fit",
+                f"Behavior: {a}, {b}",
+                f"行为：{a}、{b}\n理由：都有",
+                f"Behavior: {a} / {b}\nReason: r",
+                f"{a} and {b}",
+                f"Behavior: {a}\nBehavior: {b}",
+                f"Behavior: {a}\nReason: r\n\nBehavior: {b}\nReason: s",
+                f"It could be {a}, but also {b}.",
+                f"可能是{a}，也可能是{b}。",
+                f"{a}\n{b}",
+                f"Behavior: {a}\n{b}\nReason: r",
+                f"Behavior: {a} ({b})",
+                f"- {a}\n- {b}",
+            ]
+        )
+        assert task.parse(text).label is None, (task.name, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 1_000_000,
+        "Behavior: " * 100_000,
+        "Behavior " * 100_000,
+        "minimum" + " " * 1_000_000,
+        "minimum " * 100_000,
+        " \t" * 500_000,
+        "`" * 1_000_000,
+        "*" * 1_000_000 + ":",
+        "e\u0301\u0327" * 300_000,
+        " - " * 300_000,
+        "Reason:\n" * 100_000,
+        "Behavior: Blaming\n" * 50_000,
+        "Behavior: Blaming\nReason: " + "Behavior: x\n" * 80_000,
+        "不" * 1_000_000,
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_a_megabyte_costs_time_in_proportion(text):
+    # A quarter of the text may not take less than a twelfth of the time: quadratic cost would be a sixteenth.
+    quarter, whole = _seconds(text[: len(text) // 4]), _seconds(text)
+    assert whole < max(0.5, 12 * quarter)
+
+
+def _seconds(text):
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        FINE.parse(text)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _fuzz(n):
+    rng = random.Random(7)
+    chosen = list(TASKS.values())
+    pieces = [
+        *FINE.taxonomy.spellings(),
+        *(
+            "Behavior:",
+            "Reason:",
+            "行为：",
+            "理由：",
+            "label",
+            "：",
+            ":",
+            "\n",
+            "\r\n",
+            " ",
+            "**",
+            "```",
+            "```json\n",
+        ),
+        *(
+            "not ",
+            "no ",
+            "n't",
+            "不",
+            "or",
+            "或",
+            "{",
+            "}",
+            "%s",
+            "\\",
+            "\x00",
+            "\ud800",
+            "\u202e",
+            "İ",
+            "ß",
+            "🙂",
+        ),
+        *("<|im_end|>", "-", " - ", "–", "/", '"', "’", "(", "?", "\u3000", "ﷺ", "e\u0301"),
+    ]
+    for _ in range(n):
+        if rng.random() < 0.5:
+            text = "".join(rng.choice(pieces) for _ in range(rng.randrange(25)))
+        else:
+            text = "".join(chr(rng.randrange(0x110000)) for _ in range(rng.randrange(60)))
+        task = rng.choice(chosen)
+        assert task.parse(text).label in (None, *task.labels)
+
+
+def _share_of_altered_answers_read(n):
+    rng = random.Random(11)
+    right = 0
+    for _ in range(n):
+        task = rng.choice(list(TASKS.values()))
+        label = rng.choice(task.labels)
+        right += task.parse(_altered(rng, task, label)).label == label
+    return right / n
+
+
+def _altered(rng, task, label):
+    """A valid answer as models write it: other spelling, keys, decoration, or words around it."""
+    written = _spelling(rng, task, label)
+    written = rng.choice([str, str, str.upper, str.lower])(written)
+    quote = rng.choice(
+        ["{}", "{}", '"{}"', "'{}'", "“{}”", "「{}」", "**{}**", "`{}`", "{}.", "{}。", " {} "]
+    )
+    written = quote.format(written)
+    colon = rng.choice([": ", ":", "：", " : ", "： "])
+    behavior, reason = rng.choice(
+        [("Behavior", "Reason"), ("BEHAVIOR", "REASON"), ("behaviour", "reason"), ("行为", "理由")]
+    )
+    if rng.random() < 0.2:
+        behavior, reason = f"**{behavior}**", f"**{reason}**"
+    other = task.written(rng.choice(task.labels))
+    rationale = rng.choice(
+        ["the client turns away", f"not {other}", "来访者没有接话", f"{other}\nis not it"]
+    )
+    sentence = rng.choice(
+        [
+            "{}",
+            "{}",
+            "The label is {}",
+            "I would say {}.",
+            "The client's response shows {}, I think.",
+            "最合适的是{}。",
+        ]
+    ).format(written)
+    lines = rng.choice(
+        [
+            f"{behavior}{colon}{sentence}\n{reason}{colon}{rationale}",
+            f"{behavior}{colon}{sentence}\n\n{reason}{colon}{rationale}",
+            f"{behavior}{colon}{sentence}",
+            f"{sentence}\n{reason}{colon}{rationale}",
+            sentence,
+        ]
+    )
+    around = rng.choice(
+        [
+            "{}",
+            "{}",
+            "```\n{}\n```",
+            "\n\n{}\n",
+            "Sure! Here it is.\n\n{}",
+            "好的，判断如下。\n{}",
+            "> {}",
+        ]
+    )
+    return around.replace("{}", lines)
+
+
+def _spelling(rng, task, label):
+    """Any spelling of a label that the taxonomy knows, qualified or not."""
+    category = task.taxonomy[label]
+    own = [label, *category.names.values(), *category.aliases]
+    forms = [
+        *own,
+        *(
+            task.taxonomy.written(label, language=language, qualified=qualified)
+            for language in ("en", "zh")
+            for qualified in (True, False)
+        ),
+    ]
+    return rng.choice(forms)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import recap
+from recap.compose import expand_sweep
+from recap.config import result_options, to_dict, validate
+from recap.errors import ConfigError
+
+
+def test_the_default_run_is_the_demo_on_the_tiny_model() -> None:
+    config = recap.load_config()
+    assert (config.task.name, config.data.name, config.backbone.name) == ("fine_grained", "demo", "tiny")
+    assert config.run == "demo-fine_grained-tiny-full"
+
+
+def test_the_tiny_backbone_takes_the_brief_prompt_unless_told_otherwise() -> None:
+    assert recap.load_config().prompt.style == "brief"
+    assert recap.load_config(["prompt=full"]).prompt.style == "full"
+    assert recap.load_config(["backbone=qwen7b"]).prompt.style == "full"
+
+
+def test_a_run_is_named_after_its_choices_and_a_hash_of_what_differs() -> None:
+    name = recap.load_config(["task=binary", "finetune=lora", "rationale=false", "seed=3"]).run
+    assert name.startswith("demo-binary-tiny-lora-labelonly-")
+    assert len(name.rpartition("-")[2]) == 8
+    assert recap.load_config(["seed=3"]).run != recap.load_config(["seed=4"]).run
+
+
+@pytest.mark.parametrize("free", ["runs_dir=elsewhere", "logger=csv", "trainer=cpu", "cv.fold=2", "resume=never"])
+def test_options_that_change_no_result_do_not_change_the_name(free: str) -> None:
+    assert recap.load_config([free]).run == "demo-fine_grained-tiny-full"
+
+
+def test_a_name_of_ones_own_is_taken_as_it_is() -> None:
+    assert recap.load_config(["run=mine", "seed=5"]).run == "mine"
+
+
+def test_a_taxonomy_given_by_name_is_written_out_in_the_configuration() -> None:
+    taxonomy = recap.load_config(["task=binary"]).task.taxonomy
+    assert isinstance(taxonomy, dict)
+    assert len(taxonomy["categories"]) == 19  # Resistance, 4 patterns, 13 behaviours, Collaboration
+
+
+def test_a_configuration_survives_the_way_to_yaml_and_back() -> None:
+    config = recap.load_config(["task=flat", "finetune=lora"])
+    assert validate(to_dict(config)) == config
+
+
+def test_the_partition_follows_the_seed_unless_it_has_its_own() -> None:
+    assert recap.load_config(["seed=7"]).cv.seed == 7
+    assert recap.load_config(["seed=7", "cv.seed=1"]).cv.seed == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task=fine_graned", "did you mean 'fine_grained'?"),
+        ("cv.fodls=3", "did you mean 'cv.folds'?"),
+        ("trainr=cpu", "did you mean 'trainer'?"),
+        ("+cv.foo=3", "cv.foo: there is no such option"),
+        ("optimizer.learning_rate=high", "optimizer.learning_rate"),
+        ("prompt.history=some", "'none', 'intervention' or 'full'"),
+        ("seed=1,2", "add -m"),
+        ("task.taxonomy=psyfyre", "did you mean 'psyfire'?"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_would_have_been_right(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=r".") as caught:
+        recap.load_config([override])
+    assert said in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        recap.load_config(["optimizer.learning_rate=-1", "trainer.max_epochs=0"])
+    assert "optimizer.learning_rate" in str(caught.value)
+    assert "trainer.max_epochs" in str(caught.value)
+
+
+def test_a_conf_folder_under_the_current_one_adds_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tmp_path / "conf" / "task" / "mood.yaml"
+    task.parent.mkdir(parents=True)
+    task.write_text(
+        "name: mood\ntaxonomy:\n  name: mood\n  categories: [{name: up}, {name: down}]\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert recap.load_config(["task=mood"]).run == "demo-mood-tiny-full"
+
+
+def test_config_dir_is_searched_too(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 11\n", encoding="utf-8")
+    assert recap.load_config(["experiment=mine"], config_dir=tmp_path).seed == 11
+    with pytest.raises(ConfigError, match="no such folder"):
+        recap.load_config([], config_dir=tmp_path / "absent")
+
+
+def test_a_sweep_stands_for_the_product_of_its_choices() -> None:
+    jobs = expand_sweep(["task=binary,flat", "seed=range(1,3)", "cv.folds=2"])
+    assert jobs == [
+        ["task=binary", "seed=1", "cv.folds=2"],
+        ["task=binary", "seed=2", "cv.folds=2"],
+        ["task=flat", "seed=1", "cv.folds=2"],
+        ["task=flat", "seed=2", "cv.folds=2"],
+    ]
+
+
+def test_result_options_leave_out_what_changes_no_result() -> None:
+    options = result_options(recap.load_config())
+    assert options["cv.folds"] == 5
+    assert not {"runs_dir", "logger.name", "trainer.devices", "cv.fold"} & options.keys()

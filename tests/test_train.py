@@ -1,0 +1,258 @@
+"""The main job on a few dozen examples, through the command itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sklearn.metrics import accuracy_score, f1_score
+from wandb_files import read_run
+
+from recap import train
+
+SMALL = [
+    "cv.folds=2",
+    "cv.max_examples=42",
+    "trainer.max_epochs=1",
+    "prompt.history=intervention",
+    "decoding.max_new_tokens=6",
+]
+CONTRACT_FILES = [
+    "config.yaml",
+    "manifest.json",
+    "leakage.json",
+    "summary.json",
+    "summary.md",
+    "fold0/predictions.jsonl",
+    "fold0/scores.json",
+    "fold0/history.csv",
+    "fold0/model/model.safetensors",
+    "fold0/model/chat_template.jinja",
+    "fold1/predictions.jsonl",
+]
+
+
+def run(*overrides: str, runs_dir: Path) -> int:
+    return train.main([*SMALL, *overrides, f"runs_dir={runs_dir}", "trainer=cpu"])
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_predictions(fold: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with W&B, of the binary task."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    assert run("task=binary", "run=first", runs_dir=runs_dir) == 0
+    return runs_dir / "first"
+
+
+def test_a_run_folder_holds_the_files_of_the_contract(folder: Path) -> None:
+    missing = [name for name in CONTRACT_FILES if not (folder / name).is_file()]
+    assert missing == []
+    assert not (folder / "fold0" / "checkpoints").exists()  # of use only until the fold is finished
+
+
+def test_folds_evaluate_every_example_once_in_data_order(folder: Path) -> None:
+    rows = [row for k in (0, 1) for row in read_predictions(folder / f"fold{k}")]
+    assert len(rows) == len({row["id"] for row in rows}) == 42
+    assert {row["fold"] for row in rows} == {0, 1}
+    assert set(rows[0]) == {
+        "id", "session", "fold", "task", "gold", "label", "probabilities", "rationale", "text", "parsed",
+    }  # fmt: skip
+
+
+def test_scores_can_be_recomputed_from_the_predictions(folder: Path) -> None:
+    for k in (0, 1):
+        rows, scores = read_predictions(folder / f"fold{k}"), read_json(folder / f"fold{k}" / "scores.json")
+        gold, said = [row["gold"] for row in rows], [row["label"] or "invalid" for row in rows]
+        expected = f1_score(gold, said, labels=scores["labels"], average="macro", zero_division=0)
+        assert scores["metrics"]["macro_f1"] == pytest.approx(expected, abs=1e-12)
+        assert scores["metrics"]["accuracy"] == pytest.approx(accuracy_score(gold, said), abs=1e-12)
+        assert scores["metrics"]["invalid_rate"] == sum(not row["parsed"] for row in rows) / len(rows)
+        assert scores["n"] == len(rows) == sum(map(sum, scores["confusion"]))
+
+
+def test_the_summary_holds_mean_and_sample_deviation_of_the_folds(folder: Path) -> None:
+    summary = read_json(folder / "summary.json")
+    losses = [read_json(folder / f"fold{k}" / "scores.json")["metrics"]["loss"] for k in (0, 1)]
+    assert summary["folds"] == [0, 1]
+    assert summary["ddof"] == 1
+    assert summary["metrics"]["loss"]["values"] == losses
+    assert summary["metrics"]["loss"]["mean"] == pytest.approx(sum(losses) / 2)
+    assert summary["metrics"]["loss"]["std"] == pytest.approx(abs(losses[0] - losses[1]) / 2**0.5)
+
+
+def test_history_ends_with_the_loss_that_selected_the_epoch(folder: Path) -> None:
+    with (folder / "fold0" / "history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["step", "epoch", "split", "loss", "learning_rate", "tokens_per_second"]
+    assert rows[-1]["split"] == "select"
+    # Under the paper's protocol the selection examples are the test examples.
+    assert float(rows[-1]["loss"]) == pytest.approx(
+        read_json(folder / "fold0" / "scores.json")["metrics"]["loss"], rel=1e-5
+    )
+
+
+def test_finished_folds_are_never_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "fold1" / "scores.json").stat().st_mtime_ns
+    assert run("task=binary", "run=first", runs_dir=folder.parent) == 0
+    assert (folder / "fold1" / "scores.json").stat().st_mtime_ns == before
+    assert capsys.readouterr().out.count("finished before") == 2
+
+
+def test_a_folder_with_other_options_is_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("task=binary", "run=first", "optimizer.learning_rate=0.5", runs_dir=folder.parent) == 2
+    said = capsys.readouterr().err
+    assert "optimizer.learning_rate" in said
+    assert "run=NAME" in said
+
+
+def test_wandb_holds_a_run_per_fold_and_a_summary_with_the_spread(folder: Path) -> None:
+    runs = {r["name"]: r for r in map(read_run, (folder / "wandb").rglob("*.wandb"))}
+    assert set(runs) == {"first/fold0", "first/fold1", "first/summary"}
+    assert {r["group"] for r in runs.values()} == {"first"}
+    summary = read_json(folder / "summary.json")["metrics"]["macro_f1"]
+    told = runs["first/summary"]["summary"]
+    assert [told["macro_f1/mean"], told["macro_f1/std"]] == [summary["mean"], summary["std"]]
+    assert told["macro_f1/values"] == summary["values"]
+    logged = set().union(*runs["first/summary"]["history"])
+    assert any(key.startswith("per_category/") for key in logged)
+    assert any(key.startswith("spread_over_folds") for key in logged)
+    losses = [row["select/loss"] for row in runs["first/fold0"]["history"] if "select/loss" in row]
+    assert losses
+
+
+def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) -> None:
+    from recap.build import build_corpus, build_task
+    from recap.run_folder import read_config
+
+    config = read_config(folder)
+    corpus = build_corpus(config, build_task(config))
+    texts = {e.response for e in corpus.examples} | {e.rationale for e in corpus.examples if e.rationale}
+    texts = {text for text in texts if len(text) > 20}
+    assert len(texts) > 20
+    files = [f for f in (folder / "wandb").rglob("*") if f.is_file()]
+    files += [folder / name for name in ("config.yaml", "manifest.json", "leakage.json", "summary.json")]
+    leaks = [f.name for f in files for text in texts if text.encode() in f.read_bytes()]
+    assert leaks == []
+
+
+def test_one_partition_serves_all_tasks(folder: Path, tmp_path: Path) -> None:
+    assert run("task=fine_grained", "run=fine", "logger=csv", "cv.fold=0", runs_dir=tmp_path) == 0
+    assert read_json(tmp_path / "fine" / "manifest.json")["partition_hash"] == (
+        read_json(folder / "manifest.json")["partition_hash"]
+    )
+    resistant = {row["id"] for row in read_predictions(folder / "fold0") if row["gold"] == "Resistance"}
+    assert {row["id"] for row in read_predictions(tmp_path / "fine" / "fold0")} == resistant
+    assert read_json(tmp_path / "fine" / "summary.json")["metrics"]["accuracy"]["std"] is None
+
+
+def test_the_final_model_is_trained_for_the_mean_selected_epoch(folder: Path) -> None:
+    assert run("task=binary", "run=first", "cv.fold=final", "logger=csv", runs_dir=folder.parent) == 0
+    assert read_json(folder / "manifest.json")["final"]["epochs"] == 1
+    assert (folder / "final" / "model" / "config.json").is_file()
+    assert (folder / "final" / "history.csv").is_file()
+
+
+def test_a_sweep_fills_a_folder_per_job_and_ends_with_one_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("-m", "logger=csv", "seed=1,2", "cv.protocol=paper,nested", "rationale=false", runs_dir=tmp_path) == 0
+    folders = sorted(p.parent for p in tmp_path.glob("*/summary.json"))
+    assert len(folders) == 4
+    configs = [yaml.safe_load((f / "config.yaml").read_text(encoding="utf-8")) for f in folders]
+    assert {(c["seed"], c["cv"]["protocol"]) for c in configs} == {
+        (1, "paper"), (1, "nested"), (2, "paper"), (2, "nested"),
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "All jobs" in said
+    assert all(f.name in said.rpartition("All jobs")[2] for f in folders)
+
+
+def test_a_lora_run_ends_with_an_adapter_that_peft_loads(tmp_path: Path) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    assert run("finetune=lora", "run=lora", "cv.fold=0", "logger=csv", "rationale=false", runs_dir=tmp_path) == 0
+    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "lora" / "fold0" / "model")
+    assert model.peft_config["default"].r == 8
+
+
+def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recap.tracking.history import History
+
+    overrides = ["logger=csv", "cv.fold=0", "trainer.max_epochs=2", "rationale=false", "task=binary"]
+    assert run(*overrides, "run=whole", runs_dir=tmp_path) == 0
+    monkeypatch.setattr(History, "on_train_batch_end", _interrupt_in_epoch(1, History.on_train_batch_end))
+    assert run(*overrides, "run=cut", runs_dir=tmp_path) == 130
+    monkeypatch.undo()
+    assert run(*overrides, "run=cut", runs_dir=tmp_path) == 0
+    whole, cut = tmp_path / "whole" / "fold0", tmp_path / "cut" / "fold0"
+    assert read_json(tmp_path / "cut" / "manifest.json")["resumes"][0]["at"] == "train"
+    assert (cut / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
+    assert (cut / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
+
+
+def _interrupt_in_epoch(epoch: int, go_on: Callable[..., None]) -> Callable[..., None]:
+    def interrupt(self: Any, trainer: Any, *arguments: Any) -> None:
+        if trainer.current_epoch == epoch:
+            raise KeyboardInterrupt
+        go_on(self, trainer, *arguments)
+
+    return interrupt
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["cv.folds=1"], "cv.folds"),
+        (["task=fine_graned"], "fine_grained"),
+        (["data=dialogues", "data.path=absent.jsonl"], "absent.jsonl"),
+        (["data=dialogues"], "data.path"),
+        (["cv.fold=7"], "cv.fold"),
+        (["data=dialogues", "data.path={unlabelled}", "rationale=false"], "label"),
+        (["data=dialogues", "data.path={unreasoned}"], "rationale=false"),
+        (["data=table", "data.path={bad_row}", "rationale=false"], "bad_row.csv:3"),
+        (["data=table", "data.path={unknown_label}", "rationale=false"], "did you mean 'Disagreeing'"),
+        (["data=table", "data.path={empty_response}", "rationale=false"], "empty_response.csv:3"),
+    ],
+)
+def test_a_mistake_ends_with_exit_code_2_and_one_message_that_names_the_mend(
+    overrides: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = "session,speaker,text,label\ns1,counselor,How was the week?,\n"
+    files = {
+        "unlabelled.jsonl": _example() + "\n",
+        "unreasoned.jsonl": "".join(
+            _example(id=f"e{i}", label="Blaming", response=f"It is all his doing {i}.") + "\n" for i in range(8)
+        ),
+        "bad_row.csv": head + "s1,nobody,Fine.,Blaming\n",
+        "unknown_label.csv": head + "s1,client,No.,Disagreing\n",
+        "empty_response.csv": head + "s1,client,,Blaming\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    paths = {Path(name).stem: str(tmp_path / name) for name in files}
+    chosen = [o.format(**paths) if "{" in o else o for o in overrides]
+    assert train.main([*chosen, f"runs_dir={tmp_path}", "logger=csv"]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "Traceback" not in printed.err + printed.out
+
+
+def _example(**fields: Any) -> str:
+    turn = {"speaker": "counselor", "text": "How was the week?"}
+    return json.dumps({"id": "e", "history": [turn], "response": "As always, I would say.", **fields})
