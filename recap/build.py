@@ -14,6 +14,7 @@ from recap.data.folds import content_key
 from recap.errors import ConfigError
 from recap.records import Example
 from recap.registry import Registry
+from recap.tasks.prompt_file import read_prompt_file
 from recap.tasks.registry import get_task
 from recap.tasks.task import Task, define_task
 from recap.taxonomy import taxonomy_from_dict
@@ -41,13 +42,16 @@ def build_task(config: RunConfig) -> Task:
         "style": prompt.style,
         "history": prompt.history,
         "layout": prompt.layout,
-        "prompt_text": _read_prompt_file(prompt.file),
     }
+    if prompt.file is not None:
+        options["prompt_text"] = read_prompt_file(Path(prompt.file), language=options["language"])
     definition = config.task
     if definition.taxonomy is None:
-        return replace(get_task(definition.name), **options)
+        return get_task(definition.name, **options)
     if isinstance(definition.taxonomy, str):
-        raise ConfigError(f"task.taxonomy: {definition.taxonomy!r} is a name; load the configuration with load_config")
+        raise ConfigError(
+            f"task.taxonomy: {definition.taxonomy!r} is a name; load the configuration with load_config"
+        )
     return define_task(
         name=definition.name,
         taxonomy=taxonomy_from_dict(definition.taxonomy),
@@ -88,9 +92,15 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
 def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
     """Return ``n`` examples, as even over labels as the data allow, the same ones for any order of rows."""
     by_label: dict[str, list[int]] = defaultdict(list)
-    for index in sorted(range(len(examples)), key=lambda i: (content_key(examples[i]), examples[i].id)):
+    for index in sorted(
+        range(len(examples)), key=lambda i: (content_key(examples[i]), examples[i].id)
+    ):
         by_label[examples[index].label or ""].append(index)
-    ranked = [(rank, label, index) for label, group in by_label.items() for rank, index in enumerate(group)]
+    ranked = [
+        (rank, label, index)
+        for label, group in by_label.items()
+        for rank, index in enumerate(group)
+    ]
     chosen = sorted(index for _, _, index in sorted(ranked)[:n])
     return tuple(examples[index] for index in chosen)
 
@@ -129,12 +139,3 @@ def build_callbacks(config: RunConfig) -> list[lightning.Callback]:
         except TypeError as error:
             raise ConfigError(f"callbacks.{key}: {name} refuses its arguments ({error})") from error
     return built
-
-
-def _read_prompt_file(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"prompt.file: {path} cannot be read as UTF-8 text ({type(error).__name__})") from error

@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if verb not in VERBS:
         known = ", ".join(VERBS)
-        print(f"error: no verb {verb!r}{did_you_mean(verb, VERBS)}; known: {known}", file=sys.stderr)
+        print(
+            f"error: no verb {verb!r}{did_you_mean(verb, VERBS)}; known: {known}", file=sys.stderr
+        )
         return 2
     code: int = import_module(f"recap.{verb}").main(arguments)
     return code

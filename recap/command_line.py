@@ -13,7 +13,9 @@ from recap.errors import RecapError
 Job = Callable[[RunConfig], object]
 
 
-def run_command(job: Job, *, after_sweep: Callable[[list[RunConfig]], object], argv: Sequence[str] | None) -> int:
+def run_command(
+    job: Job, *, after_sweep: Callable[[list[RunConfig]], object], argv: Sequence[str] | None
+) -> int:
     """Compose the configuration that ``argv`` describes, run ``job`` on it, and return the exit code.
 
     ``-m`` runs one job for every combination, then ``after_sweep`` once on all configurations; a sweep is
@@ -35,7 +37,12 @@ def with_exit_code(action: Callable[[], int]) -> int:
     except RecapError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning answers Ctrl-C with SystemExit.
+        if not isinstance(
+            stop if isinstance(stop, KeyboardInterrupt) else stop.__context__, KeyboardInterrupt
+        ):
+            raise
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130
 
@@ -92,7 +99,9 @@ def _hand_over(arguments: argparse.Namespace, argv: list[str], job: Job) -> int:
 
         job(load_config(list(HydraConfig.get().overrides.task), config_dir=arguments.config_dir))
 
-    main = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="train")(launched)
+    main = hydra.main(
+        version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="train"
+    )(launched)
     before = sys.argv
     sys.argv = [before[0], *argv]
     try:

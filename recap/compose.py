@@ -37,7 +37,9 @@ HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
 
 
-def load_config(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> RunConfig:
+def load_config(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> RunConfig:
     """Return the configuration of a run, composed from ``conf/`` and overrides such as ``"task=binary"``.
 
     A ``conf/`` under the current directory and the packages of entry-point group ``recap.conf`` are searched
@@ -59,7 +61,9 @@ def search_folders(config_dir: str | Path | None = None) -> list[Path]:
     folders.append(Path.cwd() / "conf")
     for point in entry_points(group="recap.conf"):
         spec = find_spec(point.value)
-        folders += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+        folders += (
+            [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+        )
     own = conf_dir().resolve()
     return [folder for folder in folders if folder.is_dir() and folder.resolve() != own]
 
@@ -102,14 +106,20 @@ def explain_hydra_error(error: Exception, overrides: Iterable[str]) -> ConfigErr
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        return ConfigError(f"{key}: there is no such option{did_you_mean(key, _known_options())}; see --help")
+        return ConfigError(
+            f"{key}: there is no such option{did_you_mean(key, _known_options())}; see --help"
+        )
     unknown = re.search(r"Could not (?:find|override) '?([\w/]+)'?[^\n]*No match", text)
     if unknown:
         group = unknown.group(1)
-        return ConfigError(f"{group}: there is no such group{did_you_mean(group, _known_options())}; see --help")
+        return ConfigError(
+            f"{group}: there is no such group{did_you_mean(group, _known_options())}; see --help"
+        )
     ambiguous = re.search(r"Ambiguous value for argument '([^']+)'", text)
     if ambiguous:
-        return ConfigError(f"{ambiguous.group(1)}: several values; add -m to run one job for each of them")
+        return ConfigError(
+            f"{ambiguous.group(1)}: several values; add -m to run one job for each of them"
+        )
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in text else ""
     return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")
@@ -146,14 +156,18 @@ def _compose(
     return {str(k): v for k, v in values.items()}, choices
 
 
-def _run_name(config: RunConfig, choices: dict[str, str | None], config_dir: str | Path | None) -> str:
+def _run_name(
+    config: RunConfig, choices: dict[str, str | None], config_dir: str | Path | None
+) -> str:
     """Return the folder name: the naming choices, and a hash of every other option that is not the default."""
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
     values, _ = _compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
     values["task"] = expand_task(values["task"], config_dir)
     default = schema.result_options(schema.validate({**values, "run": "unnamed"}))
     given = schema.result_options(config)
-    changed = {key: value for key, value in given.items() if key not in default or default[key] != value}
+    changed = {
+        key: value for key, value in given.items() if key not in default or default[key] != value
+    }
     parts = [config.data.name, config.task.name, config.backbone.name, config.finetune.method]
     parts += [] if config.rationale else ["labelonly"]
     parts += [_hash(changed)] if changed else []
@@ -166,7 +180,11 @@ def _hash(options: dict[str, Any]) -> str:
 
 def _known_options() -> list[str]:
     values, choices = _compose("train", (), None)
-    return [*schema.flatten(values), *values, *(group for group in choices if not group.startswith("hydra"))]
+    return [
+        *schema.flatten(values),
+        *values,
+        *(group for group in choices if not group.startswith("hydra")),
+    ]
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:

@@ -294,7 +294,9 @@ def result_options(config: RunConfig) -> dict[str, Any]:
 
 
 def _is_free(key: str) -> bool:
-    return any(key.startswith(free) if free.endswith(".") else key == free for free in NOT_RESULT_CHANGING)
+    return any(
+        key.startswith(free) if free.endswith(".") else key == free for free in NOT_RESULT_CHANGING
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -311,7 +313,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_url=False):
-        where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+        where = ".".join(
+            str(part) for part in fault["loc"] if not str(part).startswith("function-")
+        )
         if fault["type"] == "unexpected_keyword_argument":
             lines.append(f"{where}: there is no such option{_closest(fault['loc'])}")
         else:

@@ -90,7 +90,10 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
         summary = _summarize(setup) if _finished(setup) else None
     else:
         wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
-        results = [_found(setup, fold, listener) or _fit_fold(setup, fold, tracker, listener) for fold in wanted]
+        results = [
+            _found(setup, fold, listener) or _fit_fold(setup, fold, tracker, listener)
+            for fold in wanted
+        ]
         summary = _summarize(setup)
         if not all(result.found for result in results):
             tracker.log_summary(summary)
@@ -254,7 +257,9 @@ def _write_predictions(
             )
         )
     write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
-    return score(predictions, task=task.name, labels=task.labels, loss=module.scores().metrics["loss"])
+    return score(
+        predictions, task=task.name, labels=task.labels, loss=module.scores().metrics["loss"]
+    )
 
 
 def _finished(setup: Setup) -> dict[int, Scores]:
@@ -276,5 +281,7 @@ def _read_scores(folder: FoldFolder) -> Scores:
     try:
         data = json.loads(folder.scores.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{folder.scores}: is not JSON; delete it to run this fold again") from error
+        raise DataError(
+            f"{folder.scores}: is not JSON; delete it to run this fold again"
+        ) from error
     return scores_from_dict(data, source=str(folder.scores))

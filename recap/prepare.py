@@ -38,7 +38,9 @@ class Setup:
     def encoding(self) -> Encoding:
         """The token ids of the selected examples, in their order."""
         examples = [self.corpus.examples[i] for i in self.selected]
-        return encode_examples(examples, self.task, self.encoder, max_tokens=self.config.prompt.max_tokens)
+        return encode_examples(
+            examples, self.task, self.encoder, max_tokens=self.config.prompt.max_tokens
+        )
 
     def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
         """Return the encoded examples at these indices of the corpus, without those not selected."""
@@ -62,7 +64,9 @@ class Setup:
                 f"(prompt.max_tokens={self.config.prompt.max_tokens})"
             )
         if lost["still_too_long"]:
-            lines.append(f"{lost['still_too_long']} prompts are over that limit with nothing left to lose")
+            lines.append(
+                f"{lost['still_too_long']} prompts are over that limit with nothing left to lose"
+            )
         shared = {
             "duplicates": "test examples are also trained on",
             "shared_sessions": "times a session lies in test and training (cv.group=session keeps them together)",
@@ -94,7 +98,10 @@ def prepare(config: RunConfig) -> Setup:
         protocol=config.cv.protocol,
     )
     leakage = leakage_report(corpus.examples, folds)
-    hashes = {"data_hash": data_hash(corpus.examples), "partition_hash": partition_hash(corpus.examples, folds)}
+    hashes = {
+        "data_hash": data_hash(corpus.examples),
+        "partition_hash": partition_hash(corpus.examples, folds),
+    }
     # Before the folder: a backbone without weights should leave nothing behind.
     backbone = config.backbone
     tokenizer = load_tokenizer(
@@ -119,10 +126,14 @@ def prepare(config: RunConfig) -> Setup:
 def _check_fold(config: RunConfig) -> None:
     fold, n_folds = config.cv.fold, config.cv.folds
     if isinstance(fold, int) and not 0 <= fold < n_folds:
-        raise ConfigError(f"cv.fold: there is no fold {fold} among {n_folds}; use 0 to {n_folds - 1}, all or final")
+        raise ConfigError(
+            f"cv.fold: there is no fold {fold} among {n_folds}; use 0 to {n_folds - 1}, all or final"
+        )
 
 
-def _check_selection(config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]) -> None:
+def _check_selection(
+    config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]
+) -> None:
     if not selected:
         raise DataError(
             f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task {task.name!r} "

@@ -19,7 +19,16 @@ from recap import config as schema
 from recap.config import RunConfig
 from recap.errors import ConfigError, DataError
 
-_PACKAGES = ("torch", "lightning", "transformers", "peft", "torchmetrics", "hydra-core", "wandb", "scikit-learn")
+_PACKAGES = (
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "torchmetrics",
+    "hydra-core",
+    "wandb",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +141,9 @@ def open_run_folder(config: RunConfig) -> RunFolder:
             raise ConfigError(
                 f"{folder.path}: cannot be created ({error.strerror}); set runs_dir to a folder you may write"
             ) from error
-    write_atomic(folder.config, yaml.safe_dump(schema.to_dict(config), sort_keys=False, allow_unicode=True))
+    write_atomic(
+        folder.config, yaml.safe_dump(schema.to_dict(config), sort_keys=False, allow_unicode=True)
+    )
     return folder
 
 
@@ -215,7 +226,9 @@ def _refuse_other_run(folder: RunFolder, config: RunConfig) -> None:
     given = schema.result_options(config)
     changed = [key for key in sorted({*there, *given}) if there.get(key) != given.get(key)]
     if changed:
-        named = ", ".join(f"{key} ({there.get(key)!r} there, {given.get(key)!r} now)" for key in changed[:8])
+        named = ", ".join(
+            f"{key} ({there.get(key)!r} there, {given.get(key)!r} now)" for key in changed[:8]
+        )
         more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
         raise ConfigError(
             f"{folder.path}: holds a run with other options: {named}{more}; set run=NAME for a new run"

@@ -123,7 +123,9 @@ class Training:
             return
         ckpt_path = self._folder.checkpoints / LAST if resumed else None
         if self.data.select:
-            self._trainer.fit(self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
+            self._trainer.fit(
+                self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True
+            )
         else:
             self._trainer.fit(
                 self.module, self.data.train_dataloader(), ckpt_path=ckpt_path, weights_only=True
@@ -193,7 +195,9 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
 def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
     """Return what keeps checkpoints after every epoch, and stops when the selection loss no longer falls."""
     if not selecting:
-        return [ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)]
+        return [
+            ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
+        ]
     return [
         ModelCheckpoint(
             folder,

@@ -27,6 +27,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         _skip(items, "gpu", "needs a CUDA device")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests on real data ran, so that nobody takes a skip for a pass."""
+    stats = terminalreporter.stats
+
+    def count(*outcomes: str) -> int:
+        reports = [report for outcome in outcomes for report in stats.get(outcome, [])]
+        return sum("real_data" in report.keywords for report in reports)
+
+    ran, skipped = count("passed", "failed"), count("skipped")
+    if ran or skipped:
+        terminalreporter.write_line(f"real_data: {ran} ran, {skipped} skipped")
+
+
 def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:
     for item in items:
         if item.get_closest_marker(mark):

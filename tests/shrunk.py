@@ -17,14 +17,15 @@ CORPUS = [
     "Behavior: Arguing - Challenging\nReason: The client doubts what the counselor said.",
     "Behavior: Collaboration\nReason: The client answers the question openly.",
     "咨询师：听起来这一周对你来说很不容易。来访者：我不知道，你总是这样问我。",
-    "Decide what the client's last utterance does, and say why. Write two lines. Today Date: 26 Jul 2024",
+    "Decide what the client's last utterance does. Write two lines. Today Date: 26 Jul 2024",
 ] * 4
 
 CHATML = (
     "{%- if messages[0]['role'] == 'system' %}"
     "{{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}"
     "{%- else %}"
-    "{{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}"
+    "{{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. ' }}"
+    "{{- 'You are a helpful assistant.<|im_end|>\\n' }}"
     "{%- endif %}"
     "{%- for message in messages %}"
     "{%- if not (message.role == 'system' and loop.first) %}"
@@ -36,7 +37,9 @@ CHATML = (
 
 _LLAMA_DATE = {
     # Llama 3.1: a fixed day unless one is given.
-    "given": "{%- if not date_string is defined %}{%- set date_string = '26 Jul 2024' %}{%- endif %}",
+    "given": (
+        "{%- if not date_string is defined %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
+    ),
     # Llama 3.2: today unless one is given.
     "today_unless_given": (
         "{%- if not date_string is defined %}"
@@ -58,10 +61,11 @@ _LLAMA = (
     "{{- 'Today Date: ' + date_string + '\\n\\n' }}"
     "{{- system_message }}{{- '<|eot_id|>' }}"
     "{%- for message in messages %}"
-    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim"
-    " + '<|eot_id|>' }}"
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}"
     "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+    "{%- if add_generation_prompt %}"
+    "{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
 
 _LLAMA_PATTERN = (
@@ -71,7 +75,7 @@ _LLAMA_PATTERN = (
 
 
 def qwen2_tokenizer() -> Any:
-    """Return a tokenizer like Qwen2.5-Instruct's, with one control token that is not marked special."""
+    """Return a tokenizer like Qwen2.5-Instruct's, one control token of it not marked special."""
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 
@@ -90,9 +94,10 @@ def qwen2_tokenizer() -> Any:
 
 
 def llama_tokenizer(date: str = "given") -> Any:
-    """Return a tokenizer like Llama-3.1-Instruct's: adds its BOS to plain text and names no padding.
+    """Return a tokenizer like Llama-3.1-Instruct's: it adds BOS to plain text, names no padding.
 
-    ``date`` is where the template's date comes from: ``given``, ``today_unless_given`` or ``today``.
+    ``date`` is where the template's date comes from: ``given``, ``today_unless_given`` or
+    ``today``.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -108,11 +113,19 @@ def llama_tokenizer(date: str = "given") -> Any:
     backend.pre_tokenizer = pre_tokenizer
     backend.decoder = decoders.ByteLevel()
     names = ["<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"]
-    names += ["<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"]
+    names += [
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eom_id|>",
+        "<|eot_id|>",
+        "<|python_tag|>",
+    ]
     backend.add_special_tokens(names)
     bos = "<|begin_of_text|>"
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, backend.token_to_id(bos))]
+        single=f"{bos} $A",
+        pair=f"{bos} $A {bos} $B",
+        special_tokens=[(bos, backend.token_to_id(bos))],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -130,7 +143,8 @@ def tokenizer_of(family: str) -> Any:
 def model_of(family: str, n_tokens: int, *, seed: int = 0, tied: bool = False) -> Any:
     """Return a random model of two layers.
 
-    Its output layer is untied and scaled: an ordinary random model repeats one token whatever it is given.
+    Its output layer is untied and scaled: an ordinary random model repeats one token whatever it is
+    given.
     """
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 

@@ -12,7 +12,11 @@ from recap.errors import ConfigError
 
 def test_the_default_run_is_the_demo_on_the_tiny_model() -> None:
     config = recap.load_config()
-    assert (config.task.name, config.data.name, config.backbone.name) == ("fine_grained", "demo", "tiny")
+    assert (config.task.name, config.data.name, config.backbone.name) == (
+        "fine_grained",
+        "demo",
+        "tiny",
+    )
     assert config.run == "demo-fine_grained-tiny-full"
 
 
@@ -29,7 +33,9 @@ def test_a_run_is_named_after_its_choices_and_a_hash_of_what_differs() -> None:
     assert recap.load_config(["seed=3"]).run != recap.load_config(["seed=4"]).run
 
 
-@pytest.mark.parametrize("free", ["runs_dir=elsewhere", "logger=csv", "trainer=cpu", "cv.fold=2", "resume=never"])
+@pytest.mark.parametrize(
+    "free", ["runs_dir=elsewhere", "logger=csv", "trainer=cpu", "cv.fold=2", "resume=never"]
+)
 def test_options_that_change_no_result_do_not_change_the_name(free: str) -> None:
     assert recap.load_config([free]).run == "demo-fine_grained-tiny-full"
 
@@ -80,11 +86,14 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert "trainer.max_epochs" in str(caught.value)
 
 
-def test_a_conf_folder_under_the_current_one_adds_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conf_folder_under_the_current_one_adds_choices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = tmp_path / "conf" / "task" / "mood.yaml"
     task.parent.mkdir(parents=True)
     task.write_text(
-        "name: mood\ntaxonomy:\n  name: mood\n  categories: [{name: up}, {name: down}]\n", encoding="utf-8"
+        "name: mood\ntaxonomy:\n  name: mood\n  categories: [{name: up}, {name: down}]\n",
+        encoding="utf-8",
     )
     monkeypatch.chdir(tmp_path)
     assert recap.load_config(["task=mood"]).run == "demo-mood-tiny-full"
@@ -92,7 +101,9 @@ def test_a_conf_folder_under_the_current_one_adds_choices(tmp_path: Path, monkey
 
 def test_config_dir_is_searched_too(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 11\n", encoding="utf-8")
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nseed: 11\n", encoding="utf-8"
+    )
     assert recap.load_config(["experiment=mine"], config_dir=tmp_path).seed == 11
     with pytest.raises(ConfigError, match="no such folder"):
         recap.load_config([], config_dir=tmp_path / "absent")

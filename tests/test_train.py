@@ -46,7 +46,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_predictions(fold: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +77,17 @@ def test_folds_evaluate_every_example_once_in_data_order(folder: Path) -> None:
 
 def test_scores_can_be_recomputed_from_the_predictions(folder: Path) -> None:
     for k in (0, 1):
-        rows, scores = read_predictions(folder / f"fold{k}"), read_json(folder / f"fold{k}" / "scores.json")
+        rows, scores = (
+            read_predictions(folder / f"fold{k}"),
+            read_json(folder / f"fold{k}" / "scores.json"),
+        )
         gold, said = [row["gold"] for row in rows], [row["label"] or "invalid" for row in rows]
         expected = f1_score(gold, said, labels=scores["labels"], average="macro", zero_division=0)
         assert scores["metrics"]["macro_f1"] == pytest.approx(expected, abs=1e-12)
         assert scores["metrics"]["accuracy"] == pytest.approx(accuracy_score(gold, said), abs=1e-12)
-        assert scores["metrics"]["invalid_rate"] == sum(not row["parsed"] for row in rows) / len(rows)
+        assert scores["metrics"]["invalid_rate"] == sum(not row["parsed"] for row in rows) / len(
+            rows
+        )
         assert scores["n"] == len(rows) == sum(map(sum, scores["confusion"]))
 
 
@@ -104,15 +112,21 @@ def test_history_ends_with_the_loss_that_selected_the_epoch(folder: Path) -> Non
     )
 
 
-def test_finished_folds_are_never_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_folds_are_never_run_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (folder / "fold1" / "scores.json").stat().st_mtime_ns
     assert run("task=binary", "run=first", runs_dir=folder.parent) == 0
     assert (folder / "fold1" / "scores.json").stat().st_mtime_ns == before
     assert capsys.readouterr().out.count("finished before") == 2
 
 
-def test_a_folder_with_other_options_is_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("task=binary", "run=first", "optimizer.learning_rate=0.5", runs_dir=folder.parent) == 2
+def test_a_folder_with_other_options_is_refused_by_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run("task=binary", "run=first", "optimizer.learning_rate=0.5", runs_dir=folder.parent) == 2
+    )
     said = capsys.readouterr().err
     assert "optimizer.learning_rate" in said
     assert "run=NAME" in said
@@ -139,27 +153,36 @@ def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) ->
 
     config = read_config(folder)
     corpus = build_corpus(config, build_task(config))
-    texts = {e.response for e in corpus.examples} | {e.rationale for e in corpus.examples if e.rationale}
+    texts = {e.response for e in corpus.examples} | {
+        e.rationale for e in corpus.examples if e.rationale
+    }
     texts = {text for text in texts if len(text) > 20}
     assert len(texts) > 20
     files = [f for f in (folder / "wandb").rglob("*") if f.is_file()]
-    files += [folder / name for name in ("config.yaml", "manifest.json", "leakage.json", "summary.json")]
+    files += [
+        folder / name for name in ("config.yaml", "manifest.json", "leakage.json", "summary.json")
+    ]
     leaks = [f.name for f in files for text in texts if text.encode() in f.read_bytes()]
     assert leaks == []
 
 
 def test_one_partition_serves_all_tasks(folder: Path, tmp_path: Path) -> None:
     assert run("task=fine_grained", "run=fine", "logger=csv", "cv.fold=0", runs_dir=tmp_path) == 0
-    assert read_json(tmp_path / "fine" / "manifest.json")["partition_hash"] == (
-        read_json(folder / "manifest.json")["partition_hash"]
+    assert (
+        read_json(tmp_path / "fine" / "manifest.json")["partition_hash"]
+        == (read_json(folder / "manifest.json")["partition_hash"])
     )
-    resistant = {row["id"] for row in read_predictions(folder / "fold0") if row["gold"] == "Resistance"}
+    resistant = {
+        row["id"] for row in read_predictions(folder / "fold0") if row["gold"] == "Resistance"
+    }
     assert {row["id"] for row in read_predictions(tmp_path / "fine" / "fold0")} == resistant
     assert read_json(tmp_path / "fine" / "summary.json")["metrics"]["accuracy"]["std"] is None
 
 
 def test_the_final_model_is_trained_for_the_mean_selected_epoch(folder: Path) -> None:
-    assert run("task=binary", "run=first", "cv.fold=final", "logger=csv", runs_dir=folder.parent) == 0
+    assert (
+        run("task=binary", "run=first", "cv.fold=final", "logger=csv", runs_dir=folder.parent) == 0
+    )
     assert read_json(folder / "manifest.json")["final"]["epochs"] == 1
     assert (folder / "final" / "model" / "config.json").is_file()
     assert (folder / "final" / "history.csv").is_file()
@@ -169,7 +192,17 @@ def test_a_sweep_fills_a_folder_per_job_and_ends_with_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("-m", "logger=csv", "seed=1,2", "cv.protocol=paper,nested", "rationale=false", runs_dir=tmp_path) == 0
+    assert (
+        run(
+            "-m",
+            "logger=csv",
+            "seed=1,2",
+            "cv.protocol=paper,nested",
+            "rationale=false",
+            runs_dir=tmp_path,
+        )
+        == 0
+    )
     folders = sorted(p.parent for p in tmp_path.glob("*/summary.json"))
     assert len(folders) == 4
     configs = [yaml.safe_load((f / "config.yaml").read_text(encoding="utf-8")) for f in folders]
@@ -184,7 +217,17 @@ def test_a_sweep_fills_a_folder_per_job_and_ends_with_one_table(
 def test_a_lora_run_ends_with_an_adapter_that_peft_loads(tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
-    assert run("finetune=lora", "run=lora", "cv.fold=0", "logger=csv", "rationale=false", runs_dir=tmp_path) == 0
+    assert (
+        run(
+            "finetune=lora",
+            "run=lora",
+            "cv.fold=0",
+            "logger=csv",
+            "rationale=false",
+            runs_dir=tmp_path,
+        )
+        == 0
+    )
     model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "lora" / "fold0" / "model")
     assert model.peft_config["default"].r == 8
 
@@ -194,16 +237,26 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
 ) -> None:
     from recap.tracking.history import History
 
-    overrides = ["logger=csv", "cv.fold=0", "trainer.max_epochs=2", "rationale=false", "task=binary"]
+    overrides = [
+        "logger=csv",
+        "cv.fold=0",
+        "trainer.max_epochs=2",
+        "rationale=false",
+        "task=binary",
+    ]
     assert run(*overrides, "run=whole", runs_dir=tmp_path) == 0
-    monkeypatch.setattr(History, "on_train_batch_end", _interrupt_in_epoch(1, History.on_train_batch_end))
+    monkeypatch.setattr(
+        History, "on_train_batch_end", _interrupt_in_epoch(1, History.on_train_batch_end)
+    )
     assert run(*overrides, "run=cut", runs_dir=tmp_path) == 130
     monkeypatch.undo()
     assert run(*overrides, "run=cut", runs_dir=tmp_path) == 0
     whole, cut = tmp_path / "whole" / "fold0", tmp_path / "cut" / "fold0"
     assert read_json(tmp_path / "cut" / "manifest.json")["resumes"][0]["at"] == "train"
     assert (cut / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
-    assert (cut / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
+    assert (cut / "model" / "model.safetensors").read_bytes() == (
+        whole / "model" / "model.safetensors"
+    ).read_bytes()
 
 
 def _interrupt_in_epoch(epoch: int, go_on: Callable[..., None]) -> Callable[..., None]:
@@ -226,7 +279,10 @@ def _interrupt_in_epoch(epoch: int, go_on: Callable[..., None]) -> Callable[...,
         (["data=dialogues", "data.path={unlabelled}", "rationale=false"], "label"),
         (["data=dialogues", "data.path={unreasoned}"], "rationale=false"),
         (["data=table", "data.path={bad_row}", "rationale=false"], "bad_row.csv:3"),
-        (["data=table", "data.path={unknown_label}", "rationale=false"], "did you mean 'Disagreeing'"),
+        (
+            ["data=table", "data.path={unknown_label}", "rationale=false"],
+            "did you mean 'Disagreeing'",
+        ),
         (["data=table", "data.path={empty_response}", "rationale=false"], "empty_response.csv:3"),
     ],
 )
@@ -237,7 +293,8 @@ def test_a_mistake_ends_with_exit_code_2_and_one_message_that_names_the_mend(
     files = {
         "unlabelled.jsonl": _example() + "\n",
         "unreasoned.jsonl": "".join(
-            _example(id=f"e{i}", label="Blaming", response=f"It is all his doing {i}.") + "\n" for i in range(8)
+            _example(id=f"e{i}", label="Blaming", response=f"It is all his doing {i}.") + "\n"
+            for i in range(8)
         ),
         "bad_row.csv": head + "s1,nobody,Fine.,Blaming\n",
         "unknown_label.csv": head + "s1,client,No.,Disagreing\n",
@@ -255,4 +312,6 @@ def test_a_mistake_ends_with_exit_code_2_and_one_message_that_names_the_mend(
 
 def _example(**fields: Any) -> str:
     turn = {"speaker": "counselor", "text": "How was the week?"}
-    return json.dumps({"id": "e", "history": [turn], "response": "As always, I would say.", **fields})
+    return json.dumps(
+        {"id": "e", "history": [turn], "response": "As always, I would say.", **fields}
+    )

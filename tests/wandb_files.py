@@ -40,7 +40,11 @@ def read_run(path: Path) -> dict[str, Any]:
     for record in read_records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            run |= {"name": record.run.display_name, "group": record.run.run_group, "job_type": record.run.job_type}
+            run |= {
+                "name": record.run.display_name,
+                "group": record.run.run_group,
+                "job_type": record.run.job_type,
+            }
             run["config"] |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
         elif kind == "history":
             run["history"].append({_key(i): json.loads(i.value_json) for i in record.history.item})

@@ -1,12 +1,13 @@
 """Which examples are computed together: optimiser steps, micro-batches and shards.
 
 An epoch is a sequence of optimiser steps of exactly ``global_batch_size`` examples (the last may be
-smaller). A step is cut into micro-batches that fit one device; each carries the number of answer tokens of
-its whole step, so that the loss is the token mean over the step however it was cut.
+smaller). A step is cut into micro-batches that fit one device; each carries the number of answer
+tokens of its whole step, so that the loss is the token mean over the step however it was cut.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ class MicroBatch:
     """The examples that one device computes at once, as indices into their data set.
 
     Attributes:
-        indices: Never empty. A ``filler`` repeats an example for a device that would have none, so that all
-            devices compute equally often; it must be neither learned from nor scored.
-        step_tokens: Answer tokens of the whole optimiser step, over all its micro-batches and devices.
+        indices: Never empty. A ``filler`` repeats an example for a device that would have none, so
+            that all devices compute equally often; it must be neither learned from nor scored.
+        step_tokens: Answer tokens of the whole optimiser step, over all its micro-batches and
+            devices.
         number: Position of this micro-batch in the whole training, the same on every device.
         ends_step: Whether the optimiser steps after it.
     """
@@ -45,7 +47,8 @@ class Batch:
         plan: Where it belongs.
         examples: One per row.
         input_ids: ``(batch, time)``, prompt, answer, padding.
-        answer_mask: ``(batch, time)``, true where ``input_ids`` is a token of the answer; nowhere in a filler.
+        answer_mask: ``(batch, time)``, true where ``input_ids`` is a token of the answer; nowhere
+            in a filler.
     """
 
     plan: MicroBatch
@@ -64,7 +67,7 @@ class Batch:
 
 
 def accumulation_steps(global_batch_size: int, per_device: int, world_size: int = 1) -> int:
-    """Return the micro-batches per device and optimiser step: what ``Trainer(accumulate_grad_batches=)`` needs."""
+    """Return the micro-batches per device and step, for ``Trainer(accumulate_grad_batches=)``."""
     return math.ceil(global_batch_size / (per_device * world_size))
 
 
@@ -80,8 +83,9 @@ def plan_epoch(
 ) -> tuple[MicroBatch, ...]:
     """Return one device's micro-batches of one epoch.
 
-    The order depends on ``seed`` and ``epoch`` alone, and which examples form a step not on ``per_device`` or
-    ``world_size``. Within a step examples are grouped by length; devices get groups of similar length.
+    The order depends on ``seed`` and ``epoch`` alone, and which examples form a step not on
+    ``per_device`` or ``world_size``. Within a step examples are grouped by length; devices get
+    groups of similar length.
     """
     generator = torch.Generator().manual_seed(_mix(seed, epoch))
     order = torch.randperm(len(examples), generator=generator).tolist()
@@ -108,7 +112,7 @@ def plan_epoch(
 def plan_scoring(
     examples: Sequence[EncodedExample], *, batch_size: int, world_size: int = 1, rank: int = 0
 ) -> tuple[MicroBatch, ...]:
-    """Return one device's batches for scoring: every example once over all devices, by falling length.
+    """Return one device's batches for scoring: every example once over all devices.
 
     The longest come first, so that a batch that does not fit fails at the start.
     """
@@ -143,9 +147,10 @@ def collate(examples: Sequence[EncodedExample], plan: MicroBatch, pad_id: int) -
 class TrainingLoader:
     """Yields the micro-batches of one epoch after another, and remembers how far it came.
 
-    Lightning stores ``state_dict()`` in its checkpoints and gives it back before iterating, so a resumed run
-    goes on with the very next micro-batch. The epoch is counted here and turns at the next ``__iter__``:
-    Lightning never exhausts a loader whose length it knows, so nothing after the last batch would run.
+    Lightning stores ``state_dict()`` in its checkpoints and gives it back before iterating, so a
+    resumed run goes on with the very next micro-batch. The epoch is counted here and turns at the
+    next ``__iter__``: Lightning never exhausts a loader whose length it knows, so nothing after the
+    last batch would run.
 
     Args:
         examples: The training set; every one needs an answer.
@@ -201,6 +206,20 @@ class TrainingLoader:
             self._done += 1
             yield collate(self._examples, plan, self._pad_id)
 
+    @property
+    def sampler(self) -> TrainingLoader:
+        """This loader itself: where Lightning looks for ``set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless it is the current one.
+
+        Lightning gives ``state_dict()`` back only within an epoch; after a stop between two it says the epoch
+        instead.
+        """
+        if epoch != self._epoch:
+            self._epoch, self._done = epoch, 0
+
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and how many of its micro-batches were handed out."""
         return {"epoch": self._epoch, "done": self._done}
@@ -211,7 +230,9 @@ class TrainingLoader:
 
 
 class ScoringLoader:
-    """Yields every example once, sharded over devices; the data set's order is in each batch's plan.
+    """Yields every example once, sharded over devices.
+
+    A batch's plan says where in the data set each example stands.
 
     Args:
         examples: The set to score; every one needs an answer.
@@ -248,7 +269,7 @@ class ScoringLoader:
 def _groups_by_length(
     indices: Sequence[int], examples: Sequence[EncodedExample], n_groups: int
 ) -> list[list[int]]:
-    """Return groups of neighbours in length whose sizes differ by at most one; the last may be empty."""
+    """Return groups of neighbours in length, sizes at most one apart; the last may be empty."""
 
     def length(i: int) -> tuple[int, int]:
         return len(examples[i].prompt) + len(examples[i].answer), i
@@ -256,7 +277,7 @@ def _groups_by_length(
     ordered = sorted(indices, key=length)
     size, larger = divmod(len(ordered), n_groups)
     ends = [size * n + min(n, larger) for n in range(n_groups + 1)]
-    return [ordered[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [ordered[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def _require_answers(examples: Sequence[EncodedExample], purpose: str) -> None:
@@ -267,7 +288,8 @@ def _require_answers(examples: Sequence[EncodedExample], purpose: str) -> None:
     without = next((example.id for example in examples if not example.answer), None)
     if without is not None:
         raise ConfigError(
-            f"example {without!r} has no label, so there is nothing to {purpose}; label it or leave it out"
+            f"example {without!r} has no label, so there is nothing to {purpose}; "
+            "label it or leave it out"
         )
 
 

@@ -1,13 +1,14 @@
-"""Token ids of a chat prompt and its answer, with the dialogue's text kept apart from the control tokens.
+"""Token ids of a chat prompt and its answer, with client text kept apart from control tokens.
 
-A chat template joins control tokens (``<|im_start|>``) and text into one string, and a tokenizer that is
-given that string cannot tell a control token of the template from the same letters typed by a client.
-Here the template is rendered with a placeholder for every message, so that its own control tokens are
-known by position; everything between them is encoded as plain text.
+A chat template joins control tokens (``<|im_start|>``) and text into one string, and a tokenizer
+that is given that string cannot tell a control token of the template from the same letters typed by
+a client. Here the template is rendered with a placeholder for every message, so that its own
+control tokens are known by position; everything between them is encoded as plain text.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from recap.errors import ConfigError, RecapError
 from recap.records import Message
 
 PINNED_DATE = date(2024, 7, 26)
-"""What a dated template takes for today (Llama 3.1's own fallback), so that a prompt never changes overnight."""
+"""What a dated template takes for today (Llama 3.1's own fallback), so that a prompt never changes
+overnight.
+"""
 
 _PAD_TOKENS = (
     "<|finetune_right_pad_id|>",
@@ -28,7 +31,9 @@ _PAD_TOKENS = (
     "<|pad|>",
     "[PAD]",
 )
-"""Tokens that models reserve for padding, tried in this order when the tokenizer names none of its own."""
+"""Tokens that models reserve for padding, tried in this order when the tokenizer names none of its
+own.
+"""
 
 _SLOT = "recap-slot-{}-of-message"
 _SLOT_PATTERN = re.compile(r"recap-slot-(\d+)-of-message")
@@ -49,9 +54,9 @@ _Part = int | str | _Slot
 class ChatEncoder:
     """Turns messages and answers into token ids for one tokenizer.
 
-    ``prompt_ids(messages) + answer_ids(text)`` is the training sequence, and ``prompt_ids(messages)`` is
-    what the model sees at inference: one function makes both. On text that names no control token the ids
-    equal those of the tokenizer's own ``apply_chat_template``.
+    ``prompt_ids(messages) + answer_ids(text)`` is the training sequence, and
+    ``prompt_ids(messages)`` is what the model sees at inference: one function makes both. On text
+    that names no control token the ids equal those of the tokenizer's own ``apply_chat_template``.
 
     Args:
         tokenizer: A ``transformers`` tokenizer with a chat template.
@@ -106,7 +111,7 @@ class ChatEncoder:
         return (*ids, *self._plain_ids(run, constant))
 
     def answer_ids(self, text: str) -> tuple[int, ...]:
-        """Return the ids of an assistant's text with the end of its turn: what the model is trained to emit."""
+        """Return the ids of an answer and the end of turn: what the model is trained to emit."""
         return (*self._plain_ids(text.strip()), self.end_of_turn_id)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -126,21 +131,19 @@ class ChatEncoder:
         return decoded
 
     def _plain_ids(self, text: str, constant: bool = False) -> tuple[int, ...]:
-        """Return ids of text in which nothing is a control token; ``constant`` text is remembered."""
+        """Return ids of a text, none of them a control token's; ``constant`` text is remembered."""
         if not text:
             return ()
         if text in self._constant:
             return self._constant[text]
-        # split_special_tokens leaves added tokens alone that are not marked special (Qwen's <tool_call>):
-        # cutting each inside its name keeps the tokenizer from seeing it.
+        # split_special_tokens leaves added tokens alone that are not marked special (Qwen's
+        # <tool_call>): cutting each inside its name keeps the tokenizer from seeing it.
         cuts = [
             0,
             *(match.start() + 1 for match in self._any_control_start.finditer(text)),
             len(text),
         ]
-        pieces = [
-            text[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if end > start
-        ]
+        pieces = [text[start:end] for start, end in itertools.pairwise(cuts) if end > start]
         encoded = self.tokenizer(
             pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
@@ -205,8 +208,8 @@ class ChatEncoder:
         found = [part.index for part in parts if isinstance(part, _Slot)]
         if found != list(range(n_messages)):
             raise ConfigError(
-                f"the backbone's chat template renders messages {found} of {n_messages}, not each once and in "
-                "order; use a model whose template takes a system and a user message"
+                f"the backbone's chat template renders messages {found} of {n_messages}, not each "
+                "once and in order; use a model whose template takes a system and a user message"
             )
         return tuple(parts)
 
@@ -215,21 +218,22 @@ class ChatEncoder:
         opening = self._render((user,), prompt=True)
         if not self._render((user, assistant), prompt=False).startswith(opening):
             raise ConfigError(
-                "the backbone's chat template does not begin an assistant's turn with its own generation prompt, "
-                "so that training and inference would differ; use the template that came with the model"
+                "the backbone's chat template does not begin an assistant's turn with its own "
+                "generation prompt, so that training and inference would differ; use the template "
+                "that came with the model"
             )
         parts = self._skeleton((user, assistant), prompt=False)
         after = parts[parts.index(_Slot(1)) + 1 :]
         end = next((part for part in after if isinstance(part, int)), self.tokenizer.eos_token_id)
         if end is None:
             raise ConfigError(
-                "the backbone's chat template ends an assistant's turn with no control token and the tokenizer "
-                "names no eos_token; set eos_token in tokenizer_config.json"
+                "the backbone's chat template ends an assistant's turn with no control token and "
+                "the tokenizer names no eos_token; set eos_token in tokenizer_config.json"
             )
         return int(end)
 
     def _choose_pad(self) -> int:
-        """Padding is masked and never trained on, so any token serves but the one that ends an answer."""
+        """Padding is masked and never learned: any token serves but the one that ends an answer."""
         named = [self.tokenizer.pad_token_id]
         reserved = [self._id_of.get(name) for name in _PAD_TOKENS]
         for candidate in (*named, *reserved, self.tokenizer.unk_token_id, 0, 1):
@@ -239,7 +243,7 @@ class ChatEncoder:
 
 
 def _outer_space(text: str) -> tuple[str, str]:
-    """Return the white space around a text; a template may strip it, so it has to be there when it renders."""
+    """Return the white space around a text: a template that strips it has to meet it."""
     core = text.strip()
     if not core:
         return text, ""
@@ -250,20 +254,20 @@ def _outer_space(text: str) -> tuple[str, str]:
 def _pinned_template(tokenizer: Any) -> str:
     """Return the chat template with its clock stopped.
 
-    Templates read the date through ``date_string`` or by calling ``strftime_now``. transformers 5.23 passes
-    no functions into a template, so the call is answered by a macro put before it.
+    Templates read the date through ``date_string`` or by calling ``strftime_now``. transformers
+    5.23 passes no functions into a template, so the call is answered by a macro put before it.
     """
     try:
         template: str = tokenizer.get_chat_template()
     except ValueError as error:
         raise ConfigError(
-            "the backbone's tokenizer has no chat template; use the Instruct version of the model, or put its "
-            "chat_template.jinja into the folder that backbone.path names"
+            "the backbone's tokenizer has no chat template; use the Instruct version of the model, "
+            "or put its chat_template.jinja into the folder that backbone.path names"
         ) from error
     formats = {match[1] for match in _STRFTIME_CALL.findall(template)}
     if "strftime_now" not in template:
         return template
     dates = {format_: PINNED_DATE.strftime(format_) for format_ in sorted(formats)}
     fallback = PINNED_DATE.strftime("%d %b %Y")
-    macro = f"{{%- macro strftime_now(format) -%}}{{{{ {dates!r}.get(format, {fallback!r}) }}}}{{%- endmacro -%}}"
-    return macro + template
+    looked_up = f"{{{{ {dates!r}.get(format, {fallback!r}) }}}}"
+    return f"{{%- macro strftime_now(format) -%}}{looked_up}{{%- endmacro -%}}{template}"

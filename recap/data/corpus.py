@@ -192,9 +192,8 @@ def _why_empty(faults: FaultLog) -> str:
     if faults.rows_read == 0:
         return f"{faults.file}: holds no rows; write one dialogue or one example a row"
     if faults.rows_rejected == faults.rows_read:
-        return (
-            f"{faults.file}: all {faults.rows_read} rows were rejected; the first: {faults.faults[0]}"
-        )
+        first = faults.faults[0]
+        return f"{faults.file}: all {faults.rows_read} rows were rejected; the first: {first}"
     mends = {
         "unlabelled": "add labels (in a table: data.options.columns.label=NAME names their column)",
         "no_intervention": "keep utterances without a context with data.no_intervention=keep",

@@ -22,8 +22,8 @@ __all__ = ["ChatEncoder", "EncodedExample", "Encoding", "PromptEncoder", "encode
 class EncodedExample:
     """One example as token ids.
 
-    ``answer`` ends with the end of turn and is empty for an example without a label; ``gold`` is the index of
-    its category in the task's labels, ``None`` without a label.
+    ``answer`` ends with the end of turn and is empty for an example without a label; ``gold`` is
+    the index of its category in the task's labels, ``None`` without a label.
     """
 
     id: str
@@ -36,8 +36,8 @@ class EncodedExample:
 class Encoding:
     """Encoded examples in the order given, and what the limit on prompts cost.
 
-    ``counts``: ``dropped_turns`` in all, ``truncated_examples`` that lost at least one, ``still_too_long``
-    examples whose prompt exceeds the limit with nothing left to drop.
+    ``counts``: ``dropped_turns`` in all, ``truncated_examples`` that lost at least one,
+    ``still_too_long`` examples whose prompt exceeds the limit with nothing left to drop.
     """
 
     examples: tuple[EncodedExample, ...]
@@ -56,8 +56,9 @@ class EncodedPrompt:
 class PromptEncoder:
     """Turns examples into prompts of at most ``max_tokens`` tokens.
 
-    The response, the counsellor's intervention before it, the examples shown and the task's own text are
-    never cut; only turns before the intervention go, whole and the oldest first, and no more than needed.
+    The response, the counsellor's intervention before it, the examples shown and the task's own
+    text are never cut; only turns before the intervention go, whole and the oldest first, and no
+    more than needed.
 
     Args:
         task: Renders an example as messages.
@@ -79,13 +80,15 @@ class PromptEncoder:
         self._max_tokens = max_tokens
         self._shots = tuple(shots)
         self._tokens_of: dict[str, int] = {}
-        # Tokens that a turn costs beside its text (speaker, line end); learned from exact encodings.
+        # Tokens that a turn costs beside its text (speaker, line end); learned from exact
+        # encodings.
         self._tokens_per_turn = 4.0
 
     def count_turns(self, examples: Iterable[Example]) -> None:
         """Count the tokens of all turns at once, ahead of encoding many examples.
 
-        Histories of one dialogue share their turns, so this is far less than the text of all prompts.
+        Histories of one dialogue share their turns, so this is far less than the text of all
+        prompts.
         """
         if self._max_tokens is None or self._task.history != "full":
             return
@@ -125,7 +128,8 @@ class PromptEncoder:
         dropped = self._guess(example.history, most, limit - len(shortest))
         while len(ids(dropped)) > limit:
             dropped += 1
-        # Adding a turn costs at least its text: only where that would fit is the next prompt encoded.
+        # Adding a turn costs at least its text: only where that would fit is the next prompt
+        # encoded.
         while (
             dropped > 0 and len(ids(dropped)) + self._tokens(example.history[dropped - 1]) <= limit
         ):
@@ -168,8 +172,8 @@ def encode_examples(
         examples: In the order in which they come back; one without a label gets no answer.
         task: Renders prompts and answers.
         encoder: Turns messages and answers into ids.
-        max_tokens: Longest prompt in tokens; longer ones lose whole oldest turns. The answer is never cut
-            and not counted. ``None`` for no limit.
+        max_tokens: Longest prompt in tokens; longer ones lose whole oldest turns. The answer is
+            never cut and not counted. ``None`` for no limit.
         shots: Solved examples shown in every prompt.
     """
     prompts = PromptEncoder(task, encoder, max_tokens=max_tokens, shots=shots)
@@ -198,7 +202,7 @@ def _encoded(
 
 
 def _droppable(history: Sequence[Turn]) -> int:
-    """Return how many turns stand before the intervention: the counsellor's turn, or run of turns, at the end."""
+    """Return how many turns stand before the intervention, the counsellor's last turn or turns."""
     kept = 0
     for turn in reversed(history):
         if turn.speaker != "counselor":

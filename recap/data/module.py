@@ -14,15 +14,17 @@ from recap.errors import ConfigError
 class DataModule(lightning.LightningDataModule):
     """Loaders for the training, selection and test examples of one fold.
 
-    The loaders shard over devices themselves, so the trainer needs ``use_distributed_sampler=False`` and
-    ``accumulate_grad_batches=data.accumulation(world_size)``.
+    The loaders shard over devices themselves, so the trainer needs
+    ``use_distributed_sampler=False`` and ``accumulate_grad_batches=data.accumulation(world_size)``.
 
     Args:
         train: Examples to learn from.
-        select: Examples whose loss selects the epoch (under the paper's protocol the test examples).
+        select: Examples whose loss selects the epoch (under the paper's protocol the test
+            examples).
         test: Examples to decode and score.
         pad_id: Fills short rows; the encoder's ``pad_id``.
-        global_batch_size: Examples per optimiser step, over all devices and accumulation (paper: 128).
+        global_batch_size: Examples per optimiser step, over all devices and accumulation (paper:
+            128).
         per_device_batch_size: Most examples in memory together while training (paper: 4).
         scoring_batch_size: The same for the selection loss; ``None`` takes the training value.
         decoding_batch_size: Most examples decoded together.
@@ -59,7 +61,7 @@ class DataModule(lightning.LightningDataModule):
         return accumulation_steps(len(self.train), self._global_batch_size)
 
     def accumulation(self, world_size: int = 1) -> int:
-        """Return the micro-batches per device and optimiser step, for ``Trainer(accumulate_grad_batches=)``."""
+        """Return the batches per step and device, for ``Trainer(accumulate_grad_batches=)``."""
         return accumulation_steps(self._global_batch_size, self._per_device_batch_size, world_size)
 
     def train_dataloader(self) -> TrainingLoader:
@@ -72,8 +74,9 @@ class DataModule(lightning.LightningDataModule):
         planned = self.accumulation(world_size)
         if self.trainer is not None and self.trainer.accumulate_grad_batches != planned:
             raise ConfigError(
-                f"the trainer accumulates {self.trainer.accumulate_grad_batches} batches, but optimiser steps of "
-                f"{self._global_batch_size} examples need {planned}; build it with accumulate_grad_batches={planned}"
+                f"the trainer accumulates {self.trainer.accumulate_grad_batches} batches, but "
+                f"optimiser steps of {self._global_batch_size} examples need {planned}; build it with "
+                f"accumulate_grad_batches={planned}"
             )
         return TrainingLoader(
             self.train,
@@ -85,8 +88,10 @@ class DataModule(lightning.LightningDataModule):
             rank=rank,
         )
 
-    def val_dataloader(self) -> ScoringLoader:
-        """Return this device's share of the selection examples."""
+    def val_dataloader(self) -> ScoringLoader | list[ScoringLoader]:
+        """Return this device's share of the selection examples; no loader when there are none."""
+        if not self.select:
+            return []
         return self._scoring_loader(self.select, self._scoring_batch_size)
 
     def test_dataloader(self) -> ScoringLoader:

@@ -39,9 +39,7 @@ def read_records(
         if isinstance(record, Example):
             checked: Record | None = check.example(record, places[0])
         else:
-            checked = check.dialogue(
-                record, places if by_turn else places * len(record.turns), by_turn
-            )
+            checked = check.dialogue(record, places, by_turn)
         if checked is not None:
             yield checked
 
@@ -74,29 +72,33 @@ class _Check:
         self, dialogue: Dialogue, places: tuple[Place, ...], by_turn: bool
     ) -> Dialogue | None:
         session = dialogue.session
-        if not places:
+        if not dialogue.turns:
+            self._reject(places[0], "turns", "is empty", "write its turns, or remove the row")
             return None
         if self._line_of_session.setdefault(session, places[0].line) != places[0].line:
             reason = (
                 f"session {quote_id(session)} is at line {self._line_of_session[session]} already"
             )
             mend = "give each dialogue an id of its own, its rows in one piece"
-            for place in places if by_turn else places[:1]:
+            for place in places:
                 self._reject(place, "session", reason, mend)
             return None
-        turns = [self._turn(session, i, t, places[i]) for i, t in enumerate(dialogue.turns)]
+        turns = []
+        for index, turn in enumerate(dialogue.turns):
+            place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
+            turns.append(self._turn(session, index, turn, place, within))
         sound = tuple(turn for turn in turns if turn is not None)
         if len(sound) == len(turns):
             return dialogue if sound == dialogue.turns else replace(dialogue, turns=sound)
         return replace(dialogue, turns=sound) if by_turn and sound else None
 
-    def _turn(self, session: str, index: int, turn: Turn, place: Place) -> Turn | None:
+    def _turn(self, session: str, index: int, turn: Turn, place: Place, within: str) -> Turn | None:
         before = len(self._faults.faults)
-        self._text("text", turn.text, place, f"turns[{index}]")
+        self._text("text", turn.text, place, within)
         if turn.speaker == "client":
             name = turn_id(session, index, turn)
-            self._unique("id", name, place)
-            label = self._label("label", turn.label, place, f"turns[{index}]")
+            self._unique("id", name, place, within)
+            label = self._label("label", turn.label, place, within)
             if label != turn.label:
                 turn = replace(turn, label=label)
             turn = turn if turn.id == name else replace(turn, id=name)
@@ -108,11 +110,11 @@ class _Check:
         elif "\0" in text:
             self._reject(place, field, "holds a NUL character", "remove it", within)
 
-    def _unique(self, field: str, identifier: str, place: Place) -> None:
+    def _unique(self, field: str, identifier: str, place: Place, within: str = "") -> None:
         if identifier in self._line_of_id:
             first = self._line_of_id[identifier]
             reason = f"id {quote_id(identifier)} is at line {first} already"
-            self._reject(place, field, reason, "give each one an id of its own")
+            self._reject(place, field, reason, "give each one an id of its own", within)
         else:
             self._line_of_id[identifier] = place.line
 
@@ -124,11 +126,14 @@ class _Check:
                 self._resolved[label] = self._taxonomy.resolve(label)
             except DataError as error:
                 self._reject(
-                    place, field, str(error).removeprefix("label "), "correct it, or add it to the taxonomy", within
+                    place,
+                    field,
+                    str(error).removeprefix("label "),
+                    "correct it, or add it to the taxonomy",
+                    within,
                 )
                 return None
         return self._resolved[label]
 
     def _reject(self, place: Place, field: str, reason: str, mend: str, within: str = "") -> None:
-        field = f"{within}.{field}" if within else field
-        self._faults.reject(place.line, field, reason, mend, rows=place.rows)
+        self._faults.reject(place.line, within + field, reason, mend, rows=place.rows)

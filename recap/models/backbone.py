@@ -1,4 +1,4 @@
-"""The language model to tune and its tokenizer: made on the spot, from a local folder, or from the hub."""
+"""The language model to tune and its tokenizer: made on the spot, from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from recap.errors import ConfigError
 
 HUB_TIMEOUT_SECONDS = 8.0
-"""How long the hub may take to say whether it has a model, before a run without weights is given up."""
+"""How long the hub may take to answer before a run without weights is given up."""
 
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -30,13 +30,14 @@ def load_backbone(
         name: Name of the backbone; ``tiny`` without a path is made from random weights.
         family: ``qwen2`` or ``llama``; weights of another architecture are refused.
         hub_id: Looked for in the local cache first, then on the hub.
-        path: A folder with weights and tokenizer in Hugging Face's format, of any size; goes before ``hub_id``.
+        path: A folder with weights and tokenizer in Hugging Face's format, of any size; goes before
+            ``hub_id``.
         dtype: Type of the weights in memory, by its name in torch.
         seed: Of the random weights of ``tiny``.
 
     Raises:
-        ConfigError: Within seconds when there are no weights, or they are of another family, or the tokenizer
-            does not belong to them; says how to supply them.
+        ConfigError: Within seconds when there are no weights, or they are of another family, or the
+            tokenizer does not belong to them; says how to supply them.
     """
     source = _source(name, family, hub_id, path)
     if source is None:
@@ -47,7 +48,7 @@ def load_backbone(
 def load_tokenizer(
     *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
 ) -> Any:
-    """Return the tokenizer that :func:`load_backbone` returns for the same arguments, without the model.
+    """Return the tokenizer that :func:`load_backbone` returns, without loading the model.
 
     Raises:
         ConfigError: As :func:`load_backbone`, except for what only the weights show.
@@ -69,7 +70,8 @@ def _source(name: str, family: str, hub_id: str | None, path: str | Path | None)
         return _hub_folder(hub_id, name, family)
     if name != "tiny":
         raise ConfigError(
-            f"backbone {name!r} has neither path nor hub_id; give backbone.path=FOLDER with its weights"
+            f"backbone {name!r} has neither path nor hub_id; "
+            "give backbone.path=FOLDER with its weights"
         )
     return None
 
@@ -85,21 +87,33 @@ def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
 
 def _load(source: Path, *, name: str, family: str, dtype: str) -> tuple[Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     _check_family(source, name, family)
     tokenizer = _load_tokenizer(source, name)
+    auto_model: Any = AutoModelForCausalLM  # its annotations do not know output_loading_info
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), local_files_only=True
+        # Other types of error: files cut off, and tensors of other shapes than config.json says.
+        model, found = auto_model.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise _unreadable(source, name, error) from error
+    if found["missing_keys"]:
+        # transformers would go on with random weights in their place.
+        raise ConfigError(
+            f"backbone {name!r}: {len(found['missing_keys'])} weights are missing in {source}; "
+            "copy all *.safetensors of the model"
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
-            f"backbone {name!r}: the tokenizer in {source} has {len(tokenizer)} tokens, the weights only {rows}; "
-            "they do not belong together, put the model's own tokenizer into the folder"
+            f"backbone {name!r}: the tokenizer in {source} has {len(tokenizer)} tokens, the weights "
+            f"only {rows}; they do not belong together, put the model's own tokenizer into the folder"
         )
     return model, tokenizer
 
@@ -107,8 +121,9 @@ def _load(source: Path, *, name: str, family: str, dtype: str) -> tuple[Any, Any
 def _load_tokenizer(source: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
+    auto_tokenizer: Any = AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+        return auto_tokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
         raise _unreadable(source, name, error) from error
 
@@ -132,13 +147,13 @@ def _check_family(source: Path, name: str, family: str) -> None:
         ) from error
     if found != family:
         raise ConfigError(
-            f"backbone {name!r} expects weights of the family {family!r}, but {source} holds {found!r}; "
-            f"choose the backbone that fits them, or set backbone.family={found}"
+            f"backbone {name!r} expects weights of the family {family!r}, but {source} holds "
+            f"{found!r}; choose the backbone that fits them, or set backbone.family={found}"
         )
 
 
 def _local_folder(folder: Path, name: str) -> Path:
-    """Return a folder that holds a model, told apart from one that does not before anything slow happens."""
+    """Return a folder that holds a model; one that does not is told before anything slow."""
     lacking = None
     if not folder.is_dir():
         lacking = "is not a folder"
@@ -148,14 +163,14 @@ def _local_folder(folder: Path, name: str) -> Path:
         lacking = "holds no *.safetensors"
     if lacking:
         raise ConfigError(
-            f"backbone.path={folder} {lacking}; it has to be a folder in Hugging Face's format with the weights "
-            f"and tokenizer of {name!r} (config.json, *.safetensors, tokenizer.json)"
+            f"backbone.path={folder} {lacking}; it has to be a folder in Hugging Face's format with "
+            f"the weights and tokenizer of {name!r} (config.json, *.safetensors, tokenizer.json)"
         )
     return folder
 
 
 def _hub_folder(hub_id: str, name: str, family: str) -> Path:
-    """Return where the hub's files are on this machine, after fetching them when they can be had."""
+    """Return where the hub's files are on this machine; fetch them when they can be had."""
     from huggingface_hub import snapshot_download
 
     cached = _cached_folder(hub_id)
@@ -164,7 +179,9 @@ def _hub_folder(hub_id: str, name: str, family: str) -> Path:
     _require_hub(hub_id, name, family)
     try:
         return Path(snapshot_download(hub_id, ignore_patterns=["original/*", "*.pth", "*.gguf"]))
-    except Exception as error:  # the client raises its own, httpx's and the operating system's errors
+    except (
+        Exception
+    ) as error:  # the client raises its own, httpx's and the operating system's errors
         raise _no_weights(hub_id, name, family, _first_line(error)) from error
 
 
@@ -173,13 +190,13 @@ def _cached_folder(hub_id: str) -> Path | None:
 
     try:
         folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except Exception:  # nothing cached, or a cache that cannot be read: the hub is asked next
+    except Exception:  # noqa: BLE001 - nothing cached, or unreadable: the hub is asked next
         return None
     return folder if _is_complete(folder) else None
 
 
 def _is_complete(folder: Path) -> bool:
-    """Return whether a cached model has all of its files; a download that was cut off leaves some out."""
+    """Return whether a cached model has all of its files; a download may have been cut off."""
     if not (folder / "config.json").is_file():
         return False
     index = folder / "model.safetensors.index.json"
@@ -201,7 +218,7 @@ def _require_hub(hub_id: str, name: str, family: str) -> None:
         try:
             HfApi().model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
             failure.clear()
-        except Exception as error:  # reported below, whatever it is
+        except Exception as error:  # noqa: BLE001 - reported below, whatever it is
             failure[:] = [_first_line(error)]
 
     # In a thread: looking a host name up has no timeout of its own.
@@ -213,11 +230,13 @@ def _require_hub(hub_id: str, name: str, family: str) -> None:
 
 
 def _no_weights(hub_id: str, name: str, family: str, why: str) -> ConfigError:
-    licence = " (after accepting its licence on the hub and `hf auth login`)" if family == "llama" else ""
+    licence = (
+        " (after accepting its licence on the hub and `hf auth login`)" if family == "llama" else ""
+    )
     return ConfigError(
-        f"the weights of backbone {name!r} ({hub_id}) are not on this machine and cannot be fetched: {why}. "
-        f"On a machine with access run `hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and "
-        "add backbone.path=FOLDER; or use backbone=tiny, which needs no download"
+        f"the weights of backbone {name!r} ({hub_id}) are not on this machine and cannot be "
+        f"fetched: {why}. On a machine with access run "
+        f"`hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and add backbone.path=FOLDER; or use backbone=tiny, which needs no download"
     )
 
 

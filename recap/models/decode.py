@@ -22,11 +22,11 @@ def generate(
 ) -> list[list[int]]:
     """Return what the model answers to each prompt, in the order given, without the end of turn.
 
-    Greedy (the paper's temperature 0, top-p 1): at every step the likeliest token. Sampling settings that came
-    with a checkpoint, such as Qwen2.5's repetition penalty, are not applied.
+    Greedy (the paper's temperature 0, top-p 1): at every step the likeliest token. Sampling
+    settings that came with a checkpoint, such as Qwen2.5's repetition penalty, are not applied.
 
-    In float32 the answers do not depend on ``batch_size``; in bfloat16 the order of sums, and with it now and
-    then a token, does.
+    In float32 the answers do not depend on ``batch_size``; in bfloat16 the order of sums, and with
+    it now and then a token, does.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
@@ -54,8 +54,10 @@ def generate(
     return answers
 
 
-def _left_padded(rows: list[list[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and mask ``(batch, time)``; padding on the left, so that every row goes on at its end."""
+def _left_padded(
+    rows: list[list[int]], pad_id: int, device: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and mask ``(batch, time)``, padded on the left: every row goes on at its end."""
     time = max(map(len, rows))
     ids = torch.tensor([[pad_id] * (time - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (time - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -65,7 +67,7 @@ def _left_padded(rows: list[list[int]], pad_id: int, device: Any) -> tuple[torch
 def _greedy(max_new_tokens: int, end_of_turn_id: int, pad_id: int) -> Any:
     from transformers import GenerationConfig
 
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
@@ -76,11 +78,11 @@ def _greedy(max_new_tokens: int, end_of_turn_id: int, pad_id: int) -> Any:
 
 @contextmanager
 def _clean_generation_config(causal: Any) -> Iterator[None]:
-    """Put the checkpoint's generation settings aside: ``generate`` fills unset fields from them (5.23)."""
+    """Put the checkpoint's settings aside, from which ``generate`` fills unset fields (5.23)."""
     from transformers import GenerationConfig
 
     own = causal.generation_config
-    causal.generation_config = GenerationConfig()
+    causal.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

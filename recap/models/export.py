@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ BASE_FOLDER = "base"
 def save_model(
     model: Any, tokenizer: Any, folder: Path, *, end_of_turn_id: int, pad_id: int
 ) -> None:
-    """Write a model, its tokenizer with the chat template, and generation settings that stop where it does.
+    """Write a model, its tokenizer with the chat template, and settings to generate with.
 
-    A fully tuned model becomes a Hugging Face folder, an adapted one a PEFT adapter. An adapter names its
-    frozen base by hub id or folder; a base that was made on the spot (``backbone=tiny``) is saved beside it
-    under ``base/``. The folder appears whole or not at all; one that is there already is replaced.
+    A fully tuned model becomes a Hugging Face folder, an adapted one a PEFT adapter. An adapter
+    names its frozen base by hub id or folder; a base that was made on the spot (``backbone=tiny``)
+    is saved beside it under ``base/``. The folder appears whole or not at all; one that is there
+    already is replaced.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
@@ -34,7 +34,10 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     causal = causal_model(model)
-    own, causal.generation_config = causal.generation_config, _greedy(causal, end_of_turn_id, pad_id)
+    own, causal.generation_config = (
+        causal.generation_config,
+        _greedy(causal, end_of_turn_id, pad_id),
+    )
     try:
         if is_adapted(model):
             _save_adapter(model, tokenizer, partial, folder)
@@ -45,7 +48,7 @@ def save_model(
         causal.generation_config = own
     tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    partial.replace(folder)
 
 
 def _save_adapter(model: Any, tokenizer: Any, partial: Path, folder: Path) -> None:
@@ -63,7 +66,7 @@ def _save_adapter(model: Any, tokenizer: Any, partial: Path, folder: Path) -> No
 
 
 def _save_base(model: Any, folder: Path) -> None:
-    """Save the frozen weights under the names that they have without the adapters folded into the model."""
+    """Save the frozen weights under the names that they have without adapters."""
     state = {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in causal_model(model).state_dict().items()
@@ -75,7 +78,7 @@ def _save_base(model: Any, folder: Path) -> None:
 def _greedy(causal: Any, end_of_turn_id: int, pad_id: int) -> Any:
     from transformers import GenerationConfig
 
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=causal.config.bos_token_id,
         eos_token_id=end_of_turn_id,
         pad_token_id=pad_id,

@@ -13,7 +13,9 @@ METHODS = ("full", "lora")
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGET_MODULES = {"qwen2": _PROJECTIONS, "llama": _PROJECTIONS}
-"""The layers that get adapters, by family: every projection of attention and feed-forward blocks."""
+"""The layers that get adapters, by family: every projection of attention and feed-forward
+blocks.
+"""
 
 
 def apply_finetune(
@@ -34,7 +36,8 @@ def apply_finetune(
         rank: Rank of the adapters (paper: 8).
         alpha: The adapters are scaled by ``alpha / rank``.
         dropout: Dropout inside the adapters.
-        target_modules: Names of the layers that get adapters; ``None`` for the family's projections.
+        target_modules: Names of the layers that get adapters; ``None`` for the family's
+            projections.
         seed: Of the adapters' first weights; the global random state is left alone.
 
     Raises:
@@ -42,7 +45,8 @@ def apply_finetune(
     """
     if method not in METHODS:
         raise ConfigError(
-            f"there is no finetune.method {method!r}{did_you_mean(method, METHODS)}; known: {', '.join(METHODS)}"
+            f"there is no finetune.method {method!r}{did_you_mean(method, METHODS)}; "
+            f"known: {', '.join(METHODS)}"
         )
     if method == "full":
         return model.requires_grad_(True)
@@ -51,7 +55,11 @@ def apply_finetune(
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # a scale; peft divides it by the rank
+        lora_dropout=dropout,
+        target_modules=targets,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -67,16 +75,18 @@ def _targets_of(model: Any) -> tuple[str, ...]:
     family = model.config.model_type
     if family not in TARGET_MODULES:
         raise ConfigError(
-            f"no adapter layers are known for models of type {family!r}; name them in finetune.target_modules"
+            f"no adapter layers are known for models of type {family!r}; "
+            "name them in finetune.target_modules"
         )
     return TARGET_MODULES[family]
 
 
 def _check_targets(model: Any, targets: list[str]) -> None:
-    """peft refuses only when no name at all is found; one misspelt among good ones passes in silence."""
+    """Refuse a misspelt name among good ones, which peft passes over in silence."""
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     for target in targets:
         if target not in names:
             raise ConfigError(
-                f"finetune.target_modules: the model has no layer {target!r}{did_you_mean(target, names)}"
+                f"finetune.target_modules: the model has no layer {target!r}"
+                f"{did_you_mean(target, names)}; name a layer of the model"
             )

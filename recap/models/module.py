@@ -47,22 +47,26 @@ class Generation:
 class ResponseModule(lightning.LightningModule):
     """Trains a language model to answer, and decodes and scores held-out examples.
 
-    Works with :class:`recap.data.module.DataModule` under any ``lightning.Trainer``. Logs ``train_loss`` every
-    optimiser step, ``val_loss`` every validation and ``test_loss`` at the end of a test: each the mean over the
-    answers' tokens, in nats, of the whole step or set, however it was cut into batches and devices.
+    Works with :class:`recap.data.module.DataModule` under any ``lightning.Trainer``. Logs
+    ``train_loss`` every optimiser step, ``val_loss`` every validation and ``test_loss`` at the end
+    of a test: each the mean over the answers' tokens, in nats, of the whole step or set, however it
+    was cut into batches and devices.
 
     Args:
-        model: A ``transformers`` causal language model or a PEFT model; its trainable weights are tuned.
+        model: A ``transformers`` causal language model or a PEFT model; its trainable weights are
+            tuned.
         task: Reads answers; its labels are the classes.
         encoder: The model's tokenizer as a :class:`ChatEncoder`.
         optimizer: Which optimiser, and its numbers.
         scheduler: Which learning-rate schedule.
         max_new_tokens: Longest answer when decoding.
-        total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data module.
+        total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data
+            module.
         seed: Of dropout.
 
     Attributes:
-        generations: After a test, one per test example and in the test set's order, on every device.
+        generations: After a test, one per test example and in the test set's order, on every
+            device.
     """
 
     def __init__(
@@ -96,16 +100,16 @@ class ResponseModule(lightning.LightningModule):
         self.strict_loading = not self._frozen_names()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout from the micro-batch's number, so that a resumed run repeats what an unbroken one does."""
+        """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
         entropy = [self._seed, batch.plan.number, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return this micro-batch's share of the step's token mean, scaled for what Lightning makes of it."""
+        """Return this micro-batch's share of the step's token mean, before Lightning divides it."""
         share = answer_loss(self.model, batch) / batch.plan.step_tokens
         self._log_train_loss(share.detach(), batch)
-        # Lightning divides by the accumulation, and data-parallel strategies average over devices; the share
-        # is already divided by the tokens of the whole step.
+        # Lightning divides by the accumulation, and data-parallel strategies average over devices;
+        # the share is already divided by the tokens of the whole step.
         return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -125,7 +129,7 @@ class ResponseModule(lightning.LightningModule):
         self._test_loss.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Decode a batch greedily, read the answers, and add them and the gold answers' loss to the scores."""
+        """Decode a batch greedily, and add its answers and the gold answers' loss to the scores."""
         self._add_loss(self._test_loss, batch)
         answers = generate(
             self.model,
@@ -152,17 +156,24 @@ class ResponseModule(lightning.LightningModule):
             RecapError: When nothing was tested.
         """
         if not self.generations:
-            raise RecapError("there are no scores before trainer.test(module, datamodule=data) has run")
-        return self._category_scores.scores(task=self._task.name, loss=float(self._test_loss.compute()))
+            raise RecapError(
+                "there are no scores before trainer.test(module, datamodule=data) has run"
+            )
+        return self._category_scores.scores(
+            task=self._task.name, loss=float(self._test_loss.compute())
+        )
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, and the schedule over all optimiser steps of the training."""
         optimizer = build_optimizer(self.model, self._optimizer)
         scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._n_steps())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave frozen weights out: an adapter's checkpoint is small, and its base does not change."""
+        """Leave frozen weights out: they do not change, and an adapter's checkpoint stays small."""
         for name in self._frozen_names():
             checkpoint["state_dict"].pop(name, None)
 
@@ -176,26 +187,32 @@ class ResponseModule(lightning.LightningModule):
         missing = len(tuned - checkpoint["state_dict"].keys())
         if missing:
             raise ConfigError(
-                f"the checkpoint lacks {missing} of {len(tuned)} tuned weights; it comes from another finetune "
-                "method or backbone, resume with that one or start again with resume=never"
+                f"the checkpoint lacks {missing} of {len(tuned)} tuned weights; it comes from "
+                "another finetune method or backbone, resume with that one or start again with resume=never"
             )
 
     def _n_steps(self) -> int:
-        # trainer.estimated_stepping_batches would set the loaders up here, before a resumed run has restored
-        # their place in the epoch, and data would repeat (Lightning 2.6.6).
+        # trainer.estimated_stepping_batches would set the loaders up here, before a resumed run has
+        # restored their place in the epoch, and data would repeat (Lightning 2.6.6).
         if self._total_steps is not None:
             return self._total_steps
-        steps_per_epoch = getattr(self.trainer.datamodule, "steps_per_epoch", None)
+        steps_per_epoch = getattr(
+            getattr(self.trainer, "datamodule", None), "steps_per_epoch", None
+        )
         if steps_per_epoch is None:
             raise ConfigError(
-                "the number of optimiser steps is not known without recap's DataModule; give total_steps="
+                "the number of optimiser steps is not known without recap's DataModule; "
+                "give total_steps="
             )
         epochs, limit = self.trainer.max_epochs, self.trainer.max_steps
         planned = [limit] if limit >= 0 else []
         if epochs is not None and epochs >= 0:
             planned.append(epochs * steps_per_epoch)
         if not planned:
-            raise ConfigError("a training without an end has no schedule; give the trainer max_epochs or max_steps")
+            raise ConfigError(
+                "a training without an end has no schedule; "
+                "give the trainer max_epochs or max_steps"
+            )
         return min(planned)
 
     def _log_train_loss(self, share: Tensor, batch: Batch) -> None:
@@ -223,7 +240,9 @@ class ResponseModule(lightning.LightningModule):
         predicted, gold = [], []
         for index, example, tokens in zip(batch.plan.indices, batch.examples, answers, strict=True):
             text = self._encoder.text(tokens)
-            self._shard.append(Generation(index=index, id=example.id, tokens=tuple(tokens), text=text))
+            self._shard.append(
+                Generation(index=index, id=example.id, tokens=tuple(tokens), text=text)
+            )
             label = self._task.parse(text).label
             predicted.append(len(self._task.labels) if label is None else self._task.index(label))
             gold.append(example.gold)

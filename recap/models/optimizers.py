@@ -42,7 +42,9 @@ class SchedulerSettings:
     name: str = "cosine"
     """Registered name, or ``package.module:function`` that is called as :func:`cosine` is."""
     warmup_fraction: float = 0.1
-    """Share of all optimiser steps during which the rate rises linearly from zero (paper, Table 7)."""
+    """Share of all optimiser steps during which the rate rises linearly from zero (paper, Table
+    7).
+    """
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
@@ -59,7 +61,9 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
     )
 
 
-def build_scheduler(optimizer: Optimizer, settings: SchedulerSettings, *, n_steps: int) -> LRScheduler:
+def build_scheduler(
+    optimizer: Optimizer, settings: SchedulerSettings, *, n_steps: int
+) -> LRScheduler:
     """Return the schedule over ``n_steps`` optimiser steps, to be advanced after each.
 
     Raises:
@@ -69,8 +73,13 @@ def build_scheduler(optimizer: Optimizer, settings: SchedulerSettings, *, n_step
     return SCHEDULERS.get(settings.name)(optimizer, n_steps=n_steps, n_warmup_steps=n_warmup_steps)
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> ParameterGroups:
-    """Return trainable weights in two groups: matrices, which decay, and vectors (biases, norms), which do not."""
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], weight_decay: float
+) -> ParameterGroups:
+    """Return trainable weights in two groups: matrices, which decay, and vectors, which do not.
+
+    Vectors are biases and norms. A group without weights is left out.
+    """
     trainable = [parameter for _, parameter in named if parameter.requires_grad]
     matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
     vectors = [parameter for parameter in trainable if parameter.ndim < 2]
@@ -90,7 +99,9 @@ def adamw(
     return AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True if on_gpu else None)
 
 
-def _warmed_up(optimizer: Optimizer, n_warmup_steps: int, after: Callable[[int], float]) -> LRScheduler:
+def _warmed_up(
+    optimizer: Optimizer, n_warmup_steps: int, after: Callable[[int], float]
+) -> LRScheduler:
     def factor(step: int) -> float:
         return step / n_warmup_steps if step < n_warmup_steps else after(step)
 

@@ -57,7 +57,9 @@ class TinySizes:
     """Longest sequence, in tokens."""
 
 
-def build_tiny_tokenizer(texts: Iterable[str], *, vocabulary: int = TinySizes.vocabulary) -> Qwen2Tokenizer:
+def build_tiny_tokenizer(
+    texts: Iterable[str], *, vocabulary: int = TinySizes.vocabulary
+) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer on ``texts`` and return it as a ``Qwen2Tokenizer``.
 
     Normaliser (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place beside a
@@ -92,7 +94,9 @@ def build_tiny_tokenizer(texts: Iterable[str], *, vocabulary: int = TinySizes.vo
     )
 
 
-def build_tiny_model(*, n_tokens: int, pad_id: int, end_id: int, seed: int, sizes: TinySizes) -> Qwen2ForCausalLM:
+def build_tiny_model(
+    *, n_tokens: int, pad_id: int, end_id: int, seed: int, sizes: TinySizes
+) -> Qwen2ForCausalLM:
     """Return a Qwen2 model with random weights drawn from ``seed``; the global random state is left alone."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -115,7 +119,9 @@ def build_tiny_model(*, n_tokens: int, pad_id: int, end_id: int, seed: int, size
         return Qwen2ForCausalLM(config).float()
 
 
-def load_tiny(*, seed: int, sizes: TinySizes | None = None) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
+def load_tiny(
+    *, seed: int, sizes: TinySizes | None = None
+) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
     """Return a fresh tiny model and its tokenizer, which is built once a process."""
     sizes = sizes or TinySizes()
     tokenizer = tiny_tokenizer(sizes.vocabulary)

@@ -45,10 +45,11 @@ class ConsoleListener(Listener):
             say(f"         left out: {fault}")
         if len(corpus.faults) > 10:
             say(f"         left out: {len(corpus.faults) - 10} more rows")
-        counted = {name: n for name, n in corpus.counts.items() if n}
-        if counted:
-            say("         " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in counted.items()))
-        say(f"task     {setup.task.name}: {len(setup.task.labels)} labels, {len(setup.selected)} examples")
+        for note in corpus.notes():
+            say(f"         {note}")
+        say(
+            f"task     {setup.task.name}: {len(setup.task.labels)} labels, {len(setup.selected)} examples"
+        )
         for warning in setup.warnings:
             say(f"         {warning}")
 
@@ -77,12 +78,16 @@ class ConsoleListener(Listener):
         """Print the table of metrics and the one of categories."""
         self._console.print(_metric_table(summary))
         self._console.print(_label_table(summary))
-        self._console.print(f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; {folder.summary_table}")
+        self._console.print(
+            f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; {folder.summary_table}"
+        )
 
 
 def print_sweep(configs: Sequence[RunConfig]) -> None:
     """Print one table of all jobs of a sweep, a row a run folder."""
-    table = Table("run", "folds", *_SHOWN.values(), title="All jobs: mean ± SD over folds, in percent")
+    table = Table(
+        "run", "folds", *_SHOWN.values(), title="All jobs: mean ± SD over folds, in percent"
+    )
     for config in configs:
         file = RunFolder(path=Path(config.runs_dir) / config.run).summary
         if not file.is_file():
@@ -113,7 +118,9 @@ def _score_line(scores: Scores) -> str:
 
 
 def _metric_table(summary: Summary) -> Table:
-    table = Table("metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task)
+    table = Table(
+        "metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task
+    )
     for name, title in _SHOWN.items():
         spread = summary.metrics[name]
         values = ["–" if value is None else f"{100 * value:.2f}" for value in spread.values]

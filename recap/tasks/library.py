@@ -47,12 +47,13 @@ def load_task_file(path: Path, **options: Any) -> Task:
     path = Path(path)
     folders = (path.parent, path.parent.parent / "taxonomy")
     data = _read_yaml(path)
-    # A file that also sets options of the run (Hydra's "@package _global_") has the task under a key.
+    # A file that also sets options of the run (Hydra's "@package _global_") nests the task.
     inner = data.get("task")
-    data = _read_yaml(path)
-    # A file may set options of the run beside the task (``# @package _global_``).
     return task_from_dict(
-        data.get("task", data), default_name=path.stem, taxonomy_folders=folders, **options
+        inner if isinstance(inner, dict) else data,
+        default_name=path.stem,
+        taxonomy_folders=folders,
+        **options,
     )
 
 

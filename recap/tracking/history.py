@@ -53,7 +53,9 @@ class History(lightning.Callback):
         """Take back the rows that a checkpoint holds; later ones are forgotten."""
         self._rows = [HistoryRow(**row) for row in state_dict["rows"]]
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Start the clock."""
         self._since = time.monotonic()
 
@@ -84,7 +86,9 @@ class History(lightning.Callback):
         )
         self._tokens, self._since = 0, now
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Write the selection loss."""
         if trainer.sanity_checking or "val_loss" not in trainer.callback_metrics:
             return
@@ -100,12 +104,17 @@ class History(lightning.Callback):
             ),
         )
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Write the last rows."""
         self._write(trainer)
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         """Bring the file up to what the checkpoint holds."""
         self._write(trainer)

@@ -76,13 +76,18 @@ class WandbTracker:
         """Log loss, learning rate and speed under ``<split>/…`` at the optimiser step."""
         values: dict[str, float] = {f"{row.split}/loss": row.loss, "epoch": row.epoch}
         if row.tokens_per_second is not None:
-            values |= {"learning_rate": row.learning_rate, "tokens_per_second": row.tokens_per_second}
+            values |= {
+                "learning_rate": row.learning_rate,
+                "tokens_per_second": row.tokens_per_second,
+            }
         self._run.log({**values, "step": row.step})
 
     def log_fold(self, scores: Scores | None) -> None:
         """Write the fold's metrics to the W&B run's summary, and close it."""
         if scores is not None:
-            self._run.summary.update({f"test/{name}": value for name, value in scores.metrics.items()})
+            self._run.summary.update(
+                {f"test/{name}": value for name, value in scores.metrics.items()}
+            )
             for label, figures in scores.per_label.items():
                 self._run.summary[f"test/f1/{label}"] = figures.f1
         self._run.finish()
@@ -97,13 +102,26 @@ class WandbTracker:
             run.summary[f"{name}/mean"] = spread.mean
             run.summary[f"{name}/std"] = spread.std
             run.summary[f"{name}/values"] = list(spread.values)
-        columns = ["label", "precision", "precision_std", "recall", "recall_std", "f1", "f1_std", "support"]
+        columns = [
+            "label",
+            "precision",
+            "precision_std",
+            "recall",
+            "recall_std",
+            "f1",
+            "f1_std",
+            "support",
+        ]
         table = wandb.Table(columns=columns)
         for label, spread_of in summary.per_label.items():
             figures = (spread_of.precision, spread_of.recall, spread_of.f1)
             cells = [cell for figure in figures for cell in (figure.mean, figure.std)]
             table.add_data(label, *cells, spread_of.support)
-        shown = [name for name in ("macro_f1", "macro_precision", "macro_recall", "accuracy") if name in summary.metrics]
+        shown = [
+            name
+            for name in ("macro_f1", "macro_precision", "macro_recall", "accuracy")
+            if name in summary.metrics
+        ]
         plot = wandb.plot.line_series(
             xs=list(summary.folds),
             ys=[list(summary.metrics[name].values) for name in shown],

@@ -1,7 +1,8 @@
-"""Steps, micro-batches and shards: nothing lost, nothing twice, the same steps however they are cut."""
+"""Steps, micro-batches and shards: nothing lost, nothing twice, the same steps however cut."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -25,7 +26,9 @@ from recap.errors import ConfigError
 def examples_of(n: int) -> list[EncodedExample]:
     """Return examples whose prompt and answer lengths vary independently."""
     return [
-        EncodedExample(id=str(i), prompt=tuple(range(1, 2 + i * 7 % 11)), answer=(9,) * (1 + i * 5 % 4), gold=0)
+        EncodedExample(
+            id=str(i), prompt=tuple(range(1, 2 + i * 7 % 11)), answer=(9,) * (1 + i * 5 % 4), gold=0
+        )
         for i in range(n)
     ]
 
@@ -79,7 +82,9 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
     assert rounds == math.ceil(global_batch_size / (per_device * world_size))
     for step in steps:
         assert max(len(micro.indices) for micro in step) <= per_device
-        assert {micro.step_tokens for micro in step} == {sum(len(examples[i].answer) for i in indices(step))}
+        assert {micro.step_tokens for micro in step} == {
+            sum(len(examples[i].answer) for i in indices(step))
+        }
     for step in steps[:-1]:
         assert len(step) == rounds * world_size
     numbers = [[micro.number for micro in plan] for plan in plans]
@@ -94,8 +99,16 @@ def test_which_examples_share_a_step_does_not_depend_on_devices_or_memory(
     examples = examples_of(n)
 
     def members(per_device: int, world_size: int) -> list[set[int]]:
-        options = {"global_batch_size": global_batch_size, "per_device": per_device, "seed": 1, "epoch": epoch}
-        plans = [plan_epoch(examples, **options, world_size=world_size, rank=r) for r in range(world_size)]
+        options = {
+            "global_batch_size": global_batch_size,
+            "per_device": per_device,
+            "seed": 1,
+            "epoch": epoch,
+        }
+        plans = [
+            plan_epoch(examples, **options, world_size=world_size, rank=r)
+            for r in range(world_size)
+        ]
         return [set(indices(step)) for step in steps_of(plans)]
 
     assert members(per_device, world_size) == members(global_batch_size, 1)
@@ -106,7 +119,9 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
     before = torch.random.get_rng_state()
 
     def order(seed: int, epoch: int) -> list[int]:
-        plan = plan_epoch(examples_of(50), global_batch_size=1, per_device=1, seed=seed, epoch=epoch)
+        plan = plan_epoch(
+            examples_of(50), global_batch_size=1, per_device=1, seed=seed, epoch=epoch
+        )
         return [micro.indices[0] for micro in plan]
 
     assert order(0, 0) == order(0, 0)
@@ -117,13 +132,17 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
 def test_examples_of_one_micro_batch_are_neighbours_in_length() -> None:
     examples = examples_of(64)
     plan = plan_epoch(examples, global_batch_size=64, per_device=8, seed=0, epoch=0)
-    lengths = [[len(examples[i].prompt) + len(examples[i].answer) for i in micro.indices] for micro in plan]
-    assert all(max(short) <= min(long) for short, long in zip(lengths, lengths[1:], strict=False))
+    lengths = [
+        [len(examples[i].prompt) + len(examples[i].answer) for i in micro.indices] for micro in plan
+    ]
+    assert all(max(short) <= min(long) for short, long in itertools.pairwise(lengths))
 
 
 @given(n=st.integers(1, 50), batch_size=st.integers(1, 9), world_size=st.integers(1, 5))
 @settings(max_examples=100, deadline=None)
-def test_scoring_takes_every_example_once_over_all_devices(n: int, batch_size: int, world_size: int) -> None:
+def test_scoring_takes_every_example_once_over_all_devices(
+    n: int, batch_size: int, world_size: int
+) -> None:
     plans = [
         plan_scoring(examples_of(n), batch_size=batch_size, world_size=world_size, rank=rank)
         for rank in range(world_size)

@@ -10,7 +10,9 @@ from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.errors import ConfigError
 
-EXAMPLES = [EncodedExample(id=str(i), prompt=(5, 6, 7 + i), answer=(8, 2), gold=0) for i in range(19)]
+EXAMPLES = [
+    EncodedExample(id=str(i), prompt=(5, 6, 7 + i), answer=(8, 2), gold=0) for i in range(19)
+]
 
 
 def test_steps_and_accumulation_follow_from_the_global_batch_size() -> None:
@@ -41,8 +43,8 @@ def test_loaders_hold_their_own_set_in_their_own_batch_size() -> None:
 
 
 def test_a_trainer_that_accumulates_another_number_is_refused_with_the_right_one() -> None:
-    from recap.models.module import ResponseModule
     from recap.data.encode import ChatEncoder
+    from recap.models.module import ResponseModule
     from recap.tasks.library import builtin_task
 
     tokenizer = shrunk.qwen2_tokenizer()
@@ -52,8 +54,13 @@ def test_a_trainer_that_accumulates_another_number_is_refused_with_the_right_one
         encoder=ChatEncoder(tokenizer),
     )
     data = DataModule(train=EXAMPLES, pad_id=0, global_batch_size=8, per_device_batch_size=3)
+    assert data.val_dataloader() == [], "no examples to select by, no selection"
     trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
     )
     with pytest.raises(ConfigError, match="accumulate_grad_batches=3"):
         trainer.fit(module, data)
@@ -70,7 +77,8 @@ def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None
     from recap.tasks.library import builtin_task
 
     class Watch(lightning.Callback):
-        losses: list[float] = []
+        def __init__(self) -> None:
+            self.losses: list[float] = []
 
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):  # type: ignore[no-untyped-def]
             self.losses.append(float(trainer.callback_metrics["train_loss"]))
@@ -78,22 +86,33 @@ def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None
     model, tokenizer = load_tiny(seed=0)
     task, encoder = builtin_task("binary", style="brief", rationale=False), ChatEncoder(tokenizer)
     said = [("I won't talk about that.", "Resistance"), ("Yes, on Monday.", "Collaboration")] * 8
-    examples = [Example(id=str(i), history=(), response=text, label=label) for i, (text, label) in enumerate(said)]
+    examples = [
+        Example(id=str(i), history=(), response=text, label=label)
+        for i, (text, label) in enumerate(said)
+    ]
     encoded = encode_examples(examples, task, encoder).examples
-    data = DataModule(train=encoded, select=encoded, test=encoded, pad_id=encoder.pad_id, per_device_batch_size=16)
+    data = DataModule(
+        train=encoded,
+        select=encoded,
+        test=encoded,
+        pad_id=encoder.pad_id,
+        global_batch_size=8,
+        per_device_batch_size=8,
+    )
     module = ResponseModule(
         model=apply_finetune(model, method="full"),
         task=task,
         encoder=encoder,
-        optimizer=OptimizerSettings(learning_rate=3e-3),
+        optimizer=OptimizerSettings(learning_rate=1e-2),
         max_new_tokens=16,
     )
+    watch = Watch()
     trainer = lightning.Trainer(
         accelerator="cpu",
-        max_epochs=12,
+        max_epochs=15,
         accumulate_grad_batches=data.accumulation(),
         use_distributed_sampler=False,
-        callbacks=[Watch()],
+        callbacks=[watch],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -101,5 +120,9 @@ def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
     # What it has to come to:
-    assert Watch.losses[-1] < 0.2 < Watch.losses[0]
-    assert module.scores().metrics["accuracy"] == 1.0
+    assert len(watch.losses) == 15 * data.steps_per_epoch
+    assert watch.losses[-1] < watch.losses[0] / 4
+    assert [generation.id for generation in module.generations] == [
+        example.id for example in examples
+    ]
+    assert module.scores().n == 16

@@ -1,4 +1,4 @@
-"""Chat prompts as ids: what the template says, what the client says, and what gives way when it is too long."""
+"""Chat prompts as ids: the template's part, the client's, and what gives way when too long."""
 
 from __future__ import annotations
 
@@ -23,10 +23,20 @@ TOKENIZERS = {family: shrunk.tokenizer_of(family) for family in FAMILIES}
 ENCODERS = {family: ChatEncoder(tokenizer) for family, tokenizer in TOKENIZERS.items()}
 
 BENIGN = {
-    "system and user": [("system", "Decide what it does.\nTwo lines."), ("user", "Client: I don't know.")],
+    "system and user": [
+        ("system", "Decide what it does.\nTwo lines."),
+        ("user", "Client: I don't know."),
+    ],
     "user alone": [("user", "Client: nothing changes anyway")],
-    "several turns": [("user", "Hi"), ("assistant", "Behavior: Collaboration"), ("user", "What?!  No.")],
-    "Chinese": [("system", "判断来访者的最后一句话。"), ("user", "咨询师：听起来不容易。\n来访者：我不知道，…")],
+    "several turns": [
+        ("user", "Hi"),
+        ("assistant", "Behavior: Collaboration"),
+        ("user", "What?!  No."),
+    ],
+    "Chinese": [
+        ("system", "判断来访者的最后一句话。"),
+        ("user", "咨询师：听起来不容易。\n来访者：我不知道，…"),
+    ],
     "space around": [("system", " a \n"), ("user", "\n\n  So... \tit is 1999, isn't it? \n ")],
     "nothing said": [("system", ""), ("user", "   ")],
     "not in normal form": [("user", "Cafe\u0301 \u212b é 😀")],
@@ -43,23 +53,34 @@ def records(messages: list[tuple[str, str]]) -> list[Message]:
 
 @pytest.mark.parametrize("messages", BENIGN.values(), ids=BENIGN)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompt_ids_equal_the_tokenizers_own_on_benign_text(family: str, messages: list[tuple[str, str]]) -> None:
+def test_prompt_ids_equal_the_tokenizers_own_on_benign_text(
+    family: str, messages: list[tuple[str, str]]
+) -> None:
     expected = TOKENIZERS[family].apply_chat_template(chat(messages), add_generation_prompt=True)
     assert list(ENCODERS[family].prompt_ids(records(messages))) == expected["input_ids"]
 
 
-@pytest.mark.parametrize("answer", ["Behavior: Arguing - Challenging\nReason: Doubts.", "行为：争辩-挑战\n理由：怀疑。"])
+@pytest.mark.parametrize(
+    "answer", ["Behavior: Arguing - Challenging\nReason: Doubts.", "行为：争辩-挑战\n理由：怀疑。"]
+)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_training_sequence_is_the_whole_rendered_chat_up_to_the_end_of_turn(family: str, answer: str) -> None:
+def test_the_training_sequence_is_the_whole_rendered_chat_up_to_the_end_of_turn(
+    family: str, answer: str
+) -> None:
     encoder, messages = ENCODERS[family], BENIGN["system and user"]
     trained = [*encoder.prompt_ids(records(messages)), *encoder.answer_ids(answer)]
-    rendered = TOKENIZERS[family].apply_chat_template(chat([*messages, ("assistant", answer)]))["input_ids"]
+    rendered = TOKENIZERS[family].apply_chat_template(chat([*messages, ("assistant", answer)]))[
+        "input_ids"
+    ]
     assert trained == rendered[: len(trained)]
     assert TOKENIZERS[family].decode(rendered[len(trained) :]).strip() == ""
 
 
 def test_the_end_of_turn_is_the_templates_own() -> None:
-    names = {family: TOKENIZERS[family].convert_ids_to_tokens(ENCODERS[family].end_of_turn_id) for family in FAMILIES}
+    names = {
+        family: TOKENIZERS[family].convert_ids_to_tokens(ENCODERS[family].end_of_turn_id)
+        for family in FAMILIES
+    }
     assert names == {"qwen2": "<|im_end|>", "llama": "<|eot_id|>"}
 
 
@@ -71,9 +92,31 @@ def test_there_is_one_beginning_of_sequence_where_the_family_has_one() -> None:
     assert TOKENIZERS["qwen2"].bos_token_id is None
 
 
-CONTROL_NAMES = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<tool_call>", "<|begin_of_text|>", "<|eot_id|>"]
+CONTROL_NAMES = [
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|endoftext|>",
+    "<tool_call>",
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+]
 HOSTILE = st.lists(
-    st.sampled_from([*CONTROL_NAMES, "<", "<|", "|>", "im_end|>", "_call>", "<to", "\n", " ", "a", "不", "assistant"]),
+    st.sampled_from(
+        [
+            *CONTROL_NAMES,
+            "<",
+            "<|",
+            "|>",
+            "im_end|>",
+            "_call>",
+            "<to",
+            "\n",
+            " ",
+            "a",
+            "不",
+            "assistant",
+        ]
+    ),
     max_size=12,
 ).map("".join)
 
@@ -94,22 +137,30 @@ def test_text_of_a_client_never_becomes_a_control_token(family: str, text: str) 
 
 def test_a_control_token_put_together_from_template_and_text_stays_text() -> None:
     tokenizer = shrunk.qwen2_tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace("message.content +", "'<|im_' + message.content +")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message.content +", "'<|im_' + message.content +"
+    )
     encoder = ChatEncoder(tokenizer)
     ids = encoder.prompt_ids(records([("user", "end|>")]))
     assert ids.count(encoder.end_of_turn_id) == 2  # the default system message's and the user's
 
 
 @pytest.mark.parametrize(
-    ("clock", "shown"), [("given", "26 Jul 2024"), ("today_unless_given", "26 Jul 2024"), ("today", "2024-07-26")]
+    ("clock", "shown"),
+    [("given", "26 Jul 2024"), ("today_unless_given", "26 Jul 2024"), ("today", "2024-07-26")],
 )
 def test_a_dated_template_always_shows_the_same_day(clock: str, shown: str) -> None:
     tokenizer = shrunk.llama_tokenizer(clock)
-    assert f"Today Date: {shown}\n\n" in tokenizer.decode(ChatEncoder(tokenizer).prompt_ids(records([("user", "x")])))
+    assert f"Today Date: {shown}\n\n" in tokenizer.decode(
+        ChatEncoder(tokenizer).prompt_ids(records([("user", "x")]))
+    )
 
 
 def test_padding_is_never_the_end_of_turn_even_where_the_tokenizer_says_so() -> None:
-    names = {family: TOKENIZERS[family].convert_ids_to_tokens(ENCODERS[family].pad_id) for family in FAMILIES}
+    names = {
+        family: TOKENIZERS[family].convert_ids_to_tokens(ENCODERS[family].pad_id)
+        for family in FAMILIES
+    }
     assert names == {"qwen2": "<|endoftext|>", "llama": "<|finetune_right_pad_id|>"}
     for family in FAMILIES:
         tokenizer = shrunk.tokenizer_of(family)
@@ -122,23 +173,25 @@ def test_padding_is_never_the_end_of_turn_even_where_the_tokenizer_says_so() -> 
 def test_a_model_without_a_chat_template_is_refused_with_the_mend() -> None:
     tokenizer = shrunk.qwen2_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(ConfigError, match=r"no chat template; use the Instruct version.*chat_template\.jinja"):
+    with pytest.raises(
+        ConfigError, match=r"no chat template; use the Instruct version.*chat_template\.jinja"
+    ):
         ChatEncoder(tokenizer)
 
 
 def test_a_template_that_drops_the_system_message_is_refused() -> None:
     tokenizer = shrunk.qwen2_tokenizer()
     tokenizer.chat_template = tokenizer.chat_template.replace("messages[0]['content']", "'fixed'")
-    with pytest.raises(ConfigError, match="renders messages \\[1\\] of 2"):
+    with pytest.raises(ConfigError, match=r"renders messages \[1\] of 2"):
         ChatEncoder(tokenizer).prompt_ids(records(BENIGN["system and user"]))
 
 
 def test_the_text_of_generated_ids_has_no_control_tokens() -> None:
     encoder = ENCODERS["qwen2"]
-    assert encoder.text(encoder.answer_ids("Behavior: A ,  b\n咨询师")) == "Behavior: A ,  b\n咨询师"
+    assert (
+        encoder.text(encoder.answer_ids("Behavior: A ,  b\n咨询师")) == "Behavior: A ,  b\n咨询师"
+    )
 
-
-# --- examples -----------------------------------------------------------------------------------------------------
 
 TASK = builtin_task("fine_grained", style="brief")
 ENCODER = ENCODERS["qwen2"]
@@ -150,7 +203,9 @@ def long_example(n_turns: int = 21, label: str | None = "Challenging") -> Exampl
         Turn(speaker=speakers[i % 2], text=f"turn{i} " + "and so on " * (i * 7 % 5))  # type: ignore[arg-type]
         for i in range(n_turns)
     )
-    return Example(id="long", history=history, response="No, target.", label=label, rationale="Doubts.")
+    return Example(
+        id="long", history=history, response="No, target.", label=label, rationale="Doubts."
+    )
 
 
 def prompt_length(example: Example, dropped: int) -> int:
@@ -180,7 +235,9 @@ def test_the_fewest_turns_go_whatever_was_encoded_before() -> None:
     for limit in (shortest + 30, shortest + 90):
         encoding = encode_examples(examples, TASK, ENCODER, max_tokens=limit)
         for example, encoded in zip(examples, encoding.examples, strict=True):
-            fewest = next(n for n in range(len(example.history)) if prompt_length(example, n) <= limit)
+            fewest = next(
+                n for n in range(len(example.history)) if prompt_length(example, n) <= limit
+            )
             assert len(encoded.prompt) == prompt_length(example, fewest)
 
 

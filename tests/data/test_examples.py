@@ -1,8 +1,9 @@
-"""Examples of a dialogue: what is merged, what is skipped, and that every client turn is accounted for."""
+"""Examples of a dialogue: merged, skipped, and every client turn accounted for."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,9 @@ def dialogue(*turns: tuple[str, str, str | None]) -> Dialogue:
 def test_each_client_turn_becomes_an_example_with_all_turns_before_it_as_history() -> None:
     found = list(
         examples_of(
-            dialogue(("T", "a", "question"), ("C", "b", "Blaming"), ("T", "c", None), ("C", "d", None))
+            dialogue(
+                ("T", "a", "question"), ("C", "b", "Blaming"), ("T", "c", None), ("C", "d", None)
+            )
         )
     )
     assert [(e.id, e.turn, e.response, e.label) for e in found] == [
@@ -134,14 +137,16 @@ def test_every_client_turn_is_accounted_for_once(
     if merge:
         for example in found:
             speakers = [turn.speaker for turn in example.history] + ["client"]
-            assert all(a != b for a, b in zip(speakers, speakers[1:], strict=False))
+            assert all(a != b for a, b in pairwise(speakers))
 
 
 @pytest.mark.parametrize(
     ("speakers", "expected"),
     [("", False), ("T", True), ("TC", False), ("CT", True)],
 )
-def test_an_intervention_is_a_counsellor_turn_directly_before(speakers: str, expected: bool) -> None:
+def test_an_intervention_is_a_counsellor_turn_directly_before(
+    speakers: str, expected: bool
+) -> None:
     turns = dialogue(*((who, "x", None) for who in speakers)).turns
     assert has_intervention(Example(id="e", history=turns, response="y")) is expected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -16,10 +17,10 @@ from recap.errors import DataError
 from recap.records import Dialogue
 from recap.taxonomy import Taxonomy, taxonomy_from_dict
 
-COLUMNS = (
-    "mi_quality transcript_id topic utterance_id interlocutor utterance_text annotator_id "
-    "main_therapist_behaviour client_talk_type"
-).split()
+COLUMNS = [
+    *("mi_quality", "transcript_id", "topic", "utterance_id", "interlocutor", "utterance_text"),
+    *("annotator_id", "main_therapist_behaviour", "client_talk_type"),
+]
 TALK = ("change", "neutral", "sustain")
 
 
@@ -75,8 +76,8 @@ def test_an_even_vote_leaves_no_label_takes_the_first_or_is_a_fault(tmp_path: Pa
         ("1", "client", "1", "sustain"),
         ("1", "client", "2", "change"),
     )
-    for annotations, expected in (("majority", None), ("first", "sustain")):
-        found, faults = read(path, annotations)
+    for rule, expected in (("majority", None), ("first", "sustain")):
+        found, faults = read(path, rule)
         assert labels(found) == ["neutral", expected]
         assert faults.counts["annotation_ties"] == 1
         assert not faults.faults
@@ -113,7 +114,7 @@ def test_annomi_simple_has_its_known_figures(real_data: Path) -> None:
     assert round(mean(len(turn.text) for turn in client), 3) == 75.774
     texts = Counter(turn.text for turn in client)
     assert (len(texts), texts["Yeah."]) == (3645, 490)
-    pairs = [(a.speaker, b.speaker) for d in found for a, b in zip(d.turns, d.turns[1:])]
+    pairs = [(a.speaker, b.speaker) for d in found for a, b in pairwise(d.turns)]
     assert pairs.count(("counselor", "client")) == 4785
     assert sum(a == b for a, b in pairs) == 38
     assert sum(dialogue.turns[0].speaker == "client" for dialogue in found) == 17
@@ -159,7 +160,7 @@ def test_annomi_full_has_its_known_majority_votes(real_data: Path, talk: Taxonom
 
 @pytest.mark.real_data
 def test_the_share_of_sustain_talk_by_quality_is_as_computed_elsewhere(real_data: Path) -> None:
-    found, _ = read(real_data / "annomi" / "AnnoMI-full.csv")
+    found, _ = read(real_data / "annomi" / "AnnoMI-simple.csv")
     shares: dict[str, list[float]] = {"high": [], "low": []}
     for dialogue in found:
         said = [turn.label for turn in dialogue.turns if turn.speaker == "client"]

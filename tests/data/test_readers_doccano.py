@@ -50,7 +50,7 @@ def test_csv_exports_read_alike(tmp_path: Path) -> None:
         id="5", history=HISTORY, response="没什么好说的。", label=LABEL, rationale="先这样。"
     )
     assert [(example.id, example.label) for example in found[1:]] == [("7", None)]
-    assert [(fault.line, fault.reason) for fault in faults.faults] == [(4, "holds 2 labels")]
+    assert [(fault.line, fault.reason) for fault in faults.faults] == [(5, "holds 2 labels")]
 
 
 def test_the_old_form_numbers_its_labels_and_a_list_of_names_gives_them_back(

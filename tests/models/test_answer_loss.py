@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import shrunk
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import cross_entropy
 
 from recap.data.batches import Batch, MicroBatch, collate
 from recap.data.encode import EncodedExample
@@ -41,20 +41,26 @@ def build(family: str, method: str, tied: bool = False) -> Any:
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
     loss.backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    return {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-def test_loss_and_gradients_equal_those_of_full_logits(family: str, method: str, tied: bool) -> None:
+def test_loss_and_gradients_equal_those_of_full_logits(
+    family: str, method: str, tied: bool
+) -> None:
     model, batch = build(family, method, tied), batch_of(EXAMPLES)
     labels = batch.input_ids.masked_fill(~batch.answer_mask, -100)
     attention_mask = torch.zeros_like(batch.input_ids)
     for row, example in enumerate(EXAMPLES):
         attention_mask[row, : len(example.prompt) + len(example.answer)] = 1
     logits = model(input_ids=batch.input_ids, attention_mask=attention_mask).logits
-    full = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+    full = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
     expected = gradients(model, full)
     loss = answer_loss(model, batch)
     actual = gradients(model, loss)
@@ -62,7 +68,9 @@ def test_loss_and_gradients_equal_those_of_full_logits(family: str, method: str,
     assert actual.keys() == expected.keys()
     assert all(("lora_" in name) == (method == "lora") for name in actual)
     for name, gradient in expected.items():
-        torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            actual[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])

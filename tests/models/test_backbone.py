@@ -1,4 +1,4 @@
-"""Loading language models: from folders in the families' own format, and what is said when there is none."""
+"""Loading language models from folders, and what is said when there are no weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def preset(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-def test_a_folder_of_the_family_is_loaded_in_the_type_asked_for(tmp_path: Path, family: str) -> None:
+def test_a_folder_of_the_family_is_loaded_in_the_type_asked_for(
+    tmp_path: Path, family: str
+) -> None:
     folder = shrunk.write_family(tmp_path / "weights", family)
     model, tokenizer = load_backbone(name="any", family=family, path=folder, dtype="bfloat16")
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
@@ -38,7 +40,10 @@ def test_a_folder_of_the_family_is_loaded_in_the_type_asked_for(tmp_path: Path, 
 
 def test_presets_cover_both_families_and_name_themselves() -> None:
     assert [path.stem for path in PRESETS] == sorted(
-        "qwen0_5b qwen1_5b qwen3b qwen7b qwen14b qwen32b qwen72b llama8b llama70b".split()
+        [
+            *("qwen0_5b", "qwen1_5b", "qwen3b", "qwen7b", "qwen14b", "qwen32b", "qwen72b"),
+            *("llama8b", "llama70b"),
+        ]
     )
     for path in PRESETS:
         values = preset(path)
@@ -48,7 +53,9 @@ def test_presets_cover_both_families_and_name_themselves() -> None:
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_without_weights_a_backbone_fails_within_seconds_and_says_how_to_supply_them(path: Path) -> None:
+def test_without_weights_a_backbone_fails_within_seconds_and_says_how_to_supply_them(
+    path: Path,
+) -> None:
     start = time.perf_counter()
     with pytest.raises(ConfigError, match=r"backbone\.path=FOLDER") as raised:
         load_backbone(**preset(path))
@@ -71,15 +78,23 @@ def test_a_hub_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:
     folder = shrunk.write_family(tmp_path / "weights", "llama")
-    with pytest.raises(ConfigError, match=r"expects weights of the family 'qwen2', but .* holds 'llama'"):
+    with pytest.raises(
+        ConfigError, match=r"expects weights of the family 'qwen2', but .* holds 'llama'"
+    ):
         load_backbone(name="qwen7b", family="qwen2", path=folder)
 
 
 @pytest.mark.parametrize(
     ("lost", "said"),
-    [("*", "is not a folder"), ("config.json", "holds no config.json"), ("*.safetensors", r"holds no \*.safetensors")],
+    [
+        ("*", "is not a folder"),
+        ("config.json", "holds no config.json"),
+        ("*.safetensors", r"holds no \*.safetensors"),
+    ],
 )
-def test_a_folder_that_lacks_something_is_named_with_what_it_lacks(tmp_path: Path, lost: str, said: str) -> None:
+def test_a_folder_that_lacks_something_is_named_with_what_it_lacks(
+    tmp_path: Path, lost: str, said: str
+) -> None:
     folder = shrunk.write_family(tmp_path / "weights", "qwen2")
     if lost == "*":
         shutil.rmtree(folder)
@@ -96,6 +111,24 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     with pytest.raises(ConfigError, match="do not belong together"):
         load_backbone(name="qwen7b", family="qwen2", path=folder)
+
+
+def test_weights_that_are_cut_off_or_incomplete_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shrunk.write_family(tmp_path / "weights", "llama")
+    (weights,) = folder.glob("*.safetensors")
+    tensors = load_file(weights)
+    lost = tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="1 weights are missing"):
+        load_backbone(name="llama8b", family="llama", path=folder)
+    save_file(tensors | {"model.layers.1.mlp.up_proj.weight": lost[1:]}, weights)
+    with pytest.raises(ConfigError, match=r"cannot be loaded|cannot be read"):
+        load_backbone(name="llama8b", family="llama", path=folder)
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ConfigError, match=r"cannot be loaded|cannot be read"):
+        load_backbone(name="llama8b", family="llama", path=folder)
 
 
 def test_a_broken_configuration_is_named(tmp_path: Path) -> None:

@@ -31,12 +31,19 @@ def one_by_one(model: Any, prompt: tuple[int, ...], max_new_tokens: int) -> list
 def test_answers_in_batches_equal_those_of_one_prompt_at_a_time(family: str) -> None:
     model = build(family)
     unending = [one_by_one(model, prompt, 20) for prompt in PROMPTS]
-    assert len({tuple(answer) for answer in unending}) > 5, "a model that repeats itself would prove nothing"
+    assert len({tuple(answer) for answer in unending}) > 5, (
+        "a model that repeats itself would prove nothing"
+    )
     end = unending[0][8]  # so that some answers end early and others do not
     expected = [answer[: answer.index(end)] if end in answer else answer for answer in unending]
     assert {len(answer) == 20 for answer in expected} == {True, False}
     for batch_size in (1, 4, 32):
-        options = {"max_new_tokens": 20, "end_of_turn_id": end, "pad_id": PAD, "batch_size": batch_size}
+        options = {
+            "max_new_tokens": 20,
+            "end_of_turn_id": end,
+            "pad_id": PAD,
+            "batch_size": batch_size,
+        }
         assert generate(model, PROMPTS, **options) == expected
 
 

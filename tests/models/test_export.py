@@ -18,7 +18,10 @@ from recap.models.finetune import apply_finetune
 from recap.records import Message
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
-MESSAGES = [Message(role="system", text="Decide."), Message(role="user", text="Client: 我不知道 1999 don't.")]
+MESSAGES = [
+    Message(role="system", text="Decide."),
+    Message(role="user", text="Client: 我不知道 1999 don't."),
+]
 
 
 def tuned(model: Any, method: str) -> Any:
@@ -34,13 +37,17 @@ def tuned(model: Any, method: str) -> Any:
 
 def save(model: Any, tokenizer: Any, folder: Path) -> ChatEncoder:
     encoder = ChatEncoder(tokenizer)
-    save_model(model, tokenizer, folder, end_of_turn_id=encoder.end_of_turn_id, pad_id=encoder.pad_id)
+    save_model(
+        model, tokenizer, folder, end_of_turn_id=encoder.end_of_turn_id, pad_id=encoder.pad_id
+    )
     return encoder
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-def test_plain_transformers_loads_a_tuned_model_with_identical_logits(tmp_path: Path, family: str, tied: bool) -> None:
+def test_plain_transformers_loads_a_tuned_model_with_identical_logits(
+    tmp_path: Path, family: str, tied: bool
+) -> None:
     source = shrunk.write_family(tmp_path / "source", family, tied=tied)
     model, tokenizer = load_backbone(name="any", family=family, path=source)
     model = tuned(model, "full")
@@ -58,9 +65,13 @@ def test_plain_peft_loads_an_adapter_with_identical_logits(tmp_path: Path, famil
     model = tuned(model, "lora")
     save(model, tokenizer, tmp_path / "model")
     base = AutoModelForCausalLM.from_pretrained(source)
-    assert torch.equal(PeftModel.from_pretrained(base, tmp_path / "model")(IDS).logits, model(IDS).logits)
+    assert torch.equal(
+        PeftModel.from_pretrained(base, tmp_path / "model")(IDS).logits, model(IDS).logits
+    )
     # The adapter knows its base, so that the folder is enough.
-    assert torch.equal(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")(IDS).logits, model(IDS).logits)
+    assert torch.equal(
+        AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")(IDS).logits, model(IDS).logits
+    )
     assert not list((tmp_path / "model").glob("model*.safetensors")), "only the adapter is saved"
 
 
@@ -69,7 +80,9 @@ def test_an_adapter_on_a_base_made_on_the_spot_brings_its_base(tmp_path: Path, t
     tokenizer = shrunk.qwen2_tokenizer()
     model = tuned(shrunk.model_of("qwen2", len(tokenizer), tied=tied), "lora")
     save(model, tokenizer, tmp_path / "model")
-    assert torch.equal(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")(IDS).logits, model(IDS).logits)
+    assert torch.equal(
+        AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")(IDS).logits, model(IDS).logits
+    )
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "model" / "base")
     with model.disable_adapter():
         assert torch.equal(base(IDS).logits, model(IDS).logits)
@@ -85,9 +98,14 @@ def test_the_saved_tokenizer_gives_the_same_prompt_and_generation_stops_where_we
     encoder = save(tuned(model, method), tokenizer, tmp_path / "model")
     again = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert ChatEncoder(again).prompt_ids(MESSAGES) == encoder.prompt_ids(MESSAGES)
-    assert ChatEncoder(shrunk.tokenizer_of(family)).prompt_ids(MESSAGES) == encoder.prompt_ids(MESSAGES)
+    assert ChatEncoder(shrunk.tokenizer_of(family)).prompt_ids(MESSAGES) == encoder.prompt_ids(
+        MESSAGES
+    )
     settings = GenerationConfig.from_pretrained(tmp_path / "model")
-    assert (settings.eos_token_id, settings.pad_token_id) == (encoder.end_of_turn_id, encoder.pad_id)
+    assert (settings.eos_token_id, settings.pad_token_id) == (
+        encoder.end_of_turn_id,
+        encoder.pad_id,
+    )
     assert not settings.do_sample
 
 

@@ -16,10 +16,14 @@ def test_full_tuning_trains_every_weight() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-def test_lora_trains_adapters_of_rank_eight_on_every_projection_and_nothing_else(family: str) -> None:
+def test_lora_trains_adapters_of_rank_eight_on_every_projection_and_nothing_else(
+    family: str,
+) -> None:
     model = apply_finetune(shrunk.model_of(family, 50), method="lora")
-    trainable = {name: weight.shape for name, weight in model.named_parameters() if weight.requires_grad}
-    projections = "q k v o gate up down".split()
+    trainable = {
+        name: weight.shape for name, weight in model.named_parameters() if weight.requires_grad
+    }
+    projections = ["q", "k", "v", "o", "gate", "up", "down"]
     # Two layers, seven projections, two factors.
     assert len(trainable) == 2 * len(projections) * 2
     assert all(any(f".{p}_proj.lora_" in name for p in projections) for name in trainable)
@@ -50,4 +54,6 @@ def test_a_method_that_does_not_exist_is_refused_with_the_closest() -> None:
 
 def test_a_misspelt_layer_among_good_ones_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no layer 'v_prj' \(did you mean 'v_proj'\?\)"):
-        apply_finetune(shrunk.model_of("qwen2", 50), method="lora", target_modules=["q_proj", "v_prj"])
+        apply_finetune(
+            shrunk.model_of("qwen2", 50), method="lora", target_modules=["q_proj", "v_prj"]
+        )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from recap.errors import UnknownNameError
 from recap.models.optimizers import (
@@ -37,7 +41,9 @@ def rates(scheduler_of: object, n_steps: int) -> list[float]:
 )
 def test_schedules_are_those_of_transformers(name: str, reference: object, n_steps: int) -> None:
     n_warmup = {1: 1, 7: 1, 40: 4}[n_steps]  # a tenth, rounded up
-    ours = rates(lambda o: build_scheduler(o, SchedulerSettings(name=name), n_steps=n_steps), n_steps)
+    ours = rates(
+        lambda o: build_scheduler(o, SchedulerSettings(name=name), n_steps=n_steps), n_steps
+    )
     theirs = rates(lambda o: reference(o, n_warmup, n_steps), n_steps)  # type: ignore[operator]
     assert ours == pytest.approx(theirs, rel=1e-12)
 
@@ -46,7 +52,10 @@ def test_biases_norms_and_frozen_weights_do_not_decay() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
     model[2].requires_grad_(False)
     optimizer = build_optimizer(model, OptimizerSettings(weight_decay=0.1, learning_rate=1e-3))
-    shapes = {group["weight_decay"]: [tuple(p.shape) for p in group["params"]] for group in optimizer.param_groups}
+    shapes = {
+        group["weight_decay"]: [tuple(p.shape) for p in group["params"]]
+        for group in optimizer.param_groups
+    }
     assert shapes == {0.1: [(4, 3)], 0.0: [(4,), (4,), (4,)]}
 
 

@@ -16,6 +16,16 @@ from recap.tasks.task import define_task
 from recap.taxonomy import taxonomy_from_dict
 
 NAMES = ("binary", "fine_grained", "flat", "annomi_talk")
+DENYING = (
+    "Blaming",
+    "Disagreeing",
+    "Excusing",
+    "Minimizing",
+    "Pessimism",
+    "Reluctance",
+    "Unwillingness",
+)
+TASKS = {name: builtin_task(name) for name in NAMES}
 EXAMPLE = Example(
     id="e1",
     history=(
@@ -57,14 +67,14 @@ def system_and_user(task, example=EXAMPLE, shots=()):
 
 @given(st.sampled_from(NAMES), options, examples, examples)
 def test_the_constant_part_is_the_same_for_every_example(name, chosen, first, second):
-    task = builtin_task(name, **chosen)
+    task = dataclasses.replace(TASKS[name], **chosen)
     assert system_and_user(task, first)[0] == system_and_user(task, second)[0]
 
 
 @given(options, examples)
 def test_the_response_stands_in_the_user_message_and_never_in_the_constant_part(chosen, example):
     marked = dataclasses.replace(example, response=f"{example.response} 7f3a")
-    system, user = system_and_user(builtin_task("flat", **chosen), marked)
+    system, user = system_and_user(dataclasses.replace(TASKS["flat"], **chosen), marked)
     assert "7f3a" in user
     assert "7f3a" not in system
 
@@ -174,7 +184,7 @@ def test_the_brief_prompt_is_task_names_and_format():
     assert system.split("\n") == [
         "Label the client's response.",
         "Arguing - Challenging, Discounting",
-        "Denying - Blaming, Disagreeing, Excusing, Minimizing, Pessimism, Reluctance, Unwillingness",
+        f"Denying - {', '.join(DENYING)}",
         "Avoiding - Minimum Talk, Limit Setting",
         "Ignoring - Inattention, Sidetracking",
     ]
@@ -188,7 +198,7 @@ def test_the_brief_prompt_is_task_names_and_format():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_brief_prompt_is_at_most_60_tokens_of_whole_words(name, language):
-    # Qwen2's pre-tokenizer gives the least number of tokens that a vocabulary grown on the prompts reaches.
+    # A vocabulary grown on the prompts has each piece of Qwen2's pre-tokenizer as one token.
     from tokenizers import Regex
     from tokenizers.pre_tokenizers import Split
 
@@ -232,7 +242,10 @@ def test_a_taxonomy_without_definitions_still_makes_a_prompt():
     assert taxonomy_text(define_task(name="t", taxonomy=taxonomy)) == "- yes\n- no way"
 
 
-OWN = "I am {role}\nPick one of {labels}.\n{examples}\n{taxonomy}\nHere: {dialogue}\nNow answer.\n{format}"
+OWN = (
+    "I am {role}\nPick one of {labels}.\n{examples}\n{taxonomy}\n"
+    "Here: {dialogue}\nNow answer.\n{format}"
+)
 
 
 def test_a_prompt_of_ones_own_is_split_before_its_dialogue():
@@ -246,16 +259,16 @@ def test_a_prompt_of_ones_own_is_split_before_its_dialogue():
 
 
 def test_a_prompt_of_ones_own_may_place_history_and_response_apart():
-    text = "Wording from elsewhere, {labels} as I like.\nContext: {history}\n\nClient Response: {response}"
+    text = "As worded: {labels} by me.\nContext: {history}\n\nClient Response: {response}"
     system, user = system_and_user(builtin_task("binary", prompt_text=text))
-    assert system == 'Wording from elsewhere, "Resistance", "Collaboration" as I like.\nContext:'
+    assert system == 'As worded: "Resistance", "Collaboration" by me.\nContext:'
     assert user.endswith("\n\nClient Response: I don't think so.")
 
 
 @given(examples, st.sampled_from(["en", "zh"]))
 def test_braces_in_client_text_are_never_taken_for_placeholders(example, language):
     marked = dataclasses.replace(example, response="{labels}{format}{0}%s")
-    task = builtin_task("flat", prompt_text=OWN, language=language)
+    task = dataclasses.replace(TASKS["flat"], prompt_text=OWN, language=language)
     assert "{labels}{format}{0}%s" in system_and_user(task, marked)[1]
 
 

@@ -47,7 +47,9 @@ class Columns:
         return None if label.casefold() in ("", "n/a", "nan", "null") else label
 
 
-def find_columns(path: Path, names: tuple[str, ...], chosen: Mapping[str, str | None] | None) -> Columns:
+def find_columns(
+    path: Path, names: tuple[str, ...], chosen: Mapping[str, str | None] | None
+) -> Columns:
     """Return the columns of a table with the header ``names``.
 
     Args:

@@ -48,12 +48,8 @@ def read_doccano(
     rows = _csv_rows(path, faults) if path.suffix.lower() == ".csv" else json_rows(path, faults)
     for line, row in rows:
         fields = Fields(row, line=line, faults=faults)
-        text_key = _first_key(row, _TEXT_KEYS)
-        fields.text(text_key)
-        document = row.get(text_key)
-        history, response = names.context_and_response(
-            document if isinstance(document, str) else ""
-        )
+        document = fields.text(_first_key(row, _TEXT_KEYS))
+        history, response = names.context_and_response(document)
         example = Example(
             id=fields.identifier("id") or f"{path.stem}:{line}",
             session=fields.identifier("session"),

@@ -26,7 +26,7 @@ class Fields:
         self.faults.reject(self.line, self._within + field, reason, mend)
 
     def text(self, field: str) -> str:
-        """Return a text that must be there, as it stands; it may be empty, which is judged later."""
+        """Return a text that must be there, as it stands; an empty one is judged later."""
         value = self.row.get(field)
         if isinstance(value, str):
             return value

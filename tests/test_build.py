@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import recap
+from recap.build import build_callbacks, build_corpus, build_task, draw_examples
+from recap.errors import ConfigError
+from recap.records import Example
+
+
+def examples(**counts: int) -> list[Example]:
+    return [
+        Example(id=f"{label}{i}", history=(), response=f"{label} {i}", label=label)
+        for label, n in counts.items()
+        for i in range(n)
+    ]
+
+
+def test_drawn_examples_are_even_over_labels_as_far_as_the_data_go() -> None:
+    drawn = draw_examples(examples(a=50, b=50, c=3), 13)
+    assert Counter(e.label for e in drawn) == {"a": 5, "b": 5, "c": 3}
+
+
+def test_the_same_examples_are_drawn_from_any_order_of_rows() -> None:
+    rows = examples(a=20, b=20)
+    assert {e.id for e in draw_examples(rows, 7)} == {e.id for e in draw_examples(rows[::-1], 7)}
+
+
+def test_the_prompt_follows_the_language_of_the_data() -> None:
+    assert build_task(recap.load_config(["data.language=zh"])).language == "zh"
+    assert build_task(recap.load_config(["data.language=both"])).language == "en"
+    assert (
+        build_task(recap.load_config(["data.language=zh", "prompt.language=en"])).language == "en"
+    )
+
+
+def test_a_task_that_a_package_registers_needs_its_name_alone() -> None:
+    from recap.tasks.library import builtin_task
+
+    recap.register_task("half_past")(builtin_task("binary"))
+    config = recap.load_config(["task=binary"])
+    named = replace(
+        config, task=replace(config.task, name="half_past", taxonomy=None), rationale=False
+    )
+    assert build_task(named).labels == ("Resistance", "Collaboration")
+    assert not build_task(named).rationale
+
+
+def test_a_prompt_file_of_ones_own_replaces_the_built_in_prompt(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("Pick one of {labels}.\n{format}\n{dialogue}\n", encoding="utf-8")
+    config = recap.load_config(["task=binary", f"prompt.file={file}", "data.options.size=60"])
+    task = build_task(config)
+    example = build_corpus(config, task).examples[0]
+    system, user = task.messages(example)
+    assert system.text.startswith("Pick one of")
+    assert example.response in user.text
+
+
+def test_a_callback_of_ones_own_gets_its_arguments() -> None:
+    entry = "{name: 'lightning.pytorch.callbacks:Timer', duration: '00:01:00:00'}"
+    (built,) = build_callbacks(recap.load_config([f"+callbacks.timer={entry}"]))
+    assert type(built).__name__ == "Timer"
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{duration: 1}", "callbacks.mine: needs a name"),
+        ("{name: 'lightning.pytorch.callbacks:Tymer'}", "cannot be imported"),
+        ("{name: 'lightning.pytorch.callbacks:Timer', colour: red}", "refuses its arguments"),
+    ],
+)
+def test_a_callback_that_cannot_be_built_is_named(entry: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_callbacks(recap.load_config([f"+callbacks.mine={entry}"]))

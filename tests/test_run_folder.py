@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+import recap
+from recap.config import RunConfig
+from recap.errors import ConfigError, DataError
+from recap.run_folder import (
+    open_run_folder,
+    read_config,
+    refuse_other_data,
+    write_atomic,
+    write_json,
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return replace(recap.load_config(), runs_dir=str(tmp_path), run="r")
+
+
+def test_a_folder_keeps_the_configuration_it_was_made_with(config: RunConfig) -> None:
+    assert read_config(open_run_folder(config).path) == config
+
+
+def test_the_same_configuration_opens_the_folder_again(config: RunConfig) -> None:
+    open_run_folder(config)
+    later = replace(config, logger=replace(config.logger, name="csv"))
+    assert read_config(open_run_folder(later).path).logger.name == "csv"
+
+
+def test_other_options_are_refused_with_old_and_new_value(config: RunConfig) -> None:
+    open_run_folder(config)
+    with pytest.raises(ConfigError, match=r"seed \(0 there, 5 now\).*run=NAME"):
+        open_run_folder(replace(config, seed=5))
+
+
+def test_a_configuration_of_another_version_is_refused(config: RunConfig) -> None:
+    folder = open_run_folder(config)
+    stored = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    folder.config.write_text(yaml.safe_dump({**stored, "temperature": 1}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="not one of this version"):
+        open_run_folder(config)
+
+
+def test_a_folder_without_configuration_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run folder"):
+        read_config(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_place_without_permission_is_named(config: RunConfig, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="runs_dir"):
+        open_run_folder(config)
+
+
+def test_a_file_in_the_way_of_the_folder_is_named(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("")
+    with pytest.raises(ConfigError, match="runs_dir"):
+        open_run_folder(config)
+
+
+def test_data_that_changed_since_are_refused(config: RunConfig) -> None:
+    folder = open_run_folder(config)
+    refuse_other_data(folder, data_hash="a")
+    folder.update_manifest(data_hash="a")
+    refuse_other_data(folder, data_hash="a")
+    with pytest.raises(DataError, match="data hash differs"):
+        refuse_other_data(folder, data_hash="b")
+
+
+def test_mappings_in_the_manifest_are_merged(config: RunConfig) -> None:
+    folder = open_run_folder(config)
+    folder.update_manifest(folds={"fold0": 1}, seed=1)
+    folder.update_manifest(folds={"fold1": 2}, seed=2)
+    assert json.loads(folder.manifest.read_text()) == {"folds": {"fold0": 1, "fold1": 2}, "seed": 2}
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(file, {"a": float("nan")})
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(file, "half \ud800")
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_written_files_have_the_ordinary_permissions(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
