@@ -1,6 +1,7 @@
 """recap: detect and explain client resistance in counselling dialogues, and trust what is measured.
 
-Names are loaded when they are used, so that ``import recap`` itself loads neither torch nor Lightning.
+Names are loaded when they are used, so that ``import recap`` itself loads neither torch nor
+Lightning.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _HOMES = {
     "CategoryScores": "recap.scoring.metrics",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

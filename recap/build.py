@@ -32,7 +32,8 @@ def build_task(config: RunConfig) -> Task:
     """Return the task of a configuration, with the prompt that it asks for.
 
     Raises:
-        ConfigError: For labels outside the taxonomy, or a prompt file that is missing or lacks a part.
+        ConfigError: For labels outside the taxonomy, or a prompt file that is missing or lacks a
+            part.
     """
     prompt = config.prompt
     options: dict[str, Any] = {
@@ -50,7 +51,8 @@ def build_task(config: RunConfig) -> Task:
         return get_task(definition.name, **options)
     if isinstance(definition.taxonomy, str):
         raise ConfigError(
-            f"task.taxonomy: {definition.taxonomy!r} is a name; load the configuration with load_config"
+            f"task.taxonomy: {definition.taxonomy!r} is a name; "
+            "load the configuration with load_config"
         )
     return define_task(
         name=definition.name,
@@ -64,10 +66,11 @@ def build_task(config: RunConfig) -> Task:
 
 
 def build_corpus(config: RunConfig, task: Task) -> Corpus:
-    """Return the labelled examples of the data set, all labels of the taxonomy, before the task selects.
+    """Return the data set's labelled examples, with all labels, before the task selects.
 
     Raises:
-        DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is ``fail``.
+        DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is
+            ``fail``.
     """
     data = config.data
     options = dict(data.options)
@@ -90,7 +93,7 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
 
 
 def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
-    """Return ``n`` examples, as even over labels as the data allow, the same ones for any order of rows."""
+    """Return ``n`` examples, as even over labels as can be, the same for any order of rows."""
     by_label: dict[str, list[int]] = defaultdict(list)
     for index in sorted(
         range(len(examples)), key=lambda i: (content_key(examples[i]), examples[i].id)

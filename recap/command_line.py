@@ -16,22 +16,23 @@ Job = Callable[[RunConfig], object]
 def run_command(
     job: Job, *, after_sweep: Callable[[list[RunConfig]], object], argv: Sequence[str] | None
 ) -> int:
-    """Compose the configuration that ``argv`` describes, run ``job`` on it, and return the exit code.
+    """Compose the configuration that ``argv`` describes, run ``job`` on it, return the exit code.
 
-    ``-m`` runs one job for every combination, then ``after_sweep`` once on all configurations; a sweep is
-    composed as a whole before its first job starts. ``--help``, ``--cfg`` and the like are Hydra's.
+    ``-m`` runs one job for every combination, then ``after_sweep`` once on all configurations; a
+    sweep is composed as a whole before its first job starts. ``--help``, ``--cfg`` and the like are
+    Hydra's.
     """
     from hydra._internal.utils import get_args_parser
 
-    argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = get_args_parser().parse_intermixed_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = get_args_parser().parse_intermixed_args(given)
     # Hydra itself cannot read flags that stand between overrides.
-    argv = [a for a in argv if a not in arguments.overrides] + arguments.overrides
-    return with_exit_code(lambda: _dispatch(arguments, argv, job, after_sweep))
+    ordered = [a for a in given if a not in arguments.overrides] + arguments.overrides
+    return with_exit_code(lambda: _dispatch(arguments, ordered, job, after_sweep))
 
 
 def with_exit_code(action: Callable[[], int]) -> int:
-    """Return what ``action`` returns, or the exit code of its error after printing the error's message."""
+    """Return what ``action`` returns, or print its error's message and return its exit code."""
     try:
         return action()
     except RecapError as error:
@@ -78,7 +79,7 @@ def _sweep(
     codes: list[int] = []
 
     def guarded(config: RunConfig) -> None:
-        codes.append(with_exit_code(lambda: job(config) and 0 or 0))
+        codes.append(with_exit_code(lambda: (job(config) and 0) or 0))
 
     code = _hand_over(arguments, argv, guarded)
     after_sweep(configs)

@@ -40,10 +40,10 @@ _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
 def load_config(
     overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
 ) -> RunConfig:
-    """Return the configuration of a run, composed from ``conf/`` and overrides such as ``"task=binary"``.
+    """Return a run's configuration, from ``conf/`` and overrides such as ``"task=binary"``.
 
-    A ``conf/`` under the current directory and the packages of entry-point group ``recap.conf`` are searched
-    too; ``config_dir`` adds one more folder.
+    A ``conf/`` under the current directory and the packages of entry-point group ``recap.conf`` are
+    searched too; ``config_dir`` adds one more folder.
 
     Raises:
         ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
@@ -77,7 +77,7 @@ def register_search_path(config_dir: str | Path | None = None) -> None:
 
 
 def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> dict[str, Any]:
-    """Return a task's mapping with the name of its taxonomy replaced by what the file of that name holds."""
+    """Return a task's mapping, a taxonomy's name replaced by what the file of that name holds."""
     name = task.get("taxonomy")
     if not isinstance(name, str):
         return task
@@ -88,7 +88,8 @@ def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> d
             return {**task, "taxonomy": yaml.safe_load(file.read_text(encoding="utf-8"))}
     known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
     raise ConfigError(
-        f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; "
+        f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; "
+        f"known: {', '.join(known)}; "
         f"your own goes to conf/taxonomy/{name}.yaml or inside the task"
     )
 
@@ -100,7 +101,8 @@ def explain_hydra_error(error: Exception, overrides: Iterable[str]) -> ConfigErr
         known = list(error.options or [])
         if known:
             return ConfigError(
-                f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; known: {', '.join(known)}"
+                f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; "
+                f"known: {', '.join(known)}"
             )
     text = str(error).strip()
     unknown = re.search(r"Could not override '([^']+)'", text)
@@ -159,7 +161,7 @@ def _compose(
 def _run_name(
     config: RunConfig, choices: dict[str, str | None], config_dir: str | Path | None
 ) -> str:
-    """Return the folder name: the naming choices, and a hash of every other option that is not the default."""
+    """Return the folder name: the naming choices, and a hash of all other non-default options."""
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
     values, _ = _compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
     values["task"] = expand_task(values["task"], config_dir)

@@ -1,7 +1,7 @@
 """The configuration of a run as frozen dataclasses, validated as a whole.
 
-This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate`` reports all
-faults at once. Nothing here knows Hydra.
+This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate``
+reports all faults at once. Nothing here knows Hydra.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TaskConfig:
     name: str
     """Name of the task; a registered one needs no other key."""
     taxonomy: Mapping[str, Any] | str | None = None
-    """Name of a file in conf/taxonomy/, or a taxonomy written here; ``None`` for a registered task."""
+    """A file's name in conf/taxonomy/, or a taxonomy itself; ``None`` for a registered task."""
     labels: tuple[str, ...] | None = None
     """Categories of the taxonomy to tell apart, in order; ``None`` means its leaves."""
     within: str | None = None
@@ -266,7 +266,7 @@ NOT_RESULT_CHANGING = (
     "trainer.num_workers",
     "trainer.progress",
 )
-"""Options that may differ between two processes working on one run folder; a dot at the end means a group."""
+"""Options that may differ between processes on one run folder; a final dot means a group."""
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:

@@ -1,8 +1,8 @@
 """The errors that recap raises, and the words they use.
 
-Every error that a user can cause derives from :class:`UserError` and ends a command with exit code 2;
-anything else derives from :class:`RecapError` and ends it with 1. Messages carry ids, line numbers and
-lengths, never the text of a client.
+Every error that a user can cause derives from :class:`UserError` and ends a command with exit code
+2; anything else derives from :class:`RecapError` and ends it with 1. Messages carry ids, line
+numbers and lengths, never the text of a client.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RecapError(Exception):
 
 
 class UserError(RecapError):
-    """The configuration, the data or the command line is at fault, and the message says how to mend it."""
+    """Configuration, data or command line are at fault, and the message says how to mend it."""
 
     exit_code = 2
 
@@ -39,7 +39,7 @@ class DataError(UserError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest known name, or ``""`` when none is close."""
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, ``""`` when none is close."""
     by_folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
     return f" (did you mean {by_folded[close[0]]!r}?)" if close else ""
@@ -48,8 +48,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def quote_label(text: str, known: Iterable[str]) -> str:
     """Return an unknown label in a form that is safe to print.
 
-    Quoted only when it is short and close to a known label: a column mix-up would otherwise print client
-    text. Anything else becomes ``"a text of N characters"``.
+    Quoted only when it is short and close to a known label: a column mix-up would otherwise print
+    client text. Anything else becomes ``"a text of N characters"``.
     """
     known = list(known)
     if len(text) <= MAX_QUOTED_CHARACTERS and did_you_mean(text, known):

@@ -1,4 +1,4 @@
-"""A fold is a plain unit of work: train it, decode it, score it, write its folder; then summarise all."""
+"""A fold is a plain unit of work: train, decode, score, write its folder; then summarise all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldResult:
-    """What became of one fold; ``scores`` is ``None`` for the final model, which has no test examples."""
+    """What became of one fold; ``scores`` is ``None`` for the final model (no test examples)."""
 
     name: str
     folder: FoldFolder
@@ -74,7 +74,7 @@ class Listener:
 
 
 def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Summary | None:
-    """Run the folds that ``cv.fold`` asks for and are not finished; return the summary over all that are.
+    """Run the unfinished folds that ``cv.fold`` asks for; return the summary of all finished ones.
 
     ``None`` when no fold is finished, which happens only for ``cv.fold=final`` in a fresh folder.
 
@@ -103,7 +103,7 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
 
 
 def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) -> Scores:
-    """Train, decode and score one fold (unless it is finished), write its folder, and return its scores.
+    """Train, decode and score one fold (unless finished), write its folder, return its scores.
 
     Raises:
         UserError: When the configuration or the data are at fault.
@@ -206,7 +206,7 @@ def _note_resume(setup: Setup, name: str, training: Training) -> None:
 
 
 def _epochs_for_all(setup: Setup) -> int:
-    """Return the mean selected epoch of the finished folds, ``trainer.max_epochs`` when there is none."""
+    """Return the finished folds' mean selected epoch, ``trainer.max_epochs`` when there is none."""
     folds = setup.folder.read_manifest().get("folds", {})
     selected = [fold["selected_epoch"] for fold in folds.values()]
     return round(statistics.fmean(selected)) if selected else setup.config.trainer.max_epochs

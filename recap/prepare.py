@@ -23,7 +23,7 @@ from recap.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A run that is ready to be trained; ``selected`` are indices into the corpus that the task takes."""
+    """A run ready for training; ``selected`` are indices into the corpus that the task takes."""
 
     config: RunConfig
     task: Task
@@ -43,7 +43,7 @@ class Setup:
         )
 
     def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
-        """Return the encoded examples at these indices of the corpus, without those not selected."""
+        """Return the encoded examples at these indices of the corpus, less those not selected."""
         wanted = set(indices)
         pairs = zip(self.selected, self.encoding.examples, strict=True)
         return tuple(example for index, example in pairs if index in wanted)
@@ -60,8 +60,8 @@ class Setup:
         lines = []
         if lost["dropped_turns"]:
             lines.append(
-                f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their oldest turns "
-                f"(prompt.max_tokens={self.config.prompt.max_tokens})"
+                f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their "
+                f"oldest turns (prompt.max_tokens={self.config.prompt.max_tokens})"
             )
         if lost["still_too_long"]:
             lines.append(
@@ -69,7 +69,9 @@ class Setup:
             )
         shared = {
             "duplicates": "test examples are also trained on",
-            "shared_sessions": "times a session lies in test and training (cv.group=session keeps them together)",
+            "shared_sessions": (
+                "times a session lies in test and training (cv.group=session keeps them together)"
+            ),
             "history_overlap": "test responses stand in a training history, or the other way round",
         }
         for heading, said in shared.items():
@@ -82,7 +84,8 @@ def prepare(config: RunConfig) -> Setup:
     """Return what all folds of a run share, with the run folder's first files written.
 
     Raises:
-        ConfigError: For a fold that does not exist, missing rationales, or a folder that holds another run.
+        ConfigError: For a fold that does not exist, missing rationales, or a folder that holds
+            another run.
         DataError: For data at fault, or data that changed since the run was begun.
     """
     _check_fold(config)
@@ -127,7 +130,8 @@ def _check_fold(config: RunConfig) -> None:
     fold, n_folds = config.cv.fold, config.cv.folds
     if isinstance(fold, int) and not 0 <= fold < n_folds:
         raise ConfigError(
-            f"cv.fold: there is no fold {fold} among {n_folds}; use 0 to {n_folds - 1}, all or final"
+            f"cv.fold: there is no fold {fold} among {n_folds}; "
+            f"use 0 to {n_folds - 1}, all or final"
         )
 
 
@@ -136,13 +140,14 @@ def _check_selection(
 ) -> None:
     if not selected:
         raise DataError(
-            f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task {task.name!r} "
-            f"({', '.join(task.labels)}); choose another task"
+            f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task "
+            f"{task.name!r} ({', '.join(task.labels)}); choose another task"
         )
     if config.rationale:
         without = [corpus.examples[i].id for i in selected if not corpus.examples[i].rationale]
         if without:
             raise ConfigError(
-                f"rationale=true needs a rationale in every example, and {len(without)} of {len(selected)} have "
-                f"none (the first: {without[0]!r}); set rationale=false to train on labels alone"
+                f"rationale=true needs a rationale in every example, and {len(without)} of "
+                f"{len(selected)} have none (the first: {without[0]!r}); "
+                "set rationale=false to train on labels alone"
             )

@@ -1,8 +1,8 @@
 """The records that the parts of recap hand to each other.
 
-Each is a frozen value: readers make :class:`Dialogue` and :class:`Example`, a task turns an example into
-:class:`Message` and an answer text into :class:`Answer`, every system (fine-tuned, prompted, imported)
-ends in :class:`Prediction`, and scoring turns predictions into :class:`Scores`.
+Each is a frozen value: readers make :class:`Dialogue` and :class:`Example`, a task turns an example
+into :class:`Message` and an answer text into :class:`Answer`, every system (fine-tuned, prompted,
+imported) ends in :class:`Prediction`, and scoring turns predictions into :class:`Scores`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Role = Literal["system", "user", "assistant"]
 class Turn:
     """One utterance of a dialogue.
 
-    ``label`` is the client's behaviour on a client turn and, where it is annotated, the counsellor's act on
-    a counsellor turn.
+    ``label`` is the client's behaviour on a client turn and, where it is annotated, the
+    counsellor's act on a counsellor turn.
     """
 
     speaker: Speaker
@@ -32,7 +32,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialogue:
-    """One counselling session: its turns in order, and whatever else the file said of it (``meta``)."""
+    """One counselling session: its turns in order, and what else the file said of it (``meta``)."""
 
     session: str
     turns: tuple[Turn, ...]
@@ -45,9 +45,9 @@ class Dialogue:
 class Example:
     """One client utterance to be judged (``response``) with the turns before it (``history``).
 
-    The history normally ends with the counsellor's intervention. ``label`` is the canonical name of a
-    category of the taxonomy, the finest that the data set knows; ``turn`` is the index of the response in
-    its dialogue, when it came from one.
+    The history normally ends with the counsellor's intervention. ``label`` is the canonical name of
+    a category of the taxonomy, the finest that the data set knows; ``turn`` is the index of the
+    response in its dialogue, when it came from one.
     """
 
     id: str
@@ -79,10 +79,11 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """One line of ``predictions.jsonl``: an evaluated example with its gold label and the system's answer.
+    """One line of ``predictions.jsonl``: an evaluated example, its gold label, the system's answer.
 
-    ``label`` is ``None`` and ``parsed`` false when the generation held no readable label; such an answer
-    counts as wrong. ``probabilities`` is ``None`` for systems that give none; ``text`` is the raw generation.
+    ``label`` is ``None`` and ``parsed`` false when the generation held no readable label; such an
+    answer counts as wrong. ``probabilities`` is ``None`` for systems that give none; ``text`` is
+    the raw generation.
     """
 
     id: str
@@ -99,9 +100,10 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fold:
-    """One fold of a partition, as indices into the data set's examples (all labels, before task selection).
+    """One fold of a partition, as indices into the data set's examples.
 
-    Under the paper's protocol ``select`` (used for early stopping and the best checkpoint) equals ``test``.
+    The indices count all labels, before task selection. Under the paper's protocol ``select`` (used
+    for early stopping and the best checkpoint) equals ``test``.
     """
 
     index: int
@@ -124,9 +126,9 @@ class LabelScores:
 class Scores:
     """The scores of one set of predictions, as in ``scores.json``.
 
-    ``metrics`` holds ``macro_f1, macro_precision, macro_recall, accuracy, invalid_rate, loss`` as fractions
-    (``loss``: token mean in nats, or ``None``). ``confusion`` has a row per gold label and a column per
-    label, then one for invalid answers.
+    ``metrics`` holds ``macro_f1, macro_precision, macro_recall, accuracy, invalid_rate, loss`` as
+    fractions (``loss``: token mean in nats, or ``None``). ``confusion`` has a row per gold label
+    and a column per label, then one for invalid answers.
     """
 
     task: str
@@ -139,7 +141,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """Mean and sample standard deviation (ddof 1) of one figure over folds; ``std`` is ``None`` for one fold."""
+    """Mean and sample SD (ddof 1) of one figure over folds; ``std`` is ``None`` for one fold."""
 
     mean: float | None
     std: float | None

@@ -1,4 +1,4 @@
-"""Names for things that configuration can choose: readers, tasks, optimisers, schedulers, callbacks."""
+"""Names for what configuration can choose: readers, tasks, optimisers, schedulers, callbacks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Registry(Generic[T]):
 
     Args:
         kind: What is registered, as error messages call it (``"task"``).
-        entry_point_group: Installed packages add names through this group; they are read on the first
-            look-up that the table itself cannot answer, never at import.
+        entry_point_group: Installed packages add names through this group; they are read on the
+            first look-up that the table itself cannot answer, never at import.
     """
 
     def __init__(self, kind: str, *, entry_point_group: str | None = None) -> None:
@@ -39,7 +39,8 @@ class Registry(Generic[T]):
                 owner = self._aliases.get(taken, taken)
                 if owner in self._entries and self._entries[owner] is not entry:
                     raise ConfigError(
-                        f"{self.kind} {taken!r} is registered already; choose another name for the new one"
+                        f"{self.kind} {taken!r} is registered already; "
+                        "choose another name for the new one"
                     )
             self._entries[name] = entry
             self._aliases.update(dict.fromkeys(aliases, name))
@@ -48,20 +49,22 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Return what ``name`` stands for: a registered name, an alias, or ``package.module:attribute``.
+        """Return what a registered name, an alias, or ``package.module:attribute`` stands for.
 
         Raises:
             UnknownNameError: With the closest known name, when there is none.
         """
         if ":" in name:
-            return self._import(name)
+            imported: T = self._import(name)
+            return imported
         name = self._aliases.get(name, name)
         if name not in self._entries:
             self._load_entry_points()
         if name not in self._entries:
             known = self.names()
             raise UnknownNameError(
-                f"there is no {self.kind} {name!r}{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}"
+                f"there is no {self.kind} {name!r}{did_you_mean(name, known)}; "
+                f"known: {', '.join(known) or 'none'}"
             )
         return self._entries[name]
 
@@ -80,7 +83,8 @@ class Registry(Generic[T]):
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise UnknownNameError(
-                f"{self.kind} {path!r} cannot be imported ({error}); write it as package.module:attribute"
+                f"{self.kind} {path!r} cannot be imported ({error}); "
+                "write it as package.module:attribute"
             ) from error
 
     def _load_entry_points(self) -> None:

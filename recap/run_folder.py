@@ -139,7 +139,8 @@ def open_run_folder(config: RunConfig) -> RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"{folder.path}: cannot be created ({error.strerror}); set runs_dir to a folder you may write"
+                f"{folder.path}: cannot be created ({error.strerror}); "
+                "set runs_dir to a folder you may write"
             ) from error
     write_atomic(
         folder.config, yaml.safe_dump(schema.to_dict(config), sort_keys=False, allow_unicode=True)
@@ -160,7 +161,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
-    """Check that the data and the partition are those that the folder's finished folds were made with.
+    """Check that data and partition are those that the folder's finished folds were made with.
 
     Raises:
         DataError: When one of them has changed since.
@@ -169,14 +170,15 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
     for name, value in hashes.items():
         if manifest.get(name, value) != value:
             raise DataError(
-                f"{folder.path}: the {name.replace('_', ' ')} differs from the one this run was begun with, so the "
-                "data file has changed; set run=NAME for a new run, or restore the file"
+                f"{folder.path}: the {name.replace('_', ' ')} differs from the one this run was "
+                "begun with, so the data file has changed; "
+                "set run=NAME for a new run, or restore the file"
             )
 
 
 def environment() -> dict[str, Any]:
-    """Return what else a run depended on: package versions, Python, platform, git commit of the code."""
-    versions = {}
+    """Return what else a run depended on: package versions, Python, platform, the code's commit."""
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
@@ -195,18 +197,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that, whatever happens, it holds either all of the old or all of the new text."""
+    """Write a text file so that it holds all of the old or all of the new text, come what may."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -221,7 +224,8 @@ def _refuse_other_run(folder: RunFolder, config: RunConfig) -> None:
         there = schema.result_options(read_config(folder.path))
     except ConfigError as error:
         raise ConfigError(
-            f"{folder.path}: its config.yaml is not one of this version ({error}); set run=NAME for a new run"
+            f"{folder.path}: its config.yaml is not one of this version ({error}); "
+            "set run=NAME for a new run"
         ) from error
     given = schema.result_options(config)
     changed = [key for key in sorted({*there, *given}) if there.get(key) != given.get(key)]
@@ -231,7 +235,8 @@ def _refuse_other_run(folder: RunFolder, config: RunConfig) -> None:
         )
         more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
         raise ConfigError(
-            f"{folder.path}: holds a run with other options: {named}{more}; set run=NAME for a new run"
+            f"{folder.path}: holds a run with other options: {named}{more}; "
+            "set run=NAME for a new run"
         )
 
 

@@ -10,7 +10,7 @@ from recap.config import RunConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what ``argv`` describes and return the exit code (0 done, 2 the user's fault, 1 anything else)."""
+    """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
     return run_command(_train, after_sweep=_compare, argv=argv)
 
 

@@ -25,7 +25,7 @@ from recap.tracking.history import History
 from recap.tracking.tracker import Tracker
 
 BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
-"""Beside the checkpoints of a fold (lowest selection loss; latest): a mark that training itself is over."""
+"""A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
 
 
 class Training:
@@ -35,8 +35,8 @@ class Training:
         setup: What all folds share.
         folder: Where history and checkpoints go.
         tracker: Told of every row of the history.
-        on_epoch: Called after each epoch with its number, the selection loss (``None`` without selection
-            examples) and the seconds it took.
+        on_epoch: Called after each epoch with its number, the selection loss (``None`` without
+            selection examples) and the seconds it took.
         train: Examples to learn from.
         select: Examples whose loss selects the epoch; none for the final model.
         test: Examples to decode and score.
@@ -109,7 +109,10 @@ class Training:
         )
 
     def resumes_at(self) -> tuple[str, int] | None:
-        """Return ``("train" | "decode", optimiser step)`` where a killed process stopped, ``None`` for a fresh start."""
+        """Return the stage and optimiser step where a killed process stopped.
+
+        The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
+        """
         last = self._folder.checkpoints / LAST
         if not (self._resume and last.is_file()):
             return None
@@ -117,7 +120,10 @@ class Training:
         return stage, int(_read_checkpoint(last)["global_step"])
 
     def fit(self) -> None:
-        """Train until the last epoch or until the selection loss stops falling, from where a killed run stopped."""
+        """Train until the last epoch or until the selection loss stops falling.
+
+        A killed run goes on from where it stopped.
+        """
         resumed = self.resumes_at()
         if resumed is not None and resumed[0] == "decode":
             return
@@ -133,7 +139,7 @@ class Training:
         write_atomic(self._folder.checkpoints / TRAINED, "")
 
     def test(self) -> int:
-        """Decode and score the test examples with the best checkpoint, and return its epoch (from 1)."""
+        """Decode and score the test examples with the best checkpoint; return its epoch from 1."""
         best = self._folder.checkpoints / BEST
         self._trainer.test(
             self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
@@ -193,7 +199,7 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
 
 
 def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
-    """Return what keeps checkpoints after every epoch, and stops when the selection loss no longer falls."""
+    """Return what keeps checkpoints every epoch, and stops once the selection loss stalls."""
     if not selecting:
         return [
             ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
@@ -206,7 +212,8 @@ def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightn
             save_last=True,
             enable_version_counter=False,
         ),
-        # Checked with the validation, not at the epoch's end: a resume right after one would not know val_loss.
+        # Checked with the validation, not at the epoch's end: a resume right after one would not
+        # know val_loss.
         EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False),
     ]
 

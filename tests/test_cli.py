@@ -25,7 +25,10 @@ def test_an_unknown_verb_is_answered_with_the_closest(capsys: pytest.CaptureFixt
 
 
 def test_help_explains_groups_and_examples_without_loading_torch(tmp_path: Path) -> None:
-    code = "import sys, recap.train as t; c = t.main(['--help']); print('torch' in sys.modules); sys.exit(c)"
+    code = (
+        "import sys, recap.train as t; c = t.main(['--help']); "
+        "print('torch' in sys.modules); sys.exit(c)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     )

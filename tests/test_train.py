@@ -71,7 +71,8 @@ def test_folds_evaluate_every_example_once_in_data_order(folder: Path) -> None:
     assert len(rows) == len({row["id"] for row in rows}) == 42
     assert {row["fold"] for row in rows} == {0, 1}
     assert set(rows[0]) == {
-        "id", "session", "fold", "task", "gold", "label", "probabilities", "rationale", "text", "parsed",
+        "id", "session", "fold", "task", "gold", "label", "probabilities", "rationale", "text",
+        "parsed",
     }  # fmt: skip
 
 

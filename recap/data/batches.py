@@ -214,8 +214,8 @@ class TrainingLoader:
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless it is the current one.
 
-        Lightning gives ``state_dict()`` back only within an epoch; after a stop between two it says the epoch
-        instead.
+        Lightning gives ``state_dict()`` back only within an epoch; after a stop between two it says
+        the epoch instead.
         """
         if epoch != self._epoch:
             self._epoch, self._done = epoch, 0

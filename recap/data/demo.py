@@ -1,19 +1,19 @@
 """A built-in, synthetic, bilingual corpus of counselling dialogues, generated from a seed.
 
-No client ever said a word of it: every utterance is put together from invented parts (``demo_parts/*.yaml``),
-so that the library can be tried, tested and demonstrated where no data may be shared. It shows that a model
-learns; it says nothing about resistance in real counselling.
+No client ever said a word of it: every utterance is put together from invented parts
+(``demo_parts/*.yaml``), so that the library can be tried, tested and demonstrated where no data may
+be shared. It shows that a model learns; it says nothing about resistance in real counselling.
 
 How it is made, and why:
 
 * The categories keep the proportions of ClientResistance (paper, Table 3).
-* A response is opener + core + tail with slots, parts that vary independently. Most combinations of a test
-  fold therefore never occur in its training folds, though their parts do.
+* A response is opener + core + tail with slots, parts that vary independently. Most combinations of
+  a test fold therefore never occur in its training folds, though their parts do.
 * About half of the responses come from blocks that two or three labels share. Only the act of the
   counsellor's turn before them (question, suggestion, interpretation, …) says which label it is.
-* A small share of labels (``noise`` in ``design.yaml``) stands on a dialogue that was written for another
-  plausible label, and cannot be learned.
-* The rationale names the behaviour, the counsellor's act and the topic.
+* A small share of labels (``noise`` in ``design.yaml``) stands on a dialogue that was written for
+  another plausible label, and cannot be learned.
+* The rationale names the behaviour and the counsellor's act.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from recap.data.readers.registry import one_of, register_reader
+from recap.data.readers.registry import register_reader
 from recap.errors import ConfigError, did_you_mean
 from recap.records import Dialogue, Turn
 
@@ -39,7 +39,7 @@ DEFAULT_SIZE = 2900
 
 @dataclass(frozen=True, kw_only=True)
 class RationaleCheck:
-    """Whether a rationale names the client's behaviour and the counsellor's act (and no other act)."""
+    """Whether a rationale names the client's behaviour and the counsellor's act, and no others."""
 
     behavior: bool
     act: bool
@@ -50,20 +50,22 @@ def generate_dialogues(
 ) -> Iterator[Dialogue]:
     """Yield synthetic sessions that hold ``size`` labelled client turns in all.
 
-    The same arguments give the same dialogues in every process. ``language="both"`` gives half of each.
-    Every counsellor turn carries its act as ``label``; ``meta["composition"]`` maps the id of a labelled
-    turn to its template (the response with its slots left open), the labels that the response alone fits,
-    and whether the label is one of the unlearnable ones.
+    The same arguments give the same dialogues in every process; ``language="both"`` gives half of
+    each. Every counsellor turn carries its act as ``label``. ``meta["synthetic"]`` is true, and
+    ``meta["composition"]`` tells of each labelled turn, by its id, how it was made: ``template``
+    (the response with its slots left open), ``act`` (of the counsellor before it), ``fits`` (the
+    labels that the response alone fits) and ``noisy`` (whether its label cannot be learned).
 
     Raises:
         ConfigError: For a size below one or an unknown language.
     """
     if size < 1:
-        raise ConfigError(f"the demo corpus needs data.size of at least 1, not {size}")
+        raise ConfigError(f"the demo corpus needs data.options.size of at least 1, not {size}")
     if language not in get_args(Language):
         raise ConfigError(
-            f"the demo corpus has no language {language!r}{did_you_mean(language, get_args(Language))}; "
-            f"choose one of {', '.join(get_args(Language))}"
+            f"the demo corpus has no language {language!r}"
+            f"{did_you_mean(language, get_args(Language))}; "
+            f"choose data.language={'|'.join(get_args(Language))}"
         )
     if language == "both":
         yield from generate_dialogues(size=(size + 1) // 2, seed=seed, language="en")
@@ -102,8 +104,8 @@ def demo_texts(
 def rationale_checks(rationale: str, *, label: str, act: str, language: str) -> RationaleCheck:
     """Return whether ``rationale`` names the behaviour ``label`` and the counsellor's ``act``.
 
-    ``label`` and ``act`` are canonical names, as a demo corpus carries them on its turns. A rationale that
-    names several behaviours, or several acts, names none.
+    ``label`` and ``act`` are canonical names, as a demo corpus carries them on its turns. Naming
+    several behaviours, or several acts, counts as naming none.
     """
     words = _parts(language)["rationale"]
     return RationaleCheck(

@@ -75,8 +75,8 @@ class DataModule(lightning.LightningDataModule):
         if self.trainer is not None and self.trainer.accumulate_grad_batches != planned:
             raise ConfigError(
                 f"the trainer accumulates {self.trainer.accumulate_grad_batches} batches, but "
-                f"optimiser steps of {self._global_batch_size} examples need {planned}; build it with "
-                f"accumulate_grad_batches={planned}"
+                f"optimiser steps of {self._global_batch_size} examples need {planned}; build it "
+                f"with accumulate_grad_batches={planned}"
             )
         return TrainingLoader(
             self.train,

@@ -82,7 +82,8 @@ def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
     from recap.models.tiny import load_tiny
 
     model, tokenizer = load_tiny(seed=seed)
-    return model.to(dtype=getattr(torch, dtype)), tokenizer
+    tiny: Any = model  # the annotation of its to() loses self
+    return tiny.to(dtype=getattr(torch, dtype)), tokenizer
 
 
 def _load(source: Path, *, name: str, family: str, dtype: str) -> tuple[Any, Any]:
@@ -112,8 +113,9 @@ def _load(source: Path, *, name: str, family: str, dtype: str) -> tuple[Any, Any
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
-            f"backbone {name!r}: the tokenizer in {source} has {len(tokenizer)} tokens, the weights "
-            f"only {rows}; they do not belong together, put the model's own tokenizer into the folder"
+            f"backbone {name!r}: the tokenizer in {source} has {len(tokenizer)} tokens, the "
+            f"weights only {rows}; they do not belong together, put the model's own tokenizer into "
+            "the folder"
         )
     return model, tokenizer
 
@@ -163,8 +165,9 @@ def _local_folder(folder: Path, name: str) -> Path:
         lacking = "holds no *.safetensors"
     if lacking:
         raise ConfigError(
-            f"backbone.path={folder} {lacking}; it has to be a folder in Hugging Face's format with "
-            f"the weights and tokenizer of {name!r} (config.json, *.safetensors, tokenizer.json)"
+            f"backbone.path={folder} {lacking}; it has to be a folder in Hugging Face's "
+            f"format with the weights and tokenizer of {name!r} (config.json, *.safetensors, "
+            "tokenizer.json)"
         )
     return folder
 
@@ -236,7 +239,8 @@ def _no_weights(hub_id: str, name: str, family: str, why: str) -> ConfigError:
     return ConfigError(
         f"the weights of backbone {name!r} ({hub_id}) are not on this machine and cannot be "
         f"fetched: {why}. On a machine with access run "
-        f"`hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and add backbone.path=FOLDER; or use backbone=tiny, which needs no download"
+        f"`hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and add "
+        "backbone.path=FOLDER; or use backbone=tiny, which needs no download"
     )
 
 

@@ -60,7 +60,8 @@ def _save_adapter(model: Any, tokenizer: Any, partial: Path, folder: Path) -> No
         tokenizer.save_pretrained(base)
         config.base_model_name_or_path = str((folder / BASE_FOLDER).resolve())
     try:
-        model.save_pretrained(partial)
+        # Embeddings are not tuned; by default peft looks the base up, on the hub too, to find out.
+        model.save_pretrained(partial, save_embedding_layers=False)
     finally:
         config.base_model_name_or_path = named
 

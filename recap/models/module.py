@@ -118,7 +118,8 @@ class ResponseModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of the selection set."""
-        self.log("val_loss", self._val_loss.compute(), prog_bar=True)
+        # Already the same on every device; sync_dist only tells Lightning so.
+        self.log("val_loss", self._val_loss.compute(), prog_bar=True, sync_dist=True)
         self._val_loss.reset()
 
     def on_test_start(self) -> None:
@@ -147,7 +148,7 @@ class ResponseModule(lightning.LightningModule):
         self.generations = _gathered(self._shard)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
-        self.log_dict(logged)
+        self.log_dict(logged, sync_dist=True)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.
@@ -188,7 +189,8 @@ class ResponseModule(lightning.LightningModule):
         if missing:
             raise ConfigError(
                 f"the checkpoint lacks {missing} of {len(tuned)} tuned weights; it comes from "
-                "another finetune method or backbone, resume with that one or start again with resume=never"
+                "another finetune method or backbone, resume with that one or start again "
+                "with resume=never"
             )
 
     def _n_steps(self) -> int:

@@ -1,18 +1,20 @@
-"""The backbone that needs no download: a small Qwen2 and a tokenizer of its own, both made on the spot.
+"""The backbone that needs no download: a small Qwen2 and its tokenizer, both made on the spot.
 
-It has the architecture, the tokenizer class, the control tokens and the chat template of Qwen2.5, at about a
-thousandth of the size, and is trained from random weights. What works with it works with the real ones.
+It has the architecture, the tokenizer class, the control tokens and the chat template of Qwen2.5,
+at less than a thousandth of the size, and is trained from random weights: what works with it works
+with the real ones.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from recap.tasks.task import Language
+from recap.tasks.answer import Language
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
@@ -31,25 +33,25 @@ TASKS = ("binary", "fine_grained", "flat", "annomi_talk")
 """Built-in tasks whose prompts the tokenizer knows."""
 
 DEMO_SIZE = 1600
-"""Labelled utterances of the demo corpus that the tokenizer is built from; more adds no new words."""
+"""Labelled demo utterances that the tokenizer is built from; more would add no new words."""
 
 BRIEF_WEIGHT, FULL_WEIGHT = 50, 2
 """How often the brief and the full prompts count beside the demo corpus."""
 
 _HAN = "\u3000-\u303f\u3400-\u9fff\uff00-\uffef"
 _PIECES = re.compile(f"[{_HAN}]|[^{_HAN}]+")
-"""Chinese characters and punctuation one by one, anything else in one piece. No token is learned across pieces:
-Chinese has no spaces, and whole phrases of the demo corpus would become tokens."""
+"""Chinese characters and punctuation one by one, anything else in one piece. No token is learned
+across pieces: Chinese has no spaces, and whole phrases of the demo corpus would become tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinySizes:
-    """Sizes of the tiny model; with the defaults it has about 1.3 million weights."""
+    """Sizes of the tiny model; the defaults make about a million weights."""
 
     vocabulary: int = 4096
     """Tokens of the vocabulary at most, control tokens apart."""
     hidden: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     key_value_heads: int = 2
     intermediate: int = 384
@@ -62,10 +64,10 @@ def build_tiny_tokenizer(
 ) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer on ``texts`` and return it as a ``Qwen2Tokenizer``.
 
-    Normaliser (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place beside a
-    Qwen2 configuration, whatever ``tokenizer.json`` says (transformers 5.23): a saved folder therefore gives
-    the same ids through ``AutoTokenizer``. The same texts give the same tokenizer in every process. Padding is
-    ``<|endoftext|>``; a turn ends with ``<|im_end|>``.
+    Normaliser (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place
+    beside a Qwen2 configuration, whatever ``tokenizer.json`` says (transformers 5.23): so a saved
+    folder gives the same ids through ``AutoTokenizer``. The same texts give the same tokenizer in
+    every process. Padding is ``<|endoftext|>``; a turn ends with ``<|im_end|>``.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
@@ -81,10 +83,11 @@ def build_tiny_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     trained.train_from_iterator(texts, trainer)
-    model = _model_of(trained)
+    learned: dict[str, Any] = json.loads(trained.to_str())["model"]
+    merges: list[Any] = [tuple(pair) for pair in learned["merges"]]
     return Qwen2Tokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        vocab=learned["vocab"],
+        merges=merges,
         eos_token=END,
         pad_token=PAD,
         unk_token=PAD,
@@ -97,7 +100,10 @@ def build_tiny_tokenizer(
 def build_tiny_model(
     *, n_tokens: int, pad_id: int, end_id: int, seed: int, sizes: TinySizes
 ) -> Qwen2ForCausalLM:
-    """Return a Qwen2 model with random weights drawn from ``seed``; the global random state is left alone."""
+    """Return a Qwen2 model with random weights drawn from ``seed``.
+
+    The global random state stays as it was.
+    """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -116,7 +122,7 @@ def build_tiny_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config).float()
+        return Qwen2ForCausalLM(config)
 
 
 def load_tiny(
@@ -137,12 +143,15 @@ def load_tiny(
 
 @lru_cache(maxsize=2)
 def tiny_tokenizer(vocabulary: int = TinySizes.vocabulary) -> Qwen2Tokenizer:
-    """Return the tokenizer of the tiny backbone, built from :func:`tiny_texts`; treat it as read-only."""
+    """Return the tokenizer of the tiny backbone, built from :func:`tiny_texts`.
+
+    Every caller in a process shares it: do not change it.
+    """
     return build_tiny_tokenizer(tiny_texts(), vocabulary=vocabulary)
 
 
 def tiny_texts() -> Iterator[str]:
-    """Yield what the tiny tokenizer is made of: the demo corpus and the library's prompts, never user data."""
+    """Yield what the tiny tokenizer is made of: demo corpus and prompts, never user data."""
     from recap.data.demo import demo_texts
 
     for text in demo_texts(language="both", size=DEMO_SIZE):
@@ -151,7 +160,7 @@ def tiny_texts() -> Iterator[str]:
 
 
 def prompt_texts() -> Iterator[str]:
-    """Yield the built-in prompts and answers, of every task, in Chinese and English, brief and full.
+    """Yield the prompts and answers of every built-in task: Chinese, English, brief and full.
 
     The brief prompt and the labels come often enough for each of their words to become a token.
     """
@@ -169,10 +178,3 @@ def prompt_texts() -> Iterator[str]:
             yield from said * BRIEF_WEIGHT
             for message in full.messages(example):
                 yield from _PIECES.findall(message.text) * FULL_WEIGHT
-
-
-def _model_of(tokenizer: object) -> dict[str, object]:
-    import json
-
-    model: dict[str, object] = json.loads(tokenizer.to_str())["model"]  # type: ignore[attr-defined]
-    return model

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recap.config import RunConfig
-from recap.fit import FoldResult, Listener, Setup, TrainingPlan
+from recap.fit import FoldResult, Listener, TrainingPlan
+from recap.prepare import Setup
 from recap.records import Scores, Summary
 from recap.run_folder import RunFolder
 from recap.scoring.files import summary_from_dict
@@ -25,7 +26,10 @@ _SHOWN = {
     "accuracy": "accuracy",
     "invalid_rate": "invalid",
 }
-_SYNTHETIC = "This corpus is synthetic: it shows that the software works, and says nothing about real clients."
+_SYNTHETIC = (
+    "This corpus is synthetic: it shows that the software works, "
+    "and says nothing about real clients."
+)
 
 
 class ConsoleListener(Listener):
@@ -48,7 +52,8 @@ class ConsoleListener(Listener):
         for note in corpus.notes():
             say(f"         {note}")
         say(
-            f"task     {setup.task.name}: {len(setup.task.labels)} labels, {len(setup.selected)} examples"
+            f"task     {setup.task.name}: {len(setup.task.labels)} labels, "
+            f"{len(setup.selected)} examples"
         )
         for warning in setup.warnings:
             say(f"         {warning}")
@@ -56,7 +61,8 @@ class ConsoleListener(Listener):
     def training(self, plan: TrainingPlan) -> None:
         """Print the size of what is about to be trained."""
         self._console.print(
-            f"{plan.name}    {plan.n_train} to train, {plan.n_test} to test, {plan.steps_per_epoch} steps an epoch, "
+            f"{plan.name}    {plan.n_train} to train, {plan.n_test} to test, "
+            f"{plan.steps_per_epoch} steps an epoch, "
             f"longest prompt {plan.longest_prompt} tokens"
         )
 
@@ -102,10 +108,13 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence Lightning's and transformers' advice and progress notes, which are about choices that recap makes."""
+    """Silence Lightning's and transformers' advice and progress notes.
+
+    They are about choices that recap makes.
+    """
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -1,4 +1,4 @@
-"""history.csv: a row every few optimiser steps and one for every pass over the selection examples."""
+"""history.csv: a row every few optimiser steps and one a pass over the selection examples."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ COLUMNS = tuple(field.name for field in fields(HistoryRow))
 class History(lightning.Callback):
     """Keeps the history of one training, writes it to a file, and tells a tracker.
 
-    Its rows travel in the checkpoint, so that a resumed training ends with the history of an uninterrupted
-    one (times apart).
+    Its rows travel in the checkpoint, so that a resumed training ends with the history of an
+    uninterrupted one (times apart).
 
     Args:
         path: Where history.csv goes.

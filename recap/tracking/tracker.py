@@ -1,4 +1,4 @@
-"""What a tracker is told of a run: steps, scores of folds, and the summary over them. Never a text."""
+"""What a tracker is told of a run: steps, scores of folds, the summary over them; never a text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from recap.records import Scores, Summary
 class HistoryRow:
     """One row of history.csv.
 
-    ``loss`` is the token mean in nats: of the last optimiser step's examples for ``train``, of the whole
-    split for ``select``. ``tokens_per_second`` counts prompt and answer tokens; it is ``None`` for ``select``.
+    ``loss`` is the token mean in nats: of the last optimiser step's examples for ``train``, of the
+    whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens; it is
+    ``None`` for ``select``.
     """
 
     step: int

@@ -1,7 +1,8 @@
 """Weights & Biases: one run a fold in one group, and a summary run with the spread over folds.
 
-W&B collects console output, code, git state and machine details by default; all of it is switched off, and
-only options on a list of our own are sent as configuration, so that no client text can reach its files.
+W&B collects console output, code, git state and machine details by default; all of it is switched
+off, and only options on a list of our own are sent as configuration, so that no client text can
+reach its files.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class WandbTracker:
         self._run = None
 
     def log_summary(self, summary: Summary) -> None:
-        """Write mean, SD and values of every metric, the per-category table and the plot over folds."""
+        """Write every metric's mean, SD and values, the per-category table, the plot over folds."""
         import wandb
 
         run = self._init("summary", job_type="summary")
@@ -102,7 +103,7 @@ class WandbTracker:
             run.summary[f"{name}/mean"] = spread.mean
             run.summary[f"{name}/std"] = spread.std
             run.summary[f"{name}/values"] = list(spread.values)
-        columns = [
+        columns: list[str | int] = [
             "label",
             "precision",
             "precision_std",

@@ -205,6 +205,18 @@ def test_a_loader_saved_at_the_end_of_an_epoch_goes_on_with_the_next() -> None:
     assert numbers(resumed) == list(range(9, 18))
 
 
+def test_a_loader_that_is_told_another_epoch_starts_it_and_its_own_epoch_leaves_it_in_place() -> (
+    None
+):
+    told = loader()
+    told.set_epoch(1)
+    assert numbers(told) == list(range(9, 18))
+    midway = loader()
+    midway.load_state_dict({"epoch": 1, "done": 4})
+    midway.set_epoch(1)
+    assert numbers(midway) == list(range(13, 18))
+
+
 def test_an_empty_set_and_an_example_without_a_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="no example to train on"):
         TrainingLoader([], pad_id=0, global_batch_size=8, per_device=3, seed=0)
