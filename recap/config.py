@@ -22,7 +22,7 @@ OptionValue = Any
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TaskConfig:
-    """What is to be told apart, as conf/task/*.yaml has it."""
+    """What is to be told apart, as ``conf/task/*.yaml`` has it."""
 
     name: str
     """Name of the task; a registered one needs no other key."""

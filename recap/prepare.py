@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from recap.config import RunConfig
 from recap.data.chat import ChatEncoder
 from recap.data.corpus import Corpus
 from recap.data.encode import EncodedExample, Encoding, encode_examples
-from recap.data.folds import data_hash, partition_hash, split_folds
+from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
 from recap.data.leakage import leakage_report
 from recap.errors import ConfigError, DataError
 from recap.models.backbone import load_tokenizer
@@ -104,6 +105,7 @@ def prepare(config: RunConfig) -> Setup:
     hashes = {
         "data_hash": data_hash(corpus.examples),
         "partition_hash": partition_hash(corpus.examples, folds),
+        "prompt_hash": _prompt_hash(task, corpus.examples[selected[0]]),
     }
     # Before the folder: a backbone without weights should leave nothing behind.
     backbone = config.backbone
@@ -124,6 +126,11 @@ def prepare(config: RunConfig) -> Setup:
         encoder=ChatEncoder(tokenizer),
         folder=folder,
     )
+
+
+def _prompt_hash(task: Task, example: Example) -> str:
+    """Return a hash of the prompt's constant part, which every example shares."""
+    return hashlib.sha256(task.messages(example)[0].text.encode()).hexdigest()[:HASH_CHARACTERS]
 
 
 def _check_fold(config: RunConfig) -> None:

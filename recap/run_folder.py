@@ -171,7 +171,7 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
         if manifest.get(name, value) != value:
             raise DataError(
                 f"{folder.path}: the {name.replace('_', ' ')} differs from the one this run was "
-                "begun with, so the data file has changed; "
+                "begun with: a data file or a prompt file has changed since; "
                 "set run=NAME for a new run, or restore the file"
             )
 
