@@ -74,7 +74,7 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
     """
     data = config.data
     options = dict(data.options)
-    if data.reader == "demo":
+    if data.reader == "demo" and data.language is not None:
         options.setdefault("language", data.language)
     corpus = read_corpus(
         reader=data.reader,
@@ -89,7 +89,9 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
     )
     if config.cv.max_examples is None or len(corpus.examples) <= config.cv.max_examples:
         return corpus
-    return replace(corpus, examples=draw_examples(corpus.examples, config.cv.max_examples))
+    drawn = draw_examples(corpus.examples, config.cv.max_examples)
+    counts = {**corpus.counts, "not_drawn": len(corpus.examples) - len(drawn)}
+    return replace(corpus, examples=drawn, counts=counts)
 
 
 def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:

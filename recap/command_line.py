@@ -39,13 +39,21 @@ def with_exit_code(action: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning answers Ctrl-C with SystemExit.
-        if not isinstance(
-            stop if isinstance(stop, KeyboardInterrupt) else stop.__context__, KeyboardInterrupt
-        ):
+        code = _signal_code(stop)
+        if code is None:
             raise
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return code
+
+
+def _signal_code(stop: BaseException) -> int | None:
+    """Return the exit code of a stop that a signal asked for, ``None`` for any other.
+
+    Lightning answers Ctrl-C with ``SystemExit(1)`` and SIGTERM with ``SystemExit(0)`` (2.6.6).
+    """
+    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
         return 130
+    return 143 if type(stop).__name__ == "SIGTERMException" else None
 
 
 def _dispatch(
@@ -79,7 +87,12 @@ def _sweep(
     codes: list[int] = []
 
     def guarded(config: RunConfig) -> None:
-        codes.append(with_exit_code(lambda: (job(config) and 0) or 0))
+        try:
+            job(config)
+        except RecapError as error:
+            # The other jobs of a sweep go on; a signal ends them all.
+            print(f"error: {config.run}: {error}", file=sys.stderr)
+            codes.append(error.exit_code)
 
     code = _hand_over(arguments, argv, guarded)
     after_sweep(configs)
@@ -110,6 +123,8 @@ def _hand_over(arguments: argparse.Namespace, argv: list[str], job: Job) -> int:
             warnings.simplefilter("ignore")
             main()
     except SystemExit as stop:
+        if _signal_code(stop) is not None:
+            raise
         return int(stop.code or 0)
     finally:
         sys.argv = before

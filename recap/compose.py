@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -49,6 +49,7 @@ def load_config(
         ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
     """
     values, choices = _compose("train", overrides, config_dir)
+    _refuse_hidden_choices(choices, config_dir)
     values["task"] = expand_task(values["task"], config_dir)
     named = values.pop("run")
     config = schema.validate({**values, "run": named or "unnamed"})
@@ -127,6 +128,20 @@ def explain_hydra_error(error: Exception, overrides: Iterable[str]) -> ConfigErr
     return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")
 
 
+def _refuse_hidden_choices(
+    choices: Mapping[str, str | None], config_dir: str | Path | None
+) -> None:
+    """Refuse a chosen file of the user's that a built-in one of the same name hides."""
+    for folder in search_folders(config_dir):
+        for group, choice in choices.items():
+            file = folder / group / f"{choice}.yaml"
+            if file.is_file() and (conf_dir() / group / f"{choice}.yaml").is_file():
+                raise ConfigError(
+                    f"{file}: has the name of a built-in choice, which would be used in its place; "
+                    "give it another name"
+                )
+
+
 class _UserConf(SearchPathPlugin):
     """Appends the user's own folders to Hydra's search path."""
 
@@ -170,7 +185,7 @@ def _run_name(
     changed = {
         key: value for key, value in given.items() if key not in default or default[key] != value
     }
-    parts = [config.data.name, config.task.name, config.backbone.name, config.finetune.method]
+    parts = [str(choices[group]).replace("/", "_") for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
     parts += [_hash(changed)] if changed else []
     return "-".join(parts)

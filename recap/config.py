@@ -116,8 +116,6 @@ class FinetuneConfig:
 
     method: Literal["full", "lora"]
     """All weights, or low-rank adapters (LoRA)."""
-    learning_rate: float = Field(gt=0)
-    """A learning rate that suits this method; optimizer.learning_rate follows it."""
     rank: int = Field(default=8, ge=1)
     """Rank of the adapters (paper: 8)."""
     alpha: float = Field(default=16, gt=0)
@@ -160,11 +158,11 @@ class SchedulerConfig:
 class TrainerConfig:
     """Lightning's trainer."""
 
-    accelerator: str = "auto"
-    """``auto``, ``cpu`` or ``gpu``."""
-    devices: int | str = 1
-    """Number of devices, or ``auto``."""
-    precision: str = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """``auto``: a GPU where there is one."""
+    devices: Literal[1] = 1
+    """Number of devices."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     """Lightning's precision flag."""
     max_epochs: int = Field(default=10, ge=1)
     """Most passes over the training examples (paper: 10)."""
@@ -174,8 +172,6 @@ class TrainerConfig:
     """Examples in memory together; accumulation follows from global_batch_size."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
-    num_workers: int = Field(default=0, ge=0)
-    """Loader processes."""
     progress: bool = True
     """Whether a progress bar is shown on a terminal."""
 
@@ -192,8 +188,8 @@ class CvConfig:
     """``paper``: the held-out fold also selects the epoch; ``nested``: an inner split does."""
     group: Literal["session", "client"] | None = None
     """Examples of one group stay in one fold."""
-    seed: int = 0
-    """Seed of the partition."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the partition; not that of the weights, so that runs share their folds."""
     max_examples: int | None = Field(default=None, ge=1)
     """At most so many examples of the data set, drawn evenly over labels."""
 
@@ -240,7 +236,7 @@ class RunConfig:
     """Name of an own callback (``package.module:Class``) -> its arguments."""
     rationale: bool = True
     """Whether the answer gives a reason after the label."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)
     """Examples per optimiser step, over all devices and accumulation (paper: 128)."""
@@ -263,7 +259,6 @@ NOT_RESULT_CHANGING = (
     "trainer.devices",
     "trainer.per_device_batch_size",
     "trainer.log_every_steps",
-    "trainer.num_workers",
     "trainer.progress",
 )
 """Options that may differ between processes on one run folder; a final dot means a group."""

@@ -8,10 +8,13 @@ numbers and lengths, never the text of a client.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 MAX_QUOTED_CHARACTERS = 30
 """An unknown label longer than this is described by its length, since it may be client text."""
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.:/@#+-]{1,64}")
 
 
 class RecapError(Exception):
@@ -55,3 +58,13 @@ def quote_label(text: str, known: Iterable[str]) -> str:
     if len(text) <= MAX_QUOTED_CHARACTERS and did_you_mean(text, known):
         return f"{text!r}"
     return f"a text of {len(text)} characters"
+
+
+def quote_id(identifier: str) -> str:
+    """Return an identifier in a form that is safe to print.
+
+    Quoted only when it looks like one: a column mix-up would otherwise print client text.
+    """
+    if _PLAIN_ID.fullmatch(identifier):
+        return f"{identifier!r}"
+    return f"of {len(identifier)} characters"

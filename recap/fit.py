@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recap.build import build_tracker
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
-from recap.errors import DataError
+from recap.errors import DataError, RecapError
 from recap.models.export import save_model
 from recap.models.module import ResponseModule
 from recap.prepare import Setup, prepare
 from recap.records import Example, Prediction, Scores, Summary
-from recap.run_folder import FoldFolder, RunFolder, write_atomic
+from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import (
     json_text,
@@ -69,8 +70,8 @@ class Listener:
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
 
-    def ended(self, folder: RunFolder, summary: Summary) -> None:
-        """All folds that were asked for are done."""
+    def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
+        """All folds that were asked for are done; ``scores`` holds every finished one."""
 
 
 def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Summary | None:
@@ -98,7 +99,7 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
         if not all(result.found for result in results):
             tracker.log_summary(summary)
     if summary is not None:
-        listener.ended(setup.folder, summary)
+        listener.ended(setup.folder, summary, _finished(setup))
     return summary
 
 
@@ -130,42 +131,43 @@ def _found(setup: Setup, index: int, listener: Listener) -> FoldResult | None:
 
 
 def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) -> FoldResult:
-    began = time.monotonic()
     fold, folder, name = setup.folds[index], setup.folder.fold(index), f"fold{index}"
-    train, test = setup.encoded(fold.train), setup.encoded(fold.test)
-    listener.training(_plan(setup, name, train, test))
-    tracker.start_fold(name)
-    training = Training(
-        setup,
-        folder,
-        tracker,
-        listener.epoch_ended,
-        train=train,
-        select=setup.encoded(fold.select),
-        test=test,
-        max_epochs=setup.config.trainer.max_epochs,
-    )
-    _note_resume(setup, name, training)
-    training.fit()
-    trained = time.monotonic()
-    selected_epoch = training.test()
-    _save(training, setup, folder)
-    scores = _write_predictions(setup, index, training.module, setup.examples(fold.test))
-    tracker.log_fold(scores)
-    ended = time.monotonic()
-    setup.folder.update_manifest(
-        device=str(training.module.device),
-        encoding=dict(setup.encoding.counts),
-        folds={
-            name: {
-                "selected_epoch": selected_epoch,
-                "train_seconds": round(trained - began, 3),
-                "test_seconds": round(ended - trained, 3),
-            }
-        },
-    )
-    write_atomic(folder.scores, json_text(scores_to_dict(scores)))
-    shutil.rmtree(folder.checkpoints)
+    with locked(folder.path), _recorded(tracker, name):
+        began = time.monotonic()
+        train, test = setup.encoded(fold.train), setup.encoded(fold.test)
+        listener.training(_plan(setup, name, train, test))
+        training = Training(
+            setup,
+            folder,
+            tracker,
+            listener.epoch_ended,
+            train=train,
+            select=setup.encoded(fold.select),
+            test=test,
+            max_epochs=setup.config.trainer.max_epochs,
+        )
+        _note_resume(setup, name, training)
+        training.fit()
+        trained = time.monotonic()
+        selected_epoch = training.test()
+        _save(training, setup, folder)
+        scores = _write_predictions(setup, index, training.module, setup.examples(fold.test))
+        ended = time.monotonic()
+        setup.folder.update_manifest(
+            device=str(training.module.device),
+            encoding=dict(setup.encoding.counts),
+            folds={
+                name: {
+                    "selected_epoch": selected_epoch,
+                    "train_seconds": round(trained - began, 3),
+                    "test_seconds": round(ended - trained, 3),
+                    "environment": environment(),
+                }
+            },
+        )
+        write_atomic(folder.scores, json_text(scores_to_dict(scores)))
+        shutil.rmtree(folder.checkpoints)
+        tracker.log_fold(scores)
     _summarize(setup)
     result = FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)
     listener.fold_ended(result)
@@ -174,25 +176,39 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
 
 def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult:
     """Train one model on all examples, for the mean selected epoch of the finished folds."""
-    began = time.monotonic()
     folder = setup.folder.final
     if folder.model.is_dir():
         return FoldResult(name="final", folder=folder, scores=None, seconds=0.0, found=True)
-    epochs = _epochs_for_all(setup)
-    examples = setup.encoding.examples
-    listener.training(_plan(setup, "final", examples, ()))
-    tracker.start_fold("final")
-    training = Training(
-        setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
-    )
-    _note_resume(setup, "final", training)
-    training.fit()
-    _save(training, setup, folder)
-    tracker.log_fold(None)
-    seconds = time.monotonic() - began
-    setup.folder.update_manifest(final={"epochs": epochs, "train_seconds": round(seconds, 3)})
-    shutil.rmtree(folder.checkpoints)
+    with locked(folder.path), _recorded(tracker, "final"):
+        began = time.monotonic()
+        # Written down first: folds that finish later must not change a training that is resumed.
+        epochs = setup.folder.read_manifest().get("final", {}).get("epochs")
+        epochs = epochs or _epochs_for_all(setup)
+        setup.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
+        examples = setup.encoding.examples
+        listener.training(_plan(setup, "final", examples, ()))
+        training = Training(
+            setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
+        )
+        _note_resume(setup, "final", training)
+        training.fit()
+        _save(training, setup, folder)
+        seconds = time.monotonic() - began
+        setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
+        shutil.rmtree(folder.checkpoints)
+        tracker.log_fold(None)
     return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
+
+
+@contextmanager
+def _recorded(tracker: Tracker, name: str) -> Iterator[None]:
+    """Have the tracker record a fold, and close its record when the fold fails."""
+    tracker.start_fold(name)
+    try:
+        yield
+    except BaseException:
+        tracker.abandon()
+        raise
 
 
 def _note_resume(setup: Setup, name: str, training: Training) -> None:
@@ -241,6 +257,8 @@ def _write_predictions(
     task = setup.task
     predictions = []
     for example, generation in zip(examples, module.generations, strict=True):
+        if example.id != generation.id:
+            raise RecapError("answers came back in another order than the examples; report this")
         answer = task.parse(generation.text)
         predictions.append(
             Prediction(
@@ -257,9 +275,11 @@ def _write_predictions(
             )
         )
     write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
-    return score(
-        predictions, task=task.name, labels=task.labels, loss=module.scores().metrics["loss"]
-    )
+    scores = module.scores()
+    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
+    if again != scores:
+        raise RecapError("scores differ from those of predictions.jsonl; report this")
+    return scores
 
 
 def _finished(setup: Setup) -> dict[int, Scores]:
@@ -271,7 +291,8 @@ def _summarize(setup: Setup) -> Summary:
     """Write and return the summary over the finished folds."""
     summary = summarize(_finished(setup), protocol=setup.config.cv.protocol)
     write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
-    write_atomic(setup.folder.summary_table, summary_markdown(summary))
+    notes = setup.corpus.notes()
+    write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
     return summary
 
 

@@ -15,7 +15,7 @@ from recap.data.corpus import Corpus
 from recap.data.encode import EncodedExample, Encoding, encode_examples
 from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
 from recap.data.leakage import leakage_report
-from recap.errors import ConfigError, DataError
+from recap.errors import ConfigError, DataError, quote_id
 from recap.models.backbone import load_tokenizer
 from recap.records import Example, Fold
 from recap.run_folder import RunFolder, environment, open_run_folder, refuse_other_data, write_json
@@ -101,11 +101,13 @@ def prepare(config: RunConfig) -> Setup:
         group=config.cv.group,
         protocol=config.cv.protocol,
     )
+    if config.cv.fold != "final":
+        _check_folds(folds, set(selected))
     leakage = leakage_report(corpus.examples, folds)
     hashes = {
         "data_hash": data_hash(corpus.examples),
         "partition_hash": partition_hash(corpus.examples, folds),
-        "prompt_hash": _prompt_hash(task, corpus.examples[selected[0]]),
+        "prompt_hash": _prompt_hash(task),
     }
     # Before the folder: a backbone without weights should leave nothing behind.
     backbone = config.backbone
@@ -114,8 +116,10 @@ def prepare(config: RunConfig) -> Setup:
     )
     folder = open_run_folder(config)
     refuse_other_data(folder, **hashes)
-    folder.update_manifest(seed=config.seed, **hashes, **environment())
+    if not folder.manifest.is_file():
+        folder.update_manifest(seed=config.seed, **hashes, **environment())
     write_json(folder.leakage, dict(leakage))
+    write_json(folder.data, _account(corpus, len(selected)))
     return Setup(
         config=config,
         task=task,
@@ -128,9 +132,37 @@ def prepare(config: RunConfig) -> Setup:
     )
 
 
-def _prompt_hash(task: Task, example: Example) -> str:
-    """Return a hash of the prompt's constant part, which every example shares."""
-    return hashlib.sha256(task.messages(example)[0].text.encode()).hexdigest()[:HASH_CHARACTERS]
+def _prompt_hash(task: Task) -> str:
+    """Return a hash of all that a prompt says beside the dialogue."""
+    blank = Example(id="", history=(), response="")
+    shown = "\0".join(message.text for message in task.messages(blank))
+    return hashlib.sha256(shown.encode()).hexdigest()[:HASH_CHARACTERS]
+
+
+def _account(corpus: Corpus, n_selected: int) -> dict[str, Any]:
+    """Return what became of the rows that were read."""
+    return {
+        "name": corpus.name,
+        "synthetic": corpus.synthetic,
+        "rows_read": corpus.rows_read,
+        "rows_accepted": corpus.rows_accepted,
+        "examples": len(corpus.examples),
+        "selected_by_task": n_selected,
+        "counts": dict(corpus.counts),
+        "notes": corpus.notes(),
+        "faults": [str(fault) for fault in corpus.faults],
+    }
+
+
+def _check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
+    """Find a fold that has nothing to train, select or test before the first one is trained."""
+    for fold in folds:
+        for part, indices in (("train", fold.train), ("select", fold.select), ("test", fold.test)):
+            if selected.isdisjoint(indices):
+                raise DataError(
+                    f"fold {fold.index} has no example of this task to {part}: its labels lie in "
+                    "too few groups or rows; use fewer folds (cv.folds) or another cv.group"
+                )
 
 
 def _check_fold(config: RunConfig) -> None:
@@ -155,6 +187,6 @@ def _check_selection(
         if without:
             raise ConfigError(
                 f"rationale=true needs a rationale in every example, and {len(without)} of "
-                f"{len(selected)} have none (the first: {without[0]!r}); "
+                f"{len(selected)} have none (the first: {quote_id(without[0])}); "
                 "set rationale=false to train on labels alone"
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -85,6 +87,11 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
+    def data(self) -> Path:
+        """What was read: rows, counts, and every row that was left out."""
+        return self.path / "data.json"
+
+    @property
     def leakage(self) -> Path:
         """Duplicates, shared sessions and history overlap between folds."""
         return self.path / "leakage.json"
@@ -117,12 +124,13 @@ class RunFolder:
 
     def update_manifest(self, **entries: Any) -> None:
         """Set entries of the manifest; a mapping is merged into the mapping that is there."""
-        manifest = self.read_manifest()
-        for key, value in entries.items():
-            there = manifest.get(key)
-            merge = isinstance(value, Mapping) and isinstance(there, dict)
-            manifest[key] = {**there, **value} if merge and there else value
-        write_json(self.manifest, manifest)
+        with locked(self.path, wait=True):
+            manifest = self.read_manifest()
+            for key, value in entries.items():
+                there = manifest.get(key)
+                merge = isinstance(value, Mapping) and isinstance(there, dict)
+                manifest[key] = {**there, **value} if merge and there else value
+            write_json(self.manifest, manifest)
 
 
 def open_run_folder(config: RunConfig) -> RunFolder:
@@ -174,6 +182,24 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
                 "begun with: a data file or a prompt file has changed since; "
                 "set run=NAME for a new run, or restore the file"
             )
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs; a kill leaves no lock behind.
+
+    Raises:
+        ConfigError: When another process is in it and ``wait`` is false.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{folder}: another process is working on it; wait for it, or set run=NAME"
+            ) from error
+        yield
 
 
 def environment() -> dict[str, Any]:
@@ -241,6 +267,9 @@ def _refuse_other_run(folder: RunFolder, config: RunConfig) -> None:
 
 
 def _git_commit() -> str | None:
+    """Return the commit of recap's own checkout; ``None`` when it is installed without one."""
+    if not (Path(__file__).parent.parent / ".git").exists():
+        return None
     try:
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"],

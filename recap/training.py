@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 
 from recap.build import build_callbacks
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
+from recap.errors import ConfigError
 from recap.models.backbone import load_backbone
+from recap.models.checkpoint import (
+    AtomicCheckpointIO,
+    MovableCheckpoint,
+    SaveOnTermination,
+    read_checkpoint,
+)
 from recap.models.finetune import apply_finetune
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
@@ -27,6 +36,9 @@ from recap.tracking.tracker import Tracker
 BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
 """A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
 
+OnEpoch = Callable[[int, float | None, float], None]
+"""Called with an epoch's number, its selection loss and the seconds that it took."""
+
 
 class Training:
     """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
@@ -35,8 +47,7 @@ class Training:
         setup: What all folds share.
         folder: Where history and checkpoints go.
         tracker: Told of every row of the history.
-        on_epoch: Called after each epoch with its number, the selection loss (``None`` without
-            selection examples) and the seconds it took.
+        on_epoch: Called after each epoch; the loss is ``None`` without selection examples.
         train: Examples to learn from.
         select: Examples whose loss selects the epoch; none for the final model.
         test: Examples to decode and score.
@@ -48,7 +59,7 @@ class Training:
         setup: Setup,
         folder: FoldFolder,
         tracker: Tracker,
-        on_epoch: Any,
+        on_epoch: OnEpoch,
         *,
         train: Sequence[EncodedExample],
         select: Sequence[EncodedExample] = (),
@@ -84,24 +95,18 @@ class Training:
                 name=config.scheduler.name, warmup_fraction=config.scheduler.warmup_fraction
             ),
             max_new_tokens=config.decoding.max_new_tokens,
-            total_steps=max_epochs * self.data.steps_per_epoch,
+            # The final model stops early on the very schedule that the folds followed.
+            total_steps=config.trainer.max_epochs * self.data.steps_per_epoch,
             seed=config.seed,
         )
-        self._trainer = lightning.Trainer(
-            accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
-            precision=config.trainer.precision,  # type: ignore[arg-type]  # checked by Lightning itself
+        self._trainer = _trainer(
+            config,
             max_epochs=max_epochs,
             accumulate_grad_batches=self.data.accumulation(),
-            gradient_clip_val=config.optimizer.gradient_clip,
-            use_distributed_sampler=False,
-            logger=False,
-            enable_model_summary=False,
-            enable_progress_bar=config.trainer.progress and _on_terminal(),
-            num_sanity_val_steps=0,
             callbacks=[
                 History(folder.history, tracker, every_steps=config.trainer.log_every_steps),
                 *_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
+                SaveOnTermination(folder.checkpoints / LAST),
                 *_progress(config),
                 _EpochClock(on_epoch),
                 *build_callbacks(config),
@@ -116,8 +121,9 @@ class Training:
         last = self._folder.checkpoints / LAST
         if not (self._resume and last.is_file()):
             return None
-        stage = "decode" if (self._folder.checkpoints / TRAINED).is_file() else "train"
-        return stage, int(_read_checkpoint(last)["global_step"])
+        step, mark = int(read_checkpoint(last)["global_step"]), self._folder.checkpoints / TRAINED
+        done = mark.is_file() and mark.read_text(encoding="utf-8") == str(step)
+        return ("decode" if done else "train"), step
 
     def fit(self) -> None:
         """Train until the last epoch or until the selection loss stops falling.
@@ -127,16 +133,18 @@ class Training:
         resumed = self.resumes_at()
         if resumed is not None and resumed[0] == "decode":
             return
-        ckpt_path = self._folder.checkpoints / LAST if resumed else None
-        if self.data.select:
-            self._trainer.fit(
-                self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True
-            )
-        else:
-            self._trainer.fit(
-                self.module, self.data.train_dataloader(), ckpt_path=ckpt_path, weights_only=True
-            )
-        write_atomic(self._folder.checkpoints / TRAINED, "")
+        if resumed is None:
+            # What an abandoned training left must never be taken for this one's.
+            shutil.rmtree(self._folder.checkpoints, ignore_errors=True)
+        last = self._folder.checkpoints / LAST
+        self._trainer.fit(
+            self.module,
+            datamodule=self.data,
+            ckpt_path=last if resumed else None,
+            weights_only=True,
+        )
+        step = int(read_checkpoint(last)["global_step"])
+        write_atomic(self._folder.checkpoints / TRAINED, str(step))
 
     def test(self) -> int:
         """Decode and score the test examples with the best checkpoint; return its epoch from 1."""
@@ -144,17 +152,17 @@ class Training:
         self._trainer.test(
             self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
         )
-        return int(_read_checkpoint(best)["epoch"]) + 1
+        return int(read_checkpoint(best)["epoch"]) + 1
 
 
 class _EpochClock(lightning.Callback):
     """Tells of every finished epoch."""
 
-    def __init__(self, on_epoch: Any) -> None:
+    def __init__(self, on_epoch: OnEpoch) -> None:
         self._on_epoch = on_epoch
         self._since = 0.0
 
-    def on_train_epoch_start(
+    def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         self._since = time.monotonic()
@@ -169,11 +177,37 @@ class _EpochClock(lightning.Callback):
                 None if loss is None else float(loss),
                 time.monotonic() - self._since,
             )
+        self._since = time.monotonic()
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return content
+def _trainer(
+    config: RunConfig,
+    *,
+    max_epochs: int,
+    accumulate_grad_batches: int,
+    callbacks: list[lightning.Callback],
+) -> lightning.Trainer:
+    options = config.trainer
+    try:
+        return lightning.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            precision=options.precision,
+            max_epochs=max_epochs,
+            accumulate_grad_batches=accumulate_grad_batches,
+            callbacks=callbacks,
+            gradient_clip_val=config.optimizer.gradient_clip,
+            use_distributed_sampler=False,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=options.progress and sys.stdout.isatty(),
+            num_sanity_val_steps=0,
+            plugins=[AtomicCheckpointIO()],
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(
+            f"trainer.accelerator={options.accelerator}: {error}; use trainer=cpu or trainer=auto"
+        ) from error
 
 
 def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
@@ -201,11 +235,9 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
 def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
     """Return what keeps checkpoints every epoch, and stops once the selection loss stalls."""
     if not selecting:
-        return [
-            ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
-        ]
+        return [MovableCheckpoint(folder, filename="last", enable_version_counter=False)]
     return [
-        ModelCheckpoint(
+        MovableCheckpoint(
             folder,
             filename="best",
             monitor="val_loss",
@@ -219,10 +251,5 @@ def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightn
 
 
 def _progress(config: RunConfig) -> list[lightning.Callback]:
-    return [RichProgressBar(leave=False)] if config.trainer.progress and _on_terminal() else []
-
-
-def _on_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()
+    shown = config.trainer.progress and sys.stdout.isatty()
+    return [RichProgressBar(leave=False)] if shown else []

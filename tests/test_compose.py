@@ -55,9 +55,35 @@ def test_a_configuration_survives_the_way_to_yaml_and_back() -> None:
     assert validate(to_dict(config)) == config
 
 
-def test_the_partition_follows_the_seed_unless_it_has_its_own() -> None:
-    assert recap.load_config(["seed=7"]).cv.seed == 7
+def test_runs_of_other_seeds_share_their_folds_unless_told_otherwise() -> None:
+    assert recap.load_config(["seed=7"]).cv.seed == 0
     assert recap.load_config(["seed=7", "cv.seed=1"]).cv.seed == 1
+
+
+def test_finetuning_and_the_tiny_model_bring_learning_rates_of_their_own() -> None:
+    def rate(*overrides: str) -> float:
+        return recap.load_config(overrides).optimizer.learning_rate
+
+    assert rate("backbone=qwen7b") == 1e-5
+    assert rate("backbone=qwen7b", "finetune=lora") == 1e-4
+    assert rate("finetune=lora") == rate()  # random weights need their own, adapters or not
+    assert rate("backbone=qwen7b", "finetune=lora", "optimizer.learning_rate=5e-7") == 5e-7
+
+
+def test_choices_of_ones_own_over_one_method_get_folders_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "finetune").mkdir()
+    wide = "method: lora\nrank: 16\n"
+    (tmp_path / "finetune" / "lora16.yaml").write_text(wide, encoding="utf-8")
+    name = recap.load_config(["finetune=lora16"], config_dir=tmp_path).run
+    assert name == "demo-fine_grained-tiny-lora16"
+
+
+def test_a_file_that_a_built_in_choice_hides_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "finetune").mkdir()
+    (tmp_path / "finetune" / "lora.yaml").write_text("method: lora\n", encoding="utf-8")
+    assert recap.load_config([], config_dir=tmp_path).finetune.method == "full"
+    with pytest.raises(ConfigError, match="give it another name"):
+        recap.load_config(["finetune=lora"], config_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from recap.data.encode import EncodedExample
-from recap.errors import ConfigError
+from recap.errors import ConfigError, quote_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -285,10 +285,10 @@ def _require_answers(examples: Sequence[EncodedExample], purpose: str) -> None:
         raise ConfigError(
             f"there is no example to {purpose}; check that the task selects any of the data"
         )
-    without = next((example.id for example in examples if not example.answer), None)
+    without = next((quote_id(example.id) for example in examples if not example.answer), None)
     if without is not None:
         raise ConfigError(
-            f"example {without!r} has no label, so there is nothing to {purpose}; "
+            f"example {without} has no label, so there is nothing to {purpose}; "
             "label it or leave it out"
         )
 

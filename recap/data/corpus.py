@@ -14,11 +14,11 @@ from recap.data.examples import (
     has_intervention,
     with_merged_history,
 )
-from recap.data.faults import LISTED_FAULTS, FaultLog, RowFault, quote_id
+from recap.data.faults import LISTED_FAULTS, FaultLog, RowFault
 from recap.data.folds import content_key
 from recap.data.readers.registry import one_of
 from recap.data.reading import read_records
-from recap.errors import DataError
+from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example
 from recap.taxonomy import Taxonomy
 
@@ -34,6 +34,8 @@ _NOTES = {
     "merged_act_conflicts": "acts differ from that of the counsellor turn they were merged into",
     "duplicates": "examples repeat the history and the response of an earlier one",
     "label_conflicts": "of these carry another label than the first",
+    "cut_dialogues": "dialogues were cut in two at a row that was left out",
+    "not_drawn": "examples were not drawn (cv.max_examples), so that labels are about even",
     "annotation_ties": "client turns have an even vote of their annotators",
     "multi_label": "rows carry several labels",
     "unknown_turn_keys": "keys of turns are not known and were not used",

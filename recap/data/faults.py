@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from recap.errors import DataError
 
 LISTED_FAULTS = 20
 """Faults that one error message lists; the rest are only counted."""
-
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_.:/@#+-]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,13 +111,3 @@ class FaultLog:
             f"{listed}{tail}\n"
             "mend them, or leave them out with data.on_error=skip"
         )
-
-
-def quote_id(identifier: str) -> str:
-    """Return an identifier in a form that is safe to print.
-
-    Quoted only when it looks like one: a column mix-up would otherwise print client text.
-    """
-    if _PLAIN_ID.fullmatch(identifier):
-        return f"{identifier!r}"
-    return f"of {len(identifier)} characters"

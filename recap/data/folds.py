@@ -14,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from recap.data.faults import quote_id
-from recap.errors import ConfigError, DataError
+from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Example, Fold
 
 Group = Literal["session", "client"]
@@ -85,10 +85,15 @@ def split_folds(
 def content_key(example: Example) -> str:
     """Return a hash that two examples share exactly when context and response are equal.
 
-    The context is the speakers and texts of the history; ids, labels and sessions play no part.
+    The context is the speakers and texts of the history; ids, labels and sessions play no part, nor
+    does white space, which no prompt shows as it stood.
     """
-    texts = [[turn.speaker, turn.text] for turn in example.history]
-    return _digest(json.dumps([texts, example.response]))
+    texts = [[turn.speaker, _shown(turn.text)] for turn in example.history]
+    return _digest(json.dumps([texts, _shown(example.response)]))
+
+
+def _shown(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def partition_hash(examples: Sequence[Example], folds: Sequence[Fold]) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recap.data.examples import turn_id
-from recap.data.faults import FaultLog, Place, quote_id
+from recap.data.faults import FaultLog, Place
 from recap.data.readers.registry import Record, check_options, get_reader
-from recap.errors import DataError
+from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.taxonomy import Taxonomy
 
@@ -37,11 +38,13 @@ def read_records(
     for record in read(path, faults=faults, **options):
         places, by_turn = faults.take_places()
         if isinstance(record, Example):
-            checked: Record | None = check.example(record, places[0])
+            example = check.example(record, places[0])
+            yield from () if example is None else (example,)
         else:
-            checked = check.dialogue(record, places, by_turn)
-        if checked is not None:
-            yield checked
+            yield from check.dialogue(record, places, by_turn)
+
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class _Check:
@@ -70,11 +73,11 @@ class _Check:
 
     def dialogue(
         self, dialogue: Dialogue, places: tuple[Place, ...], by_turn: bool
-    ) -> Dialogue | None:
+    ) -> tuple[Dialogue, ...]:
         session = dialogue.session
         if not dialogue.turns:
             self._reject(places[0], "turns", "is empty", "write its turns, or remove the row")
-            return None
+            return ()
         if self._line_of_session.setdefault(session, places[0].line) != places[0].line:
             reason = (
                 f"session {quote_id(session)} is at line {self._line_of_session[session]} already"
@@ -82,15 +85,37 @@ class _Check:
             mend = "give each dialogue an id of its own, its rows in one piece"
             for place in places:
                 self._reject(place, "session", reason, mend)
-            return None
-        turns = []
-        for index, turn in enumerate(dialogue.turns):
+            return ()
+        turns: list[Turn | None] = []
+        for index, read in enumerate(dialogue.turns):
             place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
-            turns.append(self._turn(session, index, turn, place, within))
-        sound = tuple(turn for turn in turns if turn is not None)
-        if len(sound) == len(turns):
-            return dialogue if sound == dialogue.turns else replace(dialogue, turns=sound)
-        return replace(dialogue, turns=sound) if by_turn and sound else None
+            turns.append(self._turn(session, index, read, place, within))
+        sound = [index for index, turn in enumerate(turns) if turn is not None]
+        if not by_turn:
+            whole = tuple(turn for turn in turns if turn is not None)
+            return (replace(dialogue, turns=whole),) if len(sound) == len(turns) else ()
+        pieces = self._cut_at_gaps(sound, [place.line for place in places])
+        self._faults.counts["cut_dialogues"] += max(0, len(pieces) - 1)
+        return tuple(
+            replace(dialogue, turns=tuple(turn for i in piece if (turn := turns[i]) is not None))
+            for piece in pieces
+        )
+
+    def _cut_at_gaps(self, sound: list[int], lines: list[int]) -> list[list[int]]:
+        """Return runs of turns with no rejected row between them.
+
+        A turn that was left out would otherwise make neighbours of turns that are none: two client
+        turns would be merged, and a history would miss what the client answered.
+        """
+        rejected = [fault.line for fault in self._faults.faults]
+        pieces: list[list[int]] = []
+        for index in sound:
+            start = lines[pieces[-1][-1]] if pieces else 0
+            gap = any(start < line < lines[index] for line in rejected)
+            if gap or not pieces:
+                pieces.append([])
+            pieces[-1].append(index)
+        return pieces
 
     def _turn(self, session: str, index: int, turn: Turn, place: Place, within: str) -> Turn | None:
         before = len(self._faults.faults)
@@ -109,6 +134,9 @@ class _Check:
             self._reject(place, field, "is empty", "write the utterance, or remove the row", within)
         elif "\0" in text:
             self._reject(place, field, "holds a NUL character", "remove it", within)
+        elif _HALF_CHARACTER.search(text):
+            reason = "holds half of a character (a lone surrogate)"
+            self._reject(place, field, reason, "export the file again as UTF-8", within)
 
     def _unique(self, field: str, identifier: str, place: Place, within: str = "") -> None:
         if identifier in self._line_of_id:

@@ -92,8 +92,8 @@ class ResponseModule(lightning.LightningModule):
         self._total_steps = total_steps
         self._seed = seed
         self._step_loss: Tensor | None = None
-        self._val_loss = MeanMetric()
-        self._test_loss = MeanMetric()
+        self._val_loss = MeanMetric(nan_strategy="disable")
+        self._test_loss = MeanMetric(nan_strategy="disable")
         self._category_scores = CategoryScores(labels=task.labels)
         self._shard: list[Generation] = []
         self.generations: list[Generation] = []

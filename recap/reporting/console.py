@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -80,10 +80,10 @@ class ConsoleListener(Listener):
         again = "finished before" if result.found else f"{result.seconds:.0f} s"
         self._console.print(f"{result.name}    {_score_line(result.scores)}  ({again})")
 
-    def ended(self, folder: RunFolder, summary: Summary) -> None:
+    def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
         """Print the table of metrics and the one of categories."""
         self._console.print(_metric_table(summary))
-        self._console.print(_label_table(summary))
+        self._console.print(_label_table(summary, scores))
         self._console.print(
             f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; {folder.summary_table}"
         )
@@ -137,9 +137,10 @@ def _metric_table(summary: Summary) -> Table:
     return table
 
 
-def _label_table(summary: Summary) -> Table:
-    table = Table("category", "precision", "recall", "F1", "support")
-    for label, row in summary.per_label.items():
+def _label_table(summary: Summary, scores: Mapping[int, Scores]) -> Table:
+    table = Table("category", "precision", "recall", "F1", "support", "predicted")
+    for index, (label, row) in enumerate(summary.per_label.items()):
         cells = [spread_text(figures) for figures in (row.precision, row.recall, row.f1)]
-        table.add_row(label, *cells, str(row.support))
+        predicted = sum(gold[index] for s in scores.values() for gold in s.confusion)
+        table.add_row(label, *cells, str(row.support), str(predicted))
     return table

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from recap.errors import DataError, quote_label
+from recap.errors import DataError, quote_id, quote_label
 from recap.records import LabelScores, Prediction, Scores
 
 
@@ -50,8 +50,8 @@ def confusion_of(
         for name, value in (("gold", prediction.gold), ("label", prediction.label)):
             if value is not None and value not in index:
                 raise DataError(
-                    f"prediction {prediction.id!r}: {name} {quote_label(value, labels)} is not a "
-                    f"label of task {task!r}; score it under the task that made it "
+                    f"prediction {quote_id(prediction.id)}: {name} {quote_label(value, labels)} "
+                    f"is not a label of task {task!r}; score it under the task that made it "
                     f"({prediction.task!r})"
                 )
         counts[index[prediction.gold], index.get(prediction.label, invalid)] += 1

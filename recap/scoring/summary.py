@@ -64,7 +64,7 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
     )
 
 
-def summary_markdown(summary: Summary) -> str:
+def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
     """Return a Markdown page: mean ± SD in percent for each metric and each category."""
     how = _PROTOCOLS.get(summary.protocol, summary.protocol)
     n_folds = len(summary.folds)
@@ -91,6 +91,8 @@ def summary_markdown(summary: Summary) -> str:
     for label, row in summary.per_label.items():
         cells = " | ".join(spread_text(figures) for figures in (row.precision, row.recall, row.f1))
         lines.append(f"| {label} | {cells} | {row.support} |")
+    if notes:
+        lines += ["", "Data:", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from recap.errors import DataError
+from recap.errors import DataError, quote_id
 from recap.records import Answer, Example, Message, Turn
 from recap.tasks.prompt_file import split_prompt
 from recap.tasks.wording import WORDING
@@ -171,8 +171,8 @@ def _shots_text(task: Task, shots: Iterable[Example]) -> str:
     for number, shot in enumerate(shots, start=1):
         if task.rationale and not (shot.rationale or "").strip():
             raise DataError(
-                f"example {shot.id!r} cannot be shown in the prompt, for it has no rationale; "
-                "choose examples that have one, or set rationale=false"
+                f"example {quote_id(shot.id)} cannot be shown in the prompt, for it has no "
+                "rationale; choose examples that have one, or set rationale=false"
             )
         answer = task.render(Answer(label=task.gold(shot), rationale=shot.rationale))
         if brief:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from recap.errors import ConfigError, DataError, did_you_mean, quote_label
+from recap.errors import ConfigError, DataError, did_you_mean, quote_id, quote_label
 from recap.records import Answer, Example, Message
 from recap.tasks.answer import AnswerFormat, LabelForm, Language
 from recap.tasks.mentions import LabelReader
@@ -96,8 +96,8 @@ class Task:
         if example.label not in self.taxonomy:
             known = self.taxonomy.leaves
             raise DataError(
-                f"example {example.id!r}: label {quote_label(example.label, known)} is not in "
-                f"taxonomy {self.taxonomy.name!r}{did_you_mean(example.label, known)}; "
+                f"example {quote_id(example.id)}: label {quote_label(example.label, known)} "
+                f"is not in taxonomy {self.taxonomy.name!r}{did_you_mean(example.label, known)}; "
                 "read the data with the taxonomy of the task"
             )
         return self._reader.label_at_or_above(example.label) is not None
@@ -110,7 +110,7 @@ class Task:
         """
         if not self.select(example):
             raise DataError(
-                f"example {example.id!r} has no label of task {self.name!r}; "
+                f"example {quote_id(example.id)} has no label of task {self.name!r}; "
                 "leave out what Task.select refuses"
             )
         return self._reader.label_at_or_above(example.label or "") or ""

@@ -37,6 +37,9 @@ class Tracker(Protocol):
     def log_fold(self, scores: Scores | None) -> None:
         """Record the scores of the fold that was begun, if it was scored, and close it."""
 
+    def abandon(self) -> None:
+        """Close the fold that was begun, since it failed."""
+
     def log_summary(self, summary: Summary) -> None:
         """Record mean, standard deviation and values over folds."""
 
@@ -51,6 +54,9 @@ class NoTracker:
         """Do nothing."""
 
     def log_fold(self, scores: Scores | None) -> None:
+        """Do nothing."""
+
+    def abandon(self) -> None:
         """Do nothing."""
 
     def log_summary(self, summary: Summary) -> None:

@@ -7,6 +7,7 @@ reach its files.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,6 +95,12 @@ class WandbTracker:
         self._run.finish()
         self._run = None
 
+    def abandon(self) -> None:
+        """Close the fold's W&B run as failed."""
+        if self._run is not None:
+            self._run.finish(exit_code=1)
+            self._run = None
+
     def log_summary(self, summary: Summary) -> None:
         """Write every metric's mean, SD and values, the per-category table, the plot over folds."""
         import wandb
@@ -139,6 +146,10 @@ class WandbTracker:
 
         return wandb.init(
             project=self._project,
+            # One run a fold, however many processes it takes; never the run of another job.
+            id=hashlib.sha256(f"{self._folder.resolve()}/{name}".encode()).hexdigest()[:16],
+            resume="allow",
+            reinit="create_new",
             group=self._group,
             name=f"{self._group}/{name}",
             job_type=job_type,

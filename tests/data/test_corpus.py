@@ -108,10 +108,42 @@ def test_an_empty_response_is_a_fault(tmp_path: Path) -> None:
 def test_skipping_keeps_the_faults_and_the_other_rows(tmp_path: Path) -> None:
     rows = session("s1") + session("s2", "", "Collaboration") + [["s2", "client", "Yes", "合作"]]
     corpus = read(write(tmp_path, rows), on_error="skip")
-    assert [e.id for e in corpus.examples] == ["s1:1", "s2:2"]
+    assert [e.id for e in corpus.examples] == ["s1:1"]
+    assert corpus.counts["no_intervention"] == 1  # what it answered may have been the lost row
     assert [(fault.line, fault.field) for fault in corpus.faults] == [(5, "text")]
     assert (corpus.rows_read, corpus.rows_accepted) == (5, 4)
     assert corpus.notes()[0] == "1 of 5 rows were left out"
+
+
+def test_a_row_left_out_makes_no_neighbours_of_the_rows_around_it(tmp_path: Path) -> None:
+    rows = [
+        ["s", "counselor", "How are you?", ""],
+        ["s", "client", "first", "Disagreeing"],
+        ["s", "nobody", "a counsellor's turn, perhaps", ""],
+        ["s", "client", "second", "Collaboration"],
+        ["s", "counselor", "Go on.", ""],
+        ["s", "client", "third", "Collaboration"],
+    ]
+    corpus = read(write(tmp_path, rows), on_error="skip")
+    assert [(e.response, e.label) for e in corpus.examples] == [
+        ("first", "Disagreeing"),
+        ("third", "Collaboration"),
+    ]
+    assert [turn.text for turn in corpus.examples[1].history] == ["second", "Go on."]
+    assert "1 dialogues were cut in two at a row that was left out" in corpus.notes()
+
+
+def test_half_a_character_is_a_fault(tmp_path: Path) -> None:
+    line = json.dumps({**example("e", "x", "Collaboration"), "response": "cut \ud83d"})
+    (tmp_path / "d.jsonl").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"d\.jsonl:1: response: holds half of a character"):
+        read(tmp_path / "d.jsonl", "dialogues")
+
+
+def test_texts_that_differ_in_white_space_alone_are_duplicates(tmp_path: Path) -> None:
+    rows = [example("e1", "It is so.", "Disagreeing"), example("e2", "It  is so. ", "Disagreeing")]
+    corpus = read(write_lines(tmp_path, *rows), "dialogues")
+    assert corpus.counts["duplicates"] == 1
 
 
 def test_a_dialogue_that_is_one_row_is_left_out_whole(tmp_path: Path) -> None:

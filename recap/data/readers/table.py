@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recap.data.faults import FaultLog, Place, quote_id
+from recap.data.faults import FaultLog, Place
 from recap.data.readers.columns import Columns, find_columns, require_column
 from recap.data.readers.dialogue_text import SpeakerNames
 from recap.data.readers.registry import Record, register_reader
 from recap.data.readers.sheets import Sheet, read_sheet
+from recap.errors import quote_id
 from recap.records import Dialogue, Example, Turn
 
 
