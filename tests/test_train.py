@@ -19,9 +19,20 @@ SMALL = [
     "cv.folds=2",
     "cv.max_examples=42",
     "trainer.max_epochs=1",
-    "prompt.history=intervention",
+    "prompt.history=none",
     "decoding.max_new_tokens=6",
 ]
+LEARNING = [
+    *("task=binary", "data=dialogues", "rationale=false", "cv.max_examples=null"),
+    *("global_batch_size=8", "trainer.max_epochs=16", "trainer.patience=16"),
+    *("optimizer.learning_rate=3e-3", "decoding.max_new_tokens=12"),
+]
+"""Enough for answers that can be read, most of them right and some wrong."""
+SAID = {
+    "Collaboration": "Yes, I will gladly try what you suggest about",
+    "Blaming": "No, they alone are to blame for all the trouble with",
+    "Minimizing": "It is no big thing at all, really, as for",
+}
 CONTRACT_FILES = [
     "config.yaml",
     "manifest.json",
@@ -53,11 +64,37 @@ def read_predictions(fold: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with W&B, of the binary task."""
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighty examples that are easy to tell apart, but for one in ten, whose label is wrong."""
+    topics = ["work", "sleep", "school", "money", "my sister", "the move", "the exam", "my back"]
+    asked = [{"speaker": "counselor", "text": "What do you make of that?"}]
+    rows = []
+    for number in range(80):
+        label = ["Collaboration", "Blaming", "Collaboration", "Minimizing"][number % 4]
+        said = SAID[label] + f" {topics[number % 8]} and {topics[number // 10]}, number {number}."
+        if number % 10 == 3:
+            label = "Blaming" if label == "Collaboration" else "Collaboration"
+        rows.append({"id": f"e{number}", "history": asked, "response": said, "label": label})
+    file = tmp_path_factory.mktemp("data") / "corpus.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with W&B, of the binary task, whose model has learnt something."""
     runs_dir = tmp_path_factory.mktemp("runs")
-    assert run("task=binary", "run=first", runs_dir=runs_dir) == 0
+    assert run_first(corpus, runs_dir) == 0
+    rows = [row for k in (0, 1) for row in read_predictions(runs_dir / "first" / f"fold{k}")]
+    right = sum(row["label"] == row["gold"] for row in rows)
+    # Otherwise the tests below would compare zeros with zeros.
+    assert 0 < right < len(rows)
+    assert {"Resistance", "Collaboration"} <= {row["label"] for row in rows}
     return runs_dir / "first"
+
+
+def run_first(corpus: Path, runs_dir: Path, *overrides: str) -> int:
+    return run(*LEARNING, f"data.path={corpus}", "run=first", *overrides, runs_dir=runs_dir)
 
 
 def test_a_run_folder_holds_the_files_of_the_contract(folder: Path) -> None:
@@ -68,7 +105,7 @@ def test_a_run_folder_holds_the_files_of_the_contract(folder: Path) -> None:
 
 def test_folds_evaluate_every_example_once_in_data_order(folder: Path) -> None:
     rows = [row for k in (0, 1) for row in read_predictions(folder / f"fold{k}")]
-    assert len(rows) == len({row["id"] for row in rows}) == 42
+    assert len(rows) == len({row["id"] for row in rows}) == 80
     assert {row["fold"] for row in rows} == {0, 1}
     assert set(rows[0]) == {
         "id", "session", "fold", "task", "gold", "label", "probabilities", "rationale", "text",
@@ -102,32 +139,31 @@ def test_the_summary_holds_mean_and_sample_deviation_of_the_folds(folder: Path) 
     assert summary["metrics"]["loss"]["std"] == pytest.approx(abs(losses[0] - losses[1]) / 2**0.5)
 
 
-def test_history_ends_with_the_loss_that_selected_the_epoch(folder: Path) -> None:
+def test_the_epoch_with_the_lowest_selection_loss_is_tested(folder: Path) -> None:
     with (folder / "fold0" / "history.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["step", "epoch", "split", "loss", "learning_rate", "tokens_per_second"]
-    assert rows[-1]["split"] == "select"
+    losses = [float(row["loss"]) for row in rows if row["split"] == "select"]
+    selected = read_json(folder / "manifest.json")["folds"]["fold0"]["selected_epoch"]
+    assert losses[selected - 1] == min(losses)
     # Under the paper's protocol the selection examples are the test examples.
-    assert float(rows[-1]["loss"]) == pytest.approx(
-        read_json(folder / "fold0" / "scores.json")["metrics"]["loss"], rel=1e-5
-    )
+    tested = read_json(folder / "fold0" / "scores.json")["metrics"]["loss"]
+    assert tested == pytest.approx(min(losses), rel=1e-5)
 
 
 def test_finished_folds_are_never_run_again(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (folder / "fold1" / "scores.json").stat().st_mtime_ns
-    assert run("task=binary", "run=first", runs_dir=folder.parent) == 0
+    assert run_first(corpus, folder.parent) == 0
     assert (folder / "fold1" / "scores.json").stat().st_mtime_ns == before
     assert capsys.readouterr().out.count("finished before") == 2
 
 
 def test_a_folder_with_other_options_is_refused_by_name(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (
-        run("task=binary", "run=first", "optimizer.learning_rate=0.5", runs_dir=folder.parent) == 2
-    )
+    assert run_first(corpus, folder.parent, "optimizer.learning_rate=0.5") == 2
     said = capsys.readouterr().err
     assert "optimizer.learning_rate" in said
     assert "run=NAME" in said
@@ -167,12 +203,11 @@ def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) ->
     assert leaks == []
 
 
-def test_one_partition_serves_all_tasks(folder: Path, tmp_path: Path) -> None:
-    assert run("task=fine_grained", "run=fine", "logger=csv", "cv.fold=0", runs_dir=tmp_path) == 0
-    assert (
-        read_json(tmp_path / "fine" / "manifest.json")["partition_hash"]
-        == (read_json(folder / "manifest.json")["partition_hash"])
-    )
+def test_one_partition_serves_all_tasks(folder: Path, corpus: Path, tmp_path: Path) -> None:
+    fine = ["task=fine_grained", "run=fine", "logger=csv", "cv.fold=0", "trainer.max_epochs=1"]
+    assert run_first(corpus, tmp_path, *fine) == 0
+    hashes = [read_json(f / "manifest.json")["partition_hash"] for f in (folder, tmp_path / "fine")]
+    assert hashes[0] == hashes[1]
     resistant = {
         row["id"] for row in read_predictions(folder / "fold0") if row["gold"] == "Resistance"
     }
@@ -180,11 +215,11 @@ def test_one_partition_serves_all_tasks(folder: Path, tmp_path: Path) -> None:
     assert read_json(tmp_path / "fine" / "summary.json")["metrics"]["accuracy"]["std"] is None
 
 
-def test_the_final_model_is_trained_for_the_mean_selected_epoch(folder: Path) -> None:
-    assert (
-        run("task=binary", "run=first", "cv.fold=final", "logger=csv", runs_dir=folder.parent) == 0
-    )
-    assert read_json(folder / "manifest.json")["final"]["epochs"] == 1
+def test_the_final_model_is_trained_for_the_mean_selected_epoch(folder: Path, corpus: Path) -> None:
+    assert run_first(corpus, folder.parent, "cv.fold=final", "logger=csv") == 0
+    manifest = read_json(folder / "manifest.json")
+    selected = [fold["selected_epoch"] for fold in manifest["folds"].values()]
+    assert manifest["final"]["epochs"] == round(sum(selected) / 2)
     assert (folder / "final" / "model" / "config.json").is_file()
     assert (folder / "final" / "history.csv").is_file()
 

@@ -27,6 +27,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from recap.data.faults import FaultLog
 from recap.data.readers.registry import register_reader
 from recap.errors import ConfigError, did_you_mean
 from recap.records import Dialogue, Turn
@@ -81,7 +82,7 @@ def generate_dialogues(
 def read_demo(
     path: Path | None = None,
     *,
-    faults: Any = None,
+    faults: FaultLog | None = None,
     size: int = DEFAULT_SIZE,
     seed: int = 0,
     language: str = "en",

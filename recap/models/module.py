@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
@@ -24,7 +23,7 @@ from recap.models.optimizers import (
     build_optimizer,
     build_scheduler,
 )
-from recap.scoring.metrics import CategoryScores
+from recap.scoring.metrics import CategoryScores, TokenMean
 
 if TYPE_CHECKING:
     from recap.records import Scores
@@ -92,8 +91,8 @@ class ResponseModule(lightning.LightningModule):
         self._total_steps = total_steps
         self._seed = seed
         self._step_loss: Tensor | None = None
-        self._val_loss = MeanMetric(nan_strategy="disable")
-        self._test_loss = MeanMetric(nan_strategy="disable")
+        self._val_loss = TokenMean()
+        self._test_loss = TokenMean()
         self._category_scores = CategoryScores(labels=task.labels)
         self._shard: list[Generation] = []
         self.generations: list[Generation] = []
@@ -233,10 +232,9 @@ class ResponseModule(lightning.LightningModule):
             )
             self._step_loss = None
 
-    def _add_loss(self, metric: MeanMetric, batch: Batch) -> None:
-        n_tokens = int(batch.answer_mask.sum())
-        # A filler weighs nothing, but every device has to compute equally often.
-        metric.update(answer_loss(self.model, batch) / max(1, n_tokens), weight=n_tokens)
+    def _add_loss(self, metric: TokenMean, batch: Batch) -> None:
+        # A filler has no answer tokens, but every device has to compute equally often.
+        metric.update(answer_loss(self.model, batch), int(batch.answer_mask.sum()))
 
     def _add_answers(self, batch: Batch, answers: Sequence[Sequence[int]]) -> None:
         predicted, gold = [], []

@@ -10,9 +10,41 @@ from torchmetrics import Metric
 
 from recap.errors import RecapError
 from recap.records import Scores
-from recap.scoring.confusion import score, scores_from_confusion
+from recap.scoring.confusion import scores_from_confusion
 
-__all__ = ["CategoryScores", "score", "scores_from_confusion"]
+
+class TokenMean(Metric):
+    """The mean loss over tokens, however they are cut into batches and spread over ranks.
+
+    Not torchmetrics' ``MeanMetric``: that one leaves out batches whose loss is not a number, and
+    with ``nan_strategy="disable"`` forgets the weights (1.9).
+
+    >>> metric = TokenMean()
+    >>> metric.update(torch.tensor(6.0), 2)
+    >>> metric.update(torch.tensor(1.0), 5)
+    >>> metric.compute().item()
+    1.0
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    total: Tensor
+    tokens: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, loss_sum: Tensor, n_tokens: int) -> None:
+        """Add one batch: the summed loss of its tokens (scalar, nats) and their number."""
+        self.total += loss_sum.to(self.total.dtype)
+        self.tokens += n_tokens
+
+    def compute(self) -> Tensor:
+        """Return the mean, a scalar; not a number where one batch is, or when no token was seen."""
+        return self.total / self.tokens
 
 
 class CategoryScores(Metric):

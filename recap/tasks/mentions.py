@@ -23,7 +23,8 @@ WIDE_TO_ASCII = {
 _EDGE = " \t\r\n<>{}|#~•*-–—>\\"
 _NEGATION_BEFORE = re.compile(
     r"(?:(?<![a-z])(?:not|no|non|never|neither|nor|none|without|cannot|lacks?|lacking"
-    r"|little|few|less|scarcely|minimal(?! talk)|absen\w+|unlikely|hardly|barely|rather than|instead of|rul\w+ out|exclud\w+|except|free (?:of|from))(?![a-z])"
+    r"|little|few|less|scarcely|minimal(?! talk)|absen\w+|unlikely|hardly|barely"
+    r"|rather than|instead of|rul\w+ out|exclud\w+|except|free (?:of|from))(?![a-z])"
     r"|n['’]t(?![a-z])|很少|几乎|不|没|未|无|非(?!常)|并非|否定|排除|缺乏)"
 )
 _NEGATION_AFTER = re.compile(

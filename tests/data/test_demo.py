@@ -158,7 +158,7 @@ def test_templates_of_a_fold_are_mostly_new_but_their_parts_are_not(rows: list[L
         assert len(held_out - set(rest)) >= len(held_out) / 2
         sentences = {part for text in rest for part in parts(text)}
         seen = [set(parts(text)) <= sentences for text in held_out]
-        assert sum(seen) >= 0.97 * len(seen)
+        assert sum(seen) >= 0.95 * len(seen)
 
 
 def parts(template: str) -> list[str]:
@@ -182,7 +182,7 @@ def test_every_rationale_names_the_behavior_and_the_act_before_it(rows: list[Lab
 
 
 def test_a_rationale_that_names_something_else_is_found_out() -> None:
-    said = "The client blames other people after the counsellor made a suggestion."
+    said = "The client blames other people after the counselor made a suggestion."
     wrong = rationale_checks(said, label="Excusing", act="exercise", language="en")
     assert (wrong.behavior, wrong.act) == (False, False)
     right = rationale_checks(said, label="Blaming", act="suggestion", language="en")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from recap.errors import DataError, RecapError
-from recap.scoring.metrics import CategoryScores
+from recap.scoring.metrics import CategoryScores, TokenMean
 
 LABELS = ("a", "b", "c")
 
@@ -142,3 +142,19 @@ def test_predicted_and_gold_of_different_shapes_are_refused():
 
 def test_the_loss_is_handed_on():
     assert counted([(0, 0)], 1).scores(task="t", loss=0.5).metrics["loss"] == 0.5
+
+
+def test_the_token_mean_is_that_of_all_tokens_however_they_are_cut() -> None:
+    losses = torch.rand(97, dtype=torch.float64)
+    for sizes in ([97], [1, 96], [13, 13, 14, 57]):
+        metric = TokenMean()
+        for part in losses.split(sizes):
+            metric.update(part.sum(), len(part))
+        assert metric.compute().item() == pytest.approx(losses.mean().item(), rel=1e-12)
+
+
+def test_a_batch_whose_loss_is_not_a_number_is_not_left_out() -> None:
+    metric = TokenMean()
+    metric.update(torch.tensor(1.0), 3)
+    metric.update(torch.tensor(float("nan")), 5)
+    assert metric.compute().isnan()
