@@ -10,16 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.batches import (
-    MicroBatch,
-    ScoringLoader,
-    TrainingLoader,
-    accumulation_steps,
-    collate,
-    plan_epoch,
-    plan_scoring,
-)
+from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
+from recap.data.loaders import ScoringLoader, TrainingLoader
+from recap.data.plans import Room, count_rounds, plan_epoch, plan_scoring
 from recap.errors import ConfigError
 
 
@@ -66,7 +60,7 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
         plan_epoch(
             examples,
             global_batch_size=global_batch_size,
-            per_device=per_device,
+            room=Room(examples=per_device),
             seed=3,
             epoch=epoch,
             world_size=world_size,
@@ -78,7 +72,9 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
     sizes = [len(indices(step)) for step in steps]
     assert sizes[:-1] == [global_batch_size] * (len(sizes) - 1)
     assert sorted(i for step in steps for i in indices(step)) == list(range(n))
-    rounds = accumulation_steps(global_batch_size, per_device, world_size)
+    rounds = count_rounds(
+        examples, Room(examples=per_device), global_batch_size, world_size
+    )
     assert rounds == math.ceil(global_batch_size / (per_device * world_size))
     for step in steps:
         assert max(len(micro.indices) for micro in step) <= per_device
@@ -101,7 +97,7 @@ def test_which_examples_share_a_step_does_not_depend_on_devices_or_memory(
     def members(per_device: int, world_size: int) -> list[set[int]]:
         options = {
             "global_batch_size": global_batch_size,
-            "per_device": per_device,
+            "room": Room(examples=per_device),
             "seed": 1,
             "epoch": epoch,
         }
@@ -120,7 +116,7 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
 
     def order(seed: int, epoch: int) -> list[int]:
         plan = plan_epoch(
-            examples_of(50), global_batch_size=1, per_device=1, seed=seed, epoch=epoch
+            examples_of(50), global_batch_size=1, room=Room(examples=1), seed=seed, epoch=epoch
         )
         return [micro.indices[0] for micro in plan]
 
@@ -131,7 +127,7 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
 
 def test_examples_of_one_micro_batch_are_neighbours_in_length() -> None:
     examples = examples_of(64)
-    plan = plan_epoch(examples, global_batch_size=64, per_device=8, seed=0, epoch=0)
+    plan = plan_epoch(examples, global_batch_size=64, room=Room(examples=8), seed=0, epoch=0)
     lengths = [
         [len(examples[i].prompt) + len(examples[i].answer) for i in micro.indices] for micro in plan
     ]
@@ -144,7 +140,7 @@ def test_scoring_takes_every_example_once_over_all_devices(
     n: int, batch_size: int, world_size: int
 ) -> None:
     plans = [
-        plan_scoring(examples_of(n), batch_size=batch_size, world_size=world_size, rank=rank)
+        plan_scoring(examples_of(n), room=Room(examples=batch_size), world_size=world_size, rank=rank)
         for rank in range(world_size)
     ]
     assert len({len(plan) for plan in plans}) == 1, "devices compute equally often"
@@ -170,7 +166,7 @@ def test_a_filler_is_computed_but_nothing_of_it_is_learned() -> None:
 
 
 def loader() -> TrainingLoader:
-    return TrainingLoader(examples_of(23), pad_id=0, global_batch_size=8, per_device=3, seed=0)
+    return TrainingLoader(examples_of(23), pad_id=0, global_batch_size=8, room=Room(examples=3), seed=0)
 
 
 def numbers(batches: object) -> list[int]:
@@ -219,7 +215,7 @@ def test_a_loader_that_is_told_another_epoch_starts_it_and_its_own_epoch_leaves_
 
 def test_an_empty_set_and_an_example_without_a_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="no example to train on"):
-        TrainingLoader([], pad_id=0, global_batch_size=8, per_device=3, seed=0)
+        TrainingLoader([], pad_id=0, global_batch_size=8, room=Room(examples=3), seed=0)
     unlabelled = EncodedExample(id="s1:4", prompt=(1,), answer=())
     with pytest.raises(ConfigError, match="'s1:4' has no label"):
-        ScoringLoader([unlabelled], pad_id=0, batch_size=2)
+        ScoringLoader([unlabelled], pad_id=0, room=Room(examples=2))
