@@ -7,7 +7,6 @@ its positions go on from the prefix, so that the loss and its gradients are thos
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,8 +93,10 @@ def common_prefix(examples: Sequence[EncodedExample]) -> int:
     prompts = [example.prompt for example in examples]
     if not prompts:
         return 0
-    shared = os.path.commonprefix([min(prompts), max(prompts)])  # all others lie between the two
-    return max(0, min(len(shared), min(map(len, prompts)) - 1))
+    first, last = min(prompts), max(prompts)  # in the order of ids; all others lie between the two
+    pairs = enumerate(zip(first, last, strict=False))
+    shared = next((i for i, (one, other) in pairs if one != other), min(len(first), len(last)))
+    return max(0, min(shared, min(map(len, prompts)) - 1))
 
 
 def collate(

@@ -179,9 +179,7 @@ def _filled(lengths: Sequence[int], room: Room, tokens: int) -> list[int]:
 def _fill(lengths: Sequence[int], room: Room, tokens: int) -> Iterator[list[int]]:
     group: list[int] = []
     for length in lengths:
-        if group and (
-            len(group) == room.examples or room.tokens_of([*group, length]) > tokens
-        ):
+        if group and (len(group) == room.examples or room.tokens_of([*group, length]) > tokens):
             yield group
             group = []
         group.append(length)

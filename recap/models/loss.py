@@ -49,11 +49,11 @@ def answer_loss(model: Any, batch: Batch, *, logits_bytes: int | None = None) ->
         logits_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])
     n_positions = max(1, logits_bytes // (4 * int(causal_model(model).config.vocab_size)))
     if type(head) is torch.nn.Linear:
-        loss: Tensor = _ChunkedCrossEntropy.apply(
+        loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
             states, head.weight, head.bias, targets, n_positions, torch.is_grad_enabled()
         )
         return loss
-    parts = zip(states.split(n_positions), targets.split(n_positions), strict=True)
+    parts = zip(torch.split(states, n_positions), torch.split(targets, n_positions), strict=True)
     # An adapted or quantised output layer: its logits are computed once more in the backward.
     losses = [checkpoint(_cross_entropy, head, *part, use_reentrant=False) for part in parts]
     return torch.stack(losses).sum()
@@ -97,7 +97,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             loss = states.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
             for start in range(0, len(targets), n_positions):
                 part = slice(start, start + n_positions)
-                loss += _add_gradients(states[part].to(dtype), layer, targets[part], gradients, part)
+                loss += _add_gradients(
+                    states[part].to(dtype), layer, targets[part], gradients, part
+                )
         ctx.gradients = gradients
         return loss
 

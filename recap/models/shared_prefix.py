@@ -4,10 +4,10 @@ In a row ``[prefix | rest 1 | rest 2 | …]`` the prefix attends causally to its
 the prefix and causally to itself: what it would see in a row of its own, so that hidden states,
 loss and gradients are those of separate rows. Without a prefix this is packing.
 
-The idea is that of prefix sharing in preference optimisation (Franzmeyer et al., 2024), Prefix
-Grouper (2025) and, for inference, Hydragen (Juravsky et al., 2024). Here it is an attention function
-under transformers' ``AttentionInterface``, looked up for the calls that carry a layout and for no
-other: decoding keeps the model's own attention.
+The idea is not ours: prefix sharing in preference optimisation (Wang and Hegde, 2024), Prefix
+Grouper (2025) and, for inference, Hydragen (Juravsky et al., 2024). Here it is an attention
+function under transformers' ``AttentionInterface``, looked up for the calls that carry a layout and
+for no other: decoding keeps the model's own attention.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _attention(
     row: _Row = options[_LAYOUT]
     sizes = [row.prefix, *row.lengths]
     (first_query, *queries), (first_key, *keys), (first_value, *values) = (
-        tensor.split(sizes, dim=2) for tensor in (query, key, value)
+        torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)
     )
     shared: dict[str, Any] = {
         "scale": scaling,
