@@ -206,12 +206,16 @@ def _why_not_shared(causal: Any) -> str:
 
 def _why_not_packed(causal: Any) -> str:
     """Return why several examples in one row would see each other; empty when they do not."""
+    family = causal.config.model_type
     kinds = set(getattr(causal.config, "layer_types", None) or ())
     decoder = causal.get_decoder()
-    if (
-        not getattr(decoder, "_supports_attention_backend", False)
-        or "position_ids" not in inspect.signature(decoder.forward).parameters
-        or not kinds <= {"full_attention", "sliding_attention"}
-    ):
-        return f"models of type {causal.config.model_type!r} do not keep examples of a row apart"
-    return ""
+    masked_by_positions = (
+        getattr(decoder, "_supports_attention_backend", False)
+        and "position_ids" in inspect.signature(decoder.forward).parameters
+        # Layers that carry a state from token to token do not look at positions.
+        and kinds <= {"full_attention", "sliding_attention"}
+        and (kinds or family in SERVED)
+    )
+    if masked_by_positions:
+        return ""
+    return f"models of type {family!r} are not known to keep the examples of a row apart"

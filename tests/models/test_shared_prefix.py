@@ -311,14 +311,20 @@ def test_attention_dropout_is_packed_and_refuses_to_share() -> None:
         choose_batching(model, "shared_prefix")
 
 
-def test_a_model_that_cannot_keep_examples_apart_is_padded() -> None:
-    from transformers import MambaConfig, MambaForCausalLM
+@pytest.mark.parametrize("family", ["mamba", "gpt2"])
+def test_a_model_that_is_not_known_to_keep_examples_apart_is_padded(family: str) -> None:
+    from transformers import AutoModelForCausalLM, GPT2Config, MambaConfig
 
-    config = MambaConfig(vocab_size=N_TOKENS, hidden_size=8, state_size=4, num_hidden_layers=1)
-    model = MambaForCausalLM(config)
+    small = {"vocab_size": N_TOKENS, "hidden_size": 8, "num_hidden_layers": 1}
+    config = (
+        MambaConfig(state_size=4, **small)
+        if family == "mamba"
+        else GPT2Config(num_attention_heads=2, **small)
+    )
+    model = AutoModelForCausalLM.from_config(config)
     choice = choose_batching(model)
     assert choice.batching == "padded"
-    assert "'mamba'" in choice.reason
+    assert repr(family) in choice.reason
     for requested in ("shared_prefix", "packed"):
         with pytest.raises(ConfigError, match=f"batching={requested}: .*; set batching=padded"):
             choose_batching(model, requested)
