@@ -58,7 +58,7 @@ def count_rounds(examples: Sequence[EncodedExample], room: Room, n: int, world_s
         return math.ceil(n / (room.examples * world_size))
     # No n examples need more micro-batches than the n longest: each of those is at least as long.
     longest = sorted(map(_length, examples))[-n:]
-    return math.ceil(len(_filled(longest, room, room.tokens)) / world_size)
+    return max(1, math.ceil(len(_filled(longest, room, room.tokens)) / world_size))
 
 
 def plan_epoch(
