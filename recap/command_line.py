@@ -25,8 +25,8 @@ def run_command(
     """
     from hydra._internal.utils import get_args_parser
 
-    # Read when torch is loaded. libgomp's threads spin while they wait for each other; where another
-    # process has a core, a step on two of them took 1 to 4 s instead of 0.14 s. This costs 5 %.
+    # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
+    # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = get_args_parser().parse_intermixed_args(given)

@@ -170,6 +170,9 @@ class TrainerConfig:
     """Epochs without a lower selection loss before training stops."""
     per_device_batch_size: int = Field(default=4, ge=1)
     """Examples in memory together; accumulation follows from global_batch_size."""
+    max_tokens_per_device: int | None = Field(default=None, ge=1)
+    """Tokens in memory together while training and selecting; ``None``: no limit beside the
+    examples."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
     progress: bool = True
@@ -240,6 +243,9 @@ class RunConfig:
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)
     """Examples per optimiser step, over all devices and accumulation (paper: 128)."""
+    batching: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
+    """How examples of a batch are laid out: one row with their common beginning once, one row
+    without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
     run: str
     """Name of the run folder."""
     runs_dir: str = "runs"
@@ -252,12 +258,14 @@ NOT_RESULT_CHANGING = (
     "run",
     "runs_dir",
     "resume",
+    "batching",
     "logger.",
     "cv.fold",
     "decoding.batch_size",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.per_device_batch_size",
+    "trainer.max_tokens_per_device",
     "trainer.log_every_steps",
     "trainer.progress",
 )

@@ -15,6 +15,7 @@ from recap.data.encode import EncodedExample
 from recap.errors import DataError, RecapError
 from recap.models.export import save_model
 from recap.models.module import ResponseModule
+from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
 from recap.records import Example, Prediction, Scores, Summary
 from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
@@ -63,6 +64,9 @@ class Listener:
 
     def training(self, plan: TrainingPlan) -> None:
         """A training is about to begin."""
+
+    def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
+        """It is settled how batches are laid out, and how many tokens they share."""
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         """One pass over the training examples is done (epochs count from 0)."""
@@ -146,6 +150,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
             test=test,
             max_epochs=setup.config.trainer.max_epochs,
         )
+        listener.batched(training.choice, training.data.prefix)
         _note_resume(setup, name, training)
         training.fit()
         trained = time.monotonic()
@@ -190,6 +195,7 @@ def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult
         training = Training(
             setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
         )
+        listener.batched(training.choice, training.data.prefix)
         _note_resume(setup, "final", training)
         training.fit()
         _save(training, setup, folder)

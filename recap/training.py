@@ -28,6 +28,7 @@ from recap.models.checkpoint import (
 from recap.models.finetune import apply_finetune
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.models.shared_prefix import choose_batching
 from recap.prepare import Setup
 from recap.run_folder import FoldFolder, write_atomic
 from recap.tracking.history import History
@@ -42,6 +43,8 @@ OnEpoch = Callable[[int, float | None, float], None]
 
 class Training:
     """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
+
+    ``choice`` is how its batches are laid out.
 
     Args:
         setup: What all folds share.
@@ -67,6 +70,8 @@ class Training:
         max_epochs: int,
     ) -> None:
         config = setup.config
+        model, self.tokenizer = _tuned_model(config)
+        self.choice = choose_batching(model, config.batching)
         self._folder = folder
         self._resume = config.resume == "auto"
         self.data = DataModule(
@@ -77,9 +82,10 @@ class Training:
             global_batch_size=config.global_batch_size,
             per_device_batch_size=config.trainer.per_device_batch_size,
             decoding_batch_size=config.decoding.batch_size,
+            max_tokens_per_device=config.trainer.max_tokens_per_device,
+            batching=self.choice.batching,
             seed=config.seed,
         )
-        model, self.tokenizer = _tuned_model(config)
         self.module = ResponseModule(
             model=model,
             encoder=setup.encoder,

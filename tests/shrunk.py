@@ -141,15 +141,23 @@ def tokenizer_of(family: str) -> Any:
 
 
 def model_of(family: str, n_tokens: int, *, seed: int = 0, tied: bool = False) -> Any:
-    """Return a random model of two layers.
+    """Return a random model of two layers: of ``qwen2``, ``qwen3`` or ``llama``.
 
     Its output layer is untied and scaled: an ordinary random model repeats one token whatever it is
     given.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
     make_config, make_model = {
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
         "llama": (LlamaConfig, LlamaForCausalLM),
     }[family]
     config = make_config(
@@ -159,6 +167,7 @@ def model_of(family: str, n_tokens: int, *, seed: int = 0, tied: bool = False) -
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        **({"head_dim": 8} if family == "qwen3" else {}),
         max_position_embeddings=4096,
         tie_word_embeddings=tied,
         bos_token_id=None,

@@ -34,7 +34,11 @@ def test_a_run_is_named_after_its_choices_and_a_hash_of_what_differs() -> None:
 
 
 @pytest.mark.parametrize(
-    "free", ["runs_dir=elsewhere", "logger=csv", "trainer=cpu", "cv.fold=2", "resume=never"]
+    "free",
+    [
+        *("runs_dir=elsewhere", "logger=csv", "trainer=cpu", "cv.fold=2", "resume=never"),
+        *("batching=padded", "trainer.max_tokens_per_device=9000"),
+    ],
 )
 def test_options_that_change_no_result_do_not_change_the_name(free: str) -> None:
     assert recap.load_config([free]).run == "demo-fine_grained-tiny-full"

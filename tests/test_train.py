@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from wandb_files import read_run
 
 from recap import train
+from recap.models.tiny import load_tiny
 
 SMALL = [
     "cv.folds=2",
@@ -295,6 +297,37 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
     ).read_bytes()
 
 
+def test_the_layout_of_batches_is_said_and_changes_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, losses = {}, {}
+    for batching in ("auto", "packed", "padded"):
+        overrides = ["task=binary", "run=r", "logger=none", "cv.fold=0", f"batching={batching}"]
+        assert run(*overrides, runs_dir=tmp_path / batching) == 0
+        said[batching] = capsys.readouterr().out
+        history = tmp_path / batching / "r" / "fold0" / "history.csv"
+        with history.open(encoding="utf-8", newline="") as rows:
+            losses[batching] = [float(row["loss"]) for row in csv.DictReader(rows)]
+    assert re.search(r"batching shared_prefix: \d\d+ leading tokens", said["auto"])
+    assert "batching packed\n" in said["packed"]
+    assert losses["auto"] == pytest.approx(losses["padded"], rel=1e-5)
+    assert losses["packed"] == pytest.approx(losses["padded"], rel=1e-5)
+
+
+def test_a_layout_that_would_not_be_exact_is_refused_or_said_to_be_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tokenizer = load_tiny(seed=0)
+    model.config.attention_dropout = 0.1
+    model.save_pretrained(tmp_path / "weights")
+    tokenizer.save_pretrained(tmp_path / "weights")
+    options = [f"backbone.path={tmp_path / 'weights'}", "logger=none", "cv.fold=0"]
+    assert run(*options, "run=a", "batching=shared_prefix", runs_dir=tmp_path) == 2
+    assert "set batching=packed" in capsys.readouterr().err
+    assert run(*options, "run=b", runs_dir=tmp_path) == 0
+    assert "batching packed, not shared_prefix: shared tokens" in capsys.readouterr().out
+
+
 def _interrupt_in_epoch(epoch: int, go_on: Callable[..., None]) -> Callable[..., None]:
     def interrupt(self: Any, trainer: Any, *arguments: Any) -> None:
         if trainer.current_epoch == epoch:
@@ -312,6 +345,7 @@ def _interrupt_in_epoch(epoch: int, go_on: Callable[..., None]) -> Callable[...,
         (["data=dialogues", "data.path=absent.jsonl"], "absent.jsonl"),
         (["data=dialogues"], "data.path"),
         (["cv.fold=7"], "cv.fold"),
+        (["trainer.max_tokens_per_device=30"], "max_tokens_per_device=30 has no room"),
         (["data=dialogues", "data.path={unlabelled}", "rationale=false"], "label"),
         (["data=dialogues", "data.path={unreasoned}"], "rationale=false"),
         (["data=table", "data.path={bad_row}", "rationale=false"], "bad_row.csv:3"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import lightning
 
-from recap.data.batches import ScoringLoader, TrainingLoader, accumulation_steps
+from recap.data.batches import Batching, common_prefix
 from recap.data.encode import EncodedExample
+from recap.data.loaders import ScoringLoader, TrainingLoader
+from recap.data.plans import Room, count_rounds
 from recap.errors import ConfigError
 
 
@@ -28,7 +31,15 @@ class DataModule(lightning.LightningDataModule):
         per_device_batch_size: Most examples in memory together while training (paper: 4).
         scoring_batch_size: The same for the selection loss; ``None`` takes the training value.
         decoding_batch_size: Most examples decoded together.
+        max_tokens_per_device: Most tokens in memory together while training and selecting, padding
+            included and a shared prefix counted once; ``None`` for no limit.
+        batching: How examples are laid out; ``padded`` suits any model, and
+            :func:`recap.models.shared_prefix.choose_batching` says what is fastest for one.
         seed: Of the order of training examples.
+
+    Attributes:
+        prefix: Leading tokens that all examples share and that are computed once a batch; ``None``
+            for padded rows.
     """
 
     def __init__(
@@ -42,6 +53,8 @@ class DataModule(lightning.LightningDataModule):
         per_device_batch_size: int = 4,
         scoring_batch_size: int | None = None,
         decoding_batch_size: int = 32,
+        max_tokens_per_device: int | None = None,
+        batching: Batching = "padded",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -50,19 +63,24 @@ class DataModule(lightning.LightningDataModule):
         self.test = tuple(test)
         self._pad_id = pad_id
         self._global_batch_size = global_batch_size
-        self._per_device_batch_size = per_device_batch_size
-        self._scoring_batch_size = scoring_batch_size or per_device_batch_size
         self._decoding_batch_size = decoding_batch_size
         self._seed = seed
+        self.prefix = None if batching == "padded" else 0
+        if batching == "shared_prefix":
+            self.prefix = common_prefix((*self.train, *self.select, *self.test))
+        self._training_room, self._scoring_room = (
+            Room(examples=n_examples, tokens=max_tokens_per_device, prefix=self.prefix)
+            for n_examples in (per_device_batch_size, scoring_batch_size or per_device_batch_size)
+        )
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps per epoch."""
-        return accumulation_steps(len(self.train), self._global_batch_size)
+        return math.ceil(len(self.train) / self._global_batch_size)
 
     def accumulation(self, world_size: int = 1) -> int:
         """Return the batches per step and device, for ``Trainer(accumulate_grad_batches=)``."""
-        return accumulation_steps(self._global_batch_size, self._per_device_batch_size, world_size)
+        return count_rounds(self.train, self._training_room, self._global_batch_size, world_size)
 
     def train_dataloader(self) -> TrainingLoader:
         """Return the micro-batches of this device, epoch after epoch.
@@ -82,7 +100,7 @@ class DataModule(lightning.LightningDataModule):
             self.train,
             pad_id=self._pad_id,
             global_batch_size=self._global_batch_size,
-            per_device=self._per_device_batch_size,
+            room=self._training_room,
             seed=self._seed,
             world_size=world_size,
             rank=rank,
@@ -92,16 +110,17 @@ class DataModule(lightning.LightningDataModule):
         """Return this device's share of the selection examples; no loader when there are none."""
         if not self.select:
             return []
-        return self._scoring_loader(self.select, self._scoring_batch_size)
+        return self._scoring_loader(self.select, self._scoring_room)
 
     def test_dataloader(self) -> ScoringLoader:
         """Return this device's share of the test examples."""
-        return self._scoring_loader(self.test, self._decoding_batch_size)
+        room = Room(examples=self._decoding_batch_size, prefix=self.prefix)
+        return self._scoring_loader(self.test, room)
 
-    def _scoring_loader(self, examples: Sequence[EncodedExample], batch_size: int) -> ScoringLoader:
+    def _scoring_loader(self, examples: Sequence[EncodedExample], room: Room) -> ScoringLoader:
         world_size, rank = self._place()
         return ScoringLoader(
-            examples, pad_id=self._pad_id, batch_size=batch_size, world_size=world_size, rank=rank
+            examples, pad_id=self._pad_id, room=room, world_size=world_size, rank=rank
         )
 
     def _place(self) -> tuple[int, int]:

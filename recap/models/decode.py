@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from recap.models.loss import causal_model
+from recap.models.finetune import causal_model
 
 
 def generate(

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from recap.models.finetune import is_adapted
-from recap.models.loss import causal_model
+from recap.models.finetune import causal_model, is_adapted
 
 BASE_FOLDER = "base"
 """Where the frozen weights stand, inside an adapter's folder, when they exist nowhere else."""

@@ -12,7 +12,7 @@ from recap.errors import ConfigError, did_you_mean
 METHODS = ("full", "lora")
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-TARGET_MODULES = {"qwen2": _PROJECTIONS, "llama": _PROJECTIONS}
+TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJECTIONS}
 """The layers that get adapters, by family: every projection of attention and feed-forward
 blocks.
 """
@@ -64,6 +64,11 @@ def apply_finetune(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
+
+
+def causal_model(model: Any) -> Any:
+    """Return the causal language model out of a PEFT wrapper; the adapters stay in place."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def is_adapted(model: Any) -> bool:

@@ -105,6 +105,9 @@ class ResponseModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's share of the step's token mean, before Lightning divides it."""
+        if not batch.examples:
+            # Nothing to compute here, on any device: a loss that no weight has a part in.
+            return torch.zeros((), device=self.device, requires_grad=True)
         share = answer_loss(self.model, batch) / batch.plan.step_tokens
         self._log_train_loss(share.detach(), batch)
         # Lightning divides by the accumulation, and data-parallel strategies average over devices;

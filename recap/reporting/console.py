@@ -13,6 +13,7 @@ from rich.table import Table
 
 from recap.config import RunConfig
 from recap.fit import FoldResult, Listener, TrainingPlan
+from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup
 from recap.records import Scores, Summary
 from recap.run_folder import RunFolder
@@ -65,6 +66,15 @@ class ConsoleListener(Listener):
             f"{plan.steps_per_epoch} steps an epoch, "
             f"longest prompt {plan.longest_prompt} tokens"
         )
+
+    def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
+        """Print one line on how batches are laid out."""
+        how = f"batching {choice.batching}"
+        if choice.batching == "shared_prefix":
+            how += f": {prefix} leading tokens are computed once a batch"
+        elif choice.reason:
+            how += f", not shared_prefix: {choice.reason}"
+        self._console.print(f"         {how}")
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         """Print one line an epoch where no progress bar is seen."""

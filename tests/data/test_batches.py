@@ -10,16 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.batches import (
-    MicroBatch,
-    ScoringLoader,
-    TrainingLoader,
-    accumulation_steps,
-    collate,
-    plan_epoch,
-    plan_scoring,
-)
+from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
+from recap.data.loaders import ScoringLoader, TrainingLoader
+from recap.data.plans import Room, count_rounds, plan_epoch, plan_scoring
 from recap.errors import ConfigError
 
 
@@ -66,7 +60,7 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
         plan_epoch(
             examples,
             global_batch_size=global_batch_size,
-            per_device=per_device,
+            room=Room(examples=per_device),
             seed=3,
             epoch=epoch,
             world_size=world_size,
@@ -78,7 +72,7 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
     sizes = [len(indices(step)) for step in steps]
     assert sizes[:-1] == [global_batch_size] * (len(sizes) - 1)
     assert sorted(i for step in steps for i in indices(step)) == list(range(n))
-    rounds = accumulation_steps(global_batch_size, per_device, world_size)
+    rounds = count_rounds(examples, Room(examples=per_device), global_batch_size, world_size)
     assert rounds == math.ceil(global_batch_size / (per_device * world_size))
     for step in steps:
         assert max(len(micro.indices) for micro in step) <= per_device
@@ -101,7 +95,7 @@ def test_which_examples_share_a_step_does_not_depend_on_devices_or_memory(
     def members(per_device: int, world_size: int) -> list[set[int]]:
         options = {
             "global_batch_size": global_batch_size,
-            "per_device": per_device,
+            "room": Room(examples=per_device),
             "seed": 1,
             "epoch": epoch,
         }
@@ -120,7 +114,7 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
 
     def order(seed: int, epoch: int) -> list[int]:
         plan = plan_epoch(
-            examples_of(50), global_batch_size=1, per_device=1, seed=seed, epoch=epoch
+            examples_of(50), global_batch_size=1, room=Room(examples=1), seed=seed, epoch=epoch
         )
         return [micro.indices[0] for micro in plan]
 
@@ -131,7 +125,7 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
 
 def test_examples_of_one_micro_batch_are_neighbours_in_length() -> None:
     examples = examples_of(64)
-    plan = plan_epoch(examples, global_batch_size=64, per_device=8, seed=0, epoch=0)
+    plan = plan_epoch(examples, global_batch_size=64, room=Room(examples=8), seed=0, epoch=0)
     lengths = [
         [len(examples[i].prompt) + len(examples[i].answer) for i in micro.indices] for micro in plan
     ]
@@ -144,7 +138,9 @@ def test_scoring_takes_every_example_once_over_all_devices(
     n: int, batch_size: int, world_size: int
 ) -> None:
     plans = [
-        plan_scoring(examples_of(n), batch_size=batch_size, world_size=world_size, rank=rank)
+        plan_scoring(
+            examples_of(n), room=Room(examples=batch_size), world_size=world_size, rank=rank
+        )
         for rank in range(world_size)
     ]
     assert len({len(plan) for plan in plans}) == 1, "devices compute equally often"
@@ -169,8 +165,109 @@ def test_a_filler_is_computed_but_nothing_of_it_is_learned() -> None:
     assert not collate(examples_of(1), plan, pad_id=0).answer_mask.any()
 
 
+ROOMS = st.builds(
+    Room,
+    examples=st.integers(1, 8),
+    tokens=st.integers(15, 60),  # the longest example has 15
+    prefix=st.sampled_from([None, 0, 1]),
+)
+
+
+def lengths(examples: list[EncodedExample], micro: MicroBatch) -> list[int]:
+    return [len(examples[i].prompt) + len(examples[i].answer) for i in micro.indices]
+
+
+def computed(examples: list[EncodedExample], micro: MicroBatch, prefix: int | None) -> int:
+    """Return the tokens of the tensors themselves."""
+    return collate(examples, micro, 0, prefix).input_ids.numel()
+
+
+@given(
+    n=st.integers(1, 60),
+    global_batch_size=st.integers(1, 20),
+    room=ROOMS,
+    world_size=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_budget_in_tokens_holds_and_changes_neither_steps_nor_their_number_of_rounds(
+    n: int, global_batch_size: int, room: Room, world_size: int, epoch: int
+) -> None:
+    examples = examples_of(n)
+    options = {"global_batch_size": global_batch_size, "seed": 3, "epoch": epoch}
+    plans = [
+        plan_epoch(examples, **options, room=room, world_size=world_size, rank=rank)
+        for rank in range(world_size)
+    ]
+    whole = plan_epoch(examples, **options, room=Room(examples=global_batch_size))
+    steps = steps_of(plans)
+    assert [sorted(indices(step)) for step in steps] == [sorted(m.indices) for m in whole]
+    rounds = count_rounds(examples, room, global_batch_size, world_size)
+    for step, micro_whole in zip(steps, whole, strict=True):
+        assert {micro.step_tokens for micro in step} == {micro_whole.step_tokens}
+        assert len(step) <= rounds * world_size
+        for micro in step:
+            assert len(micro.indices) <= room.examples
+            assert computed(examples, micro, room.prefix) <= (room.tokens or 0)
+        empty = [not micro.indices for micro in step]
+        assert empty == sorted(empty, reverse=True), "empty rounds come first"
+        assert len(set(empty[-world_size:])) == 1, "on all devices alike"
+        assert sum(empty) % world_size == 0
+        assert not any(empty[-world_size:]), "the step ends with something to learn"
+    if n >= global_batch_size:
+        assert {len(step) for step in steps if len(indices(step)) == global_batch_size} == {
+            rounds * world_size
+        }
+    assert [micro.number for micro in plans[0]] == [
+        epoch * len(plans[0]) + i for i in range(len(plans[0]))
+    ]
+
+
+@given(n=st.integers(1, 40), room=ROOMS, world_size=st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_scoring_keeps_to_a_budget_in_tokens_too(n: int, room: Room, world_size: int) -> None:
+    examples = examples_of(n)
+    plans = [
+        plan_scoring(examples, room=room, world_size=world_size, rank=rank)
+        for rank in range(world_size)
+    ]
+    assert len({len(plan) for plan in plans}) == 1
+    assert sorted(i for plan in plans for i in indices(list(plan))) == list(range(n))
+    assert all(
+        computed(examples, micro, room.prefix) <= (room.tokens or 0)
+        for plan in plans
+        for micro in plan
+    )
+
+
+def test_groups_of_a_budget_are_as_few_and_as_even_as_can_be() -> None:
+    examples = [
+        EncodedExample(id=str(i), prompt=(1,) * n, answer=(2,), gold=0)
+        for i, n in enumerate([3, 3, 3, 3, 7, 7])  # 4, 4, 4, 4, 8, 8 tokens
+    ]
+
+    def sizes(room: Room) -> list[list[int]]:
+        plan = plan_epoch(examples, global_batch_size=6, room=room, seed=0, epoch=0)
+        return [lengths(examples, micro) for micro in plan]
+
+    assert sizes(Room(examples=6, tokens=24, prefix=0)) == [[4, 4, 4, 4], [8, 8]]
+    assert sizes(Room(examples=6, tokens=20, prefix=2)) == [[4, 4, 4, 4, 8], [8]] or sizes(
+        Room(examples=6, tokens=20, prefix=2)
+    ) == [[4, 4, 4, 4], [8, 8]]
+    assert sizes(Room(examples=6, tokens=16)) == [[4, 4, 4, 4], [8, 8]]
+    assert sizes(Room(examples=3, tokens=99)) == [[4, 4, 4], [4, 8, 8]]
+
+
+def test_an_example_longer_than_the_budget_is_refused_with_its_length() -> None:
+    long = EncodedExample(id="s1:4", prompt=(1,) * 30, answer=(2,), gold=0)
+    with pytest.raises(ConfigError, match=r"=20 has no room for example 's1:4' of 31 tokens"):
+        ScoringLoader([*examples_of(4), long], pad_id=0, room=Room(examples=4, tokens=20))
+
+
 def loader() -> TrainingLoader:
-    return TrainingLoader(examples_of(23), pad_id=0, global_batch_size=8, per_device=3, seed=0)
+    return TrainingLoader(
+        examples_of(23), pad_id=0, global_batch_size=8, room=Room(examples=3), seed=0
+    )
 
 
 def numbers(batches: object) -> list[int]:
@@ -219,7 +316,7 @@ def test_a_loader_that_is_told_another_epoch_starts_it_and_its_own_epoch_leaves_
 
 def test_an_empty_set_and_an_example_without_a_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="no example to train on"):
-        TrainingLoader([], pad_id=0, global_batch_size=8, per_device=3, seed=0)
+        TrainingLoader([], pad_id=0, global_batch_size=8, room=Room(examples=3), seed=0)
     unlabelled = EncodedExample(id="s1:4", prompt=(1,), answer=())
     with pytest.raises(ConfigError, match="'s1:4' has no label"):
-        ScoringLoader([unlabelled], pad_id=0, batch_size=2)
+        ScoringLoader([unlabelled], pad_id=0, room=Room(examples=2))

@@ -8,6 +8,7 @@ import pytest
 import shrunk
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recap.data.batches import Batch, MicroBatch, collate
 from recap.data.encode import EncodedExample
@@ -102,3 +103,69 @@ def test_a_filler_has_no_loss_and_gradients_of_zero() -> None:
 def test_the_loss_is_in_float32_for_a_model_in_bfloat16() -> None:
     model = build("qwen2", "full").bfloat16()
     assert answer_loss(model, batch_of(EXAMPLES)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("positions", [1, 3, 4, 10])
+@pytest.mark.parametrize("head", ["plain", "tied", "bias", "adapted", "frozen"])
+def test_the_size_of_the_chunks_changes_no_loss_and_no_gradient(head: str, positions: int) -> None:
+    model = build("qwen2", "full", tied=head == "tied")
+    if head == "bias":
+        model.lm_head.bias = torch.nn.Parameter(torch.randn(model.config.vocab_size))
+    if head == "frozen":
+        model.lm_head.requires_grad_(False)
+    if head == "adapted":
+        model = apply_finetune(model, method="lora", target_modules=["lm_head", "v_proj"])
+        torch.nn.init.normal_(model.base_model.model.lm_head.lora_B["default"].weight)
+    model, batch = model.double(), batch_of(EXAMPLES)
+    labels = batch.input_ids.masked_fill(~batch.answer_mask, -100)
+    logits = model(input_ids=batch.input_ids).logits
+    full = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+    expected = gradients(model, full * 0.7)
+    loss = answer_loss(model, batch, logits_bytes=positions * 4 * model.config.vocab_size)
+    torch.testing.assert_close(loss, full, rtol=1e-12, atol=0)
+    actual = gradients(model, loss * 0.7)
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_logits_of_all_answer_tokens_never_exist_together(
+    adapted: bool,
+) -> None:
+    model = build("qwen2", "full")
+    if adapted:
+        model = apply_finetune(model, method="lora", target_modules=["lm_head"])
+    n_tokens, weights = model.config.vocab_size, (32, 8)  # rows of the layer's own matrices
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = function(*args, **kwargs or {})
+            for tensor in out if isinstance(out, tuple) else [out]:
+                shape = getattr(tensor, "shape", ())
+                if shape[-1:] == (n_tokens,) and shape[0] not in weights:
+                    seen.append(shape.numel() // n_tokens)
+            return out
+
+    batch = batch_of(EXAMPLES)
+    with Watch():
+        answer_loss(model, batch, logits_bytes=3 * 4 * n_tokens).backward()
+    assert max(seen) == 3
+    assert int(batch.answer_mask.sum()) == 10
+
+
+def test_the_gradients_of_a_loss_are_given_once() -> None:
+    loss = answer_loss(build("qwen2", "full"), batch_of(EXAMPLES))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="compute the loss again"):
+        loss.backward()
+
+
+def test_the_loss_alone_is_the_same_without_gradients() -> None:
+    model, batch = build("llama", "full"), batch_of(EXAMPLES)
+    learning = answer_loss(model, batch)
+    assert learning.requires_grad
+    with torch.no_grad():
+        assert answer_loss(model, batch).item() == learning.item()
+    assert not answer_loss(model.requires_grad_(False), batch).requires_grad

@@ -12,6 +12,7 @@ import shrunk
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from recap.data.batches import Batching
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.module import DataModule
 from recap.errors import ConfigError, RecapError
@@ -59,8 +60,8 @@ def module(
     )
 
 
-def data(*, global_batch_size: int = 8, per_device: int = 3, **sets: Any) -> DataModule:
-    chosen = {"train": EXAMPLES, "select": EXAMPLES[:9], "test": EXAMPLES} | sets
+def data(*, global_batch_size: int = 8, per_device: int = 3, **options: Any) -> DataModule:
+    chosen = {"train": EXAMPLES, "select": EXAMPLES[:9], "test": EXAMPLES} | options
     return DataModule(
         **chosen,
         pad_id=ENCODER.pad_id,
@@ -126,6 +127,31 @@ def test_training_does_not_depend_on_how_a_step_is_cut(per_device: int) -> None:
         torch.testing.assert_close(cut[1][name], weight, rtol=0, atol=2e-4)
 
 
+BUDGETS = {"padded": 520, "packed": 360, "shared_prefix": 250}
+"""Tokens for two to four of the examples, so that steps of eight need more or fewer rounds."""
+
+
+@pytest.mark.parametrize("batching", BUDGETS)
+def test_training_does_not_depend_on_layout_or_budget(batching: Batching) -> None:
+    def train(**options: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
+        source, trained, losses = data(per_device=8, **options), module(rate=1e-3), StepLosses()
+        trainer(source, callbacks=[losses]).fit(trained, source)
+        return losses.losses, weights(trained)
+
+    whole = train()
+    budget = BUDGETS[batching]
+    cut = train(batching=batching, max_tokens_per_device=budget)
+    plan = (
+        data(per_device=8, batching=batching, max_tokens_per_device=budget)
+        .train_dataloader()
+        .plan(0)
+    )
+    assert any(not micro.indices for micro in plan), "a step that needs fewer rounds than others"
+    assert cut[0] == pytest.approx(whole[0], rel=1e-4)
+    for name, weight in whole[1].items():
+        torch.testing.assert_close(cut[1][name], weight, rtol=0, atol=2e-4)
+
+
 def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens() -> None:
     source, trained, losses = (
         data(),
@@ -176,6 +202,40 @@ def test_a_resumed_run_repeats_the_unbroken_one_bit_for_bit(
     assert resumed.losses == expected_losses[steps_done:]
     assert len(expected_losses) == 9
     assert all(torch.equal(actual[name], weight) for name, weight in expected_weights.items())
+
+
+@pytest.mark.parametrize("killed_after", [5, 11])
+def test_a_resumed_run_of_uneven_rounds_repeats_the_unbroken_one_bit_for_bit(
+    tmp_path: Path, killed_after: int
+) -> None:
+    def run(
+        losses: StepLosses, resume: Path | None = None, folder: Path = tmp_path
+    ) -> ResponseModule:
+        source = data(batching="shared_prefix", max_tokens_per_device=BUDGETS["shared_prefix"])
+        trained = module()
+        last = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True, filename="step")
+        running = trainer(source, enable_checkpointing=True, callbacks=[losses, last])
+        running.fit(trained, source, ckpt_path=resume)
+        return trained
+
+    unbroken, killed, resumed = StepLosses(), StepLosses(die_after=killed_after), StepLosses()
+    expected = weights(run(unbroken, folder=tmp_path / "unbroken"))
+    with pytest.raises(RuntimeError, match="killed"):
+        run(killed)
+    actual = weights(run(resumed, resume=tmp_path / "last.ckpt"))
+    assert killed.losses + resumed.losses == unbroken.losses
+    assert 0 < len(killed.losses) < len(unbroken.losses) == 6
+    assert all(torch.equal(actual[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize("batching", BUDGETS)
+def test_the_selection_loss_does_not_depend_on_layout_or_budget(batching: Batching) -> None:
+    trained = module()
+    source = data()
+    (expected,) = trainer(source).validate(trained, source, verbose=False)
+    other = data(batching=batching, max_tokens_per_device=BUDGETS[batching])
+    (logged,) = trainer(other).validate(trained, other, verbose=False)
+    assert logged["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
 
 
 def test_the_selection_loss_is_the_token_mean_of_the_set_in_any_batching() -> None:

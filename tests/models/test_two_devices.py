@@ -69,7 +69,9 @@ class Record(Callback):
             (self.folder / f"{name}.json").write_text(json.dumps(values))
 
 
-def run(folder: Path, n_devices: int, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def run(
+    folder: Path, n_devices: int, method: str, **options: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
     folder.mkdir()
     model = apply_finetune(shrunk.model_of("qwen2", len(TOKENIZER)), method=method)
     data = DataModule(
@@ -80,6 +82,7 @@ def run(folder: Path, n_devices: int, method: str) -> tuple[dict[str, Any], dict
         global_batch_size=8,
         per_device_batch_size=3,
         decoding_batch_size=4,
+        **options,
     )
     module = ResponseModule(
         model=model,
@@ -110,9 +113,19 @@ def run(folder: Path, n_devices: int, method: str) -> tuple[dict[str, Any], dict
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_two_devices_learn_select_and_score_as_one(tmp_path: Path, method: str) -> None:
-    one, two = run(tmp_path / "one", 1, method), run(tmp_path / "two", 2, method)
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("full", {}),
+        ("lora", {}),
+        ("full", {"batching": "shared_prefix"}),
+        ("lora", {"batching": "shared_prefix", "max_tokens_per_device": 120}),
+    ],
+)
+def test_two_devices_learn_select_and_score_as_one(
+    tmp_path: Path, method: str, options: dict[str, Any]
+) -> None:
+    one, two = run(tmp_path / "one", 1, method), run(tmp_path / "two", 2, method, **options)
     assert len(one[0]["losses"]) == 4
     assert two[0]["losses"] == pytest.approx(one[0]["losses"], rel=1e-5)
     assert two[0]["val_loss"] == pytest.approx(one[0]["val_loss"], rel=1e-5)
