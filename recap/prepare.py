@@ -54,32 +54,6 @@ class Setup:
         wanted = set(indices)
         return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
 
-    @property
-    def warnings(self) -> list[str]:
-        """One line for every way in which prompts lost turns or folds share data."""
-        lost = self.encoding.counts
-        lines = []
-        if lost["dropped_turns"]:
-            lines.append(
-                f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their "
-                f"oldest turns (prompt.max_tokens={self.config.prompt.max_tokens})"
-            )
-        if lost["still_too_long"]:
-            lines.append(
-                f"{lost['still_too_long']} prompts are over that limit with nothing left to lose"
-            )
-        shared = {
-            "duplicates": "test examples are also trained on",
-            "shared_sessions": (
-                "times a session lies in test and training (cv.group=session keeps them together)"
-            ),
-            "history_overlap": "test responses stand in a training history, or the other way round",
-        }
-        for heading, said in shared.items():
-            count = sum(fold[heading]["count"] for fold in self.leakage["folds"])
-            lines += [f"{count} {said}"] if count else []
-        return lines
-
 
 def prepare(config: RunConfig) -> Setup:
     """Return what all folds of a run share, with the run folder's first files written.

@@ -27,6 +27,9 @@ _SHOWN = {
     "accuracy": "accuracy",
     "invalid_rate": "invalid",
 }
+WIDTH_OF_FILES = 100
+"""Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
+
 _SYNTHETIC = (
     "This corpus is synthetic: it shows that the software works, "
     "and says nothing about real clients."
@@ -38,6 +41,9 @@ class ConsoleListener(Listener):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            self._console.width = WIDTH_OF_FILES
+        self._batching: str | None = None
 
     def prepared(self, setup: Setup) -> None:
         """Print what was read, what the task selects, and what leaks between folds."""
@@ -56,7 +62,7 @@ class ConsoleListener(Listener):
             f"task     {setup.task.name}: {len(setup.task.labels)} labels, "
             f"{len(setup.selected)} examples"
         )
-        for warning in setup.warnings:
+        for warning in _warnings(setup):
             say(f"         {warning}")
 
     def training(self, plan: TrainingPlan) -> None:
@@ -68,13 +74,15 @@ class ConsoleListener(Listener):
         )
 
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
-        """Print one line on how batches are laid out."""
+        """Print one line on how batches are laid out, when it is not what it was before."""
         how = f"batching {choice.batching}"
         if choice.batching == "shared_prefix":
             how += f": {prefix} leading tokens are computed once a batch"
         elif choice.reason:
             how += f", not shared_prefix: {choice.reason}"
-        self._console.print(f"         {how}")
+        if how != self._batching:
+            self._console.print(f"         {how}")
+        self._batching = how
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         """Print one line an epoch where no progress bar is seen."""
@@ -129,6 +137,32 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+
+
+def _warnings(setup: Setup) -> list[str]:
+    """Return one line for every way in which prompts lost turns or folds share data."""
+    lost = setup.encoding.counts
+    lines = []
+    if lost["dropped_turns"]:
+        lines.append(
+            f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their "
+            f"oldest turns (prompt.max_tokens={setup.config.prompt.max_tokens})"
+        )
+    if lost["still_too_long"]:
+        lines.append(
+            f"{lost['still_too_long']} prompts are over that limit with nothing left to lose"
+        )
+    shared = {
+        "duplicates": "test examples are also trained on",
+        "shared_sessions": (
+            "times a session lies in test and training (cv.group=session keeps them together)"
+        ),
+        "history_overlap": "test responses stand in a training history, or the other way round",
+    }
+    for heading, said in shared.items():
+        count = sum(fold[heading]["count"] for fold in setup.leakage["folds"])
+        lines += [f"{count} {said}"] if count else []
+    return lines
 
 
 def _score_line(scores: Scores) -> str:
