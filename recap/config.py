@@ -114,8 +114,9 @@ class BackboneConfig:
 class FinetuneConfig:
     """Which weights are tuned."""
 
-    method: Literal["full", "lora"]
-    """All weights, or low-rank adapters (LoRA)."""
+    method: Literal["full", "lora", "qlora", "none"]
+    """All weights, low-rank adapters (LoRA), adapters over a backbone in 4 bits (QLoRA), or none:
+    the untouched backbone is evaluated."""
     rank: int = Field(default=8, ge=1)
     """Rank of the adapters (paper: 8)."""
     alpha: float = Field(default=16, gt=0)
@@ -173,6 +174,8 @@ class TrainerConfig:
     max_tokens_per_device: int | None = Field(default=None, ge=1)
     """Tokens in memory together while training and selecting; ``None``: no limit beside the
     examples."""
+    gradient_checkpointing: bool = False
+    """Whether each layer is computed again in the backward: the same gradients, less memory."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
     progress: bool = True
@@ -266,6 +269,7 @@ NOT_RESULT_CHANGING = (
     "trainer.devices",
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",
+    "trainer.gradient_checkpointing",
     "trainer.log_every_steps",
     "trainer.progress",
 )

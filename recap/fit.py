@@ -155,7 +155,8 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
         training.fit()
         trained = time.monotonic()
         selected_epoch = training.test()
-        _save(training, setup, folder)
+        if selected_epoch:
+            _save(training, setup, folder)
         scores = _write_predictions(setup, index, training.module, setup.examples(fold.test))
         ended = time.monotonic()
         setup.folder.update_manifest(
@@ -171,7 +172,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
             },
         )
         write_atomic(folder.scores, json_text(scores_to_dict(scores)))
-        shutil.rmtree(folder.checkpoints)
+        shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
         tracker.log_fold(scores)
     _summarize(setup)
     result = FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)

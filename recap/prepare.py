@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from recap.build import build_corpus, build_task
+from recap.combinations import check_combinations
 from recap.config import RunConfig
 from recap.data.chat import ChatEncoder
 from recap.data.corpus import Corpus
@@ -59,11 +60,12 @@ def prepare(config: RunConfig) -> Setup:
     """Return what all folds of a run share, with the run folder's first files written.
 
     Raises:
-        ConfigError: For a fold that does not exist, missing rationales, or a folder that holds
-            another run.
+        ConfigError: For a fold that does not exist, choices that cannot go together, missing
+            rationales, or a folder that holds another run.
         DataError: For data at fault, or data that changed since the run was begun.
     """
     _check_fold(config)
+    check_combinations(config)
     task = build_task(config)
     corpus = build_corpus(config, task)
     selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))

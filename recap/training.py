@@ -25,7 +25,7 @@ from recap.models.checkpoint import (
     SaveOnTermination,
     read_checkpoint,
 )
-from recap.models.finetune import apply_finetune
+from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.models.shared_prefix import choose_batching
@@ -36,6 +36,9 @@ from recap.tracking.tracker import Tracker
 
 BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
 """A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
+
+_COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
+"""What matrices of 4 bits are multiplied in, by ``trainer.precision``; the others in float32."""
 
 OnEpoch = Callable[[int, float | None, float], None]
 """Called with an epoch's number, its selection loss and the seconds that it took."""
@@ -74,6 +77,7 @@ class Training:
         self.choice = choose_batching(model, config.batching)
         self._folder = folder
         self._resume = config.resume == "auto"
+        self._trains = config.finetune.method != "none"
         self.data = DataModule(
             train=train,
             select=select,
@@ -134,8 +138,10 @@ class Training:
     def fit(self) -> None:
         """Train until the last epoch or until the selection loss stops falling.
 
-        A killed run goes on from where it stopped.
+        A killed run goes on from where it stopped. Nothing happens for ``finetune=none``.
         """
+        if not self._trains:
+            return
         resumed = self.resumes_at()
         if resumed is not None and resumed[0] == "decode":
             return
@@ -153,7 +159,13 @@ class Training:
         write_atomic(self._folder.checkpoints / TRAINED, str(step))
 
     def test(self) -> int:
-        """Decode and score the test examples with the best checkpoint; return its epoch from 1."""
+        """Decode and score the test examples with the best checkpoint; return its epoch from 1.
+
+        0 stands for the untouched backbone of ``finetune=none``.
+        """
+        if not self._trains:
+            self._trainer.test(self.module, datamodule=self.data, verbose=False)
+            return 0
         best = self._folder.checkpoints / BEST
         self._trainer.test(
             self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
@@ -224,6 +236,8 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
         hub_id=backbone.hub_id,
         path=backbone.path,
         dtype=backbone.dtype,
+        quantize=finetune.method == "qlora",
+        compute_dtype=_COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
         seed=config.seed,
     )
     tuned = apply_finetune(
@@ -235,6 +249,8 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
         target_modules=finetune.target_modules,
         seed=config.seed,
     )
+    if config.trainer.gradient_checkpointing:
+        checkpoint_gradients(tuned)
     return tuned, tokenizer
 
 

@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models", "prompting", "tracking", "data.module", "baselines"),
     (
         "build",
+        "combinations",
         "prepare",
         "training",
         "fit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from shrunk import write_family
 
 from recap import train
 from recap.models.module import ResponseModule
+from recap.models.tiny import load_tiny
 from recap.run_folder import locked
 from recap.training import Training
 
@@ -202,6 +204,39 @@ def test_a_named_backbone_trains_from_a_folder_of_weights(
     small = ["trainer.max_epochs=1", "cv.max_examples=16", "global_batch_size=4"]
     assert run(*overrides, *small, "finetune=lora", runs_dir=tmp_path) == 0
     assert (tmp_path / "r" / "fold0" / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_a_killed_training_in_four_bits_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_family(tmp_path / "weights", "llama")
+    overrides = ["backbone=llama8b", f"backbone.path={folder}", "prompt=brief", "finetune=qlora"]
+    overrides += ["trainer.max_epochs=3", "cv.max_examples=16", "global_batch_size=4"]
+    overrides += ["optimizer=adamw8bit", "trainer.gradient_checkpointing=true"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ResponseModule, "on_train_epoch_end", interrupt(_in_epoch(1)))
+        assert run(*overrides, runs_dir=tmp_path) == 130
+    last = torch.load(tmp_path / "r" / "fold0" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(".lora_" in name for name in last["state_dict"]), "tuned weights alone"
+    assert run(*overrides, runs_dir=tmp_path) == 0
+    assert run(*overrides, runs_dir=tmp_path, name="whole") == 0
+    ends = [
+        load_file(tmp_path / name / "fold0" / "model" / "adapter_model.safetensors")
+        for name in ("r", "whole")
+    ]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_without_tuning_the_untouched_backbone_is_scored(tmp_path: Path) -> None:
+    assert run("finetune=none", runs_dir=tmp_path) == 0
+    assert manifest(tmp_path)["folds"]["fold0"]["selected_epoch"] == 0
+    fold = tmp_path / "r" / "fold0"
+    assert {file.name for file in fold.iterdir()} == {".lock", "predictions.jsonl", "scores.json"}
+    model, _ = load_tiny(seed=0)
+    scored = json.loads((fold / "scores.json").read_text(encoding="utf-8"))["metrics"]["loss"]
+    # Random weights spread their guesses over the vocabulary.
+    assert scored == pytest.approx(math.log(model.config.vocab_size), rel=0.1)
 
 
 @pytest.mark.parametrize("backbone", ["qwen7b", "llama8b"])

@@ -22,6 +22,8 @@ def load_backbone(
     hub_id: str | None = None,
     path: str | Path | None = None,
     dtype: str = "float32",
+    quantize: bool = False,
+    compute_dtype: str = "float32",
     seed: int = 0,
 ) -> tuple[Any, Any]:
     """Return a causal language model and its tokenizer.
@@ -33,6 +35,9 @@ def load_backbone(
         path: A folder with weights and tokenizer in Hugging Face's format, of any size; goes before
             ``hub_id``.
         dtype: Type of the weights in memory, by its name in torch.
+        quantize: Whether the layers' matrices are kept in 4 bits (NF4, double quantisation);
+            embeddings, norms and output layer keep ``dtype``.
+        compute_dtype: Type in which matrices of 4 bits are multiplied, by its name in torch.
         seed: Of the random weights of ``tiny``.
 
     Raises:
@@ -41,8 +46,19 @@ def load_backbone(
     """
     source = _source(name, family, hub_id, path)
     if source is None:
+        if quantize:
+            raise ConfigError(
+                f"backbone {name!r} is made on the spot, and only weights that are loaded are "
+                "quantised; set finetune=lora, or give backbone.path=FOLDER"
+            )
         return _tiny(dtype, seed)
-    return _load(source, name=name, family=family, dtype=dtype)
+    quantization = _four_bits(compute_dtype) if quantize else None
+    model, tokenizer = _load(
+        source, name=name, family=family, dtype=dtype, quantization=quantization
+    )
+    if quantize:
+        _keep_off_packed_weights(model)
+    return model, tokenizer
 
 
 def load_tokenizer(
@@ -86,7 +102,35 @@ def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
     return tiny.to(dtype=getattr(torch, dtype)), tokenizer
 
 
-def _load(source: Path, *, name: str, family: str, dtype: str) -> tuple[Any, Any]:
+def _four_bits(compute_dtype: str) -> Any:
+    """Return QLoRA's quantisation (Dettmers et al. 2023, section 3): NF4, constants in 8 bits."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
+    )
+
+
+def _keep_off_packed_weights(model: Any) -> None:
+    """Keep evaluation on a CPU from repacking the weights, which corrupts the training after it.
+
+    With AVX512-BF16, a forward in evaluation mode without gradients packs 4-bit weights for good,
+    and later gradients are wrong without an error (bitsandbytes 0.50).
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _load(
+    source: Path, *, name: str, family: str, dtype: str, quantization: Any = None
+) -> tuple[Any, Any]:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -101,6 +145,7 @@ def _load(source: Path, *, name: str, family: str, dtype: str) -> tuple[Any, Any
             dtype=getattr(torch, dtype),
             local_files_only=True,
             output_loading_info=True,
+            quantization_config=quantization,
         )
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise _unreadable(source, name, error) from error

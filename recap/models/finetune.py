@@ -1,7 +1,8 @@
-"""Which weights are tuned: all of them, or low-rank adapters."""
+"""Which weights are tuned: all of them, low-rank adapters, or none."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from recap.errors import ConfigError, did_you_mean
 
-METHODS = ("full", "lora")
+METHODS = ("full", "lora", "qlora", "none")
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJECTIONS}
@@ -32,7 +33,8 @@ def apply_finetune(
 
     Args:
         model: A ``transformers`` causal language model; changed in place.
-        method: ``full``: every weight; ``lora``: adapters through ``peft``, the rest frozen.
+        method: ``full``: every weight; ``lora``: adapters through ``peft``, the rest frozen;
+            ``qlora``: the same over a model that was loaded in 4 bits; ``none``: nothing.
         rank: Rank of the adapters (paper: 8).
         alpha: The adapters are scaled by ``alpha / rank``.
         dropout: Dropout inside the adapters.
@@ -41,15 +43,21 @@ def apply_finetune(
         seed: Of the adapters' first weights; the global random state is left alone.
 
     Raises:
-        ConfigError: When the method is unknown or no layer has one of the names.
+        ConfigError: When the method is unknown, no layer has one of the names, or ``qlora`` meets a
+            model that is not in 4 bits.
     """
     if method not in METHODS:
         raise ConfigError(
             f"there is no finetune.method {method!r}{did_you_mean(method, METHODS)}; "
             f"known: {', '.join(METHODS)}"
         )
-    if method == "full":
-        return model.requires_grad_(True)
+    if method in ("full", "none"):
+        return model.requires_grad_(method == "full")
+    if method == "qlora" and not getattr(model, "is_loaded_in_4bit", False):
+        raise ConfigError(
+            "finetune.method=qlora needs a model in 4 bits; "
+            "load it with load_backbone(quantize=True), or use lora"
+        )
     targets = list(target_modules or _targets_of(model))
     _check_targets(model, targets)
     from peft import LoraConfig, get_peft_model
@@ -64,6 +72,20 @@ def apply_finetune(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
+
+
+def checkpoint_gradients(model: Any) -> None:
+    """Have every layer computed again in the backward: the same gradients, less memory.
+
+    Without re-entrance, so that a frozen embedding below adapters needs no gradient of its own, and
+    layers meet the very arguments again that they met first.
+    """
+    with warnings.catch_warnings():
+        # transformers 5.23 announces another name for this method, which earlier releases lack.
+        warnings.simplefilter("ignore", FutureWarning)
+        causal_model(model).gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
 
 
 def causal_model(model: Any) -> Any:

@@ -177,8 +177,11 @@ class ResponseModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen weights out: they do not change, and an adapter's checkpoint stays small."""
-        for name in self._frozen_names():
-            checkpoint["state_dict"].pop(name, None)
+        frozen = set(self._frozen_names())
+        for key in list(checkpoint["state_dict"]):
+            # A quantised weight brings its scales along, under names that begin with its own.
+            if key in frozen or not frozen.isdisjoint(_parents(key)):
+                del checkpoint["state_dict"][key]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that every weight that is tuned comes back.
@@ -255,6 +258,11 @@ class ResponseModule(lightning.LightningModule):
 
     def _frozen_names(self) -> list[str]:
         return [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
+
+
+def _parents(name: str) -> list[str]:
+    """Return ``["a", "a.b"]`` for ``"a.b.c"``."""
+    return [name[:place] for place, character in enumerate(name) if character == "."]
 
 
 def _gathered(shard: list[Generation]) -> list[Generation]:

@@ -99,6 +99,42 @@ def adamw(
     return AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True if on_gpu else None)
 
 
+@OPTIMIZERS.register("adamw8bit")
+def adamw8bit(
+    groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
+) -> Optimizer:
+    """Return bitsandbytes' AdamW with moments in 8 bits, by blocks of 256.
+
+    Tensors of fewer than 4,096 weights keep moments in 32 bits (bitsandbytes 0.50).
+    """
+    from bitsandbytes.optim.adamw import AdamW8bit
+
+    build: Callable[..., Optimizer] = AdamW8bit
+    return build(groups, lr=learning_rate, betas=betas, eps=eps)
+
+
+@OPTIMIZERS.register("paged_adamw8bit")
+def paged_adamw8bit(
+    groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
+) -> Optimizer:
+    """Return :func:`adamw8bit` with moments that a GPU moves to the host when memory runs out."""
+    from bitsandbytes.optim.adamw import PagedAdamW8bit
+
+    build: Callable[..., Optimizer] = PagedAdamW8bit
+    return build(groups, lr=learning_rate, betas=betas, eps=eps)
+
+
+@OPTIMIZERS.register("paged_adamw32bit")
+def paged_adamw32bit(
+    groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
+) -> Optimizer:
+    """Return AdamW with moments in 32 bits that a GPU moves to the host when memory runs out."""
+    from bitsandbytes.optim.adamw import PagedAdamW32bit
+
+    build: Callable[..., Optimizer] = PagedAdamW32bit
+    return build(groups, lr=learning_rate, betas=betas, eps=eps)
+
+
 def _warmed_up(
     optimizer: Optimizer, n_warmup_steps: int, after: Callable[[int], float]
 ) -> LRScheduler:

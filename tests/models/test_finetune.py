@@ -7,7 +7,7 @@ import shrunk
 import torch
 
 from recap.errors import ConfigError
-from recap.models.finetune import apply_finetune
+from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
 
 
 def test_full_tuning_trains_every_weight() -> None:
@@ -48,7 +48,9 @@ def test_adapters_depend_on_the_seed_alone() -> None:
 
 
 def test_a_method_that_does_not_exist_is_refused_with_the_closest() -> None:
-    with pytest.raises(ConfigError, match=r"'lorra' \(did you mean 'lora'\?\); known: full, lora"):
+    with pytest.raises(
+        ConfigError, match=r"'lorra' \(did you mean 'lora'\?\); known: full, lora, qlora, none"
+    ):
         apply_finetune(shrunk.model_of("qwen2", 50), method="lorra")
 
 
@@ -57,3 +59,29 @@ def test_a_misspelt_layer_among_good_ones_is_refused() -> None:
         apply_finetune(
             shrunk.model_of("qwen2", 50), method="lora", target_modules=["q_proj", "v_prj"]
         )
+
+
+def test_without_tuning_no_weight_is_trained() -> None:
+    model = apply_finetune(shrunk.model_of("qwen2", 50), method="none")
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_gradient_checkpointing_computes_layers_twice_and_changes_no_gradient(method: str) -> None:
+    ids = torch.tensor([[3, 4, 5, 6]])
+
+    def gradients(*, checkpointed: bool) -> tuple[list[torch.Tensor], int]:
+        model = apply_finetune(shrunk.model_of("llama", 50), method=method, dropout=0.1).train()
+        if checkpointed:
+            checkpoint_gradients(model)
+        calls = []
+        causal_model(model).get_decoder().layers[0].mlp.register_forward_pre_hook(
+            lambda *_: calls.append(1)
+        )
+        torch.manual_seed(0)
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [w.grad for w in model.parameters() if w.requires_grad], len(calls)
+
+    (expected, once), (found, twice) = gradients(checkpointed=False), gradients(checkpointed=True)
+    assert (once, twice) == (1, 2)
+    assert all(map(torch.equal, expected, found))

@@ -17,7 +17,7 @@ from recap.data.encode import EncodedExample
 from recap.errors import ConfigError
 from recap.models import shared_prefix
 from recap.models.decode import generate
-from recap.models.finetune import apply_finetune, causal_model
+from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
 from recap.models.loss import answer_loss
 from recap.models.shared_prefix import BatchingChoice, choose_batching, hidden_states
 
@@ -328,3 +328,12 @@ def test_a_model_that_is_not_known_to_keep_examples_apart_is_padded(family: str)
     for requested in ("shared_prefix", "packed"):
         with pytest.raises(ConfigError, match=f"batching={requested}: .*; set batching=padded"):
             choose_batching(model, requested)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_layers_that_are_computed_again_share_the_prefix_again(method: str) -> None:
+    model = build("qwen2", method=method)
+    expected = gradient(model, answer_loss(model, batch_of(RATIONALES, PREFIX)))
+    checkpoint_gradients(model)
+    found = gradient(model, answer_loss(model, batch_of(RATIONALES, PREFIX)))
+    assert torch.equal(found, expected)
