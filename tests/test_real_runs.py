@@ -51,7 +51,8 @@ def test_annomi_trains_on_session_folds_with_no_session_on_both_sides(
 def test_a_model_of_the_chinese_demo_answers_real_chinese_dialogues(
     real_data: Path, tmp_path: Path
 ) -> None:
-    overrides = ["data.language=zh", "cv.fold=0", "logger=csv", "trainer=cpu"]
+    patient = ["trainer.max_epochs=12", "optimizer.learning_rate=8e-4"]
+    overrides = ["data.language=zh", "cv.fold=0", "logger=csv", "trainer=cpu", *patient]
     assert train.main([*overrides, f"runs_dir={tmp_path}", "run=zh"]) == 0
     task = build_task(recap.load_config(overrides))
     corpus = read_corpus(
@@ -81,6 +82,6 @@ def test_a_model_of_the_chinese_demo_answers_real_chinese_dialogues(
     assert invalid < 0.05
     rationales = [answer.rationale or "" for answer in parsed if answer.label]
     chinese = sum(bool(re.search(r"[\u4e00-\u9fff]", text)) for text in rationales)
-    # Real interventions are longer than any of the demo's: on some the tiny model loses its thread.
-    assert chinese / len(rationales) > 0.85
+    # Now and then the reason stands behind a second label key, and is then read as none.
+    assert chinese / len(rationales) > 0.9
     assert not any(re.search(r"[A-Za-z]", text) for text in rationales)
