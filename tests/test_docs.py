@@ -20,6 +20,7 @@ TREE_PATH = re.compile(r"`((?:recap|conf|tests|docs)/[\w./-]*)`")
 ONLY_IN_THE_WHEEL = "recap/conf"
 COMMAND = "python -m recap."
 WITHOUT_WEIGHTS = "/models/"
+WITHOUT_DATA = "/corpora/"
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
@@ -154,6 +155,9 @@ def test_documented_commands_run(
     if any(WITHOUT_WEIGHTS in word for word in arguments):
         assert code == 2
         assert "backbone.path" in printed.err
+    elif any(WITHOUT_DATA in word for word in arguments):
+        assert code == 2
+        assert "data.path" in printed.err
     else:
         assert code == 0, printed.err
         assert list(tmp_path.glob("runs/*/*.json"))
