@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from recap.errors import ConfigError, did_you_mean
@@ -161,8 +161,15 @@ class TrainerConfig:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """``auto``: a GPU where there is one."""
-    devices: Literal[1] = 1
-    """Number of devices."""
+    devices: Literal["auto"] | PositiveInt = 1
+    """Devices of a node; ``auto``: every GPU there is, else one process."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines; more than one are started by torchrun or srun."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """``ddp``: a copy of the weights on every device; ``fsdp``: a share of them; ``auto``: ``ddp``
+    where there are several devices."""
+    cpu_offload: bool = False
+    """Whether ``fsdp`` keeps shares and optimiser state in the host's memory."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     """Lightning's precision flag."""
     max_epochs: int = Field(default=10, ge=1)
@@ -267,6 +274,9 @@ NOT_RESULT_CHANGING = (
     "decoding.batch_size",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.nodes",
+    "trainer.strategy",
+    "trainer.cpu_offload",
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",
     "trainer.gradient_checkpointing",
