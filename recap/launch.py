@@ -155,7 +155,8 @@ def _run_one(
     rank: int, n: int, messages: Any, function: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
     """Run the function in one of ``n`` processes, and send its errors home."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", _SPAWNED: str(n)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    os.environ |= {"WORLD_SIZE": str(n), _SPAWNED: str(n)}
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
