@@ -179,7 +179,8 @@ class TrainerConfig:
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
     progress: bool = True
-    """Whether a progress bar is shown on a terminal."""
+    """Whether a progress bar with speed, learning rate, memory and time left is shown on a
+    terminal."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -42,6 +42,7 @@ class TrainingPlan:
     steps_per_epoch: int
     longest_prompt: int
     """In tokens."""
+    max_epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
     with locked(folder.path), _recorded(tracker, name):
         began = time.monotonic()
         train, test = setup.encoded(fold.train), setup.encoded(fold.test)
-        listener.training(_plan(setup, name, train, test))
+        listener.training(_plan(setup, name, train, test, setup.config.trainer.max_epochs))
         training = Training(
             setup,
             folder,
@@ -192,7 +193,7 @@ def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult
         epochs = epochs or _epochs_for_all(setup)
         setup.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
         examples = setup.encoding.examples
-        listener.training(_plan(setup, "final", examples, ()))
+        listener.training(_plan(setup, "final", examples, (), epochs))
         training = Training(
             setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
         )
@@ -236,7 +237,11 @@ def _epochs_for_all(setup: Setup) -> int:
 
 
 def _plan(
-    setup: Setup, name: str, train: Sequence[EncodedExample], test: Sequence[EncodedExample]
+    setup: Setup,
+    name: str,
+    train: Sequence[EncodedExample],
+    test: Sequence[EncodedExample],
+    max_epochs: int,
 ) -> TrainingPlan:
     return TrainingPlan(
         name=name,
@@ -244,6 +249,7 @@ def _plan(
         n_test=len(test),
         steps_per_epoch=-(-len(train) // setup.config.global_batch_size),
         longest_prompt=max(len(example.prompt) for example in (*train, *test)),
+        max_epochs=max_epochs,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 
 from recap.build import build_callbacks
 from recap.config import RunConfig
@@ -31,6 +31,7 @@ from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.models.shared_prefix import choose_batching
 from recap.prepare import Setup
 from recap.run_folder import FoldFolder, write_atomic
+from recap.tracking.bar import TrainingBar
 from recap.tracking.history import History
 from recap.tracking.tracker import Tracker
 
@@ -109,15 +110,16 @@ class Training:
             total_steps=config.trainer.max_epochs * self.data.steps_per_epoch,
             seed=config.seed,
         )
+        history = History(folder.history, tracker, every_steps=config.trainer.log_every_steps)
         self._trainer = _trainer(
             config,
             max_epochs=max_epochs,
             accumulate_grad_batches=self.data.accumulation(),
             callbacks=[
-                History(folder.history, tracker, every_steps=config.trainer.log_every_steps),
+                history,
                 *_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
                 SaveOnTermination(folder.checkpoints / LAST),
-                *_progress(config),
+                *_progress(config, history),
                 _EpochClock(on_epoch),
                 *build_callbacks(config),
             ],
@@ -272,6 +274,6 @@ def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightn
     ]
 
 
-def _progress(config: RunConfig) -> list[lightning.Callback]:
+def _progress(config: RunConfig, history: History) -> list[lightning.Callback]:
     shown = config.trainer.progress and sys.stdout.isatty()
-    return [RichProgressBar(leave=False)] if shown else []
+    return [TrainingBar(history)] if shown else []

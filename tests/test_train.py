@@ -65,6 +65,11 @@ def read_predictions(fold: Path) -> list[dict[str, Any]]:
     ]
 
 
+def read_history(fold: Path) -> list[dict[str, str]]:
+    with (fold / "history.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eighty examples that are easy to tell apart, but for one in ten, whose label is wrong."""
@@ -142,9 +147,11 @@ def test_the_summary_holds_mean_and_sample_deviation_of_the_folds(folder: Path) 
 
 
 def test_the_epoch_with_the_lowest_selection_loss_is_tested(folder: Path) -> None:
-    with (folder / "fold0" / "history.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["step", "epoch", "split", "loss", "learning_rate", "tokens_per_second"]
+    rows = read_history(folder / "fold0")
+    assert list(rows[0]) == [
+        *("step", "epoch", "split", "loss", "learning_rate", "tokens_per_second"),
+        *("examples_per_second", "memory_gib"),
+    ]
     losses = [float(row["loss"]) for row in rows if row["split"] == "select"]
     selected = read_json(folder / "manifest.json")["folds"]["fold0"]["selected_epoch"]
     assert losses[selected - 1] == min(losses)
@@ -160,6 +167,19 @@ def test_finished_folds_are_never_run_again(
     assert run_first(corpus, folder.parent) == 0
     assert (folder / "fold1" / "scores.json").stat().st_mtime_ns == before
     assert capsys.readouterr().out.count("finished before") == 2
+
+
+def test_where_no_bar_is_shown_each_epoch_tells_the_time_that_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["task=binary", "rationale=false", "logger=none", "trainer.max_epochs=2"]
+    assert run(*overrides, "run=r", runs_dir=tmp_path) == 0
+    epochs = [line for line in capsys.readouterr().out.splitlines() if " epoch " in line]
+    left = r", about \d+ s of the fold"
+    assert len(epochs) == 4
+    assert re.search(left + r", \d+ s of the run left$", epochs[0])
+    assert re.search(left + r" left$", epochs[2]), "the last fold is the rest of the run"
+    assert not any("left" in line for line in epochs[1::2]), "the last epoch leaves nothing"
 
 
 def test_a_folder_with_other_options_is_refused_by_name(
@@ -182,8 +202,13 @@ def test_wandb_holds_a_run_per_fold_and_a_summary_with_the_spread(folder: Path) 
     logged = set().union(*runs["first/summary"]["history"])
     assert any(key.startswith("per_category/") for key in logged)
     assert any(key.startswith("spread_over_folds") for key in logged)
-    losses = [row["select/loss"] for row in runs["first/fold0"]["history"] if "select/loss" in row]
-    assert losses
+    rows = runs["first/fold0"]["history"]
+    assert [row["select/loss"] for row in rows if "select/loss" in row]
+    written = [row for row in read_history(folder / "fold0") if row["split"] == "train"]
+    sent = [row for row in rows if "train/loss" in row]
+    assert written
+    for name in ("tokens_per_second", "examples_per_second", "memory_gib", "learning_rate"):
+        assert [row[name] for row in sent] == [float(row[name]) for row in written]
 
 
 def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) -> None:
@@ -281,6 +306,7 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
         "trainer.max_epochs=2",
         "rationale=false",
         "task=binary",
+        "trainer.log_every_steps=1",
     ]
     assert run(*overrides, "run=whole", runs_dir=tmp_path) == 0
     monkeypatch.setattr(
@@ -295,6 +321,13 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
     assert (cut / "model" / "model.safetensors").read_bytes() == (
         whole / "model" / "model.safetensors"
     ).read_bytes()
+    measured = {"tokens_per_second", "examples_per_second", "memory_gib"}
+    histories = [
+        [{k: v for k, v in row.items() if k not in measured} for row in read_history(fold)]
+        for fold in (whole, cut)
+    ]
+    assert histories[0] == histories[1]
+    assert {row["split"] for row in histories[0]} == {"train", "select"}
 
 
 def test_the_layout_of_batches_is_said_and_changes_no_result(
@@ -305,9 +338,8 @@ def test_the_layout_of_batches_is_said_and_changes_no_result(
         overrides = ["task=binary", "run=r", "logger=none", "cv.fold=0", f"batching={batching}"]
         assert run(*overrides, runs_dir=tmp_path / batching) == 0
         said[batching] = capsys.readouterr().out
-        history = tmp_path / batching / "r" / "fold0" / "history.csv"
-        with history.open(encoding="utf-8", newline="") as rows:
-            losses[batching] = [float(row["loss"]) for row in csv.DictReader(rows)]
+        rows = read_history(tmp_path / batching / "r" / "fold0")
+        losses[batching] = [float(row["loss"]) for row in rows]
     assert re.search(r"batching shared_prefix: \d\d+ leading tokens", said["auto"])
     assert "batching packed\n" in said["packed"]
     assert losses["auto"] == pytest.approx(losses["padded"], rel=1e-5)
