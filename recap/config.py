@@ -6,14 +6,14 @@ reports all faults at once. Nothing here knows Hydra.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from recap.errors import ConfigError, did_you_mean
+from recap.errors import ConfigError
+from recap.validation import explain_faults
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
@@ -256,12 +256,16 @@ class RunConfig:
     """Where run folders are."""
     resume: Literal["auto", "never"] = "auto"
     """Whether an unfinished fold goes on from its last checkpoint."""
+    keep_models: Literal["all", "best", "none"] = "all"
+    """Which finished folds' ``model/`` folders stay: all, the one with the lowest selection loss,
+    or none; that of the ``final`` model always stays."""
 
 
 NOT_RESULT_CHANGING = (
     "run",
     "runs_dir",
     "resume",
+    "keep_models",
     "batching",
     "logger.",
     "cv.fold",
@@ -286,7 +290,7 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     try:
         return TypeAdapter(RunConfig).validate_python(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(explain_faults(error, RunConfig)) from None
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -316,28 +320,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for fault in error.errors(include_url=False):
-        where = ".".join(
-            str(part) for part in fault["loc"] if not str(part).startswith("function-")
-        )
-        if fault["type"] == "unexpected_keyword_argument":
-            lines.append(f"{where}: there is no such option{_closest(fault['loc'])}")
-        else:
-            given = fault.get("input")
-            shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{shown}")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _closest(location: tuple[int | str, ...]) -> str:
-    section: Any = RunConfig
-    for part in location[:-1]:
-        hints = {f.name: f.type for f in dataclasses.fields(section)}
-        section = globals().get(str(hints.get(str(part), "")), None)
-        if section is None:
-            return ""
-    return did_you_mean(str(location[-1]), [f.name for f in dataclasses.fields(section)])

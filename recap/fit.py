@@ -18,7 +18,14 @@ from recap.models.module import ResponseModule
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
 from recap.records import Example, Prediction, Scores, Summary
-from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
+from recap.run_folder import (
+    FoldFolder,
+    RunFolder,
+    environment,
+    locked,
+    remove_models,
+    write_atomic,
+)
 from recap.scoring.confusion import score
 from recap.scoring.files import (
     json_text,
@@ -28,6 +35,7 @@ from recap.scoring.files import (
     summary_to_dict,
 )
 from recap.scoring.summary import summarize, summary_markdown
+from recap.tracking.history import selection_loss
 from recap.tracking.tracker import Tracker
 from recap.training import Training
 
@@ -96,10 +104,7 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
         summary = _summarize(setup) if _finished(setup) else None
     else:
         wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
-        results = [
-            _found(setup, fold, listener) or _fit_fold(setup, fold, tracker, listener)
-            for fold in wanted
-        ]
+        results = [_run_fold(setup, fold, tracker, listener) for fold in wanted]
         summary = _summarize(setup)
         if not all(result.found for result in results):
             tracker.log_summary(summary)
@@ -116,12 +121,16 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     """
     listener = listener or Listener()
     setup = prepare(config)
-    result = _found(setup, fold, listener)
-    if result is None:
-        tracker = build_tracker(config, setup.folder.path)
-        result = _fit_fold(setup, fold, tracker, listener)
+    result = _run_fold(setup, fold, build_tracker(config, setup.folder.path), listener)
     assert result.scores is not None
     return result.scores
+
+
+def _run_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) -> FoldResult:
+    """Find or fit one fold; then keep of the finished folds' models what is to be kept."""
+    result = _found(setup, index, listener) or _fit_fold(setup, index, tracker, listener)
+    remove_models(setup.folder, keep=setup.config.keep_models)
+    return result
 
 
 def _found(setup: Setup, index: int, listener: Listener) -> FoldResult | None:
@@ -166,6 +175,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
             folds={
                 name: {
                     "selected_epoch": selected_epoch,
+                    "select_loss": selection_loss(folder.history, selected_epoch),
                     "train_seconds": round(trained - began, 3),
                     "test_seconds": round(ended - trained, 3),
                     "environment": environment(),

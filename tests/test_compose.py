@@ -37,7 +37,7 @@ def test_a_run_is_named_after_its_choices_and_a_hash_of_what_differs() -> None:
     "free",
     [
         *("runs_dir=elsewhere", "logger=csv", "trainer=cpu", "cv.fold=2", "resume=never"),
-        *("batching=padded", "trainer.max_tokens_per_device=9000"),
+        *("batching=padded", "trainer.max_tokens_per_device=9000", "keep_models=best"),
     ],
 )
 def test_options_that_change_no_result_do_not_change_the_name(free: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ def test_the_epoch_with_the_lowest_selection_loss_is_tested(folder: Path) -> Non
     losses = [float(row["loss"]) for row in rows if row["split"] == "select"]
     selected = read_json(folder / "manifest.json")["folds"]["fold0"]["selected_epoch"]
     assert losses[selected - 1] == min(losses)
+    assert read_json(folder / "manifest.json")["folds"]["fold0"]["select_loss"] == min(losses)
     # Under the paper's protocol the selection examples are the test examples.
     tested = read_json(folder / "fold0" / "scores.json")["metrics"]["loss"]
     assert tested == pytest.approx(min(losses), rel=1e-5)
@@ -180,6 +182,17 @@ def test_where_no_bar_is_shown_each_epoch_tells_the_time_that_is_left(
     assert re.search(left + r", \d+ s of the run left$", epochs[0])
     assert re.search(left + r" left$", epochs[2]), "the last fold is the rest of the run"
     assert not any("left" in line for line in epochs[1::2]), "the last epoch leaves nothing"
+
+
+def test_only_the_model_of_the_fold_with_the_lowest_selection_loss_is_kept_when_asked(
+    folder: Path, corpus: Path
+) -> None:
+    copy = shutil.copytree(folder, folder.parent / "copy" / "first")
+    folds = read_json(copy / "manifest.json")["folds"]
+    losses = {name: fold["select_loss"] for name, fold in folds.items()}
+    assert run_first(corpus, copy.parent, "logger=none", "keep_models=best") == 0
+    assert [f.parent.name for f in copy.glob("fold*/model")] == [min(losses, key=losses.get)]
+    assert (copy / "fold0" / "predictions.jsonl").is_file()
 
 
 def test_a_folder_with_other_options_is_refused_by_name(

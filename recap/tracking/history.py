@@ -169,6 +169,20 @@ class History(lightning.Callback):
         write_atomic(self._path, text.getvalue())
 
 
+def selection_loss(path: Path, epoch: int) -> float | None:
+    """Return the selection loss after an epoch (counted from 1) as history.csv has it.
+
+    ``None`` for an epoch without one: there was nothing to select by, or nothing was trained.
+    """
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "select" and int(row["epoch"]) == epoch - 1:
+                return float(row["loss"])
+    return None
+
+
 def _learning_rate(trainer: lightning.Trainer) -> float:
     return float(trainer.optimizers[0].param_groups[0]["lr"])
 
