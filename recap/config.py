@@ -247,6 +247,9 @@ class RunConfig:
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)
     """Examples per optimiser step, over all devices and accumulation (paper: 128)."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """``natural``: each training example once an epoch; ``balanced``: every class equally often in
+    epochs of the same length, by repeating examples of small classes."""
     batching: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
     """How examples of a batch are laid out: one row with their common beginning once, one row
     without sharing, padded rows; ``auto``: the first of these that is exact for the model."""

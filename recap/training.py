@@ -90,6 +90,7 @@ class Training:
             max_tokens_per_device=config.trainer.max_tokens_per_device,
             batching=self.choice.batching,
             seed=config.seed,
+            sampling=config.sampling,
         )
         self.module = ResponseModule(
             model=model,

@@ -39,6 +39,7 @@ SENT_OPTIONS = (
     "rationale",
     "seed",
     "global_batch_size",
+    "sampling",
 )
 """Options that are sent to W&B; paths, prompts and definitions are not among them."""
 
