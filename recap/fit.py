@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from recap.build import build_tracker
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
-from recap.errors import DataError, RecapError
 from recap.models.export import save_model
-from recap.models.module import ResponseModule
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
-from recap.records import Example, Prediction, Scores, Summary
+from recap.records import Scores, Summary
+from recap.results import finished_scores, read_scores, write_predictions, write_summary
 from recap.run_folder import (
     FoldFolder,
     RunFolder,
@@ -26,15 +25,7 @@ from recap.run_folder import (
     remove_models,
     write_atomic,
 )
-from recap.scoring.confusion import score
-from recap.scoring.files import (
-    json_text,
-    predictions_to_jsonl,
-    scores_from_dict,
-    scores_to_dict,
-    summary_to_dict,
-)
-from recap.scoring.summary import summarize, summary_markdown
+from recap.scoring.files import json_text, scores_to_dict
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import Tracker
 from recap.training import Training
@@ -101,15 +92,15 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
     tracker = build_tracker(config, setup.folder.path)
     if config.cv.fold == "final":
         listener.fold_ended(_fit_final(setup, tracker, listener))
-        summary = _summarize(setup) if _finished(setup) else None
+        summary = write_summary(setup) if finished_scores(setup) else None
     else:
         wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
         results = [_run_fold(setup, fold, tracker, listener) for fold in wanted]
-        summary = _summarize(setup)
+        summary = write_summary(setup)
         if not all(result.found for result in results):
             tracker.log_summary(summary)
     if summary is not None:
-        listener.ended(setup.folder, summary, _finished(setup))
+        listener.ended(setup.folder, summary, finished_scores(setup))
     return summary
 
 
@@ -138,7 +129,7 @@ def _found(setup: Setup, index: int, listener: Listener) -> FoldResult | None:
     if not folder.finished:
         return None
     result = FoldResult(
-        name=f"fold{index}", folder=folder, scores=_read_scores(folder), seconds=0.0, found=True
+        name=f"fold{index}", folder=folder, scores=read_scores(folder), seconds=0.0, found=True
     )
     listener.fold_ended(result)
     return result
@@ -167,7 +158,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
         selected_epoch = training.test()
         if selected_epoch:
             _save(training, setup, folder)
-        scores = _write_predictions(setup, index, training.module, setup.examples(fold.test))
+        scores = write_predictions(setup, index, training.module, setup.examples(fold.test))
         ended = time.monotonic()
         setup.folder.update_manifest(
             device=str(training.module.device),
@@ -185,7 +176,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
         write_atomic(folder.scores, json_text(scores_to_dict(scores)))
         shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
         tracker.log_fold(scores)
-    _summarize(setup)
+    write_summary(setup)
     result = FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)
     listener.fold_ended(result)
     return result
@@ -271,61 +262,3 @@ def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
         end_of_turn_id=setup.encoder.end_of_turn_id,
         pad_id=setup.encoder.pad_id,
     )
-
-
-def _write_predictions(
-    setup: Setup, fold: int, module: ResponseModule, examples: Sequence[Example]
-) -> Scores:
-    """Write what the model answered to each test example, and return its scores."""
-    task = setup.task
-    predictions = []
-    for example, generation in zip(examples, module.generations, strict=True):
-        if example.id != generation.id:
-            raise RecapError("answers came back in another order than the examples; report this")
-        answer = task.parse(generation.text)
-        predictions.append(
-            Prediction(
-                id=example.id,
-                session=example.session,
-                fold=fold,
-                task=task.name,
-                gold=task.gold(example),
-                label=answer.label,
-                probabilities=None,
-                rationale=answer.rationale,
-                text=generation.text,
-                parsed=answer.label is not None,
-            )
-        )
-    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
-    scores = module.scores()
-    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
-    if again != scores:
-        raise RecapError("scores differ from those of predictions.jsonl; report this")
-    return scores
-
-
-def _finished(setup: Setup) -> dict[int, Scores]:
-    folders = {fold.index: setup.folder.fold(fold.index) for fold in setup.folds}
-    return {index: _read_scores(folder) for index, folder in folders.items() if folder.finished}
-
-
-def _summarize(setup: Setup) -> Summary:
-    """Write and return the summary over the finished folds."""
-    summary = summarize(_finished(setup), protocol=setup.config.cv.protocol)
-    write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
-    notes = setup.corpus.notes()
-    write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
-    return summary
-
-
-def _read_scores(folder: FoldFolder) -> Scores:
-    import json
-
-    try:
-        data = json.loads(folder.scores.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{folder.scores}: is not JSON; delete it to run this fold again"
-        ) from error
-    return scores_from_dict(data, source=str(folder.scores))

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "combinations",
         "prepare",
         "training",
+        "results",
         "fit",
         "detector",
         "annotate",
