@@ -135,6 +135,8 @@ class OptimizerConfig:
     """Registered optimiser, or ``package.module:function``."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
+    find_learning_rate: bool = False
+    """Whether a rate is found before the first fold trains, and used in its place."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decay of matrices; never of biases and norms."""
     betas: tuple[float, float] = (0.9, 0.999)

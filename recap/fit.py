@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from recap.build import build_tracker
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
+from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
@@ -64,6 +65,9 @@ class Listener:
 
     def training(self, plan: TrainingPlan) -> None:
         """A training is about to begin."""
+
+    def rate_found(self, learning_rate: float, found_on: str) -> None:
+        """A learning rate that was found, now or before, on the named fold is trained with."""
 
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         """It is settled how batches are laid out, and how many tokens they share."""
@@ -141,6 +145,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
         began = time.monotonic()
         train, test = setup.encoded(fold.train), setup.encoded(fold.test)
         listener.training(_plan(setup, name, train, test, setup.config.trainer.max_epochs))
+        rate = settle_learning_rate(setup, folder, train, on_found=listener.rate_found)
         training = Training(
             setup,
             folder,
@@ -150,6 +155,7 @@ def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) ->
             select=setup.encoded(fold.select),
             test=test,
             max_epochs=setup.config.trainer.max_epochs,
+            learning_rate=rate,
         )
         listener.batched(training.choice, training.data.prefix)
         _note_resume(setup, name, training)
@@ -195,8 +201,15 @@ def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult
         setup.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
         examples = setup.encoding.examples
         listener.training(_plan(setup, "final", examples, (), epochs))
+        rate = settle_learning_rate(setup, folder, examples, on_found=listener.rate_found)
         training = Training(
-            setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
+            setup,
+            folder,
+            tracker,
+            listener.epoch_ended,
+            train=examples,
+            max_epochs=epochs,
+            learning_rate=rate,
         )
         listener.batched(training.choice, training.data.prefix)
         _note_resume(setup, "final", training)

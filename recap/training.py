@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from recap.build import build_callbacks
 from recap.config import RunConfig
@@ -28,6 +28,7 @@ from recap.models.checkpoint import (
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.models.range_test import RangeTest
 from recap.models.shared_prefix import choose_batching
 from recap.prepare import Setup
 from recap.run_folder import FoldFolder, write_atomic
@@ -59,6 +60,8 @@ class Training:
         select: Examples whose loss selects the epoch; none for the final model.
         test: Examples to decode and score.
         max_epochs: Most passes over ``train``.
+        learning_rate: Peak learning rate.
+        range_test: Tries learning rates in place of the training; for :meth:`try_rates` alone.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Training:
         select: Sequence[EncodedExample] = (),
         test: Sequence[EncodedExample] = (),
         max_epochs: int,
+        learning_rate: float,
+        range_test: RangeTest | None = None,
     ) -> None:
         config = setup.config
         model, self.tokenizer = _tuned_model(config)
@@ -98,7 +103,7 @@ class Training:
             task=setup.task,
             optimizer=OptimizerSettings(
                 name=config.optimizer.name,
-                learning_rate=config.optimizer.learning_rate,
+                learning_rate=learning_rate,
                 weight_decay=config.optimizer.weight_decay,
                 betas=config.optimizer.betas,
                 eps=config.optimizer.eps,
@@ -116,7 +121,9 @@ class Training:
             config,
             max_epochs=max_epochs,
             accumulate_grad_batches=self.data.accumulation(),
-            callbacks=[
+            callbacks=[range_test]
+            if range_test
+            else [
                 history,
                 *_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
                 SaveOnTermination(folder.checkpoints / LAST),
@@ -125,6 +132,10 @@ class Training:
                 *build_callbacks(config),
             ],
         )
+
+    def try_rates(self) -> None:
+        """Train as long as the range test wants, without selection and checkpoints."""
+        self._trainer.fit(self.module, datamodule=self.data)
 
     def resumes_at(self) -> tuple[str, int] | None:
         """Return the stage and optimiser step where a killed process stopped.
@@ -222,6 +233,8 @@ def _trainer(
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=options.progress and sys.stdout.isatty(),
+            # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
+            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
             num_sanity_val_steps=0,
             plugins=[AtomicCheckpointIO()],
         )

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "combinations",
         "prepare",
         "training",
+        "learning_rate",
         "results",
         "fit",
         "detector",

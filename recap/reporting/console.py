@@ -84,6 +84,10 @@ class ConsoleListener(Listener):
             f"longest prompt {plan.longest_prompt} tokens"
         )
 
+    def rate_found(self, learning_rate: float, found_on: str) -> None:
+        """Print the learning rate, when it is not the configured one."""
+        self._console.print(f"         learning rate {learning_rate:g}, found on {found_on}")
+
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         """Print one line on how batches are laid out, when it is not what it was before."""
         how = f"batching {choice.batching}"
