@@ -13,7 +13,9 @@ from recap.build import build_tracker
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.learning_rate import settle_learning_rate
+from recap.merging import merge_models
 from recap.models.export import save_model
+from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
 from recap.records import Scores, Summary
@@ -78,6 +80,9 @@ class Listener:
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
 
+    def merged(self, name: str, merged: Merged) -> None:
+        """An adapter was merged onto its base, and the merged model took its place."""
+
     def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
         """All folds that were asked for are done; ``scores`` holds every finished one."""
 
@@ -95,7 +100,8 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
     listener.prepared(setup)
     tracker = build_tracker(config, setup.folder.path)
     if config.cv.fold == "final":
-        listener.fold_ended(_fit_final(setup, tracker, listener))
+        results = [_fit_final(setup, tracker, listener)]
+        listener.fold_ended(results[0])
         summary = write_summary(setup) if finished_scores(setup) else None
     else:
         wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
@@ -105,6 +111,8 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
             tracker.log_summary(summary)
     if summary is not None:
         listener.ended(setup.folder, summary, finished_scores(setup))
+    if config.merge:
+        merge_models(setup, [result.name for result in results], on_merged=listener.merged)
     return summary
 
 
@@ -117,6 +125,8 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     listener = listener or Listener()
     setup = prepare(config)
     result = _run_fold(setup, fold, build_tracker(config, setup.folder.path), listener)
+    if config.merge:
+        merge_models(setup, [result.name], on_merged=listener.merged)
     assert result.scores is not None
     return result.scores
 

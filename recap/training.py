@@ -39,7 +39,7 @@ from recap.tracking.tracker import Tracker
 BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
 """A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
 
-_COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
+COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
 """What matrices of 4 bits are multiplied in, by ``trainer.precision``; the others in float32."""
 
 OnEpoch = Callable[[int, float | None, float], None]
@@ -253,7 +253,7 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
         path=backbone.path,
         dtype=backbone.dtype,
         quantize=finetune.method == "qlora",
-        compute_dtype=_COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
+        compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
         seed=config.seed,
     )
     tuned = apply_finetune(

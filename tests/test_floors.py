@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "training",
         "learning_rate",
         "results",
+        "merging",
         "fit",
         "detector",
         "annotate",

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from recap.config import RunConfig
 from recap.fit import FoldResult, Listener, TrainingPlan
+from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup
 from recap.records import Scores, Summary
@@ -129,6 +130,13 @@ class ConsoleListener(Listener):
             return
         again = "finished before" if result.found else f"{result.seconds:.0f} s"
         self._console.print(f"{result.name}    {_score_line(result.scores)}  ({again})")
+
+    def merged(self, name: str, merged: Merged) -> None:
+        """Print what merging changed."""
+        self._console.print(
+            f"{name}    merged: loss {merged.merged_loss:.6f} nats a token, as an adapter "
+            f"{merged.adapted_loss:.6f} (up to {merged.tolerance:g} apart are accepted)"
+        )
 
     def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
         """Print the table of metrics and the one of categories."""
