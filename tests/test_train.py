@@ -367,8 +367,13 @@ def test_a_layout_that_would_not_be_exact_is_refused_or_said_to_be_replaced(
     model.save_pretrained(tmp_path / "weights")
     tokenizer.save_pretrained(tmp_path / "weights")
     options = [f"backbone.path={tmp_path / 'weights'}", "logger=none", "cv.fold=0"]
+    weights = tmp_path / "weights" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(b"refused before these are read")
     assert run(*options, "run=a", "batching=shared_prefix", runs_dir=tmp_path) == 2
     assert "set batching=packed" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    weights.write_bytes(content)
     assert run(*options, "run=b", runs_dir=tmp_path) == 0
     assert "batching packed, not shared_prefix: shared tokens" in capsys.readouterr().out
 
