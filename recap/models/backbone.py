@@ -107,6 +107,28 @@ def load_tokenizer(
     return _load_tokenizer(source, name)
 
 
+def load_skeleton(
+    *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
+) -> Any:
+    """Return the model that :func:`load_backbone` returns, on the meta device: without weights.
+
+    It shows what only needs the architecture, in a second where weights take minutes.
+
+    Raises:
+        ConfigError: As :func:`load_backbone`, except for what only the weights show.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = _source(name, family, hub_id, path)
+    if source is None:
+        return _tiny("float32", seed=0)[0].to("meta")
+    _check_family(source, name, family)
+    auto_model: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto_model.from_config(AutoConfig.from_pretrained(source, local_files_only=True))
+
+
 def _source(name: str, family: str, hub_id: str | None, path: str | Path | None) -> Path | None:
     """Return the folder to load from, ``None`` for the backbone that is made on the spot."""
     if path is not None:

@@ -15,7 +15,7 @@ import yaml
 
 from recap.conf_files import conf_dir
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone
+from recap.models.backbone import load_backbone, load_skeleton
 
 PRESETS = sorted((conf_dir() / "backbone").glob("*[0-9]b.yaml"))
 """Every backbone of conf/ but the tiny one."""
@@ -36,6 +36,25 @@ def test_a_folder_of_the_family_is_loaded_in_the_type_asked_for(
     assert model.config.model_type == family
     text = "Client: I don't know 咨询师 1999"
     assert tokenizer(text)["input_ids"] == shrunk.tokenizer_of(family)(text)["input_ids"]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_a_skeleton_is_the_model_without_its_weights(tmp_path: Path, family: str) -> None:
+    folder = shrunk.write_family(tmp_path / "weights", family)
+    model, _ = load_backbone(name="any", family=family, path=folder)
+    (folder / "model.safetensors").write_bytes(b"not read")
+    skeleton = load_skeleton(name="any", family=family, path=folder)
+    assert type(skeleton) is type(model)
+    assert all(weight.is_meta for weight in skeleton.parameters())
+    shapes = [{n: w.shape for n, w in each.named_parameters()} for each in (skeleton, model)]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(ConfigError, match="expects weights of the family"):
+        load_skeleton(name="any", family="llama" if family == "qwen2" else "qwen2", path=folder)
+
+
+def test_the_backbone_made_on_the_spot_has_a_skeleton_too() -> None:
+    skeleton = load_skeleton(name="tiny", family="qwen2")
+    assert all(weight.is_meta for weight in skeleton.parameters())
 
 
 def test_presets_cover_both_families_and_name_themselves() -> None:
