@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings
 from recap.records import Example
 from recap.tasks.library import builtin_task
-from recap.tracking.history import History
-from recap.tracking.tracker import NoTracker
 
 TASK = builtin_task("binary", style="brief", rationale=False)
 TOKENIZER = shrunk.qwen2_tokenizer()
@@ -72,17 +69,6 @@ class Record(Callback):
             (self.folder / f"{name}.json").write_text(json.dumps(values))
 
 
-class Tick:
-    """A clock on which a second goes by whenever it is looked at."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        self.seconds += 1
-        return self.seconds
-
-
 def run(
     folder: Path, n_devices: int, method: str, **options: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -115,10 +101,7 @@ def run(
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
-            callbacks=[
-                Record(folder),
-                History(folder / "history.csv", NoTracker(), every_steps=1, clock=Tick()),
-            ],
+            callbacks=[Record(folder)],
             log_every_n_steps=1,
             **options,
         )
@@ -150,9 +133,3 @@ def test_two_devices_learn_select_and_score_as_one(
     assert two[1]["tokens"] == one[1]["tokens"]
     assert two[1]["confusion"] == one[1]["confusion"]
     assert two[1]["loss"] == pytest.approx(one[1]["loss"], rel=1e-5)
-    # The first epoch's steps take a tick each: one of eight examples, and one of the ninth, for
-    # which the other device only repeats what it has.
-    for folder in ("one", "two"):
-        with (tmp_path / folder / "history.csv").open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
-        assert [float(row["examples_per_second"]) for row in rows[:2]] == [8, 1]
