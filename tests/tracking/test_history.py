@@ -37,6 +37,17 @@ class Clock:
         return self.seconds
 
 
+class Tick:
+    """Shows a second more whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
 class Timed(ResponseModule):
     """Takes one second a training batch, and a thousand for validation and for every epoch's end.
 
@@ -143,6 +154,34 @@ def test_the_bar_shows_speed_rate_memory_and_the_time_that_is_left(tmp_path: Pat
     assert last["memory"].endswith(" GiB")
     assert float(last["lr"]) == 0  # the cosine is through
     assert last["left"] == "0:00:00"
+
+
+@pytest.mark.multiprocess
+def test_the_speed_is_that_of_all_devices_without_what_one_only_repeats(tmp_path: Path) -> None:
+    data = DataModule(train=EXAMPLES[:9], pad_id=0, global_batch_size=8, per_device_batch_size=3)
+    module = ResponseModule(
+        model=shrunk.model_of("qwen2", len(TOKENIZER)),
+        task=builtin_task("binary"),
+        encoder=ChatEncoder(TOKENIZER),
+    )
+    lightning.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        max_epochs=1,
+        accumulate_grad_batches=data.accumulation(2),
+        use_distributed_sampler=False,
+        callbacks=[History(tmp_path / "h.csv", NoTracker(), every_steps=1, clock=Tick())],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module, data)
+    with (tmp_path / "h.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    # A tick a step: one of eight examples, and one of the ninth, which one device has alone.
+    assert [float(row["examples_per_second"]) for row in rows] == [8, 1]
+    assert [float(row["tokens_per_second"]) for row in rows] == [40, 5]
 
 
 def test_a_meter_counts_the_time_between_start_and_stop_alone() -> None:
