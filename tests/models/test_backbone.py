@@ -90,7 +90,7 @@ def test_a_hub_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch)
     silent = socket.create_server(("127.0.0.1", 0))  # accepts, and never says a word
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-    monkeypatch.setattr("recap.models.backbone.HUB_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("recap.models.hub.HUB_TIMEOUT_SECONDS", 0.5)
     with silent, pytest.raises(ConfigError, match=r"the hub did not answer|timed out"):
         load_backbone(name="qwen7b", family="qwen2", hub_id="Qwen/Qwen2.5-7B-Instruct")
 
