@@ -6,14 +6,13 @@ reports all faults at once. Nothing here knows Hydra.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from recap.errors import ConfigError, did_you_mean
+from recap.validation import validated
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
@@ -108,6 +107,8 @@ class BackboneConfig:
     """Local folder with weights and tokenizer; takes precedence over ``hub_id``."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights in memory."""
+    architecture: Mapping[str, Any] | None = None
+    """Sizes as config.json names them, for planning without the weights."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -161,8 +162,14 @@ class TrainerConfig:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """``auto``: a GPU where there is one."""
-    devices: Literal[1] = 1
-    """Number of devices."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """``ddp``: a whole model on every device; ``fsdp``: each holds a share of it."""
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """Devices a node; ``auto``: all that are there."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines."""
+    cpu_offload: bool = False
+    """Whether ``fsdp`` keeps its shares in the host's memory."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     """Lightning's precision flag."""
     max_epochs: int = Field(default=10, ge=1)
@@ -255,18 +262,26 @@ class RunConfig:
     """Where run folders are."""
     resume: Literal["auto", "never"] = "auto"
     """Whether an unfinished fold goes on from its last checkpoint."""
+    keep_models: Literal["all", "best", "none"] = "all"
+    """Which folds' models stay on the disk."""
 
 
 NOT_RESULT_CHANGING = (
     "run",
     "runs_dir",
     "resume",
+    "keep_models",
     "batching",
     "logger.",
     "cv.fold",
+    "backbone.architecture",
+    "backbone.architecture.",
     "decoding.batch_size",
     "trainer.accelerator",
+    "trainer.strategy",
     "trainer.devices",
+    "trainer.nodes",
+    "trainer.cpu_offload",
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",
     "trainer.gradient_checkpointing",
@@ -282,10 +297,7 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: With one line for every fault.
     """
-    try:
-        return TypeAdapter(RunConfig).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+    return validated(RunConfig, values)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -315,28 +327,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for fault in error.errors(include_url=False):
-        where = ".".join(
-            str(part) for part in fault["loc"] if not str(part).startswith("function-")
-        )
-        if fault["type"] == "unexpected_keyword_argument":
-            lines.append(f"{where}: there is no such option{_closest(fault['loc'])}")
-        else:
-            given = fault.get("input")
-            shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{shown}")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _closest(location: tuple[int | str, ...]) -> str:
-    section: Any = RunConfig
-    for part in location[:-1]:
-        hints = {f.name: f.type for f in dataclasses.fields(section)}
-        section = globals().get(str(hints.get(str(part), "")), None)
-        if section is None:
-            return ""
-    return did_you_mean(str(location[-1]), [f.name for f in dataclasses.fields(section)])
