@@ -23,7 +23,13 @@ def check_combinations(config: RunConfig) -> None:
     Raises:
         ConfigError: With one line for every fault, each naming what to set instead.
     """
-    faults = [*_quantised(config), *_optimizer(config), *_weights(config), *_untrained(config)]
+    faults = [
+        *_quantised(config),
+        *_optimizer(config),
+        *_weights(config),
+        *_untrained(config),
+        *_spread(config),
+    ]
     if faults:
         raise ConfigError("\n".join(faults))
 
@@ -112,4 +118,28 @@ def _untrained(config: RunConfig) -> Iterator[str]:
         yield (
             "finetune=none trains nothing, so there is no final model; set cv.fold=all to score "
             "the backbone, or another finetune"
+        )
+
+
+def _spread(config: RunConfig) -> Iterator[str]:
+    """Find what does not hold for weights that are spread over devices."""
+    trainer, name = config.trainer, config.optimizer.name
+    if trainer.strategy != "fsdp":
+        if trainer.cpu_offload:
+            yield "trainer.cpu_offload=true belongs to trainer.strategy=fsdp; set that, or false"
+        return
+    if config.finetune.method == "qlora":
+        yield (
+            "finetune=qlora: weights in 4 bits cannot be spread over devices, and fit one; set "
+            "trainer=ddp for a copy on every device, or finetune=lora"
+        )
+    if name in BITSANDBYTES_OPTIMIZERS:
+        yield (
+            f"optimizer.name={name}: its moments in blocks cannot be spread over devices; set "
+            "optimizer=adamw, or trainer=ddp"
+        )
+    if trainer.precision == "16-mixed":
+        yield (
+            "trainer.precision=16-mixed: the scale of its gradients is not shared by devices that "
+            "hold shares of the weights; set trainer.precision=bf16-mixed"
         )

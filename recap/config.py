@@ -7,9 +7,9 @@ reports all faults at once. Nothing here knows Hydra.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from recap.validation import validated
@@ -162,14 +162,15 @@ class TrainerConfig:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """``auto``: a GPU where there is one."""
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """``ddp``: a whole model on every device; ``fsdp``: each holds a share of it."""
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    """Devices a node; ``auto``: all that are there."""
+    devices: Literal["auto"] | PositiveInt = 1
+    """Devices of a node; ``auto``: every GPU there is, else one process."""
     nodes: int = Field(default=1, ge=1)
-    """Machines."""
+    """Machines; more than one are started by torchrun or srun."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """``ddp``: a copy of the weights on every device; ``fsdp``: a share of them; ``auto``: ``ddp``
+    where there are several devices."""
     cpu_offload: bool = False
-    """Whether ``fsdp`` keeps its shares in the host's memory."""
+    """Whether ``fsdp`` keeps shares and optimiser state in the host's memory."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     """Lightning's precision flag."""
     max_epochs: int = Field(default=10, ge=1)
@@ -278,9 +279,9 @@ NOT_RESULT_CHANGING = (
     "backbone.architecture.",
     "decoding.batch_size",
     "trainer.accelerator",
-    "trainer.strategy",
     "trainer.devices",
     "trainer.nodes",
+    "trainer.strategy",
     "trainer.cpu_offload",
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",

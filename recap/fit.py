@@ -1,87 +1,33 @@
-"""A fold is a plain unit of work: train, decode, score, write its folder; then summarise all."""
+"""Cross-validation: the folds that are not yet finished, one after another, and their summary."""
 
 from __future__ import annotations
 
-import shutil
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any, Literal
 
 from recap.build import build_tracker
 from recap.config import RunConfig
-from recap.data.encode import EncodedExample
-from recap.errors import DataError, RecapError
-from recap.models.export import save_model
-from recap.models.module import ResponseModule
+from recap.errors import DataError
+from recap.fold import FoldResult, Listener, TrainingPlan, train_final, train_fold
+from recap.launch import is_first_process, is_launched, run_processes, world_size
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
-from recap.records import Example, Prediction, Scores, Summary
-from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
-from recap.scoring.confusion import score
-from recap.scoring.files import (
-    json_text,
-    predictions_to_jsonl,
-    scores_from_dict,
-    scores_to_dict,
-    summary_to_dict,
-)
+from recap.quiet import quiet_libraries
+from recap.records import Scores, Summary
+from recap.run_folder import FoldFolder, write_atomic
+from recap.scoring.files import json_text, scores_from_dict, summary_to_dict
 from recap.scoring.summary import summarize, summary_markdown
-from recap.tracking.tracker import Tracker
-from recap.training import Training
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """The size of one training, as it is announced before it begins."""
-
-    name: str
-    n_train: int
-    n_test: int
-    steps_per_epoch: int
-    longest_prompt: int
-    """In tokens."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldResult:
-    """What became of one fold; ``scores`` is ``None`` for the final model (no test examples)."""
-
-    name: str
-    folder: FoldFolder
-    scores: Scores | None
-    seconds: float
-    found: bool = False
-    """Whether it was finished by an earlier process."""
-
-
-class Listener:
-    """Is told how a run goes; this one keeps silent."""
-
-    def prepared(self, setup: Setup) -> None:
-        """Data are read, folds are drawn, prompts are encoded."""
-
-    def training(self, plan: TrainingPlan) -> None:
-        """A training is about to begin."""
-
-    def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
-        """It is settled how batches are laid out, and how many tokens they share."""
-
-    def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
-        """One pass over the training examples is done (epochs count from 0)."""
-
-    def fold_ended(self, result: FoldResult) -> None:
-        """A fold is scored, or was found to be."""
-
-    def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
-        """All folds that were asked for are done; ``scores`` holds every finished one."""
+Part = int | Literal["final"]
+"""A fold by its number, or the model on all data."""
 
 
 def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Summary | None:
     """Run the unfinished folds that ``cv.fold`` asks for; return the summary of all finished ones.
 
     ``None`` when no fold is finished, which happens only for ``cv.fold=final`` in a fresh folder.
+    On several devices each fold is trained by processes of its own, which import the script that
+    calls this: its work has to stand under ``if __name__ == "__main__":``.
 
     Raises:
         UserError: When the configuration or the data are at fault.
@@ -89,19 +35,15 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
     listener = listener or Listener()
     setup = prepare(config)
     listener.prepared(setup)
-    tracker = build_tracker(config, setup.folder.path)
     if config.cv.fold == "final":
-        listener.fold_ended(_fit_final(setup, tracker, listener))
+        _part(setup, "final", listener)
         summary = _summarize(setup) if _finished(setup) else None
     else:
         wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
-        results = [
-            _found(setup, fold, listener) or _fit_fold(setup, fold, tracker, listener)
-            for fold in wanted
-        ]
+        results = [_part(setup, fold, listener) for fold in wanted]
         summary = _summarize(setup)
-        if not all(result.found for result in results):
-            tracker.log_summary(summary)
+        if is_first_process() and not all(result.found for result in results):
+            build_tracker(config, setup.folder.path).log_summary(summary)
     if summary is not None:
         listener.ended(setup.folder, summary, _finished(setup))
     return summary
@@ -113,180 +55,84 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     Raises:
         UserError: When the configuration or the data are at fault.
     """
-    listener = listener or Listener()
-    setup = prepare(config)
-    result = _found(setup, fold, listener)
-    if result is None:
-        tracker = build_tracker(config, setup.folder.path)
-        result = _fit_fold(setup, fold, tracker, listener)
+    result = _part(prepare(config), fold, listener or Listener())
     assert result.scores is not None
     return result.scores
 
 
-def _found(setup: Setup, index: int, listener: Listener) -> FoldResult | None:
-    folder = setup.folder.fold(index)
-    if not folder.finished:
+def _part(setup: Setup, part: Part, listener: Listener) -> FoldResult:
+    """Return a fold or the final model: as it was found, or trained now."""
+    result = _found(setup, part) or _trained(setup, part, listener)
+    listener.fold_ended(result)
+    return result
+
+
+def _found(setup: Setup, part: Part) -> FoldResult | None:
+    folder = setup.folder.part(part)
+    scores = None
+    if part == "final":
+        if not folder.model.is_dir():
+            return None
+    elif folder.finished:
+        scores = _read_scores(folder)
+    else:
         return None
-    result = FoldResult(
-        name=f"fold{index}", folder=folder, scores=_read_scores(folder), seconds=0.0, found=True
-    )
-    listener.fold_ended(result)
+    return FoldResult(name=folder.path.name, folder=folder, scores=scores, seconds=0.0, found=True)
+
+
+def _trained(setup: Setup, part: Part, listener: Listener) -> FoldResult:
+    trainer = setup.config.trainer
+    n = world_size(trainer)
+    if is_launched() or (n == 1 and trainer.strategy != "fsdp"):
+        result = _train(setup, part, listener)
+    else:
+        result = _train_in_processes(setup, part, n, listener)
+    if part != "final":
+        _summarize(setup)
     return result
 
 
-def _fit_fold(setup: Setup, index: int, tracker: Tracker, listener: Listener) -> FoldResult:
-    fold, folder, name = setup.folds[index], setup.folder.fold(index), f"fold{index}"
-    with locked(folder.path), _recorded(tracker, name):
-        began = time.monotonic()
-        train, test = setup.encoded(fold.train), setup.encoded(fold.test)
-        listener.training(_plan(setup, name, train, test))
-        training = Training(
-            setup,
-            folder,
-            tracker,
-            listener.epoch_ended,
-            train=train,
-            select=setup.encoded(fold.select),
-            test=test,
-            max_epochs=setup.config.trainer.max_epochs,
-        )
-        listener.batched(training.choice, training.data.prefix)
-        _note_resume(setup, name, training)
-        training.fit()
-        trained = time.monotonic()
-        selected_epoch = training.test()
-        if selected_epoch:
-            _save(training, setup, folder)
-        scores = _write_predictions(setup, index, training.module, setup.examples(fold.test))
-        ended = time.monotonic()
-        setup.folder.update_manifest(
-            device=str(training.module.device),
-            encoding=dict(setup.encoding.counts),
-            folds={
-                name: {
-                    "selected_epoch": selected_epoch,
-                    "train_seconds": round(trained - began, 3),
-                    "test_seconds": round(ended - trained, 3),
-                    "environment": environment(),
-                }
-            },
-        )
-        write_atomic(folder.scores, json_text(scores_to_dict(scores)))
-        shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
-        tracker.log_fold(scores)
-    _summarize(setup)
-    result = FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)
-    listener.fold_ended(result)
-    return result
+def _train(setup: Setup, part: Part, listener: Listener) -> FoldResult:
+    if part == "final":
+        return train_final(setup, listener)
+    return train_fold(setup, part, listener)
 
 
-def _fit_final(setup: Setup, tracker: Tracker, listener: Listener) -> FoldResult:
-    """Train one model on all examples, for the mean selected epoch of the finished folds."""
-    folder = setup.folder.final
-    if folder.model.is_dir():
-        return FoldResult(name="final", folder=folder, scores=None, seconds=0.0, found=True)
-    with locked(folder.path), _recorded(tracker, "final"):
-        began = time.monotonic()
-        # Written down first: folds that finish later must not change a training that is resumed.
-        epochs = setup.folder.read_manifest().get("final", {}).get("epochs")
-        epochs = epochs or _epochs_for_all(setup)
-        setup.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
-        examples = setup.encoding.examples
-        listener.training(_plan(setup, "final", examples, ()))
-        training = Training(
-            setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
-        )
-        listener.batched(training.choice, training.data.prefix)
-        _note_resume(setup, "final", training)
-        training.fit()
-        _save(training, setup, folder)
-        seconds = time.monotonic() - began
-        setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
-        shutil.rmtree(folder.checkpoints)
-        tracker.log_fold(None)
-    return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
+def _train_in_processes(setup: Setup, part: Part, n: int, listener: Listener) -> FoldResult:
+    folder = setup.folder.part(part)
+    # Encoded once, not in every process.
+    assert setup.encoding.examples
+    began = time.monotonic()
+
+    def told(name: str, values: tuple[Any, ...]) -> None:
+        getattr(listener, name)(*values)
+
+    run_processes(_one_process, setup, part, n=n, what=folder.path.name, on_message=told)
+    scores = None if part == "final" else _read_scores(folder)
+    seconds = time.monotonic() - began
+    return FoldResult(name=folder.path.name, folder=folder, scores=scores, seconds=seconds)
 
 
-@contextmanager
-def _recorded(tracker: Tracker, name: str) -> Iterator[None]:
-    """Have the tracker record a fold, and close its record when the fold fails."""
-    tracker.start_fold(name)
-    try:
-        yield
-    except BaseException:
-        tracker.abandon()
-        raise
+def _one_process(send: Any, setup: Setup, part: Part) -> None:
+    """Train as one of several processes."""
+    quiet_libraries()
+    _train(setup, part, _Sender(send))
 
 
-def _note_resume(setup: Setup, name: str, training: Training) -> None:
-    """Write down in the manifest where a killed process is taken up, if it is."""
-    resumed = training.resumes_at()
-    if resumed is not None:
-        entry = {"fold": name, "step": resumed[1], "at": resumed[0]}
-        setup.folder.update_manifest(
-            resumes=[*setup.folder.read_manifest().get("resumes", []), entry]
-        )
+class _Sender(Listener):
+    """Passes on what happens inside a fold to the process that started this one."""
 
+    def __init__(self, send: Any) -> None:
+        self._send = send
 
-def _epochs_for_all(setup: Setup) -> int:
-    """Return the finished folds' mean selected epoch, ``trainer.max_epochs`` when there is none."""
-    folds = setup.folder.read_manifest().get("folds", {})
-    selected = [fold["selected_epoch"] for fold in folds.values()]
-    return round(statistics.fmean(selected)) if selected else setup.config.trainer.max_epochs
+    def training(self, plan: TrainingPlan) -> None:
+        self._send("training", plan)
 
+    def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
+        self._send("batched", choice, prefix)
 
-def _plan(
-    setup: Setup, name: str, train: Sequence[EncodedExample], test: Sequence[EncodedExample]
-) -> TrainingPlan:
-    return TrainingPlan(
-        name=name,
-        n_train=len(train),
-        n_test=len(test),
-        steps_per_epoch=-(-len(train) // setup.config.global_batch_size),
-        longest_prompt=max(len(example.prompt) for example in (*train, *test)),
-    )
-
-
-def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
-    save_model(
-        training.module.model,
-        training.tokenizer,
-        folder.model,
-        end_of_turn_id=setup.encoder.end_of_turn_id,
-        pad_id=setup.encoder.pad_id,
-    )
-
-
-def _write_predictions(
-    setup: Setup, fold: int, module: ResponseModule, examples: Sequence[Example]
-) -> Scores:
-    """Write what the model answered to each test example, and return its scores."""
-    task = setup.task
-    predictions = []
-    for example, generation in zip(examples, module.generations, strict=True):
-        if example.id != generation.id:
-            raise RecapError("answers came back in another order than the examples; report this")
-        answer = task.parse(generation.text)
-        predictions.append(
-            Prediction(
-                id=example.id,
-                session=example.session,
-                fold=fold,
-                task=task.name,
-                gold=task.gold(example),
-                label=answer.label,
-                probabilities=None,
-                rationale=answer.rationale,
-                text=generation.text,
-                parsed=answer.label is not None,
-            )
-        )
-    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
-    scores = module.scores()
-    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
-    if again != scores:
-        raise RecapError("scores differ from those of predictions.jsonl; report this")
-    return scores
+    def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
+        self._send("epoch_ended", epoch, select_loss, seconds)
 
 
 def _finished(setup: Setup) -> dict[int, Scores]:
@@ -297,9 +143,10 @@ def _finished(setup: Setup) -> dict[int, Scores]:
 def _summarize(setup: Setup) -> Summary:
     """Write and return the summary over the finished folds."""
     summary = summarize(_finished(setup), protocol=setup.config.cv.protocol)
-    write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
-    notes = setup.corpus.notes()
-    write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
+    if is_first_process():
+        write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
+        notes = setup.corpus.notes()
+        write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
     return summary
 
 

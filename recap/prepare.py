@@ -17,6 +17,7 @@ from recap.data.encode import EncodedExample, Encoding, encode_examples
 from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
 from recap.data.leakage import leakage_report
 from recap.errors import ConfigError, DataError, quote_id
+from recap.launch import is_first_process, world_size
 from recap.models.backbone import load_tokenizer
 from recap.records import Example, Fold
 from recap.run_folder import RunFolder, environment, open_run_folder, refuse_other_data, write_json
@@ -60,12 +61,13 @@ def prepare(config: RunConfig) -> Setup:
     """Return what all folds of a run share, with the run folder's first files written.
 
     Raises:
-        ConfigError: For a fold that does not exist, choices that cannot go together, missing
-            rationales, or a folder that holds another run.
+        ConfigError: For a fold that does not exist, choices that cannot go together, another number
+            of processes than of devices, missing rationales, or a folder that holds another run.
         DataError: For data at fault, or data that changed since the run was begun.
     """
     check_fold(config)
     check_combinations(config)
+    world_size(config.trainer)
     task = build_task(config)
     corpus = build_corpus(config, task)
     selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
@@ -90,12 +92,13 @@ def prepare(config: RunConfig) -> Setup:
     tokenizer = load_tokenizer(
         name=backbone.name, family=backbone.family, path=backbone.path, hub_id=backbone.hub_id
     )
-    folder = open_run_folder(config)
+    folder = open_run_folder(config, write=is_first_process())
     refuse_other_data(folder, **hashes)
-    if not folder.manifest.is_file():
-        folder.update_manifest(seed=config.seed, **hashes, **environment())
-    write_json(folder.leakage, dict(leakage))
-    write_json(folder.data, _account(corpus, len(selected)))
+    if is_first_process():
+        if not folder.manifest.is_file():
+            folder.update_manifest(seed=config.seed, **hashes, **environment())
+        write_json(folder.leakage, dict(leakage))
+        write_json(folder.data, _account(corpus, len(selected)))
     return Setup(
         config=config,
         task=task,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -115,6 +115,10 @@ class RunFolder:
         """Return the files of fold ``index``."""
         return FoldFolder(path=self.path / f"fold{index}")
 
+    def part(self, part: int | Literal["final"]) -> FoldFolder:
+        """Return the files of a fold by its number, or of the final model."""
+        return self.final if part == "final" else self.fold(part)
+
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest, empty when there is none yet."""
         if not self.manifest.is_file():
@@ -133,8 +137,12 @@ class RunFolder:
             write_json(self.manifest, manifest)
 
 
-def open_run_folder(config: RunConfig) -> RunFolder:
+def open_run_folder(config: RunConfig, *, write: bool = True) -> RunFolder:
     """Return the folder of a run, created when missing.
+
+    Args:
+        config: Names it, and is kept in it.
+        write: Whether to write; false in the other processes of a run on several devices.
 
     Raises:
         ConfigError: When the folder holds a run with other result-changing options, naming them.
@@ -150,9 +158,11 @@ def open_run_folder(config: RunConfig) -> RunFolder:
                 f"{folder.path}: cannot be created ({error.strerror}); "
                 "set runs_dir to a folder you may write"
             ) from error
-    write_atomic(
-        folder.config, yaml.safe_dump(schema.to_dict(config), sort_keys=False, allow_unicode=True)
-    )
+    if write:
+        write_atomic(
+            folder.config,
+            yaml.safe_dump(schema.to_dict(config), sort_keys=False, allow_unicode=True),
+        )
     return folder
 
 

@@ -23,16 +23,21 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> RunConfig:
 
 def _train(config: RunConfig) -> None:
     from recap.fit import cross_validate
-    from recap.reporting.console import ConsoleListener, quiet_libraries
+    from recap.fold import Listener
+    from recap.launch import is_first_process
+    from recap.quiet import quiet_libraries
+    from recap.reporting.console import ConsoleListener
 
     quiet_libraries()
-    cross_validate(config, listener=ConsoleListener())
+    cross_validate(config, listener=ConsoleListener() if is_first_process() else Listener())
 
 
 def _compare(configs: Sequence[RunConfig]) -> None:
+    from recap.launch import is_first_process
     from recap.reporting.console import print_sweep
 
-    print_sweep(configs)
+    if is_first_process():
+        print_sweep(configs)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 
@@ -18,17 +19,20 @@ from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone
+from recap.launch import device_count, is_first_process, is_spawned, world_size
+from recap.models.backbone import load_backbone, load_backbone_deferred
 from recap.models.checkpoint import (
     AtomicCheckpointIO,
     MovableCheckpoint,
     SaveOnTermination,
-    read_checkpoint,
+    read_progress,
 )
+from recap.models.deferred import DeferredWeights
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.models.shared_prefix import choose_batching
+from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.prepare import Setup
 from recap.run_folder import FoldFolder, write_atomic
 from recap.tracking.history import History
@@ -48,6 +52,8 @@ class Training:
     """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
 
     ``choice`` is how its batches are laid out.
+
+    Every process of a training on several devices builds one.
 
     Args:
         setup: What all folds share.
@@ -73,7 +79,8 @@ class Training:
         max_epochs: int,
     ) -> None:
         config = setup.config
-        model, self.tokenizer = _tuned_model(config)
+        world = world_size(config.trainer)
+        model, self.tokenizer, weights = _tuned_model(config)
         self.choice = choose_batching(model, config.batching)
         self._folder = folder
         self._resume = config.resume == "auto"
@@ -108,11 +115,12 @@ class Training:
             # The final model stops early on the very schedule that the folds followed.
             total_steps=config.trainer.max_epochs * self.data.steps_per_epoch,
             seed=config.seed,
+            weights=weights,
         )
         self._trainer = _trainer(
             config,
             max_epochs=max_epochs,
-            accumulate_grad_batches=self.data.accumulation(),
+            accumulate_grad_batches=self.data.accumulation(world),
             callbacks=[
                 History(folder.history, tracker, every_steps=config.trainer.log_every_steps),
                 *_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
@@ -129,9 +137,9 @@ class Training:
         The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
         """
         last = self._folder.checkpoints / LAST
-        if not (self._resume and last.is_file()):
+        if not (self._resume and last.exists()):
             return None
-        step, mark = int(read_checkpoint(last)["global_step"]), self._folder.checkpoints / TRAINED
+        step, mark = read_progress(last)[1], self._folder.checkpoints / TRAINED
         done = mark.is_file() and mark.read_text(encoding="utf-8") == str(step)
         return ("decode" if done else "train"), step
 
@@ -145,7 +153,7 @@ class Training:
         resumed = self.resumes_at()
         if resumed is not None and resumed[0] == "decode":
             return
-        if resumed is None:
+        if resumed is None and is_first_process():
             # What an abandoned training left must never be taken for this one's.
             shutil.rmtree(self._folder.checkpoints, ignore_errors=True)
         last = self._folder.checkpoints / LAST
@@ -155,8 +163,8 @@ class Training:
             ckpt_path=last if resumed else None,
             weights_only=True,
         )
-        step = int(read_checkpoint(last)["global_step"])
-        write_atomic(self._folder.checkpoints / TRAINED, str(step))
+        if is_first_process():
+            write_atomic(self._folder.checkpoints / TRAINED, str(read_progress(last)[1]))
 
     def test(self) -> int:
         """Decode and score the test examples with the best checkpoint; return its epoch from 1.
@@ -170,7 +178,20 @@ class Training:
         self._trainer.test(
             self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
         )
-        return int(read_checkpoint(best)["epoch"]) + 1
+        return read_progress(best)[0] + 1
+
+    @property
+    def device(self) -> str:
+        """The device, and how many of them are used in which way."""
+        strategy, kind = self._trainer.strategy, self._trainer.strategy.root_device.type
+        if self._trainer.world_size == 1 and not isinstance(strategy, ShardedStrategy):
+            return str(strategy.root_device)
+        name = "fsdp" if isinstance(strategy, ShardedStrategy) else "ddp"
+        return f"{self._trainer.world_size} x {kind} ({name})"
+
+    def meet(self) -> None:
+        """Wait until every process of this training has come here."""
+        self._trainer.strategy.barrier()
 
 
 class _EpochClock(lightning.Callback):
@@ -209,7 +230,13 @@ def _trainer(
     try:
         return lightning.Trainer(
             accelerator=options.accelerator,
-            devices=options.devices,
+            devices=device_count(options),
+            num_nodes=options.nodes,
+            strategy=build_strategy(
+                options.strategy,
+                world_size=world_size(options),
+                cpu_offload=options.cpu_offload,
+            ),
             precision=options.precision,
             max_epochs=max_epochs,
             accumulate_grad_batches=accumulate_grad_batches,
@@ -220,7 +247,9 @@ def _trainer(
             enable_model_summary=False,
             enable_progress_bar=options.progress and sys.stdout.isatty(),
             num_sanity_val_steps=0,
-            plugins=[AtomicCheckpointIO()],
+            # FSDP2's gathered weights would be unfit for training after inference mode.
+            inference_mode=options.strategy != "fsdp",
+            plugins=_plugins(),
         )
     except MisconfigurationException as error:
         raise ConfigError(
@@ -228,18 +257,34 @@ def _trainer(
         ) from error
 
 
-def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
+def _plugins() -> list[Any]:
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if is_spawned():
+        # Inside a SLURM job too: these processes are not SLURM's.
+        plugins.append(LightningEnvironment())
+    return plugins
+
+
+def _tuned_model(config: RunConfig) -> tuple[Any, Any, DeferredWeights | None]:
+    """Return the model, its tokenizer, and its weights if they are still to be read."""
     backbone, finetune = config.backbone, config.finetune
-    model, tokenizer = load_backbone(
-        name=backbone.name,
-        family=backbone.family,
-        hub_id=backbone.hub_id,
-        path=backbone.path,
-        dtype=backbone.dtype,
-        quantize=finetune.method == "qlora",
-        compute_dtype=_COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
-        seed=config.seed,
-    )
+    options: dict[str, Any] = {
+        "name": backbone.name,
+        "family": backbone.family,
+        "hub_id": backbone.hub_id,
+        "path": backbone.path,
+        "dtype": backbone.dtype,
+    }
+    weights = None
+    if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
+        model, tokenizer, weights = load_backbone_deferred(**options, seed=config.seed)
+    else:
+        model, tokenizer = load_backbone(
+            **options,
+            quantize=finetune.method == "qlora",
+            compute_dtype=_COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
+            seed=config.seed,
+        )
     tuned = apply_finetune(
         model,
         method=finetune.method,
@@ -251,7 +296,7 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any]:
     )
     if config.trainer.gradient_checkpointing:
         checkpoint_gradients(tuned)
-    return tuned, tokenizer
+    return tuned, tokenizer, weights
 
 
 def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:

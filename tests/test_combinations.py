@@ -45,6 +45,10 @@ WEIGHTS = ["backbone=qwen7b", "backbone.path=nowhere"]
             "backbone.dtype=float32",
         ),
         (["finetune=none", "cv.fold=final"], "trains nothing", "cv.fold=all"),
+        ([*WEIGHTS, "trainer=fsdp", "finetune=qlora"], "4 bits cannot be spread", "trainer=ddp"),
+        (["trainer=fsdp", "optimizer=adamw8bit"], "cannot be spread", "optimizer=adamw"),
+        (["trainer=fsdp", "trainer.precision=16-mixed"], "scale of its gradients", "bf16-mixed"),
+        (["trainer=ddp", "trainer.cpu_offload=true"], "belongs to", "trainer.strategy=fsdp"),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_would(

@@ -21,10 +21,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "tasks", "scoring", "analysis", "run_folder", "data"),
     ("models", "prompting", "tracking", "data.module", "baselines"),
     (
+        "quiet",
         "build",
         "combinations",
+        "launch",
         "prepare",
         "training",
+        "fold",
         "fit",
         "detector",
         "annotate",

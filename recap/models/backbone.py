@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
+from recap.models.deferred import DeferredWeights, build_deferred
 
 HUB_TIMEOUT_SECONDS = 8.0
 """How long the hub may take to answer before a run without weights is given up."""
@@ -59,6 +60,34 @@ def load_backbone(
     if quantize:
         _keep_off_packed_weights(model)
     return model, tokenizer
+
+
+def load_backbone_deferred(
+    *,
+    name: str,
+    family: str,
+    hub_id: str | None = None,
+    path: str | Path | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> tuple[Any, Any, DeferredWeights]:
+    """Return a model on the meta device, its tokenizer, and its weights, still to be read.
+
+    For weights that are spread over devices (:func:`recap.models.strategy.shard`); arguments and
+    errors are those of :func:`load_backbone`.
+    """
+    import torch
+
+    source = _source(name, family, hub_id, path)
+    if source is None:
+        raise ConfigError(
+            f"backbone {name!r} is made on the spot; only weights in a folder are read later"
+        )
+    _check_family(source, name, family)
+    tokenizer = _load_tokenizer(source, name)
+    model = build_deferred(source, dtype=getattr(torch, dtype))
+    _check_rows(tokenizer, model, source, name)
+    return model, tokenizer, DeferredWeights(source, seed=seed)
 
 
 def load_tokenizer(
@@ -155,6 +184,11 @@ def _load(
             f"backbone {name!r}: {len(found['missing_keys'])} weights are missing in {source}; "
             "copy all *.safetensors of the model"
         )
+    _check_rows(tokenizer, model, source, name)
+    return model, tokenizer
+
+
+def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
@@ -162,7 +196,6 @@ def _load(
             f"weights only {rows}; they do not belong together, put the model's own tokenizer into "
             "the folder"
         )
-    return model, tokenizer
 
 
 def _load_tokenizer(source: Path, name: str) -> Any:

@@ -4,33 +4,69 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed.checkpoint.api import CheckpointException
 
 from recap.data.batches import Batch
 from recap.errors import ConfigError
+from recap.models.sharded_checkpoint import read_rest, read_sharded, replace
+
+_UNREADABLE = (
+    *(RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError),
+    CheckpointException,  # a BaseException
+)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return what a checkpoint holds, its tensors mapped from the file.
 
+    A folder that several devices wrote is read whole.
+
     Raises:
         ConfigError: When the file cannot be read, naming it.
     """
-    try:
+    with _readable(path):
+        if path.is_dir():
+            return read_sharded(path)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+        return content
+
+
+def read_progress(path: Path) -> tuple[int, int]:
+    """Return the epoch (from 0) and the optimiser step that a checkpoint was written at.
+
+    Raises:
+        ConfigError: When it cannot be read, naming it.
+    """
+    if path.is_dir():
+        with _readable(path):
+            content = read_rest(path)
+    else:
+        content = read_checkpoint(path)
+    return int(content["epoch"]), int(content["global_step"])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
         raise ConfigError(
             f"{path}: this checkpoint cannot be read ({type(error).__name__}), so the fold cannot "
             "go on from it; resume=never trains the fold again"
         ) from error
-    return content
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,7 +83,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(target)
+        if target.is_dir():
+            replace(partial, target)
+        else:
+            partial.replace(target)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Return a checkpoint of one device or several.
+
+        Raises:
+            ConfigError: When it cannot be read, naming it.
+        """
+        return read_checkpoint(Path(path))
 
 
 class MovableCheckpoint(ModelCheckpoint):
@@ -78,17 +130,33 @@ class MovableCheckpoint(ModelCheckpoint):
 
 
 class SaveOnTermination(lightning.Callback):
-    """Saves a checkpoint when SIGTERM ends the training between two optimiser steps.
+    """Ends a training that SIGTERM asks to end, with a checkpoint, on all devices at the same step.
 
-    Inside an optimiser step there is nothing to save: gradients are not part of a checkpoint.
+    Inside an optimiser step there is nothing to save, for gradients are not part of a checkpoint:
+    the step is finished first. Lightning's own answer to the signal sends a message to the other
+    devices in the midst of whatever they are exchanging (2.6.6), so its handler is replaced by one
+    that takes a note, and devices compare their notes where they all come by.
 
     Args:
-        path: Where it goes.
+        path: Where the checkpoint goes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._asked = False
         self._between_steps = False
+
+    def on_fit_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Listen for the signal."""
+        self._listen()
+
+    def on_test_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Listen for the signal."""
+        self._listen()
 
     def on_train_batch_end(
         self,
@@ -98,8 +166,34 @@ class SaveOnTermination(lightning.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Note whether the optimiser has just stepped."""
+        """Ask for the end after a whole optimiser step."""
         self._between_steps = batch.plan.ends_step
+        if self._between_steps:
+            self._end_if_asked(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Ask for the end after a batch."""
+        self._end_if_asked(trainer)
+
+    def on_test_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Ask for the end after a batch."""
+        self._end_if_asked(trainer)
 
     def on_exception(
         self,
@@ -107,6 +201,24 @@ class SaveOnTermination(lightning.Callback):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        """Save, if the exception is Lightning's answer to SIGTERM."""
+        """Save, if the exception is Lightning's answer to the end that was asked for."""
         if isinstance(exception, SIGTERMException) and trainer.training and self._between_steps:
             trainer.save_checkpoint(self._path)
+
+    def _listen(self) -> None:
+        self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._asked = True
+
+    def _end_if_asked(self, trainer: lightning.Trainer) -> None:
+        asked = self._asked
+        if trainer.world_size > 1:
+            notes = torch.tensor(float(asked), device=trainer.strategy.root_device)
+            dist.all_reduce(notes, op=dist.ReduceOp.MAX)
+            asked = bool(notes)
+        if asked:
+            # Lightning raises SIGTERMException at the end of this batch.
+            trainer._signal_connector.received_sigterm = True

@@ -19,6 +19,7 @@ def generate(
     end_of_turn_id: int,
     pad_id: int,
     batch_size: int = 32,
+    in_step: bool = False,
 ) -> list[list[int]]:
     """Return what the model answers to each prompt, in the order given, without the end of turn.
 
@@ -35,6 +36,8 @@ def generate(
         end_of_turn_id: Ends an answer.
         pad_id: Fills short rows.
         batch_size: Prompts decoded together; neighbours in length share a batch.
+        in_step: Whether devices go on until the last of them is done, which weights spread over
+            devices need: each token gathers them.
     """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
@@ -48,6 +51,7 @@ def generate(
                 input_ids=input_ids,
                 attention_mask=mask,
                 generation_config=_greedy(max_new_tokens, end_of_turn_id, pad_id),
+                synced_gpus=in_step,
             )
             for i, row in zip(chosen, output[:, input_ids.shape[1] :].tolist(), strict=True):
                 answers[i] = row[: row.index(end_of_turn_id)] if end_of_turn_id in row else row

@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from recap.models.finetune import causal_model, is_adapted
+from torch import Tensor
+
+from recap.models.finetune import PEFT_PREFIX, causal_model, is_adapted
+from recap.models.sharded_checkpoint import gathered, is_first_rank
 
 BASE_FOLDER = "base"
 """Where the frozen weights stand, inside an adapter's folder, when they exist nowhere else."""
@@ -22,6 +25,8 @@ def save_model(
     is saved beside it under ``base/``. The folder appears whole or not at all; one that is there
     already is replaced.
 
+    Of a model that is spread over devices, every rank calls this, and the first one writes.
+
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
         tokenizer: Saved with its own chat template.
@@ -29,6 +34,11 @@ def save_model(
         end_of_turn_id: Where ``generate`` stops.
         pad_id: What ``generate`` pads with.
     """
+    adapted = is_adapted(model)
+    alone = not adapted or not model.active_peft_config.base_model_name_or_path
+    state = gathered(model, lambda name: alone or ".lora_" in name)
+    if not is_first_rank():
+        return
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -38,10 +48,10 @@ def save_model(
         _greedy(causal, end_of_turn_id, pad_id),
     )
     try:
-        if is_adapted(model):
-            _save_adapter(model, tokenizer, partial, folder)
+        if adapted:
+            _save_adapter(model, tokenizer, partial, folder, state)
         else:
-            causal.save_pretrained(partial)
+            causal.save_pretrained(partial, state_dict=state)
         causal.generation_config.save_pretrained(partial)
     finally:
         causal.generation_config = own
@@ -50,29 +60,31 @@ def save_model(
     partial.replace(folder)
 
 
-def _save_adapter(model: Any, tokenizer: Any, partial: Path, folder: Path) -> None:
+def _save_adapter(
+    model: Any, tokenizer: Any, partial: Path, folder: Path, state: dict[str, Tensor]
+) -> None:
     config = model.active_peft_config
     named = config.base_model_name_or_path
     if not named:
         base = partial / BASE_FOLDER
-        _save_base(model, base)
+        _save_base(model, base, state)
         tokenizer.save_pretrained(base)
         config.base_model_name_or_path = str((folder / BASE_FOLDER).resolve())
     try:
         # Embeddings are not tuned; by default peft looks the base up, on the hub too, to find out.
-        model.save_pretrained(partial, save_embedding_layers=False)
+        model.save_pretrained(partial, state_dict=state, save_embedding_layers=False)
     finally:
         config.base_model_name_or_path = named
 
 
-def _save_base(model: Any, folder: Path) -> None:
+def _save_base(model: Any, folder: Path, state: dict[str, Tensor]) -> None:
     """Save the frozen weights under the names that they have without adapters."""
-    state = {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in causal_model(model).state_dict().items()
+    plain = {
+        name.removeprefix(PEFT_PREFIX).replace(".base_layer.", "."): tensor
+        for name, tensor in state.items()
         if ".lora_" not in name
     }
-    causal_model(model).save_pretrained(folder, state_dict=state)
+    causal_model(model).save_pretrained(folder, state_dict=plain)
 
 
 def _greedy(causal: Any, end_of_turn_id: int, pad_id: int) -> Any:

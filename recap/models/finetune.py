@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from recap.errors import ConfigError, did_you_mean
 
@@ -17,6 +19,9 @@ TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJEC
 """The layers that get adapters, by family: every projection of attention and feed-forward
 blocks.
 """
+
+PEFT_PREFIX = "base_model.model."
+"""What peft puts before the names of a model that it wraps."""
 
 
 def apply_finetune(
@@ -71,7 +76,36 @@ def apply_finetune(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if is_adapter_weight(name) and not weight.is_meta:
+                weight.copy_(draw_adapter(name, weight, seed))
+    return adapted
+
+
+def is_adapter_weight(name: str) -> bool:
+    """Return whether a parameter of that name is a factor of an adapter of a linear layer."""
+    return ".lora_A." in name or ".lora_B." in name
+
+
+def draw_adapter(name: str, like: Tensor, seed: int) -> Tensor:
+    """Return the first value of an adapter's factor, the same in whatever order factors are drawn.
+
+    The distributions are peft's own (0.21): the first factor uniform within 1 / sqrt(fan in), the
+    second zero, so that an adapter changes nothing to begin with.
+
+    Args:
+        name: Name of the parameter.
+        like: Gives shape and type; its values, and whether it has any, do not matter.
+        seed: Together with the name, of the random numbers.
+    """
+    if ".lora_B." in name:
+        return torch.zeros(like.shape, dtype=like.dtype)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+    bound = like.shape[1] ** -0.5
+    drawn = torch.empty(like.shape).uniform_(-bound, bound, generator=generator)
+    return drawn.to(like.dtype)
 
 
 def checkpoint_gradients(model: Any) -> None:

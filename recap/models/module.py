@@ -10,12 +10,14 @@ import lightning
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.models.decode import generate
+from recap.models.deferred import DeferredWeights
 from recap.models.loss import answer_loss
 from recap.models.optimizers import (
     OptimizerSettings,
@@ -23,6 +25,7 @@ from recap.models.optimizers import (
     build_optimizer,
     build_scheduler,
 )
+from recap.models.strategy import is_sharded, shard
 from recap.scoring.metrics import CategoryScores, TokenMean
 
 if TYPE_CHECKING:
@@ -62,6 +65,8 @@ class ResponseModule(lightning.LightningModule):
         total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data
             module.
         seed: Of dropout.
+        weights: Where the values of a model on the meta device come from, which a strategy that
+            spreads weights over devices reads layer by layer; ``None`` for a model that has them.
 
     Attributes:
         generations: After a test, one per test example and in the test set's order, on every
@@ -79,6 +84,7 @@ class ResponseModule(lightning.LightningModule):
         max_new_tokens: int = 128,
         total_steps: int | None = None,
         seed: int = 0,
+        weights: DeferredWeights | None = None,
     ) -> None:
         super().__init__()
         # Pretrained models come in evaluation mode, and Lightning keeps whatever mode it finds.
@@ -90,6 +96,7 @@ class ResponseModule(lightning.LightningModule):
         self._max_new_tokens = max_new_tokens
         self._total_steps = total_steps
         self._seed = seed
+        self._weights = weights
         self._step_loss: Tensor | None = None
         self._val_loss = TokenMean()
         self._test_loss = TokenMean()
@@ -97,6 +104,36 @@ class ResponseModule(lightning.LightningModule):
         self._shard: list[Generation] = []
         self.generations: list[Generation] = []
         self.strict_loading = not self._frozen_names()
+
+    def configure_model(self) -> None:
+        """Spread the weights over the devices under ``ModelParallelStrategy``; else do nothing."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy) and not is_sharded(self):
+            shard(
+                self,
+                self.model,
+                strategy.device_mesh["data_parallel"],
+                cpu_offload=getattr(strategy, "cpu_offload", False),
+                weights=self._weights,
+            )
+
+    def forward(self, batch: Batch, *, decode: bool = False) -> Any:
+        """Return the summed loss of a batch's answers, or the answers that the model gives.
+
+        Weights that are spread over devices are whole only in here, so that whatever is computed
+        with them comes this way.
+        """
+        if not decode:
+            return answer_loss(self.model, batch)
+        return generate(
+            self.model,
+            [example.prompt for example in batch.examples],
+            max_new_tokens=self._max_new_tokens,
+            end_of_turn_id=self._encoder.end_of_turn_id,
+            pad_id=self._encoder.pad_id,
+            batch_size=len(batch.examples),
+            in_step=is_sharded(self),
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
@@ -108,11 +145,12 @@ class ResponseModule(lightning.LightningModule):
         if not batch.examples:
             # Nothing to compute here, on any device: a loss that no weight has a part in.
             return torch.zeros((), device=self.device, requires_grad=True)
-        share = answer_loss(self.model, batch) / batch.plan.step_tokens
+        share = self(batch) / batch.plan.step_tokens
         self._log_train_loss(share.detach(), batch)
         # Lightning divides by the accumulation, and data-parallel strategies average over devices;
         # the share is already divided by the tokens of the whole step.
-        return share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        scaled: Tensor = share * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return scaled
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch of selection examples to ``val_loss``."""
@@ -134,14 +172,7 @@ class ResponseModule(lightning.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Decode a batch greedily, and add its answers and the gold answers' loss to the scores."""
         self._add_loss(self._test_loss, batch)
-        answers = generate(
-            self.model,
-            [example.prompt for example in batch.examples],
-            max_new_tokens=self._max_new_tokens,
-            end_of_turn_id=self._encoder.end_of_turn_id,
-            pad_id=self._encoder.pad_id,
-            batch_size=len(batch.examples),
-        )
+        answers = self(batch, decode=True)
         if not batch.plan.filler:
             self._add_answers(batch, answers)
 
@@ -240,7 +271,7 @@ class ResponseModule(lightning.LightningModule):
 
     def _add_loss(self, metric: TokenMean, batch: Batch) -> None:
         # A filler has no answer tokens, but every device has to compute equally often.
-        metric.update(answer_loss(self.model, batch), int(batch.answer_mask.sum()))
+        metric.update(self(batch), int(batch.answer_mask.sum()))
 
     def _add_answers(self, batch: Batch, answers: Sequence[Sequence[int]]) -> None:
         predicted, gold = [], []

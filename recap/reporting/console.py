@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recap.config import RunConfig
-from recap.fit import FoldResult, Listener, TrainingPlan
+from recap.fold import FoldResult, Listener, TrainingPlan
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup
 from recap.records import Scores, Summary
@@ -123,20 +121,6 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
     width = 40 + max(len(config.run) for config in configs) + 16 * len(_SHOWN)
     console = Console(highlight=False)
     Console(highlight=False, width=max(width, console.width)).print(table)
-
-
-def quiet_libraries() -> None:
-    """Silence Lightning's and transformers' advice and progress notes.
-
-    They are about choices that recap makes.
-    """
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
 
 
 def _warnings(setup: Setup) -> list[str]:

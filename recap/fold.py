@@ -1,0 +1,240 @@
+"""One training from examples to its folder: train, decode, score, write; on one device or many."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from recap.build import build_tracker
+from recap.data.encode import EncodedExample
+from recap.errors import RecapError
+from recap.launch import is_first_process
+from recap.models.export import save_model
+from recap.models.module import ResponseModule
+from recap.models.shared_prefix import BatchingChoice
+from recap.prepare import Setup
+from recap.records import Example, Prediction, Scores, Summary
+from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
+from recap.scoring.confusion import score
+from recap.scoring.files import json_text, predictions_to_jsonl, scores_to_dict
+from recap.tracking.tracker import NoTracker, Tracker
+from recap.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The size of one training, as it is announced before it begins."""
+
+    name: str
+    n_train: int
+    n_test: int
+    steps_per_epoch: int
+    longest_prompt: int
+    """In tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldResult:
+    """What became of one fold; ``scores`` is ``None`` for the final model (no test examples)."""
+
+    name: str
+    folder: FoldFolder
+    scores: Scores | None
+    seconds: float
+    found: bool = False
+    """Whether it was finished by an earlier process."""
+
+
+class Listener:
+    """Is told how a run goes; this one keeps silent."""
+
+    def prepared(self, setup: Setup) -> None:
+        """Data are read, folds are drawn, prompts are encoded."""
+
+    def training(self, plan: TrainingPlan) -> None:
+        """A training is about to begin."""
+
+    def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
+        """It is settled how batches are laid out, and how many tokens they share."""
+
+    def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
+        """One pass over the training examples is done (epochs count from 0)."""
+
+    def fold_ended(self, result: FoldResult) -> None:
+        """A fold is scored, or was found to be."""
+
+    def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
+        """All folds that were asked for are done; ``scores`` holds every finished one."""
+
+
+def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
+    """Train, decode and score one fold, and write its folder.
+
+    Every process of a training on several devices calls this; the first one writes.
+    """
+    fold, folder, name = setup.folds[index], setup.folder.fold(index), f"fold{index}"
+    with _recorded(setup, folder, name) as tracker:
+        began = time.monotonic()
+        train, test = setup.encoded(fold.train), setup.encoded(fold.test)
+        listener.training(_plan(setup, name, train, test))
+        training = Training(
+            setup,
+            folder,
+            tracker,
+            listener.epoch_ended,
+            train=train,
+            select=setup.encoded(fold.select),
+            test=test,
+            max_epochs=setup.config.trainer.max_epochs,
+        )
+        listener.batched(training.choice, training.data.prefix)
+        _note_resume(setup, name, training)
+        training.fit()
+        trained = time.monotonic()
+        selected_epoch = training.test()
+        if selected_epoch:
+            _save(training, setup, folder)
+        scores = training.module.scores()
+        # Whatever another process still has to read of the checkpoints, it has read now.
+        training.meet()
+        ended = time.monotonic()
+        if is_first_process():
+            _write_predictions(setup, index, training.module, setup.examples(fold.test))
+            setup.folder.update_manifest(
+                device=training.device,
+                encoding=dict(setup.encoding.counts),
+                folds={
+                    name: {
+                        "selected_epoch": selected_epoch,
+                        "train_seconds": round(trained - began, 3),
+                        "test_seconds": round(ended - trained, 3),
+                        "environment": environment(),
+                    }
+                },
+            )
+            write_atomic(folder.scores, json_text(scores_to_dict(scores)))
+            shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
+        tracker.log_fold(scores)
+    return FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)
+
+
+def train_final(setup: Setup, listener: Listener) -> FoldResult:
+    """Train one model on all examples, for the mean selected epoch of the finished folds.
+
+    Every process of a training on several devices calls this; the first one writes.
+    """
+    folder = setup.folder.final
+    with _recorded(setup, folder, "final") as tracker:
+        began = time.monotonic()
+        # Written down first: folds that finish later must not change a training that is resumed.
+        epochs = setup.folder.read_manifest().get("final", {}).get("epochs")
+        epochs = epochs or _epochs_for_all(setup)
+        if is_first_process():
+            setup.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
+        examples = setup.encoding.examples
+        listener.training(_plan(setup, "final", examples, ()))
+        training = Training(
+            setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
+        )
+        listener.batched(training.choice, training.data.prefix)
+        _note_resume(setup, "final", training)
+        training.fit()
+        _save(training, setup, folder)
+        training.meet()
+        seconds = time.monotonic() - began
+        if is_first_process():
+            setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
+            shutil.rmtree(folder.checkpoints)
+        tracker.log_fold(None)
+    return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
+
+
+@contextmanager
+def _recorded(setup: Setup, folder: FoldFolder, name: str) -> Iterator[Tracker]:
+    """Keep other runs out of a fold while it is trained, and have the first process record it."""
+    if not is_first_process():
+        yield NoTracker()
+        return
+    with locked(folder.path):
+        tracker = build_tracker(setup.config, setup.folder.path)
+        tracker.start_fold(name)
+        try:
+            yield tracker
+        except BaseException:
+            tracker.abandon()
+            raise
+
+
+def _note_resume(setup: Setup, name: str, training: Training) -> None:
+    """Write down in the manifest where a killed process is taken up, if it is."""
+    resumed = training.resumes_at()
+    if resumed is not None and is_first_process():
+        entry = {"fold": name, "step": resumed[1], "at": resumed[0]}
+        setup.folder.update_manifest(
+            resumes=[*setup.folder.read_manifest().get("resumes", []), entry]
+        )
+
+
+def _epochs_for_all(setup: Setup) -> int:
+    """Return the finished folds' mean selected epoch, ``trainer.max_epochs`` when there is none."""
+    folds = setup.folder.read_manifest().get("folds", {})
+    selected = [fold["selected_epoch"] for fold in folds.values()]
+    return round(statistics.fmean(selected)) if selected else setup.config.trainer.max_epochs
+
+
+def _plan(
+    setup: Setup, name: str, train: Sequence[EncodedExample], test: Sequence[EncodedExample]
+) -> TrainingPlan:
+    return TrainingPlan(
+        name=name,
+        n_train=len(train),
+        n_test=len(test),
+        steps_per_epoch=-(-len(train) // setup.config.global_batch_size),
+        longest_prompt=max(len(example.prompt) for example in (*train, *test)),
+    )
+
+
+def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
+    save_model(
+        training.module.model,
+        training.tokenizer,
+        folder.model,
+        end_of_turn_id=setup.encoder.end_of_turn_id,
+        pad_id=setup.encoder.pad_id,
+    )
+
+
+def _write_predictions(
+    setup: Setup, fold: int, module: ResponseModule, examples: Sequence[Example]
+) -> Scores:
+    """Write what the model answered to each test example, and return its scores."""
+    task = setup.task
+    predictions = []
+    for example, generation in zip(examples, module.generations, strict=True):
+        if example.id != generation.id:
+            raise RecapError("answers came back in another order than the examples; report this")
+        answer = task.parse(generation.text)
+        predictions.append(
+            Prediction(
+                id=example.id,
+                session=example.session,
+                fold=fold,
+                task=task.name,
+                gold=task.gold(example),
+                label=answer.label,
+                probabilities=None,
+                rationale=answer.rationale,
+                text=generation.text,
+                parsed=answer.label is not None,
+            )
+        )
+    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
+    scores = module.scores()
+    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
+    if again != scores:
+        raise RecapError("scores differ from those of predictions.jsonl; report this")
+    return scores

@@ -1,0 +1,232 @@
+"""Processes: which of several this one is, and the starting of several on this machine.
+
+Under torchrun or srun every process runs the whole command, and they meet inside each training.
+Without them, each fold on several devices is trained by processes of its own, which this module
+starts and watches: nothing of one fold, or of one job of a sweep, is left for the next.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+from recap.config import TrainerConfig
+from recap.errors import ConfigError, RecapError
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_END = 20.0
+"""How long the others may take to end once one process has failed."""
+
+_ENDED_BY_SIGTERM = 143
+_SPAWNED = "RECAP_SPAWNED"
+
+
+def device_count(trainer: TrainerConfig) -> int:
+    """Return the number of devices of this machine that a run uses."""
+    if trainer.devices != "auto":
+        return trainer.devices
+    if trainer.accelerator == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def world_size(trainer: TrainerConfig) -> int:
+    """Return the number of devices over all machines.
+
+    Raises:
+        ConfigError: When torchrun or srun started another number of processes, or nobody starts
+            those of the other machines.
+    """
+    size, started = device_count(trainer) * trainer.nodes, _started_by_launcher()
+    if started is not None and started != size:
+        raise ConfigError(
+            f"the launcher started {started} processes, but trainer.devices={trainer.devices} "
+            f"and trainer.nodes={trainer.nodes} make {size}; let the numbers agree"
+        )
+    if started is None and trainer.nodes > 1:
+        raise ConfigError(
+            f"trainer.nodes={trainer.nodes}: nobody starts the processes of the other machines; "
+            "run the command under torchrun or srun on each of them (docs/scaling.md)"
+        )
+    return size
+
+
+def is_launched() -> bool:
+    """Return whether this is one of several processes, whoever has started them."""
+    return _started_by_launcher() is not None
+
+
+def is_spawned() -> bool:
+    """Return whether :func:`run_processes` has started this process."""
+    return _SPAWNED in os.environ
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that prints and writes what all share."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def run_processes(
+    function: Callable[..., None],
+    *arguments: Any,
+    n: int,
+    what: str,
+    on_message: Callable[[str, tuple[Any, ...]], None],
+) -> None:
+    """Run a function in ``n`` new processes that find each other, until all of them are done.
+
+    Each is called as ``function(send, *arguments)``. When one fails, all are ended.
+
+    Args:
+        function: At the top level of a module.
+        arguments: Can be pickled.
+        n: Processes, and devices.
+        what: Named in errors, such as ``"fold0"``.
+        on_message: Called here with what a process gave to ``send(name, *values)``.
+
+    Raises:
+        RecapError: What a process raised, or that it died, naming its rank.
+        SIGTERMException: When SIGTERM ended this process and with it the others.
+    """
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+    from torch.multiprocessing.spawn import (
+        ProcessExitedException,
+        ProcessRaisedException,
+        start_processes,
+    )
+
+    messages = get_context("spawn").SimpleQueue()
+    errors: list[RecapError] = []
+
+    def read_messages() -> None:
+        while not messages.empty():
+            name, values = messages.get()
+            if name == "error":
+                errors.append(values[0])
+            else:
+                on_message(name, values)
+
+    with _environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())):
+        processes: Any = start_processes(  # type: ignore[no-untyped-call]
+            _run_one, args=(n, messages, function, arguments), nprocs=n, join=False
+        )
+    failure: Exception | None = None
+    try:
+        with _passing_on_sigterm(processes.pids):
+            while not processes.join(timeout=_SECONDS_BETWEEN_LOOKS, grace_period=_SECONDS_TO_END):
+                read_messages()
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        failure = error
+    finally:
+        for process in processes.processes:
+            process.kill()
+    read_messages()
+    if errors:
+        raise errors[0]
+    if failure is not None:
+        codes = [process.exitcode for process in processes.processes]
+        if {_ENDED_BY_SIGTERM, -signal.SIGTERM}.issuperset(code for code in codes if code):
+            raise SIGTERMException
+        raise RecapError(f"{what}: {_obituary(codes, failure)}")
+
+
+def _obituary(codes: list[int | None], failure: Exception) -> str:
+    """Return what became of the process that failed first, as far as can be told."""
+    for rank, code in enumerate(codes):
+        # One that is gone takes the others along: their complaints tell nothing.
+        if code is not None and code < 0 and code != -signal.SIGTERM:
+            return (
+                f"rank {rank} of {len(codes)} was killed by {signal.Signals(-code).name}, and the "
+                "others were ended; the same command goes on from the last checkpoint (a process "
+                "that is killed without a word has often met the end of the machine's memory)"
+            )
+    return f"one of {len(codes)} ranks failed, and the others were ended: {failure}"
+
+
+def _run_one(
+    rank: int, n: int, messages: Any, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """Run the function in one of ``n`` processes, and send its errors home."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    os.environ |= {"WORLD_SIZE": str(n), _SPAWNED: str(n)}
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // n))
+
+    def send(name: str, *values: Any) -> None:
+        if rank == 0:
+            messages.put((name, values))
+
+    try:
+        function(send, *arguments)
+    except RecapError as error:
+        messages.put(("error", (error,)))
+        raise SystemExit(error.exit_code) from None
+    except SystemExit as stop:
+        if type(stop).__name__ == "SIGTERMException":
+            raise SystemExit(_ENDED_BY_SIGTERM) from None
+        raise
+
+
+def _started_by_launcher() -> int | None:
+    """Return how many processes torchrun, srun or this module started, ``None`` without them."""
+    if is_spawned():
+        return int(os.environ[_SPAWNED])
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    # srun of one task, and a shell on a node, are no launch of several processes.
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    return tasks if tasks > 1 and not interactive else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables for the processes that are started meanwhile."""
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _passing_on_sigterm(pids: Callable[[], list[int]]) -> Iterator[None]:
+    """Send SIGTERM on to the processes: they save a checkpoint and end, and this one after them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def pass_on(number: int, frame: Any) -> None:
+        for pid in pids():
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:  # it has ended by itself
+                continue
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
