@@ -162,9 +162,7 @@ def check_fold(config: RunConfig) -> None:
         )
 
 
-def check_selection(
-    config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]
-) -> None:
+def check_selection(config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]) -> None:
     """Check that the task takes any example, and that each has the reason it is to give.
 
     Raises:

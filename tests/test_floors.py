@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 # Rooms from left to right: modules or packages of recap, and `data.module`, a room of its own.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "conf_files", "records", "taxonomy", "registry"),
-    ("config", "tasks", "scoring", "analysis", "run_folder", "data"),
+    ("validation", "config", "tasks", "scoring", "analysis", "run_folder", "data"),
     ("models", "prompting", "tracking", "data.module", "baselines"),
     (
         "quiet",

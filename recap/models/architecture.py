@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from recap.errors import ConfigError
 from recap.models.finetune import apply_finetune, causal_model
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture:
     """The sizes that memory and operations follow from.
 
@@ -174,12 +175,15 @@ def count_parameters(
     """
     model = meta_model(architecture)
     # In 4 bits or not, adapters are the same; bitsandbytes cannot build on the meta device.
-    tuned = apply_finetune(
-        model,
-        method="lora" if method == "qlora" else method,
-        rank=rank,
-        target_modules=target_modules,
-    )
+    with warnings.catch_warnings():
+        # peft asks transformers 5.23 for gradient checkpointing by a name that it will drop.
+        warnings.simplefilter("ignore", FutureWarning)
+        tuned = apply_finetune(
+            model,
+            method="lora" if method == "qlora" else method,
+            rank=rank,
+            target_modules=target_modules,
+        )
     causal = causal_model(tuned)
     embedding = causal.get_input_embeddings().weight
     head = causal.get_output_embeddings().weight

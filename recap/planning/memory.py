@@ -22,6 +22,11 @@ RUNTIME_BYTES = 1 * 2**30
 """What a GPU holds beside tensors: CUDA's context, workspaces, fragments. An allowance of ours."""
 
 
+_CPU_TEMPORARIES = {"adamw8bit": 4, "paged_adamw8bit": 4}
+"""Numbers a weight of the largest tensor that a step on a CPU makes in passing: torch's AdamW two
+(2.13), bitsandbytes four when it unpacks moments of 8 bits (0.50; measured)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """Bytes of one device: ``table[moment][kind]``."""
@@ -140,16 +145,17 @@ class _Parts:
         }
         ends = common | {
             "weights": weights,
-            "gradients": self._gradients() + self._embedding_gradient(),
+            "gradients": self._gradients() + self._embedding_gradient() + self._unreduced(),
             "activations": passing if setting.gradient_checkpointing else passing + one_layer,
         }
         return max(begins, ends, key=lambda held: sum(held.values()))
 
     def step(self) -> dict[str, float]:
-        """Return what is held while the optimiser steps; on a CPU it makes two temporaries."""
+        """Return what is held while the optimiser steps; fused kernels of GPUs need no room."""
         temporaries = 0.0
-        if not self.setting.on_gpu and self.setting.optimizer == "adamw":
-            temporaries = 2.0 * self.setting.tuned_bytes * self.counts.largest_trainable
+        if not self.setting.on_gpu:
+            numbers = _CPU_TEMPORARIES.get(self.setting.optimizer, 2)
+            temporaries = numbers * self.setting.tuned_bytes * self.counts.largest_trainable
         return {
             "weights": self._weights(),
             "gradients": self._gradients(),
@@ -185,32 +191,29 @@ class _Parts:
         counts, setting = self.counts, self.setting
         if setting.strategy != "fsdp":
             return 0.0
-        outside = counts.embedding + counts.head
         layers = 2 * counts.layer_matrices / self.architecture.layers
-        return setting.compute_bytes * (outside + layers)
+        return setting.weight_bytes * (counts.embedding + counts.head + layers)
 
     def _copies(self, *, all_layers: bool) -> float:
         """Autocast's 16-bit copies of matrices, kept from the forward to the backward.
 
-        Under ``fsdp`` the gathered weights are themselves in 16 bits. A frozen matrix whose layer
-        is computed again later is copied only while it is used, and one in 4 bits is unpacked one
-        at a time.
+        Under ``fsdp`` too every device holds those of all layers. A frozen matrix whose layer is
+        computed again later is copied only while it is used, and one in 4 bits is unpacked one at a
+        time.
         """
         counts, setting = self.counts, self.setting
         matrices: float = counts.layer_matrices
         one = matrices / self.architecture.layers
         if setting.method == "qlora":
             return setting.compute_bytes * one / 3
-        if not setting.mixed or setting.strategy == "fsdp":
+        if not setting.mixed:
             return 0.0
         frozen_and_dropped = setting.adapted and setting.gradient_checkpointing
         held = matrices if all_layers and not frozen_and_dropped else one
         return 2 * (held + counts.adapters)
 
     def _gradients(self) -> float:
-        # DistributedDataParallel keeps them a second time, in buckets.
-        copies = 2 if self.setting.strategy == "ddp" else 1
-        return self._share * copies * self.setting.tuned_bytes * self.counts.trainable
+        return self._share * self.setting.tuned_bytes * self.counts.trainable
 
     def _head_gradient(self) -> float:
         """The output layer's gradient, which is made with the loss."""
@@ -224,6 +227,13 @@ class _Parts:
         if self.setting.adapted or (self.counts.head and not self.setting.accumulates):
             return 0.0
         return float(self.setting.weight_bytes * self.counts.embedding)
+
+    def _unreduced(self) -> float:
+        """Gradients that ``fsdp`` has not cut into shares yet: outside of layers, and of one."""
+        if self.setting.strategy != "fsdp" or self.setting.adapted:
+            return 0.0
+        one_layer = self.counts.layer_matrices / self.architecture.layers
+        return self.setting.weight_bytes * (self.counts.embedding + self.counts.head + one_layer)
 
     def _optimizer(self) -> float:
         per_weight = OPTIMIZER_BYTES.get(self.setting.optimizer, OPTIMIZER_BYTES["adamw"])
