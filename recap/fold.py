@@ -118,6 +118,8 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
             )
             write_atomic(folder.scores, json_text(scores_to_dict(scores)))
             shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
+        # Under torchrun every process reads what the first one has written.
+        training.meet()
         tracker.log_fold(scores)
     return FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)
 
@@ -149,6 +151,7 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
         if is_first_process():
             setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
             shutil.rmtree(folder.checkpoints)
+        training.meet()
         tracker.log_fold(None)
     return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
 

@@ -158,6 +158,7 @@ def _run_one(
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     os.environ |= {"WORLD_SIZE": str(n), _SPAWNED: str(n)}
     import torch
+    import torch.distributed as dist
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // n))
@@ -168,6 +169,9 @@ def _run_one(
 
     try:
         function(send, *arguments)
+        if dist.is_initialized():
+            # Threads of gloo that outlive the group abort the process (2.13).
+            dist.destroy_process_group()
     except RecapError as error:
         messages.put(("error", (error,)))
         raise SystemExit(error.exit_code) from None

@@ -34,13 +34,13 @@ def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> 
     """Return what ``lightning.Trainer(strategy=)`` takes.
 
     Args:
-        name: ``auto``, ``ddp`` or ``fsdp``.
+        name: ``fsdp``, or ``auto`` or ``ddp``, which for several devices are the same.
         world_size: Devices over all machines.
         cpu_offload: Whether ``fsdp`` keeps shares and optimiser state in the host's memory.
     """
     if name == "fsdp":
         return ShardedStrategy(world_size=world_size, cpu_offload=cpu_offload)
-    if name == "ddp" or world_size > 1:
+    if world_size > 1:
         # Gradients are views of the buffers that are sent: no second copy of them.
         return DDPStrategy(gradient_as_bucket_view=True)
     return "auto"
