@@ -1,8 +1,8 @@
 """recap.plan's memory against measured peaks: real optimiser steps on the CPU, a process each.
 
-    python benchmarks/plan_memory.py                the check: configurations that the model never saw
-    python benchmarks/plan_memory.py --calibration  those that it was adjusted on
-    python benchmarks/plan_memory.py --json FILE    the same rows as JSON
+    python benchmarks/plan_memory.py                the check, on configurations never used before
+    python benchmarks/plan_memory.py --calibration  those that the model was adjusted on
+    python benchmarks/plan_memory.py --json FILE    the rows as JSON too
 
 A child builds a random model, notes its resident memory as the baseline, trains optimiser steps
 through recap's own data module, Lightning module and trainer, and reports by how much the peak of
@@ -83,7 +83,9 @@ CALIBRATION = (
     Case(vocabulary=65536, tied=True, prefix=200, rests=(50,) * 2),
     Case(vocabulary=65536, tied=True, prefix=200, rests=(50,) * 2, accumulation=2),
     Case(hidden=1024, heads=16, intermediate=3072, prefix=60, rests=(50,), precision="bf16-mixed"),
-    Case(hidden=768, layers=10, intermediate=3072, prefix=100, rests=(20,) * 2, optimizer="adamw8bit"),
+    Case(
+        hidden=768, layers=10, intermediate=3072, prefix=100, rests=(20,) * 2, optimizer="adamw8bit"
+    ),
 )
 """What the model was adjusted on."""
 
@@ -99,7 +101,7 @@ CHECK = (
     ),
     Case(
         batching="padded", prefix=700, rests=LONG, gradient_checkpointing=True, method="lora",
-        layers=8, hidden=384, heads=6, intermediate=2304,
+        layers=8, hidden=448, heads=7, key_value_heads=1, intermediate=2688,
     ),
     Case(vocabulary=151936, hidden=256, heads=4, layers=4, prefix=300, rests=(90, 80, 60, 50)),
     Case(
@@ -179,7 +181,14 @@ def model_config(case: Case) -> Any:
 
 def measure(case: Case) -> float:
     """Return by how many bytes a child's peak exceeds its loaded baseline."""
-    child = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps(dataclasses.asdict(case))]
+    child = [
+        sys.executable,
+        "-W",
+        "ignore",
+        __file__,
+        "--child",
+        json.dumps(dataclasses.asdict(case)),
+    ]
     environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -210,18 +219,25 @@ def run_child(case: Case) -> None:
     class Baseline(lightning.Callback):
         """Notes resident memory once everything but the steps' own is there."""
 
+        bytes = 0
+
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             gc.collect()
+            # Has the kernel forget the peak so far.
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self.bytes = status_bytes("VmRSS")
 
-    def trainer(callbacks: list[lightning.Callback], n_steps: int) -> lightning.Trainer:
-        return lightning.Trainer(
+    def train(case: Case, n_steps: int) -> int:
+        """Train, and return resident memory before the first step."""
+        baseline = Baseline()
+        trainer = lightning.Trainer(
             accelerator="cpu", devices=1, precision=case.precision, max_steps=n_steps,
-            accumulate_grad_batches=case.accumulation, callbacks=callbacks, gradient_clip_val=1.0,
+            accumulate_grad_batches=case.accumulation, callbacks=[baseline], gradient_clip_val=1.0,
             use_distributed_sampler=False, logger=False, enable_checkpointing=False,
             enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
         )  # fmt: skip
+        trainer.fit(module_of(case), datamodule=data_of(case, DataModule))
+        return baseline.bytes
 
     def module_of(case: Case) -> Any:
         torch.manual_seed(0)
@@ -238,19 +254,14 @@ def run_child(case: Case) -> None:
         )
 
     # A first step of a small model loads what libraries load late.
-    small = dataclasses.replace(
-        case, hidden=64, layers=1, heads=4, key_value_heads=2, intermediate=64, vocabulary=512,
-        prefix=20, rests=(20,), answer=5, accumulation=1,
+    train(
+        dataclasses.replace(
+            case, hidden=64, layers=1, heads=4, key_value_heads=2, intermediate=64,
+            vocabulary=512, prefix=20, rests=(20,), answer=5, accumulation=1,
+        ), 1,
     )  # fmt: skip
-    trainer_of_small = dataclasses.replace(small)
-    lightning.Trainer(
-        accelerator="cpu", devices=1, max_steps=1, precision=case.precision, logger=False,
-        use_distributed_sampler=False, enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=False, num_sanity_val_steps=0,
-    ).fit(module_of(trainer_of_small), datamodule=data_of(small, DataModule))  # fmt: skip
-    baseline = Baseline()
-    trainer([baseline], 2).fit(module_of(case), datamodule=data_of(case, DataModule))
-    print(status_bytes("VmHWM") - baseline.bytes)
+    loaded = train(case, 2)
+    print(status_bytes("VmHWM") - loaded)
 
 
 def data_of(case: Case, make: Any) -> Any:

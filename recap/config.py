@@ -264,7 +264,8 @@ class RunConfig:
     resume: Literal["auto", "never"] = "auto"
     """Whether an unfinished fold goes on from its last checkpoint."""
     keep_models: Literal["all", "best", "none"] = "all"
-    """Which folds' models stay on the disk."""
+    """Which finished folds' ``model/`` folders stay: all, the one with the lowest selection loss,
+    or none; that of the ``final`` model always stays."""
 
 
 NOT_RESULT_CHANGING = (

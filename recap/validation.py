@@ -1,9 +1,9 @@
-"""Plain values become a frozen dataclass, or one message with a line for every fault."""
+"""What pydantic finds at fault, said in the words of the command line."""
 
 from __future__ import annotations
 
 import dataclasses
-import typing
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,16 +18,21 @@ def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     """Return the instance of a pydantic dataclass that plain values describe.
 
     Raises:
-        ConfigError: With one line for every fault, each beginning with the dotted name of the
-            option.
+        ConfigError: With one line for every fault.
     """
     try:
         return TypeAdapter(schema).validate_python(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, schema)) from None
+        raise ConfigError(explain_faults(error, schema)) from None
 
 
-def _explain(error: ValidationError, schema: type) -> str:
+def explain_faults(error: ValidationError, schema: type) -> str:
+    """Return one line for every fault: the option's dotted name, and what is wrong with it.
+
+    Args:
+        error: What the validation found.
+        schema: The dataclass that was validated, whose sections are dataclasses of its own module.
+    """
     lines = []
     for fault in error.errors(include_url=False):
         where = ".".join(
@@ -45,7 +50,8 @@ def _explain(error: ValidationError, schema: type) -> str:
 def _closest(location: tuple[int | str, ...], schema: type) -> str:
     section: Any = schema
     for part in location[:-1]:
-        section = typing.get_type_hints(section).get(str(part))
-        if not dataclasses.is_dataclass(section):
+        hints = {f.name: f.type for f in dataclasses.fields(section)}
+        section = vars(sys.modules[schema.__module__]).get(str(hints.get(str(part), "")))
+        if section is None:
             return ""
     return did_you_mean(str(location[-1]), [f.name for f in dataclasses.fields(section)])

@@ -170,7 +170,9 @@ class _Parts:
         prompts = batch.n_examples * batch.prompt
         inside = (3 * sizes.intermediate + 2 * sizes.query) * width
         return {
-            "weights": self._weights() + self._gathered() + self._copies(all_layers=True),
+            "weights": self._weights()
+            + self._gathered()
+            + self._copies(all_layers=not setting.adapted and setting.method != "none"),
             # Lightning moves the optimiser's state off a GPU when a training ends (2.6.6).
             "optimizer": 0.0 if setting.on_gpu else self._optimizer(),
             "activations": prompts * (inside + 3 * sizes.hidden * setting.weight_bytes),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from recap.combinations import check_combinations
 from recap.config import RunConfig
@@ -23,7 +22,7 @@ from recap.models.shared_prefix import BatchingChoice, choose_batching
 from recap.planning.demand import Change, Demand, changes_that_fit
 from recap.planning.disk import Disk, disk_bytes
 from recap.planning.groups import Group
-from recap.planning.memory import Memory, as_dict
+from recap.planning.memory import Memory
 from recap.planning.operations import (
     add_up,
     decoding_operations,
@@ -46,6 +45,10 @@ cores; 32 and 64 bits without TF32)."""
 
 USUAL_MEMORY_GIB = 80.0
 """Memory of the usual A100 and H100."""
+
+FREE_SHARE = 0.05
+"""Share of a device that the changes which are proposed leave free: plans are off by a few percent.
+"""
 
 SECONDS_AN_HOUR = 3600.0
 
@@ -86,6 +89,8 @@ class Plan:
     """Memory of one device."""
     changes: tuple[Change, ...]
     """What would make it fit; empty when it does."""
+    epochs: int
+    """Of each training, if none stops early."""
     steps: tuple[int, ...]
     """Optimiser steps of each training, if none stops early."""
     operations: Mapping[str, Operations]
@@ -144,7 +149,10 @@ def make_plan(config: RunConfig, options: PlanOptions) -> Plan:
         accumulates=demand.accumulates,
         memory=memory,
         limit_bytes=limit,
-        changes=() if memory.peak <= limit else tuple(changes_that_fit(demand, limit)),
+        changes=()
+        if memory.peak <= limit
+        else tuple(changes_that_fit(demand, (1 - FREE_SHARE) * limit)),
+        epochs=_epochs(config),
         steps=tuple(_epochs(config) * steps for steps in per_epoch),
         operations={
             batching: _operations(config, architecture, counts, setting, workload, batching)
@@ -159,57 +167,6 @@ def make_plan(config: RunConfig, options: PlanOptions) -> Plan:
             made_on_the_spot=backbone.path is None and backbone.hub_id is None,
         ),
     )
-
-
-def plan_dict(plan: Plan) -> dict[str, Any]:
-    """Return every figure of a plan at full precision, as plain values."""
-    config, setting = plan.config, plan.setting
-    lengths = [len(e.prompt) for e in plan.workload.examples]
-    answers = [len(e.answer) for e in plan.workload.examples]
-    return {
-        "run": config.run,
-        "backbone": config.backbone.name,
-        "finetune": setting.method,
-        "architecture_from": plan.architecture.source,
-        "parameters": {**dataclasses.asdict(plan.counts), "total": plan.counts.total},
-        "strategy": setting.strategy,
-        "n_devices": setting.n_devices,
-        "precision": setting.precision,
-        "optimizer": setting.optimizer,
-        "gradient_checkpointing": setting.gradient_checkpointing,
-        "tokens": {
-            "counted_by": plan.workload.counted_by,
-            "examples": len(lengths),
-            "shared": plan.workload.prefix,
-            "mean_prompt": sum(lengths) / len(lengths),
-            "longest_prompt": max(lengths),
-            "mean_answer": sum(answers) / len(answers),
-        },
-        "batching": plan.batching.batching,
-        "largest_micro_batch": {
-            "examples": len(plan.group.lengths),
-            "tokens": plan.group.tokens,
-            "accumulated": plan.accumulates,
-        },
-        "memory": as_dict(plan.memory),
-        "device_memory_bytes": plan.limit_bytes,
-        "fits": plan.fits,
-        "changes_that_fit": [
-            {"overrides": list(change.overrides), "peak_bytes": change.peak_bytes}
-            for change in plan.changes
-        ],
-        "trainings": len(plan.steps),
-        "epochs": _epochs(config),
-        "steps": list(plan.steps),
-        "operations": {
-            batching: {**dataclasses.asdict(operations), "total": operations.total}
-            for batching, operations in plan.operations.items()
-        },
-        "utilization": plan.options.utilization,
-        "tflops": plan.tflops,
-        "hours": {batching: plan.hours(batching) for batching in plan.operations},
-        "disk": {**dataclasses.asdict(plan.disk), "most": plan.disk.most},
-    }
 
 
 def _setting(config: RunConfig) -> Setting:
@@ -275,6 +232,12 @@ def _operations(
         decoding += forward_operations(architecture, counts, testing)
         decoding += decoding_operations(architecture, counts, answered)
     return Operations(training=training, selection=selection, decoding=decoding)
+
+
+def _changes(demand: Demand, memory: Memory, limit_bytes: float) -> tuple[Change, ...]:
+    if memory.peak <= limit_bytes:
+        return ()
+    return tuple(changes_that_fit(demand, (1 - FREE_SHARE) * limit_bytes))
 
 
 def _epochs(config: RunConfig) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from recap.errors import ConfigError
+from recap.planning.figures import plan_dict
 from recap.planning.memory import KINDS
-from recap.planning.plan import Plan, plan_dict
+from recap.planning.plan import Plan
 from recap.reporting.sheets import Sheet
 from recap.run_folder import write_atomic, write_json
 

@@ -14,8 +14,9 @@ import recap
 from recap.compose import load_command
 from recap.errors import ConfigError
 from recap.plan import main
+from recap.planning.figures import plan_dict
 from recap.planning.options import PlanConfig, PlanOptions
-from recap.planning.plan import Plan, make_plan, plan_dict
+from recap.planning.plan import Plan, make_plan
 from recap.reporting.plan import verdict
 from tests.shrunk import write_family
 
