@@ -93,7 +93,7 @@ def _weights(config: RunConfig) -> Iterator[str]:
             f"backbone.dtype={dtype}; set backbone.dtype=float32"
         )
     rate, lost = config.optimizer.learning_rate, vanishing_update(dtype)
-    if rate < lost:
+    if rate < lost and not config.optimizer.find_learning_rate:
         yield (
             f"optimizer.learning_rate={rate:g} is too small for weights in {dtype}: with "
             f"{_MANTISSA_BITS[dtype]} bits of mantissa a weight of {USUAL_WEIGHT} has a step of "
@@ -118,6 +118,11 @@ def _untrained(config: RunConfig) -> Iterator[str]:
         yield (
             "finetune=none trains nothing, so there is no final model; set cv.fold=all to score "
             "the backbone, or another finetune"
+        )
+    if config.finetune.method == "none" and config.optimizer.find_learning_rate:
+        yield (
+            "finetune=none trains nothing, so there is no learning rate to find; set "
+            "optimizer.find_learning_rate=false, or another finetune"
         )
 
 

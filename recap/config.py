@@ -136,6 +136,8 @@ class OptimizerConfig:
     """Registered optimiser, or ``package.module:function``."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
+    find_learning_rate: bool = False
+    """Whether a rate is found before the first fold trains, and used in its place."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decay of matrices; never of biases and norms."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -187,7 +189,8 @@ class TrainerConfig:
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
     progress: bool = True
-    """Whether a progress bar is shown on a terminal."""
+    """Whether a progress bar with speed, learning rate, memory and time left is shown on a
+    terminal."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -254,6 +257,9 @@ class RunConfig:
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)
     """Examples per optimiser step, over all devices and accumulation (paper: 128)."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """``natural``: each training example once an epoch; ``balanced``: every class equally often in
+    epochs of the same length, by repeating examples of small classes."""
     batching: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
     """How examples of a batch are laid out: one row with their common beginning once, one row
     without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
@@ -266,6 +272,12 @@ class RunConfig:
     keep_models: Literal["all", "best", "none"] = "all"
     """Which finished folds' ``model/`` folders stay: all, the one with the lowest selection loss,
     or none; that of the ``final`` model always stays."""
+    merge: bool = False
+    """Whether adapters end as whole models, merged onto the unquantised backbone and scored
+    again."""
+    merge_tolerance: float | None = Field(default=None, ge=0)
+    """How much merging may change the answers' loss, in nats a token; ``None``: 1e-5 in 32 bits,
+    0.01 where 16 bits play a part, 0.05 for qlora."""
 
 
 NOT_RESULT_CHANGING = (
@@ -273,6 +285,8 @@ NOT_RESULT_CHANGING = (
     "runs_dir",
     "resume",
     "keep_models",
+    "merge",
+    "merge_tolerance",
     "batching",
     "logger.",
     "cv.fold",

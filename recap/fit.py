@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from recap.build import build_tracker
 from recap.config import RunConfig
-from recap.errors import DataError
 from recap.fold import FoldResult, Listener, TrainingPlan, train_final, train_fold
 from recap.launch import is_first_process, is_launched, run_processes, world_size
+from recap.merging import merge_models
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
 from recap.quiet import quiet_libraries
 from recap.records import Scores, Summary
-from recap.run_folder import FoldFolder, write_atomic
-from recap.scoring.files import json_text, scores_from_dict, summary_to_dict
-from recap.scoring.summary import summarize, summary_markdown
+from recap.results import finished_scores, read_scores, write_summary
+from recap.run_folder import remove_models
 
 Part = int | Literal["final"]
 """A fold by its number, or the model on all data."""
@@ -36,16 +36,17 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
     setup = prepare(config)
     listener.prepared(setup)
     if config.cv.fold == "final":
-        _part(setup, "final", listener)
-        summary = _summarize(setup) if _finished(setup) else None
+        results = [_part(setup, "final", listener)]
+        summary = write_summary(setup) if finished_scores(setup) else None
     else:
         wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
         results = [_part(setup, fold, listener) for fold in wanted]
-        summary = _summarize(setup)
+        summary = write_summary(setup)
         if is_first_process() and not all(result.found for result in results):
             build_tracker(config, setup.folder.path).log_summary(summary)
     if summary is not None:
-        listener.ended(setup.folder, summary, _finished(setup))
+        listener.ended(setup.folder, summary, finished_scores(setup))
+    _merge(setup, results, listener)
     return summary
 
 
@@ -55,16 +56,26 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     Raises:
         UserError: When the configuration or the data are at fault.
     """
-    result = _part(prepare(config), fold, listener or Listener())
+    listener = listener or Listener()
+    setup = prepare(config)
+    result = _part(setup, fold, listener)
+    _merge(setup, [result], listener)
     assert result.scores is not None
     return result.scores
 
 
 def _part(setup: Setup, part: Part, listener: Listener) -> FoldResult:
-    """Return a fold or the final model: as it was found, or trained now."""
+    """Return a fold or the final model, as it was found or trained now, and tidy up after it."""
     result = _found(setup, part) or _trained(setup, part, listener)
     listener.fold_ended(result)
+    if is_first_process():
+        remove_models(setup.folder, keep=setup.config.keep_models)
     return result
+
+
+def _merge(setup: Setup, results: Sequence[FoldResult], listener: Listener) -> None:
+    if setup.config.merge and is_first_process():
+        merge_models(setup, [result.name for result in results], on_merged=listener.merged)
 
 
 def _found(setup: Setup, part: Part) -> FoldResult | None:
@@ -74,7 +85,7 @@ def _found(setup: Setup, part: Part) -> FoldResult | None:
         if not folder.model.is_dir():
             return None
     elif folder.finished:
-        scores = _read_scores(folder)
+        scores = read_scores(folder)
     else:
         return None
     return FoldResult(name=folder.path.name, folder=folder, scores=scores, seconds=0.0, found=True)
@@ -88,7 +99,7 @@ def _trained(setup: Setup, part: Part, listener: Listener) -> FoldResult:
     else:
         result = _train_in_processes(setup, part, n, listener)
     if part != "final":
-        _summarize(setup)
+        write_summary(setup)
     return result
 
 
@@ -108,7 +119,7 @@ def _train_in_processes(setup: Setup, part: Part, n: int, listener: Listener) ->
         getattr(listener, name)(*values)
 
     run_processes(_one_process, setup, part, n=n, what=folder.path.name, on_message=told)
-    scores = None if part == "final" else _read_scores(folder)
+    scores = None if part == "final" else read_scores(folder)
     seconds = time.monotonic() - began
     return FoldResult(name=folder.path.name, folder=folder, scores=scores, seconds=seconds)
 
@@ -128,35 +139,11 @@ class _Sender(Listener):
     def training(self, plan: TrainingPlan) -> None:
         self._send("training", plan)
 
+    def rate_found(self, learning_rate: float, found_on: str) -> None:
+        self._send("rate_found", learning_rate, found_on)
+
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         self._send("batched", choice, prefix)
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         self._send("epoch_ended", epoch, select_loss, seconds)
-
-
-def _finished(setup: Setup) -> dict[int, Scores]:
-    folders = {fold.index: setup.folder.fold(fold.index) for fold in setup.folds}
-    return {index: _read_scores(folder) for index, folder in folders.items() if folder.finished}
-
-
-def _summarize(setup: Setup) -> Summary:
-    """Write and return the summary over the finished folds."""
-    summary = summarize(_finished(setup), protocol=setup.config.cv.protocol)
-    if is_first_process():
-        write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
-        notes = setup.corpus.notes()
-        write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
-    return summary
-
-
-def _read_scores(folder: FoldFolder) -> Scores:
-    import json
-
-    try:
-        data = json.loads(folder.scores.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{folder.scores}: is not JSON; delete it to run this fold again"
-        ) from error
-    return scores_from_dict(data, source=str(folder.scores))

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 from recap.build import build_tracker
 from recap.data.encode import EncodedExample
-from recap.errors import RecapError
 from recap.launch import is_first_process
+from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
-from recap.models.module import ResponseModule
+from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup
-from recap.records import Example, Prediction, Scores, Summary
+from recap.records import Scores, Summary
+from recap.results import write_predictions
 from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
-from recap.scoring.confusion import score
-from recap.scoring.files import json_text, predictions_to_jsonl, scores_to_dict
+from recap.scoring.files import json_text, scores_to_dict
+from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
 from recap.training import Training
 
@@ -35,6 +36,7 @@ class TrainingPlan:
     steps_per_epoch: int
     longest_prompt: int
     """In tokens."""
+    max_epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,9 @@ class Listener:
     def training(self, plan: TrainingPlan) -> None:
         """A training is about to begin."""
 
+    def rate_found(self, learning_rate: float, found_on: str) -> None:
+        """A learning rate that was found, now or before, on the named fold is trained with."""
+
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         """It is settled how batches are laid out, and how many tokens they share."""
 
@@ -66,6 +71,9 @@ class Listener:
 
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
+
+    def merged(self, name: str, merged: Merged) -> None:
+        """An adapter was merged onto its base, and the merged model took its place."""
 
     def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
         """All folds that were asked for are done; ``scores`` holds every finished one."""
@@ -80,7 +88,9 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
     with _recorded(setup, folder, name) as tracker:
         began = time.monotonic()
         train, test = setup.encoded(fold.train), setup.encoded(fold.test)
-        listener.training(_plan(setup, name, train, test))
+        max_epochs = setup.config.trainer.max_epochs
+        listener.training(_plan(setup, name, train, test, max_epochs))
+        rate = settle_learning_rate(setup, folder, train, on_found=listener.rate_found)
         training = Training(
             setup,
             folder,
@@ -89,7 +99,8 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
             train=train,
             select=setup.encoded(fold.select),
             test=test,
-            max_epochs=setup.config.trainer.max_epochs,
+            max_epochs=max_epochs,
+            learning_rate=rate,
         )
         listener.batched(training.choice, training.data.prefix)
         _note_resume(setup, name, training)
@@ -103,13 +114,14 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
         training.meet()
         ended = time.monotonic()
         if is_first_process():
-            _write_predictions(setup, index, training.module, setup.examples(fold.test))
+            write_predictions(setup, index, training.module, setup.examples(fold.test))
             setup.folder.update_manifest(
                 device=training.device,
                 encoding=dict(setup.encoding.counts),
                 folds={
                     name: {
                         "selected_epoch": selected_epoch,
+                        "select_loss": selection_loss(folder.history, selected_epoch),
                         "train_seconds": round(trained - began, 3),
                         "test_seconds": round(ended - trained, 3),
                         "environment": environment(),
@@ -138,9 +150,16 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
         if is_first_process():
             setup.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
         examples = setup.encoding.examples
-        listener.training(_plan(setup, "final", examples, ()))
+        listener.training(_plan(setup, "final", examples, (), epochs))
+        rate = settle_learning_rate(setup, folder, examples, on_found=listener.rate_found)
         training = Training(
-            setup, folder, tracker, listener.epoch_ended, train=examples, max_epochs=epochs
+            setup,
+            folder,
+            tracker,
+            listener.epoch_ended,
+            train=examples,
+            max_epochs=epochs,
+            learning_rate=rate,
         )
         listener.batched(training.choice, training.data.prefix)
         _note_resume(setup, "final", training)
@@ -190,7 +209,11 @@ def _epochs_for_all(setup: Setup) -> int:
 
 
 def _plan(
-    setup: Setup, name: str, train: Sequence[EncodedExample], test: Sequence[EncodedExample]
+    setup: Setup,
+    name: str,
+    train: Sequence[EncodedExample],
+    test: Sequence[EncodedExample],
+    max_epochs: int,
 ) -> TrainingPlan:
     return TrainingPlan(
         name=name,
@@ -198,6 +221,7 @@ def _plan(
         n_test=len(test),
         steps_per_epoch=-(-len(train) // setup.config.global_batch_size),
         longest_prompt=max(len(example.prompt) for example in (*train, *test)),
+        max_epochs=max_epochs,
     )
 
 
@@ -209,35 +233,3 @@ def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
         end_of_turn_id=setup.encoder.end_of_turn_id,
         pad_id=setup.encoder.pad_id,
     )
-
-
-def _write_predictions(
-    setup: Setup, fold: int, module: ResponseModule, examples: Sequence[Example]
-) -> Scores:
-    """Write what the model answered to each test example, and return its scores."""
-    task = setup.task
-    predictions = []
-    for example, generation in zip(examples, module.generations, strict=True):
-        if example.id != generation.id:
-            raise RecapError("answers came back in another order than the examples; report this")
-        answer = task.parse(generation.text)
-        predictions.append(
-            Prediction(
-                id=example.id,
-                session=example.session,
-                fold=fold,
-                task=task.name,
-                gold=task.gold(example),
-                label=answer.label,
-                probabilities=None,
-                rationale=answer.rationale,
-                text=generation.text,
-                parsed=answer.label is not None,
-            )
-        )
-    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
-    scores = module.scores()
-    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
-    if again != scores:
-        raise RecapError("scores differ from those of predictions.jsonl; report this")
-    return scores

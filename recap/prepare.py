@@ -18,7 +18,8 @@ from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_f
 from recap.data.leakage import leakage_report
 from recap.errors import ConfigError, DataError, quote_id
 from recap.launch import is_first_process, world_size
-from recap.models.backbone import load_tokenizer
+from recap.models.backbone import load_skeleton, load_tokenizer
+from recap.models.shared_prefix import choose_batching
 from recap.records import Example, Fold
 from recap.run_folder import RunFolder, environment, open_run_folder, refuse_other_data, write_json
 from recap.tasks.task import Task
@@ -92,6 +93,12 @@ def prepare(config: RunConfig) -> Setup:
     tokenizer = load_tokenizer(
         name=backbone.name, family=backbone.family, path=backbone.path, hub_id=backbone.hub_id
     )
+    if config.batching in ("packed", "shared_prefix"):
+        # What is forced and cannot be is told now, and not after minutes of loading.
+        skeleton = load_skeleton(
+            name=backbone.name, family=backbone.family, path=backbone.path, hub_id=backbone.hub_id
+        )
+        choose_batching(skeleton, config.batching)
     folder = open_run_folder(config, write=is_first_process())
     refuse_other_data(folder, **hashes)
     if is_first_process():

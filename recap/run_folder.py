@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -176,6 +177,58 @@ def read_config(folder: Path) -> RunConfig:
     if not file.is_file():
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
     return schema.validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def best_fold(folder: RunFolder) -> FoldFolder | None:
+    """Return the finished fold with the lowest selection loss, ``None`` when none has one."""
+    losses = {
+        name: entry["select_loss"]
+        for name, entry in folder.read_manifest().get("folds", {}).items()
+        if FoldFolder(path=folder.path / name).finished and entry.get("select_loss") is not None
+    }
+    if not losses:
+        return None
+    return FoldFolder(path=folder.path / min(losses, key=lambda name: (losses[name], name)))
+
+
+def model_folder(folder: RunFolder) -> Path:
+    """Return the model that a run stands for: ``final``, else that of the best fold.
+
+    Raises:
+        ConfigError: When there is no such model, or it was not kept.
+    """
+    if folder.final.model.is_dir():
+        return folder.final.model
+    best = best_fold(folder)
+    if best is None:
+        raise ConfigError(
+            f"{folder.path}: has neither a final model nor a finished fold that was trained; "
+            "run recap.train with its options first"
+        )
+    if not best.model.is_dir():
+        raise ConfigError(
+            f"{best.model}: was not kept (keep_models); train a model on all data with "
+            "cv.fold=final, or the folds again with another run=NAME and keep_models=best"
+        )
+    return best.model
+
+
+def remove_models(folder: RunFolder, *, keep: Literal["all", "best", "none"]) -> None:
+    """Delete the models of finished folds, but for those to keep; never the final model.
+
+    Of two folds the worse one goes only when the better one is finished, so that a run which is
+    stopped has the best of what it has finished.
+    """
+    if keep == "all":
+        return
+    with locked(folder.path, wait=True):
+        best = best_fold(folder) if keep == "best" else None
+        if keep == "best" and best is None:
+            return
+        for name in folder.read_manifest().get("folds", {}):
+            fold = FoldFolder(path=folder.path / name)
+            if fold.finished and fold != best and fold.model.is_dir():
+                shutil.rmtree(fold.model)
 
 
 def refuse_other_data(folder: RunFolder, **hashes: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from recap.build import build_callbacks
 from recap.config import RunConfig
@@ -31,17 +31,19 @@ from recap.models.deferred import DeferredWeights
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.models.range_test import RangeTest
 from recap.models.shared_prefix import choose_batching
 from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.prepare import Setup
 from recap.run_folder import FoldFolder, write_atomic
+from recap.tracking.bar import TrainingBar
 from recap.tracking.history import History
 from recap.tracking.tracker import Tracker
 
 BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
 """A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
 
-_COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
+COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
 """What matrices of 4 bits are multiplied in, by ``trainer.precision``; the others in float32."""
 
 OnEpoch = Callable[[int, float | None, float], None]
@@ -64,6 +66,8 @@ class Training:
         select: Examples whose loss selects the epoch; none for the final model.
         test: Examples to decode and score.
         max_epochs: Most passes over ``train``.
+        learning_rate: Peak learning rate.
+        range_test: Tries learning rates in place of the training; for :meth:`try_rates` alone.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class Training:
         select: Sequence[EncodedExample] = (),
         test: Sequence[EncodedExample] = (),
         max_epochs: int,
+        learning_rate: float,
+        range_test: RangeTest | None = None,
     ) -> None:
         config = setup.config
         world = world_size(config.trainer)
@@ -96,6 +102,7 @@ class Training:
             max_tokens_per_device=config.trainer.max_tokens_per_device,
             batching=self.choice.batching,
             seed=config.seed,
+            sampling=config.sampling,
         )
         self.module = ResponseModule(
             model=model,
@@ -103,7 +110,7 @@ class Training:
             task=setup.task,
             optimizer=OptimizerSettings(
                 name=config.optimizer.name,
-                learning_rate=config.optimizer.learning_rate,
+                learning_rate=learning_rate,
                 weight_decay=config.optimizer.weight_decay,
                 betas=config.optimizer.betas,
                 eps=config.optimizer.eps,
@@ -117,19 +124,26 @@ class Training:
             seed=config.seed,
             weights=weights,
         )
+        history = History(folder.history, tracker, every_steps=config.trainer.log_every_steps)
         self._trainer = _trainer(
             config,
             max_epochs=max_epochs,
             accumulate_grad_batches=self.data.accumulation(world),
-            callbacks=[
-                History(folder.history, tracker, every_steps=config.trainer.log_every_steps),
+            callbacks=[range_test]
+            if range_test
+            else [
+                history,
                 *_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
                 SaveOnTermination(folder.checkpoints / LAST),
-                *_progress(config),
+                *_progress(config, history),
                 _EpochClock(on_epoch),
                 *build_callbacks(config),
             ],
         )
+
+    def try_rates(self) -> None:
+        """Train as long as the range test wants, without selection and checkpoints."""
+        self._trainer.fit(self.module, datamodule=self.data)
 
     def resumes_at(self) -> tuple[str, int] | None:
         """Return the stage and optimiser step where a killed process stopped.
@@ -246,6 +260,8 @@ def _trainer(
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=options.progress and sys.stdout.isatty(),
+            # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
+            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
             num_sanity_val_steps=0,
             # FSDP2's gathered weights would be unfit for training after inference mode.
             inference_mode=options.strategy != "fsdp",
@@ -282,7 +298,7 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any, DeferredWeights | None]:
         model, tokenizer = load_backbone(
             **options,
             quantize=finetune.method == "qlora",
-            compute_dtype=_COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
+            compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
             seed=config.seed,
         )
     tuned = apply_finetune(
@@ -317,6 +333,6 @@ def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightn
     ]
 
 
-def _progress(config: RunConfig) -> list[lightning.Callback]:
+def _progress(config: RunConfig, history: History) -> list[lightning.Callback]:
     shown = config.trainer.progress and sys.stdout.isatty()
-    return [RichProgressBar(leave=False)] if shown else []
+    return [TrainingBar(history)] if shown else []

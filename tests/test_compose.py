@@ -37,11 +37,17 @@ def test_a_run_is_named_after_its_choices_and_a_hash_of_what_differs() -> None:
     "free",
     [
         *("runs_dir=elsewhere", "logger=csv", "trainer=cpu", "cv.fold=2", "resume=never"),
-        *("batching=padded", "trainer.max_tokens_per_device=9000"),
+        *("batching=padded", "trainer.max_tokens_per_device=9000", "keep_models=best"),
     ],
 )
 def test_options_that_change_no_result_do_not_change_the_name(free: str) -> None:
     assert recap.load_config([free]).run == "demo-fine_grained-tiny-full"
+
+
+def test_balanced_sampling_changes_results_and_so_the_name() -> None:
+    assert recap.load_config(["sampling=natural"]).run == "demo-fine_grained-tiny-full"
+    name = recap.load_config(["sampling=balanced"]).run
+    assert name.startswith("demo-fine_grained-tiny-full-")
 
 
 def test_a_name_of_ones_own_is_taken_as_it_is() -> None:

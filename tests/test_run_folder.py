@@ -12,9 +12,13 @@ import recap
 from recap.config import RunConfig
 from recap.errors import ConfigError, DataError
 from recap.run_folder import (
+    RunFolder,
+    best_fold,
+    model_folder,
     open_run_folder,
     read_config,
     refuse_other_data,
+    remove_models,
     write_atomic,
     write_json,
 )
@@ -98,3 +102,72 @@ def test_written_files_have_the_ordinary_permissions(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+LOSSES = {"fold0": 0.5, "fold1": 0.3, "fold2": 0.3, "fold3": None, "fold4": 0.1}
+"""Of folds that are all finished but the last; the fourth was not trained."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A run whose last fold has a model and a loss but no scores yet."""
+    folder = RunFolder(path=tmp_path / "run")
+    for name in LOSSES:
+        (folder.path / name / "model").mkdir(parents=True)
+        if name != "fold4":
+            write_json(folder.path / name / "scores.json", {})
+    folder.update_manifest(folds={name: {"select_loss": loss} for name, loss in LOSSES.items()})
+    return folder
+
+
+def models(folder: RunFolder) -> list[str]:
+    return sorted(path.parent.name for path in folder.path.glob("*/model"))
+
+
+def test_the_best_fold_is_the_finished_one_with_the_lowest_loss_the_first_of_equals(
+    folder: RunFolder,
+) -> None:
+    assert best_fold(folder) == folder.fold(1)
+    write_json(folder.fold(4).scores, {})
+    assert best_fold(folder) == folder.fold(4)
+
+
+def test_a_run_stands_for_its_final_model_else_for_that_of_the_best_fold(
+    folder: RunFolder,
+) -> None:
+    assert model_folder(folder) == folder.path / "fold1" / "model"
+    folder.final.model.mkdir(parents=True)
+    assert model_folder(folder) == folder.path / "final" / "model"
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        ("all", ["final", "fold0", "fold1", "fold2", "fold3", "fold4"]),
+        ("best", ["final", "fold1", "fold4"]),  # the last fold is not finished
+        ("none", ["final", "fold4"]),
+    ],
+)
+def test_models_are_kept_as_asked_and_the_final_one_and_unfinished_folds_always(
+    folder: RunFolder, keep: str, kept: list[str]
+) -> None:
+    folder.final.model.mkdir(parents=True)
+    remove_models(folder, keep=keep)  # type: ignore[arg-type]
+    remove_models(folder, keep=keep)  # type: ignore[arg-type]
+    assert models(folder) == kept
+
+
+def test_a_run_without_the_model_it_stands_for_says_how_to_get_one(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    remove_models(folder, keep="none")
+    with pytest.raises(ConfigError, match=r"not kept .*cv.fold=final"):
+        model_folder(folder)
+    with pytest.raises(ConfigError, match="neither a final model nor a finished fold"):
+        model_folder(RunFolder(path=tmp_path))
+
+
+def test_where_no_fold_is_known_to_be_best_all_models_stay(folder: RunFolder) -> None:
+    folder.update_manifest(folds={name: {} for name in LOSSES})
+    remove_models(folder, keep="best")
+    assert models(folder) == sorted(LOSSES)

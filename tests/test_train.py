@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def read_predictions(fold: Path) -> list[dict[str, Any]]:
         json.loads(line)
         for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     ]
+
+
+def read_history(fold: Path) -> list[dict[str, str]]:
+    with (fold / "history.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +148,15 @@ def test_the_summary_holds_mean_and_sample_deviation_of_the_folds(folder: Path) 
 
 
 def test_the_epoch_with_the_lowest_selection_loss_is_tested(folder: Path) -> None:
-    with (folder / "fold0" / "history.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["step", "epoch", "split", "loss", "learning_rate", "tokens_per_second"]
+    rows = read_history(folder / "fold0")
+    assert list(rows[0]) == [
+        *("step", "epoch", "split", "loss", "learning_rate", "tokens_per_second"),
+        *("examples_per_second", "memory_gib"),
+    ]
     losses = [float(row["loss"]) for row in rows if row["split"] == "select"]
     selected = read_json(folder / "manifest.json")["folds"]["fold0"]["selected_epoch"]
     assert losses[selected - 1] == min(losses)
+    assert read_json(folder / "manifest.json")["folds"]["fold0"]["select_loss"] == min(losses)
     # Under the paper's protocol the selection examples are the test examples.
     tested = read_json(folder / "fold0" / "scores.json")["metrics"]["loss"]
     assert tested == pytest.approx(min(losses), rel=1e-5)
@@ -160,6 +169,30 @@ def test_finished_folds_are_never_run_again(
     assert run_first(corpus, folder.parent) == 0
     assert (folder / "fold1" / "scores.json").stat().st_mtime_ns == before
     assert capsys.readouterr().out.count("finished before") == 2
+
+
+def test_where_no_bar_is_shown_each_epoch_tells_the_time_that_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["task=binary", "rationale=false", "logger=none", "trainer.max_epochs=2"]
+    assert run(*overrides, "run=r", runs_dir=tmp_path) == 0
+    epochs = [line for line in capsys.readouterr().out.splitlines() if " epoch " in line]
+    left = r", about \d+ s of the fold"
+    assert len(epochs) == 4
+    assert re.search(left + r", \d+ s of the run left$", epochs[0])
+    assert re.search(left + r" left$", epochs[2]), "the last fold is the rest of the run"
+    assert not any("left" in line for line in epochs[1::2]), "the last epoch leaves nothing"
+
+
+def test_only_the_model_of_the_fold_with_the_lowest_selection_loss_is_kept_when_asked(
+    folder: Path, corpus: Path
+) -> None:
+    copy = shutil.copytree(folder, folder.parent / "copy" / "first")
+    folds = read_json(copy / "manifest.json")["folds"]
+    losses = {name: fold["select_loss"] for name, fold in folds.items()}
+    assert run_first(corpus, copy.parent, "logger=none", "keep_models=best") == 0
+    assert [f.parent.name for f in copy.glob("fold*/model")] == [min(losses, key=losses.get)]
+    assert (copy / "fold0" / "predictions.jsonl").is_file()
 
 
 def test_a_folder_with_other_options_is_refused_by_name(
@@ -182,8 +215,13 @@ def test_wandb_holds_a_run_per_fold_and_a_summary_with_the_spread(folder: Path) 
     logged = set().union(*runs["first/summary"]["history"])
     assert any(key.startswith("per_category/") for key in logged)
     assert any(key.startswith("spread_over_folds") for key in logged)
-    losses = [row["select/loss"] for row in runs["first/fold0"]["history"] if "select/loss" in row]
-    assert losses
+    rows = runs["first/fold0"]["history"]
+    assert [row["select/loss"] for row in rows if "select/loss" in row]
+    written = [row for row in read_history(folder / "fold0") if row["split"] == "train"]
+    sent = [row for row in rows if "train/loss" in row]
+    assert written
+    for name in ("tokens_per_second", "examples_per_second", "memory_gib", "learning_rate"):
+        assert [row[name] for row in sent] == [float(row[name]) for row in written]
 
 
 def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) -> None:
@@ -281,6 +319,7 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
         "trainer.max_epochs=2",
         "rationale=false",
         "task=binary",
+        "trainer.log_every_steps=1",
     ]
     assert run(*overrides, "run=whole", runs_dir=tmp_path) == 0
     monkeypatch.setattr(
@@ -295,6 +334,13 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
     assert (cut / "model" / "model.safetensors").read_bytes() == (
         whole / "model" / "model.safetensors"
     ).read_bytes()
+    measured = {"tokens_per_second", "examples_per_second", "memory_gib"}
+    histories = [
+        [{k: v for k, v in row.items() if k not in measured} for row in read_history(fold)]
+        for fold in (whole, cut)
+    ]
+    assert histories[0] == histories[1]
+    assert {row["split"] for row in histories[0]} == {"train", "select"}
 
 
 def test_the_layout_of_batches_is_said_and_changes_no_result(
@@ -305,9 +351,8 @@ def test_the_layout_of_batches_is_said_and_changes_no_result(
         overrides = ["task=binary", "run=r", "logger=none", "cv.fold=0", f"batching={batching}"]
         assert run(*overrides, runs_dir=tmp_path / batching) == 0
         said[batching] = capsys.readouterr().out
-        history = tmp_path / batching / "r" / "fold0" / "history.csv"
-        with history.open(encoding="utf-8", newline="") as rows:
-            losses[batching] = [float(row["loss"]) for row in csv.DictReader(rows)]
+        rows = read_history(tmp_path / batching / "r" / "fold0")
+        losses[batching] = [float(row["loss"]) for row in rows]
     assert re.search(r"batching shared_prefix: \d\d+ leading tokens", said["auto"])
     assert "batching packed\n" in said["packed"]
     assert losses["auto"] == pytest.approx(losses["padded"], rel=1e-5)
@@ -322,8 +367,13 @@ def test_a_layout_that_would_not_be_exact_is_refused_or_said_to_be_replaced(
     model.save_pretrained(tmp_path / "weights")
     tokenizer.save_pretrained(tmp_path / "weights")
     options = [f"backbone.path={tmp_path / 'weights'}", "logger=none", "cv.fold=0"]
+    weights = tmp_path / "weights" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(b"refused before these are read")
     assert run(*options, "run=a", "batching=shared_prefix", runs_dir=tmp_path) == 2
     assert "set batching=packed" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    weights.write_bytes(content)
     assert run(*options, "run=b", runs_dir=tmp_path) == 0
     assert "batching packed, not shared_prefix: shared tokens" in capsys.readouterr().out
 

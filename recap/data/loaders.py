@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from recap.data.batches import Batch, MicroBatch, collate
 from recap.data.encode import EncodedExample
 from recap.data.plans import Room, plan_epoch, plan_scoring, require_room
+from recap.data.sampling import Sampling
 from recap.errors import ConfigError, quote_id
 
 
@@ -26,9 +27,11 @@ class TrainingLoader:
         seed: Of the order.
         world_size: Number of devices.
         rank: This device's place among them.
+        sampling: Whether an epoch holds each example once, or every class equally often.
 
     Raises:
-        ConfigError: When there is no example, or one without an answer or without room.
+        ConfigError: When there is no example, or one without an answer, without room, or without
+            the class that balanced sampling needs.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class TrainingLoader:
         seed: int,
         world_size: int = 1,
         rank: int = 0,
+        sampling: Sampling = "natural",
     ) -> None:
         _require_answers(examples, "train on")
         require_room(examples, room)
@@ -51,6 +55,7 @@ class TrainingLoader:
         self._seed = seed
         self._world_size = world_size
         self._rank = rank
+        self._sampling: Sampling = sampling
         self._length = len(self.plan(0))
         self._epoch = 0
         self._done = 0
@@ -65,6 +70,7 @@ class TrainingLoader:
             epoch=epoch,
             world_size=self._world_size,
             rank=self._rank,
+            sampling=self._sampling,
         )
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from recap.data.batches import Batching, common_prefix
 from recap.data.encode import EncodedExample
 from recap.data.loaders import ScoringLoader, TrainingLoader
 from recap.data.plans import Room, count_rounds
+from recap.data.sampling import Sampling
 from recap.errors import ConfigError
 
 
@@ -36,6 +37,8 @@ class DataModule(lightning.LightningDataModule):
         batching: How examples are laid out; ``padded`` suits any model, and
             :func:`recap.models.shared_prefix.choose_batching` says what is fastest for one.
         seed: Of the order of training examples.
+        sampling: ``natural`` takes each training example once an epoch, ``balanced`` every class
+            equally often in epochs of the same length.
 
     Attributes:
         prefix: Leading tokens that all examples share and that are computed once a batch; ``None``
@@ -56,6 +59,7 @@ class DataModule(lightning.LightningDataModule):
         max_tokens_per_device: int | None = None,
         batching: Batching = "padded",
         seed: int = 0,
+        sampling: Sampling = "natural",
     ) -> None:
         super().__init__()
         self.train = tuple(train)
@@ -65,6 +69,7 @@ class DataModule(lightning.LightningDataModule):
         self._global_batch_size = global_batch_size
         self._decoding_batch_size = decoding_batch_size
         self._seed = seed
+        self._sampling: Sampling = sampling
         self.prefix = None if batching == "padded" else 0
         if batching == "shared_prefix":
             self.prefix = common_prefix((*self.train, *self.select, *self.test))
@@ -80,7 +85,9 @@ class DataModule(lightning.LightningDataModule):
 
     def accumulation(self, world_size: int = 1) -> int:
         """Return the batches per step and device, for ``Trainer(accumulate_grad_batches=)``."""
-        return count_rounds(self.train, self._training_room, self._global_batch_size, world_size)
+        return count_rounds(
+            self.train, self._training_room, self._global_batch_size, world_size, self._sampling
+        )
 
     def train_dataloader(self) -> TrainingLoader:
         """Return the micro-batches of this device, epoch after epoch.
@@ -104,6 +111,7 @@ class DataModule(lightning.LightningDataModule):
             seed=self._seed,
             world_size=world_size,
             rank=rank,
+            sampling=self._sampling,
         )
 
     def val_dataloader(self) -> ScoringLoader | list[ScoringLoader]:

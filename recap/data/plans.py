@@ -16,10 +16,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from recap.data.batches import MicroBatch
 from recap.data.encode import EncodedExample
+from recap.data.sampling import Sampling, epoch_order, most_of_an_epoch
 from recap.errors import ConfigError
 
 
@@ -49,15 +48,22 @@ class Room:
         return self.prefix + sum(length - self.prefix for length in lengths)
 
 
-def count_rounds(examples: Sequence[EncodedExample], room: Room, n: int, world_size: int) -> int:
-    """Return the micro-batches per device that any ``n`` of the examples can need.
+def count_rounds(
+    examples: Sequence[EncodedExample],
+    room: Room,
+    n: int,
+    world_size: int,
+    sampling: Sampling = "natural",
+) -> int:
+    """Return the micro-batches per device that any ``n`` examples of an epoch can need.
 
     This is what ``Trainer(accumulate_grad_batches=)`` has to be for steps of ``n`` examples.
     """
     if room.tokens is None:
         return math.ceil(n / (room.examples * world_size))
     # No n examples need more micro-batches than the n longest: each of those is at least as long.
-    longest = sorted(map(_length, examples))[-n:]
+    drawn = most_of_an_epoch(examples, sampling)
+    longest = sorted(_length(examples[i]) for i in drawn)[-n:]
     return max(1, math.ceil(len(_filled(longest, room, room.tokens)) / world_size))
 
 
@@ -70,17 +76,18 @@ def plan_epoch(
     epoch: int,
     world_size: int = 1,
     rank: int = 0,
+    sampling: Sampling = "natural",
 ) -> tuple[MicroBatch, ...]:
     """Return one device's micro-batches of one epoch.
 
-    The order depends on ``seed`` and ``epoch`` alone, and which examples form a step not on
-    ``room`` or ``world_size``. Within a step examples are grouped by length; devices get groups of
-    similar length.
+    The order depends on ``seed``, ``epoch`` and ``sampling`` alone, and which examples form a step
+    not on ``room`` or ``world_size``. Within a step examples are grouped by length; devices get
+    groups of similar length.
     """
-    generator = torch.Generator().manual_seed(_mix(seed, epoch))
-    order = torch.randperm(len(examples), generator=generator).tolist()
+    order = epoch_order(examples, sampling=sampling, seed=seed, epoch=epoch)
     steps = [order[i : i + global_batch_size] for i in range(0, len(order), global_batch_size)]
-    rounds = {n: count_rounds(examples, room, n, world_size) for n in set(map(len, steps))}
+    sizes = set(map(len, steps))
+    rounds = {n: count_rounds(examples, room, n, world_size, sampling) for n in sizes}
     first = epoch * sum(rounds[len(step)] for step in steps)
     plan: list[MicroBatch] = []
     for step in steps:
@@ -189,8 +196,3 @@ def _fill(lengths: Sequence[int], room: Room, tokens: int) -> Iterator[list[int]
 
 def _length(example: EncodedExample) -> int:
     return len(example.prompt) + len(example.answer)
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """Return one seed for both numbers, without seeds of neighbouring runs meeting."""
-    return (seed * 1_000_003 + epoch) % 2**63

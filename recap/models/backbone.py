@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
 from recap.models.deferred import DeferredWeights, build_deferred
-
-HUB_TIMEOUT_SECONDS = 8.0
-"""How long the hub may take to answer before a run without weights is given up."""
-
-_WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+from recap.models.hub import WEIGHT_FILES, first_line, hub_folder
 
 
 def load_backbone(
@@ -107,12 +101,34 @@ def load_tokenizer(
     return _load_tokenizer(source, name)
 
 
+def load_skeleton(
+    *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
+) -> Any:
+    """Return the model that :func:`load_backbone` returns, on the meta device: without weights.
+
+    It shows what only needs the architecture, in a second where weights take minutes.
+
+    Raises:
+        ConfigError: As :func:`load_backbone`, except for what only the weights show.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = _source(name, family, hub_id, path)
+    if source is None:
+        return _tiny("float32", seed=0)[0].to("meta")
+    _check_family(source, name, family)
+    auto_model: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto_model.from_config(AutoConfig.from_pretrained(source, local_files_only=True))
+
+
 def _source(name: str, family: str, hub_id: str | None, path: str | Path | None) -> Path | None:
     """Return the folder to load from, ``None`` for the backbone that is made on the spot."""
     if path is not None:
         return _local_folder(Path(path), name)
     if hub_id is not None:
-        return _hub_folder(hub_id, name, family)
+        return hub_folder(hub_id, name, family)
     if name != "tiny":
         raise ConfigError(
             f"backbone {name!r} has neither path nor hub_id; "
@@ -210,7 +226,7 @@ def _load_tokenizer(source: Path, name: str) -> Any:
 
 def _unreadable(source: Path, name: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"backbone {name!r} cannot be loaded from {source}: {_first_line(error)}; "
+        f"backbone {name!r} cannot be loaded from {source}: {first_line(error)}; "
         "backbone.path=FOLDER has to hold config.json, *.safetensors and the tokenizer's files"
     )
 
@@ -222,7 +238,7 @@ def _check_family(source: Path, name: str, family: str) -> None:
         found = AutoConfig.from_pretrained(source, local_files_only=True).model_type
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"backbone {name!r}: {source}/config.json cannot be read ({_first_line(error)}); "
+            f"backbone {name!r}: {source}/config.json cannot be read ({first_line(error)}); "
             "copy it again from where the weights come from"
         ) from error
     if found != family:
@@ -239,7 +255,7 @@ def _local_folder(folder: Path, name: str) -> Path:
         lacking = "is not a folder"
     elif not (folder / "config.json").is_file():
         lacking = "holds no config.json"
-    elif not any(next(folder.glob(pattern), None) for pattern in _WEIGHT_FILES):
+    elif not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
         lacking = "holds no *.safetensors"
     if lacking:
         raise ConfigError(
@@ -248,79 +264,3 @@ def _local_folder(folder: Path, name: str) -> Path:
             "tokenizer.json)"
         )
     return folder
-
-
-def _hub_folder(hub_id: str, name: str, family: str) -> Path:
-    """Return where the hub's files are on this machine; fetch them when they can be had."""
-    from huggingface_hub import snapshot_download
-
-    cached = _cached_folder(hub_id)
-    if cached is not None:
-        return cached
-    _require_hub(hub_id, name, family)
-    try:
-        return Path(snapshot_download(hub_id, ignore_patterns=["original/*", "*.pth", "*.gguf"]))
-    except (
-        Exception
-    ) as error:  # the client raises its own, httpx's and the operating system's errors
-        raise _no_weights(hub_id, name, family, _first_line(error)) from error
-
-
-def _cached_folder(hub_id: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except Exception:  # noqa: BLE001 - nothing cached, or unreadable: the hub is asked next
-        return None
-    return folder if _is_complete(folder) else None
-
-
-def _is_complete(folder: Path) -> bool:
-    """Return whether a cached model has all of its files; a download may have been cut off."""
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return all((folder / shard).is_file() for shard in shards)
-    return any(next(folder.glob(pattern), None) for pattern in _WEIGHT_FILES)
-
-
-def _require_hub(hub_id: str, name: str, family: str) -> None:
-    """Fail when the hub does not answer for this model within seconds."""
-    from huggingface_hub import HfApi, constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise _no_weights(hub_id, name, family, "HF_HUB_OFFLINE is set")
-    failure: list[str] = ["the hub did not answer"]
-
-    def ask() -> None:
-        try:
-            HfApi().model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
-            failure.clear()
-        except Exception as error:  # noqa: BLE001 - reported below, whatever it is
-            failure[:] = [_first_line(error)]
-
-    # In a thread: looking a host name up has no timeout of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_TIMEOUT_SECONDS)
-    if failure:
-        raise _no_weights(hub_id, name, family, failure[0])
-
-
-def _no_weights(hub_id: str, name: str, family: str, why: str) -> ConfigError:
-    licence = (
-        " (after accepting its licence on the hub and `hf auth login`)" if family == "llama" else ""
-    )
-    return ConfigError(
-        f"the weights of backbone {name!r} ({hub_id}) are not on this machine and cannot be "
-        f"fetched: {why}. On a machine with access run "
-        f"`hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and add "
-        "backbone.path=FOLDER; or use backbone=tiny, which needs no download"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

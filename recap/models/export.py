@@ -56,8 +56,17 @@ def save_model(
     finally:
         causal.generation_config = own
     tokenizer.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
+    _replace(partial, folder)
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Put a whole folder in the place of another, which is deleted only afterwards."""
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.replace(replaced)
     partial.replace(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _save_adapter(

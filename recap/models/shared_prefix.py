@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from recap.data.batches import Batch, Batching, Layout
@@ -98,10 +99,20 @@ class _Row:
         self.lengths = layout.lengths
         self._masks: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
-    def mask(self, length: int, like: Tensor) -> Tensor:
+    def bias(self, query: Tensor, *, flash: bool) -> Tensor:
         """Return what a rest's queries may see of prefix and rest, ``(length, prefix + length)``.
 
-        Added to the scores. The masks of shorter rests are corners of that of the longest.
+        FlashAttention takes no mask; torch's own bias names the pattern without filling it in.
+        """
+        length = query.shape[2]
+        if flash:
+            return causal_lower_right(length, self.prefix + length)
+        return self._mask(length, query)
+
+    def _mask(self, length: int, like: Tensor) -> Tensor:
+        """Return the same as a tensor to be added to the scores.
+
+        The masks of shorter rests are corners of that of the longest.
         """
         key = like.dtype, like.device
         if key not in self._masks:
@@ -131,6 +142,7 @@ def _attention(
     Queries are ``(1, heads, time, head_dim)``, keys and values ``(1, key_value_heads, …)``.
     """
     row: _Row = options[_LAYOUT]
+    query, key, value = map(_as_computed, (query, key, value))
     sizes = [row.prefix, *row.lengths]
     (first_query, *queries), (first_key, *keys), (first_value, *values) = (
         torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)
@@ -149,16 +161,37 @@ def _attention(
         )
     for own_query, own_key, own_value in zip(queries, keys, values, strict=True):
         if row.prefix:
-            mask = row.mask(own_query.shape[2], own_query)
             own_key = torch.cat([first_key, own_key], dim=2)
             own_value = torch.cat([first_value, own_value], dim=2)
-            seen: dict[str, Any] = {"attn_mask": mask}
+            flash = _flash_serves(own_query, own_key, own_value, shared)
+            seen: dict[str, Any] = {"attn_mask": row.bias(own_query, flash=flash)}
         else:
             seen = {"is_causal": True}
         outputs.append(
             scaled_dot_product_attention(own_query, own_key, own_value, **seen, **shared)
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _as_computed(tensor: Tensor) -> Tensor:
+    """Return a tensor in the type that attention computes in.
+
+    Under mixed precision rotated queries and keys come in float32 and values in 16 bits. Attention
+    casts them itself, but not where a bias of torch's own is given, which looks at types first.
+    """
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
+def _flash_serves(query: Tensor, key: Tensor, value: Tensor, shared: dict[str, Any]) -> bool:
+    """Return whether FlashAttention computes this call: on a GPU that has it, in 16 bits."""
+    if not query.is_cuda:
+        return False
+    from torch.backends.cuda import SDPAParams, can_use_flash_attention
+
+    # Not said to be causal: torch takes that for the upper left corner, and refuses (2.13).
+    call = SDPAParams(query, key, value, None, shared["dropout_p"], False, shared["enable_gqa"])
+    return can_use_flash_attention(call)
 
 
 def _attach(decoder: Any) -> None:

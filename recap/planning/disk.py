@@ -35,7 +35,7 @@ def disk_bytes(
     *,
     n_models: int,
     keep: Literal["all", "best", "none"],
-    made_on_the_spot: bool = False,
+    whole: bool = False,
 ) -> Disk:
     """Return what a run leaves on the disk.
 
@@ -44,13 +44,14 @@ def disk_bytes(
         setting: How they are trained.
         n_models: Trainings of the run.
         keep: As ``keep_models``.
-        made_on_the_spot: Whether an adapter's folder has to carry its backbone.
+        whole: Whether an adapter's folder carries the backbone too: ``merge=true``, or a backbone
+            that exists nowhere else.
     """
     if setting.method == "none":
         return Disk(model=0.0, models=0.0, checkpoint=0.0)
     model: float = setting.weight_bytes * counts.total
     if setting.adapted:
-        model = setting.adapter_bytes * counts.adapters + (model if made_on_the_spot else 0)
+        model = setting.adapter_bytes * counts.adapters + (model if whole else 0)
     state = OPTIMIZER_BYTES.get(setting.optimizer, OPTIMIZER_BYTES["adamw"])
     kept = {"all": n_models, "best": min(1, n_models), "none": 0}[keep]
     return Disk(

@@ -163,8 +163,8 @@ def make_plan(config: RunConfig, options: PlanOptions) -> Plan:
             counts,
             setting,
             n_models=len(workload.trainings),
-            keep=config.keep_models,
-            made_on_the_spot=backbone.path is None and backbone.hub_id is None,
+            keep="all" if config.cv.fold == "final" else config.keep_models,
+            whole=config.merge or (backbone.path is None and backbone.hub_id is None),
         ),
     )
 

@@ -11,9 +11,16 @@ from rich.table import Table
 
 from recap.config import RunConfig
 from recap.fold import FoldResult, Listener, TrainingPlan
+from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup
 from recap.records import Scores, Summary
+from recap.reporting.time_left import (
+    duration_text,
+    estimate_time_left,
+    finished_folds,
+    folds_asked_for,
+)
 from recap.run_folder import RunFolder
 from recap.scoring.files import summary_from_dict
 from recap.scoring.summary import spread_text
@@ -42,9 +49,13 @@ class ConsoleListener(Listener):
         if not self._console.is_terminal:
             self._console.width = WIDTH_OF_FILES
         self._batching: str | None = None
+        self._setup: Setup | None = None
+        self._plan: TrainingPlan | None = None
+        self._epoch_seconds: list[float] = []
 
     def prepared(self, setup: Setup) -> None:
         """Print what was read, what the task selects, and what leaks between folds."""
+        self._setup = setup
         corpus, say = setup.corpus, self._console.print
         say(f"run      {setup.folder.path}")
         say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
@@ -65,11 +76,16 @@ class ConsoleListener(Listener):
 
     def training(self, plan: TrainingPlan) -> None:
         """Print the size of what is about to be trained."""
+        self._plan, self._epoch_seconds = plan, []
         self._console.print(
             f"{plan.name}    {plan.n_train} to train, {plan.n_test} to test, "
             f"{plan.steps_per_epoch} steps an epoch, "
             f"longest prompt {plan.longest_prompt} tokens"
         )
+
+    def rate_found(self, learning_rate: float, found_on: str) -> None:
+        """Print the learning rate, when it is not the configured one."""
+        self._console.print(f"         learning rate {learning_rate:g}, found on {found_on}")
 
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         """Print one line on how batches are laid out, when it is not what it was before."""
@@ -84,9 +100,26 @@ class ConsoleListener(Listener):
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         """Print one line an epoch where no progress bar is seen."""
+        self._epoch_seconds.append(seconds)
         if not self._console.is_terminal:
             loss = "" if select_loss is None else f"  selection loss {select_loss:.4f}"
-            self._console.print(f"         epoch {epoch + 1}{loss}  {seconds:.0f} s")
+            left = self._time_left(epoch)
+            self._console.print(f"         epoch {epoch + 1}{loss}  {seconds:.0f} s{left}")
+
+    def _time_left(self, epoch: int) -> str:
+        if self._setup is None or self._plan is None or epoch + 1 >= self._plan.max_epochs:
+            return ""
+        finished = finished_folds(self._setup)
+        others = set(folds_asked_for(self._setup)) - {*finished, self._plan.name}
+        left = estimate_time_left(
+            epoch_seconds=self._epoch_seconds,
+            epochs_left=self._plan.max_epochs - epoch - 1,
+            max_epochs=self._plan.max_epochs,
+            folds_left=len(others),
+            finished=tuple(finished.values()),
+        )
+        of_all = f", {duration_text(left.run)} of the run" if others else ""
+        return f", about {duration_text(left.fold)} of the fold{of_all} left"
 
     def fold_ended(self, result: FoldResult) -> None:
         """Print the scores of a fold, just computed or found."""
@@ -95,6 +128,13 @@ class ConsoleListener(Listener):
             return
         again = "finished before" if result.found else f"{result.seconds:.0f} s"
         self._console.print(f"{result.name}    {_score_line(result.scores)}  ({again})")
+
+    def merged(self, name: str, merged: Merged) -> None:
+        """Print what merging changed."""
+        self._console.print(
+            f"{name}    merged: loss {merged.merged_loss:.6f} nats a token, as an adapter "
+            f"{merged.adapted_loss:.6f} (up to {merged.tolerance:g} apart are accepted)"
+        )
 
     def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
         """Print the table of metrics and the one of categories."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import lightning
 import torch
 
 from recap.run_folder import write_atomic
+from recap.tracking.speed import Speed, SpeedMeter, peak_memory_gib
 from recap.tracking.tracker import HistoryRow, Tracker
 
 COLUMNS = tuple(field.name for field in fields(HistoryRow))
@@ -24,26 +25,39 @@ class History(lightning.Callback):
     """Keeps the history of one training, writes it to a file, and tells a tracker.
 
     Its rows travel in the checkpoint, so that a resumed training ends with the history of an
-    uninterrupted one (times apart).
+    uninterrupted one (speed and memory apart). Validation and saving do not count as training time.
 
     Args:
         path: Where history.csv goes.
         tracker: Told of every row.
         every_steps: Optimiser steps between two rows of the training loss.
+        clock: Returns seconds; for tests.
     """
 
-    def __init__(self, path: Path, tracker: Tracker, *, every_steps: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tracker: Tracker,
+        *,
+        every_steps: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._tracker = tracker
         self._every_steps = every_steps
         self._rows: list[HistoryRow] = []
-        self._tokens = 0
-        self._since = 0.0
+        self._meter = SpeedMeter(clock)
+        self._speed: Speed | None = None
 
     @property
     def rows(self) -> tuple[HistoryRow, ...]:
         """The rows so far."""
         return tuple(self._rows)
+
+    @property
+    def speed(self) -> Speed | None:
+        """The speed at the last row of the training loss; ``None`` before the first."""
+        return self._speed
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far, for the checkpoint."""
@@ -53,11 +67,15 @@ class History(lightning.Callback):
         """Take back the rows that a checkpoint holds; later ones are forgotten."""
         self._rows = [HistoryRow(**row) for row in state_dict["rows"]]
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        """Start the clock."""
-        self._since = time.monotonic()
+        """Let the clock run."""
+        self._meter.start()
 
     def on_train_batch_end(
         self,
@@ -67,12 +85,14 @@ class History(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Add up tokens, and write a row when enough optimiser steps are done."""
-        self._tokens += int(sum(len(row.prompt) + len(row.answer) for row in batch.examples))
+        """Add up examples and tokens, and write a row when enough optimiser steps are done."""
+        if not batch.plan.filler:
+            tokens = sum(len(row.prompt) + len(row.answer) for row in batch.examples)
+            self._meter.add(examples=len(batch.examples), tokens=tokens)
         step = trainer.global_step
         if not batch.plan.ends_step or step % self._every_steps:
             return
-        now = time.monotonic()
+        self._speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
         self._add(
             trainer,
             HistoryRow(
@@ -81,10 +101,23 @@ class History(lightning.Callback):
                 split="train",
                 loss=float(trainer.callback_metrics["train_loss"]),
                 learning_rate=_learning_rate(trainer),
-                tokens_per_second=self._tokens / max(now - self._since, 1e-9),
+                tokens_per_second=self._speed.tokens,
+                examples_per_second=self._speed.examples,
+                memory_gib=peak_memory_gib(trainer.strategy.root_device),
             ),
         )
-        self._tokens, self._since = 0, now
+
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Stop the clock until the next training batch."""
+        self._meter.stop()
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Stop the clock: checkpoints are saved now."""
+        self._meter.stop()
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -101,6 +134,8 @@ class History(lightning.Callback):
                 loss=float(trainer.callback_metrics["val_loss"]),
                 learning_rate=_learning_rate(trainer),
                 tokens_per_second=None,
+                examples_per_second=None,
+                memory_gib=peak_memory_gib(trainer.strategy.root_device),
             ),
         )
 
@@ -134,5 +169,30 @@ class History(lightning.Callback):
         write_atomic(self._path, text.getvalue())
 
 
+def selection_loss(path: Path, epoch: int) -> float | None:
+    """Return the selection loss after an epoch (counted from 1) as history.csv has it.
+
+    ``None`` for an epoch without one: there was nothing to select by, or nothing was trained.
+    """
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "select" and int(row["epoch"]) == epoch - 1:
+                return float(row["loss"])
+    return None
+
+
 def _learning_rate(trainer: lightning.Trainer) -> float:
     return float(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _over_devices(trainer: lightning.Trainer, counts: tuple[int, int]) -> tuple[float, float]:
+    """Return the sums over all devices; every device has to call it at the same step."""
+    if trainer.world_size == 1:
+        return counts
+    local = torch.tensor(counts, dtype=torch.float32, device=trainer.strategy.root_device)
+    total = trainer.strategy.reduce(local, reduce_op="sum")
+    assert isinstance(total, torch.Tensor)
+    examples, tokens = total.tolist()
+    return examples, tokens

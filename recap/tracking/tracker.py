@@ -13,8 +13,9 @@ class HistoryRow:
     """One row of history.csv.
 
     ``loss`` is the token mean in nats: of the last optimiser step's examples for ``train``, of the
-    whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens; it is
-    ``None`` for ``select``.
+    whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens, over all
+    devices; it and ``examples_per_second`` are ``None`` for ``select``. ``memory_gib`` is the
+    process's peak so far: allocated on the first device if it is a GPU, else resident memory.
     """
 
     step: int
@@ -23,6 +24,8 @@ class HistoryRow:
     loss: float
     learning_rate: float
     tokens_per_second: float | None
+    examples_per_second: float | None
+    memory_gib: float
 
 
 class Tracker(Protocol):

@@ -39,6 +39,7 @@ SENT_OPTIONS = (
     "rationale",
     "seed",
     "global_batch_size",
+    "sampling",
 )
 """Options that are sent to W&B; paths, prompts and definitions are not among them."""
 
@@ -75,13 +76,19 @@ class WandbTracker:
         self._run = self._init(name, job_type="fold")
 
     def log_step(self, row: HistoryRow) -> None:
-        """Log loss, learning rate and speed under ``<split>/…`` at the optimiser step."""
-        values: dict[str, float] = {f"{row.split}/loss": row.loss, "epoch": row.epoch}
-        if row.tokens_per_second is not None:
-            values |= {
-                "learning_rate": row.learning_rate,
-                "tokens_per_second": row.tokens_per_second,
-            }
+        """Log the loss under ``<split>/loss``, and what else a row holds under its own name."""
+        values: dict[str, float] = {
+            f"{row.split}/loss": row.loss,
+            "epoch": row.epoch,
+            "memory_gib": row.memory_gib,
+        }
+        if row.split == "train":
+            values["learning_rate"] = row.learning_rate
+        speeds = {
+            "tokens_per_second": row.tokens_per_second,
+            "examples_per_second": row.examples_per_second,
+        }
+        values |= {name: speed for name, speed in speeds.items() if speed is not None}
         self._run.log({**values, "step": row.step})
 
     def log_fold(self, scores: Scores | None) -> None:

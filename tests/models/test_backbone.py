@@ -15,7 +15,7 @@ import yaml
 
 from recap.conf_files import conf_dir
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone
+from recap.models.backbone import load_backbone, load_skeleton
 
 PRESETS = sorted((conf_dir() / "backbone").glob("*[0-9]b.yaml"))
 """Every backbone of conf/ but the tiny one."""
@@ -36,6 +36,25 @@ def test_a_folder_of_the_family_is_loaded_in_the_type_asked_for(
     assert model.config.model_type == family
     text = "Client: I don't know 咨询师 1999"
     assert tokenizer(text)["input_ids"] == shrunk.tokenizer_of(family)(text)["input_ids"]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_a_skeleton_is_the_model_without_its_weights(tmp_path: Path, family: str) -> None:
+    folder = shrunk.write_family(tmp_path / "weights", family)
+    model, _ = load_backbone(name="any", family=family, path=folder)
+    (folder / "model.safetensors").write_bytes(b"not read")
+    skeleton = load_skeleton(name="any", family=family, path=folder)
+    assert type(skeleton) is type(model)
+    assert all(weight.is_meta for weight in skeleton.parameters())
+    shapes = [{n: w.shape for n, w in each.named_parameters()} for each in (skeleton, model)]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(ConfigError, match="expects weights of the family"):
+        load_skeleton(name="any", family="llama" if family == "qwen2" else "qwen2", path=folder)
+
+
+def test_the_backbone_made_on_the_spot_has_a_skeleton_too() -> None:
+    skeleton = load_skeleton(name="tiny", family="qwen2")
+    assert all(weight.is_meta for weight in skeleton.parameters())
 
 
 def test_presets_cover_both_families_and_name_themselves() -> None:
@@ -71,7 +90,7 @@ def test_a_hub_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch)
     silent = socket.create_server(("127.0.0.1", 0))  # accepts, and never says a word
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-    monkeypatch.setattr("recap.models.backbone.HUB_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("recap.models.hub.HUB_TIMEOUT_SECONDS", 0.5)
     with silent, pytest.raises(ConfigError, match=r"the hub did not answer|timed out"):
         load_backbone(name="qwen7b", family="qwen2", hub_id="Qwen/Qwen2.5-7B-Instruct")
 

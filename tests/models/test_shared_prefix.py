@@ -163,6 +163,53 @@ def test_mixed_precision_is_as_near_to_float32_as_separate_forwards_in_it(prefix
     assert apart < 5e-2
 
 
+@pytest.mark.filterwarnings("ignore:.*attention can't be used")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_torchs_own_bias_gives_the_loss_and_gradients_of_the_mask(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(family)
+    loss = answer_loss(model, batch_of(RATIONALES, PREFIX))
+    expected = gradient(model, loss)
+    # On a CPU the bias fills its pattern in, so that its pattern is what is compared here.
+    monkeypatch.setattr(shared_prefix, "_flash_serves", lambda *_: True)
+    monkeypatch.setattr(shared_prefix._Row, "_mask", _no_kernel)
+    biased = answer_loss(model, batch_of(RATIONALES, PREFIX))
+    assert biased.item() == pytest.approx(loss.item(), rel=1e-12)
+    assert difference(gradient(model, biased), expected) <= 1e-12
+
+
+def test_torchs_own_bias_meets_one_type_under_mixed_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = build("llama", dtype=torch.float32)
+    exact = separately(model, RATIONALES)[1]
+    found = []
+    for flash in (False, True):
+        monkeypatch.setattr(shared_prefix, "_flash_serves", lambda *_, flash=flash: flash)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = answer_loss(model, batch_of(RATIONALES, PREFIX))
+        found.append(difference(gradient(model, loss), exact))
+    assert found[1] == pytest.approx(found[0], rel=0.2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flash_attention_serves_the_shared_prefix_in_16_bits(family: str) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    exact = separately(build(family), RATIONALES)[1]
+    model = build(family, dtype=torch.float32).cuda()
+    batch = batch_of(RATIONALES, PREFIX).to("cuda")
+    apart = difference(gradient(model, answer_loss(model, batch)).cpu(), exact)
+    assert apart <= 1e-4, "in float32 there is no flash kernel, and the mask is used"
+    # With this kernel alone a mask would be refused.
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = answer_loss(model, batch)
+        found = gradient(model, loss).cpu()
+    assert difference(found, exact) <= 5e-2
+
+
 def test_no_example_sees_another() -> None:
     model = build("qwen3")
     first, second = RATIONALES[:2]

@@ -189,3 +189,5 @@ def test_models_and_checkpoints_take_their_place_on_the_disk() -> None:
     adapters = count_parameters(architecture_of("llama8b"), method="lora")
     small = disk_bytes(adapters, Setting(method="lora"), n_models=5, keep="all")
     assert small.model == 4 * 20_971_520
+    merged = disk_bytes(adapters, Setting(method="lora"), n_models=5, keep="all", whole=True)
+    assert merged.model == 4 * LLAMA_8B + small.model

@@ -1,0 +1,89 @@
+"""What folds come to, as files: predictions, scores, and the summary over the finished folds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from recap.errors import DataError, RecapError
+from recap.launch import is_first_process
+from recap.models.module import ResponseModule
+from recap.prepare import Setup
+from recap.records import Example, Prediction, Scores, Summary
+from recap.run_folder import FoldFolder, write_atomic
+from recap.scoring.confusion import score
+from recap.scoring.files import (
+    json_text,
+    predictions_to_jsonl,
+    scores_from_dict,
+    summary_to_dict,
+)
+from recap.scoring.summary import summarize, summary_markdown
+
+
+def write_predictions(
+    setup: Setup, fold: int, module: ResponseModule, examples: Sequence[Example]
+) -> Scores:
+    """Write what the model answered to each test example, and return its scores.
+
+    Raises:
+        RecapError: When answers and examples, or the module's scores and those of the file, do not
+            belong together.
+    """
+    task = setup.task
+    predictions = []
+    for example, generation in zip(examples, module.generations, strict=True):
+        if example.id != generation.id:
+            raise RecapError("answers came back in another order than the examples; report this")
+        answer = task.parse(generation.text)
+        predictions.append(
+            Prediction(
+                id=example.id,
+                session=example.session,
+                fold=fold,
+                task=task.name,
+                gold=task.gold(example),
+                label=answer.label,
+                probabilities=None,
+                rationale=answer.rationale,
+                text=generation.text,
+                parsed=answer.label is not None,
+            )
+        )
+    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
+    scores = module.scores()
+    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
+    if again != scores:
+        raise RecapError("scores differ from those of predictions.jsonl; report this")
+    return scores
+
+
+def finished_scores(setup: Setup) -> dict[int, Scores]:
+    """Return the scores of the finished folds, by index."""
+    folders = {fold.index: setup.folder.fold(fold.index) for fold in setup.folds}
+    return {index: read_scores(folder) for index, folder in folders.items() if folder.finished}
+
+
+def write_summary(setup: Setup) -> Summary:
+    """Write and return the summary over the finished folds."""
+    summary = summarize(finished_scores(setup), protocol=setup.config.cv.protocol)
+    if is_first_process():
+        write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
+        notes = setup.corpus.notes()
+        write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
+    return summary
+
+
+def read_scores(folder: FoldFolder) -> Scores:
+    """Return what a finished fold's scores.json holds.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    try:
+        data = json.loads(folder.scores.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{folder.scores}: is not JSON; delete it to run this fold again"
+        ) from error
+    return scores_from_dict(data, source=str(folder.scores))

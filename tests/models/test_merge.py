@@ -1,0 +1,170 @@
+"""Adapters merged onto their unquantised base: the same answers, as a folder of its own."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shrunk
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import ScoringLoader
+from recap.data.plans import Room
+from recap.errors import ConfigError
+from recap.models.backbone import load_backbone
+from recap.models.export import save_model
+from recap.models.finetune import apply_finetune
+from recap.models.merge import mean_answer_loss, merge_adapter
+from recap.records import Message
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
+MESSAGES = [Message(role="user", text="Client: 我不知道 1999 don't.")]
+EXAMPLES = [
+    EncodedExample(id=str(i), prompt=(5, 6, 7 + i), answer=(8,) * (1 + i % 3) + (2,), gold=0)
+    for i in range(7)
+]
+FAMILIES = ["qwen2", "llama"]
+
+
+def batches() -> ScoringLoader:
+    return ScoringLoader(EXAMPLES, pad_id=0, room=Room(examples=3))
+
+
+def write_adapter(folder: Path, family: str, method: str = "lora") -> tuple[Any, ChatEncoder]:
+    """Write a base and an adapter that says something else than it; return the adapted model."""
+    source = shrunk.write_family(folder / "source", family)
+    model, tokenizer = load_backbone(
+        name="any", family=family, path=source, quantize=method == "qlora"
+    )
+    model = apply_finetune(model, method=method)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1, generator=generator)
+    encoder = ChatEncoder(tokenizer)
+    save_model(
+        model,
+        tokenizer,
+        folder / "adapter",
+        end_of_turn_id=encoder.end_of_turn_id,
+        pad_id=encoder.pad_id,
+    )
+    return model.eval(), encoder
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plain_transformers_loads_the_merged_model_with_pefts_logits(
+    tmp_path: Path, family: str, in_place: bool
+) -> None:
+    model, encoder = write_adapter(tmp_path, family)
+    adapter = tmp_path / "adapter"
+    expected = AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload()(IDS).logits
+    output = adapter if in_place else tmp_path / "merged"
+    loss = mean_answer_loss(model, batches())
+    merged = merge_adapter(adapter, output, batches=batches(), adapted_loss=loss, tolerance=1e-5)
+    assert merged.adapted_loss == loss
+    assert abs(merged.merged_loss - loss) <= 1e-5
+    loaded = AutoModelForCausalLM.from_pretrained(output)
+    torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits, rtol=1e-5, atol=1e-5)
+    untuned = AutoModelForCausalLM.from_pretrained(tmp_path / "source")
+    assert not torch.allclose(loaded(IDS).logits, untuned(IDS).logits, atol=1e-2)
+    assert not (output / "adapter_config.json").exists()
+    assert (adapter / "adapter_config.json").exists() is not in_place
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    assert (output / "chat_template.jinja").is_file()
+    assert ChatEncoder(tokenizer).prompt_ids(MESSAGES) == encoder.prompt_ids(MESSAGES)
+    settings = GenerationConfig.from_pretrained(output)
+    assert (settings.eos_token_id, settings.pad_token_id) == (
+        encoder.end_of_turn_id,
+        encoder.pad_id,
+    )
+
+
+def test_a_base_inside_the_folder_is_found_after_the_folder_was_moved(tmp_path: Path) -> None:
+    tokenizer = shrunk.qwen2_tokenizer()
+    model = apply_finetune(shrunk.model_of("qwen2", len(tokenizer)), method="lora")
+    encoder = ChatEncoder(tokenizer)
+    options = {"end_of_turn_id": encoder.end_of_turn_id, "pad_id": encoder.pad_id}
+    save_model(model, tokenizer, tmp_path / "there", **options)
+    (tmp_path / "there").rename(tmp_path / "here")
+    loss = mean_answer_loss(model, batches())
+    merge_adapter(
+        tmp_path / "here",
+        tmp_path / "merged",
+        batches=batches(),
+        adapted_loss=loss,
+        tolerance=1e-5,
+    )
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_four_bits_are_merged_onto_the_weights_they_stood_for(tmp_path: Path, family: str) -> None:
+    model, _ = write_adapter(tmp_path, family, "qlora")
+    adapter, output = tmp_path / "adapter", tmp_path / "merged"
+    loss = mean_answer_loss(model, batches())
+    options: dict[str, Any] = {"batches": batches(), "adapted_loss": loss}
+    with pytest.raises(ConfigError, match="merge_tolerance"):
+        merge_adapter(adapter, output, tolerance=1e-5, **options)
+    assert not output.exists()
+    merged = merge_adapter(adapter, output, tolerance=1.0, **options)
+    assert 1e-5 < abs(merged.merged_loss - loss) < 1.0
+    loaded = AutoModelForCausalLM.from_pretrained(output)
+    assert loaded.dtype == torch.float32
+    assert not hasattr(loaded.config, "quantization_config")
+    expected = AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload()(IDS).logits
+    torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [0.5, math.nan])
+def test_a_tampered_adapter_is_refused_with_both_figures_and_kept_as_it_is(
+    tmp_path: Path, change: float
+) -> None:
+    model, _ = write_adapter(tmp_path, "llama")
+    adapter = tmp_path / "adapter"
+    weights = load_file(adapter / "adapter_model.safetensors")
+    for name in weights:
+        if "q_proj.lora_B" in name:
+            weights[name] += change
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    before = {file.name: file.read_bytes() for file in adapter.iterdir() if file.is_file()}
+    loss = mean_answer_loss(model, batches())
+    with pytest.raises(ConfigError) as refused:
+        merge_adapter(adapter, adapter, batches=batches(), adapted_loss=loss, tolerance=1e-2)
+    assert f"as it was trained {loss:.6f}" in str(refused.value)
+    assert "merged model's loss is" in str(refused.value)
+    after = {file.name: file.read_bytes() for file in adapter.iterdir() if file.is_file()}
+    assert after == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "source"]
+
+
+def test_the_loss_is_the_mean_over_all_answer_tokens(tmp_path: Path) -> None:
+    model = shrunk.model_of("qwen2", 60)
+    losses = []
+    for example in EXAMPLES:
+        logits = model(torch.tensor([example.prompt + example.answer])).logits[0]
+        predicted = logits[len(example.prompt) - 1 : -1]
+        losses.append(cross_entropy(predicted, torch.tensor(example.answer), reduction="none"))
+    expected = torch.cat(losses).mean().item()
+    assert mean_answer_loss(model, batches()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:
+    write_adapter(tmp_path, "qwen2")
+    options: dict[str, Any] = {"batches": batches(), "adapted_loss": 0.0, "tolerance": 1.0}
+    with pytest.raises(ConfigError, match="holds no adapter"):
+        merge_adapter(tmp_path / "source", tmp_path / "merged", **options)
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(ConfigError, match=r"base cannot be loaded from .*source"):
+        merge_adapter(tmp_path / "adapter", tmp_path / "merged", **options)
