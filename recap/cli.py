@@ -8,7 +8,10 @@ from importlib import import_module
 
 from recap.errors import did_you_mean
 
-VERBS = {"train": "fine-tune under cross-validation, decode, score, aggregate"}
+VERBS = {
+    "train": "fine-tune under cross-validation, decode, score, aggregate",
+    "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
+}
 """The commands and what each does."""
 
 

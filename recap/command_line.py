@@ -7,17 +7,51 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
-from recap.config import RunConfig
 from recap.errors import RecapError
 
-Job = Callable[[RunConfig], object]
+
+class Named(Protocol):
+    """A configuration that knows which run it is about."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
 
 
-def run_command(
-    job: Job, *, after_sweep: Callable[[list[RunConfig]], object], argv: Sequence[str] | None
-) -> int:
-    """Compose the configuration that ``argv`` describes, run ``job`` on it, return the exit code.
+Config = TypeVar("Config", bound=Named)
+Loaded = TypeVar("Loaded", bound=Named, covariant=True)
+
+
+class Loader(Protocol[Loaded]):
+    """Composes a command's configuration."""
+
+    def __call__(self, overrides: Sequence[str], *, config_dir: str | None) -> Loaded:
+        """Return what the overrides describe.
+
+        Raises:
+            ConfigError: When they are at fault.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Generic[Config]):
+    """What ``python -m recap.<name>`` does."""
+
+    name: str
+    """``conf/<name>.yaml`` is its configuration."""
+    load: Loader[Config]
+    """Turns overrides into a configuration."""
+    job: Callable[[Config], object]
+    """Runs one configuration."""
+    after_sweep: Callable[[list[Config]], object] = lambda configs: None
+    """Runs once after all jobs of a sweep."""
+
+
+def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
+    """Compose the configuration that ``argv`` describes, run the job on it, return the exit code.
 
     ``-m`` runs one job for every combination, then ``after_sweep`` once on all configurations; a
     sweep is composed as a whole before its first job starts. ``--help``, ``--cfg`` and the like are
@@ -32,7 +66,7 @@ def run_command(
     arguments = get_args_parser().parse_intermixed_args(given)
     # Hydra itself cannot read flags that stand between overrides.
     ordered = [a for a in given if a not in arguments.overrides] + arguments.overrides
-    return with_exit_code(lambda: _dispatch(arguments, ordered, job, after_sweep))
+    return with_exit_code(lambda: _dispatch(arguments, ordered, command))
 
 
 def with_exit_code(action: Callable[[], int]) -> int:
@@ -60,54 +94,42 @@ def _signal_code(stop: BaseException) -> int | None:
     return 143 if type(stop).__name__ == "SIGTERMException" else None
 
 
-def _dispatch(
-    arguments: argparse.Namespace,
-    argv: list[str],
-    job: Job,
-    after_sweep: Callable[[list[RunConfig]], object],
-) -> int:
-    from recap.compose import load_config
-
+def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[Config]) -> int:
     if arguments.multirun:
-        return _sweep(arguments, argv, job, after_sweep)
+        return _sweep(arguments, argv, command)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
-            load_config(arguments.overrides, config_dir=arguments.config_dir)
-        return _hand_over(arguments, argv, job)
-    job(load_config(arguments.overrides, config_dir=arguments.config_dir))
+            command.load(arguments.overrides, config_dir=arguments.config_dir)
+        return _hand_over(arguments, argv, command)
+    command.job(command.load(arguments.overrides, config_dir=arguments.config_dir))
     return 0
 
 
-def _sweep(
-    arguments: argparse.Namespace,
-    argv: list[str],
-    job: Job,
-    after_sweep: Callable[[list[RunConfig]], object],
-) -> int:
-    from recap.compose import expand_sweep, load_config
+def _sweep(arguments: argparse.Namespace, argv: list[str], command: Command[Config]) -> int:
+    from recap.compose import expand_sweep
 
     jobs = expand_sweep(arguments.overrides)
-    configs = [load_config(overrides, config_dir=arguments.config_dir) for overrides in jobs]
+    configs = [command.load(overrides, config_dir=arguments.config_dir) for overrides in jobs]
     codes: list[int] = []
 
-    def guarded(config: RunConfig) -> None:
+    def guarded(config: Config) -> None:
         try:
-            job(config)
+            command.job(config)
         except RecapError as error:
             # The other jobs of a sweep go on; a signal ends them all.
             print(f"error: {config.run}: {error}", file=sys.stderr)
             codes.append(error.exit_code)
 
-    code = _hand_over(arguments, argv, guarded)
-    after_sweep(configs)
+    code = _hand_over(arguments, argv, replace(command, job=guarded))
+    command.after_sweep(configs)
     return max([code, *codes])
 
 
-def _hand_over(arguments: argparse.Namespace, argv: list[str], job: Job) -> int:
+def _hand_over(arguments: argparse.Namespace, argv: list[str], command: Command[Config]) -> int:
     """Let Hydra itself run: it prints help and configurations, and launches the jobs of a sweep."""
     import hydra
 
-    from recap.compose import HYDRA_VERSION_BASE, load_config, register_search_path
+    from recap.compose import HYDRA_VERSION_BASE, register_search_path
     from recap.conf_files import conf_dir
 
     register_search_path(arguments.config_dir)
@@ -115,10 +137,11 @@ def _hand_over(arguments: argparse.Namespace, argv: list[str], job: Job) -> int:
     def launched(_: object) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        job(load_config(list(HydraConfig.get().overrides.task), config_dir=arguments.config_dir))
+        overrides = list(HydraConfig.get().overrides.task)
+        command.job(command.load(overrides, config_dir=arguments.config_dir))
 
     main = hydra.main(
-        version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name="train"
+        version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name=command.name
     )(launched)
     before = sys.argv
     sys.argv = [before[0], *argv]

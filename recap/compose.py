@@ -5,6 +5,7 @@ Nothing outside this module and :mod:`recap.command_line` knows Hydra or OmegaCo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -14,7 +15,7 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from hydra import compose as hydra_compose
@@ -28,11 +29,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recap import config as schema
+from recap import config as run_schema
 from recap.conf_files import conf_dir
 from recap.config import RunConfig
 from recap.errors import ConfigError, did_you_mean
+from recap.validation import validated
 
+Schema = TypeVar("Schema")
 HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
 
@@ -49,10 +52,44 @@ def load_config(
         ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
     """
     values, choices = _compose("train", overrides, config_dir)
+    return _run_config(values, choices, config_dir)
+
+
+def load_command(
+    schema: type[Schema],
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+) -> Schema:
+    """Return the configuration of a command that is told of a whole run, as ``recap.plan`` is.
+
+    ``conf/<name>.yaml`` takes over all of ``conf/train.yaml`` and adds keys of its own.
+
+    Args:
+        schema: A pydantic dataclass with a field ``training`` for the run's :class:`RunConfig` and
+            one for every key that ``conf/<name>.yaml`` adds.
+        name: The command.
+        overrides: As for :func:`load_config`, with the added keys.
+        config_dir: One more folder to search.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    values, choices = _compose(name, overrides, config_dir)
+    own = {field.name for field in dataclasses.fields(schema)} - {"training"}  # type: ignore[arg-type]
+    added = {key: values.pop(key) for key in list(values) if key in own}
+    training = _run_config(values, choices, config_dir)
+    return validated(schema, {**added, "training": training})
+
+
+def _run_config(
+    values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
+) -> RunConfig:
     _refuse_hidden_choices(choices, config_dir)
     values["task"] = expand_task(values["task"], config_dir)
     named = values.pop("run")
-    config = schema.validate({**values, "run": named or "unnamed"})
+    config = run_schema.validate({**values, "run": named or "unnamed"})
     return config if named else replace(config, run=_run_name(config, choices, config_dir))
 
 
@@ -95,7 +132,9 @@ def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> d
     )
 
 
-def explain_hydra_error(error: Exception, overrides: Iterable[str]) -> ConfigError:
+def explain_hydra_error(
+    error: Exception, overrides: Iterable[str], config_name: str = "train"
+) -> ConfigError:
     """Return one of our errors for one of Hydra's, with what would have been right."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
@@ -109,15 +148,13 @@ def explain_hydra_error(error: Exception, overrides: Iterable[str]) -> ConfigErr
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        return ConfigError(
-            f"{key}: there is no such option{did_you_mean(key, _known_options())}; see --help"
-        )
+        closest = did_you_mean(key, _known_options(config_name))
+        return ConfigError(f"{key}: there is no such option{closest}; see --help")
     unknown = re.search(r"Could not (?:find|override) '?([\w/]+)'?[^\n]*No match", text)
     if unknown:
         group = unknown.group(1)
-        return ConfigError(
-            f"{group}: there is no such group{did_you_mean(group, _known_options())}; see --help"
-        )
+        closest = did_you_mean(group, _known_options(config_name))
+        return ConfigError(f"{group}: there is no such group{closest}; see --help")
     ambiguous = re.search(r"Ambiguous value for argument '([^']+)'", text)
     if ambiguous:
         return ConfigError(
@@ -166,7 +203,7 @@ def _compose(
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise explain_hydra_error(error, overrides) from error
+        raise explain_hydra_error(error, overrides, config_name) from error
     finally:
         GlobalHydra.instance().hydra = backup
     assert isinstance(values, dict)
@@ -180,8 +217,8 @@ def _run_name(
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
     values, _ = _compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
     values["task"] = expand_task(values["task"], config_dir)
-    default = schema.result_options(schema.validate({**values, "run": "unnamed"}))
-    given = schema.result_options(config)
+    default = run_schema.result_options(run_schema.validate({**values, "run": "unnamed"}))
+    given = run_schema.result_options(config)
     changed = {
         key: value for key, value in given.items() if key not in default or default[key] != value
     }
@@ -195,10 +232,10 @@ def _hash(options: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _known_options() -> list[str]:
-    values, choices = _compose("train", (), None)
+def _known_options(config_name: str) -> list[str]:
+    values, choices = _compose(config_name, (), None)
     return [
-        *schema.flatten(values),
+        *run_schema.flatten(values),
         *values,
         *(group for group in choices if not group.startswith("hydra")),
     ]

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from recap.errors import ConfigError
-from recap.validation import explain_faults
+from recap.validation import validated
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
@@ -108,6 +107,8 @@ class BackboneConfig:
     """Local folder with weights and tokenizer; takes precedence over ``hub_id``."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights in memory."""
+    architecture: Mapping[str, Any] | None = None
+    """Sizes as config.json names them, for planning without the weights."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -289,6 +290,8 @@ NOT_RESULT_CHANGING = (
     "batching",
     "logger.",
     "cv.fold",
+    "backbone.architecture",
+    "backbone.architecture.",
     "decoding.batch_size",
     "trainer.accelerator",
     "trainer.devices",
@@ -310,10 +313,7 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: With one line for every fault.
     """
-    try:
-        return TypeAdapter(RunConfig).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(explain_faults(error, RunConfig)) from None
+    return validated(RunConfig, values)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -66,13 +66,13 @@ def prepare(config: RunConfig) -> Setup:
             of processes than of devices, missing rationales, or a folder that holds another run.
         DataError: For data at fault, or data that changed since the run was begun.
     """
-    _check_fold(config)
+    check_fold(config)
     check_combinations(config)
     world_size(config.trainer)
     task = build_task(config)
     corpus = build_corpus(config, task)
     selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
-    _check_selection(config, corpus, task, selected)
+    check_selection(config, corpus, task, selected)
     folds = split_folds(
         corpus.examples,
         n_folds=config.cv.folds,
@@ -81,7 +81,7 @@ def prepare(config: RunConfig) -> Setup:
         protocol=config.cv.protocol,
     )
     if config.cv.fold != "final":
-        _check_folds(folds, set(selected))
+        check_folds(folds, set(selected))
     leakage = leakage_report(corpus.examples, folds)
     hashes = {
         "data_hash": data_hash(corpus.examples),
@@ -140,8 +140,12 @@ def _account(corpus: Corpus, n_selected: int) -> dict[str, Any]:
     }
 
 
-def _check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
-    """Find a fold that has nothing to train, select or test before the first one is trained."""
+def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
+    """Find a fold that has nothing to train, select or test before the first one is trained.
+
+    Raises:
+        DataError: When there is one.
+    """
     for fold in folds:
         for part, indices in (("train", fold.train), ("select", fold.select), ("test", fold.test)):
             if selected.isdisjoint(indices):
@@ -151,7 +155,12 @@ def _check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
                 )
 
 
-def _check_fold(config: RunConfig) -> None:
+def check_fold(config: RunConfig) -> None:
+    """Check that ``cv.fold`` is one of the folds.
+
+    Raises:
+        ConfigError: When it is not.
+    """
     fold, n_folds = config.cv.fold, config.cv.folds
     if isinstance(fold, int) and not 0 <= fold < n_folds:
         raise ConfigError(
@@ -160,9 +169,13 @@ def _check_fold(config: RunConfig) -> None:
         )
 
 
-def _check_selection(
-    config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]
-) -> None:
+def check_selection(config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]) -> None:
+    """Check that the task takes any example, and that each has the reason it is to give.
+
+    Raises:
+        ConfigError: When one lacks a reason under ``rationale=true``.
+        DataError: When the task takes none.
+    """
     if not selected:
         raise DataError(
             f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task "

@@ -5,13 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from recap.command_line import run_command
+from recap.command_line import Command, run_command
 from recap.config import RunConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    return run_command(_train, after_sweep=_compare, argv=argv)
+    command = Command(name="train", load=_load, job=_train, after_sweep=_compare)
+    return run_command(command, argv)
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None) -> RunConfig:
+    from recap.compose import load_config
+
+    return load_config(overrides, config_dir=config_dir)
 
 
 def _train(config: RunConfig) -> None:

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from recap.errors import did_you_mean
+from recap.errors import ConfigError, did_you_mean
+
+Schema = TypeVar("Schema")
+
+
+def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """Return the instance of a pydantic dataclass that plain values describe.
+
+    Raises:
+        ConfigError: With one line for every fault.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(explain_faults(error, schema)) from None
 
 
 def explain_faults(error: ValidationError, schema: type) -> str:

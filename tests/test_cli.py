@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -24,14 +25,23 @@ def test_an_unknown_verb_is_answered_with_the_closest(capsys: pytest.CaptureFixt
     assert "did you mean 'train'?" in capsys.readouterr().err
 
 
-def test_help_explains_groups_and_examples_without_loading_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["train", "plan"])
+def test_help_explains_groups_and_examples_without_loading_torch(
+    verb: str, tmp_path: Path, project_root: Path
+) -> None:
     code = (
-        "import sys, recap.train as t; c = t.main(['--help']); "
+        f"import sys, recap.{verb} as t; c = t.main(['--help']); "
         "print('torch' in sys.modules); sys.exit(c)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(project_root)},
+        check=True,
     )
     assert "task: annomi_talk, binary, fine_grained, flat" in done.stdout
-    assert "experiment=smoke" in done.stdout
+    assert f"python -m recap.{verb} " in done.stdout
+    assert {"train": "experiment=smoke", "plan": "plan.tflops=989"}[verb] in done.stdout
     assert done.stdout.rstrip().endswith("False")

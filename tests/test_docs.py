@@ -6,9 +6,12 @@ import re
 import runpy
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from recap.cli import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -43,7 +46,7 @@ def headings(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Return the arguments of every documented ``python -m recap.train``."""
+    """Return every documented ``python -m recap.<verb>``: the verb, then its arguments."""
     text = page.read_text(encoding="utf-8")
     lines = [
         line
@@ -52,8 +55,7 @@ def commands(page: Path) -> list[list[str]]:
         for line in block.splitlines()
     ]
     found = [shlex.split(line, comments=True) for line in lines if line.startswith(COMMAND)]
-    assert all(words[2] == "recap.train" for words in found)
-    return [words[3:] for words in found]
+    return [[words[2].removeprefix("recap."), *words[3:]] for words in found]
 
 
 def write_named_files(page: Path, folder: Path) -> set[str]:
@@ -124,13 +126,16 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap.compose import expand_sweep, load_config
+    from recap.compose import expand_sweep, load_command, load_config
+    from recap.planning.options import PlanConfig
 
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    for arguments in commands(page):
+    for verb, *arguments in commands(page):
         for job in expand_sweep([word for word in arguments if word != "-m"]):
-            assert load_config(job).run
+            config = load_command(PlanConfig, verb, job) if verb == "plan" else load_config(job)
+            assert verb in VERBS
+            assert config.run
 
 
 @pytest.mark.slow
@@ -146,8 +151,8 @@ def test_documented_commands_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from recap.train import main
-
+    verb, *arguments = arguments
+    main = import_module(f"recap.{verb}").main
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     code = main([*arguments, *SMOKE])
@@ -160,7 +165,8 @@ def test_documented_commands_run(
         assert "data.path" in printed.err
     else:
         assert code == 0, printed.err
-        assert list(tmp_path.glob("runs/*/*.json"))
+        if verb == "train":
+            assert list(tmp_path.glob("runs/*/*.json"))
 
 
 @pytest.mark.slow

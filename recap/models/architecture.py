@@ -1,0 +1,245 @@
+"""The shape of a backbone without its weights: sizes, numbers of parameters, tokenizer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recap.errors import ConfigError
+from recap.models.finetune import apply_finetune, causal_model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Architecture:
+    """The sizes that memory and operations follow from.
+
+    Attributes:
+        config: The ``transformers`` configuration.
+        source: Where it was found, in words.
+        folder: The folder with the tokenizer, if there is one on this machine.
+    """
+
+    config: Any
+    source: str
+    folder: Path | None
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.hidden_size)
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return int(self.config.num_attention_heads)
+
+    @property
+    def query(self) -> int:
+        """Width of all queries together."""
+        return self.heads * self._head_dim
+
+    @property
+    def key(self) -> int:
+        """Width of all keys together, and of all values."""
+        return int(self.config.num_key_value_heads) * self._head_dim
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self._head_dim
+
+    @property
+    def intermediate(self) -> int:
+        """Width inside the feed-forward blocks."""
+        return int(self.config.intermediate_size)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding and of the output layer."""
+        return int(self.config.vocab_size)
+
+    @property
+    def _head_dim(self) -> int:
+        return int(getattr(self.config, "head_dim", None) or self.hidden // self.heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterCounts:
+    """How many parameters a model has, by what becomes of them."""
+
+    embedding: int
+    """Of the input embedding, and of the output layer where the two are tied."""
+    head: int
+    """Of an output layer of its own; 0 where it is tied to the embedding."""
+    layer_matrices: int
+    """Of the matrices of all decoder layers, without adapters: what ``qlora`` keeps in 4 bits."""
+    vectors: int
+    """Of norms and biases."""
+    adapters: int
+    """Of low-rank adapters."""
+    trainable: int
+    """Of those that are tuned."""
+    small: int
+    """Of tuned tensors of fewer than 4,096 weights."""
+    largest_trainable: int
+    """Of the largest tuned tensor."""
+
+    @property
+    def total(self) -> int:
+        """All of them, adapters apart."""
+        return self.embedding + self.head + self.layer_matrices + self.vectors
+
+
+def find_architecture(
+    *,
+    name: str,
+    family: str,
+    hub_id: str | None = None,
+    path: str | Path | None = None,
+    declared: Mapping[str, Any] | None = None,
+) -> Architecture:
+    """Return a backbone's architecture without its weights and without asking the hub.
+
+    From ``config.json`` in the folder ``path``, else in the local cache of ``hub_id``, else from
+    the sizes that the configuration declares; ``tiny`` is known.
+
+    Raises:
+        ConfigError: When nothing says how large the backbone is, or a folder holds another family.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(path) if path is not None else _cached(hub_id)
+    if folder is not None:
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"backbone.path={folder} holds no config.json that can be read; "
+                "name a folder in Hugging Face's format (weights are not needed for a plan)"
+            ) from error
+        if config.model_type != family:
+            raise ConfigError(
+                f"backbone {name!r} is of the family {family!r}, but {folder} holds "
+                f"{config.model_type!r}; set backbone.family={config.model_type}"
+            )
+        return Architecture(config=config, source=f"config.json of {folder}", folder=folder)
+    if declared:
+        keys = dict(declared)
+        config = AutoConfig.for_model(family, **keys)
+        return Architecture(config=config, source=f"conf/backbone/{name}.yaml", folder=None)
+    if name == "tiny":
+        return _tiny()
+    raise ConfigError(
+        f"nothing says how large backbone {name!r} is: give backbone.path=FOLDER with its "
+        "config.json, or its sizes under architecture: in its YAML file, as conf/backbone/qwen7b "
+        "has them"
+    )
+
+
+def find_tokenizer(architecture: Architecture, name: str) -> Any | None:
+    """Return the backbone's tokenizer, ``None`` when it is not on this machine."""
+    from transformers import AutoTokenizer
+
+    if architecture.folder is None:
+        if name != "tiny":
+            return None
+        from recap.models.tiny import tiny_tokenizer
+
+        return tiny_tokenizer()
+    auto_tokenizer: Any = AutoTokenizer
+    try:
+        return auto_tokenizer.from_pretrained(architecture.folder, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def count_parameters(
+    architecture: Architecture,
+    *,
+    method: str = "full",
+    rank: int = 8,
+    target_modules: Sequence[str] | None = None,
+) -> ParameterCounts:
+    """Return the numbers of parameters under a tuning method, from a model on the meta device.
+
+    Raises:
+        ConfigError: As :func:`recap.models.finetune.apply_finetune`.
+    """
+    model = meta_model(architecture)
+    # In 4 bits or not, adapters are the same; bitsandbytes cannot build on the meta device.
+    with warnings.catch_warnings():
+        # peft asks transformers 5.23 for gradient checkpointing by a name that it will drop.
+        warnings.simplefilter("ignore", FutureWarning)
+        tuned = apply_finetune(
+            model,
+            method="lora" if method == "qlora" else method,
+            rank=rank,
+            target_modules=target_modules,
+        )
+    causal = causal_model(tuned)
+    embedding = causal.get_input_embeddings().weight
+    head = causal.get_output_embeddings().weight
+    adapters = [p.numel() for name, p in tuned.named_parameters() if ".lora_" in name]
+    plain = [p for name, p in tuned.named_parameters() if ".lora_" not in name]
+    trainable = [p.numel() for p in tuned.parameters() if p.requires_grad]
+    matrices = sum(p.numel() for p in plain if p.ndim >= 2)
+    own_head = 0 if head is embedding else head.numel()
+    return ParameterCounts(
+        embedding=embedding.numel(),
+        head=own_head,
+        layer_matrices=matrices - embedding.numel() - own_head,
+        vectors=sum(p.numel() for p in plain if p.ndim < 2),
+        adapters=sum(adapters),
+        trainable=sum(trainable),
+        small=sum(n for n in trainable if n < 4096),
+        largest_trainable=max(trainable, default=0),
+    )
+
+
+def meta_model(architecture: Architecture) -> Any:
+    """Return the model with parameters that have shapes and no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto_model.from_config(architecture.config)
+
+
+def _cached(hub_id: str | None) -> Path | None:
+    """Return the hub's snapshot in the local cache, with weights or without."""
+    if hub_id is None:
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+    except Exception:  # noqa: BLE001 - nothing cached, or unreadable: the declared sizes serve
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _tiny() -> Architecture:
+    from transformers import Qwen2Config
+
+    from recap.models.tiny import TinySizes, tiny_tokenizer
+
+    sizes, tokenizer = TinySizes(), tiny_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.key_value_heads,
+        tie_word_embeddings=True,
+    )
+    return Architecture(config=config, source="the tiny backbone itself", folder=None)

@@ -1,0 +1,85 @@
+"""Floating-point operations of a training, multiplications and additions counted apart.
+
+A matrix product costs two for each weight and token; attention four for each pair of a query and a
+key it may see and each unit of their width. The backward of a layer whose weights are tuned costs
+twice its forward, that of a frozen one once (Kaplan et al. 2020, section 2.1; Hu et al. 2022).
+Softmax, norms, rotations and the optimiser's step, under a percent together, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from recap.models.architecture import Architecture, ParameterCounts
+from recap.planning.groups import Group
+from recap.planning.setting import Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What groups amount to together."""
+
+    tokens: int
+    """Computed tokens."""
+    pairs: int
+    """Pairs of a query and a key that it sees."""
+    predicted: int
+    """Tokens with a loss."""
+
+
+def add_up(groups: Iterable[Group]) -> Totals:
+    """Return the totals of micro-batches."""
+    listed = list(groups)
+    return Totals(
+        tokens=sum(group.tokens for group in listed),
+        pairs=sum(group.pairs for group in listed),
+        predicted=sum(group.predicted for group in listed),
+    )
+
+
+def forward_operations(
+    architecture: Architecture, counts: ParameterCounts, totals: Totals
+) -> float:
+    """Return the operations of one forward with the loss over tokens and pairs."""
+    layers = 2.0 * (counts.layer_matrices + counts.adapters) * totals.tokens
+    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
+    return layers + head + _attention(architecture, totals.pairs)
+
+
+def training_operations(
+    architecture: Architecture, counts: ParameterCounts, setting: Setting, totals: Totals
+) -> float:
+    """Return the operations of a forward and backward over tokens and pairs."""
+    frozen = setting.adapted
+    matrices = 2.0 * counts.layer_matrices * totals.tokens
+    adapters = 2.0 * counts.adapters * totals.tokens
+    attention = _attention(architecture, totals.pairs)
+    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
+    again = matrices + adapters + attention if setting.gradient_checkpointing else 0.0
+    weights = (2 if frozen else 3) * (matrices + head)
+    return weights + 3 * (adapters + attention) + again
+
+
+def decoding_operations(
+    architecture: Architecture,
+    counts: ParameterCounts,
+    examples: Iterable[tuple[int, int]],
+) -> float:
+    """Return the operations of answering prompts one token at a time, with a cache.
+
+    Args:
+        architecture: The backbone's sizes.
+        counts: Its parameters.
+        examples: Tokens of each prompt and of its answer.
+    """
+    total = 0.0
+    for prompt, answer in examples:
+        length = prompt + answer
+        totals = Totals(tokens=length, pairs=length * (length + 1) // 2, predicted=answer)
+        total += forward_operations(architecture, counts, totals)
+    return total
+
+
+def _attention(architecture: Architecture, pairs: int) -> float:
+    return 4.0 * architecture.query * architecture.layers * pairs

@@ -1,0 +1,70 @@
+"""One table of text cells as Markdown, as LaTeX and on the console."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.table import Table
+
+_LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "×": r"$\times$",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table; the first column holds names, the others figures."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Return the table in Markdown, under its title."""
+        lines = [self.header, ("---", *("---:" for _ in self.header[1:])), *self.rows]
+        table = "\n".join("| " + " | ".join(map(_in_markdown, line)) + " |" for line in lines)
+        return f"## {self.title}\n\n{table}\n"
+
+    def latex(self) -> str:
+        """Return the table in LaTeX, for the package booktabs."""
+        columns = "l" + "r" * (len(self.header) - 1)
+        head, *body = (
+            " & ".join(map(_in_latex, line)) + r" \\" for line in (self.header, *self.rows)
+        )
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\caption{{{_in_latex(self.title)}}}",
+                rf"\begin{{tabular}}{{{columns}}}",
+                r"\toprule",
+                head,
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def table(self) -> Table:
+        """Return the table for a rich console."""
+        table = Table(title=self.title, title_justify="left")
+        for place, name in enumerate(self.header):
+            table.add_column(name, justify="left" if place == 0 else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def _in_markdown(cell: str) -> str:
+    return cell.replace("|", r"\|")
+
+
+def _in_latex(cell: str) -> str:
+    return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
