@@ -7,10 +7,10 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-by-make
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format faults docs clean
+.PHONY: help setup demo test check format faults docs bench bench-peers clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## build .venv with the tested versions and recap itself, editable
 
@@ -36,6 +36,11 @@ faults: $(STAMP)  ## the slow suite: kills, fuzzing at full count, the wheel, do
 docs: $(STAMP)  ## build docs/_build/html; a warning fails
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+bench: $(STAMP)  ## training steps against other trainers; stopped, it goes on where it was
+	$(RUN) benchmarks/training.py --json runs/benchmarks/training.json
+
+bench-peers: .peers/trl/.installed .peers/llamafactory/.installed  ## the other trainers, an environment each
+
 clean:  ## remove what building left behind; .venv and runs stay
 	rm -rf build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
@@ -46,4 +51,18 @@ $(STAMP): pyproject.toml constraints.txt
 	  exit 1; }
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+INSTALL := -m pip install --disable-pip-version-check --progress-bar off -q
+
+.peers/trl/.installed: benchmarks/peers/trl.txt
+	$(PYTHON) -m venv --clear .peers/trl
+	.peers/trl/bin/python $(INSTALL) -r $<
+	@touch $@
+
+.peers/llamafactory/.installed: benchmarks/peers/llamafactory.txt benchmarks/peers/torchaudio.py
+	$(PYTHON) -m venv --clear .peers/llamafactory
+	.peers/llamafactory/bin/python $(INSTALL) -r $<
+	.peers/llamafactory/bin/python $(INSTALL) --no-deps llamafactory==0.9.5
+	cp benchmarks/peers/torchaudio.py .peers/llamafactory/lib/python3*/site-packages/
 	@touch $@

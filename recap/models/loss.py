@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recap.data.batches import Batch
 from recap.models.finetune import causal_model
-from recap.models.shared_prefix import hidden_states
+from recap.models.shared_prefix import predicting_states
 
 LOGITS_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 """Size of the logits that exist at once, in float32. More gains no speed: on a GPU it takes more
@@ -38,12 +38,8 @@ def answer_loss(model: Any, batch: Batch, *, logits_bytes: int | None = None) ->
             which also lets the fastest kernels be used.
         logits_bytes: Most bytes of logits at once; ``None`` for :data:`LOGITS_BYTES`.
     """
-    hidden = hidden_states(model, batch)
-    # The state at position t predicts the token at t + 1. That also holds within a row of several
-    # examples: each has a last prompt token of its own before its answer.
-    predicts_answer = batch.answer_mask[:, 1:]
-    states = hidden[:, :-1][predicts_answer]
-    targets = batch.input_ids[:, 1:][predicts_answer]
+    states = predicting_states(model, batch)
+    targets = batch.input_ids[batch.answer_mask]
     head = causal_model(model).get_output_embeddings()
     if logits_bytes is None:
         logits_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])

@@ -8,6 +8,8 @@ The idea is not ours: prefix sharing in preference optimisation (Wang and Hegde,
 Grouper (2025) and, for inference, Hydragen (Juravsky et al., 2024). Here it is an attention
 function under transformers' ``AttentionInterface``, looked up for the calls that carry a layout and
 for no other: decoding keeps the model's own attention.
+
+For a loss the last layer is computed for the tokens that have one (:mod:`recap.models.last_layer`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from recap.data.batches import Batch, Batching, Layout
 from recap.errors import ConfigError
 from recap.models.finetune import causal_model
+from recap.models.last_layer import ASKED, WANTED, Asked, attention_of_asked, crop_last_layer
 
 ATTENTION = "recap_shared_prefix"
 """The name of the attention function in transformers' ``AttentionInterface``."""
@@ -73,6 +76,27 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
     Raises:
         ConfigError: When the batch shares a prefix and the model cannot.
     """
+    return _last_states(model, batch)
+
+
+def predicting_states(model: Any, batch: Batch) -> Tensor:
+    """Return the last hidden states ``(positions, hidden)`` that predict the answers' tokens.
+
+    The state at a position predicts the token after it. That also holds within a row of several
+    examples: each has a last prompt token of its own before its answer.
+
+    Raises:
+        ConfigError: When the batch shares a prefix and the model cannot.
+    """
+    predicts = batch.answer_mask[:, 1:]
+    if batch.layout is None or not predicts.any() or _why_not_shared(causal_model(model)):
+        return _last_states(model, batch)[:, :-1][predicts]
+    asked = Asked(positions=predicts[0].nonzero()[:, 0], layout=batch.layout)
+    return _last_states(model, batch, asked)[0]
+
+
+def _last_states(model: Any, batch: Batch, asked: Asked | None = None) -> Tensor:
+    """Return the last hidden states of a batch; where something is asked of its row, only those."""
     causal = causal_model(model)
     decoder = causal.get_decoder()
     options: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
@@ -82,6 +106,7 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
         if not not_shared:
             _attach(decoder)
             options[_LAYOUT] = _Row(batch.layout)
+            options[WANTED] = asked
             # transformers takes a mask of four dimensions for finished and builds none of its own.
             options["attention_mask"] = batch.input_ids.new_zeros((1, 1, 1, 1))
         elif batch.layout.prefix:
@@ -152,6 +177,9 @@ def _attention(
         "dropout_p": dropout,
         "enable_gqa": key.shape[1] != query.shape[1],
     }
+    if ASKED in options:
+        cropped = attention_of_asked(options[ASKED], query, key, value, **shared)
+        return cropped.transpose(1, 2).contiguous(), None
     outputs = []
     if row.prefix:
         outputs.append(
@@ -208,6 +236,7 @@ def _attach(decoder: Any) -> None:
     for layer in decoder.layers:
         layer.self_attn.register_forward_pre_hook(_switch_on, with_kwargs=True)
         layer.self_attn.register_forward_hook(_switch_back, with_kwargs=True, always_call=True)
+    crop_last_layer(decoder.layers[-1])
     decoder._recap_attached = True
 
 

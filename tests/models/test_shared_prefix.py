@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -19,7 +20,12 @@ from recap.models import shared_prefix
 from recap.models.decode import generate
 from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
 from recap.models.loss import answer_loss
-from recap.models.shared_prefix import BatchingChoice, choose_batching, hidden_states
+from recap.models.shared_prefix import (
+    BatchingChoice,
+    choose_batching,
+    hidden_states,
+    predicting_states,
+)
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 N_TOKENS = 100
@@ -219,6 +225,31 @@ def test_no_example_sees_another() -> None:
     with torch.no_grad():
         before, after = (hidden_states(model, each)[:, :end] for each in (batch, changed))
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, 0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_layer_computes_only_what_predicts_an_answer(family: str, prefix: int) -> None:
+    model, batch = build(family), batch_of(RATIONALES, prefix)
+    with torch.no_grad():
+        expected = hidden_states(model, batch)[:, :-1][batch.answer_mask[:, 1:]]
+    computed: list[int] = []
+    for layer in causal_model(model).get_decoder().layers:
+        layer.mlp.register_forward_pre_hook(lambda _, states: computed.append(states[0].shape[1]))
+    found = predicting_states(model, batch)
+    assert difference(found.detach(), expected) <= 1e-7
+    n_answer_tokens = sum(len(example.answer) for example in RATIONALES)
+    assert computed == [batch.input_ids.shape[1], n_answer_tokens]
+
+
+def test_a_copied_model_computes_its_own_last_layer() -> None:
+    model, batch = build("qwen2"), batch_of(LABELS, PREFIX)
+    expected = answer_loss(model, batch).item()
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert answer_loss(copied, batch).item() == expected
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -1,0 +1,1 @@
+"""What the benchmarks share: the work, the measuring, the ledger and the report."""
