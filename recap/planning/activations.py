@@ -16,14 +16,24 @@ _STATISTIC = 4
 
 def layer_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
     """Return the bytes that one decoder layer keeps for its backward, without weights."""
-    per_token: float = (
-        _norms(architecture, setting)
-        + _inputs(architecture, setting, laid_out=group.prefix is not None)
-        + _feed_forward(architecture, setting)
-        + _adapters(setting)
-        + _STATISTIC * (2 + architecture.heads)
+    laid_out = group.prefix is not None
+    return (
+        _attended(architecture, setting, laid_out=laid_out) * group.tokens
+        + _attention(architecture, setting, group)
+        + _fed(architecture, setting) * group.tokens
+        + _STATISTIC * architecture.heads * group.tokens
     )
-    return per_token * group.tokens + _attention(architecture, setting, group)
+
+
+def last_layer_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
+    """Return the same of the last layer, which in one row feeds on the tokens with a loss alone."""
+    if group.prefix is None:
+        return layer_bytes(architecture, setting, group)
+    return (
+        _attended(architecture, setting, laid_out=True) * group.tokens
+        + _attention(architecture, setting, group, asked=group.predicted)
+        + _fed(architecture, setting) * group.predicted
+    )
 
 
 def kept_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
@@ -37,7 +47,8 @@ def kept_bytes(architecture: Architecture, setting: Setting, group: Group) -> fl
     once += _shared_mask(setting, group)
     if setting.gradient_checkpointing:
         return once + architecture.layers * hidden * width * group.tokens
-    return once + architecture.layers * layer_bytes(architecture, setting, group)
+    layers = (architecture.layers - 1) * layer_bytes(architecture, setting, group)
+    return once + layers + last_layer_bytes(architecture, setting, group)
 
 
 def passing_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
@@ -51,10 +62,26 @@ def passing_bytes(architecture: Architecture, setting: Setting, group: Group) ->
     return (3 * architecture.intermediate * inside + streams) * group.tokens
 
 
-def _norms(architecture: Architecture, setting: Setting) -> float:
-    """Two norms: what they normalise in 32 bits, and the normalised for the scale's gradient."""
+def _attended(architecture: Architecture, setting: Setting, *, laid_out: bool) -> float:
+    """For each token: what leads to queries, keys and values, and from attention's output on."""
+    inputs = _inputs(architecture, setting, ("q_proj", "k_proj", "v_proj"))
+    output = _output_input(architecture, setting, laid_out=laid_out)
+    names = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return _norm(architecture, setting) + inputs + output + _adapters(setting, names)
+
+
+def _fed(architecture: Architecture, setting: Setting) -> float:
+    """For each token: what the feed-forward block and its norm keep."""
+    inputs = _inputs(architecture, setting, ("gate_proj", "up_proj"))
+    block = _feed_forward(architecture, setting)
+    names = ("gate_proj", "up_proj", "down_proj")
+    return _norm(architecture, setting) + inputs + block + _adapters(setting, names)
+
+
+def _norm(architecture: Architecture, setting: Setting) -> float:
+    """What a norm normalises, in 32 bits, and the normalised for the scale's gradient."""
     tuned = 0 if setting.adapted else setting.weight_bytes
-    return 2 * architecture.hidden * (4 + tuned)
+    return architecture.hidden * (4 + tuned) + _STATISTIC
 
 
 def _copied(setting: Setting) -> int | None:
@@ -65,24 +92,22 @@ def _copied(setting: Setting) -> int | None:
     return 2 if setting.mixed else None
 
 
-def _inputs(architecture: Architecture, setting: Setting, *, laid_out: bool) -> float:
-    """Inputs of the projections of queries, keys, values, outputs, gates and ups."""
+def _inputs(architecture: Architecture, setting: Setting, names: tuple[str, ...]) -> float:
+    """Input of the projections that stand behind one norm."""
+    copied, count = _copied(setting), sum(_learns(name, setting) for name in names)
+    if copied is not None:
+        return count * copied * architecture.hidden
+    return setting.weight_bytes * architecture.hidden if count else 0
+
+
+def _output_input(architecture: Architecture, setting: Setting, *, laid_out: bool) -> float:
+    """Input of the projection of outputs: attention's own, where it needs no cast and no turn."""
     copied = _copied(setting)
-    hidden, query = architecture.hidden, architecture.query
-    total = 0.0
-    for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
-        count = sum(_learns(name, setting) for name in names)
-        if copied is not None:
-            total += count * copied * hidden
-        elif count:
-            total += setting.weight_bytes * hidden
-    if _learns("o_proj", setting):
-        # Attention's own output serves where it needs neither a cast nor a turn.
-        if copied is not None and setting.adapted:
-            total += copied * query
-        elif laid_out:
-            total += setting.compute_bytes * query
-    return total
+    if not _learns("o_proj", setting):
+        return 0
+    if copied is not None and setting.adapted:
+        return copied * architecture.query
+    return setting.compute_bytes * architecture.query if laid_out else 0
 
 
 def _feed_forward(architecture: Architecture, setting: Setting) -> float:
@@ -94,39 +119,41 @@ def _feed_forward(architecture: Architecture, setting: Setting) -> float:
     return architecture.intermediate * (3 * inside + product)
 
 
-def _adapters(setting: Setting) -> float:
+def _adapters(setting: Setting, names: tuple[str, ...]) -> float:
     """What lies between the two matrices of each adapter."""
     if not setting.adapted:
         return 0
     width = 2 if setting.precision.endswith("-mixed") else setting.adapter_bytes
-    return width * setting.rank * len(setting.target_modules)
+    return width * setting.rank * sum(_learns(name, setting) for name in names)
 
 
-def _attention(architecture: Architecture, setting: Setting, group: Group) -> float:
-    """Queries, keys, values and outputs as the kernel takes and gives them."""
+def _attention(
+    architecture: Architecture, setting: Setting, group: Group, asked: int | None = None
+) -> float:
+    """Queries, keys, values and outputs as the kernel takes and gives them.
+
+    ``asked`` is the number of queries of a last layer that computes those alone.
+    """
     query, key = architecture.query, architecture.key
     width = setting.compute_bytes
     if setting.precision.endswith("-mixed"):
         width = 2
-    own = 2 * query * group.tokens
+    own = (query * (asked if asked is not None else group.tokens)) * 2
+    if asked is not None:
+        return width * (own + 2 * key * group.seen)
     if not group.prefix:
         return width * (own + 2 * key * group.tokens)
     # Each rest keeps the shared keys and values once more, beside its own.
-    joined = 2 * key * group.seen
-    cast_values = setting.mixed and setting.method == "qlora"
-    first_keys = group.prefix if setting.mixed else group.tokens
-    first_values = group.prefix if cast_values else group.tokens
-    masks = 0
-    if setting.mixed:
-        # Autocast copies the mask in each layer, for each rest.
-        masks = sum(rest * length for rest, length in zip(group.rests, group.lengths, strict=True))
-    return width * (own + joined + key * (first_keys + first_values) + masks)
+    return width * (own + 2 * key * (group.tokens + group.seen))
 
 
 def _shared_mask(setting: Setting, group: Group) -> float:
     if not group.prefix:
         return 0
-    return setting.weight_bytes * max(group.rests) * max(group.lengths)
+    width = 2 if setting.precision.endswith("-mixed") else setting.weight_bytes
+    if setting.on_gpu and width == 2:
+        return 0  # FlashAttention takes none
+    return width * max(group.rests) * max(group.lengths)
 
 
 def _learns(name: str, setting: Setting) -> bool:

@@ -56,6 +56,24 @@ class Group:
         return _causal(self.prefix) + own
 
     @property
+    def fed(self) -> int:
+        """Tokens that reach the last layer's feed-forward block: in one row those with a loss."""
+        return self.tokens if self.prefix is None else self.predicted
+
+    @property
+    def last_pairs(self) -> int:
+        """Pairs of a query and a key in the last layer.
+
+        >>> Group(lengths=(5,), answers=(2,), prefix=0).last_pairs
+        7
+        """
+        if self.prefix is None:
+            return self.pairs
+        # Queries stand on the last prompt token and on all of the answer but its last.
+        ends = zip(self.lengths, self.answers, strict=True)
+        return sum(answer * (2 * length - answer - 1) // 2 for length, answer in ends)
+
+    @property
     def predicted(self) -> int:
         """Tokens with a loss."""
         return sum(self.answers)

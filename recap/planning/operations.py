@@ -26,6 +26,10 @@ class Totals:
     """Pairs of a query and a key that it sees."""
     predicted: int
     """Tokens with a loss."""
+    fed: int
+    """Tokens that reach the last layer's feed-forward block."""
+    last_pairs: int
+    """Pairs of a query and a key in the last layer."""
 
 
 def add_up(groups: Iterable[Group]) -> Totals:
@@ -35,6 +39,8 @@ def add_up(groups: Iterable[Group]) -> Totals:
         tokens=sum(group.tokens for group in listed),
         pairs=sum(group.pairs for group in listed),
         predicted=sum(group.predicted for group in listed),
+        fed=sum(group.fed for group in listed),
+        last_pairs=sum(group.last_pairs for group in listed),
     )
 
 
@@ -42,9 +48,10 @@ def forward_operations(
     architecture: Architecture, counts: ParameterCounts, totals: Totals
 ) -> float:
     """Return the operations of one forward with the loss over tokens and pairs."""
-    layers = 2.0 * (counts.layer_matrices + counts.adapters) * totals.tokens
+    adapters = 2.0 * counts.adapters * totals.tokens
     head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    return layers + head + _attention(architecture, totals.pairs)
+    matrices = _matrices(architecture, counts, totals)
+    return matrices + adapters + head + _attention(architecture, totals)
 
 
 def training_operations(
@@ -52,9 +59,9 @@ def training_operations(
 ) -> float:
     """Return the operations of a forward and backward over tokens and pairs."""
     frozen = setting.adapted
-    matrices = 2.0 * counts.layer_matrices * totals.tokens
+    matrices = _matrices(architecture, counts, totals)
     adapters = 2.0 * counts.adapters * totals.tokens
-    attention = _attention(architecture, totals.pairs)
+    attention = _attention(architecture, totals)
     head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
     again = matrices + adapters + attention if setting.gradient_checkpointing else 0.0
     weights = (2 if frozen else 3) * (matrices + head)
@@ -76,10 +83,19 @@ def decoding_operations(
     total = 0.0
     for prompt, answer in examples:
         length = prompt + answer
-        totals = Totals(tokens=length, pairs=length * (length + 1) // 2, predicted=answer)
+        pairs = length * (length + 1) // 2
+        totals = Totals(tokens=length, pairs=pairs, predicted=answer, fed=length, last_pairs=pairs)
         total += forward_operations(architecture, counts, totals)
     return total
 
 
-def _attention(architecture: Architecture, pairs: int) -> float:
-    return 4.0 * architecture.query * architecture.layers * pairs
+def _matrices(architecture: Architecture, counts: ParameterCounts, totals: Totals) -> float:
+    """Products with the layers' matrices; the last layer feeds on fewer tokens in one row."""
+    block = 3 * architecture.hidden * architecture.intermediate
+    spared = block * (totals.tokens - totals.fed)
+    return 2.0 * (counts.layer_matrices * totals.tokens - spared)
+
+
+def _attention(architecture: Architecture, totals: Totals) -> float:
+    pairs = (architecture.layers - 1) * totals.pairs + totals.last_pairs
+    return 4.0 * architecture.query * pairs
