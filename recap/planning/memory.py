@@ -113,11 +113,12 @@ class _Parts:
 
     def forward(self) -> dict[str, float]:
         """Return what is held when the loss is computed: all activations, no new gradients."""
+        dropped = self.setting.gradient_checkpointing
         gradients = self._head_gradient()
         if self.setting.accumulates:
             gradients += self._gradients()
         return {
-            "weights": self._weights() + self._gathered() + self._copies(all_layers=True),
+            "weights": self._weights() + self._gathered() + self._copies(kept=not dropped),
             "gradients": gradients,
             "optimizer": self._optimizer(),
             "activations": self._kept(),
@@ -137,7 +138,7 @@ class _Parts:
         accumulated = self._gradients() if setting.accumulates else 0.0
         common = {"optimizer": self._optimizer()}
         weights = self._weights() + self._gathered()
-        copies = self._copies(all_layers=not setting.gradient_checkpointing)
+        copies = self._copies(kept=not setting.gradient_checkpointing)
         begins = common | {
             "weights": weights + copies,
             "gradients": accumulated + self._head_gradient(),
@@ -170,9 +171,7 @@ class _Parts:
         prompts = batch.n_examples * batch.prompt
         inside = (3 * sizes.intermediate + 2 * sizes.query) * width
         return {
-            "weights": self._weights()
-            + self._gathered()
-            + self._copies(all_layers=not setting.adapted and setting.method != "none"),
+            "weights": self._weights() + self._gathered() + self._copies(kept=False),
             # Lightning moves the optimiser's state off a GPU when a training ends (2.6.6).
             "optimizer": 0.0 if setting.on_gpu else self._optimizer(),
             "activations": prompts * (inside + 3 * sizes.hidden * setting.weight_bytes),
@@ -196,12 +195,12 @@ class _Parts:
         layers = 2 * counts.layer_matrices / self.architecture.layers
         return setting.weight_bytes * (counts.embedding + counts.head + layers)
 
-    def _copies(self, *, all_layers: bool) -> float:
-        """Autocast's 16-bit copies of matrices, kept from the forward to the backward.
+    def _copies(self, *, kept: bool) -> float:
+        """Autocast's 16-bit copies of matrices: of all layers or, where none are kept, of one.
 
-        Under ``fsdp`` too every device holds those of all layers. A frozen matrix whose layer is
-        computed again later is copied only while it is used, and one in 4 bits is unpacked one at a
-        time.
+        The backward needs them, so that under ``fsdp`` too every device holds those of all layers,
+        unless layers are computed again. Lightning switches autocast's own cache off (2.6.6). A
+        matrix in 4 bits is unpacked while it is used.
         """
         counts, setting = self.counts, self.setting
         matrices: float = counts.layer_matrices
@@ -210,8 +209,7 @@ class _Parts:
             return setting.compute_bytes * one / 3
         if not setting.mixed:
             return 0.0
-        frozen_and_dropped = setting.adapted and setting.gradient_checkpointing
-        held = matrices if all_layers and not frozen_and_dropped else one
+        held = matrices if kept else one
         return 2 * (held + counts.adapters)
 
     def _gradients(self) -> float:

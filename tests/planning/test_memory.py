@@ -167,10 +167,15 @@ def test_changes_are_overrides_and_bring_the_peak_under_the_limit() -> None:
     assert {config.finetune.method for config in composed} >= {"full", "lora", "qlora"}
 
 
-def test_one_device_of_that_size_never_holds_a_full_tuning() -> None:
+def test_one_device_of_that_size_holds_a_full_tuning_only_with_moments_in_8_bits() -> None:
+    # 16 bytes a parameter are 128.5 GB; with 10, and layers computed again, 80.3 are left.
     ways = changes_that_fit(demand(), 80 * 2.0**30)
     assert all(
-        any(o.startswith(("finetune=", "trainer.strategy=")) for o in way.overrides) for way in ways
+        any(
+            o.startswith(("finetune=", "trainer.strategy=", "optimizer=adamw8bit"))
+            for o in way.overrides
+        )
+        for way in ways
     )
 
 
