@@ -136,6 +136,26 @@ def test_rows_of_other_settings_are_refused(
         ledger.Ledger(tmp_path / "state.jsonl", {"threads": 2})
 
 
+def test_the_figure_is_the_same_for_the_same_report(
+    load: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    report = {
+        "rows": [
+            {**step("shared_prefix", 1.0, 1), "seconds": 1.0, "note": ""},
+            {**step("trl_packed", 3.0, 1), "seconds": 3.0, "note": "no evidence"},
+            *(
+                {"part": "group", "micro_batch": size, "seconds_per_example": 1 / size}
+                for size in (1, 2, 4)
+            ),
+        ]
+    }
+    for name in ("once.svg", "twice.svg"):
+        load("figure").draw(report, tmp_path / name)
+    drawn = (tmp_path / "once.svg").read_bytes()
+    assert b"trl_packed" in drawn
+    assert drawn == (tmp_path / "twice.svg").read_bytes()
+
+
 # The whole of it, at toy size and in this process.
 
 
