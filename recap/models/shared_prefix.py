@@ -25,6 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from recap.data.batches import Batch, Batching, Layout
 from recap.errors import ConfigError
+from recap.models.feed_forward import feed_in_parts
 from recap.models.finetune import causal_model
 from recap.models.last_layer import ASKED, WANTED, Asked, attention_of_asked, crop_last_layer
 
@@ -236,6 +237,7 @@ def _attach(decoder: Any) -> None:
     for layer in decoder.layers:
         layer.self_attn.register_forward_pre_hook(_switch_on, with_kwargs=True)
         layer.self_attn.register_forward_hook(_switch_back, with_kwargs=True, always_call=True)
+        feed_in_parts(layer.mlp)
     crop_last_layer(decoder.layers[-1])
     decoder._recap_attached = True
 

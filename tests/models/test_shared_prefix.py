@@ -16,7 +16,7 @@ from transformers import masking_utils
 from recap.data.batches import Batch, Layout, MicroBatch, collate, common_prefix
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError
-from recap.models import shared_prefix
+from recap.models import feed_forward, shared_prefix
 from recap.models.decode import generate
 from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
 from recap.models.loss import answer_loss
@@ -240,6 +240,24 @@ def test_the_last_layer_computes_only_what_predicts_an_answer(family: str, prefi
     assert difference(found.detach(), expected) <= 1e-7
     n_answer_tokens = sum(len(example.answer) for example in RATIONALES)
     assert computed == [batch.input_ids.shape[1], n_answer_tokens]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_feed_forward_block_in_parts_has_the_gradients_of_the_whole(
+    family: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = build(family, method=method), build(family, method=method)
+    batch = batch_of(RATIONALES, PREFIX)
+    expected = gradient(whole, answer_loss(whole, batch))
+    monkeypatch.setattr(feed_forward, "TOKENS_AT_ONCE", 16)
+    seen: list[int] = []
+    first = causal_model(parts).get_decoder().layers[0].mlp.act_fn
+    first.register_forward_pre_hook(lambda _, states: seen.append(states[0].shape[1]))
+    found = gradient(parts, answer_loss(parts, batch))
+    n = batch.input_ids.shape[1]
+    assert seen == [16] * (n // 16) + [n % 16] * (n % 16 > 0)
+    assert difference(found, expected) <= 1e-7
 
 
 def test_a_copied_model_computes_its_own_last_layer() -> None:
