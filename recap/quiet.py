@@ -18,3 +18,5 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    # peft asks transformers under the name of an earlier release (0.21, 5.23).
+    warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*")
