@@ -25,7 +25,7 @@ from harness.workload import AFTER_DIALOGUE, ANSWER, DIALOGUE_QUANTILES, PREFIXE
 SAME_MICRO_BATCH = 4
 """Examples a micro-batch where memory is compared at the same number for all."""
 
-QUICK_MICRO_BATCHES = {"shared_prefix": 8, "packed": 2, "padded": 2}
+QUICK_MICRO_BATCHES = {"shared_prefix": 16, "packed": 2, "padded": 2}
 """Instead of a search; peers get 2 examples a micro-batch."""
 
 
