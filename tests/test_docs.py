@@ -70,6 +70,12 @@ def write_named_files(page: Path, folder: Path) -> set[str]:
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_no_page_holds_both_sides_of_a_merge(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if line.startswith(("<<<<<<<", ">>>>>>>"))]
+
+
 def test_there_are_pages_and_commands() -> None:
     assert {"README.md", "docs/own_data.md", "docs/index.md"} <= {page_id(page) for page in PAGES}
     assert {"README.md", "docs/own_data.md"} <= {page_id(page) for page in WITH_COMMANDS}
