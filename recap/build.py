@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,8 +110,14 @@ def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
     return tuple(examples[index] for index in chosen)
 
 
-def build_tracker(config: RunConfig, folder: Path) -> Tracker:
-    """Return what is told of the run beside the run folder's own files."""
+def build_tracker(
+    config: RunConfig, folder: Path, *, options: Mapping[str, Any] | None = None
+) -> Tracker:
+    """Return what is told of the run beside the run folder's own files.
+
+    ``options`` are those of the run with dotted keys, by default the result-changing ones of
+    ``config``.
+    """
     from recap.config import result_options
     from recap.tracking.tracker import NoTracker
     from recap.tracking.wandb import WandbTracker
@@ -123,7 +129,7 @@ def build_tracker(config: RunConfig, folder: Path) -> Tracker:
         group=config.run,
         project=config.logger.project,
         mode=config.logger.mode,
-        options=result_options(config),
+        options=result_options(config) if options is None else options,
     )
 
 

@@ -99,8 +99,8 @@ class BackboneConfig:
 
     name: str
     """Name in run folders and tables."""
-    family: Literal["qwen2", "llama"]
-    """Architecture; weights of another one are refused."""
+    family: Literal["qwen2", "llama", "remote"]
+    """Architecture; weights of another one are refused. ``remote``: reached through a client."""
     hub_id: str | None = None
     """Model id on the Hugging Face hub."""
     path: str | None = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from recap.build import build_tracker
 from recap.data.encode import EncodedExample
+from recap.environment import environment
 from recap.launch import is_first_process
 from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
@@ -19,7 +20,7 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup
 from recap.records import Scores, Summary
 from recap.results import write_predictions
-from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
+from recap.run_folder import FoldFolder, RunFolder, locked, write_atomic
 from recap.scoring.files import json_text, scores_to_dict
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker

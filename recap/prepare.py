@@ -16,13 +16,32 @@ from recap.data.corpus import Corpus
 from recap.data.encode import EncodedExample, Encoding, encode_examples
 from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
 from recap.data.leakage import leakage_report
+from recap.environment import environment
 from recap.errors import ConfigError, DataError, quote_id
 from recap.launch import is_first_process, world_size
 from recap.models.backbone import load_skeleton, load_tokenizer
 from recap.models.shared_prefix import choose_batching
 from recap.records import Example, Fold
-from recap.run_folder import RunFolder, environment, open_run_folder, refuse_other_data, write_json
+from recap.run_folder import RunFolder, open_run_folder, refuse_other_data, write_json
 from recap.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """A data set dealt into folds; ``selected`` are indices into the corpus that the task takes."""
+
+    task: Task
+    corpus: Corpus
+    selected: tuple[int, ...]
+    folds: tuple[Fold, ...]
+    leakage: Mapping[str, Any]
+    hashes: Mapping[str, str]
+    """Of data, partition and prompt."""
+
+    def examples(self, indices: Sequence[int]) -> tuple[Example, ...]:
+        """Return the examples at these indices of the corpus, without those not selected."""
+        wanted = set(indices)
+        return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,25 +88,7 @@ def prepare(config: RunConfig) -> Setup:
     check_fold(config)
     check_combinations(config)
     world_size(config.trainer)
-    task = build_task(config)
-    corpus = build_corpus(config, task)
-    selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
-    check_selection(config, corpus, task, selected)
-    folds = split_folds(
-        corpus.examples,
-        n_folds=config.cv.folds,
-        seed=config.cv.seed,
-        group=config.cv.group,
-        protocol=config.cv.protocol,
-    )
-    if config.cv.fold != "final":
-        check_folds(folds, set(selected))
-    leakage = leakage_report(corpus.examples, folds)
-    hashes = {
-        "data_hash": data_hash(corpus.examples),
-        "partition_hash": partition_hash(corpus.examples, folds),
-        "prompt_hash": _prompt_hash(task),
-    }
+    partition = draw_partition(config)
     # Before the folder: a backbone without weights should leave nothing behind.
     backbone = config.backbone
     tokenizer = load_tokenizer(
@@ -100,22 +101,70 @@ def prepare(config: RunConfig) -> Setup:
         )
         choose_batching(skeleton, config.batching)
     folder = open_run_folder(config, write=is_first_process())
-    refuse_other_data(folder, **hashes)
-    if is_first_process():
-        if not folder.manifest.is_file():
-            folder.update_manifest(seed=config.seed, **hashes, **environment())
-        write_json(folder.leakage, dict(leakage))
-        write_json(folder.data, _account(corpus, len(selected)))
+    record_partition(folder, partition, seed=config.seed)
     return Setup(
         config=config,
+        task=partition.task,
+        corpus=partition.corpus,
+        selected=partition.selected,
+        folds=partition.folds,
+        leakage=partition.leakage,
+        encoder=ChatEncoder(tokenizer),
+        folder=folder,
+    )
+
+
+def draw_partition(config: RunConfig, *, needs_rationales: bool | None = None) -> Partition:
+    """Return the examples in their folds: the same ones for every system on the same data.
+
+    Args:
+        config: Names task, data and protocol.
+        needs_rationales: Whether every example has to have one; by default ``config.rationale``.
+
+    Raises:
+        ConfigError: For missing rationales.
+        DataError: For data at fault, or a fold with nothing to train or test.
+    """
+    task = build_task(config)
+    corpus = build_corpus(config, task)
+    selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
+    needed = config.rationale if needs_rationales is None else needs_rationales
+    check_selection(corpus, task, selected, needs_rationales=needed)
+    folds = split_folds(
+        corpus.examples,
+        n_folds=config.cv.folds,
+        seed=config.cv.seed,
+        group=config.cv.group,
+        protocol=config.cv.protocol,
+    )
+    if config.cv.fold != "final":
+        check_folds(folds, set(selected))
+    return Partition(
         task=task,
         corpus=corpus,
         selected=selected,
         folds=folds,
-        leakage=leakage,
-        encoder=ChatEncoder(tokenizer),
-        folder=folder,
+        leakage=leakage_report(corpus.examples, folds),
+        hashes={
+            "data_hash": data_hash(corpus.examples),
+            "partition_hash": partition_hash(corpus.examples, folds),
+            "prompt_hash": _prompt_hash(task),
+        },
     )
+
+
+def record_partition(folder: RunFolder, partition: Partition, *, seed: int) -> None:
+    """Write a run folder's first files: what was read, and how it was dealt into folds.
+
+    Raises:
+        DataError: When the data changed since the run was begun.
+    """
+    refuse_other_data(folder, **partition.hashes)
+    if is_first_process():
+        if not folder.manifest.is_file():
+            folder.update_manifest(seed=seed, **partition.hashes, **environment())
+        write_json(folder.leakage, dict(partition.leakage))
+        write_json(folder.data, _account(partition.corpus, len(partition.selected)))
 
 
 def _prompt_hash(task: Task) -> str:
@@ -169,7 +218,9 @@ def check_fold(config: RunConfig) -> None:
         )
 
 
-def check_selection(config: RunConfig, corpus: Corpus, task: Task, selected: Sequence[int]) -> None:
+def check_selection(
+    corpus: Corpus, task: Task, selected: Sequence[int], *, needs_rationales: bool
+) -> None:
     """Check that the task takes any example, and that each has the reason it is to give.
 
     Raises:
@@ -181,7 +232,7 @@ def check_selection(config: RunConfig, corpus: Corpus, task: Task, selected: Seq
             f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task "
             f"{task.name!r} ({', '.join(task.labels)}); choose another task"
         )
-    if config.rationale:
+    if needs_rationales:
         without = [corpus.examples[i].id for i in selected if not corpus.examples[i].rationale]
         if without:
             raise ConfigError(

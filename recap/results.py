@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Protocol
 
+from recap.config import RunConfig
+from recap.data.corpus import Corpus
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
 from recap.models.module import ResponseModule
 from recap.prepare import Setup
-from recap.records import Example, Prediction, Scores, Summary
-from recap.run_folder import FoldFolder, write_atomic
+from recap.records import Example, Fold, Prediction, Scores, Summary
+from recap.run_folder import FoldFolder, RunFolder, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import (
     json_text,
@@ -58,13 +61,33 @@ def write_predictions(
     return scores
 
 
-def finished_scores(setup: Setup) -> dict[int, Scores]:
+class Run(Protocol):
+    """What a summary is made of, whether a model was trained or prompted."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The options."""
+
+    @property
+    def corpus(self) -> Corpus:
+        """The data set."""
+
+    @property
+    def folds(self) -> Sequence[Fold]:
+        """Its folds."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+
+
+def finished_scores(setup: Run) -> dict[int, Scores]:
     """Return the scores of the finished folds, by index."""
     folders = {fold.index: setup.folder.fold(fold.index) for fold in setup.folds}
     return {index: read_scores(folder) for index, folder in folders.items() if folder.finished}
 
 
-def write_summary(setup: Setup) -> Summary:
+def write_summary(setup: Run) -> Summary:
     """Write and return the summary over the finished folds."""
     summary = summarize(finished_scores(setup), protocol=setup.config.cv.protocol)
     if is_first_process():

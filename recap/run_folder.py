@@ -5,14 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,16 +19,8 @@ from recap import config as schema
 from recap.config import RunConfig
 from recap.errors import ConfigError, DataError
 
-_PACKAGES = (
-    "torch",
-    "lightning",
-    "transformers",
-    "peft",
-    "torchmetrics",
-    "hydra-core",
-    "wandb",
-    "scikit-learn",
-)
+PROMPTED_KEYS = ("client", "shots", "shot_categories", "privacy")
+"""Keys of config.yaml that a prompted system has beside those of a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +127,20 @@ class RunFolder:
             write_json(self.manifest, manifest)
 
 
-def open_run_folder(config: RunConfig, *, write: bool = True) -> RunFolder:
+def open_run_folder(
+    config: RunConfig,
+    *,
+    prompted: Mapping[str, Any] | None = None,
+    compared: Sequence[str] = (),
+    write: bool = True,
+) -> RunFolder:
     """Return the folder of a run, created when missing.
 
     Args:
         config: Names it, and is kept in it.
+        prompted: What config.yaml holds besides for a prompted system; keys of
+            :data:`PROMPTED_KEYS`.
+        compared: Those of its options that change results, with dotted keys.
         write: Whether to write; false in the other processes of a run on several devices.
 
     Raises:
@@ -150,7 +148,7 @@ def open_run_folder(config: RunConfig, *, write: bool = True) -> RunFolder:
     """
     folder = RunFolder(path=Path(config.runs_dir) / config.run)
     if folder.config.is_file():
-        _refuse_other_run(folder, config)
+        _refuse_other_run(folder, config, prompted or {}, compared)
     else:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -162,13 +160,15 @@ def open_run_folder(config: RunConfig, *, write: bool = True) -> RunFolder:
     if write:
         write_atomic(
             folder.config,
-            yaml.safe_dump(schema.to_dict(config), sort_keys=False, allow_unicode=True),
+            yaml.safe_dump(
+                {**schema.to_dict(config), **(prompted or {})}, sort_keys=False, allow_unicode=True
+            ),
         )
     return folder
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Return the configuration that a run folder was made with.
+    """Return the configuration that a run folder was made with, less :data:`PROMPTED_KEYS`.
 
     Raises:
         DataError: When the folder holds none.
@@ -176,7 +176,14 @@ def read_config(folder: Path) -> RunConfig:
     file = folder / "config.yaml"
     if not file.is_file():
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
-    return schema.validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return schema.validate({key: values[key] for key in values if key not in PROMPTED_KEYS})
+
+
+def read_prompted(folder: Path) -> dict[str, Any]:
+    """Return what config.yaml holds of a prompted system, empty for a trained model."""
+    values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    return {key: values[key] for key in PROMPTED_KEYS if key in values}
 
 
 def best_fold(folder: RunFolder) -> FoldFolder | None:
@@ -265,21 +272,6 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def environment() -> dict[str, Any]:
-    """Return what else a run depended on: package versions, Python, platform, the code's commit."""
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "git_commit": _git_commit(),
-    }
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (no NaN), atomically."""
     write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
@@ -308,15 +300,20 @@ def _umask() -> int:
     return mask
 
 
-def _refuse_other_run(folder: RunFolder, config: RunConfig) -> None:
+def _refuse_other_run(
+    folder: RunFolder, config: RunConfig, prompted: Mapping[str, Any], compared: Sequence[str]
+) -> None:
+    # A client's name tells a prompted run from a trained one.
+    keys = ("client.name", *compared)
+    given = schema.result_options(config) | _picked(prompted, keys)
     try:
         there = schema.result_options(read_config(folder.path))
+        there |= _picked(read_prompted(folder.path), keys)
     except ConfigError as error:
         raise ConfigError(
             f"{folder.path}: its config.yaml is not one of this version ({error}); "
             "set run=NAME for a new run"
         ) from error
-    given = schema.result_options(config)
     changed = [key for key in sorted({*there, *given}) if there.get(key) != given.get(key)]
     if changed:
         named = ", ".join(
@@ -329,19 +326,6 @@ def _refuse_other_run(folder: RunFolder, config: RunConfig) -> None:
         )
 
 
-def _git_commit() -> str | None:
-    """Return the commit of recap's own checkout; ``None`` when it is installed without one."""
-    if not (Path(__file__).parent.parent / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
+def _picked(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    flat = schema.flatten(values)
+    return {key: flat.get(key) for key in keys}

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 # Rooms from left to right: modules or packages of recap, and `data.module`, a room of its own.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "conf_files", "records", "taxonomy", "registry"),
-    ("validation", "config", "tasks", "scoring", "analysis", "run_folder", "data"),
+    ("validation", "config", "tasks", "scoring", "analysis", "environment", "run_folder", "data"),
     ("models", "prompting", "tracking", "data.module", "baselines"),
     (
         "quiet",
@@ -32,6 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "fold",
         "merging",
         "fit",
+        "local_answers",
+        "prompted",
         "detector",
         "annotate",
         "evaluation",
@@ -53,7 +55,7 @@ FLOOR_LIBRARIES: tuple[frozenset[str], ...] = (
     frozenset({"numpy", "scipy", "sklearn", "torch", "torchmetrics"})
     | {"pydantic", "yaml", "openpyxl", "jieba"},
     frozenset({"transformers", "tokenizers", "huggingface_hub", "peft", "bitsandbytes"})
-    | {"safetensors", "lightning", "wandb"},
+    | {"safetensors", "lightning", "wandb", "openai", "anthropic"},
     frozenset({"rich", "matplotlib"}),
     frozenset(),
 )

@@ -58,7 +58,7 @@ def read_workload(config: RunConfig, architecture: Architecture) -> Workload:
     task = build_task(config)
     corpus = build_corpus(config, task)
     selected = [i for i, example in enumerate(corpus.examples) if task.select(example)]
-    check_selection(config, corpus, task, selected)
+    check_selection(corpus, task, selected, needs_rationales=config.rationale)
     folds = split_folds(
         corpus.examples,
         n_folds=config.cv.folds,

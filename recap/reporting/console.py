@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from recap.config import RunConfig
+from recap.data.corpus import Corpus
 from recap.fold import FoldResult, Listener, TrainingPlan
 from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
@@ -24,6 +26,7 @@ from recap.reporting.time_left import (
 from recap.run_folder import RunFolder
 from recap.scoring.files import summary_from_dict
 from recap.scoring.summary import spread_text
+from recap.tasks.task import Task
 
 _SHOWN = {
     "macro_f1": "macro F1",
@@ -45,9 +48,7 @@ class ConsoleListener(Listener):
     """Prints a run as it goes; on a terminal Lightning's progress bar moves between its lines."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True)
-        if not self._console.is_terminal:
-            self._console.width = WIDTH_OF_FILES
+        self._console = console or console_for()
         self._batching: str | None = None
         self._setup: Setup | None = None
         self._plan: TrainingPlan | None = None
@@ -56,23 +57,15 @@ class ConsoleListener(Listener):
     def prepared(self, setup: Setup) -> None:
         """Print what was read, what the task selects, and what leaks between folds."""
         self._setup = setup
-        corpus, say = setup.corpus, self._console.print
-        say(f"run      {setup.folder.path}")
-        say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
-        if corpus.synthetic:
-            say(f"         {_SYNTHETIC}")
-        for fault in corpus.faults[:10]:
-            say(f"         left out: {fault}")
-        if len(corpus.faults) > 10:
-            say(f"         left out: {len(corpus.faults) - 10} more rows")
-        for note in corpus.notes():
-            say(f"         {note}")
-        say(
-            f"task     {setup.task.name}: {len(setup.task.labels)} labels, "
-            f"{len(setup.selected)} examples"
+        self._console.print(f"run      {setup.folder.path}")
+        print_data(
+            self._console,
+            corpus=setup.corpus,
+            task=setup.task,
+            n_selected=len(setup.selected),
+            leakage=setup.leakage,
+            warnings=_lost_turns(setup),
         )
-        for warning in _warnings(setup):
-            say(f"         {warning}")
 
     def training(self, plan: TrainingPlan) -> None:
         """Print the size of what is about to be trained."""
@@ -145,6 +138,48 @@ class ConsoleListener(Listener):
         )
 
 
+def console_for() -> Console:
+    """Return standard output, in files and pipes wide enough for tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    return console
+
+
+def print_data(
+    console: Console,
+    *,
+    corpus: Corpus,
+    task: Task,
+    n_selected: int,
+    leakage: Mapping[str, Any],
+    warnings: Sequence[str] = (),
+) -> None:
+    """Print what was read, what the task selects, and what leaks between folds.
+
+    Args:
+        console: Where to.
+        corpus: What was read.
+        task: The task.
+        n_selected: Examples that it takes.
+        leakage: What leakage.json holds.
+        warnings: Further lines, printed before those on leakage.
+    """
+    say = console.print
+    say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
+    if corpus.synthetic:
+        say(f"         {_SYNTHETIC}")
+    for fault in corpus.faults[:10]:
+        say(f"         left out: {fault}")
+    if len(corpus.faults) > 10:
+        say(f"         left out: {len(corpus.faults) - 10} more rows")
+    for note in corpus.notes():
+        say(f"         {note}")
+    say(f"task     {task.name}: {len(task.labels)} labels, {n_selected} examples")
+    for warning in (*warnings, *_leaks(leakage)):
+        say(f"         {warning}")
+
+
 def print_sweep(configs: Sequence[RunConfig]) -> None:
     """Print one table of all jobs of a sweep, a row a run folder."""
     table = Table(
@@ -163,8 +198,8 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
     Console(highlight=False, width=max(width, console.width)).print(table)
 
 
-def _warnings(setup: Setup) -> list[str]:
-    """Return one line for every way in which prompts lost turns or folds share data."""
+def _lost_turns(setup: Setup) -> list[str]:
+    """Return one line for every way in which prompts lost turns."""
     lost = setup.encoding.counts
     lines = []
     if lost["dropped_turns"]:
@@ -176,6 +211,12 @@ def _warnings(setup: Setup) -> list[str]:
         lines.append(
             f"{lost['still_too_long']} prompts are over that limit with nothing left to lose"
         )
+    return lines
+
+
+def _leaks(leakage: Mapping[str, Any]) -> list[str]:
+    """Return one line for every way in which folds share data."""
+    lines = []
     shared = {
         "duplicates": "test examples are also trained on",
         "shared_sessions": (
@@ -184,7 +225,7 @@ def _warnings(setup: Setup) -> list[str]:
         "history_overlap": "test responses stand in a training history, or the other way round",
     }
     for heading, said in shared.items():
-        count = sum(fold[heading]["count"] for fold in setup.leakage["folds"])
+        count = sum(fold[heading]["count"] for fold in leakage["folds"])
         lines += [f"{count} {said}"] if count else []
     return lines
 

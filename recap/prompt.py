@@ -1,0 +1,43 @@
+"""The prompting command: zero-shot and few-shot baselines under the folds of a training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from recap.command_line import Command, run_command
+
+if TYPE_CHECKING:
+    from recap.prompting.options import PromptedConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
+    command = Command(name="prompt", load=_load, job=_prompt, after_sweep=_compare)
+    return run_command(command, argv)
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None) -> PromptedConfig:
+    from recap.compose import load_prompted
+
+    return load_prompted(overrides, config_dir=config_dir)
+
+
+def _prompt(config: PromptedConfig) -> None:
+    from recap.prompted import prompt_folds
+    from recap.quiet import quiet_libraries
+    from recap.reporting.prompted import PromptConsole
+
+    quiet_libraries()
+    prompt_folds(config, listener=PromptConsole(bar=config.training.trainer.progress))
+
+
+def _compare(configs: Sequence[PromptedConfig]) -> None:
+    from recap.reporting.console import print_sweep
+
+    print_sweep([config.training for config in configs])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

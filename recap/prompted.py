@@ -1,0 +1,304 @@
+"""Prompted systems under cross-validation: the folds, prompts, parser and scorer of a training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from recap.build import build_tracker
+from recap.combinations import check_combinations
+from recap.config import RunConfig
+from recap.data.corpus import Corpus
+from recap.environment import environment
+from recap.errors import ConfigError
+from recap.fold import FoldResult
+from recap.launch import is_launched
+from recap.local_answers import LocalModel
+from recap.prepare import Partition, check_fold, draw_partition, record_partition
+from recap.prompting.checks import check_prompted
+from recap.prompting.clients import build_client
+from recap.prompting.costs import Usage
+from recap.prompting.options import COMPARED, PromptedConfig, prompted_keys, prompted_options
+from recap.prompting.remote import RemoteModel, prices_of
+from recap.prompting.shots import draw_shots
+from recap.prompting.system import Answered, System, Workload
+from recap.records import Example, Fold, Prediction, Scores, Summary
+from recap.results import finished_scores, read_scores, write_summary
+from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
+from recap.scoring.confusion import score
+from recap.scoring.files import json_text, predictions_to_jsonl, scores_to_dict
+from recap.tasks.task import Task
+
+Shots = Mapping[int, tuple[Example, ...]]
+"""The solved examples of every fold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptedRun:
+    """A prompted run, ready to ask."""
+
+    prompted: PromptedConfig
+    partition: Partition
+    folder: RunFolder
+
+    @property
+    def config(self) -> RunConfig:
+        """Task, data, prompt and protocol."""
+        return self.prompted.training
+
+    @property
+    def corpus(self) -> Corpus:
+        """The data set."""
+        return self.partition.corpus
+
+    @property
+    def folds(self) -> Sequence[Fold]:
+        """Its folds."""
+        return self.partition.folds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run would send."""
+
+    work: Workload
+    output_tokens: int
+    """At most: every answer as long as ``decoding.max_new_tokens`` allows."""
+    cost: float | None
+    """At most, in the currency of the prices; ``None`` where they are not given."""
+    exact: bool
+    """Whether the tokens of prompts are counted, not estimated."""
+
+
+class PromptListener:
+    """Is told how a prompted run goes; this one keeps silent."""
+
+    def prepared(self, run: PromptedRun) -> None:
+        """Data are read and folds are drawn."""
+
+    def estimated(self, config: PromptedConfig, partition: Partition, estimate: Estimate) -> None:
+        """A dry run is done."""
+
+    def asking(self, name: str, work: Workload, n_shots: int) -> None:
+        """A fold's prompts are about to be answered."""
+
+    def answered(self) -> None:
+        """One more prompt has its answer."""
+
+    def asked(self, shortened: Mapping[str, int]) -> None:
+        """A fold's prompts are answered, or will not be: one of them failed."""
+
+    def fold_ended(self, result: FoldResult) -> None:
+        """A fold is scored, or was found to be."""
+
+    def ended(self, run: PromptedRun, summary: Summary, scores: Mapping[int, Scores]) -> None:
+        """All folds that were asked for are done; ``scores`` holds every finished one."""
+
+
+def prompt_folds(
+    config: PromptedConfig, *, listener: PromptListener | None = None
+) -> Summary | None:
+    """Answer, score and write the unfinished folds that ``cv.fold`` asks for.
+
+    Returns:
+        The summary of all finished folds; ``None`` after a dry run.
+
+    Raises:
+        UserError: When configuration or data are at fault, or the budget ends.
+        RecapError: When a server does not answer; what it did answer is kept.
+    """
+    listener = listener or PromptListener()
+    check_fold(config.training)
+    check_combinations(config.training)
+    check_prompted(config)
+    if is_launched():
+        raise ConfigError("recap.prompt asks from one process; start it without torchrun or srun")
+    # A missing package or key is told before data are read.
+    client = None
+    if config.remote and not config.dry_run:
+        client = build_client(config.client, max_new_tokens=config.training.decoding.max_new_tokens)
+    partition = draw_partition(config.training, needs_rationales=False)
+    folder = RunFolder(path=Path(config.training.runs_dir) / config.run)
+    shots = _shots(config, partition)
+    if config.dry_run:
+        listener.estimated(config, partition, _estimate(config, partition, folder, shots))
+        return None
+    system: System
+    if client is None:
+        system = LocalModel(config.training, partition.task)
+    else:
+        spent = _spent(config, partition, folder, shots)
+        system = RemoteModel(config, partition.task, client=client, spent=spent)
+    folder = open_run_folder(config.training, prompted=prompted_keys(config), compared=COMPARED)
+    record_partition(folder, partition, seed=config.training.seed)
+    folder.update_manifest(system=_described(config), device=system.device)
+    run = PromptedRun(prompted=config, partition=partition, folder=folder)
+    listener.prepared(run)
+    results = [_fold(run, fold, system, shots[fold], listener) for fold in _wanted(config)]
+    summary = write_summary(run)
+    if not all(result.found for result in results):
+        options = prompted_options(config)
+        build_tracker(config.training, folder.path, options=options).log_summary(summary)
+    listener.ended(run, summary, finished_scores(run))
+    return summary
+
+
+def total_usage(folder: RunFolder) -> Usage:
+    """Return what the answers of a run's finished folds have used."""
+    total = Usage()
+    for entry in folder.read_manifest().get("folds", {}).values():
+        total += Usage(**entry["usage"])
+    return total
+
+
+def _wanted(config: PromptedConfig) -> Sequence[int]:
+    fold = config.training.cv.fold
+    return [fold] if isinstance(fold, int) else range(config.training.cv.folds)
+
+
+def _shots(config: PromptedConfig, partition: Partition) -> Shots:
+    """Return every fold's shots, so that a category without one is told before the first call."""
+    if not config.shots:
+        return {fold.index: () for fold in partition.folds}
+    return {
+        fold.index: draw_shots(
+            partition.examples(fold.train),
+            partition.task,
+            categories=config.shot_categories,
+            seed=config.training.seed,
+            fold=fold.index,
+        )
+        for fold in partition.folds
+    }
+
+
+def _described(config: PromptedConfig) -> dict[str, object]:
+    return {
+        "kind": "prompted",
+        "client": config.client.name,
+        "model": config.client.model if config.remote else config.training.backbone.name,
+        "shots": config.shots,
+        "shot_categories": config.shot_categories,
+    }
+
+
+def _unfinished(folder: RunFolder, folds: Sequence[int]) -> list[int]:
+    return [fold for fold in folds if not folder.fold(fold).finished]
+
+
+def _spent(config: PromptedConfig, partition: Partition, folder: RunFolder, shots: Shots) -> Usage:
+    """Return what the answers that the run has already, in any process, have used."""
+    if config.client.max_cost is None and config.client.max_total_tokens is None:
+        return Usage()
+    spent, model = total_usage(folder), RemoteModel(config, partition.task)
+    for fold in _unfinished(folder, range(len(partition.folds))):
+        test = partition.examples(partition.folds[fold].test)
+        spent += model.kept_usage(test, shots[fold])
+    return spent
+
+
+def _estimate(
+    config: PromptedConfig, partition: Partition, folder: RunFolder, shots: Shots
+) -> Estimate:
+    system: System
+    if config.remote:
+        system = RemoteModel(config, partition.task)
+    else:
+        system = LocalModel(config.training, partition.task)
+    work = Workload(calls=0, kept=0, input_tokens=0)
+    for fold in _unfinished(folder, _wanted(config)):
+        work += system.workload(partition.examples(partition.folds[fold].test), shots[fold])
+    output = work.calls * config.training.decoding.max_new_tokens
+    prices = prices_of(config)
+    usage = Usage(input_tokens=work.input_tokens, output_tokens=output)
+    return Estimate(
+        work=work,
+        output_tokens=output,
+        cost=prices.cost(usage) if prices else None,
+        exact=not config.remote,
+    )
+
+
+def _fold(
+    run: PromptedRun,
+    index: int,
+    system: System,
+    shots: tuple[Example, ...],
+    listener: PromptListener,
+) -> FoldResult:
+    """Return a fold as it was found, or answered and scored now."""
+    folder, name = run.folder.fold(index), f"fold{index}"
+    if folder.finished:
+        scores = read_scores(folder)
+        result = FoldResult(name=name, folder=folder, scores=scores, seconds=0.0, found=True)
+        listener.fold_ended(result)
+        return result
+    options = prompted_options(run.prompted)
+    with locked(folder.path):
+        tracker = build_tracker(run.config, run.folder.path, options=options)
+        tracker.start_fold(name)
+        try:
+            began = time.monotonic()
+            answers, usage = _answers(run, index, system, shots, listener)
+            seconds = time.monotonic() - began
+            scores = _write_fold(run, index, answers)
+            run.folder.update_manifest(
+                folds={
+                    name: {
+                        "shots": [shot.id for shot in shots],
+                        "usage": asdict(usage),
+                        "encoding": dict(system.shortened),
+                        "test_seconds": round(seconds, 3),
+                        "environment": environment(),
+                    }
+                },
+            )
+            write_atomic(folder.scores, json_text(scores_to_dict(scores)))
+            tracker.log_fold(scores)
+        except BaseException:
+            tracker.abandon()
+            raise
+    write_summary(run)
+    result = FoldResult(name=name, folder=folder, scores=scores, seconds=seconds)
+    listener.fold_ended(result)
+    return result
+
+
+def _answers(
+    run: PromptedRun,
+    index: int,
+    system: System,
+    shots: tuple[Example, ...],
+    listener: PromptListener,
+) -> tuple[list[Answered], Usage]:
+    test = run.partition.examples(run.folds[index].test)
+    listener.asking(f"fold{index}", system.workload(test, shots), len(shots))
+    try:
+        return system.answer(test, shots, on_answer=listener.answered)
+    finally:
+        listener.asked(system.shortened)
+
+
+def _write_fold(run: PromptedRun, index: int, answers: Sequence[Answered]) -> Scores:
+    """Write a fold's predictions, and return their scores."""
+    task: Task = run.partition.task
+    test = run.partition.examples(run.folds[index].test)
+    predictions = [
+        Prediction(
+            id=example.id,
+            session=example.session,
+            fold=index,
+            task=task.name,
+            gold=task.gold(example),
+            label=answer.label,
+            probabilities=answer.probabilities,
+            rationale=answer.rationale,
+            text=answer.text,
+            parsed=answer.label is not None,
+        )
+        for example, answer in zip(test, answers, strict=True)
+    ]
+    write_atomic(run.folder.fold(index).predictions, predictions_to_jsonl(predictions))
+    return score(predictions, task=task.name, labels=task.labels)

@@ -1,0 +1,1 @@
+"""Language models that are asked, not trained: requests, answers, and what they cost."""
