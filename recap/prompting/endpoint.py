@@ -10,6 +10,7 @@ from recap.errors import ConfigError
 from recap.prompting.options import ClientConfig
 
 _OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+_PATHS = {"openai": "/v1", "anthropic": ""}
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 
@@ -61,7 +62,7 @@ def check_destination(client: ClientConfig, *, allow_external: bool) -> None:
         raise ConfigError(
             f"client={client.name} would send dialogues to {urlsplit(url).hostname}; where consent "
             "and approval cover that, set privacy.allow_external=true, otherwise name a server on "
-            "this machine with client.base_url=http://127.0.0.1:PORT/v1"
+            f"this machine with client.base_url=http://127.0.0.1:PORT{_PATHS[client.name]}"
         )
 
 
