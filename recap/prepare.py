@@ -18,6 +18,7 @@ from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_f
 from recap.data.leakage import leakage_report
 from recap.errors import ConfigError, DataError, quote_id
 from recap.launch import is_first_process, world_size
+from recap.models.answerer import check_threshold
 from recap.models.backbone import load_skeleton, load_tokenizer
 from recap.models.shared_prefix import choose_batching
 from recap.records import Example, Fold
@@ -63,13 +64,14 @@ def prepare(config: RunConfig) -> Setup:
 
     Raises:
         ConfigError: For a fold that does not exist, choices that cannot go together, another number
-            of processes than of devices, missing rationales, or a folder that holds another run.
+            of processes than of devices, a threshold that decides nothing, missing rationales, or a folder that holds another run.
         DataError: For data at fault, or data that changed since the run was begun.
     """
     check_fold(config)
     check_combinations(config)
     world_size(config.trainer)
     task = build_task(config)
+    check_threshold(config.decoding.threshold, task, config.decoding.name)
     corpus = build_corpus(config, task)
     selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
     check_selection(config, corpus, task, selected)

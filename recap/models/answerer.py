@@ -38,7 +38,8 @@ class ModelAnswer:
         label: Canonical name; ``None`` for free text without a readable label.
         rationale: ``None`` where there is none, or none was asked for.
         log_probabilities: Of every label's whole token sequence, what ends it included; in nats.
-        probabilities: The same, made to add up to 1 over the labels.
+        probabilities: The same, made to add up to 1 over the labels, to 6 significant digits: what
+            comes after them changes with the batch.
     """
 
     tokens: tuple[int, ...]
@@ -63,16 +64,16 @@ class Answerer:
         shots: Solved examples that stand in every prompt.
         decoding: How the label is decided.
         max_new_tokens: Longest answer; a longer one is cut.
-        batch_size: Prompts answered together; halved for good when memory runs out.
+        batch_size: Prompts answered together, halved for good when memory runs out; ``None``: all.
         rationale: Whether reasons are wanted; ``None``: where the task has them.
-        threshold: A label and a probability: the label is decided for wherever its probability
-            reaches that, and nowhere else. For ``scored`` decoding alone.
+        threshold: Of the first of two labels: it is decided for wherever its probability reaches
+            this, and nowhere else. For ``scored`` decoding alone; ``None``: the likelier label.
         adapter: A PEFT adapter that is switched on before each use, where several share one base.
         in_step: Whether devices go on until the last of them is done, which weights spread over
             devices need.
 
     Raises:
-        ConfigError: For a threshold of an unknown label, or with another decoding.
+        ConfigError: For a threshold without ``scored`` decoding of two labels.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class Answerer:
         shots: Sequence[Example] = (),
         decoding: Decoding = "free",
         max_new_tokens: int = 128,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         rationale: bool | None = None,
-        threshold: tuple[str, float] | None = None,
+        threshold: float | None = None,
         adapter: str | None = None,
         in_step: bool = False,
     ) -> None:
@@ -98,9 +99,10 @@ class Answerer:
         self._max_new_tokens = max_new_tokens
         self._batch_size = batch_size
         self._explains = task.rationale and rationale is not False
-        self._threshold = _checked(threshold, task, decoding)
+        self._threshold = threshold
         self._adapter = adapter
         self._in_step = in_step
+        check_threshold(threshold, task, decoding)
         self._tree = label_tree(task, encoder)
         end = encoder.end_of_turn_id
         self._engine: PrefixEngine | PlainEngine
@@ -131,7 +133,7 @@ class Answerer:
                 try:
                     found = self._answer_batch([prompts[i] for i in batch])
                 except (RuntimeError, MemoryError) as error:
-                    self._shrink(error)
+                    self._shrink(len(batch), error)
                     continue
                 answers.update(zip(batch, found, strict=True))
                 order = order[len(batch) :]
@@ -158,6 +160,7 @@ class Answerer:
         for row, (label, emitted) in enumerate(zip(labels, tokens, strict=True)):
             text = self._encoder.text(emitted)
             read = self._task.parse(text)
+            rounded = [float(f"{chance:.6g}") for chance in chances[row].tolist()]
             answers.append(
                 ModelAnswer(
                     tokens=tuple(emitted),
@@ -165,7 +168,7 @@ class Answerer:
                     label=read.label if label is None else names[label],
                     rationale=read.rationale if self._explains else None,
                     log_probabilities=dict(zip(names, scores[row].tolist(), strict=True)),
-                    probabilities=dict(zip(names, chances[row].tolist(), strict=True)),
+                    probabilities=dict(zip(names, rounded, strict=True)),
                 )
             )
         return answers
@@ -178,12 +181,7 @@ class Answerer:
             return best_path(opening, self._tree, row)
         if self._threshold is None:
             return int(chances.argmax())
-        label, least = self._threshold
-        if chances[label] >= least:
-            return label
-        others = chances.clone()
-        others[label] = -1
-        return int(others.argmax())
+        return 0 if chances[0] >= self._threshold else 1
 
     def _tokens(self, opening: Opening, labels: Sequence[int | None]) -> list[list[int]]:
         """Return the tokens of every answer, decoded where they are not known yet."""
@@ -217,15 +215,15 @@ class Answerer:
         with evaluating(self._causal), torch.no_grad():
             yield
 
-    def _shrink(self, error: Exception) -> None:
+    def _shrink(self, n: int, error: Exception) -> None:
         """Halve the batches when memory ran out; any other error is raised again."""
         if self._in_step or not _out_of_memory(error):
             raise error
-        if self._batch_size == 1:
+        if n == 1:
             raise ConfigError(
                 "memory runs out for a single prompt; set prompt.max_tokens, or use a smaller model"
             ) from error
-        self._batch_size = max(1, self._batch_size // 2)
+        self._batch_size = n // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -270,18 +268,24 @@ def constant_ids(
     return first[: shared_length(first, others)]
 
 
-def _checked(
-    threshold: tuple[str, float] | None, task: Task, decoding: str
-) -> tuple[int, float] | None:
+def check_threshold(threshold: float | None, task: Task, decoding: str) -> None:
+    """Check that a threshold goes with task and decoding.
+
+    Raises:
+        ConfigError: When it does not.
+    """
     if threshold is None:
-        return None
+        return
     if decoding != "scored":
         raise ConfigError(
-            f"a threshold looks at probabilities, and decoding={decoding} does not; "
+            f"threshold={threshold}: it looks at probabilities, and decoding={decoding} does not; "
             "set decoding=scored"
         )
-    label, least = threshold
-    return task.index(label), least
+    if len(task.labels) != 2:
+        raise ConfigError(
+            f"threshold={threshold}: it decides between two labels, and task {task.name!r} has "
+            f"{len(task.labels)}; leave it null"
+        )
 
 
 def _out_of_memory(error: Exception) -> bool:

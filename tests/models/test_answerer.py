@@ -231,13 +231,15 @@ def test_a_threshold_decides_for_its_label_and_the_next_best_otherwise() -> None
         a.probabilities["Resistance"]
         for a in Answerer(model, task, encoder, **options).answer(prompts)
     ]
-    least = sorted(chances)[3]
-    deciding = Answerer(model, task, encoder, **options, threshold=("Resistance", least))
+    least = sum(sorted(chances)[2:4]) / 2
+    deciding = Answerer(model, task, encoder, **options, threshold=least)
     labels = [answer.label for answer in deciding.answer(prompts)]
     assert labels == ["Resistance" if p >= least else "Collaboration" for p in chances]
     assert set(labels) == {"Resistance", "Collaboration"}
     with pytest.raises(ConfigError, match="decoding=scored"):
-        Answerer(model, task, encoder, decoding="free", threshold=("Resistance", 0.5))
+        Answerer(model, task, encoder, decoding="free", threshold=0.5)
+    with pytest.raises(ConfigError, match="two labels"):
+        Answerer(model, get_task("flat"), encoder, decoding="scored", threshold=0.5)
 
 
 def test_the_constant_part_is_what_all_prompts_begin_with_and_is_encoded_once() -> None:
