@@ -64,7 +64,8 @@ def prepare(config: RunConfig) -> Setup:
 
     Raises:
         ConfigError: For a fold that does not exist, choices that cannot go together, another number
-            of processes than of devices, a threshold that decides nothing, missing rationales, or a folder that holds another run.
+            of processes than of devices, a threshold that decides nothing, missing rationales, or
+            a folder that holds another run.
         DataError: For data at fault, or data that changed since the run was begun.
     """
     check_fold(config)
