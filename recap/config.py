@@ -85,8 +85,12 @@ class PromptConfig:
 class DecodingConfig:
     """How the answer is read off the model."""
 
-    name: Literal["free"] = "free"
-    """``free``: greedy text, as in the paper."""
+    name: Literal["free", "constrained", "scored"] = "free"
+    """``free``: greedy text, as in the paper; ``constrained``: greedy among the tokens of labels;
+    ``scored``: the likeliest label."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Least probability at which the first of two labels is decided for; ``None``: the likelier.
+    Only for ``scored``."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest answer in tokens."""
     batch_size: int = Field(default=32, ge=1)

@@ -13,9 +13,9 @@ from recap.config import RunConfig
 from recap.data.chat import ChatEncoder
 from recap.data.encode import encode_examples
 from recap.errors import ConfigError
+from recap.models.answerer import Answerer, ModelAnswer
 from recap.models.backbone import load_backbone, load_tokenizer
 from recap.models.hub import hub_folder
-from recap.models.plain_answerer import Answerer, ModelAnswer
 from recap.prompting.cache import FOLDER, AnswerCache, content_key
 from recap.prompting.costs import Usage
 from recap.prompting.system import Answered, Workload
@@ -114,6 +114,7 @@ class LocalModel:
             decoding=decoding.name,
             max_new_tokens=decoding.max_new_tokens,
             batch_size=decoding.batch_size,
+            threshold=decoding.threshold,
         )
         order = sorted(prompts, key=lambda key: -len(prompts[key]))
         step = _BATCHES_BETWEEN_WRITES * decoding.batch_size
@@ -155,7 +156,7 @@ class LocalModel:
             "weights": _fingerprint(config),
             "dtype": config.backbone.dtype,
             "precision": config.trainer.precision,
-            "decoding": config.decoding.name,
+            "decoding": [config.decoding.name, config.decoding.threshold],
             "max_new_tokens": config.decoding.max_new_tokens,
             "labels": [*task.labels, task.language, task.label_form, task.rationale],
         }
@@ -196,7 +197,7 @@ def _answered(answer: ModelAnswer) -> Answered:
         text=answer.text,
         label=answer.label,
         rationale=answer.rationale,
-        probabilities=dict(answer.probabilities) if answer.probabilities else None,
+        probabilities=dict(answer.probabilities),
     )
 
 

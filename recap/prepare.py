@@ -19,6 +19,7 @@ from recap.data.leakage import leakage_report
 from recap.environment import environment
 from recap.errors import ConfigError, DataError, quote_id
 from recap.launch import is_first_process, world_size
+from recap.models.answerer import check_threshold
 from recap.models.backbone import load_skeleton, load_tokenizer
 from recap.models.shared_prefix import choose_batching
 from recap.records import Example, Fold
@@ -82,7 +83,8 @@ def prepare(config: RunConfig) -> Setup:
 
     Raises:
         ConfigError: For a fold that does not exist, choices that cannot go together, another number
-            of processes than of devices, missing rationales, or a folder that holds another run.
+            of processes than of devices, a threshold that decides nothing, missing rationales, or
+            a folder that holds another run.
         DataError: For data at fault, or data that changed since the run was begun.
     """
     check_fold(config)
@@ -122,10 +124,11 @@ def draw_partition(config: RunConfig, *, needs_rationales: bool | None = None) -
         needs_rationales: Whether every example has to have one; by default ``config.rationale``.
 
     Raises:
-        ConfigError: For missing rationales.
+        ConfigError: For missing rationales, or a threshold that the task has no use for.
         DataError: For data at fault, or a fold with nothing to train or test.
     """
     task = build_task(config)
+    check_threshold(config.decoding.threshold, task, config.decoding.name)
     corpus = build_corpus(config, task)
     selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
     needed = config.rationale if needs_rationales is None else needs_rationales

@@ -38,7 +38,7 @@ def write_predictions(
     for example, generation in zip(examples, module.generations, strict=True):
         if example.id != generation.id:
             raise RecapError("answers came back in another order than the examples; report this")
-        answer = task.parse(generation.text)
+        answer = generation.answer
         predictions.append(
             Prediction(
                 id=example.id,
@@ -47,9 +47,9 @@ def write_predictions(
                 task=task.name,
                 gold=task.gold(example),
                 label=answer.label,
-                probabilities=None,
+                probabilities=answer.probabilities,
                 rationale=answer.rationale,
-                text=generation.text,
+                text=answer.text,
                 parsed=answer.label is not None,
             )
         )

@@ -119,6 +119,8 @@ class Training:
                 name=config.scheduler.name, warmup_fraction=config.scheduler.warmup_fraction
             ),
             max_new_tokens=config.decoding.max_new_tokens,
+            decoding=config.decoding.name,
+            threshold=config.decoding.threshold,
             # The final model stops early on the very schedule that the folds followed.
             total_steps=config.trainer.max_epochs * self.data.steps_per_epoch,
             seed=config.seed,

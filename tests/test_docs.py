@@ -8,8 +8,10 @@ import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_servers import serving
 
 from recap.cli import VERBS
 
@@ -24,6 +26,8 @@ ONLY_IN_THE_WHEEL = "recap/conf"
 COMMAND = "python -m recap."
 WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
+SERVER = "http://127.0.0.1:8000"
+ELSEWHERE = "privacy.allow_external=true"
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
@@ -132,16 +136,20 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap.compose import expand_sweep, load_command, load_config
+    from recap.compose import expand_sweep, load_command, load_config, load_prompted
     from recap.planning.options import PlanConfig
+
+    def load(verb: str, job: list[str]) -> Any:
+        if verb == "plan":
+            return load_command(PlanConfig, verb, job)
+        return load_prompted(job) if verb == "prompt" else load_config(job)
 
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
         for job in expand_sweep([word for word in arguments if word != "-m"]):
-            config = load_command(PlanConfig, verb, job) if verb == "plan" else load_config(job)
             assert verb in VERBS
-            assert config.run
+            assert load(verb, job).run
 
 
 @pytest.mark.slow
@@ -161,9 +169,16 @@ def test_documented_commands_run(
     main = import_module(f"recap.{verb}").main
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    code = main([*arguments, *SMOKE])
+    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    with serving() as server:
+        code = main([word.replace(SERVER, server.url) for word in (*arguments, *SMOKE)])
     printed = capsys.readouterr()
-    if any(WITHOUT_WEIGHTS in word for word in arguments):
+    assert bool(server.requests) == any(SERVER in word for word in arguments)
+    if ELSEWHERE in arguments:
+        assert code == 2
+        assert "_API_KEY" in printed.err
+    elif any(WITHOUT_WEIGHTS in word for word in arguments):
         assert code == 2
         assert "backbone.path" in printed.err
     elif any(WITHOUT_DATA in word for word in arguments):
@@ -171,7 +186,7 @@ def test_documented_commands_run(
         assert "data.path" in printed.err
     else:
         assert code == 0, printed.err
-        if verb == "train":
+        if verb in ("train", "prompt") and "dry_run=true" not in arguments:
             assert list(tmp_path.glob("runs/*/*.json"))
 
 

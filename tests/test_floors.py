@@ -152,7 +152,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     requirements = project["dependencies"] + [
-        r for extra in ("excel", "zh", "plot") for r in extras[extra]
+        r for extra in ("api", "excel", "zh", "plot") for r in extras[extra]
     ]
     declared = {canonical(re.split(r"[<>=\[ ]", requirement)[0]) for requirement in requirements}
     provided_by = packages_distributions()

@@ -51,7 +51,15 @@ def run_worker(
         return {**row, "wall_seconds": time.monotonic() - since}
 
 
-def write_model(folder: Path, *, vocabulary: int, hidden: int, layers: int, threads: int) -> None:
+def write_model(
+    folder: Path,
+    *,
+    vocabulary: int,
+    hidden: int,
+    layers: int,
+    threads: int,
+    own_head: bool = False,
+) -> None:
     """Write the model that every system loads, unless it lies there already.
 
     Raises:
@@ -59,7 +67,12 @@ def write_model(folder: Path, *, vocabulary: int, hidden: int, layers: int, thre
     """
     if (folder / "tokenizer.json").is_file():
         return
-    sizes = {"vocabulary": vocabulary, "hidden": hidden, "layers": layers}
+    sizes = {
+        "vocabulary": vocabulary,
+        "hidden": hidden,
+        "layers": layers,
+        "own_head": own_head,
+    }
     writer = System(name="model", worker="model_folder.py")
     row = run_worker(writer, {"folder": str(folder.resolve()), **sizes}, threads=threads)
     if "error" in row:

@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 
-def write_model(folder: Path, *, vocabulary: int, hidden: int, layers: int) -> None:
-    """Write model and tokenizer in Hugging Face's format, random from a seed."""
+def write_model(
+    folder: Path, *, vocabulary: int, hidden: int, layers: int, own_head: bool = False
+) -> None:
+    """Write model and tokenizer in Hugging Face's format, random from a seed.
+
+    With an ``own_head`` the output layer is untied and scaled: tied to random embeddings, a model
+    repeats one token whatever it is given, and equal answers prove nothing.
+    """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -26,9 +32,11 @@ def write_model(folder: Path, *, vocabulary: int, hidden: int, layers: int) -> N
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=16384,
-            tie_word_embeddings=True,
+            tie_word_embeddings=not own_head,
         )
     )
+    if own_head:
+        torch.nn.init.normal_(model.lm_head.weight, std=1.0)
     tokenizer = tiny_tokenizer()
     model.config.bos_token_id = None
     model.config.eos_token_id = tokenizer.eos_token_id
@@ -44,5 +52,6 @@ if __name__ == "__main__":
         vocabulary=spec["vocabulary"],
         hidden=spec["hidden"],
         layers=spec["layers"],
+        own_head=spec.get("own_head", False),
     )
     Path(spec["result"]).write_text("{}", encoding="utf-8")

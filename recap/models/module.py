@@ -16,7 +16,7 @@ from torch import Tensor
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
-from recap.models.decode import generate
+from recap.models.answerer import Answerer, Decoding, ModelAnswer
 from recap.models.deferred import DeferredWeights
 from recap.models.loss import answer_loss
 from recap.models.optimizers import (
@@ -35,15 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generation:
-    """What the model answered to one test example.
-
-    ``index`` is the example's place in the test set; ``tokens`` are without the end of turn.
-    """
+    """What the model answered to one test example; ``index`` is its place in the test set."""
 
     index: int
     id: str
-    tokens: tuple[int, ...]
-    text: str
+    answer: ModelAnswer
 
 
 class ResponseModule(lightning.LightningModule):
@@ -62,6 +58,8 @@ class ResponseModule(lightning.LightningModule):
         optimizer: Which optimiser, and its numbers.
         scheduler: Which learning-rate schedule.
         max_new_tokens: Longest answer when decoding.
+        decoding: How a label is decided (:data:`recap.models.answerer.Decoding`).
+        threshold: As for :class:`recap.models.answerer.Answerer`.
         total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data
             module.
         seed: Of dropout.
@@ -82,6 +80,8 @@ class ResponseModule(lightning.LightningModule):
         optimizer: OptimizerSettings | None = None,
         scheduler: SchedulerSettings | None = None,
         max_new_tokens: int = 128,
+        decoding: Decoding = "free",
+        threshold: float | None = None,
         total_steps: int | None = None,
         seed: int = 0,
         weights: DeferredWeights | None = None,
@@ -94,6 +94,9 @@ class ResponseModule(lightning.LightningModule):
         self._optimizer = optimizer or OptimizerSettings()
         self._scheduler = scheduler or SchedulerSettings()
         self._max_new_tokens = max_new_tokens
+        self._decoding: Decoding = decoding
+        self._threshold = threshold
+        self._answerer: Answerer | None = None
         self._total_steps = total_steps
         self._seed = seed
         self._weights = weights
@@ -125,15 +128,18 @@ class ResponseModule(lightning.LightningModule):
         """
         if not decode:
             return answer_loss(self.model, batch)
-        return generate(
-            self.model,
-            [example.prompt for example in batch.examples],
-            max_new_tokens=self._max_new_tokens,
-            end_of_turn_id=self._encoder.end_of_turn_id,
-            pad_id=self._encoder.pad_id,
-            batch_size=len(batch.examples),
-            in_step=is_sharded(self),
-        )
+        if self._answerer is None:
+            self._answerer = Answerer(
+                self.model,
+                self._task,
+                self._encoder,
+                decoding=self._decoding,
+                max_new_tokens=self._max_new_tokens,
+                batch_size=None,
+                threshold=self._threshold,
+                in_step=is_sharded(self),
+            )
+        return self._answerer.answer([example.prompt for example in batch.examples])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
@@ -165,12 +171,13 @@ class ResponseModule(lightning.LightningModule):
     def on_test_start(self) -> None:
         """Forget an earlier test."""
         self._shard = []
+        self._answerer = None
         self.generations = []
         self._category_scores.reset()
         self._test_loss.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Decode a batch greedily, and add its answers and the gold answers' loss to the scores."""
+        """Decode a batch, and add its answers and the gold answers' loss to the scores."""
         self._add_loss(self._test_loss, batch)
         answers = self(batch, decode=True)
         if not batch.plan.filler:
@@ -273,14 +280,11 @@ class ResponseModule(lightning.LightningModule):
         # A filler has no answer tokens, but every device has to compute equally often.
         metric.update(self(batch), int(batch.answer_mask.sum()))
 
-    def _add_answers(self, batch: Batch, answers: Sequence[Sequence[int]]) -> None:
+    def _add_answers(self, batch: Batch, answers: Sequence[ModelAnswer]) -> None:
         predicted, gold = [], []
-        for index, example, tokens in zip(batch.plan.indices, batch.examples, answers, strict=True):
-            text = self._encoder.text(tokens)
-            self._shard.append(
-                Generation(index=index, id=example.id, tokens=tuple(tokens), text=text)
-            )
-            label = self._task.parse(text).label
+        for index, example, answer in zip(batch.plan.indices, batch.examples, answers, strict=True):
+            self._shard.append(Generation(index=index, id=example.id, answer=answer))
+            label = answer.label
             predicted.append(len(self._task.labels) if label is None else self._task.index(label))
             gold.append(example.gold)
         self._category_scores.update(

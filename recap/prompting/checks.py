@@ -46,11 +46,10 @@ def _remote(config: PromptedConfig) -> Iterator[str]:
             "prompt.max_tokens counts in a tokenizer that a server keeps to itself; set "
             "prompt.max_tokens=null, and prompt.history=intervention for shorter prompts"
         )
-    decoding = str(run.decoding.name)
-    if decoding != "free":
+    if run.decoding.name != "free":
         yield (
-            f"decoding={decoding} reads a model's probabilities, which servers do not give; set "
-            "decoding=free, or client=local"
+            f"decoding={run.decoding.name} reads a model's probabilities, which servers do not "
+            "give; set decoding=free, or client=local"
         )
     priced = client.price_per_million_input, client.price_per_million_output
     if client.max_cost is not None and None in priced:

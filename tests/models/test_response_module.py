@@ -258,7 +258,7 @@ def test_a_trained_model_is_decoded_and_scored_in_the_test_sets_order() -> None:
     assert [generation.id for generation in trained.generations] == [
         example.id for example in EXAMPLES
     ]
-    labels = [TASK.parse(generation.text).label for generation in trained.generations]
+    labels = [TASK.parse(generation.answer.text).label for generation in trained.generations]
     right = [
         label == TASK.labels[example.gold or 0]
         for label, example in zip(labels, EXAMPLES, strict=True)

@@ -137,7 +137,7 @@ class Record(Callback):
     def on_test_end(self, trainer: Any, module: Any) -> None:
         scores = module.scores()
         found = {
-            "tokens": [list(g.tokens) for g in module.generations],
+            "tokens": [list(g.answer.tokens) for g in module.generations],
             "ids": [g.id for g in module.generations],
         }
         self._write(
