@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -125,18 +126,18 @@ def prompt_folds(
     if config.dry_run:
         listener.estimated(config, partition, _estimate(config, partition, folder, shots))
         return None
-    system: System
-    if client is None:
-        system = LocalModel(config.training, partition.task)
-    else:
-        spent = _spent(config, partition, folder, shots)
-        system = RemoteModel(config, partition.task, client=client, spent=spent)
+    # Before the folder: a backbone without weights should leave nothing behind.
+    local = LocalModel(config.training, partition.task) if client is None else None
     folder = open_run_folder(config.training, prompted=prompted_keys(config), compared=COMPARED)
     record_partition(folder, partition, seed=config.training.seed)
-    folder.update_manifest(system=_described(config), device=system.device)
     run = PromptedRun(prompted=config, partition=partition, folder=folder)
     listener.prepared(run)
-    results = [_fold(run, fold, system, shots[fold], listener) for fold in _wanted(config)]
+    with _spending_alone(run):
+        system: System = local or RemoteModel(
+            config, partition.task, client=client, spent=_spent(run, shots)
+        )
+        folder.update_manifest(system=_described(config), device=system.device)
+        results = [_fold(run, fold, system, shots[fold], listener) for fold in _wanted(config)]
     summary = write_summary(run)
     if not all(result.found for result in results):
         options = prompted_options(config)
@@ -188,13 +189,22 @@ def _unfinished(folder: RunFolder, folds: Sequence[int]) -> list[int]:
     return [fold for fold in folds if not folder.fold(fold).finished]
 
 
-def _spent(config: PromptedConfig, partition: Partition, folder: RunFolder, shots: Shots) -> Usage:
+def _has_budget(config: PromptedConfig) -> bool:
+    return config.client.max_cost is not None or config.client.max_total_tokens is not None
+
+
+def _spending_alone(run: PromptedRun) -> AbstractContextManager[None]:
+    """Keep other processes from spending the same budget: neither would know of the other."""
+    return locked(run.folder.path / ".budget") if _has_budget(run.prompted) else nullcontext()
+
+
+def _spent(run: PromptedRun, shots: Shots) -> Usage:
     """Return what the answers that the run has already, in any process, have used."""
-    if config.client.max_cost is None and config.client.max_total_tokens is None:
+    if not _has_budget(run.prompted):
         return Usage()
-    spent, model = total_usage(folder), RemoteModel(config, partition.task)
-    for fold in _unfinished(folder, range(len(partition.folds))):
-        test = partition.examples(partition.folds[fold].test)
+    spent, model = total_usage(run.folder), RemoteModel(run.prompted, run.partition.task)
+    for fold in _unfinished(run.folder, range(len(run.folds))):
+        test = run.partition.examples(run.folds[fold].test)
         spent += model.kept_usage(test, shots[fold])
     return spent
 

@@ -134,9 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
 
-    def _error(self, status: int, code: str, request: Request, **headers: str) -> None:
+    def _error(
+        self, status: int, code: str, request: Request, why: str = "refused", **headers: str
+    ) -> None:
         # Real servers quote the prompt in their messages now and then.
-        error = {"message": f"refused: {request.prompt}", "type": code, "code": code}
+        error = {"message": f"{why}: {request.prompt}", "type": code, "code": code}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self._send(status, {"type": "error", "error": error}, named)
 
@@ -166,6 +168,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _too_long(self, request: Request) -> None:
         self._error(400, "context_length_exceeded", request)
+
+    def _too_long_in_words(self, request: Request) -> None:
+        self._error(400, "BadRequestError", request, "This model's maximum context length is 9")
+
+    def _parameter(self, request: Request) -> None:
+        self._error(400, "unsupported_value", request)
+
+    def _filtered_in_words(self, request: Request) -> None:
+        why = "Output blocked by content filtering policy"
+        self._error(400, "invalid_request_error", request, why)
 
     def _filtered(self, request: Request) -> None:
         self._error(400, "content_filter", request)

@@ -385,6 +385,18 @@ def test_a_budget_stops_before_it_is_exceeded_and_a_larger_one_goes_on(
     assert "cost 0.0624" in capsys.readouterr().out
 
 
+def test_two_processes_do_not_spend_one_budget(
+    corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from recap.run_folder import locked
+
+    with serving() as server, locked(runs_dir / "r" / ".budget"):
+        given = options(corpus, runs_dir, server, "run=r", "client.max_total_tokens=1000000")
+        assert prompt.main(given) == 2
+        assert "another process" in capsys.readouterr().err
+        assert server.requests == []
+
+
 def test_a_dry_run_sends_and_writes_nothing(
     corpus: Path,
     runs_dir: Path,

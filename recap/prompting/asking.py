@@ -17,6 +17,10 @@ from recap.prompting.retry import RetryPolicy, with_retries
 from recap.records import Message
 
 
+class _Stopped(Exception):  # noqa: N818 - no error: another question's is told
+    """The wait before another attempt was broken off."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """One prompt, the example that it is about, and the hash that its answer is kept under."""
@@ -116,8 +120,15 @@ class Asker:
         """Return the reply to one question, kept in the cache; ``None`` after the stop."""
         if stop.is_set():
             return None
+
+        def pause(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise _Stopped
+
         try:
-            reply = with_retries(lambda: self._attempt(question), self._retry, pause=stop.wait)
+            return with_retries(lambda: self._attempt(question), self._retry, pause=pause)
+        except _Stopped:
+            return None
         except RecapError as error:
             stop.set()
             kind = ConfigError if isinstance(error, ConfigError) else RecapError
@@ -125,7 +136,6 @@ class Asker:
                 f"example {quote_id(question.id)}: {error}; what was answered is kept in "
                 f"{self._cache.folder}, and the same command goes on from there"
             ) from error
-        return reply
 
     def _attempt(self, question: Question) -> Reply:
         most = Usage(

@@ -77,9 +77,7 @@ class OpenAIClient:
         try:
             body = _asked(self._sdk, lambda: create(messages=chat, **self._parameters))
         except RequestError as failure:
-            if failure.refused:
-                return Reply(text="", refused=True)
-            raise
+            return _declined(failure)
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, Mapping) else None
@@ -116,7 +114,10 @@ class AnthropicClient:
         chat = [{"role": m.role, "content": m.text} for m in messages if m.role != "system"]
         create = self._client.messages.with_raw_response.create
         options = {**self._parameters, **({"system": system} if system else {})}
-        body = _asked(self._sdk, lambda: create(messages=chat, **options))
+        try:
+            body = _asked(self._sdk, lambda: create(messages=chat, **options))
+        except RequestError as failure:
+            return _declined(failure)
         blocks, usage = body.get("content"), body.get("usage")
         if not isinstance(blocks, list):
             raise _malformed()
@@ -189,6 +190,13 @@ def _asked(sdk: Any, ask: Any) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         raise _malformed()
     return body
+
+
+def _declined(failure: RequestError) -> Reply:
+    """Return the reply of a server that declines by an error's status; any other error is one."""
+    if failure.refused:
+        return Reply(text="", refused=True)
+    raise failure
 
 
 def _malformed() -> RequestError:

@@ -22,6 +22,13 @@ _PLAIN_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
 _EXHAUSTED = frozenset({"insufficient_quota", "billing_error", "billing_hard_limit_reached"})
 _TOO_LONG = frozenset({"context_length_exceeded"})
 _FILTERED = frozenset({"content_filter", "content_policy_violation"})
+# Some servers have no code for these. Messages may quote prompts: searched, never shown.
+_TOO_LONG_WORDS = re.compile(r"context (?:length|window|size)|prompt is too long", re.IGNORECASE)
+_FILTERED_WORDS = re.compile(r"blocked by content filtering policy", re.IGNORECASE)
+_PARAMETERS = (
+    "the model may refuse a parameter; client.temperature=null and client.top_p=null leave them "
+    "out, client.limit_parameter=max_completion_tokens is what some want"
+)
 
 
 class RequestError(RecapError):
@@ -65,19 +72,25 @@ def failed_status(status: int, body: object, headers: Mapping[str, str]) -> Requ
     """
     codes = _codes(body)
     said = f"the server answered with status {status}" + (f" ({codes[0]})" if codes else "")
-    if status == 400 and _FILTERED.intersection(codes):
+    message = _message(body)
+    if status == 400 and (_FILTERED.intersection(codes) or _FILTERED_WORDS.search(message)):
         return RequestError(said, temporary=False, refused=True)
     if _EXHAUSTED.intersection(codes):
         mend = "the account has nothing left; top it up, what was answered is kept"
         return RequestError(f"{said}: {mend}", temporary=False, mendable=True)
     if status in _TEMPORARY or status >= 500:
         return RequestError(said, temporary=True, wait_seconds=asked_wait(headers))
-    if _TOO_LONG.intersection(codes):
-        status = 413
-    mend = _MENDS.get(status, "check client.model, client.base_url and the client's parameters")
+    return RequestError(f"{said}: {_mend(status, codes, message)}", temporary=False, mendable=True)
+
+
+def _mend(status: int, codes: list[str], message: str) -> str:
     if 300 <= status < 400:
-        mend = "redirections are not followed; set client.base_url to the final address"
-    return RequestError(f"{said}: {mend}", temporary=False, mendable=True)
+        return "redirections are not followed; set client.base_url to the final address"
+    if status == 400 and (_TOO_LONG.intersection(codes) or _TOO_LONG_WORDS.search(message)):
+        return _MENDS[413]
+    if status in _MENDS:
+        return _MENDS[status]
+    return f"check client.model and client.base_url; {_PARAMETERS}"
 
 
 def asked_wait(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
@@ -109,12 +122,20 @@ def _number(text: str | None) -> float | None:
     return value if value is not None and math.isfinite(value) and value >= 0 else None
 
 
+def _error(body: object) -> Mapping[str, Any]:
+    """Return an error's fields; OpenAI's client has taken them out of ``error`` already."""
+    inner = body.get("error") if isinstance(body, Mapping) else None
+    error = inner if isinstance(inner, Mapping) else body
+    return error if isinstance(error, Mapping) else {}
+
+
+def _message(body: object) -> str:
+    message = _error(body).get("message")
+    return message if isinstance(message, str) else ""
+
+
 def _codes(body: object) -> list[str]:
     """Return the machine-readable codes of an error's body, the most specific one first."""
-    error: Any = body
-    if isinstance(error, Mapping) and isinstance(error.get("error"), Mapping):
-        error = error["error"]
-    if not isinstance(error, Mapping):
-        return []
+    error = _error(body)
     found = [error.get("code"), error.get("type")]
     return [code for code in found if isinstance(code, str) and _PLAIN_CODE.fullmatch(code)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -43,17 +44,14 @@ def with_retries(
     request: Callable[[], Result],
     policy: RetryPolicy,
     *,
-    pause: Callable[[float], bool],
-    on_failure: Callable[[RequestError], None] = lambda failure: None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Result:
     """Return what a request gives, tried again as long as the policy and the failures allow.
 
     Args:
         request: Asks once.
         policy: How often and after how long.
-        pause: Waits so many seconds; true when the wait was broken off, so that nothing is tried
-            again.
-        on_failure: Told of every failure.
+        pause: Waits so many seconds; what it raises ends the trying.
 
     Raises:
         RecapError: When the last attempt failed; a :class:`ConfigError` where the configuration is
@@ -63,7 +61,6 @@ def with_retries(
         try:
             return request()
         except RequestError as failure:
-            on_failure(failure)
             asked = failure.wait_seconds
             if not failure.temporary:
                 raise (ConfigError if failure.mendable else RecapError)(str(failure)) from failure
@@ -72,7 +69,8 @@ def with_retries(
                     f"{failure}, and asks to wait {asked:.0f} s, longer than "
                     f"client.longest_wait_seconds={policy.longest_wait_seconds:g}"
                 ) from failure
-            if failures == policy.attempts or pause(policy.wait(failures, asked)):
+            if failures == policy.attempts:
                 tried = "once" if failures == 1 else f"{failures} times"
                 raise RecapError(f"{failure} (tried {tried})") from failure
+            pause(policy.wait(failures, asked))
     raise AssertionError("a policy has at least one attempt")
