@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import recap
-from recap.compose import expand_sweep
+from recap.compose import expand_sweep, load_prompted
 from recap.config import result_options, to_dict, validate
 from recap.errors import ConfigError
 
@@ -159,3 +159,65 @@ def test_result_options_leave_out_what_changes_no_result() -> None:
     options = result_options(recap.load_config())
     assert options["cv.folds"] == 5
     assert not {"runs_dir", "logger.name", "trainer.devices", "cv.fold"} & options.keys()
+
+
+def test_the_root_file_of_prompting_and_the_group_of_its_name_are_not_confused() -> None:
+    config = load_prompted(["prompt=brief", "backbone=qwen7b", "shots=1"])
+    assert config.training.prompt.style == "brief"
+    assert config.training.prompt.label_form == "bare"
+    assert config.shots == 1
+    assert recap.load_config(["prompt=brief"]).prompt.style == "brief"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "demo-fine_grained-tiny-zeroshot"),
+        (["task=binary", "shots=1"], "demo-binary-tiny-oneshot"),
+        (["backbone=qwen7b", "rationale=false"], "demo-fine_grained-qwen7b-zeroshot-labelonly"),
+        (["client=openai", "client.model=org/m:7b"], "demo-fine_grained-openai-org_m_7b-zeroshot"),
+        (
+            ["client=anthropic", "client.model=m", "shots=1"],
+            "demo-fine_grained-anthropic-m-oneshot",
+        ),
+    ],
+)
+def test_a_prompted_run_is_named_after_its_model_and_shots(overrides: list[str], name: str) -> None:
+    assert load_prompted(overrides).run == name
+    free = ["runs_dir=elsewhere", "cv.fold=2", "privacy=external", "dry_run=true", "logger=csv"]
+    if "client.model=m" in overrides:
+        free += ["client.max_in_flight=9", "client.attempts=2", "client.max_total_tokens=5"]
+    assert load_prompted([*overrides, *free]).run == name
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *("seed=3", "cv.seed=1", "prompt.history=none", "shot_categories=leaves"),
+        *("client.temperature=0.5", "client.base_url=http://127.0.0.1:1/v1"),
+    ],
+)
+def test_what_changes_a_prompted_result_changes_its_name(changed: str) -> None:
+    name = load_prompted(["client=openai", "client.model=m", changed]).run
+    assert name.startswith("demo-fine_grained-openai-m-zeroshot-")
+    assert len(name.rpartition("-")[2]) == 8
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+def test_a_server_gets_the_full_prompt_and_no_backbone_of_this_machine(client: str) -> None:
+    training = load_prompted([f"client={client}", "client.model=m"]).training
+    assert (training.prompt.style, training.prompt.history) == ("full", "full")
+    assert (training.backbone.name, training.backbone.family) == ("m", "remote")
+    assert (training.backbone.path, training.backbone.hub_id) == (None, None)
+
+
+def test_text_stays_on_this_machine_unless_told_otherwise() -> None:
+    assert not load_prompted(["client=openai"]).privacy.allow_external
+    assert load_prompted(["client=openai", "privacy=external"]).privacy.allow_external
+
+
+def test_a_fault_in_a_prompted_run_has_the_name_of_its_option() -> None:
+    with pytest.raises(ConfigError, match=r"^cv\.folds: "):
+        load_prompted(["cv.folds=many"])
+    with pytest.raises(ConfigError, match=r"^client\.max_in_flight: "):
+        load_prompted(["client=openai", "client.max_in_flight=0"])
