@@ -249,3 +249,43 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(
     assert all(each["system"] not in OWN for each in again["missing"])
     kept = {name: value for name, value in again["ratios"].items() if "padded" not in name}
     assert kept == report["ratios"]
+
+
+def test_the_quick_run_of_answers_compares_equal_answers(
+    load: Callable[[str], ModuleType],
+    in_process: Runner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inference = load("inference")
+    monkeypatch.setattr(inference, "run_worker", in_process)
+    load("model_folder").write_model(
+        tmp_path / "model-answers-32-2", vocabulary=8192, hidden=32, layers=2, own_head=True
+    )
+    written = tmp_path / "report.json"
+    options = ["--quick", "--hidden=32", "--layers=2", "--scale=0.05", f"--work={tmp_path}"]
+    assert inference.main([*options, f"--json={written}"]) == 0, "token for token"
+    report = json.loads(written.read_text(encoding="utf-8"))
+    rows = {(row["part"], row["system"]): row for row in report["rows"]}
+    ours, plain = rows["answers", "rationale"]["answers"], rows["answers", "hf_generate"]["answers"]
+    assert ours == plain
+    assert len(set(plain)) > 8, "a model that repeats itself would prove nothing"
+    assert set(report["ratios"]) == {
+        *(f"{kind}/zero_shot/hf_generate{more}" for kind in ("speed", "memory")
+          for more in ("", "_label", "_rationale")),
+        "speed/zero_shot/cascade",
+    }  # fmt: skip
+    assert report["missing"] == []
+
+
+def test_answers_that_differ_from_plain_generation_are_named(
+    load: Callable[[str], ModuleType],
+) -> None:
+    row = {"part": "answers", "shape": "few_shot"}
+    report = {
+        "rows": [
+            {**row, "system": "rationale", "answers": ["a", "b"]},
+            {**row, "system": "hf_generate", "answers": ["a", "c"]},
+        ]
+    }
+    assert load("harness.answers").differing(report) == ["few_shot rationale"]

@@ -137,6 +137,34 @@ def test_scores_can_be_recomputed_from_the_predictions(folder: Path) -> None:
         assert scores["n"] == len(rows) == sum(map(sum, scores["confusion"]))
 
 
+def test_every_prediction_has_the_probabilities_of_all_labels(folder: Path) -> None:
+    for k in (0, 1):
+        for row in read_predictions(folder / f"fold{k}"):
+            assert list(row["probabilities"]) == ["Resistance", "Collaboration"]
+            assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("decoding", ["constrained", "scored"])
+def test_labels_follow_the_decoding_and_none_is_unreadable(decoding: str, tmp_path: Path) -> None:
+    options = ["cv.fold=0", "run=r", "logger=none", f"decoding={decoding}"]
+    assert run("task=flat", *options, runs_dir=tmp_path) == 0
+    rows = read_predictions(tmp_path / "r" / "fold0")
+    assert all(row["parsed"] for row in rows)
+    assert len(rows) == 21
+    if decoding == "scored":
+        for row in rows:
+            chances = row["probabilities"]
+            assert chances[row["label"]] == max(chances.values())
+
+
+def test_a_threshold_moves_the_line_between_two_labels(tmp_path: Path) -> None:
+    options = ["task=binary", "cv.fold=0", "run=r", "logger=none", "decoding=scored"]
+    for threshold, expected in (("1e-9", "Resistance"), ("1.0", "Collaboration")):
+        runs = tmp_path / expected
+        assert run(*options, f"decoding.threshold={threshold}", runs_dir=runs) == 0
+        assert {row["label"] for row in read_predictions(runs / "r" / "fold0")} == {expected}
+
+
 def test_the_summary_holds_mean_and_sample_deviation_of_the_folds(folder: Path) -> None:
     summary = read_json(folder / "summary.json")
     losses = [read_json(folder / f"fold{k}" / "scores.json")["metrics"]["loss"] for k in (0, 1)]
@@ -395,6 +423,8 @@ def _interrupt_in_epoch(epoch: int, go_on: Callable[..., None]) -> Callable[...,
         (["data=dialogues", "data.path=absent.jsonl"], "absent.jsonl"),
         (["data=dialogues"], "data.path"),
         (["cv.fold=7"], "cv.fold"),
+        (["task=binary", "decoding.threshold=0.3"], "decoding=scored"),
+        (["decoding=scored", "decoding.threshold=0.3"], "two labels"),
         (["trainer.max_tokens_per_device=30"], "max_tokens_per_device=30 has no room"),
         (["data=dialogues", "data.path={unlabelled}", "rationale=false"], "label"),
         (["data=dialogues", "data.path={unreasoned}"], "rationale=false"),

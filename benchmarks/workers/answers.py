@@ -16,12 +16,10 @@ import torch
 from harness.measure import Meter
 from harness.workload import ANSWER, TokenExample, Workload, examples, workload_of
 from recap.data.chat import ChatEncoder
-from recap.models import answerer as answerer_module
 from recap.models.answerer import Answerer
 from recap.models.backbone import load_backbone
 from recap.models.decode import generate
 from recap.tasks.registry import get_task
-from recap.tasks.task import Task
 
 LABEL_TOKENS = 6
 """Tokens of a label's line with its pattern, as plain generation has to emit them."""
@@ -57,10 +55,14 @@ class Work:
         self, constant: Sequence[int], task: str = "fine_grained", **more: Any
     ) -> Answerer:
         """Return an answerer of prompts that begin with ``constant``."""
-        # The prompts are ids drawn at random: what they share is known, not found in a text.
-        answerer_module.constant_ids = lambda *_: tuple(constant)
-        chosen: Task = get_task(task)
-        return Answerer(self.model, chosen, self.encoder, batch_size=self.batch_size, **more)
+        return Answerer(
+            self.model,
+            get_task(task),
+            self.encoder,
+            constant=constant,
+            batch_size=self.batch_size,
+            **more,
+        )
 
     def constant(self, prompts: Sequence[Sequence[int]]) -> Sequence[int]:
         """Return what all prompts begin with."""
@@ -171,9 +173,14 @@ def _digest(tokens: Sequence[int]) -> str:
 
 PARTS = {"answers": answers, "cascade": cascade, "latency": latency, "stream": stream}
 
-if __name__ == "__main__":
-    told = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    clock = Meter()
+
+def run(spec: dict[str, Any]) -> None:
+    """Measure the part that ``spec`` names and write a result."""
+    meter = Meter()
     with torch.no_grad():
-        PARTS[told["part"]](Work(told), clock)
-    clock.write(told["result"])
+        PARTS[spec["part"]](Work(spec), meter)
+    meter.write(spec["result"])
+
+
+if __name__ == "__main__":
+    run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

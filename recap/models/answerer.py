@@ -62,6 +62,8 @@ class Answerer:
         task: Its labels are told apart; reads answers.
         encoder: The model's tokenizer.
         shots: Solved examples that stand in every prompt.
+        constant: Tokens that the prompts begin with; ``None``: found from task and shots. Prompts
+            that begin otherwise are answered all the same, only slower.
         decoding: How the label is decided.
         max_new_tokens: Longest answer; a longer one is cut.
         batch_size: Prompts answered together, halved for good when memory runs out; ``None``: all.
@@ -83,6 +85,7 @@ class Answerer:
         encoder: ChatEncoder,
         *,
         shots: Sequence[Example] = (),
+        constant: Sequence[int] | None = None,
         decoding: Decoding = "free",
         max_new_tokens: int = 128,
         batch_size: int | None = 32,
@@ -115,7 +118,7 @@ class Answerer:
                 model,
                 self._tree,
                 end_of_turn_id=end,
-                constant=constant_ids(task, encoder, shots),
+                constant=constant_ids(task, encoder, shots) if constant is None else constant,
                 in_step=in_step,
             )
 
