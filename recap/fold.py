@@ -18,9 +18,8 @@ from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup
 from recap.records import Scores, Summary
-from recap.results import write_predictions
-from recap.run_folder import FoldFolder, RunFolder, environment, locked, write_atomic
-from recap.scoring.files import json_text, scores_to_dict
+from recap.results import write_predictions, write_scores
+from recap.run_folder import FoldFolder, RunFolder, environment, locked
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
 from recap.training import Training
@@ -128,7 +127,7 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                     }
                 },
             )
-            write_atomic(folder.scores, json_text(scores_to_dict(scores)))
+            write_scores(folder, scores)
             shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
         # Under torchrun every process reads what the first one has written.
         training.meet()

@@ -58,17 +58,34 @@ class Setup:
         return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
 
 
-def prepare(config: RunConfig) -> Setup:
-    """Return what all folds of a run share, with the run folder's first files written.
+@dataclass(frozen=True, kw_only=True)
+class FoldedData:
+    """A data set in the folds that every system is scored on, whatever it is made of.
+
+    ``selected`` are indices into the corpus that the task takes.
+    """
+
+    task: Task
+    corpus: Corpus
+    selected: tuple[int, ...]
+    folds: tuple[Fold, ...]
+    leakage: Mapping[str, Any]
+    hashes: Mapping[str, str]
+    """``data_hash``, ``partition_hash`` and ``prompt_hash``."""
+
+    def examples(self, indices: Sequence[int]) -> tuple[Example, ...]:
+        """Return the examples at these indices of the corpus, without those not selected."""
+        wanted = set(indices)
+        return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
+
+
+def fold_data(config: RunConfig) -> FoldedData:
+    """Return a run's labelled examples, selected and in folds.
 
     Raises:
-        ConfigError: For a fold that does not exist, choices that cannot go together, another number
-            of processes than of devices, missing rationales, or a folder that holds another run.
-        DataError: For data at fault, or data that changed since the run was begun.
+        ConfigError: For missing rationales, or folds that cannot be had.
+        DataError: For data at fault.
     """
-    check_fold(config)
-    check_combinations(config)
-    world_size(config.trainer)
     task = build_task(config)
     corpus = build_corpus(config, task)
     selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
@@ -82,12 +99,49 @@ def prepare(config: RunConfig) -> Setup:
     )
     if config.cv.fold != "final":
         check_folds(folds, set(selected))
-    leakage = leakage_report(corpus.examples, folds)
-    hashes = {
-        "data_hash": data_hash(corpus.examples),
-        "partition_hash": partition_hash(corpus.examples, folds),
-        "prompt_hash": _prompt_hash(task),
-    }
+    return FoldedData(
+        task=task,
+        corpus=corpus,
+        selected=selected,
+        folds=folds,
+        leakage=leakage_report(corpus.examples, folds),
+        hashes={
+            "data_hash": data_hash(corpus.examples),
+            "partition_hash": partition_hash(corpus.examples, folds),
+            "prompt_hash": _prompt_hash(task),
+        },
+    )
+
+
+def begin_run_folder(config: RunConfig, data: FoldedData) -> RunFolder:
+    """Return a run's folder with its first files written, or found as they would be written.
+
+    Raises:
+        ConfigError: When the folder holds another run.
+        DataError: When the data changed since the run was begun.
+    """
+    folder = open_run_folder(config, write=is_first_process())
+    refuse_other_data(folder, **data.hashes)
+    if is_first_process():
+        if not folder.manifest.is_file():
+            folder.update_manifest(seed=config.seed, **data.hashes, **environment())
+        write_json(folder.leakage, dict(data.leakage))
+        write_json(folder.data, _account(data.corpus, len(data.selected)))
+    return folder
+
+
+def prepare(config: RunConfig) -> Setup:
+    """Return what all folds of a run share, with the run folder's first files written.
+
+    Raises:
+        ConfigError: For a fold that does not exist, choices that cannot go together, another number
+            of processes than of devices, missing rationales, or a folder that holds another run.
+        DataError: For data at fault, or data that changed since the run was begun.
+    """
+    check_fold(config)
+    check_combinations(config)
+    world_size(config.trainer)
+    data = fold_data(config)
     # Before the folder: a backbone without weights should leave nothing behind.
     backbone = config.backbone
     tokenizer = load_tokenizer(
@@ -99,22 +153,15 @@ def prepare(config: RunConfig) -> Setup:
             name=backbone.name, family=backbone.family, path=backbone.path, hub_id=backbone.hub_id
         )
         choose_batching(skeleton, config.batching)
-    folder = open_run_folder(config, write=is_first_process())
-    refuse_other_data(folder, **hashes)
-    if is_first_process():
-        if not folder.manifest.is_file():
-            folder.update_manifest(seed=config.seed, **hashes, **environment())
-        write_json(folder.leakage, dict(leakage))
-        write_json(folder.data, _account(corpus, len(selected)))
     return Setup(
         config=config,
-        task=task,
-        corpus=corpus,
-        selected=selected,
-        folds=folds,
-        leakage=leakage,
+        task=data.task,
+        corpus=data.corpus,
+        selected=data.selected,
+        folds=data.folds,
+        leakage=data.leakage,
         encoder=ChatEncoder(tokenizer),
-        folder=folder,
+        folder=begin_run_folder(config, data),
     )
 
 

@@ -11,11 +11,14 @@ from recap.models.module import ResponseModule
 from recap.prepare import Setup
 from recap.records import Example, Prediction, Scores, Summary
 from recap.run_folder import FoldFolder, write_atomic
+from recap.scoring.argmax import argmax_disagreement
 from recap.scoring.confusion import score
 from recap.scoring.files import (
     json_text,
+    predictions_from_jsonl,
     predictions_to_jsonl,
     scores_from_dict,
+    scores_to_dict,
     summary_to_dict,
 )
 from recap.scoring.summary import summarize, summary_markdown
@@ -56,6 +59,18 @@ def write_predictions(
     if again != scores:
         raise RecapError("scores differ from those of predictions.jsonl; report this")
     return scores
+
+
+def write_scores(folder: FoldFolder, scores: Scores) -> None:
+    """Write a fold's scores.json, which says that the fold is finished.
+
+    Beside the scores it holds ``argmax_disagreement`` of the fold's predictions, which have to be
+    written before.
+    """
+    text = folder.predictions.read_text(encoding="utf-8")
+    predictions = predictions_from_jsonl(text, source=str(folder.predictions))
+    disagreement = {"argmax_disagreement": argmax_disagreement(predictions)}
+    write_atomic(folder.scores, json_text({**scores_to_dict(scores), **disagreement}))
 
 
 def finished_scores(setup: Setup) -> dict[int, Scores]:
