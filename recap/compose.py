@@ -33,6 +33,7 @@ from recap import config as run_schema
 from recap.conf_files import conf_dir
 from recap.config import RunConfig
 from recap.errors import ConfigError, did_you_mean
+from recap.evaluation.options import EvaluateConfig, baseline_run
 from recap.validation import validated
 
 Schema = TypeVar("Schema")
@@ -77,6 +78,41 @@ def load_command(
         ConfigError: As :func:`load_config`.
     """
     values, choices = _compose(name, overrides, config_dir)
+    return _command_config(schema, values, choices, config_dir)
+
+
+def load_evaluation(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> EvaluateConfig:
+    """Return the configuration of ``recap.evaluate``, a baseline's run folder named.
+
+    It is named as :func:`load_config` names one, after the choices that a baseline has.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    values, choices = _compose("evaluate", overrides, config_dir)
+    given = values["run"]
+    values["run"] = given or "unnamed"
+    config = _command_config(EvaluateConfig, values, choices, config_dir)
+    if given or config.method is None:
+        return config
+    groups = ("data", "task", *(["encoder"] if config.method == "encoder" else []))
+    base = [f"method={config.method}", *(f"{group}={choices[group]}" for group in groups)]
+    plain, plain_choices = _compose("evaluate", [*base, "run=unnamed"], config_dir)
+    default = _command_config(EvaluateConfig, plain, plain_choices, config_dir)
+    parts = [_choice(choices, group) for group in groups]
+    parts.insert(2, config.method)
+    name = _name(parts, baseline_run(config), baseline_run(default))
+    return replace(config, training=replace(config.training, run=name))
+
+
+def _command_config(
+    schema: type[Schema],
+    values: dict[str, Any],
+    choices: dict[str, str | None],
+    config_dir: str | Path | None,
+) -> Schema:
     own = {field.name for field in dataclasses.fields(schema)} - {"training"}  # type: ignore[arg-type]
     added = {key: values.pop(key) for key in list(values) if key in own}
     training = _run_config(values, choices, config_dir)
@@ -217,15 +253,21 @@ def _run_name(
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
     values, _ = _compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
     values["task"] = expand_task(values["task"], config_dir)
-    default = run_schema.result_options(run_schema.validate({**values, "run": "unnamed"}))
-    given = run_schema.result_options(config)
-    changed = {
-        key: value for key, value in given.items() if key not in default or default[key] != value
-    }
-    parts = [str(choices[group]).replace("/", "_") for group in _NAMING_CHOICES]
+    default = run_schema.validate({**values, "run": "unnamed"})
+    parts = [_choice(choices, group) for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
-    parts += [_hash(changed)] if changed else []
-    return "-".join(parts)
+    return _name(parts, config, default)
+
+
+def _name(parts: Sequence[str], config: RunConfig, default: RunConfig) -> str:
+    usual = run_schema.result_options(default)
+    given = run_schema.result_options(config)
+    changed = {key: value for key, value in given.items() if key not in usual or usual[key] != value}
+    return "-".join([*parts, *([_hash(changed)] if changed else [])])
+
+
+def _choice(choices: Mapping[str, str | None], group: str) -> str:
+    return str(choices[group]).replace("/", "_")
 
 
 def _hash(options: dict[str, Any]) -> str:

@@ -99,8 +99,8 @@ class BackboneConfig:
 
     name: str
     """Name in run folders and tables."""
-    family: Literal["qwen2", "llama"]
-    """Architecture; weights of another one are refused."""
+    family: Literal["qwen2", "llama", "other"]
+    """Architecture; weights of another one are refused. ``other``: a baseline's."""
     hub_id: str | None = None
     """Model id on the Hugging Face hub."""
     path: str | None = None
@@ -263,6 +263,8 @@ class RunConfig:
     batching: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
     """How examples of a batch are laid out: one row with their common beginning once, one row
     without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
+    baseline: Mapping[str, Any] | None = None
+    """Method and options of a baseline's run (recap.evaluate), which has no backbone."""
     run: str
     """Name of the run folder."""
     runs_dir: str = "runs"

@@ -16,7 +16,7 @@ from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
 from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
-from recap.prepare import Setup
+from recap.prepare import FoldedRun, Setup
 from recap.records import Scores, Summary
 from recap.results import write_predictions, write_scores
 from recap.run_folder import FoldFolder, RunFolder, environment, locked
@@ -53,7 +53,7 @@ class FoldResult:
 class Listener:
     """Is told how a run goes; this one keeps silent."""
 
-    def prepared(self, setup: Setup) -> None:
+    def prepared(self, setup: FoldedRun) -> None:
         """Data are read, folds are drawn, prompts are encoded."""
 
     def training(self, plan: TrainingPlan) -> None:
@@ -84,7 +84,7 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
     Every process of a training on several devices calls this; the first one writes.
     """
     fold, folder, name = setup.folds[index], setup.folder.fold(index), f"fold{index}"
-    with _recorded(setup, folder, name) as tracker:
+    with recorded(setup, folder, name) as tracker:
         began = time.monotonic()
         train, test = setup.encoded(fold.train), setup.encoded(fold.test)
         max_epochs = setup.config.trainer.max_epochs
@@ -141,7 +141,7 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
     Every process of a training on several devices calls this; the first one writes.
     """
     folder = setup.folder.final
-    with _recorded(setup, folder, "final") as tracker:
+    with recorded(setup, folder, "final") as tracker:
         began = time.monotonic()
         # Written down first: folds that finish later must not change a training that is resumed.
         epochs = setup.folder.read_manifest().get("final", {}).get("epochs")
@@ -175,7 +175,7 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
 
 
 @contextmanager
-def _recorded(setup: Setup, folder: FoldFolder, name: str) -> Iterator[Tracker]:
+def recorded(setup: FoldedRun, folder: FoldFolder, name: str) -> Iterator[Tracker]:
     """Keep other runs out of a fold while it is trained, and have the first process record it."""
     if not is_first_process():
         yield NoTracker()

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from recap.build import build_corpus, build_task
 from recap.combinations import check_combinations
@@ -23,6 +23,46 @@ from recap.models.shared_prefix import choose_batching
 from recap.records import Example, Fold
 from recap.run_folder import RunFolder, environment, open_run_folder, refuse_other_data, write_json
 from recap.tasks.task import Task
+
+
+class FoldedRun(Protocol):
+    """What is told of any run in folds, whatever system it scores."""
+
+    @property
+    def config(self) -> RunConfig:
+        """What was asked for."""
+
+    @property
+    def task(self) -> Task:
+        """What is told apart."""
+
+    @property
+    def corpus(self) -> Corpus:
+        """The examples, before the task selects."""
+
+    @property
+    def selected(self) -> tuple[int, ...]:
+        """Those that the task takes, as indices into the corpus."""
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The partition."""
+
+    @property
+    def leakage(self) -> Mapping[str, Any]:
+        """What folds share."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where its files are."""
+
+    @property
+    def lost_turns(self) -> Mapping[str, int]:
+        """What the limit on inputs cost, as :class:`recap.data.encode.Encoding` counts it."""
+
+    @property
+    def token_limit(self) -> str:
+        """The option that limits inputs, and its value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +85,16 @@ class Setup:
         return encode_examples(
             examples, self.task, self.encoder, max_tokens=self.config.prompt.max_tokens
         )
+
+    @property
+    def lost_turns(self) -> Mapping[str, int]:
+        """What the limit on prompts cost."""
+        return self.encoding.counts
+
+    @property
+    def token_limit(self) -> str:
+        """The option that limits prompts, and its value."""
+        return f"prompt.max_tokens={self.config.prompt.max_tokens}"
 
     def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
         """Return the encoded examples at these indices of the corpus, less those not selected."""

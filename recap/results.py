@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
 from recap.models.module import ResponseModule
-from recap.prepare import Setup
+from recap.prepare import FoldedRun, Setup
 from recap.records import Example, Prediction, Scores, Summary
 from recap.run_folder import FoldFolder, write_atomic
 from recap.scoring.argmax import argmax_disagreement
@@ -73,13 +73,13 @@ def write_scores(folder: FoldFolder, scores: Scores) -> None:
     write_atomic(folder.scores, json_text({**scores_to_dict(scores), **disagreement}))
 
 
-def finished_scores(setup: Setup) -> dict[int, Scores]:
+def finished_scores(setup: FoldedRun) -> dict[int, Scores]:
     """Return the scores of the finished folds, by index."""
     folders = {fold.index: setup.folder.fold(fold.index) for fold in setup.folds}
     return {index: read_scores(folder) for index, folder in folders.items() if folder.finished}
 
 
-def write_summary(setup: Setup) -> Summary:
+def write_summary(setup: FoldedRun) -> Summary:
     """Write and return the summary over the finished folds."""
     summary = summarize(finished_scores(setup), protocol=setup.config.cv.protocol)
     if is_first_process():
