@@ -42,7 +42,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
     causal = causal_model(model)
-    with _evaluating(causal), _clean_generation_config(causal), torch.no_grad():
+    with evaluating(causal), _clean_generation_config(causal), torch.no_grad():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             rows = [list(prompts[i]) for i in chosen]
@@ -94,7 +94,7 @@ def _clean_generation_config(causal: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(causal: Any) -> Iterator[None]:
+def evaluating(causal: Any) -> Iterator[None]:
     """Switch dropout off, and back to what it was."""
     was_training = causal.training
     causal.eval()

@@ -25,17 +25,16 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from recap.data.batches import Batch, Batching, Layout
 from recap.errors import ConfigError
-from recap.models.feed_forward import feed_in_parts
 from recap.models.finetune import causal_model
-from recap.models.last_layer import ASKED, WANTED, Asked, attention_of_asked, crop_last_layer
-
-ATTENTION = "recap_shared_prefix"
-"""The name of the attention function in transformers' ``AttentionInterface``."""
-
-SERVED = ("llama", "qwen2", "qwen3")
-"""Architectures (``config.model_type``) whose loss and gradients are tested to be exact."""
-
-_LAYOUT = "recap_layout"
+from recap.models.last_layer import WANTED, Asked, attention_of_asked
+from recap.models.row_attention import (
+    ROW,
+    SERVED,
+    attach,
+    flash_serves,
+    why_not_served,
+    without_mask,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,11 +104,10 @@ def _last_states(model: Any, batch: Batch, asked: Asked | None = None) -> Tensor
         options["position_ids"] = batch.position_ids
         not_shared = _why_not_shared(causal)
         if not not_shared:
-            _attach(decoder)
-            options[_LAYOUT] = _Row(batch.layout)
+            attach(decoder)
+            options[ROW] = _SharingRow(batch.layout)
             options[WANTED] = asked
-            # transformers takes a mask of four dimensions for finished and builds none of its own.
-            options["attention_mask"] = batch.input_ids.new_zeros((1, 1, 1, 1))
+            options["attention_mask"] = without_mask(batch.input_ids)
         elif batch.layout.prefix:
             raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching=packed")
         # Otherwise transformers finds from the positions where examples begin, and masks (5.23).
@@ -117,15 +115,54 @@ def _last_states(model: Any, batch: Batch, asked: Asked | None = None) -> Tensor
     return states
 
 
-class _Row:
+class _SharingRow:
     """The layout of one row and its mask, made once for all layers."""
+
+    own_attention: str
 
     def __init__(self, layout: Layout) -> None:
         self.prefix = layout.prefix
         self.lengths = layout.lengths
         self._masks: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
-    def bias(self, query: Tensor, *, flash: bool) -> Tensor:
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        asked: Asked | None,
+        **shared: Any,
+    ) -> Tensor:
+        """Return the attention of one row, of the prefix and of each rest after it."""
+        if asked is not None:
+            return attention_of_asked(asked, query, key, value, **shared)
+        sizes = [self.prefix, *self.lengths]
+        (first_query, *queries), (first_key, *keys), (first_value, *values) = (
+            torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)
+        )
+        outputs = []
+        if self.prefix:
+            outputs.append(
+                scaled_dot_product_attention(
+                    first_query, first_key, first_value, is_causal=True, **shared
+                )
+            )
+        for own_query, own_key, own_value in zip(queries, keys, values, strict=True):
+            if self.prefix:
+                own_key = torch.cat([first_key, own_key], dim=2)
+                own_value = torch.cat([first_value, own_value], dim=2)
+                flash = flash_serves(own_query, own_key, own_value, shared)
+                seen: dict[str, Any] = {"attn_mask": self._bias(own_query, flash=flash)}
+            else:
+                seen = {"is_causal": True}
+            outputs.append(
+                scaled_dot_product_attention(own_query, own_key, own_value, **seen, **shared)
+            )
+        return torch.cat(outputs, dim=2)
+
+    def _bias(self, query: Tensor, *, flash: bool) -> Tensor:
         """Return what a rest's queries may see of prefix and rest, ``(length, prefix + length)``.
 
         FlashAttention takes no mask; torch's own bias names the pattern without filling it in.
@@ -152,117 +189,11 @@ class _Row:
         return self._masks[key][:length, : self.prefix + length]
 
 
-def _attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Return the attention of one row ``(1, time, heads, head_dim)``, as transformers calls it.
-
-    Queries are ``(1, heads, time, head_dim)``, keys and values ``(1, key_value_heads, …)``.
-    """
-    row: _Row = options[_LAYOUT]
-    query, key, value = map(_as_computed, (query, key, value))
-    sizes = [row.prefix, *row.lengths]
-    (first_query, *queries), (first_key, *keys), (first_value, *values) = (
-        torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)
-    )
-    shared: dict[str, Any] = {
-        "scale": scaling,
-        "dropout_p": dropout,
-        "enable_gqa": key.shape[1] != query.shape[1],
-    }
-    if ASKED in options:
-        cropped = attention_of_asked(options[ASKED], query, key, value, **shared)
-        return cropped.transpose(1, 2).contiguous(), None
-    outputs = []
-    if row.prefix:
-        outputs.append(
-            scaled_dot_product_attention(
-                first_query, first_key, first_value, is_causal=True, **shared
-            )
-        )
-    for own_query, own_key, own_value in zip(queries, keys, values, strict=True):
-        if row.prefix:
-            own_key = torch.cat([first_key, own_key], dim=2)
-            own_value = torch.cat([first_value, own_value], dim=2)
-            flash = _flash_serves(own_query, own_key, own_value, shared)
-            seen: dict[str, Any] = {"attn_mask": row.bias(own_query, flash=flash)}
-        else:
-            seen = {"is_causal": True}
-        outputs.append(
-            scaled_dot_product_attention(own_query, own_key, own_value, **seen, **shared)
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
-
-
-def _as_computed(tensor: Tensor) -> Tensor:
-    """Return a tensor in the type that attention computes in.
-
-    Under mixed precision rotated queries and keys come in float32 and values in 16 bits. Attention
-    casts them itself, but not where a bias of torch's own is given, which looks at types first.
-    """
-    kind = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
-
-
-def _flash_serves(query: Tensor, key: Tensor, value: Tensor, shared: dict[str, Any]) -> bool:
-    """Return whether FlashAttention computes this call: on a GPU that has it, in 16 bits."""
-    if not query.is_cuda:
-        return False
-    from torch.backends.cuda import SDPAParams, can_use_flash_attention
-
-    # Not said to be causal: torch takes that for the upper left corner, and refuses (2.13).
-    call = SDPAParams(query, key, value, None, shared["dropout_p"], False, shared["enable_gqa"])
-    return can_use_flash_attention(call)
-
-
-def _attach(decoder: Any) -> None:
-    """Make the layers look our attention up whenever a call carries a layout.
-
-    By hooks on each attention module and not by a switch around the forward: under gradient
-    checkpointing the layers run once more in the backward, when such a switch is back again.
-    """
-    from transformers import AttentionInterface
-
-    if getattr(decoder, "_recap_attached", False):
-        return
-    AttentionInterface.register(ATTENTION, _attention)
-    for layer in decoder.layers:
-        layer.self_attn.register_forward_pre_hook(_switch_on, with_kwargs=True)
-        layer.self_attn.register_forward_hook(_switch_back, with_kwargs=True, always_call=True)
-        feed_in_parts(layer.mlp)
-    crop_last_layer(decoder.layers[-1])
-    decoder._recap_attached = True
-
-
-def _switch_on(module: Any, arguments: Any, options: dict[str, Any]) -> None:
-    row = options.get(_LAYOUT)
-    if row is not None:
-        row.own_attention = module.config._attn_implementation
-        module.config._attn_implementation = ATTENTION
-
-
-def _switch_back(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:
-    row = options.get(_LAYOUT)
-    if row is not None:
-        module.config._attn_implementation = row.own_attention
-
-
 def _why_not_shared(causal: Any) -> str:
     """Return why a prefix cannot be shared exactly; empty when it can."""
-    config = causal.config
-    if config.model_type not in SERVED:
-        return f"it is not made for models of type {config.model_type!r} ({', '.join(SERVED)})"
-    other = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if other:
-        return f"the model has layers of {', '.join(sorted(other))}"
+    not_served = why_not_served(causal)
+    if not_served:
+        return not_served
     if any(layer.self_attn.attention_dropout for layer in causal.get_decoder().layers):
         return "shared tokens would share the model's attention dropout (its attention_dropout)"
     return ""

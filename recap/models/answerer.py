@@ -1,0 +1,291 @@
+"""From prompts to answers: label, probabilities, reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from recap.data.chat import ChatEncoder
+from recap.errors import ConfigError
+from recap.models.cached_rows import Context
+from recap.models.decode import evaluating
+from recap.models.finetune import causal_model
+from recap.models.label_tree import label_tree
+from recap.models.openings import Opening, Start, best_path, greedy_start
+from recap.models.plain_engine import PlainEngine
+from recap.models.prefix_engine import PrefixEngine, shared_length
+from recap.models.row_attention import why_not_served
+from recap.records import Example, Turn
+from recap.tasks.task import Task
+
+Decoding = Literal["free", "constrained", "scored"]
+"""``free``: greedy text, read by the parser; ``constrained``: greedy among tokens that lead to a
+label; ``scored``: the likeliest label."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelAnswer:
+    """What a model says to one prompt.
+
+    Attributes:
+        tokens: What it emitted, or the tokens of the label that was decided for and of the reason;
+            without the end of turn.
+        text: The same as text.
+        label: Canonical name; ``None`` for free text without a readable label.
+        rationale: ``None`` where there is none, or none was asked for.
+        log_probabilities: Of every label's whole token sequence, what ends it included; in nats.
+        probabilities: The same, made to add up to 1 over the labels.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    label: str | None
+    rationale: str | None
+    log_probabilities: Mapping[str, float]
+    probabilities: Mapping[str, float]
+
+
+class Answerer:
+    """Answers a task's prompts with one model.
+
+    The constant part of the prompts is encoded once, all labels are tried in the pass that encodes
+    the rest, and answers of a batch are decoded together. In float32 the tokens are those of plain
+    greedy decoding, whatever the batches.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        task: Its labels are told apart; reads answers.
+        encoder: The model's tokenizer.
+        shots: Solved examples that stand in every prompt.
+        decoding: How the label is decided.
+        max_new_tokens: Longest answer; a longer one is cut.
+        batch_size: Prompts answered together; halved for good when memory runs out.
+        rationale: Whether reasons are wanted; ``None``: where the task has them.
+        threshold: A label and a probability: the label is decided for wherever its probability
+            reaches that, and nowhere else. For ``scored`` decoding alone.
+        adapter: A PEFT adapter that is switched on before each use, where several share one base.
+        in_step: Whether devices go on until the last of them is done, which weights spread over
+            devices need.
+
+    Raises:
+        ConfigError: For a threshold of an unknown label, or with another decoding.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        encoder: ChatEncoder,
+        *,
+        shots: Sequence[Example] = (),
+        decoding: Decoding = "free",
+        max_new_tokens: int = 128,
+        batch_size: int = 32,
+        rationale: bool | None = None,
+        threshold: tuple[str, float] | None = None,
+        adapter: str | None = None,
+        in_step: bool = False,
+    ) -> None:
+        self._model = model
+        self._causal = causal_model(model)
+        self._task = task
+        self._encoder = encoder
+        self._decoding = decoding
+        self._max_new_tokens = max_new_tokens
+        self._batch_size = batch_size
+        self._explains = task.rationale and rationale is not False
+        self._threshold = _checked(threshold, task, decoding)
+        self._adapter = adapter
+        self._in_step = in_step
+        self._tree = label_tree(task, encoder)
+        end = encoder.end_of_turn_id
+        self._engine: PrefixEngine | PlainEngine
+        if why_not_served(self._causal):
+            self._engine = PlainEngine(
+                model, self._tree, end_of_turn_id=end, pad_id=encoder.pad_id, in_step=in_step
+            )
+        else:
+            self._engine = PrefixEngine(
+                model,
+                self._tree,
+                end_of_turn_id=end,
+                constant=constant_ids(task, encoder, shots),
+                in_step=in_step,
+            )
+
+    def answer(self, prompts: Sequence[Sequence[int]]) -> list[ModelAnswer]:
+        """Return the answers to prompts of token ids, in the order given.
+
+        Raises:
+            ConfigError: When memory runs out for a single prompt.
+        """
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        answers: dict[int, ModelAnswer] = {}
+        with self._in_use():
+            while order:
+                batch = order[: self._batch_size]
+                try:
+                    found = self._answer_batch([prompts[i] for i in batch])
+                except (RuntimeError, MemoryError) as error:
+                    self._shrink(error)
+                    continue
+                answers.update(zip(batch, found, strict=True))
+                order = order[len(batch) :]
+        return [answers[i] for i in range(len(prompts))]
+
+    def conversation(self) -> Conversation:
+        """Return answers to the growing prompts of one dialogue, as its turns come in."""
+        return Conversation(self)
+
+    def forget(self) -> None:
+        """Forget what was encoded once: the model's weights have changed."""
+        self._engine.forget()
+
+    def _answer_batch(self, prompts: Sequence[Sequence[int]]) -> list[ModelAnswer]:
+        return self._answers(self._engine.open(prompts))
+
+    def _answers(self, opening: Opening) -> list[ModelAnswer]:
+        scores = opening.log_probabilities(self._tree).double()
+        chances = torch.softmax(scores, dim=1)
+        labels = [self._decided(opening, row, chances[row]) for row in range(len(scores))]
+        tokens = self._tokens(opening, labels)
+        names = self._task.labels
+        answers = []
+        for row, (label, emitted) in enumerate(zip(labels, tokens, strict=True)):
+            text = self._encoder.text(emitted)
+            read = self._task.parse(text)
+            answers.append(
+                ModelAnswer(
+                    tokens=tuple(emitted),
+                    text=text,
+                    label=read.label if label is None else names[label],
+                    rationale=read.rationale if self._explains else None,
+                    log_probabilities=dict(zip(names, scores[row].tolist(), strict=True)),
+                    probabilities=dict(zip(names, chances[row].tolist(), strict=True)),
+                )
+            )
+        return answers
+
+    def _decided(self, opening: Opening, row: int, chances: torch.Tensor) -> int | None:
+        """Return the label that is decided for before anything is generated, if any."""
+        if self._decoding == "free":
+            return None
+        if self._decoding == "constrained":
+            return best_path(opening, self._tree, row)
+        if self._threshold is None:
+            return int(chances.argmax())
+        label, least = self._threshold
+        if chances[label] >= least:
+            return label
+        others = chances.clone()
+        others[label] = -1
+        return int(others.argmax())
+
+    def _tokens(self, opening: Opening, labels: Sequence[int | None]) -> list[list[int]]:
+        """Return the tokens of every answer, decoded where they are not known yet."""
+        tree, end = self._tree, self._encoder.end_of_turn_id
+        starts, ended = [], []
+        for row, label in enumerate(labels):
+            if label is None:
+                start, leaf = greedy_start(opening, tree, row)
+            else:
+                *nodes, leaf = tree.paths[label]
+                start = Start(row=row, nodes=tuple(nodes), token=tree.tokens[leaf])
+            starts.append(start)
+            ended.append(start.token == end or (leaf is not None and not self._explains))
+        going = [start for start, over in zip(starts, ended, strict=True) if not over]
+        followed: Iterator[list[int]] = iter(())
+        if going or self._in_step:
+            followed = iter(self._engine.extend(opening, going, most=self._max_new_tokens))
+        tokens = []
+        for start, over in zip(starts, ended, strict=True):
+            emitted = tree.path_tokens(start.nodes)
+            # A line end that ends a label is not part of it.
+            emitted += [] if over else [start.token, *next(followed)]
+            tokens.append(emitted[: self._max_new_tokens])
+        return tokens
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Have the model evaluate, with the right adapter on."""
+        if self._adapter is not None:
+            self._model.set_adapter(self._adapter)
+        with evaluating(self._causal), torch.no_grad():
+            yield
+
+    def _shrink(self, error: Exception) -> None:
+        """Halve the batches when memory ran out; any other error is raised again."""
+        if self._in_step or not _out_of_memory(error):
+            raise error
+        if self._batch_size == 1:
+            raise ConfigError(
+                "memory runs out for a single prompt; set prompt.max_tokens, or use a smaller model"
+            ) from error
+        self._batch_size = max(1, self._batch_size // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Conversation:
+    """Answers to the prompts of one dialogue, each of which repeats most of the one before.
+
+    What two prompts in a row share is not computed again. The answers are those of
+    :meth:`Answerer.answer`.
+    """
+
+    def __init__(self, answerer: Answerer) -> None:
+        self._answerer = answerer
+        self._context: Context | None = None
+
+    def answer(self, prompt: Sequence[int]) -> ModelAnswer:
+        """Return the answer to the dialogue's next prompt."""
+        answerer = self._answerer
+        engine = answerer._engine
+        with answerer._in_use():
+            if isinstance(engine, PlainEngine):
+                return answerer._answer_batch([prompt])[0]
+            context = self._context
+            if context is not None:
+                context = context.first(shared_length(context.ids, [prompt]))
+            opening = engine.open([prompt], context=context)
+            self._context = engine.whole_context(opening, 0, prompt)
+            return answerer._answers(opening)[0]
+
+
+def constant_ids(
+    task: Task, encoder: ChatEncoder, shots: Sequence[Example] = ()
+) -> tuple[int, ...]:
+    """Return the tokens that all prompts of a task begin with."""
+    turns = (Turn(speaker="counselor", text="A"), Turn(speaker="client", text="一"))
+    probes = [
+        Example(id="", history=(), response="A"),
+        Example(id="", history=turns[:1], response="一"),
+        Example(id="", history=turns[1:], response="1"),
+    ]
+    first, *others = (encoder.prompt_ids(task.messages(probe, shots)) for probe in probes)
+    return first[: shared_length(first, others)]
+
+
+def _checked(
+    threshold: tuple[str, float] | None, task: Task, decoding: str
+) -> tuple[int, float] | None:
+    if threshold is None:
+        return None
+    if decoding != "scored":
+        raise ConfigError(
+            f"a threshold looks at probabilities, and decoding={decoding} does not; "
+            "set decoding=scored"
+        )
+    label, least = threshold
+    return task.index(label), least
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the host."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    )
