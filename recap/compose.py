@@ -262,7 +262,9 @@ def _run_name(
 def _name(parts: Sequence[str], config: RunConfig, default: RunConfig) -> str:
     usual = run_schema.result_options(default)
     given = run_schema.result_options(config)
-    changed = {key: value for key, value in given.items() if key not in usual or usual[key] != value}
+    changed = {
+        key: value for key, value in given.items() if key not in usual or usual[key] != value
+    }
     return "-".join([*parts, *([_hash(changed)] if changed else [])])
 
 

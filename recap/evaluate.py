@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from recap.command_line import Command, run_command
 
 if TYPE_CHECKING:
-    from recap.evaluation.options import EvaluateConfig
+    from recap.evaluation.options import EvaluateConfig, Source
+    from recap.evaluation.result import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,19 +27,41 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> EvaluateConfig
 
 def _evaluate(config: EvaluateConfig) -> None:
     from recap.evaluation.options import chosen_source
+    from recap.quiet import quiet_libraries
 
     source = chosen_source(config)
-    if source == "method":
-        _cross_validate(config)
-
-
-def _cross_validate(config: EvaluateConfig) -> None:
-    from recap.evaluation.baselines import cross_validate_baseline
-    from recap.quiet import quiet_libraries
-    from recap.reporting.console import ConsoleListener
-
     quiet_libraries()
-    cross_validate_baseline(config, listener=ConsoleListener())
+    if source == "method":
+        from recap.evaluation.baselines import cross_validate_baseline
+        from recap.reporting.console import ConsoleListener
+
+        cross_validate_baseline(config, listener=ConsoleListener())
+        return
+    _show(_scored(config, source), config)
+
+
+def _scored(config: EvaluateConfig, source: Source) -> Evaluation:
+    if source == "model":
+        from recap.evaluation.saved import evaluate_model
+
+        return evaluate_model(config)
+    if source == "predictions":
+        from recap.evaluation.joined import evaluate_file
+
+        return evaluate_file(config)
+    from recap.evaluation.cascade import evaluate_cascade
+
+    return evaluate_cascade(config)
+
+
+def _show(evaluation: Evaluation, config: EvaluateConfig) -> None:
+    from pathlib import Path
+
+    from recap.reporting.evaluation import print_evaluation, write_evaluation
+
+    print_evaluation(evaluation)
+    if config.out is not None:
+        write_evaluation(evaluation, Path(config.out))
 
 
 def _compare(configs: Sequence[EvaluateConfig]) -> None:

@@ -133,7 +133,9 @@ class Training:
             if range_test
             else [
                 history,
-                *build_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
+                *build_checkpoints(
+                    folder.checkpoints, config.trainer.patience, selecting=bool(select)
+                ),
                 SaveOnTermination(folder.checkpoints / LAST),
                 *build_progress(config, history),
                 EpochClock(on_epoch),
@@ -218,11 +220,13 @@ class EpochClock(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        """Look at the clock."""
         self._since = time.monotonic()
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        """Tell of the epoch."""
         if trainer.is_global_zero:
             loss = trainer.callback_metrics.get("val_loss")
             self._on_epoch(

@@ -123,9 +123,7 @@ class EncoderModule(lightning.LightningModule):
         self._category_scores.update(logits.argmax(-1), gold)
         rows = torch.softmax(logits.double(), dim=-1).tolist()
         for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.judgements.append(
-                Judgement(index=index, id=example.id, probabilities=tuple(row))
-            )
+            self.judgements.append(Judgement(index=index, id=example.id, probabilities=tuple(row)))
 
     def on_test_epoch_end(self) -> None:
         """Put the judgements into the test set's order."""

@@ -83,9 +83,7 @@ def _source(name: str, hub_id: str | None, path: str | Path | None) -> Path | No
     if hub_id is not None:
         return hub_folder(hub_id, name, "encoder", group="encoder")
     if name != "tiny":
-        raise ConfigError(
-            f"encoder {name!r} has neither path nor hub_id; give encoder.path=FOLDER"
-        )
+        raise ConfigError(f"encoder {name!r} has neither path nor hub_id; give encoder.path=FOLDER")
     return None
 
 

@@ -24,7 +24,7 @@ from recap.scoring.files import predictions_to_jsonl
 from recap.tasks.task import Task
 from recap.tracking.tracker import Tracker
 
-NOTHING_LOST = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
+NOTHING_LOST: Mapping[str, int] = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,7 @@ FoldJudge = Callable[[BaselineRun, int, Tracker, Listener], JudgedFold]
 """Learns a fold's training examples and judges its test examples."""
 
 
-def cross_validate_baseline(
-    config: EvaluateConfig, *, listener: Listener | None = None
-) -> Summary:
+def cross_validate_baseline(config: EvaluateConfig, *, listener: Listener | None = None) -> Summary:
     """Run the unfinished folds of a baseline; return the summary of all finished ones.
 
     Raises:
@@ -92,7 +90,8 @@ def cross_validate_baseline(
     run = baseline_run(config)
     _check(config, run)
     data = fold_data(run)
-    judge, lost_turns, token_limit = _tfidf_fold, NOTHING_LOST, "no limit"
+    judge: FoldJudge = _tfidf_fold
+    lost_turns, token_limit = NOTHING_LOST, "no limit"
     if config.method == "encoder":
         from recap.evaluation.encoder_fold import EncoderFolds
 
@@ -140,9 +139,7 @@ def _found(setup: BaselineRun, index: int) -> FoldResult | None:
     )
 
 
-def _judged(
-    setup: BaselineRun, index: int, judge: FoldJudge, listener: Listener
-) -> FoldResult:
+def _judged(setup: BaselineRun, index: int, judge: FoldJudge, listener: Listener) -> FoldResult:
     """Judge one fold, and write its folder."""
     folder, name = setup.folder.fold(index), f"fold{index}"
     with recorded(setup, folder, name) as tracker:
@@ -156,9 +153,7 @@ def _judged(
         )
         write_scores(folder, scores)
         tracker.log_fold(scores)
-    result = FoldResult(
-        name=name, folder=folder, scores=scores, seconds=time.monotonic() - began
-    )
+    result = FoldResult(name=name, folder=folder, scores=scores, seconds=time.monotonic() - began)
     listener.fold_ended(result)
     write_summary(setup)
     remove_models(setup.folder, keep=setup.config.keep_models)
@@ -182,9 +177,7 @@ def write_judgements(
     return score(predictions, task=task.name, labels=task.labels)
 
 
-def _prediction(
-    task: Task, example: Example, fold: int, found: Mapping[str, float]
-) -> Prediction:
+def _prediction(task: Task, example: Example, fold: int, found: Mapping[str, float]) -> Prediction:
     # Over all labels of the task, 0 for one that the training examples never have.
     probabilities = {label: found.get(label, 0.0) for label in task.labels}
     label = max(probabilities, key=lambda name: probabilities[name])
@@ -202,9 +195,7 @@ def _prediction(
     )
 
 
-def _tfidf_fold(
-    setup: BaselineRun, index: int, tracker: Tracker, listener: Listener
-) -> JudgedFold:
+def _tfidf_fold(setup: BaselineRun, index: int, tracker: Tracker, listener: Listener) -> JudgedFold:
     options = setup.config.baseline or {}
     fold, task = setup.folds[index], setup.task
     train, test = setup.data.examples(fold.train), setup.data.examples(fold.test)

@@ -54,9 +54,7 @@ class EncoderFolds:
             encoder.tokenizer, max_tokens=self._options["max_tokens"], longest=encoder.longest
         )
         examples = [data.corpus.examples[i] for i in data.selected]
-        self.encoding = self._input.encode(
-            examples, data.task, history=self._options["history"]
-        )
+        self.encoding = self._input.encode(examples, data.task, history=self._options["history"])
 
     def judge(
         self, setup: BaselineRun, index: int, tracker: Tracker, listener: Listener

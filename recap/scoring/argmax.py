@@ -23,8 +23,5 @@ def argmax_disagreement(predictions: Iterable[Prediction]) -> float | None:
 
 
 def _agrees(prediction: Prediction) -> bool:
-    probabilities = prediction.probabilities or {}
-    return (
-        prediction.label in probabilities
-        and probabilities[prediction.label] == max(probabilities.values())
-    )
+    found = prediction.probabilities or {}
+    return prediction.label is not None and found.get(prediction.label) == max(found.values())

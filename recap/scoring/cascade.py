@@ -7,7 +7,7 @@ gets wrong is wrong end to end, whatever the second says of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from recap.errors import DataError, quote_id
 from recap.records import Prediction
@@ -159,9 +159,7 @@ def joint_probabilities(
     if second is None or first.probabilities is None or second.probabilities is None:
         return None
     rest = {label: p for label, p in first.probabilities.items() if label != opened}
-    finer = {
-        label: first.probabilities[opened] * p for label, p in second.probabilities.items()
-    }
+    finer = {label: first.probabilities[opened] * p for label, p in second.probabilities.items()}
     return {**finer, **rest}
 
 
@@ -180,11 +178,7 @@ def count_errors(
         labels: Of both stages.
         taxonomy: Says which pattern a behaviour belongs to: the category right above it.
     """
-    counts = dict.fromkeys(
-        ("missed", "false_alarms", "confused", "unreadable_first")
-        + ("wrong_pattern", "wrong_behavior", "unreadable_second"),
-        0,
-    )
+    counts = dict.fromkeys((field.name for field in fields(CascadeErrors) if field.name != "n"), 0)
     for judged, answer in zip(first, joined, strict=True):
         kind = _kind_of_error(judged, answer, labels, taxonomy)
         if kind is not None:

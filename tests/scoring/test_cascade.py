@@ -22,7 +22,9 @@ LABELS = cascade_labels(BINARY.taxonomy, BINARY.labels, FINE.labels)
 R, C = "Resistance", "Collaboration"
 
 
-def answer(number: int, gold: str, label: str | None, task: str = "binary", **options) -> Prediction:
+def answer(
+    number: int, gold: str, label: str | None, task: str = "binary", **options
+) -> Prediction:
     fields = {"session": None, "fold": 0, "probabilities": None, "rationale": None, "text": "…"}
     return Prediction(
         id=f"e{number}", task=task, gold=gold, label=label, parsed=label is not None,
