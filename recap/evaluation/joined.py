@@ -1,4 +1,4 @@
-"""Imported predictions joined with the labelled data: which are missing, and whose folds are they."""
+"""Imported predictions joined with the labelled data: what is missing, and whose folds they are."""
 
 from __future__ import annotations
 
