@@ -108,7 +108,10 @@ def cross_validate_baseline(config: EvaluateConfig, *, listener: Listener | None
     )
     listener.prepared(setup)
     wanted = range(run.cv.folds) if run.cv.fold == "all" else [int(run.cv.fold)]
-    results = [_found(setup, index) or _judged(setup, index, judge, listener) for index in wanted]
+    results = []
+    for index in wanted:
+        results.append(_found(setup, index) or _judged(setup, index, judge, listener))
+        listener.fold_ended(results[-1])
     summary = write_summary(setup)
     if not all(result.found for result in results):
         build_tracker(run, setup.folder.path).log_summary(summary)
@@ -154,7 +157,6 @@ def _judged(setup: BaselineRun, index: int, judge: FoldJudge, listener: Listener
         write_scores(folder, scores)
         tracker.log_fold(scores)
     result = FoldResult(name=name, folder=folder, scores=scores, seconds=time.monotonic() - began)
-    listener.fold_ended(result)
     write_summary(setup)
     remove_models(setup.folder, keep=setup.config.keep_models)
     return result

@@ -44,7 +44,7 @@ class ImportedFile:
 
     ``counts``: ``read``, ``accepted``, ``rejected`` rows; of the accepted ones ``without_label``,
     ``unreadable`` (no spelling of the taxonomy) and ``other_labels`` (of the taxonomy, but not
-    among the task's), all three of which count as wrong; ``no_folds``.
+    among the task's), all three of which count as wrong.
     """
 
     rows: Mapping[str, ImportedRow]
@@ -107,7 +107,7 @@ class _Reader:
         self._faults = faults
         self._line_of_id: dict[str, int] = {}
         self.rows: dict[str, ImportedRow] = {}
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter(without_label=0, unreadable=0, other_labels=0)
 
     def read(self, line: int, row: Mapping[str, Any]) -> None:
         fields = Fields(row, line=line, faults=self._faults)

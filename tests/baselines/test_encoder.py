@@ -132,7 +132,9 @@ def test_mask_and_segments_are_what_a_pair_of_texts_would_have(tmp_path: Path) -
         name="mine", labels=TASK.labels, path=save_encoder(tmp_path / "bert", "bert")
     )
     inputs, examples = encoded(loaded)
-    batch: Batch = next(iter(data_of(inputs, examples[:2], decoding_batch_size=2).test_dataloader()))
+    batch: Batch = next(
+        iter(data_of(inputs, examples[:2], decoding_batch_size=2).test_dataloader())
+    )
     found = model_inputs(loaded.model, batch, inputs.close_id)
     # [CLS] counselor : how are you ? [SEP] = 8 tokens; the responses have 5 and 4, then [SEP].
     assert batch.plan.indices == (1, 0)  # the shorter one first
