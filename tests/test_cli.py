@@ -25,7 +25,7 @@ def test_an_unknown_verb_is_answered_with_the_closest(capsys: pytest.CaptureFixt
     assert "did you mean 'train'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["train", "plan"])
+@pytest.mark.parametrize("verb", ["train", "plan", "evaluate"])
 def test_help_explains_groups_and_examples_without_loading_torch(
     verb: str, tmp_path: Path, project_root: Path
 ) -> None:
@@ -43,5 +43,10 @@ def test_help_explains_groups_and_examples_without_loading_torch(
     )
     assert "task: annomi_talk, binary, fine_grained, flat" in done.stdout
     assert f"python -m recap.{verb} " in done.stdout
-    assert {"train": "experiment=smoke", "plan": "plan.tflops=989"}[verb] in done.stdout
+    shown = {
+        "train": "experiment=smoke",
+        "plan": "plan.tflops=989",
+        "evaluate": "method=tfidf,encoder",
+    }
+    assert shown[verb] in done.stdout
     assert done.stdout.rstrip().endswith("False")

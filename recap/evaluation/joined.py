@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from recap.build import build_task
 from recap.data.faults import LISTED_FAULTS
 from recap.errors import DataError, quote_id
 from recap.evaluation.imported import ImportedFile, ImportedRow, read_predictions
+from recap.evaluation.labelled import LabelledData, partition_of, read_labelled
 from recap.evaluation.options import EvaluateConfig
 from recap.evaluation.result import Evaluation, evaluate_predictions
-from recap.prepare import FoldedData, check_fold, fold_data
-from recap.records import Example, Prediction
+from recap.records import Example, Fold, Prediction
 
 
 def evaluate_file(config: EvaluateConfig) -> Evaluation:
@@ -26,16 +27,22 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
         DataError: When rows are at fault (``data.on_error=skip`` leaves them out), or examples have
             no prediction (``on_missing``).
     """
-    run = replace(config.training, rationale=False)
-    check_fold(run)
-    data = fold_data(run)
+    run = config.training
+    data = read_labelled(run, build_task(replace(run, rationale=False)))
     path = Path(str(config.predictions))
     known = frozenset(example.id for example in data.corpus.examples)
     file = read_predictions(path, data.task, known)
     if file.faults.faults and run.data.on_error == "fail":
         raise file.faults.error()
-    folds = _folds_of_file(data, file)
-    examples = _expected(data, folds, run.cv.fold)
+    names_folds = any(row.fold is not None for row in file.rows.values())
+    partition: tuple[Fold, ...] = ()
+    if names_folds or run.cv.fold != "all":
+        partition = partition_of(run, data)
+    folds = _folds_of_file(data, partition, file) if names_folds else None
+    examples = data.examples
+    if isinstance(run.cv.fold, int):
+        wanted = data.ids_in(partition[run.cv.fold].test)
+        examples = tuple(example for example in examples if example.id in wanted)
     joined = _join(data, file.rows, examples, folds, on_missing=config.on_missing, path=path)
     return evaluate_predictions(
         joined.predictions,
@@ -60,25 +67,18 @@ class _Joined:
     notes: list[str]
 
 
-def _folds_of_file(data: FoldedData, file: ImportedFile) -> dict[str, int] | None:
+def _folds_of_file(
+    data: LabelledData, partition: Sequence[Fold], file: ImportedFile
+) -> dict[str, int] | None:
     """Return the fold of every example, ``None`` when the file's folds are not the data's."""
-    of_example = {data.corpus.examples[i].id: fold.index for fold in data.folds for i in fold.test}
+    of_example = {name: fold.index for fold in partition for name in data.ids_in(fold.test)}
     if any(row.fold is None or row.fold != of_example.get(row.id) for row in file.rows.values()):
         return None
     return of_example
 
 
-def _expected(
-    data: FoldedData, folds: Mapping[str, int] | None, asked: int | str
-) -> tuple[Example, ...]:
-    """Return the examples that a prediction is expected for."""
-    if isinstance(asked, int):
-        return data.examples(data.folds[asked].test)
-    return tuple(data.corpus.examples[i] for i in data.selected)
-
-
 def _join(
-    data: FoldedData,
+    data: LabelledData,
     rows: Mapping[str, ImportedRow],
     examples: Sequence[Example],
     folds: Mapping[str, int] | None,
@@ -113,7 +113,7 @@ def _join(
 
 
 def _prediction(
-    data: FoldedData,
+    data: LabelledData,
     example: Example,
     row: ImportedRow | None,
     folds: Mapping[str, int] | None,
@@ -177,7 +177,7 @@ def _fold_notes(file: ImportedFile, folds: Mapping[str, int] | None) -> list[str
 
 
 def _content_notes(
-    data: FoldedData, rows: Mapping[str, ImportedRow], examples: Sequence[Example]
+    data: LabelledData, rows: Mapping[str, ImportedRow], examples: Sequence[Example]
 ) -> list[str]:
     """Return what the rows say of themselves that does not fit the data."""
     notes = []

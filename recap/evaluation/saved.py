@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recap.build import build_corpus
 from recap.config import RunConfig
 from recap.data.folds import content_key
 from recap.errors import ConfigError, RecapError
 from recap.evaluation.answering import answer_examples
+from recap.evaluation.labelled import read_labelled
 from recap.evaluation.loading import SavedModel, find_model
 from recap.evaluation.options import EvaluateConfig
 from recap.evaluation.result import Evaluation, evaluate_predictions
-from recap.prepare import FoldedData, check_fold, check_selection, fold_data
+from recap.prepare import FoldedData, check_fold, fold_data
 from recap.records import Example
 
 
@@ -97,11 +97,8 @@ def _held_out(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...],
 
 
 def _new_data(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...], list[str]]:
-    read = replace(given, rationale=False)
-    corpus = build_corpus(read, saved.task)
-    selected = [i for i, example in enumerate(corpus.examples) if saved.task.select(example)]
-    check_selection(read, corpus, saved.task, selected)
-    examples = tuple(corpus.examples[i] for i in selected)
+    data = read_labelled(given, saved.task)
+    corpus, examples = data.corpus, data.examples
     notes = [f"data {corpus.name!r}: {len(examples)} of {len(corpus.examples)} examples"]
     notes += [*corpus.notes(), *_trained_on(saved, examples)]
     if corpus.synthetic:

@@ -5,10 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-WORDS = (
-    "counselor client : yes no i will try that never helps why how are you what then good bad "
-    "it is all their fault maybe later fine . ? ! , [ ] cls sep pad < > / s"
-).split()
+WORDS = [
+    "counselor",
+    "client",
+    ":",
+    "yes",
+    "no",
+    "i",
+    "will",
+    "try",
+    "that",
+    "never",
+    "helps",
+    "why",
+    "how",
+    "are",
+    "you",
+    "what",
+    "then",
+    "good",
+    "bad",
+    "it",
+    "is",
+    "all",
+    "their",
+    "fault",
+    "maybe",
+    "later",
+    "fine",
+    ".",
+    "?",
+    "!",
+    ",",
+    "[",
+    "]",
+    "cls",
+    "sep",
+    "pad",
+    "<",
+    ">",
+    "/",
+    "s",
+]
 
 
 def word_tokenizer(style: str) -> Any:
@@ -31,8 +69,14 @@ def word_tokenizer(style: str) -> Any:
 def save_encoder(folder: Path, style: str, *, body_only: bool = True) -> Path:
     """Save an encoder with random weights, without a head unless ``body_only`` is false."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
-    from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaModel
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        BertModel,
+        RobertaConfig,
+        RobertaForSequenceClassification,
+        RobertaModel,
+    )
 
     tokenizer = word_tokenizer(style)
     sizes = {

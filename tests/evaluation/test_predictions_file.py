@@ -12,7 +12,7 @@ from talk import read_json, read_jsonl, rows, write_rows
 
 from recap import evaluate
 from recap.compose import load_evaluation
-from recap.errors import DataError
+from recap.errors import ConfigError, DataError
 from recap.evaluation.joined import evaluate_file
 from recap.evaluation.result import Evaluation
 
@@ -138,6 +138,14 @@ def test_a_table_is_read_like_json_lines(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("id,lable\ne0,Blaming\n")
     with pytest.raises(DataError, match=r"no column 'label' \(did you mean 'lable'\?\)"):
         scored(corpus, tmp_path / "q.csv")
+
+
+def test_a_set_smaller_than_the_folds_is_scored_all_the_same(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "three.jsonl", rows(3))
+    file = write_rows(tmp_path / "p.jsonl", answers()[:3])
+    assert scored(data, file, "cv.folds=5").scores.n == 3
+    with pytest.raises(ConfigError, match="cv.folds=5: there are only 3"):
+        scored(data, file, "cv.folds=5", "cv.fold=0")
 
 
 def test_rows_of_examples_that_the_task_leaves_aside_are_counted_and_not_used(

@@ -32,7 +32,7 @@ def test_a_folds_model_says_on_its_held_out_part_what_it_said_in_training(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = trained / "binary"
-    said = [row for row in read_jsonl(folder / "fold1" / "predictions.jsonl")]
+    said = list(read_jsonl(folder / "fold1" / "predictions.jsonl"))
     assert {"Resistance", "Collaboration"} <= {row["label"] for row in said}  # it learned something
     out = f"out={tmp_path}"
     assert evaluate.main([f"model={folder}", "cv.fold=1", "trainer=cpu", out]) == 0
