@@ -99,7 +99,10 @@ def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> tuple[Any, Ch
             dtype=backbone.dtype,
         )
     gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return model.to("cuda" if gpu else "cpu").eval(), ChatEncoder(tokenizer)
+    # Weights in 4 bits are where they are wanted already, and refuse to be moved.
+    if not getattr(model, "is_loaded_in_4bit", False):
+        model = model.to("cuda" if gpu else "cpu")
+    return model.eval(), ChatEncoder(tokenizer)
 
 
 def _adapted(saved: SavedModel) -> Any:

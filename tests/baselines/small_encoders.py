@@ -5,48 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-WORDS = [
-    "counselor",
-    "client",
-    ":",
-    "yes",
-    "no",
-    "i",
-    "will",
-    "try",
-    "that",
-    "never",
-    "helps",
-    "why",
-    "how",
-    "are",
-    "you",
-    "what",
-    "then",
-    "good",
-    "bad",
-    "it",
-    "is",
-    "all",
-    "their",
-    "fault",
-    "maybe",
-    "later",
-    "fine",
-    ".",
-    "?",
-    "!",
-    ",",
-    "[",
-    "]",
-    "cls",
-    "sep",
-    "pad",
-    "<",
-    ">",
-    "/",
-    "s",
-]
+WORDS = (
+    "counselor client : yes no i will try that never helps why how are you what then good bad "
+    "it is all their fault maybe later fine . ? ! , [ ] cls sep pad < > / s"
+)
 
 
 def word_tokenizer(style: str) -> Any:
@@ -58,7 +20,7 @@ def word_tokenizer(style: str) -> Any:
         "bert": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
         "roberta": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
     }[style]
-    vocabulary = {word: i for i, word in enumerate([*marks.values(), *WORDS])}
+    vocabulary = {word: i for i, word in enumerate([*marks.values(), *WORDS.split()])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=marks["unk"]))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

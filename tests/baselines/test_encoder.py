@@ -109,9 +109,9 @@ def test_positions_are_counted_as_the_family_counts_them(encoder: LoadedEncoder)
 
 
 def test_a_folder_without_an_encoder_is_refused_with_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="encoder.path="):
+    with pytest.raises(ConfigError, match=r"encoder\.path="):
         load_encoder(name="bert", labels=TASK.labels, path=tmp_path)
-    with pytest.raises(ConfigError, match="give encoder.path=FOLDER"):
+    with pytest.raises(ConfigError, match=r"give encoder\.path=FOLDER"):
         load_encoder(name="mine", labels=TASK.labels)
     with pytest.raises(ConfigError, match=r"weights of encoder 'bert'.*encoder=tiny"):
         load_encoder(name="bert", labels=TASK.labels, hub_id="nobody/nothing")
@@ -180,7 +180,7 @@ def test_it_learns_to_tell_yes_from_no_and_says_how_sure_it_is(
 ) -> None:
     inputs, examples = encoded(encoder)
     data, module = data_of(inputs, examples), module_of(encoder, inputs)
-    with pytest.raises(RecapError, match="before trainer.test"):
+    with pytest.raises(RecapError, match=r"before trainer\.test"):
         module.scores()
     trainer = quiet_trainer(tmp_path, max_epochs=30, accumulate_grad_batches=data.accumulation())
     trainer.fit(module, datamodule=data)

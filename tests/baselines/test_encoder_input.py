@@ -84,7 +84,7 @@ def test_a_response_that_the_model_cannot_read_is_refused_by_its_id() -> None:
 
 
 def test_more_tokens_than_the_model_reads_are_refused() -> None:
-    with pytest.raises(ConfigError, match="encoder.max_tokens=64 or less"):
+    with pytest.raises(ConfigError, match=r"encoder\.max_tokens=64 or less"):
         EncoderInput(word_tokenizer("bert"), max_tokens=65, longest=64)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from sklearn.metrics import f1_score
-from talk import read_json, read_jsonl
+from talk import read_json, read_jsonl, rows
 from wandb_files import read_run
 
 from recap import evaluate
@@ -18,6 +18,8 @@ from recap.errors import ConfigError
 from recap.evaluation.baselines import cross_validate_baseline
 from recap.evaluation.options import baseline_run, chosen_source
 from recap.run_folder import read_config
+from recap.scoring.argmax import argmax_disagreement
+from recap.scoring.files import predictions_from_jsonl
 from recap.tasks.registry import get_task
 
 CONTRACT_FILES = [
@@ -63,10 +65,10 @@ def test_a_baseline_leaves_the_files_of_a_trained_run(
     folder = request.getfixturevalue(system)
     assert [name for name in CONTRACT_FILES if not (folder / name).is_file()] == []
     assert not (folder / "fold0" / "checkpoints").exists()
-    rows = [row for k in (0, 1) for row in read_jsonl(folder / f"fold{k}" / "predictions.jsonl")]
-    assert len(rows) == len({row["id"] for row in rows}) == 80
+    said = [row for k in (0, 1) for row in read_jsonl(folder / f"fold{k}" / "predictions.jsonl")]
+    assert len(said) == len({row["id"] for row in said}) == 80
     task = get_task("binary", label_form="bare")
-    for row in rows:
+    for row in said:
         assert set(row) == KEYS
         assert sum(row["probabilities"].values()) == pytest.approx(1)
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
@@ -84,12 +86,21 @@ def test_the_summary_follows_from_the_predictions(
     folder = request.getfixturevalue(system)
     expected = []
     for k in (0, 1):
-        rows = read_jsonl(folder / f"fold{k}" / "predictions.jsonl")
-        gold, said = [row["gold"] for row in rows], [row["label"] for row in rows]
+        written = read_jsonl(folder / f"fold{k}" / "predictions.jsonl")
+        gold, said = [row["gold"] for row in written], [row["label"] for row in written]
         expected.append(f1_score(gold, said, average="macro", zero_division=0))
     assert read_json(folder / "summary.json")["metrics"]["macro_f1"]["values"] == pytest.approx(
         expected
     )
+
+
+def test_the_scores_of_a_trained_fold_say_how_often_a_label_is_not_the_arg_max(
+    trained: Path,
+) -> None:
+    folder = trained / "binary" / "fold0"
+    text = (folder / "predictions.jsonl").read_text(encoding="utf-8")
+    expected = argmax_disagreement(predictions_from_jsonl(text))
+    assert read_json(folder / "scores.json")["argmax_disagreement"] == expected
 
 
 def test_folds_and_hashes_are_those_of_a_run_that_was_trained(tfidf: Path, trained: Path) -> None:
@@ -142,8 +153,6 @@ def test_an_encoder_keeps_its_history_and_a_model_that_plain_transformers_load(
     assert model.config.id2label == {0: "Resistance", 1: "Collaboration"}
     row = read_jsonl(encoder / "fold0" / "predictions.jsonl")[0]
     number = int(row["id"][1:])
-    from talk import rows
-
     mark, said = tokenizer.eos_token_id, rows()[number]["response"]
     asked = tokenizer("Counselor: What do you make of that?")["input_ids"]
     ids = [mark, *asked, mark, *tokenizer(said)["input_ids"], mark]

@@ -23,7 +23,7 @@ R, C = "Resistance", "Collaboration"
 
 @pytest.fixture
 def stages(trained: Path, tmp_path: Path) -> Path:
-    """Copies of both runs, the first stage's labels set by hand: three alarms, two misses a fold."""
+    """Copies of both runs, with three alarms and two misses a fold in the first stage's labels."""
     for name in ("binary", "fine"):
         shutil.copytree(trained / name, tmp_path / name)
     for k in (0, 1):

@@ -144,7 +144,7 @@ def test_a_set_smaller_than_the_folds_is_scored_all_the_same(tmp_path: Path) -> 
     data = write_rows(tmp_path / "three.jsonl", rows(3))
     file = write_rows(tmp_path / "p.jsonl", answers()[:3])
     assert scored(data, file, "cv.folds=5").scores.n == 3
-    with pytest.raises(ConfigError, match="cv.folds=5: there are only 3"):
+    with pytest.raises(ConfigError, match=r"cv\.folds=5: there are only 3"):
         scored(data, file, "cv.folds=5", "cv.fold=0")
 
 
