@@ -118,7 +118,7 @@ def build_tracker(
     ``options`` are those of the run with dotted keys, by default the result-changing ones of
     ``config``.
     """
-    from recap.config import result_options
+    from recap.result_options import result_options
     from recap.tracking.tracker import NoTracker
     from recap.tracking.wandb import WandbTracker
 

@@ -11,6 +11,7 @@ from recap.errors import did_you_mean
 VERBS = {
     "train": "fine-tune under cross-validation, decode, score, aggregate",
     "prompt": "zero-shot and few-shot baselines, of a model on this machine or on a server",
+    "evaluate": "score a saved model, a predictions file, a baseline or a cascade",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""

@@ -33,7 +33,7 @@ from recap import config as run_schema
 from recap.conf_files import conf_dir
 from recap.config import RunConfig
 from recap.errors import ConfigError, did_you_mean
-from recap.prompting.options import PromptedConfig, prompted_options
+from recap.result_options import flatten, result_options
 from recap.validation import validated
 
 Schema = TypeVar("Schema")
@@ -52,7 +52,7 @@ def load_config(
     Raises:
         ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
     """
-    values, choices = _compose("train", overrides, config_dir)
+    values, choices = compose("train", overrides, config_dir)
     return _run_config(values, choices, config_dir)
 
 
@@ -77,41 +77,27 @@ def load_command(
     Raises:
         ConfigError: As :func:`load_config`.
     """
-    values, choices = _compose(name, overrides, config_dir)
+    values, choices = compose(name, overrides, config_dir)
+    return command_config(schema, values, choices, config_dir)
+
+
+def command_config(
+    schema: type[Schema],
+    values: dict[str, Any],
+    choices: dict[str, str | None],
+    config_dir: str | Path | None,
+) -> Schema:
+    """Return composed values as the configuration of a command; see :func:`load_command`."""
     own = {field.name for field in dataclasses.fields(schema)} - {"training"}  # type: ignore[arg-type]
     added = {key: values.pop(key) for key in list(values) if key in own}
     training = _run_config(values, choices, config_dir)
     return validated(schema, {**added, "training": training})
 
 
-def load_prompted(
-    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
-) -> PromptedConfig:
-    """Return the configuration of ``recap.prompt``; arguments and errors as :func:`load_config`."""
-    values, choices = _compose("prompt", overrides, config_dir)
-    _refuse_hidden_choices(choices, config_dir)
-    config = _prompted_config(values, config_dir)
-    if values["run"]:
-        return config
-    name = _prompted_name(config, choices, config_dir)
-    return replace(config, training=replace(config.training, run=name))
-
-
-def _prompted_config(values: Mapping[str, Any], config_dir: str | Path | None) -> PromptedConfig:
-    own = {field.name for field in dataclasses.fields(PromptedConfig)} - {"training"}
-    added = {key: value for key, value in values.items() if key in own}
-    training = {key: value for key, value in values.items() if key not in own}
-    training["task"] = expand_task(values["task"], config_dir)
-    training["run"] = values["run"] or "unnamed"
-    # A client without a model is refused later, with the option to set.
-    training["backbone"]["name"] = values["backbone"]["name"] or "unnamed"
-    return validated(PromptedConfig, {**added, "training": run_schema.validate(training)})
-
-
 def _run_config(
     values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
 ) -> RunConfig:
-    _refuse_hidden_choices(choices, config_dir)
+    refuse_hidden_choices(choices, config_dir)
     values["task"] = expand_task(values["task"], config_dir)
     named = values.pop("run")
     config = run_schema.validate({**values, "run": named or "unnamed"})
@@ -190,9 +176,7 @@ def explain_hydra_error(
     return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")
 
 
-def _refuse_hidden_choices(
-    choices: Mapping[str, str | None], config_dir: str | Path | None
-) -> None:
+def refuse_hidden_choices(choices: Mapping[str, str | None], config_dir: str | Path | None) -> None:
     """Refuse a chosen file of the user's that a built-in one of the same name hides."""
     for folder in search_folders(config_dir):
         for group, choice in choices.items():
@@ -214,7 +198,7 @@ class _UserConf(SearchPathPlugin):
             search_path.append("recap", f"file://{folder.resolve()}")
 
 
-def _compose(
+def compose(
     config_name: str, overrides: Sequence[str], config_dir: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """Return the composed values without Hydra's own, and the choice made in every group."""
@@ -240,37 +224,15 @@ def _run_name(
 ) -> str:
     """Return the folder name: the naming choices, and a hash of all other non-default options."""
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
-    values, _ = _compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
+    values, _ = compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
     values["task"] = expand_task(values["task"], config_dir)
-    default = run_schema.result_options(run_schema.validate({**values, "run": "unnamed"}))
+    default = result_options(run_schema.validate({**values, "run": "unnamed"}))
     parts = [str(choices[group]).replace("/", "_") for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
-    return "-".join([*parts, *_changes(run_schema.result_options(config), default)])
+    return "-".join([*parts, *hash_of_changes(result_options(config), default)])
 
 
-def _prompted_name(
-    config: PromptedConfig, choices: dict[str, str | None], config_dir: str | Path | None
-) -> str:
-    """Return the folder name of a prompted run: its model takes the place of the fine-tuning."""
-    groups = ["data", "task", "client", *([] if config.remote else ["backbone"])]
-    base = [f"{group}={choices[group]}" for group in groups]
-    base += [f"rationale={str(config.training.rationale).lower()}", f"shots={config.shots}"]
-    values, _ = _compose("prompt", base, config_dir)
-    default = prompted_options(_prompted_config(values, config_dir))
-    given = prompted_options(config)
-    parts = [str(choices[group]).replace("/", "_") for group in ("data", "task")]
-    if config.remote:
-        # The model stands in the name, and need not be in the hash.
-        default |= {key: given[key] for key in ("client.model", "backbone.name")}
-        parts += [config.client.name, re.sub(r"[^\w.-]", "_", str(config.client.model))]
-    else:
-        parts.append(str(choices["backbone"]).replace("/", "_"))
-    parts.append("oneshot" if config.shots else "zeroshot")
-    parts += [] if config.training.rationale else ["labelonly"]
-    return "-".join([*parts, *_changes(given, default)])
-
-
-def _changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
     """Return the hash of what differs from the defaults, nothing where nothing does."""
     changed = {
         key: value for key, value in given.items() if key not in default or default[key] != value
@@ -283,9 +245,9 @@ def _hash(options: dict[str, Any]) -> str:
 
 
 def _known_options(config_name: str) -> list[str]:
-    values, choices = _compose(config_name, (), None)
+    values, choices = compose(config_name, (), None)
     return [
-        *run_schema.flatten(values),
+        *flatten(values),
         *values,
         *(group for group in choices if not group.startswith("hydra")),
     ]

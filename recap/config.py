@@ -103,8 +103,9 @@ class BackboneConfig:
 
     name: str
     """Name in run folders and tables."""
-    family: Literal["qwen2", "llama", "remote"]
-    """Architecture; weights of another one are refused. ``remote``: reached through a client."""
+    family: Literal["qwen2", "llama", "remote", "other"]
+    """Architecture; weights of another one are refused. ``remote``: reached through a client;
+    ``other``: a baseline's."""
     hub_id: str | None = None
     """Model id on the Hugging Face hub."""
     path: str | None = None
@@ -267,6 +268,8 @@ class RunConfig:
     batching: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
     """How examples of a batch are laid out: one row with their common beginning once, one row
     without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
+    baseline: Mapping[str, Any] | None = None
+    """Method and options of a baseline's run (recap.evaluate), which has no backbone."""
     run: str
     """Name of the run folder."""
     runs_dir: str = "runs"
@@ -284,33 +287,6 @@ class RunConfig:
     0.01 where 16 bits play a part, 0.05 for qlora."""
 
 
-NOT_RESULT_CHANGING = (
-    "run",
-    "runs_dir",
-    "resume",
-    "keep_models",
-    "merge",
-    "merge_tolerance",
-    "batching",
-    "logger.",
-    "cv.fold",
-    "backbone.architecture",
-    "backbone.architecture.",
-    "decoding.batch_size",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.nodes",
-    "trainer.strategy",
-    "trainer.cpu_offload",
-    "trainer.per_device_batch_size",
-    "trainer.max_tokens_per_device",
-    "trainer.gradient_checkpointing",
-    "trainer.log_every_steps",
-    "trainer.progress",
-)
-"""Options that may differ between processes on one run folder; a final dot means a group."""
-
-
 def validate(values: Mapping[str, Any]) -> RunConfig:
     """Return the configuration that plain values describe.
 
@@ -324,26 +300,3 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return a configuration as plain dicts, lists and scalars."""
     plain: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
     return plain
-
-
-def result_options(config: RunConfig) -> dict[str, Any]:
-    """Return every result-changing option as ``{"cv.folds": 5, ...}``."""
-    flat = flatten(to_dict(config))
-    return {key: value for key, value in flat.items() if not _is_free(key)}
-
-
-def _is_free(key: str) -> bool:
-    return any(
-        key.startswith(free) if free.endswith(".") else key == free for free in NOT_RESULT_CHANGING
-    )
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -17,11 +17,11 @@ from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
 from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
+from recap.partition import FoldedRun
 from recap.prepare import Setup
 from recap.records import Scores, Summary
-from recap.results import write_predictions
-from recap.run_folder import FoldFolder, RunFolder, locked, write_atomic
-from recap.scoring.files import json_text, scores_to_dict
+from recap.results import write_predictions, write_scores
+from recap.run_folder import FoldFolder, RunFolder, locked
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
 from recap.training import Training
@@ -55,7 +55,7 @@ class FoldResult:
 class Listener:
     """Is told how a run goes; this one keeps silent."""
 
-    def prepared(self, setup: Setup) -> None:
+    def prepared(self, setup: FoldedRun) -> None:
         """Data are read, folds are drawn, prompts are encoded."""
 
     def training(self, plan: TrainingPlan) -> None:
@@ -86,7 +86,7 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
     Every process of a training on several devices calls this; the first one writes.
     """
     fold, folder, name = setup.folds[index], setup.folder.fold(index), f"fold{index}"
-    with _recorded(setup, folder, name) as tracker:
+    with recorded(setup, folder, name) as tracker:
         began = time.monotonic()
         train, test = setup.encoded(fold.train), setup.encoded(fold.test)
         max_epochs = setup.config.trainer.max_epochs
@@ -129,7 +129,7 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                     }
                 },
             )
-            write_atomic(folder.scores, json_text(scores_to_dict(scores)))
+            write_scores(folder, scores)
             shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
         # Under torchrun every process reads what the first one has written.
         training.meet()
@@ -143,7 +143,7 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
     Every process of a training on several devices calls this; the first one writes.
     """
     folder = setup.folder.final
-    with _recorded(setup, folder, "final") as tracker:
+    with recorded(setup, folder, "final") as tracker:
         began = time.monotonic()
         # Written down first: folds that finish later must not change a training that is resumed.
         epochs = setup.folder.read_manifest().get("final", {}).get("epochs")
@@ -177,7 +177,7 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
 
 
 @contextmanager
-def _recorded(setup: Setup, folder: FoldFolder, name: str) -> Iterator[Tracker]:
+def recorded(setup: FoldedRun, folder: FoldFolder, name: str) -> Iterator[Tracker]:
     """Keep other runs out of a fold while it is trained, and have the first process record it."""
     if not is_first_process():
         yield NoTracker()

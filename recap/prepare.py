@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from recap.build import build_corpus, build_task
 from recap.combinations import check_combinations
 from recap.config import RunConfig
 from recap.data.chat import ChatEncoder
 from recap.data.corpus import Corpus
 from recap.data.encode import EncodedExample, Encoding, encode_examples
-from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
-from recap.data.leakage import leakage_report
-from recap.environment import environment
-from recap.errors import ConfigError, DataError, quote_id
 from recap.launch import is_first_process, world_size
-from recap.models.answerer import check_threshold
 from recap.models.backbone import load_skeleton, load_tokenizer
 from recap.models.shared_prefix import choose_batching
+from recap.partition import check_fold, draw_partition, record_partition
 from recap.records import Example, Fold
-from recap.run_folder import RunFolder, open_run_folder, refuse_other_data, write_json
+from recap.run_folder import RunFolder, open_run_folder
 from recap.tasks.task import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Partition:
-    """A data set dealt into folds; ``selected`` are indices into the corpus that the task takes."""
-
-    task: Task
-    corpus: Corpus
-    selected: tuple[int, ...]
-    folds: tuple[Fold, ...]
-    leakage: Mapping[str, Any]
-    hashes: Mapping[str, str]
-    """Of data, partition and prompt."""
-
-    def examples(self, indices: Sequence[int]) -> tuple[Example, ...]:
-        """Return the examples at these indices of the corpus, without those not selected."""
-        wanted = set(indices)
-        return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +41,16 @@ class Setup:
         return encode_examples(
             examples, self.task, self.encoder, max_tokens=self.config.prompt.max_tokens
         )
+
+    @property
+    def lost_turns(self) -> Mapping[str, int]:
+        """What the limit on prompts cost."""
+        return self.encoding.counts
+
+    @property
+    def token_limit(self) -> str:
+        """The option that limits prompts, and its value."""
+        return f"prompt.max_tokens={self.config.prompt.max_tokens}"
 
     def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
         """Return the encoded examples at these indices of the corpus, less those not selected."""
@@ -114,132 +100,3 @@ def prepare(config: RunConfig) -> Setup:
         encoder=ChatEncoder(tokenizer),
         folder=folder,
     )
-
-
-def draw_partition(config: RunConfig, *, needs_rationales: bool | None = None) -> Partition:
-    """Return the examples in their folds: the same ones for every system on the same data.
-
-    Args:
-        config: Names task, data and protocol.
-        needs_rationales: Whether every example has to have one; by default ``config.rationale``.
-
-    Raises:
-        ConfigError: For missing rationales, or a threshold that the task has no use for.
-        DataError: For data at fault, or a fold with nothing to train or test.
-    """
-    task = build_task(config)
-    check_threshold(config.decoding.threshold, task, config.decoding.name)
-    corpus = build_corpus(config, task)
-    selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
-    needed = config.rationale if needs_rationales is None else needs_rationales
-    check_selection(corpus, task, selected, needs_rationales=needed)
-    folds = split_folds(
-        corpus.examples,
-        n_folds=config.cv.folds,
-        seed=config.cv.seed,
-        group=config.cv.group,
-        protocol=config.cv.protocol,
-    )
-    if config.cv.fold != "final":
-        check_folds(folds, set(selected))
-    return Partition(
-        task=task,
-        corpus=corpus,
-        selected=selected,
-        folds=folds,
-        leakage=leakage_report(corpus.examples, folds),
-        hashes={
-            "data_hash": data_hash(corpus.examples),
-            "partition_hash": partition_hash(corpus.examples, folds),
-            "prompt_hash": _prompt_hash(task),
-        },
-    )
-
-
-def record_partition(folder: RunFolder, partition: Partition, *, seed: int) -> None:
-    """Write a run folder's first files: what was read, and how it was dealt into folds.
-
-    Raises:
-        DataError: When the data changed since the run was begun.
-    """
-    refuse_other_data(folder, **partition.hashes)
-    if is_first_process():
-        if not folder.manifest.is_file():
-            folder.update_manifest(seed=seed, **partition.hashes, **environment())
-        write_json(folder.leakage, dict(partition.leakage))
-        write_json(folder.data, _account(partition.corpus, len(partition.selected)))
-
-
-def _prompt_hash(task: Task) -> str:
-    """Return a hash of all that a prompt says beside the dialogue."""
-    blank = Example(id="", history=(), response="")
-    shown = "\0".join(message.text for message in task.messages(blank))
-    return hashlib.sha256(shown.encode()).hexdigest()[:HASH_CHARACTERS]
-
-
-def _account(corpus: Corpus, n_selected: int) -> dict[str, Any]:
-    """Return what became of the rows that were read."""
-    return {
-        "name": corpus.name,
-        "synthetic": corpus.synthetic,
-        "rows_read": corpus.rows_read,
-        "rows_accepted": corpus.rows_accepted,
-        "examples": len(corpus.examples),
-        "selected_by_task": n_selected,
-        "counts": dict(corpus.counts),
-        "notes": corpus.notes(),
-        "faults": [str(fault) for fault in corpus.faults],
-    }
-
-
-def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
-    """Find a fold that has nothing to train, select or test before the first one is trained.
-
-    Raises:
-        DataError: When there is one.
-    """
-    for fold in folds:
-        for part, indices in (("train", fold.train), ("select", fold.select), ("test", fold.test)):
-            if selected.isdisjoint(indices):
-                raise DataError(
-                    f"fold {fold.index} has no example of this task to {part}: its labels lie in "
-                    "too few groups or rows; use fewer folds (cv.folds) or another cv.group"
-                )
-
-
-def check_fold(config: RunConfig) -> None:
-    """Check that ``cv.fold`` is one of the folds.
-
-    Raises:
-        ConfigError: When it is not.
-    """
-    fold, n_folds = config.cv.fold, config.cv.folds
-    if isinstance(fold, int) and not 0 <= fold < n_folds:
-        raise ConfigError(
-            f"cv.fold: there is no fold {fold} among {n_folds}; "
-            f"use 0 to {n_folds - 1}, all or final"
-        )
-
-
-def check_selection(
-    corpus: Corpus, task: Task, selected: Sequence[int], *, needs_rationales: bool
-) -> None:
-    """Check that the task takes any example, and that each has the reason it is to give.
-
-    Raises:
-        ConfigError: When one lacks a reason under ``rationale=true``.
-        DataError: When the task takes none.
-    """
-    if not selected:
-        raise DataError(
-            f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task "
-            f"{task.name!r} ({', '.join(task.labels)}); choose another task"
-        )
-    if needs_rationales:
-        without = [corpus.examples[i].id for i in selected if not corpus.examples[i].rationale]
-        if without:
-            raise ConfigError(
-                f"rationale=true needs a rationale in every example, and {len(without)} of "
-                f"{len(selected)} have none (the first: {quote_id(without[0])}); "
-                "set rationale=false to train on labels alone"
-            )

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(overrides: Sequence[str], *, config_dir: str | None) -> PromptedConfig:
-    from recap.compose import load_prompted
+    from recap.command_configs import load_prompted
 
     return load_prompted(overrides, config_dir=config_dir)
 

@@ -17,7 +17,7 @@ from recap.errors import ConfigError
 from recap.fold import FoldResult
 from recap.launch import is_launched
 from recap.local_answers import LocalModel
-from recap.prepare import Partition, check_fold, draw_partition, record_partition
+from recap.partition import Partition, check_fold, draw_partition, record_partition
 from recap.prompting.checks import check_prompted
 from recap.prompting.clients import build_client
 from recap.prompting.costs import Usage

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol
 
-from recap.config import RunConfig
-from recap.data.corpus import Corpus
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
 from recap.models.module import ResponseModule
+from recap.partition import Run
 from recap.prepare import Setup
-from recap.records import Example, Fold, Prediction, Scores, Summary
-from recap.run_folder import FoldFolder, RunFolder, write_atomic
+from recap.records import Example, Prediction, Scores, Summary
+from recap.run_folder import FoldFolder, write_atomic
+from recap.scoring.argmax import argmax_disagreement
 from recap.scoring.confusion import score
 from recap.scoring.files import (
     json_text,
+    predictions_from_jsonl,
     predictions_to_jsonl,
     scores_from_dict,
+    scores_to_dict,
     summary_to_dict,
 )
 from recap.scoring.summary import summarize, summary_markdown
@@ -61,24 +62,16 @@ def write_predictions(
     return scores
 
 
-class Run(Protocol):
-    """What a summary is made of, whether a model was trained or prompted."""
+def write_scores(folder: FoldFolder, scores: Scores) -> None:
+    """Write a fold's scores.json, which says that the fold is finished.
 
-    @property
-    def config(self) -> RunConfig:
-        """The options."""
-
-    @property
-    def corpus(self) -> Corpus:
-        """The data set."""
-
-    @property
-    def folds(self) -> Sequence[Fold]:
-        """Its folds."""
-
-    @property
-    def folder(self) -> RunFolder:
-        """The run folder."""
+    Beside the scores it holds ``argmax_disagreement`` of the fold's predictions, which have to be
+    written before.
+    """
+    text = folder.predictions.read_text(encoding="utf-8")
+    predictions = predictions_from_jsonl(text, source=str(folder.predictions))
+    disagreement = {"argmax_disagreement": argmax_disagreement(predictions)}
+    write_atomic(folder.scores, json_text({**scores_to_dict(scores), **disagreement}))
 
 
 def finished_scores(setup: Run) -> dict[int, Scores]:

@@ -18,6 +18,7 @@ import yaml
 from recap import config as schema
 from recap.config import RunConfig
 from recap.errors import ConfigError, DataError
+from recap.result_options import flatten, result_options
 
 PROMPTED_KEYS = ("client", "shots", "shot_categories", "privacy")
 """Keys of config.yaml that a prompted system has beside those of a training."""
@@ -305,9 +306,9 @@ def _refuse_other_run(
 ) -> None:
     # A client's name tells a prompted run from a trained one.
     keys = ("client.name", *compared)
-    given = schema.result_options(config) | _picked(prompted, keys)
+    given = result_options(config) | _picked(prompted, keys)
     try:
-        there = schema.result_options(read_config(folder.path))
+        there = result_options(read_config(folder.path))
         there |= _picked(read_prompted(folder.path), keys)
     except ConfigError as error:
         raise ConfigError(
@@ -327,5 +328,5 @@ def _refuse_other_run(
 
 
 def _picked(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    flat = schema.flatten(values)
+    flat = flatten(values)
     return {key: flat.get(key) for key in keys}

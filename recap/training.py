@@ -127,7 +127,7 @@ class Training:
             weights=weights,
         )
         history = History(folder.history, tracker, every_steps=config.trainer.log_every_steps)
-        self._trainer = _trainer(
+        self._trainer = build_trainer(
             config,
             max_epochs=max_epochs,
             accumulate_grad_batches=self.data.accumulation(world),
@@ -135,10 +135,12 @@ class Training:
             if range_test
             else [
                 history,
-                *_checkpoints(folder.checkpoints, config.trainer.patience, selecting=bool(select)),
+                *build_checkpoints(
+                    folder.checkpoints, config.trainer.patience, selecting=bool(select)
+                ),
                 SaveOnTermination(folder.checkpoints / LAST),
-                *_progress(config, history),
-                _EpochClock(on_epoch),
+                *build_progress(config, history),
+                EpochClock(on_epoch),
                 *build_callbacks(config),
             ],
         )
@@ -210,7 +212,7 @@ class Training:
         self._trainer.strategy.barrier()
 
 
-class _EpochClock(lightning.Callback):
+class EpochClock(lightning.Callback):
     """Tells of every finished epoch."""
 
     def __init__(self, on_epoch: OnEpoch) -> None:
@@ -220,11 +222,13 @@ class _EpochClock(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        """Look at the clock."""
         self._since = time.monotonic()
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        """Tell of the epoch."""
         if trainer.is_global_zero:
             loss = trainer.callback_metrics.get("val_loss")
             self._on_epoch(
@@ -235,13 +239,18 @@ class _EpochClock(lightning.Callback):
         self._since = time.monotonic()
 
 
-def _trainer(
+def build_trainer(
     config: RunConfig,
     *,
     max_epochs: int,
     accumulate_grad_batches: int,
     callbacks: list[lightning.Callback],
 ) -> lightning.Trainer:
+    """Return Lightning's trainer for one training of a run.
+
+    Raises:
+        ConfigError: When the machine lacks the device.
+    """
     options = config.trainer
     try:
         return lightning.Trainer(
@@ -317,7 +326,7 @@ def _tuned_model(config: RunConfig) -> tuple[Any, Any, DeferredWeights | None]:
     return tuned, tokenizer, weights
 
 
-def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
+def build_checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
     """Return what keeps checkpoints every epoch, and stops once the selection loss stalls."""
     if not selecting:
         return [MovableCheckpoint(folder, filename="last", enable_version_counter=False)]
@@ -335,6 +344,7 @@ def _checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightn
     ]
 
 
-def _progress(config: RunConfig, history: History) -> list[lightning.Callback]:
+def build_progress(config: RunConfig, history: History) -> list[lightning.Callback]:
+    """Return the progress bar, where there is a terminal to show it on."""
     shown = config.trainer.progress and sys.stdout.isatty()
     return [TrainingBar(history)] if shown else []

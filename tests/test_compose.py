@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 import recap
-from recap.compose import expand_sweep, load_prompted
-from recap.config import result_options, to_dict, validate
+from recap.command_configs import load_prompted
+from recap.compose import expand_sweep
+from recap.config import to_dict, validate
 from recap.errors import ConfigError
+from recap.result_options import result_options
 
 
 def test_the_default_run_is_the_demo_on_the_tiny_model() -> None:

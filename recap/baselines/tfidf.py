@@ -46,7 +46,30 @@ def tfidf_predict(
     class_weight: Literal["balanced"] | None = None,
     seed: int = 0,
 ) -> list[str]:
-    """Return a label for each test text, from TF-IDF and logistic regression (scikit-learn).
+    """Return the likeliest label for each test text; see :func:`tfidf_probabilities`."""
+    found = tfidf_probabilities(
+        train_texts,
+        train_labels,
+        test_texts,
+        analyzer=analyzer,
+        class_weight=class_weight,
+        seed=seed,
+    )
+    return [max(row, key=lambda label: row[label]) for row in found]
+
+
+def tfidf_probabilities(
+    train_texts: Sequence[str],
+    train_labels: Sequence[str],
+    test_texts: Sequence[str],
+    *,
+    analyzer: Analyzer = "word",
+    class_weight: Literal["balanced"] | None = None,
+    seed: int = 0,
+) -> list[dict[str, float]]:
+    """Return a probability for each training label and test text.
+
+    From TF-IDF and multinomial logistic regression (scikit-learn).
 
     Args:
         train_texts: Texts to learn from; the vocabulary is theirs alone.
@@ -73,7 +96,7 @@ def tfidf_predict(
             "each text, and at least one of both"
         )
     if len(set(train_labels)) == 1:
-        return [train_labels[0]] * len(test_texts)
+        return [{train_labels[0]: 1.0} for _ in test_texts]
     if not test_texts:
         return []
     # scikit-learn's own pattern drops one-letter words, "I" among them.
@@ -94,4 +117,6 @@ def tfidf_predict(
             f"TF-IDF cannot be fitted to these {len(train_texts)} texts (analyzer {analyzer!r}): "
             "no text holds a word; use analyzer='char'"
         ) from error
-    return [str(label) for label in model.predict(list(test_texts))]
+    labels = [str(label) for label in model.classes_]
+    rows = model.predict_proba(list(test_texts)).tolist()
+    return [dict(zip(labels, row, strict=True)) for row in rows]

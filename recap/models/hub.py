@@ -14,14 +14,18 @@ HUB_TIMEOUT_SECONDS = 8.0
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Files of which a folder with weights has at least one."""
 
+_NOT_NEEDED = ("original/*", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx")
+"""The same weights in the formats of other libraries."""
 
-def hub_folder(hub_id: str, name: str, family: str) -> Path:
+
+def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") -> Path:
     """Return where a model's files are on this machine; fetch them when they can be had.
 
     Args:
         hub_id: Such as ``Qwen/Qwen2.5-7B-Instruct``.
-        name: The backbone's name, for messages.
+        name: The model's name, for messages.
         family: ``qwen2`` or ``llama``, whose licence has to be accepted.
+        group: The options that it is chosen by, for messages.
 
     Raises:
         ConfigError: When the files are not here and cannot be fetched; within seconds when the hub
@@ -32,13 +36,13 @@ def hub_folder(hub_id: str, name: str, family: str) -> Path:
     cached = _cached_folder(hub_id)
     if cached is not None:
         return cached
-    _require_hub(hub_id, name, family)
+    _require_hub(hub_id, name, family, group)
     try:
-        return Path(snapshot_download(hub_id, ignore_patterns=["original/*", "*.pth", "*.gguf"]))
+        return Path(snapshot_download(hub_id, ignore_patterns=list(_NOT_NEEDED)))
     except (
         Exception
     ) as error:  # the client raises its own, httpx's and the operating system's errors
-        raise _no_weights(hub_id, name, family, first_line(error)) from error
+        raise _no_weights(hub_id, name, family, group, first_line(error)) from error
 
 
 def _cached_folder(hub_id: str) -> Path | None:
@@ -62,12 +66,12 @@ def _is_complete(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES)
 
 
-def _require_hub(hub_id: str, name: str, family: str) -> None:
+def _require_hub(hub_id: str, name: str, family: str, group: str) -> None:
     """Fail when the hub does not answer for this model within seconds."""
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
-        raise _no_weights(hub_id, name, family, "HF_HUB_OFFLINE is set")
+        raise _no_weights(hub_id, name, family, group, "HF_HUB_OFFLINE is set")
     failure: list[str] = ["the hub did not answer"]
 
     def ask() -> None:
@@ -82,18 +86,18 @@ def _require_hub(hub_id: str, name: str, family: str) -> None:
     asking.start()
     asking.join(HUB_TIMEOUT_SECONDS)
     if failure:
-        raise _no_weights(hub_id, name, family, failure[0])
+        raise _no_weights(hub_id, name, family, group, failure[0])
 
 
-def _no_weights(hub_id: str, name: str, family: str, why: str) -> ConfigError:
+def _no_weights(hub_id: str, name: str, family: str, group: str, why: str) -> ConfigError:
     licence = (
         " (after accepting its licence on the hub and `hf auth login`)" if family == "llama" else ""
     )
     return ConfigError(
-        f"the weights of backbone {name!r} ({hub_id}) are not on this machine and cannot be "
+        f"the weights of {group} {name!r} ({hub_id}) are not on this machine and cannot be "
         f"fetched: {why}. On a machine with access run "
         f"`hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and add "
-        "backbone.path=FOLDER; or use backbone=tiny, which needs no download"
+        f"{group}.path=FOLDER; or use {group}=tiny, which needs no download"
     )
 
 

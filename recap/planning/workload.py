@@ -14,9 +14,9 @@ from recap.data.encode import EncodedExample, encode_examples
 from recap.data.folds import split_folds
 from recap.data.plans import Room, plan_epoch, plan_scoring, require_room
 from recap.models.architecture import Architecture, find_tokenizer
+from recap.partition import check_fold, check_folds, check_selection
 from recap.planning.estimate import CHARACTERS_PER_TOKEN, HAN_PER_TOKEN, EstimatedEncoder
 from recap.planning.groups import Group
-from recap.prepare import check_fold, check_folds, check_selection
 
 Examples = tuple[EncodedExample, ...]
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from recap.config import RunConfig, result_options
+from recap.config import RunConfig
+from recap.result_options import result_options
 
 _STRICT = ConfigDict(extra="forbid")
 

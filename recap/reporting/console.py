@@ -15,7 +15,7 @@ from recap.data.corpus import Corpus
 from recap.fold import FoldResult, Listener, TrainingPlan
 from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
-from recap.prepare import Setup
+from recap.partition import FoldedRun
 from recap.records import Scores, Summary
 from recap.reporting.time_left import (
     duration_text,
@@ -50,11 +50,11 @@ class ConsoleListener(Listener):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or console_for()
         self._batching: str | None = None
-        self._setup: Setup | None = None
+        self._setup: FoldedRun | None = None
         self._plan: TrainingPlan | None = None
         self._epoch_seconds: list[float] = []
 
-    def prepared(self, setup: Setup) -> None:
+    def prepared(self, setup: FoldedRun) -> None:
         """Print what was read, what the task selects, and what leaks between folds."""
         self._setup = setup
         self._console.print(f"run      {setup.folder.path}")
@@ -198,14 +198,14 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
     Console(highlight=False, width=max(width, console.width)).print(table)
 
 
-def _lost_turns(setup: Setup) -> list[str]:
+def _lost_turns(setup: FoldedRun) -> list[str]:
     """Return one line for every way in which prompts lost turns."""
-    lost = setup.encoding.counts
+    lost = setup.lost_turns
     lines = []
     if lost["dropped_turns"]:
         lines.append(
             f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their "
-            f"oldest turns (prompt.max_tokens={setup.config.prompt.max_tokens})"
+            f"oldest turns ({setup.token_limit})"
         )
     if lost["still_too_long"]:
         lines.append(

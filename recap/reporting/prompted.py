@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recap.fold import FoldResult
-from recap.prepare import Partition
+from recap.partition import Partition
 from recap.prompted import Estimate, PromptedRun, PromptListener, total_usage
 from recap.prompting.endpoint import endpoint, is_loopback
 from recap.prompting.options import PromptedConfig

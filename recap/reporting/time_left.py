@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from recap.prepare import Setup
+from recap.partition import FoldedRun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def finished_folds(setup: Setup) -> dict[str, FinishedFold]:
+def finished_folds(setup: FoldedRun) -> dict[str, FinishedFold]:
     """Return what the finished folds of a run took, by name, as its manifest has it."""
     entries = setup.folder.read_manifest().get("folds", {})
     return {
@@ -79,7 +79,7 @@ def finished_folds(setup: Setup) -> dict[str, FinishedFold]:
     }
 
 
-def folds_asked_for(setup: Setup) -> tuple[str, ...]:
+def folds_asked_for(setup: FoldedRun) -> tuple[str, ...]:
     """Return the names of the folds that ``cv.fold`` asks for, ``final`` for the final model."""
     fold = setup.config.cv.fold
     if fold == "all":

@@ -1,0 +1,76 @@
+"""The scoring command: saved models, predictions files, baselines and the cascade."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from recap.command_line import Command, run_command
+
+if TYPE_CHECKING:
+    from recap.evaluation.options import EvaluateConfig, Source
+    from recap.evaluation.result import Evaluation
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score what ``argv`` names; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
+    command = Command(name="evaluate", load=_load, job=_evaluate, after_sweep=_compare)
+    return run_command(command, argv)
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None) -> EvaluateConfig:
+    from recap.command_configs import load_evaluation
+
+    return load_evaluation(overrides, config_dir=config_dir)
+
+
+def _evaluate(config: EvaluateConfig) -> None:
+    from recap.evaluation.options import chosen_source
+    from recap.quiet import quiet_libraries
+
+    source = chosen_source(config)
+    quiet_libraries()
+    if source == "method":
+        from recap.evaluation.baselines import cross_validate_baseline
+        from recap.reporting.console import ConsoleListener
+
+        cross_validate_baseline(config, listener=ConsoleListener())
+        return
+    _show(_scored(config, source), config)
+
+
+def _scored(config: EvaluateConfig, source: Source) -> Evaluation:
+    if source == "model":
+        from recap.evaluation.saved import evaluate_model
+
+        return evaluate_model(config)
+    if source == "predictions":
+        from recap.evaluation.joined import evaluate_file
+
+        return evaluate_file(config)
+    from recap.evaluation.cascade import evaluate_cascade
+
+    return evaluate_cascade(config)
+
+
+def _show(evaluation: Evaluation, config: EvaluateConfig) -> None:
+    from pathlib import Path
+
+    from recap.reporting.evaluation import print_evaluation, write_evaluation
+
+    print_evaluation(evaluation)
+    if config.out is not None:
+        write_evaluation(evaluation, Path(config.out))
+
+
+def _compare(configs: Sequence[EvaluateConfig]) -> None:
+    from recap.reporting.console import print_sweep
+
+    runs = [config.training for config in configs if config.method is not None]
+    if runs:
+        print_sweep(runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

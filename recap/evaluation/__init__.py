@@ -1,0 +1,1 @@
+"""Scoring what is there already: saved models, predictions files, baselines and the cascade."""

@@ -1,0 +1,206 @@
+"""What ``conf/evaluate.yaml`` adds to the configuration of a run, and what a baseline's run is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from recap.config import (
+    BackboneConfig,
+    DecodingConfig,
+    FinetuneConfig,
+    OptimizerConfig,
+    PromptConfig,
+    RunConfig,
+    SchedulerConfig,
+    TrainerConfig,
+)
+from recap.errors import ConfigError
+
+_STRICT = ConfigDict(extra="forbid")
+
+Method = Literal["tfidf", "encoder"]
+Source = Literal["model", "predictions", "method", "cascade"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TfidfOptions:
+    """TF-IDF with logistic regression."""
+
+    context: Literal["response", "intervention", "full"] = "response"
+    """What is read: the response alone, the counsellor's turn before it, or the whole history."""
+    analyzer: Literal["word", "char"] | None = None
+    """Words and pairs of words, or one to three characters; ``None``: characters for Chinese."""
+    class_weight: Literal["balanced"] | None = "balanced"
+    """``balanced`` weighs classes inversely to their frequency."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EncoderOptions:
+    """An encoder with a classification head, as ``conf/encoder/*.yaml`` has it."""
+
+    name: str
+    """Name in run folders and tables."""
+    hub_id: str | None = None
+    """Model id on the Hugging Face hub."""
+    path: str | None = None
+    """Local folder with weights and tokenizer; takes precedence over ``hub_id``."""
+    history: Literal["none", "intervention", "full"] = "full"
+    """How much of the dialogue before the response is read."""
+    max_tokens: int = Field(default=512, ge=8)
+    """Longest input; a longer one loses whole oldest turns, never the response."""
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Peak learning rate; it falls to zero in a straight line."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decay of matrices."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all steps during which the rate rises."""
+    max_epochs: int = Field(default=10, ge=1)
+    """Most passes over the training examples."""
+    patience: int = Field(default=3, ge=1)
+    """Epochs without a lower selection loss before training stops."""
+    batch_size: int = Field(default=16, ge=1)
+    """Examples per optimiser step."""
+    per_device_batch_size: int = Field(default=16, ge=1)
+    """Examples in memory together; changes no result."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluateConfig:
+    """What is scored, and on which labelled data."""
+
+    training: RunConfig
+    """Data, task, folds and the other options that recap.train has."""
+    tfidf: TfidfOptions
+    """For ``method=tfidf``."""
+    encoder: EncoderOptions
+    """For ``method=encoder``."""
+    model: str | None = None
+    """A run folder, or the folder of a model."""
+    predictions: str | None = None
+    """A file of anybody's predictions."""
+    method: Method | None = None
+    """A baseline to cross-validate."""
+    binary: str | None = None
+    """Run folder of the first stage of a cascade."""
+    fine_grained: str | None = None
+    """Run folder of the second stage of a cascade."""
+    out: str | None = None
+    """Folder for scores and predictions; ``None``: the console alone."""
+    on_missing: Literal["fail", "invalid", "drop"] = "fail"
+    """What happens to labelled examples without a prediction: a fault, wrong, or left out."""
+    false_alarms: Literal["ask", "invalid"] = "ask"
+    """Whether the second stage is asked about what the first wrongly passed on, or has no label."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run, or of what is scored."""
+        return self.model or self.predictions or self.binary or self.training.run
+
+
+def chosen_source(config: EvaluateConfig) -> Source:
+    """Return what is to be scored.
+
+    Raises:
+        ConfigError: When not exactly one thing was named.
+    """
+    stages = [config.binary, config.fine_grained]
+    named: dict[Source, bool] = {
+        "model": config.model is not None,
+        "predictions": config.predictions is not None,
+        "method": config.method is not None,
+        "cascade": any(stages),
+    }
+    chosen = [source for source, given in named.items() if given]
+    if len(chosen) != 1 or (named["cascade"] and not all(stages)):
+        given = " and ".join("binary/fine_grained" if c == "cascade" else c for c in chosen)
+        raise ConfigError(
+            f"{given or 'nothing'} given to score; give exactly one of model=FOLDER, "
+            "predictions=FILE, method=tfidf, method=encoder, or binary=RUN_FOLDER together with "
+            "fine_grained=RUN_FOLDER"
+        )
+    if named["method"] and config.out is not None:
+        raise ConfigError(
+            "out: a baseline's files go to its run folder; leave it out, or set run=NAME"
+        )
+    return chosen[0]
+
+
+def baseline_run(config: EvaluateConfig) -> RunConfig:
+    """Return the run that a baseline's folder records: nothing in it that the baseline ignores.
+
+    So that runs differ in name and hash only where their results may. What an encoder is trained
+    with stands where every training has it (``optimizer``, ``trainer``, ``global_batch_size``).
+
+    Raises:
+        ConfigError: When no baseline is chosen.
+    """
+    if config.method is None:
+        raise ConfigError("method: choose a baseline, tfidf or encoder")
+    training, encoder = config.training, config.encoder
+    own = _tfidf_options(config) if config.method == "tfidf" else _encoder_options(encoder)
+    common: dict[str, Any] = {
+        "baseline": {"method": config.method, **own},
+        "rationale": False,
+        "prompt": PromptConfig(language=training.prompt.language, label_form="bare"),
+        "decoding": DecodingConfig(),
+        "callbacks": {},
+        "merge": False,
+        "merge_tolerance": None,
+        "batching": "padded",
+    }
+    if config.method == "tfidf":
+        return replace(
+            training,
+            backbone=BackboneConfig(name="tfidf", family="other"),
+            finetune=FinetuneConfig(method="none"),
+            optimizer=OptimizerConfig(learning_rate=1e-5),
+            scheduler=SchedulerConfig(),
+            trainer=TrainerConfig(accelerator="cpu"),
+            global_batch_size=1,
+            sampling="natural",
+            **common,
+        )
+    return replace(
+        training,
+        backbone=BackboneConfig(
+            name=f"encoder-{encoder.name}",
+            family="other",
+            hub_id=encoder.hub_id,
+            path=encoder.path,
+        ),
+        finetune=FinetuneConfig(method="full"),
+        optimizer=OptimizerConfig(
+            learning_rate=encoder.learning_rate, weight_decay=encoder.weight_decay
+        ),
+        scheduler=SchedulerConfig(name="linear", warmup_fraction=encoder.warmup_fraction),
+        trainer=TrainerConfig(
+            accelerator=training.trainer.accelerator,
+            devices=training.trainer.devices,
+            nodes=training.trainer.nodes,
+            strategy=training.trainer.strategy,
+            precision=training.trainer.precision,
+            max_epochs=encoder.max_epochs,
+            patience=encoder.patience,
+            per_device_batch_size=encoder.per_device_batch_size,
+            log_every_steps=training.trainer.log_every_steps,
+            progress=training.trainer.progress,
+        ),
+        global_batch_size=encoder.batch_size,
+        **common,
+    )
+
+
+def _tfidf_options(config: EvaluateConfig) -> dict[str, Any]:
+    options = asdict(config.tfidf)
+    if options["analyzer"] is None:
+        chinese = config.training.data.language == "zh"
+        options["analyzer"] = "char" if chinese else "word"
+    return options
+
+
+def _encoder_options(encoder: EncoderOptions) -> dict[str, Any]:
+    return {"history": encoder.history, "max_tokens": encoder.max_tokens}

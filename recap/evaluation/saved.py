@@ -1,0 +1,138 @@
+"""A saved model on a labelled set, and how much of that set it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from recap.config import RunConfig
+from recap.data.folds import content_key
+from recap.errors import ConfigError, RecapError
+from recap.evaluation.answering import answer_examples
+from recap.evaluation.labelled import read_labelled
+from recap.evaluation.loading import SavedModel, find_model
+from recap.evaluation.options import EvaluateConfig
+from recap.evaluation.result import Evaluation, evaluate_predictions
+from recap.partition import Partition, check_fold, draw_partition
+from recap.records import Example
+
+
+def evaluate_model(config: EvaluateConfig) -> Evaluation:
+    """Return the scores of a saved model on the labelled data.
+
+    Task, prompt and decoding are those of the run that the model comes from. ``cv.fold=k`` scores
+    fold ``k``'s model on its own held-out part of the run's data.
+
+    Raises:
+        ConfigError: When there is no such model, or it was trained on all of the data.
+        DataError: For data at fault, or data of the run that have changed since.
+    """
+    given = config.training
+    saved = find_model(Path(str(config.model)), given)
+    examples, notes = (
+        _held_out(saved, given) if isinstance(given.cv.fold, int) else _new_data(saved, given)
+    )
+    answered = answer_examples(
+        saved,
+        examples,
+        golds=[saved.task.gold(example) for example in examples],
+        fold=saved.fold if isinstance(given.cv.fold, int) else None,
+        batch_size=given.decoding.batch_size,
+        accelerator=given.trainer.accelerator,
+    )
+    if answered.truncated_prompts:
+        notes.append(
+            f"{answered.truncated_prompts} prompts lost some of their oldest turns "
+            f"(prompt.max_tokens={saved.config.prompt.max_tokens} of the run)"
+        )
+    return evaluate_predictions(
+        answered.predictions,
+        subject=str(saved.folder),
+        task=saved.task.name,
+        labels=saved.task.labels,
+        notes=notes,
+    )
+
+
+def own_data(saved: SavedModel) -> Partition:
+    """Return the data of the run that a model comes from, as they were.
+
+    Raises:
+        ConfigError: When it comes from none.
+        DataError: When they cannot be read.
+    """
+    if saved.run is None:
+        raise ConfigError(
+            f"{saved.folder}: lies in no run folder, so it is not known what it was trained on; "
+            "set cv.fold=all and give data that are new to it"
+        )
+    data = draw_partition(replace(saved.config, rationale=False))
+    recorded = saved.run.read_manifest().get("data_hash")
+    if recorded is not None and recorded != data.hashes["data_hash"]:
+        raise ConfigError(
+            f"{saved.run.path}: the data {saved.config.data.name!r} are not those that the run was "
+            "made with; restore the file, or set cv.fold=all and give data that are new to it"
+        )
+    return data
+
+
+def _held_out(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...], list[str]]:
+    own = saved.config.data
+    if given.data.path is not None and given.data.path != own.path:
+        raise ConfigError(
+            f"cv.fold={given.cv.fold} scores a fold's model on its own held-out part, and "
+            f"data.path={given.data.path} is not the data of the run; leave data and data.path "
+            "out, or set cv.fold=all"
+        )
+    check_fold(replace(saved.config, cv=replace(saved.config.cv, fold=given.cv.fold)))
+    data = own_data(saved)
+    assert isinstance(given.cv.fold, int)
+    fold = data.folds[given.cv.fold]
+    examples = data.examples(fold.test)
+    notes = [f"data {own.name!r} of the run: the {len(examples)} held-out of fold {fold.index}"]
+    if set(fold.select) & set(fold.test):
+        notes.append("these examples also chose the epoch (cv.protocol=paper)")
+    return examples, notes
+
+
+def _new_data(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...], list[str]]:
+    data = read_labelled(given, saved.task)
+    corpus, examples = data.corpus, data.examples
+    notes = [f"data {corpus.name!r}: {len(examples)} of {len(corpus.examples)} examples"]
+    notes += [*corpus.notes(), *_trained_on(saved, examples)]
+    if corpus.synthetic:
+        notes.append("this corpus is synthetic and says nothing about real clients")
+    return examples, notes
+
+
+def _trained_on(saved: SavedModel, examples: Sequence[Example]) -> list[str]:
+    """Return a warning where the model knows some of the examples.
+
+    Raises:
+        ConfigError: When it knows them all.
+    """
+    try:
+        data = own_data(saved)
+    except RecapError as error:
+        return [f"WARNING: it cannot be checked what the model was trained on: {error}"]
+    known = set(data.selected)
+    if saved.fold is not None:
+        fold = data.folds[saved.fold]
+        known &= {*fold.train, *fold.select}
+    keys = {content_key(data.corpus.examples[i]) for i in known}
+    count = sum(content_key(example) in keys for example in examples)
+    if count == len(examples):
+        raise ConfigError(
+            f"{saved.folder}: was trained on all {count} examples of this data, or its epoch was "
+            "chosen by them, so that scores would mean nothing; give data that are new to it, or "
+            "set cv.fold=0, 1, … for a fold's model on its held-out part"
+        )
+    if not count:
+        return []
+    return [
+        (
+            f"WARNING: {count} of {len(examples)} examples were in the data that this model was "
+            "trained on or chosen by"
+        )
+    ]

@@ -1,0 +1,44 @@
+"""A labelled corpus of eighty utterances that a tiny model can learn, and what tests ask of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+SAID = {
+    "Collaboration": "Yes, I will gladly try what you suggest about",
+    "Blaming": "No, they alone are to blame for all the trouble with",
+    "Minimizing": "It is no big thing at all, really, as for",
+}
+TOPICS = ["work", "my son", "the flat", "school", "my sister", "the move", "the exam", "my back"]
+LABELS = ["Collaboration", "Blaming", "Collaboration", "Minimizing"]
+
+
+def rows(n: int = 80) -> list[dict[str, Any]]:
+    """Return labelled examples; every tenth label of the first two is exchanged."""
+    asked = [{"speaker": "counselor", "text": "What do you make of that?"}]
+    found = []
+    for number in range(n):
+        label = LABELS[number % 4]
+        said = f"{SAID[label]} {TOPICS[number % 8]} and {TOPICS[number // 10 % 8]}, {number}."
+        if number % 10 == 3:
+            label = "Blaming" if label == "Collaboration" else "Collaboration"
+        found.append({"id": f"e{number}", "history": asked, "response": said, "label": label})
+    return found
+
+
+def write_rows(path: Path, chosen: list[dict[str, Any]]) -> Path:
+    """Write JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read JSONL."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read JSON."""
+    return dict(json.loads(path.read_text(encoding="utf-8")))
