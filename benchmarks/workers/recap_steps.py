@@ -19,9 +19,9 @@ from recap.data.chat import ChatEncoder
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.models.backbone import load_backbone
-from recap.models.loss import answer_loss
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.models.two_phase import training_loss
 
 
 class Clock(lightning.Callback):
@@ -35,7 +35,7 @@ class Clock(lightning.Callback):
         """Warm up and start the clock."""
         self._meter.load_ends()
         # As for the others one micro-batch, in this system's own way of computing it.
-        answer_loss(pl_module.model, next(iter(trainer.datamodule.train_dataloader()))).backward()
+        training_loss(pl_module.model, next(iter(trainer.datamodule.train_dataloader()))).backward()
         pl_module.zero_grad(set_to_none=True)
         self._meter.start()
 

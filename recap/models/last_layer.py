@@ -65,7 +65,13 @@ def _forward(layer: Any, whole: Any, hidden_states: Tensor, *rest: Any, **option
 
 
 def attention_of_asked(
-    asked: Asked, query: Tensor, key: Tensor, value: Tensor, **shared: Any
+    asked: Asked,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    before: tuple[Tensor, Tensor] | None = None,
+    **shared: Any,
 ) -> Tensor:
     """Return the attention of one row in the last layer, as large as ``query``.
 
@@ -76,19 +82,21 @@ def attention_of_asked(
         query: ``(1, heads, time, head_dim)``.
         key: ``(1, key_value_heads, time, head_dim)``.
         value: As ``key``.
+        before: Keys and values of a prefix that is no part of the row.
         **shared: Options of every call of torch's attention.
     """
-    prefix = asked.layout.prefix
-    sizes = [prefix, *asked.layout.lengths]
+    sizes = [asked.layout.prefix, *asked.layout.lengths]
     queries, keys, values = (torch.split(each, sizes, dim=2) for each in (query, key, value))
+    first_key, first_value = before or (keys[0], values[0])
+    prefix = first_key.shape[2]
     outputs = []
     for places, own, *parts in zip(asked.places(), queries[1:], keys[1:], values[1:], strict=True):
         time = torch.arange(prefix + own.shape[2], device=own.device)
         outputs.append(
             scaled_dot_product_attention(
                 own[:, :, places],
-                _behind(keys[0], parts[0]),
-                _behind(values[0], parts[1]),
+                _behind(first_key, parts[0]),
+                _behind(first_value, parts[1]),
                 attn_mask=time <= prefix + places[:, None],
                 **shared,
             )

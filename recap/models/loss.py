@@ -40,6 +40,20 @@ def answer_loss(model: Any, batch: Batch, *, logits_bytes: int | None = None) ->
     """
     states = predicting_states(model, batch)
     targets = batch.input_ids[batch.answer_mask]
+    return loss_of_states(model, states, targets, logits_bytes=logits_bytes)
+
+
+def loss_of_states(
+    model: Any, states: Tensor, targets: Tensor, *, logits_bytes: int | None = None
+) -> Tensor:
+    """Return the same of last hidden states that predict tokens.
+
+    Args:
+        model: As in :func:`answer_loss`.
+        states: ``(positions, hidden)``.
+        targets: ``(positions,)``, the token that follows each.
+        logits_bytes: As in :func:`answer_loss`.
+    """
     head = causal_model(model).get_output_embeddings()
     if logits_bytes is None:
         logits_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])

@@ -18,7 +18,6 @@ from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.models.answerer import Answerer, Decoding, ModelAnswer
 from recap.models.deferred import DeferredWeights
-from recap.models.loss import answer_loss
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
@@ -26,6 +25,7 @@ from recap.models.optimizers import (
     build_scheduler,
 )
 from recap.models.strategy import is_sharded, shard
+from recap.models.two_phase import training_loss
 from recap.scoring.metrics import CategoryScores, TokenMean
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class ResponseModule(lightning.LightningModule):
         with them comes this way.
         """
         if not decode:
-            return answer_loss(self.model, batch)
+            return training_loss(self.model, batch)
         if self._answerer is None:
             self._answerer = Answerer(
                 self.model,

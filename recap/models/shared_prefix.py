@@ -105,7 +105,7 @@ def _last_states(model: Any, batch: Batch, asked: Asked | None = None) -> Tensor
         not_shared = _why_not_shared(causal)
         if not not_shared:
             attach(decoder)
-            options[ROW] = _SharingRow(batch.layout)
+            options[ROW] = SharingRow(batch.layout)
             options[WANTED] = asked
             options["attention_mask"] = without_mask(batch.input_ids)
         elif batch.layout.prefix:
@@ -115,7 +115,7 @@ def _last_states(model: Any, batch: Batch, asked: Asked | None = None) -> Tensor
     return states
 
 
-class _SharingRow:
+class SharingRow:
     """The layout of one row and its mask, made once for all layers."""
 
     own_attention: str
@@ -149,18 +149,31 @@ class _SharingRow:
                     first_query, first_key, first_value, is_causal=True, **shared
                 )
             )
-        for own_query, own_key, own_value in zip(queries, keys, values, strict=True):
-            if self.prefix:
-                own_key = torch.cat([first_key, own_key], dim=2)
-                own_value = torch.cat([first_value, own_value], dim=2)
-                flash = flash_serves(own_query, own_key, own_value, shared)
-                seen: dict[str, Any] = {"attn_mask": self._bias(own_query, flash=flash)}
-            else:
-                seen = {"is_causal": True}
-            outputs.append(
-                scaled_dot_product_attention(own_query, own_key, own_value, **seen, **shared)
-            )
+        first = (first_key, first_value) if self.prefix else None
+        for rest in zip(queries, keys, values, strict=True):
+            outputs.append(self.attend_rest(first, *rest, **shared))
         return torch.cat(outputs, dim=2)
+
+    def attend_rest(
+        self,
+        first: tuple[Tensor, Tensor] | None,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        **shared: Any,
+    ) -> Tensor:
+        """Return the attention of one rest to itself, and to the ``first`` keys and values."""
+        if first is None:
+            return scaled_dot_product_attention(query, key, value, is_causal=True, **shared)
+        key, value = (
+            torch.cat([before, own], dim=2) for before, own in zip(first, (key, value), strict=True)
+        )
+        return self._behind(query, key, value, **shared)
+
+    def _behind(self, query: Tensor, key: Tensor, value: Tensor, **shared: Any) -> Tensor:
+        """Return the attention of a rest to all that stands before it and to itself."""
+        bias = self._bias(query, flash=flash_serves(query, key, value, shared))
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias, **shared)
 
     def _bias(self, query: Tensor, *, flash: bool) -> Tensor:
         """Return what a rest's queries may see of prefix and rest, ``(length, prefix + length)``.

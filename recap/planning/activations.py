@@ -44,7 +44,7 @@ def kept_bytes(architecture: Architecture, setting: Setting, group: Group) -> fl
     last_norm = 4 + (0 if setting.adapted else width)
     per_token = 2 * architecture.head_dim * width + 8 + (last_norm + width) * hidden
     once: float = per_token * group.tokens
-    once += _shared_mask(setting, group)
+    once += shared_mask_bytes(setting, group)
     if setting.gradient_checkpointing:
         return once + architecture.layers * hidden * width * group.tokens
     layers = (architecture.layers - 1) * layer_bytes(architecture, setting, group)
@@ -147,7 +147,8 @@ def _attention(
     return width * (own + 2 * key * (group.tokens + group.seen))
 
 
-def _shared_mask(setting: Setting, group: Group) -> float:
+def shared_mask_bytes(setting: Setting, group: Group) -> float:
+    """Return the bytes of the mask of the longest rest, where the kernel takes one."""
     if not group.prefix:
         return 0
     width = 2 if setting.precision.endswith("-mixed") else setting.weight_bytes

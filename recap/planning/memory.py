@@ -10,6 +10,7 @@ from recap.models.architecture import Architecture, ParameterCounts
 from recap.models.loss import LOGITS_BYTES
 from recap.planning.activations import kept_bytes, layer_bytes, passing_bytes
 from recap.planning.groups import Group
+from recap.planning.phases import Phases, phases_of, prefix_bytes, rests_bytes, rests_layer_bytes
 from recap.planning.setting import NF4_BYTES, OPTIMIZER_BYTES, SMALL_BYTES, Setting
 
 KINDS = ("weights", "gradients", "optimizer", "activations", "logits", "cache", "runtime")
@@ -107,12 +108,15 @@ class _Parts:
     ) -> None:
         self.architecture, self.counts = architecture, counts
         self.setting, self.group = setting, group
+        self.phases = phases_of(architecture, counts, setting, group)
         self._share = 1 / setting.n_devices if setting.strategy == "fsdp" else 1.0
         if setting.strategy == "fsdp" and setting.cpu_offload:
             self._share = 0.0
 
     def forward(self) -> dict[str, float]:
         """Return what is held when the loss is computed: all activations, no new gradients."""
+        if self.phases is not None:
+            return self._rests(self.phases)[0]
         dropped = self.setting.gradient_checkpointing
         gradients = self._head_gradient()
         if self.setting.accumulates:
@@ -122,34 +126,68 @@ class _Parts:
             "gradients": gradients,
             "optimizer": self._optimizer(),
             "activations": self._kept(),
-            "logits": self._logits(),
+            "logits": self._logits(self.group.predicted),
         }
 
+    def _rests(self, phases: Phases) -> list[dict[str, float]]:
+        """Return what is held when a few rests' loss is computed, then their backward's two ends.
+
+        Gradients gather beside those of the step's earlier micro-batches.
+        """
+        sizes, setting = self.architecture, self.setting
+        prefix = prefix_bytes(sizes, setting, phases)
+        kept = rests_bytes(sizes, setting, phases)
+        passing = passing_bytes(sizes, setting, phases.rests)
+        one_layer = rests_layer_bytes(sizes, setting, phases)
+        again = one_layer if setting.gradient_checkpointing else 0.0
+        common = {
+            "weights": self._weights() + self._copies(kept=not setting.gradient_checkpointing),
+            "gradients": (2 if setting.accumulates else 1) * self._gradients()
+            + self._head_gradient(),
+            "optimizer": self._optimizer(),
+        }
+        logits = {"logits": self._logits(phases.rests.predicted)}
+        begins = common | {"activations": prefix + kept + passing + again}
+        ends = common | {"activations": prefix + passing + one_layer}
+        if not setting.adapted:
+            ends["gradients"] += setting.weight_bytes * self.counts.embedding
+        return [common | {"activations": prefix + kept} | logits, begins, ends]
+
     def backward(self) -> dict[str, float]:
-        """Return the larger of the backward's two ends.
+        """Return the larger of the backward's two ends; in two phases, of those of either.
 
         On the way activations go and gradients come, both evenly, so one of the ends is the peak.
         """
+        if self.phases is None:
+            ends = self._ends(self.group, self._kept())
+        else:
+            prefix = prefix_bytes(self.architecture, self.setting, self.phases)
+            ends = self._rests(self.phases)[1:] + self._ends(self.phases.prefix, prefix)
+        return max(ends, key=lambda held: sum(held.values()))
+
+    def _ends(self, group: Group, kept: float) -> list[dict[str, float]]:
+        """Return what is held at the begin and at the end of the backward of all that is kept."""
         setting = self.setting
-        one_layer = layer_bytes(self.architecture, setting, self.group)
-        passing = passing_bytes(self.architecture, setting, self.group)
+        one_layer = layer_bytes(self.architecture, setting, group)
+        passing = passing_bytes(self.architecture, setting, group)
         if setting.gradient_checkpointing:
             passing += one_layer
         accumulated = self._gradients() if setting.accumulates else 0.0
+        gathered = self._gradients() if self.phases is not None else self._head_gradient()
         common = {"optimizer": self._optimizer()}
         weights = self._weights() + self._gathered()
         copies = self._copies(kept=not setting.gradient_checkpointing)
         begins = common | {
             "weights": weights + copies,
-            "gradients": accumulated + self._head_gradient(),
-            "activations": self._kept() + passing,
+            "gradients": accumulated + gathered,
+            "activations": kept + passing,
         }
         ends = common | {
             "weights": weights,
             "gradients": self._gradients() + self._embedding_gradient() + self._unreduced(),
             "activations": passing if setting.gradient_checkpointing else passing + one_layer,
         }
-        return max(begins, ends, key=lambda held: sum(held.values()))
+        return [begins, ends]
 
     def step(self) -> dict[str, float]:
         """Return what is held while the optimiser steps; fused kernels of GPUs need no room."""
@@ -244,12 +282,12 @@ class _Parts:
     def _kept(self) -> float:
         return kept_bytes(self.architecture, self.setting, self.group)
 
-    def _logits(self) -> float:
+    def _logits(self, predicted: int) -> float:
         """A chunk of logits, their log-softmax, and the states with their gradients."""
         setting, sizes = self.setting, self.architecture
-        whole = 4 * self.group.predicted * sizes.vocabulary
+        whole = 4 * predicted * sizes.vocabulary
         chunk = min(LOGITS_BYTES["cuda" if setting.on_gpu else "cpu"], whole)
-        states = 2 * self.group.predicted * sizes.hidden * setting.weight_bytes
+        states = 2 * predicted * sizes.hidden * setting.weight_bytes
         head = 2 * sizes.vocabulary * sizes.hidden if setting.mixed else 0
         return 2 * chunk + states + head
 

@@ -179,7 +179,7 @@ def test_torchs_own_bias_gives_the_loss_and_gradients_of_the_mask(
     expected = gradient(model, loss)
     # On a CPU the bias fills its pattern in, so that its pattern is what is compared here.
     monkeypatch.setattr(shared_prefix, "flash_serves", lambda *_: True)
-    monkeypatch.setattr(shared_prefix._SharingRow, "_mask", _no_kernel)
+    monkeypatch.setattr(shared_prefix.SharingRow, "_mask", _no_kernel)
     biased = answer_loss(model, batch_of(RATIONALES, PREFIX))
     assert biased.item() == pytest.approx(loss.item(), rel=1e-12)
     assert difference(gradient(model, biased), expected) <= 1e-12

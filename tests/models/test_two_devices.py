@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lightning
 import pytest
@@ -20,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.data.module import DataModule
+from recap.models import two_phase
 from recap.models.backbone import load_backbone, load_backbone_deferred
 from recap.models.checkpoint import AtomicCheckpointIO
 from recap.models.export import save_model
@@ -34,6 +37,7 @@ TASK = builtin_task("binary", style="brief", rationale=False)
 # 13 examples in steps of 12: the last one has a device without any.
 LABELS = ["Resistance", "Collaboration", "Collaboration"] * 4 + ["Resistance"]
 EPOCHS = 2
+PHASES: dict[str, Any] = {"TOKENS_AT_ONCE": 1, "phases_pay": lambda layout, **_: layout.prefix > 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class Case:
     gradient_checkpointing: bool = False
     cpu_offload: bool = False
     deferred: bool = False
+    in_phases: bool = False
+    """Whether a shared row is computed in two phases, one example at a time, however small."""
     stop_after: int = EPOCHS
     within: float = 1e-5
     """Relative difference of losses that is allowed."""
@@ -77,6 +83,8 @@ CASES = {
         strategy="ddp",
         options=(("batching", "shared_prefix"), ("max_tokens_per_device", 120)),
     ),
+    "ddp in phases": Case(strategy="ddp", tied=True, in_phases=True),
+    "ddp lora in phases": Case(strategy="ddp", method="lora", per_device=3, in_phases=True),
     "one batch a step": Case(),
     "three batches a step": Case(per_device=2),
     "padded": Case(options=(("batching", "padded"),), per_device=2),
@@ -218,7 +226,9 @@ def run(folder: Path, name: str, case: Case) -> None:
         log_every_n_steps=1,
     )
     resumed = folder / str(case.resume_from) / "last.ckpt" if case.resume_from else None
-    trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+    patched = mock.patch.multiple(two_phase, **PHASES) if case.in_phases else nullcontext()
+    with patched:
+        trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     trainer.save_checkpoint(here / "last.ckpt")
     trainer.test(module, data, verbose=False)
     save_model(

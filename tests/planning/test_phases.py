@@ -1,0 +1,153 @@
+"""A row in two phases: the formulas against the tensors that autograd really saves."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from recap.data.batches import MicroBatch, collate
+from recap.data.encode import EncodedExample
+from recap.models import behind_prefix, two_phase
+from recap.models.architecture import Architecture, count_parameters
+from recap.models.finetune import apply_finetune, checkpoint_gradients
+from recap.models.two_phase import training_loss
+from recap.planning import phases
+from recap.planning.groups import Group
+from recap.planning.phases import Phases, phases_of, prefix_bytes, rests_bytes
+from recap.planning.setting import Setting
+
+SHARED, RESTS, ANSWER = 300, (60, 70, 90, 100, 110, 120), 6
+GROUP = Group(
+    lengths=tuple(SHARED + rest for rest in RESTS), answers=(ANSWER,) * len(RESTS), prefix=SHARED
+)
+AT_ONCE = 200
+"""Tokens: one or two rests."""
+
+
+@pytest.fixture(autouse=True)
+def small_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_phase, "TOKENS_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(behind_prefix, "QUERIES_AT_ONCE", 32)
+    monkeypatch.setattr(phases, "QUERIES_AT_ONCE", 32)
+    for module in (two_phase, phases):
+        monkeypatch.setattr(module, "phases_pay", lambda *_, **__: True)
+
+
+def architecture_of(n_layers: int) -> Architecture:
+    config = Qwen2Config(
+        vocab_size=100,
+        hidden_size=48,
+        intermediate_size=160,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+    )
+    return Architecture(config=config, source="a test", folder=None)
+
+
+def planned(n_layers: int, setting: Setting) -> Phases:
+    architecture = architecture_of(n_layers)
+    counts = count_parameters(architecture, method=setting.method)
+    found = phases_of(architecture, counts, setting, GROUP)
+    assert found is not None
+    return found
+
+
+def saved_bytes(
+    n_layers: int, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, float]:
+    """Return the bytes saved for the backward of the prefix, and most of those of rests."""
+    model: Any = Qwen2ForCausalLM(architecture_of(n_layers).config).train()
+    if setting.adapted:
+        model = apply_finetune(model, method="lora", rank=8, target_modules=setting.target_modules)
+    if setting.gradient_checkpointing:
+        checkpoint_gradients(model)
+    examples = [
+        EncodedExample(
+            id=str(i),
+            prompt=(1,) * SHARED + (2 + i,) * (rest - ANSWER),
+            answer=(9,) * ANSWER,
+            gold=0,
+        )
+        for i, rest in enumerate(RESTS)
+    ]
+    plan = MicroBatch(indices=tuple(range(len(RESTS))), step_tokens=1, number=0, ends_step=True)
+    batch = collate(examples, plan, 0, SHARED)
+    shapes = {tuple(p.shape) for p in model.parameters()}
+    shapes |= {shape[::-1] for shape in shapes}
+    parts: list[dict[int, int]] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tuple(tensor.shape) not in shapes:
+            storage = tensor.untyped_storage()
+            parts[-1][storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    states = two_phase._Phases._states
+
+    def noted(*arguments: Any) -> torch.Tensor:
+        parts.append({})
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with hooks:
+            return states(*arguments)
+
+    mixed = setting.precision == "bf16-mixed"
+    autocast = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
+    with monkeypatch.context() as patch, autocast:
+        patch.setattr(two_phase._Phases, "_states", noted)
+        training_loss(model, batch)
+    first, *others = parts
+    seen = set(first)
+    sums = [sum(n for place, n in part.items() if place not in seen) for part in others]
+    return sum(first.values()), max(sums)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_each_phase_keeps_what_autograd_saves_for_it(
+    method: Any, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = Setting(method=method, precision=precision, on_gpu=False)
+    of_prefix, of_rests = saved_bytes(6, setting, monkeypatch)
+    architecture, found = architecture_of(6), planned(6, setting)
+    gathered = 2 * 6 * architecture.key * (2 if setting.mixed else 4) * SHARED
+    kept = prefix_bytes(architecture, setting, found) - gathered
+    assert kept == pytest.approx(of_prefix, rel=0.05)
+    assert rests_bytes(architecture, setting, found) == pytest.approx(of_rests, rel=0.05)
+
+
+def test_layers_that_are_computed_again_keep_their_inputs_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = Setting(gradient_checkpointing=True, on_gpu=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        few, many = (saved_bytes(n, setting, monkeypatch) for n in (4, 8))
+    assert many[0] - few[0] == 4 * 48 * 4 * SHARED
+    assert many[1] - few[1] == 4 * 48 * 4 * (90 + 100)
+
+
+def test_rows_are_planned_in_phases_where_they_are_computed_so() -> None:
+    architecture = architecture_of(4)
+    counts = count_parameters(architecture, method="full")
+    setting = Setting(on_gpu=False)
+    found = phases_of(architecture, counts, setting, GROUP)
+    assert found is not None
+    # By length, as batches are: 60 + 70, 90 + 100, 110, 120.
+    assert found.rests.lengths == (90, 100)
+    assert found.behind.lengths == (390, 400)
+    for other in (
+        replace(setting, on_gpu=True),
+        replace(setting, strategy="fsdp", n_devices=2),
+    ):
+        assert phases_of(architecture, counts, other, GROUP) is None
+    for prefix in (None, 0):
+        apart = replace(GROUP, prefix=prefix)
+        assert phases_of(architecture, counts, setting, apart) is None
