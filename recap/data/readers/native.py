@@ -62,6 +62,7 @@ def _dialogue(fields: Fields, names: SpeakerNames) -> Dialogue:
         counselor=fields.identifier("counselor"),
         meta=_meta(fields, _DIALOGUE_KEYS),
         turns=_turns(fields, "turns", names),
+        extra=_extra(fields, _DIALOGUE_KEYS - {"meta"}),
     )
 
 
@@ -83,6 +84,7 @@ def _example(fields: Fields, names: SpeakerNames, fallback_id: str) -> Example:
         label=_label(fields),
         rationale=fields.optional_text("rationale"),
         meta=_meta(fields, _EXAMPLE_KEYS),
+        extra=_extra(fields, _EXAMPLE_KEYS - {"meta", "history"}),
     )
 
 
@@ -112,6 +114,7 @@ def _turn(part: Fields, names: SpeakerNames) -> Turn:
         id=part.identifier("id"),
         label=_label(part),
         rationale=part.optional_text("rationale"),
+        extra=_extra(part, _TURN_KEYS),
     )
 
 
@@ -123,5 +126,8 @@ def _label(fields: Fields) -> str | None:
 
 
 def _meta(fields: Fields, known: frozenset[str]) -> Mapping[str, Any]:
-    extra = {key: value for key, value in fields.row.items() if key not in known}
-    return {**extra, **fields.mapping("meta")}
+    return {**_extra(fields, known), **fields.mapping("meta")}
+
+
+def _extra(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in fields.row.items() if key not in known}
