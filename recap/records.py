@@ -109,8 +109,8 @@ class Annotation:
     """What a detector says of one client turn.
 
     ``turn`` is its index in the dialogue. ``label`` is ``None`` where no label could be read from
-    free text (``parsed`` is false then) and where nothing was asked: ``skipped`` says why, ``empty``
-    for a turn without text and ``too_long`` for one that exceeds what the model can read.
+    free text (``parsed`` is false then) and where nothing was asked; ``skipped`` says why:
+    ``empty`` for a turn without text, ``too_long`` for one that exceeds what the model can read.
     ``pattern`` is the category above the label, the label itself where there is none above it.
     ``probabilities`` add up to 1. ``text`` is the answer as the model gave it.
     """

@@ -16,8 +16,10 @@ from recap.data.seen import FirstLines
 from recap.errors import quote_id
 from recap.records import Dialogue, Example, Turn
 
-_EXAMPLE_ROLES = ("id", "session", "client", "text", "label", "rationale")
-_UTTERANCE_ROLES = (*_EXAMPLE_ROLES, "counselor", "speaker")
+_EXAMPLE_ROLES = ("id", "session", "text", "label", "rationale")
+_UTTERANCE_ROLES = (*_EXAMPLE_ROLES, "speaker")
+"""Roles whose columns annotation writes under names of its own; the others come back as they are.
+"""
 
 
 @register_reader("table", aliases=("csv", "excel"))
