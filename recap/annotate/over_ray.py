@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections import Counter
 from pathlib import Path
@@ -94,6 +95,8 @@ def _run(
         here: dict[str, Any] = {"num_cpus": max(2, config.workers)} if not config.address else {}
         ray.init(address=config.address, logging_level="ERROR", log_to_driver=False, **here)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         items = [{"shard": shard.index, "count": shard.count} for shard in shards]
         data = ray.data.from_items(items, override_num_blocks=len(items))
@@ -101,7 +104,7 @@ def _run(
             _Worker,
             fn_constructor_args=(job, known),
             batch_size=1,
-            concurrency=min(config.workers, len(shards)),
+            compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(shards))),
             num_gpus=config.gpus,
         )
         done = []
