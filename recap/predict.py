@@ -87,7 +87,7 @@ def _job(config: PredictConfig) -> AnnotationJob:
         binary=config.binary,
         fine_grained=config.fine_grained,
         options={
-            "threshold": config.threshold,
+            "threshold": decoding.threshold if config.threshold is None else config.threshold,
             "with_rationale": config.rationale,
             "language": config.language,
             "decoding": decoding.name,

@@ -1,4 +1,4 @@
-"""Small models with random weights, saved as training saves them, and dialogues to ask them about."""
+"""Small random models, saved as training saves them, and dialogues to ask them about."""
 
 from __future__ import annotations
 

@@ -334,7 +334,7 @@ def test_what_is_no_model_is_told_with_the_mend(
         load(binary=binary)
     with pytest.raises(ConfigError, match="make no cascade"):
         load(binary=fine_grained, fine_grained=binary)
-    with pytest.raises(ConfigError, match="no label of task"):
+    with pytest.raises(ConfigError, match="one of two labels"):
         load(fine_grained, threshold=0.5)
     with pytest.raises(ConfigError, match="no probability"):
         load(binary, threshold=1.5)

@@ -30,6 +30,8 @@ class PredictDecodingConfig:
 
     name: Literal["free", "constrained", "scored"] = "scored"
     """``scored``: the likeliest label; ``constrained``, ``free``: greedy text."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """The same as ``threshold``."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest answer in tokens; ``None``: as in training."""
     batch_size: int = Field(default=32, ge=1)
@@ -75,7 +77,7 @@ class PredictConfig:
     base: str | None = None
     """Base of adapters, where it is not where training had it."""
     threshold: float | dict[str, float] | None = None
-    """Probability from which Resistance, or the label that is named, is decided for."""
+    """Probability from which the first of two labels, or the named one, is decided for."""
     rationale: bool = False
     """Whether the reason is written too."""
     language: Literal["en", "zh"] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -63,22 +64,29 @@ def one_label(
     return next(iter(threshold.items()))
 
 
-def checked_threshold(
+def first_label_threshold(
     threshold: float | tuple[str, float] | None, task: Task, gate: str | None
-) -> tuple[str, float] | None:
-    """Return a threshold with its label: the cascade's gate, else Resistance.
+) -> float | None:
+    """Return from which probability on the first of two labels is decided for.
+
+    Args:
+        threshold: Of a named label; without a name, of the gate, else of the first label.
+        task: Of the first stage.
+        gate: The label that leads on to the second stage, if there is one.
 
     Raises:
-        ConfigError: When the task has no such label, or the number is no probability.
+        ConfigError: When the task has no such label or not two, or the number is no probability.
     """
     if threshold is None:
         return None
-    label, least = threshold if isinstance(threshold, tuple) else (gate or "Resistance", threshold)
-    if label not in task.labels:
+    named = threshold if isinstance(threshold, tuple) else (gate or task.labels[0], threshold)
+    label, least = named
+    if label not in task.labels or len(task.labels) != 2:
         raise ConfigError(
-            f"threshold: {label!r} is no label of task {task.name!r}; name one, as in "
-            f"threshold={{{task.labels[0]}: 0.5}}"
+            f"threshold: {label!r} is not one of two labels of task {task.name!r}, and a threshold "
+            "decides between two; leave it out, or use a model of two labels"
         )
     if not 0 <= least <= 1:
         raise ConfigError(f"threshold: {least:g} is no probability; give a number from 0 to 1")
-    return label, least
+    # The second label is decided for from ``least`` on: the first one above what is left.
+    return least if label == task.labels[0] else math.nextafter(1 - least, 2)

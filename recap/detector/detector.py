@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from recap.data.readers.native import record_from_row
 from recap.data.utterances import utterances_of
 from recap.detector.cascade import (
-    checked_threshold,
     find_gate,
+    first_label_threshold,
     in_language,
     one_label,
     stage_folders,
@@ -68,7 +68,7 @@ class Detector:
         self.merge_adjacent = merge_adjacent
         tasks = [in_language(one.settings.task, options.language) for one in found]
         self._gate = find_gate(*tasks) if len(tasks) > 1 else None
-        threshold = checked_threshold(options.threshold, tasks[0], self._gate)
+        threshold = first_label_threshold(options.threshold, tasks[0], self._gate)
         self.stages = tuple(
             Stage(model, one.settings, task, options, threshold if number == 0 else None)
             for number, (model, one, task) in enumerate(zip(trained, found, tasks, strict=True))
@@ -99,8 +99,8 @@ class Detector:
             model: A run folder, a fold's folder, or a model's: a whole model or a PEFT adapter.
             binary: The cascade's first stage, which tells Resistance from Collaboration.
             fine_grained: Its second stage. Two adapters over one base share it in memory.
-            threshold: Probability from which Resistance is decided for, or ``{label: probability}``
-                for another label of the first stage; by default the likeliest label is taken.
+            threshold: Probability from which the first of two labels (Resistance) is decided for,
+                or ``{label: probability}`` for the other; by default the likelier label is taken.
             with_rationale: Whether the reason is written too, which takes much longer.
             language: Of prompt and answer; by default that of the training.
             decoding: ``scored`` compares all labels and always gives one of them; ``constrained``

@@ -30,7 +30,7 @@ class AnswerOptions:
     with_rationale: bool = False
     """Whether the reason is written too."""
     threshold: float | tuple[str, float] | None = None
-    """Probability from which Resistance, or the label that is named, is decided for."""
+    """Probability from which the first of two labels, or the named one, is decided for."""
     max_prompt_tokens: int | None = None
     """Longest prompt; ``None``: as in training."""
     max_new_tokens: int | None = None
@@ -57,7 +57,7 @@ class Stage:
         settings: How it was trained.
         task: Its task, perhaps in another language.
         options: How it is asked.
-        threshold: A label and the probability from which it is decided for.
+        threshold: Probability from which the first of two labels is decided for.
 
     Raises:
         ConfigError: When reasons are asked of a model that was trained without, or a threshold
@@ -70,7 +70,7 @@ class Stage:
         settings: ModelSettings,
         task: Task,
         options: AnswerOptions,
-        threshold: tuple[str, float] | None = None,
+        threshold: float | None = None,
     ) -> None:
         from recap.models.answerer import Answerer
 
