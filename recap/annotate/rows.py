@@ -113,8 +113,9 @@ def _first_visible(text: str) -> str:
 
 def _record(cells: Sequence[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    # The writer quotes a carriage return only where it ends lines itself (Python 3.11).
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "backslashreplace")
 
 
 def _cell(value: Any) -> str:

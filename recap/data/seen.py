@@ -10,7 +10,7 @@ _SMALLEST = 1 << 10
 
 
 class FirstLines:
-    """The line at which each name was first met; 16 to 40 bytes a name, however long it is.
+    """The line at which each name was first met; 20 to 40 bytes a name, however long it is.
 
     Names are told apart by 64 bits of a hash. That two of ten million names share these has a
     probability of 3e-6.
@@ -18,8 +18,8 @@ class FirstLines:
 
     def __init__(self) -> None:
         self._n = 0
-        self._hashes = array("Q", bytes(8 * _SMALLEST))
-        self._lines = array("Q", bytes(8 * _SMALLEST))
+        self._hashes = array("Q", [0]) * _SMALLEST
+        self._lines = array("I", [0]) * _SMALLEST
 
     def __len__(self) -> int:
         """Return how many names were met."""
@@ -53,7 +53,7 @@ class FirstLines:
     def _grow(self) -> None:
         old = zip(self._hashes, self._lines, strict=True)
         size = 2 * len(self._hashes)
-        self._hashes, self._lines = array("Q", bytes(8 * size)), array("Q", bytes(8 * size))
+        self._hashes, self._lines = array("Q", [0]) * size, array("I", [0]) * size
         for value, line in old:
             if value:
                 place = self._place(value)
