@@ -6,8 +6,10 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,9 @@ def write_named_files(page: Path, folder: Path) -> set[str]:
         (folder / name).write_text(content, encoding="utf-8")
     return set(files)
 
+
+IN_ORDER = {"docs/annotation.md"}
+"""Pages whose commands use what the commands above them have made."""
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
@@ -132,22 +137,32 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap.compose import expand_sweep, load_command, load_config
+    from recap.annotate.options import PredictConfig
+    from recap.compose import expand_sweep, load_command, load_config, load_own_command
     from recap.planning.options import PlanConfig
 
+    loaders: dict[str, Callable[[list[str]], Any]] = {
+        "train": load_config,
+        "plan": lambda job: load_command(PlanConfig, "plan", job),
+        "predict": lambda job: load_own_command(PredictConfig, "predict", job),
+    }
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
         for job in expand_sweep([word for word in arguments if word != "-m"]):
-            config = load_command(PlanConfig, verb, job) if verb == "plan" else load_config(job)
             assert verb in VERBS
-            assert config.run
+            assert loaders[verb](job).run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "arguments"),
-    [(page, arguments) for page in WITH_COMMANDS for arguments in commands(page)],
+    [
+        (page, arguments)
+        for page in WITH_COMMANDS
+        if page_id(page) not in IN_ORDER
+        for arguments in commands(page)
+    ],
     ids=lambda value: page_id(value) if isinstance(value, Path) else " ".join(value),
 )
 def test_documented_commands_run(
@@ -173,6 +188,29 @@ def test_documented_commands_run(
         assert code == 0, printed.err
         if verb == "train":
             assert list(tmp_path.glob("runs/*/*.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [ROOT / name for name in sorted(IN_ORDER)], ids=page_id)
+def test_a_page_of_steps_runs_from_top_to_bottom(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_named_files(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            (tmp_path / "script.py").write_text(block, encoding="utf-8")
+            runpy.run_path("script.py")
+        for line in block.splitlines() if language == "bash" else ():
+            if line.startswith(COMMAND):
+                verb, *arguments = shlex.split(line.removeprefix(COMMAND), comments=True)
+                smoke = SMOKE if verb == "train" else ()
+                code = import_module(f"recap.{verb}").main([*arguments, *smoke])
+                assert code == 0, capsys.readouterr().err
+    assert list(tmp_path.glob("answers*.*"))
 
 
 @pytest.mark.slow
