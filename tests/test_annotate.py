@@ -382,3 +382,7 @@ def test_two_workers_under_ray_write_what_one_process_writes(
     assert report.utterances == len(rows_of(job.output))
     assert not list(tmp_path.glob("many.*-of-*"))
     assert annotate_over_ray(job, RayConfig(workers=2)).found == report.utterances
+    options = {"batch_size": 2, "with_rationale": True}
+    refused = make_job(model, tmp_path, detector=replace(job.detector, options=options))
+    with pytest.raises(ConfigError, match="trained without reasons"):
+        annotate_over_ray(refused, RayConfig(workers=2))

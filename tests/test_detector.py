@@ -245,6 +245,28 @@ def test_a_session_answers_as_the_whole_dialogue_does(
         session.add("somebody", "hello")
 
 
+def test_a_session_computes_little_more_than_what_is_new(binary: Detector) -> None:
+    computed: list[int] = []
+    embedding = binary._trained[0].model.get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda _, args: computed.append(args[0].numel()))
+    session = binary.session()
+    try:
+        for number in range(8):
+            session.add("counselor", f"What came to your mind when you read page {number}?")
+            computed.clear()
+            session.add("client", f"I did not read page {number}, and I will not.")
+    finally:
+        hook.remove()
+    prompt = binary.prompt_ids(session.dialogue)
+    assert 0 < sum(computed) < len(prompt) / 2
+
+
+def test_many_thresholds_do_not_pile_up_in_memory(binary: Detector) -> None:
+    for threshold in range(20):
+        binary.predict(LATER, threshold=threshold / 20)
+    assert len(binary._variants) <= 8
+
+
 def test_a_quantised_base_is_loaded_in_four_bits(tmp_path: Path) -> None:
     base = write_family(tmp_path / "base", "qwen2")
     settings = {"quantize": True, "compute_dtype": "float32"}

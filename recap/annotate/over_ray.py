@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from recap import errors
 from recap.annotate.job import AnnotationJob, Prepared, prepare_job, state_file, write_state
 from recap.annotate.options import RayConfig, Shard
 from recap.annotate.output import AnnotationFile
 from recap.annotate.run import Listener, Report, annotate_file
-from recap.errors import ConfigError
+from recap.errors import ConfigError, RecapError
 
 SHARDS_PER_WORKER = 4
 """So that workers end at about the same time though parts differ."""
@@ -112,9 +114,20 @@ def _run(
             done.append(json.loads(row["report"]))
             listener.advanced(done[-1]["utterances"])
         return done
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
     finally:
         if started:
             ray.shutdown()
+
+
+def _cause(error: Exception) -> RecapError:
+    """Return what a worker raised, which Ray hands on as the text of a traceback."""
+    told = re.search(r"^recap\.errors\.(\w+): (.*)", str(error), re.MULTILINE)
+    kind = getattr(errors, told[1], None) if told else None
+    if told and isinstance(kind, type) and issubclass(kind, RecapError):
+        return kind(told[2])
+    return RecapError(f"a worker under Ray failed ({type(error).__name__})")
 
 
 def _report(

@@ -33,6 +33,9 @@ Talk = str | Dialogue | Example | Mapping[str, Any]
 Ask = Callable[[int, list[Prompt]], "list[ModelAnswer]"]
 """Answers the prompts of a stage."""
 
+MOST_VARIANTS = 8
+"""Sets of options whose prompts' constant part is kept in memory."""
+
 WINDOW_BATCHES = 4
 """Batches that are put together before any is answered, so that like lengths come together."""
 
@@ -294,6 +297,8 @@ class Detector:
         """Return this detector with other options, on the same models."""
         options = dataclasses.replace(self.options, **changed)
         if options not in self._variants:
+            if len(self._variants) >= MOST_VARIANTS:
+                self._variants = {self.options: self}
             self._variants[options] = Detector(
                 self._found, self._trained, options, merge_adjacent=self.merge_adjacent
             )
