@@ -145,8 +145,22 @@ def test_what_is_there_already_is_not_computed_again(
             advanced.append(utterances)
 
     report = annotate_file(job, Noting(), detector=detector)
-    assert report.found == 8  # one whole window
-    assert sum(advanced) == len(ids) - 8
+    assert report.found == 10  # windows of two, since there are only 19 utterances
+    assert sum(advanced) == len(ids) - 10
+
+
+def test_small_inputs_are_shared_out_about_evenly(
+    model: Path, detector: Detector, tmp_path: Path
+) -> None:
+    write_talks(tmp_path / "in.jsonl")
+    detector_source = DetectorSource(model=str(model), options={"batch_size": 32})
+    job = make_job(model, tmp_path, detector=detector_source)
+    shares = [
+        annotate_file(replace(job, shard=Shard(index=i, count=4)), detector=detector).utterances
+        for i in range(4)
+    ]
+    assert sum(shares) == 19
+    assert min(shares) >= 3
 
 
 def test_shards_together_are_the_whole(model: Path, detector: Detector, tmp_path: Path) -> None:

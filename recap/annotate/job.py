@@ -19,7 +19,11 @@ from recap.errors import ConfigError, DataError, RecapError
 from recap.models.trained import model_identity
 from recap.run_folder import write_json
 
+LEAST_WINDOWS = 16
+"""Windows of an input with at least as many utterances, so that shards of it hold about as much."""
+
 _FORMAT = 1
+"""Of rows, windows and state; outputs of another one are not gone on with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +65,6 @@ class AnnotationJob:
     resume: bool = True
 
     @property
-    def window(self) -> int:
-        """Utterances that are computed and written together."""
-        return WINDOW_BATCHES * int(self.detector.options.get("batch_size", 32))
-
-    @property
     def part(self) -> Path:
         """The file that is written: the output, or this shard's part of it."""
         return self.output if self.shard is None else self.shard.output(self.output)
@@ -77,6 +76,8 @@ class Prepared:
 
     identity: Mapping[str, Any]
     checked: Checked
+    window: int
+    """Utterances that are computed and written together."""
     begun: bool
     """Whether the output was begun by the same job."""
     complete_bytes: int | None
@@ -107,6 +108,7 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     return Prepared(
         identity=identity,
         checked=checked,
+        window=_window(job, checked),
         begun=state is not None,
         complete_bytes=complete.get("bytes"),
     )
@@ -117,7 +119,7 @@ def write_state(
 ) -> None:
     """Write down of which input, models and options an output is, and whether it is finished."""
     checked = dataclasses.asdict(prepared.checked)
-    state = {"format": _FORMAT, **prepared.identity, "checked": checked, "complete": complete}
+    state = {**prepared.identity, "checked": checked, "complete": complete}
     write_json(state_file(job.part), state)
 
 
@@ -128,12 +130,18 @@ def state_file(output: Path) -> Path:
 
 def _identity(job: AnnotationJob) -> dict[str, Any]:
     identity = {
+        "format": _FORMAT,
         "input": job.source.identity(),
         "detector": job.detector.identity(),
-        "window": job.window,
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
+
+
+def _window(job: AnnotationJob, checked: Checked) -> int:
+    """Return how many utterances make a window: several batches, of small inputs a fair part."""
+    batches = WINDOW_BATCHES * int(job.detector.options.get("batch_size", 32))
+    return min(batches, -(-checked.utterances // LEAST_WINDOWS))
 
 
 def _shard_text(job: AnnotationJob) -> str | None:

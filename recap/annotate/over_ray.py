@@ -57,12 +57,12 @@ def annotate_over_ray(
     job = _with_whole_paths(job)
     known = prepare_job(job)
     listener.checked(known.checked)
-    with AnnotationFile(job.output, columns=known.checked.columns, window=job.window) as file:
+    with AnnotationFile(job.output, columns=known.checked.columns, window=known.window) as file:
         if known.complete_bytes is not None and known.complete_bytes == file.size:
             report = _report(job, known, [], known.checked.utterances, began)
         else:
             write_state(job, known, complete=None)
-            n_windows = -(-known.checked.utterances // job.window)
+            n_windows = -(-known.checked.utterances // known.window)
             wanted = ray_config.shards or SHARDS_PER_WORKER * ray_config.workers
             count = min(wanted, n_windows)
             shards = [Shard(index=index, count=count) for index in range(count)]

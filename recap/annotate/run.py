@@ -83,7 +83,7 @@ def annotate_file(
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
     columns = prepared.checked.columns
-    with AnnotationFile(job.part, columns=columns, window=job.window) as file:
+    with AnnotationFile(job.part, columns=columns, window=prepared.window) as file:
         if not prepared.begun:
             write_state(job, prepared, complete=None)
         report = _go_on(job, prepared, file, listener, detector, began)
@@ -103,10 +103,11 @@ def _go_on(
     began: float,
 ) -> Report:
     checked = prepared.checked
-    n_windows = -(-checked.utterances // job.window)
+    window = prepared.window
+    n_windows = -(-checked.utterances // window)
     windows = (job.shard or Shard(index=0, count=1)).windows(n_windows)
-    first = windows.start * job.window
-    total = max(0, min(windows.stop * job.window, checked.utterances) - first)
+    first = windows.start * window
+    total = max(0, min(windows.stop * window, checked.utterances) - first)
     counted: Counter[str] = Counter()
     if prepared.complete_bytes is not None and prepared.complete_bytes == file.size:
         found = total
@@ -119,7 +120,7 @@ def _go_on(
         if found < total:
             detector = detector or job.detector.load()
             listener.began(found, total)
-            for annotations in _windows(examples, total - found, job.window, detector, file):
+            for annotations in _windows(examples, total - found, window, detector, file):
                 _count(annotations, counted)
                 listener.advanced(len(annotations))
     return Report(
