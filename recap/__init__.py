@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recap.compose import load_config as load_config
     from recap.data.module import DataModule as DataModule
+    from recap.detector.detector import Detector as Detector
     from recap.fit import cross_validate as cross_validate
     from recap.fit import fit_fold as fit_fold
     from recap.models.module import ResponseModule as ResponseModule
@@ -25,6 +26,7 @@ _HOMES = {
     "cross_validate": "recap.fit",
     "fit_fold": "recap.fit",
     "register_task": "recap.tasks.registry",
+    "Detector": "recap.detector.detector",
     "DataModule": "recap.data.module",
     "ResponseModule": "recap.models.module",
     "CategoryScores": "recap.scoring.metrics",

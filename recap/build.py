@@ -22,7 +22,15 @@ from recap.taxonomy import taxonomy_from_dict
 if TYPE_CHECKING:
     import lightning
 
+    from recap.models.settings import ModelSettings
     from recap.tracking.tracker import Tracker
+
+COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
+"""What is multiplied in 16 bits, by ``trainer.precision``; matrices of 4 bits otherwise in
+float32."""
+
+TRUE_DTYPES = {"bf16-true": "bfloat16", "64-true": "float64"}
+"""What Lightning turns all weights into, by ``trainer.precision``."""
 
 CALLBACKS: Registry[Any] = Registry("callback")
 """Callbacks that configuration can name; ``package.module:Class`` needs no registration."""
@@ -62,6 +70,23 @@ def build_task(config: RunConfig) -> Task:
         role=definition.role,
         instruction=definition.instruction,
         **options,
+    )
+
+
+def model_settings(config: RunConfig, task: Task) -> ModelSettings:
+    """Return what a model of this run has to be told of how it was trained."""
+    from recap.models.settings import ModelSettings
+
+    precision = config.trainer.precision
+    dtype = TRUE_DTYPES.get(precision, config.backbone.dtype)
+    quantize = config.finetune.method == "qlora"
+    return ModelSettings(
+        task=task,
+        max_prompt_tokens=config.prompt.max_tokens,
+        max_new_tokens=config.decoding.max_new_tokens,
+        dtype=dtype,
+        compute_dtype=COMPUTE_DTYPES.get(precision, "float32" if quantize else dtype),
+        quantize=quantize,
     )
 
 

@@ -12,6 +12,7 @@ VERBS = {
     "train": "fine-tune under cross-validation, decode, score, aggregate",
     "prompt": "zero-shot and few-shot baselines, of a model on this machine or on a server",
     "evaluate": "score a saved model, a predictions file, a baseline or a cascade",
+    "predict": "annotate dialogues with trained models: streamed, resumed, shared out",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""

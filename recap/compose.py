@@ -94,6 +94,29 @@ def command_config(
     return validated(schema, {**added, "training": training})
 
 
+def load_own_command(
+    schema: type[Schema],
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+) -> Schema:
+    """Return the configuration of a command that needs no whole run, as ``recap.predict``.
+
+    Args:
+        schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
+        name: The command.
+        overrides: As for :func:`load_config`.
+        config_dir: One more folder to search.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    values, choices = compose(name, overrides, config_dir)
+    refuse_hidden_choices(choices, config_dir)
+    return validated(schema, values)
+
+
 def _run_config(
     values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
 ) -> RunConfig:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from recap.build import build_tracker
+from recap.build import build_tracker, model_settings
 from recap.data.encode import EncodedExample
 from recap.environment import environment
 from recap.launch import is_first_process
@@ -233,4 +233,5 @@ def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
         folder.model,
         end_of_turn_id=setup.encoder.end_of_turn_id,
         pad_id=setup.encoder.pad_id,
+        settings=model_settings(setup.config, setup.task),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from recap.build import COMPUTE_DTYPES, TRUE_DTYPES
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.loaders import ScoringLoader
@@ -20,13 +21,9 @@ from recap.models.merge import Merged, is_adapter_folder, mean_answer_loss, merg
 from recap.prepare import Setup
 from recap.results import read_scores
 from recap.run_folder import FoldFolder
-from recap.training import COMPUTE_DTYPES
 
 N_EXAMPLES = 256
 """How many examples the final model is compared on: none are held out, so its own are taken."""
-
-_TRUE_DTYPES = {"bf16-true": "bfloat16", "64-true": "float64"}
-"""What Lightning turns all weights into, by ``trainer.precision``."""
 
 
 def default_tolerance(config: RunConfig) -> float:
@@ -95,7 +92,7 @@ def _merge(setup: Setup, folder: FoldFolder) -> Merged:
         batches=_batches(setup, examples),
         adapted_loss=loss,
         tolerance=default_tolerance(config) if tolerance is None else tolerance,
-        dtype=_TRUE_DTYPES.get(config.trainer.precision, config.backbone.dtype),
+        dtype=TRUE_DTYPES.get(config.trainer.precision, config.backbone.dtype),
         device=device,
         autocast=_autocast(config),
     )
@@ -113,7 +110,7 @@ def _loss_of_adapter(
         family=config.backbone.family,
         hub_id=config.backbone.hub_id,
         path=config.backbone.path,
-        dtype=_TRUE_DTYPES.get(config.trainer.precision, config.backbone.dtype),
+        dtype=TRUE_DTYPES.get(config.trainer.precision, config.backbone.dtype),
         quantize=config.finetune.method == "qlora",
         compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
         seed=config.seed,

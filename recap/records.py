@@ -28,6 +28,8 @@ class Turn:
     id: str | None = None
     label: str | None = None
     rationale: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What else its row held, untouched: annotation gives it back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,8 @@ class Dialogue:
     client: str | None = None
     counselor: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What else its row held, untouched, ``meta`` included: annotation gives it back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +63,8 @@ class Example:
     label: str | None = None
     rationale: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What else its row held, untouched, ``meta`` included: annotation gives it back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +102,29 @@ class Prediction:
     rationale: str | None
     text: str
     parsed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotation:
+    """What a detector says of one client turn.
+
+    ``turn`` is its index in the dialogue. ``label`` is ``None`` where no label could be read from
+    free text (``parsed`` is false then) and where nothing was asked; ``skipped`` says why:
+    ``empty`` for a turn without text, ``too_long`` for one that exceeds what the model can read.
+    ``pattern`` is the category above the label, the label itself where there is none above it.
+    ``probabilities`` add up to 1. ``text`` is the answer as the model gave it.
+    """
+
+    id: str
+    session: str | None
+    turn: int | None
+    label: str | None
+    pattern: str | None
+    probabilities: Mapping[str, float] | None
+    rationale: str | None
+    text: str | None
+    parsed: bool
+    skipped: Literal["empty", "too_long"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from recap.build import build_callbacks
+from recap.build import COMPUTE_DTYPES, build_callbacks
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
@@ -42,9 +42,6 @@ from recap.tracking.tracker import Tracker
 
 BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
 """A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
-
-COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
-"""What matrices of 4 bits are multiplied in, by ``trainer.precision``; the others in float32."""
 
 OnEpoch = Callable[[int, float | None, float], None]
 """Called with an epoch's number, its selection loss and the seconds that it took."""

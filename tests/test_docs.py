@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,13 @@ def write_named_files(page: Path, folder: Path) -> set[str]:
     return set(files)
 
 
-def in_order(arguments: list[str]) -> bool:
+IN_ORDER = {"docs/annotation.md"}
+"""Pages whose commands use what the commands above them have made."""
+
+
+def in_order(page: Path, arguments: list[str]) -> bool:
     """Whether a command makes a run that others of its page take up, or takes one up."""
-    return any(OF_A_RUN.search(word) for word in arguments)
+    return page_id(page) not in IN_ORDER and any(OF_A_RUN.search(word) for word in arguments)
 
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -142,22 +147,24 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from recap.annotate.options import PredictConfig
     from recap.command_configs import load_evaluation, load_prompted
-    from recap.compose import expand_sweep, load_command, load_config
+    from recap.compose import expand_sweep, load_command, load_config, load_own_command
     from recap.planning.options import PlanConfig
 
-    def load(verb: str, job: list[str]) -> Any:
-        if verb == "plan":
-            return load_command(PlanConfig, verb, job)
-        other = {"prompt": load_prompted, "evaluate": load_evaluation}
-        return other.get(verb, load_config)(job)
-
+    loaders: dict[str, Callable[[list[str]], Any]] = {
+        "train": load_config,
+        "plan": lambda job: load_command(PlanConfig, "plan", job),
+        "prompt": load_prompted,
+        "evaluate": load_evaluation,
+        "predict": lambda job: load_own_command(PredictConfig, "predict", job),
+    }
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
         for job in expand_sweep([word for word in arguments if word != "-m"]):
             assert verb in VERBS
-            assert load(verb, job).run
+            assert loaders[verb](job).run
 
 
 @pytest.mark.slow
@@ -166,8 +173,9 @@ def test_documented_commands_compose(
     [
         (page, arguments)
         for page in WITH_COMMANDS
+        if page_id(page) not in IN_ORDER
         for arguments in commands(page)
-        if not in_order(arguments)
+        if not in_order(page, arguments)
     ],
     ids=lambda value: page_id(value) if isinstance(value, Path) else " ".join(value),
 )
@@ -206,7 +214,7 @@ def test_documented_commands_run(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page for page in WITH_COMMANDS if any(map(in_order, commands(page)))],
+    [page for page in WITH_COMMANDS if any(in_order(page, each) for each in commands(page))],
     ids=page_id,
 )
 def test_documented_commands_that_take_up_a_run_follow_the_ones_that_make_it(
@@ -217,9 +225,33 @@ def test_documented_commands_that_take_up_a_run_follow_the_ones_that_make_it(
 ) -> None:
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    for verb, *arguments in filter(in_order, commands(page)):
-        code = import_module(f"recap.{verb}").main([*arguments, *SMOKE])
-        assert code == 0, (arguments, capsys.readouterr().err)
+    for verb, *arguments in commands(page):
+        if in_order(page, arguments):
+            code = import_module(f"recap.{verb}").main([*arguments, *SMOKE])
+            assert code == 0, (arguments, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [ROOT / name for name in sorted(IN_ORDER)], ids=page_id)
+def test_a_page_of_steps_runs_from_top_to_bottom(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_named_files(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            (tmp_path / "script.py").write_text(block, encoding="utf-8")
+            runpy.run_path("script.py")
+        for line in block.splitlines() if language == "bash" else ():
+            if line.startswith(COMMAND):
+                verb, *arguments = shlex.split(line.removeprefix(COMMAND), comments=True)
+                smoke = SMOKE if verb == "train" else ()
+                code = import_module(f"recap.{verb}").main([*arguments, *smoke])
+                assert code == 0, capsys.readouterr().err
+    assert list(tmp_path.glob("answers*.*"))
 
 
 @pytest.mark.slow

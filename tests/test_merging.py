@@ -56,6 +56,10 @@ def test_adapters_of_finished_folds_are_merged_but_for_one_that_was_tampered_wit
     assert tampered.read_bytes() == before
     assert "fold1    merged: loss" in said.out
     assert list(merges(folder)) == ["fold1"]
+    assert recap.Detector.from_pretrained(folder / "fold1").labels == (
+        "Resistance",
+        "Collaboration",
+    )
     entry = merges(folder)["fold1"]
     assert abs(entry["adapted_loss"] - entry["merged_loss"]) <= entry["tolerance"] == 1e-5
     loaded = AutoModelForCausalLM.from_pretrained(folder / "fold1" / "model")

@@ -27,6 +27,7 @@ Duplicates = Literal["warn", "error", "drop"]
 
 _NOTES = {
     "unlabelled": "client turns without a label make no example",
+    "empty": "client turns hold no text",
     "no_intervention": "client turns do not follow a counsellor turn and are skipped",
     "merged_client_turns": "client turns were merged into the next of the same speaker",
     "merged_counselor_turns": "counsellor turns were merged into the next of the same speaker",
@@ -63,9 +64,12 @@ class Corpus:
         """Return one sentence for everything that was left out, merged or found twice."""
         rejected = self.rows_read - self.rows_accepted
         notes = [f"{rejected} of {self.rows_read} rows were left out"] if rejected else []
-        return notes + [
-            f"{self.counts[key]} {note}" for key, note in _NOTES.items() if self.counts.get(key)
-        ]
+        return notes + account_notes(self.counts)
+
+
+def account_notes(counts: Mapping[str, int]) -> list[str]:
+    """Return one sentence for everything that was counted as left out, merged or found twice."""
+    return [f"{counts[key]} {note}" for key, note in _NOTES.items() if counts.get(key)]
 
 
 def read_corpus(

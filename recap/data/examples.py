@@ -26,6 +26,7 @@ def examples_of(
     merge_adjacent: bool = True,
     no_intervention: NoIntervention = "skip",
     require_labels: bool = False,
+    empty_apart: bool = False,
     counts: Counter[str] | None = None,
 ) -> Iterator[Example]:
     """Yield one example for each client turn, its history the turns before it.
@@ -36,13 +37,16 @@ def examples_of(
     own gets ``<session>:<turn index>``.
 
     Every client turn ends in exactly one of the counts ``examples``, ``merged_client_turns`` (gone
-    into a neighbour), ``unlabelled`` or ``no_intervention``; together they give ``client_turns``.
+    into a neighbour), ``unlabelled``, ``no_intervention`` or ``empty``; together they give
+    ``client_turns``.
 
     Args:
         dialogue: Its turns in order.
         merge_adjacent: Whether to merge.
         no_intervention: What to do with a client turn that no counsellor turn directly precedes.
         require_labels: Whether client turns without a label make no example.
+        empty_apart: Whether a client turn without text becomes an example of its own whatever
+            stands before it; no turn without text is merged or stands in a history then.
         counts: Where to add the counts; also ``counselor_turns``, ``merged_counselor_turns``,
             ``merged_label_conflicts`` and ``merged_act_conflicts``.
     """
@@ -50,30 +54,56 @@ def examples_of(
     for turn in dialogue.turns:
         counts[f"{turn.speaker}_turns"] += 1
     utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(dialogue.turns)]
+    empty: list[_Utterance] = []
+    if empty_apart:
+        empty = [u for u in utterances if u.turn.speaker == "client" and not _says(u)]
+        utterances = [u for u in utterances if u.turn.speaker == "counselor" or _says(u)]
     if merge_adjacent:
         utterances = _merged(utterances, counts)
+    if empty_apart:
+        utterances = [u for u in utterances if _says(u)]
     history = tuple(utterance.turn for utterance in utterances)
-    for position, utterance in enumerate(utterances):
-        turn = utterance.turn
-        if turn.speaker != "client":
-            continue
-        if require_labels and turn.label is None:
-            counts["unlabelled"] += 1
-        elif no_intervention == "skip" and not _answers_counselor(history[:position]):
-            counts["no_intervention"] += 1
-        else:
-            counts["examples"] += 1
-            yield Example(
-                id=turn_id(dialogue.session, utterance.index, turn),
-                session=dialogue.session,
-                client=dialogue.client,
-                turn=utterance.index,
-                history=history[:position],
-                response=turn.text,
-                label=turn.label,
-                rationale=turn.rationale,
-                meta=dialogue.meta,
-            )
+    position = 0
+    for utterance in sorted((*utterances, *empty), key=lambda u: u.index):
+        before = history[:position]
+        outcome = "empty"
+        if not empty_apart or _says(utterance):
+            position += 1
+            outcome = _outcome(utterance.turn, before, no_intervention, require_labels)
+        if utterance.turn.speaker == "client":
+            counts[outcome] += 1
+            if outcome in ("examples", "empty"):
+                yield _example(dialogue, utterance, before)
+
+
+def _outcome(
+    turn: Turn, before: tuple[Turn, ...], no_intervention: NoIntervention, require_labels: bool
+) -> str:
+    if require_labels and turn.label is None:
+        return "unlabelled"
+    if no_intervention == "skip" and not _answers_counselor(before):
+        return "no_intervention"
+    return "examples"
+
+
+def _example(dialogue: Dialogue, utterance: _Utterance, before: tuple[Turn, ...]) -> Example:
+    turn = utterance.turn
+    return Example(
+        id=turn_id(dialogue.session, utterance.index, turn),
+        session=dialogue.session,
+        client=dialogue.client,
+        turn=utterance.index,
+        history=before,
+        response=turn.text,
+        label=turn.label,
+        rationale=turn.rationale,
+        meta=dialogue.meta,
+        extra={**dialogue.extra, **turn.extra} if turn.extra else dialogue.extra,
+    )
+
+
+def _says(utterance: _Utterance) -> bool:
+    return bool(utterance.turn.text.strip())
 
 
 def with_merged_history(example: Example) -> Example:
@@ -121,5 +151,5 @@ def _one_of_run(run: list[_Utterance], counts: Counter[str]) -> _Utterance:
     counts[f"merged_{speaker}_turns"] += len(run) - 1
     conflict = "merged_label_conflicts" if speaker == "client" else "merged_act_conflicts"
     counts[conflict] += sum(utterance.turn.label != chosen.turn.label for utterance in labelled)
-    text = "\n".join(utterance.turn.text for utterance in run)
+    text = "\n".join(utterance.turn.text for utterance in run if _says(utterance))
     return _Utterance(turn=replace(chosen.turn, text=text), index=chosen.index)

@@ -53,13 +53,14 @@ class FaultLog:
         self.counts: Counter[str] = Counter()
         self.rows_read = 0
         self._rejected: dict[int, int] = {}
+        self._rejected_and_taken = 0
         self._places: tuple[Place, ...] = ()
         self._by_turn = False
 
     @property
     def rows_rejected(self) -> int:
         """Rows that have at least one fault."""
-        return sum(self._rejected.values())
+        return self._rejected_and_taken + sum(self._rejected.values())
 
     def row(self) -> None:
         """Count one more row of the file."""
@@ -101,13 +102,36 @@ class FaultLog:
         self._places, self._by_turn = (), False
         return places, by_turn
 
+    def take(self) -> list[RowFault]:
+        """Return the faults noted since the last call, and forget all but their number.
+
+        For files of any size; to be called only between two records.
+        """
+        taken, self.faults = self.faults, []
+        self._rejected_and_taken += sum(self._rejected.values())
+        self._rejected = {}
+        return taken
+
     def error(self) -> DataError:
         """Return the error that lists the first faults and counts the others."""
-        listed = "\n".join(f"  {fault}" for fault in self.faults[:LISTED_FAULTS])
-        more = len(self.faults) - LISTED_FAULTS
-        tail = f"\n  and {more} more" if more > 0 else ""
-        return DataError(
-            f"{self.file}: {self.rows_rejected} of {self.rows_read} rows cannot be used:\n"
-            f"{listed}{tail}\n"
-            "mend them, or leave them out with data.on_error=skip"
+        return rows_error(
+            self.file,
+            self.faults[:LISTED_FAULTS],
+            n_faults=len(self.faults),
+            rows_rejected=self.rows_rejected,
+            rows_read=self.rows_read,
         )
+
+
+def rows_error(
+    file: str, listed: Sequence[RowFault], *, n_faults: int, rows_rejected: int, rows_read: int
+) -> DataError:
+    """Return the error that lists some faults of a file's rows and counts the others."""
+    lines = "\n".join(f"  {fault}" for fault in listed)
+    more = n_faults - len(listed)
+    tail = f"\n  and {more} more" if more > 0 else ""
+    return DataError(
+        f"{file}: {rows_rejected} of {rows_read} rows cannot be used:\n"
+        f"{lines}{tail}\n"
+        "mend them, or leave them out with data.on_error=skip"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from recap.data.examples import turn_id
 from recap.data.faults import FaultLog, Place
 from recap.data.readers.registry import Record, check_options, get_reader
+from recap.data.seen import FirstLines
 from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.taxonomy import Taxonomy
@@ -24,17 +25,21 @@ def read_records(
     faults: FaultLog,
     require_labels: bool,
     options: Mapping[str, Any] | None = None,
+    to_annotate: bool = False,
 ) -> Iterator[Record]:
     """Yield the dialogues and examples of a file that are free of faults, one at a time.
 
     Texts are not empty, ids are unique, labels are canonical. A row with a fault is noted in
     ``faults`` and left out whole: the dialogue where it is one row, the utterance where each has a
     row of its own.
+
+    With ``to_annotate``, turns without text are no fault, and ids made of session and turn are not
+    kept in memory, since sessions are unique: only an id that imitates one would be missed.
     """
     read = get_reader(reader)
     options = dict(options or {})
     check_options(reader, read, options)
-    check = _Check(taxonomy, faults, require_labels)
+    check = _Check(taxonomy, faults, require_labels, to_annotate)
     for record in read(path, faults=faults, **options):
         places, by_turn = faults.take_places()
         if isinstance(record, Example):
@@ -50,12 +55,15 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 class _Check:
     """What no reader can judge alone: empty texts, ids used twice, labels outside the taxonomy."""
 
-    def __init__(self, taxonomy: Taxonomy | None, faults: FaultLog, require_labels: bool) -> None:
+    def __init__(
+        self, taxonomy: Taxonomy | None, faults: FaultLog, require_labels: bool, to_annotate: bool
+    ) -> None:
         self._taxonomy = taxonomy
         self._faults = faults
         self._require_labels = require_labels
-        self._line_of_id: dict[str, int] = {}
-        self._line_of_session: dict[str, int] = {}
+        self._to_annotate = to_annotate
+        self._line_of_id = FirstLines()
+        self._line_of_session = FirstLines()
         self._resolved: dict[str, str] = {}
 
     def example(self, example: Example, place: Place) -> Example | None:
@@ -78,10 +86,9 @@ class _Check:
         if not dialogue.turns:
             self._reject(places[0], "turns", "is empty", "write its turns, or remove the row")
             return ()
-        if self._line_of_session.setdefault(session, places[0].line) != places[0].line:
-            reason = (
-                f"session {quote_id(session)} is at line {self._line_of_session[session]} already"
-            )
+        first = self._line_of_session.add(session, places[0].line)
+        if first != places[0].line:
+            reason = f"session {quote_id(session)} is at line {first} already"
             mend = "give each dialogue an id of its own, its rows in one piece"
             for place in places:
                 self._reject(place, "session", reason, mend)
@@ -122,7 +129,7 @@ class _Check:
         self._text("text", turn.text, place, within)
         if turn.speaker == "client":
             name = turn_id(session, index, turn)
-            self._unique("id", name, place, within)
+            self._unique("id", name, place, within, made_up=name == f"{session}:{index}")
             label = self._label("label", turn.label, place, within)
             if label != turn.label:
                 turn = replace(turn, label=label)
@@ -130,7 +137,7 @@ class _Check:
         return turn if len(self._faults.faults) == before else None
 
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
-        if not text.strip():
+        if not text.strip() and not self._to_annotate:
             self._reject(place, field, "is empty", "write the utterance, or remove the row", within)
         elif "\0" in text:
             self._reject(place, field, "holds a NUL character", "remove it", within)
@@ -138,13 +145,21 @@ class _Check:
             reason = "holds half of a character (a lone surrogate)"
             self._reject(place, field, reason, "export the file again as UTF-8", within)
 
-    def _unique(self, field: str, identifier: str, place: Place, within: str = "") -> None:
-        if identifier in self._line_of_id:
-            first = self._line_of_id[identifier]
+    def _unique(
+        self,
+        field: str,
+        identifier: str,
+        place: Place,
+        within: str = "",
+        *,
+        made_up: bool = False,
+    ) -> None:
+        first = self._line_of_id.find(identifier)
+        if first is not None:
             reason = f"id {quote_id(identifier)} is at line {first} already"
             self._reject(place, field, reason, "give each one an id of its own", within)
-        else:
-            self._line_of_id[identifier] = place.line
+        elif not (made_up and self._to_annotate):
+            self._line_of_id.add(identifier, place.line)
 
     def _label(self, field: str, label: str | None, place: Place, within: str = "") -> str | None:
         if label is None or self._taxonomy is None:

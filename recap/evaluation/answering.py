@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recap.data.chat import ChatEncoder
 from recap.data.encode import PromptEncoder
 from recap.evaluation.loading import SavedModel, load_saved
 from recap.models.answerer import Answerer
@@ -43,18 +44,21 @@ def answer_examples(
     """
     if not examples:
         return Answered(predictions=[], truncated_prompts=0)
-    model, encoder = load_saved(saved, accelerator=accelerator)
+    trained = load_saved(saved, accelerator=accelerator)
+    encoder = ChatEncoder(trained.tokenizer)
     config, task = saved.config, saved.task
     prompts = PromptEncoder(task, encoder, max_tokens=config.prompt.max_tokens)
     prompts.count_turns(examples)
     encoded = [prompts.encode(example) for example in examples]
     answerer = Answerer(
-        model,
+        trained.model,
         task,
         encoder,
         decoding=config.decoding.name,
         max_new_tokens=config.decoding.max_new_tokens,
         batch_size=batch_size,
+        threshold=config.decoding.threshold,
+        adapter=trained.adapter,
     )
     answers = answerer.answer([prompt.ids for prompt in encoded])
     predictions = [

@@ -6,18 +6,15 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from recap.build import build_task
+from recap.build import build_task, model_settings
 from recap.config import RunConfig
-from recap.data.chat import ChatEncoder
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone, load_tokenizer
-from recap.models.export import BASE_FOLDER
 from recap.models.merge import ADAPTER_CONFIG, is_adapter_folder
+from recap.models.settings import read_settings
+from recap.models.trained import TrainedModel, load_trained
 from recap.run_folder import RunFolder, model_folder, read_config
 from recap.tasks.task import Task
-from recap.training import COMPUTE_DTYPES
 
 _FOLD = re.compile(r"fold(\d+)")
 
@@ -73,64 +70,17 @@ def find_model(path: Path, fallback: RunConfig) -> SavedModel:
     return _saved(folder, fallback)
 
 
-def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> tuple[Any, ChatEncoder]:
-    """Return a saved model on its device, ready to answer, and its tokenizer.
-
-    An adapter is put on its base, which is looked for inside the folder first; that of a QLoRA run
-    is loaded in 4 bits, as it was in training.
+def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
+    """Return a saved model on its device, ready to answer.
 
     Raises:
         ConfigError: When it cannot be loaded.
     """
-    import torch
-
-    folder, backbone = saved.folder, saved.config.backbone
-    if is_adapter_folder(folder):
-        model = _adapted(saved)
-        source = {"path": _base(folder)[0], "hub_id": _base(folder)[1]}
-        tokenizer = load_tokenizer(name=backbone.name, family=backbone.family, **source)
-    else:
-        family = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-        _refuse_encoder(folder, saved.config)
-        model, tokenizer = load_backbone(
-            name=backbone.name,
-            family=backbone.family if saved.run else str(family),
-            path=folder,
-            dtype=backbone.dtype,
-        )
-    gpu = accelerator != "cpu" and torch.cuda.is_available()
-    # Weights in 4 bits are where they are wanted already, and refuse to be moved.
-    if not getattr(model, "is_loaded_in_4bit", False):
-        model = model.to("cuda" if gpu else "cpu")
-    return model.eval(), ChatEncoder(tokenizer)
-
-
-def _adapted(saved: SavedModel) -> Any:
-    from peft import PeftModel
-
-    config = saved.config
-    path, hub_id = _base(saved.folder)
-    base, _ = load_backbone(
-        name=config.backbone.name,
-        family=config.backbone.family,
-        path=path,
-        hub_id=hub_id,
-        dtype=config.backbone.dtype,
-        quantize=config.finetune.method == "qlora",
-        compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
-    )
-    adapted: Any = PeftModel.from_pretrained(base, str(saved.folder))
-    return adapted
-
-
-def _base(folder: Path) -> tuple[str | None, str | None]:
-    """Return an adapter's base as a folder or as a hub id."""
-    inside = folder / BASE_FOLDER
-    if inside.is_dir():
-        return str(inside), None
-    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    named = str(settings["base_model_name_or_path"])
-    return (named, None) if Path(named).is_dir() else (None, named)
+    if not is_adapter_folder(saved.folder):
+        _refuse_encoder(saved.folder)
+    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
+    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    return load_trained([saved.folder], [settings], device=device)[0]
 
 
 def _saved(folder: Path, fallback: RunConfig) -> SavedModel:
@@ -161,7 +111,7 @@ def _refuse_baseline(run: RunFolder) -> None:
         )
 
 
-def _refuse_encoder(folder: Path, config: RunConfig) -> None:
+def _refuse_encoder(folder: Path) -> None:
     names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
     if names and not any("CausalLM" in str(name) for name in names):
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from recap.models.finetune import PEFT_PREFIX, causal_model, is_adapted
+from recap.models.settings import SETTINGS_FILE, ModelSettings, settings_text
 from recap.models.sharded_checkpoint import gathered, is_first_rank
 
 BASE_FOLDER = "base"
@@ -16,7 +17,13 @@ BASE_FOLDER = "base"
 
 
 def save_model(
-    model: Any, tokenizer: Any, folder: Path, *, end_of_turn_id: int, pad_id: int
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    end_of_turn_id: int,
+    pad_id: int,
+    settings: ModelSettings | None = None,
 ) -> None:
     """Write a model, its tokenizer with the chat template, and settings to generate with.
 
@@ -33,6 +40,7 @@ def save_model(
         folder: Is created; its parents have to exist.
         end_of_turn_id: Where ``generate`` stops.
         pad_id: What ``generate`` pads with.
+        settings: How the model is asked, kept beside it as ``recap.json``.
     """
     adapted = is_adapted(model)
     alone = not adapted or not model.active_peft_config.base_model_name_or_path
@@ -56,6 +64,8 @@ def save_model(
     finally:
         causal.generation_config = own
     tokenizer.save_pretrained(partial)
+    if settings is not None:
+        (partial / SETTINGS_FILE).write_text(settings_text(settings), encoding="utf-8")
     _replace(partial, folder)
 
 

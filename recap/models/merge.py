@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from recap.data.batches import Batch
 from recap.errors import ConfigError
 from recap.models.export import BASE_FOLDER, save_model
 from recap.models.loss import answer_loss
+from recap.models.settings import read_settings
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -79,12 +80,14 @@ def merge_adapter(
             f"than {tolerance:.1e}. The adapter is kept as it was; use it unmerged (merge=false), "
             "or set merge_tolerance if that much is acceptable"
         )
+    asked = read_settings(folder)
     save_model(
         model.to("cpu"),
         tokenizer,
         output,
         end_of_turn_id=settings.eos_token_id,
         pad_id=settings.pad_token_id,
+        settings=asked and replace(asked, dtype=dtype, quantize=False),
     )
     return Merged(adapted_loss=adapted_loss, merged_loss=merged_loss, tolerance=tolerance)
 
@@ -115,7 +118,7 @@ def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    base = _base_of(folder)
+    base = base_of(folder)
     auto_model: Any = AutoModelForCausalLM
     auto_tokenizer: Any = AutoTokenizer
     try:
@@ -133,8 +136,8 @@ def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
     )
 
 
-def _base_of(folder: Path) -> str:
-    """Return where the base is; one inside the folder moves along with it."""
+def base_of(folder: Path) -> str:
+    """Return where an adapter's base is, or its hub id; one inside the folder moves with it."""
     inside = folder / BASE_FOLDER
     if inside.is_dir():
         return str(inside)

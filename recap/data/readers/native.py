@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from recap.data.faults import FaultLog
+from recap.data.faults import LISTED_FAULTS, FaultLog
 from recap.data.readers.dialogue_text import SpeakerNames
 from recap.data.readers.fields import Fields
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Record, register_reader
+from recap.errors import DataError
 from recap.records import Dialogue, Example, Turn
 
 _DIALOGUE_KEYS = frozenset({"session", "client", "counselor", "meta", "turns"})
 _EXAMPLE_KEYS = frozenset(
     {"id", "session", "client", "turn", "history", "response", "label", "rationale", "meta"}
 )
+_KEPT = frozenset({"client", "counselor", "history", "meta"})
+"""Known keys that annotation gives back as they stood."""
 _TURN_KEYS = frozenset({"speaker", "text", "label", "rationale", "id"})
 
 
@@ -52,6 +55,23 @@ def read_dialogues(
             yield record
 
 
+def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
+    """Return the dialogue or the example that one row describes; without an id it gets ``number``.
+
+    Raises:
+        DataError: When the row is at fault.
+    """
+    faults = FaultLog("row")
+    faults.row()
+    named = {"session": str(number), **row} if "turns" in row else row
+    fields = Fields(named, line=number + 1, faults=faults)
+    read = _dialogue(fields, SpeakerNames()) if "turns" in row else None
+    record = read or _example(fields, SpeakerNames(), str(number))
+    if faults.faults:
+        raise DataError("; ".join(str(fault) for fault in faults.faults[:LISTED_FAULTS]))
+    return record
+
+
 def _dialogue(fields: Fields, names: SpeakerNames) -> Dialogue:
     session = fields.identifier("session")
     if session is None and fields.sound:
@@ -62,6 +82,7 @@ def _dialogue(fields: Fields, names: SpeakerNames) -> Dialogue:
         counselor=fields.identifier("counselor"),
         meta=_meta(fields, _DIALOGUE_KEYS),
         turns=_turns(fields, "turns", names),
+        extra=_extra(fields, _DIALOGUE_KEYS - _KEPT),
     )
 
 
@@ -83,6 +104,7 @@ def _example(fields: Fields, names: SpeakerNames, fallback_id: str) -> Example:
         label=_label(fields),
         rationale=fields.optional_text("rationale"),
         meta=_meta(fields, _EXAMPLE_KEYS),
+        extra=_extra(fields, _EXAMPLE_KEYS - _KEPT),
     )
 
 
@@ -112,6 +134,7 @@ def _turn(part: Fields, names: SpeakerNames) -> Turn:
         id=part.identifier("id"),
         label=_label(part),
         rationale=part.optional_text("rationale"),
+        extra=_extra(part, _TURN_KEYS),
     )
 
 
@@ -123,5 +146,8 @@ def _label(fields: Fields) -> str | None:
 
 
 def _meta(fields: Fields, known: frozenset[str]) -> Mapping[str, Any]:
-    extra = {key: value for key, value in fields.row.items() if key not in known}
-    return {**extra, **fields.mapping("meta")}
+    return {**_extra(fields, known), **fields.mapping("meta")}
+
+
+def _extra(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in fields.row.items() if key not in known}

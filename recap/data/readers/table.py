@@ -12,8 +12,14 @@ from recap.data.readers.columns import Columns, find_columns, require_column
 from recap.data.readers.dialogue_text import SpeakerNames
 from recap.data.readers.registry import Record, register_reader
 from recap.data.readers.sheets import Sheet, read_sheet
+from recap.data.seen import FirstLines
 from recap.errors import quote_id
 from recap.records import Dialogue, Example, Turn
+
+_EXAMPLE_ROLES = ("id", "session", "text", "label", "rationale")
+_UTTERANCE_ROLES = (*_EXAMPLE_ROLES, "speaker")
+"""Roles whose columns annotation writes under names of its own; the others come back as they are.
+"""
 
 
 @register_reader("table", aliases=("csv", "excel"))
@@ -69,6 +75,12 @@ class _Layout:
     def meta_of(self, row: Mapping[str, str]) -> dict[str, str]:
         return {column: row[column] for column in self.meta}
 
+    def extra_of(self, row: Mapping[str, str], *, read: Sequence[str]) -> dict[str, str]:
+        """Return the cells of all columns but those of the roles that were read."""
+        columns = self.columns.by_role
+        taken = {columns[role] for role in read if role in columns}
+        return {column: cell for column, cell in row.items() if column not in taken}
+
 
 @dataclass(kw_only=True)
 class _Session:
@@ -80,7 +92,7 @@ class _Session:
 
 def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
     current: _Session | None = None
-    closed: set[str] = set()
+    closed = FirstLines()
     for line, row in layout.table.rows:
         name = (
             layout.cell(row, "session") if "session" in layout.columns else layout.table.path.stem
@@ -90,7 +102,7 @@ def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
             continue
         if current is None or name != current.name:
             if current is not None:
-                closed.add(current.name)
+                closed.add(current.name, line)
                 yield _finished(layout, current)
             current = _Session(name=name, first=row)
         current.turns.append(turn)
@@ -99,10 +111,10 @@ def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
         yield _finished(layout, current)
 
 
-def _may_continue(faults: FaultLog, line: int, session: str, closed: set[str]) -> bool:
+def _may_continue(faults: FaultLog, line: int, session: str, closed: FirstLines) -> bool:
     if not session:
         faults.reject(line, "session", "is empty", "write the session's id in every row")
-    elif session in closed:
+    elif closed.find(session) is not None:
         reason = f"session {quote_id(session)} goes on after another one began"
         faults.reject(line, "session", reason, "sort the rows so that each session stands together")
     else:
@@ -122,6 +134,7 @@ def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
         id=layout.cell(row, "id") or None,
         label=layout.columns.label(row),
         rationale=layout.cell(row, "rationale") or None,
+        extra=layout.extra_of(row, read=_UTTERANCE_ROLES),
     )
 
 
@@ -148,6 +161,7 @@ def _examples(layout: _Layout) -> Iterator[Example]:
             label=layout.columns.label(row),
             rationale=layout.cell(row, "rationale") or None,
             meta=layout.meta_of(row),
+            extra=layout.extra_of(row, read=_EXAMPLE_ROLES),
         )
 
 

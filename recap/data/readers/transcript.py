@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from recap.data.faults import FaultLog, Place
 from recap.data.readers.dialogue_text import SpeakerNames, Utterance
@@ -50,7 +51,8 @@ def read_transcript(
         if fields.sound:
             _count_untagged(faults, untagged)
             faults.at(line)
-            yield _dialogue((session or "").removesuffix(".txt"), spoken)
+            extra = {name: value for name, value in row.items() if name not in (key, "text")}
+            yield _dialogue((session or "").removesuffix(".txt"), spoken, extra)
 
 
 def _plain_text(path: Path, names: SpeakerNames, faults: FaultLog) -> Iterator[Dialogue]:
@@ -63,13 +65,12 @@ def _plain_text(path: Path, names: SpeakerNames, faults: FaultLog) -> Iterator[D
     for _ in spoken:
         faults.row()
     faults.at_turns([Place(line=utterance.line) for utterance in spoken])
-    yield _dialogue(path.stem, spoken)
+    yield _dialogue(path.stem, spoken, {})
 
 
-def _dialogue(session: str, spoken: list[Utterance]) -> Dialogue:
-    return Dialogue(
-        session=session, turns=tuple(Turn(speaker=u.speaker, text=u.text) for u in spoken)
-    )
+def _dialogue(session: str, spoken: list[Utterance], extra: Mapping[str, Any]) -> Dialogue:
+    turns = tuple(Turn(speaker=u.speaker, text=u.text) for u in spoken)
+    return Dialogue(session=session, turns=turns, extra=extra)
 
 
 def _count_untagged(faults: FaultLog, untagged: int) -> None:

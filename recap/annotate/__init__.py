@@ -1,0 +1,1 @@
+"""Files of dialogues annotated: streamed, resumed, shared out."""

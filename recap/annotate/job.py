@@ -1,0 +1,192 @@
+"""A job of annotation, and the state file that lets another process go on with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recap.annotate.check import Checked, Source, check_source
+from recap.annotate.options import Shard
+from recap.annotate.output import is_csv
+from recap.detector.detector import WINDOW_BATCHES, Detector
+from recap.detector.folders import find_model
+from recap.errors import ConfigError, DataError, RecapError
+from recap.models.trained import model_identity
+from recap.result_options import flatten
+from recap.run_folder import write_json
+
+LEAST_WINDOWS = 16
+"""Windows of an input with at least as many utterances, so that shards of it hold about as much."""
+
+_FORMAT = 1
+"""Of rows, windows and state; outputs of another one are not gone on with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSource:
+    """The arguments of :meth:`recap.detector.detector.Detector.from_pretrained`."""
+
+    model: str | None = None
+    binary: str | None = None
+    fine_grained: str | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def load(self) -> Detector:
+        """Return the detector."""
+        return Detector.from_pretrained(
+            self.model, binary=self.binary, fine_grained=self.fine_grained, **self.options
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what has to be the same for an output to be gone on with."""
+        named = {"model": self.model, "binary": self.binary, "fine_grained": self.fine_grained}
+        models = {
+            name: model_identity(find_model(folder).folder)
+            for name, folder in named.items()
+            if folder is not None
+        }
+        # Where the weights lie and what computes does not change what is asked.
+        asked = {k: v for k, v in self.options.items() if k not in ("device", "base")}
+        return {**models, **asked}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationJob:
+    """A file to annotate, with what, and where to."""
+
+    source: Source
+    detector: DetectorSource
+    output: Path
+    shard: Shard | None = None
+    resume: bool = True
+
+    @property
+    def part(self) -> Path:
+        """The file that is written: the output, or this shard's part of it."""
+        return self.output if self.shard is None else self.shard.output(self.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job whose input has been read once; ``complete`` when its output is finished already."""
+
+    identity: Mapping[str, Any]
+    checked: Checked
+    window: int
+    """Utterances that are computed and written together."""
+    begun: bool
+    """Whether the output was begun by the same job."""
+    complete_bytes: int | None
+    """Size of the finished output."""
+
+
+def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
+    """Return what is known of a job before anything is written.
+
+    Args:
+        job: What is to be done.
+        known: The same of another part of the same input, which spares reading it again.
+
+    Raises:
+        DataError: When the input is at fault.
+        ConfigError: When the output is another one's.
+    """
+    is_csv(job.output)
+    identity = {**(_identity(job) if known is None else known.identity), "shard": _shard_text(job)}
+    state = _read_state(state_file(job.part)) if job.resume else None
+    _refuse_other(job, state, identity)
+    checked = known.checked if known else _checked(state["checked"]) if state else None
+    if checked is None:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        rejects = job.output.with_name(f"{job.output.name}.rejected.txt")
+        checked = check_source(job.source, rejects=rejects)
+    complete = (state or {}).get("complete") or {}
+    return Prepared(
+        identity=identity,
+        checked=checked,
+        window=_window(job, checked),
+        begun=state is not None,
+        complete_bytes=complete.get("bytes"),
+    )
+
+
+def write_state(
+    job: AnnotationJob, prepared: Prepared, *, complete: Mapping[str, int] | None
+) -> None:
+    """Write down of which input, models and options an output is, and whether it is finished."""
+    checked = dataclasses.asdict(prepared.checked)
+    state = {**prepared.identity, "checked": checked, "complete": complete}
+    write_json(state_file(job.part), state)
+
+
+def state_file(output: Path) -> Path:
+    """Return the file that says of which input, models and options an output is."""
+    return output.with_name(f"{output.name}.state.json")
+
+
+def _identity(job: AnnotationJob) -> dict[str, Any]:
+    identity = {
+        "format": _FORMAT,
+        "input": job.source.identity(),
+        "detector": job.detector.identity(),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def _window(job: AnnotationJob, checked: Checked) -> int:
+    """Return how many utterances make a window: several batches, of small inputs a fair part."""
+    batches = WINDOW_BATCHES * int(job.detector.options.get("batch_size", 32))
+    return min(batches, -(-checked.utterances // LEAST_WINDOWS))
+
+
+def _shard_text(job: AnnotationJob) -> str | None:
+    return None if job.shard is None else f"{job.shard.index}/{job.shard.count}"
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: is not JSON; remove it and the output beside it, or name another output"
+        ) from error
+    return state
+
+
+def _refuse_other(
+    job: AnnotationJob, state: Mapping[str, Any] | None, identity: Mapping[str, Any]
+) -> None:
+    """Refuse an output that was not made by this job.
+
+    Raises:
+        ConfigError: Naming what differs.
+    """
+    if state is None:
+        if job.resume and job.part.exists() and job.part.stat().st_size:
+            raise ConfigError(
+                f"{job.part}: is there already, and no {state_file(job.part).name} says what it "
+                "is; name another output, or overwrite it with resume=never"
+            )
+        return
+    there = flatten({key: state.get(key) for key in identity})
+    now = flatten(identity)
+    changed = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{job.part}: was made from another input or with other options "
+            f"({', '.join(changed)}); name another output, or begin again with resume=never"
+        )
+
+
+def _checked(values: Mapping[str, Any]) -> Checked:
+    try:
+        return Checked(**{**values, "columns": tuple(values["columns"])})
+    except (TypeError, KeyError) as error:
+        raise RecapError("the state file is of another version; use resume=never") from error

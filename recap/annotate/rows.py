@@ -1,0 +1,132 @@
+"""One annotated client turn as a row of JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recap.records import Annotation, Example
+
+OWN_COLUMNS = (
+    *("id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text"),
+    *("parsed", "skipped", "response"),
+)
+"""What every row has, in this order; ``response`` is what the client said."""
+
+GOLD_COLUMNS = ("gold", "gold_rationale")
+"""What a row has whose utterance came with a label or a reason."""
+
+SIGNIFICANT_DIGITS = 6
+"""Of a probability; beyond these, the order of sums on different machines shows."""
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_EXECUTED = frozenset("=+-@\t\r")
+
+
+def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
+    """Return a row: the annotation, the response, and all else that the input's row held.
+
+    A key of the input that a row has itself comes back as ``input_<key>``.
+    """
+    row: dict[str, Any] = {
+        "id": annotation.id,
+        "session": annotation.session,
+        "turn": annotation.turn,
+        "label": annotation.label,
+        "pattern": annotation.pattern,
+        "probabilities": _rounded(annotation.probabilities),
+        "rationale": annotation.rationale,
+        "text": annotation.text,
+        "parsed": annotation.parsed,
+        "skipped": annotation.skipped,
+        "response": example.response,
+    }
+    if example.label is not None:
+        row["gold"] = example.label
+    if example.rationale is not None:
+        row["gold_rationale"] = example.rationale
+    for key, value in came_in(example).items():
+        row[input_column(key)] = value
+    return row
+
+
+def came_in(example: Example) -> Mapping[str, Any]:
+    """Return what else the input's row held; of a reader that does not say, what it put in meta."""
+    if example.extra or not example.meta:
+        return example.extra
+    return {"meta": dict(example.meta)}
+
+
+def input_column(key: str) -> str:
+    """Return the name under which a key of the input comes back."""
+    return f"input_{key}" if key in OWN_COLUMNS or key in GOLD_COLUMNS else key
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """Return a row as one line of JSON."""
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        # Half of a character in a key that is only passed through.
+        return (json.dumps(row) + "\n").encode()
+
+
+def csv_line(row: Mapping[str, Any], columns: Sequence[str]) -> bytes:
+    """Return a row as one record of CSV, with nothing in it that a spreadsheet would execute."""
+    return _record([_cell(row.get(column)) for column in columns])
+
+
+def csv_header(columns: Sequence[str]) -> bytes:
+    """Return the first line of a CSV file."""
+    return _record([harmless(column) for column in columns])
+
+
+def harmless(text: str) -> str:
+    """Return a text with an apostrophe in front where a spreadsheet would take it for a formula.
+
+    These begin, after white space or in full width too, with ``=``, ``+``, ``-`` or ``@``, or with
+    a tab or a carriage return. Numbers stay as they are.
+
+    >>> [harmless(text) for text in ("=1+1", " ＝A1", "-2.5", "- no", "no")]
+    ["'=1+1", "' ＝A1", '-2.5', "'- no", 'no']
+    """
+    if text[:1] in ("\t", "\r") or (
+        unicodedata.normalize("NFKC", _first_visible(text)) in _EXECUTED
+        and not _NUMBER.fullmatch(text)
+    ):
+        return f"'{text}"
+    return text
+
+
+def _first_visible(text: str) -> str:
+    """Return the first character that is neither space nor control nor invisible mark."""
+    for character in text:
+        if not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf"):
+            return character
+    return ""
+
+
+def _record(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    # The writer quotes a carriage return only where it ends lines itself (Python 3.11).
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "backslashreplace")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return harmless(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | None:
+    if probabilities is None:
+        return None
+    return {label: float(f"{p:.{SIGNIFICANT_DIGITS}g}") for label, p in probabilities.items()}

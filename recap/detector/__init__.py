@@ -1,0 +1,1 @@
+"""Trained models put to use: what a client turn does, and why."""

@@ -1,0 +1,199 @@
+"""The command: files in and out, exit codes, and a process that is killed for good."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectors import LATER, TALK, small_task, write_cascade, write_model
+
+import recap
+from recap import predict
+from recap.records import Dialogue
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "m", small_task("binary"))
+
+
+def as_row(dialogue: Dialogue) -> dict[str, Any]:
+    turns = [
+        {"speaker": t.speaker, "text": t.text, **({"id": t.id} if t.id else {})}
+        for t in dialogue.turns
+    ]
+    return {"session": dialogue.session, "turns": turns}
+
+
+def write_rows(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_command_writes_what_the_detector_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary, fine_grained = write_cascade(tmp_path)
+    source = write_rows(tmp_path / "in.jsonl", as_row(TALK), as_row(LATER))
+    arguments = [f"binary={binary}", f"fine_grained={fine_grained}", "threshold=0"]
+    code = predict.main([*arguments, f"input={source}", f"output={tmp_path / 'out.jsonl'}"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    detector = recap.Detector.from_pretrained(
+        binary=binary, fine_grained=fine_grained, threshold=0.0
+    )
+    rows = read_rows(tmp_path / "out.jsonl")
+    expected = detector.predict([TALK, LATER])
+    assert [row["id"] for row in rows] == [annotation.id for annotation in expected]
+    for row, annotation in zip(rows, expected, strict=True):
+        assert row["label"] == annotation.label
+        assert row["pattern"] == annotation.pattern
+        assert (row["probabilities"] or {}) == pytest.approx(
+            annotation.probabilities or {}, rel=1e-4
+        )
+    assert "2 rows, 2 accepted, 0 rejected; 5 utterances" in printed.out
+    assert "1 client turns hold no text" in printed.out
+    assert "5 utterances; 1 skipped (empty)" in printed.out
+    assert "Nothing changes" not in printed.out + printed.err
+
+
+def test_a_table_and_a_transcript_are_known_by_their_endings(model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "in.csv"
+    table.write_text(
+        "session,speaker,text,room,label\na,counselor,So?,@1,\na,client,=No.,@2,Collaboration\n",
+        encoding="utf-8",
+    )
+    out = tmp_path / "out.csv"
+    assert predict.main([f"model={model}", f"input={table}", f"output={out}"]) == 0
+    with out.open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (row["id"], row["response"], row["room"]) == ("a:1", "'=No.", "'@2")
+    assert row["gold"] == "Collaboration"
+
+    transcript = tmp_path / "talk.txt"
+    transcript.write_text("咨询师：你好。\n来访者：我不想说。\n", encoding="utf-8")
+    out = tmp_path / "talk.jsonl"
+    assert predict.main([f"model={model}", f"input={transcript}", f"output={out}"]) == 0
+    assert [row["id"] for row in read_rows(out)] == ["talk:1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["output=o.jsonl", "model=M"], "input=FILE"),
+        (["input=in.jsonl", "model=M"], "output=FILE"),
+        (["input=in.jsonl", "output=o.txt", "model=M"], "has to end with"),
+        (["input=in.jsonl", "output=o.jsonl"], "binary="),
+        (["input=no.jsonl", "output=o.jsonl", "model=M"], "no such file"),
+        (["input=in.jsonl", "output=o.jsonl", "model=M", "shard=2/2"], "i/n"),
+        (["input=in.jsonl", "output=o.jsonl", "model=M", "rationale=true"], "without reasons"),
+        (
+            ["input=in.jsonl", "output=o.jsonl", "model=M", "threshold=0.1", "decoding=free"],
+            "set decoding=scored",
+        ),
+        (["input=in.jsonl", "output=o.jsonl", "model=M", "tresh=1"], "threshold"),
+        (
+            ["input=in.jsonl", "output=o.jsonl", "model=M", "engine=ray", "shard=0/2"],
+            "leave shard out",
+        ),
+    ],
+)
+def test_what_the_user_can_mend_ends_with_2(
+    arguments: list[str],
+    said: str,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "in.jsonl", as_row(LATER))
+    given = [a.replace("model=M", f"model={model}") for a in arguments]
+    assert predict.main(given) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_job_of_a_sweep_has_an_output_of_its_own(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "in.jsonl", as_row(TALK), as_row(LATER))
+    whole = [f"model={model}", "input=in.jsonl", "output=o.jsonl", "decoding.batch_size=1"]
+    assert predict.main(whole) == 0
+    assert predict.main(["-m", *whole, "shard=0/2,1/2"]) == 0
+    parts = [(tmp_path / f"o.{i}-of-2.jsonl").read_bytes() for i in range(2)]
+    assert b"".join(parts) == (tmp_path / "o.jsonl").read_bytes()
+
+
+def test_help_names_the_choices_and_loads_no_torch(tmp_path: Path, project_root: Path) -> None:
+    code = (
+        "import sys, recap.predict as p; c = p.main(['--help']); "
+        "print('torch' in sys.modules); sys.exit(c)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(project_root)},
+        check=True,
+    )
+    for group in ("data", "decoding"):
+        choices = sorted(file.stem for file in (project_root / "conf" / group).glob("*.yaml"))
+        assert f"{group}: {', '.join(choices)}" in done.stdout
+    assert "python -m recap.predict " in done.stdout
+    assert done.stdout.rstrip().endswith("False")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_a_killed_process_is_gone_on_with_and_nothing_is_lost_or_doubled(
+    name: str, model: Path, tmp_path: Path, project_root: Path
+) -> None:
+    rows = [{**as_row(TALK), "session": f"t{number}"} for number in range(200)]
+    source = write_rows(tmp_path / "in.jsonl", *rows)
+    common = [f"model={model}", f"input={source}", "decoding.batch_size=1"]
+    assert predict.main([*common, f"output={tmp_path / ('whole-' + name)}"]) == 0
+    whole = (tmp_path / f"whole-{name}").read_bytes()
+    output = tmp_path / name
+    command = [sys.executable, "-m", "recap.predict", *common, f"output={output}"]
+    for share in (0.01, 0.4, 0.8):
+        running = subprocess.Popen(command, cwd=project_root, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while running.poll() is None and time.monotonic() < deadline:
+            if output.is_file() and output.stat().st_size > share * len(whole):
+                break
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+        assert whole.startswith(output.read_bytes())
+    assert predict.main([*common, f"output={output}"]) == 0
+    assert output.read_bytes() == whole
+
+
+@pytest.mark.real_data
+def test_real_dialogues_are_annotated_turn_by_turn(
+    model: Path, tmp_path: Path, real_data: Path
+) -> None:
+    lines = (real_data / "cpsycound" / "cpsycound_raw.jsonl").read_text("utf-8").splitlines()
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(lines[:12]), encoding="utf-8")
+    arguments = ["data=transcript", "data.merge_adjacent=false", f"input={source}"]
+    assert predict.main([f"model={model}", *arguments, f"output={tmp_path / 'o.jsonl'}"]) == 0
+    rows = read_rows(tmp_path / "o.jsonl")
+    # A turn begins with its speaker's name and a full-width colon.
+    spoken = sum(json.loads(line)["text"].count("来访者：") for line in lines[:12])
+    assert len(rows) == spoken
+    assert len({row["id"] for row in rows}) == spoken
