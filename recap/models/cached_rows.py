@@ -159,7 +159,7 @@ class OpeningRow:
         )
 
     def answers(self, paths: Sequence[tuple[int, Sequence[int]]]) -> SteppingRow:
-        """Return a row for the next token of answers.
+        """Return a row for the next token of answers, and lay down the keys and values held here.
 
         Args:
             paths: For each answer its prompt's row, and the nodes that it has taken.
@@ -175,8 +175,9 @@ class OpeningRow:
         layers = range(len(self.keys))
         return SteppingRow(
             self.context,
-            [self.keys[layer][0][:, places].transpose(0, 1) for layer in layers],
-            [self.values[layer][0][:, places].transpose(0, 1) for layer in layers],
+            # Given up layer by layer, so that they do not exist twice.
+            [self.keys.pop(layer)[0][:, places].transpose(0, 1) for layer in layers],
+            [self.values.pop(layer)[0][:, places].transpose(0, 1) for layer in layers],
             torch.tensor(lengths, device=self._device),
         )
 

@@ -74,6 +74,7 @@ class Demand:
                 n_examples=min(self.decoding_batch_size, len(self.examples)),
                 prompt=max(length - answer for length, answer in self.examples),
                 answer=self.max_new_tokens,
+                prefix=self.prefix or 0,
             )
         return device_memory(
             self.architecture,

@@ -57,11 +57,13 @@ class Decoding:
         n_examples: Prompts at once.
         prompt: Tokens of the longest.
         answer: Most new tokens.
+        prefix: Tokens that all prompts begin with and that are kept once.
     """
 
     n_examples: int
     prompt: int
     answer: int
+    prefix: int = 0
 
 
 def device_memory(
@@ -205,8 +207,8 @@ class _Parts:
         """Return what is held when the last token of the longest prompts is made."""
         sizes, setting = self.architecture, self.setting
         width = 2 if setting.precision.endswith("-mixed") else setting.compute_bytes
-        cached = batch.n_examples * (batch.prompt + batch.answer)
-        prompts = batch.n_examples * batch.prompt
+        prompts = batch.n_examples * (batch.prompt - batch.prefix)
+        cached = batch.prefix + prompts + batch.n_examples * batch.answer
         inside = (3 * sizes.intermediate + 2 * sizes.query) * width
         return {
             "weights": self._weights() + self._gathered() + self._copies(kept=False),

@@ -72,19 +72,26 @@ def decoding_operations(
     architecture: Architecture,
     counts: ParameterCounts,
     examples: Iterable[tuple[int, int]],
+    *,
+    prefix: int = 0,
 ) -> float:
     """Return the operations of answering prompts one token at a time, with a cache.
+
+    The tokens of labels that are tried behind each prompt are not counted.
 
     Args:
         architecture: The backbone's sizes.
         counts: Its parameters.
         examples: Tokens of each prompt and of its answer.
+        prefix: Tokens that all prompts begin with and that are computed once.
     """
-    total = 0.0
+    shared = prefix * (prefix + 1) // 2
+    once = Totals(tokens=prefix, pairs=shared, predicted=0, fed=prefix, last_pairs=shared)
+    total = forward_operations(architecture, counts, once)
     for prompt, answer in examples:
         length = prompt + answer
-        pairs = length * (length + 1) // 2
-        totals = Totals(tokens=length, pairs=pairs, predicted=answer, fed=length, last_pairs=pairs)
+        own, pairs = length - prefix, length * (length + 1) // 2 - shared
+        totals = Totals(tokens=own, pairs=pairs, predicted=answer, fed=own, last_pairs=pairs)
         total += forward_operations(architecture, counts, totals)
     return total
 

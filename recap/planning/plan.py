@@ -230,7 +230,7 @@ def _operations(
         testing = add_up(scoring_groups(config, part.test, prefix))
         answered = [(len(example.prompt), len(example.answer)) for example in part.test]
         decoding += forward_operations(architecture, counts, testing)
-        decoding += decoding_operations(architecture, counts, answered)
+        decoding += decoding_operations(architecture, counts, answered, prefix=prefix or 0)
     return Operations(training=training, selection=selection, decoding=decoding)
 
 

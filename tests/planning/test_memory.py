@@ -106,6 +106,14 @@ def test_the_cache_of_decoding_is_keys_and_values_of_every_layer() -> None:
     )
     # Two, for keys and values; 32 layers of 8 heads of 128; two bytes each.
     assert memory.table["decoding"]["cache"] == 2 * 32 * 8 * 128 * 2 * 32 * 1128
+    sharing = device_memory(
+        architecture,
+        count_parameters(architecture),
+        Setting(dtype="bfloat16"),
+        group=GROUP,
+        decoding=replace(batch, prefix=800),
+    )
+    assert sharing.table["decoding"]["cache"] == 2 * 32 * 8 * 128 * 2 * (800 + 32 * 328)
 
 
 def test_an_untouched_backbone_is_decoded_and_never_trained() -> None:

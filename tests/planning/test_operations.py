@@ -90,6 +90,10 @@ def test_sharing_computes_the_common_tokens_once() -> None:
 def test_an_answer_costs_its_prompt_and_itself_once() -> None:
     counts = count_parameters(toy())
     assert decoding_operations(toy(), counts, [(3, 2), (3, 2)]) == pytest.approx(2 * 1840)
+    # The matrices (2 x 144 a token) of one of the two common tokens, and its pair, are spared.
+    spared = 2 * 144 * 1 + 4 * 4 * 1
+    found = decoding_operations(toy(), counts, [(3, 2), (3, 2)], prefix=1)
+    assert found == pytest.approx(2 * 1840 - spared)
 
 
 def test_in_one_row_the_last_layer_feeds_on_the_tokens_with_a_loss() -> None:
