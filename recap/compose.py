@@ -83,6 +83,35 @@ def load_command(
     return validated(schema, {**added, "training": training})
 
 
+def load_own_command(
+    schema: type[Schema],
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+) -> Schema:
+    """Return the configuration of a command that needs no whole run, as ``recap.insights``.
+
+    Options of a run that a choice sets beside its own, as ``data=annomi`` does, play no part.
+
+    Args:
+        schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
+        name: The command.
+        overrides: As for :func:`load_config`.
+        config_dir: One more folder to search.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    values, choices = _compose(name, overrides, config_dir)
+    _refuse_hidden_choices(choices, config_dir)
+    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    of_runs = {field.name for field in dataclasses.fields(RunConfig)} - own
+    if "task" in own:
+        values["task"] = expand_task(values["task"], config_dir)
+    return validated(schema, {key: values[key] for key in values if key not in of_runs})
+
+
 def _run_config(
     values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
 ) -> RunConfig:

@@ -1,0 +1,1 @@
+"""Statistics of corpora and sessions: pure functions over numbers and records."""
