@@ -83,16 +83,17 @@ def load_command(
     return validated(schema, {**added, "training": training})
 
 
-def load_own_command(
+def load_small_command(
     schema: type[Schema],
     name: str,
     overrides: Sequence[str] = (),
     *,
     config_dir: str | Path | None = None,
 ) -> Schema:
-    """Return the configuration of a command that needs no whole run, as ``recap.insights``.
+    """Return the configuration of a command that is told of data and a task, but of no training.
 
-    Options of a run that a choice sets beside its own, as ``data=annomi`` does, play no part.
+    ``conf/<name>.yaml`` stands alone. What a choice of data or task sets for a training is left
+    out.
 
     Args:
         schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
@@ -105,11 +106,11 @@ def load_own_command(
     """
     values, choices = _compose(name, overrides, config_dir)
     _refuse_hidden_choices(choices, config_dir)
-    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    of_runs = {field.name for field in dataclasses.fields(RunConfig)} - own
-    if "task" in own:
+    if values.get("task") is not None:
         values["task"] = expand_task(values["task"], config_dir)
-    return validated(schema, {key: values[key] for key in values if key not in of_runs})
+    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    others = {field.name for field in dataclasses.fields(RunConfig)} - own  # type: ignore[arg-type]
+    return validated(schema, {key: values[key] for key in values if key not in others})
 
 
 def _run_config(

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from recap.command_line import Command, run_command
 
 if TYPE_CHECKING:
-    from recap.findings.options import InsightsConfig
+    from recap.insight_actions.options import InsightsConfig
 
 ACTIONS = {
-    "sessions": "recap.findings.sessions:find_sessions",
-    "alliance": "recap.findings.alliance:find_alliance",
-    "card": "recap.findings.card:make_card",
-    "supervision": "recap.findings.supervision:make_supervision",
+    "sessions": "recap.insight_actions.sessions:find_sessions",
+    "alliance": "recap.insight_actions.alliance:find_alliance",
+    "card": "recap.insight_actions.card:make_card",
+    "supervision": "recap.insight_actions.supervision:make_supervision",
 }
-"""What each action calls, as ``module:function``: takes the configuration, gives a ``Report``."""
+"""What each action calls, as ``module:function``: takes the configuration, gives ``Findings``."""
 
 _READERS = {".csv": "table", ".xlsx": "table", ".xlsm": "table", ".txt": "transcript"}
 """``data`` by the file's ending, where it is not said; anything else is ``dialogues``."""
@@ -45,24 +45,23 @@ def with_usual_choices(given: Sequence[str]) -> list[str]:
 
 def load(overrides: Sequence[str], *, config_dir: str | None = None) -> InsightsConfig:
     """Return the configuration that overrides describe."""
-    from recap.compose import load_own_command
-    from recap.findings.options import InsightsConfig
+    from recap.compose import load_small_command
+    from recap.insight_actions.options import InsightsConfig
 
     arguments = with_usual_choices(overrides)
-    return load_own_command(InsightsConfig, "insights", arguments, config_dir=config_dir)
+    return load_small_command(InsightsConfig, "insights", arguments, config_dir=config_dir)
 
 
 def _act(config: InsightsConfig) -> None:
     from importlib import import_module
 
-    from recap.reporting.report import print_report, write_report
+    from recap.reporting.findings import print_findings, write_findings
 
     module, _, function = ACTIONS[config.action].partition(":")
-    report = getattr(import_module(module), function)(config)
-    print_report(report)
+    findings = getattr(import_module(module), function)(config)
+    print_findings(findings)
     if config.out is not None:
-        for path in write_report(report, Path(config.out)):
-            print(f"written  {path}")
+        write_findings(findings, Path(config.out))
 
 
 if __name__ == "__main__":

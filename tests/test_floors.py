@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "evaluation",
         "planning",
         "reporting",
-        "findings",
+        "insight_actions",
     ),
     (
         "compose",

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from recap.findings.options import Action
+from recap.insight_actions.options import Action
 from recap.insights import ACTIONS, load, main, with_usual_choices
 
 
