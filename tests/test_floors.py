@@ -37,6 +37,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "evaluation",
         "planning",
         "reporting",
+        "corpus_actions",
+        "insight_actions",
     ),
     (
         "compose",

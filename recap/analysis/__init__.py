@@ -1,1 +1,1 @@
-"""Statistics of corpora and sessions: pure functions over numbers and records."""
+"""What annotated dialogues tell: pure functions on records, no files."""

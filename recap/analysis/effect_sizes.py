@@ -81,7 +81,7 @@ def d_z(first: Floats, second: Floats, confidence: float = 0.95) -> EffectSize:
 def d_av(first: Floats, second: Floats, confidence: float = 0.95) -> EffectSize:
     """Return the mean of the paired differences over the root of the two variances' mean.
 
-    This denominator is Cumming's (2012), as in pingouin's ``cohen`` for paired samples; the interval
+    This denominator is Cumming's (2012), as pingouin's paired ``cohen``; the interval
     is that of Algina & Keselman (2003), close but not exact. g uses 2 n - 2 degrees of freedom, as
     Lakens (2013) and pingouin do.
 
