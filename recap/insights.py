@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 ACTIONS = {
     "sessions": "recap.insight_actions.sessions:find_sessions",
     "alliance": "recap.insight_actions.alliance:find_alliance",
+    "study": "recap.insight_actions.study:find_study",
+    "study_materials": "recap.insight_actions.study_materials:make_materials",
     "card": "recap.insight_actions.card:make_card",
     "supervision": "recap.insight_actions.supervision:make_supervision",
 }

@@ -37,13 +37,12 @@ def shapiro(scores: Floats) -> Check:
 def levene(groups: list[Floats]) -> Check:
     """Return Levene's test of equal variances about the medians (Brown & Forsythe 1974).
 
-    The statistic is F. It does not exist where no group varies.
+    The statistic is F. It does not exist where the distances
+    from the median do not vary within any group.
     """
-    if all(np.ptp(group) == 0 for group in groups):
+    if all(np.ptp(np.abs(group - np.median(group))) == 0 for group in groups):
         return _NONE
     found = stats.levene(*groups, center="median")
-    if not np.isfinite(found.statistic):
-        return _NONE
     df = (len(groups) - 1.0, sum(map(len, groups)) - float(len(groups)))
     return Check(statistic=float(found.statistic), df=df, p=float(found.pvalue))
 

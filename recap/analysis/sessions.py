@@ -140,7 +140,9 @@ def prevalence(
     def figures(weights: Floats) -> Floats:
         sums = weights @ columns
         size = weights.sum(axis=1, keepdims=True)
-        return np.hstack([sums[:, :3] / size, sums[:, [3]] / sums[:, [4]], sums[:, 5:] / sums[:, [4]]])
+        return np.hstack(
+            [sums[:, :3] / size, sums[:, [3]] / sums[:, [4]], sums[:, 5:] / sums[:, [4]]]
+        )
 
     values = figures(np.ones((1, len(sessions))))[0]
     intervals = with_intervals(

@@ -8,10 +8,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from recap.config import DataConfig, TaskConfig
+from recap.insight_actions.study_options import StudyMaterialsOptions, StudyOptions
 
 _STRICT = ConfigDict(extra="forbid")
 
-Action = Literal["sessions", "alliance", "card", "supervision"]
+Action = Literal["sessions", "alliance", "study", "study_materials", "card", "supervision"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -102,6 +103,10 @@ class InsightsConfig:
     """Of ``action=sessions``."""
     alliance: AllianceOptions
     """Of ``action=alliance``."""
+    study: StudyOptions
+    """Of ``action=study``."""
+    study_materials: StudyMaterialsOptions
+    """Of ``action=study_materials``."""
     card: CardOptions
     """Of ``action=card``."""
     supervision: SupervisionOptions

@@ -13,6 +13,10 @@ _LATEX_ESCAPES = {
     "^": r"\textasciicircum{}",
     "–": "--",
     "×": r"$\times$",
+    "−": "$-$",
+    "²": "$^2$",
+    "η": r"$\eta$",
+    "χ": r"$\chi$",
     "\u2003": r"\quad{}",
 }
 
