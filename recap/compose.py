@@ -83,6 +83,36 @@ def load_command(
     return validated(schema, {**added, "training": training})
 
 
+def load_small_command(
+    schema: type[Schema],
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+) -> Schema:
+    """Return the configuration of a command that is told of data and a task, but of no training.
+
+    ``conf/<name>.yaml`` stands alone. What a choice of data or task sets for a training is left
+    out.
+
+    Args:
+        schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
+        name: The command.
+        overrides: As for :func:`load_config`.
+        config_dir: One more folder to search.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    values, choices = _compose(name, overrides, config_dir)
+    _refuse_hidden_choices(choices, config_dir)
+    if values.get("task") is not None:
+        values["task"] = expand_task(values["task"], config_dir)
+    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    others = {field.name for field in dataclasses.fields(RunConfig)} - own  # type: ignore[arg-type]
+    return validated(schema, {key: values[key] for key in values if key not in others})
+
+
 def _run_config(
     values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
 ) -> RunConfig:

@@ -37,6 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "evaluation",
         "planning",
         "reporting",
+        "corpus_actions",
     ),
     (
         "compose",

@@ -13,6 +13,7 @@ _LATEX_ESCAPES = {
     "^": r"\textasciicircum{}",
     "–": "--",
     "×": r"$\times$",
+    "\u2003": r"\quad{}",
 }
 
 

@@ -1,0 +1,33 @@
+"""The actions of ``recap.corpus`` by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from recap.corpus_actions.options import CorpusConfig
+from recap.errors import ConfigError, did_you_mean
+from recap.reporting.findings import Findings
+
+Action = Callable[[CorpusConfig], Findings]
+
+ACTIONS = {
+    "describe": "recap.corpus_actions.describe:describe",
+}
+"""Name of an action to its function; modules are imported when they are asked for."""
+
+
+def find_action(name: str) -> Action:
+    """Return the function of an action.
+
+    Raises:
+        ConfigError: When there is none of that name.
+    """
+    if name not in ACTIONS:
+        raise ConfigError(
+            f"action: there is no action {name!r}{did_you_mean(name, ACTIONS)}; "
+            f"known: {', '.join(ACTIONS)}"
+        )
+    module, _, function = ACTIONS[name].partition(":")
+    action: Action = getattr(import_module(module), function)
+    return action

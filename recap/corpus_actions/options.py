@@ -1,0 +1,43 @@
+"""The configuration of ``recap.corpus``, as ``conf/corpus.yaml`` has it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from recap.config import DataConfig, TaskConfig
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DescribeOptions:
+    """How a corpus is described."""
+
+    unit: Literal["turns", "examples"] = "turns"
+    """``turns``: every client turn as it stands; ``examples``: what training would see."""
+    tokenizer: str | None = None
+    """``tiny``, a model's folder or a tokenizer.json; ``None``: no lengths in tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CorpusConfig:
+    """What is to be found out, and of which data."""
+
+    action: str
+    """Name of the action."""
+    data: DataConfig
+    """The corpus."""
+    task: TaskConfig | None = None
+    """Whose taxonomy labels are looked up in; ``None``: labels as they stand."""
+    out: str | None = None
+    """Folder for the files; ``None``: the console alone."""
+    describe: DescribeOptions = Field(default_factory=DescribeOptions)
+    """Options of ``action=describe``."""
+
+    @property
+    def run(self) -> str:
+        """What messages call this job."""
+        return f"{self.action} of {self.data.name}"
