@@ -30,8 +30,10 @@ class CorpusConfig:
     """Name of the action."""
     data: DataConfig
     """The corpus."""
-    task: TaskConfig | None = None
-    """Whose taxonomy labels are looked up in; ``None``: labels as they stand."""
+    task: TaskConfig
+    """The task; labels are looked up in its taxonomy."""
+    labels: Literal["canonical", "raw"] = "canonical"
+    """``raw``: labels stay as they stand in the file, in whatever taxonomy."""
     out: str | None = None
     """Folder for the files; ``None``: the console alone."""
     describe: DescribeOptions = Field(default_factory=DescribeOptions)
