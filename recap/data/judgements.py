@@ -164,9 +164,7 @@ class _Reader:
             )
             if label_key is not None and not isinstance(row.get(label_key), str):
                 labelled = Fields({"label": row.get(label_key)}, line=line, faults=faults)
-                texts[label_key] = (
-                    document_label(labelled, numbers, self._layout.multi_label) or ""
-                )
+                texts[label_key] = document_label(labelled, numbers, self._layout.multi_label) or ""
                 fields.sound = labelled.sound
             comments = document_comments(row)
             if comments:
@@ -228,7 +226,9 @@ class _Reader:
         if canonical is None:
             return
         if key in self._seen:
-            reason = f"annotator {quote_id(said.annotator)} has judged id {quote_id(said.id)} before"
+            reason = (
+                f"annotator {quote_id(said.annotator)} has judged id {quote_id(said.id)} before"
+            )
             mend = "keep one row, or number the rounds in a column round"
             faults.reject(line, "id", reason, mend)
             return
