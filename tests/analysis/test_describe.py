@@ -22,16 +22,28 @@ from recap.taxonomy import Taxonomy
 
 # Table 3 of the paper: utterances and mean characters.
 TABLE_3 = {
-    **{"Challenging": (682, 26.03), "Discounting": (1094, 33.18)},
-    **{"Blaming": (422, 35.99), "Disagreeing": (1698, 28.87), "Excusing": (336, 29.10)},
-    **{"Minimizing": (368, 22.59), "Pessimism": (856, 32.15), "Reluctance": (586, 16.37)},
-    **{"Unwillingness": (384, 20.26), "Minimum Talk": (1018, 6.41)},
-    **{"Limit Setting": (850, 18.05), "Sidetracking": (1064, 27.38)},
-    **{"Inattention": (1040, 32.01), "Collaboration": (13532, 31.79)},
+    "Challenging": (682, 26.03),
+    "Discounting": (1094, 33.18),
+    "Blaming": (422, 35.99),
+    "Disagreeing": (1698, 28.87),
+    "Excusing": (336, 29.10),
+    "Minimizing": (368, 22.59),
+    "Pessimism": (856, 32.15),
+    "Reluctance": (586, 16.37),
+    "Unwillingness": (384, 20.26),
+    "Minimum Talk": (1018, 6.41),
+    "Limit Setting": (850, 18.05),
+    "Sidetracking": (1064, 27.38),
+    "Inattention": (1040, 32.01),
+    "Collaboration": (13532, 31.79),
 }
 TABLE_3_SUMS = {
-    **{"Arguing": 1776, "Denying": 4650, "Avoiding": 1868, "Ignoring": 2104},
-    **{"Resistance": 10398, "total": 23930},
+    "Arguing": 1776,
+    "Denying": 4650,
+    "Avoiding": 1868,
+    "Ignoring": 2104,
+    "Resistance": 10398,
+    "total": 23930,
 }
 
 
