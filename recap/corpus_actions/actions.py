@@ -12,6 +12,7 @@ from recap.reporting.findings import Findings
 Action = Callable[[CorpusConfig], Findings]
 
 ACTIONS = {
+    "agreement": "recap.corpus_actions.agreement:agreement",
     "describe": "recap.corpus_actions.describe:describe",
 }
 """Name of an action to its function; modules are imported when they are asked for."""

@@ -8,6 +8,14 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from recap.config import DataConfig, TaskConfig
+from recap.corpus_actions.annotation_options import (
+    AdjudicateOptions,
+    AgreementOptions,
+    AnnotationsOptions,
+    AssignOptions,
+    ExamOptions,
+    RatingsOptions,
+)
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -30,12 +38,26 @@ class CorpusConfig:
     """Name of the action."""
     data: DataConfig
     """The corpus."""
-    task: TaskConfig | None = None
-    """Whose taxonomy labels are looked up in; ``None``: labels as they stand."""
+    task: TaskConfig
+    """The task; labels are looked up in its taxonomy."""
+    labels: Literal["canonical", "raw"] = "canonical"
+    """``raw``: labels stay as they stand in the file, in whatever taxonomy."""
     out: str | None = None
     """Folder for the files; ``None``: the console alone."""
     describe: DescribeOptions = Field(default_factory=DescribeOptions)
     """Options of ``action=describe``."""
+    annotations: AnnotationsOptions = Field(default_factory=AnnotationsOptions)
+    """What annotators said, for agreement, adjudicate and exam."""
+    agreement: AgreementOptions = Field(default_factory=AgreementOptions)
+    """Options of ``action=agreement``."""
+    assign: AssignOptions = Field(default_factory=AssignOptions)
+    """Options of ``action=assign``."""
+    adjudicate: AdjudicateOptions = Field(default_factory=AdjudicateOptions)
+    """Options of ``action=adjudicate``."""
+    exam: ExamOptions = Field(default_factory=ExamOptions)
+    """Options of ``action=exam``."""
+    ratings: RatingsOptions = Field(default_factory=RatingsOptions)
+    """Options of ``action=ratings``."""
 
     @property
     def run(self) -> str:

@@ -23,18 +23,19 @@ def read_records(
     taxonomy: Taxonomy | None,
     faults: FaultLog,
     require_labels: bool,
+    keep_empty: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Record]:
     """Yield the dialogues and examples of a file that are free of faults, one at a time.
 
     Texts are not empty, ids are unique, labels are canonical. A row with a fault is noted in
     ``faults`` and left out whole: the dialogue where it is one row, the utterance where each has a
-    row of its own.
+    row of its own. With ``keep_empty`` a text may be empty, as it may be where turns are counted.
     """
     read = get_reader(reader)
     options = dict(options or {})
     check_options(reader, read, options)
-    check = _Check(taxonomy, faults, require_labels)
+    check = _Check(taxonomy, faults, require_labels, keep_empty)
     for record in read(path, faults=faults, **options):
         places, by_turn = faults.take_places()
         if isinstance(record, Example):
@@ -50,10 +51,13 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 class _Check:
     """What no reader can judge alone: empty texts, ids used twice, labels outside the taxonomy."""
 
-    def __init__(self, taxonomy: Taxonomy | None, faults: FaultLog, require_labels: bool) -> None:
+    def __init__(
+        self, taxonomy: Taxonomy | None, faults: FaultLog, require_labels: bool, keep_empty: bool
+    ) -> None:
         self._taxonomy = taxonomy
         self._faults = faults
         self._require_labels = require_labels
+        self._keep_empty = keep_empty
         self._line_of_id: dict[str, int] = {}
         self._line_of_session: dict[str, int] = {}
         self._resolved: dict[str, str] = {}
@@ -130,7 +134,7 @@ class _Check:
         return turn if len(self._faults.faults) == before else None
 
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
-        if not text.strip():
+        if not text.strip() and not self._keep_empty:
             self._reject(place, field, "is empty", "write the utterance, or remove the row", within)
         elif "\0" in text:
             self._reject(place, field, "holds a NUL character", "remove it", within)

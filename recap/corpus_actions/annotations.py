@@ -1,0 +1,85 @@
+"""What annotators said, read as the options say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from recap.analysis.judgements import Judgement
+from recap.corpus_actions.options import CorpusConfig
+from recap.corpus_actions.sources import find_task
+from recap.data.judgements import JudgementLayout, Judgements, read_judgements
+from recap.errors import ConfigError
+from recap.tasks.task import Task
+
+
+def open_annotations(config: CorpusConfig) -> Judgements:
+    """Return the judgements under the labels of the task.
+
+    A label finer than the task's becomes the one above it; one outside the task stays.
+
+    Raises:
+        ConfigError: When no file is named.
+        DataError: When it cannot be used.
+    """
+    task = find_task(config) if config.labels == "canonical" else None
+    options = config.annotations
+    found = read_judgements(
+        annotation_paths(config),
+        layout=JudgementLayout(
+            columns=options.columns,
+            annotators=tuple(options.annotators or ()),
+            multi_label=options.multi_label,
+            label_names=options.label_names,
+        ),
+        taxonomy=task.taxonomy if task is not None else None,
+        skip_faults=config.data.on_error == "skip",
+    )
+    if task is None:
+        return found
+    return replace(found, judgements=tuple(_of_task(task, j) for j in found.judgements))
+
+
+def annotation_paths(config: CorpusConfig) -> list[Path]:
+    """Return the files that hold annotations.
+
+    Raises:
+        ConfigError: When there are none.
+    """
+    path = config.annotations.path
+    if path is None and config.action == "agreement":
+        path = config.data.path
+    if path is None or path == []:
+        raise ConfigError(
+            f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
+            "Doccano exports)"
+        )
+    return [Path(path)] if isinstance(path, str) else [Path(part) for part in path]
+
+
+def label_order(config: CorpusConfig) -> tuple[str, ...]:
+    """Return labels in the order of the taxonomy, none for ``labels=raw``."""
+    if config.labels != "canonical":
+        return ()
+    task = find_task(config)
+    return (*task.labels, *task.taxonomy.leaves)
+
+
+def reading_notes(found: Judgements) -> list[str]:
+    """Return a sentence on rows that are no judgement, when some are."""
+    notes = []
+    if found.unlabelled:
+        notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no judgement")
+    if found.rows_rejected:
+        notes.append(f"{found.rows_rejected:,} of {found.rows_read:,} rows were left out")
+    return notes
+
+
+def label_of_task(task: Task, label: str) -> str:
+    """Return the task's label at or above one of the taxonomy, itself where there is none."""
+    above = [name for name in task.taxonomy.lineage(label) if name in task.labels]
+    return above[0] if above else label
+
+
+def _of_task(task: Task, judgement: Judgement) -> Judgement:
+    return replace(judgement, label=label_of_task(task, judgement.label))

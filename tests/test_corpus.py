@@ -1,0 +1,202 @@
+"""``python -m recap.corpus``: what it prints, the files that it writes, how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recap.corpus import main
+
+MEASURE = """
+import resource, sys, time
+from recap.corpus import main
+code = main(sys.argv[1:])
+seconds = time.process_time()
+print(code, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+SMALL = ("data.options.size=120",)
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, Any]:
+    action = next((a.split("=")[1] for a in arguments if a.startswith("action=")), "describe")
+    code = main([*arguments, f"out={folder}"])
+    file = folder / f"{action}.json"
+    return code, json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+
+def write_dialogues(path: Path, dialogues: int) -> int:
+    """Write dialogues of twenty different turns, ten of them the client's; return their number."""
+    labels = ("Challenging", "Blaming", "Minimum Talk", "Collaboration", None)
+    with path.open("w", encoding="utf-8") as file:
+        for session in range(dialogues):
+            turns = []
+            for number in range(10):
+                turns.append(
+                    {"speaker": "counselor", "text": f"问题 {number} 你怎么看这件事情 {session}"}
+                )
+                said = {
+                    "speaker": "client",
+                    "text": f"我不知道该怎么说这件事 {session * 10 + number}",
+                }
+                label = labels[number % len(labels)]
+                turns.append(said if label is None else {**said, "label": label})
+            file.write(json.dumps({"session": f"s{session}", "turns": turns}) + "\n")
+    return 10 * dialogues
+
+
+def test_describe_writes_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, figures = run(tmp_path, *SMALL)
+    assert code == 0
+    endings = ("csv", "json", "md", "png", "svg", "tex")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"describe.{e}" for e in endings]
+    with (tmp_path / "describe.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["category"]: row for row in csv.DictReader(file)}
+    by_name = {row["name"]: row for row in figures["categories"]}
+    assert rows["Resistance"]["n"] == str(by_name["Resistance"]["n"])
+    assert float(rows["Blaming"]["mean_words"]) == by_name["Blaming"]["words"]["mean"]
+    assert figures["labelled"]["n"] == 120
+    tex = (tmp_path / "describe.tex").read_text("utf-8")
+    assert r"\toprule" in tex
+    assert r"\quad{}\quad{}Blaming & " in tex
+    printed = capsys.readouterr().out
+    assert "synthetic" in printed
+    assert "describe.svg" in printed
+    assert "Minimum Talk" in printed
+
+
+def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(tmp_path / name, *SMALL)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+def test_examples_are_those_that_training_sees(tmp_path: Path) -> None:
+    _, turns = run(tmp_path / "turns", *SMALL)
+    _, examples = run(tmp_path / "examples", *SMALL, "describe.unit=examples")
+    assert examples["total"]["n"] == turns["dialogues"]["after_counselor"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("action=descrbe", "did you mean 'describe'"),
+        ("describe.unit=words", "describe.unit"),
+        ("describe.tokeniser=tiny", "did you mean 'describe.tokenizer'"),
+        ("describe.tokenizer=nowhere", "describe.tokenizer=nowhere"),
+        ("cv.folds=3", "no such option"),
+        ("data=dialogues", "data.path"),
+    ],
+)
+def test_a_users_fault_is_one_line_and_exit_2(
+    argument: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_help_teaches_with_examples(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capfd.readouterr().out
+    assert "recap.corpus: what a corpus of counselling dialogues holds" in printed
+    assert printed.count("python -m recap.corpus action=") >= 3
+    assert "backbone" not in printed
+
+
+def test_rows_at_fault_stop_the_command_or_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "data.jsonl"
+    good = {"id": "a", "response": "No.", "label": "Blaming"}
+    bad = {"id": "b", "response": "Yes.", "label": "Blamming"}
+    file.write_text("\n".join(map(json.dumps, (good, bad))), encoding="utf-8")
+    arguments = ("data=dialogues", f"data.path={file}")
+    assert main([*arguments]) == 2
+    assert f"{file}:2: label" in capsys.readouterr().err
+    code, figures = run(tmp_path / "out", *arguments, "data.on_error=skip")
+    assert code == 0
+    assert (figures["rows_read"], figures["rows_rejected"]) == (2, 1)
+    assert "1 of 2 rows were left out" in capsys.readouterr().out
+
+
+def test_raw_labels_stand_as_they_are_unless_they_look_like_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("text,label\n" + "".join(f"t{i},code {i % 3}\n" for i in range(9)), "utf-8")
+    code, figures = run(tmp_path / "out", "data=table", f"data.path={file}", "labels=raw")
+    assert code == 0
+    assert [row["n"] for row in figures["categories"]] == [3, 3, 3]
+    file.write_text("text,label\n" + "".join(f"t{i},said {i}\n" for i in range(101)), "utf-8")
+    capsys.readouterr()
+    assert main(["data=table", f"data.path={file}", "labels=raw"]) == 2
+    printed = capsys.readouterr()
+    assert "data.options.columns.label" in printed.err
+    assert "said" not in printed.err + printed.out
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_utterances_are_described_in_20_seconds_and_1_gib(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "large.jsonl"
+    assert write_dialogues(file, 10_000) == 100_000
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, "data=dialogues", f"data.path={file}", f"out={tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    code, seconds, gib = int(measured[-3]), float(measured[-2]), float(measured[-1])
+    assert code == 0
+    assert json.loads((tmp_path / "describe.json").read_text("utf-8"))["total"]["n"] == 100_000
+    print(f"100,000 utterances: {seconds:.1f} s of processor time, {gib:.2f} GiB")
+    assert seconds < 20
+    assert gib < 1
+
+
+@pytest.mark.real_data
+def test_the_figures_of_annomi_are_reproduced(tmp_path: Path, real_data: Path) -> None:
+    file = real_data / "annomi" / "AnnoMI-simple.csv"
+    code, found = run(tmp_path, "data=annomi", f"data.path={file}", "task=annomi_talk")
+    assert code == 0
+    dialogues, total = found["dialogues"], found["total"]
+    rows = {row["name"]: row["n"] for row in found["categories"]}
+    assert rows == {"neutral": 3102, "change": 1174, "sustain": 541}
+    assert found["rows_read"] == 9699
+    assert (dialogues["dialogues"], dialogues["client_turns"]) == (133, 4817)
+    assert dialogues["counselor_turns"] == 4882
+    assert dialogues["after_counselor"] == 4785
+    assert dialogues["adjacent_same_speaker"] == 38
+    assert dialogues["client_begins"] == 17
+    assert round(total["words"]["mean"], 3) == 14.974
+    assert round(total["characters"]["mean"], 3) == 75.774
+
+
+@pytest.mark.real_data
+def test_the_figures_of_the_chinese_corpora_are_reproduced(tmp_path: Path, real_data: Path) -> None:
+    file = real_data / "cpsycound" / "cpsycound_raw.jsonl"
+    code, found = run(tmp_path / "c", "data=transcript", f"data.path={file}")
+    assert code == 0
+    dialogues, total = found["dialogues"], found["total"]
+    assert (dialogues["dialogues"], found["empty"]) == (3084, 2)
+    assert (total["n"], round(total["characters"]["mean"], 3)) == (24974, 33.069)
+    assert dialogues["counselor_turns"] == 24806
+    assert round(dialogues["counselor_characters"]["mean"], 3) == 54.574
+    assert dialogues["adjacent_same_speaker"] == 609
+    assert dialogues["client_begins"] == 3084
+
+    psyguard = ("data=psyguard", "labels=raw", "data.options.multi_label=first")
+    file = real_data / "psyguard" / "valid.json"
+    code, found = run(tmp_path / "p", *psyguard, f"data.path={file}")
+    assert code == 0
+    total = found["total"]
+    assert (total["n"], round(total["characters"]["mean"], 3)) == (1480, 29.603)
