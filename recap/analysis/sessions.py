@@ -140,7 +140,9 @@ def prevalence(
     def figures(weights: Floats) -> Floats:
         sums = weights @ columns
         size = weights.sum(axis=1, keepdims=True)
-        return np.hstack([sums[:, :3] / size, sums[:, [3]] / sums[:, [4]], sums[:, 5:] / sums[:, [4]]])
+        return np.hstack(
+            [sums[:, :3] / size, sums[:, [3]] / sums[:, [4]], sums[:, 5:] / sums[:, [4]]]
+        )
 
     values = figures(np.ones((1, len(sessions))))[0]
     intervals = with_intervals(
@@ -176,9 +178,9 @@ def development(
 ) -> Development:
     """Return the share of resistance in each of ``bins`` parts of the sessions.
 
-    Utterance ``k`` of a session's ``n`` labelled ones, from 0, lies in part ``floor(bins * k / n)``
-    (computed in whole numbers): the first utterance of every session is in the first part, and
-    shorter sessions leave parts empty.
+    Utterance ``k`` of a session's ``n`` labelled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
+    of it and belongs to the part that holds the middle of that; sessions of fewer utterances than
+    parts leave some empty.
     """
     by_session: dict[str, list[str]] = {}
     for utterance in utterances:
@@ -188,7 +190,7 @@ def development(
     counts = np.zeros((len(by_session), bins, len(place)))
     for row, said in enumerate(by_session.values()):
         for k, label in enumerate(said):
-            counts[row, bins * k // len(said), place[label]] += 1
+            counts[row, bins * (2 * k + 1) // (2 * len(said)), place[label]] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
     resistant, totals = counts @ chosen, counts.sum(axis=2)
 

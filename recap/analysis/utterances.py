@@ -98,9 +98,7 @@ def labels_in_use(taxonomy: Taxonomy, labels: Iterable[str]) -> tuple[str, ...]:
     """
     found = set(labels)
     leaves = set(taxonomy.leaves)
-    kept = {
-        leaf for leaf in leaves if leaf in found or not found & set(taxonomy.lineage(leaf)[1:])
-    }
+    kept = {leaf for leaf in leaves if leaf in found or not found & set(taxonomy.lineage(leaf)[1:])}
     return tuple(c.name for c in taxonomy.categories if c.name in found | kept)
 
 
