@@ -309,4 +309,6 @@ def _resampled(rng: np.random.Generator, n: int, size: int) -> Floats:
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    none = np.full(whole.shape, np.nan)
+    shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
+    return shares
