@@ -65,7 +65,7 @@ def correct_shares(
 
     Args:
         answers: Counts ``(sessions, n_labels + 1)`` of what the classifier said, unreadable answers
-            in the last column.
+            in the last column; at least one answer a session.
         confusion: Counts ``(n_labels gold, n_labels + 1 answered)`` over labelled examples, as in
             ``scores.json``, summed over folds.
         labels: Their names.
@@ -97,8 +97,7 @@ def correct_shares(
             ],
             axis=1,
         )
-        total = drawn.sum(axis=1, keepdims=True)
-        return most_likely_shares(np.divide(drawn, total, where=total > 0), errors)
+        return most_likely_shares(drawn / drawn.sum(axis=1, keepdims=True), errors)
 
     em = with_intervals(
         most_likely_shares(observed[None], rates[None])[0],

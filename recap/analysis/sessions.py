@@ -178,9 +178,9 @@ def development(
 ) -> Development:
     """Return the share of resistance in each of ``bins`` parts of the sessions.
 
-    Utterance ``k`` of a session's ``n`` labelled ones, from 0, lies in part ``floor(bins * k / n)``
-    (computed in whole numbers): the first utterance of every session is in the first part, and
-    shorter sessions leave parts empty.
+    Utterance ``k`` of a session's ``n`` labelled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
+    of it and belongs to the part that holds the middle of that; sessions of fewer utterances than
+    parts leave some empty.
     """
     by_session: dict[str, list[str]] = {}
     for utterance in utterances:
@@ -190,7 +190,7 @@ def development(
     counts = np.zeros((len(by_session), bins, len(place)))
     for row, said in enumerate(by_session.values()):
         for k, label in enumerate(said):
-            counts[row, bins * k // len(said), place[label]] += 1
+            counts[row, bins * (2 * k + 1) // (2 * len(said)), place[label]] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
     resistant, totals = counts @ chosen, counts.sum(axis=2)
 
@@ -309,4 +309,6 @@ def _resampled(rng: np.random.Generator, n: int, size: int) -> Floats:
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    none = np.full(whole.shape, np.nan)
+    shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
+    return shares

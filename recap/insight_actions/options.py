@@ -85,6 +85,8 @@ class InsightsConfig:
     """Whose taxonomy the labels are of."""
     outcomes: OutcomesOptions
     """The second table."""
+    predictions: str | None = None
+    """What recap.predict wrote: its labels take the place of the dialogues' own."""
     out: str | None = None
     """Folder for the files; ``None``: the console alone."""
     resistance: tuple[str, ...] | None = None
