@@ -24,9 +24,7 @@ _WIDTHS = {"context": 60, "client": 40, "response": 60, "remark": 30}
 _ENDINGS = (".csv", ".xlsx")
 
 
-def sheet_bytes(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, excel: bool
-) -> bytes:
+def sheet_bytes(header: Sequence[str], rows: Sequence[Sequence[str]], *, excel: bool) -> bytes:
     """Return a sheet in which no cell runs as a formula.
 
     Args:
@@ -87,6 +85,12 @@ def read_groups(path: Path, faults: FaultLog) -> dict[str, str]:
     return {row["participant"]: row["group"] for _, row in rows}
 
 
+def read_scenarios(path: Path, faults: FaultLog) -> dict[str, tuple[str, str]]:
+    """Return context and client utterance of every scenario, by its code."""
+    rows = _rows(path, ("scenario", "context", "client"), faults)
+    return {row["scenario"]: (row["context"], row["client"]) for _, row in rows}
+
+
 def read_key(path: Path, faults: FaultLog) -> dict[str, Key]:
     """Return whose response each rating id stands for."""
     return {
@@ -128,7 +132,8 @@ def read_ratings(
     """Return the ratings of a filled sheet; anything but -1, 0 and 1 is a fault."""
     found: dict[str, Rating] = {}
     for line, row in _rows(path, ("rating_id", "rating"), faults):
-        rating_id, value = row["rating_id"], row["rating"].removeprefix("+").replace("−", "-")
+        rating_id = row["rating_id"]
+        value = row["rating"].removeprefix("+").removesuffix(".0").replace("−", "-")
         if rating_id not in keys:
             reason = f"{quote_id(rating_id)} is not in the key"
             faults.reject(line, "rating_id", reason, "leave the column as it was")
@@ -142,9 +147,7 @@ def read_ratings(
     return list(found.values())
 
 
-def _rows(
-    path: Path, columns: Sequence[str], faults: FaultLog
-) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path, columns: Sequence[str], faults: FaultLog) -> list[tuple[int, dict[str, str]]]:
     table = read_sheet(path, faults)
     for column in columns:
         require_column(path, table.columns, column, "leave the columns of the sheet as they were")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+FileStem = Annotated[str, Field(pattern=r"^[\w][\w .-]*$")]
+"""A name that a file can have on every system."""
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -52,12 +55,14 @@ class StudyMaterialsOptions:
     """How many."""
     groups: tuple[str, str] = ("control", "experimental")
     """Names of the groups; the second gets the cards."""
-    phases: tuple[str, str] = ("pre", "post")
+    phases: tuple[FileStem, FileStem] = ("pre", "post")
     """Names of the phases; cards come in the second."""
     per_behavior: int = Field(default=2, ge=0)
     """Scenarios of each resistant behaviour."""
     collaborative: int = Field(default=4, ge=0)
     """Scenarios without resistance."""
+    context: int = Field(default=6, ge=0)
+    """Turns before the client's utterance that are shown; 0: all."""
     raters: int = Field(default=2, ge=1, le=20)
     """Rating sheets, each in an order of its own."""
     excel: bool = False
