@@ -17,6 +17,7 @@ class Utterance:
     ``label`` is ``None`` where it has none: it was not annotated, or the model's answer could not
     be read. ``turn`` is the index in the dialogue; ``act`` the label of the counsellor turn before
     it. ``probabilities`` and ``rationale`` are there where the annotation came with them.
+    ``dialogue`` holds all turns that are known, ``before`` of which precede this one.
     """
 
     id: str
@@ -24,7 +25,8 @@ class Utterance:
     response: str
     label: str | None
     turn: int | None = None
-    history: Sequence[Turn] = field(default=(), repr=False)
+    dialogue: Sequence[Turn] = field(default=(), repr=False)
+    before: int = 0
     act: str | None = None
     predicted: bool = False
     probabilities: Mapping[str, float] | None = None
@@ -32,6 +34,11 @@ class Utterance:
     client: str | None = None
     counselor: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def history(self) -> Sequence[Turn]:
+        """The turns before it."""
+        return self.dialogue[: self.before]
 
     @property
     def probability(self) -> float | None:
@@ -55,7 +62,8 @@ def utterances_of(record: Dialogue | Example) -> list[Utterance]:
                 response=record.response,
                 label=record.label,
                 turn=record.turn,
-                history=record.history,
+                dialogue=record.history,
+                before=len(record.history),
                 act=_act(record.history, len(record.history)),
                 rationale=record.rationale,
                 client=record.client,
@@ -69,7 +77,8 @@ def utterances_of(record: Dialogue | Example) -> list[Utterance]:
             response=turn.text,
             label=turn.label,
             turn=index,
-            history=record.turns[:index],
+            dialogue=record.turns,
+            before=index,
             act=_act(record.turns, index),
             rationale=turn.rationale,
             client=record.client,

@@ -69,8 +69,6 @@ class SupervisionOptions:
     """One session; ``None``: a page for each."""
     excel: bool = False
     """Whether an Excel file is written beside each page."""
-    unsure: float = Field(default=0.6, ge=0, le=1)
-    """Labels with a lower probability are marked as unsure."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -101,6 +99,8 @@ class InsightsConfig:
     """Of every bootstrap; 0: none."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of all intervals."""
+    unsure: float = Field(default=0.6, ge=0, le=1)
+    """On cards and pages, labels with a lower probability are marked."""
     sessions: SessionsOptions
     """Of ``action=sessions``."""
     alliance: AllianceOptions

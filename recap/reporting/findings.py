@@ -51,6 +51,8 @@ class Findings:
     """Names of further files to what they hold."""
     private_pages: Mapping[str, str | bytes] = field(default_factory=dict)
     """Further files that hold the words of clients: no other account may read them."""
+    on_console: str = ""
+    """Printed, never written: what the user asked to see, the words of clients included."""
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
 
@@ -63,7 +65,7 @@ def print_findings(findings: Findings, console: Console | None = None) -> None:
     console.print(findings.title, soft_wrap=True, markup=False)
     for sheet in findings.sheets:
         console.print(sheet.table())
-    for note in findings.notes:
+    for note in (*findings.notes, *([findings.on_console] if findings.on_console else [])):
         console.print(note, soft_wrap=True, markup=False)
 
 
