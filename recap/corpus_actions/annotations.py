@@ -7,9 +7,9 @@ from pathlib import Path
 
 from recap.analysis.judgements import Judgement
 from recap.corpus_actions.options import CorpusConfig
-from recap.corpus_actions.sources import find_task
+from recap.corpus_actions.sources import LONGEST_RAW_LABEL, MOST_RAW_LABELS, find_task
 from recap.data.judgements import JudgementLayout, Judgements, read_judgements
-from recap.errors import ConfigError
+from recap.errors import ConfigError, DataError
 from recap.tasks.task import Task
 
 
@@ -36,6 +36,7 @@ def open_annotations(config: CorpusConfig) -> Judgements:
         skip_faults=config.data.on_error == "skip",
     )
     if task is None:
+        _refuse_texts({judgement.label for judgement in found.judgements})
         return found
     return replace(found, judgements=tuple(_of_task(task, j) for j in found.judgements))
 
@@ -79,6 +80,16 @@ def label_of_task(task: Task, label: str) -> str:
     """Return the task's label at or above one of the taxonomy, itself where there is none."""
     above = [name for name in task.taxonomy.lineage(label) if name in task.labels]
     return above[0] if above else label
+
+
+def _refuse_texts(labels: set[str]) -> None:
+    """Refuse labels that may be client text, which tables would print."""
+    if len(labels) > MOST_RAW_LABELS or max(map(len, labels)) > LONGEST_RAW_LABEL:
+        raise DataError(
+            f"labels=raw: more than {MOST_RAW_LABELS} different labels, or one of more than "
+            f"{LONGEST_RAW_LABEL} characters: is this the column of labels? name it with "
+            "annotations.columns.label"
+        )
 
 
 def _of_task(task: Task, judgement: Judgement) -> Judgement:

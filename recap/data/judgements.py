@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from recap.data.readers.fields import Fields
 from recap.data.readers.files import json_rows
 from recap.data.readers.samples import single_label
 from recap.data.readers.sheets import read_sheet
+from recap.data.safe_cells import bare_cell
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.taxonomy import Taxonomy
 
@@ -74,8 +76,9 @@ def read_judgements(
     """Return the judgements of one or more files.
 
     A CSV, Excel or JSON-lines file holds a row a judgement, or a column an annotator. A zip or a
-    folder holds one file an annotator, named like the annotator, as Doccano exports them. Of
-    several paths each is a round of annotation, unless a column names the round.
+    folder holds one file an annotator, named like the annotator (``ann.jsonl``, or ``ann.1.jsonl``
+    and ``ann.2.jsonl``), as Doccano exports them. Of several paths each is a round of annotation,
+    unless a column names the round.
 
     Args:
         paths: The files.
@@ -145,7 +148,7 @@ class _Reader:
                     "annotations.columns.annotator=NAME, or, where each annotator has a column, "
                     "annotations.annotators=[A,B]"
                 )
-            self._each(rows, found, faults, defaults, annotator=shown.stem)
+            self._each(rows, found, faults, defaults, annotator=_owner(shown))
         else:
             self._each(rows, found, faults, defaults, annotator=None)
 
@@ -183,7 +186,7 @@ class _Reader:
     ) -> None:
         for line, row in rows:
             cells = {
-                role: ":".join(row.get(name, "").strip() for name in names)
+                role: ":".join(bare_cell(row.get(name, "").strip()) for name in names)
                 for role, names in found.items()
             }
             identifier = cells.get("id") or self._from_turn(cells)
@@ -293,6 +296,11 @@ class _Said:
     session: str | None
     round: str = FIRST_ROUND
     rationale: str | None = None
+
+
+def _owner(path: Path) -> str:
+    """Return the annotator after whom a file is named: ``ann`` for ann.jsonl and ann.2.jsonl."""
+    return re.sub(r"\.\d+$", "", path.stem)
 
 
 def _check_layout(layout: JudgementLayout) -> None:
