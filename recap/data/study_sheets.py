@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from recap.analysis.study_ratings import SCALE, Key, Rating
 from recap.data.faults import FaultLog
 from recap.data.readers.columns import require_column
 from recap.data.readers.sheets import read_sheet
-from recap.data.safe_cells import bare_cell, sheet_to_csv
+from recap.data.safe_cells import bare_cell
 from recap.errors import DataError, quote_id
 
 RESPONSE_COLUMNS = ("order", "scenario", "context", "client", "response")
@@ -20,48 +19,7 @@ KEY_COLUMNS = ("rating_id", "participant", "group", "phase", "scenario")
 GROUP_COLUMNS = ("participant", "group")
 SCENARIO_COLUMNS = ("scenario", "id", "session", "label")
 
-_WIDTHS = {"context": 60, "client": 40, "response": 60, "remark": 30}
 _ENDINGS = (".csv", ".xlsx")
-
-
-def sheet_bytes(header: Sequence[str], rows: Sequence[Sequence[str]], *, excel: bool) -> bytes:
-    """Return a sheet in which no cell runs as a formula.
-
-    Args:
-        header: Names of its columns.
-        rows: Texts of its cells.
-        excel: Whether it is an .xlsx file, otherwise CSV.
-
-    Raises:
-        DataError: When Excel files cannot be written here.
-    """
-    if not excel:
-        return sheet_to_csv(header, rows).encode("utf-8")
-    try:
-        from openpyxl import Workbook  # type: ignore[import-untyped]
-        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE  # type: ignore[import-untyped]
-        from openpyxl.styles import Alignment  # type: ignore[import-untyped]
-    except ImportError:
-        raise DataError(
-            "Excel files need openpyxl: pip install recap-counseling[excel]; or leave out "
-            "study_materials.excel=true"
-        ) from None
-    book = Workbook()
-    page = book.active
-    for number, row in enumerate((header, *rows), start=1):
-        for place, text in enumerate(row, start=1):
-            cell = page.cell(row=number, column=place)
-            cell.value = ILLEGAL_CHARACTERS_RE.sub("", text)
-            # A text stays a text, whatever it begins with, also once it is edited.
-            cell.data_type = "s"
-            cell.quotePrefix = text[:1] in ("=", "+", "-", "@")
-            cell.alignment = Alignment(wrap_text=True, vertical="top")
-    for place, name in enumerate(header):
-        page.column_dimensions[chr(ord("A") + place)].width = _WIDTHS.get(name, 12)
-    page.freeze_panes = "A2"
-    written = io.BytesIO()
-    book.save(written)
-    return written.getvalue()
 
 
 def find_sheet(folder: Path, stem: str) -> Path:

@@ -15,16 +15,17 @@ from recap.data.study_sheets import (
     GROUP_COLUMNS,
     RESPONSE_COLUMNS,
     SCENARIO_COLUMNS,
-    sheet_bytes,
 )
 from recap.errors import ConfigError
 from recap.insight_actions.options import InsightsConfig
 from recap.insight_actions.source import Source, read_source
 from recap.insight_actions.study_options import StudyMaterialsOptions
 from recap.records import Turn
+from recap.reporting.cards import card_of
 from recap.reporting.findings import Findings
 from recap.reporting.sheets import Sheet
-from recap.reporting.study_cards import StudyCard, cards_html, cards_text
+from recap.reporting.study_cards import study_cards_html, study_cards_text
+from recap.reporting.study_files import sheet_file
 
 SHEETS, RATINGS, KEY = "participants", "ratings", "key"
 """Folders under ``out``: what participants get, what raters get, and what neither may see."""
@@ -109,7 +110,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Findings:
     )
     files: dict[str, str | bytes] = {}
     for participant in participants:
-        files |= _handed_out(participant, scenarios, options, source, language)
+        files |= _handed_out(participant, scenarios, options, source, language, config.unsure)
     files |= _keys(participants, scenarios, options, language)
     counts = {group: sum(p.group == group for p in participants) for group in options.groups}
     return Findings(
@@ -161,6 +162,7 @@ def _handed_out(
     options: StudyMaterialsOptions,
     source: Source,
     language: str,
+    unsure: float,
 ) -> dict[str, str | bytes]:
     by_code = {scenario.code: scenario for scenario in scenarios}
     folder = f"{SHEETS}/{participant.code}"
@@ -172,27 +174,22 @@ def _handed_out(
             utterance = by_code[code].utterance
             context = context_text(utterance.history, options.context, language)
             rows.append((str(place), code, context, utterance.response, ""))
-        sheet = sheet_bytes(RESPONSE_COLUMNS, rows, excel=options.excel)
+        sheet = sheet_file(RESPONSE_COLUMNS, rows, excel=options.excel)
         files[f"{folder}/{phase}.{ending}"] = sheet
     if participant.group == options.groups[1]:
-        cards = [
-            _card(place, by_code[code]) for place, code in enumerate(participant.orders[1], start=1)
-        ]
-        files[f"{folder}/cards.html"] = cards_html(cards, source.taxonomy, language)
-        files[f"{folder}/cards.txt"] = cards_text(cards, source.taxonomy, language)
+        cards = {
+            code: card_of(
+                by_code[code].utterance,
+                source.taxonomy,
+                language=language,
+                context=options.context,
+                unsure=unsure,
+            )
+            for code in participant.orders[1]
+        }
+        files[f"{folder}/cards.html"] = study_cards_html(cards)
+        files[f"{folder}/cards.txt"] = study_cards_text(cards)
     return files
-
-
-def _card(place: int, scenario: Scenario) -> StudyCard:
-    utterance = scenario.utterance
-    return StudyCard(
-        order=place,
-        scenario=scenario.code,
-        response=utterance.response,
-        label=utterance.label or "",
-        rationale=utterance.rationale,
-        probability=utterance.probability,
-    )
 
 
 def _keys(
@@ -209,8 +206,8 @@ def _keys(
     header = (*SCENARIO_COLUMNS, "context", "client")
     groups = [(participant.code, participant.group) for participant in participants]
     return {
-        f"{KEY}/participants.csv": sheet_bytes(GROUP_COLUMNS, groups, excel=False),
-        f"{KEY}/scenarios.csv": sheet_bytes(header, drawn, excel=False),
+        f"{KEY}/participants.csv": sheet_file(GROUP_COLUMNS, groups, excel=False),
+        f"{KEY}/scenarios.csv": sheet_file(header, drawn, excel=False),
     }
 
 

@@ -27,7 +27,6 @@ from recap.data.study_sheets import (
     read_ratings,
     read_responses,
     read_scenarios,
-    sheet_bytes,
 )
 from recap.errors import DataError
 from recap.insight_actions.options import InsightsConfig
@@ -35,6 +34,7 @@ from recap.insight_actions.study_materials import KEY, RATINGS, SHEETS, refuse_e
 from recap.reporting.apa import number, share
 from recap.reporting.findings import Findings
 from recap.reporting.sheets import Sheet
+from recap.reporting.study_files import sheet_file
 
 
 def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
@@ -59,12 +59,12 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
             for rating_id in order
         ]
         name = f"{RATINGS}/rater{rater}.{ending}"
-        files[name] = sheet_bytes(RATING_COLUMNS, rows, excel=options.excel)
+        files[name] = sheet_file(RATING_COLUMNS, rows, excel=options.excel)
     key = [
         (rating_id, r.participant, groups[r.participant], r.phase, r.scenario)
         for rating_id, r in coded.items()
     ]
-    files[f"{KEY}/ratings.csv"] = sheet_bytes(KEY_COLUMNS, key, excel=False)
+    files[f"{KEY}/ratings.csv"] = sheet_file(KEY_COLUMNS, key, excel=False)
     counts = {phase: sum(r.phase == phase for r in responses) for phase in phases}
     return Findings(
         action="study_materials_rate",

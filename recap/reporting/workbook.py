@@ -31,7 +31,8 @@ def workbook_bytes(sheets: Mapping[str, tuple[Sequence[str], Sequence[Sequence[C
         from openpyxl.styles import Alignment, Font  # type: ignore[import-untyped]
     except ImportError:
         raise ConfigError(
-            "supervision.excel=true needs openpyxl: pip install 'recap-counseling[excel]'"
+            "Excel files need openpyxl: pip install 'recap-counseling[excel]', or ask "
+            "for none with excel=false"
         ) from None
     book = openpyxl.Workbook()
     book.remove(book.active)

@@ -172,7 +172,7 @@ def test_no_cell_runs_as_a_formula(tmp_path: Path) -> None:
     assert main(["action=study_materials", f"out={tmp_path / 'b'}", excel, *given]) == 0
     book = openpyxl.load_workbook(tmp_path / "b" / "participants" / "P01" / "pre.xlsx")
     cell = book.active["D2"]
-    assert (cell.value, cell.data_type) == ("=HYPERLINK(1)", "s")
+    assert (cell.value, cell.data_type) == ("'=HYPERLINK(1)", "s")
 
 
 def test_excel_sheets_go_round(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_excel_sheets_go_round(tmp_path: Path) -> None:
         book.save(sheet)
     assert materials(tmp_path, "study_materials.step=rate", "study_materials.excel=true") == 0
     rated = openpyxl.load_workbook(tmp_path / "ratings" / "rater1.xlsx").active
-    assert rated["D2"].value == "- so you would rather not"
+    assert rated["D2"].value == "'- so you would rather not"
     for place in (1, 2):
         path = tmp_path / "ratings" / f"rater{place}.xlsx"
         book = openpyxl.load_workbook(path)
