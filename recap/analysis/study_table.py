@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,41 +83,41 @@ def arrange_scores(
         raise DataError(f"{file}: holds no scores; write a row a participant and phase")
     in_order = _two("group", [row.group for row in rows], groups, file)
     phase_order = _two("phase", [row.phase for row in rows], phases, file)
-    group_of: dict[str, str] = {}
+    groups_of: dict[str, set[str]] = {}
     cells: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in rows:
-        group_of.setdefault(row.participant, row.group)
+        groups_of.setdefault(row.participant, set()).add(row.group)
         cells.setdefault((row.participant, row.phase), []).append(row)
     _refuse(
         file,
-        _where(group_of, lambda p: any(r.group != group_of[p] for r in rows if r.participant == p)),
+        [participant for participant, found in groups_of.items() if len(found) > 1],
         "in both groups",
         "give every participant an id and a group of their own",
     )
     for phase in phase_order:
         _refuse(
             file,
-            _where(group_of, lambda p, phase=phase: (p, phase) not in cells),  # type: ignore[misc]
+            [participant for participant in groups_of if (participant, phase) not in cells],
             f"without a score in phase {quote_id(phase)}",
             "complete the table, or leave these participants out of it",
         )
     if repeated == "refuse":
         _refuse(
             file,
-            _where(group_of, lambda p: any(len(cells[p, phase]) > 1 for phase in phase_order)),
+            list(dict.fromkeys(who for (who, _), found in cells.items() if len(found) > 1)),
             "with several rows for one phase",
             "keep one, or average them with study.repeated=mean (a row a scenario, say)",
         )
-    group = np.array([in_order.index(g) for g in group_of.values()])
+    group = np.array([in_order.index(found.pop()) for found in groups_of.values()])
     for index, name in enumerate(in_order):
         if (group == index).sum() < 2:
             raise DataError(
                 f"{file}: group {quote_id(name)} has one participant; an analysis of variance "
                 "needs two at least"
             )
-    means = [[_mean(cells[p, phase]) for phase in phase_order] for p in group_of]
+    means = [[_mean(cells[who, phase]) for phase in phase_order] for who in groups_of]
     return ScoreTable(
-        participants=tuple(group_of),
+        participants=tuple(groups_of),
         groups=in_order,
         phases=phase_order,
         group=group,
@@ -128,10 +128,6 @@ def arrange_scores(
 
 def _mean(rows: Sequence[ScoreRow]) -> float:
     return float(np.mean([row.score for row in rows]))
-
-
-def _where(participants: Iterable[str], holds: Callable[[str], bool]) -> list[str]:
-    return [participant for participant in participants if holds(participant)]
 
 
 def _two(what: str, found: Sequence[str], chosen: Sequence[str], file: str) -> tuple[str, str]:
