@@ -48,16 +48,18 @@ class MixedAnova:
 
     group: Effect
     phase: Effect
+    """On means weighted by the groups' sizes."""
+    phase_unweighted: Effect
+    """On means in which every group counts alike (Type III); the same for groups of one size."""
     interaction: Effect
 
 
 def mixed_anova(scores: Floats, group: Integers) -> MixedAnova:
     """Return the mixed analysis of variance of one score a participant and phase.
 
-    Group and phase are tested on means weighted by the groups' sizes, as pingouin's
-    ``mixed_anova`` does (0.7.0; its sums of squares add up to the total). With groups of unequal
-    size Type III tests, the default of SPSS, give another F for the phase and the same for the
-    others.
+    ``phase`` is tested on means weighted by the groups' sizes, as pingouin's ``mixed_anova`` does
+    (0.7.0; its sums of squares add up to the total), ``phase_unweighted`` as SPSS and R's afex do.
+    Group and interaction are the same in both.
 
     Args:
         scores: ``(participants, phases)``, without gaps.
@@ -74,6 +76,9 @@ def mixed_anova(scores: Floats, group: Integers) -> MixedAnova:
     ss_group = n_phases * float(((by_group[group] - grand) ** 2).sum())
     ss_between_error = n_phases * float(((by_participant - by_group[group]) ** 2).sum())
     ss_phase = n * float(((by_phase - grand) ** 2).sum())
+    unweighted = cells.mean(axis=0)
+    harmonic = n_groups**2 / (1 / np.bincount(group)).sum()
+    ss_unweighted = float(harmonic * ((unweighted - unweighted.mean()) ** 2).sum())
     shift = cells - by_group[:, None]
     ss_interaction = float(((shift[group] - (by_phase - grand)) ** 2).sum())
     residual = (scores - by_participant[:, None]) - shift[group]
@@ -84,6 +89,7 @@ def mixed_anova(scores: Floats, group: Integers) -> MixedAnova:
     return MixedAnova(
         group=_effect(ss_group, n_groups - 1, ss_between_error, df_between, error),
         phase=_effect(ss_phase, n_phases - 1, ss_within_error, df_within, error),
+        phase_unweighted=_effect(ss_unweighted, n_phases - 1, ss_within_error, df_within, error),
         interaction=_effect(
             ss_interaction, (n_groups - 1) * (n_phases - 1), ss_within_error, df_within, error
         ),

@@ -21,8 +21,8 @@ from recap.reporting.study import planning_sheet, study_sentences, study_sheets
 from recap.reporting.study_chart import study_chart
 
 _UNBALANCED = (
-    "The groups differ in size: phase is tested on means weighted by it (as pingouin does); Type "
-    "III tests, SPSS's default, give another F for phase and the same for the rest."
+    "The groups differ in size: phase is tested on means weighted by it (as in pingouin); the line "
+    "of Type III counts both groups alike (as in SPSS and R's afex). All else is the same in both."
 )
 _FOLLOW_UPS = (
     "p (Holm) is adjusted for the four comparisons of phases and groups. Intervals of d_s and d_z "
@@ -61,7 +61,7 @@ def find_study(config: InsightsConfig) -> Findings:
     path = Path(config.data.path)
     table, left_out = _table(path, options, config.data.on_error)
     study = analyse_study(table, planning, welch=options.welch, confidence=config.confidence)
-    sentences = study_sentences(study, config.confidence)
+    sentences = study_sentences(study, alpha=options.alpha, confidence=config.confidence)
     return Findings(
         action="study",
         title=f"Study of {path.name}",
@@ -144,7 +144,7 @@ def _figures(study: Study, planning: Planning) -> dict[str, Any]:
     figures = asdict(study)
     figures["checks"] = [{"test": c.test, "of": c.of, **asdict(c.check)} for c in study.checks]
     figures["sphericity"] = "holds with two phases"
-    for name in ("group", "phase", "interaction"):
+    for name in ("group", "phase", "phase_unweighted", "interaction"):
         effect = getattr(study.anova, name)
         figures["anova"][name]["mean_square"] = effect.mean_square
         figures["anova"][name]["error_mean_square"] = effect.error_mean_square
@@ -159,6 +159,7 @@ def _rows(study: Study) -> Sequence[dict[str, Any]]:
         for name, effect in (
             ("group", study.anova.group),
             ("phase", study.anova.phase),
+            ("phase_unweighted", study.anova.phase_unweighted),
             ("interaction", study.anova.interaction),
         )
     ]

@@ -50,12 +50,17 @@ def planning_sheet(planning: Planning, study: Study | None) -> Sheet:
             ("the same effect as f in G*Power's convention", number(found.f_gpower, 3)),
             ("post-hoc power as the paper computes it", share(found.power_of_partial_f, 3)),
         ]
-    title = "Power of the interaction (between and within, 2 × 2)"
-    return Sheet(title=title, header=("what", "figure"), rows=tuple(rows))
+    return Sheet(title="Power of the interaction", header=("what", "figure"), rows=tuple(rows))
 
 
-def study_sentences(study: Study, confidence: float) -> tuple[str, ...]:
-    """Return a sentence in the style of the APA for each result."""
+def study_sentences(study: Study, *, alpha: float, confidence: float) -> tuple[str, ...]:
+    """Return a sentence in the style of the APA for each result.
+
+    Args:
+        study: The results.
+        alpha: What is significant.
+        confidence: Of the intervals.
+    """
     group = f"group ({study.groups[0]}, {study.groups[1]})"
     phase = f"phase ({study.phases[0]}, {study.phases[1]})"
     effects = (
@@ -68,9 +73,10 @@ def study_sentences(study: Study, confidence: float) -> tuple[str, ...]:
         f"{group} between and {phase} within participants."
     )
     sentences = [
-        f"The {name} was {_verdict(effect.p)}, {_effect(effect)}." for name, effect in effects
+        f"The {name} was {_verdict(effect.p, alpha)}, {_effect(effect)}."
+        for name, effect in effects
     ]
-    sentences += [_comparison(c, study, confidence) for c in study.comparisons]
+    sentences += [_comparison(c, study, alpha, confidence) for c in study.comparisons]
     return (design, *sentences)
 
 
@@ -81,13 +87,13 @@ def _effect(effect: Effect) -> str:
     )
 
 
-def _verdict(p: float | None) -> str:
+def _verdict(p: float | None, alpha: float) -> str:
     if p is None:
         return "not testable"
-    return "significant" if p < 0.05 else "not significant"
+    return "significant" if p < alpha else "not significant"
 
 
-def _comparison(comparison: Comparison, study: Study, confidence: float) -> str:
+def _comparison(comparison: Comparison, study: Study, alpha: float, confidence: float) -> str:
     test = comparison.test
     cells = {(cell.group, cell.phase): cell for cell in study.cells}
     first, second = study.phases if comparison.kind == "phases" else study.groups
@@ -110,7 +116,9 @@ def _comparison(comparison: Comparison, study: Study, confidence: float) -> str:
         f"g = {number(size.g)}"
         for name, size in _sizes(comparison)
     )
-    verdict = "" if comparison.kind == "changes" else f"; the difference was {_verdict(test.p)}"
+    verdict = (
+        "" if comparison.kind == "changes" else f"; the difference was {_verdict(test.p, alpha)}"
+    )
     t = f"t({degrees(test.df)}) = {number(test.t)}, {p_value(test.p)}"
     return f"{begin}{verdict}, {t}, {sizes}."
 
@@ -135,7 +143,9 @@ def _means(study: Study) -> Sheet:
 
 def _anova(study: Study) -> Sheet:
     anova = study.anova
-    effects = (("group", anova.group), ("phase", anova.phase), ("group × phase", anova.interaction))
+    effects = [("group", anova.group), ("phase", anova.phase), ("group × phase", anova.interaction)]
+    if len({cell.n for cell in study.cells}) > 1:
+        effects.insert(2, ("phase, Type III", anova.phase_unweighted))
     return Sheet(
         title="2 × 2 mixed analysis of variance",
         header=("effect", "SS", "df", "error SS", "error df", "F", "p", "ηp²", "ηG²"),

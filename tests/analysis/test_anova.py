@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pingouin
 import pytest
+from statsmodels.regression.linear_model import OLS
 
 from recap.analysis.anova import mixed_anova, partial_eta_squared
 
@@ -45,6 +46,26 @@ def test_three_hundred_random_studies_are_as_in_pingouin() -> None:
             )
             share = effect.partial_eta_squared if case % 2 else effect.generalized_eta_squared
             assert [effect.p, share] == pytest.approx([row["p_unc"], row[size]], abs=1e-8)
+
+
+def test_the_unweighted_phase_is_statsmodels_type_iii() -> None:
+    # Of two phases: the intercept of the changes on groups coded by sums.
+    generator = np.random.default_rng(12)
+    for _ in range(300):
+        sizes = generator.integers(2, 20, size=2)
+        group = np.repeat([0, 1], sizes)
+        scores = generator.normal(size=(sizes.sum(), 2)) + generator.normal(size=(2, 2))[group]
+        design = np.stack([np.ones(len(group)), 2.0 * group - 1], axis=1)
+        expected = OLS(scores[:, 1] - scores[:, 0], design).fit()
+        found = mixed_anova(scores, group).phase_unweighted
+        assert found.f == pytest.approx(expected.tvalues[0] ** 2, rel=1e-8)
+        assert found.p == pytest.approx(expected.pvalues[0], abs=1e-8)
+
+
+def test_groups_of_one_size_have_one_phase() -> None:
+    generator = np.random.default_rng(13)
+    found = mixed_anova(generator.normal(size=(12, 3)), np.repeat([0, 1, 2], 4))
+    assert found.phase_unweighted.sum_of_squares == pytest.approx(found.phase.sum_of_squares)
 
 
 def test_a_study_computed_by_hand() -> None:

@@ -47,8 +47,25 @@ def test_a_table_becomes_files_and_sentences(
     assert interaction["partial_eta_squared"] == pytest.approx(12.25 / 16.25)
     assert "F(1, 4) = 12.25, p = .025, ηp² = .75" in capsys.readouterr().out
     with (out / "study.csv").open(encoding="utf-8") as file:
-        assert [row["effect"] for row in csv.DictReader(file)] == ["group", "phase", "interaction"]
+        names = [row["effect"] for row in csv.DictReader(file)]
+    assert names == ["group", "phase", "phase_unweighted", "interaction"]
     assert "η" not in (out / "study.tex").read_text("utf-8")
+
+
+def test_groups_of_unequal_size_show_the_phase_both_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study(tmp_path) == 0
+    assert "Type III" not in capsys.readouterr().out
+    assert study(tmp_path, text=SCORES + "P7,control,pre,0.3\nP7,control,post,0.1\n") == 0
+    assert "phase, Type III" in capsys.readouterr().out
+
+
+def test_what_is_significant_follows_alpha(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study(tmp_path, "study.alpha=0.01") == 0
+    assert "interaction of group and phase was not significant" in capsys.readouterr().out
 
 
 def test_columns_can_have_other_names(tmp_path: Path) -> None:
