@@ -11,7 +11,7 @@ from recap.errors import did_you_mean
 VERBS = {
     "train": "fine-tune under cross-validation, decode, score, aggregate",
     "corpus": "describe, validate and word lists of a corpus; its codebook",
-    "insights": "prevalence per session, alliance, feedback cards, supervision pages",
+    "insights": "prevalence per session, alliance, counsellor studies, feedback cards, supervision",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 WIDTH_OF_FILES = 110
 """Characters a line where the console is no terminal."""
+
+_LISTED_IN_A_FOLDER = 8
 
 FIGURE_DPI = 200
 """Dots an inch of the PNG files."""
@@ -101,8 +104,20 @@ def write_findings(
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
     names = [f"{stem}.json", *texts, *findings.private_pages, *drawn]
-    console.print(f"{folder}: {', '.join(names)}", soft_wrap=True, markup=False)
+    console.print(f"{folder}: {', '.join(_shortened(names))}", soft_wrap=True, markup=False)
     return tuple(folder / name for name in names)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Return file names, those of a folder with many files as the folder and their number."""
+    folders = Counter(name.partition("/")[0] for name in names if "/" in name)
+    many = {folder: n for folder, n in folders.items() if n > _LISTED_IN_A_FOLDER}
+    shown = {
+        f"{top}/ ({many[top]} files)" if "/" in name and top in many else name: None
+        for name in names
+        for top in (name.partition("/")[0],)
+    }
+    return list(shown)
 
 
 def write_private(path: Path, content: str | bytes) -> None:

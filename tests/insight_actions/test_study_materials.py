@@ -51,7 +51,7 @@ def groups(folder: Path) -> dict[str, str]:
     return {r["participant"]: r["group"] for r in rows_of(folder / "key" / "participants.csv")}
 
 
-def test_only_the_experimental_group_has_cards_and_only_after_the_sheet_of_both(
+def test_only_the_experimental_group_has_cards(
     drawn: Path,
 ) -> None:
     assert sorted(groups(drawn).values()) == ["control"] * 3 + ["experimental"] * 3
@@ -59,6 +59,16 @@ def test_only_the_experimental_group_has_cards_and_only_after_the_sheet_of_both(
         names = {path.name for path in (drawn / "participants" / participant).iterdir()}
         cards = {"cards.html", "cards.txt"} if group == "experimental" else set()
         assert names == {"pre.csv", "post.csv"} | cards
+
+
+def test_the_console_counts_the_files_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert materials(tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "README.txt, participants/ (18 files), key/participants.csv, key/scenarios.csv" in printed
+    )
 
 
 def test_cards_stand_in_the_order_of_the_second_phase(drawn: Path) -> None:
