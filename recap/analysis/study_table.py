@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,27 +84,29 @@ def arrange_scores(
     in_order = _two("group", [row.group for row in rows], groups, file)
     phase_order = _two("phase", [row.phase for row in rows], phases, file)
     groups_of: dict[str, set[str]] = {}
+    lines: dict[str, int] = {}
     cells: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in rows:
         groups_of.setdefault(row.participant, set()).add(row.group)
+        lines.setdefault(row.participant, row.line)
         cells.setdefault((row.participant, row.phase), []).append(row)
     _refuse(
         file,
-        [participant for participant, found in groups_of.items() if len(found) > 1],
+        {who: lines[who] for who, found in groups_of.items() if len(found) > 1},
         "in both groups",
         "give every participant an id and a group of their own",
     )
     for phase in phase_order:
         _refuse(
             file,
-            [participant for participant in groups_of if (participant, phase) not in cells],
-            f"without a score in phase {quote_id(phase)}",
+            {who: line for who, line in lines.items() if (who, phase) not in cells},
+            f"without a score in phase {phase!r}",
             "complete the table, or leave these participants out of it",
         )
     if repeated == "refuse":
         _refuse(
             file,
-            list(dict.fromkeys(who for (who, _), found in cells.items() if len(found) > 1)),
+            {who: found[1].line for (who, _), found in cells.items() if len(found) > 1},
             "with several rows for one phase",
             "keep one, or average them with study.repeated=mean (a row a scenario, say)",
         )
@@ -112,7 +114,7 @@ def arrange_scores(
     for index, name in enumerate(in_order):
         if (group == index).sum() < 2:
             raise DataError(
-                f"{file}: group {quote_id(name)} has one participant; an analysis of variance "
+                f"{file}: group {name!r} has one participant; an analysis of variance "
                 "needs two at least"
             )
     means = [[_mean(cells[who, phase]) for phase in phase_order] for who in groups_of]
@@ -154,9 +156,14 @@ def _two(what: str, found: Sequence[str], chosen: Sequence[str], file: str) -> t
     return names[0], names[1]
 
 
-def _refuse(file: str, participants: Sequence[str], why: str, mend: str) -> None:
+def _refuse(file: str, participants: Mapping[str, int], why: str, mend: str) -> None:
+    """Raise an error that lists participants, given with the line of a row of theirs."""
     if not participants:
         return
-    listed = ", ".join(quote_id(p) for p in participants[:_LISTED])
+    shown = [
+        quote_id(who) if quote_id(who) == repr(who) else f"the one of line {line}"
+        for who, line in list(participants.items())[:_LISTED]
+    ]
     more = f" and {len(participants) - _LISTED} more" if len(participants) > _LISTED else ""
-    raise DataError(f"{file}: {len(participants)} participants {why}: {listed}{more}; {mend}")
+    count = f"{len(participants)} participants" if len(participants) > 1 else "1 participant"
+    raise DataError(f"{file}: {count} {why}: {', '.join(shown)}{more}; {mend}")

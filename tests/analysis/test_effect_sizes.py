@@ -74,6 +74,17 @@ def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert stats.binomtest(hits, 400, 0.95).pvalue > 0.01
 
 
+def test_the_interval_of_d_av_covers_the_truth_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(17)
+    covariance = [[1.0, 0.6], [0.6, 1.0]]
+    hits = 0
+    for _ in range(400):
+        first, second = generator.multivariate_normal([0.5, 0], covariance, size=20).T
+        found = d_av(first, second)
+        hits += float(found.low) <= 0.5 <= float(found.high)
+    assert 0.92 < hits / 400 < 0.98
+
+
 def test_differences_that_do_not_vary_have_no_effect_size() -> None:
     nothing = EffectSize(d=None, low=None, high=None, g=None, g_low=None, g_high=None)
     same = np.array([1.0, 2.0, 3.0])

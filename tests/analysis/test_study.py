@@ -147,6 +147,13 @@ def test_missing_phases_name_their_participants() -> None:
         arrange_scores(rows(text), file="scores.csv")
 
 
+def test_an_id_that_may_be_a_name_is_not_printed_but_its_line_is() -> None:
+    text = WHOLE.replace("b C", "张三 C").replace(";张三 C post 2", "")
+    with pytest.raises(DataError, match=r"1 participant without .*: the one of line 4") as caught:
+        arrange_scores(rows(text), file="scores.csv")
+    assert "张三" not in str(caught.value)
+
+
 def test_repeated_rows_are_averaged_on_request() -> None:
     table = arrange_scores(rows(WHOLE + ";b C post 3"), file="f", repeated="mean")
     assert table.scores[1].tolist() == [2, 2.5]
