@@ -159,7 +159,7 @@ def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | No
         return [], NO_MATPLOTLIB
     names = []
     # Text stays text (searchable, and in the fonts of who looks); the same figure, the same bytes.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": findings.action}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": findings.action}
     with matplotlib.rc_context(settings):
         for stem, draw in findings.charts.items():
             figure = draw()
