@@ -274,6 +274,9 @@ def with_intervals(
 ) -> list[Interval]:
     """Return figures with percentile intervals over resamples.
 
+    A share of 0 or 1 that no resample can leave has none: what never occurred is never drawn, which
+    says nothing about how rare it is.
+
     Args:
         values: The figures themselves; NaN where there is none.
         draw: Gives ``(size, figures)`` resampled figures; NaN where a resample has none.
@@ -287,16 +290,18 @@ def with_intervals(
     rng = np.random.default_rng(seed)
     sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
     drawn = np.concatenate([draw(rng, size) for size in sizes])
+    return [_interval(value, drawn[:, i], confidence) for i, value in enumerate(found)]
+
+
+def _interval(value: float | None, drawn: Floats, confidence: float) -> Interval:
+    sound = drawn[~np.isnan(drawn)]
+    if value is None or len(sound) == 0:
+        return Interval(value=value)
     tail = (1 - confidence) / 2
-    intervals = []
-    for column, value in enumerate(found):
-        sound = drawn[~np.isnan(drawn[:, column]), column]
-        if value is None or len(sound) == 0:
-            intervals.append(Interval(value=value))
-        else:
-            low, high = np.quantile(sound, [tail, 1 - tail])
-            intervals.append(Interval(value=value, low=float(low), high=float(high)))
-    return intervals
+    low, high = (float(end) for end in np.quantile(sound, [tail, 1 - tail]))
+    if value in (0, 1) and low == high:
+        return Interval(value=value)
+    return Interval(value=value, low=low, high=high)
 
 
 _AT_ONCE = 250

@@ -21,7 +21,7 @@ from recap.analysis.sessions import (
 from recap.analysis.utterances import Utterance
 from recap.errors import ConfigError, quote_id
 from recap.insight_actions.correction import corrected, correction_notes
-from recap.insight_actions.options import InsightsConfig
+from recap.insight_actions.options import FEW_UNITS, InsightsConfig
 from recap.insight_actions.session_tables import (
     acts_sheet,
     corrected_sheet,
@@ -254,6 +254,8 @@ def _notes(config: InsightsConfig, source: Source, found: SessionFindings) -> li
             f"Intervals: {level}, percentiles of {config.resamples} bootstrap resamples of whole "
             f"sessions, seed {config.seed}."
         )
+        if len(found.sessions) < FEW_UNITS:
+            notes.append(f"With so few sessions ({len(found.sessions)}) the intervals are rough.")
     notes.append(
         f"Resistant: {', '.join(source.behaviors) or 'no label'}. Distinct behaviours: different "
         "resistant labels in a session, its mean over all sessions."
