@@ -25,6 +25,8 @@ ACTIONS = {
 _READERS = {".csv": "table", ".xlsx": "table", ".xlsm": "table", ".txt": "transcript"}
 """``data`` by the file's ending, where it is not said; anything else is ``dialogues``."""
 
+_LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"})
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do the action ``argv`` names; return 0 (done), 2 (user's fault) or 1 (anything else)."""
@@ -33,11 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def with_usual_choices(given: Sequence[str]) -> list[str]:
-    """Return the arguments with ``outcomes=[…]`` spelt out, and ``data=`` by the file's ending."""
-    arguments = [
-        f"outcomes.columns={a.removeprefix('outcomes=')}" if a.startswith("outcomes=[") else a
-        for a in given
-    ]
+    """Return the arguments as Hydra takes them, with ``data=`` by the file's ending.
+
+    ``outcomes=[…]`` is short for ``outcomes.columns=[…]``, and a single name for a list of one.
+    """
+    arguments = []
+    for argument in given:
+        key, equals, value = argument.partition("=")
+        if key in _LISTS and equals and value not in ("", "null") and value[:1] not in "[{":
+            value = f"[{value}]"
+        if key == "outcomes" and value.startswith("["):
+            key = "outcomes.columns"
+        arguments.append(f"{key}{equals}{value}")
     paths = [a.partition("=")[2] for a in arguments if a.startswith("data.path=")]
     if paths and not any(a.startswith("data=") for a in arguments):
         ending = Path(paths[-1].strip("'\"")).suffix.lower()

@@ -6,8 +6,10 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +26,13 @@ ONLY_IN_THE_WHEEL = "recap/conf"
 COMMAND = "python -m recap."
 WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
-WITHOUT_TRAINING = frozenset({"insights"})
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
 )
+
+OF_NO_RUN = frozenset({"corpus", "insights"})
+"""Commands that know no options of a training."""
 
 
 def page_id(page: Path) -> str:
@@ -133,19 +137,21 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from recap import insights
     from recap.compose import expand_sweep, load_command, load_config
     from recap.planning.options import PlanConfig
 
+    loaders: dict[str, Callable[[list[str]], Any]] = {
+        "train": load_config,
+        "plan": lambda job: load_command(PlanConfig, "plan", job),
+        "insights": insights.load,
+    }
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
         for job in expand_sweep([word for word in arguments if word != "-m"]):
-            if verb in WITHOUT_TRAINING:
-                config = import_module(f"recap.{verb}").load(job)
-            else:
-                config = load_command(PlanConfig, verb, job) if verb == "plan" else load_config(job)
             assert verb in VERBS
-            assert config.run
+            assert loaders[verb](job).run
 
 
 @pytest.mark.slow
@@ -165,7 +171,7 @@ def test_documented_commands_run(
     main = import_module(f"recap.{verb}").main
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    code = main([*arguments, *(() if verb in WITHOUT_TRAINING else SMOKE)])
+    code = main([*arguments, *(() if verb in OF_NO_RUN else SMOKE)])
     printed = capsys.readouterr()
     if any(WITHOUT_WEIGHTS in word for word in arguments):
         assert code == 2

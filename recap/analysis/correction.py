@@ -27,9 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recap.analysis.sessions import Interval, with_intervals
-
-Floats = npt.NDArray[np.float64]
+from recap.analysis.intervals import Floats, Interval, with_intervals
 
 EM_STEPS = 5000
 """Most steps of expectation-maximisation."""

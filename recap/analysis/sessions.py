@@ -11,20 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from recap.analysis.intervals import Floats, Interval, resampled, with_intervals
 from recap.analysis.utterances import Utterance
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A figure with the ends of its interval; ``None`` where they are not known."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +136,7 @@ def prevalence(
     values = figures(np.ones((1, len(sessions))))[0]
     intervals = with_intervals(
         values,
-        lambda rng, size: figures(_resampled(rng, len(sessions), size)),
+        lambda rng, size: figures(resampled(rng, len(sessions), size)),
         resamples=resamples if len(sessions) > 1 else 0,
         confidence=confidence,
         seed=seed,
@@ -200,7 +189,7 @@ def development(
     n = len(by_session)
     intervals = with_intervals(
         shares(np.ones((1, n)))[0],
-        lambda rng, size: shares(_resampled(rng, n, size)),
+        lambda rng, size: shares(resampled(rng, n, size)),
         resamples=resamples if n > 1 else 0,
         confidence=confidence,
         seed=seed,
@@ -247,7 +236,7 @@ def after_acts(
         return ()
     intervals = with_intervals(
         shares(np.ones((1, n)))[0],
-        lambda rng, size: shares(_resampled(rng, n, size)),
+        lambda rng, size: shares(resampled(rng, n, size)),
         resamples=resamples if n > 1 else 0,
         confidence=confidence,
         seed=seed,
@@ -262,50 +251,6 @@ def after_acts(
         )
         for act, index in at.items()
     )
-
-
-def with_intervals(
-    values: Floats,
-    draw: Callable[[np.random.Generator, int], Floats],
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> list[Interval]:
-    """Return figures with percentile intervals over resamples.
-
-    Args:
-        values: The figures themselves; NaN where there is none.
-        draw: Gives ``(size, figures)`` resampled figures; NaN where a resample has none.
-        resamples: How many; 0 gives no intervals.
-        confidence: Level.
-        seed: Of the generator.
-    """
-    found = [None if np.isnan(value) else float(value) for value in values]
-    if resamples == 0:
-        return [Interval(value=value) for value in found]
-    rng = np.random.default_rng(seed)
-    sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
-    drawn = np.concatenate([draw(rng, size) for size in sizes])
-    tail = (1 - confidence) / 2
-    intervals = []
-    for column, value in enumerate(found):
-        sound = drawn[~np.isnan(drawn[:, column]), column]
-        if value is None or len(sound) == 0:
-            intervals.append(Interval(value=value))
-        else:
-            low, high = np.quantile(sound, [tail, 1 - tail])
-            intervals.append(Interval(value=value, low=float(low), high=float(high)))
-    return intervals
-
-
-_AT_ONCE = 250
-"""Resamples that are in memory together."""
-
-
-def _resampled(rng: np.random.Generator, n: int, size: int) -> Floats:
-    """Return how often each of ``n`` units is drawn, for ``size`` resamples: ``(size, n)``."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
 
 
 def _share(part: Floats, whole: Floats) -> Floats:

@@ -14,7 +14,7 @@ from recap.analysis.correlation import (
     stars,
 )
 from recap.insight_actions.alliance_data import AllianceData, read_alliance
-from recap.insight_actions.options import InsightsConfig
+from recap.insight_actions.options import FEW_UNITS, InsightsConfig
 from recap.reporting.findings import Findings
 from recap.reporting.heat_map import Cell, heat_map
 from recap.reporting.sheets import Sheet
@@ -156,6 +156,8 @@ def _notes(config: InsightsConfig, data: AllianceData, found: list[Correlation])
             f"Clustered interval: percentiles of {config.resamples} bootstrap resamples of {whole} "
             f"({n}), seed {config.seed}."
         )
+        if n < FEW_UNITS:
+            notes.append(f"With so few of them ({n}) clustered intervals are rough.")
     if data.clients is None:
         notes.append(
             "Whose sessions these are is not known: where clients have several, intervals and p "
@@ -182,7 +184,7 @@ def _starred(c: Correlation, digits: int = 4) -> str:
 
 
 def _ends(low: float | None, high: float | None) -> str:
-    return _DASH if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return _DASH if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
 
 
 def _p(p: float | None) -> str:

@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass
 from recap.config import DataConfig, TaskConfig
 from recap.insight_actions.study_options import StudyMaterialsOptions, StudyOptions
 
+FEW_UNITS = 20
+"""Under so many sessions or clients a bootstrap of them is said to be rough; a rule of thumb."""
+
 _STRICT = ConfigDict(extra="forbid")
 
 Action = Literal["sessions", "alliance", "study", "study_materials", "card", "supervision"]

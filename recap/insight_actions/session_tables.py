@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from recap.analysis.correction import CorrectedShares
-from recap.analysis.sessions import AfterAct, Development, Interval, Prevalence
+from recap.analysis.intervals import Interval
+from recap.analysis.sessions import AfterAct, Development, Prevalence
 from recap.reporting.sheets import Sheet
 from recap.taxonomy import Taxonomy
 

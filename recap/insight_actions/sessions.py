@@ -18,10 +18,10 @@ from recap.analysis.sessions import (
     development,
     prevalence,
 )
-from recap.analysis.utterances import Utterance
 from recap.errors import ConfigError, quote_id
 from recap.insight_actions.correction import corrected, correction_notes
-from recap.insight_actions.options import InsightsConfig
+from recap.insight_actions.options import FEW_UNITS, InsightsConfig
+from recap.insight_actions.session_pictures import donuts, timeline_marks
 from recap.insight_actions.session_tables import (
     acts_sheet,
     corrected_sheet,
@@ -31,15 +31,7 @@ from recap.insight_actions.session_tables import (
 )
 from recap.insight_actions.source import Source, read_source
 from recap.reporting.findings import Findings
-from recap.reporting.session_charts import (
-    Mark,
-    Slice,
-    development_chart,
-    donut_chart,
-    timeline_chart,
-)
-
-_NO_COLOR = "#999999"
+from recap.reporting.session_charts import development_chart, donut_chart, timeline_chart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +74,9 @@ def find_sessions(config: InsightsConfig) -> Findings:
         notes=tuple(_notes(config, source, found)),
         rows=[_session_row(session, source) for session in found.sessions],
         charts={
-            "sessions": partial(donut_chart, *_donuts(source, found), note=predicted.strip()),
+            "sessions": partial(
+                donut_chart, *donuts(source, found.overall), note=predicted.strip()
+            ),
             "sessions_development": partial(
                 development_chart,
                 [(i.value, i.low, i.high) for i in found.over_time.share],
@@ -90,7 +84,7 @@ def find_sessions(config: InsightsConfig) -> Findings:
             ),
             "sessions_timeline": partial(
                 timeline_chart,
-                _marks(source, found.timeline),
+                timeline_marks(source, found.timeline),
                 title=f"session {found.timeline}{predicted}",
             ),
         },
@@ -254,6 +248,8 @@ def _notes(config: InsightsConfig, source: Source, found: SessionFindings) -> li
             f"Intervals: {level}, percentiles of {config.resamples} bootstrap resamples of whole "
             f"sessions, seed {config.seed}."
         )
+        if len(found.sessions) < FEW_UNITS:
+            notes.append(f"With so few sessions ({len(found.sessions)}) the intervals are rough.")
     notes.append(
         f"Resistant: {', '.join(source.behaviors) or 'no label'}. Distinct behaviours: different "
         "resistant labels in a session, its mean over all sessions."
@@ -261,48 +257,3 @@ def _notes(config: InsightsConfig, source: Source, found: SessionFindings) -> li
     if found.corrected is not None:
         notes += correction_notes(config, source, found.corrected)
     return notes
-
-
-def _donuts(source: Source, found: SessionFindings) -> tuple[list[Slice], list[Slice]]:
-    shares = dict(
-        zip(source.labels, (i.value or 0.0 for i in found.overall.label_shares), strict=True)
-    )
-    behaviors = source.behaviors
-    resistant = sum(shares[label] for label in behaviors)
-    others = [label for label in source.labels if label not in behaviors]
-    whole = [
-        Slice(
-            name=source.resistance[0] if len(source.resistance) == 1 else "Resistance",
-            share=resistant,
-            color=source.category(source.resistance[0]).color or _NO_COLOR,
-        ),
-        *(
-            Slice(name=o, share=shares[o], color=source.category(o).color or _NO_COLOR)
-            for o in others
-        ),
-    ]
-    parts = [
-        Slice(
-            name=label,
-            share=shares[label] / resistant,
-            color=source.category(label).color or _NO_COLOR,
-        )
-        for label in behaviors
-        if shares[label]
-    ]
-    return whole, parts
-
-
-def _marks(source: Source, session: str) -> list[Mark]:
-    said: list[Utterance] = [u for u in source.annotated.utterances if u.session == session]
-    resistant = source.is_resistant
-    return [
-        Mark(
-            place=u.turn if u.turn is not None else index,
-            label=u.label,
-            color=source.category(u.label).color or _NO_COLOR,
-            resistant=resistant(u.label),
-        )
-        for index, u in enumerate(said)
-        if u.label is not None
-    ]

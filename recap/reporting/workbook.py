@@ -12,7 +12,8 @@ from recap.reporting.cards import printable
 _MOST_CHARACTERS = 32_767
 """Excel's limit for one cell."""
 
-_FORMULA = re.compile(r"^[\s\W]*[=+\-@＝＋－＠]|^[\t\r\n]")
+_FORMULA = re.compile("^[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@＝＋－＠]|^[\t\r\n]")
+"""Also after blanks and marks that are not seen, and in full width."""
 
 Cell = str | int | float | None
 

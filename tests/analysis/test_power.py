@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from statsmodels.stats.power import FTestAnovaPower
 
+from recap.analysis.anova import mixed_anova
 from recap.analysis.power import InteractionDesign, interaction_power, interaction_sample_size
 
 PAPER = InteractionDesign(rho=0.5)  # 2 groups, 2 phases, alpha .05
@@ -22,16 +24,39 @@ def test_the_papers_post_hoc_power_is_one() -> None:
     assert interaction_power(0.565, 62, PAPER) == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("groups", "phases", "power", "n"),
-    # Sample sizes of G*Power 3.1 for f = .25, alpha .05, rho .5, found in published protocols.
-    [(2, 2, 0.80, 34), (2, 2, 0.95, 54), (2, 3, 0.80, 28), (3, 2, 0.80, 42)],
-)
-def test_sample_sizes_that_gpower_gives(groups: int, phases: int, power: float, n: int) -> None:
-    design = InteractionDesign(n_groups=groups, n_phases=phases, rho=0.5)
-    found = interaction_sample_size(0.25, power, design)
-    assert found is not None
-    assert found.n == n
+@pytest.mark.parametrize(("phases", "f"), [(2, 0.3), (3, 0.25)])
+def test_power_is_the_share_of_simulated_studies_that_are_significant(
+    phases: int, f: float
+) -> None:
+    # f is the SD of the interaction's cell effects over the SD of one phase (Cohen 1988).
+    generator = np.random.default_rng(21)
+    rho, n = 0.4, 30
+    design = InteractionDesign(n_phases=phases, rho=rho)
+    effects = np.linspace(-1, 1, phases)
+    effects *= f / np.sqrt((effects**2).mean())
+    group = np.repeat([0, 1], n // 2)
+    covariance = np.full((phases, phases), rho) + (1 - rho) * np.eye(phases)
+    noise = generator.multivariate_normal(np.zeros(phases), covariance, size=(2000, n))
+    found = [mixed_anova(z + np.outer(2 * group - 1, effects), group) for z in noise]
+    significant = sum(float(anova.interaction.p or 1) < 0.05 for anova in found)
+    expected = interaction_power(f, n, design)
+    assert 0.5 < expected < 0.95
+    assert binomtest(significant, 2000, expected).pvalue > 0.01
+
+
+def test_random_sample_sizes_are_those_of_statsmodels() -> None:
+    generator = np.random.default_rng(22)
+    oracle = FTestAnovaPower()
+    for _ in range(60):
+        groups = int(generator.integers(2, 4))
+        rho, power = generator.uniform(0, 0.9), generator.uniform(0.5, 0.95)
+        f = generator.uniform(0.1, 0.5)
+        exact = oracle.solve_power(
+            f * np.sqrt(2 / (1 - rho)), nobs=None, alpha=0.05, power=power, k_groups=groups
+        )
+        found = interaction_sample_size(f, power, InteractionDesign(n_groups=groups, rho=rho))
+        assert found is not None
+        assert found.n == groups * np.ceil(float(exact) / groups)
 
 
 def test_random_designs_of_two_phases_are_as_in_statsmodels() -> None:

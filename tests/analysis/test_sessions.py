@@ -127,3 +127,10 @@ def test_membership_reaches_down_from_the_named_categories() -> None:
         True,
         False,
     ]
+
+
+def test_what_never_occurs_has_no_interval_that_pretends_to_know_how_rare_it_is() -> None:
+    sessions = count_sessions([*said("A", "DC"), *said("B", "DD")], LABELS, is_resistant)
+    found = prevalence(sessions, [True, True, False], resamples=100)
+    assert (found.label_shares[1].value, found.label_shares[1].high) == (0, None)
+    assert (found.share_of_sessions.value, found.share_of_sessions.low) == (1, None)

@@ -24,6 +24,13 @@ def test_outcomes_may_be_a_list_and_have_a_path_in_any_order() -> None:
         assert (config.outcomes.path, config.outcomes.columns) == ("B.csv", ("goal", "task"))
 
 
+def test_a_single_name_is_a_list_of_one() -> None:
+    config = load(["on=id", "predictors=x", "outcomes=goal", "resistance=Denying"])
+    assert (config.on, config.predictors) == (("id",), ("x",))
+    assert (config.outcomes.columns, config.resistance) == (("goal",), ("Denying",))
+    assert load(["resistance=null"]).resistance is None
+
+
 @pytest.mark.parametrize(
     ("file", "reader"),
     [("a.csv", "table"), ("a.jsonl", "dialogues"), ("a.txt", "transcript"), ("a.xlsx", "table")],
