@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from recap.analysis.utterances import Utterance
 from recap.errors import DataError
@@ -54,12 +55,11 @@ def draw_scenarios(
     Raises:
         DataError: When there are not as many of some labels.
     """
-    usable: dict[str, dict[object, Utterance]] = {}
+    usable: dict[str, dict[bytes, Utterance]] = {}
     for utterance in sorted(utterances, key=lambda u: u.id):
         history = utterance.history
         if utterance.label is not None and history and history[-1].speaker == "counselor":
-            content = (utterance.response, tuple((turn.speaker, turn.text) for turn in history))
-            usable.setdefault(utterance.label, {}).setdefault(content, utterance)
+            usable.setdefault(utterance.label, {}).setdefault(_content(utterance), utterance)
     _refuse_shortage(usable, wanted)
     sessions: set[str] = set()
     drawn: list[Utterance] = []
@@ -126,8 +126,14 @@ def blind(responses: Iterable[Response], *, seed: int) -> dict[str, Response]:
     return {f"R{place:0{width}d}": r for place, r in enumerate(shuffled, start=1)}
 
 
+def _content(utterance: Utterance) -> bytes:
+    """Return a digest of what was said up to and with an utterance."""
+    said = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
+    return blake2b("\0".join(said).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def _refuse_shortage(
-    usable: Mapping[str, Mapping[object, Utterance]], wanted: Mapping[tuple[str, ...], int]
+    usable: Mapping[str, Mapping[bytes, Utterance]], wanted: Mapping[tuple[str, ...], int]
 ) -> None:
     short = []
     for labels, n in wanted.items():

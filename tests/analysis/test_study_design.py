@@ -17,7 +17,12 @@ def utterances() -> list[Utterance]:
     """Return ten utterances of each of four labels, over ten sessions."""
     return [
         Utterance(
-            id=f"{label}{n}", session=f"s{n}", response=f"{label} {n}", label=label, history=ASKED
+            id=f"{label}{n}",
+            session=f"s{n}",
+            response=f"{label} {n}",
+            label=label,
+            dialogue=ASKED,
+            before=1,
         )
         for label in ("Blaming", "Excusing", "Collaboration", "Other")
         for n in range(10)
@@ -56,9 +61,9 @@ def test_only_different_utterances_that_answer_a_counselor_are_drawn() -> None:
     said = {"session": "s", "label": "Blaming"}
     client = (Turn(speaker="client", text="Hm."),)
     pool = [
-        Utterance(id="a", response="It was them.", history=ASKED, **said),
-        Utterance(id="b", response="It was them.", history=ASKED, **said),
-        Utterance(id="c", response="They did it.", history=client, **said),
+        Utterance(id="a", response="It was them.", dialogue=ASKED, before=1, **said),
+        Utterance(id="b", response="It was them.", dialogue=ASKED, before=1, **said),
+        Utterance(id="c", response="They did it.", dialogue=client, before=1, **said),
         Utterance(id="d", response="They did it.", **said),
     ]
     with pytest.raises(DataError, match=r"Blaming \(has 1, needs 2\)"):
