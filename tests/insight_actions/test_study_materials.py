@@ -217,3 +217,66 @@ def test_messages_hold_no_words_of_clients(drawn: Path, capsys: pytest.CaptureFi
     assert materials(drawn, "study_materials.step=rate") == 2
     said = capsys.readouterr()
     assert not [w for w in words if len(w) > 12 and w in said.err + said.out]
+
+
+def test_one_rater_gives_scores_without_agreement(drawn: Path) -> None:
+    assert materials(drawn, "study_materials.step=rate", "study_materials.raters=1") == 0
+    fill(drawn / "ratings" / "rater1.csv", "rating", lambda row: "+1")
+    assert materials(drawn, "study_materials.step=score") == 0
+    found = json.loads((drawn / "study_materials_score.json").read_text("utf-8"))
+    assert found["agreement"] is None
+    assert found["distribution"] == {"rater1": {"-1": 0, "0": 0, "1": 180}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["study_materials.step=rate"], "study_materials.step=draw"),
+        (["study_materials.step=score"], "no ratings.csv"),
+        (["study_materials.phases=[pre,pre]"], "study_materials.phases"),
+        (["study_materials.phases=[pre,a/b]"], "study_materials.phases"),
+        (["study_materials.per_behavior=99"], "lower study_materials.per_behavior"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], said: str
+) -> None:
+    assert materials(tmp_path / "empty", *overrides) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_phases_and_groups_have_the_names_that_they_were_drawn_with(tmp_path: Path) -> None:
+    names = (
+        'study_materials.phases=["前测","后测"]',
+        'study_materials.groups=["对照组","实验组"]',
+    )
+    assert materials(tmp_path, "data.language=zh", *names) == 0
+    assert len(list(tmp_path.glob("participants/*/后测.csv"))) == 6
+    for sheet in tmp_path.glob("participants/*/*.csv"):
+        fill(sheet, "response", lambda row: "嗯，请您再说说。")
+    assert materials(tmp_path, "study_materials.step=rate") == 0
+    key = rows_of(tmp_path / "key" / "ratings.csv")
+    assert {(row["group"], row["phase"]) for row in key} == {
+        (group, phase) for group in ("对照组", "实验组") for phase in ("前测", "后测")
+    }
+
+
+@pytest.mark.real_data
+def test_scenarios_are_drawn_from_annomi(
+    tmp_path: Path, real_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = [
+        "data=annomi",
+        f"data.path={real_data / 'annomi' / 'AnnoMI-simple.csv'}",
+        "task=annomi_talk",
+        "resistance=[sustain]",
+    ]
+    wanted = ["study_materials.per_behavior=26", "study_materials.collaborative=4"]
+    assert main(["action=study_materials", f"out={tmp_path}", *corpus, *wanted]) == 0
+    scenarios = rows_of(tmp_path / "key" / "scenarios.csv")
+    assert [row["label"] for row in scenarios].count("sustain") == 26
+    assert len({row["session"] for row in scenarios}) == len(scenarios) == 30
+    printed = capsys.readouterr()
+    assert not [
+        row for row in scenarios if len(row["client"]) > 12 and row["client"] in printed.out
+    ]
