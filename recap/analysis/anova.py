@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from recap.analysis.spread import vanishes
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -83,6 +85,8 @@ def mixed_anova(scores: Floats, group: Integers) -> MixedAnova:
     ss_interaction = float(((shift[group] - (by_phase - grand)) ** 2).sum())
     residual = (scores - by_participant[:, None]) - shift[group]
     ss_within_error = float((residual**2).sum())
+    if vanishes(float(np.abs(residual).max()), scores):
+        ss_within_error = 0.0
 
     df_between, df_within = n - n_groups, (n - n_groups) * (n_phases - 1)
     error = ss_between_error + ss_within_error

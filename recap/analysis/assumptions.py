@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from recap.analysis.spread import vanishes
+
 Floats = NDArray[np.float64]
 
 
@@ -28,7 +30,7 @@ def shapiro(scores: Floats) -> Check:
 
     The statistic is W (scipy's ``shapiro``).
     """
-    if len(scores) < 3 or np.ptp(scores) == 0:
+    if len(scores) < 3 or vanishes(float(np.ptp(scores)), scores):
         return _NONE
     found = stats.shapiro(scores)
     return Check(statistic=float(found.statistic), df=None, p=float(found.pvalue))
@@ -40,7 +42,7 @@ def levene(groups: list[Floats]) -> Check:
     The statistic is F. It does not exist where the distances
     from the median do not vary within any group.
     """
-    if all(np.ptp(np.abs(group - np.median(group))) == 0 for group in groups):
+    if all(vanishes(float(np.ptp(np.abs(g - np.median(g)))), g) for g in groups):
         return _NONE
     found = stats.levene(*groups, center="median")
     df = (len(groups) - 1.0, sum(map(len, groups)) - float(len(groups)))

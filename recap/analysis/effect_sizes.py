@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from recap.analysis.spread import vanishes
+
 Floats = NDArray[np.float64]
 
 
@@ -50,7 +52,7 @@ def d_s(first: Floats, second: Floats, confidence: float = 0.95) -> EffectSize:
     n_first, n_second = len(first), len(second)
     df = n_first + n_second - 2
     pooled = ((n_first - 1) * first.var(ddof=1) + (n_second - 1) * second.var(ddof=1)) / df
-    if pooled <= 0:
+    if vanishes(math.sqrt(pooled), first, second):
         return _NONE
     d = float((first.mean() - second.mean()) / math.sqrt(pooled))
     unit = math.sqrt(1 / n_first + 1 / n_second)
@@ -71,7 +73,7 @@ def d_z(first: Floats, second: Floats, confidence: float = 0.95) -> EffectSize:
     n = len(first)
     difference = first - second
     spread = float(difference.std(ddof=1))
-    if spread <= 0:
+    if vanishes(spread, first, second):
         return _NONE
     return _effect_size(
         float(difference.mean()) / spread, 1 / math.sqrt(n), n - 1, n - 1, confidence
@@ -93,7 +95,7 @@ def d_av(first: Floats, second: Floats, confidence: float = 0.95) -> EffectSize:
     n = len(first)
     both = float(first.var(ddof=1) + second.var(ddof=1))
     spread = float((first - second).std(ddof=1))
-    if both <= 0 or spread <= 0:
+    if vanishes(min(spread, math.sqrt(both)), first, second):
         return _NONE
     d = float((first - second).mean()) / math.sqrt(both / 2)
     return _effect_size(d, spread / math.sqrt(n * both / 2), n - 1, 2 * n - 2, confidence)

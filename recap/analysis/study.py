@@ -21,6 +21,7 @@ from recap.analysis.power import (
     interaction_sample_size,
     power_of_noncentrality,
 )
+from recap.analysis.spread import vanishes
 from recap.analysis.study_table import ScoreTable
 from recap.analysis.t_tests import TTest, independent_t_test, paired_t_test
 
@@ -242,8 +243,9 @@ def _pooled_correlation(table: ScoreTable) -> float | None:
         [scores - scores.mean(axis=0) for scores in (table.of_group(0), table.of_group(1))]
     )
     products = centred.T @ centred
-    scale = math.sqrt(products[0, 0] * products[1, 1])
-    return float(products[0, 1]) / scale if scale > 0 else None
+    if vanishes(math.sqrt(min(products[0, 0], products[1, 1])), table.scores):
+        return None
+    return float(products[0, 1]) / math.sqrt(products[0, 0] * products[1, 1])
 
 
 def _post_hoc(interaction: Effect, n: int, design: InteractionDesign) -> PostHocPower | None:

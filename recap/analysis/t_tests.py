@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from recap.analysis.spread import vanishes
+
 Floats = NDArray[np.float64]
 
 
@@ -32,9 +34,10 @@ def paired_t_test(first: Floats, second: Floats, confidence: float = 0.95) -> TT
     """Return the test of two measurements of the same participants, at least two of them."""
     n = len(first)
     difference = first - second
-    return _test(
-        float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(n), n - 1, confidence
-    )
+    spread = float(difference.std(ddof=1))
+    if vanishes(spread, first, second):
+        spread = 0
+    return _test(float(difference.mean()), spread / math.sqrt(n), n - 1, confidence)
 
 
 def independent_t_test(
@@ -52,13 +55,12 @@ def independent_t_test(
     n_first, n_second = len(first), len(second)
     var_first, var_second = float(first.var(ddof=1)), float(second.var(ddof=1))
     df: float = n_first + n_second - 2
-    if welch:
+    if vanishes(math.sqrt(max(var_first, var_second)), first, second):
+        squared_error = 0.0
+    elif welch:
         share_first, share_second = var_first / n_first, var_second / n_second
         squared_error = share_first + share_second
-        if squared_error > 0:
-            df = squared_error**2 / (
-                share_first**2 / (n_first - 1) + share_second**2 / (n_second - 1)
-            )
+        df = squared_error**2 / (share_first**2 / (n_first - 1) + share_second**2 / (n_second - 1))
     else:
         pooled = ((n_first - 1) * var_first + (n_second - 1) * var_second) / df
         squared_error = pooled * (1 / n_first + 1 / n_second)

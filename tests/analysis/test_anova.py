@@ -97,6 +97,11 @@ def test_scores_that_do_not_vary_have_no_f() -> None:
     found = mixed_anova(np.ones((4, 2)), np.array([0, 0, 1, 1]))
     assert (found.interaction.f, found.interaction.p) == (None, None)
     assert found.interaction.partial_eta_squared is None
+    # Everybody of a group changes by as much, but for the last digits.
+    scores = np.array([[0.2, 0.3], [0.1, 0.2], [0.6, 0.7], [0.2, 0.5], [0.4, 0.7]])
+    changed = mixed_anova(scores, np.array([0, 0, 0, 1, 1]))
+    assert (changed.interaction.f, changed.phase.f) == (None, None)
+    assert changed.group.f is not None
 
 
 def test_the_papers_f_stands_for_a_partial_eta_squared_of_22_percent() -> None:

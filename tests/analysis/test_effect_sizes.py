@@ -91,3 +91,7 @@ def test_differences_that_do_not_vary_have_no_effect_size() -> None:
     assert d_z(same + 1, same) == nothing
     assert d_av(same + 1, same) == nothing
     assert d_s(np.ones(3), np.zeros(3)) == nothing
+    # One difference throughout, but for the last digits of the doubles.
+    first, second = np.array([0.3, 0.2, 0.7]), np.array([0.2, 0.1, 0.6])
+    assert (first - second).std() > 0
+    assert d_z(first, second) == d_av(first, second) == nothing

@@ -56,3 +56,5 @@ def test_scores_that_do_not_vary_have_no_t(welch: bool) -> None:
     found = independent_t_test(np.ones(3), np.zeros(4), welch=welch)
     assert (found.difference, found.t, found.p, found.low) == (1.0, None, None, None)
     assert paired_t_test(np.ones(3), np.zeros(3)).t is None
+    rounded = paired_t_test(np.array([0.3, 0.2, 0.7]), np.array([0.2, 0.1, 0.6]))
+    assert (rounded.t, rounded.p) == (None, None)
