@@ -12,7 +12,8 @@ from recap.config import DataConfig, TaskConfig
 FEW_UNITS = 20
 """Under so many sessions or clients a bootstrap of them is said to be rough; a rule of thumb."""
 
-_STRICT = ConfigDict(extra="forbid")
+# Ids may look like numbers, as in card.id=12.
+_STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 Action = Literal["sessions", "alliance", "card", "supervision"]
 

@@ -117,6 +117,23 @@ def test_a_binary_confusion_corrects_the_answers_of_a_cascade(tmp_path: Path) ->
     assert labels["Resistance"]["observed"] == pytest.approx(2 / 3)
 
 
+def test_answers_that_the_confusion_never_saw_end_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = answers(tmp_path / "a.jsonl", {"A": ["Resistance", None]})
+    run = run_folder(tmp_path / "run", [[9, 1, 0], [2, 8, 0]], ["Resistance", "Collaboration"])
+    assert main([f"data.path={path}", "task=binary", f"sessions.confusion={run}", *FAST]) == 2
+    assert "never saw the model answer no readable label" in capsys.readouterr().err
+
+
+def test_a_file_without_any_readable_answer_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = answers(tmp_path / "a.jsonl", {"A": [None, None]})
+    assert main([f"data.path={path}", *FAST]) == 2
+    assert "decoding=scored" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
