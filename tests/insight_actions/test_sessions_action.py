@@ -56,6 +56,12 @@ def test_predicted_labels_are_counted_and_marked_everywhere(
     assert found["distinct_behaviors"]["value"] == pytest.approx(1)
     assert found["label_shares"]["Blaming"]["value"] == pytest.approx(1 / 5)
     assert found["counts"]["unparsed"] == 1
+    assert found["timeline"]["session"] == "A"
+    assert [(u["turn"], u["label"], u["resistant"]) for u in found["timeline"]["utterances"]] == [
+        (0, "Blaming", True),
+        (1, "Excusing", True),
+        (2, "Collaboration", False),
+    ]
     printed = capsys.readouterr().out
     assert "predicted labels" in printed
     for ending in (".md", ".tex"):
