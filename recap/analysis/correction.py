@@ -72,7 +72,8 @@ def correct_shares(
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: For shapes that do not fit, no answers, or a label that the matrix never had.
+        ValueError: For shapes that do not fit, no answers, a label that the matrix never had, or an
+            answer that it never saw.
     """
     said, counts = np.asarray(answers, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
     n = len(labels)
@@ -81,6 +82,8 @@ def correct_shares(
     support = counts.sum(axis=1)
     if not said.sum() or not support.all():
         raise ValueError("no answers to correct, or a label without an example in the confusion")
+    if ((said.sum(axis=0) > 0) & (counts.sum(axis=0) == 0)).any():
+        raise ValueError("an answer that the confusion never saw")
     rates = counts / support[:, None]
     observed = said.sum(axis=0) / said.sum()
     sessions = len(said)
@@ -125,15 +128,17 @@ def most_likely_shares(observed: Floats, rates: Floats) -> Floats:
         rates: ``(cases, labels, answers)``: of each gold label, the share of each answer.
 
     Returns:
-        Shares ``(cases, labels)`` that add up to 1.
+        Shares ``(cases, labels)`` that add up to 1; NaN where no label can have given any of the
+        answers.
     """
     shares = np.full(rates.shape[:2], 1 / rates.shape[1])
     for _ in range(EM_STEPS):
         expected = np.einsum("cl,cla->ca", shares, rates)
         ratio = np.divide(observed, expected, out=np.zeros_like(expected), where=expected > 0)
         moved = shares * np.einsum("ca,cla->cl", ratio, rates)
-        moved /= moved.sum(axis=1, keepdims=True)
-        done = float(np.abs(moved - shares).max()) < EM_TOLERANCE
+        total = moved.sum(axis=1, keepdims=True)
+        moved = np.divide(moved, total, out=np.full_like(moved, np.nan), where=total > 0)
+        done = not bool((np.abs(moved - shares) >= EM_TOLERANCE).any())
         shares = moved
         if done:
             break

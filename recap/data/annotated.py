@@ -101,10 +101,7 @@ def read_annotated(
     missing = sum(u.label is None for u in utterances)
     counts["unparsed" if predicted else "unlabelled"] = missing
     if missing == len(utterances):
-        raise DataError(
-            f"{faults.file}: none of its {len(utterances)} client utterances has a label; annotate "
-            "it with recap.predict, and name what that wrote with predictions=FILE"
-        )
+        raise DataError(f"{faults.file}: {_why_unlabelled(missing, predicted)}")
     return Annotated(
         name=name or reader,
         utterances=utterances,
@@ -123,6 +120,20 @@ def is_predictions(path: Path) -> bool:
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         return False
     return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, faults), 1))
+
+
+def _why_unlabelled(n: int, predicted: bool) -> str:
+    if n == 0:
+        return "holds no client utterance; check who speaks"
+    if predicted:
+        return (
+            f"no label could be read from any of its {n} answers; decode with decoding=scored, "
+            "which always gives one"
+        )
+    return (
+        f"none of its {n} client utterances has a label; annotate it with recap.predict, and name "
+        "what that wrote with predictions=FILE"
+    )
 
 
 def _annotated(
@@ -149,6 +160,7 @@ def _annotated(
 
 def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utterance]:
     seen: dict[str, int] = {}
+    in_table = path.suffix.lower() in _TABLES
     for line, row in _rows(path, faults):
         identifier, session = _text(row.get("id")), _text(row.get("session"))
         if not identifier or not session:
@@ -172,7 +184,7 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utt
             id=identifier,
             session=session,
             turn=_whole(row.get("turn")),
-            response=_spoken(row.get("response")),
+            response=_spoken(row.get("response"), in_table),
             label=label or None,
             predicted=True,
             probabilities=_probabilities(row.get("probabilities")),
@@ -228,8 +240,10 @@ def _text(value: object) -> str:
     return "" if value is None or isinstance(value, bool) else str(value).strip()
 
 
-def _spoken(value: object) -> str:
+def _spoken(value: object, in_table: bool) -> str:
     text = _text(value)
+    if not in_table:
+        return text
     # recap.predict puts an apostrophe before what a spreadsheet would execute.
     return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r") else text
 

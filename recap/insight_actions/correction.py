@@ -72,6 +72,14 @@ def corrected(config: InsightsConfig, source: Source) -> CorrectedShares:
             f"{path}: none of the predicted labels is, or lies below, one of its labels: "
             f"{', '.join(labels)}"
         )
+    unseen = (answers.sum(axis=0) > 0) & (confusion.sum(axis=0) == 0)
+    if unseen.any():
+        names = [*labels, "no readable label"]
+        said = ", ".join(name for name, is_new in zip(names, unseen, strict=True) if is_new)
+        raise DataError(
+            f"{path}: never saw the model answer {said}, as it does here; use a confusion over "
+            "more examples, from answers that were decoded in the same way"
+        )
     return correct_shares(
         answers,
         confusion,
@@ -90,8 +98,8 @@ def correction_notes(config: InsightsConfig, source: Source, found: CorrectedSha
         "Corrected shares: the shares under which the answers are most likely given the errors in "
         f"{config.sessions.confusion} (EM; Saerens et al. 2002, Vucetic and Obradovic 2001), and "
         "the adjusted count by the inverse of the confusion matrix (Rogan and Gladen 1978, Forman "
-        "2008). They hold if the model errs here as it did in its folds. Intervals resample "
-        "sessions and the examples of the confusion."
+        "2008). They hold if the model errs here as it did in its folds, decoded in the same way. "
+        "Intervals resample sessions and the examples of the confusion."
     )
     notes = [how]
     if found.condition is not None and found.condition > _ILL_CONDITIONED:
@@ -99,6 +107,8 @@ def correction_notes(config: InsightsConfig, source: Source, found: CorrectedSha
             f"The confusion matrix is nearly singular (condition number {found.condition:.0f}): "
             "the model confuses labels so much that corrected shares are uncertain."
         )
+    if found.inverse is None:
+        notes.append("The confusion matrix has no inverse: labels are not told apart.")
     if left_out:
         notes.append(
             f"{left_out} utterances have labels that the confusion does not know: corrected shares "

@@ -13,7 +13,8 @@ from recap.insight_actions.study_options import StudyMaterialsOptions, StudyOpti
 FEW_UNITS = 20
 """Under so many sessions or clients a bootstrap of them is said to be rough; a rule of thumb."""
 
-_STRICT = ConfigDict(extra="forbid")
+# Ids may look like numbers, as in card.id=12.
+_STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 Action = Literal["sessions", "alliance", "study", "study_materials", "card", "supervision"]
 

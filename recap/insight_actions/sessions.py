@@ -198,7 +198,13 @@ def _figures(config: InsightsConfig, source: Source, found: SessionFindings) -> 
             for act in found.acts
         ],
         "corrected": None if found.corrected is None else _corrected(found.corrected),
-        "timeline_session": found.timeline,
+        "timeline": {
+            "session": found.timeline,
+            "utterances": [
+                {"turn": mark.place, "label": mark.label, "resistant": mark.resistant}
+                for mark in timeline_marks(source, found.timeline)
+            ],
+        },
         "resamples": config.resamples,
         "confidence": config.confidence,
         "seed": config.seed,

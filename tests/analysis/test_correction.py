@@ -86,3 +86,15 @@ def test_shapes_that_do_not_fit_and_labels_without_examples_are_refused() -> Non
 def test_labels_that_are_never_told_apart_have_no_inverse() -> None:
     found = correct_shares([[5, 5, 0]], [[4, 4, 0], [6, 6, 0]], ["a", "b"], resamples=0)
     assert (found.inverse, found.condition) == (None, None)
+
+
+def test_answers_that_the_confusion_never_saw_are_refused() -> None:
+    with pytest.raises(ValueError, match="never saw"):
+        correct_shares([[5, 0, 2]], [[4, 4, 0], [1, 6, 0]], ["a", "b"])
+
+
+def test_a_rare_answer_that_resamples_of_the_confusion_lose_does_no_harm() -> None:
+    confusion = [[1, 9, 0], [0, 10, 0]]
+    found = correct_shares([[10, 0, 0], [9, 0, 0]], confusion, ["a", "b"], resamples=200)
+    assert found.em[0].value == pytest.approx(1)
+    assert found.em[1].value == pytest.approx(0, abs=1e-6)

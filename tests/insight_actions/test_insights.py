@@ -59,3 +59,13 @@ def test_files_go_to_out(tmp_path: Path) -> None:
     assert {"sessions.json", "sessions.md", "sessions.tex", "sessions.csv"} <= {
         path.name for path in tmp_path.iterdir()
     }
+
+
+def test_ids_may_look_like_numbers() -> None:
+    config = load(["card.id=12", "supervision.session=121", "sessions.timeline=7"])
+    assert (config.card.id, config.supervision.session, config.sessions.timeline) == (
+        "12",
+        "121",
+        "7",
+    )
+    assert load(["card.id=121:14"]).card.id == "121:14"

@@ -56,6 +56,12 @@ def test_predicted_labels_are_counted_and_marked_everywhere(
     assert found["distinct_behaviors"]["value"] == pytest.approx(1)
     assert found["label_shares"]["Blaming"]["value"] == pytest.approx(1 / 5)
     assert found["counts"]["unparsed"] == 1
+    assert found["timeline"]["session"] == "A"
+    assert [(u["turn"], u["label"], u["resistant"]) for u in found["timeline"]["utterances"]] == [
+        (0, "Blaming", True),
+        (1, "Excusing", True),
+        (2, "Collaboration", False),
+    ]
     printed = capsys.readouterr().out
     assert "predicted labels" in printed
     for ending in (".md", ".tex"):
@@ -115,6 +121,23 @@ def test_a_binary_confusion_corrects_the_answers_of_a_cascade(tmp_path: Path) ->
     assert main([f"data.path={path}", f"sessions.confusion={run}", f"out={out}", *FAST]) == 0
     labels = figures(out)["corrected"]["labels"]
     assert labels["Resistance"]["observed"] == pytest.approx(2 / 3)
+
+
+def test_answers_that_the_confusion_never_saw_end_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = answers(tmp_path / "a.jsonl", {"A": ["Resistance", None]})
+    run = run_folder(tmp_path / "run", [[9, 1, 0], [2, 8, 0]], ["Resistance", "Collaboration"])
+    assert main([f"data.path={path}", "task=binary", f"sessions.confusion={run}", *FAST]) == 2
+    assert "never saw the model answer no readable label" in capsys.readouterr().err
+
+
+def test_a_file_without_any_readable_answer_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = answers(tmp_path / "a.jsonl", {"A": [None, None]})
+    assert main([f"data.path={path}", *FAST]) == 2
+    assert "decoding=scored" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
