@@ -13,6 +13,7 @@ Action = Callable[[CorpusConfig], Findings]
 
 ACTIONS = {
     "describe": "recap.corpus_actions.describe:describe",
+    "lexicon": "recap.corpus_actions.lexicon:lexicon",
 }
 """Name of an action to its function; modules are imported when they are asked for."""
 
