@@ -66,7 +66,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
             *_notes(config, verdicts, texts, next_round, nobody_left),
         ),
         rows=[_row(verdict) for verdict in verdicts],
-        pages=pages,
+        private_pages=pages,
     )
 
 

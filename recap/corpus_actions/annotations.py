@@ -82,6 +82,11 @@ def label_of_task(task: Task, label: str) -> str:
     return above[0] if above else label
 
 
+def canonical_label(config: CorpusConfig, label: str) -> str:
+    """Return a label of the taxonomy as one of the task, itself for ``labels=raw``."""
+    return label_of_task(find_task(config), label) if config.labels == "canonical" else label
+
+
 def _refuse_texts(labels: set[str]) -> None:
     """Refuse labels that may be client text, which tables would print."""
     if len(labels) > MOST_RAW_LABELS or max(map(len, labels)) > LONGEST_RAW_LABEL:

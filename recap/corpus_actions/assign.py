@@ -42,7 +42,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
         list(by_id), options.annotators, per_example=options.per_example, seed=options.seed
     )
     labels = _labels_beforehand(config)
-    pages = batch_pages(
+    batches = batch_pages(
         by_id,
         assignments,
         round_name=options.round,
@@ -50,6 +50,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
         batch_size=options.batch_size,
         labels=labels,
     )
+    pages = {}
     if config.labels == "canonical":
         task = find_task(config)
         pages["labels.json"] = labels_to_json(task.taxonomy, task.labels)
@@ -83,6 +84,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
             for name in a.annotators
         ],
         pages=pages,
+        private_pages=batches,
     )
 
 

@@ -31,6 +31,28 @@ class DescribeOptions:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LexiconOptions:
+    """How words are contrasted."""
+
+    terms: Literal["both", "unigrams", "bigrams"] = "both"
+    """Single tokens, pairs of neighbouring ones, or both."""
+    segmenter: Literal["auto", "words", "jieba", "characters"] = "auto"
+    """What a token is; ``auto``: words, and jieba's where a text is Chinese."""
+    contrast: str = "rest"
+    """What a category is held against: all other labels of the task, or one of them."""
+    prior: Literal["corpus", "uniform"] = "corpus"
+    """Prior counts: those of the whole corpus, or the same for every term."""
+    prior_tokens: float | None = Field(default=None, gt=0)
+    """Sum of the prior counts; ``None``: the corpus's own size, or 0.01 a term if uniform."""
+    minimum_count: int = Field(default=5, ge=1)
+    """Times that a listed term stands in category and contrast together."""
+    top_k: int = Field(default=10, ge=1)
+    """Terms a category."""
+    shared_only: bool = True
+    """Whether terms of a single session are left out."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CorpusConfig:
     """What is to be found out, and of which data."""
 
@@ -46,6 +68,8 @@ class CorpusConfig:
     """Folder for the files; ``None``: the console alone."""
     describe: DescribeOptions = Field(default_factory=DescribeOptions)
     """Options of ``action=describe``."""
+    lexicon: LexiconOptions = Field(default_factory=LexiconOptions)
+    """Options of ``action=lexicon``."""
     annotations: AnnotationsOptions = Field(default_factory=AnnotationsOptions)
     """What annotators said, for agreement, adjudicate and exam."""
     agreement: AgreementOptions = Field(default_factory=AgreementOptions)

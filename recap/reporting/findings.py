@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from recap.errors import ConfigError
+from recap.reporting.charts import font_families
 from recap.reporting.sheets import Sheet
 from recap.run_folder import write_atomic, write_json
 
@@ -25,6 +29,11 @@ FIGURE_DPI = 200
 """Dots an inch of the PNG files."""
 
 NO_MATPLOTLIB = "no figures: they need matplotlib: pip install recap-counseling[plot]"
+
+NO_CHINESE_FONT = (
+    "the .png figures lack Chinese characters, since this machine has no font for them: install "
+    "one (Noto Sans CJK SC, say), or take the .svg figures, which show them wherever there is one"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,8 @@ class Findings:
     """File stem to a function that draws the figure."""
     pages: Mapping[str, str] = field(default_factory=dict)
     """Names of further files to what they hold."""
+    private_pages: Mapping[str, str | bytes] = field(default_factory=dict)
+    """Further files that hold the words of clients: no other account may read them."""
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
 
@@ -85,6 +96,8 @@ def write_findings(
         write_json(folder / f"{stem}.json", findings.figures)
         for name, text in texts.items():
             write_atomic(folder / name, text)
+        for name, content in findings.private_pages.items():
+            write_private(folder / name, content)
         drawn, missing = _write_charts(findings, folder)
     except OSError as error:
         raise ConfigError(
@@ -92,9 +105,24 @@ def write_findings(
         ) from error
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
-    names = [f"{stem}.json", *texts, *drawn]
+    names = [f"{stem}.json", *texts, *findings.private_pages, *drawn]
     console.print(f"{folder}: {', '.join(names)}", soft_wrap=True, markup=False)
     return tuple(folder / name for name in names)
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Write a file of mode 0600 whole or not at all; it is never there with another mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkstemp creates its files with mode 0600.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -136,11 +164,17 @@ def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | No
         return [], NO_MATPLOTLIB
     names = []
     # Text stays text (searchable, and in the fonts of who looks); the same figure, the same bytes.
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": findings.action}
-    with matplotlib.rc_context(settings):
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": findings.action,
+        "font.family": font_families(),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for stem, draw in findings.charts.items():
             figure = draw()
             for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
                 names.append(f"{stem}{ending}")
                 figure.savefig(folder / names[-1], dpi=FIGURE_DPI, metadata=metadata)
-    return names, None
+    glyphs = any("missing from font" in str(warning.message) for warning in caught)
+    return names, NO_CHINESE_FONT if glyphs else None

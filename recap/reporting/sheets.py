@@ -19,21 +19,23 @@ _LATEX_ESCAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A table; the first column holds names, the others figures."""
+    """A table; ``text_columns`` hold words and stand left, all others hold figures."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    text_columns: tuple[int, ...] = (0,)
 
     def markdown(self) -> str:
         """Return the table in Markdown, under its title."""
-        lines = [self.header, ("---", *("---:" for _ in self.header[1:])), *self.rows]
+        rule = tuple("---" if i in self.text_columns else "---:" for i in range(len(self.header)))
+        lines = [self.header, rule, *self.rows]
         table = "\n".join("| " + " | ".join(map(_in_markdown, line)) + " |" for line in lines)
         return f"## {self.title}\n\n{table}\n"
 
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
-        columns = "l" + "r" * (len(self.header) - 1)
+        columns = "".join("l" if i in self.text_columns else "r" for i in range(len(self.header)))
         head, *body = (
             " & ".join(map(_in_latex, line)) + r" \\" for line in (self.header, *self.rows)
         )
@@ -57,7 +59,7 @@ class Sheet:
         """Return the table for a rich console."""
         table = Table(title=self.title, title_justify="left")
         for place, name in enumerate(self.header):
-            table.add_column(name, justify="left" if place == 0 else "right")
+            table.add_column(name, justify="left" if place in self.text_columns else "right")
         for row in self.rows:
             table.add_row(*row)
         return table
