@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -80,7 +81,7 @@ def _blank(config: CorpusConfig) -> Findings:
             "points": options.points,
             "seed": options.seed,
         },
-        sheets=(),
+        sheets=(_drawn_labels(examples),),
         notes=tuple(notes),
         private_pages=pages,
     )
@@ -139,6 +140,15 @@ def _explained(config: CorpusConfig) -> list[Example]:
             "ratings.predictions=FILE"
         )
     return found
+
+
+def _drawn_labels(examples: Sequence[Example]) -> Sheet:
+    counts = Counter(example.label or "without a label" for example in examples)
+    return Sheet(
+        title="Rationales on the sheets",
+        header=("label", "examples"),
+        rows=tuple((label, f"{n:,}") for label, n in counts.most_common()),
+    )
 
 
 def _drawn(examples: Sequence[Example], size: int, seed: int) -> list[Example]:

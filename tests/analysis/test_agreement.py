@@ -215,10 +215,9 @@ def test_the_last_round_counts_and_labels_keep_the_order_given() -> None:
 
 @pytest.mark.real_data
 def test_annomi_has_the_published_agreement() -> None:
-    folder = os.environ.get("RECAP_REAL_DATA")
-    if not folder:
-        pytest.skip("RECAP_REAL_DATA names no folder")
-    with (Path(folder) / "annomi" / "AnnoMI-full.csv").open(encoding="utf-8") as file:
+    with (Path(os.environ["RECAP_REAL_DATA"]) / "annomi" / "AnnoMI-full.csv").open(
+        encoding="utf-8"
+    ) as file:
         judgements = [
             Judgement(
                 id=f"{row['transcript_id']}:{row['utterance_id']}",
