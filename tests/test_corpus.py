@@ -275,7 +275,7 @@ def test_lexicon_follows_the_task_and_says_its_settings(
 
     code, found = run(
         tmp_path / "one",
-        *("action=lexicon", "data.options.size=400", "lexicon.contrast=合作"),
+        *("action=lexicon", "data.options.size=400", "lexicon.contrast=collaboration"),
         *("lexicon.prior=uniform", "lexicon.prior_tokens=20", "data.language=zh"),
     )
     assert code == 0
@@ -309,8 +309,11 @@ def test_the_codebook_is_a_page_of_its_own(tmp_path: Path, language: str, title:
         for text in (category["definition"], category["example"], category["contrast"]):
             assert text is None or (text in markdown)
         assert category["definition"] in prompt
-    with_contrast = [c for c in found["categories"] if c["contrast"]]
-    assert len(with_contrast) >= 10
+    confusable = {c["name"]: c["confusable"] for c in found["categories"]}
+    title = {c["name"]: c["title"] for c in found["categories"]}
+    assert title["Discounting"] in confusable["Challenging"]
+    assert title["Challenging"] in confusable["Discounting"]
+    assert confusable["Denying"] == []
 
 
 def test_the_codebook_in_a_prompt_file_fills_its_place(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> lis
     """
     if len(texts) < 2:
         return []
-    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.feature_extraction.text import (  # type: ignore[import-untyped]
+        HashingVectorizer,
+    )
 
     vectorizer = HashingVectorizer(
         analyzer="char",

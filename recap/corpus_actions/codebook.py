@@ -18,6 +18,7 @@ from recap.reporting.findings import Findings
 from recap.reporting.sheets import Sheet
 from recap.tasks.answer import Language
 from recap.tasks.task import Task
+from recap.taxonomy import Taxonomy
 
 
 def codebook(config: CorpusConfig) -> Findings:
@@ -38,7 +39,7 @@ def codebook(config: CorpusConfig) -> Findings:
             "categories": [asdict(entry) for entry in entries],
         },
         sheets=(_sheet(entries, language),),
-        rows=[{**asdict(entry), "other_names": "; ".join(entry.other_names)} for entry in entries],
+        rows=[_row(entry) for entry in entries],
         pages={
             "codebook.md": codebook_markdown(task.name, entries, language),
             "codebook.html": codebook_html(task.name, entries, language),
@@ -69,10 +70,28 @@ def codebook_entries(task: Task, language: Language) -> tuple[Entry, ...]:
                 definition=category.definition.get(language),
                 example=category.example.get(language),
                 contrast=category.contrast.get(language),
+                confusable=_confusable(taxonomy, name, language),
                 color=category.color,
             )
         )
     return tuple(entries)
+
+
+def _confusable(taxonomy: Taxonomy, name: str, language: Language) -> tuple[str, ...]:
+    """Return the titles of leaves that a contrast holds against this one, either way."""
+    own = taxonomy[name]
+    found = []
+    for other in (taxonomy[leaf] for leaf in taxonomy.leaves if leaf != name):
+        there = other.name_in(language) in own.contrast.get(language, "")
+        back = own.name_in(language) in other.contrast.get(language, "")
+        if name in taxonomy.leaves and (there or back):
+            found.append(other.name_in(language))
+    return tuple(found)
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    joined = {key: "; ".join(getattr(entry, key)) for key in ("other_names", "confusable")}
+    return {**asdict(entry), **joined}
 
 
 def _sheet(entries: tuple[Entry, ...], language: Language) -> Sheet:
