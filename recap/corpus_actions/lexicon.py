@@ -33,6 +33,7 @@ def lexicon(config: CorpusConfig) -> Findings:
         DataError: When rows are at fault, or fewer than two labels have utterances.
     """
     options = config.lexicon
+    contrast = _contrast(config)
     name, segment = segmenter(options.segmenter)
     source = open_source(config, find_taxonomy(config))
     counter = LexiconCounter(segment, orders=_ORDERS[options.terms])
@@ -47,7 +48,7 @@ def lexicon(config: CorpusConfig) -> Findings:
     found = counter.result(
         _labels(config, counter),
         prior=prior,
-        contrast=_contrast(config),
+        contrast=contrast,
         minimum_count=options.minimum_count,
         top_k=options.top_k,
         shared_only=options.shared_only,

@@ -31,6 +31,28 @@ class DescribeOptions:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ValidateOptions:
+    """What a corpus is checked for beside faults of its rows."""
+
+    near_duplicates: float | None = Field(default=0.8, gt=0, le=1)
+    """Least similarity of near-duplicates (Jaccard of three-character pieces); ``None``: not
+    looked for."""
+    shortest: int = Field(default=12, ge=3)
+    """Characters of the shortest text that is compared; everybody says "I don't know"."""
+    listed: int = Field(default=10, ge=0)
+    """Faults, and hints of a kind, that the console and the page list; all are counted, and all
+    stand in the .json and .csv files."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CodebookOptions:
+    """How the codebook is written."""
+
+    language: Literal["en", "zh"] | None = None
+    """``None`` follows data.language."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LexiconOptions:
     """How words are contrasted."""
 
@@ -68,6 +90,10 @@ class CorpusConfig:
     """Folder for the files; ``None``: the console alone."""
     describe: DescribeOptions = Field(default_factory=DescribeOptions)
     """Options of ``action=describe``."""
+    validate: ValidateOptions = Field(default_factory=ValidateOptions)
+    """Options of ``action=validate``."""
+    codebook: CodebookOptions = Field(default_factory=CodebookOptions)
+    """Options of ``action=codebook``."""
     lexicon: LexiconOptions = Field(default_factory=LexiconOptions)
     """Options of ``action=lexicon``."""
     annotations: AnnotationsOptions = Field(default_factory=AnnotationsOptions)

@@ -16,6 +16,9 @@ _LATEX_ESCAPES = {
     "\u2003": r"\quad{}",
 }
 
+_LONG_CELL = 40
+"""Characters from which a column of texts breaks its lines in LaTeX."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
@@ -35,7 +38,7 @@ class Sheet:
 
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
-        columns = "".join("l" if i in self.text_columns else "r" for i in range(len(self.header)))
+        columns = "".join(self._latex_columns())
         head, *body = (
             " & ".join(map(_in_latex, line)) + r" \\" for line in (self.header, *self.rows)
         )
@@ -54,6 +57,19 @@ class Sheet:
                 "",
             ]
         )
+
+    def _latex_columns(self) -> list[str]:
+        """Return a letter a column; long texts get a paragraph column, so that lines break."""
+        longest = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        wide = [i for i in self.text_columns if i > 0 and longest[i] > _LONG_CELL]
+        return [
+            rf"p{{{0.8 / len(wide):.2f}\linewidth}}"
+            if i in wide
+            else "l"
+            if i in self.text_columns
+            else "r"
+            for i in range(len(self.header))
+        ]
 
     def table(self) -> Table:
         """Return the table for a rich console."""
