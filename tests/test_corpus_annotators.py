@@ -416,9 +416,7 @@ def test_annomi_has_the_published_agreement_and_majority(tmp_path: Path) -> None
     assert round(found["mean_pairwise_cohen_kappa"], 4) == 0.4703
     assert round(found["krippendorff_alpha"], 4) == 0.4671
     assert (found["paired_examples"], len(found["annotators"])) == (212, 10)
-    votes = run(
-        tmp_path / "b", "adjudicate", *data, f"annotations.path={full}", "adjudicate.min_votes=1"
-    )
+    votes = run(tmp_path / "b", "adjudicate", *data, "adjudicate.min_votes=1")
     assert votes["labels"] == {"change": 1173, "neutral": 3095, "sustain": 539}
     assert votes["statuses"]["tie"] == 10
     corpus = read_corpus(

@@ -9,8 +9,11 @@ from recap.analysis.judgements import Judgement
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.sources import LONGEST_RAW_LABEL, MOST_RAW_LABELS, find_task
 from recap.data.judgements import JudgementLayout, Judgements, read_judgements
-from recap.errors import ConfigError, DataError
+from recap.errors import ConfigError, DataError, did_you_mean
 from recap.tasks.task import Task
+
+OF_THE_DATA = ("agreement", "adjudicate")
+"""Actions that look for annotations in the data's own file where no other is named."""
 
 
 def open_annotations(config: CorpusConfig) -> Judgements:
@@ -48,14 +51,34 @@ def annotation_paths(config: CorpusConfig) -> list[Path]:
         ConfigError: When there are none.
     """
     path = config.annotations.path
-    if path is None and config.action == "agreement":
-        path = config.data.path
-    if path is None or path == []:
+    if not path and config.action in OF_THE_DATA and config.data.path is not None:
+        return [Path(config.data.path)]
+    if not path:
         raise ConfigError(
             f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
             "Doccano exports)"
         )
-    return [Path(path)] if isinstance(path, str) else [Path(part) for part in path]
+    return [named_path("annotations.path", part) for part in several(path)]
+
+
+def several(path: str | list[str]) -> list[str]:
+    """Return the paths of an option that takes one or more."""
+    return [path] if isinstance(path, str) else path
+
+
+def named_path(option: str, path: str) -> Path:
+    """Return the path that an option names.
+
+    Raises:
+        ConfigError: When nothing is there.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+        raise ConfigError(
+            f"{option}={path}: there is no such file{did_you_mean(found.name, beside)}"
+        )
+    return found
 
 
 def label_order(config: CorpusConfig) -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from recap.corpus_actions.annotations import named_path
 from recap.data.faults import FaultLog
 from recap.data.readers.columns import require_column
 from recap.data.readers.sheets import read_sheet
@@ -19,7 +18,7 @@ def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
         DataError: When the table cannot be read, listing every faulty row.
     """
     faults = FaultLog(path)
-    table = read_sheet(Path(path), faults)
+    table = read_sheet(named_path("exam.key", path), faults)
     for column in ("id", "label"):
         require_column(table.path, table.columns, column, "exam.key needs columns id and label")
     key: dict[str, str] = {}
@@ -51,7 +50,7 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
         DataError: When it cannot be read, listing every faulty row.
     """
     faults = FaultLog(path)
-    table = read_sheet(Path(path), faults)
+    table = read_sheet(named_path("exam.scores", path), faults)
     for column in ("candidate", "exam", "accuracy"):
         mend = "exam.scores needs columns candidate, exam and accuracy"
         require_column(table.path, table.columns, column, mend)

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from recap.analysis.ratings import CriterionRatings, summarize_ratings
+from recap.corpus_actions.annotations import named_path, several
 from recap.corpus_actions.batches import check_file_name, read_examples, read_predictions
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.rating_sheets import read_ratings
@@ -89,8 +89,7 @@ def _blank(config: CorpusConfig) -> Findings:
 
 def _filled(config: CorpusConfig) -> Findings:
     options = config.ratings
-    path = options.path or []
-    paths = [Path(path)] if isinstance(path, str) else [Path(part) for part in path]
+    paths = [named_path("ratings.path", part) for part in several(options.path or [])]
     read = read_ratings(paths, criteria=options.criteria, points=options.points)
     found = summarize_ratings(read.ratings, criteria=options.criteria, points=options.points)
     raters = tuple(dict.fromkeys(rating.rater for rating in read.ratings))
