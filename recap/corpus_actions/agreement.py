@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from statistics import median
 from typing import Any
 
 from recap.analysis.agreement import OVERALL, PER_LABEL, Agreement, Estimate, measure_agreement
@@ -27,6 +28,9 @@ NAMES = {
 
 FEW_CLUSTERS = 20
 """Under so many clusters percentile intervals are known to be too narrow; our own line."""
+
+FEW_SHARED = 30
+"""Under so many shared examples kappa of a pair is visibly biased; our own line."""
 
 _DASH = "–"
 _PAIRS_SHOWN = 20
@@ -154,6 +158,12 @@ def _notes(found: Agreement) -> list[str]:
         )
         if found.clusters < FEW_CLUSTERS:
             notes.append(f"{found.clusters} are few: the true intervals are wider")
+    shared = median(pair.examples for pair in found.pairs)
+    if shared < FEW_SHARED:
+        notes.append(
+            f"pairs of annotators share {shared:g} examples (median): so few that kappas of pairs, "
+            "and their means, come out low; take Fleiss' kappa or alpha"
+        )
     if found.coefficients["fleiss_kappa"].value is None:
         notes.append("–: undefined, since everybody gave one and the same label")
     return notes
