@@ -196,8 +196,8 @@ def _feedback(
                 if mistake.id in examples:
                     text = document_text(examples[mistake.id], language=language)
                     lines += [*(f"> {line}" for line in text.splitlines()), ""]
-                lines.append(f"Your label: **{mistake.given or 'none'}**")
-                lines.append(f"Correct label: **{mistake.correct}**")
+                lines.append(f"- Your label: **{mistake.given or 'none'}**")
+                lines.append(f"- Correct label: **{mistake.correct}**")
                 lines += _explained(taxonomy, mistake.correct, language)
         pages[f"feedback/{result.candidate}.md"] = "\n".join(lines) + "\n"
     return pages
