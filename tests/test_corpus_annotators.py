@@ -144,6 +144,15 @@ def test_from_dialogues_to_final_labels_in_two_rounds(tmp_path: Path) -> None:
     assert first["statuses"]["unanimous"] == 80 - len(first["open"])
     assert first["rounds"][0]["examples"] == 80
     assert 0 < first["rounds"][0]["mean_pairwise_cohen_kappa"] < 1
+    agreed = run(tmp_path / "agreed", "agreement", f"annotations.path={exports / 'round1'}")
+    for name in ("mean_pairwise_cohen_kappa", "fleiss_kappa", "krippendorff_alpha"):
+        assert agreed[name] == first["rounds"][0][name]
+        assert agreed["intervals"][name]["low"] < agreed[name] < agreed["intervals"][name]["high"]
+    # Who agreed on an example is unanimous about it.
+    assert agreed["unanimous_share"] == pytest.approx(first["statuses"]["unanimous"] / 80)
+    assert "Labels that most often stood" in (tmp_path / "agreed" / "agreement.md").read_text(
+        "utf-8"
+    )
 
     # Each open example goes to the third annotator, and to nobody who judged it.
     before = {(row["id"], row["annotator"]) for row in listed}
@@ -223,6 +232,22 @@ def test_predictions_stand_in_the_batches_beforehand(tmp_path: Path) -> None:
     ]
     filled = {row["example_id"]: row["label"] for row in rows if row["label"]}
     assert filled == {identifier: ["Blaming"]}
+
+
+def test_chinese_annotators_see_chinese_labels_that_are_read_back(tmp_path: Path) -> None:
+    run(tmp_path / "out", "assign", *DEMO, "data.language=zh", "assign.annotators=[ann,bo]")
+    labels = json.loads((tmp_path / "out" / "labels.json").read_text("utf-8"))
+    assert "责怪" in [row["text"] for row in labels]
+    batch = tmp_path / "out" / "round1" / "ann.jsonl"
+    rows = [json.loads(line) for line in batch.read_text("utf-8").splitlines()]
+    assert all("来访者：" in row["text"] for row in rows)
+    for name in ("ann", "bo"):
+        annotate_as = [{**row, "label": [labels[n % 14]["text"]]} for n, row in enumerate(rows)]
+        text = "".join(json.dumps(row) + "\n" for row in annotate_as)
+        (tmp_path / "out" / "round1" / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    found = run(tmp_path / "agreed", "agreement", f"annotations.path={tmp_path / 'out' / 'round1'}")
+    assert found["krippendorff_alpha"] == pytest.approx(1.0)
+    assert len(found["labels"]) == 14
 
 
 def test_batches_are_for_their_owner_only_and_the_rest_holds_no_client_text(
