@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recap.cli import VERBS
+from recap.corpus_actions.actions import ACTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -24,6 +25,7 @@ ONLY_IN_THE_WHEEL = "recap/conf"
 COMMAND = "python -m recap."
 WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
+WITHOUT_TRAINING = ("corpus",)
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
@@ -65,6 +67,15 @@ def write_named_files(page: Path, folder: Path) -> set[str]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content, encoding="utf-8")
     return set(files)
+
+
+def write_codebook_prompts(arguments: list[str]) -> None:
+    """Write the codebook that a command takes as its prompt, as an earlier command would have."""
+    from recap.corpus import main
+
+    for word in (word for word in arguments if word.endswith("/codebook_prompt.txt")):
+        folder = word.partition("=")[2].rpartition("/")[0]
+        assert main(["action=codebook", "task=binary", f"out={folder}"]) == 0
 
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -132,16 +143,21 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap.compose import expand_sweep, load_command, load_config
+    from recap.compose import expand_sweep, load_command, load_config, load_small_command
+    from recap.corpus_actions.options import CorpusConfig
     from recap.planning.options import PlanConfig
 
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
         for job in expand_sweep([word for word in arguments if word != "-m"]):
-            config = load_command(PlanConfig, verb, job) if verb == "plan" else load_config(job)
             assert verb in VERBS
-            assert config.run
+            if verb == "corpus":
+                assert load_small_command(CorpusConfig, verb, job).action in ACTIONS
+            elif verb == "plan":
+                assert load_command(PlanConfig, verb, job).run
+            else:
+                assert load_config(job).run
 
 
 @pytest.mark.slow
@@ -161,7 +177,8 @@ def test_documented_commands_run(
     main = import_module(f"recap.{verb}").main
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    code = main([*arguments, *SMOKE])
+    write_codebook_prompts(arguments)
+    code = main([*arguments, *(() if verb in WITHOUT_TRAINING else SMOKE)])
     printed = capsys.readouterr()
     if any(WITHOUT_WEIGHTS in word for word in arguments):
         assert code == 2
