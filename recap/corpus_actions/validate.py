@@ -69,14 +69,14 @@ def _check(config: CorpusConfig, source: Source) -> _Checked:
     )
     counts: Counter[str] = Counter()
     for record in source.records:
-        line = source.faults.line
+        lines = source.faults.lines
         examples = (
             [record]
             if not isinstance(record, Dialogue)
             else examples_of(record, merge_adjacent=False, no_intervention="keep")
         )
         for example in examples:
-            checker.add(example, line)
+            checker.add(example, _line(lines, example.turn))
             counts["utterances"] += 1
             labelled = example.label is not None
             counts["labelled"] += labelled
@@ -84,9 +84,11 @@ def _check(config: CorpusConfig, source: Source) -> _Checked:
         if isinstance(record, Dialogue):
             for index, turn in enumerate(record.turns):
                 if turn.speaker == "counselor":
-                    checker.add_text(turn.text, turn.id or f"{record.session}:{index}", line)
+                    checker.add_text(
+                        turn.text, turn.id or f"{record.session}:{index}", _line(lines, index)
+                    )
         else:
-            checker.add_history(record, line)
+            checker.add_history(record, lines[0])
     return _Checked(
         hints=checker.hints(),
         utterances=counts["utterances"],
@@ -94,6 +96,10 @@ def _check(config: CorpusConfig, source: Source) -> _Checked:
         without_rationale=counts["without_rationale"],
         texts_of_several_labels=checker.texts_of_several_labels,
     )
+
+
+def _line(lines: Sequence[int], turn: int | None) -> int:
+    return lines[turn] if turn is not None and len(lines) > 1 else lines[0]
 
 
 def _failure(config: CorpusConfig, source: Source) -> str | None:

@@ -55,8 +55,8 @@ class FaultLog:
         self._rejected: dict[int, int] = {}
         self._places: tuple[Place, ...] = ()
         self._by_turn = False
-        self.line = 0
-        """First line of the record that was read last."""
+        self.lines: tuple[int, ...] = ()
+        """Where the record that was read last stands: a line for each turn, or one for all."""
 
     @property
     def rows_rejected(self) -> int:
@@ -98,9 +98,7 @@ class FaultLog:
         """
         if not self._places:
             self.row()
-            self.line = self.rows_read
             return (Place(line=self.rows_read),), False
-        self.line = self._places[0].line
         places, by_turn = self._places, self._by_turn
         self._places, self._by_turn = (), False
         return places, by_turn

@@ -75,7 +75,10 @@ class Sheet:
         """Return the table for a rich console."""
         table = Table(title=self.title, title_justify="left")
         for place, name in enumerate(self.header):
-            table.add_column(name, justify="left" if place in self.text_columns else "right")
+            # Chinese has no spaces to break at, and would be cut off.
+            table.add_column(
+                name, justify="left" if place in self.text_columns else "right", overflow="fold"
+            )
         for row in self.rows:
             table.add_row(*row)
         return table

@@ -323,3 +323,14 @@ def test_the_codebook_in_a_prompt_file_fills_its_place(tmp_path: Path) -> None:
     text = read_prompt_file(tmp_path / "codebook_prompt.txt", language="en")
     assert "{dialogue}" in text
     assert "{format}" in text
+
+
+def test_hints_on_a_table_of_utterances_name_the_line_of_each(tmp_path: Path) -> None:
+    file = tmp_path / "talk.csv"
+    rows = ("s,counselor,Well?", "s,client,QQ 1234567", "s,client,", "s,client,a@b.org")
+    file.write_text("session,speaker,text\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    code, found = run(tmp_path / "out", "action=validate", "data=table", f"data.path={file}")
+    assert code == 2
+    assert [(fault["line"], fault["field"]) for fault in found["faults"]] == [(4, "text")]
+    lines = {hint["kind"]: hint["line"] for hint in found["hints"]}
+    assert lines == {"qq_like": 3, "email_like": 5}
