@@ -103,6 +103,25 @@ def test_the_three_forms_of_annotations_have_one_agreement(tmp_path: Path) -> No
     assert (tmp_path / "a" / "agreement.svg").is_file()
 
 
+def test_columns_are_named_for_the_data_or_for_the_annotations(tmp_path: Path) -> None:
+    rows = [{"nr": r["id"], "who": r["annotator"], "what": r["label"]} for r in LONG]
+    file = write_rows(tmp_path / "own.csv", rows)
+    names = ("annotations.columns.annotator=who", "annotations.columns.id=nr")
+    first = run(
+        tmp_path / "a", "agreement", f"data.path={file}", *names, "annotations.columns.label=what"
+    )
+    second = run(
+        tmp_path / "b",
+        "agreement",
+        "data=table",
+        f"data.path={file}",
+        *names,
+        "data.options.columns.label=what",
+    )
+    assert first == second
+    assert first["examples"] == 24
+
+
 def test_agreement_at_the_level_of_the_task(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "long.csv", LONG)
     found = run(tmp_path / "out", "agreement", f"data.path={file}", "task=binary")

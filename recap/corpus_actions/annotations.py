@@ -8,7 +8,8 @@ from pathlib import Path
 from recap.analysis.judgements import Judgement
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.sources import LONGEST_RAW_LABEL, MOST_RAW_LABELS, find_task
-from recap.data.judgements import JudgementLayout, Judgements, read_judgements
+from recap.data.judgement_columns import USUAL_NAMES, JudgementLayout
+from recap.data.judgements import Judgements, read_judgements
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.tasks.task import Task
 
@@ -30,7 +31,7 @@ def open_annotations(config: CorpusConfig) -> Judgements:
     found = read_judgements(
         annotation_paths(config),
         layout=JudgementLayout(
-            columns=options.columns,
+            columns=_columns(config),
             annotators=tuple(options.annotators or ()),
             multi_label=options.multi_label,
             label_names=options.label_names,
@@ -59,6 +60,14 @@ def annotation_paths(config: CorpusConfig) -> list[Path]:
             "Doccano exports)"
         )
     return [named_path("annotations.path", part) for part in several(path)]
+
+
+def _columns(config: CorpusConfig) -> dict[str, str | list[str] | None]:
+    """Return the named columns; where the data's own file is read, also what names those."""
+    named = {role: name for role, name in config.annotations.columns.items() if name is not None}
+    of_data = config.data.options.get("columns") if not config.annotations.path else None
+    shared = of_data if isinstance(of_data, dict) else {}
+    return {**{role: shared[role] for role in USUAL_NAMES if shared.get(role)}, **named}
 
 
 def several(path: str | list[str]) -> list[str]:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recap.analysis.judgements import Judgement
-from recap.data.judgements import JudgementLayout, Judgements, read_judgements
+from recap.data.judgement_columns import JudgementLayout
+from recap.data.judgements import Judgements, read_judgements
 from recap.errors import ConfigError, DataError
 from recap.taxonomy import Category, Taxonomy
 
@@ -192,6 +195,40 @@ def test_a_role_that_no_column_has_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "labels.csv", "id,annotator,label")
     with pytest.raises(ConfigError, match=r"annotations\.columns\.labels.*did you mean 'label'"):
         read(file, columns={"labels": "label"})
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 3),
+    st.floats(allow_nan=False),
+    st.sampled_from(["", "Blaming", "Excusing", "#", "=1", "x" * 40]),
+    st.lists(
+        st.sampled_from(["Blaming", "Excusing", 4, None, {"label": 4}, [0, 3, "x"]]), max_size=3
+    ),
+    st.dictionaries(st.sampled_from(["label", "Blaming"]), st.integers(), max_size=2),
+)
+KEYS = st.sampled_from(
+    [
+        *("id", "example_id", "turn", "session", "round", "annotator"),
+        *("label", "labels", "cats", "annotations", "Comments"),
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.dictionaries(KEYS, VALUES, max_size=8), max_size=5))
+def test_whatever_an_export_holds_is_a_judgement_or_a_fault(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    file = export(tmp_path_factory.mktemp("fuzz") / "ann.jsonl", *rows)
+    layout = JudgementLayout()
+    try:
+        found = read_judgements([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
+    except DataError:
+        return
+    told = found.rows_rejected + found.unlabelled + len(found.judgements)
+    assert told == found.rows_read == len(rows)
 
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
