@@ -42,7 +42,8 @@ that agree, ``unanimous_share`` that of the examples judged twice or more on whi
 PER_LABEL = ("cohen_kappa", "fleiss_kappa", "krippendorff_alpha")
 """The coefficients of one label against the rest; ``cohen_kappa`` is the mean over pairs."""
 
-_REPLICATES_AT_ONCE = 50
+_CELLS_AT_ONCE = 2_000_000
+"""Cells of confusions that the bootstrap holds at once, so that many annotators fit in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,7 @@ class PairAgreement:
     first: str
     second: str
     examples: int
-    agreement: float | None
+    agreement: float
     cohen_kappa: float | None
     confusion: tuple[tuple[int, ...], ...]
     """A row for each label of the first annotator, a column for each of the second."""
@@ -122,7 +123,7 @@ def measure_agreement(
     """
     sums = _Sums(table)
     point = sums.figures(np.ones((1, sums.clusters)))
-    drawn = [sums.figures(weights) for weights in _weights(sums.clusters, replicates, seed)]
+    drawn = [sums.figures(weights) for weights in sums.draws(replicates, seed)]
     n_labels = len(table.labels)
     estimates = {
         name: [
@@ -164,7 +165,11 @@ class _Sums:
 
     def __init__(self, table: JudgementTable) -> None:
         self._table = table
-        self._pairs = list(combinations(range(len(table.annotators)), 2))
+        self._pairs = [
+            (first, second)
+            for first, second in combinations(range(len(table.annotators)), 2)
+            if ((table.codes[:, first] != MISSING) & (table.codes[:, second] != MISSING)).any()
+        ]
         n_labels = len(table.labels)
         counts = table.counts()
         # The rest says nothing of agreement; drawing it would only vary the number that does.
@@ -213,21 +218,28 @@ class _Sums:
     def pairs(self) -> tuple[PairAgreement, ...]:
         """Return the pairs of annotators with an example in common."""
         names = self._table.annotators
-        found = []
-        for (first, second), confusion in zip(self._pairs, self.confusions, strict=True):
-            n = confusion.sum()
-            if n:
-                found.append(
-                    PairAgreement(
-                        first=names[first],
-                        second=names[second],
-                        examples=int(n),
-                        agreement=float(np.trace(confusion) / n),
-                        cohen_kappa=_defined(cohen_kappa(confusion)),
-                        confusion=_whole(confusion),
-                    )
-                )
-        return tuple(found)
+        return tuple(
+            PairAgreement(
+                first=names[first],
+                second=names[second],
+                examples=int(confusion.sum()),
+                agreement=float(np.trace(confusion) / confusion.sum()),
+                cohen_kappa=_defined(cohen_kappa(confusion)),
+                confusion=_whole(confusion),
+            )
+            for (first, second), confusion in zip(self._pairs, self.confusions, strict=True)
+        )
+
+    def draws(self, replicates: int, seed: int) -> Iterator[Floats]:
+        """Yield how often each replicate draws each cluster, some replicates at once."""
+        if self.clusters < 2:
+            return
+        at_once = max(1, _CELLS_AT_ONCE // max(self.confusions.size, self.clusters))
+        generator = np.random.default_rng(seed)
+        even = np.full(self.clusters, 1 / self.clusters)
+        for begin in range(0, replicates, at_once):
+            size = min(at_once, replicates - begin)
+            yield generator.multinomial(self.clusters, even, size=size).astype(np.float64)
 
 
 def _pair_cells(table: JudgementTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
@@ -251,17 +263,6 @@ def _cluster_places(table: JudgementTable, examples: NDArray[np.int64]) -> NDArr
         for place, session in ((place, table.sessions[place]) for place in examples)
     ]
     return np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
-
-
-def _weights(clusters: int, replicates: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each replicate draws each cluster, some replicates at once."""
-    if clusters < 2:
-        return
-    generator = np.random.default_rng(seed)
-    for begin in range(0, replicates, _REPLICATES_AT_ONCE):
-        draws = min(_REPLICATES_AT_ONCE, replicates - begin)
-        even = np.full(clusters, 1 / clusters)
-        yield generator.multinomial(clusters, even, size=draws).astype(np.float64)
 
 
 def _estimate(value: float, drawn: Sequence[Floats], level: float) -> Estimate:

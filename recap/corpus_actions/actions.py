@@ -18,6 +18,9 @@ ACTIONS = {
     "ratings": "recap.corpus_actions.ratings:ratings",
     "agreement": "recap.corpus_actions.agreement:agreement",
     "describe": "recap.corpus_actions.describe:describe",
+    "validate": "recap.corpus_actions.validate:validate",
+    "codebook": "recap.corpus_actions.codebook:codebook",
+    "lexicon": "recap.corpus_actions.lexicon:lexicon",
 }
 """Name of an action to its function; modules are imported when they are asked for."""
 

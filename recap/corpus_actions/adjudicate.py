@@ -66,7 +66,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
             *_notes(config, verdicts, texts, next_round, nobody_left),
         ),
         rows=[_row(verdict) for verdict in verdicts],
-        pages=pages,
+        private_pages=pages,
     )
 
 
@@ -231,7 +231,7 @@ def _notes(
     n_open = sum(verdict.open for verdict in verdicts)
     if n_open:
         notes.append(
-            f"{TODO}: {n_open:,} open examples; fill in final_label and give the file back with "
+            f"{TODO}: what is open ({n_open:,}); fill in final_label and give the file back with "
             f"adjudicate.decisions={TODO}"
         )
     if next_round:
@@ -239,7 +239,7 @@ def _notes(
         notes.append(f"{folder}/: the open examples as batches for {len(next_round)} annotators")
     if nobody_left:
         notes.append(
-            f"{nobody_left:,} open examples were judged by everybody: decide them by hand, or name "
+            f"judged by everybody and still open: {nobody_left:,}; decide them by hand, or name "
             "others with adjudicate.annotators"
         )
     if texts.records:

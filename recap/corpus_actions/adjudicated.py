@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from recap.analysis.adjudication import Verdict
+from recap.corpus_actions.annotations import named_path
 from recap.corpus_actions.batches import examples_in
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.sources import find_taxonomy, open_source
@@ -87,7 +87,7 @@ def read_decisions(config: CorpusConfig, judged: Set[str]) -> dict[str, str]:
     if path is None:
         return {}
     faults = FaultLog(path)
-    table = read_sheet(Path(path), faults)
+    table = read_sheet(named_path("adjudicate.decisions", path), faults)
     for column in ("id", "final_label"):
         require_column(
             table.path, table.columns, column, "give back the to-do file with its header"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from statistics import median
 from typing import Any
 
 from recap.analysis.agreement import OVERALL, PER_LABEL, Agreement, Estimate, measure_agreement
@@ -28,8 +29,13 @@ NAMES = {
 FEW_CLUSTERS = 20
 """Under so many clusters percentile intervals are known to be too narrow; our own line."""
 
+FEW_SHARED = 30
+"""Under so many shared examples kappa of a pair is visibly biased; our own line."""
+
 _DASH = "–"
 _PAIRS_SHOWN = 20
+_MOST_COLUMNS = 6
+_SHARES = ("percent_agreement", "unanimous_share")
 
 
 def agreement(config: CorpusConfig) -> Findings:
@@ -87,7 +93,7 @@ def _overall(found: Agreement) -> Sheet:
         title=f"Over {len(found.labels)} labels, with {100 * found.level:g} % intervals",
         header=("coefficient", "value", "interval"),
         rows=tuple(
-            (NAMES[name], kappa_text(estimate.value), _range(estimate))
+            (NAMES[name], *_cells(estimate, percent=name in _SHARES))
             for name, estimate in found.coefficients.items()
         ),
     )
@@ -102,7 +108,7 @@ def _labels(found: Agreement) -> Sheet:
                 row.label,
                 f"{row.judgements:,}",
                 kappa_text(row.coefficients["cohen_kappa"].value),
-                _range(row.coefficients["cohen_kappa"]),
+                _cells(row.coefficients["cohen_kappa"])[1],
                 kappa_text(row.coefficients["fleiss_kappa"].value),
                 kappa_text(row.coefficients["krippendorff_alpha"].value),
             )
@@ -122,7 +128,7 @@ def _pairs(found: Agreement) -> Sheet:
             (
                 f"{pair.first}, {pair.second}",
                 f"{pair.examples:,}",
-                kappa_text(pair.agreement),
+                f"{100 * pair.agreement:.2f} %",
                 kappa_text(pair.cohen_kappa),
             )
             for pair in shown
@@ -131,12 +137,34 @@ def _pairs(found: Agreement) -> Sheet:
 
 
 def _confusion(found: Agreement) -> Sheet:
+    if len(found.labels) > _MOST_COLUMNS:
+        return _most_confused(found)
     return Sheet(
         title="Pairs of judgements of one example (each counted both ways round)",
         header=("label", *found.labels),
         rows=tuple(
             (label, *(f"{count:,}" for count in row))
             for label, row in zip(found.labels, found.confusion, strict=True)
+        ),
+    )
+
+
+def _most_confused(found: Agreement) -> Sheet:
+    """Return the labels that most often stood for one example; a matrix would be too wide."""
+    pairs = [
+        (n, found.labels[first], found.labels[second])
+        for first, row in enumerate(found.confusion)
+        for second, n in enumerate(row[:first])
+        if n
+    ]
+    ranked = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
+    given = {row.label: row.judgements for row in found.per_label}
+    return Sheet(
+        title="Labels that most often stood for one example (the whole matrix: agreement.json)",
+        header=("labels", "pairs of judgements", "judgements of each"),
+        rows=tuple(
+            (f"{first}, {second}", f"{n:,}", f"{given[first]:,}, {given[second]:,}")
+            for n, first, second in ranked[:_PAIRS_SHOWN]
         ),
     )
 
@@ -154,6 +182,12 @@ def _notes(found: Agreement) -> list[str]:
         )
         if found.clusters < FEW_CLUSTERS:
             notes.append(f"{found.clusters} are few: the true intervals are wider")
+    shared = median(pair.examples for pair in found.pairs)
+    if shared < FEW_SHARED:
+        notes.append(
+            f"pairs of annotators share {shared:g} examples (median): so few that kappas of pairs, "
+            "and their means, come out low; take Fleiss' kappa or alpha"
+        )
     if found.coefficients["fleiss_kappa"].value is None:
         notes.append("–: undefined, since everybody gave one and the same label")
     return notes
@@ -179,7 +213,12 @@ def _interval(estimate: Estimate) -> dict[str, float | None]:
     return {"low": estimate.low, "high": estimate.high}
 
 
-def _range(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return _DASH
-    return f"{estimate.low:.4f} to {estimate.high:.4f}"
+def _cells(estimate: Estimate, *, percent: bool = False) -> tuple[str, str]:
+    """Return a value and its interval as a table shows them."""
+
+    def text(value: float | None) -> str:
+        return f"{100 * value:.2f} %" if percent and value is not None else kappa_text(value)
+
+    if estimate.low is None:
+        return text(estimate.value), _DASH
+    return text(estimate.value), f"{text(estimate.low)} to {text(estimate.high)}"

@@ -16,7 +16,7 @@ class AnnotationsOptions:
 
     path: str | list[str] | None = None
     """A table, a zip or a folder of one file an annotator, or several, one a round; ``None``: for
-    ``action=agreement`` that of ``data.path``."""
+    agreement and adjudicate, that of ``data.path``."""
     columns: dict[str, str | list[str] | None] = Field(default_factory=dict)
     """Names of columns that are not recognised, by role."""
     annotators: list[str] | None = None

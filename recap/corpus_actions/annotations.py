@@ -8,9 +8,13 @@ from pathlib import Path
 from recap.analysis.judgements import Judgement
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.sources import LONGEST_RAW_LABEL, MOST_RAW_LABELS, find_task
-from recap.data.judgements import JudgementLayout, Judgements, read_judgements
-from recap.errors import ConfigError, DataError
+from recap.data.judgement_columns import USUAL_NAMES, JudgementLayout
+from recap.data.judgements import Judgements, read_judgements
+from recap.errors import ConfigError, DataError, did_you_mean
 from recap.tasks.task import Task
+
+OF_THE_DATA = ("agreement", "adjudicate")
+"""Actions that look for annotations in the data's own file where no other is named."""
 
 
 def open_annotations(config: CorpusConfig) -> Judgements:
@@ -27,7 +31,7 @@ def open_annotations(config: CorpusConfig) -> Judgements:
     found = read_judgements(
         annotation_paths(config),
         layout=JudgementLayout(
-            columns=options.columns,
+            columns=_columns(config),
             annotators=tuple(options.annotators or ()),
             multi_label=options.multi_label,
             label_names=options.label_names,
@@ -48,14 +52,42 @@ def annotation_paths(config: CorpusConfig) -> list[Path]:
         ConfigError: When there are none.
     """
     path = config.annotations.path
-    if path is None and config.action == "agreement":
-        path = config.data.path
-    if path is None or path == []:
+    if not path and config.action in OF_THE_DATA and config.data.path is not None:
+        return [Path(config.data.path)]
+    if not path:
         raise ConfigError(
             f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
             "Doccano exports)"
         )
-    return [Path(path)] if isinstance(path, str) else [Path(part) for part in path]
+    return [named_path("annotations.path", part) for part in several(path)]
+
+
+def _columns(config: CorpusConfig) -> dict[str, str | list[str] | None]:
+    """Return the named columns; where the data's own file is read, also what names those."""
+    named = {role: name for role, name in config.annotations.columns.items() if name is not None}
+    of_data = config.data.options.get("columns") if not config.annotations.path else None
+    shared = of_data if isinstance(of_data, dict) else {}
+    return {**{role: shared[role] for role in USUAL_NAMES if shared.get(role)}, **named}
+
+
+def several(path: str | list[str]) -> list[str]:
+    """Return the paths of an option that takes one or more."""
+    return [path] if isinstance(path, str) else path
+
+
+def named_path(option: str, path: str) -> Path:
+    """Return the path that an option names.
+
+    Raises:
+        ConfigError: When nothing is there.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+        raise ConfigError(
+            f"{option}={path}: there is no such file{did_you_mean(found.name, beside)}"
+        )
+    return found
 
 
 def label_order(config: CorpusConfig) -> tuple[str, ...]:
@@ -80,6 +112,11 @@ def label_of_task(task: Task, label: str) -> str:
     """Return the task's label at or above one of the taxonomy, itself where there is none."""
     above = [name for name in task.taxonomy.lineage(label) if name in task.labels]
     return above[0] if above else label
+
+
+def canonical_label(config: CorpusConfig, label: str) -> str:
+    """Return a label of the taxonomy as one of the task, itself for ``labels=raw``."""
+    return label_of_task(find_task(config), label) if config.labels == "canonical" else label
 
 
 def _refuse_texts(labels: set[str]) -> None:

@@ -17,7 +17,7 @@ from recap.corpus_actions.batches import (
 )
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.sources import find_task
-from recap.data.doccano_batches import labels_to_json
+from recap.data.doccano_batches import label_text, labels_to_json
 from recap.errors import ConfigError
 from recap.records import Example
 from recap.reporting.findings import Findings
@@ -42,7 +42,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
         list(by_id), options.annotators, per_example=options.per_example, seed=options.seed
     )
     labels = _labels_beforehand(config)
-    pages = batch_pages(
+    batches = batch_pages(
         by_id,
         assignments,
         round_name=options.round,
@@ -50,9 +50,12 @@ def assign_examples(config: CorpusConfig) -> Findings:
         batch_size=options.batch_size,
         labels=labels,
     )
+    pages = {}
     if config.labels == "canonical":
         task = find_task(config)
-        pages["labels.json"] = labels_to_json(task.taxonomy, task.labels)
+        pages["labels.json"] = labels_to_json(
+            task.taxonomy, task.labels, language=config.data.language
+        )
     filled_in = sum(identifier in labels for identifier in by_id)
     load = Counter(name for a in assignments for name in a.annotators)
     return Findings(
@@ -83,6 +86,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
             for name in a.annotators
         ],
         pages=pages,
+        private_pages=batches,
     )
 
 
@@ -102,7 +106,10 @@ def _labels_beforehand(config: CorpusConfig) -> dict[str, str]:
     if task is None:
         return labels
     resolved = {i: task.taxonomy.resolve(label) for i, label in labels.items()}
-    return {i: label_of_task(task, label) for i, label in resolved.items()}
+    return {
+        i: label_text(task.taxonomy, label_of_task(task, label), language=config.data.language)
+        for i, label in resolved.items()
+    }
 
 
 def _pairs(

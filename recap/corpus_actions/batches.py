@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from recap.analysis.assignment import Assignment
+from recap.corpus_actions.annotations import named_path
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.sources import find_taxonomy, open_source
 from recap.data.doccano_batches import batch_to_jsonl
@@ -102,13 +102,10 @@ def read_predictions(option: str, path: str) -> dict[str, Prediction]:
         ConfigError: When there is no such file.
         DataError: When it holds anything else.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"{option}={path}: there is no such file; name a predictions.jsonl")
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not in UTF-8; name a predictions.jsonl") from None
+        text = named_path(option, path).read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        raise DataError(f"{path}: is no text in UTF-8; name a predictions.jsonl") from None
     predictions = predictions_from_jsonl(text, source=path)
     return {p.id: p for p in predictions if p.label is not None}
 

@@ -12,7 +12,7 @@ from recap.corpus_actions.sources import Source, find_taxonomy, open_source
 from recap.corpus_actions.tokens import token_counter
 from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.records import Dialogue, Example
-from recap.reporting.charts import BarGroup, bar_chart
+from recap.reporting.charts import Bar, bar_chart
 from recap.reporting.findings import Findings
 from recap.reporting.sheets import Sheet
 
@@ -191,7 +191,7 @@ def _chart(found: Description, taxonomy: Taxonomy | None) -> Figure:
     )
     return bar_chart(
         [
-            BarGroup(
+            Bar(
                 name=row.name,
                 value=row.n,
                 color=None if taxonomy is None else taxonomy[row.name].color,

@@ -54,7 +54,7 @@ def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
 
 
 def open_source(
-    config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False
+    config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False, judge: bool = True
 ) -> Source:
     """Return the corpus, labelled or not, its labels looked up in ``taxonomy``.
 
@@ -65,6 +65,7 @@ def open_source(
         config: Says which corpus.
         taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
         keep_empty: Whether turns without a text are part of the corpus rather than faults.
+        judge: Whether rows at fault, or no rows, end in an error at all.
 
     Raises:
         ConfigError: For an unknown reader or option.
@@ -83,8 +84,9 @@ def open_source(
     )
     if taxonomy is None:
         records = _with_few_labels(records, faults)
-    checked = _checked(records, faults, data.on_error == "fail")
-    return Source(file=faults.file, faults=faults, records=checked)
+    if judge:
+        records = _checked(records, faults, data.on_error == "fail")
+    return Source(file=faults.file, faults=faults, records=records)
 
 
 def _with_few_labels(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:

@@ -68,11 +68,16 @@ def batch_to_jsonl(
     return "".join(lines)
 
 
-def labels_to_json(taxonomy: Taxonomy, names: Sequence[str]) -> str:
+def label_text(taxonomy: Taxonomy, name: str, *, language: str | None) -> str:
+    """Return a label as annotators see it, in their language, which the taxonomy reads back."""
+    return taxonomy[name].name_in("zh" if language == "zh" else "en")
+
+
+def labels_to_json(taxonomy: Taxonomy, names: Sequence[str], *, language: str | None) -> str:
     """Return the labels as a file that Doccano imports under Labels, in their colours."""
     rows = [
         {
-            "text": name,
+            "text": label_text(taxonomy, name, language=language),
             "suffixKey": None,
             "backgroundColor": taxonomy[name].color or _COLOR,
             "textColor": "#ffffff",

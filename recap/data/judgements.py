@@ -5,54 +5,28 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from recap.analysis.judgements import FIRST_ROUND, Judgement
 from recap.data.faults import FaultLog
+from recap.data.judgement_columns import (
+    USUAL_NAMES,
+    JudgementLayout,
+    check_layout,
+    judgement_columns,
+)
 from recap.data.judgement_files import JSON_ENDINGS, judgement_files
-from recap.data.readers.columns import require_column
 from recap.data.readers.doccano import document_comments, document_label
 from recap.data.readers.fields import Fields
 from recap.data.readers.files import json_rows
 from recap.data.readers.samples import single_label
 from recap.data.readers.sheets import read_sheet
 from recap.data.safe_cells import bare_cell
-from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.errors import DataError, quote_id
 from recap.taxonomy import Taxonomy
 
-USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    role: tuple(names.split())
-    for role, names in {
-        "id": "example_id id item item_id 编号",
-        "turn": "turn turn_index utterance_id 话轮",
-        "annotator": "annotator annotator_id rater coder candidate 标注者 标注员 考生",
-        "label": "label labels cats annotations category behavior behaviour code client_talk_type "
-        "标签 类别 行为",
-        "session": "session session_id dialogue_id dialog_id transcript_id conversation_id "
-        "会话 会话编号 对话编号",
-        "round": "round exam 轮次 考试",
-        "rationale": "rationale reason explanation comments 理由 解释",
-    }.items()
-}
-"""What a column can hold, with the names that are recognised in any case, the likeliest first."""
-
 _NO_LABEL = ("", "n/a", "nan", "null")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgementLayout:
-    """How a file of judgements is laid out, where the usual names do not say it."""
-
-    columns: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
-    """Names of columns by role (the keys of :data:`USUAL_NAMES`); several for the id are joined."""
-    annotators: Sequence[str] = ()
-    """The columns of a table that has one an annotator."""
-    multi_label: str = "reject"
-    """What to do with several labels of one annotator: ``reject`` them, or take the ``first``."""
-    label_names: Mapping[Any, str] = field(default_factory=dict)
-    """The label that each number stands for, in old Doccano exports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +64,7 @@ def read_judgements(
         DataError: When a file cannot be read, its rows are at fault, or no label is left.
         ConfigError: For a role that no column can have.
     """
-    _check_layout(layout)
+    check_layout(layout)
     logs: list[FaultLog] = []
     reader = _Reader(layout, taxonomy)
     for number, path in enumerate(paths, start=1):
@@ -140,7 +114,7 @@ class _Reader:
             sheet = read_sheet(path, faults)
             rows, names = list(sheet.rows), sheet.columns
         shown = Path(faults.file)
-        found = self._columns(shown, names)
+        found = judgement_columns(shown, names, self._layout)
         if not self._layout.annotators and "annotator" not in found:
             if not (is_json or defaults.holds_one):
                 raise DataError(
@@ -259,27 +233,6 @@ class _Reader:
                 return None
         return self._resolved[label]
 
-    def _columns(self, path: Path, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
-        for role, usual in USUAL_NAMES.items():
-            chosen = self._layout.columns.get(role)
-            if chosen is not None:
-                wanted = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-                mend = f"correct annotations.columns.{role}"
-                found[role] = tuple(require_column(path, names, name, mend) for name in wanted)
-                continue
-            folded = {_folded(name): name for name in reversed(names)}
-            known = next((folded[name] for name in usual if name in folded), None)
-            if known is not None and known not in self._layout.annotators:
-                found[role] = (known,)
-        for name in self._layout.annotators:
-            require_column(path, names, name, "correct annotations.annotators")
-        if "label" not in found and not self._layout.annotators:
-            raise DataError(
-                f"{path}: no column is called label; name it with annotations.columns.label=NAME"
-            )
-        return found
-
     def _from_turn(self, cells: Mapping[str, str]) -> str:
         session, turn = cells.get("session"), cells.get("turn")
         return f"{session}:{turn}" if session and turn else ""
@@ -301,16 +254,3 @@ class _Said:
 def _owner(path: Path) -> str:
     """Return the annotator after whom a file is named: ``ann`` for ann.jsonl and ann.2.jsonl."""
     return re.sub(r"\.\d+$", "", path.stem)
-
-
-def _check_layout(layout: JudgementLayout) -> None:
-    for role in layout.columns:
-        if role not in USUAL_NAMES:
-            raise ConfigError(
-                f"annotations.columns.{role}: a column cannot hold that"
-                f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
-            )
-
-
-def _folded(name: str) -> str:
-    return name.strip().casefold().replace(" ", "_").replace("-", "_")

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from recap.errors import ConfigError
+from recap.reporting.charts import font_families
 from recap.reporting.sheets import Sheet
 from recap.run_folder import write_atomic, write_json
 
@@ -30,6 +32,11 @@ FIGURE_DPI = 200
 """Dots an inch of the PNG files."""
 
 NO_MATPLOTLIB = "no figures: they need matplotlib: pip install recap-counseling[plot]"
+
+NO_CHINESE_FONT = (
+    "the .png figures lack Chinese characters, since this machine has no font for them: install "
+    "one (Noto Sans CJK SC, say), or take the .svg figures, which show them wherever there is one"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +181,17 @@ def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | No
         return [], NO_MATPLOTLIB
     names = []
     # Text stays text (searchable, and in the fonts of who looks); the same figure, the same bytes.
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": findings.action}
-    with matplotlib.rc_context(settings):
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": findings.action,
+        "font.family": font_families(),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for stem, draw in findings.charts.items():
             figure = draw()
             for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
                 names.append(f"{stem}{ending}")
                 figure.savefig(folder / names[-1], dpi=FIGURE_DPI, metadata=metadata)
-    return names, None
+    glyphs = any("missing from font" in str(warning.message) for warning in caught)
+    return names, NO_CHINESE_FONT if glyphs else None

@@ -193,6 +193,38 @@ def test_the_bootstrap_draws_sessions() -> None:
     assert narrow.high == pytest.approx(0.627, abs=0.03)
 
 
+def test_a_draw_is_the_table_with_its_sessions_repeated() -> None:
+    for case in range(40):
+        codes = random_codes(holes=True, case=case)
+        codes[-1, :2] = 0
+        paired = (codes != MISSING).sum(axis=1) > 1
+        sessions = np.arange(len(codes)) % 5
+        names = tuple(f"s{session}" for session in sessions)
+        one = measure_agreement(table_of(codes, names), replicates=1, seed=case)
+        # Clusters come in the order of their first example that was judged twice.
+        order = list(dict.fromkeys(sessions[paired].tolist()))
+        even = np.full(len(order), 1 / len(order))
+        times = np.random.default_rng(case).multinomial(len(order), even)
+        rows = [
+            row
+            for session, n in zip(order, times, strict=True)
+            for row in np.flatnonzero(paired & (sessions == session)).tolist() * int(n)
+        ]
+        labels = tuple(f"label {code}" for code in range(int(codes.max()) + 1))
+        drawn = JudgementTable(
+            ids=tuple(map(str, range(len(rows)))),
+            annotators=tuple(f"a{column}" for column in range(codes.shape[1])),
+            labels=labels,
+            sessions=(None,) * len(rows),
+            codes=codes[rows],
+        )
+        again = measure_agreement(drawn, replicates=0)
+        for name in OVERALL:
+            low, value = one.coefficients[name].low, again.coefficients[name].value
+            assert (low is None) == (value is None)
+            assert low is None or low == pytest.approx(value, abs=TOLERANCE)
+
+
 def test_one_session_has_no_interval_and_a_seed_fixes_the_others() -> None:
     codes = random_codes(holes=True, case=3)
     one = measure_agreement(table_of(codes, ("s",) * len(codes)), replicates=50)
@@ -215,10 +247,9 @@ def test_the_last_round_counts_and_labels_keep_the_order_given() -> None:
 
 @pytest.mark.real_data
 def test_annomi_has_the_published_agreement() -> None:
-    folder = os.environ.get("RECAP_REAL_DATA")
-    if not folder:
-        pytest.skip("RECAP_REAL_DATA names no folder")
-    with (Path(folder) / "annomi" / "AnnoMI-full.csv").open(encoding="utf-8") as file:
+    with (Path(os.environ["RECAP_REAL_DATA"]) / "annomi" / "AnnoMI-full.csv").open(
+        encoding="utf-8"
+    ) as file:
         judgements = [
             Judgement(
                 id=f"{row['transcript_id']}:{row['utterance_id']}",

@@ -200,3 +200,137 @@ def test_the_figures_of_the_chinese_corpora_are_reproduced(tmp_path: Path, real_
     assert code == 0
     total = found["total"]
     assert (total["n"], round(total["characters"]["mean"], 3)) == (1480, 29.603)
+
+
+def write_rows(path: Path, *rows: dict[str, object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+SECRET = "13812345678"
+
+
+def test_validate_lists_every_fault_and_prints_no_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(
+        tmp_path / "data.jsonl",
+        {"id": "a", "response": f"ring {SECRET} tonight", "label": "Blaming"},
+        {"id": "b", "response": "never", "label": "Blamming"},
+        {"id": "c", "response": "", "label": "Blaming"},
+        {"id": "a", "response": "never mind", "label": "Excusing"},
+        {"id": "d", "response": f"ring {SECRET} tonight", "label": "Excusing"},
+        {"id": "e", "response": "fine", "label": "Blaming", "rationale": "This is Excusing."},
+    )
+    arguments = ("action=validate", "data=dialogues", f"data.path={file}")
+    code, found = run(tmp_path / "out", *arguments)
+    printed = capsys.readouterr()
+    assert code == 2
+    assert "3 of 6 rows cannot be used" in printed.err
+    assert [(fault["line"], fault["field"]) for fault in found["faults"]] == [
+        (2, "label"),
+        (3, "response"),
+        (4, "id"),
+    ]
+    assert all(fault["reason"] and fault["mend"] for fault in found["faults"])
+    counts = {kind: n for kind, n in found["hint_counts"].items() if n}
+    assert counts == {"label_conflict": 1, "rationale_names_other": 1, "phone_like": 2}
+    assert [hint["line"] for hint in found["hints"]] == [5, 6, 1, 5]
+    written = "".join(path.read_text("utf-8") for path in (tmp_path / "out").iterdir())
+    for text in (printed.out, printed.err, written):
+        assert SECRET not in text
+        assert "tonight" not in text
+    assert "did you mean 'Blaming'" in written
+
+    code, _ = run(tmp_path / "skipped", *arguments, "data.on_error=skip")
+    assert code == 0
+
+
+def test_validate_of_a_sound_corpus_ends_with_0(tmp_path: Path) -> None:
+    code, found = run(tmp_path, "action=validate", *SMALL)
+    assert code == 0
+    assert (found["rows_rejected"], found["faults"]) == (0, [])
+    assert found["labelled"] == 120
+
+
+def test_validate_of_an_empty_file_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / "data.jsonl")
+    assert main(["action=validate", "data=dialogues", f"data.path={file}"]) == 2
+    assert "holds no rows" in capsys.readouterr().err
+
+
+def test_lexicon_follows_the_task_and_says_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary = ("action=lexicon", "data.options.size=400", "task=binary", "lexicon.top_k=3")
+    code, found = run(tmp_path / "binary", *binary)
+    assert code == 0
+    assert [row["name"] for row in found["categories"]] == ["Resistance", "Collaboration"]
+    assert all(len(row["terms"]) == 3 for row in found["categories"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "against the rest, corpus prior, tokens: words" in printed
+    assert "at least 5 times" in printed
+
+    code, found = run(
+        tmp_path / "one",
+        *("action=lexicon", "data.options.size=400", "lexicon.contrast=collaboration"),
+        *("lexicon.prior=uniform", "lexicon.prior_tokens=20", "data.language=zh"),
+    )
+    assert code == 0
+    assert "Collaboration" not in [row["name"] for row in found["categories"]]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "uniform prior of 20 tokens" in printed
+    assert "jieba where a text is Chinese" in printed
+
+
+def test_lexicon_needs_two_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"id": "a", "response": "no no", "label": "Blaming"}
+    file = write_rows(tmp_path / "data.jsonl", row)
+    arguments = ["action=lexicon", "data=dialogues", f"data.path={file}"]
+    assert main(arguments) == 2
+    assert "needs two" in capsys.readouterr().err
+    assert main([*arguments, "lexicon.contrast=Nobody"]) == 2
+    assert "is no label of task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("language", "title"), [("en", "Arguing"), ("zh", "争辩")])
+def test_the_codebook_is_a_page_of_its_own(tmp_path: Path, language: str, title: str) -> None:
+    code, found = run(tmp_path, "action=codebook", f"codebook.language={language}")
+    assert code == 0
+    page = (tmp_path / "codebook.html").read_text("utf-8")
+    assert "http" not in page.replace("http-equiv", "")
+    assert f"<h3>{title}" in page or title in page
+    markdown = (tmp_path / "codebook.md").read_text("utf-8")
+    prompt = (tmp_path / "codebook_prompt.txt").read_text("utf-8")
+    assert len(found["categories"]) == 19
+    for category in found["categories"]:
+        for text in (category["definition"], category["example"], category["contrast"]):
+            assert text is None or (text in markdown)
+        assert category["definition"] in prompt
+    confusable = {c["name"]: c["confusable"] for c in found["categories"]}
+    title = {c["name"]: c["title"] for c in found["categories"]}
+    assert title["Discounting"] in confusable["Challenging"]
+    assert title["Challenging"] in confusable["Discounting"]
+    assert confusable["Denying"] == []
+
+
+def test_the_codebook_in_a_prompt_file_fills_its_place(tmp_path: Path) -> None:
+    from recap.tasks.prompt_file import read_prompt_file
+
+    run(tmp_path, "action=codebook")
+    text = read_prompt_file(tmp_path / "codebook_prompt.txt", language="en")
+    assert "{dialogue}" in text
+    assert "{format}" in text
+
+
+def test_hints_on_a_table_of_utterances_name_the_line_of_each(tmp_path: Path) -> None:
+    file = tmp_path / "talk.csv"
+    rows = ("s,counselor,Well?", "s,client,QQ 1234567", "s,client,", "s,client,a@b.org")
+    file.write_text("session,speaker,text\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    code, found = run(tmp_path / "out", "action=validate", "data=table", f"data.path={file}")
+    assert code == 2
+    assert [(fault["line"], fault["field"]) for fault in found["faults"]] == [(4, "text")]
+    lines = {hint["kind"]: hint["line"] for hint in found["hints"]}
+    assert lines == {"qq_like": 3, "email_like": 5}
