@@ -106,10 +106,9 @@ def load_small_command(
     """
     values, choices = _compose(name, overrides, config_dir)
     _refuse_hidden_choices(choices, config_dir)
-    if values.get("task") is not None:
-        values["task"] = expand_task(values["task"], config_dir)
+    values["task"] = expand_task(values["task"], config_dir)
     own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    others = {field.name for field in dataclasses.fields(RunConfig)} - own  # type: ignore[arg-type]
+    others = {field.name for field in dataclasses.fields(RunConfig)} - own
     return validated(schema, {key: values[key] for key in values if key not in others})
 
 

@@ -26,13 +26,11 @@ ONLY_IN_THE_WHEEL = "recap/conf"
 COMMAND = "python -m recap."
 WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
+WITHOUT_TRAINING = ("corpus", "insights")
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
 )
-
-OF_NO_RUN = frozenset({"corpus", "insights"})
-"""Commands that know no options of a training."""
 
 
 def page_id(page: Path) -> str:
@@ -70,6 +68,15 @@ def write_named_files(page: Path, folder: Path) -> set[str]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content, encoding="utf-8")
     return set(files)
+
+
+def write_codebook_prompts(arguments: list[str]) -> None:
+    """Write the codebook that a command takes as its prompt, as an earlier command would have."""
+    from recap.corpus import main
+
+    for word in (word for word in arguments if word.endswith("/codebook_prompt.txt")):
+        folder = word.partition("=")[2].rpartition("/")[0]
+        assert main(["action=codebook", "task=binary", f"out={folder}"]) == 0
 
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -138,12 +145,14 @@ def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from recap import insights
-    from recap.compose import expand_sweep, load_command, load_config
+    from recap.compose import expand_sweep, load_command, load_config, load_small_command
+    from recap.corpus_actions.options import CorpusConfig
     from recap.planning.options import PlanConfig
 
     loaders: dict[str, Callable[[list[str]], Any]] = {
         "train": load_config,
         "plan": lambda job: load_command(PlanConfig, "plan", job),
+        "corpus": lambda job: load_small_command(CorpusConfig, "corpus", job),
         "insights": insights.load,
     }
     write_named_files(page, tmp_path)
@@ -171,7 +180,8 @@ def test_documented_commands_run(
     main = import_module(f"recap.{verb}").main
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    code = main([*arguments, *(() if verb in OF_NO_RUN else SMOKE)])
+    write_codebook_prompts(arguments)
+    code = main([*arguments, *(() if verb in WITHOUT_TRAINING else SMOKE)])
     printed = capsys.readouterr()
     if any(WITHOUT_WEIGHTS in word for word in arguments):
         assert code == 2

@@ -88,7 +88,10 @@ class Description:
     categories: tuple[CategoryRow, ...]
     """In the taxonomy's order, parents before children; without a taxonomy by falling count."""
     unlabelled: CategoryRow
+    labelled: CategoryRow
     total: CategoryRow
+    empty: int
+    """Utterances without text, counted like all others."""
     dialogues: Dialogues
     history_turns: Lengths
     history_characters: Lengths
@@ -102,8 +105,9 @@ class CorpusCounter:
     """Adds up a corpus record by record; memory grows with the utterances' number, not their text.
 
     Args:
-        language: Of the utterances: ``"zh"`` counts no words, ``"en"`` those of every utterance;
-            otherwise utterances of which most letters are Chinese characters have none.
+        language: Of the utterances: ``"zh"`` counts no words, ``"en"`` those of every utterance,
+            ``"both"`` those of utterances that are not Chinese; ``None`` is decided for the whole
+            corpus by whether most of its letters are Chinese characters.
         count_tokens: Returns the number of tokens of a text.
     """
 
@@ -143,12 +147,19 @@ class CorpusCounter:
         """Count one client utterance with its context."""
         text = example.response
         cell = self._cells[example.label]
-        cell.add(content_digest(example), text, self._words(text), example.rationale)
+        cell.add(
+            content_digest(example),
+            text,
+            self._words(text),
+            example.rationale,
+            example.label is not None,
+        )
         if example.session is not None:
             self._sessions.add(example.session)
         if example.client is not None:
             self._clients.add(example.client)
         history = example.history
+        self._counts["empty"] += not text.strip()
         self._counts["after_counselor"] += bool(history) and history[-1].speaker == "counselor"
         self._history["turns"].append(len(history))
         self._history["characters"].append(sum(len(turn.text) for turn in history))
@@ -158,17 +169,23 @@ class CorpusCounter:
     def result(self, taxonomy: Taxonomy | None = None) -> Description:
         """Return the description of everything added so far."""
         labelled = sum(cell.n for label, cell in self._cells.items() if label is not None)
+        if self._language is None and 2 * self._counts["han"] >= max(1, self._counts["letters"]):
+            for lengths in (self._counselor, *self._cells.values()):
+                lengths.words = array("I")
         every = list(self._cells.values())
-        singles, counts = self._counts["singles"], self._counts
+        named = [cell for label, cell in self._cells.items() if label is not None]
+        counts = self._counts
         return Description(
             categories=tuple(self._rows(taxonomy, labelled)),
             unlabelled=_row("unlabelled", None, 0, [self._cells[None]], None),
+            labelled=_row("labelled", None, 0, named, None),
+            empty=counts["empty"],
             total=_row("total", None, 0, every, None),
             dialogues=Dialogues(
                 sessions=len(self._sessions),
                 clients=len(self._clients),
                 dialogues=counts["dialogues"],
-                single_examples=singles,
+                single_examples=counts["singles"],
                 client_turns=counts["client"],
                 counselor_turns=counts["counselor"],
                 counselor_characters=summarize(self._counselor.characters),
@@ -209,10 +226,11 @@ class CorpusCounter:
         return sum(n > 1 for n in seen.values())
 
     def _words(self, text: str) -> int | None:
-        if self._language == "zh":
+        if self._language == "zh" or (self._language == "both" and is_chinese(text)):
             return None
-        if self._language != "en" and is_chinese(text):
-            return None
+        if self._language is None:
+            self._counts["han"] += len(_HAN.findall(text))
+            self._counts["letters"] += sum(map(str.isalpha, text))
         return len(text.split())
 
 
@@ -290,11 +308,11 @@ class _Cell(_TextLengths):
         return len(self.characters)
 
     def add(  # type: ignore[override]
-        self, digest: bytes, text: str, words: int | None, rationale: str | None
+        self, digest: bytes, text: str, words: int | None, rationale: str | None, labelled: bool
     ) -> None:
         super().add(text, words)
         self.length_of.setdefault(digest, len(text))
-        self.without_rationale += not (rationale or "").strip()
+        self.without_rationale += labelled and not (rationale or "").strip()
 
 
 def _row(

@@ -13,6 +13,9 @@ Action = Callable[[CorpusConfig], Findings]
 
 ACTIONS = {
     "describe": "recap.corpus_actions.describe:describe",
+    "validate": "recap.corpus_actions.validate:validate",
+    "codebook": "recap.corpus_actions.codebook:codebook",
+    "lexicon": "recap.corpus_actions.lexicon:lexicon",
 }
 """Name of an action to its function; modules are imported when they are asked for."""
 

@@ -12,12 +12,14 @@ from recap.corpus_actions.sources import Source, find_taxonomy, open_source
 from recap.corpus_actions.tokens import token_counter
 from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.records import Dialogue, Example
-from recap.reporting.charts import BarGroup, bar_chart
+from recap.reporting.charts import Bar, bar_chart
 from recap.reporting.findings import Findings
 from recap.reporting.sheets import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from matplotlib.figure import Figure
 
     from recap.taxonomy import Taxonomy
 
@@ -32,7 +34,7 @@ def describe(config: CorpusConfig) -> Findings:
         DataError: When rows are at fault and ``data.on_error`` is ``fail``.
     """
     taxonomy = find_taxonomy(config)
-    source = open_source(config, taxonomy)
+    source = open_source(config, taxonomy, keep_empty=True)
     counter = CorpusCounter(
         language=config.data.language, count_tokens=token_counter(config.describe.tokenizer)
     )
@@ -44,9 +46,13 @@ def describe(config: CorpusConfig) -> Findings:
         figures=_figures(config, source, found),
         sheets=(_categories(found), _dialogues(found)),
         notes=tuple(_notes(config, source, found, synthetic)),
-        rows=[_flat(row) for row in (*found.categories, found.unlabelled, found.total)],
+        rows=[_flat(row) for row in _all_rows(found)],
         charts={"describe": partial(_chart, found, taxonomy)},
     )
+
+
+def _all_rows(found: Description) -> tuple[CategoryRow, ...]:
+    return (*found.categories, found.labelled, found.unlabelled, found.total)
 
 
 def _count(source: Source, counter: CorpusCounter, config: CorpusConfig) -> bool:
@@ -104,9 +110,9 @@ def _flat(row: CategoryRow) -> dict[str, object]:
 
 
 def _categories(found: Description) -> Sheet:
-    rows = [*found.categories]
-    if found.unlabelled.n:
-        rows.append(found.unlabelled)
+    rows = [*found.categories] if found.labelled.n else []
+    if found.labelled.n and found.unlabelled.n:
+        rows += [found.labelled, found.unlabelled]
     rows.append(found.total)
     with_words = found.total.words.n > 0
     header = ["category", "n", "%", "distinct", "characters"]
@@ -147,6 +153,8 @@ def _dialogues(found: Description) -> Sheet:
         ]
     if d.single_examples:
         rows.append(("utterances with a history of their own", f"{d.single_examples:,}"))
+    if found.empty:
+        rows.append(("utterances without text", f"{found.empty:,}"))
     rows += [
         ("utterances directly after a counsellor turn", f"{d.after_counselor:,}"),
         ("turns of a history", _spread(found.history_turns)),
@@ -175,7 +183,7 @@ def _notes(
         yield f"{found.label_conflicts} distinct pairs carry more than one label"
 
 
-def _chart(found: Description, taxonomy: Taxonomy | None) -> object:
+def _chart(found: Description, taxonomy: Taxonomy | None) -> Figure:
     leaves = (
         found.categories
         if taxonomy is None
@@ -183,7 +191,7 @@ def _chart(found: Description, taxonomy: Taxonomy | None) -> object:
     )
     return bar_chart(
         [
-            BarGroup(
+            Bar(
                 name=row.name,
                 value=row.n,
                 color=None if taxonomy is None else taxonomy[row.name].color,

@@ -12,8 +12,15 @@ from recap.data.faults import FaultLog
 from recap.data.readers.registry import Record
 from recap.data.reading import read_records
 from recap.errors import DataError
+from recap.records import Dialogue, Example
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
+
+MOST_RAW_LABELS = 100
+"""Different labels that ``labels=raw`` accepts: a column of texts has more."""
+
+LONGEST_RAW_LABEL = 60
+"""Characters of the longest label that ``labels=raw`` accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +42,30 @@ class Source:
         ] * bool(rejected)
 
 
-def find_task(config: CorpusConfig) -> Task | None:
-    """Return the task, ``None`` for ``task=null``."""
-    if config.task is None:
-        return None
+def find_task(config: CorpusConfig) -> Task:
+    """Return the task, in the language of the data."""
     language = "zh" if config.data.language == "zh" else "en"
     return configured_task(config.task, language=language)
 
 
 def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
-    """Return the task's taxonomy, ``None`` for ``task=null``."""
-    task = find_task(config)
-    return None if task is None else task.taxonomy
+    """Return the taxonomy that labels are looked up in, ``None`` for ``labels=raw``."""
+    return find_task(config).taxonomy if config.labels == "canonical" else None
 
 
-def open_source(config: CorpusConfig, taxonomy: Taxonomy | None) -> Source:
+def open_source(
+    config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False, judge: bool = True
+) -> Source:
     """Return the corpus, labelled or not, its labels looked up in ``taxonomy``.
 
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
     which lists them.
+
+    Args:
+        config: Says which corpus.
+        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
+        keep_empty: Whether turns without a text are part of the corpus rather than faults.
+        judge: Whether rows at fault, or no rows, end in an error at all.
 
     Raises:
         ConfigError: For an unknown reader or option.
@@ -67,10 +79,30 @@ def open_source(config: CorpusConfig, taxonomy: Taxonomy | None) -> Source:
         taxonomy=taxonomy,
         faults=faults,
         require_labels=False,
+        keep_empty=keep_empty,
         options=reader_options(data),
     )
-    checked = _checked(records, faults, data.on_error == "fail")
-    return Source(file=faults.file, faults=faults, records=checked)
+    if taxonomy is None:
+        records = _with_few_labels(records, faults)
+    if judge:
+        records = _checked(records, faults, data.on_error == "fail")
+    return Source(file=faults.file, faults=faults, records=records)
+
+
+def _with_few_labels(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:
+    """Yield the records; refuse labels that may be client text, which tables would print."""
+    seen: set[str] = set()
+    for record in records:
+        turns = record.turns if isinstance(record, Dialogue) else ()
+        labels = [record.label] if isinstance(record, Example) else [turn.label for turn in turns]
+        seen.update(label for label in labels if label is not None)
+        if len(seen) > MOST_RAW_LABELS or max(map(len, seen), default=0) > LONGEST_RAW_LABEL:
+            raise DataError(
+                f"{faults.file}: labels=raw: more than {MOST_RAW_LABELS} different labels, or one "
+                f"of more than {LONGEST_RAW_LABEL} characters: is this the column of labels? "
+                "data.options.columns.label=NAME names it"
+            )
+        yield record
 
 
 def _checked(records: Iterator[Record], faults: FaultLog, fail: bool) -> Iterator[Record]:
@@ -81,4 +113,5 @@ def _checked(records: Iterator[Record], faults: FaultLog, fail: bool) -> Iterato
     if faults.faults and fail:
         raise faults.error()
     if n == 0:
-        raise DataError(f"{faults.file}: leaves no dialogue and no example")
+        left = f"all {faults.rows_read} rows were rejected" if faults.rows_read else "holds no rows"
+        raise DataError(f"{faults.file}: {left}; action=validate lists what is wrong")

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from recap.errors import ConfigError
+from recap.reporting.charts import font_families
 from recap.reporting.sheets import Sheet
 from recap.run_folder import write_atomic, write_json
 
@@ -27,6 +29,11 @@ FIGURE_DPI = 200
 """Dots an inch of the PNG files."""
 
 NO_MATPLOTLIB = "no figures: they need matplotlib: pip install recap-counseling[plot]"
+
+NO_CHINESE_FONT = (
+    "the .png figures lack Chinese characters, since this machine has no font for them: install "
+    "one (Noto Sans CJK SC, say), or take the .svg figures, which show them wherever there is one"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +89,18 @@ def write_findings(
     console = console or Console(highlight=False)
     stem = findings.action
     texts = {
-        f"{stem}.md": _page(findings),
         f"{stem}.tex": "\n".join(sheet.latex() for sheet in findings.sheets),
         f"{stem}.csv": _csv(findings),
         **findings.pages,
     }
     try:
         write_json(folder / f"{stem}.json", findings.figures)
+        drawn, missing = _write_charts(findings, folder)
+        texts = {f"{stem}.md": _page(findings, drawn), **texts}
         for name, text in texts.items():
             write_atomic(folder / name, text)
         for name, content in findings.private_pages.items():
             write_private(folder / name, content)
-        drawn, missing = _write_charts(findings, folder)
     except OSError as error:
         raise ConfigError(
             f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
@@ -130,9 +137,11 @@ def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _page(findings: Findings) -> str:
+def _page(findings: Findings, drawn: Sequence[str]) -> str:
     tables = "\n".join(sheet.markdown() for sheet in findings.sheets)
-    pictures = "".join(f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts)
+    pictures = "".join(
+        f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
+    )
     notes = "".join(f"\n- {note}" for note in findings.notes)
     return f"# {findings.title}\n\n{tables}{pictures}{notes}\n"
 
@@ -159,11 +168,17 @@ def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | No
         return [], NO_MATPLOTLIB
     names = []
     # Text stays text (searchable, and in the fonts of who looks); the same figure, the same bytes.
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": findings.action}
-    with matplotlib.rc_context(settings):
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": findings.action,
+        "font.family": font_families(),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for stem, draw in findings.charts.items():
             figure = draw()
             for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
                 names.append(f"{stem}{ending}")
                 figure.savefig(folder / names[-1], dpi=FIGURE_DPI, metadata=metadata)
-    return names, None
+    glyphs = any("missing from font" in str(warning.message) for warning in caught)
+    return names, NO_CHINESE_FONT if glyphs else None
