@@ -26,13 +26,11 @@ ONLY_IN_THE_WHEEL = "recap/conf"
 COMMAND = "python -m recap."
 WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
+WITHOUT_TRAINING = ("corpus", "insights")
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
 )
-
-OF_NO_RUN = frozenset({"corpus", "insights"})
-"""Commands that know no options of a training."""
 
 
 def page_id(page: Path) -> str:
@@ -154,8 +152,8 @@ def test_documented_commands_compose(
     loaders: dict[str, Callable[[list[str]], Any]] = {
         "train": load_config,
         "plan": lambda job: load_command(PlanConfig, "plan", job),
-        "insights": insights.load,
         "corpus": lambda job: load_small_command(CorpusConfig, "corpus", job),
+        "insights": insights.load,
     }
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -183,7 +181,7 @@ def test_documented_commands_run(
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     write_codebook_prompts(arguments)
-    code = main([*arguments, *(() if verb in OF_NO_RUN else SMOKE)])
+    code = main([*arguments, *(() if verb in WITHOUT_TRAINING else SMOKE)])
     printed = capsys.readouterr()
     if any(WITHOUT_WEIGHTS in word for word in arguments):
         assert code == 2
