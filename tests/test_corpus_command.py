@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from recap.corpus import main
+from recap.corpus_actions.actions import ACTIONS
+from recap.corpus_actions.options import CorpusConfig
 
 MEASURE = """
 import resource, sys, time
@@ -334,3 +338,113 @@ def test_hints_on_a_table_of_utterances_name_the_line_of_each(tmp_path: Path) ->
     assert [(fault["line"], fault["field"]) for fault in found["faults"]] == [(4, "text")]
     lines = {hint["kind"]: hint["line"] for hint in found["hints"]}
     assert lines == {"qq_like": 3, "email_like": 5}
+
+
+def test_help_names_every_action_and_every_choice(
+    capfd: pytest.CaptureFixture[str], project_root: Path
+) -> None:
+    assert main(["--help"]) == 0
+    printed = capfd.readouterr().out
+    for action in ACTIONS:
+        assert f"\n{action}: " in printed
+    for group in ("data", "task"):
+        choices = sorted(file.stem for file in (project_root / "conf" / group).glob("*.yaml"))
+        assert choices
+        assert f"\n{group}: {', '.join(choices)}\n" in printed
+
+
+def test_every_action_has_its_options_in_the_configuration(project_root: Path) -> None:
+    from recap.compose import load_small_command
+
+    config = load_small_command(CorpusConfig, "corpus")
+    plain = yaml.safe_load((project_root / "conf" / "corpus.yaml").read_text("utf-8"))
+    for action in ACTIONS:
+        assert dataclasses.asdict(getattr(config, action)) == plain[action]
+        assert getattr(config, action) == type(getattr(config, action))()
+
+
+def test_a_sweep_runs_every_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "action=describe,codebook", *SMALL, "out=out"]) == 0
+    assert {"describe.json", "codebook.json"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_without_matplotlib_there_are_tables_and_a_word_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _ = run(tmp_path, *SMALL)
+    assert code == 0
+    assert "pip install recap-counseling[plot]" in " ".join(capsys.readouterr().out.split())
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".md", ".tex", ".csv"}
+    assert ".svg" not in (tmp_path / "describe.md").read_text("utf-8")
+
+
+def test_a_folder_that_cannot_be_written_is_the_users_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert main([*SMALL, f"out={tmp_path / 'file'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_histories_are_measured_in_tokens_of_a_chosen_tokenizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.save(str(tmp_path / "tokenizer.json"))
+    turns = [
+        {"speaker": "counselor", "text": "How are you"},
+        {"speaker": "client", "text": "Not so well"},
+        {"speaker": "counselor", "text": "Tell me"},
+        {"speaker": "client", "text": "No"},
+    ]
+    file = write_rows(tmp_path / "data.jsonl", {"session": "s", "turns": turns})
+    corpus = ("data=dialogues", f"data.path={file}")
+    for name in (tmp_path, tmp_path / "tokenizer.json"):
+        _, found = run(tmp_path / "out", *corpus, f"describe.tokenizer={name}")
+        assert (found["history_tokens"]["mean"], found["history_tokens"]["most"]) == (5.5, 8)
+    _, found = run(tmp_path / "tiny", *corpus, "describe.tokenizer=tiny")
+    assert found["history_tokens"]["most"] >= 8
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}", encoding="utf-8")
+    capsys.readouterr()
+    assert main([*corpus, f"describe.tokenizer={broken}"]) == 2
+    assert "is no tokenizer" in capsys.readouterr().err
+
+
+def test_a_corpus_whose_rows_are_all_rejected_is_no_empty_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / "data.jsonl", {"id": "a", "response": "no", "label": "Nonsense"})
+    assert main(["data=dialogues", f"data.path={file}", "data.on_error=skip"]) == 2
+    assert "all 1 rows were rejected; action=validate" in capsys.readouterr().err
+
+
+@pytest.mark.real_data
+def test_the_words_of_annomi_are_those_of_its_topics(tmp_path: Path, real_data: Path) -> None:
+    file = real_data / "annomi" / "AnnoMI-simple.csv"
+    arguments = ("action=lexicon", "data=annomi", f"data.path={file}", "task=annomi_talk")
+    code, found = run(tmp_path, *arguments)
+    assert code == 0
+    terms = {row["name"]: {t["term"] for t in row["terms"]} for row in found["categories"]}
+    assert {"i'll", "i need"} <= terms["change"]
+    assert {"smoking", "it's"} <= terms["sustain"]
+    assert {"yeah", "okay"} <= terms["neutral"]
+
+
+@pytest.mark.real_data
+def test_the_faults_of_cpsycound_are_found(tmp_path: Path, real_data: Path) -> None:
+    file = real_data / "cpsycound" / "cpsycound_raw.jsonl"
+    arguments = ("action=validate", "data=transcript", f"data.path={file}", "data.language=zh")
+    code, found = run(tmp_path, *arguments)
+    assert code == 2
+    assert [(f["field"], f["reason"]) for f in found["faults"]] == [
+        ("turns[44].text", "is empty"),
+        ("turns[60].text", "is empty"),
+    ]
+    # One dialogue is there twice, under two names: all of its utterances are repeats.
+    assert found["hint_counts"]["duplicate"] > 5

@@ -30,7 +30,7 @@ class NearPair:
 
 
 def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> list[NearPair]:
-    """Return, for each text that resembles an earlier one, the pair with the most similar of them.
+    """Return, for each text that resembles earlier ones, the pair with the most similar it met.
 
     Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighbouring characters, case and
     white space apart, |A n B| / |A u B| (Jaccard); only candidates are found by chance (MinHash,

@@ -113,4 +113,5 @@ def _checked(records: Iterator[Record], faults: FaultLog, fail: bool) -> Iterato
     if faults.faults and fail:
         raise faults.error()
     if n == 0:
-        raise DataError(f"{faults.file}: leaves no dialogue and no example")
+        left = f"all {faults.rows_read} rows were rejected" if faults.rows_read else "holds no rows"
+        raise DataError(f"{faults.file}: {left}; action=validate lists what is wrong")

@@ -206,6 +206,6 @@ def _notes(config: CorpusConfig) -> Iterator[str]:
     if config.validate.near_duplicates is not None:
         yield (
             f"near-duplicates: similarity of at least {config.validate.near_duplicates:g}, texts "
-            f"of at least {config.validate.shortest} characters, each with the one it is nearest to"
+            f"of at least {config.validate.shortest} characters, each named with an earlier one"
         )
     yield "personal details are counted by their form alone: names are not looked for"

@@ -87,18 +87,18 @@ def write_findings(
     console = console or Console(highlight=False)
     stem = findings.action
     texts = {
-        f"{stem}.md": _page(findings),
         f"{stem}.tex": "\n".join(sheet.latex() for sheet in findings.sheets),
         f"{stem}.csv": _csv(findings),
         **findings.pages,
     }
     try:
         write_json(folder / f"{stem}.json", findings.figures)
+        drawn, missing = _write_charts(findings, folder)
+        texts = {f"{stem}.md": _page(findings, drawn), **texts}
         for name, text in texts.items():
             write_atomic(folder / name, text)
         for name, content in findings.private_pages.items():
             write_private(folder / name, content)
-        drawn, missing = _write_charts(findings, folder)
     except OSError as error:
         raise ConfigError(
             f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
@@ -135,9 +135,11 @@ def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _page(findings: Findings) -> str:
+def _page(findings: Findings, drawn: Sequence[str]) -> str:
     tables = "\n".join(sheet.markdown() for sheet in findings.sheets)
-    pictures = "".join(f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts)
+    pictures = "".join(
+        f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
+    )
     notes = "".join(f"\n- {note}" for note in findings.notes)
     return f"# {findings.title}\n\n{tables}{pictures}{notes}\n"
 
