@@ -12,6 +12,11 @@ from recap.reporting.findings import Findings
 Action = Callable[[CorpusConfig], Findings]
 
 ACTIONS = {
+    "assign": "recap.corpus_actions.assign:assign_examples",
+    "adjudicate": "recap.corpus_actions.adjudicate:adjudicate_labels",
+    "exam": "recap.corpus_actions.exam:exam",
+    "ratings": "recap.corpus_actions.ratings:ratings",
+    "agreement": "recap.corpus_actions.agreement:agreement",
     "describe": "recap.corpus_actions.describe:describe",
     "validate": "recap.corpus_actions.validate:validate",
     "codebook": "recap.corpus_actions.codebook:codebook",

@@ -8,6 +8,14 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from recap.config import DataConfig, TaskConfig
+from recap.corpus_actions.annotation_options import (
+    AdjudicateOptions,
+    AgreementOptions,
+    AnnotationsOptions,
+    AssignOptions,
+    ExamOptions,
+    RatingsOptions,
+)
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -88,6 +96,18 @@ class CorpusConfig:
     """Options of ``action=codebook``."""
     lexicon: LexiconOptions = Field(default_factory=LexiconOptions)
     """Options of ``action=lexicon``."""
+    annotations: AnnotationsOptions = Field(default_factory=AnnotationsOptions)
+    """What annotators said, for agreement, adjudicate and exam."""
+    agreement: AgreementOptions = Field(default_factory=AgreementOptions)
+    """Options of ``action=agreement``."""
+    assign: AssignOptions = Field(default_factory=AssignOptions)
+    """Options of ``action=assign``."""
+    adjudicate: AdjudicateOptions = Field(default_factory=AdjudicateOptions)
+    """Options of ``action=adjudicate``."""
+    exam: ExamOptions = Field(default_factory=ExamOptions)
+    """Options of ``action=exam``."""
+    ratings: RatingsOptions = Field(default_factory=RatingsOptions)
+    """Options of ``action=ratings``."""
 
     @property
     def run(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +56,8 @@ class Findings:
     """File stem to a function that draws the figure."""
     pages: Mapping[str, str] = field(default_factory=dict)
     """Names of further files to what they hold."""
+    private_pages: Mapping[str, str | bytes] = field(default_factory=dict)
+    """Further files that hold the words of clients: no other account may read them."""
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
 
@@ -93,15 +97,32 @@ def write_findings(
         texts = {f"{stem}.md": _page(findings, drawn), **texts}
         for name, text in texts.items():
             write_atomic(folder / name, text)
+        for name, content in findings.private_pages.items():
+            write_private(folder / name, content)
     except OSError as error:
         raise ConfigError(
             f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
         ) from error
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
-    names = [f"{stem}.json", *texts, *drawn]
+    names = [f"{stem}.json", *texts, *findings.private_pages, *drawn]
     console.print(f"{folder}: {', '.join(names)}", soft_wrap=True, markup=False)
     return tuple(folder / name for name in names)
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Write a file of mode 0600 whole or not at all; it is never there with another mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkstemp creates its files with mode 0600.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
