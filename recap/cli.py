@@ -10,7 +10,7 @@ from recap.errors import did_you_mean
 
 VERBS = {
     "train": "fine-tune under cross-validation, decode, score, aggregate",
-    "corpus": "describe, validate and word lists of a corpus; its codebook",
+    "corpus": "what a corpus holds: counts, faults, codebook, words, annotators and their agreement",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""
