@@ -10,7 +10,7 @@ from recap.errors import did_you_mean
 
 VERBS = {
     "train": "fine-tune under cross-validation, decode, score, aggregate",
-    "corpus": "what a corpus holds: counts, faults, codebook, words, annotators and their agreement",
+    "corpus": "what a corpus holds: counts, faults, words, codebook; annotators, their agreement",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""
