@@ -359,7 +359,8 @@ def test_every_action_has_its_options_in_the_configuration(project_root: Path) -
     config = load_small_command(CorpusConfig, "corpus")
     plain = yaml.safe_load((project_root / "conf" / "corpus.yaml").read_text("utf-8"))
     for action in ACTIONS:
-        assert dataclasses.asdict(getattr(config, action)) == plain[action]
+        options = json.loads(json.dumps(dataclasses.asdict(getattr(config, action))))
+        assert options == plain[action]
         assert getattr(config, action) == type(getattr(config, action))()
 
 

@@ -201,3 +201,12 @@ def test_chinese_log_odds_find_the_words_of_a_category() -> None:
     )
     assert "没有" in discounting.terms[0].term
     assert {"好", "好的", "试试"} & {term.term for term in collaboration.terms}
+
+
+def test_without_jieba_chinese_is_cut_into_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    name, automatic = segmenter("auto")
+    assert name == "words; characters where a text is Chinese"
+    assert automatic("不知道") == [["不", "知", "道"]]
+    with pytest.raises(ConfigError, match=r"recap-counseling\[zh\]"):
+        segmenter("jieba")
