@@ -13,6 +13,7 @@ from recap.analysis.ratings import CriterionRatings, summarize_ratings
 from recap.corpus_actions.annotations import named_path, several
 from recap.corpus_actions.batches import check_file_name, read_examples, read_predictions
 from recap.corpus_actions.options import CorpusConfig
+from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
 from recap.corpus_actions.rating_sheets import read_ratings
 from recap.data.doccano_batches import document_text
 from recap.data.safe_cells import sheet_to_csv
@@ -35,6 +36,7 @@ def ratings(config: CorpusConfig) -> Findings:
         ConfigError: When the folder for blank sheets is missing.
         DataError: When data or sheets cannot be used.
     """
+    keep_inputs(config)
     return _blank(config) if config.ratings.path is None else _filled(config)
 
 
@@ -66,6 +68,7 @@ def _blank(config: CorpusConfig) -> Findings:
         pages[f"ratings_{rater}.csv"] = sheet_to_csv(header, rows)
         if book is not None:
             pages[f"ratings_{rater}.xlsx"] = book
+    keep_filled_in(config, pages)
     notes = [
         f"rate each rationale from 1 to {options.points} on: {', '.join(options.criteria)}",
         "give the filled sheets back with ratings.path=[ratings_A.csv,ratings_B.csv] (or .xlsx)",
