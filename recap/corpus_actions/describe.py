@@ -38,14 +38,14 @@ def describe(config: CorpusConfig) -> Findings:
     counter = CorpusCounter(
         language=config.data.language, count_tokens=token_counter(config.describe.tokenizer)
     )
-    synthetic = _count(source, counter, config)
+    _count(source, counter, config)
     found = counter.result(taxonomy)
     return Findings(
         action="describe",
         title=f"What {config.data.name} holds",
         figures=_figures(config, source, found),
         sheets=(_categories(found), _dialogues(found)),
-        notes=tuple(_notes(config, source, found, synthetic)),
+        notes=tuple(_notes(config, source, found)),
         rows=[_flat(row) for row in _all_rows(found)],
         charts={"describe": partial(_chart, found, taxonomy)},
     )
@@ -55,17 +55,14 @@ def _all_rows(found: Description) -> tuple[CategoryRow, ...]:
     return (*found.categories, found.labelled, found.unlabelled, found.total)
 
 
-def _count(source: Source, counter: CorpusCounter, config: CorpusConfig) -> bool:
-    synthetic = False
+def _count(source: Source, counter: CorpusCounter, config: CorpusConfig) -> None:
     for record in source.records:
-        synthetic = synthetic or record.meta.get("synthetic") is True
         if isinstance(record, Dialogue):
             counter.add_dialogue(record)
         else:
             counter.add_single()
         for example in _utterances(record, config):
             counter.add_utterance(example)
-    return synthetic
 
 
 def _utterances(record: Dialogue | Example, config: CorpusConfig) -> Iterable[Example]:
@@ -165,11 +162,7 @@ def _dialogues(found: Description) -> Sheet:
     return Sheet(title="Dialogues", header=("what", "figure"), rows=tuple(rows))
 
 
-def _notes(
-    config: CorpusConfig, source: Source, found: Description, synthetic: bool
-) -> Iterable[str]:
-    if synthetic:
-        yield "this corpus is synthetic: it says nothing about real clients"
+def _notes(config: CorpusConfig, source: Source, found: Description) -> Iterable[str]:
     yield from source.notes()
     if config.describe.unit == "turns":
         yield "every client turn counts as it stands (describe.unit=turns)"

@@ -22,6 +22,8 @@ MOST_RAW_LABELS = 100
 LONGEST_RAW_LABEL = 60
 """Characters of the longest label that ``labels=raw`` accepts."""
 
+SYNTHETIC = "this corpus is synthetic: it says nothing about real clients"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -35,11 +37,12 @@ class Source:
     """Its records under canonical labels."""
 
     def notes(self) -> list[str]:
-        """Return a sentence on rows that were left out, when some were."""
-        rejected = self.faults.rows_rejected
-        return [
-            f"{rejected} of {self.faults.rows_read} rows were left out; action=validate lists them"
-        ] * bool(rejected)
+        """Return sentences on what kind of corpus it is, and on rows that were left out."""
+        notes = [SYNTHETIC] if self.faults.counts["synthetic"] else []
+        rejected, read = self.faults.rows_rejected, self.faults.rows_read
+        if rejected:
+            notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
+        return notes
 
 
 def find_task(config: CorpusConfig) -> Task:
@@ -82,11 +85,18 @@ def open_source(
         keep_empty=keep_empty,
         options=reader_options(data),
     )
+    records = _watched(records, faults)
     if taxonomy is None:
         records = _with_few_labels(records, faults)
     if judge:
         records = _checked(records, faults, data.on_error == "fail")
     return Source(file=faults.file, faults=faults, records=records)
+
+
+def _watched(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:
+    for record in records:
+        faults.counts["synthetic"] += record.meta.get("synthetic") is True
+        yield record
 
 
 def _with_few_labels(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:
