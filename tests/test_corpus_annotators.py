@@ -279,7 +279,9 @@ def test_batches_are_for_their_owner_only_and_the_rest_holds_no_client_text(
     said = json.loads(batch.read_text("utf-8").splitlines()[0])["text"].rsplit("Client: ")[-1]
     open_files = [out / f"assign.{ending}" for ending in ENDINGS]
     assert not any(said in file.read_text("utf-8") for file in open_files)
-    assert said not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert said not in printed
+    assert "synthetic" in printed
 
 
 def test_exams_are_marked_and_explained(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
             _rounds(by_round),
         ),
         notes=(
+            *texts.notes,
             *reading_notes(read),
             *_notes(config, verdicts, texts, next_round, nobody_left),
         ),

@@ -12,8 +12,8 @@ from recap.corpus_actions.annotations import label_of_task, label_order
 from recap.corpus_actions.batches import (
     batch_pages,
     check_file_name,
-    read_examples,
     read_predictions,
+    read_utterances,
 )
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
@@ -38,7 +38,8 @@ def assign_examples(config: CorpusConfig) -> Findings:
     keep_inputs(config)
     for name in (*options.annotators, options.round):
         check_file_name("assign.annotators", name)
-    examples = _drawn(read_examples(config), options.size, options.seed)
+    read = read_utterances(config)
+    examples = _drawn(read.examples, options.size, options.seed)
     by_id = {example.id: example for example in examples}
     assignments = assign(
         list(by_id), options.annotators, per_example=options.per_example, seed=options.seed
@@ -77,7 +78,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
             ],
         },
         sheets=_sheets(options.annotators, load, _pairs(options.annotators, assignments)),
-        notes=tuple(_notes(config, filled_in)),
+        notes=(*read.notes, *_notes(config, filled_in)),
         rows=[
             {
                 "id": a.id,

@@ -70,7 +70,7 @@ def exam(config: CorpusConfig) -> Findings:
     results = _select(
         config, {c: tuple(by_place.get((c, name)) for name in exams) for c in candidates}
     )
-    notes = reading_notes(read)
+    notes = [*texts.notes, *reading_notes(read)]
     if judged - answered:
         notes.append(f"{len(judged - answered):,} answered items have no correct label: left out")
     pages = _feedback(config, results, sheets, exams, texts.examples)
