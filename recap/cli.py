@@ -10,7 +10,7 @@ from recap.errors import did_you_mean
 
 VERBS = {
     "train": "fine-tune under cross-validation, decode, score, aggregate",
-    "corpus": "describe, validate and word lists of a corpus; its codebook",
+    "corpus": "what a corpus holds: counts, faults, words, codebook; annotators, their agreement",
     "insights": "prevalence per session, alliance, counsellor studies, feedback cards, supervision",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }

@@ -279,7 +279,9 @@ def test_batches_are_for_their_owner_only_and_the_rest_holds_no_client_text(
     said = json.loads(batch.read_text("utf-8").splitlines()[0])["text"].rsplit("Client: ")[-1]
     open_files = [out / f"assign.{ending}" for ending in ENDINGS]
     assert not any(said in file.read_text("utf-8") for file in open_files)
-    assert said not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert said not in printed
+    assert "synthetic" in printed
 
 
 def test_exams_are_marked_and_explained(tmp_path: Path) -> None:
@@ -377,6 +379,43 @@ def test_rating_sheets_are_filled_and_read_back(tmp_path: Path, ending: str) -> 
     assert [(r["rater"], r["mean"]) for r in clarity["raters"]] == [("ann", 4.0), ("bo", 3.0)]
     assert (clarity["exact_agreement"], clarity["within_one"]) == (0.0, 1.0)
     assert clarity["icc_single"] == pytest.approx(0.0)
+
+
+def test_what_people_filled_in_is_never_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assign = ("action=assign", *DEMO, "assign.annotators=[ann,bo]", f"out={out}")
+    assert main([*assign]) == 0
+    assert main([*assign]) == 0  # the same again does no harm
+    annotate(out / "round1", lambda name, example: "Blaming" if name == "bo" else "Excusing")
+    before = (out / "round1" / "ann.jsonl").read_bytes()
+    assert main([*assign]) == 2
+    assert "ann.jsonl: is there already and may have been filled in" in capsys.readouterr().err
+    assert (out / "round1" / "ann.jsonl").read_bytes() == before
+
+    adjudicate = ("action=adjudicate", *DEMO, f"annotations.path={out / 'round1'}", f"out={out}")
+    assert main([*adjudicate]) == 0
+    rows = rows_of(out / "todo.csv")
+    rows[0]["final_label"] = "Blaming"
+    todo = write_rows(out / "todo.csv", rows)  # type: ignore[arg-type]
+    for more in ((), (f"adjudicate.decisions={todo}",)):
+        assert main([*adjudicate, *more]) == 2
+        assert "todo.csv: is there already" in capsys.readouterr().err
+    assert rows_of(todo)[0]["final_label"] == "Blaming"
+
+
+@pytest.mark.parametrize(
+    ("action", "option"),
+    [("ratings", "ratings.path"), ("exam", "exam.scores"), ("agreement", "data.path")],
+)
+def test_no_input_is_written_over(
+    action: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / f"{action}.csv", LONG)
+    assert main([f"action={action}", f"{option}={file}", f"out={tmp_path}"]) == 2
+    assert f"would write over {option}" in capsys.readouterr().err
+    assert rows_of(file) == LONG
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ from recap.reporting.findings import Findings
 Action = Callable[[CorpusConfig], Findings]
 
 ACTIONS = {
-    "assign": "recap.corpus_actions.assign:assign_examples",
-    "adjudicate": "recap.corpus_actions.adjudicate:adjudicate_labels",
-    "exam": "recap.corpus_actions.exam:exam",
-    "ratings": "recap.corpus_actions.ratings:ratings",
-    "agreement": "recap.corpus_actions.agreement:agreement",
     "describe": "recap.corpus_actions.describe:describe",
     "validate": "recap.corpus_actions.validate:validate",
     "codebook": "recap.corpus_actions.codebook:codebook",
     "lexicon": "recap.corpus_actions.lexicon:lexicon",
+    "assign": "recap.corpus_actions.assign:assign_examples",
+    "agreement": "recap.corpus_actions.agreement:agreement",
+    "adjudicate": "recap.corpus_actions.adjudicate:adjudicate_labels",
+    "exam": "recap.corpus_actions.exam:exam",
+    "ratings": "recap.corpus_actions.ratings:ratings",
 }
 """Name of an action to its function; modules are imported when they are asked for."""
 

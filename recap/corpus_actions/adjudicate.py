@@ -15,6 +15,7 @@ from recap.corpus_actions.agreement import kappa_text
 from recap.corpus_actions.annotations import label_order, open_annotations, reading_notes
 from recap.corpus_actions.batches import batch_pages, check_file_name
 from recap.corpus_actions.options import CorpusConfig
+from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
 from recap.data.doccano_batches import document_text
 from recap.data.native_lines import records_to_jsonl
 from recap.data.safe_cells import sheet_to_csv
@@ -39,6 +40,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
         DataError: When a file cannot be used.
     """
     options = config.adjudicate
+    keep_inputs(config)
     read = open_annotations(config)
     rounds = rounds_of(read.judgements)
     in_order = sorted(read.judgements, key=lambda judgement: rounds.index(judgement.round))
@@ -50,6 +52,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
     still_open = [verdict for verdict in verdicts if verdict.open]
     next_round, nobody_left = _next_round(config, read.judgements, still_open, texts, rounds)
     pages = {**next_round, TODO: _todo(still_open, texts, config.data.language)}
+    keep_filled_in(config, pages)
     if texts.records:
         pages[LABELS] = records_to_jsonl(label_records(texts.records, verdicts))
     return Findings(
@@ -62,6 +65,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
             _rounds(by_round),
         ),
         notes=(
+            *texts.notes,
             *reading_notes(read),
             *_notes(config, verdicts, texts, next_round, nobody_left),
         ),

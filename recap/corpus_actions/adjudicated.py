@@ -29,6 +29,8 @@ class Texts:
     """What annotators saw, by id."""
     unknown: int
     """Judged examples that are not in the data."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the data."""
 
 
 def read_texts(config: CorpusConfig, judged: Set[str]) -> Texts:
@@ -49,7 +51,7 @@ def read_texts(config: CorpusConfig, judged: Set[str]) -> Texts:
             f"{source.file}: holds none of the {unknown} judged examples; their ids must be those "
             "of the data (SESSION:TURN where it has none)"
         )
-    return Texts(records=records, examples=examples, unknown=unknown)
+    return Texts(records=records, examples=examples, unknown=unknown, notes=tuple(source.notes()))
 
 
 def label_records(records: Iterable[Record], verdicts: Sequence[Verdict]) -> Iterator[Record]:

@@ -12,10 +12,11 @@ from recap.corpus_actions.annotations import label_of_task, label_order
 from recap.corpus_actions.batches import (
     batch_pages,
     check_file_name,
-    read_examples,
     read_predictions,
+    read_utterances,
 )
 from recap.corpus_actions.options import CorpusConfig
+from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
 from recap.corpus_actions.sources import find_task
 from recap.data.doccano_batches import label_text, labels_to_json
 from recap.errors import ConfigError
@@ -34,9 +35,11 @@ def assign_examples(config: CorpusConfig) -> Findings:
     options = config.assign
     if config.out is None:
         raise ConfigError("action=assign: needs out=FOLDER, where the batches go")
+    keep_inputs(config)
     for name in (*options.annotators, options.round):
         check_file_name("assign.annotators", name)
-    examples = _drawn(read_examples(config), options.size, options.seed)
+    read = read_utterances(config)
+    examples = _drawn(read.examples, options.size, options.seed)
     by_id = {example.id: example for example in examples}
     assignments = assign(
         list(by_id), options.annotators, per_example=options.per_example, seed=options.seed
@@ -50,6 +53,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
         batch_size=options.batch_size,
         labels=labels,
     )
+    keep_filled_in(config, batches)
     pages = {}
     if config.labels == "canonical":
         task = find_task(config)
@@ -74,7 +78,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
             ],
         },
         sheets=_sheets(options.annotators, load, _pairs(options.annotators, assignments)),
-        notes=tuple(_notes(config, filled_in)),
+        notes=(*read.notes, *_notes(config, filled_in)),
         rows=[
             {
                 "id": a.id,

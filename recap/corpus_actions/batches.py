@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from recap.analysis.assignment import Assignment
 from recap.corpus_actions.annotations import named_path
@@ -19,7 +20,15 @@ from recap.scoring.files import predictions_from_jsonl
 _FILE_NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]+")
 
 
-def read_examples(config: CorpusConfig) -> list[Example]:
+@dataclass(frozen=True, kw_only=True)
+class Utterances:
+    """Client turns, and what is to be said of where they come from."""
+
+    examples: list[Example]
+    notes: list[str]
+
+
+def read_utterances(config: CorpusConfig) -> Utterances:
     """Return the client turns of the data as training sees them, labelled or not.
 
     Raises:
@@ -32,7 +41,7 @@ def read_examples(config: CorpusConfig) -> list[Example]:
             f"{source.file}: no client turn follows a counsellor turn; keep the others with "
             "data.no_intervention=keep"
         )
-    return examples
+    return Utterances(examples=examples, notes=source.notes())
 
 
 def examples_in(record: Record, config: CorpusConfig) -> Iterator[Example]:

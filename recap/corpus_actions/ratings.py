@@ -11,8 +11,9 @@ from typing import Any
 
 from recap.analysis.ratings import CriterionRatings, summarize_ratings
 from recap.corpus_actions.annotations import named_path, several
-from recap.corpus_actions.batches import check_file_name, read_examples, read_predictions
+from recap.corpus_actions.batches import check_file_name, read_predictions, read_utterances
 from recap.corpus_actions.options import CorpusConfig
+from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
 from recap.corpus_actions.rating_sheets import read_ratings
 from recap.data.doccano_batches import document_text
 from recap.data.safe_cells import sheet_to_csv
@@ -35,6 +36,7 @@ def ratings(config: CorpusConfig) -> Findings:
         ConfigError: When the folder for blank sheets is missing.
         DataError: When data or sheets cannot be used.
     """
+    keep_inputs(config)
     return _blank(config) if config.ratings.path is None else _filled(config)
 
 
@@ -45,7 +47,8 @@ def _blank(config: CorpusConfig) -> Findings:
             "action=ratings: needs out=FOLDER for blank sheets, or ratings.path=[A,B] with filled "
             "ones"
         )
-    examples = _drawn(_explained(config), options.size, options.seed)
+    read = read_utterances(config)
+    examples = _drawn(_explained(config, read.examples), options.size, options.seed)
     header = (*_TEXT_COLUMNS, *options.criteria, "comment")
     empty = ("",) * (len(options.criteria) + 1)
     rows = [
@@ -66,7 +69,9 @@ def _blank(config: CorpusConfig) -> Findings:
         pages[f"ratings_{rater}.csv"] = sheet_to_csv(header, rows)
         if book is not None:
             pages[f"ratings_{rater}.xlsx"] = book
+    keep_filled_in(config, pages)
     notes = [
+        *read.notes,
         f"rate each rationale from 1 to {options.points} on: {', '.join(options.criteria)}",
         "give the filled sheets back with ratings.path=[ratings_A.csv,ratings_B.csv] (or .xlsx)",
         *([] if book is not None else [NO_OPENPYXL]),
@@ -122,9 +127,8 @@ def _filled(config: CorpusConfig) -> Findings:
     )
 
 
-def _explained(config: CorpusConfig) -> list[Example]:
+def _explained(config: CorpusConfig, examples: list[Example]) -> list[Example]:
     """Return the examples that have a rationale, of the data or of predictions."""
-    examples = read_examples(config)
     if config.ratings.predictions is not None:
         given = read_predictions("ratings.predictions", config.ratings.predictions)
         examples = [
