@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recap.config import RunConfig
+from recap.config import DataConfig, RunConfig, TaskConfig
 from recap.data.corpus import Corpus, read_corpus
 from recap.data.folds import content_key
 from recap.errors import ConfigError
@@ -54,7 +54,15 @@ def build_task(config: RunConfig) -> Task:
     }
     if prompt.file is not None:
         options["prompt_text"] = read_prompt_file(Path(prompt.file), language=options["language"])
-    definition = config.task
+    return configured_task(config.task, **options)
+
+
+def configured_task(definition: TaskConfig, **options: Any) -> Task:
+    """Return the task that a configuration defines or names; ``options`` are fields of a task.
+
+    Raises:
+        ConfigError: For labels outside the taxonomy, or a name that is not known.
+    """
     if definition.taxonomy is None:
         return get_task(definition.name, **options)
     if isinstance(definition.taxonomy, str):
@@ -98,9 +106,6 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
             ``fail``.
     """
     data = config.data
-    options = dict(data.options)
-    if data.reader == "demo" and data.language is not None:
-        options.setdefault("language", data.language)
     corpus = read_corpus(
         reader=data.reader,
         path=Path(data.path) if data.path is not None else None,
@@ -110,13 +115,21 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
         duplicates=data.duplicates,
         merge_adjacent=data.merge_adjacent,
         no_intervention=data.no_intervention,
-        options=options,
+        options=reader_options(data),
     )
     if config.cv.max_examples is None or len(corpus.examples) <= config.cv.max_examples:
         return corpus
     drawn = draw_examples(corpus.examples, config.cv.max_examples)
     counts = {**corpus.counts, "not_drawn": len(corpus.examples) - len(drawn)}
     return replace(corpus, examples=drawn, counts=counts)
+
+
+def reader_options(data: DataConfig) -> dict[str, Any]:
+    """Return the options of a data set's reader; the demo corpus is written in its language."""
+    options = dict(data.options)
+    if data.reader == "demo" and data.language is not None:
+        options.setdefault("language", data.language)
+    return options
 
 
 def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:

@@ -13,6 +13,8 @@ VERBS = {
     "prompt": "zero-shot and few-shot baselines, of a model on this machine or on a server",
     "evaluate": "score a saved model, a predictions file, a baseline or a cascade",
     "predict": "annotate dialogues with trained models: streamed, resumed, shared out",
+    "corpus": "what a corpus holds: counts, faults, words, codebook; annotators, their agreement",
+    "insights": "prevalence per session, alliance, counsellor studies, feedback cards, supervision",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""

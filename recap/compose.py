@@ -101,7 +101,10 @@ def load_own_command(
     *,
     config_dir: str | Path | None = None,
 ) -> Schema:
-    """Return the configuration of a command that needs no whole run, as ``recap.predict``.
+    """Return the configuration of a command that trains nothing, as ``recap.predict``.
+
+    ``conf/<name>.yaml`` stands alone. What a choice of data or task sets for a training is left
+    out.
 
     Args:
         schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
@@ -114,7 +117,11 @@ def load_own_command(
     """
     values, choices = compose(name, overrides, config_dir)
     refuse_hidden_choices(choices, config_dir)
-    return validated(schema, values)
+    if "task" in values:
+        values["task"] = expand_task(values["task"], config_dir)
+    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    others = {field.name for field in dataclasses.fields(RunConfig)} - own
+    return validated(schema, {key: values[key] for key in values if key not in others})
 
 
 def _run_config(

@@ -30,6 +30,7 @@ WITHOUT_DATA = "/corpora/"
 SERVER = "http://127.0.0.1:8000"
 ELSEWHERE = "privacy.allow_external=true"
 OF_A_RUN = re.compile(r"^run=|=runs/")
+WITHOUT_TRAINING = ("corpus", "insights")
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
@@ -80,6 +81,15 @@ IN_ORDER = {"docs/annotation.md"}
 def in_order(page: Path, arguments: list[str]) -> bool:
     """Whether a command makes a run that others of its page take up, or takes one up."""
     return page_id(page) not in IN_ORDER and any(OF_A_RUN.search(word) for word in arguments)
+
+
+def write_codebook_prompts(arguments: list[str]) -> None:
+    """Write the codebook that a command takes as its prompt, as an earlier command would have."""
+    from recap.corpus import main
+
+    for word in (word for word in arguments if word.endswith("/codebook_prompt.txt")):
+        folder = word.partition("=")[2].rpartition("/")[0]
+        assert main(["action=codebook", "task=binary", f"out={folder}"]) == 0
 
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -147,9 +157,11 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from recap import insights
     from recap.annotate.options import PredictConfig
     from recap.command_configs import load_evaluation, load_prompted
     from recap.compose import expand_sweep, load_command, load_config, load_own_command
+    from recap.corpus_actions.options import CorpusConfig
     from recap.planning.options import PlanConfig
 
     loaders: dict[str, Callable[[list[str]], Any]] = {
@@ -158,6 +170,8 @@ def test_documented_commands_compose(
         "prompt": load_prompted,
         "evaluate": load_evaluation,
         "predict": lambda job: load_own_command(PredictConfig, "predict", job),
+        "corpus": lambda job: load_own_command(CorpusConfig, "corpus", job),
+        "insights": insights.load,
     }
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -190,10 +204,12 @@ def test_documented_commands_run(
     main = import_module(f"recap.{verb}").main
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
+    write_codebook_prompts(arguments)
+    smoke = () if verb in WITHOUT_TRAINING else SMOKE
     for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(key, raising=False)
     with serving() as server:
-        code = main([word.replace(SERVER, server.url) for word in (*arguments, *SMOKE)])
+        code = main([word.replace(SERVER, server.url) for word in (*arguments, *smoke)])
     printed = capsys.readouterr()
     assert bool(server.requests) == any(SERVER in word for word in arguments)
     if ELSEWHERE in arguments:

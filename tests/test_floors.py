@@ -50,6 +50,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "evaluation",
         "planning",
         "reporting",
+        "corpus_actions",
+        "insight_actions",
     ),
     (
         "compose",

@@ -56,6 +56,8 @@ class FaultLog:
         self._rejected_and_taken = 0
         self._places: tuple[Place, ...] = ()
         self._by_turn = False
+        self.lines: tuple[int, ...] = ()
+        """Where the record that was read last stands: a line for each turn, or one for all."""
 
     @property
     def rows_rejected(self) -> int:

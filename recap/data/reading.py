@@ -24,6 +24,7 @@ def read_records(
     taxonomy: Taxonomy | None,
     faults: FaultLog,
     require_labels: bool,
+    keep_empty: bool = False,
     options: Mapping[str, Any] | None = None,
     to_annotate: bool = False,
 ) -> Iterator[Record]:
@@ -31,22 +32,25 @@ def read_records(
 
     Texts are not empty, ids are unique, labels are canonical. A row with a fault is noted in
     ``faults`` and left out whole: the dialogue where it is one row, the utterance where each has a
-    row of its own.
+    row of its own. With ``keep_empty`` a text may be empty, as it may be where turns are counted.
 
-    With ``to_annotate``, turns without text are no fault, and ids made of session and turn are not
-    kept in memory, since sessions are unique: only an id that imitates one would be missed.
+    With ``to_annotate`` a text may be empty too, and ids made of session and turn are not kept in
+    memory, since sessions are unique: only an id that imitates one would be missed.
     """
     read = get_reader(reader)
     options = dict(options or {})
     check_options(reader, read, options)
-    check = _Check(taxonomy, faults, require_labels, to_annotate)
+    check = _Check(taxonomy, faults, require_labels, keep_empty, to_annotate)
     for record in read(path, faults=faults, **options):
         places, by_turn = faults.take_places()
         if isinstance(record, Example):
             example = check.example(record, places[0])
+            faults.lines = (places[0].line,)
             yield from () if example is None else (example,)
         else:
-            yield from check.dialogue(record, places, by_turn)
+            for piece, lines in check.dialogue(record, places, by_turn):
+                faults.lines = lines
+                yield piece
 
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -56,11 +60,17 @@ class _Check:
     """What no reader can judge alone: empty texts, ids used twice, labels outside the taxonomy."""
 
     def __init__(
-        self, taxonomy: Taxonomy | None, faults: FaultLog, require_labels: bool, to_annotate: bool
+        self,
+        taxonomy: Taxonomy | None,
+        faults: FaultLog,
+        require_labels: bool,
+        keep_empty: bool,
+        to_annotate: bool,
     ) -> None:
         self._taxonomy = taxonomy
         self._faults = faults
         self._require_labels = require_labels
+        self._keep_empty = keep_empty or to_annotate
         self._to_annotate = to_annotate
         self._line_of_id = FirstLines()
         self._line_of_session = FirstLines()
@@ -81,18 +91,19 @@ class _Check:
 
     def dialogue(
         self, dialogue: Dialogue, places: tuple[Place, ...], by_turn: bool
-    ) -> tuple[Dialogue, ...]:
+    ) -> list[tuple[Dialogue, tuple[int, ...]]]:
+        """Return what is sound of a dialogue, each piece with the lines of its turns."""
         session = dialogue.session
         if not dialogue.turns:
             self._reject(places[0], "turns", "is empty", "write its turns, or remove the row")
-            return ()
+            return []
         first = self._line_of_session.add(session, places[0].line)
         if first != places[0].line:
             reason = f"session {quote_id(session)} is at line {first} already"
             mend = "give each dialogue an id of its own, its rows in one piece"
             for place in places:
                 self._reject(place, "session", reason, mend)
-            return ()
+            return []
         turns: list[Turn | None] = []
         for index, read in enumerate(dialogue.turns):
             place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
@@ -100,13 +111,19 @@ class _Check:
         sound = [index for index, turn in enumerate(turns) if turn is not None]
         if not by_turn:
             whole = tuple(turn for turn in turns if turn is not None)
-            return (replace(dialogue, turns=whole),) if len(sound) == len(turns) else ()
+            lines = (places[0].line,)
+            return [(replace(dialogue, turns=whole), lines)] if len(sound) == len(turns) else []
         pieces = self._cut_at_gaps(sound, [place.line for place in places])
         self._faults.counts["cut_dialogues"] += max(0, len(pieces) - 1)
-        return tuple(
-            replace(dialogue, turns=tuple(turn for i in piece if (turn := turns[i]) is not None))
+        return [
+            (
+                replace(
+                    dialogue, turns=tuple(turn for i in piece if (turn := turns[i]) is not None)
+                ),
+                tuple(places[i].line for i in piece),
+            )
             for piece in pieces
-        )
+        ]
 
     def _cut_at_gaps(self, sound: list[int], lines: list[int]) -> list[list[int]]:
         """Return runs of turns with no rejected row between them.
@@ -137,7 +154,7 @@ class _Check:
         return turn if len(self._faults.faults) == before else None
 
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
-        if not text.strip() and not self._to_annotate:
+        if not text.strip() and not self._keep_empty:
             self._reject(place, field, "is empty", "write the utterance, or remove the row", within)
         elif "\0" in text:
             self._reject(place, field, "holds a NUL character", "remove it", within)

@@ -13,26 +13,38 @@ _LATEX_ESCAPES = {
     "^": r"\textasciicircum{}",
     "–": "--",
     "×": r"$\times$",
+    "<": "$<$",
+    ">": "$>$",
+    "−": "$-$",
+    "²": "$^2$",
+    "η": r"$\eta$",
+    "χ": r"$\chi$",
+    "\u2003": r"\quad{}",
 }
+
+_LONG_CELL = 40
+"""Characters from which a column of texts breaks its lines in LaTeX."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A table; the first column holds names, the others figures."""
+    """A table; ``text_columns`` hold words and stand left, all others hold figures."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    text_columns: tuple[int, ...] = (0,)
 
     def markdown(self) -> str:
         """Return the table in Markdown, under its title."""
-        lines = [self.header, ("---", *("---:" for _ in self.header[1:])), *self.rows]
+        rule = tuple("---" if i in self.text_columns else "---:" for i in range(len(self.header)))
+        lines = [self.header, rule, *self.rows]
         table = "\n".join("| " + " | ".join(map(_in_markdown, line)) + " |" for line in lines)
         return f"## {self.title}\n\n{table}\n"
 
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
-        columns = "l" + "r" * (len(self.header) - 1)
+        columns = "".join(self._latex_columns())
         head, *body = (
             " & ".join(map(_in_latex, line)) + r" \\" for line in (self.header, *self.rows)
         )
@@ -52,11 +64,27 @@ class Sheet:
             ]
         )
 
+    def _latex_columns(self) -> list[str]:
+        """Return a letter a column; long texts get a paragraph column, so that lines break."""
+        longest = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        wide = [i for i in self.text_columns if i > 0 and longest[i] > _LONG_CELL]
+        return [
+            rf"p{{{0.8 / len(wide):.2f}\linewidth}}"
+            if i in wide
+            else "l"
+            if i in self.text_columns
+            else "r"
+            for i in range(len(self.header))
+        ]
+
     def table(self) -> Table:
         """Return the table for a rich console."""
         table = Table(title=self.title, title_justify="left")
         for place, name in enumerate(self.header):
-            table.add_column(name, justify="left" if place == 0 else "right")
+            # Chinese has no spaces to break at, and would be cut off.
+            table.add_column(
+                name, justify="left" if place in self.text_columns else "right", overflow="fold"
+            )
         for row in self.rows:
             table.add_row(*row)
         return table

@@ -56,8 +56,8 @@ def read_doccano(
             client=fields.identifier("client"),
             history=history,
             response=response,
-            label=_label(fields, label_of, multi_label),
-            rationale=_comments(row),
+            label=document_label(fields, label_of, multi_label),
+            rationale=document_comments(row),
         )
         if fields.sound:
             faults.at(line)
@@ -76,7 +76,14 @@ def _csv_rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any
         yield line, filled
 
 
-def _label(fields: Fields, label_of: Mapping[str, str], multi_label: str) -> str | None:
+def document_label(fields: Fields, label_of: Mapping[str, str], multi_label: str) -> str | None:
+    """Return the one label of a document, ``None`` where it has none or is at fault.
+
+    Args:
+        fields: The document's row.
+        label_of: The label that each number stands for.
+        multi_label: ``reject`` a document of several labels, or take the ``first``.
+    """
     key = _first_key(fields.row, _LABEL_KEYS)
     value = fields.row.get(key)
     items = (
@@ -109,7 +116,8 @@ def _no_label(label: object) -> tuple[str, str]:
     return "is neither a text nor a list of texts", "write the label's name"
 
 
-def _comments(row: Mapping[str, Any]) -> str | None:
+def document_comments(row: Mapping[str, Any]) -> str | None:
+    """Return the comments on a document, a line each, ``None`` where there are none."""
     comments = row.get(_first_key(row, _COMMENT_KEYS))
     items = comments if isinstance(comments, list) else [comments]
     texts = [item.get("text") if isinstance(item, dict) else item for item in items]

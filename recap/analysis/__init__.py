@@ -1,0 +1,1 @@
+"""What annotated dialogues tell: pure functions on records, no files."""

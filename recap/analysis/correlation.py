@@ -1,0 +1,209 @@
+"""Correlations of session shares with outcomes: Table 13 of the paper, and what it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+
+STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+"""Below which p a correlation gets which stars (caption of Table 13)."""
+
+_AT_ONCE = 250
+"""Resamples that are in memory together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correlation:
+    """How a predictor and an outcome go together; figures that do not exist are ``None``."""
+
+    predictor: str
+    outcome: str
+    n: int
+    """Sessions where both are known."""
+    n_clusters: int
+    r: float | None
+    """Pearson's, ``None`` where one of the two never varies."""
+    low: float | None
+    high: float | None
+    p: float | None
+    stars: str
+    rho: float | None
+    """Spearman's."""
+    rho_p: float | None
+    cluster_low: float | None
+    """Ends of the bootstrap interval of ``r``, resampling clients."""
+    cluster_high: float | None
+    p_holm: float | None = None
+    p_bh: float | None = None
+
+
+def correlate(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    predictor: str = "x",
+    outcome: str = "y",
+    clusters: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Correlation:
+    """Return all there is to say of two columns; rows where either is NaN are left out.
+
+    Args:
+        x: The predictor.
+        y: The outcome.
+        predictor: Its name.
+        outcome: Its name.
+        clusters: Of every row, what is resampled as a whole (the client); ``None``: the row.
+        confidence: Level of both intervals.
+        resamples: Of the bootstrap; 0 gives no interval.
+        seed: Of the bootstrap.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    kept = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[kept], b[kept]
+    groups = list(range(len(kept))) if clusters is None else list(clusters)
+    codes = _codes([group for group, keep in zip(groups, kept, strict=True) if keep])
+    r, n = pearson(a, b), len(a)
+    rho = pearson(stats.rankdata(a), stats.rankdata(b))
+    low, high = fisher_interval(r, n, confidence)
+    p = p_of_r(r, n)
+    cluster_low, cluster_high = _bootstrap(a, b, codes, r, confidence, resamples, seed)
+    return Correlation(
+        predictor=predictor,
+        outcome=outcome,
+        n=n,
+        n_clusters=len(set(codes.tolist())),
+        r=r,
+        low=low,
+        high=high,
+        p=p,
+        stars=stars(p),
+        rho=rho,
+        rho_p=p_of_r(rho, n),
+        cluster_low=cluster_low,
+        cluster_high=cluster_high,
+    )
+
+
+def pearson(a: Floats, b: Floats) -> float | None:
+    """Return Pearson's r, ``None`` for fewer than two rows or a column that never varies."""
+    if len(a) < 2 or not np.ptp(a) or not np.ptp(b):
+        return None
+    # Scaled first, as in scipy 1.18: otherwise large or tiny values overflow.
+    a, b = a - a.mean(), b - b.mean()
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
+    return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
+
+
+def p_of_r(r: float | None, n: int) -> float | None:
+    """Return the two-sided p of a correlation over ``n`` pairs, from Student's t with n - 2 df.
+
+    ``None`` for fewer than three pairs.
+    """
+    if r is None or n < 3:
+        return None
+    if abs(r) == 1:
+        return 0.0
+    t = r * np.sqrt((n - 2) / ((1 - r) * (1 + r)))
+    return float(2 * stats.t.sf(abs(t), n - 2))
+
+
+def stars(p: float | None) -> str:
+    """Return the stars of a p value as in Table 13."""
+    return next((mark for limit, mark in STARS if p is not None and p < limit), "")
+
+
+def fisher_interval(
+    r: float | None, n: int, confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Return the interval of Fisher's z: ``tanh(atanh(r) ± z / sqrt(n - 3))``.
+
+    ``(None, None)`` for fewer than four pairs.
+    """
+    if r is None or n < 4:
+        return None, None
+    if abs(r) == 1:
+        return r, r
+    half = float(stats.norm.ppf((1 + confidence) / 2)) / np.sqrt(n - 3)
+    return float(np.tanh(np.arctanh(r) - half)), float(np.tanh(np.arctanh(r) + half))
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Return p values adjusted by Holm's step-down rule (1979); ``None`` stays and is no test."""
+    known, order, values = _sorted(p)
+    m = len(values)
+    raised = np.minimum(np.maximum.accumulate(values * (m - np.arange(m))), 1)
+    return _put_back(p, known, order, raised)
+
+
+def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
+    """Return p values adjusted to the false discovery rate (Benjamini & Hochberg 1995)."""
+    known, order, values = _sorted(p)
+    m = len(values)
+    scaled = values * m / np.arange(1, m + 1)
+    raised = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
+    return _put_back(p, known, order, raised)
+
+
+def _sorted(p: Sequence[float | None]) -> tuple[list[int], npt.NDArray[np.intp], Floats]:
+    known = [index for index, value in enumerate(p) if value is not None]
+    values = np.array([value for value in p if value is not None], dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    return known, order, values[order]
+
+
+def _put_back(
+    p: Sequence[float | None], known: list[int], order: npt.NDArray[np.intp], raised: Floats
+) -> list[float | None]:
+    result: list[float | None] = [None] * len(p)
+    for place, value in zip(order, raised, strict=True):
+        result[known[int(place)]] = float(value)
+    return result
+
+
+def _codes(groups: Sequence[Hashable]) -> npt.NDArray[np.intp]:
+    first: dict[Hashable, int] = {}
+    return np.array([first.setdefault(group, len(first)) for group in groups], dtype=np.intp)
+
+
+def _bootstrap(
+    a: Floats,
+    b: Floats,
+    codes: npt.NDArray[np.intp],
+    r: float | None,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> tuple[float | None, float | None]:
+    n_clusters = int(codes.max()) + 1 if len(codes) else 0
+    if r is None or resamples == 0 or n_clusters < 3:
+        return None, None
+    a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
+    terms = np.column_stack([np.ones(len(a)), a, b, a * a, b * b, a * b])
+    sums = np.zeros((n_clusters, 6))
+    np.add.at(sums, codes, terms)
+    rng = np.random.default_rng(seed)
+    drawn: list[Floats] = []
+    for start in range(0, resamples, _AT_ONCE):
+        size = min(_AT_ONCE, resamples - start)
+        weights = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=size)
+        n, sa, sb, saa, sbb, sab = (weights @ sums).T
+        spread = (saa - sa * sa / n) * (sbb - sb * sb / n)
+        cross = sab - sa * sb / n
+        # A resample in which a column never varies has no correlation.
+        sound = spread > 1e-12 * n * n
+        drawn.append(cross[sound] / np.sqrt(spread[sound]))
+    values = np.clip(np.concatenate(drawn), -1, 1)
+    if not len(values):
+        return None, None
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)

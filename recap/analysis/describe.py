@@ -1,0 +1,339 @@
+"""Counts and lengths of a corpus, by category and in total: the paper's Table 3 of any data set."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from recap.records import Dialogue, Example
+from recap.taxonomy import Taxonomy
+
+WordLanguage = Literal["en", "zh", "both"]
+
+_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Mean, sample SD (ddof 1), median and maximum of ``n`` lengths; ``None`` where undefined."""
+
+    n: int
+    mean: float | None
+    std: float | None
+    median: float | None
+    most: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryRow:
+    """A category with everything below it: counts of utterances, and how long they are."""
+
+    name: str
+    parent: str | None
+    level: int
+    """Categories above it."""
+    n: int
+    """Utterances."""
+    distinct: int
+    """Different pairs of context and response among them."""
+    share: float | None
+    """Of all labelled utterances."""
+    characters: Lengths
+    """Of each utterance."""
+    distinct_characters: Lengths
+    """Of each distinct pair's response."""
+    words: Lengths
+    """Between white space, of utterances that are not Chinese."""
+    without_rationale: int
+    """Utterances with a label and no rationale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialogues:
+    """Sessions and turns; figures of turns count whole dialogues alone."""
+
+    sessions: int
+    clients: int
+    dialogues: int
+    """Records that are whole dialogues."""
+    single_examples: int
+    """Records that are one utterance with its history."""
+    client_turns: int
+    counselor_turns: int
+    counselor_characters: Lengths
+    counselor_words: Lengths
+    adjacent_same_speaker: int
+    """Pairs of neighbouring turns of one speaker."""
+    client_begins: int
+    """Dialogues whose first turn is the client's."""
+    after_counselor: int
+    """Utterances directly after a counsellor turn."""
+    turns_per_dialogue: Lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a corpus holds."""
+
+    categories: tuple[CategoryRow, ...]
+    """In the taxonomy's order, parents before children; without a taxonomy by falling count."""
+    unlabelled: CategoryRow
+    labelled: CategoryRow
+    total: CategoryRow
+    empty: int
+    """Utterances without text, counted like all others."""
+    dialogues: Dialogues
+    history_turns: Lengths
+    history_characters: Lengths
+    history_tokens: Lengths | None
+    """In tokens of the texts alone, without names of speakers; ``None`` without a tokenizer."""
+    label_conflicts: int
+    """Distinct pairs of context and response that carry more than one label."""
+
+
+class CorpusCounter:
+    """Adds up a corpus record by record; memory grows with the utterances' number, not their text.
+
+    Args:
+        language: Of the utterances: ``"zh"`` counts no words, ``"en"`` those of every utterance,
+            ``"both"`` those of utterances that are not Chinese; ``None`` is decided for the whole
+            corpus by whether most of its letters are Chinese characters.
+        count_tokens: Returns the number of tokens of a text.
+    """
+
+    def __init__(
+        self,
+        *,
+        language: WordLanguage | None = None,
+        count_tokens: Callable[[str], int] | None = None,
+    ) -> None:
+        self._language = language
+        self._cells: dict[str | None, _Cell] = defaultdict(_Cell)
+        self._counts: Counter[str] = Counter()
+        self._sessions: set[str] = set()
+        self._clients: set[str] = set()
+        self._counselor = _TextLengths()
+        self._turns = array("I")
+        self._history = {"turns": array("I"), "characters": array("I"), "tokens": array("I")}
+        self._count_tokens = None if count_tokens is None else lru_cache(8192)(count_tokens)
+
+    def add_dialogue(self, dialogue: Dialogue) -> None:
+        """Count a dialogue's turns; its utterances are added by :meth:`add_utterance`."""
+        turns = dialogue.turns
+        self._counts["dialogues"] += 1
+        self._counts["client_begins"] += bool(turns) and turns[0].speaker == "client"
+        self._counts["adjacent"] += sum(a.speaker == b.speaker for a, b in pairwise(turns))
+        for turn in turns:
+            self._counts[turn.speaker] += 1
+            if turn.speaker == "counselor":
+                self._counselor.add(turn.text, self._words(turn.text))
+        self._turns.append(len(turns))
+
+    def add_single(self) -> None:
+        """Count a record that is one utterance with its history."""
+        self._counts["singles"] += 1
+
+    def add_utterance(self, example: Example) -> None:
+        """Count one client utterance with its context."""
+        text = example.response
+        cell = self._cells[example.label]
+        cell.add(
+            content_digest(example),
+            text,
+            self._words(text),
+            example.rationale,
+            example.label is not None,
+        )
+        if example.session is not None:
+            self._sessions.add(example.session)
+        if example.client is not None:
+            self._clients.add(example.client)
+        history = example.history
+        self._counts["empty"] += not text.strip()
+        self._counts["after_counselor"] += bool(history) and history[-1].speaker == "counselor"
+        self._history["turns"].append(len(history))
+        self._history["characters"].append(sum(len(turn.text) for turn in history))
+        if self._count_tokens is not None:
+            self._history["tokens"].append(sum(self._count_tokens(turn.text) for turn in history))
+
+    def result(self, taxonomy: Taxonomy | None = None) -> Description:
+        """Return the description of everything added so far."""
+        labelled = sum(cell.n for label, cell in self._cells.items() if label is not None)
+        if self._language is None and 2 * self._counts["han"] >= max(1, self._counts["letters"]):
+            for lengths in (self._counselor, *self._cells.values()):
+                lengths.words = array("I")
+        every = list(self._cells.values())
+        named = [cell for label, cell in self._cells.items() if label is not None]
+        counts = self._counts
+        return Description(
+            categories=tuple(self._rows(taxonomy, labelled)),
+            unlabelled=_row("unlabelled", None, 0, [self._cells[None]], None),
+            labelled=_row("labelled", None, 0, named, None),
+            empty=counts["empty"],
+            total=_row("total", None, 0, every, None),
+            dialogues=Dialogues(
+                sessions=len(self._sessions),
+                clients=len(self._clients),
+                dialogues=counts["dialogues"],
+                single_examples=counts["singles"],
+                client_turns=counts["client"],
+                counselor_turns=counts["counselor"],
+                counselor_characters=summarize(self._counselor.characters),
+                counselor_words=summarize(self._counselor.words),
+                adjacent_same_speaker=counts["adjacent"],
+                client_begins=counts["client_begins"],
+                after_counselor=counts["after_counselor"],
+                turns_per_dialogue=summarize(self._turns),
+            ),
+            history_turns=summarize(self._history["turns"]),
+            history_characters=summarize(self._history["characters"]),
+            history_tokens=(
+                None if self._count_tokens is None else summarize(self._history["tokens"])
+            ),
+            label_conflicts=self._conflicts(),
+        )
+
+    def _rows(self, taxonomy: Taxonomy | None, labelled: int) -> Iterable[CategoryRow]:
+        if taxonomy is None:
+            counts = {label: cell.n for label, cell in self._cells.items() if label is not None}
+            for label in sorted(counts, key=lambda name: (-counts[name], name)):
+                yield _row(label, None, 0, [self._cells[label]], labelled)
+            return
+        for name in in_tree_order(taxonomy):
+            below = [
+                cell
+                for label, cell in self._cells.items()
+                if label is not None and name in taxonomy.lineage(label)
+            ]
+            level = len(taxonomy.lineage(name)) - 1
+            yield _row(name, taxonomy[name].parent, level, below, labelled)
+
+    def _conflicts(self) -> int:
+        seen: Counter[bytes] = Counter()
+        for label, cell in self._cells.items():
+            if label is not None:
+                seen.update(cell.length_of.keys())
+        return sum(n > 1 for n in seen.values())
+
+    def _words(self, text: str) -> int | None:
+        if self._language == "zh" or (self._language == "both" and is_chinese(text)):
+            return None
+        if self._language is None:
+            self._counts["han"] += len(_HAN.findall(text))
+            self._counts["letters"] += sum(map(str.isalpha, text))
+        return len(text.split())
+
+
+def in_tree_order(taxonomy: Taxonomy) -> list[str]:
+    """Return all categories, each before those below it, in canonical order within a level."""
+    children: dict[str | None, list[str]] = defaultdict(list)
+    for category in taxonomy.categories:
+        children[category.parent].append(category.name)
+    ordered: list[str] = []
+    waiting = children[None][::-1]
+    while waiting:
+        name = waiting.pop()
+        ordered.append(name)
+        waiting += children[name][::-1]
+    return ordered
+
+
+def is_chinese(text: str) -> bool:
+    """Whether at least half of a text's letters are Chinese characters."""
+    han = len(_HAN.findall(text))
+    return han > 0 and 2 * han >= sum(map(str.isalpha, text))
+
+
+def content_digest(example: Example) -> bytes:
+    """Return a digest that two examples share exactly when context and response are equal.
+
+    As :func:`recap.data.folds.content_key`, white space apart, but a turn that several histories
+    share is looked at once.
+    """
+    parts = [_digest(turn.speaker, turn.text) for turn in example.history]
+    parts.append(_digest("response", example.response))
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+
+
+@lru_cache(maxsize=8192)
+def _digest(kind: str, text: str) -> bytes:
+    shown = " ".join(unicodedata.normalize("NFC", text).split())
+    return hashlib.blake2b(f"{kind}\0{shown}".encode(), digest_size=16).digest()
+
+
+def summarize(lengths: Iterable[int]) -> Lengths:
+    """Return the summary of lengths."""
+    values = np.asarray(lengths if isinstance(lengths, array) else list(lengths), dtype=float)
+    n = len(values)
+    return Lengths(
+        n=n,
+        mean=float(values.mean()) if n else None,
+        std=float(values.std(ddof=1)) if n > 1 else None,
+        median=float(np.median(values)) if n else None,
+        most=int(values.max()) if n else None,
+    )
+
+
+class _TextLengths:
+    def __init__(self) -> None:
+        self.characters = array("I")
+        self.words = array("I")
+
+    def add(self, text: str, words: int | None) -> None:
+        self.characters.append(len(text))
+        if words is not None:
+            self.words.append(words)
+
+
+class _Cell(_TextLengths):
+    """The utterances of one label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length_of: dict[bytes, int] = {}
+        self.without_rationale = 0
+
+    @property
+    def n(self) -> int:
+        return len(self.characters)
+
+    def add(  # type: ignore[override]
+        self, digest: bytes, text: str, words: int | None, rationale: str | None, labelled: bool
+    ) -> None:
+        super().add(text, words)
+        self.length_of.setdefault(digest, len(text))
+        self.without_rationale += labelled and not (rationale or "").strip()
+
+
+def _row(
+    name: str, parent: str | None, level: int, cells: list[_Cell], labelled: int | None
+) -> CategoryRow:
+    characters, words = array("I"), array("I")
+    distinct: dict[bytes, int] = {}
+    for cell in cells:
+        characters.extend(cell.characters)
+        words.extend(cell.words)
+        distinct.update(cell.length_of)
+    n = len(characters)
+    return CategoryRow(
+        name=name,
+        parent=parent,
+        level=level,
+        n=n,
+        distinct=len(distinct),
+        share=n / labelled if labelled else None,
+        characters=summarize(characters),
+        distinct_characters=summarize(distinct.values()),
+        words=summarize(words),
+        without_rationale=sum(cell.without_rationale for cell in cells),
+    )

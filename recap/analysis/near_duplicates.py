@@ -1,0 +1,113 @@
+"""Texts that are almost the same: Jaccard similarity of character shingles, found by MinHash."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHINGLE_CHARACTERS = 3
+BANDS, ROWS_A_BAND = 20, 4
+"""A pair of similarity s is met with probability 1 - (1 - s^4)^20: 0.99997 at 0.8."""
+
+MOST_COMPARED = 20
+"""Texts of a bucket that each of its texts is compared with, at most; keeps time linear."""
+
+_PRIME = (1 << 31) - 1
+_FEATURES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NearPair:
+    """Two texts, by their places (``first`` before ``second``), and how similar they are."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> list[NearPair]:
+    """Return, for each text that resembles earlier ones, the pair with the most similar it met.
+
+    Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighbouring characters, case and
+    white space apart, |A n B| / |A u B| (Jaccard); only candidates are found by chance (MinHash,
+    Broder 1997), their similarity is exact but for collisions of 22-bit hashes. The same texts
+    always give the same pairs.
+
+    Args:
+        texts: Different from each other; at least :data:`SHINGLE_CHARACTERS` long.
+        threshold: Least similarity.
+    """
+    if len(texts) < 2:
+        return []
+    from sklearn.feature_extraction.text import (  # type: ignore[import-untyped]
+        HashingVectorizer,
+    )
+
+    vectorizer = HashingVectorizer(
+        analyzer="char",
+        ngram_range=(SHINGLE_CHARACTERS, SHINGLE_CHARACTERS),
+        n_features=_FEATURES,
+        binary=True,
+        norm=None,
+        alternate_sign=False,
+        dtype=np.float32,
+    )
+    shingles = vectorizer.transform(texts)
+    shingles.sort_indices()
+    starts, members = shingles.indptr, shingles.indices
+    best: dict[int, NearPair] = {}
+    for first, second in _candidates(starts, members):
+        similarity = _jaccard(
+            members[starts[first] : starts[first + 1]], members[starts[second] : starts[second + 1]]
+        )
+        known = best.get(second)
+        if similarity >= threshold and (known is None or similarity > known.similarity):
+            best[second] = NearPair(first=first, second=second, similarity=similarity)
+    return [best[second] for second in sorted(best)]
+
+
+def _candidates(starts: NDArray[np.int32], members: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that share a bucket, each once, the earlier row first."""
+    rows = np.flatnonzero(np.diff(starts))
+    signatures = _signatures(starts, members, rows)
+    met: set[tuple[int, int]] = set()
+    for band in range(BANDS):
+        buckets: dict[bytes, list[int]] = defaultdict(list)
+        part = np.ascontiguousarray(signatures[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND])
+        for row, key in zip(rows.tolist(), part, strict=True):
+            bucket = buckets[key.tobytes()]
+            for other in bucket:
+                if (other, row) not in met:
+                    met.add((other, row))
+                    yield other, row
+            if len(bucket) < MOST_COMPARED:
+                bucket.append(row)
+
+
+def _signatures(
+    starts: NDArray[np.int32], members: NDArray[np.int32], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return ``(rows, hashes)``: the least value of each hash function over a row's shingles."""
+    random = np.random.default_rng(0)
+    n_hashes = BANDS * ROWS_A_BAND
+    factors = random.integers(1, _PRIME, n_hashes, dtype=np.int64)
+    shifts = random.integers(0, _PRIME, n_hashes, dtype=np.int64)
+    values = members.astype(np.int64) + 1
+    # A row without shingles would make reduceat read its neighbour's: such rows are left out.
+    begins = starts[:-1][rows]
+    return np.stack(
+        [
+            np.minimum.reduceat((values * factor + shift) % _PRIME, begins)
+            for factor, shift in zip(factors, shifts, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def _jaccard(left: NDArray[np.int32], right: NDArray[np.int32]) -> float:
+    shared = len(np.intersect1d(left, right, assume_unique=True))
+    return shared / (len(left) + len(right) - shared)

@@ -1,0 +1,1 @@
+"""What ``python -m recap.corpus`` can do, a module an action."""

@@ -1,0 +1,271 @@
+"""Annotated utterances from dialogues, from what ``recap.predict`` wrote, or from both together."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from recap.analysis.utterances import Utterance, utterances_of
+from recap.data.faults import FaultLog
+from recap.data.readers.files import existing_file, json_rows
+from recap.data.readers.sheets import read_sheet
+from recap.data.reading import read_records
+from recap.errors import DataError, quote_id
+from recap.taxonomy import Taxonomy
+
+_MARKS = frozenset({"id", "label", "parsed"})
+"""Columns by which a file of predictions is recognised."""
+_TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
+_OWN = frozenset(
+    {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
+    | {"response", "client", "counselor", "meta"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotated:
+    """The client utterances of a file, in its order.
+
+    ``counts`` has ``unlabelled``, ``unparsed`` (answers of a model that hold no label),
+    ``without_prediction`` and ``rows_left_out``.
+    """
+
+    name: str
+    utterances: tuple[Utterance, ...]
+    predicted: bool
+    synthetic: bool
+    counts: Mapping[str, int]
+
+    def notes(self) -> list[str]:
+        """Return a sentence for all that a reader of the figures must know of the labels."""
+        said = {
+            "unlabelled": "client utterances have no label and play no part",
+            "unparsed": "answers of the model held no label and play no part",
+            "without_prediction": "client utterances have no prediction and play no part "
+            "(recap.predict merges turns of one speaker in a row)",
+            "rows_left_out": "rows were left out for faults",
+        }
+        notes = [f"{self.counts[key]} {note}" for key, note in said.items() if self.counts.get(key)]
+        if self.predicted:
+            notes.insert(0, "Labels are predicted by a model, which errs; nobody annotated them.")
+        if self.synthetic:
+            notes.insert(0, "This corpus is synthetic and says nothing about real clients.")
+        return notes
+
+
+def read_annotated(
+    *,
+    reader: str,
+    path: Path | None,
+    taxonomy: Taxonomy,
+    predictions: Path | None = None,
+    on_error: str = "fail",
+    options: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Annotated:
+    """Return the client utterances of a file with their labels.
+
+    A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognised, whatever the
+    reader. The sessions of its rows have to be there, since everything is counted by session.
+
+    Args:
+        reader: Of dialogues.
+        path: Dialogues, or predictions.
+        taxonomy: Where labels are looked up.
+        predictions: Whose labels take the place of the dialogues' own, matched by id.
+        on_error: ``fail`` or ``skip``.
+        options: The reader's own.
+        name: What to call it.
+
+    Raises:
+        DataError: When a file cannot be read, rows are faulty, or nothing is labelled.
+    """
+    faults = FaultLog(str(path) if path is not None else reader)
+    if path is not None and is_predictions(path):
+        utterances = tuple(_predicted(path, taxonomy, faults))
+        synthetic = False
+    else:
+        utterances, synthetic = _annotated(reader, path, taxonomy, faults, options)
+    if faults.faults and on_error == "fail":
+        raise faults.error()
+    counts = {"rows_left_out": faults.rows_rejected}
+    if predictions is not None:
+        utterances, more = _overlaid(utterances, predictions, taxonomy, on_error)
+        counts.update(more)
+    predicted = any(utterance.predicted for utterance in utterances)
+    missing = sum(u.label is None for u in utterances)
+    counts["unparsed" if predicted else "unlabelled"] = missing
+    if missing == len(utterances):
+        raise DataError(f"{faults.file}: {_why_unlabelled(missing, predicted)}")
+    return Annotated(
+        name=name or reader,
+        utterances=utterances,
+        predicted=predicted,
+        synthetic=synthetic,
+        counts=counts,
+    )
+
+
+def is_predictions(path: Path) -> bool:
+    """Whether a file holds predictions: its first row has an id, a label and whether it parsed."""
+    path = existing_file(path)
+    faults = FaultLog(str(path))
+    if path.suffix.lower() in _TABLES:
+        return set(read_sheet(path, faults).columns) >= _MARKS
+    if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
+        return False
+    return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, faults), 1))
+
+
+def _why_unlabelled(n: int, predicted: bool) -> str:
+    if n == 0:
+        return "holds no client utterance; check who speaks"
+    if predicted:
+        return (
+            f"no label could be read from any of its {n} answers; decode with decoding=scored, "
+            "which always gives one"
+        )
+    return (
+        f"none of its {n} client utterances has a label; annotate it with recap.predict, and name "
+        "what that wrote with predictions=FILE"
+    )
+
+
+def _annotated(
+    reader: str,
+    path: Path | None,
+    taxonomy: Taxonomy,
+    faults: FaultLog,
+    options: Mapping[str, Any] | None,
+) -> tuple[tuple[Utterance, ...], bool]:
+    utterances: list[Utterance] = []
+    synthetic = False
+    for record in read_records(
+        reader=reader,
+        path=path,
+        taxonomy=taxonomy,
+        faults=faults,
+        require_labels=False,
+        options=options,
+    ):
+        synthetic = synthetic or record.meta.get("synthetic") is True
+        utterances += utterances_of(record)
+    return tuple(utterances), synthetic
+
+
+def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utterance]:
+    seen: dict[str, int] = {}
+    in_table = path.suffix.lower() in _TABLES
+    for line, row in _rows(path, faults):
+        identifier, session = _text(row.get("id")), _text(row.get("session"))
+        if not identifier or not session:
+            field = "session" if identifier else "id"
+            faults.reject(line, field, "is missing", "give every row the id of its session")
+            continue
+        if identifier in seen:
+            reason = f"id {quote_id(identifier)} is at line {seen[identifier]} already"
+            faults.reject(line, "id", reason, "keep one row an utterance")
+            continue
+        seen[identifier] = line
+        label = _text(row.get("label"))
+        if label:
+            try:
+                label = taxonomy.resolve(label)
+            except DataError as error:
+                reason = str(error).removeprefix("label ")
+                faults.reject(line, "label", reason, "name the task of the predictions with task=…")
+                continue
+        yield Utterance(
+            id=identifier,
+            session=session,
+            turn=_whole(row.get("turn")),
+            response=_spoken(row.get("response"), in_table),
+            label=label or None,
+            predicted=True,
+            probabilities=_probabilities(row.get("probabilities")),
+            rationale=_text(row.get("rationale")) or None,
+            client=_text(row.get("client")) or None,
+            counselor=_text(row.get("counselor")) or None,
+            meta=_meta(row),
+        )
+
+
+def _overlaid(
+    utterances: Sequence[Utterance], predictions: Path, taxonomy: Taxonomy, on_error: str
+) -> tuple[tuple[Utterance, ...], dict[str, int]]:
+    if not is_predictions(predictions):
+        raise DataError(
+            f"{predictions}: is no file of predictions; its rows need "
+            f"{', '.join(sorted(_MARKS))}, as recap.predict writes them"
+        )
+    faults = FaultLog(str(predictions))
+    by_id = {answer.id: answer for answer in _predicted(predictions, taxonomy, faults)}
+    if faults.faults and on_error == "fail":
+        raise faults.error()
+    known = [utterance for utterance in utterances if utterance.id in by_id]
+    unknown = len(by_id) - len(known)
+    if unknown:
+        stranger = next(iter(by_id.keys() - {utterance.id for utterance in known}))
+        raise DataError(
+            f"{predictions}: {unknown} of its {len(by_id)} ids are not in data.path, such as id "
+            f"{quote_id(stranger)}; give the dialogues that were annotated"
+        )
+    merged = tuple(
+        replace(
+            utterance,
+            label=answer.label,
+            predicted=True,
+            probabilities=answer.probabilities,
+            rationale=answer.rationale,
+            response=answer.response or utterance.response,
+        )
+        for utterance in known
+        for answer in (by_id[utterance.id],)
+    )
+    return merged, {"without_prediction": len(utterances) - len(merged)}
+
+
+def _rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if path.suffix.lower() in _TABLES:
+        return iter(read_sheet(path, faults).rows)
+    return json_rows(path, faults)
+
+
+def _text(value: object) -> str:
+    return "" if value is None or isinstance(value, bool) else str(value).strip()
+
+
+def _spoken(value: object, in_table: bool) -> str:
+    text = _text(value)
+    if not in_table:
+        return text
+    # recap.predict puts an apostrophe before what a spreadsheet would execute.
+    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r") else text
+
+
+def _whole(value: object) -> int | None:
+    text = _text(value)
+    return int(text) if text.isdecimal() else None
+
+
+def _probabilities(value: object) -> dict[str, float] | None:
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if not isinstance(value, Mapping):
+        return None
+    found = {str(k): float(v) for k, v in value.items() if isinstance(v, int | float)}
+    return found if found and all(math.isfinite(p) for p in found.values()) else None
+
+
+def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
+    inner = row.get("meta")
+    meta = dict(inner) if isinstance(inner, Mapping) else {}
+    return {**{key: value for key, value in row.items() if key not in _OWN}, **meta}

@@ -1,0 +1,75 @@
+"""The files behind a path of judgements: a table, a folder or a zip with one file an annotator."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from recap.data.readers.files import existing_file
+from recap.errors import DataError
+
+JSON_ENDINGS = (".json", ".jsonl")
+"""Endings of files whose rows are JSON objects."""
+
+_TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
+_NOTHING_INSIDE = "holds no .jsonl, .json, .csv or .xlsx file; put in one export an annotator"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgementFile:
+    """One file of judgements."""
+
+    path: Path
+    """Where it can be read."""
+    shown: str
+    """What messages call it; its stem is the annotator's name where the file is one's own."""
+    of_one: bool
+    """Whether it is one annotator's own."""
+
+
+@contextmanager
+def judgement_files(path: Path) -> Iterator[list[JudgementFile]]:
+    """Yield the files behind a path; what a zip held is gone once the block is left.
+
+    Raises:
+        DataError: When there is no such file, or nothing usable in it.
+    """
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if _is_judgement_file(p.name) and p.is_file())
+        if not inside:
+            raise DataError(f"{path}: {_NOTHING_INSIDE}")
+        yield [JudgementFile(path=file, shown=str(file), of_one=True) for file in inside]
+    elif path.suffix.lower() == ".zip":
+        with tempfile.TemporaryDirectory() as folder:
+            yield _unpacked(existing_file(path), Path(folder))
+    else:
+        yield [JudgementFile(path=existing_file(path), shown=str(path), of_one=False)]
+
+
+def _unpacked(path: Path, folder: Path) -> list[JudgementFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if _is_judgement_file(name)]
+            files = []
+            for number, name in enumerate(sorted(names)):
+                # Never under its own name, which may lead out of the folder.
+                file = folder / f"{number}{Path(name).suffix.lower()}"
+                file.write_bytes(archive.read(name))
+                files.append(JudgementFile(path=file, shown=f"{path}/{name}", of_one=True))
+    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
+        raise DataError(
+            f"{path}: is no readable zip file ({type(error).__name__}); export it again"
+        ) from None
+    if not files:
+        raise DataError(f"{path}: {_NOTHING_INSIDE}")
+    return files
+
+
+def _is_judgement_file(name: str) -> bool:
+    path = Path(name)
+    hidden = path.name.startswith((".", "~")) or "__MACOSX" in path.parts
+    return not hidden and path.suffix.lower() in (*JSON_ENDINGS, *_TABLES)

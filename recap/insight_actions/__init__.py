@@ -1,0 +1,1 @@
+"""What ``recap.insights`` does: one module an action, each gives a :class:`Findings`."""

@@ -1,0 +1,199 @@
+"""What an action has found out, printed and written: JSON, Markdown, LaTeX, CSV, figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from recap.errors import ConfigError
+from recap.reporting.charts import font_families
+from recap.reporting.sheets import Sheet
+from recap.run_folder import write_atomic, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH_OF_FILES = 110
+"""Characters a line where the console is no terminal."""
+
+_LISTED_IN_A_FOLDER = 8
+
+FIGURE_DPI = 200
+"""Dots an inch of the PNG files."""
+
+NO_MATPLOTLIB = "no figures: they need matplotlib: pip install recap-counseling[plot]"
+
+NO_CHINESE_FONT = (
+    "the .png figures lack Chinese characters, since this machine has no font for them: install "
+    "one (Noto Sans CJK SC, say), or take the .svg figures, which show them wherever there is one"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The findings of one action, ready to be shown."""
+
+    action: str
+    """Stem of the files."""
+    title: str
+    """Heading of the page."""
+    figures: Mapping[str, Any]
+    """Every figure at full precision, snake_case keys; the JSON file."""
+    sheets: tuple[Sheet, ...]
+    """Tables for the console, the page and LaTeX."""
+    notes: tuple[str, ...] = ()
+    """Sentences under the tables: what was left out, what was assumed."""
+    rows: Sequence[Mapping[str, Any]] = ()
+    """Rows of the CSV file; without any it lists all figures, one a line."""
+    charts: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
+    """File stem to a function that draws the figure."""
+    pages: Mapping[str, str] = field(default_factory=dict)
+    """Names of further files to what they hold."""
+    private_pages: Mapping[str, str | bytes] = field(default_factory=dict)
+    """Further files that hold the words of clients: no other account may read them."""
+    on_console: str = ""
+    """Printed, never written: what the user asked to see, the words of clients included."""
+    failure: str | None = None
+    """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
+
+
+def print_findings(findings: Findings, console: Console | None = None) -> None:
+    """Print tables and notes."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(findings.title, soft_wrap=True, markup=False)
+    for sheet in findings.sheets:
+        console.print(sheet.table())
+    for note in (*findings.notes, *([findings.on_console] if findings.on_console else [])):
+        console.print(note, soft_wrap=True, markup=False)
+
+
+def write_findings(
+    findings: Findings, folder: Path, console: Console | None = None
+) -> tuple[Path, ...]:
+    """Write all files of the findings and return them, saying which.
+
+    Without matplotlib there are no figures, which is said too.
+
+    Raises:
+        ConfigError: When the folder cannot be written.
+    """
+    console = console or Console(highlight=False)
+    stem = findings.action
+    texts = {
+        f"{stem}.tex": "\n".join(sheet.latex() for sheet in findings.sheets),
+        f"{stem}.csv": _csv(findings),
+        **findings.pages,
+    }
+    try:
+        write_json(folder / f"{stem}.json", findings.figures)
+        drawn, missing = _write_charts(findings, folder)
+        texts = {f"{stem}.md": _page(findings, drawn), **texts}
+        for name, text in texts.items():
+            write_atomic(folder / name, text)
+        for name, content in findings.private_pages.items():
+            write_private(folder / name, content)
+    except OSError as error:
+        raise ConfigError(
+            f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
+        ) from error
+    if missing:
+        console.print(missing, soft_wrap=True, markup=False)
+    names = [f"{stem}.json", *texts, *findings.private_pages, *drawn]
+    console.print(f"{folder}: {', '.join(_shortened(names))}", soft_wrap=True, markup=False)
+    return tuple(folder / name for name in names)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Return file names, those of a folder with many files as the folder and their number."""
+    folders = Counter(name.partition("/")[0] for name in names if "/" in name)
+    many = {folder: n for folder, n in folders.items() if n > _LISTED_IN_A_FOLDER}
+    shown = {
+        f"{top}/ ({many[top]} files)" if "/" in name and top in many else name: None
+        for name in names
+        for top in (name.partition("/")[0],)
+    }
+    return list(shown)
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Write a file of mode 0600 whole or not at all; it is never there with another mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkstemp creates its files with mode 0600.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every figure under a dotted name; items of a list are numbered from 0."""
+    if isinstance(value, Mapping | list | tuple):
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in pairs:
+            yield from one_by_one(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _page(findings: Findings, drawn: Sequence[str]) -> str:
+    tables = "\n".join(sheet.markdown() for sheet in findings.sheets)
+    pictures = "".join(
+        f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
+    )
+    notes = "".join(f"\n- {note}" for note in findings.notes)
+    return f"# {findings.title}\n\n{tables}{pictures}{notes}\n"
+
+
+def _csv(findings: Findings) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    if findings.rows:
+        header = list(findings.rows[0])
+        writer.writerow(header)
+        writer.writerows([row[name] for name in header] for row in findings.rows)
+    else:
+        writer.writerow(("figure", "value"))
+        writer.writerows(one_by_one(findings.figures))
+    return table.getvalue()
+
+
+def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | None]:
+    if not findings.charts:
+        return [], None
+    try:
+        import matplotlib
+    except ImportError:
+        return [], NO_MATPLOTLIB
+    names = []
+    # Text stays text (searchable, and in the fonts of who looks); the same figure, the same bytes.
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": findings.action,
+        "font.family": font_families(),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for stem, draw in findings.charts.items():
+            figure = draw()
+            for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
+                names.append(f"{stem}{ending}")
+                figure.savefig(folder / names[-1], dpi=FIGURE_DPI, metadata=metadata)
+    glyphs = any("missing from font" in str(warning.message) for warning in caught)
+    return names, NO_CHINESE_FONT if glyphs else None

@@ -1,0 +1,70 @@
+"""Excel files whose cells are texts and numbers, never formulas."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+from recap.errors import ConfigError
+from recap.reporting.cards import printable
+
+_MOST_CHARACTERS = 32_767
+"""Excel's limit for one cell."""
+
+_FORMULA = re.compile("^[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@＝＋－＠]|^[\t\r\n]")
+"""Also after blanks and marks that are not seen, and in full width."""
+
+Cell = str | int | float | None
+
+
+def workbook_bytes(sheets: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Cell]]]]) -> bytes:
+    """Return an .xlsx file: for each sheet its header and its rows.
+
+    A text that a spreadsheet could take for a formula gets an apostrophe in front, so that it stays
+    a text when the file is saved as CSV and opened again.
+
+    Raises:
+        ConfigError: When openpyxl (extra ``excel``) is missing.
+    """
+    try:
+        import openpyxl  # type: ignore[import-untyped]
+        from openpyxl.styles import Alignment, Font  # type: ignore[import-untyped]
+    except ImportError:
+        raise ConfigError(
+            "Excel files need openpyxl: pip install 'recap-counseling[excel]', or ask "
+            "for none with excel=false"
+        ) from None
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, (header, rows) in sheets.items():
+        page = book.create_sheet(name[:31])
+        for y, row in enumerate([header, *rows], start=1):
+            for x, value in enumerate(row, start=1):
+                cell = page.cell(row=y, column=x)
+                cell.value = safe_cell(value)
+                if isinstance(value, str):
+                    cell.data_type = "s"
+                cell.alignment = Alignment(wrap_text=True, vertical="top")
+                if y == 1:
+                    cell.font = Font(bold=True)
+        page.freeze_panes = "A2"
+        for x, column in enumerate(header, start=1):
+            longest = max([len(str(column)), *(len(str(row[x - 1] or "")) for row in rows)])
+            letter = openpyxl.utils.get_column_letter(x)
+            page.column_dimensions[letter].width = min(max(longest + 2, 10), 60)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def safe_cell(value: Cell) -> Cell:
+    """Return a cell's value as Excel may hold it.
+
+    >>> [safe_cell(v) for v in ("=1+1", " ＝A1", "- no", "no", -2.5, None)]
+    ["'=1+1", "' ＝A1", "'- no", 'no', -2.5, None]
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)[:_MOST_CHARACTERS]
+    return f"'{text}"[:_MOST_CHARACTERS] if _FORMULA.match(text) else text

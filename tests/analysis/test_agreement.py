@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import krippendorff
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import cohen_kappa_score
+from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_of_statsmodels
+
+from recap.analysis.agreement import OVERALL, Agreement, measure_agreement
+from recap.analysis.coefficients import cohen_kappa, fleiss_kappa, krippendorff_alpha
+from recap.analysis.judgements import MISSING, Judgement, JudgementTable, tabulate
+
+CASES = 320
+TOLERANCE = 1e-8
+
+
+def random_codes(*, holes: bool, case: int) -> NDArray[np.int64]:
+    """Return labels of shape (examples, annotators) who agree now more, now less."""
+    generator = np.random.default_rng(case)
+    n_labels = int(generator.integers(2, 8))
+    shape = int(generator.integers(3, 40)), int(generator.integers(2, 7))
+    truth = generator.integers(n_labels, size=(shape[0], 1))
+    careless = generator.random(shape) < generator.uniform(0.05, 1.0)
+    codes = np.where(careless, generator.integers(n_labels, size=shape), truth)
+    if holes:
+        codes = np.where(generator.random(shape) < 0.3, MISSING, codes)
+    # Two labels at least, on an example that two annotators judged: else nothing is defined.
+    codes[0, :2], codes[1, :2] = (0, 1), (1, 1)
+    return codes
+
+
+def table_of(codes: NDArray[np.int64], sessions: tuple[str | None, ...] = ()) -> JudgementTable:
+    return JudgementTable(
+        ids=tuple(f"e{row}" for row in range(len(codes))),
+        annotators=tuple(f"a{column}" for column in range(codes.shape[1])),
+        labels=tuple(f"label {code}" for code in range(int(codes.max()) + 1)),
+        sessions=sessions or (None,) * len(codes),
+        codes=codes,
+    )
+
+
+def measured(codes: NDArray[np.int64]) -> Agreement:
+    return measure_agreement(table_of(codes), replicates=0)
+
+
+def pairs_of(codes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    for first in range(codes.shape[1]):
+        for second in range(first + 1, codes.shape[1]):
+            both = (codes[:, first] != MISSING) & (codes[:, second] != MISSING)
+            if both.any():
+                yield codes[both, first], codes[both, second]
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn warns where kappa is undefined
+@pytest.mark.parametrize("holes", [False, True])
+def test_cohens_kappa_is_that_of_scikit_learn(holes: bool) -> None:
+    for case in range(CASES // 2):
+        codes = random_codes(holes=holes, case=case)
+        found = measured(codes)
+        kappas = [cohen_kappa_score(a, b) for a, b in pairs_of(codes)]
+        ours = [np.nan if p.cohen_kappa is None else p.cohen_kappa for p in found.pairs]
+        np.testing.assert_allclose(ours, kappas, atol=TOLERANCE)
+        mean = found.coefficients["mean_pairwise_cohen_kappa"].value
+        np.testing.assert_allclose(mean, np.nanmean(kappas), atol=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cohens_kappa_of_each_label_is_that_of_the_label_against_the_rest() -> None:
+    for case in range(25):
+        codes = random_codes(holes=case % 2 == 1, case=case)
+        for code, row in enumerate(measured(codes).per_label):
+            kappas = [cohen_kappa_score(a == code, b == code) for a, b in pairs_of(codes)]
+            value = row.coefficients["cohen_kappa"].value
+            assert (value is None) == bool(np.isnan(kappas).all())
+            if value is not None:
+                np.testing.assert_allclose(value, np.nanmean(kappas), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("weights", ["linear", "quadratic"])
+def test_weighted_kappa_is_that_of_scikit_learn(weights: str) -> None:
+    for case in range(CASES):
+        codes = random_codes(holes=False, case=case)
+        n_labels = int(codes.max()) + 1
+        confusion = np.zeros((n_labels, n_labels))
+        np.add.at(confusion, (codes[:, 0], codes[:, 1]), 1)
+        theirs = cohen_kappa_score(
+            codes[:, 0], codes[:, 1], labels=range(n_labels), weights=weights
+        )
+        ours = cohen_kappa(confusion, weights)  # type: ignore[arg-type]
+        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+
+
+def test_fleiss_kappa_is_that_of_statsmodels() -> None:
+    for case in range(CASES):
+        table = table_of(random_codes(holes=False, case=case))
+        theirs = fleiss_of_statsmodels(table.counts())
+        np.testing.assert_allclose(fleiss_kappa(table.counts()), theirs, atol=TOLERANCE)
+        value = measure_agreement(table, replicates=0).coefficients["fleiss_kappa"].value
+        np.testing.assert_allclose(value, theirs, atol=TOLERANCE)
+
+
+def test_fleiss_kappa_of_each_label_is_that_of_the_label_against_the_rest() -> None:
+    for case in range(25):
+        codes = random_codes(holes=False, case=case)
+        for code, row in enumerate(measured(codes).per_label):
+            value = row.coefficients["fleiss_kappa"].value
+            given = int((codes == code).sum())
+            assert (value is None) == (given in (0, codes.size))
+            if value is not None:
+                theirs = fleiss_of_statsmodels(table_of((codes == code).astype(np.int64)).counts())
+                np.testing.assert_allclose(value, theirs, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_alpha_with_missing_labels_is_that_of_krippendorff(level: str) -> None:
+    for case in range(CASES):
+        counts = table_of(random_codes(holes=True, case=case)).counts()
+        theirs = krippendorff.alpha(value_counts=counts, level_of_measurement=level)
+        ours = krippendorff_alpha(counts, level)  # type: ignore[arg-type]
+        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+
+
+def test_alpha_of_a_table_and_of_each_label_is_that_of_krippendorff() -> None:
+    for case in range(25):
+        codes = random_codes(holes=True, case=case)
+        found = measured(codes)
+        theirs = krippendorff.alpha(
+            value_counts=table_of(codes).counts(), level_of_measurement="nominal"
+        )
+        alpha = found.coefficients["krippendorff_alpha"].value
+        np.testing.assert_allclose(alpha, theirs, atol=TOLERANCE)
+        for code, row in enumerate(found.per_label):
+            one = np.where(codes == MISSING, np.nan, codes == code)
+            value = row.coefficients["krippendorff_alpha"].value
+            if value is not None:
+                theirs = krippendorff.alpha(one.T, level_of_measurement="nominal")
+                np.testing.assert_allclose(value, theirs, atol=TOLERANCE)
+
+
+def test_figures_by_hand() -> None:
+    # Rows: examples. Agreeing pairs: 3 of 3, 1 of 3, 0 of 1; the last was judged once.
+    codes = np.array([[0, 0, 0], [0, 1, 1], [0, 1, -1], [-1, 1, -1]])
+    found = measured(codes)
+    assert (found.examples, found.paired_examples, found.judgements) == (4, 3, 9)
+    assert found.coefficients["percent_agreement"].value == pytest.approx(4 / 7)
+    assert found.coefficients["unanimous_share"].value == pytest.approx(1 / 3)
+    assert found.annotators == {"a0": 3, "a1": 4, "a2": 2}
+    assert [(p.first, p.second, p.examples, p.confusion) for p in found.pairs] == [
+        ("a0", "a1", 3, ((1, 2), (0, 0))),
+        ("a0", "a2", 2, ((1, 1), (0, 0))),
+        ("a1", "a2", 2, ((1, 0), (0, 1))),
+    ]
+    assert found.confusion == ((6, 3), (3, 2))
+    # Kappa: 0 for a0 with the others (a0 knows one label only), 1 for a1 with a2.
+    assert found.coefficients["mean_pairwise_cohen_kappa"].value == pytest.approx(1 / 3)
+    assert found.coefficients["weighted_pairwise_cohen_kappa"].value == pytest.approx(2 / 7)
+
+
+@pytest.mark.parametrize(
+    ("codes", "percent"),
+    [
+        ([[0, 0], [0, 0], [0, 0]], 1.0),  # one label only
+        ([[0], [1], [0]], None),  # one annotator
+        ([[0, -1], [-1, 1]], None),  # nothing judged twice
+    ],
+)
+def test_what_is_not_defined_is_none(codes: list[list[int]], percent: float | None) -> None:
+    found = measure_agreement(table_of(np.array(codes)), replicates=20)
+    shares = {"percent_agreement", "unanimous_share"}
+    assert {found.coefficients[name].value for name in OVERALL if name not in shares} == {None}
+    assert {found.coefficients[name].value for name in shares} == {percent}
+    assert all(e.value is None for row in found.per_label for e in row.coefficients.values())
+
+
+def test_the_bootstrap_draws_sessions() -> None:
+    # Within a session all examples are alike: drawing examples would claim to know more than two.
+    codes = np.array([[0, 0]] * 30 + [[0, 1]] * 30)
+    whole = measure_agreement(table_of(codes, ("s",) * 30 + ("t",) * 30), replicates=400)
+    single = measure_agreement(table_of(codes), replicates=400)
+    assert (whole.clusters, single.clusters) == (2, 60)
+    assert (whole.sessions_known, single.sessions_known) == (True, False)
+    percent = whole.coefficients["percent_agreement"]
+    assert (percent.low, percent.high) == (0.0, 1.0)
+    narrow = single.coefficients["percent_agreement"]
+    # Binomial(60, 1/2): half plus or minus 1.96 standard errors is .373 to .627.
+    assert narrow.low == pytest.approx(0.373, abs=0.03)
+    assert narrow.high == pytest.approx(0.627, abs=0.03)
+
+
+def test_a_draw_is_the_table_with_its_sessions_repeated() -> None:
+    for case in range(40):
+        codes = random_codes(holes=True, case=case)
+        codes[-1, :2] = 0
+        paired = (codes != MISSING).sum(axis=1) > 1
+        sessions = np.arange(len(codes)) % 5
+        names = tuple(f"s{session}" for session in sessions)
+        one = measure_agreement(table_of(codes, names), replicates=1, seed=case)
+        # Clusters come in the order of their first example that was judged twice.
+        order = list(dict.fromkeys(sessions[paired].tolist()))
+        even = np.full(len(order), 1 / len(order))
+        times = np.random.default_rng(case).multinomial(len(order), even)
+        rows = [
+            row
+            for session, n in zip(order, times, strict=True)
+            for row in np.flatnonzero(paired & (sessions == session)).tolist() * int(n)
+        ]
+        labels = tuple(f"label {code}" for code in range(int(codes.max()) + 1))
+        drawn = JudgementTable(
+            ids=tuple(map(str, range(len(rows)))),
+            annotators=tuple(f"a{column}" for column in range(codes.shape[1])),
+            labels=labels,
+            sessions=(None,) * len(rows),
+            codes=codes[rows],
+        )
+        again = measure_agreement(drawn, replicates=0)
+        for name in OVERALL:
+            low, value = one.coefficients[name].low, again.coefficients[name].value
+            assert (low is None) == (value is None)
+            assert low is None or low == pytest.approx(value, abs=TOLERANCE)
+
+
+def test_one_session_has_no_interval_and_a_seed_fixes_the_others() -> None:
+    codes = random_codes(holes=True, case=3)
+    one = measure_agreement(table_of(codes, ("s",) * len(codes)), replicates=50)
+    assert {estimate.low for estimate in one.coefficients.values()} == {None}
+    again = [measure_agreement(table_of(codes), replicates=50, seed=seed) for seed in (1, 1, 2)]
+    assert again[0] == again[1]
+    assert (
+        again[0].coefficients["fleiss_kappa"].value == again[2].coefficients["fleiss_kappa"].value
+    )
+    assert again[0].coefficients["fleiss_kappa"].low != again[2].coefficients["fleiss_kappa"].low
+
+
+def test_the_last_round_counts_and_labels_keep_the_order_given() -> None:
+    rows = [("1", "A", "no", "2"), ("1", "A", "yes", "10"), ("1", "B", "maybe", "1")]
+    judgements = [Judgement(id=i, annotator=a, label=label, round=r) for i, a, label, r in rows]
+    table = tabulate(judgements, labels=("yes", "never"))
+    assert table.labels == ("yes", "maybe")
+    assert table.codes.tolist() == [[0, 1]]
+
+
+@pytest.mark.real_data
+def test_annomi_has_the_published_agreement() -> None:
+    with (Path(os.environ["RECAP_REAL_DATA"]) / "annomi" / "AnnoMI-full.csv").open(
+        encoding="utf-8"
+    ) as file:
+        judgements = [
+            Judgement(
+                id=f"{row['transcript_id']}:{row['utterance_id']}",
+                annotator=row["annotator_id"],
+                label=row["client_talk_type"],
+                session=row["transcript_id"],
+            )
+            for row in csv.DictReader(file)
+            if row["client_talk_type"] != "n/a"
+        ]
+    found = measure_agreement(tabulate(judgements), replicates=200)
+    assert (found.paired_examples, found.clusters, len(found.annotators)) == (212, 7, 10)
+    figures = {name: round(found.coefficients[name].value or 0, 4) for name in OVERALL[:4]}
+    assert figures["fleiss_kappa"] == 0.4669
+    assert figures["mean_pairwise_cohen_kappa"] == 0.4703
+    assert figures["krippendorff_alpha"] == 0.4671

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from recap.analysis.sessions import after_acts, count_sessions, development, prevalence
+from recap.analysis.utterances import Utterance, labels_in_use, membership, utterances_of
+from recap.records import Dialogue, Turn
+from recap.tasks.library import builtin_task
+
+LABELS = ("Disagreeing", "Blaming", "Collaboration")
+
+
+def is_resistant(label: str) -> bool:
+    return label != "Collaboration"
+
+
+def said(session: str, labels: str, acts: str | None = None) -> list[Utterance]:
+    """Utterances of one session: D, B, C or - for no label; acts are letters."""
+    names = {"D": "Disagreeing", "B": "Blaming", "C": "Collaboration", "-": None}
+    return [
+        Utterance(
+            id=f"{session}:{i}",
+            session=session,
+            response="…",
+            label=names[letter],
+            act=None if acts is None or acts[i] == "." else acts[i],
+        )
+        for i, letter in enumerate(labels)
+    ]
+
+
+# By hand: A 2 of 4, B 0 of 2, C 1 of 1 resistant; 3 of 7 in all; distinct 2, 0, 1.
+SAID = [*said("A", "DBCC"), *said("B", "CC-"), *said("C", "D")]
+
+
+def test_shares_by_hand() -> None:
+    sessions = count_sessions(SAID, LABELS, is_resistant)
+    assert [(s.session, s.counts, s.resistant) for s in sessions] == [
+        ("A", (1, 1, 2), 2),
+        ("B", (0, 0, 2), 0),
+        ("C", (1, 0, 0), 1),
+    ]
+    found = prevalence(sessions, [True, True, False], resamples=0)
+    assert (found.n_sessions, found.n_utterances, found.n_resistant) == (3, 7, 3)
+    assert found.share_of_utterances.value == pytest.approx(3 / 7)
+    assert found.mean_session_share.value == pytest.approx((0.5 + 0 + 1) / 3)
+    assert found.share_of_sessions.value == pytest.approx(2 / 3)
+    assert found.distinct_behaviors.value == pytest.approx(1)
+    assert found.distinct_where_any == pytest.approx(1.5)
+    assert [i.value for i in found.label_shares] == pytest.approx([2 / 7, 1 / 7, 4 / 7])
+    assert found.share_of_utterances.low is None
+
+
+def test_intervals_hold_the_value_and_close_up_where_sessions_are_alike() -> None:
+    sessions = count_sessions(SAID, LABELS, is_resistant)
+    found = prevalence(sessions, [True, True, False], resamples=500)
+    share = found.share_of_utterances
+    assert 0 <= (share.low or 0) < (share.value or 0) < (share.high or 0) <= 1
+    alike = count_sessions([u for n in "ABCD" for u in said(n, "DC")], LABELS, is_resistant)
+    share = prevalence(alike, [True, True, False], resamples=50).share_of_utterances
+    assert (share.value, share.low, share.high) == (0.5, 0.5, 0.5)
+
+
+def test_one_session_has_no_interval() -> None:
+    sessions = count_sessions(said("A", "DC"), LABELS, is_resistant)
+    assert prevalence(sessions, [True, True, False]).share_of_utterances.low is None
+
+
+def test_development_puts_the_middle_of_each_utterance_into_its_part() -> None:
+    # Of two utterances the middles are 1/4 and 3/4; of four 1/8, 3/8, 5/8, 7/8; of one 1/2.
+    found = development([*said("A", "DC"), *said("B", "DDCB"), *said("C", "B")], LABELS,
+                        is_resistant, bins=4, resamples=0)  # fmt: skip
+    assert found.n_utterances == (1, 2, 2, 2)
+    assert [s.value for s in found.share] == pytest.approx([1, 1, 1 / 2, 1 / 2])
+    assert found.label_shares[2] == pytest.approx((0, 1 / 2, 1 / 2))
+    halves = development(said("A", "DC"), LABELS, is_resistant, bins=10, resamples=0)
+    assert [s.value for s in halves.share] == [
+        1.0 if part == 2 else 0.0 if part == 7 else None for part in range(10)
+    ]
+
+
+def test_acts_count_only_where_act_and_label_are_known() -> None:
+    found = after_acts([*said("A", "DC-B", "qqq."), *said("B", "BC", "rq")], LABELS, is_resistant,
+                       resamples=0)  # fmt: skip
+    assert [(a.act, a.n, a.resistant, a.counts) for a in found] == [
+        ("q", 3, 1, (1, 0, 2)),
+        ("r", 1, 1, (0, 1, 0)),
+    ]
+    assert after_acts(said("A", "DC"), LABELS, is_resistant) == ()
+
+
+def test_client_turns_become_utterances_with_the_act_just_before_them() -> None:
+    dialogue = Dialogue(
+        session="S",
+        turns=(
+            Turn(speaker="client", text="a"),
+            Turn(speaker="counselor", text="b", label="question"),
+            Turn(speaker="client", text="c", label="Blaming", id="x"),
+            Turn(speaker="client", text="d"),
+        ),
+    )
+    found = utterances_of(dialogue)
+    assert [(u.id, u.turn, u.act, u.label, len(u.history)) for u in found] == [
+        ("S:0", 0, None, None, 0),
+        ("x", 2, "question", "Blaming", 2),
+        ("S:3", 3, None, None, 3),
+    ]
+
+
+def test_labels_in_use_are_leaves_unless_the_annotation_stops_above_them() -> None:
+    taxonomy = builtin_task("flat").taxonomy
+    assert labels_in_use(taxonomy, ["Resistance", "Collaboration"]) == (
+        "Resistance",
+        "Collaboration",
+    )
+    assert set(labels_in_use(taxonomy, ["Blaming"])) == set(taxonomy.leaves)
+    mixed = labels_in_use(taxonomy, ["Arguing", "Blaming"])
+    assert "Challenging" not in mixed
+    assert {"Arguing", "Blaming", "Minimum Talk"} <= set(mixed)
+
+
+def test_membership_reaches_down_from_the_named_categories() -> None:
+    member = membership(builtin_task("flat").taxonomy, ["Denying", "Sidetracking"])
+    assert [member(n) for n in ("Denying", "Blaming", "Sidetracking", "Challenging")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_what_never_occurs_has_no_interval_that_pretends_to_know_how_rare_it_is() -> None:
+    sessions = count_sessions([*said("A", "DC"), *said("B", "DD")], LABELS, is_resistant)
+    found = prevalence(sessions, [True, True, False], resamples=100)
+    assert (found.label_shares[1].value, found.label_shares[1].high) == (0, None)
+    assert (found.share_of_sessions.value, found.share_of_sessions.low) == (1, None)

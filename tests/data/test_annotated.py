@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recap.data.annotated import Annotated, is_predictions, read_annotated
+from recap.errors import DataError
+from recap.tasks.library import builtin_task
+
+TAXONOMY = builtin_task("flat").taxonomy
+
+
+def jsonl(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def prediction(identifier: str, label: str | None, **more: Any) -> dict[str, Any]:
+    """Return a row as recap.predict writes it."""
+    return {
+        "id": identifier,
+        "session": identifier.split(":")[0],
+        "turn": int(identifier.split(":")[1]),
+        "label": label,
+        "pattern": None,
+        "probabilities": None if label is None else {label: 0.75, "Collaboration": 0.25},
+        "rationale": None,
+        "text": "raw",
+        "parsed": label is not None,
+        **more,
+    }
+
+
+def read(path: Path, **more: Any) -> Annotated:
+    return read_annotated(reader="dialogues", path=path, taxonomy=TAXONOMY, **more)
+
+
+DIALOGUE = {
+    "session": "S",
+    "client": "K",
+    "turns": [
+        {"speaker": "client", "text": "first"},
+        {"speaker": "counselor", "text": "second"},
+        {"speaker": "client", "text": "third", "label": "Blaming"},
+        {"speaker": "client", "text": "fourth"},
+    ],
+}
+
+
+def test_annotated_dialogues_keep_their_labels_and_count_what_has_none(tmp_path: Path) -> None:
+    found = read(jsonl(tmp_path / "talks.jsonl", DIALOGUE))
+    assert [(u.id, u.label, u.predicted) for u in found.utterances] == [
+        ("S:0", None, False),
+        ("S:2", "Blaming", False),
+        ("S:3", None, False),
+    ]
+    assert not found.predicted
+    assert found.notes() == ["2 client utterances have no label and play no part"]
+
+
+def test_predictions_are_recognised_and_marked(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path / "answers.jsonl",
+        prediction("S:0", "否认-责怪", response="first", client="K", meta={"site": "A"}),
+        prediction("S:2", None),
+    )
+    assert is_predictions(path)
+    found = read(path)
+    first, second = found.utterances
+    assert (first.label, first.predicted, first.client, first.response) == (
+        "Blaming",
+        True,
+        "K",
+        "first",
+    )
+    assert dict(first.meta) == {"site": "A"}
+    assert second.label is None
+    assert found.counts["unparsed"] == 1
+    assert found.notes()[0].startswith("Labels are predicted")
+
+
+def test_predictions_in_csv_are_read_alike(tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    path.write_text(
+        "id,session,turn,label,pattern,probabilities,rationale,text,parsed,response\n"
+        'S:0,S,0,Blaming,Denying,"{""Blaming"": 0.75}",why,raw,true,\'- no\n',
+        encoding="utf-8",
+    )
+    [found] = read(path).utterances
+    assert (found.turn, found.probability, found.rationale) == (0, 0.75, "why")
+    assert found.response == "- no"
+
+
+def test_predictions_are_laid_over_their_dialogues(tmp_path: Path) -> None:
+    talks = jsonl(tmp_path / "talks.jsonl", DIALOGUE)
+    answers = jsonl(
+        tmp_path / "answers.jsonl",
+        prediction("S:0", "Collaboration"),
+        prediction("S:3", "Excusing", response="third\nfourth"),
+    )
+    found = read(talks, predictions=answers)
+    # recap.predict merges turns of one speaker in a row: the last stands for both.
+    assert [(u.id, u.label, u.response) for u in found.utterances] == [
+        ("S:0", "Collaboration", "first"),
+        ("S:3", "Excusing", "third\nfourth"),
+    ]
+    assert [turn.text for turn in found.utterances[1].history] == ["first", "second", "third"]
+    assert found.counts["without_prediction"] == 1
+
+
+def test_predictions_about_other_dialogues_are_refused(tmp_path: Path) -> None:
+    talks = jsonl(tmp_path / "talks.jsonl", DIALOGUE)
+    answers = jsonl(tmp_path / "answers.jsonl", prediction("T:0", "Blaming"))
+    with pytest.raises(DataError, match=r"1 of its 1 ids .* 'T:0'"):
+        read(talks, predictions=answers)
+    with pytest.raises(DataError, match="is no file of predictions"):
+        read(talks, predictions=talks)
+
+
+def test_faulty_predictions_are_listed_with_line_and_field(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path / "answers.jsonl",
+        prediction("S:0", "Blaming"),
+        prediction("S:0", "Blaming"),
+        prediction("S:1", "sustain"),
+        {**prediction("S:2", "Blaming"), "session": None},
+    )
+    with pytest.raises(DataError) as error:
+        read(path)
+    message = str(error.value)
+    for expected in (":2: id:", ":3: label:", ":4: session:", "3 of 4 rows"):
+        assert expected in message
+    found = read(path, on_error="skip")
+    assert len(found.utterances) == 1
+    assert found.counts["rows_left_out"] == 3
+
+
+def test_dialogues_without_any_label_are_refused_and_told_of_predictions(tmp_path: Path) -> None:
+    plain = {"session": "S", "turns": [{"speaker": "client", "text": "a secret"}]}
+    with pytest.raises(DataError, match="predictions=FILE") as error:
+        read(jsonl(tmp_path / "talks.jsonl", plain))
+    assert "secret" not in str(error.value)
+
+
+def test_an_example_without_a_session_is_a_session_of_its_own(tmp_path: Path) -> None:
+    rows = [{"response": "a", "label": "Blaming", "history": []}, {"response": "b"}]
+    found = read(jsonl(tmp_path / "examples.jsonl", *rows))
+    assert len({u.session for u in found.utterances}) == 2

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from recap.insights import main
+
+SCORES = (
+    "participant,group,phase,score\n"
+    "P1,control,post,0.1\nP1,control,pre,0.2\nP2,control,pre,0.0\nP2,control,post,-0.1\n"
+    "P3,control,pre,-0.4\nP3,control,post,-0.2\nP4,experimental,pre,0.0\n"
+    "P4,experimental,post,0.6\nP5,experimental,pre,-0.2\nP5,experimental,post,0.3\n"
+    "P6,experimental,pre,0.1\nP6,experimental,post,0.4\n"
+)
+
+
+def study(tmp_path: Path, *overrides: str, text: str = SCORES) -> int:
+    (tmp_path / "scores.csv").write_text(text, encoding="utf-8")
+    return main(["action=study", f"data.path={tmp_path / 'scores.csv'}", *overrides])
+
+
+def test_without_a_table_the_sample_size_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["action=study", f"out={tmp_path}"]) == 0
+    planning = json.loads((tmp_path / "study.json").read_text("utf-8"))["planning"]
+    assert planning["n"] == 34
+    assert planning["power"] == pytest.approx(0.807, abs=5e-4)
+    assert "34" in capsys.readouterr().out
+
+
+def test_a_table_becomes_files_and_sentences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert study(tmp_path, f"out={out}") == 0
+    names = {path.name for path in out.iterdir()}
+    assert names == {f"study.{e}" for e in ("json", "md", "tex", "csv", "png", "svg")}
+    found = json.loads((out / "study.json").read_text("utf-8"))
+    interaction = found["anova"]["interaction"]
+    # Changes -.1, -.1, .2 and .6, .5, .3: t = 3.5 with 4 df (scipy.stats.ttest_ind).
+    assert interaction["f"] == pytest.approx(12.25)
+    assert interaction["p"] == pytest.approx(0.02489616346)
+    assert interaction["partial_eta_squared"] == pytest.approx(12.25 / 16.25)
+    assert "F(1, 4) = 12.25, p = .025, ηp² = .75" in capsys.readouterr().out
+    with (out / "study.csv").open(encoding="utf-8") as file:
+        names = [row["effect"] for row in csv.DictReader(file)]
+    assert names == ["group", "phase", "phase_unweighted", "interaction"]
+    assert "η" not in (out / "study.tex").read_text("utf-8")
+
+
+def test_groups_of_unequal_size_show_the_phase_both_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study(tmp_path) == 0
+    assert "Type III" not in capsys.readouterr().out
+    assert study(tmp_path, text=SCORES + "P7,control,pre,0.3\nP7,control,post,0.1\n") == 0
+    assert "phase, Type III" in capsys.readouterr().out
+
+
+def test_what_is_significant_follows_alpha(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study(tmp_path, "study.alpha=0.01") == 0
+    assert "interaction of group and phase was not significant" in capsys.readouterr().out
+
+
+def test_columns_can_have_other_names(tmp_path: Path) -> None:
+    text = SCORES.replace("participant,group,phase,score", "who,arm,when,value")
+    names = ["participant=who", "group=arm", "phase=when", "score=value"]
+    assert study(tmp_path, *(f"study.{name}" for name in names), text=text) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SCORES.replace("P2,control,post,-0.1\n", ""), "'P2'"),
+        (SCORES.replace("P2,control,post,-0.1", "P2,control,post,none"), "scores.csv:5: score"),
+        (SCORES.replace(",score", ",points"), "study.score=COLUMN"),
+        (SCORES.replace("P3,control,pre", ",control,pre"), "scores.csv:6: participant: is empty"),
+    ],
+)
+def test_faults_of_the_table_end_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    assert study(tmp_path, text=text) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_rows_at_fault_can_be_left_out_where_the_study_stays_whole(tmp_path: Path) -> None:
+    assert study(tmp_path, "data.on_error=skip", text=SCORES + "P7,control,pre,x\n") == 0
+
+
+def test_an_excel_file_is_read_like_a_csv(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    header, *lines = (line.split(",") for line in SCORES.splitlines())
+    book.active.append(header)
+    for *names, score in lines:
+        book.active.append([*names, float(score)])
+    book.save(tmp_path / "scores.xlsx")
+    assert main(["action=study", f"data.path={tmp_path / 'scores.xlsx'}"]) == 0
