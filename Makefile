@@ -2,6 +2,7 @@
 # `make help` lists the rest.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-by-make
@@ -18,7 +19,7 @@ demo: $(STAMP)  ## train, decode and score five folds on the built-in corpus
 	$(RUN) -m recap.train
 
 test: $(STAMP)  ## the test suite, without its slow part
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(STAMP)  ## lint, format, types, import floors
 	$(RUN) -m ruff check .

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from recap.annotate.rows import csv_header, csv_line, harmless, json_line
+from recap.annotate.rows import csv_header, csv_line, json_line
+from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError, DataError, quote_id
 
 _CHUNK_BYTES = 1 << 22
@@ -145,7 +146,7 @@ class AnnotationFile:
         Raises:
             DataError: When it is not.
         """
-        expected = identifier if self._columns is None else harmless(identifier)
+        expected = identifier if self._columns is None else protect_cell(identifier)
         # CSV writes what UTF-8 cannot hold in another way; ids with it are not compared.
         if expected.isprintable() and self.last_id() != expected:
             raise DataError(

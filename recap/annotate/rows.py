@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recap.data.safe_cells import protect_cell
 from recap.records import Annotation, Example
 
 OWN_COLUMNS = (
@@ -23,9 +22,6 @@ GOLD_COLUMNS = ("gold", "gold_rationale")
 
 SIGNIFICANT_DIGITS = 6
 """Of a probability; beyond these, the order of sums on different machines shows."""
-
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
-_EXECUTED = frozenset("=+-@\t\r")
 
 
 def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
@@ -83,32 +79,7 @@ def csv_line(row: Mapping[str, Any], columns: Sequence[str]) -> bytes:
 
 def csv_header(columns: Sequence[str]) -> bytes:
     """Return the first line of a CSV file."""
-    return _record([harmless(column) for column in columns])
-
-
-def harmless(text: str) -> str:
-    """Return a text with an apostrophe in front where a spreadsheet would take it for a formula.
-
-    These begin, after white space or in full width too, with ``=``, ``+``, ``-`` or ``@``, or with
-    a tab or a carriage return. Numbers stay as they are.
-
-    >>> [harmless(text) for text in ("=1+1", " ＝A1", "-2.5", "- no", "no")]
-    ["'=1+1", "' ＝A1", '-2.5', "'- no", 'no']
-    """
-    if text[:1] in ("\t", "\r") or (
-        unicodedata.normalize("NFKC", _first_visible(text)) in _EXECUTED
-        and not _NUMBER.fullmatch(text)
-    ):
-        return f"'{text}"
-    return text
-
-
-def _first_visible(text: str) -> str:
-    """Return the first character that is neither space nor control nor invisible mark."""
-    for character in text:
-        if not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf"):
-            return character
-    return ""
+    return _record([protect_cell(column) for column in columns])
 
 
 def _record(cells: Sequence[str]) -> bytes:
@@ -122,7 +93,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return harmless(value)
+        return protect_cell(value)
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -1,29 +1,34 @@
-"""Tables that people fill in with a spreadsheet program, whose cells never run as formulas."""
+"""Cells that no spreadsheet program runs as formulas, and tables of them that people fill in."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
-_FORMULA = re.compile(r"[\s\W]*[=+\-@＝＋－＠]|[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_EXECUTED = frozenset("=+-@")
 BYTE_ORDER_MARK = "\ufeff"
 """Without it Excel takes UTF-8 for something else; the readers pass over it."""
 
 
 def protect_cell(text: str) -> str:
-    """Return a text that no spreadsheet program takes for a formula, quoted where it would be.
+    """Return a text with an apostrophe in front where a spreadsheet would take it for a formula.
 
-    The characters are OWASP's (CSV Injection), also in full width and after white space and
-    punctuation, which some programs pass over.
+    The characters are OWASP's (CSV Injection): ``=``, ``+``, ``-`` and ``@``, also in full width
+    and after what is not seen, a tab and a line end. Numbers stay as they are.
+
+    >>> [protect_cell(text) for text in ("=1+1", " ＝A1", "-2.5", "- no", "no")]
+    ["'=1+1", "' ＝A1", '-2.5', "'- no", 'no']
     """
-    return f"'{text}" if _FORMULA.match(text) else text
+    return f"'{text}" if _is_formula(text) else text
 
 
 def bare_cell(text: str) -> str:
     """Return a cell without the quote that :func:`protect_cell` put in front."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
 
 
 def sheet_to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -33,3 +38,17 @@ def sheet_to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     writer.writerow(header)
     writer.writerows([protect_cell(cell) for cell in row] for row in rows)
     return BYTE_ORDER_MARK + table.getvalue()
+
+
+def _is_formula(text: str) -> bool:
+    if text[:1] in ("\t", "\r", "\n"):
+        return True
+    return _first_visible(text) in _EXECUTED and not _NUMBER.fullmatch(text)
+
+
+def _first_visible(text: str) -> str:
+    """Return the first character that is seen, in half width; empty without one."""
+    for character in text:
+        if not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf"):
+            return unicodedata.normalize("NFKC", character)
+    return ""

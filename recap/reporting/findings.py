@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError
 from recap.reporting.charts import font_families
 from recap.reporting.sheets import Sheet
@@ -167,11 +168,15 @@ def _csv(findings: Findings) -> str:
     if findings.rows:
         header = list(findings.rows[0])
         writer.writerow(header)
-        writer.writerows([row[name] for name in header] for row in findings.rows)
+        writer.writerows([_cell(row[name]) for name in header] for row in findings.rows)
     else:
         writer.writerow(("figure", "value"))
-        writer.writerows(one_by_one(findings.figures))
+        writer.writerows(map(_cell, pair) for pair in one_by_one(findings.figures))
     return table.getvalue()
+
+
+def _cell(value: object) -> object:
+    return protect_cell(value) if isinstance(value, str) else value
 
 
 def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | None]:

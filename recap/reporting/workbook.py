@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 
+from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError
 from recap.reporting.cards import printable
 
 _MOST_CHARACTERS = 32_767
 """Excel's limit for one cell."""
-
-_FORMULA = re.compile("^[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@＝＋－＠]|^[\t\r\n]")
-"""Also after blanks and marks that are not seen, and in full width."""
 
 Cell = str | int | float | None
 
@@ -61,10 +58,9 @@ def workbook_bytes(sheets: Mapping[str, tuple[Sequence[str], Sequence[Sequence[C
 def safe_cell(value: Cell) -> Cell:
     """Return a cell's value as Excel may hold it.
 
-    >>> [safe_cell(v) for v in ("=1+1", " ＝A1", "- no", "no", -2.5, None)]
-    ["'=1+1", "' ＝A1", "'- no", 'no', -2.5, None]
+    >>> [safe_cell(v) for v in ("=1+1", "no", -2.5, None)]
+    ["'=1+1", 'no', -2.5, None]
     """
     if not isinstance(value, str):
         return value
-    text = printable(value)[:_MOST_CHARACTERS]
-    return f"'{text}"[:_MOST_CHARACTERS] if _FORMULA.match(text) else text
+    return protect_cell(printable(value))[:_MOST_CHARACTERS]

@@ -70,7 +70,7 @@ def test_a_batch_is_read_back_with_history_and_response(
     assert example.label == "Minimum Talk"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "＝A1", " =A1", "- yes"])
+@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-1-1", "@x", "\t=1", "＝A1", " =A1", "- yes"])
 def test_no_cell_runs_as_a_formula(text: str) -> None:
     [_, [cell]] = csv.reader(io.StringIO(sheet_to_csv(["text"], [[text]]).removeprefix("\ufeff")))
     assert cell == f"'{text}"
