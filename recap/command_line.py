@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from types import FrameType
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from recap.errors import RecapError
 
@@ -50,6 +54,16 @@ class Command(Generic[Config]):
     """Runs once after all jobs of a sweep."""
 
 
+READER_BY_ENDING = {".csv": "table", ".xlsx": "table", ".xlsm": "table", ".txt": "transcript"}
+"""``data`` by a file's ending, for commands that choose it; anything else is ``dialogues``."""
+
+
+def reader_for(value: str) -> str:
+    """Return the choice of ``data`` that fits a file named on the command line."""
+    ending = Path(value.strip("'\"")).suffix.lower()
+    return READER_BY_ENDING.get(ending, "dialogues")
+
+
 def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     """Compose the configuration that ``argv`` describes, run the job on it, return the exit code.
 
@@ -80,8 +94,26 @@ def with_exit_code(action: Callable[[], int]) -> int:
         code = _signal_code(stop)
         if code is None:
             raise
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; the same command goes on where it was", file=sys.stderr)
         return code
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does; Lightning's trainers see to it themselves."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise SIGTERMException
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class SIGTERMException(SystemExit):
+    """SIGTERM came, outside of a training."""
 
 
 def _signal_code(stop: BaseException) -> int | None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from recap.command_line import Command, run_command
+from recap.command_line import Command, ended_by_sigterm, run_command
 
 if TYPE_CHECKING:
     from recap.corpus_actions.options import CorpusConfig
@@ -31,7 +31,8 @@ def _act(config: CorpusConfig) -> None:
     from recap.errors import DataError
     from recap.reporting.findings import print_findings, write_findings
 
-    findings = find_action(config.action)(config)
+    with ended_by_sigterm():
+        findings = find_action(config.action)(config)
     print_findings(findings)
     if config.out is not None:
         write_findings(findings, Path(config.out))

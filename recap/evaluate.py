@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from recap.command_line import Command, run_command
+from recap.command_line import Command, ended_by_sigterm, run_command
 
 if TYPE_CHECKING:
     from recap.evaluation.options import EvaluateConfig, Source
@@ -37,7 +37,9 @@ def _evaluate(config: EvaluateConfig) -> None:
 
         cross_validate_baseline(config, listener=ConsoleListener())
         return
-    _show(_scored(config, source), config)
+    with ended_by_sigterm():
+        evaluation = _scored(config, source)
+    _show(evaluation, config)
 
 
 def _scored(config: EvaluateConfig, source: Source) -> Evaluation:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recap.command_line import Command, run_command
+from recap.command_line import Command, ended_by_sigterm, reader_for, run_command
 
 if TYPE_CHECKING:
     from recap.insight_actions.options import InsightsConfig
@@ -21,9 +21,6 @@ ACTIONS = {
     "supervision": "recap.insight_actions.supervision:make_supervision",
 }
 """What each action calls, as ``module:function``: takes the configuration, gives ``Findings``."""
-
-_READERS = {".csv": "table", ".xlsx": "table", ".xlsm": "table", ".txt": "transcript"}
-"""``data`` by the file's ending, where it is not said; anything else is ``dialogues``."""
 
 _LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"})
 
@@ -49,8 +46,7 @@ def with_usual_choices(given: Sequence[str]) -> list[str]:
         arguments.append(f"{key}{equals}{value}")
     paths = [a.partition("=")[2] for a in arguments if a.startswith("data.path=")]
     if paths and not any(a.startswith("data=") for a in arguments):
-        ending = Path(paths[-1].strip("'\"")).suffix.lower()
-        arguments.append(f"data={_READERS.get(ending, 'dialogues')}")
+        arguments.append(f"data={reader_for(paths[-1])}")
     return arguments
 
 
@@ -69,7 +65,8 @@ def _act(config: InsightsConfig) -> None:
     from recap.reporting.findings import print_findings, write_findings
 
     module, _, function = ACTIONS[config.action].partition(":")
-    findings = getattr(import_module(module), function)(config)
+    with ended_by_sigterm():
+        findings = getattr(import_module(module), function)(config)
     print_findings(findings)
     if config.out is not None:
         write_findings(findings, Path(config.out))

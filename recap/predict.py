@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recap.command_line import Command, run_command
+from recap.command_line import Command, ended_by_sigterm, reader_for, run_command
 
 if TYPE_CHECKING:
     from recap.annotate.job import AnnotationJob
     from recap.annotate.options import PredictConfig
-
-_READERS = {".csv": "table", ".xlsx": "table", ".xlsm": "table", ".txt": "transcript"}
-"""``data`` by the input's ending, where it is not said; JSON lines are ``dialogues``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +28,8 @@ def _reader_for(given: Sequence[str]) -> list[str]:
         return []
     for argument in given:
         key, _, value = argument.partition("=")
-        reader = _READERS.get(Path(value.strip("'\"")).suffix.lower())
-        if key in ("input", "data.path") and reader is not None:
-            return [f"data={reader}"]
+        if key in ("input", "data.path"):
+            return [f"data={reader_for(value)}"]
     return []
 
 
@@ -52,7 +48,7 @@ def _predict(config: PredictConfig) -> None:
 
     quiet_libraries()
     job = _job(config)
-    with ConsoleListener() as listener:
+    with ended_by_sigterm(), ConsoleListener() as listener:
         if config.engine == "ray":
             annotate_over_ray(job, config.ray, listener)
         else:

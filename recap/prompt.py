@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from recap.command_line import Command, run_command
+from recap.command_line import Command, ended_by_sigterm, run_command
 
 if TYPE_CHECKING:
     from recap.prompting.options import PromptedConfig
@@ -33,23 +30,8 @@ def _prompt(config: PromptedConfig) -> None:
     from recap.reporting.prompted import PromptConsole
 
     quiet_libraries()
-    with _ended_by_sigterm():
+    with ended_by_sigterm():
         prompt_folds(config, listener=PromptConsole(bar=config.training.trainer.progress))
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does: answers under way are waited for and kept."""
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise SIGTERMException
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _compare(configs: Sequence[PromptedConfig]) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from recap import cli
+from recap.command_line import ended_by_sigterm, with_exit_code
 
 
 def test_every_verb_is_a_command_with_a_main() -> None:
@@ -51,3 +54,32 @@ def test_help_explains_groups_and_examples_without_loading_torch(
     }
     assert shown[verb] in done.stdout
     assert done.stdout.rstrip().endswith("False")
+
+
+def test_sigterm_ends_a_command_with_143_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def job() -> int:
+        with ended_by_sigterm():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return 0
+
+    assert with_exit_code(job) == 143
+    assert "the same command goes on where it was" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("verb", ["train", "prompt", "evaluate", "corpus"])
+def test_a_file_without_its_reader_is_not_taken_for_the_demo(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("{}\n", encoding="utf-8")
+    more = {"evaluate": ["method=tfidf"], "corpus": ["action=describe"]}.get(verb, [])
+    runs = [] if verb == "corpus" else [f"runs_dir={tmp_path / 'runs'}"]
+    assert cli.main([verb, f"data.path={file}", *more, *runs]) == 2
+    assert "data=dialogues" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

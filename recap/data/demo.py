@@ -87,7 +87,17 @@ def read_demo(
     seed: int = 0,
     language: str = "en",
 ) -> Iterator[Dialogue]:
-    """Yield the demo corpus as a data reader does; ``path`` and ``faults`` are not used."""
+    """Yield the demo corpus as a data reader does.
+
+    Raises:
+        ConfigError: For a ``path``: a file of the user's would be taken for read.
+    """
+    if path is not None:
+        raise ConfigError(
+            f"data.path={path}: data=demo is the built-in corpus and reads no file; say how yours "
+            "is read: data=dialogues for JSON lines, data=table for CSV and Excel, or another "
+            "choice of data (--help)"
+        )
     return generate_dialogues(size=size, seed=seed, language=language)
 
 
