@@ -24,7 +24,7 @@ from harness.workload import PREFIXES, Workload
 
 WORKER = System(name="answers", worker="answers.py")
 OURS, PLAIN = ("label", "rationale"), ("hf_generate", "hf_generate_label")
-BATCHES = {**dict.fromkeys(OURS, (32,)), **dict.fromkeys(PLAIN, (4, 16))}
+BATCHES = {**dict.fromkeys(OURS, (16,)), **dict.fromkeys(PLAIN, (4, 16))}
 """Prompts together; plain generation is measured at each, and its fastest counts."""
 
 N_ANSWERS, N_CASCADE, N_LATENCY = 32, 128, 12
@@ -158,7 +158,7 @@ def full(options: argparse.Namespace) -> Iterator[Job]:
 
 def quick(options: argparse.Namespace) -> Iterator[Job]:
     """Yield the zero-shot shape at given batch sizes, and the cascade."""
-    batches = {**dict.fromkeys(OURS, (32,)), **dict.fromkeys(PLAIN, (16,))}
+    batches = dict.fromkeys((*OURS, *PLAIN), (16,))
     for round_ in range(options.rounds):
         yield from answers(options, "zero_shot", round_, batches)
         yield from cascade(options, round_)
