@@ -258,9 +258,10 @@ def test_a_kill_at_any_moment_of_beginning_again_leaves_no_rows_of_the_former_jo
         raise KeyboardInterrupt
 
     for moment in ("write_state", "_go_on"):
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched:
             patched.setattr(f"recap.annotate.run.{moment}", killed)
-            annotate_file(other, detector=strict)
+            with pytest.raises(KeyboardInterrupt):
+                annotate_file(other, detector=strict)
     assert kept_at_kill == [0, 0]
     assert annotate_file(replace(other, resume=True), detector=strict).found == 0
 
