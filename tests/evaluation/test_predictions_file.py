@@ -218,3 +218,19 @@ def test_scores_predictions_and_a_page_are_written(
     written = read_jsonl(tmp_path / "out" / "predictions.jsonl")
     assert [row["id"] for row in written] == list(GOLD)
     assert written[0]["label"] == "Blaming"
+
+
+def test_what_is_scored_is_never_written_over(
+    corpus: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / "predictions.jsonl", answers())
+    config = [f"predictions={file}", "data=dialogues", f"data.path={corpus}", "task=flat"]
+    run = trained / "binary"
+    for out in (tmp_path, run, run / "fold0", run / "fold7"):
+        before = {path: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+        assert evaluate.main([*config, f"out={out}"]) == 2
+        said = capsys.readouterr()
+        assert "would be overwritten" in said.err + said.out
+        assert {path: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before
+    assert evaluate.main([*config, f"out={tmp_path / 'scores'}"]) == 0
+    assert evaluate.main([*config, f"out={tmp_path / 'scores'}"]) == 0
