@@ -74,8 +74,8 @@ def check_out(folder: Path, *, inputs: Iterable[Path]) -> None:
     whole = folder.resolve()
     if _is_run(whole) or (_PART.fullmatch(whole.name) and _is_run(whole.parent)):
         raise ConfigError(
-            f"out={folder}: is the folder of a run or of its fold, whose own scores and predictions "
-            "would be overwritten; give another folder"
+            f"out={folder}: is the folder of a run or of its fold, whose own scores and "
+            "predictions would be overwritten; give another folder"
         )
     written = {(whole / name).resolve() for name in _FILES}
     for file in inputs:
