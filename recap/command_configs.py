@@ -22,6 +22,8 @@ from recap.prompting.options import PromptedConfig, prompted_options
 from recap.result_options import result_options
 from recap.validation import validated
 
+_TASK = re.compile(r"\+{0,2}task[.=]")
+
 
 def load_evaluation(
     overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
@@ -37,6 +39,7 @@ def load_evaluation(
     given = values["run"]
     values["run"] = given or "unnamed"
     config = command_config(EvaluateConfig, values, choices, config_dir)
+    config = replace(config, task_given=any(_TASK.match(override) for override in overrides))
     if given or config.method is None:
         return config
     groups = ("data", "task", *(["encoder"] if config.method == "encoder" else []))

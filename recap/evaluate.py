@@ -37,6 +37,7 @@ def _evaluate(config: EvaluateConfig) -> None:
 
         cross_validate_baseline(config, listener=ConsoleListener())
         return
+    _check_out(config)
     with ended_by_sigterm():
         evaluation = _scored(config, source)
     _show(evaluation, config)
@@ -54,6 +55,16 @@ def _scored(config: EvaluateConfig, source: Source) -> Evaluation:
     from recap.evaluation.cascade import evaluate_cascade
 
     return evaluate_cascade(config)
+
+
+def _check_out(config: EvaluateConfig) -> None:
+    from pathlib import Path
+
+    from recap.reporting.evaluation import check_out
+
+    if config.out is not None:
+        read = (config.predictions, config.training.data.path)
+        check_out(Path(config.out), inputs=[Path(file) for file in read if file is not None])
 
 
 def _show(evaluation: Evaluation, config: EvaluateConfig) -> None:

@@ -25,6 +25,7 @@ from recap.prompting.options import COMPARED, PromptedConfig, prompted_keys, pro
 from recap.prompting.remote import RemoteModel, prices_of
 from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
+from recap.prompting.unanswered import UnansweredRequests
 from recap.records import Example, Fold, Prediction, Scores, Summary
 from recap.results import finished_scores, read_scores, write_summary
 from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
@@ -134,7 +135,11 @@ def prompt_folds(
     listener.prepared(run)
     with _spending_alone(run):
         system: System = local or RemoteModel(
-            config, partition.task, client=client, spent=_spent(run, shots)
+            config,
+            partition.task,
+            client=client,
+            spent=_spent(run, shots),
+            unanswered=_unanswered(run),
         )
         folder.update_manifest(system=_described(config), device=system.device)
         results = [_fold(run, fold, system, shots[fold], listener) for fold in _wanted(config)]
@@ -193,20 +198,28 @@ def _has_budget(config: PromptedConfig) -> bool:
     return config.client.max_cost is not None or config.client.max_total_tokens is not None
 
 
+def _budget_folder(run: PromptedRun) -> Path:
+    return run.folder.path / ".budget"
+
+
+def _unanswered(run: PromptedRun) -> UnansweredRequests:
+    return UnansweredRequests(_budget_folder(run))
+
+
 def _spending_alone(run: PromptedRun) -> AbstractContextManager[None]:
     """Keep other processes from spending the same budget: neither would know of the other."""
-    return locked(run.folder.path / ".budget") if _has_budget(run.prompted) else nullcontext()
+    return locked(_budget_folder(run)) if _has_budget(run.prompted) else nullcontext()
 
 
 def _spent(run: PromptedRun, shots: Shots) -> Usage:
-    """Return what the answers that the run has already, in any process, have used."""
+    """Return what the run's answers, and requests without one, have used in any process."""
     if not _has_budget(run.prompted):
         return Usage()
     spent, model = total_usage(run.folder), RemoteModel(run.prompted, run.partition.task)
     for fold in _unfinished(run.folder, range(len(run.folds))):
         test = run.partition.examples(run.folds[fold].test)
         spent += model.kept_usage(test, shots[fold])
-    return spent
+    return spent + _unanswered(run).total()
 
 
 def _estimate(

@@ -216,6 +216,56 @@ def test_an_output_of_another_job_is_never_gone_on_with(
         annotate_file(job, detector=detector)
 
 
+@pytest.mark.parametrize("shard", [None, "0/2"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_the_input_is_never_written_over(
+    shard: str | None, resume: bool, model: Path, tmp_path: Path
+) -> None:
+    write_talks(tmp_path / "in.jsonl")
+    before = (tmp_path / "in.jsonl").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    job = make_job(model, tmp_path / "link", "in.jsonl", resume=resume)
+    job = replace(job, shard=None if shard is None else parse_shard(shard))
+    with pytest.raises(ConfigError, match="is the input"):
+        annotate_file(replace(job, source=replace(job.source, path=tmp_path / "in.jsonl")))
+    assert (tmp_path / "in.jsonl").read_bytes() == before
+
+
+def test_a_part_of_the_output_is_not_written_over_the_input_either(
+    model: Path, tmp_path: Path
+) -> None:
+    write_talks(tmp_path / "out.0-of-2.jsonl")
+    before = (tmp_path / "out.0-of-2.jsonl").read_bytes()
+    job = make_job(model, tmp_path, shard=parse_shard("0/2"), resume=False)
+    with pytest.raises(ConfigError, match="is the input"):
+        annotate_file(replace(job, source=replace(job.source, path=job.part)))
+    assert job.part.read_bytes() == before
+
+
+def test_a_kill_at_any_moment_of_beginning_again_leaves_no_rows_of_the_former_job(
+    model: Path, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_talks(tmp_path / "in.jsonl")
+    job = make_job(model, tmp_path)
+    annotate_file(job, detector=detector)
+    options = {"batch_size": 2, "threshold": 0.0}
+    other = replace(job, detector=replace(job.detector, options=options), resume=False)
+    strict = Detector.from_pretrained(model, **options)
+    kept_at_kill = []
+
+    def killed(*_: object, **__: object) -> None:
+        kept_at_kill.append(job.output.stat().st_size)
+        raise KeyboardInterrupt
+
+    for moment in ("write_state", "_go_on"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"recap.annotate.run.{moment}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                annotate_file(other, detector=strict)
+    assert kept_at_kill == [0, 0]
+    assert annotate_file(replace(other, resume=True), detector=strict).found == 0
+
+
 def test_rows_that_are_not_those_of_the_input_are_noticed(
     model: Path, detector: Detector, tmp_path: Path
 ) -> None:
@@ -264,6 +314,20 @@ def test_rows_at_fault_are_listed_and_nothing_is_written(
     assert [row["id"] for row in rows_of(job.output)] == ids
     rejected = (tmp_path / "out.jsonl.rejected.txt").read_text(encoding="utf-8")
     assert [line.split(": ")[0].rsplit(":")[-1] for line in rejected.splitlines()] == ["4", "5"]
+
+
+def test_every_shard_lists_rows_at_fault_beside_its_own_part(
+    model: Path, detector: Detector, tmp_path: Path
+) -> None:
+    write_talks(tmp_path / "in.jsonl", n_talks=3)
+    with (tmp_path / "in.jsonl").open("a", encoding="utf-8") as file:
+        file.write("not json\n")
+    job = make_job(model, tmp_path)
+    job = replace(job, source=replace(job.source, on_error="skip"))
+    for index in range(2):
+        annotate_file(replace(job, shard=parse_shard(f"{index}/2")), detector=detector)
+    names = sorted(path.name for path in tmp_path.glob("*.rejected.txt"))
+    assert names == [f"out.{index}-of-2.jsonl.rejected.txt" for index in range(2)]
 
 
 def test_an_input_without_client_turns_is_refused(

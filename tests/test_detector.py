@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,15 @@ def test_the_second_stage_is_asked_about_what_the_first_calls_resistant(
     [other] = cascade.predict(LATER, threshold=1.0)
     assert (other.label, other.pattern) == ("Collaboration", "Collaboration")
     assert other.probabilities == pytest.approx(gate, abs=1e-5)
+
+
+def test_a_pattern_that_is_a_label_is_its_own_pattern(tmp_path: Path) -> None:
+    patterns = ("Arguing", "Denying", "Avoiding", "Ignoring")
+    task = replace(small_task("fine_grained"), name="patterns", labels=patterns)
+    detector = recap.Detector.from_pretrained(write_model(tmp_path / "model", task))
+    [found] = detector.predict(LATER)
+    assert found.label in patterns
+    assert found.pattern == found.label
 
 
 def test_two_adapters_over_one_base_share_it(cascade: Detector) -> None:

@@ -385,6 +385,23 @@ def test_a_budget_stops_before_it_is_exceeded_and_a_larger_one_goes_on(
     assert "cost 0.0624" in capsys.readouterr().out
 
 
+def test_requests_that_were_cut_count_in_the_next_process_too(
+    corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as server:
+        server.always = "cut"
+        given = options(corpus, runs_dir, server, "run=r", "client.max_in_flight=1")
+        given += ["client.attempts=1"]
+        assert prompt.main([*given, "client.max_total_tokens=1000000"]) == 1
+        file = runs_dir / "r" / ".budget" / "unanswered.jsonl"
+        [used] = [json.loads(line) for line in file.read_text().splitlines() if line]
+        most = int(1.5 * (used["input_tokens"] + used["output_tokens"]))
+        server.always = None
+        assert prompt.main([*given, f"client.max_total_tokens={most}"]) == 2
+        assert f"client.max_total_tokens={most}" in capsys.readouterr().err
+        assert len(server.requests) == 1
+
+
 def test_two_processes_do_not_spend_one_budget(
     corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,17 +93,17 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
 
     Raises:
         DataError: When the input is at fault.
-        ConfigError: When the output is another one's.
+        ConfigError: When the output is another one's, or the input itself.
     """
     is_csv(job.output)
+    _refuse_input(job)
     identity = {**(_identity(job) if known is None else known.identity), "shard": _shard_text(job)}
     state = _read_state(state_file(job.part)) if job.resume else None
     _refuse_other(job, state, identity)
     checked = known.checked if known else _checked(state["checked"]) if state else None
     if checked is None:
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        rejects = job.output.with_name(f"{job.output.name}.rejected.txt")
-        checked = check_source(job.source, rejects=rejects)
+        checked = check_source(job.source, rejects=rejects_file(job.part))
     complete = (state or {}).get("complete") or {}
     return Prepared(
         identity=identity,
@@ -126,6 +126,11 @@ def write_state(
 def state_file(output: Path) -> Path:
     """Return the file that says of which input, models and options an output is."""
     return output.with_name(f"{output.name}.state.json")
+
+
+def rejects_file(output: Path) -> Path:
+    """Return the file that lists the faults of rows that are left out."""
+    return output.with_name(f"{output.name}.rejected.txt")
 
 
 def _identity(job: AnnotationJob) -> dict[str, Any]:
@@ -158,6 +163,24 @@ def _read_state(path: Path) -> dict[str, Any] | None:
             f"{path}: is not JSON; remove it and the output beside it, or name another output"
         ) from error
     return state
+
+
+def _refuse_input(job: AnnotationJob) -> None:
+    """Refuse to write over the input.
+
+    Raises:
+        ConfigError: When a file that would be written is the input.
+    """
+    for written in (job.output, job.part, state_file(job.part), rejects_file(job.part)):
+        if _is_same(written, job.source.path):
+            raise ConfigError(
+                f"{written}: is the input, which would be overwritten; name another output"
+            )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    both_there = one.exists() and other.exists()
+    return one.resolve() == other.resolve() or (both_there and one.samefile(other))
 
 
 def _refuse_other(

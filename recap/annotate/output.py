@@ -154,6 +154,11 @@ class AnnotationFile:
                 "as the input has it there; remove it, or name another output"
             )
 
+    def clear(self) -> None:
+        """Drop all that is there; when this returns, it is gone from the disk."""
+        self._file.truncate(0)
+        self._to_disk()
+
     def cut(self) -> None:
         """Drop what follows the whole windows, and write a CSV header where it is missing."""
         self._file.truncate(self.kept.end)

@@ -61,6 +61,8 @@ def annotate_over_ray(
         if known.complete_bytes is not None and known.complete_bytes == file.size:
             report = _report(job, known, [], known.checked.utterances, began)
         else:
+            if not known.begun:
+                file.clear()
             write_state(job, known, complete=None)
             n_windows = -(-known.checked.utterances // known.window)
             wanted = ray_config.shards or SHARDS_PER_WORKER * ray_config.workers

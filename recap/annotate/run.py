@@ -85,6 +85,8 @@ def annotate_file(
     columns = prepared.checked.columns
     with AnnotationFile(job.part, columns=columns, window=prepared.window) as file:
         if not prepared.begun:
+            # Before the state: rows of another job must never stand under this one's.
+            file.clear()
             write_state(job, prepared, complete=None)
         report = _go_on(job, prepared, file, listener, detector, began)
         if _stamp(job.source.path) != before:

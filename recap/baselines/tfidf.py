@@ -37,27 +37,6 @@ def example_text(example: Example, *, context: Context = "response") -> str:
     return "\n".join([*before, example.response])
 
 
-def tfidf_predict(
-    train_texts: Sequence[str],
-    train_labels: Sequence[str],
-    test_texts: Sequence[str],
-    *,
-    analyzer: Analyzer = "word",
-    class_weight: Literal["balanced"] | None = None,
-    seed: int = 0,
-) -> list[str]:
-    """Return the likeliest label for each test text; see :func:`tfidf_probabilities`."""
-    found = tfidf_probabilities(
-        train_texts,
-        train_labels,
-        test_texts,
-        analyzer=analyzer,
-        class_weight=class_weight,
-        seed=seed,
-    )
-    return [max(row, key=lambda label: row[label]) for row in found]
-
-
 def tfidf_probabilities(
     train_texts: Sequence[str],
     train_labels: Sequence[str],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.analysis.utterances import Utterance, utterances_of
+from recap.data.answer_cells import bare_row, mapping_of
 from recap.data.faults import FaultLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.sheets import read_sheet
@@ -160,7 +160,6 @@ def _annotated(
 
 def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utterance]:
     seen: dict[str, int] = {}
-    in_table = path.suffix.lower() in _TABLES
     for line, row in _rows(path, faults):
         identifier, session = _text(row.get("id")), _text(row.get("session"))
         if not identifier or not session:
@@ -184,7 +183,7 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utt
             id=identifier,
             session=session,
             turn=_whole(row.get("turn")),
-            response=_spoken(row.get("response"), in_table),
+            response=_text(row.get("response")),
             label=label or None,
             predicted=True,
             probabilities=_probabilities(row.get("probabilities")),
@@ -232,20 +231,12 @@ def _overlaid(
 
 def _rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if path.suffix.lower() in _TABLES:
-        return iter(read_sheet(path, faults).rows)
+        return ((line, bare_row(cells)) for line, cells in read_sheet(path, faults).rows)
     return json_rows(path, faults)
 
 
 def _text(value: object) -> str:
     return "" if value is None or isinstance(value, bool) else str(value).strip()
-
-
-def _spoken(value: object, in_table: bool) -> str:
-    text = _text(value)
-    if not in_table:
-        return text
-    # recap.predict puts an apostrophe before what a spreadsheet would execute.
-    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r") else text
 
 
 def _whole(value: object) -> int | None:
@@ -254,14 +245,8 @@ def _whole(value: object) -> int | None:
 
 
 def _probabilities(value: object) -> dict[str, float] | None:
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None
-    if not isinstance(value, Mapping):
-        return None
-    found = {str(k): float(v) for k, v in value.items() if isinstance(v, int | float)}
+    given = mapping_of(value) or {}
+    found = {str(k): float(v) for k, v in given.items() if isinstance(v, int | float)}
     return found if found and all(math.isfinite(p) for p in found.values()) else None
 
 

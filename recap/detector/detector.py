@@ -271,7 +271,7 @@ class Detector:
             session=example.session,
             turn=example.turn,
             label=label,
-            pattern=None if label is None else task.taxonomy[label].parent or label,
+            pattern=None if label is None else task.taxonomy.pattern(label) or label,
             probabilities=self._probabilities(first, second),
             rationale=last.rationale if self.options.with_rationale else None,
             text=last.text,

@@ -43,10 +43,11 @@ class AnswerOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """One prompt's token ids, and whether the model has as many positions."""
+    """One prompt's token ids, whether the model has as many positions, and the turns it lost."""
 
     ids: tuple[int, ...]
     fits: bool
+    dropped_turns: int = 0
 
 
 class Stage:
@@ -103,8 +104,15 @@ class Stage:
         # One encoder a call: it remembers the length of every turn that it has met.
         encoder = PromptEncoder(self.task, self._encoder, max_tokens=self._max_tokens)
         encoder.count_turns(examples)
-        encoded = [encoder.encode(example).ids for example in examples]
-        return [Prompt(ids=ids, fits=len(ids) <= self._longest) for ids in encoded]
+        encoded = [encoder.encode(example) for example in examples]
+        return [
+            Prompt(
+                ids=prompt.ids,
+                fits=len(prompt.ids) <= self._longest,
+                dropped_turns=prompt.dropped_turns,
+            )
+            for prompt in encoded
+        ]
 
     def answer(self, prompts: Sequence[Prompt]) -> list[ModelAnswer]:
         """Return the answers to prompts that fit, in the order given."""

@@ -10,7 +10,7 @@ from typing import Any
 from recap.build import build_task
 from recap.config import RunConfig
 from recap.errors import ConfigError, DataError, RecapError
-from recap.evaluation.answering import answer_examples
+from recap.evaluation.answering import Answered, answer_examples
 from recap.evaluation.loading import find_model
 from recap.evaluation.options import EvaluateConfig
 from recap.evaluation.result import Evaluation, evaluate_predictions
@@ -77,7 +77,7 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
     own: list[Prediction] = []
     for fold in folds:
         judged, answers = first.predictions(fold), second.predictions(fold)
-        known = {p.id: p for p in (*answers, *asked.get(fold, ()))}
+        known = {p.id: p for p in (*answers, *(asked[fold].predictions if fold in asked else ()))}
         before += judged
         own += answers
         joined += join_stages(judged, known, labels=labels, task=NAME)
@@ -94,6 +94,7 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
         notes=[
             f"folds {', '.join(map(str, folds))} of one partition",
             _false_alarm_note(sum(map(len, passed_on.values())), config.false_alarms),
+            *(f"fold {fold}: {note}" for fold in asked for note in asked[fold].notes()),
         ],
         protocol=first.config.cv.protocol,
         figures=cascade_figures(stages, errors),
@@ -168,7 +169,7 @@ def _is_false_alarm(prediction: Prediction, labels: CascadeLabels) -> bool:
 
 def _ask(
     second: Stage, passed_on: Mapping[int, Sequence[Prediction]], config: EvaluateConfig
-) -> dict[int, list[Prediction]]:
+) -> dict[int, Answered]:
     """Return what each fold's second-stage model says of that fold's false alarms."""
     if not any(passed_on.values()):
         return {}
@@ -193,7 +194,7 @@ def _ask(
             fold=fold,
             batch_size=config.training.decoding.batch_size,
             accelerator=config.training.trainer.accelerator,
-        ).predictions
+        )
     return answers
 
 

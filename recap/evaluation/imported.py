@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recap.data.answer_cells import bare_row, mapping_of
 from recap.data.faults import FaultLog
 from recap.data.readers.fields import Fields
 from recap.data.readers.files import json_rows
@@ -62,7 +63,8 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     Args:
         path: The file.
         task: Its labels are looked for.
-        known_ids: Ids of the labelled data set, also of examples that the task does not select.
+        known_ids: Ids of the data set: of all examples, also those that the task does not select,
+            and of client turns that make none.
 
     Raises:
         DataError: When the file cannot be read, or lacks the columns.
@@ -94,7 +96,8 @@ def _table_rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, A
             )
     for line, cells in sheet.rows:
         # An empty cell is no value: of a label that means none, of the rest that there is none.
-        yield line, {name: cell for name, cell in cells.items() if cell != "" or name == "label"}
+        bare = bare_row(cells)
+        yield line, {name: cell for name, cell in bare.items() if cell != "" or name == "label"}
 
 
 class _Reader:
@@ -172,10 +175,11 @@ class _Reader:
     def _probabilities(self, fields: Fields) -> Mapping[str, float] | None:
         """Return the probabilities of the task's labels, ``None`` where some cannot be read."""
         value = fields.row.get("probabilities")
-        if value is None or isinstance(value, str):
+        given = mapping_of(value) if isinstance(value, str) else fields.mapping("probabilities")
+        if value is None or given is None:
             return None
         found: dict[str, float] = {}
-        for name, p in fields.mapping("probabilities").items():
+        for name, p in given.items():
             label = self._labels.whole(str(name))
             if isinstance(p, bool) or not isinstance(p, int | float) or not math.isfinite(p):
                 fields.reject("probabilities", "holds no finite number", "write numbers, or null")

@@ -10,7 +10,7 @@ from recap.build import build_task
 from recap.data.faults import LISTED_FAULTS
 from recap.errors import DataError, quote_id
 from recap.evaluation.imported import ImportedFile, ImportedRow, read_predictions
-from recap.evaluation.labelled import LabelledData, partition_of, read_labelled
+from recap.evaluation.labelled import LabelledData, known_ids, partition_of, read_labelled
 from recap.evaluation.options import EvaluateConfig
 from recap.evaluation.result import Evaluation, evaluate_predictions
 from recap.records import Example, Fold, Prediction
@@ -30,8 +30,7 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
     run = config.training
     data = read_labelled(run, build_task(replace(run, rationale=False)))
     path = Path(str(config.predictions))
-    known = frozenset(example.id for example in data.corpus.examples)
-    file = read_predictions(path, data.task, known)
+    file = read_predictions(path, data.task, known_ids(run, data))
     if file.faults.faults and run.data.on_error == "fail":
         raise file.faults.error()
     names_folds = any(row.fold is not None for row in file.rows.values())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from recap.build import build_corpus
+from recap.build import build_corpus, reader_options
 from recap.config import RunConfig
 from recap.data.corpus import Corpus
+from recap.data.faults import FaultLog
 from recap.data.folds import split_folds
+from recap.data.utterances import read_utterances
 from recap.partition import check_fold, check_selection
 from recap.records import Example, Fold
 from recap.tasks.task import Task
@@ -43,6 +46,24 @@ def read_labelled(config: RunConfig, task: Task) -> LabelledData:
     selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
     check_selection(corpus, task, selected, needs_rationales=read.rationale)
     return LabelledData(task=task, corpus=corpus, selected=selected)
+
+
+def known_ids(config: RunConfig, data: LabelledData) -> frozenset[str]:
+    """Return the ids of all examples, and of all client turns that make none.
+
+    Such turns open a dialogue, hold no text, have no label or were merged into another;
+    ``recap.predict`` may have answered them.
+    """
+    given = config.data
+    turns = read_utterances(
+        reader=given.reader,
+        path=Path(given.path) if given.path is not None else None,
+        # What is at fault was told when the labelled data were read.
+        faults=FaultLog(given.name),
+        merge_adjacent=False,
+        options=reader_options(given),
+    )
+    return frozenset(example.id for example in (*data.corpus.examples, *turns))
 
 
 def partition_of(config: RunConfig, data: LabelledData) -> tuple[Fold, ...]:

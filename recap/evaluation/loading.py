@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recap.build import build_task, model_settings
 from recap.config import RunConfig
 from recap.errors import ConfigError
 from recap.models.merge import ADAPTER_CONFIG, is_adapter_folder
-from recap.models.settings import read_settings
+from recap.models.settings import SETTINGS_FILE, read_settings
 from recap.models.trained import TrainedModel, load_trained
 from recap.run_folder import RunFolder, model_folder, read_config
 from recap.tasks.task import Task
@@ -25,7 +25,7 @@ class SavedModel:
 
     folder: Path
     config: RunConfig
-    """Of the run that it comes from; without one, what the command line says."""
+    """Of the run that it comes from; without one, what ``recap.json`` and the command line say."""
     task: Task
     run: RunFolder | None
     """The run that it comes from, where its folder still lies in one."""
@@ -33,7 +33,7 @@ class SavedModel:
     """The fold that it was trained for; ``None`` for a final model, or one without a run."""
 
 
-def find_model(path: Path, fallback: RunConfig) -> SavedModel:
+def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> SavedModel:
     """Return the model that a path stands for.
 
     A run folder stands for its final model if there is one, else for the fold with the lowest
@@ -43,10 +43,13 @@ def find_model(path: Path, fallback: RunConfig) -> SavedModel:
     Args:
         path: A run folder, a fold's folder, or a model's.
         fallback: Says what a model does that lies in no run folder; ``cv.fold`` and the run's own
-            options are read from it.
+            options are read from it. Where the model has a ``recap.json``, task and lengths are
+            those in it.
+        task_given: Whether the fallback's task was chosen by somebody, and must be the model's.
 
     Raises:
-        ConfigError: When there is no model, or it is a baseline's or another fold's.
+        ConfigError: When there is no model, it is a baseline's or another fold's, or has another
+            task's labels.
     """
     fold = fallback.cv.fold
     if not path.is_dir():
@@ -67,7 +70,7 @@ def find_model(path: Path, fallback: RunConfig) -> SavedModel:
                 f"model={path}: is neither a run folder (config.yaml) nor a model's (config.json "
                 f"or {ADAPTER_CONFIG}); give one of these"
             )
-    return _saved(folder, fallback)
+    return _saved(folder, fallback, task_given=task_given)
 
 
 def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
@@ -83,12 +86,10 @@ def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
     return load_trained([saved.folder], [settings], device=device)[0]
 
 
-def _saved(folder: Path, fallback: RunConfig) -> SavedModel:
+def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
     part, run = folder.parent, RunFolder(path=folder.parent.parent)
     if not run.config.is_file():
-        return SavedModel(
-            folder=folder, config=fallback, task=build_task(fallback), run=None, fold=None
-        )
+        return _without_run(folder, fallback, task_given=task_given)
     _refuse_baseline(run)
     config = read_config(run.path)
     number = _FOLD.fullmatch(part.name)
@@ -100,6 +101,24 @@ def _saved(folder: Path, fallback: RunConfig) -> SavedModel:
             f"(model={run.path}), so that each fold is labelled by its own model"
         )
     return SavedModel(folder=folder, config=config, task=build_task(config), run=run, fold=fold)
+
+
+def _without_run(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
+    settings = read_settings(folder)
+    if settings is None:
+        task = build_task(fallback)
+        return SavedModel(folder=folder, config=fallback, task=task, run=None, fold=None)
+    if task_given and set(build_task(fallback).labels) != set(settings.task.labels):
+        raise ConfigError(
+            f"task={fallback.task.name}: {folder} was trained for the labels of task "
+            f"{settings.task.name!r} ({SETTINGS_FILE}); leave task out, or give another model"
+        )
+    config = replace(
+        fallback,
+        prompt=replace(fallback.prompt, max_tokens=settings.max_prompt_tokens),
+        decoding=replace(fallback.decoding, max_new_tokens=settings.max_new_tokens),
+    )
+    return SavedModel(folder=folder, config=config, task=settings.task, run=None, fold=None)
 
 
 def _refuse_baseline(run: RunFolder) -> None:

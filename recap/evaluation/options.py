@@ -90,6 +90,8 @@ class EvaluateConfig:
     """Run folder of the second stage of a cascade."""
     out: str | None = None
     """Folder for scores and predictions; ``None``: the console alone."""
+    task_given: bool = False
+    """Whether the command line chose the task; set by the command itself."""
     on_missing: Literal["fail", "invalid", "drop"] = "fail"
     """What happens to labelled examples without a prediction: a fault, wrong, or left out."""
     false_alarms: Literal["ask", "invalid"] = "ask"

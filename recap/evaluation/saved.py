@@ -21,7 +21,8 @@ from recap.records import Example
 def evaluate_model(config: EvaluateConfig) -> Evaluation:
     """Return the scores of a saved model on the labelled data.
 
-    Task, prompt and decoding are those of the run that the model comes from. ``cv.fold=k`` scores
+    Task, prompt and decoding are those of the run that the model comes from; outside of one, task
+    and lengths are those of the model's ``recap.json``. ``cv.fold=k`` scores
     fold ``k``'s model on its own held-out part of the run's data.
 
     Raises:
@@ -29,7 +30,7 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
         DataError: For data at fault, or data of the run that have changed since.
     """
     given = config.training
-    saved = find_model(Path(str(config.model)), given)
+    saved = find_model(Path(str(config.model)), given, task_given=config.task_given)
     examples, notes = (
         _held_out(saved, given) if isinstance(given.cv.fold, int) else _new_data(saved, given)
     )
@@ -41,11 +42,7 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
         batch_size=given.decoding.batch_size,
         accelerator=given.trainer.accelerator,
     )
-    if answered.truncated_prompts:
-        notes.append(
-            f"{answered.truncated_prompts} prompts lost some of their oldest turns "
-            f"(prompt.max_tokens={saved.config.prompt.max_tokens} of the run)"
-        )
+    notes += answered.notes()
     return evaluate_predictions(
         answered.predictions,
         subject=str(saved.folder),

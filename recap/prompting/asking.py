@@ -14,6 +14,7 @@ from recap.prompting.clients import ChatClient, Reply
 from recap.prompting.costs import Budget, Usage, most_tokens
 from recap.prompting.failures import RequestError
 from recap.prompting.retry import RetryPolicy, with_retries
+from recap.prompting.unanswered import UnansweredRequests
 from recap.records import Message
 
 
@@ -40,6 +41,8 @@ class Asker:
         budget: What may be used.
         max_in_flight: Most requests under way at a time.
         max_new_tokens: Longest answer.
+        unanswered: Where requests are counted that may have been charged and brought no answer;
+            ``None``: in memory alone.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Asker:
         budget: Budget,
         max_in_flight: int,
         max_new_tokens: int,
+        unanswered: UnansweredRequests | None = None,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -58,6 +62,7 @@ class Asker:
         self._budget = budget
         self._max_in_flight = max_in_flight
         self._max_new_tokens = max_new_tokens
+        self._unanswered = unanswered
 
     def answer(
         self, questions: Sequence[Question], *, on_answer: Callable[[], None] = lambda: None
@@ -143,7 +148,7 @@ class Asker:
             input_tokens=most_tokens(question.messages),
             output_tokens=self._max_new_tokens,
         )
-        used = Usage()
+        used, kept = Usage(), False
         self._budget.reserve(most)
         try:
             reply = self._client.complete(question.messages)
@@ -151,11 +156,14 @@ class Asker:
             # Where the server counted nothing, the most it can have been.
             reply = replace(reply, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
             self._cache.write(question.key, asdict(reply))
+            kept = True
         except RequestError as failure:
             used = most if failure.maybe_served else Usage()
             raise
         finally:
             self._budget.settle(most, used)
+            if self._unanswered is not None and used.tokens and not kept:
+                self._unanswered.add(used)
         return reply
 
 

@@ -195,7 +195,8 @@ def _asked(sdk: Any, ask: Any) -> Mapping[str, Any]:
 def _declined(failure: RequestError) -> Reply:
     """Return the reply of a server that declines by an error's status; any other error is one."""
     if failure.refused:
-        return Reply(text="", refused=True)
+        # An error's status is not charged.
+        return Reply(text="", refused=True, input_tokens=0, output_tokens=0)
     raise failure
 
 

@@ -13,6 +13,7 @@ from recap.prompting.endpoint import endpoint
 from recap.prompting.options import PromptedConfig
 from recap.prompting.retry import RetryPolicy
 from recap.prompting.system import Answered, Workload
+from recap.prompting.unanswered import UnansweredRequests
 from recap.records import Example
 from recap.tasks.task import Task
 
@@ -24,7 +25,8 @@ class RemoteModel:
         config: Which model, how it is asked, what it may cost.
         task: Writes prompts and reads answers.
         client: Asks the server; ``None`` for an estimate, which asks nothing.
-        spent: What the run's answers have used so far.
+        spent: What the run's requests have used so far.
+        unanswered: Where requests are counted that may have been charged and brought no answer.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class RemoteModel:
         *,
         client: ChatClient | None = None,
         spent: Usage | None = None,
+        unanswered: UnansweredRequests | None = None,
     ) -> None:
         options = config.client
         self._task = task
@@ -65,6 +68,7 @@ class RemoteModel:
                 ),
                 max_in_flight=options.max_in_flight,
                 max_new_tokens=max_new_tokens,
+                unanswered=unanswered,
             )
 
     @property

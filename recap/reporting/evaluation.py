@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ METRICS = {
     "accuracy": "accuracy",
     "invalid_rate": "invalid",
 }
+_FILES = ("predictions.jsonl", "scores.md", "scores.json", "summary.json", "summary.md")
+_PART = re.compile(r"fold\d+|final")
 _ERRORS = {
     "first_stage": "first stage",
     "missed": "  resistance missed",
@@ -56,6 +59,34 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
     for sheet in evaluation_sheets(evaluation):
         console.print(sheet.table())
     console.print("in percent; an answer without a readable label counts as wrong")
+
+
+def check_out(folder: Path, *, inputs: Iterable[Path]) -> None:
+    """Check, before anything is computed, that an evaluation's files replace no others.
+
+    Args:
+        folder: Where they would be written.
+        inputs: Files that are read.
+
+    Raises:
+        ConfigError: When the folder is a run's or a fold's, or an input would be overwritten.
+    """
+    whole = folder.resolve()
+    if _is_run(whole) or (_PART.fullmatch(whole.name) and _is_run(whole.parent)):
+        raise ConfigError(
+            f"out={folder}: is the folder of a run or of its fold, whose own scores and "
+            "predictions would be overwritten; give another folder"
+        )
+    written = {(whole / name).resolve() for name in _FILES}
+    for file in inputs:
+        if file.resolve() in written:
+            raise ConfigError(
+                f"out={folder}: {file} is read and would be overwritten; give another folder"
+            )
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", "manifest.json"))
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 from talk import read_json, read_jsonl, rows, write_rows
 
-from recap import evaluate
+from recap import evaluate, predict
 from recap.command_configs import load_evaluation
 from recap.errors import ConfigError, DataError
 from recap.evaluation.joined import evaluate_file
@@ -218,3 +218,48 @@ def test_scores_predictions_and_a_page_are_written(
     written = read_jsonl(tmp_path / "out" / "predictions.jsonl")
     assert [row["id"] for row in written] == list(GOLD)
     assert written[0]["label"] == "Blaming"
+
+
+def test_what_is_scored_is_never_written_over(
+    corpus: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / "predictions.jsonl", answers())
+    config = [f"predictions={file}", "data=dialogues", f"data.path={corpus}", "task=flat"]
+    run = trained / "binary"
+    for out in (tmp_path, run, run / "fold0", run / "fold7"):
+        before = {path: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+        assert evaluate.main([*config, f"out={out}"]) == 2
+        said = capsys.readouterr()
+        assert "would be overwritten" in said.err + said.out
+        assert {path: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before
+    assert evaluate.main([*config, f"out={tmp_path / 'scores'}"]) == 0
+    assert evaluate.main([*config, f"out={tmp_path / 'scores'}"]) == 0
+
+
+def dialogues(path: Path) -> Path:
+    """Write twelve labelled dialogues that the client opens; their ids look like formulas."""
+    talks = []
+    for row in rows(12):
+        turns = [
+            {"speaker": "client", "text": "Hello, here I am."},
+            *row["history"],
+            {"speaker": "client", "text": row["response"], "label": row["label"]},
+        ]
+        talks.append({"session": f"=s-{row['id']}", "turns": turns})
+    return write_rows(path, talks)
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv"])
+def test_what_recap_predict_writes_is_scored_as_it_is(
+    trained: Path, tmp_path: Path, name: str
+) -> None:
+    data = dialogues(tmp_path / "talks.jsonl")
+    model = trained / "binary" / "fold0"
+    words = [f"model={model}", f"input={data}", f"output={tmp_path / name}", "device=cpu"]
+    assert predict.main(words) == 0
+    evaluation = scored(data, tmp_path / name, "task=binary")
+    assert evaluation.scores.n == 12
+    assert any(note.startswith("12 rows are of examples that are not") for note in evaluation.notes)
+    for prediction in evaluation.predictions:
+        assert prediction.session.startswith("=s-")
+        assert sum((prediction.probabilities or {}).values()) == pytest.approx(1, abs=1e-4)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from conftest import TRAINED
 from talk import read_json, read_jsonl, rows, write_rows
 
-from recap import evaluate, train
+from recap import evaluate, predict, train
 from recap.command_configs import load_evaluation
+from recap.detector.stage import Prompt, Stage
 from recap.errors import ConfigError
 from recap.evaluation.result import Evaluation
 from recap.evaluation.saved import evaluate_model
+from recap.records import Example
 
 
 def scored(model: Path, *overrides: str) -> Evaluation:
@@ -80,12 +83,53 @@ def test_a_model_without_its_run_does_what_the_command_line_says(
     model = tmp_path / "elsewhere" / "mine"
     shutil.copytree(trained / "binary" / "fold0" / "model", model)
     data = ["data=dialogues", f"data.path={new_rows(tmp_path, n_known=0)}"]
+    (model / "recap.json").unlink()
     options = ["task=binary", "rationale=false", "prompt.history=none"]
     found = scored(model, *data, *options, "decoding.max_new_tokens=12")
     inside = scored(trained / "binary" / "fold0", *data)
     assert [p.label for p in found.predictions] == [p.label for p in inside.predictions]
     [warning] = [note for note in found.notes if note.startswith("WARNING")]
     assert "lies in no run folder" in warning
+
+
+def test_a_model_without_its_run_is_asked_as_its_own_file_says_and_as_recap_predict_asks(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "elsewhere" / "mine"
+    shutil.copytree(trained / "binary" / "fold0" / "model", model)
+    file = new_rows(tmp_path, n_known=0)
+    asked: list[list[tuple[int, ...]]] = []
+    prompts_of = Stage.prompts
+
+    def noting(stage: Stage, examples: Sequence[Example]) -> list[Prompt]:
+        found = prompts_of(stage, examples)
+        asked.append([prompt.ids for prompt in found])
+        return found
+
+    monkeypatch.setattr(Stage, "prompts", noting)
+    found = scored(model, "data=dialogues", f"data.path={file}")
+    assert (found.scores.task, found.scores.n) == ("binary", 12)
+    words = [f"model={model}", f"input={file}", f"output={tmp_path / 'said.jsonl'}", "device=cpu"]
+    assert predict.main(words) == 0
+    assert len(asked[0]) == 12
+    assert sorted(asked[0]) == sorted(ids for call in asked[1:] for ids in call)
+    with pytest.raises(ConfigError, match=r"task=flat: .*labels of task 'binary' \(recap\.json\)"):
+        scored(model, "data=dialogues", f"data.path={file}", "task=flat")
+
+
+def test_what_does_not_fit_the_model_is_not_asked_and_counts_as_unreadable(
+    trained: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "elsewhere" / "mine"
+    shutil.copytree(trained / "binary" / "fold0" / "model", model)
+    positions = read_json(model / "config.json")["max_position_embeddings"]
+    long = rows(12)
+    long[3]["response"] = "so it goes " * positions
+    file = write_rows(tmp_path / "new.jsonl", long)
+    found = scored(model, "data=dialogues", f"data.path={file}")
+    assert [note for note in found.notes if note.startswith("1 prompts do not fit the model")]
+    assert [p.id for p in found.predictions if not p.parsed] == ["e3"]
+    assert found.scores.metrics["invalid_rate"] == 1 / 12
 
 
 def test_an_adapter_is_put_on_its_base(corpus: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from recap.prompting.clients import Reply
 from recap.prompting.costs import Budget, Prices, Usage, most_tokens
 from recap.prompting.failures import RequestError
 from recap.prompting.retry import RetryPolicy
+from recap.prompting.unanswered import UnansweredRequests
 from recap.records import Message
 
 NO_WAIT = RetryPolicy(attempts=2, backoff_seconds=0.0, longest_wait_seconds=0.0)
@@ -157,6 +158,33 @@ def test_an_attempt_that_may_have_been_charged_counts_at_its_most(tmp_path: Path
         asker(Silent(), tmp_path, budget=budget).answer([question])
     assert budget.spent.input_tokens == 2 * most_tokens(question.messages)
     assert budget.spent.output_tokens == 2 * 10
+
+
+def test_a_later_process_counts_what_may_have_been_charged_without_an_answer(
+    tmp_path: Path,
+) -> None:
+    class Cut(Echo):
+        def complete(self, messages: Sequence[Message]) -> Reply:
+            raise RequestError("cut", temporary=True, maybe_served=True)
+
+    [question] = questions(1)
+    for _ in range(2):
+        kept = UnansweredRequests(tmp_path / "run")
+        with pytest.raises(RecapError, match="tried 2 times"):
+            Asker(
+                Cut(),
+                cache=AnswerCache(tmp_path),
+                retry=NO_WAIT,
+                budget=Budget(),
+                max_in_flight=1,
+                max_new_tokens=10,
+                unanswered=kept,
+            ).answer([question])
+        with (tmp_path / "run" / "unanswered.jsonl").open("a", encoding="utf-8") as file:
+            file.write('{"answers": 1, "inp')
+    most = most_tokens(question.messages)
+    total = UnansweredRequests(tmp_path / "run").total()
+    assert total == Usage(answers=4, input_tokens=4 * most, output_tokens=40)
 
 
 def test_a_reply_without_counts_is_kept_at_its_most(tmp_path: Path) -> None:

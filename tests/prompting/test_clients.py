@@ -159,8 +159,10 @@ def test_what_the_user_can_mend_is_said_at_once(kind: str, behaviour: str, said:
 )
 def test_a_refusal_is_an_answer(kind: str, behaviour: str) -> None:
     with serving(script=[behaviour]) as server:
-        assert asked(client_of(kind, server)).refused
+        reply = asked(client_of(kind, server))
         assert len(server.requests) == 1
+    charged = (100, 20) if behaviour == "refusal" else (0, 0)
+    assert (reply.refused, reply.input_tokens, reply.output_tokens) == (True, *charged)
 
 
 @pytest.mark.parametrize("kind", KINDS)
