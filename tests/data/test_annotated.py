@@ -30,6 +30,7 @@ def prediction(identifier: str, label: str | None, **more: Any) -> dict[str, Any
         "rationale": None,
         "text": "raw",
         "parsed": label is not None,
+        "skipped": None,
         **more,
     }
 
@@ -80,6 +81,32 @@ def test_predictions_are_recognised_and_marked(tmp_path: Path) -> None:
     assert second.label is None
     assert found.counts["unparsed"] == 1
     assert found.notes()[0].startswith("Labels are predicted")
+
+
+SKIPPED = {"parsed": False, "probabilities": None, "text": None}
+
+
+def test_utterances_that_were_skipped_are_no_unreadable_answers(tmp_path: Path) -> None:
+    rows = (
+        prediction("S:0", "Blaming"),
+        prediction("S:2", None),
+        prediction("S:3", None, skipped="too_long", **SKIPPED),
+        prediction("S:4", None, skipped="empty", **SKIPPED),
+    )
+    found = read(jsonl(tmp_path / "answers.jsonl", *rows))
+    assert [u.id for u in found.utterances] == ["S:0", "S:2"]
+    assert (found.counts["unparsed"], found.counts["skipped"]) == (1, 2)
+    assert any(note.startswith("2 client utterances were empty or too") for note in found.notes())
+    with pytest.raises(DataError, match="all of its 2 client utterances were skipped"):
+        read(jsonl(tmp_path / "none.jsonl", *rows[2:]))
+
+
+def test_skipped_utterances_are_left_out_of_their_dialogues(tmp_path: Path) -> None:
+    talks = jsonl(tmp_path / "talks.jsonl", DIALOGUE)
+    rows = [prediction("S:0", "Blaming"), prediction("S:2", None, skipped="too_long", **SKIPPED)]
+    found = read(talks, predictions=jsonl(tmp_path / "answers.jsonl", *rows))
+    assert [u.id for u in found.utterances] == ["S:0"]
+    assert (found.counts["skipped"], found.counts["without_prediction"]) == (1, 1)
 
 
 def test_predictions_in_csv_are_read_alike(tmp_path: Path) -> None:
