@@ -15,6 +15,7 @@ from recap.data.faults import FaultLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.sheets import read_sheet
 from recap.data.reading import read_records
+from recap.data.safe_cells import bare_cell
 from recap.errors import DataError, quote_id
 from recap.taxonomy import Taxonomy
 
@@ -176,7 +177,6 @@ class _Answers:
 def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
     utterances: list[Utterance] = []
     skipped: set[str] = set()
-    in_table = path.suffix.lower() in _TABLES
     seen: dict[str, int] = {}
     for line, row in _rows(path, faults):
         identifier, session = _text(row.get("id")), _text(row.get("session"))
@@ -200,18 +200,16 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
                 reason = str(error).removeprefix("label ")
                 faults.reject(line, "label", reason, "name the task of the predictions with task=…")
                 continue
-        utterances.append(_answer(identifier, session, label or None, row, in_table))
+        utterances.append(_answer(identifier, session, label or None, row))
     return _Answers(utterances=tuple(utterances), skipped=frozenset(skipped))
 
 
-def _answer(
-    identifier: str, session: str, label: str | None, row: Mapping[str, Any], in_table: bool
-) -> Utterance:
+def _answer(identifier: str, session: str, label: str | None, row: Mapping[str, Any]) -> Utterance:
     return Utterance(
         id=identifier,
         session=session,
         turn=_whole(row.get("turn")),
-        response=_spoken(row.get("response"), in_table),
+        response=_text(row.get("response")),
         label=label,
         predicted=True,
         probabilities=_probabilities(row.get("probabilities")),
@@ -264,20 +262,16 @@ def _overlaid(
 
 def _rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if path.suffix.lower() in _TABLES:
-        return iter(read_sheet(path, faults).rows)
+        # recap.predict puts an apostrophe before what a spreadsheet would execute.
+        return (
+            (line, {bare_cell(column): bare_cell(cell) for column, cell in row.items()})
+            for line, row in read_sheet(path, faults).rows
+        )
     return json_rows(path, faults)
 
 
 def _text(value: object) -> str:
     return "" if value is None or isinstance(value, bool) else str(value).strip()
-
-
-def _spoken(value: object, in_table: bool) -> str:
-    text = _text(value)
-    if not in_table:
-        return text
-    # recap.predict puts an apostrophe before what a spreadsheet would execute.
-    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@\t\r") else text
 
 
 def _whole(value: object) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from recap.annotate.rows import csv_header, csv_line
 from recap.data.annotated import Annotated, is_predictions, read_annotated
 from recap.errors import DataError
 from recap.tasks.library import builtin_task
@@ -119,6 +120,30 @@ def test_predictions_in_csv_are_read_alike(tmp_path: Path) -> None:
     [found] = read(path).utterances
     assert (found.turn, found.probability, found.rationale) == (0, 0.75, "why")
     assert found.response == "- no"
+
+
+def test_every_cell_of_a_csv_is_read_without_the_apostrophe_that_guards_it(tmp_path: Path) -> None:
+    said, session = "\uff1dno", "-A"
+    talk = {"session": session, "turns": [{"speaker": "client", "text": said}]}
+    talks = jsonl(tmp_path / "talks.jsonl", talk)
+    row = {
+        "id": f"{session}:0",
+        "session": session,
+        "turn": 0,
+        "label": "Blaming",
+        "parsed": True,
+        "response": said,
+        "rationale": "=why",
+        "client": "@K",
+        "-note": " +x",
+    }
+    path = tmp_path / "answers.csv"
+    path.write_bytes(csv_header(list(row)) + csv_line(row, list(row)))
+    [alone] = read(path).utterances
+    assert (alone.id, alone.session, alone.response) == ("-A:0", "-A", said)
+    assert (alone.rationale, alone.client, dict(alone.meta)) == ("=why", "@K", {"-note": " +x"})
+    [laid] = read(talks, predictions=path).utterances
+    assert (laid.id, laid.label, laid.response) == ("-A:0", "Blaming", said)
 
 
 def test_predictions_are_laid_over_their_dialogues(tmp_path: Path) -> None:
