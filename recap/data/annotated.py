@@ -80,7 +80,8 @@ def read_annotated(
         reader: Of dialogues.
         path: Dialogues, or predictions.
         taxonomy: Where labels are looked up.
-        predictions: Whose labels take the place of the dialogues' own, matched by id.
+        predictions: Whose labels take the place of the dialogues' own, matched by id. The
+            dialogues may have turns without text then, as they may for recap.predict.
         on_error: ``fail`` or ``skip``.
         options: The reader's own.
         name: What to call it.
@@ -94,7 +95,9 @@ def read_annotated(
         answers = _predicted(path, taxonomy, faults)
         utterances, skipped, synthetic = answers.utterances, len(answers.skipped), False
     else:
-        utterances, synthetic = _annotated(reader, path, taxonomy, faults, options)
+        utterances, synthetic = _annotated(
+            reader, path, taxonomy, faults, options, keep_empty=predictions is not None
+        )
     if faults.faults and on_error == "fail":
         raise faults.error()
     counts = {"rows_left_out": faults.rows_rejected, "skipped": skipped}
@@ -151,6 +154,8 @@ def _annotated(
     taxonomy: Taxonomy,
     faults: FaultLog,
     options: Mapping[str, Any] | None,
+    *,
+    keep_empty: bool,
 ) -> tuple[tuple[Utterance, ...], bool]:
     utterances: list[Utterance] = []
     synthetic = False
@@ -160,6 +165,7 @@ def _annotated(
         taxonomy=taxonomy,
         faults=faults,
         require_labels=False,
+        keep_empty=keep_empty,
         options=options,
     ):
         synthetic = synthetic or record.meta.get("synthetic") is True

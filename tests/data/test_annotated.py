@@ -110,6 +110,25 @@ def test_skipped_utterances_are_left_out_of_their_dialogues(tmp_path: Path) -> N
     assert (found.counts["skipped"], found.counts["without_prediction"]) == (1, 1)
 
 
+def test_dialogues_may_have_empty_turns_where_predictions_are_laid_over_them(
+    tmp_path: Path,
+) -> None:
+    texts = ("first", "second", " ", "", "third")
+    speakers = ("client", "counselor", "client", "counselor", "client")
+    turns = [{"speaker": s, "text": t} for s, t in zip(speakers, texts, strict=True)]
+    talks = jsonl(tmp_path / "talks.jsonl", {"session": "S", "turns": turns})
+    rows = (
+        prediction("S:0", "Blaming"),
+        prediction("S:2", None, skipped="empty", **SKIPPED),
+        prediction("S:4", "Excusing"),
+    )
+    found = read(talks, predictions=jsonl(tmp_path / "answers.jsonl", *rows))
+    assert [(u.id, u.label) for u in found.utterances] == [("S:0", "Blaming"), ("S:4", "Excusing")]
+    assert (found.counts["skipped"], found.counts["without_prediction"]) == (1, 0)
+    with pytest.raises(DataError, match="is empty"):
+        read(talks)
+
+
 def test_predictions_in_csv_are_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
     path.write_text(
