@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recap.analysis.utterances import Utterance, utterances_of
+from recap.analysis.utterances import Utterance, list_client_turns
 from recap.data.faults import FaultLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.sheets import read_sheet
@@ -169,7 +169,7 @@ def _annotated(
         options=options,
     ):
         synthetic = synthetic or record.meta.get("synthetic") is True
-        utterances += utterances_of(record)
+        utterances += list_client_turns(record)
     return tuple(utterances), synthetic
 
 
