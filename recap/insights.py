@@ -63,10 +63,18 @@ def _act(config: InsightsConfig) -> None:
     from importlib import import_module
 
     from recap.reporting.findings import print_findings, write_findings
+    from recap.reporting.overwriting import keep_inputs
 
     module, _, function = ACTIONS[config.action].partition(":")
     with ended_by_sigterm():
         findings = getattr(import_module(module), function)(config)
+    inputs = {
+        "data.path": config.data.path,
+        "outcomes.path": config.outcomes.path,
+        "predictions": config.predictions,
+        "sessions.confusion": config.sessions.confusion,
+    }
+    keep_inputs(inputs, config.out, findings.file_names)
     print_findings(findings)
     if config.out is not None:
         write_findings(findings, Path(config.out))

@@ -218,6 +218,25 @@ def test_from_dialogues_to_final_labels_in_two_rounds(tmp_path: Path) -> None:
     assert all(str(e.rationale).split()[0] in people for e in final.values() if e.rationale)
 
 
+def test_annotations_that_stand_in_data_path_are_adjudicated_without_dialogues(
+    tmp_path: Path,
+) -> None:
+    file = write_rows(tmp_path / "labels.csv", LONG)
+    found = run(tmp_path / "out", "adjudicate", f"data.path={file}")
+    verdicts = {row["id"]: row for row in rows_of(tmp_path / "out" / "adjudicate.csv")}
+    # Both say Excusing where 12 divides the number, Blaming where neither 3 nor 4 does.
+    agreed = {f"e{i}" for i in range(24) if i % 12 == 0 or (i % 3 and i % 4)}
+    assert {name for name, row in verdicts.items() if row["label"]} == agreed
+    assert len(rows_of(tmp_path / "out" / "todo.csv")) == 24 - len(agreed)
+    assert not (tmp_path / "out" / "labels.jsonl").exists()
+    named = run(tmp_path / "named", "adjudicate", f"annotations.path={file}")
+    assert named == found
+    missing = tmp_path / "talks.jsonl"
+    missing.write_text('{"session": "s", "turns": [{"speaker": "client", "text": "x"}]}', "utf-8")
+    command = [f"annotations.path={file}", "data=dialogues", f"data.path={missing}"]
+    assert main(["action=adjudicate", *command]) == 2
+
+
 def test_predictions_stand_in_the_batches_beforehand(tmp_path: Path) -> None:
     identifier, label = next(iter(demo_labels().items()))
     row: Mapping[str, Any] = {

@@ -33,7 +33,7 @@ class JudgementTable:
     """Labels as a table of examples by annotators.
 
     ``codes`` has the shape (examples, annotators): the index of the label, or :data:`MISSING`.
-    ``sessions`` names the session of every example, ``None`` where it is not known.
+    ``sessions`` names the session of every example, ``None`` where none of its judgements does.
     """
 
     ids: tuple[str, ...]
@@ -60,7 +60,8 @@ def tabulate(judgements: Iterable[Judgement], *, labels: Sequence[str] = ()) -> 
         judgements: In any order.
         labels: The order of labels; those that nobody gave are left out, others come after, sorted.
     """
-    kept = _last_rounds(judgements)
+    every = tuple(judgements)
+    kept = _last_rounds(every)
     ids = tuple(dict.fromkeys(j.id for j in kept))
     annotators = tuple(dict.fromkeys(j.annotator for j in kept))
     given = {j.label for j in kept}
@@ -72,7 +73,9 @@ def tabulate(judgements: Iterable[Judgement], *, labels: Sequence[str] = ()) -> 
     sessions: list[str | None] = [None] * len(ids)
     for judgement in kept:
         codes[row[judgement.id], column[judgement.annotator]] = code[judgement.label]
-        sessions[row[judgement.id]] = judgement.session
+    for judgement in every:
+        if sessions[row[judgement.id]] is None:
+            sessions[row[judgement.id]] = judgement.session
     return JudgementTable(
         ids=ids, annotators=annotators, labels=ordered, sessions=tuple(sessions), codes=codes
     )

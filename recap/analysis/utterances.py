@@ -48,7 +48,7 @@ class Utterance:
         return self.probabilities.get(self.label)
 
 
-def utterances_of(record: Dialogue | Example) -> list[Utterance]:
+def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
     """Return the client turns of a dialogue, or the response of an example, as annotated.
 
     Turns are not merged: each one is an utterance. An example without a session counts as a session

@@ -34,7 +34,10 @@ class Texts:
 
 
 def read_texts(config: CorpusConfig, judged: Set[str]) -> Texts:
-    """Return the data; none where no file was named and the demo holds nothing of the kind.
+    """Return the data; none where no file of it was named and the demo holds nothing of the kind.
+
+    Without ``annotations.path``, ``data.path`` names the annotations; a reader of dialogues has to
+    be chosen for it to be read as data too.
 
     Raises:
         DataError: When the data cannot be read, or a file that was named holds no judged example.
@@ -45,7 +48,8 @@ def read_texts(config: CorpusConfig, judged: Set[str]) -> Texts:
     there = {identifier for record in records for identifier in _ids(record)}
     unknown = len(judged - there)
     if unknown == len(judged):
-        if config.data.path is None:
+        only_annotations = not config.annotations.path and config.data.reader == "demo"
+        if config.data.path is None or only_annotations:
             return Texts(records=(), examples={}, unknown=unknown)
         raise DataError(
             f"{source.file}: holds none of the {unknown} judged examples; their ids must be those "

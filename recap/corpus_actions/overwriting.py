@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recap.corpus_actions.options import CorpusConfig
 from recap.errors import ConfigError
+from recap.reporting import overwriting
 
 _ENDINGS = ("json", "md", "tex", "csv")
 
@@ -17,27 +18,22 @@ def keep_inputs(config: CorpusConfig) -> None:
     Raises:
         ConfigError: Naming the option and the file.
     """
-    if config.out is None:
-        return
     names = [f"{config.action}.{ending}" for ending in _ENDINGS]
     names += ["labels.jsonl"] if config.action == "adjudicate" else []
-    written = {(Path(config.out) / name).resolve() for name in names}
-    options: dict[str, str | list[str] | None] = {
-        "data.path": config.data.path,
-        "annotations.path": config.annotations.path,
-        "assign.predictions": config.assign.predictions,
-        "adjudicate.decisions": config.adjudicate.decisions,
-        "exam.key": config.exam.key,
-        "exam.scores": config.exam.scores,
-        "ratings.path": config.ratings.path,
-        "ratings.predictions": config.ratings.predictions,
-    }
-    for option, value in options.items():
-        for path in [value] if isinstance(value, str) else value or []:
-            if Path(path).resolve() in written:
-                raise ConfigError(
-                    f"out={config.out}: would write over {option}={path}; name another folder"
-                )
+    overwriting.keep_inputs(
+        {
+            "data.path": config.data.path,
+            "annotations.path": config.annotations.path,
+            "assign.predictions": config.assign.predictions,
+            "adjudicate.decisions": config.adjudicate.decisions,
+            "exam.key": config.exam.key,
+            "exam.scores": config.exam.scores,
+            "ratings.path": config.ratings.path,
+            "ratings.predictions": config.ratings.predictions,
+        },
+        config.out,
+        names,
+    )
 
 
 def keep_filled_in(config: CorpusConfig, pages: Mapping[str, str | bytes]) -> None:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recap.analysis.utterances import Utterance, utterances_of
+from recap.analysis.utterances import Utterance, list_client_turns
 from recap.data.answer_cells import bare_row, mapping_of
 from recap.data.faults import FaultLog
 from recap.data.readers.files import existing_file, json_rows
@@ -23,7 +23,7 @@ _MARKS = frozenset({"id", "label", "parsed"})
 _TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
 _OWN = frozenset(
     {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
-    | {"response", "client", "counselor", "meta"}
+    | {"response", "skipped", "client", "counselor", "meta"}
 )
 
 
@@ -32,6 +32,7 @@ class Annotated:
     """The client utterances of a file, in its order.
 
     ``counts`` has ``unlabelled``, ``unparsed`` (answers of a model that hold no label),
+    ``skipped`` (utterances that the model was not asked about; they are left out),
     ``without_prediction`` and ``rows_left_out``.
     """
 
@@ -46,6 +47,7 @@ class Annotated:
         said = {
             "unlabelled": "client utterances have no label and play no part",
             "unparsed": "answers of the model held no label and play no part",
+            "skipped": "client utterances were empty or too long for the model and play no part",
             "without_prediction": "client utterances have no prediction and play no part "
             "(recap.predict merges turns of one speaker in a row)",
             "rows_left_out": "rows were left out for faults",
@@ -77,7 +79,8 @@ def read_annotated(
         reader: Of dialogues.
         path: Dialogues, or predictions.
         taxonomy: Where labels are looked up.
-        predictions: Whose labels take the place of the dialogues' own, matched by id.
+        predictions: Whose labels take the place of the dialogues' own, matched by id. The
+            dialogues may have turns without text then, as they may for recap.predict.
         on_error: ``fail`` or ``skip``.
         options: The reader's own.
         name: What to call it.
@@ -86,14 +89,17 @@ def read_annotated(
         DataError: When a file cannot be read, rows are faulty, or nothing is labelled.
     """
     faults = FaultLog(str(path) if path is not None else reader)
+    skipped = 0
     if path is not None and is_predictions(path):
-        utterances = tuple(_predicted(path, taxonomy, faults))
-        synthetic = False
+        answers = _predicted(path, taxonomy, faults)
+        utterances, skipped, synthetic = answers.utterances, len(answers.skipped), False
     else:
-        utterances, synthetic = _annotated(reader, path, taxonomy, faults, options)
+        utterances, synthetic = _annotated(
+            reader, path, taxonomy, faults, options, keep_empty=predictions is not None
+        )
     if faults.faults and on_error == "fail":
         raise faults.error()
-    counts = {"rows_left_out": faults.rows_rejected}
+    counts = {"rows_left_out": faults.rows_rejected, "skipped": skipped}
     if predictions is not None:
         utterances, more = _overlaid(utterances, predictions, taxonomy, on_error)
         counts.update(more)
@@ -101,7 +107,7 @@ def read_annotated(
     missing = sum(u.label is None for u in utterances)
     counts["unparsed" if predicted else "unlabelled"] = missing
     if missing == len(utterances):
-        raise DataError(f"{faults.file}: {_why_unlabelled(missing, predicted)}")
+        raise DataError(f"{faults.file}: {_why_unlabelled(missing, predicted, counts['skipped'])}")
     return Annotated(
         name=name or reader,
         utterances=utterances,
@@ -122,7 +128,12 @@ def is_predictions(path: Path) -> bool:
     return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, faults), 1))
 
 
-def _why_unlabelled(n: int, predicted: bool) -> str:
+def _why_unlabelled(n: int, predicted: bool, skipped: int) -> str:
+    if n == 0 and skipped:
+        return (
+            f"all of its {skipped} client utterances were skipped, as empty or too long for the "
+            "model; annotate others, or with a model that reads longer texts"
+        )
     if n == 0:
         return "holds no client utterance; check who speaks"
     if predicted:
@@ -142,6 +153,8 @@ def _annotated(
     taxonomy: Taxonomy,
     faults: FaultLog,
     options: Mapping[str, Any] | None,
+    *,
+    keep_empty: bool,
 ) -> tuple[tuple[Utterance, ...], bool]:
     utterances: list[Utterance] = []
     synthetic = False
@@ -151,14 +164,24 @@ def _annotated(
         taxonomy=taxonomy,
         faults=faults,
         require_labels=False,
+        keep_empty=keep_empty,
         options=options,
     ):
         synthetic = synthetic or record.meta.get("synthetic") is True
-        utterances += utterances_of(record)
+        utterances += list_client_turns(record)
     return tuple(utterances), synthetic
 
 
-def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utterance]:
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    utterances: tuple[Utterance, ...]
+    skipped: frozenset[str]
+    """Ids of what the model was not asked about."""
+
+
+def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
+    utterances: list[Utterance] = []
+    skipped: set[str] = set()
     seen: dict[str, int] = {}
     for line, row in _rows(path, faults):
         identifier, session = _text(row.get("id")), _text(row.get("session"))
@@ -172,6 +195,9 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utt
             continue
         seen[identifier] = line
         label = _text(row.get("label"))
+        if not label and _text(row.get("skipped")):
+            skipped.add(identifier)
+            continue
         if label:
             try:
                 label = taxonomy.resolve(label)
@@ -179,19 +205,24 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> Iterator[Utt
                 reason = str(error).removeprefix("label ")
                 faults.reject(line, "label", reason, "name the task of the predictions with task=…")
                 continue
-        yield Utterance(
-            id=identifier,
-            session=session,
-            turn=_whole(row.get("turn")),
-            response=_text(row.get("response")),
-            label=label or None,
-            predicted=True,
-            probabilities=_probabilities(row.get("probabilities")),
-            rationale=_text(row.get("rationale")) or None,
-            client=_text(row.get("client")) or None,
-            counselor=_text(row.get("counselor")) or None,
-            meta=_meta(row),
-        )
+        utterances.append(_answer(identifier, session, label or None, row))
+    return _Answers(utterances=tuple(utterances), skipped=frozenset(skipped))
+
+
+def _answer(identifier: str, session: str, label: str | None, row: Mapping[str, Any]) -> Utterance:
+    return Utterance(
+        id=identifier,
+        session=session,
+        turn=_whole(row.get("turn")),
+        response=_text(row.get("response")),
+        label=label,
+        predicted=True,
+        probabilities=_probabilities(row.get("probabilities")),
+        rationale=_text(row.get("rationale")) or None,
+        client=_text(row.get("client")) or None,
+        counselor=_text(row.get("counselor")) or None,
+        meta=_meta(row),
+    )
 
 
 def _overlaid(
@@ -203,16 +234,17 @@ def _overlaid(
             f"{', '.join(sorted(_MARKS))}, as recap.predict writes them"
         )
     faults = FaultLog(str(predictions))
-    by_id = {answer.id: answer for answer in _predicted(predictions, taxonomy, faults)}
+    answers = _predicted(predictions, taxonomy, faults)
+    by_id = {answer.id: answer for answer in answers.utterances}
     if faults.faults and on_error == "fail":
         raise faults.error()
-    known = [utterance for utterance in utterances if utterance.id in by_id]
-    unknown = len(by_id) - len(known)
+    ids = by_id.keys() | answers.skipped
+    there = {utterance.id for utterance in utterances}
+    unknown = ids - there
     if unknown:
-        stranger = next(iter(by_id.keys() - {utterance.id for utterance in known}))
         raise DataError(
-            f"{predictions}: {unknown} of its {len(by_id)} ids are not in data.path, such as id "
-            f"{quote_id(stranger)}; give the dialogues that were annotated"
+            f"{predictions}: {len(unknown)} of its {len(ids)} ids are not in data.path, such as id "
+            f"{quote_id(min(unknown))}; give the dialogues that were annotated"
         )
     merged = tuple(
         replace(
@@ -223,10 +255,14 @@ def _overlaid(
             rationale=answer.rationale,
             response=answer.response or utterance.response,
         )
-        for utterance in known
+        for utterance in utterances
+        if utterance.id in by_id
         for answer in (by_id[utterance.id],)
     )
-    return merged, {"without_prediction": len(utterances) - len(merged)}
+    return merged, {
+        "without_prediction": len(utterances) - len(merged) - len(answers.skipped),
+        "skipped": len(answers.skipped),
+    }
 
 
 def _rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:

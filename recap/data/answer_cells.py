@@ -11,7 +11,7 @@ from recap.data.safe_cells import bare_cell
 
 def bare_row(cells: Mapping[str, str]) -> dict[str, str]:
     """Return a table's row without the quotes put in front of what looks like a formula."""
-    return {name: bare_cell(cell) for name, cell in cells.items()}
+    return {bare_cell(name): bare_cell(cell) for name, cell in cells.items()}
 
 
 def mapping_of(value: object) -> Mapping[str, Any] | None:

@@ -227,14 +227,24 @@ class _Dialogues:
         if column in self._shares:
             return self._shares[column]
         try:
-            return tuple(float(fields.get(column) or "nan") for fields in self._fields)
+            return tuple(
+                float("nan" if _is_blank(fields.get(column)) else fields[column])
+                for fields in self._fields
+            )
         except (TypeError, ValueError):
             raise DataError(
                 f"{column}: is no number in every dialogue that has it; correct outcomes=[…]"
             ) from None
 
     def texts(self, column: str) -> tuple[str, ...]:
-        return tuple(str(fields.get(column) or "") for fields in self._fields)
+        return tuple(
+            "" if _is_blank(fields.get(column)) else str(fields[column]) for fields in self._fields
+        )
+
+
+def _is_blank(value: object) -> bool:
+    """Whether a field says nothing; 0 is a figure, and an id, as good as any."""
+    return value is None or value == ""
 
 
 def _fields(utterance: Utterance) -> dict[str, Any]:

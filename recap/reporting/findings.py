@@ -67,6 +67,13 @@ class Findings:
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
 
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """All files that :func:`write_findings` may write."""
+        own = [f"{self.action}.{ending}" for ending in ("json", "md", "tex", "csv")]
+        drawn = [f"{stem}.{ending}" for stem in self.charts for ending in ("png", "svg")]
+        return (*own, *self.pages, *self.private_pages, *drawn)
+
 
 def print_findings(findings: Findings, console: Console | None = None) -> None:
     """Print tables and notes."""

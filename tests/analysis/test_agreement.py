@@ -237,6 +237,20 @@ def test_one_session_has_no_interval_and_a_seed_fixes_the_others() -> None:
     assert again[0].coefficients["fleiss_kappa"].low != again[2].coefficients["fleiss_kappa"].low
 
 
+@pytest.mark.parametrize("named", [(0,), (1,), (2,), (0, 1)])
+def test_an_example_is_of_the_session_that_any_of_its_judgements_names(
+    named: tuple[int, ...],
+) -> None:
+    who = (("ann", "1"), ("bo", "1"), ("ann", "2"))
+    judgements = [
+        Judgement(
+            id="e", annotator=name, label="x", round=n, session="s" if place in named else None
+        )
+        for place, (name, n) in enumerate(who)
+    ]
+    assert tabulate(judgements).sessions == ("s",)
+
+
 def test_the_last_round_counts_and_labels_keep_the_order_given() -> None:
     rows = [("1", "A", "no", "2"), ("1", "A", "yes", "10"), ("1", "B", "maybe", "1")]
     judgements = [Judgement(id=i, annotator=a, label=label, round=r) for i, a, label, r in rows]

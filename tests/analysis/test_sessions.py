@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from recap.analysis.sessions import after_acts, count_sessions, development, prevalence
-from recap.analysis.utterances import Utterance, labels_in_use, membership, utterances_of
+from recap.analysis.utterances import Utterance, labels_in_use, list_client_turns, membership
 from recap.records import Dialogue, Turn
 from recap.tasks.library import builtin_task
 
@@ -99,7 +99,7 @@ def test_client_turns_become_utterances_with_the_act_just_before_them() -> None:
             Turn(speaker="client", text="d"),
         ),
     )
-    found = utterances_of(dialogue)
+    found = list_client_turns(dialogue)
     assert [(u.id, u.turn, u.act, u.label, len(u.history)) for u in found] == [
         ("S:0", 0, None, None, 0),
         ("x", 2, "question", "Blaming", 2),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from recap.annotate.rows import csv_header, csv_line
 from recap.data.annotated import Annotated, is_predictions, read_annotated
 from recap.errors import DataError
 from recap.tasks.library import builtin_task
@@ -30,6 +31,7 @@ def prediction(identifier: str, label: str | None, **more: Any) -> dict[str, Any
         "rationale": None,
         "text": "raw",
         "parsed": label is not None,
+        "skipped": None,
         **more,
     }
 
@@ -82,6 +84,51 @@ def test_predictions_are_recognised_and_marked(tmp_path: Path) -> None:
     assert found.notes()[0].startswith("Labels are predicted")
 
 
+SKIPPED = {"parsed": False, "probabilities": None, "text": None}
+
+
+def test_utterances_that_were_skipped_are_no_unreadable_answers(tmp_path: Path) -> None:
+    rows = (
+        prediction("S:0", "Blaming"),
+        prediction("S:2", None),
+        prediction("S:3", None, skipped="too_long", **SKIPPED),
+        prediction("S:4", None, skipped="empty", **SKIPPED),
+    )
+    found = read(jsonl(tmp_path / "answers.jsonl", *rows))
+    assert [u.id for u in found.utterances] == ["S:0", "S:2"]
+    assert (found.counts["unparsed"], found.counts["skipped"]) == (1, 2)
+    assert any(note.startswith("2 client utterances were empty or too") for note in found.notes())
+    with pytest.raises(DataError, match="all of its 2 client utterances were skipped"):
+        read(jsonl(tmp_path / "none.jsonl", *rows[2:]))
+
+
+def test_skipped_utterances_are_left_out_of_their_dialogues(tmp_path: Path) -> None:
+    talks = jsonl(tmp_path / "talks.jsonl", DIALOGUE)
+    rows = [prediction("S:0", "Blaming"), prediction("S:2", None, skipped="too_long", **SKIPPED)]
+    found = read(talks, predictions=jsonl(tmp_path / "answers.jsonl", *rows))
+    assert [u.id for u in found.utterances] == ["S:0"]
+    assert (found.counts["skipped"], found.counts["without_prediction"]) == (1, 1)
+
+
+def test_dialogues_may_have_empty_turns_where_predictions_are_laid_over_them(
+    tmp_path: Path,
+) -> None:
+    texts = ("first", "second", " ", "", "third")
+    speakers = ("client", "counselor", "client", "counselor", "client")
+    turns = [{"speaker": s, "text": t} for s, t in zip(speakers, texts, strict=True)]
+    talks = jsonl(tmp_path / "talks.jsonl", {"session": "S", "turns": turns})
+    rows = (
+        prediction("S:0", "Blaming"),
+        prediction("S:2", None, skipped="empty", **SKIPPED),
+        prediction("S:4", "Excusing"),
+    )
+    found = read(talks, predictions=jsonl(tmp_path / "answers.jsonl", *rows))
+    assert [(u.id, u.label) for u in found.utterances] == [("S:0", "Blaming"), ("S:4", "Excusing")]
+    assert (found.counts["skipped"], found.counts["without_prediction"]) == (1, 0)
+    with pytest.raises(DataError, match="is empty"):
+        read(talks)
+
+
 def test_predictions_in_csv_are_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
     path.write_text(
@@ -92,6 +139,30 @@ def test_predictions_in_csv_are_read_alike(tmp_path: Path) -> None:
     [found] = read(path).utterances
     assert (found.turn, found.probability, found.rationale) == (0, 0.75, "why")
     assert found.response == "- no"
+
+
+def test_every_cell_of_a_csv_is_read_without_the_apostrophe_that_guards_it(tmp_path: Path) -> None:
+    said, session = "\uff1dno", "-A"
+    talk = {"session": session, "turns": [{"speaker": "client", "text": said}]}
+    talks = jsonl(tmp_path / "talks.jsonl", talk)
+    row = {
+        "id": f"{session}:0",
+        "session": session,
+        "turn": 0,
+        "label": "Blaming",
+        "parsed": True,
+        "response": said,
+        "rationale": "=why",
+        "client": "@K",
+        "-note": " +x",
+    }
+    path = tmp_path / "answers.csv"
+    path.write_bytes(csv_header(list(row)) + csv_line(row, list(row)))
+    [alone] = read(path).utterances
+    assert (alone.id, alone.session, alone.response) == ("-A:0", "-A", said)
+    assert (alone.rationale, alone.client, dict(alone.meta)) == ("=why", "@K", {"-note": " +x"})
+    [laid] = read(talks, predictions=path).utterances
+    assert (laid.id, laid.label, laid.response) == ("-A:0", "Blaming", said)
 
 
 def test_predictions_are_laid_over_their_dialogues(tmp_path: Path) -> None:

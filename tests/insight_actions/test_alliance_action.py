@@ -108,6 +108,24 @@ def test_outcomes_may_stand_in_the_dialogues(tmp_path: Path) -> None:
     assert found["Resistance"] == pytest.approx(expected)
 
 
+def test_an_outcome_of_0_is_a_figure_and_0_names_a_client(tmp_path: Path) -> None:
+    file = talks(tmp_path / "talks.jsonl", with_goal=True)
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    goal = (0, 3, 1, 5, "")
+    for number, row in enumerate(rows):
+        row["meta"] = {"goal": goal[number], "case": number % 3}
+    write(file, "".join(json.dumps(row) + "\n" for row in rows))
+    command = ["action=alliance", f"data.path={file}", "outcomes=[goal]", "alliance.client=case"]
+    assert main([*command, f"out={tmp_path / 'out'}"]) == 0
+    found = figures(tmp_path / "out")
+    [whole] = [c for c in found["correlations"] if c["predictor"] == "Resistance"]
+    expected = stats.pearsonr(RESISTANCE[:4], goal[:4])
+    assert (whole["n"], whole["r"], whole["p"]) == pytest.approx(
+        (4, expected.statistic, expected.pvalue)
+    )
+    assert found["clustered_by"] == "case"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

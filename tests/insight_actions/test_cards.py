@@ -216,6 +216,24 @@ def test_cells_of_the_workbook_are_never_formulas(files: list[str], tmp_path: Pa
     assert "last words" in texts
 
 
+def test_a_dialogue_with_an_empty_turn_has_a_card_and_a_page(tmp_path: Path) -> None:
+    texts = (("client", "first"), ("counselor", "second"), ("client", ""), ("client", "last"))
+    talk = {"session": "S", "turns": [{"speaker": s, "text": t} for s, t in texts]}
+    rows = [
+        {"id": f"S:{turn}", "session": "S", "turn": turn, "label": label, "parsed": bool(label)}
+        | {"skipped": None if label else "empty"}
+        for turn, label in ((0, "Collaboration"), (2, None), (3, "Blaming"))
+    ]
+    for name, content in (("talks", [talk]), ("answers", rows)):
+        text = "".join(json.dumps(row) + "\n" for row in content)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    given = [f"data.path={tmp_path}/talks.jsonl", f"predictions={tmp_path}/answers.jsonl"]
+    for action in ("card", "supervision"):
+        assert main([f"action={action}", *given, f"out={tmp_path / 'out'}"]) == 0
+    assert "last" in page_of(tmp_path / "out" / "card.html").text
+    assert "last" in page_of(tmp_path / "out" / "supervision-S.html").text
+
+
 def test_predictions_alone_make_a_page_of_what_the_client_said(
     files: list[str], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import get_args
@@ -8,6 +9,8 @@ import pytest
 
 from recap.insight_actions.options import Action
 from recap.insights import ACTIONS, load, main, with_usual_choices
+from recap.scoring.files import scores_to_dict
+from recap.scoring.metrics import scores_from_confusion
 
 
 def test_every_action_of_the_options_has_a_function() -> None:
@@ -59,6 +62,71 @@ def test_files_go_to_out(tmp_path: Path) -> None:
     assert {"sessions.json", "sessions.md", "sessions.tex", "sessions.csv"} <= {
         path.name for path in tmp_path.iterdir()
     }
+
+
+SCORES = "participant,group,phase,score\n" + "".join(
+    f"P{i},{'AB'[i % 2]},{phase},{(i * i + 3 * later) % 7}\n"
+    for i in range(8)
+    for later, phase in enumerate(("pre", "post"))
+)
+PAIRS = "session,x,y\n1,1,2\n2,2,1\n3,4,3\n4,3,5\n"
+TABLE = "session,speaker,text,label\nA,client,x,Blaming\nA,client,y,Collaboration\n"
+PREDICTED = "id,session,turn,label,parsed,response\nS:0,S,0,Blaming,true,x\n"
+
+
+@pytest.mark.parametrize(
+    ("action", "option", "text", "more"),
+    [
+        ("study", "data.path", SCORES, ()),
+        ("sessions", "data.path", TABLE, ()),
+        ("alliance", "data.path", PAIRS, ("predictors=[x]", "outcomes=[y]")),
+        ("alliance", "outcomes.path", PAIRS, ("predictors=[x]", "outcomes=[y]")),
+        ("card", "data.path", PREDICTED, ()),
+    ],
+)
+def test_no_input_is_written_over(
+    action: str,
+    option: str,
+    text: str,
+    more: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / f"{action}.csv"
+    file.write_text(text, encoding="utf-8")
+    command = [f"action={action}", f"{option}={file}", "resamples=0", *more]
+    assert main([*command, f"out={tmp_path}"]) == 2
+    assert f"would write over {option}" in capsys.readouterr().err
+    assert file.read_text("utf-8") == text
+    assert list(tmp_path.iterdir()) == [file]
+    assert main([*command, f"out={tmp_path / 'out'}"]) == 0
+
+
+def test_predictions_and_a_confusion_are_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = {
+        "session": "S",
+        "turns": [{"speaker": "client", "text": "x"}, {"speaker": "client", "text": "y"}],
+    }
+    (tmp_path / "talks.jsonl").write_text(json.dumps(talk), encoding="utf-8")
+    answers = tmp_path / "sessions.csv"
+    answers.write_text(PREDICTED, encoding="utf-8")
+    confusion = tmp_path / "sessions.json"
+    scores = scores_from_confusion(
+        task="binary",
+        labels=["Resistance", "Collaboration"],
+        confusion=[[8, 2, 0], [1, 9, 0]],
+        loss=None,
+    )
+    confusion.write_text(json.dumps(scores_to_dict(scores)), encoding="utf-8")
+    command = [f"data.path={tmp_path}/talks.jsonl", "resamples=0", f"out={tmp_path}"]
+    assert main([*command, f"predictions={answers}"]) == 2
+    assert "would write over predictions" in capsys.readouterr().err
+    assert answers.read_text("utf-8") == PREDICTED
+    other = answers.rename(tmp_path / "answers.csv")
+    assert main([*command, f"predictions={other}", f"sessions.confusion={confusion}"]) == 2
+    assert "would write over sessions.confusion" in capsys.readouterr().err
 
 
 def test_ids_may_look_like_numbers() -> None:

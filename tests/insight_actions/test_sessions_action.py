@@ -114,6 +114,21 @@ def test_prevalence_is_corrected_with_the_confusion_of_all_folds(tmp_path: Path)
     assert "Rogan" in (out / "sessions.md").read_text("utf-8")
 
 
+def test_skipped_utterances_play_no_part_in_the_correction(tmp_path: Path) -> None:
+    path = answers(tmp_path / "a.jsonl", {"A": ["Resistance", "Collaboration"] * 2})
+    run = run_folder(tmp_path / "run", [[8, 2, 0], [1, 9, 0]], ["Resistance", "Collaboration"])
+    row = json.loads(path.read_text("utf-8").splitlines()[0])
+    row |= {"id": "A:9", "label": None, "parsed": False, "skipped": "empty"}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    out = tmp_path / "out"
+    command = [f"data.path={path}", "task=binary", f"sessions.confusion={run}", f"out={out}"]
+    assert main([*command, *FAST]) == 0
+    found = figures(out)
+    assert found["corrected"]["labels"]["Resistance"]["observed"] == pytest.approx(0.5)
+    assert (found["counts"]["unparsed"], found["counts"]["skipped"]) == (0, 1)
+
+
 def test_a_binary_confusion_corrects_the_answers_of_a_cascade(tmp_path: Path) -> None:
     path = answers(tmp_path / "a.jsonl", {"A": ["Blaming", "Collaboration"], "B": ["Excusing"]})
     run = run_folder(tmp_path / "run", [[9, 1, 0], [2, 8, 0]], ["Resistance", "Collaboration"])
