@@ -28,11 +28,14 @@ def _act(config: CorpusConfig) -> None:
     from pathlib import Path
 
     from recap.corpus_actions.actions import find_action
+    from recap.corpus_actions.overwriting import keep_inputs
     from recap.errors import DataError
     from recap.reporting.findings import print_findings, write_findings
 
+    act = find_action(config.action)
+    keep_inputs(config)
     with ended_by_sigterm():
-        findings = find_action(config.action)(config)
+        findings = act(config)
     print_findings(findings)
     if config.out is not None:
         write_findings(findings, Path(config.out))

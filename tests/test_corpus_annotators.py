@@ -426,7 +426,14 @@ def test_what_people_filled_in_is_never_written_over(
 
 @pytest.mark.parametrize(
     ("action", "option"),
-    [("ratings", "ratings.path"), ("exam", "exam.scores"), ("agreement", "data.path")],
+    [
+        ("ratings", "ratings.path"),
+        ("exam", "exam.scores"),
+        ("agreement", "data.path"),
+        ("describe", "data.path"),
+        ("lexicon", "data.path"),
+        ("validate", "data.path"),
+    ],
 )
 def test_no_input_is_written_over(
     action: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from recap.corpus_actions.agreement import kappa_text
 from recap.corpus_actions.annotations import label_order, open_annotations, reading_notes
 from recap.corpus_actions.batches import batch_pages, check_file_name
 from recap.corpus_actions.options import CorpusConfig
-from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
+from recap.corpus_actions.overwriting import keep_filled_in
 from recap.data.doccano_batches import document_text
 from recap.data.native_lines import records_to_jsonl
 from recap.data.safe_cells import sheet_to_csv
@@ -40,7 +40,6 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
         DataError: When a file cannot be used.
     """
     options = config.adjudicate
-    keep_inputs(config)
     read = open_annotations(config)
     rounds = rounds_of(read.judgements)
     in_order = sorted(read.judgements, key=lambda judgement: rounds.index(judgement.round))

@@ -42,14 +42,15 @@ def read_texts(config: CorpusConfig, judged: Set[str]) -> Texts:
     Raises:
         DataError: When the data cannot be read, or a file that was named holds no judged example.
     """
+    if not config.annotations.path and config.data.reader == "demo":
+        return Texts(records=(), examples={}, unknown=len(judged))
     source = open_source(config, find_taxonomy(config))
     records = tuple(source.records)
     examples = {e.id: e for record in records for e in examples_in(record, config)}
     there = {identifier for record in records for identifier in _ids(record)}
     unknown = len(judged - there)
     if unknown == len(judged):
-        only_annotations = not config.annotations.path and config.data.reader == "demo"
-        if config.data.path is None or only_annotations:
+        if config.data.path is None:
             return Texts(records=(), examples={}, unknown=unknown)
         raise DataError(
             f"{source.file}: holds none of the {unknown} judged examples; their ids must be those "

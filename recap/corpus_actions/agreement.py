@@ -12,7 +12,6 @@ from recap.analysis.agreement import OVERALL, PER_LABEL, Agreement, Estimate, me
 from recap.analysis.judgements import tabulate
 from recap.corpus_actions.annotations import label_order, open_annotations, reading_notes
 from recap.corpus_actions.options import CorpusConfig
-from recap.corpus_actions.overwriting import keep_inputs
 from recap.reporting.findings import Findings
 from recap.reporting.matrices import matrix_chart
 from recap.reporting.sheets import Sheet
@@ -46,7 +45,6 @@ def agreement(config: CorpusConfig) -> Findings:
         ConfigError: When no file is named.
         DataError: When it cannot be used.
     """
-    keep_inputs(config)
     read = open_annotations(config)
     options = config.agreement
     found = measure_agreement(

@@ -16,7 +16,7 @@ from recap.corpus_actions.batches import (
     read_utterances,
 )
 from recap.corpus_actions.options import CorpusConfig
-from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
+from recap.corpus_actions.overwriting import keep_filled_in
 from recap.corpus_actions.sources import find_task
 from recap.data.doccano_batches import label_text, labels_to_json
 from recap.errors import ConfigError
@@ -35,7 +35,6 @@ def assign_examples(config: CorpusConfig) -> Findings:
     options = config.assign
     if config.out is None:
         raise ConfigError("action=assign: needs out=FOLDER, where the batches go")
-    keep_inputs(config)
     for name in (*options.annotators, options.round):
         check_file_name("assign.annotators", name)
     read = read_utterances(config)

@@ -23,7 +23,6 @@ from recap.corpus_actions.annotations import (
 from recap.corpus_actions.batches import check_file_name
 from recap.corpus_actions.exam_tables import read_key, read_scores
 from recap.corpus_actions.options import CorpusConfig
-from recap.corpus_actions.overwriting import keep_inputs
 from recap.corpus_actions.sources import find_taxonomy
 from recap.data.doccano_batches import document_text
 from recap.data.examples import turn_id
@@ -45,7 +44,6 @@ def exam(config: CorpusConfig) -> Findings:
         DataError: When a file cannot be used.
     """
     options = config.exam
-    keep_inputs(config)
     if options.scores is not None:
         exams, accuracies = read_scores(options.scores)
         return _findings(config, exams, _select(config, accuracies), (), (), {})

@@ -13,7 +13,7 @@ from recap.analysis.ratings import CriterionRatings, summarize_ratings
 from recap.corpus_actions.annotations import named_path, several
 from recap.corpus_actions.batches import check_file_name, read_predictions, read_utterances
 from recap.corpus_actions.options import CorpusConfig
-from recap.corpus_actions.overwriting import keep_filled_in, keep_inputs
+from recap.corpus_actions.overwriting import keep_filled_in
 from recap.corpus_actions.rating_sheets import read_ratings
 from recap.data.doccano_batches import document_text
 from recap.data.safe_cells import sheet_to_csv
@@ -36,7 +36,6 @@ def ratings(config: CorpusConfig) -> Findings:
         ConfigError: When the folder for blank sheets is missing.
         DataError: When data or sheets cannot be used.
     """
-    keep_inputs(config)
     return _blank(config) if config.ratings.path is None else _filled(config)
 
 
