@@ -39,6 +39,7 @@ docs: $(STAMP)  ## build docs/_build/html; a warning fails
 
 bench: $(STAMP)  ## training steps against other trainers; stopped, it goes on where it was
 	$(RUN) benchmarks/training.py --json runs/benchmarks/training.json
+	$(RUN) benchmarks/inference.py --json runs/benchmarks/inference.json
 
 bench-peers: .peers/trl/.installed .peers/llamafactory/.installed  ## the other trainers, an environment each
 
