@@ -35,7 +35,7 @@ faults: $(STAMP)  ## the slow suite: kills, fuzzing at full count, the wheel, do
 	$(RUN) -m pytest -m "slow and not gpu"
 
 docs: $(STAMP)  ## build docs/_build/html; a warning fails
-	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(RUN) -m sphinx -W --keep-going -q -j auto -b html docs docs/_build/html
 
 bench: $(STAMP)  ## training steps against other trainers; stopped, it goes on where it was
 	$(RUN) benchmarks/training.py --json runs/benchmarks/training.json

@@ -35,3 +35,6 @@ autodoc_default_options = {
 }
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # fields are listed once, not once more as attributes
+
+# Two classes may have a field of one name; a mention of the name is a word, not a reference.
+suppress_warnings = ["ref.python"]

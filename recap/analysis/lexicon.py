@@ -3,7 +3,7 @@
 Monroe, Colaresi and Quinn (2008), "Fightin' Words: Lexical Feature Selection and Evaluation for
 Identifying the Content of Political Conflict", Political Analysis 16(4): 372-403. For a term w
 with counts y in the category i and in its contrast j, sizes n (the sums of y over all terms) and
-prior counts a with sum a0 (their section 3, on the log-odds ratio under a Dirichlet prior):
+prior counts a with sum a0 (their section 3, on the log-odds ratio under a Dirichlet prior)::
 
     delta_w =   log((y_wi + a_w) / (n_i + a0 - y_wi - a_w))
               - log((y_wj + a_w) / (n_j + a0 - y_wj - a_w))

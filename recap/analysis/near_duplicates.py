@@ -33,9 +33,9 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> lis
     """Return, for each text that resembles earlier ones, the pair with the most similar it met.
 
     Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighbouring characters, case and
-    white space apart, |A n B| / |A u B| (Jaccard); only candidates are found by chance (MinHash,
-    Broder 1997), their similarity is exact but for collisions of 22-bit hashes. The same texts
-    always give the same pairs.
+    white space apart: what both have over what either has (Jaccard). Only candidates are found by
+    chance (MinHash, Broder 1997); their similarity is exact but for collisions of 22-bit hashes.
+    The same texts always give the same pairs.
 
     Args:
         texts: Different from each other; at least :data:`SHINGLE_CHARACTERS` long.
