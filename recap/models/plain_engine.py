@@ -44,11 +44,11 @@ class PlainEngine:
     def open(self, prompts: Sequence[Sequence[int]]) -> Opening:
         """Return what the model makes of a batch of prompts, one pass for every label."""
         tree = self._tree
-        edges = torch.zeros((len(prompts), len(tree.tokens)))
+        edges = torch.zeros((len(prompts), len(tree.tokens)), dtype=torch.float64)
         likeliest = torch.zeros((len(prompts), 1 + tree.n_inner), dtype=torch.long)
         for path in tree.paths:
             logits = self._logits(prompts, tree.path_tokens(path[:-1]))
-            chances = torch.log_softmax(logits, dim=2)
+            chances = torch.log_softmax(logits.double(), dim=2)
             for place, node in enumerate(path):
                 edges[:, node] = chances[:, place, tree.tokens[node]]
                 likeliest[:, tree.parents[node] + 1] = logits[:, place].argmax(dim=1)

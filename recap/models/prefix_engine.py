@@ -17,8 +17,8 @@ from recap.models.last_layer import WANTED, Asked
 from recap.models.openings import Opening, Start
 from recap.models.row_attention import ROW, attach, without_mask
 
-LOGITS_AT_ONCE = 2**24
-"""Logits in memory together while labels are scored (64 MB in 32 bits)."""
+LOGITS_AT_ONCE = 2**23
+"""Logits in memory together while labels are scored (64 MB in 64 bits)."""
 
 KEPT_SHARE = 3 / 4
 """When no more than this share of the answers goes on, the others leave the batch."""
@@ -150,7 +150,8 @@ class PrefixEngine:
         at_once = max(1, LOGITS_AT_ONCE // (states.shape[1] * self._head.weight.shape[0]))
         edges, likeliest = [], []
         for part in torch.split(states, at_once):
-            logits = self._head(part).float()
+            # In 64 bits: a label's log-probability is a sum over its tokens, and errors add up.
+            logits = self._head(part).double()
             normalizers = torch.logsumexp(logits, dim=2)
             edges.append((logits[:, parents, tokens] - normalizers[:, parents]).cpu())
             likeliest.append(logits.argmax(dim=2).cpu())
