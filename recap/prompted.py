@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from recap.build import build_tracker
 from recap.combinations import check_combinations
 from recap.config import RunConfig
 from recap.data.corpus import Corpus
+from recap.data.leakage import with_shots
 from recap.environment import environment
 from recap.errors import ConfigError
 from recap.fold import FoldResult
@@ -124,6 +125,9 @@ def prompt_folds(
     partition = draw_partition(config.training, needs_rationales=False)
     folder = RunFolder(path=Path(config.training.runs_dir) / config.run)
     shots = _shots(config, partition)
+    if config.shots:
+        leakage = with_shots(partition.leakage, partition.corpus.examples, partition.folds, shots)
+        partition = replace(partition, leakage=leakage)
     if config.dry_run:
         listener.estimated(config, partition, _estimate(config, partition, folder, shots))
         return None
