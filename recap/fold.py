@@ -123,6 +123,8 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                     name: {
                         "selected_epoch": selected_epoch,
                         "select_loss": selection_loss(folder.history, selected_epoch),
+                        # No prediction holds it: this is what scores.json is verified by.
+                        "test_loss": scores.metrics["loss"],
                         "train_seconds": round(trained - began, 3),
                         "test_seconds": round(ended - trained, 3),
                         "environment": environment(),
