@@ -177,13 +177,13 @@ def read_config(folder: Path) -> RunConfig:
     file = folder / "config.yaml"
     if not file.is_file():
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values = _read_yaml(file)
     return schema.validate({key: values[key] for key in values if key not in PROMPTED_KEYS})
 
 
 def read_prompted(folder: Path) -> dict[str, Any]:
     """Return what config.yaml holds of a prompted system, empty for a trained model."""
-    values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    values = _read_yaml(folder / "config.yaml")
     return {key: values[key] for key in PROMPTED_KEYS if key in values}
 
 
@@ -293,6 +293,12 @@ def write_atomic(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _read_yaml(file: Path) -> Any:
+    # Ten times as fast, where PyYAML was built with libyaml.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
 
 
 def _umask() -> int:

@@ -73,12 +73,13 @@ def verify_run(folder: RunFolder) -> Verified:
         )
     manifest = _json(folder.manifest)
     predictions = {k: _predictions(folder.fold(k).predictions) for k in folds}
+    made = made_with(folder)
     values, scores = {}, {}
     for k in folds:
         source = folder.fold(k).predictions
         check_predictions(source, predictions[k], k, config, task, manifest)
         scores[k], values[f"fold{k}/scores.json"] = _verify_scores(
-            folder, k, predictions[k], config, task, manifest
+            folder, k, predictions[k], config, task, manifest, made
         )
     data = _json(folder.data)
     check_partition(folder, predictions, config, data)
@@ -98,6 +99,7 @@ def _verify_scores(
     config: RunConfig,
     task: Task,
     manifest: Mapping[str, Any],
+    made: Mapping[str, str],
 ) -> tuple[Scores, int]:
     """Return a fold's scores, computed again, and how many values of its file they confirm."""
     file = folder.fold(fold).scores
@@ -107,17 +109,16 @@ def _verify_scores(
     expected = scores_to_dict(scores)
     expected["argmax_disagreement"] = argmax_disagreement(predictions)
     if "made_with" in recorded:
-        expected["made_with"] = _made_with(folder, recorded["made_with"])
+        expected["made_with"] = _made_with(made, recorded["made_with"])
     return scores, _compare(file, recorded, expected)
 
 
-def _made_with(folder: RunFolder, recorded: Any) -> Mapping[str, Any]:
-    expected: dict[str, Any] = made_with(folder)
-    if isinstance(recorded, Mapping) and recorded.get("options_hash") != expected["options_hash"]:
+def _made_with(made: Mapping[str, str], recorded: Any) -> dict[str, Any]:
+    if isinstance(recorded, Mapping) and recorded.get("options_hash") != made["options_hash"]:
         # Another version has other options, and so another hash of the same configuration.
         kept = ("options_hash", "configuration_hash")
-        expected |= {name: recorded[name] for name in kept if name in recorded}
-    return expected
+        return {**made, **{name: recorded[name] for name in kept if name in recorded}}
+    return dict(made)
 
 
 def _loss(

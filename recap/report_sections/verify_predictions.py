@@ -42,8 +42,8 @@ def check_predictions(
             raise VerificationError(f"{where}: {fault}")
         if prediction.id in shots:
             raise VerificationError(
-                f"{where}: is tested, and stands solved in the prompts of this fold (manifest.json: "
-                f"folds.fold{fold}.shots)"
+                f"{where}: is tested, and stands solved in the prompts of this fold "
+                f"(manifest.json: folds.fold{fold}.shots)"
             )
 
 
@@ -66,15 +66,18 @@ def check_partition(
             if row.id in folds:
                 raise VerificationError(f"{where}: id: stands in fold {folds[row.id]} already")
             folds[row.id] = fold
-            if config.cv.group == "session" and sessions.setdefault(row.session or "", fold) != fold:
+            if (
+                config.cv.group == "session"
+                and sessions.setdefault(row.session or "", fold) != fold
+            ):
                 raise VerificationError(
                     f"{where}: session: lies in two folds, in spite of cv.group=session"
                 )
     expected = data.get("selected_by_task")
     if len(predictions) == config.cv.folds and expected != len(folds):
         raise VerificationError(
-            f"{folder.data}: selected_by_task: recorded {expected}, but the folds hold {len(folds)} "
-            "predictions; some are missing, or too many"
+            f"{folder.data}: selected_by_task: recorded {expected}, but the folds hold "
+            f"{len(folds)} predictions; some are missing, or too many"
         )
 
 

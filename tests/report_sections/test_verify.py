@@ -319,14 +319,16 @@ def test_answers_that_were_decided_otherwise_are_verified_too(
     assert "label: another one than its text begins with" in error_of(run)
 
 
-def test_a_servers_refusal_and_an_answer_in_other_words_are_verified(
+def test_a_servers_refusal_and_answers_in_other_words_are_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    with serving(answer=lambda request: "I would say: resistance.\nReason: a no.") as server:
+    said = "I would say: resistance.\nReason: a no."
+    with serving(script=["refusal"], answer=lambda request: said) as server:
         options = ["experiment=smoke", "task=binary", "logger=none", "run=it", "client=openai"]
         options += ["client.model=m", f"client.base_url={server.url}/v1", "shots=1"]
         assert prompt([*options, f"runs_dir={tmp_path}", "rationale=false"]) == 0
     run = RunFolder(path=tmp_path / "it")
     assert verify_run(run).folds == (0, 1)
-    assert {row["label"] for row in predictions_of(run)} == {"Resistance"}
+    rows = [*predictions_of(run, 0), *predictions_of(run, 1)]
+    assert {row["label"] for row in rows} == {"Resistance", None}
