@@ -15,7 +15,7 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
 from recap.quiet import quiet_libraries
 from recap.records import Scores, Summary
-from recap.results import finished_scores, read_scores, write_summary
+from recap.results import finished_scores, read_scores, write_model_cards, write_summary
 from recap.run_folder import remove_models
 
 Part = int | Literal["final"]
@@ -60,6 +60,9 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     setup = prepare(config)
     result = _part(setup, fold, listener)
     _merge(setup, [result], listener)
+    if result.found and is_first_process():
+        # The process that finished it may have been killed before it wrote them.
+        write_model_cards(setup)
     assert result.scores is not None
     return result.scores
 

@@ -20,7 +20,7 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.partition import FoldedRun
 from recap.prepare import Setup
 from recap.records import Scores, Summary
-from recap.results import write_predictions, write_scores
+from recap.results import card_of, write_predictions, write_scores
 from recap.run_folder import FoldFolder, RunFolder, locked
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
@@ -236,4 +236,6 @@ def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
         end_of_turn_id=setup.encoder.end_of_turn_id,
         pad_id=setup.encoder.pad_id,
         settings=model_settings(setup.config, setup.task),
+        # Written again once there are scores; a kill leaves no model without a card.
+        card=card_of(setup, folder),
     )

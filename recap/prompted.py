@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from recap.build import build_tracker
 from recap.combinations import check_combinations
@@ -50,6 +51,16 @@ class PromptedRun:
     def config(self) -> RunConfig:
         """Task, data, prompt and protocol."""
         return self.prompted.training
+
+    @property
+    def task(self) -> Task:
+        """What is told apart."""
+        return self.partition.task
+
+    @property
+    def leakage(self) -> Mapping[str, Any]:
+        """What folds share with each other and with the examples in prompts."""
+        return self.partition.leakage
 
     @property
     def corpus(self) -> Corpus:

@@ -278,9 +278,13 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that it holds all of the old or all of the new text, come what may."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomic(path: Path, text: str, *, create: bool = True) -> None:
+    """Write a text file so that it holds all of the old or all of the new text, come what may.
+
+    Its folder is created where it is missing, unless ``create`` is false.
+    """
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:

@@ -37,6 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "launch",
         "partition",
         "prepare",
+        "model_card",
         "training",
         "learning_rate",
         "results",

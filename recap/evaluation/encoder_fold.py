@@ -17,8 +17,10 @@ from recap.data.module import DataModule
 from recap.evaluation.baselines import BaselineRun, JudgedFold
 from recap.fold import Listener, TrainingPlan
 from recap.models.checkpoint import SaveOnTermination, read_progress
+from recap.models.export import CARD_FILE
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.partition import Partition
+from recap.results import card_of
 from recap.run_folder import FoldFolder, write_atomic
 from recap.tasks.task import Task
 from recap.tracking.history import History, selection_loss
@@ -93,7 +95,7 @@ class EncoderFolds:
             },
             device=training.device,
         )
-        training.save(folder.model)
+        training.save(folder.model, card_of(setup, folder))
         shutil.rmtree(folder.checkpoints)
         return judged
 
@@ -214,11 +216,12 @@ class _EncoderTraining:
         )
         return read_progress(best)[0] + 1
 
-    def save(self, folder: Path) -> None:
-        """Write the model as a folder that plain transformers loads, whole or not at all."""
+    def save(self, folder: Path, card: str) -> None:
+        """Write model and card as a folder that plain transformers loads, whole or not at all."""
         partial = folder.with_name(f".{folder.name}.partial")
         for old in (partial, folder):
             shutil.rmtree(old, ignore_errors=True)
         self.module.model.save_pretrained(partial)
         self._tokenizer.save_pretrained(partial)
+        (partial / CARD_FILE).write_text(card, encoding="utf-8")
         partial.replace(folder)

@@ -151,7 +151,7 @@ def _loss(
         if abs(loss - selected) > LOSS_TOLERANCE * abs(selected):
             nearly = f"about {_shown(selected)}, the selection loss of history.csv"
             _differs(file, "metrics.loss", _shown(loss), nearly)
-    return loss
+    return None if loss is None else float(loss)
 
 
 def _verify_summary(
