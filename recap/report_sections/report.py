@@ -17,6 +17,7 @@ Section = Callable[[Sequence[ReportedRun], ReportConfig], Findings | None]
 SECTIONS = {
     "overview": "recap.report_sections.overview:overview_section",
     "tables": "recap.report_sections.tables:tables_section",
+    "leakage": "recap.report_sections.leakage:leakage_section",
 }
 """What each section is made by, as ``module:function``, in the order of the page."""
 

@@ -83,13 +83,22 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
     """
     if not patterns:
         raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
+    runs = tuple(map(read_run, find_runs(patterns)))
+    _refuse_strangers(runs)
+    return runs
+
+
+def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:
+    """Return the run folders that folders and patterns stand for, each once, in order.
+
+    Raises:
+        ConfigError: When one stands for no run.
+    """
     folders: dict[Path, Path] = {}
     for pattern in patterns:
         for folder in _run_folders(pattern):
             folders.setdefault(folder.resolve(), folder)
-    runs = tuple(read_run(RunFolder(path=folder)) for folder in folders.values())
-    _refuse_strangers(runs)
-    return runs
+    return tuple(RunFolder(path=folder) for folder in folders.values())
 
 
 def read_run(folder: RunFolder) -> ReportedRun:

@@ -49,6 +49,13 @@ class Verified:
     values: Mapping[str, int]
     """Values compared in each file: figures, labels and names; of summary.md, lines."""
 
+    def line(self) -> str:
+        """Return one line on it."""
+        return (
+            f"verified {self.run}: {sum(self.values.values())} values of {len(self.values)} files "
+            f"follow from {self.predictions} predictions in {len(self.folds)} folds"
+        )
+
 
 def verify_run(folder: RunFolder) -> Verified:
     """Compute every figure of a run again from its predictions, and compare.
