@@ -41,7 +41,7 @@ def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findi
     )
 
 
-def tested_shots(run: ReportedRun) -> dict[int, tuple[str, ...]]:
+def shots_in_test(run: ReportedRun) -> dict[int, tuple[str, ...]]:
     """Return, for each finished fold, the examples shown in its prompts that it also tests.
 
     By the ids that the manifest keeps of the shots and those of the predictions, whatever
@@ -112,7 +112,7 @@ def _shot_sheet(runs: Sequence[ReportedRun]) -> Sheet:
 
 
 def _n_tested(run: ReportedRun, fold: Mapping[str, Any]) -> int:
-    by_ids = len(tested_shots(run).get(fold["fold"], ()))
+    by_ids = len(shots_in_test(run).get(fold["fold"], ()))
     return max(by_ids, int(fold["shots"]["in_test"]["count"]))
 
 
@@ -161,7 +161,7 @@ def _notes(runs: Sequence[ReportedRun], known: Sequence[ReportedRun]) -> Iterato
         "Sessions that lie on both sides are kept together by cv.group=session."
     )
     for run in known:
-        tested = [identifier for ids in tested_shots(run).values() for identifier in ids]
+        tested = [identifier for ids in shots_in_test(run).values() for identifier in ids]
         if tested:
             yield f"{run.name}: {len(tested)} examples in prompts are tested themselves."
         unknown, inside = run.leakage.get("without_session", 0), run.leakage.get("in_folds", 0)

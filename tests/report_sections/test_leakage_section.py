@@ -14,7 +14,7 @@ from fake_servers import serving
 
 from recap.prompt import main as prompt
 from recap.report import main as report
-from recap.report_sections.leakage import leakage_section, tested_shots
+from recap.report_sections.leakage import leakage_section, shots_in_test
 from recap.report_sections.options import ReportConfig
 from recap.report_sections.runs import ReportedRun, read_run
 from recap.run_folder import RunFolder
@@ -112,7 +112,7 @@ def test_a_shot_that_is_tested_is_found_by_its_id(asked: Path, tmp_path: Path) -
     tested = read_run(folder).predictions[1][0].id
     folder.update_manifest(folds={"fold1": {"shots": [tested, "another"]}})
     run = read_run(folder)
-    assert tested_shots(run) == {0: (), 1: (tested,)}
+    assert shots_in_test(run) == {0: (), 1: (tested,)}
     findings = leakage_section([run], OPTIONS)
     assert findings is not None
     assert findings.sheets[-1].rows[1][3] == "1"
