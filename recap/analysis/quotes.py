@@ -32,10 +32,9 @@ _QUOTE = re.compile(
     rf"|{_OPEN_SINGLE}(.{{1,{_LONGEST_QUOTE}}}?){_CLOSE_SINGLE}"
 )
 _ELLIPSIS = re.compile(r"\.{3,}|…+|⋯+|[\[(（]\s*(?:\.{3,}|…+)\s*[\])）]")
-_SPACE_BESIDE_HAN = re.compile(
-    "(?<=[\u3000-\u9fff\uf900-\ufaff\uff00-\uffef]) | (?=[\u3000-\u9fff\uf900-\ufaff\uff00-\uffef])"
-)
-_APOSTROPHES = str.maketrans("’‘“”„", "''\"\"\"")
+_CHINESE = "\u3001-\u9fff\uf900-\ufaff\uff01-\uff0f\uff1a-\uff20"
+_SPACE_BESIDE_CHINESE = re.compile(f"(?<=[{_CHINESE}]) | (?=[{_CHINESE}])")
+_APOSTROPHES = str.maketrans("’‘“”„", '\'\'"""')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +88,9 @@ def comparable(text: str) -> str:
     NFKC (one width), folded case, one kind of apostrophe and quotation mark, single spaces, and
     none beside Chinese characters and punctuation, which write none.
     """
-    folded = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).casefold()
-    return _SPACE_BESIDE_HAN.sub("", " ".join(folded.split()))
+    # Before widths go: a full-width comma needs no space behind it, another one does.
+    closed = _SPACE_BESIDE_CHINESE.sub("", " ".join(text.split()))
+    return unicodedata.normalize("NFKC", closed).translate(_APOSTROPHES).casefold()
 
 
 def ground_quotes(

@@ -133,7 +133,9 @@ class NameFinder:
             category = self.taxonomy.find(spelling)
             for stem in _stem(fold_text(spelling)):
                 found.setdefault(stem, set()).add(category or "")
-        return {stem: categories.pop() for stem, categories in found.items() if len(categories) == 1}
+        return {
+            stem: categories.pop() for stem, categories in found.items() if len(categories) == 1
+        }
 
 
 def _stem(word: str) -> Iterator[str]:
@@ -156,9 +158,7 @@ def shares_of_naming(namings: Sequence[Naming]) -> dict[str, float | None]:
     if not namings:
         return dict.fromkeys(NAMING_SHARES)
     n = len(namings)
-    return {
-        name: sum(map(holds, namings)) / n for name, holds in NAMING_SHARES.items()
-    }
+    return {name: sum(map(holds, namings)) / n for name, holds in NAMING_SHARES.items()}
 
 
 NAMING_SHARES = {

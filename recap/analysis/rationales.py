@@ -1,4 +1,4 @@
-"""What the rationales of a run look like: how long they are, how much they differ, who repeats whom.
+"""What the rationales of a run look like: how long, how different, how like the annotators'.
 
 What they name stands in :mod:`recap.analysis.rationale_names`, what they quote in
 :mod:`recap.analysis.quotes`.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from recap.records import Spread
 from recap.scoring.confusion import scores_from_confusion
-from recap.scoring.summary import spread_of
+from recap.scoring.summary import spread_over_folds
 
 Classifier = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[Mapping[str, float]]]
 """Training texts, their labels, texts to label; returns a probability for each training label."""
@@ -106,8 +106,8 @@ def _recovered(
     return Recovered(
         folds=tuple(folds),
         n=len(explained),
-        accuracy=spread_of([scores.metrics["accuracy"] for scores in found]),
-        macro_f1=spread_of([scores.metrics["macro_f1"] for scores in found]),
+        accuracy=spread_over_folds([scores.metrics["accuracy"] for scores in found]),
+        macro_f1=spread_over_folds([scores.metrics["macro_f1"] for scores in found]),
     )
 
 
