@@ -71,10 +71,13 @@ class PatternErrors:
     in all."""
 
 
+SUBTLE = "subtle resistance read as collaboration"
+HOPELESS = "hopelessness read as disagreement"
+
 # Section 6.3 of the paper: category of the gold label, category that it is read as.
 _NAMED = (
-    ("subtle resistance read as collaboration", "Resistance", "Collaboration"),
-    ("hopelessness read as disagreement", "Pessimism", "Disagreeing"),
+    (SUBTLE, "Resistance", "Collaboration"),
+    (HOPELESS, "Pessimism", "Disagreeing"),
 )
 
 
@@ -135,7 +138,8 @@ def count_kind(
     def share(weights: Floats) -> Floats:
         part, whole = (weights @ sums).T
         none = np.full(len(part), np.nan)
-        return np.divide(part, whole, out=none, where=whole > 0)[:, None]
+        shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
+        return shares[:, None]
 
     n = len(sessions)
     [interval] = with_intervals(

@@ -65,7 +65,7 @@ _Counts = Sequence[tuple[int, ...]]
 
 def _matches(text: str, reference: str) -> list[tuple[int, ...]]:
     """Return for each order the n-grams in common, those of the text and of the reference."""
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for order in range(1, CHRF_ORDER + 1):
         said, wanted = _grams(text, order), _grams(reference, order)
         rows.append(((said & wanted).total(), said.total(), wanted.total()))

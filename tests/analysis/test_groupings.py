@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,7 @@ def test_bins_part_the_values_in_order(values, bins) -> None:
     assert set(found) == set(numbered)
     assert len(set(found.values())) <= bins
     ends = [tuple(map(int, name.split("–"))) for name in dict.fromkeys(found.values())]
-    assert all(before[-1] < after[0] for before, after in zip(ends, ends[1:], strict=False))
+    assert all(before[-1] < after[0] for before, after in pairwise(ends))
     for key, name in found.items():
         low, *_, high = (*map(int, name.split("–")), int(name.split("–")[-1]))
         assert low <= numbered[key] <= high
