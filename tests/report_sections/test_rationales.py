@@ -79,7 +79,11 @@ def test_figures_are_those_of_the_planted_rationales(run, findings) -> None:
     assert found["likeness"]["chrf"] > found["likeness"]["chrf_same_label"]
     assert found["simulatability"]["unmasked"]["folds"] == (0, 1)
     recovered = found["simulatability"]
-    assert recovered["unmasked"]["accuracy"]["mean"] > recovered["majority"]["accuracy"]["mean"]
+    resistant = [
+        sum(p.label == "Resistance" for p in own) / len(own) for own in run.predictions.values()
+    ]
+    assert min(resistant) > 0.5
+    assert recovered["majority"]["accuracy"]["values"] == pytest.approx(resistant)
     assert found["simulatability_of_annotators"]["masked"]["n"] == n
 
 
