@@ -63,6 +63,7 @@ def build_report(
         private_pages={
             name: page for section in sections for name, page in section.private_pages.items()
         },
+        private=options.privacy.include_text,
         parts=tuple(sections),
     )
 
