@@ -76,11 +76,16 @@ class AnsweredItem:
     """Empty for an open item."""
 
     def shown(self, given: str | None) -> str:
-        """Return the answer and what remains; ``given``: the item that has this answer already."""
+        """Return answer, evidence and what remains, as a table has them.
+
+        Args:
+            given: The item that has this answer already, which is not repeated then.
+        """
         if self.status == "open":
             return OPEN
+        answer = self.answer if given is None else f"As at {given}."
         remains = f" Open: {self.item.remains}." if self.status == "in part" else ""
-        return f"{self.answer if given is None else f'As at {given}.'}{remains}"
+        return f"{answer} [{self.item.evidence}]{remains}"
 
 
 @cache
@@ -179,16 +184,15 @@ def _item_sheets(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> list[Sh
                 (
                     f"{one.item.number} {one.item.section}: {one.item.asks}",
                     one.shown(given.get(one.answer)),
-                    one.item.evidence if one.status != "open" else "–",
                 )
             )
             given.setdefault(one.answer, f"{checklist.name} {one.item.number}")
         sheets.append(
             Sheet(
                 title=checklist.name,
-                header=("item", "answer", "evidence"),
+                header=("item", "answer [evidence in the run folder]"),
                 rows=tuple(rows),
-                text_columns=(0, 1, 2),
+                text_columns=(0, 1),
             )
         )
     return sheets

@@ -166,11 +166,6 @@ def shared(run: ReportedRun) -> str | None:
     )
 
 
-def n_shared(run: ReportedRun, what: str) -> int:
-    """Return how many test examples share something (a key of leakage.json) with training."""
-    return sum(_n_shared(entry[what]) for entry in run.leakage.get("folds", ()) if what in entry)
-
-
 def _n_shared(found: Mapping[str, int]) -> int:
     return found.get("test_examples", found["count"])
 
