@@ -19,6 +19,9 @@ SECTIONS = {
     "tables": "recap.report_sections.tables:tables_section",
     "errors": "recap.report_sections.errors:error_section",
     "rationales": "recap.report_sections.rationales:rationale_section",
+    "protocol": "recap.report_sections.protocol:protocol_section",
+    "checklist": "recap.report_sections.checklist:checklist_section",
+    "manifest": "recap.report_sections.manifest:manifest_section",
 }
 """What each section is made by, as ``module:function``, in the order of the page."""
 
