@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recap.build import build_tracker
 from recap.data.folds import HASH_CHARACTERS
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
@@ -41,6 +42,8 @@ from recap.scoring.files import (
     summary_to_dict,
 )
 from recap.scoring.summary import summarize, summary_markdown
+from recap.tracking.history import read_history
+from recap.tracking.tracker import FinishedFolds
 
 
 def write_predictions(
@@ -184,6 +187,26 @@ def card_of(run: Run, folder: FoldFolder) -> str:
             selected_epoch=entry.get("selected_epoch" if fold else "epochs"),
             learning_rate=manifest.get("learning_rate", {}).get("used"),
             adapter=adapter,
+        )
+    )
+
+
+def track_summary(
+    setup: Run, summary: Summary, *, options: Mapping[str, Any] | None = None
+) -> None:
+    """Tell the run's tracker of the finished folds; it keeps nothing twice.
+
+    Args:
+        setup: The run.
+        summary: That of its finished folds.
+        options: As for :func:`recap.build.build_tracker`.
+    """
+    folders = {index: setup.folder.fold(index) for index in summary.folds}
+    build_tracker(setup.config, setup.folder.path, options=options).log_summary(
+        FinishedFolds(
+            summary=summary,
+            scores={index: read_scores(folder) for index, folder in folders.items()},
+            histories={index: read_history(folder.history) for index, folder in folders.items()},
         )
     )
 

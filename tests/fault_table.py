@@ -14,9 +14,10 @@ from recap import __version__
 
 PAGE = """# Faults tried
 
-Written by `make faults`, which runs the slow part of the test suite: {when}, recap {version}, Python {python}, {system}.
-Each row adds up what the tests of that name have tried. *Survived*: everything was afterwards as it should be. *Lost*:
-results lost, texts leaked, inputs that crashed a reader. The tests fail where a row that has no note loses anything.
+Written by `make faults`, which runs the slow part of the test suite: {when}, recap {version},
+Python {python}, {system}. Each row adds up what the tests of that name have tried. *Survived*:
+everything was afterwards as it should be. *Lost*: results lost, texts leaked, inputs that crashed a
+reader. The tests fail where a row that has no note loses anything.
 
 | fault or input | tried | survived | lost | note |
 |---|---:|---:|---:|---|

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,12 +93,19 @@ def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:
     """Return the run folders that folders and patterns stand for, each once, in order.
 
     Raises:
-        ConfigError: When one stands for no run.
+        ConfigError: When one stands for no run, or two have one name.
     """
     folders: dict[Path, Path] = {}
     for pattern in patterns:
         for folder in _run_folders(pattern):
             folders.setdefault(folder.resolve(), folder)
+    names = Counter(folder.name for folder in folders.values())
+    twice = [name for name, n in names.items() if n > 1]
+    if twice:
+        raise ConfigError(
+            f"runs: {', '.join(map(repr, twice))} is the name of several folders, and a report "
+            "tells runs apart by their names; rename a folder, or report them separately"
+        )
     return tuple(RunFolder(path=folder) for folder in folders.values())
 
 
