@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
 from recap.models.module import ResponseModule
-from recap.partition import Run
+from recap.partition import FoldedRun, Run
 from recap.prepare import Setup
 from recap.records import Example, Prediction, Scores, Summary
 from recap.run_folder import FoldFolder, write_atomic
@@ -60,6 +60,44 @@ def write_predictions(
     if again != scores:
         raise RecapError("scores differ from those of predictions.jsonl; report this")
     return scores
+
+
+def write_selection(
+    setup: FoldedRun,
+    fold: int,
+    examples: Sequence[Example],
+    probabilities: Sequence[Mapping[str, float]],
+) -> None:
+    """Write how likely each label was held of the examples that selected a fold's epoch.
+
+    The lines of selection.jsonl have the form of predictions.jsonl. Nothing was generated: ``text``
+    is empty, and ``label`` the likeliest one, whatever ``decoding`` is.
+
+    Args:
+        setup: The run.
+        fold: Index of the fold.
+        examples: The selection examples that the task takes.
+        probabilities: A row an example, in their order; a label that is left out has 0.
+    """
+    task = setup.task
+    predictions = []
+    for example, found in zip(examples, probabilities, strict=True):
+        row = {label: found.get(label, 0.0) for label in task.labels}
+        predictions.append(
+            Prediction(
+                id=example.id,
+                session=example.session,
+                fold=fold,
+                task=task.name,
+                gold=task.gold(example),
+                label=max(row, key=lambda label: row[label]),
+                probabilities=row,
+                rationale=None,
+                text="",
+                parsed=True,
+            )
+        )
+    write_atomic(setup.folder.fold(fold).selection, predictions_to_jsonl(predictions))
 
 
 def write_scores(folder: FoldFolder, scores: Scores) -> None:
