@@ -27,10 +27,10 @@ from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
 from recap.prompting.unanswered import UnansweredRequests
 from recap.records import Example, Fold, Prediction, Scores, Summary
-from recap.results import finished_scores, read_scores, write_summary
+from recap.results import finished_scores, read_scores, write_scores, write_summary
 from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
 from recap.scoring.confusion import score
-from recap.scoring.files import json_text, predictions_to_jsonl, scores_to_dict
+from recap.scoring.files import predictions_to_jsonl
 from recap.tasks.task import Task
 
 Shots = Mapping[int, tuple[Example, ...]]
@@ -278,7 +278,7 @@ def _fold(
                     }
                 },
             )
-            write_atomic(folder.scores, json_text(scores_to_dict(scores)))
+            write_scores(folder, scores)
             tracker.log_fold(scores)
         except BaseException:
             tracker.abandon()

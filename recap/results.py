@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from recap.data.folds import HASH_CHARACTERS
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
 from recap.models.module import ResponseModule
 from recap.partition import FoldedRun, Run
 from recap.prepare import Setup
+from recap.prompting.options import COMPARED
 from recap.records import Example, Prediction, Scores, Summary
-from recap.run_folder import FoldFolder, write_atomic
+from recap.result_options import flatten, result_options
+from recap.run_folder import (
+    FoldFolder,
+    RunFolder,
+    read_config,
+    read_prompted,
+    write_atomic,
+)
 from recap.scoring.argmax import argmax_disagreement
 from recap.scoring.confusion import score
 from recap.scoring.files import (
@@ -104,12 +115,45 @@ def write_scores(folder: FoldFolder, scores: Scores) -> None:
     """Write a fold's scores.json, which says that the fold is finished.
 
     Beside the scores it holds ``argmax_disagreement`` of the fold's predictions, which have to be
-    written before.
+    written before, and the hashes of what the fold was made with.
     """
     text = folder.predictions.read_text(encoding="utf-8")
     predictions = predictions_from_jsonl(text, source=str(folder.predictions))
-    disagreement = {"argmax_disagreement": argmax_disagreement(predictions)}
-    write_atomic(folder.scores, json_text({**scores_to_dict(scores), **disagreement}))
+    also = {
+        "argmax_disagreement": argmax_disagreement(predictions),
+        "made_with": made_with(RunFolder(path=folder.path.parent)),
+    }
+    write_atomic(folder.scores, json_text({**scores_to_dict(scores), **also}))
+
+
+def made_with(folder: RunFolder) -> dict[str, str]:
+    """Return the hashes of a run's data, partition and result-changing options.
+
+    A fold that was copied from another run, or an option that was changed in config.yaml, shows by
+    them.
+    """
+    manifest = folder.read_manifest()
+    options = result_options(read_config(folder.path))
+    prompted = read_prompted(folder.path)
+    if prompted:
+        flat = flatten(prompted)
+        options |= {key: flat.get(key) for key in COMPARED}
+    return {
+        **{name: manifest[name] for name in ("data_hash", "partition_hash") if name in manifest},
+        "configuration_hash": _hash(json.dumps(options, sort_keys=True, default=str)),
+        # Another version may have other options, and so another hash of the same run.
+        "options_hash": _hash("\n".join(sorted(options))),
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_CHARACTERS]
+
+
+def read_made_with(folder: FoldFolder) -> dict[str, str]:
+    """Return what a fold's scores.json says that it was made with; nothing in earlier versions."""
+    found: dict[str, str] = _read_json(folder).get("made_with", {})
+    return found
 
 
 def finished_scores(setup: Run) -> dict[int, Scores]:
@@ -134,10 +178,14 @@ def read_scores(folder: FoldFolder) -> Scores:
     Raises:
         DataError: When it cannot be read.
     """
+    return scores_from_dict(_read_json(folder), source=str(folder.scores))
+
+
+def _read_json(folder: FoldFolder) -> dict[str, Any]:
     try:
-        data = json.loads(folder.scores.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(folder.scores.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
             f"{folder.scores}: is not JSON; delete it to run this fold again"
         ) from error
-    return scores_from_dict(data, source=str(folder.scores))
+    return found

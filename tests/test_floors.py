@@ -52,6 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "reporting",
         "corpus_actions",
         "insight_actions",
+        "report_sections",
     ),
     (
         "compose",
