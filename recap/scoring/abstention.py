@@ -29,6 +29,11 @@ class RiskCoverage:
     aurc: float
     best_aurc: float
 
+    @property
+    def overall_risk(self) -> float:
+        """Share of wrong answers where all are given."""
+        return self.risk[-1]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
