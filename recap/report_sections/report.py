@@ -17,6 +17,8 @@ Section = Callable[[Sequence[ReportedRun], ReportConfig], Findings | None]
 SECTIONS = {
     "overview": "recap.report_sections.overview:overview_section",
     "tables": "recap.report_sections.tables:tables_section",
+    "errors": "recap.report_sections.errors:error_section",
+    "rationales": "recap.report_sections.rationales:rationale_section",
 }
 """What each section is made by, as ``module:function``, in the order of the page."""
 
