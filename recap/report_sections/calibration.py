@@ -23,6 +23,7 @@ from recap.report_sections.calibration_sheets import (
 )
 from recap.report_sections.options import ReportConfig
 from recap.report_sections.runs import ReportedRun
+from recap.report_sections.tables import partial_notes
 from recap.reporting.calibration_charts import (
     CurvePanel,
     Reliability,
@@ -228,7 +229,7 @@ def _notes(
         f"answered; calibration errors use {own.n_bins} bins. Diagrams and curves take all folds "
         "together."
     )
-    notes = [how]
+    notes = [how, *partial_notes([one.run for one in found])]
     for one in found:
         notes += _notes_on(one, options, own)
     return notes
