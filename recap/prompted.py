@@ -27,7 +27,13 @@ from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
 from recap.prompting.unanswered import UnansweredRequests
 from recap.records import Example, Fold, Prediction, Scores, Summary
-from recap.results import finished_scores, read_scores, write_scores, write_summary
+from recap.results import (
+    finished_scores,
+    read_scores,
+    track_summary,
+    write_scores,
+    write_summary,
+)
 from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import predictions_to_jsonl
@@ -142,11 +148,10 @@ def prompt_folds(
             unanswered=_unanswered(run),
         )
         folder.update_manifest(system=_described(config), device=system.device)
-        results = [_fold(run, fold, system, shots[fold], listener) for fold in _wanted(config)]
+        for fold in _wanted(config):
+            _fold(run, fold, system, shots[fold], listener)
     summary = write_summary(run)
-    if not all(result.found for result in results):
-        options = prompted_options(config)
-        build_tracker(config.training, folder.path, options=options).log_summary(summary)
+    track_summary(run, summary, options=prompted_options(config))
     listener.ended(run, summary, finished_scores(run))
     return summary
 
@@ -250,14 +255,15 @@ def _fold(
     system: System,
     shots: tuple[Example, ...],
     listener: PromptListener,
-) -> FoldResult:
-    """Return a fold as it was found, or answered and scored now."""
+) -> None:
+    """Answer and score a fold, unless it is found finished."""
     folder, name = run.folder.fold(index), f"fold{index}"
     if folder.finished:
         scores = read_scores(folder)
-        result = FoldResult(name=name, folder=folder, scores=scores, seconds=0.0, found=True)
-        listener.fold_ended(result)
-        return result
+        listener.fold_ended(
+            FoldResult(name=name, folder=folder, scores=scores, seconds=0.0, found=True)
+        )
+        return
     options = prompted_options(run.prompted)
     with locked(folder.path):
         tracker = build_tracker(run.config, run.folder.path, options=options)
@@ -284,9 +290,7 @@ def _fold(
             tracker.abandon()
             raise
     write_summary(run)
-    result = FoldResult(name=name, folder=folder, scores=scores, seconds=seconds)
-    listener.fold_ended(result)
-    return result
+    listener.fold_ended(FoldResult(name=name, folder=folder, scores=scores, seconds=seconds))
 
 
 def _answers(

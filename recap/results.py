@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recap.build import build_tracker
 from recap.data.folds import HASH_CHARACTERS
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
@@ -34,6 +35,8 @@ from recap.scoring.files import (
     summary_to_dict,
 )
 from recap.scoring.summary import summarize, summary_markdown
+from recap.tracking.history import read_history
+from recap.tracking.tracker import FinishedFolds
 
 
 def write_predictions(
@@ -170,6 +173,26 @@ def write_summary(setup: Run) -> Summary:
         notes = setup.corpus.notes()
         write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
     return summary
+
+
+def track_summary(
+    setup: Run, summary: Summary, *, options: Mapping[str, Any] | None = None
+) -> None:
+    """Tell the run's tracker of the finished folds; it keeps nothing twice.
+
+    Args:
+        setup: The run.
+        summary: That of its finished folds.
+        options: As for :func:`recap.build.build_tracker`.
+    """
+    folders = {index: setup.folder.fold(index) for index in summary.folds}
+    build_tracker(setup.config, setup.folder.path, options=options).log_summary(
+        FinishedFolds(
+            summary=summary,
+            scores={index: read_scores(folder) for index, folder in folders.items()},
+            histories={index: read_history(folder.history) for index, folder in folders.items()},
+        )
+    )
 
 
 def read_scores(folder: FoldFolder) -> Scores:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recap.baselines.tfidf import example_text, tfidf_probabilities
-from recap.build import build_tracker
 from recap.config import RunConfig
 from recap.data.corpus import Corpus
 from recap.environment import environment
@@ -21,6 +20,7 @@ from recap.records import Answer, Example, Fold, Prediction, Scores, Summary
 from recap.results import (
     finished_scores,
     read_scores,
+    track_summary,
     write_scores,
     write_selection,
     write_summary,
@@ -119,13 +119,10 @@ def cross_validate_baseline(config: EvaluateConfig, *, listener: Listener | None
     )
     listener.prepared(setup)
     wanted = range(run.cv.folds) if run.cv.fold == "all" else [int(run.cv.fold)]
-    results = []
     for index in wanted:
-        results.append(_found(setup, index) or _judged(setup, index, judge, listener))
-        listener.fold_ended(results[-1])
+        listener.fold_ended(_found(setup, index) or _judged(setup, index, judge, listener))
     summary = write_summary(setup)
-    if not all(result.found for result in results):
-        build_tracker(run, setup.folder.path).log_summary(summary)
+    track_summary(setup, summary)
     listener.ended(setup.folder, summary, finished_scores(setup))
     return summary
 

@@ -114,8 +114,14 @@ class Plan:
         )
 
 
-def make_plan(config: RunConfig, options: PlanOptions) -> Plan:
+def make_plan(config: RunConfig, options: PlanOptions, *, workload: Workload | None = None) -> Plan:
     """Return the plan of a run, without loading weights or touching its folder.
+
+    Args:
+        config: The run.
+        options: What is assumed of the devices.
+        workload: Its examples, where another plan has read them already: data, task, prompt, folds
+            and tokenizer are the same.
 
     Raises:
         ConfigError: For choices that cannot go together, or a backbone of unknown size.
@@ -131,7 +137,7 @@ def make_plan(config: RunConfig, options: PlanOptions) -> Plan:
         declared=backbone.architecture,
     )
     choice = choose_batching(meta_model(architecture), config.batching)
-    workload = read_workload(config, architecture)
+    workload = workload or read_workload(config, architecture)
     setting = _setting(config)
     demand = _demand(config, architecture, setting, workload, choice.batching)
     counts, memory = demand.counts(), demand.memory()

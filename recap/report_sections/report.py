@@ -20,6 +20,9 @@ SECTIONS = {
     "calibration": "recap.report_sections.calibration:calibration_section",
     "errors": "recap.report_sections.errors:error_section",
     "rationales": "recap.report_sections.rationales:rationale_section",
+    "protocol": "recap.report_sections.protocol:protocol_section",
+    "checklist": "recap.report_sections.checklist:checklist_section",
+    "manifest": "recap.report_sections.manifest:manifest_section",
 }
 """What each section is made by, as ``module:function``, in the order of the page."""
 
@@ -64,6 +67,7 @@ def build_report(
         private_pages={
             name: page for section in sections for name, page in section.private_pages.items()
         },
+        private=options.privacy.include_text,
         parts=tuple(sections),
     )
 

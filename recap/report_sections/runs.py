@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,13 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
     for pattern in patterns:
         for folder in _run_folders(pattern):
             folders.setdefault(folder.resolve(), folder)
+    names = Counter(folder.name for folder in folders.values())
+    twice = [name for name, n in names.items() if n > 1]
+    if twice:
+        raise ConfigError(
+            f"runs: {', '.join(map(repr, twice))} is the name of several folders, and a report "
+            "tells runs apart by their names; rename a folder, or report them separately"
+        )
     runs = tuple(read_run(RunFolder(path=folder)) for folder in folders.values())
     _refuse_strangers(runs)
     return runs
