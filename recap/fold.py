@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recap.build import build_tracker, model_settings
+from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.environment import environment
+from recap.errors import RecapError
 from recap.launch import is_first_process
 from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
@@ -20,7 +22,7 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.partition import FoldedRun
 from recap.prepare import Setup
 from recap.records import Scores, Summary
-from recap.results import card_of, write_predictions, write_scores
+from recap.results import card_of, write_predictions, write_scores, write_selection
 from recap.run_folder import FoldFolder, RunFolder, locked
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
@@ -111,11 +113,16 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
         if selected_epoch:
             _save(training, setup, folder)
         scores = training.module.scores()
+        tested = time.monotonic()
+        if judges_selection(setup.config):
+            training.judge_selection()
         # Whatever another process still has to read of the checkpoints, it has read now.
         training.meet()
         ended = time.monotonic()
         if is_first_process():
             write_predictions(setup, index, training.module, setup.examples(fold.test))
+            if judges_selection(setup.config):
+                _write_selection(setup, index, training)
             setup.folder.update_manifest(
                 device=training.device,
                 encoding=dict(setup.encoding.counts),
@@ -126,7 +133,8 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                         # No prediction holds it: this is what scores.json is verified by.
                         "test_loss": scores.metrics["loss"],
                         "train_seconds": round(trained - began, 3),
-                        "test_seconds": round(ended - trained, 3),
+                        "test_seconds": round(tested - trained, 3),
+                        "selection_seconds": round(ended - tested, 3),
                         "environment": environment(),
                     }
                 },
@@ -192,6 +200,21 @@ def recorded(setup: FoldedRun, folder: FoldFolder, name: str) -> Iterator[Tracke
         except BaseException:
             tracker.abandon()
             raise
+
+
+def judges_selection(config: RunConfig) -> bool:
+    """Whether folds write selection.jsonl: the examples that select are not those reported."""
+    return config.cv.protocol == "nested"
+
+
+def _write_selection(setup: Setup, index: int, training: Training) -> None:
+    examples = setup.examples(setup.folds[index].select)
+    judgements = training.module.judgements
+    if [example.id for example in examples] != [judgement.id for judgement in judgements]:
+        raise RecapError("judgements came back in another order than the examples; report this")
+    labels = setup.task.labels
+    rows = [dict(zip(labels, one.probabilities, strict=True)) for one in judgements]
+    write_selection(setup, index, examples, rows)
 
 
 def _note_resume(setup: Setup, name: str, training: Training) -> None:

@@ -18,7 +18,7 @@ from recap.model_card.facts import CardFacts
 from recap.models.export import CARD_FILE
 from recap.models.merge import is_adapter_folder
 from recap.models.module import ResponseModule
-from recap.partition import Run
+from recap.partition import FoldedRun, Run
 from recap.prepare import Setup
 from recap.prompting.options import COMPARED
 from recap.records import Example, Prediction, Scores, Summary
@@ -81,6 +81,44 @@ def write_predictions(
     if again != scores:
         raise RecapError("scores differ from those of predictions.jsonl; report this")
     return scores
+
+
+def write_selection(
+    setup: FoldedRun,
+    fold: int,
+    examples: Sequence[Example],
+    probabilities: Sequence[Mapping[str, float]],
+) -> None:
+    """Write how likely each label was held of the examples that selected a fold's epoch.
+
+    The lines of selection.jsonl have the form of predictions.jsonl. Nothing was generated: ``text``
+    is empty, and ``label`` the likeliest one, whatever ``decoding`` is.
+
+    Args:
+        setup: The run.
+        fold: Index of the fold.
+        examples: The selection examples that the task takes.
+        probabilities: A row an example, in their order; a label that is left out has 0.
+    """
+    task = setup.task
+    predictions = []
+    for example, found in zip(examples, probabilities, strict=True):
+        row = {label: found.get(label, 0.0) for label in task.labels}
+        predictions.append(
+            Prediction(
+                id=example.id,
+                session=example.session,
+                fold=fold,
+                task=task.name,
+                gold=task.gold(example),
+                label=max(row, key=lambda label: row[label]),
+                probabilities=row,
+                rationale=None,
+                text="",
+                parsed=True,
+            )
+        )
+    write_atomic(setup.folder.fold(fold).selection, predictions_to_jsonl(predictions))
 
 
 def write_scores(folder: FoldFolder, scores: Scores) -> None:

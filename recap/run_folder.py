@@ -36,6 +36,11 @@ class FoldFolder:
         return self.path / "predictions.jsonl"
 
     @property
+    def selection(self) -> Path:
+        """The same of the examples that selected the epoch; under ``cv.protocol=nested`` alone."""
+        return self.path / "selection.jsonl"
+
+    @property
     def scores(self) -> Path:
         """Metrics of this fold; written last, so its presence means that the fold is finished."""
         return self.path / "scores.json"

@@ -15,7 +15,7 @@ from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.evaluation.baselines import BaselineRun, JudgedFold
-from recap.fold import Listener, TrainingPlan
+from recap.fold import Listener, TrainingPlan, judges_selection
 from recap.models.checkpoint import SaveOnTermination, read_progress
 from recap.models.export import CARD_FILE
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
@@ -81,23 +81,33 @@ class EncoderFolds:
         training.fit()
         trained = time.monotonic()
         epoch = training.test()
-        labels = self._data.task.labels
+        tested, probabilities = time.monotonic(), self._judged(training)
+        selection = None
+        if judges_selection(self._run):
+            training.judge_selection()
+            selection = self._judged(training)
         judged = JudgedFold(
-            probabilities=[
-                dict(zip(labels, judgement.probabilities, strict=True))
-                for judgement in training.module.judgements
-            ],
+            probabilities=probabilities,
+            selection=selection,
             manifest={
                 "selected_epoch": epoch,
                 "select_loss": selection_loss(folder.history, epoch),
                 "train_seconds": round(trained - began, 3),
-                "test_seconds": round(time.monotonic() - trained, 3),
+                "test_seconds": round(tested - trained, 3),
+                "selection_seconds": round(time.monotonic() - tested, 3),
             },
             device=training.device,
         )
         training.save(folder.model, card_of(setup, folder))
         shutil.rmtree(folder.checkpoints)
         return judged
+
+    def _judged(self, training: _EncoderTraining) -> list[dict[str, float]]:
+        labels = self._data.task.labels
+        return [
+            dict(zip(labels, judgement.probabilities, strict=True))
+            for judgement in training.module.judgements
+        ]
 
     def _load(self) -> LoadedEncoder:
         backbone = self._run.backbone
@@ -215,6 +225,10 @@ class _EncoderTraining:
             self.module, datamodule=self._data, ckpt_path=best, weights_only=True, verbose=False
         )
         return read_progress(best)[0] + 1
+
+    def judge_selection(self) -> None:
+        """Judge the selection examples with the weights that were tested."""
+        self._trainer.predict(self.module, datamodule=self._data, return_predictions=False)
 
     def save(self, folder: Path, card: str) -> None:
         """Write model and card as a folder that plain transformers loads, whole or not at all."""

@@ -20,7 +20,6 @@ _LANGUAGES = {"en": "English", "zh": "Chinese", "both": "English and Chinese"}
 _SHARED = {
     "duplicates": "history and response (exact duplicates)",
     "near_duplicates": "nearly the same words (near duplicates)",
-    "repeats": "the response and the counsellor's words before it",
     "shared_sessions": "the session",
     "shared_clients": "the client",
     "history_overlap": "an utterance of the same session that stands in a history",
