@@ -141,8 +141,11 @@ def write_findings(
         ) from error
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
-    names = [*texts, *findings.private_pages, *drawn]
-    console.print(f"{folder}: {', '.join(_shortened(names))}", soft_wrap=True, markup=False)
+    files = [*texts, *findings.private_pages]
+    names = [*files, *drawn]
+    pictures = drawn if len(drawn) <= _LISTED_IN_A_FOLDER else [f"{len(drawn)} figures"]
+    listed = ", ".join([*_shortened(files), *pictures])
+    console.print(f"{folder}: {listed}", soft_wrap=True, markup=False)
     return tuple(folder / name for name in names)
 
 
