@@ -15,6 +15,7 @@ VERBS = {
     "predict": "annotate dialogues with trained models: streamed, resumed, shared out",
     "corpus": "what a corpus holds: counts, faults, words, codebook; annotators, their agreement",
     "insights": "prevalence per session, alliance, counsellor studies, feedback cards, supervision",
+    "report": "tables, figures and tests over run folders, and one page that shows them all",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""

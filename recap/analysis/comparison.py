@@ -46,7 +46,7 @@ class ComparedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class System:
+class ComparedSystem:
     """A run, or its repetitions under other seeds."""
 
     name: str
@@ -87,7 +87,7 @@ class Comparison:
 
 
 def compare_all(
-    systems: Sequence[System],
+    systems: Sequence[ComparedSystem],
     *,
     reference: str | None = None,
     resamples: int,
@@ -135,7 +135,7 @@ def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
 
 
 def compare(
-    first: System, second: System, *, resamples: int, confidence: float, seed: int
+    first: ComparedSystem, second: ComparedSystem, *, resamples: int, confidence: float, seed: int
 ) -> Comparison:
     """Return one comparison of two systems, over the folds that all their runs have finished.
 
@@ -187,7 +187,7 @@ class _Matched:
     second: tuple[ComparedRun, ...]
 
 
-def _refuse_other_task(first: System, second: System) -> None:
+def _refuse_other_task(first: ComparedSystem, second: ComparedSystem) -> None:
     here, there = first.runs[0], second.runs[0]
     if here.labels != there.labels:
         raise ConfigError(
@@ -196,7 +196,7 @@ def _refuse_other_task(first: System, second: System) -> None:
         )
 
 
-def _shared_partitions(first: System, second: System) -> list[str]:
+def _shared_partitions(first: ComparedSystem, second: ComparedSystem) -> list[str]:
     theirs = {run.partition for run in second.runs}
     shared = list(dict.fromkeys(run.partition for run in first.runs if run.partition in theirs))
     if not shared:
@@ -208,7 +208,7 @@ def _shared_partitions(first: System, second: System) -> list[str]:
     return shared
 
 
-def _matched(first: System, second: System, partition: str) -> _Matched:
+def _matched(first: ComparedSystem, second: ComparedSystem, partition: str) -> _Matched:
     ours = [run for run in first.runs if run.partition == partition]
     theirs = [run for run in second.runs if run.partition == partition]
     runs = [*ours, *theirs]

@@ -22,7 +22,7 @@ class ReportPrivacy:
 class ReportConfig:
     """The configuration of ``recap.report``."""
 
-    runs: tuple[str, ...] = Field(min_length=1)
+    runs: tuple[str, ...]
     """Run folders, folders of run folders, or patterns of them."""
     out: str | None = None
     """Folder for the page, tables and figures; ``None``: the console alone."""

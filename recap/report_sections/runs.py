@@ -81,6 +81,8 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
         DataError: When a run has no finished fold or cannot be read, a fold was made with other
             data, folds or options than its run, or runs were made with other data or folds.
     """
+    if not patterns:
+        raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
     folders: dict[Path, Path] = {}
     for pattern in patterns:
         for folder in _run_folders(pattern):

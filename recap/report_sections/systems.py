@@ -1,71 +1,112 @@
-"""Which runs are one system: repetitions under other seeds, and twins under another protocol."""
+"""What a report calls the systems that its runs scored, and which runs are of one system."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from recap.analysis.comparison import ComparedRun, System
 from recap.prompting.options import COMPARED
 from recap.report_sections.runs import ReportedRun
 from recap.result_options import flatten, result_options
 
-SEEDS = ("seed", "cv.seed")
-"""Options that repetitions of one system may differ in."""
+_TUNINGS = {"full": "full", "none": "untrained"}
+_MOST_NAMED = 3
 
 
-def options_key(run: ReportedRun, free: Sequence[str]) -> str:
-    """Return a text that runs share exactly when their result-changing options are equal.
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One system, whatever tasks it was scored on."""
 
-    Args:
-        run: The run.
-        free: Options that may differ, with dotted keys.
+    model: str
+    """Backbone, served model or baseline."""
+    setting: str
+    """Tuning, or shots."""
+    rationale: bool | None
+    """Whether it gives reasons; ``None`` for a baseline, which never does."""
+    note: str
+    """What tells it from others of the same model, setting and rationale; empty where none is."""
+    runs: Mapping[str, ReportedRun]
+    """Its runs by task."""
+
+    @property
+    def name(self) -> str:
+        """All of it in one line."""
+        reasons = {True: "with rationale", False: "label only", None: ""}[self.rationale]
+        return ", ".join(part for part in (self.model, self.setting, reasons, self.note) if part)
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Model, setting and rationale as a table has them."""
+        mark = {True: "✓", False: "✗", None: "–"}[self.rationale]
+        setting = f"{self.setting} ({self.note})" if self.note else self.setting
+        return self.model, setting, mark
+
+
+def group_systems(runs: Sequence[ReportedRun]) -> tuple[System, ...]:
+    """Return the systems of the runs, in the order in which they come first.
+
+    Runs are of one system when all their result-changing options are the same but for the task.
     """
-    asked = flatten(run.prompted)
-    options = {**result_options(run.config), **{key: asked.get(key) for key in COMPARED}}
-    kept = {key: value for key, value in options.items() if key not in free}
-    return json.dumps([run.kind, kept], sort_keys=True, default=str)
-
-
-def systems_of(runs: Sequence[ReportedRun]) -> tuple[tuple[ReportedRun, ...], ...]:
-    """Return runs grouped into systems: those of a group differ in seeds alone."""
-    groups: dict[str, list[ReportedRun]] = {}
+    groups: list[tuple[dict[str, Any], dict[str, ReportedRun]]] = []
     for run in runs:
-        groups.setdefault(options_key(run, SEEDS), []).append(run)
-    return tuple(tuple(group) for group in groups.values())
-
-
-def protocol_twins(
-    runs: Sequence[ReportedRun],
-) -> tuple[tuple[tuple[ReportedRun, ...], tuple[ReportedRun, ...]], ...]:
-    """Return systems that were run under both protocols, as pairs ``(paper, nested)``.
-
-    They have every option in common but ``cv.protocol``, and so the same test folds: only what is
-    trained on and selected on differs. Prompted systems train nothing and are left out.
-    """
-    groups: dict[str, dict[str, tuple[ReportedRun, ...]]] = {}
-    for group in systems_of([run for run in runs if run.kind != "prompted"]):
-        key = options_key(group[0], (*SEEDS, "cv.protocol"))
-        groups.setdefault(key, {})[group[0].config.cv.protocol] = group
-    return tuple((both["paper"], both["nested"]) for both in groups.values() if len(both) == 2)
-
-
-def as_system(group: Sequence[ReportedRun]) -> System:
-    """Return a group of runs as a comparison takes it, under the name of its first run."""
-    return System(name=system_name(group), runs=tuple(_compared(run) for run in group))
-
-
-def system_name(group: Sequence[ReportedRun]) -> str:
-    """Return the name of a group's first run, with the number of repetitions."""
-    return group[0].name if len(group) == 1 else f"{group[0].name} (× {len(group)} seeds)"
-
-
-def _compared(run: ReportedRun) -> ComparedRun:
-    return ComparedRun(
-        name=run.name,
-        task=run.task.name,
-        labels=run.task.labels,
-        partition=str(run.manifest.get("partition_hash")),
-        n_folds=run.config.cv.folds,
-        folds=run.predictions,
+        options = system_options(run)
+        for known, by_task in groups:
+            if known == options and run.task.name not in by_task:
+                by_task[run.task.name] = run
+                break
+        else:
+            groups.append((options, {run.task.name: run}))
+    visible = [_visible(next(iter(by_task.values()))) for _, by_task in groups]
+    return tuple(
+        System(
+            model=visible[i][0],
+            setting=visible[i][1],
+            rationale=visible[i][2],
+            note=_note(i, groups, [j for j, other in enumerate(visible) if other == visible[i]]),
+            runs=by_task,
+        )
+        for i, (_, by_task) in enumerate(groups)
     )
+
+
+def system_options(run: ReportedRun) -> dict[str, Any]:
+    """Return a run's result-changing options without those of its task."""
+    options = result_options(run.config)
+    if run.prompted:
+        flat = flatten(run.prompted)
+        options |= {key: flat.get(key) for key in COMPARED}
+    return {key: value for key, value in options.items() if not key.startswith("task.")}
+
+
+def _visible(run: ReportedRun) -> tuple[str, str, bool | None]:
+    config = run.config
+    if run.kind == "baseline":
+        method = dict(config.baseline or {}).get("method")
+        if method == "tfidf":
+            return "TF-IDF", "linear", None
+        return config.backbone.name, f"{method}", None
+    if run.kind == "prompted":
+        client = run.prompted["client"]
+        local = client["name"] == "local"
+        model = config.backbone.name if local else str(client["model"])
+        return model, "few-shot" if run.prompted["shots"] else "zero-shot", config.rationale
+    method = config.finetune.method
+    setting = _TUNINGS.get(method, f"{method} r{config.finetune.rank}")
+    return config.backbone.name, setting, config.rationale
+
+
+def _note(
+    index: int,
+    groups: Sequence[tuple[dict[str, Any], dict[str, ReportedRun]]],
+    alike: Sequence[int],
+) -> str:
+    """Return the options by which a system differs from those that look the same."""
+    if len(alike) == 1:
+        return ""
+    own = groups[index][0]
+    keys = sorted({key for i in alike for key in groups[i][0]})
+    different = [k for k in keys if len({repr(groups[i][0].get(k)) for i in alike}) > 1]
+    if not different or len(different) > _MOST_NAMED:
+        return next(iter(groups[index][1].values())).name
+    return ", ".join(f"{key}={own.get(key)}" for key in different)

@@ -66,13 +66,28 @@ class Findings:
     """Printed, never written: what the user asked to see, the words of clients included."""
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
+    parts: tuple[Findings, ...] = ()
+    """Sections that the files show one after the other; the console shows ``sheets`` alone."""
 
     @property
     def file_names(self) -> tuple[str, ...]:
         """All files that :func:`write_findings` may write."""
         own = [f"{self.action}.{ending}" for ending in ("json", "md", "tex", "csv")]
-        drawn = [f"{stem}.{ending}" for stem in self.charts for ending in ("png", "svg")]
+        drawn = [f"{stem}.{ending}" for stem in self.all_charts for ending in ("png", "svg")]
         return (*own, *self.pages, *self.private_pages, *drawn)
+
+    @property
+    def all_charts(self) -> Mapping[str, Callable[[], Figure]]:
+        """Charts of the findings and of their parts."""
+        return {
+            **self.charts,
+            **{stem: draw for p in self.parts for stem, draw in p.charts.items()},
+        }
+
+    @property
+    def written_sheets(self) -> tuple[Sheet, ...]:
+        """Tables as files have them: those of the parts, where there are parts."""
+        return tuple(sheet for p in self.parts for sheet in p.sheets) if self.parts else self.sheets
 
 
 def print_findings(findings: Findings, console: Console | None = None) -> None:
@@ -100,7 +115,7 @@ def write_findings(
     console = console or Console(highlight=False)
     stem = findings.action
     texts = {
-        f"{stem}.tex": "\n".join(sheet.latex() for sheet in findings.sheets),
+        f"{stem}.tex": "\n".join(sheet.latex() for sheet in findings.written_sheets),
         f"{stem}.csv": _csv(findings),
         **findings.pages,
     }
@@ -161,6 +176,8 @@ def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _page(findings: Findings, drawn: Sequence[str]) -> str:
+    if findings.parts:
+        return "\n".join([f"# {findings.title}\n", *(_page(p, drawn) for p in findings.parts)])
     tables = "\n".join(sheet.markdown() for sheet in findings.sheets)
     pictures = "".join(
         f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
@@ -186,23 +203,39 @@ def _cell(value: object) -> object:
     return protect_cell(value) if isinstance(value, str) else value
 
 
+def drawing_settings(salt: str) -> Any:
+    """Return matplotlib's settings: text stays text, and the same figure gives the same bytes."""
+    return {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": font_families()}
+
+
+def svg_text(draw: Callable[[], Figure], *, salt: str) -> str | None:
+    """Return a figure as SVG; ``None`` without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    picture = io.StringIO()
+    with matplotlib.rc_context(drawing_settings(salt)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # A missing glyph is in the fonts of who looks.
+        draw().savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue()
+
+
 def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | None]:
-    if not findings.charts:
+    charts = findings.all_charts
+    if not charts:
         return [], None
     try:
         import matplotlib
     except ImportError:
         return [], NO_MATPLOTLIB
     names = []
-    # Text stays text (searchable, and in the fonts of who looks); the same figure, the same bytes.
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": findings.action,
-        "font.family": font_families(),
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+    with (
+        matplotlib.rc_context(drawing_settings(findings.action)),
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always")
-        for stem, draw in findings.charts.items():
+        for stem, draw in charts.items():
             figure = draw()
             for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
                 names.append(f"{stem}{ending}")

@@ -37,20 +37,21 @@ details { margin-top: 2rem; } summary { cursor: pointer; }
 """
 
 
-def html_page(*, title: str, language: str, body: str) -> str:
+def html_page(*, title: str, language: str, body: str, style: str = "") -> str:
     """Return a whole page.
 
     Args:
         title: Plain text.
         language: ``en`` or ``zh``.
-        body: HTML in which every text is escaped already.
+        body: HTML in which every text is escaped already; pictures are ``data:`` addresses.
+        style: CSS beside that of all pages.
     """
     return (
         f'<!doctype html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
         '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
         f"{body}\n</body>\n</html>\n"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -12,6 +14,10 @@ _LATEX_ESCAPES = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "–": "--",
+    "±": r"$\pm$",
+    "✓": r"\checkmark{}",
+    "✗": r"$\times$",
+    "‡": r"$\ddagger$",
     "×": r"$\times$",
     "<": "$<$",
     ">": "$>$",
@@ -28,26 +34,33 @@ _LONG_CELL = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A table; ``text_columns`` hold words and stand left, all others hold figures."""
+    """A table; ``text_columns`` hold words and stand left, all others hold figures.
+
+    ``bold`` are cells that stand out, as (row, column), rows counted from 0 below the header.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     text_columns: tuple[int, ...] = (0,)
+    bold: frozenset[tuple[int, int]] = frozenset()
 
     def markdown(self) -> str:
         """Return the table in Markdown, under its title."""
         rule = tuple("---" if i in self.text_columns else "---:" for i in range(len(self.header)))
-        lines = [self.header, rule, *self.rows]
-        table = "\n".join("| " + " | ".join(map(_in_markdown, line)) + " |" for line in lines)
+        body = self._written(_in_markdown, "**{}**".format)
+        lines = [tuple(map(_in_markdown, self.header)), rule, *body]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return f"## {self.title}\n\n{table}\n"
 
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
         columns = "".join(self._latex_columns())
-        head, *body = (
-            " & ".join(map(_in_latex, line)) + r" \\" for line in (self.header, *self.rows)
-        )
+        cells = [
+            tuple(map(_in_latex, self.header)),
+            *self._written(_in_latex, r"\textbf{{{}}}".format),
+        ]
+        head, *body = (" & ".join(line) + r" \\" for line in cells)
         return "\n".join(
             [
                 r"\begin{table}",
@@ -63,6 +76,18 @@ class Sheet:
                 "",
             ]
         )
+
+    def _written(
+        self, escape: Callable[[str], str], embolden: Callable[[str], str]
+    ) -> list[tuple[str, ...]]:
+        """Return the rows with every cell escaped, and bold where it is to be."""
+        return [
+            tuple(
+                embolden(escape(cell)) if (y, x) in self.bold else escape(cell)
+                for x, cell in enumerate(row)
+            )
+            for y, row in enumerate(self.rows)
+        ]
 
     def _latex_columns(self) -> list[str]:
         """Return a letter a column; long texts get a paragraph column, so that lines break."""
@@ -85,8 +110,14 @@ class Sheet:
             table.add_column(
                 name, justify="left" if place in self.text_columns else "right", overflow="fold"
             )
-        for row in self.rows:
-            table.add_row(*row)
+        for y, row in enumerate(self.rows):
+            # Text, since a cell may hold brackets, which rich takes for markup.
+            table.add_row(
+                *(
+                    Text(cell, style="bold" if (y, x) in self.bold else "")
+                    for x, cell in enumerate(row)
+                )
+            )
         return table
 
 
