@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
 from simulations import coverage, null
 
 CHUNK = 50
@@ -41,8 +42,8 @@ COVERAGE_SETTINGS = tuple(
     for correlation in (0.0, 0.1, 0.3)
 )
 PARTS: Mapping[str, tuple[tuple[Any, ...], Callable[..., dict[str, Any]], int]] = {
-    "null": (NULL_SETTINGS, null.replicate, 4000),
-    "coverage": (COVERAGE_SETTINGS, coverage.replicate, 2000),
+    "null": (NULL_SETTINGS, null.replicate, 2000),
+    "coverage": (COVERAGE_SETTINGS, coverage.replicate, 1500),
 }
 """Settings, what replicates one, and the replications of each."""
 
@@ -122,7 +123,7 @@ def simulate(
         {
             **asdict(setting),
             "replications": replications,
-            **summarize([results[i, j] for j in range(len(chunks))], replications),
+            **summarize([results[i, j] for j in range(len(chunks))]),
         }
         for i, setting in enumerate(settings)
     ]
@@ -135,17 +136,18 @@ def run_chunk(
     return replicate(setting, size, np.random.default_rng(seed))
 
 
-def summarize_null(chunks: list[dict[str, Any]], replications: int) -> dict[str, Any]:
+def summarize_null(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the share of data sets that each test rejects, and one score's coverage.
 
     What a learner scores in expectation, at this number of training examples, is the mean over all
     data sets.
     """
+    means = np.concatenate([chunk["means"] for chunk in chunks])
+    replications = len(means)
     rejected = {
         name: sum(chunk["rejections"][name] for chunk in chunks) / replications
         for name in chunks[0]["rejections"]
     }
-    means = np.concatenate([chunk["means"] for chunk in chunks])
     halves = np.concatenate([chunk["halves"] for chunk in chunks])
     return {
         "rejected": rejected,
@@ -155,7 +157,7 @@ def summarize_null(chunks: list[dict[str, Any]], replications: int) -> dict[str,
     }
 
 
-def summarize_coverage(chunks: list[dict[str, Any]], replications: int) -> dict[str, Any]:
+def summarize_coverage(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the share of intervals that hold the truth, among those that there are."""
     rows = {}
     for name in chunks[0]["intervals"]:
@@ -163,14 +165,14 @@ def summarize_coverage(chunks: list[dict[str, Any]], replications: int) -> dict[
             key: sum(chunk["intervals"][name][key] for chunk in chunks)
             for key in chunks[0]["intervals"][name]
         }
-        there = replications - total["none"]
+        there = total["held"] + total["below"] + total["above"]
         rows[name] = {
             "covered": total["held"] / there if there else None,
             "standard_error": _error(total["held"] / there, there) if there else None,
             "too_low": total["below"] / there if there else None,
             "too_high": total["above"] / there if there else None,
             "mean_width": total["width"] / there if there else None,
-            "without_interval": total["none"] / replications,
+            "without_interval": total["none"] / (there + total["none"]),
         }
     return {"intervals": rows}
 
@@ -200,9 +202,7 @@ def show(report: Mapping[str, Any]) -> None:
             held_by.add_column(name)
         for row in report["coverage"]:
             shares = [_percent(row["intervals"][name]["covered"]) for name in names]
-            held_by.add_row(
-                row["labels"], str(row["sessions"]), f"{row['correlation']:g}", *shares
-            )
+            held_by.add_row(row["labels"], str(row["sessions"]), f"{row['correlation']:g}", *shares)
         console.print(held_by)
 
 

@@ -21,6 +21,9 @@ from recap.analysis.score_intervals import difference_intervals
 from recap.analysis.t_tests import corrected_t_test, paired_t_test
 
 Array = npt.NDArray[Any]
+Learned = Callable[[Array], Array]
+"""From which examples are trained on, ``(data sets, examples)``, to the class of every example."""
+
 LEVEL = 0.05
 CLASSES = 3
 OWN_FEATURES = 2
@@ -66,9 +69,7 @@ def replicate(setting: NullSetting, replications: int, rng: np.random.Generator)
         corrected = corrected_t_test(first, second, test_to_train=setting.test_to_train)
         rejections["naive_t"] += _is_below(paired_t_test(first, second).p)
         rejections["corrected_t"] += _is_below(corrected.p)
-        alone = corrected_t_test(
-            first, np.zeros_like(first), test_to_train=setting.test_to_train
-        )
+        alone = corrected_t_test(first, np.zeros_like(first), test_to_train=setting.test_to_train)
         means.append(alone.difference)
         halves.append(0.0 if alone.high is None else alone.high - alone.difference)
         if setting.repeats == 1:
@@ -113,14 +114,12 @@ def draw_answers(setting: NullSetting, data_sets: int, rng: np.random.Generator)
     seen = [np.concatenate([features(OWN_FEATURES), shared], axis=-1) for _ in range(2)]
     order = rng.uniform(size=(data_sets, setting.repeats, CLASSES, a_class)).argsort(axis=-1)
     fold = (order % setting.folds).reshape(data_sets, setting.repeats, setting.examples)
-    learn = _LEARNERS[setting.learner]
-    first, second = (
-        np.stack(
-            [_held_out(learn, x, fold[:, r], setting.folds) for r in range(setting.repeats)], axis=1
-        )
-        for x in seen
-    )
-    return Answers(fold=fold, predicted=(first, second))
+    predicted = []
+    for x in seen:
+        predict = LEARNERS[setting.learner](x)
+        of_repeats = [_held_out(predict, fold[:, r], setting.folds) for r in range(setting.repeats)]
+        predicted.append(np.stack(of_repeats, axis=1))
+    return Answers(fold=fold, predicted=(predicted[0], predicted[1]))
 
 
 def macro_f1(gold: Array, predicted: Array, fold: Array, setting: NullSetting) -> Array:
@@ -139,12 +138,12 @@ def macro_f1(gold: Array, predicted: Array, fold: Array, setting: NullSetting) -
     return np.moveaxis(scores, 0, -1).reshape(len(predicted), -1)
 
 
-def _held_out(learn: Callable[[Array, Array], Array], x: Array, fold: Array, folds: int) -> Array:
+def _held_out(predict: Learned, fold: Array, folds: int) -> Array:
     """Return the class ``(data sets, examples)`` that each example gets when its fold is out."""
     predicted = np.zeros(fold.shape, dtype=int)
     for k in range(folds):
         held_out = fold == k
-        predicted = np.where(held_out, learn(x, ~held_out), predicted)
+        predicted = np.where(held_out, predict(~held_out), predicted)
     return predicted
 
 
@@ -159,29 +158,41 @@ def _moments(x: Array, train: Array) -> tuple[Array, Array]:
     return mean, variance
 
 
-def _centroid(x: Array, train: Array) -> Array:
-    mean, _ = _moments(x, train)
-    return ((x[:, :, None] - mean[:, None]) ** 2).sum(axis=-1).argmin(axis=-1)
+def _centroid(x: Array) -> Learned:
+    def predict(train: Array) -> Array:
+        mean, _ = _moments(x, train)
+        return ((x[:, :, None] - mean[:, None]) ** 2).sum(axis=-1).argmin(axis=-1)
+
+    return predict
 
 
-def _naive_bayes(x: Array, train: Array) -> Array:
-    mean, variance = _moments(x, train)
-    distance = (x[:, :, None] - mean[:, None]) ** 2 / variance[:, None]
-    return (distance + np.log(variance)[:, None]).sum(axis=-1).argmin(axis=-1)
+def _naive_bayes(x: Array) -> Learned:
+    def predict(train: Array) -> Array:
+        mean, variance = _moments(x, train)
+        distance = (x[:, :, None] - mean[:, None]) ** 2 / variance[:, None]
+        return (distance + np.log(variance)[:, None]).sum(axis=-1).argmin(axis=-1)
+
+    return predict
 
 
-def _nearest_neighbour(x: Array, train: Array) -> Array:
+def _nearest_neighbour(x: Array) -> Learned:
     squares = (x**2).sum(axis=-1)
+    # Of each example and each neighbour, up to what is the same for all neighbours.
     distance = squares[:, None] - 2 * x @ x.swapaxes(1, 2)
-    distance[~np.broadcast_to(train[:, None], distance.shape)] = np.inf
-    return distance.argmin(axis=-1) // (x.shape[1] // CLASSES)
+
+    def predict(train: Array) -> Array:
+        nearest = np.where(train[:, None], distance, np.inf).argmin(axis=-1)
+        return nearest // (x.shape[1] // CLASSES)
+
+    return predict
 
 
-_LEARNERS: dict[str, Callable[[Array, Array], Array]] = {
+LEARNERS: dict[str, Callable[[Array], Learned]] = {
     "centroid": _centroid,
     "naive_bayes": _naive_bayes,
     "nearest_neighbour": _nearest_neighbour,
 }
+"""From features ``(data sets, examples, features)`` to what predicts from a training part."""
 
 
 def _one_each(gold: Array, predicted: Array) -> Array:

@@ -142,7 +142,9 @@ def _figures(
     ratios = above * inverse
     # Of each ratio alone: what one more cluster would add to it, to first order, is
     # (top - ratio bottom) / below; its squares are summed without writing them out.
-    squares = often @ top**2 - 2 * ratios * (often @ (top * bottom)) + ratios**2 * (often @ bottom**2)
+    squares = (
+        often @ top**2 - 2 * ratios * (often @ (top * bottom)) + ratios**2 * (often @ bottom**2)
+    )
     alone = np.maximum(squares, 0) * inverse**2
     variances = np.empty((len(often), len(combine)))
     for figure, row in enumerate(combine):

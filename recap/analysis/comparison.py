@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from recap.analysis.correlation import holm
 from recap.analysis.mcnemar import McNemar, mcnemar
 from recap.analysis.score_intervals import ScoreDifferences, difference_intervals
 from recap.analysis.t_tests import TTest, corrected_t_test
-from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Prediction
 from recap.scoring.by_session import session_confusions, stacked
 from recap.scoring.confusion import score
@@ -84,45 +83,6 @@ class Comparison:
             "mcnemar": self.mcnemar.p if self.mcnemar else None,
             "bootstrap": self.pooled.macro_f1_p,
         }
-
-
-def compare_all(
-    systems: Sequence[ComparedSystem],
-    *,
-    reference: str | None = None,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> tuple[Comparison, ...]:
-    """Return all pairs of systems, or every other one against a reference, with Holm's p values.
-
-    Args:
-        systems: Of one task, over the same folds.
-        reference: Name of a system, which is then the second of every comparison.
-        resamples: Of the bootstrap; 0 leaves it out.
-        confidence: Level of the intervals.
-        seed: Of the bootstrap.
-
-    Raises:
-        ConfigError: When there is no such reference, or two systems share no fold.
-        DataError: When the folds of two systems hold other examples.
-    """
-    by_name = {system.name: system for system in systems}
-    if reference is not None and reference not in by_name:
-        raise ConfigError(
-            f"compare_to={reference}: no such run among {', '.join(by_name)}"
-            f"{did_you_mean(reference, by_name)}"
-        )
-    pairs = (
-        list(combinations(systems, 2))
-        if reference is None
-        else [(s, by_name[reference]) for s in systems if s.name != reference]
-    )
-    found = [
-        compare(first, second, resamples=resamples, confidence=confidence, seed=seed)
-        for first, second in pairs
-    ]
-    return with_holm(found)
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:

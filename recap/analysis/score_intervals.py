@@ -75,7 +75,9 @@ def score_intervals(
         macro_f1=found.interval(0, confidence),
         accuracy=found.interval(1, confidence),
         per_label={
-            label: interval if there >= FEWEST_SESSIONS_OF_A_LABEL else Interval(value=interval.value)
+            label: interval
+            if there >= FEWEST_SESSIONS_OF_A_LABEL
+            else Interval(value=interval.value)
             for label, interval, there in zip(labels, per_label, sessions, strict=True)
         },
         n_units=found.n_units,
@@ -105,10 +107,7 @@ def difference_intervals(
     n = parts[0][0].shape[1] - 1
     signs = [1 / len(first)] * len(first) + [-1 / len(second)] * len(second)
     weights = np.vstack(
-        [
-            np.concatenate([sign * figure(n) for sign in signs])
-            for figure in (_macro_f1, _accuracy)
-        ]
+        [np.concatenate([sign * figure(n) for sign in signs]) for figure in (_macro_f1, _accuracy)]
     )
     top, bottom = (np.hstack([part[i] for part in parts]) for i in (0, 1))
     found = cluster_bootstrap(top, bottom, weights, resamples=resamples, seed=seed)

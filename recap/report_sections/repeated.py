@@ -40,9 +40,14 @@ def protocol_twins(runs: Sequence[ReportedRun]) -> tuple[tuple[Repeats, Repeats]
             tuple(run for run in group if run.config.cv.protocol == protocol)
             for protocol in ("paper", "nested")
         )
-        if paper and nested:
+        if partitions(paper) & partitions(nested):
             pairs.append((paper, nested))
     return tuple(pairs)
+
+
+def partitions(group: Repeats) -> set[str]:
+    """Return the hashes of which example is tested in which fold."""
+    return {str(run.manifest.get("partition_hash")) for run in group}
 
 
 def as_compared(group: Repeats) -> ComparedSystem:
