@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 REAL_DATA = "RECAP_REAL_DATA"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 # Set before anything imports torch or a hub client, and inherited by the commands that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         _skip(items, "real_data", f"set {REAL_DATA} to the folder that holds annomi/, psyguard/, …")
     if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
         _skip(items, "gpu", "needs a CUDA device")
+    if not any(map(shutil.which, BROWSERS)):
+        _skip(items, "browser", "needs a browser: apt install chromium")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -56,6 +60,12 @@ def _has_gpu() -> bool:
 def project_root() -> Path:
     """Return the checkout that the tests belong to."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """Return a browser's program; for tests marked ``browser``."""
+    return next(filter(None, map(shutil.which, BROWSERS)))
 
 
 @pytest.fixture(scope="session")

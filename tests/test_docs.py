@@ -30,7 +30,7 @@ WITHOUT_DATA = "/corpora/"
 SERVER = "http://127.0.0.1:8000"
 ELSEWHERE = "privacy.allow_external=true"
 OF_A_RUN = re.compile(r"^run=|=runs/")
-WITHOUT_TRAINING = ("corpus", "insights")
+WITHOUT_TRAINING = ("corpus", "insights", "report")
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
     *("trainer.max_epochs=1", "decoding.max_new_tokens=16", "trainer.progress=false"),
@@ -157,7 +157,7 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap import insights
+    from recap import insights, report
     from recap.annotate.options import PredictConfig
     from recap.command_configs import load_evaluation, load_prompted
     from recap.compose import expand_sweep, load_command, load_config, load_own_command
@@ -172,6 +172,7 @@ def test_documented_commands_compose(
         "predict": lambda job: load_own_command(PredictConfig, "predict", job),
         "corpus": lambda job: load_own_command(CorpusConfig, "corpus", job),
         "insights": insights.load,
+        "report": report.load,
     }
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,54 @@
+"""Summaries and runs with figures of a test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from recap.build import build_task
+from recap.compose import load_config
+from recap.records import LabelScores, Scores
+from recap.report_sections.runs import ReportedRun
+from recap.report_sections.systems import System
+from recap.run_folder import RunFolder
+from recap.scoring.summary import summarize
+
+
+def scores_with(task: str, labels: Sequence[str], f1: float, invalid: float = 0.0) -> Scores:
+    """Return scores of which macro-F1 is given and all else is like it."""
+    metrics = dict.fromkeys(("macro_f1", "macro_precision", "macro_recall", "accuracy"), f1)
+    return Scores(
+        task=task,
+        labels=tuple(labels),
+        n=10,
+        metrics={**metrics, "invalid_rate": invalid, "loss": None},
+        per_label={name: LabelScores(precision=f1, recall=f1, f1=f1, support=5) for name in labels},
+        confusion=tuple((0,) * (len(labels) + 1) for _ in labels),
+    )
+
+
+def run_with(name: str, overrides: Sequence[str], f1_by_fold: Mapping[int, float]) -> ReportedRun:
+    """Return a run of two folds whose figures are given."""
+    config = replace(load_config(["cv.folds=2", *overrides]), run=name)
+    task = build_task(config)
+    scores = {fold: scores_with(task.name, task.labels, f1) for fold, f1 in f1_by_fold.items()}
+    return ReportedRun(
+        folder=RunFolder(path=Path(name)),
+        config=config,
+        prompted={},
+        manifest={},
+        task=task,
+        scores=scores,
+        predictions=dict.fromkeys(scores, ()),
+        summary=summarize(scores, protocol=config.cv.protocol),
+        leakage={},
+        data={"synthetic": False},
+    )
+
+
+def system(
+    model: str, setting: str, *, rationale: bool | None, runs: Mapping[str, ReportedRun]
+) -> System:
+    """Return a system under a name of the test's own."""
+    return System(model=model, setting=setting, rationale=rationale, note="", runs=runs)
