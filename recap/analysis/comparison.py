@@ -67,7 +67,7 @@ class Comparison:
     t_test: TTest | None
     """Corrected; ``None`` for a single fold."""
     mcnemar: McNemar | None
-    """``None`` where a system was run several times."""
+    """``None`` where one of them was run several times over these folds."""
     pooled: ScoreDifferences
     """Of the predictions of all folds together."""
     reasons: Mapping[str, str]
@@ -115,7 +115,9 @@ def compare(
             )
             differences.append(float(one - other))
             folds.append(fold)
-    single = len(partitions) == len(first.runs) == len(second.runs) == 1
+    single = len(matched) == 1 and all(
+        len(runs.first) == len(runs.second) == 1 for runs in matched.values()
+    )
     t_test = None
     if len(differences) > 1:
         t_test = corrected_t_test(

@@ -20,10 +20,11 @@ from recap.report_sections.repeated import (
     group_name,
     group_repeats,
     partitions,
+    protocol_twins,
 )
 from recap.report_sections.runs import ReportedRun
 from recap.report_sections.spread_words import ends, points
-from recap.reporting.apa import DASH, p_cell
+from recap.reporting.apa import DASH, number, p_cell
 from recap.reporting.findings import Findings
 from recap.reporting.sheets import Sheet
 from recap.reporting.spread_charts import SpreadRow, difference_chart
@@ -48,6 +49,7 @@ _ABOUT_THE_OTHERS = (
     "Right alone: examples that only the first, and only the second, answers rightly. McNemar "
     "takes examples for independent, the bootstrap whole sessions, the same ones drawn for both"
 )
+_ABOUT_TWINS = "Systems that differ in cv.protocol alone are compared under Variance, not here."
 _ABOUT_NOTHING_FOUND = (
     "A difference that is not significant is not a proof that there is none: look at the interval."
 )
@@ -116,19 +118,15 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
     else:
         reference = [g for g in groups if any(run.name == options.compare_to for run in g)]
         pairs = [(group, ref) for ref in reference for group in groups if group != ref]
+    twins = protocol_twins(runs)
     comparable, notes = [], []
     for first, second in pairs:
-        names = f"{group_name(first)} and {group_name(second)}"
-        if not partitions(first) & partitions(second):
-            notes.append(f"{names} {_NOT_COMPARED}")
+        if (first, second) in twins or (second, first) in twins:
+            notes.append(_ABOUT_TWINS)
             continue
-        comparable.append((first, second))
-        protocols = [group[0].config.cv.protocol for group in (first, second)]
-        if protocols[0] != protocols[1]:
-            notes.append(
-                f"{names} were selected under cv.protocol={protocols[0]} and {protocols[1]}: part "
-                "of their difference is the protocol's."
-            )
+        notes += _about_pair(first, second)
+        if partitions(first) & partitions(second):
+            comparable.append((first, second))
     comparisons = [
         compare(
             as_compared(first),
@@ -144,6 +142,24 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
         comparisons=with_holm(comparisons),
         notes=tuple(notes),
     )
+
+
+def _about_pair(first: Repeats, second: Repeats) -> list[str]:
+    """Return what has to be known of two systems that are set side by side."""
+    names = f"{group_name(first)} and {group_name(second)}"
+    shared = partitions(first) & partitions(second)
+    if not shared:
+        return [f"{names} {_NOT_COMPARED}"]
+    notes = []
+    if partitions(first) != partitions(second):
+        notes.append(f"{names}: only the partitions that both were run over count ({len(shared)}).")
+    protocols = [group[0].config.cv.protocol for group in (first, second)]
+    if protocols[0] != protocols[1]:
+        notes.append(
+            f"{names} were selected under cv.protocol={protocols[0]} and {protocols[1]}: part of "
+            "their difference is the protocol's."
+        )
+    return notes
 
 
 def _figures(each: Comparison) -> dict[str, Any]:
@@ -198,7 +214,7 @@ def _p_values(family: Family) -> Sheet:
     rows = [
         (
             _pair(each),
-            DASH if each.t_test is None or each.t_test.t is None else f"{each.t_test.t:.2f}",
+            number(each.t_test.t if each.t_test else None),
             *(p_cell(p) for test in TESTS for p in (each.p[test], each.p_holm[test])),
         )
         for each in family.comparisons
@@ -206,10 +222,14 @@ def _p_values(family: Family) -> Sheet:
     names = [head for test in TESTS for head in (f"p, {_TEST_NAMES[test]}", "Holm")]
     return Sheet(
         title=f"Tests on {family.task}, p values, each test corrected over "
-        f"{len(family.comparisons)} comparisons",
+        f"{_counted(len(family.comparisons))}",
         header=("first minus second", "t", *names),
         rows=tuple(rows),
     )
+
+
+def _counted(n: int) -> str:
+    return "one comparison" if n == 1 else f"{n} comparisons"
 
 
 def _pair(each: Comparison) -> str:
@@ -219,7 +239,7 @@ def _pair(each: Comparison) -> str:
 def _chart_row(each: Comparison) -> SpreadRow:
     pooled = each.pooled.macro_f1
     return SpreadRow(
-        name=_pair(each),
+        name=f"{each.first}\n− {each.second}",
         values=each.differences,
         value=float(pooled.value or 0.0),
         low=pooled.low,
