@@ -131,3 +131,56 @@ def test_the_script_writes_every_figure_and_the_same_for_any_number_of_processes
         *("naive_t", "corrected_t", "mcnemar", "bootstrap")
     }
     assert 0 <= reports[0]["coverage"][0]["intervals"]["macro_f1"]["covered"] <= 1
+
+
+# The figures that the documentation shows.
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return found
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def test_the_page_shows_the_figures_that_were_measured(results: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "significance.md").read_text(encoding="utf-8")
+    names = {"two": "2", "thirteen": "13"}
+    rows = [
+        (
+            row["learner"].replace("_", " "),
+            str(row["examples"]),
+            f"{row['repeats']} × {row['folds']}",
+            *(
+                percent(row["rejected"].get(test))
+                for test in ("naive_t", "corrected_t", "mcnemar", "bootstrap")
+            ),
+        )
+        for row in results["null"]
+    ] + [
+        (
+            names[row["labels"]],
+            str(row["sessions"]),
+            f"{row['correlation']:g}",
+            *(percent(interval["covered"]) for interval in row["intervals"].values()),
+        )
+        for row in results["coverage"]
+    ]
+    assert len(rows) == 45
+    missing = [row for row in rows if f"| {' | '.join(row)} |" not in page]
+    assert not missing
+
+
+def test_the_corrected_test_holds_its_level_over_one_cross_validation(
+    results: dict[str, Any],
+) -> None:
+    once = [row for row in results["null"] if row["repeats"] == 1]
+    assert all(row["replications"] >= 2000 for row in results["null"])
+    assert max(row["rejected"]["corrected_t"] for row in once) <= 0.06
+    stable = [row for row in results["null"] if row["learner"] != "nearest_neighbour"]
+    assert max(row["rejected"]["corrected_t"] for row in stable) <= 0.06
+    repeated = [row for row in results["null"] if row["repeats"] > 1]
+    assert min(row["rejected"]["naive_t"] for row in repeated) > 0.4
