@@ -140,7 +140,9 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
 def _sweep(arguments: argparse.Namespace, argv: list[str], command: Command[Config]) -> int:
     from recap.compose import expand_sweep
 
-    jobs = expand_sweep(arguments.overrides)
+    jobs = expand_sweep(
+        arguments.overrides, config_name=command.name, config_dir=arguments.config_dir
+    )
     configs = [command.load(overrides, config_dir=arguments.config_dir) for overrides in jobs]
     codes: list[int] = []
 
