@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from recap.command_line import Command, run_command
+from recap.command_line import Command, ended_by_sigterm, run_command
 from recap.config import RunConfig
 
 
@@ -29,7 +29,8 @@ def _train(config: RunConfig) -> None:
     from recap.reporting.console import ConsoleListener
 
     quiet_libraries()
-    cross_validate(config, listener=ConsoleListener() if is_first_process() else Listener())
+    with ended_by_sigterm():
+        cross_validate(config, listener=ConsoleListener() if is_first_process() else Listener())
 
 
 def _compare(configs: Sequence[RunConfig]) -> None:
