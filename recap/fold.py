@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,7 +129,6 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                 },
             )
             write_scores(folder, scores)
-            shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
         # Under torchrun every process reads what the first one has written.
         training.meet()
         tracker.log_fold(scores)
@@ -170,7 +168,6 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
         seconds = time.monotonic() - began
         if is_first_process():
             setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
-            shutil.rmtree(folder.checkpoints)
         training.meet()
         tracker.log_fold(None)
     return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)

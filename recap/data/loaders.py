@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from recap.data.encode import EncodedExample
 from recap.data.plans import Room, plan_epoch, plan_scoring, require_room
 from recap.data.sampling import Sampling
 from recap.errors import ConfigError, quote_id
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's ``prctl``: which signal a process gets when its parent dies."""
 
 
 class TrainingLoader:
@@ -187,22 +191,27 @@ def _in_order(batches: _Batches, workers: int) -> Iterator[Batch]:
     if workers == 0:
         return (batches[place] for place in range(len(batches)))
     # With a generator of its own: torch would draw a seed for the workers from the one of dropout.
+    # Forked in any case: one of several processes of a training would start anew and import all.
     return iter(
         DataLoader(
             batches,
             batch_size=None,
             num_workers=workers,
-            worker_init_fn=_leave_signals_to_the_training,
+            worker_init_fn=_attend_to_the_training_alone,
             generator=torch.Generator(),
+            multiprocessing_context="fork",
         )
     )
 
 
-def _leave_signals_to_the_training(worker: int) -> None:
+def _attend_to_the_training_alone(worker: int) -> None:
+    """Have a worker process end with the training, and with nothing else."""
     # A signal to all processes of a job must not take the workers away from the step that the
-    # training still finishes; they end when it ends.
+    # training still finishes.
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    # Of a training that is killed they would keep the lock on its folder for another 5 seconds.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _require_answers(examples: Sequence[EncodedExample], purpose: str) -> None:

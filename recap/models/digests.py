@@ -123,7 +123,7 @@ def _file_fault(path: Path) -> str | None:
     with path.open("rb") as file:
         file.seek(max(0, digested))
         ending = file.read()
-        if not ending[_LENGTH_BYTES:].startswith(_MARK):
+        if not ending.startswith(_COMMENT_BYTES.to_bytes(_LENGTH_BYTES, "little") + _MARK):
             return "is cut short, or was written without a checksum"
         file.seek(0)
         left = digested
