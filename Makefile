@@ -31,8 +31,10 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-faults: $(STAMP)  ## the slow suite: kills, fuzzing at full count, the wheel, documented commands
-	$(RUN) -m pytest -m "slow and not gpu"
+faults: $(STAMP)  ## the slow suite: kills, canaries, fuzzing at full count; writes docs/faults.md
+	@mkdir -p runs && rm -f runs/faults.jsonl
+	RECAP_FAULTS=$(CURDIR)/runs/faults.jsonl $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "slow and not gpu"
+	$(RUN) tests/fault_table.py runs/faults.jsonl docs/faults.md
 
 docs: $(STAMP)  ## build docs/_build/html; a warning fails
 	$(RUN) -m sphinx -W --keep-going -q -j auto -b html docs docs/_build/html

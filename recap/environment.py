@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = (
+    "recap-counseling",
     "torch",
     "lightning",
     "transformers",

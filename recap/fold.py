@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recap.build import build_tracker, model_settings
+from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.environment import environment
+from recap.errors import RecapError
 from recap.launch import is_first_process
 from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
@@ -19,7 +21,7 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.partition import FoldedRun
 from recap.prepare import Setup
 from recap.records import Scores, Summary
-from recap.results import write_predictions, write_scores
+from recap.results import card_of, write_predictions, write_scores, write_selection
 from recap.run_folder import FoldFolder, RunFolder, locked
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
@@ -110,11 +112,16 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
         if selected_epoch:
             _save(training, setup, folder)
         scores = training.module.scores()
+        tested = time.monotonic()
+        if judges_selection(setup.config):
+            training.judge_selection()
         # Whatever another process still has to read of the checkpoints, it has read now.
         training.meet()
         ended = time.monotonic()
         if is_first_process():
             write_predictions(setup, index, training.module, setup.examples(fold.test))
+            if judges_selection(setup.config):
+                _write_selection(setup, index, training)
             setup.folder.update_manifest(
                 device=training.device,
                 encoding=dict(setup.encoding.counts),
@@ -122,8 +129,11 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                     name: {
                         "selected_epoch": selected_epoch,
                         "select_loss": selection_loss(folder.history, selected_epoch),
+                        # No prediction holds it: this is what scores.json is verified by.
+                        "test_loss": scores.metrics["loss"],
                         "train_seconds": round(trained - began, 3),
-                        "test_seconds": round(ended - trained, 3),
+                        "test_seconds": round(tested - trained, 3),
+                        "selection_seconds": round(ended - tested, 3),
                         "environment": environment(),
                     }
                 },
@@ -189,6 +199,21 @@ def recorded(setup: FoldedRun, folder: FoldFolder, name: str) -> Iterator[Tracke
             raise
 
 
+def judges_selection(config: RunConfig) -> bool:
+    """Whether folds write selection.jsonl: the examples that select are not those reported."""
+    return config.cv.protocol == "nested"
+
+
+def _write_selection(setup: Setup, index: int, training: Training) -> None:
+    examples = setup.examples(setup.folds[index].select)
+    judgements = training.module.judgements
+    if [example.id for example in examples] != [judgement.id for judgement in judgements]:
+        raise RecapError("judgements came back in another order than the examples; report this")
+    labels = setup.task.labels
+    rows = [dict(zip(labels, one.probabilities, strict=True)) for one in judgements]
+    write_selection(setup, index, examples, rows)
+
+
 def _note_resume(setup: Setup, name: str, training: Training) -> None:
     """Write down in the manifest where a killed process is taken up, if it is."""
     resumed = training.resumes_at()
@@ -231,4 +256,6 @@ def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
         end_of_turn_id=setup.encoder.end_of_turn_id,
         pad_id=setup.encoder.pad_id,
         settings=model_settings(setup.config, setup.task),
+        # Written again once there are scores; a kill leaves no model without a card.
+        card=card_of(setup, folder),
     )

@@ -12,17 +12,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from recap.build import COMPUTE_DTYPES, build_callbacks
+from recap.build import build_callbacks, build_model
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.errors import ConfigError
 from recap.launch import device_count, is_first_process, is_spawned, world_size
-from recap.models.backbone import load_backbone, load_backbone_deferred
 from recap.models.checkpoint import AtomicCheckpointIO, read_progress
 from recap.models.checkpoint_folder import CheckpointFolder
-from recap.models.deferred import DeferredWeights
-from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.keep_checkpoints import KeepCheckpoints
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
@@ -73,7 +70,7 @@ class Training:
     ) -> None:
         config = setup.config
         world = world_size(config.trainer)
-        model, self.tokenizer, weights = _tuned_model(config)
+        model, self.tokenizer, weights = build_model(config)
         self.choice = choose_batching(model, config.batching)
         self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._resume = config.resume == "auto"
@@ -177,6 +174,10 @@ class Training:
         )
         return read_progress(best)[0] + 1
 
+    def judge_selection(self) -> None:
+        """Have the weights that were tested judge the selection examples; nothing is generated."""
+        self._trainer.predict(self.module, datamodule=self.data, return_predictions=False)
+
     @property
     def device(self) -> str:
         """The device, and how many of them are used in which way."""
@@ -244,40 +245,6 @@ def _plugins() -> list[Any]:
         # Inside a SLURM job too: these processes are not SLURM's.
         plugins.append(LightningEnvironment())
     return plugins
-
-
-def _tuned_model(config: RunConfig) -> tuple[Any, Any, DeferredWeights | None]:
-    """Return the model, its tokenizer, and its weights if they are still to be read."""
-    backbone, finetune = config.backbone, config.finetune
-    options: dict[str, Any] = {
-        "name": backbone.name,
-        "family": backbone.family,
-        "hub_id": backbone.hub_id,
-        "path": backbone.path,
-        "dtype": backbone.dtype,
-    }
-    weights = None
-    if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
-        model, tokenizer, weights = load_backbone_deferred(**options, seed=config.seed)
-    else:
-        model, tokenizer = load_backbone(
-            **options,
-            quantize=finetune.method == "qlora",
-            compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
-            seed=config.seed,
-        )
-    tuned = apply_finetune(
-        model,
-        method=finetune.method,
-        rank=finetune.rank,
-        alpha=finetune.alpha,
-        dropout=finetune.dropout,
-        target_modules=finetune.target_modules,
-        seed=config.seed,
-    )
-    if config.trainer.gradient_checkpointing:
-        checkpoint_gradients(tuned)
-    return tuned, tokenizer, weights
 
 
 def build_checkpoints(

@@ -178,9 +178,11 @@ def test_documented_commands_compose(
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
         assert verb in VERBS
-        given = [word for word in arguments if word != "-m"]
-        sweeps = "-m" in arguments
-        for job in expand_sweep(given, config_name=verb) if sweeps else [given]:
+        jobs = [arguments]
+        if "-m" in arguments:
+            given = [word for word in arguments if word != "-m"]
+            jobs = expand_sweep(given, config_name=verb)
+        for job in (jobs[0], jobs[-1]) if len(jobs) > 1 else jobs:
             assert loaders[verb](job).run
 
 

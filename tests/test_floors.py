@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "launch",
         "partition",
         "prepare",
+        "model_card",
         "training",
         "learning_rate",
         "results",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from recap.data.batches import Batch
 from recap.errors import RecapError
+from recap.models.judgements import Judgement, gathered
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
@@ -21,18 +21,6 @@ from recap.models.optimizers import (
 )
 from recap.records import Scores
 from recap.scoring.metrics import CategoryScores, TokenMean
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
-    """What the encoder says of one test example.
-
-    ``index`` is the example's place in the test set; ``probabilities`` has one value a label.
-    """
-
-    index: int
-    id: str
-    probabilities: tuple[float, ...]
 
 
 class EncoderModule(lightning.LightningModule):
@@ -53,7 +41,7 @@ class EncoderModule(lightning.LightningModule):
         seed: Of dropout.
 
     Attributes:
-        judgements: After a test, one per test example, in the test set's order.
+        judgements: After a test or a prediction, one per example, in the set's order.
     """
 
     def __init__(
@@ -121,13 +109,25 @@ class EncoderModule(lightning.LightningModule):
         logits = self(batch)
         gold = torch.tensor([example.gold for example in batch.examples], device=self.device)
         self._category_scores.update(logits.argmax(-1), gold)
-        rows = torch.softmax(logits.double(), dim=-1).tolist()
-        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.judgements.append(Judgement(index=index, id=example.id, probabilities=tuple(row)))
+        self._judge(batch, logits)
 
     def on_test_epoch_end(self) -> None:
         """Put the judgements into the test set's order."""
-        self.judgements.sort(key=lambda judgement: judgement.index)
+        self.judgements = gathered(self.judgements)
+
+    def on_predict_start(self) -> None:
+        """Forget earlier judgements; the scores of a test stay."""
+        self.judgements = []
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return logits ``(batch, label)`` of examples that are not scored."""
+        logits: Tensor = self(batch)
+        self._judge(batch, logits)
+        return logits
+
+    def on_predict_epoch_end(self) -> None:
+        """Put the judgements into the set's order."""
+        self.judgements = gathered(self.judgements)
 
     def scores(self) -> Scores:
         """Return the scores of the last test.
@@ -149,6 +149,11 @@ class EncoderModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _judge(self, batch: Batch, logits: Tensor) -> None:
+        rows = torch.softmax(logits.double(), dim=-1).tolist()
+        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
+            self.judgements.append(Judgement(index=index, id=example.id, probabilities=tuple(row)))
 
     def _loss(self, batch: Batch) -> Tensor:
         gold = torch.tensor([example.gold for example in batch.examples], device=self.device)

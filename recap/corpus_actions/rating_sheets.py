@@ -1,4 +1,4 @@
-"""Filled sheets of ratings, read."""
+"""Sheets on which rationales are rated: blank ones made, filled ones read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recap.analysis.ratings import Rating
+from recap.data.doccano_batches import document_text
 from recap.data.faults import FaultLog
 from recap.data.readers.columns import require_column
 from recap.data.readers.sheets import read_sheet
 from recap.data.safe_cells import bare_cell
 from recap.errors import DataError, quote_id
+from recap.records import Example
+
+_COLUMNS = ("id", "session", "dialogue", "label", "rationale")
+_WORDS = ("dialogue", "rationale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlankSheet:
+    """A sheet to be filled in: cells for points and a comment are empty."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def blank_sheet(
+    examples: Sequence[Example],
+    *,
+    criteria: Sequence[str],
+    language: str | None = "en",
+    texts: bool = True,
+) -> BlankSheet:
+    """Return a sheet with a row an example, as :func:`read_ratings` reads it once it is filled.
+
+    Args:
+        examples: With the labels and rationales that are to be rated.
+        criteria: What is rated, a column each.
+        language: Of the dialogues.
+        texts: Whether dialogue and rationale stand on it; without them it says which to look up.
+    """
+    kept = [name for name in _COLUMNS if texts or name not in _WORDS]
+    rows = []
+    for example in examples:
+        cells = {
+            "id": example.id,
+            "session": example.session or "",
+            "dialogue": document_text(example, language=language) if texts else "",
+            "label": example.label or "",
+            "rationale": example.rationale or "",
+        }
+        rows.append((*(cells[name] for name in kept), *[""] * (len(criteria) + 1)))
+    return BlankSheet(header=(*kept, *criteria, "comment"), rows=tuple(rows))
 
 
 @dataclass(frozen=True, kw_only=True)

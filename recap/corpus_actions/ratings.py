@@ -14,8 +14,7 @@ from recap.corpus_actions.annotations import named_path, several
 from recap.corpus_actions.batches import check_file_name, read_predictions, read_utterances
 from recap.corpus_actions.options import CorpusConfig
 from recap.corpus_actions.overwriting import keep_filled_in
-from recap.corpus_actions.rating_sheets import read_ratings
-from recap.data.doccano_batches import document_text
+from recap.corpus_actions.rating_sheets import blank_sheet, read_ratings
 from recap.data.safe_cells import sheet_to_csv
 from recap.errors import ConfigError, DataError
 from recap.records import Example
@@ -25,7 +24,6 @@ from recap.reporting.sheets import Sheet
 from recap.reporting.workbooks import NO_OPENPYXL, fill_in_workbook
 
 _DASH = "–"
-_TEXT_COLUMNS = ("id", "session", "dialogue", "label", "rationale")
 _AGREEMENT = ("alpha_ordinal", "weighted_kappa", "icc_single", "icc_mean")
 
 
@@ -48,24 +46,12 @@ def _blank(config: CorpusConfig) -> Findings:
         )
     read = read_utterances(config)
     examples = _drawn(_explained(config, read.examples), options.size, options.seed)
-    header = (*_TEXT_COLUMNS, *options.criteria, "comment")
-    empty = ("",) * (len(options.criteria) + 1)
-    rows = [
-        (
-            example.id,
-            example.session or "",
-            document_text(example, language=config.data.language),
-            example.label or "",
-            example.rationale or "",
-            *empty,
-        )
-        for example in examples
-    ]
-    book = fill_in_workbook(header, rows, scale=options.criteria, points=options.points)
+    sheet = blank_sheet(examples, criteria=options.criteria, language=config.data.language)
+    book = fill_in_workbook(sheet.header, sheet.rows, scale=options.criteria, points=options.points)
     pages: dict[str, str | bytes] = {}
     for rater in options.raters:
         check_file_name("ratings.raters", rater)
-        pages[f"ratings_{rater}.csv"] = sheet_to_csv(header, rows)
+        pages[f"ratings_{rater}.csv"] = sheet_to_csv(sheet.header, sheet.rows)
         if book is not None:
             pages[f"ratings_{rater}.xlsx"] = book
     keep_filled_in(config, pages)

@@ -129,6 +129,11 @@ class DataModule(lightning.LightningDataModule):
         room = Room(examples=self._decoding_batch_size, prefix=self.prefix)
         return self._scoring_loader(self.test, room)
 
+    def predict_dataloader(self) -> ScoringLoader:
+        """Return this device's share of the selection examples, to be judged."""
+        room = Room(examples=self._decoding_batch_size, prefix=self.prefix)
+        return self._scoring_loader(self.select, room)
+
     def _scoring_loader(self, examples: Sequence[EncodedExample], room: Room) -> ScoringLoader:
         world_size, rank = self._place()
         return ScoringLoader(

@@ -15,11 +15,13 @@ from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.evaluation.baselines import BaselineRun, JudgedFold
-from recap.fold import Listener, TrainingPlan
+from recap.fold import Listener, TrainingPlan, judges_selection
 from recap.models.checkpoint import read_progress
 from recap.models.checkpoint_folder import CheckpointFolder
+from recap.models.export import CARD_FILE
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.partition import Partition
+from recap.results import card_of
 from recap.run_folder import FoldFolder
 from recap.tasks.task import Task
 from recap.tracking.clock import EpochClock
@@ -73,23 +75,33 @@ class EncoderFolds:
         training.fit()
         trained = time.monotonic()
         epoch = training.test()
-        labels = self._data.task.labels
+        tested, probabilities = time.monotonic(), self._judged(training)
+        selection = None
+        if judges_selection(self._run):
+            training.judge_selection()
+            selection = self._judged(training)
         judged = JudgedFold(
-            probabilities=[
-                dict(zip(labels, judgement.probabilities, strict=True))
-                for judgement in training.module.judgements
-            ],
+            probabilities=probabilities,
+            selection=selection,
             manifest={
                 "selected_epoch": epoch,
                 "select_loss": selection_loss(folder.history, epoch),
                 "train_seconds": round(trained - began, 3),
-                "test_seconds": round(time.monotonic() - trained, 3),
+                "test_seconds": round(tested - trained, 3),
+                "selection_seconds": round(time.monotonic() - tested, 3),
             },
             device=training.device,
         )
-        training.save(folder.model)
+        training.save(folder.model, card_of(setup, folder))
         shutil.rmtree(folder.checkpoints)
         return judged
+
+    def _judged(self, training: _EncoderTraining) -> list[dict[str, float]]:
+        labels = self._data.task.labels
+        return [
+            dict(zip(labels, judgement.probabilities, strict=True))
+            for judgement in training.module.judgements
+        ]
 
     def _load(self) -> LoadedEncoder:
         backbone = self._run.backbone
@@ -209,11 +221,16 @@ class _EncoderTraining:
         )
         return read_progress(best)[0] + 1
 
-    def save(self, folder: Path) -> None:
-        """Write the model as a folder that plain transformers loads, whole or not at all."""
+    def judge_selection(self) -> None:
+        """Judge the selection examples with the weights that were tested."""
+        self._trainer.predict(self.module, datamodule=self._data, return_predictions=False)
+
+    def save(self, folder: Path, card: str) -> None:
+        """Write model and card as a folder that plain transformers loads, whole or not at all."""
         partial = folder.with_name(f".{folder.name}.partial")
         for old in (partial, folder):
             shutil.rmtree(old, ignore_errors=True)
         self.module.model.save_pretrained(partial)
         self._tokenizer.save_pretrained(partial)
+        (partial / CARD_FILE).write_text(card, encoding="utf-8")
         partial.replace(folder)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -25,6 +25,9 @@ from recap.tasks.task import Task
 Decoding = Literal["free", "constrained", "scored"]
 """``free``: greedy text, read by the parser; ``constrained``: greedy among tokens that lead to a
 label; ``scored``: the likeliest label."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,19 +131,17 @@ class Answerer:
         Raises:
             ConfigError: When memory runs out for a single prompt.
         """
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        answers: dict[int, ModelAnswer] = {}
-        with self._in_use():
-            while order:
-                batch = order[: self._batch_size]
-                try:
-                    found = self._answer_batch([prompts[i] for i in batch])
-                except (RuntimeError, MemoryError) as error:
-                    self._shrink(len(batch), error)
-                    continue
-                answers.update(zip(batch, found, strict=True))
-                order = order[len(batch) :]
-        return [answers[i] for i in range(len(prompts))]
+        return self._in_batches(prompts, self._answer_batch)
+
+    def judge(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+        """Return the probability of every label for each prompt, in the order given.
+
+        They are those of :meth:`answer`; nothing is generated.
+
+        Raises:
+            ConfigError: When memory runs out for a single prompt.
+        """
+        return self._in_batches(prompts, self._judge_batch)
 
     def conversation(self) -> Conversation:
         """Return answers to the growing prompts of one dialogue, as its turns come in."""
@@ -150,8 +151,37 @@ class Answerer:
         """Forget what was encoded once: the model's weights have changed."""
         self._engine.forget()
 
+    def _in_batches(
+        self,
+        prompts: Sequence[Sequence[int]],
+        compute: Callable[[Sequence[Sequence[int]]], list[T]],
+    ) -> list[T]:
+        """Return what is computed of prompts, neighbours in length together."""
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        found: dict[int, T] = {}
+        with self._in_use():
+            while order:
+                batch = order[: self._batch_size]
+                try:
+                    computed = compute([prompts[i] for i in batch])
+                except (RuntimeError, MemoryError) as error:
+                    self._shrink(len(batch), error)
+                    continue
+                found.update(zip(batch, computed, strict=True))
+                order = order[len(batch) :]
+        return [found[i] for i in range(len(prompts))]
+
     def _answer_batch(self, prompts: Sequence[Sequence[int]]) -> list[ModelAnswer]:
         return self._answers(self._engine.open(prompts))
+
+    def _judge_batch(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+        scores = self._engine.open(prompts).log_probabilities(self._tree).double()
+        return [self._named(row) for row in torch.softmax(scores, dim=1)]
+
+    def _named(self, chances: torch.Tensor) -> dict[str, float]:
+        """Return one row of probabilities by label, to 6 significant digits."""
+        rounded = [float(f"{chance:.6g}") for chance in chances.tolist()]
+        return dict(zip(self._task.labels, rounded, strict=True))
 
     def _answers(self, opening: Opening) -> list[ModelAnswer]:
         scores = opening.log_probabilities(self._tree).double()
@@ -163,7 +193,6 @@ class Answerer:
         for row, (label, emitted) in enumerate(zip(labels, tokens, strict=True)):
             text = self._encoder.text(emitted)
             read = self._task.parse(text)
-            rounded = [float(f"{chance:.6g}") for chance in chances[row].tolist()]
             answers.append(
                 ModelAnswer(
                     tokens=tuple(emitted),
@@ -171,7 +200,7 @@ class Answerer:
                     label=read.label if label is None else names[label],
                     rationale=read.rationale if self._explains else None,
                     log_probabilities=dict(zip(names, scores[row].tolist(), strict=True)),
-                    probabilities=dict(zip(names, rounded, strict=True)),
+                    probabilities=self._named(chances[row]),
                 )
             )
         return answers

@@ -17,6 +17,13 @@ Section = Callable[[Sequence[ReportedRun], ReportConfig], Findings | None]
 SECTIONS = {
     "overview": "recap.report_sections.overview:overview_section",
     "tables": "recap.report_sections.tables:tables_section",
+    "calibration": "recap.report_sections.calibration:calibration_section",
+    "errors": "recap.report_sections.errors:error_section",
+    "rationales": "recap.report_sections.rationales:rationale_section",
+    "leakage": "recap.report_sections.leakage:leakage_section",
+    "protocol": "recap.report_sections.protocol:protocol_section",
+    "checklist": "recap.report_sections.checklist:checklist_section",
+    "manifest": "recap.report_sections.manifest:manifest_section",
 }
 """What each section is made by, as ``module:function``, in the order of the page."""
 
@@ -61,6 +68,7 @@ def build_report(
         private_pages={
             name: page for section in sections for name, page in section.private_pages.items()
         },
+        private=options.privacy.include_text,
         parts=tuple(sections),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,13 +84,29 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
     """
     if not patterns:
         raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
+    runs = tuple(map(read_run, find_runs(patterns)))
+    _refuse_strangers(runs)
+    return runs
+
+
+def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:
+    """Return the run folders that folders and patterns stand for, each once, in order.
+
+    Raises:
+        ConfigError: When one stands for no run, or two have one name.
+    """
     folders: dict[Path, Path] = {}
     for pattern in patterns:
         for folder in _run_folders(pattern):
             folders.setdefault(folder.resolve(), folder)
-    runs = tuple(read_run(RunFolder(path=folder)) for folder in folders.values())
-    _refuse_strangers(runs)
-    return runs
+    names = Counter(folder.name for folder in folders.values())
+    twice = [name for name, n in names.items() if n > 1]
+    if twice:
+        raise ConfigError(
+            f"runs: {', '.join(map(repr, twice))} is the name of several folders, and a report "
+            "tells runs apart by their names; rename a folder, or report them separately"
+        )
+    return tuple(RunFolder(path=folder) for folder in folders.values())
 
 
 def read_run(folder: RunFolder) -> ReportedRun:

@@ -19,7 +19,8 @@ from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError
 from recap.reporting.charts import font_families
 from recap.reporting.sheets import Sheet
-from recap.run_folder import write_atomic, write_json
+from recap.run_folder import write_atomic
+from recap.scoring.files import json_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +67,8 @@ class Findings:
     """Printed, never written: what the user asked to see, the words of clients included."""
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
+    private: bool = False
+    """Whether all files hold the words of clients, so that no other account may read them."""
     parts: tuple[Findings, ...] = ()
     """Sections that the files show one after the other; the console shows ``sheets`` alone."""
 
@@ -119,12 +122,17 @@ def write_findings(
         f"{stem}.csv": _csv(findings),
         **findings.pages,
     }
+    write = write_private if findings.private else write_atomic
     try:
-        write_json(folder / f"{stem}.json", findings.figures)
+        folder.mkdir(parents=True, exist_ok=True)
         drawn, missing = _write_charts(findings, folder)
-        texts = {f"{stem}.md": _page(findings, drawn), **texts}
+        texts = {
+            f"{stem}.json": json_text(findings.figures),
+            f"{stem}.md": _page(findings, drawn),
+            **texts,
+        }
         for name, text in texts.items():
-            write_atomic(folder / name, text)
+            write(folder / name, text)
         for name, content in findings.private_pages.items():
             write_private(folder / name, content)
     except OSError as error:
@@ -133,8 +141,11 @@ def write_findings(
         ) from error
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
-    names = [f"{stem}.json", *texts, *findings.private_pages, *drawn]
-    console.print(f"{folder}: {', '.join(_shortened(names))}", soft_wrap=True, markup=False)
+    files = [*texts, *findings.private_pages]
+    names = [*files, *drawn]
+    pictures = drawn if len(drawn) <= _LISTED_IN_A_FOLDER else [f"{len(drawn)} figures"]
+    listed = ", ".join([*_shortened(files), *pictures])
+    console.print(f"{folder}: {listed}", soft_wrap=True, markup=False)
     return tuple(folder / name for name in names)
 
 

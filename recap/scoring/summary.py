@@ -59,7 +59,9 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
         folds=folds,
         protocol=protocol,
         ddof=DDOF,
-        metrics={name: _spread([s.metrics[name] for s in ordered]) for name in first.metrics},
+        metrics={
+            name: spread_over_folds([s.metrics[name] for s in ordered]) for name in first.metrics
+        },
         per_label={label: _label_spread(label, ordered) for label in first.labels},
     )
 
@@ -102,6 +104,18 @@ def spread_text(spread: Spread, scale: float = 100.0) -> str:
     return mean if spread.std is None else f"{mean} ± {_number(spread.std, scale)}"
 
 
+def spread_over_folds(values: Sequence[float | None]) -> Spread:
+    """Return mean and sample SD (ddof 1) of one figure; neither where any fold lacks it."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return Spread(mean=None, std=None, values=tuple(values))
+    return Spread(
+        mean=statistics.fmean(known),
+        std=statistics.stdev(known) if len(known) > 1 else None,
+        values=tuple(values),
+    )
+
+
 def _columns(folds: Sequence[int]) -> str:
     return " | ".join(f"Fold {fold}" for fold in folds)
 
@@ -112,22 +126,11 @@ def _number(value: float | None, scale: float) -> str:
     return f"{value:.4f}" if scale == 1.0 else f"{scale * value:.2f}"
 
 
-def _spread(values: Sequence[float | None]) -> Spread:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return Spread(mean=None, std=None, values=tuple(values))
-    return Spread(
-        mean=statistics.fmean(known),
-        std=statistics.stdev(known) if len(known) > 1 else None,
-        values=tuple(values),
-    )
-
-
 def _label_spread(label: str, scores: Sequence[Scores]) -> LabelSpread:
     rows = [s.per_label[label] for s in scores]
     return LabelSpread(
-        precision=_spread([row.precision for row in rows]),
-        recall=_spread([row.recall for row in rows]),
-        f1=_spread([row.f1 for row in rows]),
+        precision=spread_over_folds([row.precision for row in rows]),
+        recall=spread_over_folds([row.recall for row in rows]),
+        f1=spread_over_folds([row.f1 for row in rows]),
         support=sum(row.support for row in rows),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,6 +45,16 @@ class Named:
     doubtful: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A spelling of a category, where it stands in a text that :func:`fold_text` gave."""
+
+    category: str | None
+    """Canonical name; ``None`` for a form that the taxonomy does not resolve."""
+    start: int
+    end: int
+
+
 NOTHING = Named()
 DOUBTFUL = Named(doubtful=True)
 
@@ -77,20 +87,19 @@ class LabelReader:
 
         Linear in the length of ``text``; the longest spelling at a place counts.
         """
-        folded = text.translate(WIDE_TO_ASCII).casefold()
+        folded = fold_text(text)
         label: str | None = None
         above: set[str] = set()
-        for match in self._pattern.finditer(folded):
-            category = self.taxonomy.find(match.group())
-            if category is None or _denied(folded, match.start(), match.end()):
+        for span in self.spans(folded):
+            if span.category is None or _denied(folded, span.start, span.end):
                 return DOUBTFUL
-            found = self._label_of.get(category)
+            found = self._label_of.get(span.category)
             if found is not None:
                 if label not in (None, found):
                     return DOUBTFUL
                 label = found
-            elif category in self._ancestors:
-                above.add(category)
+            elif span.category in self._ancestors:
+                above.add(span.category)
             else:
                 return DOUBTFUL
         if label is None:
@@ -98,6 +107,16 @@ class LabelReader:
         if above.difference(self.taxonomy.lineage(label)):
             return DOUBTFUL
         return Named(label=label)
+
+    def spans(self, folded: str) -> Iterator[Span]:
+        """Yield every spelling of a category in a text that :func:`fold_text` gave, in order.
+
+        Spellings in ASCII stand between characters that are neither letters nor digits; Chinese
+        ones stand anywhere. The longest at a place counts, and none overlap.
+        """
+        for match in self._pattern.finditer(folded):
+            category = self.taxonomy.find(match.group())
+            yield Span(category=category, start=match.start(), end=match.end())
 
     @cached_property
     def _label_of(self) -> dict[str, str]:
@@ -119,6 +138,11 @@ class LabelReader:
             {normalize_label(s) for s in self.taxonomy.spellings()}, key=len, reverse=True
         )
         return re.compile("|".join(_alternatives(keys)))
+
+
+def fold_text(text: str) -> str:
+    """Return a text in half width and folded case, in which spellings are looked for."""
+    return text.translate(WIDE_TO_ASCII).casefold()
 
 
 def _alternatives(keys: Sequence[str]) -> Iterable[str]:

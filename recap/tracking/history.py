@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import lightning
 import torch
 
+from recap.errors import DataError
 from recap.run_folder import write_atomic
 from recap.tracking.speed import Speed, SpeedMeter, peak_memory_gib
 from recap.tracking.tracker import HistoryRow, Tracker
@@ -169,6 +170,23 @@ class History(lightning.Callback):
         write_atomic(self._path, text.getvalue())
 
 
+def read_history(path: Path) -> tuple[HistoryRow, ...]:
+    """Return the rows of a history.csv, none where nothing was trained.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(_row(cells) for cells in csv.DictReader(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: is not a history as recap writes it; restore it, or run the fold again"
+        ) from error
+
+
 def selection_loss(path: Path, epoch: int) -> float | None:
     """Return the selection loss after an epoch (counted from 1) as history.csv has it.
 
@@ -181,6 +199,26 @@ def selection_loss(path: Path, epoch: int) -> float | None:
             if row["split"] == "select" and int(row["epoch"]) == epoch - 1:
                 return float(row["loss"])
     return None
+
+
+def _row(cells: Mapping[str, str]) -> HistoryRow:
+    split = cells["split"]
+    if split not in ("train", "select"):
+        raise ValueError("neither training nor selection")
+    return HistoryRow(
+        step=int(cells["step"]),
+        epoch=int(cells["epoch"]),
+        split=cast(Literal["train", "select"], split),
+        loss=float(cells["loss"]),
+        learning_rate=float(cells["learning_rate"]),
+        tokens_per_second=_number(cells["tokens_per_second"]),
+        examples_per_second=_number(cells["examples_per_second"]),
+        memory_gib=float(cells["memory_gib"]),
+    )
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
 
 
 def _learning_rate(trainer: lightning.Trainer) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -28,6 +29,17 @@ class HistoryRow:
     memory_gib: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinishedFolds:
+    """What the finished folds of a run come to."""
+
+    summary: Summary
+    scores: Mapping[int, Scores]
+    """By index of the fold."""
+    histories: Mapping[int, tuple[HistoryRow, ...]]
+    """By index of the fold; empty for folds whose system was not trained step by step."""
+
+
 class Tracker(Protocol):
     """Something that is told of a run as it goes."""
 
@@ -43,8 +55,8 @@ class Tracker(Protocol):
     def abandon(self) -> None:
         """Close the fold that was begun, since it failed."""
 
-    def log_summary(self, summary: Summary) -> None:
-        """Record mean, standard deviation and values over folds."""
+    def log_summary(self, folds: FinishedFolds) -> None:
+        """Record how figures spread over folds, unless just this is recorded already."""
 
 
 class NoTracker:
@@ -62,5 +74,5 @@ class NoTracker:
     def abandon(self) -> None:
         """Do nothing."""
 
-    def log_summary(self, summary: Summary) -> None:
+    def log_summary(self, folds: FinishedFolds) -> None:
         """Do nothing."""

@@ -137,6 +137,12 @@ def test_wandb_gets_a_run_a_fold_and_a_summary(tfidf: Path) -> None:
     fold = next(run for run in runs if run["name"] == "first/fold0")
     assert fold["config"]["baseline.method"] == "tfidf"
     assert fold["summary"]["test/macro_f1"] > 0.5
+    summary = next(run for run in runs if run["name"] == "first/summary")
+    assert summary["summary"]["folds"] == [0, 1]
+    assert summary["summary"]["loss/mean"] is None
+    logged = {key.split("/")[0] for row in summary["history"] for key in row}
+    assert {"per_category", "confusion", "confusion_over_folds", "f1_over_folds"} <= logged
+    assert not [key for key in logged if key.startswith("learning_curves")]
 
 
 def test_an_encoder_keeps_its_history_and_a_model_that_plain_transformers_load(

@@ -130,3 +130,17 @@ def test_without_out_nothing_is_written(
     assert main([f"runs={small_runs / 'words'}", "resamples=0"]) == 0
     assert "Overall, binary" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_with_words_of_clients_is_for_its_owner_alone(
+    small_runs: Path, tmp_path: Path
+) -> None:
+    run = small_runs / "trained"
+    asked = ["resamples=0", "privacy.include_text=true"]
+    assert main([f"runs={run}", f"out={tmp_path}", *asked]) == 0
+    written = [path for path in tmp_path.rglob("*") if path.suffix not in (".png", ".svg")]
+    files = [path for path in written if path.is_file()]
+    assert len(files) > 5
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {
+        path.name: "0o600" for path in files
+    }

@@ -44,6 +44,11 @@ def test_a_pattern_without_runs_is_refused_by_name(tmp_path: Path) -> None:
         read_runs([str(tmp_path / "nothing-*")])
 
 
+def test_two_runs_of_one_name_are_refused(runs: Path, small_runs: Path) -> None:
+    with pytest.raises(ConfigError, match="'words' is the name of several folders"):
+        read_runs([str(runs / "words"), str(small_runs / "words")])
+
+
 def test_a_fold_that_is_missing_is_named(runs: Path) -> None:
     (runs / "words" / "fold1" / "scores.json").unlink()
     run = read_run(RunFolder(path=runs / "words"))

@@ -1,0 +1,37 @@
+"""The page on reproduction gives the hours that recap.plan gives."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def paper_plans(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("paper_plans")
+
+
+def shown() -> list[str]:
+    lines = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| preset | GPUs |"))
+    return lines[first : lines.index("", first)]
+
+
+def test_the_page_has_a_line_for_every_row_that_runs_on_ones_own_gpus(
+    paper_plans: ModuleType,
+) -> None:
+    rows = [*paper_plans.TRAINED, *paper_plans.PROMPTED]
+    assert len(rows) == 12
+    assert shown()[:2] == list(paper_plans.HEADER)
+    assert [line.split("`")[1] for line in shown()[2:]] == [f"paper/{row}_…" for row in rows]
+
+
+@pytest.mark.slow
+def test_the_page_has_the_figures_of_recap_plan(paper_plans: ModuleType) -> None:
+    assert list(paper_plans.table()) == shown()
