@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recap import termination
 from recap.build import build_tracker, model_settings
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
@@ -195,7 +196,7 @@ def recorded(setup: FoldedRun, folder: FoldFolder, name: str) -> Iterator[Tracke
         try:
             yield tracker
         except BaseException:
-            tracker.abandon()
+            tracker.abandon(preempted=termination.strongest_noted() > 0)
             raise
 
 

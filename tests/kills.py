@@ -95,9 +95,8 @@ def results(run: Path) -> dict[str, Any]:
     return found
 
 
-def differences(run: Path, whole: Path) -> list[str]:
-    """Return the names of results that differ between two runs."""
-    one, other = results(run), results(whole)
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the names of the results of two runs that differ."""
     return [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
 
 

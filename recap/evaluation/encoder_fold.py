@@ -93,7 +93,6 @@ class EncoderFolds:
             device=training.device,
         )
         training.save(folder.model, card_of(setup, folder))
-        shutil.rmtree(folder.checkpoints)
         return judged
 
     def _judged(self, training: _EncoderTraining) -> list[dict[str, float]]:

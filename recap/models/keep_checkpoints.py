@@ -68,17 +68,6 @@ class KeepCheckpoints(Checkpoint):
         self._best_loss = state_dict["best_loss"]
         self._stopping = state_dict["stopping"]
 
-    def on_fit_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Listen for the signals, in the place of Lightning.
-
-        Its handler sends a message to the other devices in the midst of whatever they are
-        exchanging (2.6.6). This one takes a note, and devices compare their notes where they all
-        come by.
-        """
-        termination.listen()
-
     def on_test_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
@@ -88,7 +77,13 @@ class KeepCheckpoints(Checkpoint):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Delete what a kill left behind, and end again where early stopping had ended."""
+        """Listen for the signals, delete what a kill left, and stop where training had stopped.
+
+        Lightning's own handler sends a message to the other devices in the midst of whatever they
+        are exchanging, and has begun to listen only after ``on_fit_start`` (2.6.6). The one that
+        takes its place takes a note, and devices compare their notes where they all come by.
+        """
+        termination.listen()
         self._tidy(trainer)
         if self._stopping:
             # Lightning's checkpoints do not hold it, and would train one epoch more (2.6.6).

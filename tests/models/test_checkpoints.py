@@ -160,6 +160,31 @@ def limited_files(folder: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_broken_best_checkpoint_gives_way_to_the_best_one_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [tmp_path / f"{n:06d}.ckpt" for n in (1, 2, 3)]
+    for step, path in enumerate(paths):
+        kept = {"best": [paths[1].name, paths[0].name]}
+        AtomicCheckpointIO().save_checkpoint(
+            {**content(step), "callbacks": {"KeepCheckpoints": kept}}, path
+        )
+    folder = CheckpointFolder(tmp_path)
+    assert folder.best() == paths[1]
+    flip(paths[1], 50)
+    assert folder.best() == paths[0]
+    assert "000002.ckpt: this checkpoint does not match its checksum" in caplog.text
+    paths[0].unlink()
+    with pytest.raises(ConfigError, match=r"000002\.ckpt: the best .*resume=never"):
+        folder.best()
+
+
+def test_without_a_finite_selection_loss_there_is_no_best_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path / "000001.ckpt")
+    with pytest.raises(ConfigError, match=r"no finite number.*learning_rate"):
+        CheckpointFolder(tmp_path).best()
+
+
 @pytest.mark.parametrize(
     ("limit", "reason"), [(full_disk, "No space left"), (limited_files, "File too large")]
 )
