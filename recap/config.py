@@ -191,11 +191,21 @@ class TrainerConfig:
     examples."""
     gradient_checkpointing: bool = False
     """Whether each layer is computed again in the backward: the same gradients, less memory."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that lay out batches ahead of the training; 0: it does so itself."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
     progress: bool = True
     """Whether a progress bar with speed, learning rate, memory and time left is shown on a
     terminal."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CheckpointConfig:
+    """What a kill may cost."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between two checkpoints within an epoch; ``None``: after each epoch alone."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -254,6 +264,8 @@ class RunConfig:
     """The protocol."""
     logger: LoggerConfig
     """Who is told."""
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    """What a kill may cost."""
     callbacks: Mapping[str, Any] = Field(default_factory=dict)
     """Name of an own callback (``package.module:Class``) -> its arguments."""
     rationale: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -78,6 +79,8 @@ def _part(setup: Setup, part: Part, listener: Listener) -> FoldResult:
     result = _found(setup, part) or _trained(setup, part, listener)
     listener.fold_ended(result)
     if is_first_process():
+        # There still when the process that finished the fold was killed right then.
+        shutil.rmtree(result.folder.checkpoints, ignore_errors=True)
         remove_models(setup.folder, keep=setup.config.keep_models)
     return result
 

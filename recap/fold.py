@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recap import termination
 from recap.build import build_tracker, model_settings
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
@@ -140,7 +140,6 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                 },
             )
             write_scores(folder, scores)
-            shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
         # Under torchrun every process reads what the first one has written.
         training.meet()
         tracker.log_fold(scores)
@@ -180,7 +179,6 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
         seconds = time.monotonic() - began
         if is_first_process():
             setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
-            shutil.rmtree(folder.checkpoints)
         training.meet()
         tracker.log_fold(None)
     return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
@@ -198,7 +196,7 @@ def recorded(setup: FoldedRun, folder: FoldFolder, name: str) -> Iterator[Tracke
         try:
             yield tracker
         except BaseException:
-            tracker.abandon()
+            tracker.abandon(preempted=termination.strongest_noted() > 0)
             raise
 
 

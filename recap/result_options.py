@@ -15,6 +15,7 @@ NOT_RESULT_CHANGING = (
     "merge",
     "merge_tolerance",
     "batching",
+    "checkpoint.",
     "logger.",
     "cv.fold",
     "backbone.architecture",
@@ -28,6 +29,7 @@ NOT_RESULT_CHANGING = (
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",
     "trainer.gradient_checkpointing",
+    "trainer.workers",
     "trainer.log_every_steps",
     "trainer.progress",
 )

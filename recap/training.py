@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
 from recap.build import build_callbacks, build_model
 from recap.config import RunConfig
@@ -20,28 +18,20 @@ from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.errors import ConfigError
 from recap.launch import device_count, is_first_process, is_spawned, world_size
-from recap.models.checkpoint import (
-    AtomicCheckpointIO,
-    MovableCheckpoint,
-    SaveOnTermination,
-    read_progress,
-)
+from recap.models.checkpoint import AtomicCheckpointIO, read_progress
+from recap.models.checkpoint_folder import CheckpointFolder
+from recap.models.keep_checkpoints import KeepCheckpoints
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.models.range_test import RangeTest
 from recap.models.shared_prefix import choose_batching
 from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.prepare import Setup
-from recap.run_folder import FoldFolder, write_atomic
+from recap.run_folder import FoldFolder
 from recap.tracking.bar import TrainingBar
+from recap.tracking.clock import EpochClock, OnEpoch
 from recap.tracking.history import History
 from recap.tracking.tracker import Tracker
-
-BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
-"""A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
-
-OnEpoch = Callable[[int, float | None, float], None]
-"""Called with an epoch's number, its selection loss and the seconds that it took."""
 
 
 class Training:
@@ -82,7 +72,7 @@ class Training:
         world = world_size(config.trainer)
         model, self.tokenizer, weights = build_model(config)
         self.choice = choose_batching(model, config.batching)
-        self._folder = folder
+        self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._resume = config.resume == "auto"
         self._trains = config.finetune.method != "none"
         self.data = DataModule(
@@ -97,6 +87,7 @@ class Training:
             batching=self.choice.batching,
             seed=config.seed,
             sampling=config.sampling,
+            workers=config.trainer.workers,
         )
         self.module = ResponseModule(
             model=model,
@@ -129,10 +120,7 @@ class Training:
             if range_test
             else [
                 history,
-                *build_checkpoints(
-                    folder.checkpoints, config.trainer.patience, selecting=bool(select)
-                ),
-                SaveOnTermination(folder.checkpoints / LAST),
+                *build_checkpoints(config, self._checkpoints, selecting=bool(select)),
                 *build_progress(config, history),
                 EpochClock(on_epoch),
                 *build_callbacks(config),
@@ -148,12 +136,7 @@ class Training:
 
         The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
         """
-        last = self._folder.checkpoints / LAST
-        if not (self._resume and last.exists()):
-            return None
-        step, mark = read_progress(last)[1], self._folder.checkpoints / TRAINED
-        done = mark.is_file() and mark.read_text(encoding="utf-8") == str(step)
-        return ("decode" if done else "train"), step
+        return self._checkpoints.stage() if self._resume else None
 
     def fit(self) -> None:
         """Train until the last epoch or until the selection loss stops falling.
@@ -167,16 +150,15 @@ class Training:
             return
         if resumed is None and is_first_process():
             # What an abandoned training left must never be taken for this one's.
-            shutil.rmtree(self._folder.checkpoints, ignore_errors=True)
-        last = self._folder.checkpoints / LAST
+            self._checkpoints.clear()
         self._trainer.fit(
             self.module,
             datamodule=self.data,
-            ckpt_path=last if resumed else None,
+            ckpt_path=self._checkpoints.newest() if resumed else None,
             weights_only=True,
         )
         if is_first_process():
-            write_atomic(self._folder.checkpoints / TRAINED, str(read_progress(last)[1]))
+            self._checkpoints.mark_trained()
 
     def test(self) -> int:
         """Decode and score the test examples with the best checkpoint; return its epoch from 1.
@@ -186,7 +168,7 @@ class Training:
         if not self._trains:
             self._trainer.test(self.module, datamodule=self.data, verbose=False)
             return 0
-        best = self._folder.checkpoints / BEST
+        best = self._checkpoints.best()
         self._trainer.test(
             self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
         )
@@ -208,33 +190,6 @@ class Training:
     def meet(self) -> None:
         """Wait until every process of this training has come here."""
         self._trainer.strategy.barrier()
-
-
-class EpochClock(lightning.Callback):
-    """Tells of every finished epoch."""
-
-    def __init__(self, on_epoch: OnEpoch) -> None:
-        self._on_epoch = on_epoch
-        self._since = 0.0
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Look at the clock."""
-        self._since = time.monotonic()
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tell of the epoch."""
-        if trainer.is_global_zero:
-            loss = trainer.callback_metrics.get("val_loss")
-            self._on_epoch(
-                trainer.current_epoch,
-                None if loss is None else float(loss),
-                time.monotonic() - self._since,
-            )
-        self._since = time.monotonic()
 
 
 def build_trainer(
@@ -267,10 +222,12 @@ def build_trainer(
             gradient_clip_val=config.optimizer.gradient_clip,
             use_distributed_sampler=False,
             logger=False,
+            # Under SLURM Lightning goes on from checkpoints of its own that lie here (2.6.6).
+            default_root_dir=Path(config.runs_dir) / config.run,
             enable_model_summary=False,
             enable_progress_bar=options.progress and sys.stdout.isatty(),
             # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             num_sanity_val_steps=0,
             # FSDP2's gathered weights would be unfit for training after inference mode.
             inference_mode=options.strategy != "fsdp",
@@ -290,22 +247,17 @@ def _plugins() -> list[Any]:
     return plugins
 
 
-def build_checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
-    """Return what keeps checkpoints every epoch, and stops once the selection loss stalls."""
+def build_checkpoints(
+    config: RunConfig, folder: CheckpointFolder, *, selecting: bool
+) -> list[lightning.Callback]:
+    """Return what keeps checkpoints, and stops once the selection loss stalls."""
+    kept = KeepCheckpoints(folder, every_steps=config.checkpoint.every_steps, selecting=selecting)
     if not selecting:
-        return [MovableCheckpoint(folder, filename="last", enable_version_counter=False)]
-    return [
-        MovableCheckpoint(
-            folder,
-            filename="best",
-            monitor="val_loss",
-            save_last=True,
-            enable_version_counter=False,
-        ),
-        # Checked with the validation, not at the epoch's end: a resume right after one would not
-        # know val_loss.
-        EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False),
-    ]
+        return [kept]
+    # Checked with the validation, not at the epoch's end: a resume right after one would not know
+    # val_loss.
+    patience = config.trainer.patience
+    return [EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False), kept]
 
 
 def build_progress(config: RunConfig, history: History) -> list[lightning.Callback]:

@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "scoring",
         "analysis",
         "environment",
+        "termination",
         "run_folder",
         "data",
     ),

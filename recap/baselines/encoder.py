@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recap.data.batches import Batch
 from recap.errors import RecapError
+from recap.models.halving import Halving
 from recap.models.judgements import Judgement, gathered
 from recap.models.optimizers import (
     OptimizerSettings,
@@ -65,6 +66,7 @@ class EncoderModule(lightning.LightningModule):
         self._scheduler = scheduler
         self._total_steps = total_steps
         self._seed = seed
+        self._halving = Halving(option="trainer.per_device_batch_size")
         self._step_loss = 0.0
         self._val_loss = TokenMean()
         self._category_scores = CategoryScores(labels=labels)
@@ -92,7 +94,8 @@ class EncoderModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch of selection examples to ``val_loss``."""
-        self._val_loss.update(self._loss(batch), len(batch.examples))
+        for part, loss in self._halving.each(self._loss, batch):
+            self._val_loss.update(loss, len(part.examples))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of the selection set."""
@@ -106,10 +109,10 @@ class EncoderModule(lightning.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Label a batch, and count its labels."""
-        logits = self(batch)
-        gold = torch.tensor([example.gold for example in batch.examples], device=self.device)
-        self._category_scores.update(logits.argmax(-1), gold)
-        self._judge(batch, logits)
+        for part, logits in self._halving.each(self, batch):
+            gold = torch.tensor([example.gold for example in part.examples], device=self.device)
+            self._category_scores.update(logits.argmax(-1), gold)
+            self._judge(part, logits)
 
     def on_test_epoch_end(self) -> None:
         """Put the judgements into the test set's order."""
@@ -121,9 +124,11 @@ class EncoderModule(lightning.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return logits ``(batch, label)`` of examples that are not scored."""
-        logits: Tensor = self(batch)
-        self._judge(batch, logits)
-        return logits
+        found = []
+        for part, logits in self._halving.each(self, batch):
+            self._judge(part, logits)
+            found.append(logits)
+        return torch.cat(found)
 
     def on_predict_epoch_end(self) -> None:
         """Put the judgements into the set's order."""

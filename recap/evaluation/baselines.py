@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -120,7 +121,9 @@ def cross_validate_baseline(config: EvaluateConfig, *, listener: Listener | None
     listener.prepared(setup)
     wanted = range(run.cv.folds) if run.cv.fold == "all" else [int(run.cv.fold)]
     for index in wanted:
-        listener.fold_ended(_found(setup, index) or _judged(setup, index, judge, listener))
+        result = _found(setup, index) or _judged(setup, index, judge, listener)
+        listener.fold_ended(result)
+        shutil.rmtree(result.folder.checkpoints, ignore_errors=True)
     summary = write_summary(setup)
     track_summary(setup, summary)
     listener.ended(setup.folder, summary, finished_scores(setup))

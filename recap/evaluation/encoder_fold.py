@@ -16,24 +16,18 @@ from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.evaluation.baselines import BaselineRun, JudgedFold
 from recap.fold import Listener, TrainingPlan, judges_selection
-from recap.models.checkpoint import SaveOnTermination, read_progress
+from recap.models.checkpoint import read_progress
+from recap.models.checkpoint_folder import CheckpointFolder
 from recap.models.export import CARD_FILE
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.partition import Partition
 from recap.results import card_of
-from recap.run_folder import FoldFolder, write_atomic
+from recap.run_folder import FoldFolder
 from recap.tasks.task import Task
+from recap.tracking.clock import EpochClock
 from recap.tracking.history import History, selection_loss
 from recap.tracking.tracker import Tracker
-from recap.training import (
-    BEST,
-    LAST,
-    TRAINED,
-    EpochClock,
-    build_checkpoints,
-    build_progress,
-    build_trainer,
-)
+from recap.training import build_checkpoints, build_progress, build_trainer
 
 
 class EncoderFolds:
@@ -99,7 +93,6 @@ class EncoderFolds:
             device=training.device,
         )
         training.save(folder.model, card_of(setup, folder))
-        shutil.rmtree(folder.checkpoints)
         return judged
 
     def _judged(self, training: _EncoderTraining) -> list[dict[str, float]]:
@@ -154,10 +147,9 @@ class _EncoderTraining:
         select: Sequence[EncodedExample],
         test: Sequence[EncodedExample],
     ) -> None:
-        self._checkpoints = folder.checkpoints
+        self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._tokenizer = encoder.tokenizer
-        last = self._checkpoints / LAST
-        self._resumed = last if run.resume == "auto" and last.exists() else None
+        self._resumed = self._checkpoints.stage() if run.resume == "auto" else None
         self._data = DataModule(
             train=train,
             select=select,
@@ -169,6 +161,7 @@ class _EncoderTraining:
             batching="padded",
             seed=run.seed,
             sampling=run.sampling,
+            workers=run.trainer.workers,
         )
         self.module = EncoderModule(
             model=encoder.model,
@@ -193,8 +186,7 @@ class _EncoderTraining:
             accumulate_grad_batches=self._data.accumulation(),
             callbacks=[
                 history,
-                *build_checkpoints(self._checkpoints, run.trainer.patience, selecting=True),
-                SaveOnTermination(last),
+                *build_checkpoints(run, self._checkpoints, selecting=True),
                 *build_progress(run, history),
                 EpochClock(listener.epoch_ended),
             ],
@@ -207,20 +199,22 @@ class _EncoderTraining:
 
     def fit(self) -> None:
         """Train until the last epoch, or until the selection loss stops falling."""
-        done = self._checkpoints / TRAINED
-        if self._resumed and done.is_file():
+        if self._resumed and self._resumed[0] == "decode":
             return
         if not self._resumed:
             # What an abandoned training left must never be taken for this one's.
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
+            self._checkpoints.clear()
         self._trainer.fit(
-            self.module, datamodule=self._data, ckpt_path=self._resumed, weights_only=True
+            self.module,
+            datamodule=self._data,
+            ckpt_path=self._checkpoints.newest() if self._resumed else None,
+            weights_only=True,
         )
-        write_atomic(done, "")
+        self._checkpoints.mark_trained()
 
     def test(self) -> int:
         """Judge the test examples with the best checkpoint; return its epoch, from 1."""
-        best = self._checkpoints / BEST
+        best = self._checkpoints.best()
         self._trainer.test(
             self.module, datamodule=self._data, ckpt_path=best, weights_only=True, verbose=False
         )

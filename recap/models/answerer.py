@@ -14,6 +14,7 @@ from recap.errors import ConfigError
 from recap.models.cached_rows import Context
 from recap.models.decode import evaluating
 from recap.models.finetune import causal_model
+from recap.models.halving import is_out_of_memory, tell_of_halving
 from recap.models.label_tree import label_tree
 from recap.models.openings import Opening, Start, best_path, greedy_start
 from recap.models.plain_engine import PlainEngine
@@ -104,6 +105,7 @@ class Answerer:
         self._decoding = decoding
         self._max_new_tokens = max_new_tokens
         self._batch_size = batch_size
+        self._halved = False
         self._explains = task.rationale and rationale is not False
         self._threshold = threshold
         self._adapter = adapter
@@ -249,12 +251,20 @@ class Answerer:
 
     def _shrink(self, n: int, error: Exception) -> None:
         """Halve the batches when memory ran out; any other error is raised again."""
-        if self._in_step or not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
+        if self._in_step:
+            raise ConfigError(
+                f"memory runs out for {n} prompts at once; lower decoding.batch_size: devices that "
+                "share weights need batches of a size"
+            ) from error
         if n == 1:
             raise ConfigError(
                 "memory runs out for a single prompt; set prompt.max_tokens, or use a smaller model"
             ) from error
+        if not self._halved:
+            tell_of_halving("prompts", n)
+        self._halved = True
         self._batch_size = n // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -318,10 +328,3 @@ def check_threshold(threshold: float | None, task: Task, decoding: str) -> None:
             f"threshold={threshold}: it decides between two labels, and task {task.name!r} has "
             f"{len(task.labels)}; leave it null"
         )
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in the host."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    )

@@ -17,6 +17,7 @@ from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.models.answerer import Answerer, Decoding, ModelAnswer
 from recap.models.deferred import DeferredWeights
+from recap.models.halving import Halving
 from recap.models.judgements import Judgement, gathered
 from recap.models.optimizers import (
     OptimizerSettings,
@@ -102,6 +103,7 @@ class ResponseModule(lightning.LightningModule):
         self._decoding: Decoding = decoding
         self._threshold = threshold
         self._answerer: Answerer | None = None
+        self._halving = Halving(option="trainer.per_device_batch_size and decoding.batch_size")
         self._total_steps = total_steps
         self._seed = seed
         self._weights = weights
@@ -314,7 +316,8 @@ class ResponseModule(lightning.LightningModule):
 
     def _add_loss(self, metric: TokenMean, batch: Batch) -> None:
         # A filler has no answer tokens, but every device has to compute equally often.
-        metric.update(self(batch), int(batch.answer_mask.sum()))
+        for part, loss in self._halving.each(self, batch, whole=is_sharded(self)):
+            metric.update(loss, int(part.answer_mask.sum()))
 
     def _add_answers(self, batch: Batch, answers: Sequence[ModelAnswer]) -> None:
         predicted, gold = [], []

@@ -52,8 +52,8 @@ class Tracker(Protocol):
     def log_fold(self, scores: Scores | None) -> None:
         """Record the scores of the fold that was begun, if it was scored, and close it."""
 
-    def abandon(self) -> None:
-        """Close the fold that was begun, since it failed."""
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Close the fold that was begun, since it failed or a signal asked for its end."""
 
     def log_summary(self, folds: FinishedFolds) -> None:
         """Record how figures spread over folds, unless just this is recorded already."""
@@ -71,7 +71,7 @@ class NoTracker:
     def log_fold(self, scores: Scores | None) -> None:
         """Do nothing."""
 
-    def abandon(self) -> None:
+    def abandon(self, *, preempted: bool = False) -> None:
         """Do nothing."""
 
     def log_summary(self, folds: FinishedFolds) -> None:

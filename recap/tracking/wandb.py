@@ -58,6 +58,9 @@ SENT_OPTIONS = (
 )
 """Options that are sent to W&B; paths, prompts and definitions are not among them."""
 
+ENDED_BY_SIGNAL = 143
+"""The exit code of a W&B run that a signal has ended."""
+
 
 class WandbTracker:
     """Tells W&B of a run.
@@ -116,10 +119,13 @@ class WandbTracker:
                 self._run.summary[f"test/f1/{label}"] = figures.f1
         self._close()
 
-    def abandon(self) -> None:
-        """Close the W&B run that was begun as failed."""
-        if self._run is not None:
-            self._close(exit_code=1)
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Close the W&B run that was begun as failed, or as preempted: it will go on."""
+        if self._run is None:
+            return
+        if preempted:
+            self._run.mark_preempting()
+        self._close(exit_code=ENDED_BY_SIGNAL if preempted else 1)
 
     def log_summary(self, folds: FinishedFolds) -> None:
         """Write the summary run; see :mod:`recap.tracking.wandb_summary`.
