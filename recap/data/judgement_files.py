@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from recap.data.readers.archives import UNREADABLE, open_archive, unreadable
 from recap.data.readers.files import existing_file
 from recap.errors import DataError
 
@@ -16,6 +17,7 @@ JSON_ENDINGS = (".json", ".jsonl")
 """Endings of files whose rows are JSON objects."""
 
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
+_KIND, _MEND = "zip file", "export it again"
 _NOTHING_INSIDE = "holds no .jsonl, .json, .csv or .xlsx file; put in one export an annotator"
 
 
@@ -51,19 +53,22 @@ def judgement_files(path: Path) -> Iterator[list[JudgementFile]]:
 
 
 def _unpacked(path: Path, folder: Path) -> list[JudgementFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if _is_judgement_file(name)]
-            files = []
-            for number, name in enumerate(sorted(names)):
-                # Never under its own name, which may lead out of the folder.
-                file = folder / f"{number}{Path(name).suffix.lower()}"
-                file.write_bytes(archive.read(name))
-                files.append(JudgementFile(path=file, shown=f"{path}/{name}", of_one=True))
-    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
-        raise DataError(
-            f"{path}: is no readable zip file ({type(error).__name__}); export it again"
-        ) from None
+    files = []
+    with open_archive(path, kind=_KIND, mend=_MEND) as archive:
+        parts = [part for part in archive.infolist() if _is_judgement_file(part.filename)]
+        for number, part in enumerate(sorted(parts, key=lambda part: part.filename)):
+            if not part.filename.isprintable():
+                raise DataError(
+                    f"{path}: a file in it has a name with unprintable characters; rename it"
+                )
+            # Never under its own name, which may lead out of the folder.
+            file = folder / f"{number}{Path(part.filename).suffix.lower()}"
+            try:
+                with archive.open(part) as packed, file.open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
+            except UNREADABLE as error:
+                raise unreadable(path, _KIND, error, _MEND) from None
+            files.append(JudgementFile(path=file, shown=f"{path}/{part.filename}", of_one=True))
     if not files:
         raise DataError(f"{path}: {_NOTHING_INSIDE}")
     return files
