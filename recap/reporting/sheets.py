@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ _LATEX_ESCAPES = {
     "χ": r"$\chi$",
     "\u2003": r"\quad{}",
 }
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""What CommonMark would take for the start of HTML."""
 
 _LONG_CELL = 40
 """Characters from which a column of texts breaks its lines in LaTeX."""
@@ -122,7 +126,8 @@ class Sheet:
 
 
 def _in_markdown(cell: str) -> str:
-    return cell.replace("|", r"\|")
+    """Return a cell as Markdown shows it: one line, no column of its own, no HTML."""
+    return _TAG.sub(r"\\<", " ".join(cell.splitlines()).replace("|", r"\|"))
 
 
 def _in_latex(cell: str) -> str:
