@@ -190,9 +190,7 @@ def explain_hydra_error(
                 f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; "
                 f"known: {', '.join(known)}"
             )
-    if isinstance(error.__cause__, ConfigError):
-        return error.__cause__
-    text = str(error).strip()
+    text = str(error).strip().removeprefix("ConfigError raised while resolving interpolation: ")
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)

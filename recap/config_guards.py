@@ -66,8 +66,7 @@ def refuse_programs(hydra: Mapping[Any, Any]) -> None:
         ):
             raise ConfigError(
                 f"{path}: would have Hydra run {str(value)[:60]!r}, and a configuration runs "
-                "nothing; callbacks={mine: {name: package.module:Class}} adds a callback of one's "
-                "own, --help lists the launchers"
+                "nothing; +callbacks.mine.name=package.module:Class adds a callback of one's own"
             )
 
 
