@@ -55,7 +55,7 @@ class Sheet:
         body = self._written(_in_markdown, "**{}**".format)
         lines = [tuple(map(_in_markdown, self.header)), rule, *body]
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"## {self.title}\n\n{table}\n"
+        return f"## {plain_markdown(self.title)}\n\n{table}\n"
 
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
@@ -118,16 +118,30 @@ class Sheet:
             # Text, since a cell may hold brackets, which rich takes for markup.
             table.add_row(
                 *(
-                    Text(cell, style="bold" if (y, x) in self.bold else "")
+                    Text(printable(cell), style="bold" if (y, x) in self.bold else "")
                     for x, cell in enumerate(row)
                 )
             )
         return table
 
 
+def printable(text: str) -> str:
+    """Return a text without control characters, which could rewrite a terminal's lines."""
+    kept = (
+        c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )
+    return "".join(kept).replace("\r", "")
+
+
+def plain_markdown(text: str) -> str:
+    """Return Markdown in which no part of a text is HTML, by CommonMark's rules."""
+    return _TAG.sub(r"\\<", text)
+
+
 def _in_markdown(cell: str) -> str:
     """Return a cell as Markdown shows it: one line, no column of its own, no HTML."""
-    return _TAG.sub(r"\\<", " ".join(cell.splitlines()).replace("|", r"\|"))
+    return plain_markdown(" ".join(cell.splitlines()).replace("|", r"\|"))
 
 
 def _in_latex(cell: str) -> str:
