@@ -151,6 +151,11 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
             command.load(arguments.overrides, config_dir=arguments.config_dir)
+        elif arguments.overrides:
+            from recap.compose import compose
+
+            # Hydra sets its logging up for help too, and that can name what to run.
+            compose(command.name, arguments.overrides, arguments.config_dir)
         return _hand_over(arguments, argv, command)
     command.job(command.load(arguments.overrides, config_dir=arguments.config_dir))
     return 0

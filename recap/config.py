@@ -7,11 +7,12 @@ reports all faults at once. Nothing here knows Hydra.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from recap.untrusted import run_name
 from recap.validation import validated
 
 _STRICT = ConfigDict(extra="forbid")
@@ -282,8 +283,8 @@ class RunConfig:
     without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
     baseline: Mapping[str, Any] | None = None
     """Method and options of a baseline's run (recap.evaluate), which has no backbone."""
-    run: str
-    """Name of the run folder."""
+    run: Annotated[str, AfterValidator(run_name)]
+    """Name of the run folder, inside of ``runs_dir``."""
     runs_dir: str = "runs"
     """Where run folders are."""
     resume: Literal["auto", "never"] = "auto"

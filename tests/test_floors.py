@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "conf_files", "records", "taxonomy", "registry"),
     (
+        "untrusted",
         "validation",
         "config",
         "result_options",
@@ -57,6 +58,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "report_sections",
     ),
     (
+        "config_guards",
         "compose",
         "command_line",
         "command_configs",
@@ -77,7 +79,7 @@ FLOOR_LIBRARIES: tuple[frozenset[str], ...] = (
     frozenset(),
 )
 HYDRA = frozenset({"hydra", "omegaconf"})
-KNOW_HYDRA = frozenset({"compose", "command_line"})
+KNOW_HYDRA = frozenset({"config_guards", "compose", "command_line"})
 HEAVY = HYDRA.union(*FLOOR_LIBRARIES)
 MOST_LINES = 350
 
