@@ -185,6 +185,9 @@ class TrainerConfig:
     """Most passes over the training examples (paper: 10)."""
     patience: int = Field(default=3, ge=1)
     """Epochs without a lower selection loss before training stops."""
+    max_skipped_steps: int = Field(default=5, ge=1)
+    """Optimiser steps in a row whose loss or gradient is no finite number before training stops;
+    such steps are skipped."""
     per_device_batch_size: int = Field(default=4, ge=1)
     """Examples in memory together; accumulation follows from global_batch_size."""
     max_tokens_per_device: int | None = Field(default=None, ge=1)

@@ -31,6 +31,7 @@ NOT_RESULT_CHANGING = (
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",
     "trainer.gradient_checkpointing",
+    "trainer.max_skipped_steps",
     "trainer.workers",
     "trainer.log_every_steps",
     "trainer.progress",

@@ -20,6 +20,8 @@ from recap.errors import ConfigError
 from recap.launch import device_count, is_first_process, is_spawned, world_size
 from recap.models.checkpoint import AtomicCheckpointIO, read_progress
 from recap.models.checkpoint_folder import CheckpointFolder
+from recap.models.finite_steps import FiniteSteps
+from recap.models.free_space import require_free_space
 from recap.models.keep_checkpoints import KeepCheckpoints
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
@@ -75,6 +77,9 @@ class Training:
         self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._resume = config.resume == "auto"
         self._trains = config.finetune.method != "none"
+        self._optimizer = config.optimizer.name
+        # Early stopping cannot end it sooner.
+        self._n_saves = min(max_epochs, config.trainer.patience + 1) if select else max_epochs
         self.data = DataModule(
             train=train,
             select=select,
@@ -111,7 +116,10 @@ class Training:
             seed=config.seed,
             weights=weights,
         )
-        history = History(folder.history, tracker, every_steps=config.trainer.log_every_steps)
+        finite = FiniteSteps(config.trainer.max_skipped_steps)
+        history = History(
+            folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
+        )
         self._trainer = build_trainer(
             config,
             max_epochs=max_epochs,
@@ -120,6 +128,7 @@ class Training:
             if range_test
             else [
                 history,
+                finite,
                 *build_checkpoints(config, self._checkpoints, selecting=bool(select)),
                 *build_progress(config, history),
                 EpochClock(on_epoch),
@@ -151,6 +160,12 @@ class Training:
         if resumed is None and is_first_process():
             # What an abandoned training left must never be taken for this one's.
             self._checkpoints.clear()
+        require_free_space(
+            self._checkpoints.path,
+            self.module.model,
+            optimizer=self._optimizer,
+            n_saves=self._n_saves,
+        )
         self._trainer.fit(
             self.module,
             datamodule=self.data,

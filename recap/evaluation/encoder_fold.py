@@ -19,6 +19,7 @@ from recap.fold import Listener, TrainingPlan, judges_selection
 from recap.models.checkpoint import read_progress
 from recap.models.checkpoint_folder import CheckpointFolder
 from recap.models.export import CARD_FILE
+from recap.models.finite_steps import FiniteSteps
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.partition import Partition
 from recap.results import card_of
@@ -179,13 +180,17 @@ class _EncoderTraining:
             total_steps=run.trainer.max_epochs * self._data.steps_per_epoch,
             seed=run.seed,
         )
-        history = History(folder.history, tracker, every_steps=run.trainer.log_every_steps)
+        finite = FiniteSteps(run.trainer.max_skipped_steps)
+        history = History(
+            folder.history, tracker, every_steps=run.trainer.log_every_steps, finite=finite
+        )
         self._trainer = build_trainer(
             run,
             max_epochs=run.trainer.max_epochs,
             accumulate_grad_batches=self._data.accumulation(),
             callbacks=[
                 history,
+                finite,
                 *build_checkpoints(run, self._checkpoints, selecting=True),
                 *build_progress(run, history),
                 EpochClock(listener.epoch_ended),

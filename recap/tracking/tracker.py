@@ -17,6 +17,7 @@ class HistoryRow:
     whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens, over all
     devices; it and ``examples_per_second`` are ``None`` for ``select``. ``memory_gib`` is the
     process's peak so far: allocated on the first device if it is a GPU, else resident memory.
+    ``skipped_steps`` counts the optimiser steps so far that were not finite.
     """
 
     step: int
@@ -27,6 +28,7 @@ class HistoryRow:
     tokens_per_second: float | None
     examples_per_second: float | None
     memory_gib: float
+    skipped_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
