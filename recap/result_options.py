@@ -16,6 +16,7 @@ NOT_RESULT_CHANGING = (
     "merge_tolerance",
     "batching",
     "logger.",
+    "privacy.",
     "cv.fold",
     "backbone.architecture",
     "backbone.architecture.",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +45,14 @@ def judgement_files(path: Path) -> Iterator[list[JudgementFile]]:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [JudgementFile(path=file, shown=str(file), of_one=True) for file in inside]
     elif path.suffix.lower() == ".zip":
-        with tempfile.TemporaryDirectory() as folder:
-            yield _unpacked(existing_file(path), Path(folder))
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
+            yield _unpacked(existing_file(path), Path(folder), held)
     else:
         yield [JudgementFile(path=existing_file(path), shown=str(path), of_one=False)]
 
 
-def _unpacked(path: Path, folder: Path) -> list[JudgementFile]:
+def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[JudgementFile]:
+    """Return the files of a zip; the folder gets their names, memory alone what they hold."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if _is_judgement_file(name)]
@@ -58,7 +60,12 @@ def _unpacked(path: Path, folder: Path) -> list[JudgementFile]:
             for number, name in enumerate(sorted(names)):
                 # Never under its own name, which may lead out of the folder.
                 file = folder / f"{number}{Path(name).suffix.lower()}"
-                file.write_bytes(archive.read(name))
+                # A kill must not leave words of clients in a temporary folder.
+                memory = os.memfd_create(file.name)
+                held.callback(os.close, memory)
+                with os.fdopen(memory, "wb", closefd=False) as unpacked:
+                    unpacked.write(archive.read(name))
+                file.symlink_to(f"/proc/{os.getpid()}/fd/{memory}")
                 files.append(JudgementFile(path=file, shown=f"{path}/{name}", of_one=True))
     except (zipfile.BadZipFile, RuntimeError, OSError) as error:
         raise DataError(

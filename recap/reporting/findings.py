@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,7 +120,6 @@ def write_findings(
         f"{stem}.csv": _csv(findings),
         **findings.pages,
     }
-    write = write_private if findings.private else write_atomic
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn, missing = _write_charts(findings, folder)
@@ -132,9 +129,9 @@ def write_findings(
             **texts,
         }
         for name, text in texts.items():
-            write(folder / name, text)
+            write_atomic(folder / name, text, private=findings.private)
         for name, content in findings.private_pages.items():
-            write_private(folder / name, content)
+            write_atomic(folder / name, content, private=True)
     except OSError as error:
         raise ConfigError(
             f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
@@ -156,21 +153,6 @@ def _shortened(names: Sequence[str]) -> list[str]:
         for top in (name.partition("/")[0],)
     }
     return list(shown)
-
-
-def write_private(path: Path, content: str | bytes) -> None:
-    """Write a file of mode 0600 whole or not at all; it is never there with another mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp creates its files with mode 0600.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
