@@ -8,6 +8,7 @@ import html
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -108,6 +109,20 @@ class Ended:
     """Command lines of all of its processes, as anybody on the machine could see them."""
     vanished: frozenset[str]
     """Files that it opened to write to, and that are no more."""
+
+    def temporary(self, folder: Path) -> list[str]:
+        """Return which of them were in a temporary folder, for whatever they held.
+
+        W&B's own media pass through there, as tables of labels and figures, and Python tries with
+        an empty file whether the folder can be written.
+        """
+        inside = [Path(path) for path in self.vanished if Path(path).is_relative_to(folder)]
+        return [
+            str(path)
+            for path in inside
+            if "wandb-media" not in path.parent.name
+            and not (path.parent == folder and re.fullmatch(r"[a-z0-9_]{8}", path.name))
+        ]
 
 
 @dataclass(kw_only=True)
@@ -370,15 +385,18 @@ class _Titles:
                     continue
 
 
-def corpus_lines(n: int = 16) -> str:
+SIXTEEN = (*("Collaboration",) * 14, "Excusing", "Excusing")
+"""Labels of which a few-shot prompt for resistance has to show one of the last two."""
+
+
+def corpus_lines(labels: Sequence[str] = SIXTEEN) -> str:
     """Return a corpus of dialogues with a planted text in every place that a text can have.
 
-    Its last client turns are annotated: all of them Collaboration but for two, one of which a
-    few-shot prompt for resistance has to show.
+    The last client turn of each dialogue is annotated with one of the labels.
     """
     rows = []
-    for number in range(n):
-        resists = number >= n - 2
+    for number, label in enumerate(labels):
+        resists = label != "Collaboration"
         said = CANARIES["shot"] if resists else CANARIES["utterance"]
         reason = CANARIES["reason_of_shot"] if resists else CANARIES["rationale"]
         spoken = " ".join(CANARIES[kind] for kind in ("base64_like", "chinese", "emoji"))
@@ -398,7 +416,7 @@ def corpus_lines(n: int = 16) -> str:
                     {
                         "speaker": "client",
                         "text": f"I {said} {number}, {spoken}.",
-                        "label": "Excusing" if resists else "Collaboration",
+                        "label": label,
                         "rationale": f"Because {reason} {number}.",
                         "id": f"{CANARIES['example_id']}-{number}",
                     },

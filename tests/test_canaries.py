@@ -24,6 +24,8 @@ from canaries import (
 from fake_servers import serving
 from faults import record_fault
 
+from recap.tasks.library import builtin_task
+
 pytestmark = pytest.mark.slow
 
 Allowed = Mapping[str, Iterable[str]]
@@ -106,8 +108,6 @@ def check(world: World, ended: Ended, allowed: Allowed | None = None, *, code: i
     )
     others = world.open_to_others()
     world.settle()
-    temporary = str(world.tree / "tmp")
-    left = [p for p in ended.vanished if p.startswith(temporary) and "wandb-media" not in p]
     lost = {find.kind for find in found}
     record_fault(
         "canaries searched for",
@@ -117,7 +117,7 @@ def check(world: World, ended: Ended, allowed: Allowed | None = None, *, code: i
     )
     assert found == []
     assert others == []
-    assert left == []
+    assert ended.temporary(world.tree / "tmp") == []
 
 
 def test_training(world: World, runs: Path, data: tuple[str, str], prompt_file: Path) -> None:
@@ -186,7 +186,9 @@ def test_a_server_that_quotes_prompt_and_key_in_its_errors(
     world: World, data: tuple[str, str], behaviour: str
 ) -> None:
     with serving(always=behaviour) as server:
-        ended = world.run(*prompted("openai", server.url, data), "run=refused", "client.attempts=2")
+        ended = world.run(
+            *prompted("openai", server.url, data), f"run=refused_{behaviour}", "client.attempts=2"
+        )
     check(world, ended, code=2 if behaviour in ("401", "key", "too_long") else 1)
 
 
@@ -273,16 +275,30 @@ def test_annotation_of_rows_at_fault(world: World, runs: Path, faulty: Path) -> 
 
 CORPUS: Mapping[str, tuple[tuple[str, ...], Allowed]] = {
     "describe": ((), {}),
-    "validate": ((), {"found/validate.*": {"example_id", "data_path"}}),
+    # A turn without an id is called after its session: <session>:<turn>.
+    "validate": (
+        (),
+        {
+            "found/validate.*": {"example_id", "session", "data_path"},
+            "stdout": {"example_id", "session", "data_path"},
+        },
+    ),
     "codebook": ((), {}),
     "lexicon": (("lexicon.minimum_count=1",), {}),
-    "assign": (("assign.annotators=[ann,bo]",), {"found/*.jsonl": TEXTS}),
+    "assign": (
+        ("assign.annotators=[ann,bo]",),
+        {"found/*.jsonl": TEXTS, "found/assign.csv": {"session", "example_id"}},
+    ),
     "agreement": (("annotations.path={judgements}",), {}),
     "adjudicate": (
         ("annotations.path={judgements}", "adjudicate.annotators=[ann,bo,cy]"),
-        {"found/*.jsonl": TEXTS, "found/todo.csv": TEXTS},
+        {
+            "found/*.jsonl": TEXTS,
+            "found/todo.csv": TEXTS,
+            "found/adjudicate.*": {"example_id"},
+        },
     ),
-    "exam": (("annotations.path={judgements}", "exam.key={judgements}"), {}),
+    "exam": (("annotations.path={judgements}", "exam.key={key}"), {}),
     "ratings": ((), {"found/ratings*": TEXTS}),
 }
 
@@ -297,7 +313,9 @@ def test_corpus(world: World, data: tuple[str, str], action: str) -> None:
             rows.append(f"{CANARIES['example_id']}-{number},{annotator},{label},{reason}")
     judgements = world.given("judgements.csv", "\n".join(rows) + "\n")
     options, allowed = CORPUS[action]
-    filled = [option.format(judgements=judgements) for option in options]
+    ids = [f"{CANARIES['example_id']}-{number},Collaboration" for number in range(16)]
+    key = world.given("key.csv", "\n".join(["id,label", *ids]) + "\n")
+    filled = [option.format(judgements=judgements, key=key) for option in options]
     ended = world.run("corpus", f"action={action}", *data, *filled, "out=found")
     check(world, ended, allowed)
 
@@ -310,14 +328,20 @@ def test_the_validation_of_rows_at_fault(world: World, faulty: Path) -> None:
 
 PAGES = {"found/*": SPOKEN | REASONS | NAMES}
 INSIGHTS: Mapping[str, tuple[tuple[str, ...], Allowed]] = {
-    "sessions": ((), {"found/sessions.*": NAMES}),
+    "sessions": ((), {"found/sessions/sessions*": NAMES}),
     "alliance": (
         ("outcomes.path={outcomes}", "outcomes=[bond]"),
-        {"found/alliance.*": {"session"}},
+        {},
     ),
-    "study_materials": (("study_materials.participants=4",), {"found/*": SPOKEN | NAMES}),
-    "card": ((), {"found/card.*": SPOKEN | NAMES, "stdout": SPOKEN | NAMES | {"data_path"}}),
-    "supervision": (("supervision.excel=true",), PAGES),
+    "study_materials": (
+        (
+            *("study_materials.participants=4", "study_materials.per_behavior=1"),
+            *("study_materials.collaborative=1", "data.path={every_label}"),
+        ),
+        PAGES,
+    ),
+    "card": ((), {**PAGES, "stdout": NAMES}),
+    "supervision": (("supervision.excel=true",), {**PAGES, "stdout": {"session"}}),
 }
 
 
@@ -326,7 +350,9 @@ def test_insights(world: World, data: tuple[str, str], action: str) -> None:
     rows = [f"{CANARIES['session']}-{number},{number % 5}" for number in range(16)]
     outcomes = world.given("outcomes.csv", "\n".join(["session,bond", *rows]) + "\n")
     options, allowed = INSIGHTS[action]
-    filled = [option.format(outcomes=outcomes) for option in options]
+    labels = [label for label in builtin_task("flat").labels for _ in range(2)]
+    every_label = world.given(f"{CANARIES['data_path']}/all.jsonl", corpus_lines(labels))
+    filled = [option.format(outcomes=outcomes, every_label=every_label) for option in options]
     given = (f"action={action}", *data, *filled, "resamples=20", f"out=found/{action}")
     check(world, world.run("insights", *given), allowed)
 

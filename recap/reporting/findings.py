@@ -66,7 +66,8 @@ class Findings:
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
     private: bool = False
-    """Whether all files hold the words of clients, so that no other account may read them."""
+    """Whether all files hold words of clients or name their sessions, so that no other account may
+    read them."""
     parts: tuple[Findings, ...] = ()
     """Sections that the files show one after the other; the console shows ``sheets`` alone."""
 
@@ -229,6 +230,8 @@ def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | No
             figure = draw()
             for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
                 names.append(f"{stem}{ending}")
-                figure.savefig(folder / names[-1], dpi=FIGURE_DPI, metadata=metadata)
+                picture = io.BytesIO()
+                figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
+                write_atomic(folder / names[-1], picture.getvalue(), private=findings.private)
     glyphs = any("missing from font" in str(warning.message) for warning in caught)
     return names, NO_CHINESE_FONT if glyphs else None
