@@ -40,6 +40,7 @@ from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import predictions_to_jsonl
 from recap.tasks.task import Task
+from recap.telling import TextSample, tell_texts
 
 Shots = Mapping[int, tuple[Example, ...]]
 """The solved examples of every fold."""
@@ -109,6 +110,9 @@ class PromptListener:
 
     def asked(self, shortened: Mapping[str, int]) -> None:
         """A fold's prompts are answered, or will not be: one of them failed."""
+
+    def texts(self, sample: TextSample) -> None:
+        """A fold has answered, and its texts may be shown."""
 
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
@@ -299,6 +303,14 @@ def _fold(
                     }
                 },
             )
+            tell_texts(
+                run.config,
+                folder,
+                run.partition.examples(run.folds[index].test),
+                tracker=tracker,
+                tell=listener.texts,
+                prompt=lambda example: run.partition.task.messages(example, shots),
+            )
             write_scores(folder, scores)
             tracker.log_fold(scores)
         except BaseException:
@@ -342,5 +354,6 @@ def _write_fold(run: PromptedRun, index: int, answers: Sequence[Answered]) -> Sc
         )
         for example, answer in zip(test, answers, strict=True)
     ]
-    write_atomic(run.folder.fold(index).predictions, predictions_to_jsonl(predictions))
+    text = predictions_to_jsonl(predictions)
+    write_atomic(run.folder.fold(index).predictions, text, private=True)
     return score(predictions, task=task.name, labels=task.labels)

@@ -75,7 +75,8 @@ def write_predictions(
                 parsed=answer.label is not None,
             )
         )
-    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
+    text = predictions_to_jsonl(predictions)
+    write_atomic(setup.folder.fold(fold).predictions, text, private=True)
     scores = module.scores()
     again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
     if again != scores:
