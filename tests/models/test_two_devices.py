@@ -352,6 +352,7 @@ def test_checkpoints_of_spread_weights_are_folders_of_shares(folder: Path) -> No
         "rest.pt",
         "__0_0.distcp",
         "__1_0.distcp",
+        "SHA256SUMS",
     }
     assert whole.is_file()
     found = FileSystemReader(spread).read_metadata()
