@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Generic, NoReturn, Protocol, TypeVar
 
+from recap import termination
 from recap.errors import RecapError
 
 
@@ -94,26 +95,44 @@ def with_exit_code(action: Callable[[], int]) -> int:
         code = _signal_code(stop)
         if code is None:
             raise
-        print("stopped; the same command goes on where it was", file=sys.stderr)
+        print(_farewell(), file=sys.stderr)
         return code
+    finally:
+        termination.forget()
+
+
+def _farewell() -> str:
+    from recap.launch import is_first_process
+
+    requeued = termination.requeue() if is_first_process() else None
+    if requeued is None:
+        return "stopped; the same command goes on where it was"
+    if requeued:
+        return "stopped; the job is queued again, and goes on where it was"
+    return "stopped; scontrol could not queue the job again: submit it, and it goes on where it was"
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does; Lightning's trainers see to it themselves."""
+    """Have SIGTERM and SIGUSR1 end the block as Ctrl-C does.
+
+    Inside of it a training finishes its step and saves a checkpoint first.
+    """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
+        termination.note(number)
         raise SIGTERMException
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in termination.SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class SIGTERMException(SystemExit):
-    """SIGTERM came, outside of a training."""
+    """SIGTERM or SIGUSR1 came, outside of a training."""
 
 
 def _signal_code(stop: BaseException) -> int | None:
@@ -132,6 +151,11 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
             command.load(arguments.overrides, config_dir=arguments.config_dir)
+        elif arguments.overrides:
+            from recap.compose import compose
+
+            # Hydra sets its logging up for help too, and that can name what to run.
+            compose(command.name, arguments.overrides, arguments.config_dir)
         return _hand_over(arguments, argv, command)
     command.job(command.load(arguments.overrides, config_dir=arguments.config_dir))
     return 0
@@ -140,7 +164,9 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
 def _sweep(arguments: argparse.Namespace, argv: list[str], command: Command[Config]) -> int:
     from recap.compose import expand_sweep
 
-    jobs = expand_sweep(arguments.overrides)
+    jobs = expand_sweep(
+        arguments.overrides, config_name=command.name, config_dir=arguments.config_dir
+    )
     configs = [command.load(overrides, config_dir=arguments.config_dir) for overrides in jobs]
     codes: list[int] = []
 

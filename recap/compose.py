@@ -6,9 +6,7 @@ Nothing outside this module and :mod:`recap.command_line` knows Hydra or OmegaCo
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,22 +21,26 @@ from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recap import config as run_schema
 from recap.conf_files import conf_dir
 from recap.config import RunConfig
+from recap.config_guards import refuse_programs, without_resolvers
 from recap.errors import ConfigError, did_you_mean
-from recap.result_options import flatten, result_options
+from recap.result_options import flatten, hash_of_changes, result_options
+from recap.untrusted import read_yaml
 from recap.validation import validated
 
 Schema = TypeVar("Schema")
 HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
+_OF_PROMPT_ALONE = ("client", "privacy", "shots", "shot_categories", "dry_run")
 
 
 def load_config(
@@ -128,6 +130,9 @@ def _run_config(
     values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
 ) -> RunConfig:
     refuse_hidden_choices(choices, config_dir)
+    for key in _OF_PROMPT_ALONE:
+        if key in values:  # set by an experiment, as a row of few-shot prompting does
+            raise ConfigError(_of_prompt_alone(key))
     values["task"] = expand_task(values["task"], config_dir)
     named = values.pop("run")
     config = run_schema.validate({**values, "run": named or "unnamed"})
@@ -164,7 +169,7 @@ def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> d
     for folder in folders:
         file = folder / "taxonomy" / f"{name}.yaml"
         if file.is_file():
-            return {**task, "taxonomy": yaml.safe_load(file.read_text(encoding="utf-8"))}
+            return {**task, "taxonomy": read_yaml(file)}
     known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
     raise ConfigError(
         f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; "
@@ -185,10 +190,12 @@ def explain_hydra_error(
                 f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; "
                 f"known: {', '.join(known)}"
             )
-    text = str(error).strip()
+    text = str(error).strip().removeprefix("ConfigError raised while resolving interpolation: ")
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
+        if config_name != "prompt" and key.partition(".")[0] in _OF_PROMPT_ALONE:
+            return ConfigError(_of_prompt_alone(key))
         closest = did_you_mean(key, _known_options(config_name))
         return ConfigError(f"{key}: there is no such option{closest}; see --help")
     unknown = re.search(r"Could not (?:find|override) '?([\w/]+)'?[^\n]*No match", text)
@@ -204,6 +211,13 @@ def explain_hydra_error(
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in text else ""
     return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")
+
+
+def _of_prompt_alone(key: str) -> str:
+    return (
+        f"{key}: only recap.prompt has this option, and runs the experiments that set it "
+        "(paper/…_zeroshot_…, paper/…_fewshot_…)"
+    )
 
 
 def refuse_hidden_choices(choices: Mapping[str, str | None], config_dir: str | Path | None) -> None:
@@ -232,21 +246,35 @@ def compose(
     config_name: str, overrides: Sequence[str], config_dir: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """Return the composed values without Hydra's own, and the choice made in every group."""
+    values, hydra = _composed(config_name, overrides, config_dir)
+    return values, {str(k): v for k, v in hydra.runtime.choices.items()}
+
+
+def _composed(
+    config_name: str, overrides: Sequence[str], config_dir: str | Path | None
+) -> tuple[dict[str, Any], DictConfig]:
+    """Return the composed values, and apart from them those of Hydra itself."""
     register_search_path(config_dir)
     backup = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
+        with (
+            initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
+            without_resolvers(),
+        ):
             cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
-            choices = {str(k): v for k, v in cfg.hydra.runtime.choices.items()}
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+            OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise explain_hydra_error(error, overrides, config_name) from error
     finally:
         GlobalHydra.instance().hydra = backup
+    own = OmegaConf.to_container(cfg.hydra)
     assert isinstance(values, dict)
-    return {str(k): v for k, v in values.items()}, choices
+    assert isinstance(own, dict)
+    refuse_programs(own)
+    return {str(k): v for k, v in values.items()}, cfg.hydra
 
 
 def _run_name(
@@ -262,18 +290,6 @@ def _run_name(
     return "-".join([*parts, *hash_of_changes(result_options(config), default)])
 
 
-def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
-    """Return the hash of what differs from the defaults, nothing where nothing does."""
-    changed = {
-        key: value for key, value in given.items() if key not in default or default[key] != value
-    }
-    return [_hash(changed)] if changed else []
-
-
-def _hash(options: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
 def _known_options(config_name: str) -> list[str]:
     values, choices = compose(config_name, (), None)
     return [
@@ -283,21 +299,39 @@ def _known_options(config_name: str) -> list[str]:
     ]
 
 
-def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+def expand_sweep(
+    overrides: Sequence[str],
+    *,
+    config_name: str = "train",
+    config_dir: str | Path | None = None,
+) -> list[list[str]]:
     """Return the overrides of every job that ``-m`` with these overrides stands for.
 
+    What the configuration itself sweeps (``hydra.sweeper.params``, as in ``experiment=ablation``)
+    counts as if it were given first: an override of the same key takes its place (Hydra 1.3).
+
     Raises:
-        ConfigError: When one of them cannot be parsed.
+        ConfigError: When one of them cannot be parsed, or what they choose cannot be composed.
     """
+    given = _parsed(overrides)
+    chosen = [str(o.input_line) for o in given if not o.is_sweep_override()]
+    _, hydra = _composed(config_name, chosen, config_dir)
+    swept = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
+    choices: dict[str, list[str]] = {}
+    for override in (*_parsed(swept), *given):
+        if not str(override.key_or_group).startswith("hydra"):
+            choices[override.get_key_element()] = _choices(override)
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise explain_hydra_error(error, overrides) from error
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
-        for o in parsed
-        if not str(o.key_or_group).startswith("hydra")
-    ]
-    return [list(job) for job in itertools.product(*choices)]
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from recap.build import build_tracker
 from recap.config import RunConfig
 from recap.fold import FoldResult, Listener, TrainingPlan, train_final, train_fold
 from recap.launch import is_first_process, is_launched, run_processes, world_size
@@ -15,7 +15,13 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
 from recap.quiet import quiet_libraries
 from recap.records import Scores, Summary
-from recap.results import finished_scores, read_scores, write_summary
+from recap.results import (
+    finished_scores,
+    read_scores,
+    track_summary,
+    write_model_cards,
+    write_summary,
+)
 from recap.run_folder import remove_models
 
 Part = int | Literal["final"]
@@ -42,8 +48,9 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
         wanted = range(config.cv.folds) if config.cv.fold == "all" else [config.cv.fold]
         results = [_part(setup, fold, listener) for fold in wanted]
         summary = write_summary(setup)
-        if is_first_process() and not all(result.found for result in results):
-            build_tracker(config, setup.folder.path).log_summary(summary)
+        if is_first_process():
+            # Also of folds that were all found: an earlier call may have been killed before this.
+            track_summary(setup, summary)
     if summary is not None:
         listener.ended(setup.folder, summary, finished_scores(setup))
     _merge(setup, results, listener)
@@ -60,6 +67,9 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     setup = prepare(config)
     result = _part(setup, fold, listener)
     _merge(setup, [result], listener)
+    if result.found and is_first_process():
+        # The process that finished it may have been killed before it wrote them.
+        write_model_cards(setup)
     assert result.scores is not None
     return result.scores
 
@@ -69,6 +79,8 @@ def _part(setup: Setup, part: Part, listener: Listener) -> FoldResult:
     result = _found(setup, part) or _trained(setup, part, listener)
     listener.fold_ended(result)
     if is_first_process():
+        # There still when the process that finished the fold was killed right then.
+        shutil.rmtree(result.folder.checkpoints, ignore_errors=True)
         remove_models(setup.folder, keep=setup.config.keep_models)
     return result
 

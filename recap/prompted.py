@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from recap.build import build_tracker
 from recap.combinations import check_combinations
 from recap.config import RunConfig
 from recap.data.corpus import Corpus
+from recap.data.leakage import with_shots
 from recap.environment import environment
 from recap.errors import ConfigError
 from recap.fold import FoldResult
@@ -27,7 +29,13 @@ from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
 from recap.prompting.unanswered import UnansweredRequests
 from recap.records import Example, Fold, Prediction, Scores, Summary
-from recap.results import finished_scores, read_scores, write_scores, write_summary
+from recap.results import (
+    finished_scores,
+    read_scores,
+    track_summary,
+    write_scores,
+    write_summary,
+)
 from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import predictions_to_jsonl
@@ -49,6 +57,16 @@ class PromptedRun:
     def config(self) -> RunConfig:
         """Task, data, prompt and protocol."""
         return self.prompted.training
+
+    @property
+    def task(self) -> Task:
+        """What is told apart."""
+        return self.partition.task
+
+    @property
+    def leakage(self) -> Mapping[str, Any]:
+        """What folds share with each other and with the examples in prompts."""
+        return self.partition.leakage
 
     @property
     def corpus(self) -> Corpus:
@@ -124,6 +142,9 @@ def prompt_folds(
     partition = draw_partition(config.training, needs_rationales=False)
     folder = RunFolder(path=Path(config.training.runs_dir) / config.run)
     shots = _shots(config, partition)
+    if config.shots:
+        leakage = with_shots(partition.leakage, partition.corpus.examples, partition.folds, shots)
+        partition = replace(partition, leakage=leakage)
     if config.dry_run:
         listener.estimated(config, partition, _estimate(config, partition, folder, shots))
         return None
@@ -142,11 +163,10 @@ def prompt_folds(
             unanswered=_unanswered(run),
         )
         folder.update_manifest(system=_described(config), device=system.device)
-        results = [_fold(run, fold, system, shots[fold], listener) for fold in _wanted(config)]
+        for fold in _wanted(config):
+            _fold(run, fold, system, shots[fold], listener)
     summary = write_summary(run)
-    if not all(result.found for result in results):
-        options = prompted_options(config)
-        build_tracker(config.training, folder.path, options=options).log_summary(summary)
+    track_summary(run, summary, options=prompted_options(config))
     listener.ended(run, summary, finished_scores(run))
     return summary
 
@@ -250,14 +270,15 @@ def _fold(
     system: System,
     shots: tuple[Example, ...],
     listener: PromptListener,
-) -> FoldResult:
-    """Return a fold as it was found, or answered and scored now."""
+) -> None:
+    """Answer and score a fold, unless it is found finished."""
     folder, name = run.folder.fold(index), f"fold{index}"
     if folder.finished:
         scores = read_scores(folder)
-        result = FoldResult(name=name, folder=folder, scores=scores, seconds=0.0, found=True)
-        listener.fold_ended(result)
-        return result
+        listener.fold_ended(
+            FoldResult(name=name, folder=folder, scores=scores, seconds=0.0, found=True)
+        )
+        return
     options = prompted_options(run.prompted)
     with locked(folder.path):
         tracker = build_tracker(run.config, run.folder.path, options=options)
@@ -284,9 +305,7 @@ def _fold(
             tracker.abandon()
             raise
     write_summary(run)
-    result = FoldResult(name=name, folder=folder, scores=scores, seconds=seconds)
-    listener.fold_ended(result)
-    return result
+    listener.fold_ended(FoldResult(name=name, folder=folder, scores=scores, seconds=seconds))
 
 
 def _answers(

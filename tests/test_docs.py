@@ -29,7 +29,7 @@ WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
 SERVER = "http://127.0.0.1:8000"
 ELSEWHERE = "privacy.allow_external=true"
-OF_A_RUN = re.compile(r"^run=|=runs/")
+OF_A_RUN = re.compile(r"^runs?=|=runs/")
 WITHOUT_TRAINING = ("corpus", "insights", "report")
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
@@ -177,8 +177,12 @@ def test_documented_commands_compose(
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
-        for job in expand_sweep([word for word in arguments if word != "-m"]):
-            assert verb in VERBS
+        assert verb in VERBS
+        jobs = [arguments]
+        if "-m" in arguments:
+            given = [word for word in arguments if word != "-m"]
+            jobs = expand_sweep(given, config_name=verb)
+        for job in (jobs[0], jobs[-1]) if len(jobs) > 1 else jobs:
             assert loaders[verb](job).run
 
 

@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "conf_files", "records", "taxonomy", "registry"),
     (
+        "untrusted",
         "validation",
         "config",
         "result_options",
@@ -26,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "scoring",
         "analysis",
         "environment",
+        "termination",
         "run_folder",
         "data",
     ),
@@ -37,6 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "launch",
         "partition",
         "prepare",
+        "model_card",
         "training",
         "learning_rate",
         "results",
@@ -55,6 +58,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "report_sections",
     ),
     (
+        "config_guards",
         "compose",
         "command_line",
         "command_configs",
@@ -75,7 +79,7 @@ FLOOR_LIBRARIES: tuple[frozenset[str], ...] = (
     frozenset(),
 )
 HYDRA = frozenset({"hydra", "omegaconf"})
-KNOW_HYDRA = frozenset({"compose", "command_line"})
+KNOW_HYDRA = frozenset({"config_guards", "compose", "command_line"})
 HEAVY = HYDRA.union(*FLOOR_LIBRARIES)
 MOST_LINES = 350
 

@@ -476,6 +476,10 @@ def test_wandb_holds_a_run_per_fold_and_a_summary_as_for_a_training(
     metrics = read_json(runs_dir / "r/summary.json")["metrics"]["macro_f1"]
     told = runs["r/summary"]["summary"]
     assert [told["macro_f1/mean"], told["macro_f1/std"]] == [metrics["mean"], metrics["std"]]
+    assert told["loss/values"] == [None, None]
+    logged = {key.split("/")[0] for row in runs["r/summary"]["history"] for key in row}
+    assert {"per_category", "confusion", "metrics_over_folds", "f1_over_folds"} <= logged
+    assert not [key for key in logged if key.startswith("learning_curves")]
     sent = runs["r/fold0"]["config"]
     assert [sent["client.name"], sent["client.model"], sent["shots"]] == ["openai", "acme/m-1", 0]
     assert not [key for key in sent if "url" in key or "path" in key]

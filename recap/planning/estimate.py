@@ -7,6 +7,7 @@ prompts come out as with a real tokenizer, within its few percent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from recap.records import Message
 
@@ -55,7 +56,7 @@ def _pieces(text: str) -> list[str]:
     """Return the text cut where a token of the usual length would be full."""
     pieces, start, filled = [], 0, 0.0
     for place, character in enumerate(text, start=1):
-        filled += 1 / (HAN_PER_TOKEN if _is_han(character) else CHARACTERS_PER_TOKEN)
+        filled += _share(character)
         if filled >= 1:
             pieces.append(text[start:place])
             start, filled = place, filled - 1
@@ -64,5 +65,8 @@ def _pieces(text: str) -> list[str]:
     return pieces
 
 
-def _is_han(character: str) -> bool:
-    return any(first <= character <= last for first, last in _HAN_RANGES)
+@lru_cache(maxsize=2**16)
+def _share(character: str) -> float:
+    """Return how much of a token a character is."""
+    is_han = any(first <= character <= last for first, last in _HAN_RANGES)
+    return 1 / (HAN_PER_TOKEN if is_han else CHARACTERS_PER_TOKEN)

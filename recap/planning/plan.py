@@ -114,8 +114,14 @@ class Plan:
         )
 
 
-def make_plan(config: RunConfig, options: PlanOptions) -> Plan:
+def make_plan(config: RunConfig, options: PlanOptions, *, workload: Workload | None = None) -> Plan:
     """Return the plan of a run, without loading weights or touching its folder.
+
+    Args:
+        config: The run.
+        options: What is assumed of the devices.
+        workload: Its examples, where another plan has read them already: data, task, prompt, folds
+            and tokenizer are the same.
 
     Raises:
         ConfigError: For choices that cannot go together, or a backbone of unknown size.
@@ -131,7 +137,7 @@ def make_plan(config: RunConfig, options: PlanOptions) -> Plan:
         declared=backbone.architecture,
     )
     choice = choose_batching(meta_model(architecture), config.batching)
-    workload = read_workload(config, architecture)
+    workload = workload or read_workload(config, architecture)
     setting = _setting(config)
     demand = _demand(config, architecture, setting, workload, choice.batching)
     counts, memory = demand.counts(), demand.memory()
@@ -226,7 +232,9 @@ def _operations(
             groups = training_groups(config, part, prefix, setting.n_devices)
             training += epochs * training_operations(architecture, counts, setting, add_up(groups))
             selecting = add_up(scoring_groups(config, part.select, prefix))
-            selection += epochs * forward_operations(architecture, counts, selecting)
+            # Under the nested protocol the best epoch judges them once more.
+            passes = epochs + (config.cv.protocol == "nested")
+            selection += passes * forward_operations(architecture, counts, selecting)
         testing = add_up(scoring_groups(config, part.test, prefix))
         answered = [(len(example.prompt), len(example.answer)) for example in part.test]
         decoding += forward_operations(architecture, counts, testing)

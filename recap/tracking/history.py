@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import lightning
 import torch
 
+from recap.errors import DataError
+from recap.models.finite_steps import FiniteSteps
 from recap.run_folder import write_atomic
 from recap.tracking.speed import Speed, SpeedMeter, peak_memory_gib
 from recap.tracking.tracker import HistoryRow, Tracker
@@ -31,6 +33,7 @@ class History(lightning.Callback):
         path: Where history.csv goes.
         tracker: Told of every row.
         every_steps: Optimiser steps between two rows of the training loss.
+        finite: Counts the steps that were skipped.
         clock: Returns seconds; for tests.
     """
 
@@ -40,11 +43,13 @@ class History(lightning.Callback):
         tracker: Tracker,
         *,
         every_steps: int,
+        finite: FiniteSteps | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._tracker = tracker
         self._every_steps = every_steps
+        self._finite = finite
         self._rows: list[HistoryRow] = []
         self._meter = SpeedMeter(clock)
         self._speed: Speed | None = None
@@ -104,6 +109,7 @@ class History(lightning.Callback):
                 tokens_per_second=self._speed.tokens,
                 examples_per_second=self._speed.examples,
                 memory_gib=peak_memory_gib(trainer.strategy.root_device),
+                skipped_steps=self._skipped(),
             ),
         )
 
@@ -136,6 +142,7 @@ class History(lightning.Callback):
                 tokens_per_second=None,
                 examples_per_second=None,
                 memory_gib=peak_memory_gib(trainer.strategy.root_device),
+                skipped_steps=self._skipped(),
             ),
         )
 
@@ -159,6 +166,9 @@ class History(lightning.Callback):
         if trainer.is_global_zero:
             self._tracker.log_step(row)
 
+    def _skipped(self) -> int:
+        return 0 if self._finite is None else self._finite.skipped
+
     def _write(self, trainer: lightning.Trainer) -> None:
         if not trainer.is_global_zero:
             return
@@ -167,6 +177,23 @@ class History(lightning.Callback):
         writer.writeheader()
         writer.writerows(asdict(row) for row in self._rows)
         write_atomic(self._path, text.getvalue())
+
+
+def read_history(path: Path) -> tuple[HistoryRow, ...]:
+    """Return the rows of a history.csv, none where nothing was trained.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(_row(cells) for cells in csv.DictReader(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: is not a history as recap writes it; restore it, or run the fold again"
+        ) from error
 
 
 def selection_loss(path: Path, epoch: int) -> float | None:
@@ -181,6 +208,28 @@ def selection_loss(path: Path, epoch: int) -> float | None:
             if row["split"] == "select" and int(row["epoch"]) == epoch - 1:
                 return float(row["loss"])
     return None
+
+
+def _row(cells: Mapping[str, str]) -> HistoryRow:
+    split = cells["split"]
+    if split not in ("train", "select"):
+        raise ValueError("neither training nor selection")
+    return HistoryRow(
+        step=int(cells["step"]),
+        epoch=int(cells["epoch"]),
+        split=cast(Literal["train", "select"], split),
+        loss=float(cells["loss"]),
+        learning_rate=float(cells["learning_rate"]),
+        tokens_per_second=_number(cells["tokens_per_second"]),
+        examples_per_second=_number(cells["examples_per_second"]),
+        memory_gib=float(cells["memory_gib"]),
+        # Runs of before they were counted have no such column.
+        skipped_steps=int(cells.get("skipped_steps") or 0),
+    )
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
 
 
 def _learning_rate(trainer: lightning.Trainer) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,6 +17,7 @@ class HistoryRow:
     whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens, over all
     devices; it and ``examples_per_second`` are ``None`` for ``select``. ``memory_gib`` is the
     process's peak so far: allocated on the first device if it is a GPU, else resident memory.
+    ``skipped_steps`` counts the optimiser steps so far that were not finite.
     """
 
     step: int
@@ -26,6 +28,18 @@ class HistoryRow:
     tokens_per_second: float | None
     examples_per_second: float | None
     memory_gib: float
+    skipped_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFolds:
+    """What the finished folds of a run come to."""
+
+    summary: Summary
+    scores: Mapping[int, Scores]
+    """By index of the fold."""
+    histories: Mapping[int, tuple[HistoryRow, ...]]
+    """By index of the fold; empty for folds whose system was not trained step by step."""
 
 
 class Tracker(Protocol):
@@ -40,11 +54,11 @@ class Tracker(Protocol):
     def log_fold(self, scores: Scores | None) -> None:
         """Record the scores of the fold that was begun, if it was scored, and close it."""
 
-    def abandon(self) -> None:
-        """Close the fold that was begun, since it failed."""
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Close the fold that was begun, since it failed or a signal asked for its end."""
 
-    def log_summary(self, summary: Summary) -> None:
-        """Record mean, standard deviation and values over folds."""
+    def log_summary(self, folds: FinishedFolds) -> None:
+        """Record how figures spread over folds, unless just this is recorded already."""
 
 
 class NoTracker:
@@ -59,8 +73,8 @@ class NoTracker:
     def log_fold(self, scores: Scores | None) -> None:
         """Do nothing."""
 
-    def abandon(self) -> None:
+    def abandon(self, *, preempted: bool = False) -> None:
         """Do nothing."""
 
-    def log_summary(self, summary: Summary) -> None:
+    def log_summary(self, folds: FinishedFolds) -> None:
         """Do nothing."""

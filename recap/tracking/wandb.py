@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from recap.records import Scores, Summary
-from recap.tracking.tracker import HistoryRow
+from recap.records import Scores
+from recap.run_folder import locked, write_atomic
+from recap.tracking.tracker import FinishedFolds, HistoryRow
+from recap.tracking.wandb_summary import log_folds, summary_figures
 
 SENT_OPTIONS = (
     "task.name",
@@ -54,6 +57,9 @@ SENT_OPTIONS = (
     "sampling",
 )
 """Options that are sent to W&B; paths, prompts and definitions are not among them."""
+
+ENDED_BY_SIGNAL = 143
+"""The exit code of a W&B run that a signal has ended."""
 
 
 class WandbTracker:
@@ -111,53 +117,49 @@ class WandbTracker:
             )
             for label, figures in scores.per_label.items():
                 self._run.summary[f"test/f1/{label}"] = figures.f1
-        self._run.finish()
-        self._run = None
+        self._close()
 
-    def abandon(self) -> None:
-        """Close the fold's W&B run as failed."""
-        if self._run is not None:
-            self._run.finish(exit_code=1)
-            self._run = None
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Close the W&B run that was begun as failed, or as preempted: it will go on."""
+        if self._run is None:
+            return
+        if preempted:
+            self._run.mark_preempting()
+        self._close(exit_code=ENDED_BY_SIGNAL if preempted else 1)
 
-    def log_summary(self, summary: Summary) -> None:
-        """Write every metric's mean, SD and values, the per-category table, the plot over folds."""
-        import wandb
+    def log_summary(self, folds: FinishedFolds) -> None:
+        """Write the summary run; see :mod:`recap.tracking.wandb_summary`.
 
-        run = self._init("summary", job_type="summary")
-        for name, spread in summary.metrics.items():
-            run.summary[f"{name}/mean"] = spread.mean
-            run.summary[f"{name}/std"] = spread.std
-            run.summary[f"{name}/values"] = list(spread.values)
-        columns: list[str | int] = [
-            "label",
-            "precision",
-            "precision_std",
-            "recall",
-            "recall_std",
-            "f1",
-            "f1_std",
-            "support",
-        ]
-        table = wandb.Table(columns=columns)
-        for label, spread_of in summary.per_label.items():
-            figures = (spread_of.precision, spread_of.recall, spread_of.f1)
-            cells = [cell for figure in figures for cell in (figure.mean, figure.std)]
-            table.add_data(label, *cells, spread_of.support)
-        shown = [
-            name
-            for name in ("macro_f1", "macro_precision", "macro_recall", "accuracy")
-            if name in summary.metrics
-        ]
-        plot = wandb.plot.line_series(
-            xs=list(summary.folds),
-            ys=[list(summary.metrics[name].values) for name in shown],
-            keys=shown,
-            title="Scores by fold",
-            xname="fold",
-        )
-        run.log({"per_category": table, "spread_over_folds": plot})
-        run.finish()
+        What was written last is known by its hash, in ``wandb/summary.sha256``, and not written
+        again; offline, a summary run of fewer folds, or one that a kill has cut off, is removed.
+        """
+        told = hashlib.sha256(repr((self._mode, self._options, folds)).encode()).hexdigest()
+        mark = self._folder / "wandb" / "summary.sha256"
+        with locked(mark.parent, wait=True):
+            if mark.is_file() and mark.read_text(encoding="utf-8").strip() == told:
+                return
+            self._run = self._init("summary", job_type="summary")
+            try:
+                self._run.summary.update(summary_figures(folds.summary))
+                log_folds(self._run, folds)
+            except BaseException:
+                self.abandon()
+                raise
+            run = self._run
+            self._close()
+            if self._mode == "offline":
+                # What earlier processes wrote of the same run; `wandb sync` would add both up.
+                for earlier in _offline_folders(run) - {Path(run.dir).parent}:
+                    shutil.rmtree(earlier)
+            write_atomic(mark, f"{told}\n")
+
+    def _close(self, exit_code: int = 0) -> None:
+        run, self._run = self._run, None
+        run.finish(exit_code=exit_code)
+        if self._mode == "offline":
+            # W&B's own logs name the folder's path; there was no server to have trouble with.
+            for written in _offline_folders(run):
+                shutil.rmtree(written / "logs", ignore_errors=True)
 
     def _init(self, name: str, *, job_type: str) -> Any:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -185,11 +187,18 @@ class WandbTracker:
                 host="redacted",
                 program="recap",
                 root_dir=str(self._folder),
+                symlink=False,
                 x_disable_meta=True,
                 x_disable_stats=True,
                 x_save_requirements=False,
             ),
         )
+
+
+def _offline_folders(run: Any) -> set[Path]:
+    """Return the folders of all processes that wrote of an offline run."""
+    # Two of one second are told apart by a number behind the id.
+    return set(Path(run.dir).parent.parent.glob(f"offline-run-*-{run.id}*"))
 
 
 def _is_sent(key: str) -> bool:

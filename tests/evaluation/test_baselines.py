@@ -137,6 +137,12 @@ def test_wandb_gets_a_run_a_fold_and_a_summary(tfidf: Path) -> None:
     fold = next(run for run in runs if run["name"] == "first/fold0")
     assert fold["config"]["baseline.method"] == "tfidf"
     assert fold["summary"]["test/macro_f1"] > 0.5
+    summary = next(run for run in runs if run["name"] == "first/summary")
+    assert summary["summary"]["folds"] == [0, 1]
+    assert summary["summary"]["loss/mean"] is None
+    logged = {key.split("/")[0] for row in summary["history"] for key in row}
+    assert {"per_category", "confusion", "confusion_over_folds", "f1_over_folds"} <= logged
+    assert not [key for key in logged if key.startswith("learning_curves")]
 
 
 def test_an_encoder_keeps_its_history_and_a_model_that_plain_transformers_load(
@@ -186,7 +192,7 @@ def test_a_fold_that_was_stopped_goes_on_from_its_last_checkpoint(
     monkeypatch.setattr(EncoderModule, "on_train_batch_start", stops)
     with pytest.raises(RuntimeError, match="stopped"):
         run(corpus, tmp_path, *ENCODER, "cv.fold=0")
-    assert (tmp_path / "first" / "fold0" / "checkpoints" / "last.ckpt").is_file()
+    assert list((tmp_path / "first" / "fold0" / "checkpoints").glob("*.ckpt"))
     stopping = False
     assert run(corpus, tmp_path, *ENCODER, "cv.fold=0") == 0
     files = [folder / "fold0" / "predictions.jsonl" for folder in (encoder, tmp_path / "first")]

@@ -152,6 +152,11 @@ class Record(Callback):
             trainer, "test", found | {"confusion": scores.confusion, "loss": scores.metrics["loss"]}
         )
 
+    def on_predict_end(self, trainer: Any, module: Any) -> None:
+        judged = [[j.id, *j.probabilities] for j in module.judgements]
+        answered = [[g.id, *g.answer.probabilities.values()] for g in module.generations]
+        self._write(trainer, "predict", {"judged": judged, "answered": answered})
+
     def _write(self, trainer: Any, name: str, values: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             (self.folder / f"{name}.json").write_text(json.dumps(values))
@@ -231,6 +236,7 @@ def run(folder: Path, name: str, case: Case) -> None:
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     trainer.save_checkpoint(here / "last.ckpt")
     trainer.test(module, data, verbose=False)
+    trainer.predict(module, datamodule=data, return_predictions=False)
     save_model(
         module.model,
         tokenizer,
@@ -309,6 +315,15 @@ def test_two_devices_learn_select_and_score_as_one(folder: Path, name: str) -> N
     if case.within == 1e-5:
         assert two["tokens"] == one["tokens"]
         assert two["confusion"] == one["confusion"]
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("name", [*WHOLE, *ONE_FROM_TWO])
+def test_what_is_only_judged_has_the_probabilities_of_answers(folder: Path, name: str) -> None:
+    found = read(folder, name, "predict")
+    assert [row[0] for row in found["judged"]] == [f"e{i}" for i in range(len(LABELS))]
+    for judged, answered in zip(found["judged"], found["answered"], strict=True):
+        assert judged[1:] == pytest.approx(answered[1:], rel=2e-5)
 
 
 @pytest.mark.multiprocess

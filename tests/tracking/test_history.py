@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.module import DataModule
+from recap.errors import DataError
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings
 from recap.tasks.library import builtin_task
 from recap.tracking.bar import TrainingBar
-from recap.tracking.history import COLUMNS, History
+from recap.tracking.history import COLUMNS, History, read_history
 from recap.tracking.speed import Speed, SpeedMeter, peak_memory_gib
 from recap.tracking.tracker import NoTracker
 
@@ -140,6 +142,32 @@ def test_rows_tell_the_memory_and_leave_speed_out_where_nothing_is_trained(tmp_p
         # Python with torch takes more than 0.1 GiB, and this machine less than 100.
         assert 0.1 < float(row["memory_gib"]) < 100
         assert (row["examples_per_second"] == "") == (row["split"] == "select")
+
+
+def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    rows, _ = fit(tmp_path, every_steps=3)
+    read = read_history(tmp_path / "history.csv")
+    assert [
+        {k: "" if v is None else str(v) for k, v in asdict(row).items()} for row in read
+    ] == rows
+    assert isinstance(read[0].step, int)
+    assert isinstance(read[0].loss, float)
+    assert read_history(tmp_path / "missing.csv") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step,epoch\n1,0\n",
+        ",".join(COLUMNS) + "\n1,0,train,0.5\n",
+        ",".join(COLUMNS) + "\n1,0,other,0.5,0.1,,,1.0\n",
+        ",".join(COLUMNS) + "\n1,0,train,half,0.1,,,1.0\n",
+    ],
+)
+def test_a_file_that_is_no_history_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "history.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"history\.csv: is not a history"):
+        read_history(tmp_path / "history.csv")
 
 
 def test_the_bar_shows_speed_rate_memory_and_the_time_that_is_left(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""recap.plan's figures for the paper's rows that run on one's own GPUs, for docs/reproduce.md.
+
+    python benchmarks/paper_plans.py     the table in Markdown; about three minutes
+
+The corpus is the built-in one in Chinese, at the size of ClientResistance (Table 3: 23,930
+utterances, 10,398 of them resistant). Tokens are estimated: on a machine that has a backbone's
+tokenizer, which would count them, the script stops, for the table would be another.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recap.planning.plan import Plan
+    from recap.planning.workload import Workload
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = ("data.options.size=23930", "data.language=zh")
+TASKS = ("binary", "fine")
+TRAINED = tuple(
+    f"{backbone}_{tuning}{answer}"
+    for backbone in ("llama8b", "qwen7b")
+    for tuning in ("full", "lora")
+    for answer in ("", "_labelonly")
+)
+PROMPTED = tuple(f"{model}_zeroshot" for model in ("llama8b", "qwen7b", "qwen14b", "qwen32b"))
+EIGHT = ("trainer.devices=8",)
+"""A prompted backbone is asked on one device."""
+
+HEADER = (
+    "| preset | GPUs | GB a GPU | steps, binary | hours, binary | steps, fine | hours, fine |",
+    "|---|--:|--:|--:|--:|--:|--:|",
+)
+
+
+def table(presets: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
+    """Yield the lines of the table: a header, then one line for each pair of presets."""
+    read: dict[tuple[str, bool], Workload] = {}
+    yield from HEADER
+    for preset in presets:
+        binary, fine = (_plan(preset, task, read) for task in TASKS)
+        peak = max(binary.memory.peak, fine.memory.peak) / 1e9
+        cells = [f"`paper/{preset}_…`", str(binary.setting.n_devices), f"{peak:.1f}"]
+        for plan in (binary, fine):
+            cells += [f"{sum(plan.steps):,}" if plan.epochs else "–", f"{plan.hours():.2f}"]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _plan(preset: str, task: str, read: dict[tuple[str, bool], Workload]) -> Plan:
+    """Return a preset's plan; ``read`` keeps the examples, which backbones share."""
+    from recap.compose import load_command
+    from recap.planning.options import PlanConfig
+    from recap.planning.plan import make_plan
+
+    devices = () if preset in PROMPTED else EIGHT
+    config = load_command(
+        PlanConfig, "plan", [f"experiment=paper/{preset}_{task}", *devices, *CORPUS]
+    )
+    key = (task, config.training.rationale)
+    plan = make_plan(config.training, config.plan, workload=read.get(key))
+    assert plan.workload.counted_by.startswith("an estimate"), "a tokenizer lies on this machine"
+    read[key] = plan.workload
+    return plan
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    from recap.quiet import quiet_libraries
+
+    quiet_libraries()
+    for line in table():
+        print(line, flush=True)
