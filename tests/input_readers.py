@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from mutations import CANARIES, SECRET, Sample
+from sample_files import CANARIES, Sample
+from sound_files import (
+    IDS,
+    OTHERS,
+    REGISTERED,
+)
 
-from recap.analysis.study_ratings import Key
+from recap.analysis.study_design import Response
+from recap.analysis.study_ratings import Key, Rating
 from recap.analysis.study_table import arrange_scores
 from recap.annotate.check import Source, check_source
 from recap.corpus_actions import batches, exam_tables
@@ -26,13 +34,12 @@ from recap.data.judgements import read_judgements
 from recap.data.reading import read_records
 from recap.data.scores import ScoreColumns, read_scores
 from recap.data.session_table import read_session_table
-from recap.errors import DataError
+from recap.errors import DataError, UserError
 from recap.evaluation.imported import read_predictions
 from recap.tasks.library import builtin_task
 
 FLAT = builtin_task("flat")
 TALK = builtin_task("annomi_talk")
-IDS = ("e0", "e1", "e2", "e3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,159 +113,7 @@ def refuse_words(message: str) -> None:
     assert not any(word in message for word in CANARIES), message
 
 
-def _said(number: int) -> str:
-    return f"naïve 心 {SECRET} {number}"
-
-
-def _examples(**renamed: str) -> list[dict[str, Any]]:
-    labels = ("Blaming", "合作", "Excusing", "Minimum Talk")
-    rows: list[dict[str, Any]] = [
-        {
-            "id": name,
-            "session": f"s{number // 2}",
-            "history": [{"speaker": "counselor", "text": _said(9)}],
-            "response": _said(number),
-            "label": label,
-            "rationale": _said(8),
-        }
-        for number, (name, label) in enumerate(zip(IDS, labels, strict=True))
-    ]
-    return [{renamed.get(key, key): value for key, value in row.items()} for row in rows]
-
-
-def _sessions() -> list[dict[str, Any]]:
-    return [
-        {
-            "session": f"s{number}",
-            "turns": [
-                {"speaker": "counselor", "text": _said(0)},
-                {"speaker": "client", "text": _said(number + 1), "label": "Blaming", "id": name},
-            ],
-        }
-        for number, name in enumerate(IDS)
-    ]
-
-
-def _utterances(**columns: str) -> list[dict[str, Any]]:
-    rows = []
-    for number, name in enumerate(IDS):
-        session = f"s{number // 2}"
-        for speaker, label in (("counselor", None), ("client", "Blaming")):
-            row = {
-                "session": session,
-                "speaker": speaker,
-                "text": _said(len(rows)),
-                "label": label,
-                "id": f"{name}{speaker}",
-            }
-            rows.append({columns.get(key, key): value for key, value in row.items()})
-    return rows
-
-
-def _documents(text: str = "text", **more: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": number,
-            text: f"Counselor: {_said(9)}\n\nClient: {_said(number)}",
-            "label": ["Blaming"] if more.get("lists") else "Blaming",
-        }
-        for number in range(4)
-    ]
-
-
-_ANNOMI = [
-    {
-        "mi_quality": "high",
-        "transcript_id": str(number // 2),
-        "topic": "sleep",
-        "utterance_id": str(number),
-        "interlocutor": "client" if number % 2 else "therapist",
-        "utterance_text": _said(number),
-        "annotator_id": "1",
-        "main_therapist_behaviour": "n/a" if number % 2 else "question",
-        "client_talk_type": "change" if number % 2 else "n/a",
-    }
-    for number in range(6)
-]
-_TRANSCRIPT = [
-    {"file": f"t{number}.txt", "text": f"咨询师：{_said(0)}\n来访者：{_said(number)}"}
-    for number in range(3)
-]
-_ALPACA = [
-    {
-        "instruction": "?",
-        "input": f"Counselor: {_said(9)}\n\nClient: {_said(number)}",
-        "output": f"Behavior: Blaming\nReason: {_said(8)}",
-        "id": name,
-    }
-    for number, name in enumerate(IDS)
-]
-_PSYGUARD = [
-    {"idx": number, "text": _said(number), "labels": ["Blaming"], "data_source": "web"}
-    for number in range(4)
-]
-
-REGISTERED: dict[str, tuple[Sample, ...]] = {
-    "alpaca": (
-        Sample(rows=_ALPACA, ending=".json", text=("input",), label=("output",)),
-        Sample(rows=_ALPACA, text=("input",), label=("output",)),
-    ),
-    "annomi": tuple(
-        Sample(
-            rows=_ANNOMI,
-            ending=ending,
-            text=("utterance_text",),
-            label=("client_talk_type", "interlocutor"),
-            id=("utterance_id", "transcript_id"),
-        )
-        for ending in (".csv", ".xlsx")
-    ),
-    "client_resistance": (
-        Sample(rows=_documents(), ending=".json"),
-        Sample(rows=_documents()),
-    ),
-    "dialogues": (
-        Sample(rows=_sessions(), label=("label", "speaker"), id=("session", "id")),
-        Sample(rows=_examples(), text=("text", "response", "rationale")),
-        Sample(rows=_examples() + _sessions()[:0], ending=".json", text=("text", "response")),
-    ),
-    "doccano": (
-        Sample(rows=_documents("data", lists=True), text=("data",)),
-        Sample(rows=_documents("data"), ending=".csv", text=("data",)),
-    ),
-    "psyguard": (Sample(rows=_PSYGUARD, label=("labels",), id=("idx", "data_source")),),
-    "table": tuple(
-        Sample(rows=rows, ending=ending, text=("text", "response", "history"), id=("id", "session"))
-        for ending in (".csv", ".xlsx")
-        for rows in (_utterances(), _examples())
-    ),
-    "transcript": (
-        Sample(rows=_TRANSCRIPT, id=("file",)),
-        Sample(rows=_utterances(), ending=".txt", label=("speaker",)),
-    ),
-}
-"""Sound files for every registered reader that reads one."""
-
-
 # --- all other ways in ----------------------------------------------------------------------------
-
-_PREDICTIONS = [
-    {
-        "id": name,
-        "session": f"s{number // 2}",
-        "turn": number,
-        "fold": None,
-        "task": "flat",
-        "gold": "Blaming",
-        "label": "Blaming",
-        "probabilities": {"Blaming": 0.75, "Excusing": 0.25},
-        "rationale": _said(7),
-        "text": f"Behavior: Blaming\nReason: {_said(7)}",
-        "parsed": True,
-        "response": _said(number),
-    }
-    for number, name in enumerate(IDS)
-]
 
 
 def _predictions_of_anybody(path: Path) -> Account:
@@ -325,6 +180,18 @@ def _study_sheet(read: Callable[[Path, FaultLog], Any], path: Path) -> Account:
     return _account(log, len(read(path, log)))
 
 
+def _ratings_of_rationales(path: Path) -> None:
+    read_ratings([path], criteria=["clarity", "depth"], points=5)
+
+
+def _exam_key(path: Path) -> None:
+    exam_tables.read_key(str(path), FLAT.taxonomy)
+
+
+def _exam_scores(path: Path) -> None:
+    exam_tables.read_scores(str(path))
+
+
 @cache
 def _corpus_config() -> CorpusConfig:
     from recap.compose import load_own_command
@@ -340,215 +207,44 @@ def _decisions(path: Path) -> None:
     read_decisions(replace(config, adjudicate=options), frozenset(IDS))
 
 
-def _rows(n: int = 4, **columns: Any) -> list[dict[str, Any]]:
-    """Return rows whose values are texts, or made from the row's number."""
-    return [
-        {key: value(number) if callable(value) else value for key, value in columns.items()}
-        for number in range(n)
-    ]
+_STUDY = ("data.study_sheets",)
 
 
-def _in(*endings: str, rows: list[dict[str, Any]], **roles: tuple[str, ...]) -> tuple[Sample, ...]:
-    return tuple(Sample(rows=rows, ending=ending, **roles) for ending in endings)
+def _study_responses(path: Path, faults: FaultLog) -> list[Response]:
+    return study_sheets.read_responses(
+        path, participant="p", phase="pre", scenarios=IDS, faults=faults
+    )
 
 
-_RESPONSES = partial(
-    study_sheets.read_responses, participant="p", phase="pre", scenarios=("e0", "e1", "e2", "e3")
-)
-_KEYS = {name: Key(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
-_RATED = partial(study_sheets.read_ratings, rater="rater1", keys=_KEYS)
+def _study_ratings(path: Path, faults: FaultLog) -> list[Rating]:
+    keys = {name: Key(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
+    return study_sheets.read_ratings(path, rater="rater1", keys=keys, faults=faults)
 
 
-def _of_study(function: Callable[..., Any]) -> Callable[[Path, FaultLog], Any]:
-    return lambda path, log: function(path, faults=log)
-
-
-OTHERS: tuple[InputReader, ...] = (
-    InputReader(
-        name="predictions of anybody",
-        modules=("evaluation.imported",),
-        samples=_in(
-            ".jsonl", ".json", ".csv", ".xlsx", rows=_PREDICTIONS, text=("text", "rationale")
-        ),
-        read=_predictions_of_anybody,
+_WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = {
+    "predictions of anybody": (("evaluation.imported",), _predictions_of_anybody),
+    "stored predictions": (("corpus_actions.batches",), _stored_predictions),
+    "predictions to count": (("data.annotated",), _annotated_predictions),
+    "dialogues to annotate": (
+        ("annotate.check", "data.utterances"),
+        partial(_to_annotate, "dialogues"),
     ),
-    InputReader(
-        name="stored predictions",
-        modules=("corpus_actions.batches",),
-        samples=_in(".jsonl", rows=_PREDICTIONS, text=("text", "rationale")),
-        read=_stored_predictions,
-    ),
-    InputReader(
-        name="predictions to count",
-        modules=("data.annotated",),
-        samples=_in(".jsonl", ".csv", rows=_PREDICTIONS, text=("response", "rationale")),
-        read=_annotated_predictions,
-    ),
-    InputReader(
-        name="dialogues to annotate",
-        modules=("annotate.check", "data.utterances"),
-        samples=_in(".jsonl", rows=_examples(), text=("text", "response")),
-        read=partial(_to_annotate, "dialogues"),
-    ),
-    InputReader(
-        name="tables to annotate",
-        modules=("annotate.check", "data.utterances"),
-        samples=_in(".csv", ".xlsx", rows=_examples(), text=("response", "history")),
-        read=partial(_to_annotate, "table"),
-    ),
-    InputReader(
-        name="judgements",
-        modules=("data.judgements", "data.judgement_files"),
-        samples=(
-            *_in(
-                ".csv",
-                ".xlsx",
-                rows=_rows(
-                    example_id=lambda n: IDS[n], annotator="ann", label="Blaming", reason=_said
-                ),
-                text=("reason",),
-                id=("example_id", "annotator"),
-            ),
-            *_in(".jsonl", ".zip", rows=_documents("data", lists=True), text=("data",)),
-        ),
-        read=_judgements,
-    ),
-    InputReader(
-        name="judgements, a column an annotator",
-        modules=("data.judgements",),
-        samples=_in(
-            ".csv",
-            ".xlsx",
-            rows=_rows(id=lambda n: IDS[n], ann="Blaming", bo="Excusing", comments=_said),
-            text=("comments",),
-            label=("ann", "bo"),
-        ),
-        read=_judgement_columns,
-    ),
-    InputReader(
-        name="scores of a study",
-        modules=("data.scores",),
-        samples=_in(
-            ".csv",
-            ".xlsx",
-            rows=_rows(
-                participant=lambda n: f"p{n // 2}",
-                group=lambda n: "ab"[n // 2],
-                phase=lambda n: ("pre", "post")[n % 2],
-                score=lambda n: 0.5 * n,
-                remark=_said,
-            ),
-            text=("remark",),
-            label=("score", "group"),
-            id=("participant", "phase"),
-        ),
-        read=_study_scores,
-    ),
-    InputReader(
-        name="outcomes of sessions",
-        modules=("data.session_table",),
-        samples=_in(
-            ".csv",
-            ".xlsx",
-            rows=_rows(session=lambda n: f"s{n}", goal=lambda n: 1.5 * n, remark=_said),
-            text=("remark",),
-            label=("goal",),
-            id=("session",),
-        ),
-        read=_session_table,
-    ),
-    InputReader(
-        name="ratings of rationales",
-        modules=("corpus_actions.rating_sheets",),
-        samples=_in(
-            ".csv",
-            ".xlsx",
-            rows=_rows(id=lambda n: IDS[n], dialogue=_said, clarity=4, depth="3"),
-            text=("dialogue",),
-            label=("clarity", "depth"),
-        ),
-        read=lambda path: read_ratings([path], criteria=["clarity", "depth"], points=5) and None,
-    ),
-    InputReader(
-        name="key of an exam",
-        modules=("corpus_actions.exam_tables",),
-        samples=_in(
-            ".csv", rows=_rows(id=lambda n: IDS[n], label="Blaming", text=_said), text=("text",)
-        ),
-        read=lambda path: exam_tables.read_key(str(path), FLAT.taxonomy) and None,
-    ),
-    InputReader(
-        name="scores of exams",
-        modules=("corpus_actions.exam_tables",),
-        samples=_in(
-            ".csv",
-            rows=_rows(candidate=lambda n: f"c{n}", exam="1", accuracy=0.5, remark=_said),
-            text=("remark",),
-            label=("accuracy", "exam"),
-            id=("candidate",),
-        ),
-        read=lambda path: exam_tables.read_scores(str(path)) and None,
-    ),
-    InputReader(
-        name="decisions",
-        modules=("corpus_actions.adjudicated",),
-        samples=_in(
-            ".csv",
-            ".xlsx",
-            rows=_rows(id=lambda n: IDS[n], final_label="Blaming", text=_said),
-            text=("text",),
-            label=("final_label",),
-        ),
-        read=_decisions,
-    ),
-    *(
-        InputReader(
-            name=f"study sheet: {name}",
-            modules=("data.study_sheets",),
-            samples=_in(".csv", ".xlsx", rows=rows, text=("client", "response"), **roles),
-            read=partial(_study_sheet, function),
-        )
-        for name, function, rows, roles in (
-            (
-                "groups",
-                study_sheets.read_groups,
-                _rows(participant=lambda n: f"p{n}", group="a", client=_said),
-                {"id": ("participant",), "label": ("group",)},
-            ),
-            (
-                "scenarios",
-                study_sheets.read_scenarios,
-                _rows(scenario=lambda n: IDS[n], context=_said, client=_said),
-                {"id": ("scenario",), "label": ("context",)},
-            ),
-            (
-                "key",
-                study_sheets.read_key,
-                _rows(
-                    rating_id=lambda n: IDS[n],
-                    participant="p",
-                    group="a",
-                    phase="pre",
-                    scenario="x",
-                    client=_said,
-                ),
-                {"id": ("rating_id",), "label": ("phase",)},
-            ),
-            (
-                "responses",
-                _of_study(_RESPONSES),
-                _rows(scenario=lambda n: IDS[n], response=_said),
-                {"id": ("scenario",), "label": ("response",)},
-            ),
-            (
-                "ratings",
-                _of_study(_RATED),
-                _rows(rating_id=lambda n: IDS[n], client=_said, rating=1),
-                {"id": ("rating_id",), "label": ("rating",)},
-            ),
-        )
-    ),
-)
+    "tables to annotate": (("annotate.check", "data.utterances"), partial(_to_annotate, "table")),
+    "judgements": (("data.judgements", "data.judgement_files"), _judgements),
+    "judgements, a column an annotator": (("data.judgements",), _judgement_columns),
+    "scores of a study": (("data.scores",), _study_scores),
+    "outcomes of sessions": (("data.session_table",), _session_table),
+    "ratings of rationales": (("corpus_actions.rating_sheets",), _ratings_of_rationales),
+    "key of an exam": (("corpus_actions.exam_tables",), _exam_key),
+    "scores of exams": (("corpus_actions.exam_tables",), _exam_scores),
+    "decisions": (("corpus_actions.adjudicated",), _decisions),
+    "groups of a study": (_STUDY, partial(_study_sheet, study_sheets.read_groups)),
+    "scenarios of a study": (_STUDY, partial(_study_sheet, study_sheets.read_scenarios)),
+    "key of a study": (_STUDY, partial(_study_sheet, study_sheets.read_key)),
+    "responses of a study": (_STUDY, partial(_study_sheet, _study_responses)),
+    "ratings of a study": (_STUDY, partial(_study_sheet, _study_ratings)),
+}
+"""The modules that each of the other ways in goes through, and how it is gone."""
 
 
 def _registered(name: str) -> InputReader:
@@ -560,10 +256,65 @@ def _registered(name: str) -> InputReader:
     )
 
 
-INPUT_READERS: tuple[InputReader, ...] = (*map(_registered, sorted(REGISTERED)), *OTHERS)
+INPUT_READERS: tuple[InputReader, ...] = (
+    *map(_registered, sorted(REGISTERED)),
+    *(
+        InputReader(name=name, modules=modules, samples=OTHERS[name], read=read)
+        for name, (modules, read) in _WAYS_IN.items()
+    ),
+)
 
 
-def rejected_rows(faults: Sequence[RowFault]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a file was received."""
+
+    told: bool
+    """Whether anything was said to be wrong with it."""
+    complaint: str = ""
+    """What was wrong with that; empty when nothing was."""
+
+
+def receive(reader: InputReader, path: Path) -> Verdict:
+    """Give a file to a reader: it has to account for every row, or end in one message."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            account = reader.read(path)
+        told = account is not None and account.rejected > 0
+        complaint = "" if account is None else _complaint_about(account, path)
+    except UserError as error:
+        told, complaint = True, _complaint_about_message(str(error), path)
+    except AssertionError as error:
+        told, complaint = True, str(error) or traceback.format_exc(limit=-4)
+    except Exception:  # noqa: BLE001 - this is what is looked for
+        told, complaint = False, traceback.format_exc(limit=-6)
+    return Verdict(told=told, complaint=complaint)
+
+
+def _complaint_about(account: Account, path: Path) -> str:
+    if account.read != account.accepted + account.rejected:
+        return f"read {account.read}, accepted {account.accepted}, rejected {account.rejected}"
+    named = _named_rows(account.faults)
+    if named > account.rejected or (account.rejected and not named):
+        return f"{account.rejected} rows rejected, {named} named"
+    for fault in account.faults:
+        if not (fault.file.startswith(str(path)) and fault.line >= 1):
+            return f"fault without a place: {fault}"
+        if not (fault.field and fault.reason and fault.mend):
+            return f"fault without field, reason or mend: {fault}"
+        refuse_words(str(fault))
+    return ""
+
+
+def _complaint_about_message(message: str, path: Path) -> str:
+    refuse_words(message)
+    if path.name not in message:
+        return f"message without the file: {message}"
+    return "" if len(message) < 10_000 else f"message of {len(message)} characters"
+
+
+def _named_rows(faults: Sequence[RowFault]) -> int:
     """Return how many rows faults name; of rows on one line, by the index that their field has."""
     return len(
         {

@@ -6,8 +6,6 @@ import ast
 import importlib
 import pkgutil
 import time
-import traceback
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,17 +14,15 @@ import pytest
 from faults import record_fault
 from input_readers import (
     INPUT_READERS,
-    REGISTERED,
-    Account,
     InputReader,
-    refuse_words,
-    rejected_rows,
+    receive,
 )
-from mutations import MUTATIONS, Sample
+from mutations import MUTATIONS
+from sample_files import Sample
+from sound_files import REGISTERED
 
 import recap.data.readers
 from recap.data.readers.registry import READERS, get_reader
-from recap.errors import UserError
 
 READS = {
     "recap.data.readers.files": {"json_rows", "text_lines"},
@@ -62,59 +58,28 @@ class Trial:
 
 def tried(reader: InputReader, sample: Sample, mutation: str, seed: int, folder: Path) -> Trial:
     name = f"{mutation} in {sample.ending} of {reader.name}, seed {seed}"
-    content = MUTATIONS[mutation](sample, Random(f"{name}"))
+    content = MUTATIONS[mutation](sample, Random(name))
     if content is None:
         return Trial(name=name, applied=False)
     path = folder / f"input{sample.ending}"
     path.write_bytes(content)
     begun = time.process_time()
-    told = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            account = reader.read(path)
-        told = account is not None and account.rejected > 0
-        complaint = "" if account is None else complaint_about(account, path)
-    except UserError as error:
-        told, complaint = True, complaint_about_message(str(error), path)
-    except AssertionError as error:
-        complaint = str(error)
-    except Exception:  # noqa: BLE001 - this is what is looked for
-        complaint = traceback.format_exc(limit=-4)
+    verdict = receive(reader, path)
     seconds = time.process_time() - begun
+    complaint = verdict.complaint
     if not complaint and seconds > LONGEST_SECONDS:
         complaint = f"took {seconds:.0f} s"
-    return Trial(name=name, told=told, complaint=complaint)
-
-
-def complaint_about(account: Account, path: Path) -> str:
-    if account.read != account.accepted + account.rejected:
-        return f"read {account.read}, accepted {account.accepted}, rejected {account.rejected}"
-    if not rejected_rows(account.faults) <= account.rejected or (
-        account.rejected and not account.faults
-    ):
-        return f"{account.rejected} rejected, {rejected_rows(account.faults)} named"
-    for fault in account.faults:
-        if not (fault.file.startswith(str(path)) and fault.line >= 1):
-            return f"fault without a place: {fault}"
-        if not (fault.field and fault.reason and fault.mend):
-            return f"fault without field, reason or mend: {fault}"
-        refuse_words(str(fault))
-    return ""
-
-
-def complaint_about_message(message: str, path: Path) -> str:
-    refuse_words(message)
-    if path.name not in message:
-        return f"message without the file: {message}"
-    return "" if len(message) < 10_000 else f"message of {len(message)} characters"
+    return Trial(name=name, told=verdict.told, complaint=complaint)
 
 
 def modules_that_read() -> set[str]:
     root = Path(recap.__file__).parent
     found = set()
     for file in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        text = file.read_text(encoding="utf-8")
+        if not any(name in text for names in READS.values() for name in names):
+            continue
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom) and READS.get(str(node.module), set()) & {
                 alias.name for alias in node.names
             }:

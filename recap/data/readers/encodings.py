@@ -82,4 +82,4 @@ def _likely_encoding(path: Path) -> str | None:
     # Two such bytes make a Chinese character; an accented letter is one, and takes the next along.
     if text.count("\ufffd") <= 1 and high / 4 <= chinese <= high * 0.7:
         return "GB18030"
-    return "WINDOWS-1252" if high < len(sample) / 10 else None
+    return "WINDOWS-1252" if high < len(sample) / 4 else None
