@@ -28,9 +28,10 @@ from recap.prompting.remote import RemoteModel, prices_of
 from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
 from recap.prompting.unanswered import UnansweredRequests
-from recap.records import Example, Fold, Prediction, Scores, Summary
+from recap.records import Example, Fold, Scores, Summary
 from recap.results import (
     finished_scores,
+    prediction_of,
     read_scores,
     track_summary,
     write_scores,
@@ -340,18 +341,7 @@ def _write_fold(run: PromptedRun, index: int, answers: Sequence[Answered]) -> Sc
     task: Task = run.partition.task
     test = run.partition.examples(run.folds[index].test)
     predictions = [
-        Prediction(
-            id=example.id,
-            session=example.session,
-            fold=index,
-            task=task.name,
-            gold=task.gold(example),
-            label=answer.label,
-            probabilities=answer.probabilities,
-            rationale=answer.rationale,
-            text=answer.text,
-            parsed=answer.label is not None,
-        )
+        prediction_of(task, example, index, answer)
         for example, answer in zip(test, answers, strict=True)
     ]
     text = predictions_to_jsonl(predictions)

@@ -35,6 +35,7 @@ READS = {
 OWN_FILES = {
     "results": "a fold's own predictions.jsonl",
     "evaluation.cascade": "predictions.jsonl of runs",
+    "telling": "predictions.jsonl of a fold",
     "report_sections.runs": "predictions.jsonl of runs",
     "report_sections.calibrated": "selection.jsonl of runs",
     "report_sections.verify": "predictions.jsonl of runs",
