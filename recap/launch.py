@@ -130,8 +130,8 @@ def run_processes(
         for process in processes.processes:
             process.kill()
     read_messages()
-    for error in told["error"]:
-        raise error
+    if told["error"]:
+        raise told["error"][0]
     if failure is not None:
         codes = [process.exitcode for process in processes.processes]
         if {_ENDED_BY_SIGTERM, -signal.SIGTERM}.issuperset(code for code in codes if code):

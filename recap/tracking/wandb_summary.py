@@ -101,8 +101,9 @@ def predictions_table(run: Any, key: str, pairs: Sequence[tuple[Example, Predict
     """Return a W&B table of dialogues, annotated labels and answers, the first ones of many."""
     import wandb
 
-    columns = ["id", "dialogue", "gold", "gold_rationale", "label", "rationale", "text"]
-    table = wandb.Table(columns=columns)
+    table = wandb.Table(
+        columns=["id", "dialogue", "gold", "gold_rationale", "label", "rationale", "text"]
+    )
     for example, said in pairs[:MOST_ROWS]:
         turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
         dialogue = "\n".join([*turns, f"client: {example.response}"])
