@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Generic, NoReturn, Protocol, TypeVar
 
+from recap import termination
 from recap.environment import switch_telemetry_off
 from recap.errors import RecapError
 from recap.secrets import without_secrets
@@ -100,8 +101,21 @@ def with_exit_code(action: Callable[[], int]) -> int:
         code = _signal_code(stop)
         if code is None:
             raise
-        print("stopped; the same command goes on where it was", file=sys.stderr)
+        print(_farewell(), file=sys.stderr)
         return code
+    finally:
+        termination.forget()
+
+
+def _farewell() -> str:
+    from recap.launch import is_first_process
+
+    requeued = termination.requeue() if is_first_process() else None
+    if requeued is None:
+        return "stopped; the same command goes on where it was"
+    if requeued:
+        return "stopped; the job is queued again, and goes on where it was"
+    return "stopped; scontrol could not queue the job again: submit it, and it goes on where it was"
 
 
 def _told(error: Exception, run: str = "") -> int:
@@ -115,20 +129,25 @@ def _told(error: Exception, run: str = "") -> int:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does; Lightning's trainers see to it themselves."""
+    """Have SIGTERM and SIGUSR1 end the block as Ctrl-C does.
+
+    Inside of it a training finishes its step and saves a checkpoint first.
+    """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
+        termination.note(number)
         raise SIGTERMException
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in termination.SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class SIGTERMException(SystemExit):
-    """SIGTERM came, outside of a training."""
+    """SIGTERM or SIGUSR1 came, outside of a training."""
 
 
 def _signal_code(stop: BaseException) -> int | None:
@@ -147,6 +166,11 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
             command.load(arguments.overrides, config_dir=arguments.config_dir)
+        elif arguments.overrides:
+            from recap.compose import compose
+
+            # Hydra sets its logging up for help too, and that can name what to run.
+            compose(command.name, arguments.overrides, arguments.config_dir)
         return _hand_over(arguments, argv, command)
     return _done(command, command.load(arguments.overrides, config_dir=arguments.config_dir))
 

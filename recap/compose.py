@@ -6,9 +6,7 @@ Nothing outside this module and :mod:`recap.command_line` knows Hydra or OmegaCo
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -33,9 +31,11 @@ from omegaconf.errors import OmegaConfBaseException
 from recap import config as run_schema
 from recap.conf_files import conf_dir
 from recap.config import RunConfig
+from recap.config_guards import refuse_programs, without_resolvers
 from recap.errors import ConfigError, did_you_mean
-from recap.result_options import flatten, result_options
+from recap.result_options import flatten, hash_of_changes, result_options
 from recap.secrets import refuse_secrets
+from recap.untrusted import read_yaml
 from recap.validation import validated
 
 Schema = TypeVar("Schema")
@@ -172,7 +172,7 @@ def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> d
     for folder in folders:
         file = folder / "taxonomy" / f"{name}.yaml"
         if file.is_file():
-            return {**task, "taxonomy": yaml.safe_load(file.read_text(encoding="utf-8"))}
+            return {**task, "taxonomy": read_yaml(file)}
     known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
     raise ConfigError(
         f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; "
@@ -193,7 +193,7 @@ def explain_hydra_error(
                 f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; "
                 f"known: {', '.join(known)}"
             )
-    text = str(error).strip()
+    text = str(error).strip().removeprefix("ConfigError raised while resolving interpolation: ")
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
@@ -263,15 +263,22 @@ def _composed(
     backup = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
+        with (
+            initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
+            without_resolvers(),
+        ):
             cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+            OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise explain_hydra_error(error, overrides, config_name) from error
     finally:
         GlobalHydra.instance().hydra = backup
+    own = OmegaConf.to_container(cfg.hydra)
     assert isinstance(values, dict)
+    assert isinstance(own, dict)
+    refuse_programs(own)
     return {str(k): v for k, v in values.items()}, cfg.hydra
 
 
@@ -286,18 +293,6 @@ def _run_name(
     parts = [str(choices[group]).replace("/", "_") for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
     return "-".join([*parts, *hash_of_changes(result_options(config), default)])
-
-
-def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
-    """Return the hash of what differs from the defaults, nothing where nothing does."""
-    changed = {
-        key: value for key, value in given.items() if key not in default or default[key] != value
-    }
-    return [_hash(changed)] if changed else []
-
-
-def _hash(options: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _known_options(config_name: str) -> list[str]:

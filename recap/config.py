@@ -7,11 +7,12 @@ reports all faults at once. Nothing here knows Hydra.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from recap.untrusted import run_name
 from recap.validation import validated
 
 _STRICT = ConfigDict(extra="forbid")
@@ -184,6 +185,9 @@ class TrainerConfig:
     """Most passes over the training examples (paper: 10)."""
     patience: int = Field(default=3, ge=1)
     """Epochs without a lower selection loss before training stops."""
+    max_skipped_steps: int = Field(default=5, ge=1)
+    """Optimiser steps in a row whose loss or gradient is no finite number before training stops;
+    such steps are skipped."""
     per_device_batch_size: int = Field(default=4, ge=1)
     """Examples in memory together; accumulation follows from global_batch_size."""
     max_tokens_per_device: int | None = Field(default=None, ge=1)
@@ -191,11 +195,21 @@ class TrainerConfig:
     examples."""
     gradient_checkpointing: bool = False
     """Whether each layer is computed again in the backward: the same gradients, less memory."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that lay out batches ahead of the training; 0: it does so itself."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
     progress: bool = True
     """Whether a progress bar with speed, learning rate, memory and time left is shown on a
     terminal."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CheckpointConfig:
+    """What a kill may cost."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between two checkpoints within an epoch; ``None``: after each epoch alone."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -265,6 +279,8 @@ class RunConfig:
     """The protocol."""
     logger: LoggerConfig
     """Who is told."""
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    """What a kill may cost."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """What texts may be seen."""
     callbacks: Mapping[str, Any] = Field(default_factory=dict)
@@ -283,8 +299,8 @@ class RunConfig:
     without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
     baseline: Mapping[str, Any] | None = None
     """Method and options of a baseline's run (recap.evaluate), which has no backbone."""
-    run: str
-    """Name of the run folder."""
+    run: Annotated[str, AfterValidator(run_name)]
+    """Name of the run folder, inside of ``runs_dir``."""
     runs_dir: str = "runs"
     """Where run folders are."""
     resume: Literal["auto", "never"] = "auto"

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
+from recap import termination
 from recap.config import TrainerConfig
 from recap.errors import ConfigError, RecapError
 from recap.tracebacks import safe_traceback
@@ -130,11 +131,12 @@ def run_processes(
         for process in processes.processes:
             process.kill()
     read_messages()
-    if told["error"]:
-        raise told["error"][0]
+    for refused in told["error"]:
+        raise refused
     if failure is not None:
         codes = [process.exitcode for process in processes.processes]
-        if {_ENDED_BY_SIGTERM, -signal.SIGTERM}.issuperset(code for code in codes if code):
+        by_signal = {_ENDED_BY_SIGTERM, *(-number for number in termination.SIGNALS)}
+        if by_signal.issuperset(code for code in codes if code):
             raise SIGTERMException
         cause = next(iter(told["crash"]), str(failure))
         raise RecapError(f"{what}: {_obituary(codes, cause)}")
@@ -222,20 +224,22 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextmanager
 def _passing_on_sigterm(pids: Callable[[], list[int]]) -> Iterator[None]:
-    """Send SIGTERM on to the processes: they save a checkpoint and end, and this one after them."""
+    """Have SIGTERM and SIGUSR1 end the processes with a checkpoint, and this one after them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def pass_on(number: int, frame: Any) -> None:
+        termination.note(number)
         for pid in pids():
             try:
                 os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:  # it has ended by itself
                 continue
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in termination.SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from recap.build import build_tracker
 from recap.combinations import check_combinations
 from recap.config import RunConfig
 from recap.data.corpus import Corpus
+from recap.data.leakage import with_shots
 from recap.environment import environment
 from recap.errors import ConfigError
 from recap.fold import FoldResult
@@ -26,9 +28,10 @@ from recap.prompting.remote import RemoteModel, prices_of
 from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
 from recap.prompting.unanswered import UnansweredRequests
-from recap.records import Example, Fold, Prediction, Scores, Summary
+from recap.records import Example, Fold, Scores, Summary
 from recap.results import (
     finished_scores,
+    prediction_of,
     read_scores,
     track_summary,
     write_scores,
@@ -56,6 +59,16 @@ class PromptedRun:
     def config(self) -> RunConfig:
         """Task, data, prompt and protocol."""
         return self.prompted.training
+
+    @property
+    def task(self) -> Task:
+        """What is told apart."""
+        return self.partition.task
+
+    @property
+    def leakage(self) -> Mapping[str, Any]:
+        """What folds share with each other and with the examples in prompts."""
+        return self.partition.leakage
 
     @property
     def corpus(self) -> Corpus:
@@ -134,6 +147,9 @@ def prompt_folds(
     partition = draw_partition(config.training, needs_rationales=False)
     folder = RunFolder(path=Path(config.training.runs_dir) / config.run)
     shots = _shots(config, partition)
+    if config.shots:
+        leakage = with_shots(partition.leakage, partition.corpus.examples, partition.folds, shots)
+        partition = replace(partition, leakage=leakage)
     if config.dry_run:
         listener.estimated(config, partition, _estimate(config, partition, folder, shots))
         return None
@@ -325,18 +341,7 @@ def _write_fold(run: PromptedRun, index: int, answers: Sequence[Answered]) -> Sc
     task: Task = run.partition.task
     test = run.partition.examples(run.folds[index].test)
     predictions = [
-        Prediction(
-            id=example.id,
-            session=example.session,
-            fold=index,
-            task=task.name,
-            gold=task.gold(example),
-            label=answer.label,
-            probabilities=answer.probabilities,
-            rationale=answer.rationale,
-            text=answer.text,
-            parsed=answer.label is not None,
-        )
+        prediction_of(task, example, index, answer)
         for example, answer in zip(test, answers, strict=True)
     ]
     text = predictions_to_jsonl(predictions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ NOT_RESULT_CHANGING = (
     "merge",
     "merge_tolerance",
     "batching",
+    "checkpoint.",
     "logger.",
     "privacy.",
     "cv.fold",
@@ -29,6 +32,8 @@ NOT_RESULT_CHANGING = (
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",
     "trainer.gradient_checkpointing",
+    "trainer.max_skipped_steps",
+    "trainer.workers",
     "trainer.log_every_steps",
     "trainer.progress",
 )
@@ -56,3 +61,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+    """Return the hash of what differs from the defaults, nothing where nothing does."""
+    changed = {
+        key: value for key, value in given.items() if key not in default or default[key] != value
+    }
+    return [_hash(changed)] if changed else []
+
+
+def _hash(options: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]

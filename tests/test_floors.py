@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "tracebacks", "conf_files", "records", "taxonomy", "registry"),
     (
+        "untrusted",
         "validation",
         "config",
         "result_options",
@@ -27,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "scoring",
         "analysis",
         "environment",
+        "termination",
         "private_files",
         "run_folder",
         "data",
@@ -39,6 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "launch",
         "partition",
         "prepare",
+        "model_card",
         "training",
         "learning_rate",
         "results",
@@ -56,12 +59,24 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "corpus_actions",
         "insight_actions",
         "report_sections",
+        "auditing",
     ),
     (
+        "config_guards",
         "compose",
         "command_line",
         "command_configs",
-        *("train", "prompt", "evaluate", "predict", "report", "corpus", "insights", "plan"),
+        *(
+            "train",
+            "prompt",
+            "evaluate",
+            "predict",
+            "report",
+            "corpus",
+            "insights",
+            "audit",
+            "plan",
+        ),
         *("cli", "__init__", "__main__"),
     ),
 )
@@ -78,7 +93,7 @@ FLOOR_LIBRARIES: tuple[frozenset[str], ...] = (
     frozenset(),
 )
 HYDRA = frozenset({"hydra", "omegaconf"})
-KNOW_HYDRA = frozenset({"compose", "command_line"})
+KNOW_HYDRA = frozenset({"config_guards", "compose", "command_line"})
 HEAVY = HYDRA.union(*FLOOR_LIBRARIES)
 MOST_LINES = 350
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recap.data.safe_cells import protect_cell
+from recap.data.safe_cells import csv_record, protect_cell
 from recap.records import Annotation, Example
 
 OWN_COLUMNS = (
@@ -103,10 +101,7 @@ def csv_header(columns: Sequence[str]) -> bytes:
 
 
 def _record(cells: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    # The writer quotes a carriage return only where it ends lines itself (Python 3.11).
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "backslashreplace")
+    return csv_record(cells).encode("utf-8", "backslashreplace")
 
 
 def _cell(value: Any) -> str:

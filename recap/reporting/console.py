@@ -40,6 +40,26 @@ _SHOWN = {
 WIDTH_OF_FILES = 100
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
 
+SHARED = {
+    "duplicates": "test examples are also trained on",
+    "near_duplicates": "test examples are nearly the same as one that is trained on",
+    "shared_sessions": (
+        "times a session lies in test and training (cv.group=session keeps them together)"
+    ),
+    "history_overlap": "test responses stand in a training history, or the other way round",
+}
+"""What is said of each kind of leakage."""
+
+SHARED_WITH_SHOTS = {
+    "in_test": "examples in prompts are tested themselves",
+    "duplicates": "test examples are shown solved in their prompts",
+    "near_duplicates": "test examples are nearly the same as one that is shown solved",
+    "shared_sessions": "times a session lies in test and among the examples in prompts",
+    "history_overlap": "test responses stand in the history of an example in prompts, or it in "
+    "theirs",
+}
+"""The same of solved examples in prompts."""
+
 _SYNTHETIC = (
     "This corpus is synthetic: it shows that the software works, "
     "and says nothing about real clients."
@@ -222,18 +242,14 @@ def _lost_turns(setup: FoldedRun) -> list[str]:
 
 def _leaks(leakage: Mapping[str, Any]) -> list[str]:
     """Return one line for every way in which folds share data."""
-    lines = []
-    shared = {
-        "duplicates": "test examples are also trained on",
-        "shared_sessions": (
-            "times a session lies in test and training (cv.group=session keeps them together)"
-        ),
-        "history_overlap": "test responses stand in a training history, or the other way round",
-    }
-    for heading, said in shared.items():
-        count = sum(fold[heading]["count"] for fold in leakage["folds"])
-        lines += [f"{count} {said}"] if count else []
-    return lines
+    folds = leakage["folds"]
+    shots = [fold["shots"] for fold in folds if fold.get("shots")]
+    return [*_counted(folds, SHARED), *_counted(shots, SHARED_WITH_SHOTS)]
+
+
+def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[str]:
+    counts = {kind: sum(report[kind]["count"] for report in reports) for kind in kinds}
+    return [f"{count} {kinds[kind]}" for kind, count in counts.items() if count]
 
 
 def _score_line(scores: Scores) -> str:

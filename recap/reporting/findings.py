@@ -16,7 +16,7 @@ from rich.console import Console
 from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError
 from recap.reporting.charts import font_families
-from recap.reporting.sheets import Sheet
+from recap.reporting.sheets import Sheet, plain_markdown, printable
 from recap.run_folder import write_atomic
 from recap.scoring.files import json_text
 
@@ -97,11 +97,11 @@ def print_findings(findings: Findings, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
-    console.print(findings.title, soft_wrap=True, markup=False)
+    console.print(printable(findings.title), soft_wrap=True, markup=False)
     for sheet in findings.sheets:
         console.print(sheet.table())
     for note in (*findings.notes, *([findings.on_console] if findings.on_console else [])):
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(printable(note), soft_wrap=True, markup=False)
 
 
 def write_findings(
@@ -121,6 +121,9 @@ def write_findings(
         f"{stem}.csv": _csv(findings),
         **findings.pages,
     }
+    for name in findings.file_names:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn, missing = _write_charts(findings, folder)
@@ -139,8 +142,11 @@ def write_findings(
         ) from error
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
-    names = [*texts, *findings.private_pages, *drawn]
-    console.print(f"{folder}: {', '.join(_shortened(names))}", soft_wrap=True, markup=False)
+    files = [*texts, *findings.private_pages]
+    names = [*files, *drawn]
+    pictures = drawn if len(drawn) <= _LISTED_IN_A_FOLDER else [f"{len(drawn)} figures"]
+    listed = ", ".join([*_shortened(files), *pictures])
+    console.print(f"{folder}: {listed}", soft_wrap=True, markup=False)
     return tuple(folder / name for name in names)
 
 
@@ -173,8 +179,8 @@ def _page(findings: Findings, drawn: Sequence[str]) -> str:
     pictures = "".join(
         f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
     )
-    notes = "".join(f"\n- {note}" for note in findings.notes)
-    return f"# {findings.title}\n\n{tables}{pictures}{notes}\n"
+    notes = "".join(f"\n- {plain_markdown(note)}" for note in findings.notes)
+    return f"# {plain_markdown(findings.title)}\n\n{tables}{pictures}{notes}\n"
 
 
 def _csv(findings: Findings) -> str:
@@ -182,7 +188,7 @@ def _csv(findings: Findings) -> str:
     writer = csv.writer(table, lineterminator="\n")
     if findings.rows:
         header = list(findings.rows[0])
-        writer.writerow(header)
+        writer.writerow(map(_cell, header))
         writer.writerows([_cell(row[name]) for name in header] for row in findings.rows)
     else:
         writer.writerow(("figure", "value"))

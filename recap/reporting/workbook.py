@@ -9,7 +9,7 @@ from typing import Any
 
 from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError
-from recap.reporting.cards import printable
+from recap.reporting.sheets import printable
 
 _MOST_CHARACTERS = 32_767
 """Excel's limit for one cell."""

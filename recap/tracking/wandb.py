@@ -58,6 +58,9 @@ SENT_OPTIONS = (
 )
 """Options that are sent to W&B; paths, prompts and definitions are not among them."""
 
+ENDED_BY_SIGNAL = 143
+"""The exit code of a W&B run that a signal has ended."""
+
 
 class WandbTracker:
     """Tells W&B of a run.
@@ -120,10 +123,13 @@ class WandbTracker:
         """Log a table ``predictions`` of dialogues and answers."""
         self._run.log({"predictions": predictions_table(self._run, "predictions", pairs)})
 
-    def abandon(self) -> None:
-        """Close the W&B run that was begun as failed."""
-        if self._run is not None:
-            self._close(exit_code=1)
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Close the W&B run that was begun as failed, or as preempted: it will go on."""
+        if self._run is None:
+            return
+        if preempted:
+            self._run.mark_preempting()
+        self._close(exit_code=ENDED_BY_SIGNAL if preempted else 1)
 
     def log_summary(self, folds: FinishedFolds) -> None:
         """Write the summary run; see :mod:`recap.tracking.wandb_summary`.

@@ -101,9 +101,16 @@ def predictions_table(run: Any, key: str, pairs: Sequence[tuple[Example, Predict
     """Return a W&B table of dialogues, annotated labels and answers, the first ones of many."""
     import wandb
 
-    table = wandb.Table(
-        columns=["id", "dialogue", "gold", "gold_rationale", "label", "rationale", "text"]
-    )
+    columns: list[str | int] = [
+        "id",
+        "dialogue",
+        "gold",
+        "gold_rationale",
+        "label",
+        "rationale",
+        "text",
+    ]
+    table = wandb.Table(columns=columns)
     for example, said in pairs[:MOST_ROWS]:
         turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
         dialogue = "\n".join([*turns, f"client: {example.response}"])
