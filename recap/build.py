@@ -22,6 +22,7 @@ from recap.taxonomy import taxonomy_from_dict
 if TYPE_CHECKING:
     import lightning
 
+    from recap.models.deferred import DeferredWeights
     from recap.models.settings import ModelSettings
     from recap.tracking.tracker import Tracker
 
@@ -146,6 +147,47 @@ def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
     ]
     chosen = sorted(index for _, _, index in sorted(ranked)[:n])
     return tuple(examples[index] for index in chosen)
+
+
+def build_model(config: RunConfig) -> tuple[Any, Any, DeferredWeights | None]:
+    """Return the model to tune, its tokenizer, and its weights if they are still to be read.
+
+    Raises:
+        ConfigError: When the backbone's weights are missing or of another family.
+    """
+    from recap.models.backbone import load_backbone, load_backbone_deferred
+    from recap.models.finetune import apply_finetune, checkpoint_gradients
+
+    backbone, finetune = config.backbone, config.finetune
+    options: dict[str, Any] = {
+        "name": backbone.name,
+        "family": backbone.family,
+        "hub_id": backbone.hub_id,
+        "path": backbone.path,
+        "dtype": backbone.dtype,
+    }
+    weights = None
+    if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
+        model, tokenizer, weights = load_backbone_deferred(**options, seed=config.seed)
+    else:
+        model, tokenizer = load_backbone(
+            **options,
+            quantize=finetune.method == "qlora",
+            compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
+            seed=config.seed,
+        )
+    tuned = apply_finetune(
+        model,
+        method=finetune.method,
+        rank=finetune.rank,
+        alpha=finetune.alpha,
+        dropout=finetune.dropout,
+        target_modules=finetune.target_modules,
+        seed=config.seed,
+    )
+    if config.trainer.gradient_checkpointing:
+        checkpoint_gradients(tuned)
+    return tuned, tokenizer, weights
 
 
 def build_tracker(

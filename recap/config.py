@@ -185,6 +185,9 @@ class TrainerConfig:
     """Most passes over the training examples (paper: 10)."""
     patience: int = Field(default=3, ge=1)
     """Epochs without a lower selection loss before training stops."""
+    max_skipped_steps: int = Field(default=5, ge=1)
+    """Optimiser steps in a row whose loss or gradient is no finite number before training stops;
+    such steps are skipped."""
     per_device_batch_size: int = Field(default=4, ge=1)
     """Examples in memory together; accumulation follows from global_batch_size."""
     max_tokens_per_device: int | None = Field(default=None, ge=1)
@@ -192,11 +195,21 @@ class TrainerConfig:
     examples."""
     gradient_checkpointing: bool = False
     """Whether each layer is computed again in the backward: the same gradients, less memory."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that lay out batches ahead of the training; 0: it does so itself."""
     log_every_steps: int = Field(default=10, ge=1)
     """Optimiser steps between two rows of history.csv."""
     progress: bool = True
     """Whether a progress bar with speed, learning rate, memory and time left is shown on a
     terminal."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CheckpointConfig:
+    """What a kill may cost."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between two checkpoints within an epoch; ``None``: after each epoch alone."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -230,6 +243,17 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PrivacyConfig:
+    """Where the text of clients may go, beside the data files of a run folder."""
+
+    allow_external: bool = False
+    """Whether prompts may be sent to another machine; recap.prompt alone asks one."""
+    log_text: bool = False
+    """Whether some prompts, dialogues and answers are shown on the console, all of a fold's stand
+    in a table of its W&B run, and errors that nobody foresaw keep their words."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
     """One run: a task, a data set, a model and a protocol."""
 
@@ -255,6 +279,10 @@ class RunConfig:
     """The protocol."""
     logger: LoggerConfig
     """Who is told."""
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    """What a kill may cost."""
+    privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
+    """What texts may be seen."""
     callbacks: Mapping[str, Any] = Field(default_factory=dict)
     """Name of an own callback (``package.module:Class``) -> its arguments."""
     rationale: bool = True

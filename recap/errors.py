@@ -41,6 +41,10 @@ class DataError(UserError):
     """A file cannot be read as what it was said to be, or its rows break the rules of the task."""
 
 
+class VerificationError(RecapError):
+    """A run's files contradict each other: a recorded figure does not follow from the others."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known name, ``""`` when none is close."""
     by_folded = {candidate.casefold(): candidate for candidate in known}

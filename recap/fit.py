@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,8 +15,15 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.prepare import Setup, prepare
 from recap.quiet import quiet_libraries
 from recap.records import Scores, Summary
-from recap.results import finished_scores, read_scores, track_summary, write_summary
+from recap.results import (
+    finished_scores,
+    read_scores,
+    track_summary,
+    write_model_cards,
+    write_summary,
+)
 from recap.run_folder import remove_models
+from recap.telling import TextSample
 
 Part = int | Literal["final"]
 """A fold by its number, or the model on all data."""
@@ -60,6 +68,9 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     setup = prepare(config)
     result = _part(setup, fold, listener)
     _merge(setup, [result], listener)
+    if result.found and is_first_process():
+        # The process that finished it may have been killed before it wrote them.
+        write_model_cards(setup)
     assert result.scores is not None
     return result.scores
 
@@ -69,6 +80,8 @@ def _part(setup: Setup, part: Part, listener: Listener) -> FoldResult:
     result = _found(setup, part) or _trained(setup, part, listener)
     listener.fold_ended(result)
     if is_first_process():
+        # There still when the process that finished the fold was killed right then.
+        shutil.rmtree(result.folder.checkpoints, ignore_errors=True)
         remove_models(setup.folder, keep=setup.config.keep_models)
     return result
 
@@ -144,6 +157,9 @@ class _Sender(Listener):
 
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         self._send("batched", choice, prefix)
+
+    def texts(self, sample: TextSample) -> None:
+        self._send("texts", sample)
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         self._send("epoch_ended", epoch, select_loss, seconds)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recap import termination
 from recap.build import build_tracker, model_settings
+from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.environment import environment
+from recap.errors import RecapError
 from recap.launch import is_first_process
 from recap.learning_rate import settle_learning_rate
 from recap.models.export import save_model
@@ -20,8 +22,9 @@ from recap.models.shared_prefix import BatchingChoice
 from recap.partition import FoldedRun
 from recap.prepare import Setup
 from recap.records import Scores, Summary
-from recap.results import write_predictions, write_scores
+from recap.results import card_of, write_predictions, write_scores, write_selection
 from recap.run_folder import FoldFolder, RunFolder, locked
+from recap.telling import TextSample, tell_texts
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
 from recap.training import Training
@@ -70,6 +73,9 @@ class Listener:
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         """One pass over the training examples is done (epochs count from 0)."""
 
+    def texts(self, sample: TextSample) -> None:
+        """A fold has answered, and its texts may be shown."""
+
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
 
@@ -111,11 +117,17 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
         if selected_epoch:
             _save(training, setup, folder)
         scores = training.module.scores()
+        tested = time.monotonic()
+        if judges_selection(setup.config):
+            training.judge_selection()
         # Whatever another process still has to read of the checkpoints, it has read now.
         training.meet()
         ended = time.monotonic()
         if is_first_process():
-            write_predictions(setup, index, training.module, setup.examples(fold.test))
+            examples = setup.examples(fold.test)
+            write_predictions(setup, index, training.module, examples)
+            if judges_selection(setup.config):
+                _write_selection(setup, index, training)
             setup.folder.update_manifest(
                 device=training.device,
                 encoding=dict(setup.encoding.counts),
@@ -123,14 +135,24 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                     name: {
                         "selected_epoch": selected_epoch,
                         "select_loss": selection_loss(folder.history, selected_epoch),
+                        # No prediction holds it: this is what scores.json is verified by.
+                        "test_loss": scores.metrics["loss"],
                         "train_seconds": round(trained - began, 3),
-                        "test_seconds": round(ended - trained, 3),
+                        "test_seconds": round(tested - trained, 3),
+                        "selection_seconds": round(ended - tested, 3),
                         "environment": environment(),
                     }
                 },
             )
+            tell_texts(
+                setup.config,
+                folder,
+                examples,
+                tracker=tracker,
+                tell=listener.texts,
+                prompt=setup.task.messages,
+            )
             write_scores(folder, scores)
-            shutil.rmtree(folder.checkpoints, ignore_errors=not selected_epoch)
         # Under torchrun every process reads what the first one has written.
         training.meet()
         tracker.log_fold(scores)
@@ -170,7 +192,6 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
         seconds = time.monotonic() - began
         if is_first_process():
             setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
-            shutil.rmtree(folder.checkpoints)
         training.meet()
         tracker.log_fold(None)
     return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
@@ -188,8 +209,23 @@ def recorded(setup: FoldedRun, folder: FoldFolder, name: str) -> Iterator[Tracke
         try:
             yield tracker
         except BaseException:
-            tracker.abandon()
+            tracker.abandon(preempted=termination.strongest_noted() > 0)
             raise
+
+
+def judges_selection(config: RunConfig) -> bool:
+    """Whether folds write selection.jsonl: the examples that select are not those reported."""
+    return config.cv.protocol == "nested"
+
+
+def _write_selection(setup: Setup, index: int, training: Training) -> None:
+    examples = setup.examples(setup.folds[index].select)
+    judgements = training.module.judgements
+    if [example.id for example in examples] != [judgement.id for judgement in judgements]:
+        raise RecapError("judgements came back in another order than the examples; report this")
+    labels = setup.task.labels
+    rows = [dict(zip(labels, one.probabilities, strict=True)) for one in judgements]
+    write_selection(setup, index, examples, rows)
 
 
 def _note_resume(setup: Setup, name: str, training: Training) -> None:
@@ -234,4 +270,6 @@ def _save(training: Training, setup: Setup, folder: FoldFolder) -> None:
         end_of_turn_id=setup.encoder.end_of_turn_id,
         pad_id=setup.encoder.pad_id,
         settings=model_settings(setup.config, setup.task),
+        # Written again once there are scores; a kill leaves no model without a card.
+        card=card_of(setup, folder),
     )

@@ -15,6 +15,7 @@ from recap.data.encode import encode_examples
 from recap.errors import ConfigError
 from recap.models.answerer import Answerer, ModelAnswer
 from recap.models.backbone import load_backbone, load_tokenizer
+from recap.models.export import CARD_FILE
 from recap.models.hub import hub_folder
 from recap.prompting.cache import FOLDER, AnswerCache, content_key
 from recap.prompting.costs import Usage
@@ -210,5 +211,6 @@ def _fingerprint(config: RunConfig) -> list[Any]:
         folder = hub_folder(backbone.hub_id, backbone.name, backbone.family)
     else:
         return [backbone.name, config.seed]
-    files = sorted(file for file in folder.iterdir() if file.is_file())
+    # A model's card changes as other folds are finished, and is no part of the model.
+    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name != CARD_FILE)
     return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]

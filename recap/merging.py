@@ -19,7 +19,7 @@ from recap.models.backbone import load_backbone
 from recap.models.folders import read_adapter
 from recap.models.merge import Merged, is_adapter_folder, mean_answer_loss, merge_adapter
 from recap.prepare import Setup
-from recap.results import read_scores
+from recap.results import read_scores, write_model_cards
 from recap.run_folder import FoldFolder
 
 N_EXAMPLES = 256
@@ -66,6 +66,7 @@ def merge_models(
             continue
         setup.folder.update_manifest(merges={name: asdict(merged)})
         on_merged(name, merged)
+    write_model_cards(setup)
     if refused:
         raise ConfigError("\n".join(refused))
 

@@ -25,6 +25,14 @@ class Run(Protocol):
     """What a summary is made of, whatever system was scored."""
 
     @property
+    def task(self) -> Task:
+        """What is told apart."""
+
+    @property
+    def leakage(self) -> Mapping[str, Any]:
+        """What folds share."""
+
+    @property
     def config(self) -> RunConfig:
         """What was asked for."""
 
@@ -45,16 +53,8 @@ class FoldedRun(Run, Protocol):
     """What is told of a run as it goes, whatever system it scores."""
 
     @property
-    def task(self) -> Task:
-        """What is told apart."""
-
-    @property
     def selected(self) -> tuple[int, ...]:
         """Examples that the task takes, as indices into the corpus."""
-
-    @property
-    def leakage(self) -> Mapping[str, Any]:
-        """What folds share."""
 
     @property
     def lost_turns(self) -> Mapping[str, int]:
@@ -133,7 +133,7 @@ def record_partition(folder: RunFolder, partition: Partition, *, seed: int) -> N
     if is_first_process():
         if not folder.manifest.is_file():
             folder.update_manifest(seed=seed, **partition.hashes, **environment())
-        write_json(folder.leakage, dict(partition.leakage))
+        write_json(folder.leakage, dict(partition.leakage), private=True)
         write_json(folder.data, _account(partition.corpus, len(partition.selected)))
 
 

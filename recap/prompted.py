@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from recap.build import build_tracker
 from recap.combinations import check_combinations
 from recap.config import RunConfig
 from recap.data.corpus import Corpus
+from recap.data.leakage import with_shots
 from recap.environment import environment
 from recap.errors import ConfigError
 from recap.fold import FoldResult
@@ -26,9 +28,10 @@ from recap.prompting.remote import RemoteModel, prices_of
 from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
 from recap.prompting.unanswered import UnansweredRequests
-from recap.records import Example, Fold, Prediction, Scores, Summary
+from recap.records import Example, Fold, Scores, Summary
 from recap.results import (
     finished_scores,
+    prediction_of,
     read_scores,
     track_summary,
     write_scores,
@@ -38,6 +41,7 @@ from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import predictions_to_jsonl
 from recap.tasks.task import Task
+from recap.telling import TextSample, tell_texts
 
 Shots = Mapping[int, tuple[Example, ...]]
 """The solved examples of every fold."""
@@ -55,6 +59,16 @@ class PromptedRun:
     def config(self) -> RunConfig:
         """Task, data, prompt and protocol."""
         return self.prompted.training
+
+    @property
+    def task(self) -> Task:
+        """What is told apart."""
+        return self.partition.task
+
+    @property
+    def leakage(self) -> Mapping[str, Any]:
+        """What folds share with each other and with the examples in prompts."""
+        return self.partition.leakage
 
     @property
     def corpus(self) -> Corpus:
@@ -98,6 +112,9 @@ class PromptListener:
     def asked(self, shortened: Mapping[str, int]) -> None:
         """A fold's prompts are answered, or will not be: one of them failed."""
 
+    def texts(self, sample: TextSample) -> None:
+        """A fold has answered, and its texts may be shown."""
+
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
 
@@ -130,6 +147,9 @@ def prompt_folds(
     partition = draw_partition(config.training, needs_rationales=False)
     folder = RunFolder(path=Path(config.training.runs_dir) / config.run)
     shots = _shots(config, partition)
+    if config.shots:
+        leakage = with_shots(partition.leakage, partition.corpus.examples, partition.folds, shots)
+        partition = replace(partition, leakage=leakage)
     if config.dry_run:
         listener.estimated(config, partition, _estimate(config, partition, folder, shots))
         return None
@@ -284,6 +304,14 @@ def _fold(
                     }
                 },
             )
+            tell_texts(
+                run.config,
+                folder,
+                run.partition.examples(run.folds[index].test),
+                tracker=tracker,
+                tell=listener.texts,
+                prompt=lambda example: run.partition.task.messages(example, shots),
+            )
             write_scores(folder, scores)
             tracker.log_fold(scores)
         except BaseException:
@@ -313,19 +341,9 @@ def _write_fold(run: PromptedRun, index: int, answers: Sequence[Answered]) -> Sc
     task: Task = run.partition.task
     test = run.partition.examples(run.folds[index].test)
     predictions = [
-        Prediction(
-            id=example.id,
-            session=example.session,
-            fold=index,
-            task=task.name,
-            gold=task.gold(example),
-            label=answer.label,
-            probabilities=answer.probabilities,
-            rationale=answer.rationale,
-            text=answer.text,
-            parsed=answer.label is not None,
-        )
+        prediction_of(task, example, index, answer)
         for example, answer in zip(test, answers, strict=True)
     ]
-    write_atomic(run.folder.fold(index).predictions, predictions_to_jsonl(predictions))
+    text = predictions_to_jsonl(predictions)
+    write_atomic(run.folder.fold(index).predictions, text, private=True)
     return score(predictions, task=task.name, labels=task.labels)

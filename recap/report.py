@@ -46,11 +46,18 @@ def _report(config: ReportConfig) -> None:
     from rich.console import Console
 
     from recap.report_sections.report import SECTIONS, build_report
-    from recap.report_sections.runs import read_runs
+    from recap.report_sections.runs import find_runs, read_runs
+    from recap.report_sections.verify import verify_run
     from recap.reporting.findings import print_findings, write_findings
 
     console = Console(highlight=False, stderr=True)
     with ended_by_sigterm(), console.status("reading runs") as status:
+        if config.verify:
+            # Before anything is read for tables: a figure that was changed must not stop that.
+            for folder in find_runs(config.runs):
+                status.update(f"verifying {folder.path.name}")
+                console.print(verify_run(folder).line(), soft_wrap=True, markup=False)
+        status.update("reading runs")
         runs = read_runs(config.runs)
         done = iter(range(1, len(SECTIONS) + 1))
         report = build_report(

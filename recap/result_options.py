@@ -17,7 +17,9 @@ NOT_RESULT_CHANGING = (
     "merge",
     "merge_tolerance",
     "batching",
+    "checkpoint.",
     "logger.",
+    "privacy.",
     "cv.fold",
     "backbone.architecture",
     "backbone.architecture.",
@@ -30,6 +32,8 @@ NOT_RESULT_CHANGING = (
     "trainer.per_device_batch_size",
     "trainer.max_tokens_per_device",
     "trainer.gradient_checkpointing",
+    "trainer.max_skipped_steps",
+    "trainer.workers",
     "trainer.log_every_steps",
     "trainer.progress",
 )

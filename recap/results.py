@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from recap.build import build_tracker
 from recap.data.folds import HASH_CHARACTERS
 from recap.errors import DataError, RecapError
 from recap.launch import is_first_process
+from recap.model_card.card import model_card
+from recap.model_card.facts import CardFacts
+from recap.models.export import CARD_FILE
+from recap.models.merge import is_adapter_folder
 from recap.models.module import ResponseModule
-from recap.partition import Run
+from recap.partition import FoldedRun, Run
 from recap.prepare import Setup
 from recap.prompting.options import COMPARED
 from recap.records import Example, Prediction, Scores, Summary
@@ -20,6 +26,7 @@ from recap.result_options import flatten, result_options
 from recap.run_folder import (
     FoldFolder,
     RunFolder,
+    locked,
     read_config,
     read_prompted,
     write_atomic,
@@ -35,8 +42,45 @@ from recap.scoring.files import (
     summary_to_dict,
 )
 from recap.scoring.summary import summarize, summary_markdown
+from recap.tasks.task import Task
 from recap.tracking.history import read_history
 from recap.tracking.tracker import FinishedFolds
+
+
+class Said(Protocol):
+    """What a system answered to an example."""
+
+    @property
+    def label(self) -> str | None:
+        """The label that was read; ``None`` where none could be."""
+
+    @property
+    def probabilities(self) -> Mapping[str, float] | None:
+        """Those of the labels, where the system gives any."""
+
+    @property
+    def rationale(self) -> str | None:
+        """The reason, where there is one."""
+
+    @property
+    def text(self) -> str:
+        """The raw answer."""
+
+
+def prediction_of(task: Task, example: Example, fold: int, said: Said) -> Prediction:
+    """Return a line of ``predictions.jsonl``."""
+    return Prediction(
+        id=example.id,
+        session=example.session,
+        fold=fold,
+        task=task.name,
+        gold=task.gold(example),
+        label=said.label,
+        probabilities=said.probabilities,
+        rationale=said.rationale,
+        text=said.text,
+        parsed=said.label is not None,
+    )
 
 
 def write_predictions(
@@ -53,7 +97,37 @@ def write_predictions(
     for example, generation in zip(examples, module.generations, strict=True):
         if example.id != generation.id:
             raise RecapError("answers came back in another order than the examples; report this")
-        answer = generation.answer
+        predictions.append(prediction_of(task, example, fold, generation.answer))
+    text = predictions_to_jsonl(predictions)
+    write_atomic(setup.folder.fold(fold).predictions, text, private=True)
+    scores = module.scores()
+    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
+    if again != scores:
+        raise RecapError("scores differ from those of predictions.jsonl; report this")
+    return scores
+
+
+def write_selection(
+    setup: FoldedRun,
+    fold: int,
+    examples: Sequence[Example],
+    probabilities: Sequence[Mapping[str, float]],
+) -> None:
+    """Write how likely each label was held of the examples that selected a fold's epoch.
+
+    The lines of selection.jsonl have the form of predictions.jsonl. Nothing was generated: ``text``
+    is empty, and ``label`` the likeliest one, whatever ``decoding`` is.
+
+    Args:
+        setup: The run.
+        fold: Index of the fold.
+        examples: The selection examples that the task takes.
+        probabilities: A row an example, in their order; a label that is left out has 0.
+    """
+    task = setup.task
+    predictions = []
+    for example, found in zip(examples, probabilities, strict=True):
+        row = {label: found.get(label, 0.0) for label in task.labels}
         predictions.append(
             Prediction(
                 id=example.id,
@@ -61,19 +135,14 @@ def write_predictions(
                 fold=fold,
                 task=task.name,
                 gold=task.gold(example),
-                label=answer.label,
-                probabilities=answer.probabilities,
-                rationale=answer.rationale,
-                text=answer.text,
-                parsed=answer.label is not None,
+                label=max(row, key=lambda label: row[label]),
+                probabilities=row,
+                rationale=None,
+                text="",
+                parsed=True,
             )
         )
-    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
-    scores = module.scores()
-    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
-    if again != scores:
-        raise RecapError("scores differ from those of predictions.jsonl; report this")
-    return scores
+    write_atomic(setup.folder.fold(fold).selection, predictions_to_jsonl(predictions))
 
 
 def write_scores(folder: FoldFolder, scores: Scores) -> None:
@@ -134,7 +203,54 @@ def write_summary(setup: Run) -> Summary:
         write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
         notes = setup.corpus.notes()
         write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
+        write_model_cards(setup)
     return summary
+
+
+def write_model_cards(run: Run) -> None:
+    """Write the cards of all models that a run has kept, with the scores of its finished folds.
+
+    A model that another process is writing has its card already, and gets its scores by that
+    process.
+    """
+    finished = [fold.index for fold in run.folds if run.folder.fold(fold.index).finished]
+    folders = [run.folder.final, *map(run.folder.fold, finished)]
+    # Together with what deletes models: a card must not bring back the folder of one.
+    with locked(run.folder.path, wait=True):
+        for folder in folders:
+            if folder.model.is_dir():
+                _replace_card(folder.model / CARD_FILE, card_of(run, folder))
+
+
+def card_of(run: Run, folder: FoldFolder) -> str:
+    """Return the card of the model of a fold, or of the final model, as far as is known by now."""
+    name, manifest = folder.path.name, run.folder.read_manifest()
+    scores = finished_scores(run)
+    fold = next((f for f in run.folds if run.folder.fold(f.index) == folder), None)
+    entry = manifest.get("folds", {}).get(name, {}) if fold else manifest.get("final", {})
+    if fold is None:
+        parts = {"train": tuple(i for f in run.folds for i in f.test)}
+    else:
+        parts = {"train": fold.train, "select": fold.select, "test": fold.test}
+    shared = next((f for f in run.leakage["folds"] if fold and f["fold"] == fold.index), None)
+    adapter = run.config.finetune.method in ("lora", "qlora")
+    if folder.model.is_dir():
+        adapter = is_adapter_folder(folder.model)
+    return model_card(
+        CardFacts(
+            part=name,
+            config=run.config,
+            task=run.task,
+            synthetic=run.corpus.synthetic,
+            counts={part: _labels_of(run, indices) for part, indices in parts.items()},
+            leakage=shared,
+            scores=scores.get(fold.index) if fold else None,
+            summary=summarize(scores, protocol=run.config.cv.protocol) if scores else None,
+            selected_epoch=entry.get("selected_epoch" if fold else "epochs"),
+            learning_rate=manifest.get("learning_rate", {}).get("used"),
+            adapter=adapter,
+        )
+    )
 
 
 def track_summary(
@@ -155,6 +271,20 @@ def track_summary(
             histories={index: read_history(folder.history) for index, folder in folders.items()},
         )
     )
+
+
+def _labels_of(run: Run, indices: Sequence[int]) -> Counter[str]:
+    examples = (run.corpus.examples[i] for i in indices)
+    return Counter(run.task.gold(example) for example in examples if run.task.select(example))
+
+
+def _replace_card(file: Path, text: str) -> None:
+    try:
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            write_atomic(file, text, create=False)
+    except FileNotFoundError:
+        # The model is being merged at this moment, and its card is written again afterwards.
+        return
 
 
 def read_scores(folder: FoldFolder) -> Scores:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from recap.command_line import Command, run_command
+from recap.command_line import Command, ended_by_sigterm, run_command
 from recap.config import RunConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="train", load=_load, job=_train, after_sweep=_compare)
+    command = Command(name="train", load=_load, job=run, after_sweep=_compare)
     return run_command(command, argv)
 
 
@@ -21,7 +21,13 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> RunConfig:
     return load_config(overrides, config_dir=config_dir)
 
 
-def _train(config: RunConfig) -> None:
+def run(config: RunConfig) -> int:
+    """Do what a configuration describes; return 0.
+
+    Raises:
+        RecapError: When it cannot be done.
+        SystemExit: When a signal asked for an end.
+    """
     from recap.fit import cross_validate
     from recap.fold import Listener
     from recap.launch import is_first_process
@@ -29,7 +35,9 @@ def _train(config: RunConfig) -> None:
     from recap.reporting.console import ConsoleListener
 
     quiet_libraries()
-    cross_validate(config, listener=ConsoleListener() if is_first_process() else Listener())
+    with ended_by_sigterm():
+        cross_validate(config, listener=ConsoleListener() if is_first_process() else Listener())
+    return 0
 
 
 def _compare(configs: Sequence[RunConfig]) -> None:

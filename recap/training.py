@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from recap.build import COMPUTE_DTYPES, build_callbacks
+from recap.build import build_callbacks, build_model
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.errors import ConfigError
 from recap.launch import device_count, is_first_process, is_spawned, world_size
-from recap.models.backbone import load_backbone, load_backbone_deferred
-from recap.models.checkpoint import (
-    AtomicCheckpointIO,
-    MovableCheckpoint,
-    SaveOnTermination,
-    read_progress,
-)
-from recap.models.deferred import DeferredWeights
-from recap.models.finetune import apply_finetune, checkpoint_gradients
+from recap.models.checkpoint import AtomicCheckpointIO, read_progress
+from recap.models.checkpoint_folder import CheckpointFolder
+from recap.models.finite_steps import FiniteSteps
+from recap.models.free_space import require_free_space
+from recap.models.keep_checkpoints import KeepCheckpoints
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.models.range_test import RangeTest
 from recap.models.shared_prefix import choose_batching
 from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.prepare import Setup
-from recap.run_folder import FoldFolder, write_atomic
+from recap.run_folder import FoldFolder
 from recap.tracking.bar import TrainingBar
+from recap.tracking.clock import EpochClock, OnEpoch
 from recap.tracking.history import History
 from recap.tracking.tracker import Tracker
-
-BEST, LAST, TRAINED = "best.ckpt", "last.ckpt", "trained"
-"""A fold's checkpoints (lowest selection loss; latest), and a mark that training itself is over."""
-
-OnEpoch = Callable[[int, float | None, float], None]
-"""Called with an epoch's number, its selection loss and the seconds that it took."""
 
 
 class Training:
@@ -83,11 +72,14 @@ class Training:
     ) -> None:
         config = setup.config
         world = world_size(config.trainer)
-        model, self.tokenizer, weights = _tuned_model(config)
+        model, self.tokenizer, weights = build_model(config)
         self.choice = choose_batching(model, config.batching)
-        self._folder = folder
+        self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._resume = config.resume == "auto"
         self._trains = config.finetune.method != "none"
+        self._optimizer = config.optimizer.name
+        # Early stopping cannot end it sooner.
+        self._n_saves = min(max_epochs, config.trainer.patience + 1) if select else max_epochs
         self.data = DataModule(
             train=train,
             select=select,
@@ -100,6 +92,7 @@ class Training:
             batching=self.choice.batching,
             seed=config.seed,
             sampling=config.sampling,
+            workers=config.trainer.workers,
         )
         self.module = ResponseModule(
             model=model,
@@ -123,7 +116,10 @@ class Training:
             seed=config.seed,
             weights=weights,
         )
-        history = History(folder.history, tracker, every_steps=config.trainer.log_every_steps)
+        finite = FiniteSteps(config.trainer.max_skipped_steps)
+        history = History(
+            folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
+        )
         self._trainer = build_trainer(
             config,
             max_epochs=max_epochs,
@@ -132,10 +128,8 @@ class Training:
             if range_test
             else [
                 history,
-                *build_checkpoints(
-                    folder.checkpoints, config.trainer.patience, selecting=bool(select)
-                ),
-                SaveOnTermination(folder.checkpoints / LAST),
+                finite,
+                *build_checkpoints(config, self._checkpoints, selecting=bool(select)),
                 *build_progress(config, history),
                 EpochClock(on_epoch),
                 *build_callbacks(config),
@@ -151,12 +145,7 @@ class Training:
 
         The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
         """
-        last = self._folder.checkpoints / LAST
-        if not (self._resume and last.exists()):
-            return None
-        step, mark = read_progress(last)[1], self._folder.checkpoints / TRAINED
-        done = mark.is_file() and mark.read_text(encoding="utf-8") == str(step)
-        return ("decode" if done else "train"), step
+        return self._checkpoints.stage() if self._resume else None
 
     def fit(self) -> None:
         """Train until the last epoch or until the selection loss stops falling.
@@ -170,16 +159,21 @@ class Training:
             return
         if resumed is None and is_first_process():
             # What an abandoned training left must never be taken for this one's.
-            shutil.rmtree(self._folder.checkpoints, ignore_errors=True)
-        last = self._folder.checkpoints / LAST
+            self._checkpoints.clear()
+        require_free_space(
+            self._checkpoints.path,
+            self.module.model,
+            optimizer=self._optimizer,
+            n_saves=self._n_saves,
+        )
         self._trainer.fit(
             self.module,
             datamodule=self.data,
-            ckpt_path=last if resumed else None,
+            ckpt_path=self._checkpoints.newest() if resumed else None,
             weights_only=True,
         )
         if is_first_process():
-            write_atomic(self._folder.checkpoints / TRAINED, str(read_progress(last)[1]))
+            self._checkpoints.mark_trained()
 
     def test(self) -> int:
         """Decode and score the test examples with the best checkpoint; return its epoch from 1.
@@ -189,11 +183,15 @@ class Training:
         if not self._trains:
             self._trainer.test(self.module, datamodule=self.data, verbose=False)
             return 0
-        best = self._folder.checkpoints / BEST
+        best = self._checkpoints.best()
         self._trainer.test(
             self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
         )
         return read_progress(best)[0] + 1
+
+    def judge_selection(self) -> None:
+        """Have the weights that were tested judge the selection examples; nothing is generated."""
+        self._trainer.predict(self.module, datamodule=self.data, return_predictions=False)
 
     @property
     def device(self) -> str:
@@ -207,33 +205,6 @@ class Training:
     def meet(self) -> None:
         """Wait until every process of this training has come here."""
         self._trainer.strategy.barrier()
-
-
-class EpochClock(lightning.Callback):
-    """Tells of every finished epoch."""
-
-    def __init__(self, on_epoch: OnEpoch) -> None:
-        self._on_epoch = on_epoch
-        self._since = 0.0
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Look at the clock."""
-        self._since = time.monotonic()
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tell of the epoch."""
-        if trainer.is_global_zero:
-            loss = trainer.callback_metrics.get("val_loss")
-            self._on_epoch(
-                trainer.current_epoch,
-                None if loss is None else float(loss),
-                time.monotonic() - self._since,
-            )
-        self._since = time.monotonic()
 
 
 def build_trainer(
@@ -266,10 +237,12 @@ def build_trainer(
             gradient_clip_val=config.optimizer.gradient_clip,
             use_distributed_sampler=False,
             logger=False,
+            # Under SLURM Lightning goes on from checkpoints of its own that lie here (2.6.6).
+            default_root_dir=Path(config.runs_dir) / config.run,
             enable_model_summary=False,
             enable_progress_bar=options.progress and sys.stdout.isatty(),
             # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             num_sanity_val_steps=0,
             # FSDP2's gathered weights would be unfit for training after inference mode.
             inference_mode=options.strategy != "fsdp",
@@ -289,56 +262,17 @@ def _plugins() -> list[Any]:
     return plugins
 
 
-def _tuned_model(config: RunConfig) -> tuple[Any, Any, DeferredWeights | None]:
-    """Return the model, its tokenizer, and its weights if they are still to be read."""
-    backbone, finetune = config.backbone, config.finetune
-    options: dict[str, Any] = {
-        "name": backbone.name,
-        "family": backbone.family,
-        "hub_id": backbone.hub_id,
-        "path": backbone.path,
-        "dtype": backbone.dtype,
-    }
-    weights = None
-    if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
-        model, tokenizer, weights = load_backbone_deferred(**options, seed=config.seed)
-    else:
-        model, tokenizer = load_backbone(
-            **options,
-            quantize=finetune.method == "qlora",
-            compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
-            seed=config.seed,
-        )
-    tuned = apply_finetune(
-        model,
-        method=finetune.method,
-        rank=finetune.rank,
-        alpha=finetune.alpha,
-        dropout=finetune.dropout,
-        target_modules=finetune.target_modules,
-        seed=config.seed,
-    )
-    if config.trainer.gradient_checkpointing:
-        checkpoint_gradients(tuned)
-    return tuned, tokenizer, weights
-
-
-def build_checkpoints(folder: Path, patience: int, *, selecting: bool) -> list[lightning.Callback]:
-    """Return what keeps checkpoints every epoch, and stops once the selection loss stalls."""
+def build_checkpoints(
+    config: RunConfig, folder: CheckpointFolder, *, selecting: bool
+) -> list[lightning.Callback]:
+    """Return what keeps checkpoints, and stops once the selection loss stalls."""
+    kept = KeepCheckpoints(folder, every_steps=config.checkpoint.every_steps, selecting=selecting)
     if not selecting:
-        return [MovableCheckpoint(folder, filename="last", enable_version_counter=False)]
-    return [
-        MovableCheckpoint(
-            folder,
-            filename="best",
-            monitor="val_loss",
-            save_last=True,
-            enable_version_counter=False,
-        ),
-        # Checked with the validation, not at the epoch's end: a resume right after one would not
-        # know val_loss.
-        EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False),
-    ]
+        return [kept]
+    # Checked with the validation, not at the epoch's end: a resume right after one would not know
+    # val_loss.
+    patience = config.trainer.patience
+    return [EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False), kept]
 
 
 def build_progress(config: RunConfig, history: History) -> list[lightning.Callback]:

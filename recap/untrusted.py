@@ -67,7 +67,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ConfigError: When it holds none, or cannot be read.
     """
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        # Ten times as fast, where PyYAML was built with libyaml.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        values = loader(file.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -29,7 +29,7 @@ WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
 SERVER = "http://127.0.0.1:8000"
 ELSEWHERE = "privacy.allow_external=true"
-OF_A_RUN = re.compile(r"^run=|=runs/")
+OF_A_RUN = re.compile(r"^runs?=|=runs/")
 WITHOUT_TRAINING = ("corpus", "insights", "report")
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),

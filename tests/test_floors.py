@@ -17,16 +17,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 
 # Rooms from left to right: modules or packages of recap, and `data.module`, a room of its own.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "conf_files", "records", "taxonomy", "registry"),
+    ("errors", "tracebacks", "conf_files", "records", "taxonomy", "registry"),
     (
         "untrusted",
         "validation",
         "config",
         "result_options",
+        "secrets",
         "tasks",
         "scoring",
         "analysis",
         "environment",
+        "termination",
+        "private_files",
         "run_folder",
         "data",
     ),
@@ -38,9 +41,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "launch",
         "partition",
         "prepare",
+        "model_card",
         "training",
         "learning_rate",
         "results",
+        "telling",
         "fold",
         "merging",
         "fit",

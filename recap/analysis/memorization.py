@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -78,5 +80,5 @@ def more_than(trained: Share, held_out: Share) -> float | None:
         return None
     from scipy.stats import fisher_exact
 
-    table = [[each.count, each.n - each.count] for each in (trained, held_out)]
+    table = np.array([[each.count, each.n - each.count] for each in (trained, held_out)])
     return float(fisher_exact(table, alternative="greater").pvalue)

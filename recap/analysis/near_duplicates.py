@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,12 @@ BANDS, ROWS_A_BAND = 20, 4
 MOST_COMPARED = 20
 """Texts of a bucket that each of its texts is compared with, at most; keeps time linear."""
 
+LIKELIEST_COMPARED = 20
+"""Candidates of a text between two parts that it is compared with, those in most buckets first."""
+
 _PRIME = (1 << 31) - 1
 _FEATURES = 1 << 22
+_NONE = np.zeros(1, dtype=np.int32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +47,84 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> lis
     """
     if len(texts) < 2:
         return []
+    starts, members = _shingles(texts)
+    best: dict[int, NearPair] = {}
+    for first, second in _candidates(starts, members):
+        similarity = _jaccard(
+            members[starts[first] : starts[first + 1]], members[starts[second] : starts[second + 1]]
+        )
+        known = best.get(second)
+        if similarity >= threshold and (known is None or similarity > known.similarity):
+            best[second] = NearPair(first=first, second=second, similarity=similarity)
+    return [best[second] for second in sorted(best)]
+
+
+class NearTexts:
+    """Texts of which any part can be looked through for near-duplicates of any other part.
+
+    Signatures are made once, so that every fold of a partition can be judged with them. Candidates
+    are those that share a MinHash bucket, at most :data:`MOST_COMPARED` a bucket; the
+    :data:`LIKELIEST_COMPARED` with most buckets in common are compared exactly.
+
+    Args:
+        texts: In any order; those without a shingle resemble nothing.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._starts, self._members = _shingles(texts) if texts else (_NONE, _NONE)
+        rows = np.flatnonzero(np.diff(self._starts))
+        self._buckets: dict[int, list[int]] = {}
+        if len(rows):
+            buckets = _shared_buckets(_signatures(self._starts, self._members, rows))
+            self._buckets = dict(zip(rows.tolist(), buckets, strict=True))
+
+    def nearest(
+        self,
+        texts: Sequence[int],
+        others: Sequence[int],
+        *,
+        threshold: float,
+        accepted: Callable[[int, int], bool] = lambda text, other: True,
+    ) -> dict[int, NearPair]:
+        """Return, for each text that resembles one of the others, a pair of it with one of them.
+
+        The first one found of its likeliest candidates; which texts are found does not depend on
+        the order of either part, but for buckets that are full.
+
+        Args:
+            texts: Places of the texts to judge.
+            others: Places of those to compare them with; a text is not compared with itself.
+            threshold: Least similarity.
+            accepted: Whether a pair of places may count at all.
+        """
+        buckets: dict[int, list[int]] = defaultdict(list)
+        for other in others:
+            for bucket in self._buckets.get(other, ()):
+                if len(buckets[bucket]) < MOST_COMPARED:
+                    buckets[bucket].append(other)
+        found = {}
+        for text in texts:
+            shared: Counter[int] = Counter()
+            for bucket in self._buckets.get(text, ()):
+                shared.update(buckets.get(bucket, ()))
+            shared.pop(text, None)
+            for other, _ in shared.most_common(LIKELIEST_COMPARED):
+                similarity = self._similarity(text, other)
+                if similarity >= threshold and accepted(text, other):
+                    first, second = sorted((text, other))
+                    found[text] = NearPair(first=first, second=second, similarity=similarity)
+                    break
+        return found
+
+    def _similarity(self, text: int, other: int) -> float:
+        starts, members = self._starts, self._members
+        return _jaccard(
+            members[starts[text] : starts[text + 1]], members[starts[other] : starts[other + 1]]
+        )
+
+
+def _shingles(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return where each text's shingles start, and the hashes of all of them, sorted in a text."""
     from sklearn.feature_extraction.text import (  # type: ignore[import-untyped]
         HashingVectorizer,
     )
@@ -58,16 +140,21 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> lis
     )
     shingles = vectorizer.transform(texts)
     shingles.sort_indices()
-    starts, members = shingles.indptr, shingles.indices
-    best: dict[int, NearPair] = {}
-    for first, second in _candidates(starts, members):
-        similarity = _jaccard(
-            members[starts[first] : starts[first + 1]], members[starts[second] : starts[second + 1]]
-        )
-        known = best.get(second)
-        if similarity >= threshold and (known is None or similarity > known.similarity):
-            best[second] = NearPair(first=first, second=second, similarity=similarity)
-    return [best[second] for second in sorted(best)]
+    return shingles.indptr, shingles.indices
+
+
+def _shared_buckets(signatures: NDArray[np.int64]) -> list[list[int]]:
+    """Return for each row the numbers of its buckets, one a band, that another row shares."""
+    buckets: list[list[int]] = [[] for _ in signatures]
+    n_before = 0
+    for band in range(BANDS):
+        part = np.ascontiguousarray(signatures[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND])
+        keys = part.view([("", part.dtype)] * ROWS_A_BAND).ravel()
+        _, numbers, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+        for row in np.flatnonzero(sizes[numbers] > 1).tolist():
+            buckets[row].append(n_before + int(numbers[row]))
+        n_before += len(sizes)
+    return buckets
 
 
 def _candidates(starts: NDArray[np.int32], members: NDArray[np.int32]) -> Iterator[tuple[int, int]]:

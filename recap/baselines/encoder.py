@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -13,6 +12,8 @@ from torch import Tensor
 
 from recap.data.batches import Batch
 from recap.errors import RecapError
+from recap.models.halving import Halving
+from recap.models.judgements import Judgement, gathered
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
@@ -21,18 +22,6 @@ from recap.models.optimizers import (
 )
 from recap.records import Scores
 from recap.scoring.metrics import CategoryScores, TokenMean
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
-    """What the encoder says of one test example.
-
-    ``index`` is the example's place in the test set; ``probabilities`` has one value a label.
-    """
-
-    index: int
-    id: str
-    probabilities: tuple[float, ...]
 
 
 class EncoderModule(lightning.LightningModule):
@@ -53,7 +42,7 @@ class EncoderModule(lightning.LightningModule):
         seed: Of dropout.
 
     Attributes:
-        judgements: After a test, one per test example, in the test set's order.
+        judgements: After a test or a prediction, one per example, in the set's order.
     """
 
     def __init__(
@@ -77,6 +66,7 @@ class EncoderModule(lightning.LightningModule):
         self._scheduler = scheduler
         self._total_steps = total_steps
         self._seed = seed
+        self._halving = Halving(option="trainer.per_device_batch_size")
         self._step_loss = 0.0
         self._val_loss = TokenMean()
         self._category_scores = CategoryScores(labels=labels)
@@ -104,7 +94,8 @@ class EncoderModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch of selection examples to ``val_loss``."""
-        self._val_loss.update(self._loss(batch), len(batch.examples))
+        for part, loss in self._halving.each(self._loss, batch):
+            self._val_loss.update(loss, len(part.examples))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of the selection set."""
@@ -118,16 +109,30 @@ class EncoderModule(lightning.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Label a batch, and count its labels."""
-        logits = self(batch)
-        gold = torch.tensor([example.gold for example in batch.examples], device=self.device)
-        self._category_scores.update(logits.argmax(-1), gold)
-        rows = torch.softmax(logits.double(), dim=-1).tolist()
-        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.judgements.append(Judgement(index=index, id=example.id, probabilities=tuple(row)))
+        for part, logits in self._halving.each(self, batch):
+            gold = torch.tensor([example.gold for example in part.examples], device=self.device)
+            self._category_scores.update(logits.argmax(-1), gold)
+            self._judge(part, logits)
 
     def on_test_epoch_end(self) -> None:
         """Put the judgements into the test set's order."""
-        self.judgements.sort(key=lambda judgement: judgement.index)
+        self.judgements = gathered(self.judgements)
+
+    def on_predict_start(self) -> None:
+        """Forget earlier judgements; the scores of a test stay."""
+        self.judgements = []
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return logits ``(batch, label)`` of examples that are not scored."""
+        found = []
+        for part, logits in self._halving.each(self, batch):
+            self._judge(part, logits)
+            found.append(logits)
+        return torch.cat(found)
+
+    def on_predict_epoch_end(self) -> None:
+        """Put the judgements into the set's order."""
+        self.judgements = gathered(self.judgements)
 
     def scores(self) -> Scores:
         """Return the scores of the last test.
@@ -149,6 +154,11 @@ class EncoderModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _judge(self, batch: Batch, logits: Tensor) -> None:
+        rows = torch.softmax(logits.double(), dim=-1).tolist()
+        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
+            self.judgements.append(Judgement(index=index, id=example.id, probabilities=tuple(row)))
 
     def _loss(self, batch: Batch) -> Tensor:
         gold = torch.tensor([example.gold for example in batch.examples], device=self.device)

@@ -8,7 +8,7 @@ its positions go on from the prefix, so that the loss and its gradients are thos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -147,4 +147,26 @@ def _in_one_row(chosen: tuple[EncodedExample, ...], plan: MicroBatch, prefix: in
         answer_mask=torch.tensor([answered], dtype=torch.bool),
         position_ids=torch.tensor([positions], dtype=torch.long),
         layout=Layout(prefix=prefix, lengths=tuple(lengths)),
+    )
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Return the two halves of a batch of several examples, laid out as it is."""
+    middle = len(batch.examples) // 2
+    first, second = slice(None, middle), slice(middle, None)
+    return _part(batch, first), _part(batch, second)
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    plan = replace(batch.plan, indices=batch.plan.indices[rows])
+    if batch.layout is not None:
+        local = replace(plan, indices=tuple(range(len(plan.indices))))
+        laid_out = _in_one_row(batch.examples[rows], local, batch.layout.prefix)
+        return replace(laid_out.to(batch.input_ids.device), plan=plan)
+    return replace(
+        batch,
+        plan=plan,
+        examples=batch.examples[rows],
+        input_ids=batch.input_ids[rows],
+        answer_mask=batch.answer_mask[rows],
     )

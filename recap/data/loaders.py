@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from recap.data.batches import Batch, MicroBatch, collate
 from recap.data.encode import EncodedExample
 from recap.data.plans import Room, plan_epoch, plan_scoring, require_room
 from recap.data.sampling import Sampling
 from recap.errors import ConfigError, quote_id
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's ``prctl``: which signal a process gets when its parent dies."""
 
 
 class TrainingLoader:
@@ -28,6 +37,7 @@ class TrainingLoader:
         world_size: Number of devices.
         rank: This device's place among them.
         sampling: Whether an epoch holds each example once, or every class equally often.
+        workers: Processes that lay out batches ahead; 0: none. They change nothing of any batch.
 
     Raises:
         ConfigError: When there is no example, or one without an answer, without room, or without
@@ -45,6 +55,7 @@ class TrainingLoader:
         world_size: int = 1,
         rank: int = 0,
         sampling: Sampling = "natural",
+        workers: int = 0,
     ) -> None:
         _require_answers(examples, "train on")
         require_room(examples, room)
@@ -56,6 +67,7 @@ class TrainingLoader:
         self._world_size = world_size
         self._rank = rank
         self._sampling: Sampling = sampling
+        self._workers = workers
         self._length = len(self.plan(0))
         self._epoch = 0
         self._done = 0
@@ -81,9 +93,13 @@ class TrainingLoader:
         """Yield what is left of the current epoch, or all of the next one when nothing is."""
         if self._done >= self._length:
             self._epoch, self._done = self._epoch + 1, 0
-        for plan in self.plan(self._epoch)[self._done :]:
+        plans = self.plan(self._epoch)[self._done :]
+        batches = _Batches(
+            examples=self._examples, plans=plans, pad_id=self._pad_id, prefix=self._room.prefix
+        )
+        for batch in _in_order(batches, self._workers):
             self._done += 1
-            yield collate(self._examples, plan, self._pad_id, self._room.prefix)
+            yield batch
 
     @property
     def sampler(self) -> TrainingLoader:
@@ -119,6 +135,7 @@ class ScoringLoader:
         room: What one device computes at once.
         world_size: Number of devices.
         rank: This device's place among them.
+        workers: As for :class:`TrainingLoader`.
 
     Raises:
         ConfigError: When there is no example, or one without an answer or without room.
@@ -132,12 +149,14 @@ class ScoringLoader:
         room: Room,
         world_size: int = 1,
         rank: int = 0,
+        workers: int = 0,
     ) -> None:
         _require_answers(examples, "score")
         require_room(examples, room)
         self._examples = examples
         self._pad_id = pad_id
         self._room = room
+        self._workers = workers
         self._plan = plan_scoring(examples, room=room, world_size=world_size, rank=rank)
 
     def __len__(self) -> int:
@@ -146,8 +165,53 @@ class ScoringLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches, the longest examples first."""
-        for plan in self._plan:
-            yield collate(self._examples, plan, self._pad_id, self._room.prefix)
+        batches = _Batches(
+            examples=self._examples, plans=self._plan, pad_id=self._pad_id, prefix=self._room.prefix
+        )
+        yield from _in_order(batches, self._workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batches(Dataset[Batch]):
+    """The batches of some plans, laid out when they are asked for."""
+
+    examples: Sequence[EncodedExample]
+    plans: Sequence[MicroBatch]
+    pad_id: int
+    prefix: int | None
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, place: int) -> Batch:
+        return collate(self.examples, self.plans[place], self.pad_id, self.prefix)
+
+
+def _in_order(batches: _Batches, workers: int) -> Iterator[Batch]:
+    if workers == 0:
+        return (batches[place] for place in range(len(batches)))
+    # With a generator of its own: torch would draw a seed for the workers from the one of dropout.
+    # Forked in any case: one of several processes of a training would start anew and import all.
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=_attend_to_the_training_alone,
+            generator=torch.Generator(),
+            multiprocessing_context="fork",
+        )
+    )
+
+
+def _attend_to_the_training_alone(worker: int) -> None:
+    """Have a worker process end with the training, and with nothing else."""
+    # A signal to all processes of a job must not take the workers away from the step that the
+    # training still finishes.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    # Of a training that is killed they would keep the lock on its folder for another 5 seconds.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _require_answers(examples: Sequence[EncodedExample], purpose: str) -> None:

@@ -39,6 +39,7 @@ class DataModule(lightning.LightningDataModule):
         seed: Of the order of training examples.
         sampling: ``natural`` takes each training example once an epoch, ``balanced`` every class
             equally often in epochs of the same length.
+        workers: Processes that lay out batches ahead; 0: none.
 
     Attributes:
         prefix: Leading tokens that all examples share and that are computed once a batch; ``None``
@@ -60,6 +61,7 @@ class DataModule(lightning.LightningDataModule):
         batching: Batching = "padded",
         seed: int = 0,
         sampling: Sampling = "natural",
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.train = tuple(train)
@@ -70,6 +72,7 @@ class DataModule(lightning.LightningDataModule):
         self._decoding_batch_size = decoding_batch_size
         self._seed = seed
         self._sampling: Sampling = sampling
+        self._workers = workers
         self.prefix = None if batching == "padded" else 0
         if batching == "shared_prefix":
             self.prefix = common_prefix((*self.train, *self.select, *self.test))
@@ -112,6 +115,7 @@ class DataModule(lightning.LightningDataModule):
             world_size=world_size,
             rank=rank,
             sampling=self._sampling,
+            workers=self._workers,
         )
 
     def val_dataloader(self) -> ScoringLoader | list[ScoringLoader]:
@@ -125,10 +129,20 @@ class DataModule(lightning.LightningDataModule):
         room = Room(examples=self._decoding_batch_size, prefix=self.prefix)
         return self._scoring_loader(self.test, room)
 
+    def predict_dataloader(self) -> ScoringLoader:
+        """Return this device's share of the selection examples, to be judged."""
+        room = Room(examples=self._decoding_batch_size, prefix=self.prefix)
+        return self._scoring_loader(self.select, room)
+
     def _scoring_loader(self, examples: Sequence[EncodedExample], room: Room) -> ScoringLoader:
         world_size, rank = self._place()
         return ScoringLoader(
-            examples, pad_id=self._pad_id, room=room, world_size=world_size, rank=rank
+            examples,
+            pad_id=self._pad_id,
+            room=room,
+            world_size=world_size,
+            rank=rank,
+            workers=self._workers,
         )
 
     def _place(self) -> tuple[int, int]:

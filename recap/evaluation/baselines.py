@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from recap.data.corpus import Corpus
 from recap.environment import environment
 from recap.errors import ConfigError
 from recap.evaluation.options import EvaluateConfig, baseline_run
-from recap.fold import FoldResult, Listener, recorded
+from recap.fold import FoldResult, Listener, judges_selection, recorded
 from recap.launch import is_launched, world_size
 from recap.partition import Partition, check_fold, draw_partition, record_partition
 from recap.records import Answer, Example, Fold, Prediction, Scores, Summary
@@ -22,12 +23,14 @@ from recap.results import (
     read_scores,
     track_summary,
     write_scores,
+    write_selection,
     write_summary,
 )
 from recap.run_folder import FoldFolder, RunFolder, open_run_folder, remove_models, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import predictions_to_jsonl
 from recap.tasks.task import Task
+from recap.telling import tell_texts
 from recap.tracking.tracker import Tracker
 
 NOTHING_LOST: Mapping[str, int] = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
@@ -73,11 +76,13 @@ class BaselineRun:
 class JudgedFold:
     """What a baseline says of a fold's test examples.
 
-    ``probabilities`` has a row an example, in the order of the examples; ``manifest`` is what the
-    run's manifest keeps of the fold.
+    ``probabilities`` has a row an example, in the order of the examples; ``selection`` likewise of
+    those that select, ``None`` where they are the same. ``manifest`` is what the run's manifest
+    keeps of the fold.
     """
 
     probabilities: Sequence[Mapping[str, float]]
+    selection: Sequence[Mapping[str, float]] | None
     manifest: Mapping[str, Any]
     device: str
 
@@ -117,7 +122,9 @@ def cross_validate_baseline(config: EvaluateConfig, *, listener: Listener | None
     listener.prepared(setup)
     wanted = range(run.cv.folds) if run.cv.fold == "all" else [int(run.cv.fold)]
     for index in wanted:
-        listener.fold_ended(_found(setup, index) or _judged(setup, index, judge, listener))
+        result = _found(setup, index) or _judged(setup, index, judge, listener)
+        listener.fold_ended(result)
+        shutil.rmtree(result.folder.checkpoints, ignore_errors=True)
     summary = write_summary(setup)
     track_summary(setup, summary)
     listener.ended(setup.folder, summary, finished_scores(setup))
@@ -154,11 +161,16 @@ def _judged(setup: BaselineRun, index: int, judge: FoldJudge, listener: Listener
         began = time.monotonic()
         judged = judge(setup, index, tracker, listener)
         scores = write_judgements(setup, index, folder, judged.probabilities)
+        if judged.selection is not None:
+            select = setup.data.examples(setup.folds[index].select)
+            write_selection(setup, index, select, judged.selection)
         setup.folder.update_manifest(
             device=judged.device,
             encoding=dict(setup.lost_turns),
             folds={name: {**judged.manifest, "environment": environment()}},
         )
+        examples = setup.data.examples(setup.folds[index].test)
+        tell_texts(setup.config, folder, examples, tracker=tracker, tell=listener.texts)
         write_scores(folder, scores)
         tracker.log_fold(scores)
     result = FoldResult(name=name, folder=folder, scores=scores, seconds=time.monotonic() - began)
@@ -180,7 +192,7 @@ def write_judgements(
         _prediction(task, example, index, row)
         for example, row in zip(examples, probabilities, strict=True)
     ]
-    write_atomic(folder.predictions, predictions_to_jsonl(predictions))
+    write_atomic(folder.predictions, predictions_to_jsonl(predictions), private=True)
     return score(predictions, task=task.name, labels=task.labels)
 
 
@@ -206,18 +218,20 @@ def _tfidf_fold(setup: BaselineRun, index: int, tracker: Tracker, listener: List
     options = setup.config.baseline or {}
     fold, task = setup.folds[index], setup.task
     train, test = setup.data.examples(fold.train), setup.data.examples(fold.test)
+    select = setup.data.examples(fold.select) if judges_selection(setup.config) else ()
     began = time.monotonic()
     probabilities = tfidf_probabilities(
         [example_text(example, context=options["context"]) for example in train],
         [task.gold(example) for example in train],
-        [example_text(example, context=options["context"]) for example in test],
+        [example_text(example, context=options["context"]) for example in (*test, *select)],
         analyzer=options["analyzer"],
         class_weight=options["class_weight"],
         seed=setup.config.seed,
     )
     seconds = round(time.monotonic() - began, 3)
     return JudgedFold(
-        probabilities=probabilities,
+        probabilities=probabilities[: len(test)],
+        selection=probabilities[len(test) :] if select else None,
         manifest={"select_loss": None, "train_seconds": seconds, "test_seconds": 0.0},
         device="cpu",
     )

@@ -15,23 +15,20 @@ from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
 from recap.evaluation.baselines import BaselineRun, JudgedFold
-from recap.fold import Listener, TrainingPlan
-from recap.models.checkpoint import SaveOnTermination, read_progress
+from recap.fold import Listener, TrainingPlan, judges_selection
+from recap.models.checkpoint import read_progress
+from recap.models.checkpoint_folder import CheckpointFolder
+from recap.models.export import CARD_FILE
+from recap.models.finite_steps import FiniteSteps
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.partition import Partition
-from recap.run_folder import FoldFolder, write_atomic
+from recap.results import card_of
+from recap.run_folder import FoldFolder
 from recap.tasks.task import Task
+from recap.tracking.clock import EpochClock
 from recap.tracking.history import History, selection_loss
 from recap.tracking.tracker import Tracker
-from recap.training import (
-    BEST,
-    LAST,
-    TRAINED,
-    EpochClock,
-    build_checkpoints,
-    build_progress,
-    build_trainer,
-)
+from recap.training import build_checkpoints, build_progress, build_trainer
 
 
 class EncoderFolds:
@@ -79,23 +76,32 @@ class EncoderFolds:
         training.fit()
         trained = time.monotonic()
         epoch = training.test()
-        labels = self._data.task.labels
+        tested, probabilities = time.monotonic(), self._judged(training)
+        selection = None
+        if judges_selection(self._run):
+            training.judge_selection()
+            selection = self._judged(training)
         judged = JudgedFold(
-            probabilities=[
-                dict(zip(labels, judgement.probabilities, strict=True))
-                for judgement in training.module.judgements
-            ],
+            probabilities=probabilities,
+            selection=selection,
             manifest={
                 "selected_epoch": epoch,
                 "select_loss": selection_loss(folder.history, epoch),
                 "train_seconds": round(trained - began, 3),
-                "test_seconds": round(time.monotonic() - trained, 3),
+                "test_seconds": round(tested - trained, 3),
+                "selection_seconds": round(time.monotonic() - tested, 3),
             },
             device=training.device,
         )
-        training.save(folder.model)
-        shutil.rmtree(folder.checkpoints)
+        training.save(folder.model, card_of(setup, folder))
         return judged
+
+    def _judged(self, training: _EncoderTraining) -> list[dict[str, float]]:
+        labels = self._data.task.labels
+        return [
+            dict(zip(labels, judgement.probabilities, strict=True))
+            for judgement in training.module.judgements
+        ]
 
     def _load(self) -> LoadedEncoder:
         backbone = self._run.backbone
@@ -142,10 +148,9 @@ class _EncoderTraining:
         select: Sequence[EncodedExample],
         test: Sequence[EncodedExample],
     ) -> None:
-        self._checkpoints = folder.checkpoints
+        self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._tokenizer = encoder.tokenizer
-        last = self._checkpoints / LAST
-        self._resumed = last if run.resume == "auto" and last.exists() else None
+        self._resumed = self._checkpoints.stage() if run.resume == "auto" else None
         self._data = DataModule(
             train=train,
             select=select,
@@ -157,6 +162,7 @@ class _EncoderTraining:
             batching="padded",
             seed=run.seed,
             sampling=run.sampling,
+            workers=run.trainer.workers,
         )
         self.module = EncoderModule(
             model=encoder.model,
@@ -174,15 +180,18 @@ class _EncoderTraining:
             total_steps=run.trainer.max_epochs * self._data.steps_per_epoch,
             seed=run.seed,
         )
-        history = History(folder.history, tracker, every_steps=run.trainer.log_every_steps)
+        finite = FiniteSteps(run.trainer.max_skipped_steps)
+        history = History(
+            folder.history, tracker, every_steps=run.trainer.log_every_steps, finite=finite
+        )
         self._trainer = build_trainer(
             run,
             max_epochs=run.trainer.max_epochs,
             accumulate_grad_batches=self._data.accumulation(),
             callbacks=[
                 history,
-                *build_checkpoints(self._checkpoints, run.trainer.patience, selecting=True),
-                SaveOnTermination(last),
+                finite,
+                *build_checkpoints(run, self._checkpoints, selecting=True),
                 *build_progress(run, history),
                 EpochClock(listener.epoch_ended),
             ],
@@ -195,30 +204,37 @@ class _EncoderTraining:
 
     def fit(self) -> None:
         """Train until the last epoch, or until the selection loss stops falling."""
-        done = self._checkpoints / TRAINED
-        if self._resumed and done.is_file():
+        if self._resumed and self._resumed[0] == "decode":
             return
         if not self._resumed:
             # What an abandoned training left must never be taken for this one's.
-            shutil.rmtree(self._checkpoints, ignore_errors=True)
+            self._checkpoints.clear()
         self._trainer.fit(
-            self.module, datamodule=self._data, ckpt_path=self._resumed, weights_only=True
+            self.module,
+            datamodule=self._data,
+            ckpt_path=self._checkpoints.newest() if self._resumed else None,
+            weights_only=True,
         )
-        write_atomic(done, "")
+        self._checkpoints.mark_trained()
 
     def test(self) -> int:
         """Judge the test examples with the best checkpoint; return its epoch, from 1."""
-        best = self._checkpoints / BEST
+        best = self._checkpoints.best()
         self._trainer.test(
             self.module, datamodule=self._data, ckpt_path=best, weights_only=True, verbose=False
         )
         return read_progress(best)[0] + 1
 
-    def save(self, folder: Path) -> None:
-        """Write the model as a folder that plain transformers loads, whole or not at all."""
+    def judge_selection(self) -> None:
+        """Judge the selection examples with the weights that were tested."""
+        self._trainer.predict(self.module, datamodule=self._data, return_predictions=False)
+
+    def save(self, folder: Path, card: str) -> None:
+        """Write model and card as a folder that plain transformers loads, whole or not at all."""
         partial = folder.with_name(f".{folder.name}.partial")
         for old in (partial, folder):
             shutil.rmtree(old, ignore_errors=True)
         self.module.model.save_pretrained(partial)
         self._tokenizer.save_pretrained(partial)
+        (partial / CARD_FILE).write_text(card, encoding="utf-8")
         partial.replace(folder)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -14,6 +14,7 @@ from recap.errors import ConfigError
 from recap.models.cached_rows import Context
 from recap.models.decode import evaluating
 from recap.models.finetune import causal_model
+from recap.models.halving import is_out_of_memory, tell_of_halving
 from recap.models.label_tree import label_tree
 from recap.models.openings import Opening, Start, best_path, greedy_start
 from recap.models.plain_engine import PlainEngine
@@ -25,6 +26,9 @@ from recap.tasks.task import Task
 Decoding = Literal["free", "constrained", "scored"]
 """``free``: greedy text, read by the parser; ``constrained``: greedy among tokens that lead to a
 label; ``scored``: the likeliest label."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +105,7 @@ class Answerer:
         self._decoding = decoding
         self._max_new_tokens = max_new_tokens
         self._batch_size = batch_size
+        self._halved = False
         self._explains = task.rationale and rationale is not False
         self._threshold = threshold
         self._adapter = adapter
@@ -128,19 +133,17 @@ class Answerer:
         Raises:
             ConfigError: When memory runs out for a single prompt.
         """
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        answers: dict[int, ModelAnswer] = {}
-        with self._in_use():
-            while order:
-                batch = order[: self._batch_size]
-                try:
-                    found = self._answer_batch([prompts[i] for i in batch])
-                except (RuntimeError, MemoryError) as error:
-                    self._shrink(len(batch), error)
-                    continue
-                answers.update(zip(batch, found, strict=True))
-                order = order[len(batch) :]
-        return [answers[i] for i in range(len(prompts))]
+        return self._in_batches(prompts, self._answer_batch)
+
+    def judge(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+        """Return the probability of every label for each prompt, in the order given.
+
+        They are those of :meth:`answer`; nothing is generated.
+
+        Raises:
+            ConfigError: When memory runs out for a single prompt.
+        """
+        return self._in_batches(prompts, self._judge_batch)
 
     def conversation(self) -> Conversation:
         """Return answers to the growing prompts of one dialogue, as its turns come in."""
@@ -150,8 +153,37 @@ class Answerer:
         """Forget what was encoded once: the model's weights have changed."""
         self._engine.forget()
 
+    def _in_batches(
+        self,
+        prompts: Sequence[Sequence[int]],
+        compute: Callable[[Sequence[Sequence[int]]], list[T]],
+    ) -> list[T]:
+        """Return what is computed of prompts, neighbours in length together."""
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        found: dict[int, T] = {}
+        with self._in_use():
+            while order:
+                batch = order[: self._batch_size]
+                try:
+                    computed = compute([prompts[i] for i in batch])
+                except (RuntimeError, MemoryError) as error:
+                    self._shrink(len(batch), error)
+                    continue
+                found.update(zip(batch, computed, strict=True))
+                order = order[len(batch) :]
+        return [found[i] for i in range(len(prompts))]
+
     def _answer_batch(self, prompts: Sequence[Sequence[int]]) -> list[ModelAnswer]:
         return self._answers(self._engine.open(prompts))
+
+    def _judge_batch(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+        scores = self._engine.open(prompts).log_probabilities(self._tree).double()
+        return [self._named(row) for row in torch.softmax(scores, dim=1)]
+
+    def _named(self, chances: torch.Tensor) -> dict[str, float]:
+        """Return one row of probabilities by label, to 6 significant digits."""
+        rounded = [float(f"{chance:.6g}") for chance in chances.tolist()]
+        return dict(zip(self._task.labels, rounded, strict=True))
 
     def _answers(self, opening: Opening) -> list[ModelAnswer]:
         scores = opening.log_probabilities(self._tree).double()
@@ -163,7 +195,6 @@ class Answerer:
         for row, (label, emitted) in enumerate(zip(labels, tokens, strict=True)):
             text = self._encoder.text(emitted)
             read = self._task.parse(text)
-            rounded = [float(f"{chance:.6g}") for chance in chances[row].tolist()]
             answers.append(
                 ModelAnswer(
                     tokens=tuple(emitted),
@@ -171,7 +202,7 @@ class Answerer:
                     label=read.label if label is None else names[label],
                     rationale=read.rationale if self._explains else None,
                     log_probabilities=dict(zip(names, scores[row].tolist(), strict=True)),
-                    probabilities=dict(zip(names, rounded, strict=True)),
+                    probabilities=self._named(chances[row]),
                 )
             )
         return answers
@@ -220,12 +251,20 @@ class Answerer:
 
     def _shrink(self, n: int, error: Exception) -> None:
         """Halve the batches when memory ran out; any other error is raised again."""
-        if self._in_step or not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
+        if self._in_step:
+            raise ConfigError(
+                f"memory runs out for {n} prompts at once; lower decoding.batch_size: devices that "
+                "share weights need batches of a size"
+            ) from error
         if n == 1:
             raise ConfigError(
                 "memory runs out for a single prompt; set prompt.max_tokens, or use a smaller model"
             ) from error
+        if not self._halved:
+            tell_of_halving("prompts", n)
+        self._halved = True
         self._batch_size = n // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -289,10 +328,3 @@ def check_threshold(threshold: float | None, task: Task, decoding: str) -> None:
             f"threshold={threshold}: it decides between two labels, and task {task.name!r} has "
             f"{len(task.labels)}; leave it null"
         )
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in the host."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    )

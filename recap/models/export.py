@@ -12,6 +12,9 @@ from recap.models.finetune import PEFT_PREFIX, causal_model, is_adapted
 from recap.models.settings import SETTINGS_FILE, ModelSettings, settings_text
 from recap.models.sharded_checkpoint import gathered, is_first_rank
 
+CARD_FILE = "README.md"
+"""A model's card; no library loads a model from it."""
+
 BASE_FOLDER = "base"
 """Where the frozen weights stand, inside an adapter's folder, when they exist nowhere else."""
 
@@ -24,6 +27,7 @@ def save_model(
     end_of_turn_id: int,
     pad_id: int,
     settings: ModelSettings | None = None,
+    card: str | None = None,
 ) -> None:
     """Write a model, its tokenizer with the chat template, and settings to generate with.
 
@@ -41,6 +45,7 @@ def save_model(
         end_of_turn_id: Where ``generate`` stops.
         pad_id: What ``generate`` pads with.
         settings: How the model is asked, kept beside it as ``recap.json``.
+        card: What its ``README.md`` says, in place of the empty form that peft writes.
     """
     adapted = is_adapted(model)
     alone = not adapted or not model.active_peft_config.base_model_name_or_path
@@ -66,6 +71,8 @@ def save_model(
     tokenizer.save_pretrained(partial)
     if settings is not None:
         (partial / SETTINGS_FILE).write_text(settings_text(settings), encoding="utf-8")
+    if card is not None:
+        (partial / CARD_FILE).write_text(card, encoding="utf-8")
     _replace(partial, folder)
 
 

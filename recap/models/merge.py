@@ -19,7 +19,7 @@ import torch
 
 from recap.data.batches import Batch
 from recap.errors import ConfigError
-from recap.models.export import BASE_FOLDER, save_model
+from recap.models.export import BASE_FOLDER, CARD_FILE, save_model
 from recap.models.folders import read_adapter, read_model, read_tokenizer
 from recap.models.loss import answer_loss
 from recap.models.settings import read_settings
@@ -81,7 +81,7 @@ def merge_adapter(
             f"than {tolerance:.1e}. The adapter is kept as it was; use it unmerged (merge=false), "
             "or set merge_tolerance if that much is acceptable"
         )
-    asked = read_settings(folder)
+    asked, card = read_settings(folder), folder / CARD_FILE
     save_model(
         model.to("cpu"),
         tokenizer,
@@ -89,6 +89,7 @@ def merge_adapter(
         end_of_turn_id=settings.eos_token_id,
         pad_id=settings.pad_token_id,
         settings=asked and replace(asked, dtype=dtype, quantize=False),
+        card=card.read_text(encoding="utf-8") if card.is_file() else None,
     )
     return Merged(adapted_loss=adapted_loss, merged_loss=merged_loss, tolerance=tolerance)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
@@ -18,6 +17,8 @@ from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.models.answerer import Answerer, Decoding, ModelAnswer
 from recap.models.deferred import DeferredWeights
+from recap.models.halving import Halving
+from recap.models.judgements import Judgement, gathered
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
@@ -31,6 +32,10 @@ from recap.scoring.metrics import CategoryScores, TokenMean
 if TYPE_CHECKING:
     from recap.records import Scores
     from recap.tasks.task import Task
+
+
+Wanted = Literal["loss", "answers", "probabilities"]
+"""What is computed of a batch: the loss of its gold answers, answers, or the labels' alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +74,7 @@ class ResponseModule(lightning.LightningModule):
     Attributes:
         generations: After a test, one per test example and in the test set's order, on every
             device.
+        judgements: After a prediction, one per judged example, likewise.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class ResponseModule(lightning.LightningModule):
         self._decoding: Decoding = decoding
         self._threshold = threshold
         self._answerer: Answerer | None = None
+        self._halving = Halving(option="trainer.per_device_batch_size and decoding.batch_size")
         self._total_steps = total_steps
         self._seed = seed
         self._weights = weights
@@ -106,6 +113,8 @@ class ResponseModule(lightning.LightningModule):
         self._category_scores = CategoryScores(labels=task.labels)
         self._shard: list[Generation] = []
         self.generations: list[Generation] = []
+        self._judged: list[Judgement] = []
+        self.judgements: list[Judgement] = []
         self.strict_loading = not self._frozen_names()
 
     def configure_model(self) -> None:
@@ -120,13 +129,13 @@ class ResponseModule(lightning.LightningModule):
                 weights=self._weights,
             )
 
-    def forward(self, batch: Batch, *, decode: bool = False) -> Any:
-        """Return the summed loss of a batch's answers, or the answers that the model gives.
+    def forward(self, batch: Batch, *, wanted: Wanted = "loss") -> Any:
+        """Return the summed loss of a batch's answers, or what the model makes of its prompts.
 
         Weights that are spread over devices are whole only in here, so that whatever is computed
         with them comes this way.
         """
-        if not decode:
+        if wanted == "loss":
             return training_loss(self.model, batch)
         if self._answerer is None:
             self._answerer = Answerer(
@@ -139,7 +148,10 @@ class ResponseModule(lightning.LightningModule):
                 threshold=self._threshold,
                 in_step=is_sharded(self),
             )
-        return self._answerer.answer([example.prompt for example in batch.examples])
+        prompts = [example.prompt for example in batch.examples]
+        if wanted == "probabilities":
+            return self._answerer.judge(prompts)
+        return self._answerer.answer(prompts)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
@@ -179,16 +191,42 @@ class ResponseModule(lightning.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Decode a batch, and add its answers and the gold answers' loss to the scores."""
         self._add_loss(self._test_loss, batch)
-        answers = self(batch, decode=True)
+        answers = self(batch, wanted="answers")
         if not batch.plan.filler:
             self._add_answers(batch, answers)
 
     def on_test_epoch_end(self) -> None:
         """Gather the answers of all devices and log the scores."""
-        self.generations = _gathered(self._shard)
+        self.generations = gathered(self._shard)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
         self.log_dict(logged, sync_dist=True)
+
+    def on_predict_start(self) -> None:
+        """Forget an earlier prediction."""
+        self._judged = []
+        self._answerer = None
+        self.judgements = []
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, float]]:
+        """Return the probabilities of the labels for each example of a batch; nothing is generated.
+
+        ``trainer.predict(module, datamodule=data, return_predictions=False)`` puts them together in
+        :attr:`judgements`.
+        """
+        rows: list[dict[str, float]] = self(batch, wanted="probabilities")
+        if not batch.plan.filler:
+            self._judged += [
+                Judgement(index=index, id=example.id, probabilities=tuple(row.values()))
+                for index, example, row in zip(
+                    batch.plan.indices, batch.examples, rows, strict=True
+                )
+            ]
+        return rows
+
+    def on_predict_epoch_end(self) -> None:
+        """Gather the judgements of all devices."""
+        self.judgements = gathered(self._judged)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.
@@ -278,7 +316,8 @@ class ResponseModule(lightning.LightningModule):
 
     def _add_loss(self, metric: TokenMean, batch: Batch) -> None:
         # A filler has no answer tokens, but every device has to compute equally often.
-        metric.update(self(batch), int(batch.answer_mask.sum()))
+        for part, loss in self._halving.each(self, batch, whole=is_sharded(self)):
+            metric.update(loss, int(part.answer_mask.sum()))
 
     def _add_answers(self, batch: Batch, answers: Sequence[ModelAnswer]) -> None:
         predicted, gold = [], []
@@ -298,12 +337,3 @@ class ResponseModule(lightning.LightningModule):
 def _parents(name: str) -> list[str]:
     """Return ``["a", "a.b"]`` for ``"a.b.c"``."""
     return [name[:place] for place, character in enumerate(name) if character == "."]
-
-
-def _gathered(shard: list[Generation]) -> list[Generation]:
-    """Return the generations of all devices in the test set's order."""
-    if dist.is_available() and dist.is_initialized():
-        shards: list[list[Generation]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(shards, shard)
-        shard = [generation for part in shards for generation in part]
-    return sorted(shard, key=lambda generation: generation.index)

@@ -7,7 +7,6 @@ so that a training may go on with another number of devices, or with one.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from recap.models.checkpoint_index import TensorReader
+from recap.models.digests import digests_of, save_digested, sync_folder, write_sums
 
 REST = "rest.pt"
 """The file of everything that is not spread over devices."""
@@ -42,22 +42,28 @@ def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
     Args:
         checkpoint: As Lightning puts it together, ``state_dict`` and ``optimizer_states`` holding
             this rank's ``DTensor`` shares.
-        path: The folder; a file or folder of that name is replaced.
+        path: The folder; what has that name is deleted first, so that a name is best a new one.
     """
     tensors, rest = _split(checkpoint)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     first = is_first_rank()
     if first:
         _remove(partial)
         partial.mkdir(parents=True)
     dist.barrier()
     save(tensors, checkpoint_id=partial)
+    # Each rank reads again what it has written itself.
+    shares: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(shares, digests_of(partial.glob(f"__{dist.get_rank()}_*")))
     if first:
-        with (partial / REST).open("wb") as file:
-            torch.save(rest, file)
-            file.flush()
-            os.fsync(file.fileno())
-        replace(partial, path)
+        save_digested(rest, partial / REST)
+        digests = {name: digest for share in shares for name, digest in share.items()}
+        others = [file for file in partial.iterdir() if file.name not in digests]
+        write_sums(partial, digests | digests_of(others))
+        sync_folder(partial)
+        _remove(path)
+        partial.rename(path)
+        sync_folder(path.parent)
     dist.barrier()
 
 
@@ -157,24 +163,9 @@ def is_first_rank() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def replace(partial: Path, path: Path) -> None:
-    """Put a finished file or folder in the place of another, which a kill does not lose."""
-    old = _aside(path)
-    _remove(old)
-    if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    _remove(old)
-
-
-def recover(path: Path) -> None:
-    """Put back what :func:`replace` had put aside when it was killed."""
-    if not path.exists() and _aside(path).exists():
-        _aside(path).rename(path)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+def partial_of(path: Path) -> Path:
+    """Return where a checkpoint stands while it is written."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _remove(path: Path) -> None:

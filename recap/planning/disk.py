@@ -8,8 +8,8 @@ from typing import Literal
 from recap.models.architecture import ParameterCounts
 from recap.planning.setting import OPTIMIZER_BYTES, Setting
 
-CHECKPOINTS_AT_ONCE = 3
-"""The best, the latest, and one that is being written."""
+CHECKPOINTS_AT_ONCE = 5
+"""The two newest, the two best, and one that is being written."""
 
 
 @dataclass(frozen=True, kw_only=True)

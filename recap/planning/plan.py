@@ -232,7 +232,9 @@ def _operations(
             groups = training_groups(config, part, prefix, setting.n_devices)
             training += epochs * training_operations(architecture, counts, setting, add_up(groups))
             selecting = add_up(scoring_groups(config, part.select, prefix))
-            selection += epochs * forward_operations(architecture, counts, selecting)
+            # Under the nested protocol the best epoch judges them once more.
+            passes = epochs + (config.cv.protocol == "nested")
+            selection += passes * forward_operations(architecture, counts, selecting)
         testing = add_up(scoring_groups(config, part.test, prefix))
         answered = [(len(example.prompt), len(example.answer)) for example in part.test]
         decoding += forward_operations(architecture, counts, testing)

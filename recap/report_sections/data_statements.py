@@ -19,6 +19,7 @@ _FIELD = re.compile(r".*?:\d+: (?P<field>[\w .\[\]-]{1,40}): ")
 _LANGUAGES = {"en": "English", "zh": "Chinese", "both": "English and Chinese"}
 _SHARED = {
     "duplicates": "history and response (exact duplicates)",
+    "near_duplicates": "nearly the same words (near duplicates)",
     "shared_sessions": "the session",
     "shared_clients": "the client",
     "history_overlap": "an utterance of the same session that stands in a history",

@@ -84,6 +84,17 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
     """
     if not patterns:
         raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
+    runs = tuple(map(read_run, find_runs(patterns)))
+    _refuse_strangers(runs)
+    return runs
+
+
+def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:
+    """Return the run folders that folders and patterns stand for, each once, in order.
+
+    Raises:
+        ConfigError: When one stands for no run, or two have one name.
+    """
     folders: dict[Path, Path] = {}
     for pattern in patterns:
         for folder in _run_folders(pattern):
@@ -95,9 +106,7 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
             f"runs: {', '.join(map(repr, twice))} is the name of several folders, and a report "
             "tells runs apart by their names; rename a folder, or report them separately"
         )
-    runs = tuple(read_run(RunFolder(path=folder)) for folder in folders.values())
-    _refuse_strangers(runs)
-    return runs
+    return tuple(RunFolder(path=folder) for folder in folders.values())
 
 
 def read_run(folder: RunFolder) -> ReportedRun:

@@ -25,7 +25,7 @@ def category_chart(
     from matplotlib.figure import Figure
 
     step = 0.8 / max(len(systems), 1)
-    height = 1.0 + len(labels) * max(0.3, 0.16 * len(systems))
+    height = 1.0 + len(labels) * max(0.3, 0.11 * len(systems))
     figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.subplots()
     for place, ((name, rows), color) in enumerate(zip(systems.items(), COLORS, strict=False)):

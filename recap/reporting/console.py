@@ -17,6 +17,7 @@ from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
 from recap.partition import FoldedRun
 from recap.records import Scores, Summary
+from recap.reporting.texts import print_texts
 from recap.reporting.time_left import (
     duration_text,
     estimate_time_left,
@@ -27,6 +28,7 @@ from recap.run_folder import RunFolder
 from recap.scoring.files import summary_from_dict
 from recap.scoring.summary import spread_text
 from recap.tasks.task import Task
+from recap.telling import TextSample
 
 _SHOWN = {
     "macro_f1": "macro F1",
@@ -37,6 +39,26 @@ _SHOWN = {
 }
 WIDTH_OF_FILES = 100
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
+
+SHARED = {
+    "duplicates": "test examples are also trained on",
+    "near_duplicates": "test examples are nearly the same as one that is trained on",
+    "shared_sessions": (
+        "times a session lies in test and training (cv.group=session keeps them together)"
+    ),
+    "history_overlap": "test responses stand in a training history, or the other way round",
+}
+"""What is said of each kind of leakage."""
+
+SHARED_WITH_SHOTS = {
+    "in_test": "examples in prompts are tested themselves",
+    "duplicates": "test examples are shown solved in their prompts",
+    "near_duplicates": "test examples are nearly the same as one that is shown solved",
+    "shared_sessions": "times a session lies in test and among the examples in prompts",
+    "history_overlap": "test responses stand in the history of an example in prompts, or it in "
+    "theirs",
+}
+"""The same of solved examples in prompts."""
 
 _SYNTHETIC = (
     "This corpus is synthetic: it shows that the software works, "
@@ -113,6 +135,10 @@ class ConsoleListener(Listener):
         )
         of_all = f", {duration_text(left.run)} of the run" if others else ""
         return f", about {duration_text(left.fold)} of the fold{of_all} left"
+
+    def texts(self, sample: TextSample) -> None:
+        """Print what the user asked to see."""
+        print_texts(self._console, sample)
 
     def fold_ended(self, result: FoldResult) -> None:
         """Print the scores of a fold, just computed or found."""
@@ -216,18 +242,14 @@ def _lost_turns(setup: FoldedRun) -> list[str]:
 
 def _leaks(leakage: Mapping[str, Any]) -> list[str]:
     """Return one line for every way in which folds share data."""
-    lines = []
-    shared = {
-        "duplicates": "test examples are also trained on",
-        "shared_sessions": (
-            "times a session lies in test and training (cv.group=session keeps them together)"
-        ),
-        "history_overlap": "test responses stand in a training history, or the other way round",
-    }
-    for heading, said in shared.items():
-        count = sum(fold[heading]["count"] for fold in leakage["folds"])
-        lines += [f"{count} {said}"] if count else []
-    return lines
+    folds = leakage["folds"]
+    shots = [fold["shots"] for fold in folds if fold.get("shots")]
+    return [*_counted(folds, SHARED), *_counted(shots, SHARED_WITH_SHOTS)]
+
+
+def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[str]:
+    counts = {kind: sum(report[kind]["count"] for report in reports) for kind in kinds}
+    return [f"{count} {kinds[kind]}" for kind, count in counts.items() if count]
 
 
 def _score_line(scores: Scores) -> str:

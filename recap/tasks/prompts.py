@@ -87,7 +87,7 @@ def history_lines(task: Task, example: Example) -> tuple[str, ...]:
     if task.history == "full":
         turns = example.history
     elif task.history == "intervention":
-        turns = _intervention(example.history)
+        turns = intervention(example.history)
     words = WORDING[task.language]
     names = {"counselor": words.counselor, "client": words.client}
     return tuple(f"{names[turn.speaker]}{words.colon}{one_line(turn.text)}" for turn in turns)
@@ -98,7 +98,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _intervention(history: Sequence[Turn]) -> Sequence[Turn]:
+def intervention(history: Sequence[Turn]) -> Sequence[Turn]:
     """Return what the counsellor said since the client's last turn."""
     start = len(history)
     while start and history[start - 1].speaker == "counselor":

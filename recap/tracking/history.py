@@ -14,6 +14,7 @@ import lightning
 import torch
 
 from recap.errors import DataError
+from recap.models.finite_steps import FiniteSteps
 from recap.run_folder import write_atomic
 from recap.tracking.speed import Speed, SpeedMeter, peak_memory_gib
 from recap.tracking.tracker import HistoryRow, Tracker
@@ -32,6 +33,7 @@ class History(lightning.Callback):
         path: Where history.csv goes.
         tracker: Told of every row.
         every_steps: Optimiser steps between two rows of the training loss.
+        finite: Counts the steps that were skipped.
         clock: Returns seconds; for tests.
     """
 
@@ -41,11 +43,13 @@ class History(lightning.Callback):
         tracker: Tracker,
         *,
         every_steps: int,
+        finite: FiniteSteps | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._tracker = tracker
         self._every_steps = every_steps
+        self._finite = finite
         self._rows: list[HistoryRow] = []
         self._meter = SpeedMeter(clock)
         self._speed: Speed | None = None
@@ -105,6 +109,7 @@ class History(lightning.Callback):
                 tokens_per_second=self._speed.tokens,
                 examples_per_second=self._speed.examples,
                 memory_gib=peak_memory_gib(trainer.strategy.root_device),
+                skipped_steps=self._skipped(),
             ),
         )
 
@@ -137,6 +142,7 @@ class History(lightning.Callback):
                 tokens_per_second=None,
                 examples_per_second=None,
                 memory_gib=peak_memory_gib(trainer.strategy.root_device),
+                skipped_steps=self._skipped(),
             ),
         )
 
@@ -159,6 +165,9 @@ class History(lightning.Callback):
         self._rows.append(row)
         if trainer.is_global_zero:
             self._tracker.log_step(row)
+
+    def _skipped(self) -> int:
+        return 0 if self._finite is None else self._finite.skipped
 
     def _write(self, trainer: lightning.Trainer) -> None:
         if not trainer.is_global_zero:
@@ -214,6 +223,8 @@ def _row(cells: Mapping[str, str]) -> HistoryRow:
         tokens_per_second=_number(cells["tokens_per_second"]),
         examples_per_second=_number(cells["examples_per_second"]),
         memory_gib=float(cells["memory_gib"]),
+        # Runs of before they were counted have no such column.
+        skipped_steps=int(cells.get("skipped_steps") or 0),
     )
 
 

@@ -1,12 +1,15 @@
-"""What a tracker is told of a run: steps, scores of folds, the summary over them; never a text."""
+"""What a tracker is told of a run: steps, scores of folds, the summary over them.
+
+Texts only where ``privacy.log_text`` allows it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from recap.records import Scores, Summary
+from recap.records import Example, Prediction, Scores, Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,7 @@ class HistoryRow:
     whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens, over all
     devices; it and ``examples_per_second`` are ``None`` for ``select``. ``memory_gib`` is the
     process's peak so far: allocated on the first device if it is a GPU, else resident memory.
+    ``skipped_steps`` counts the optimiser steps so far that were not finite.
     """
 
     step: int
@@ -27,6 +31,7 @@ class HistoryRow:
     tokens_per_second: float | None
     examples_per_second: float | None
     memory_gib: float
+    skipped_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,11 @@ class Tracker(Protocol):
     def log_fold(self, scores: Scores | None) -> None:
         """Record the scores of the fold that was begun, if it was scored, and close it."""
 
-    def abandon(self) -> None:
-        """Close the fold that was begun, since it failed."""
+    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
+        """Record dialogues and answers of the fold that was begun, which the user asked for."""
+
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Close the fold that was begun, since it failed or a signal asked for its end."""
 
     def log_summary(self, folds: FinishedFolds) -> None:
         """Record how figures spread over folds, unless just this is recorded already."""
@@ -71,7 +79,10 @@ class NoTracker:
     def log_fold(self, scores: Scores | None) -> None:
         """Do nothing."""
 
-    def abandon(self) -> None:
+    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
+        """Do nothing."""
+
+    def abandon(self, *, preempted: bool = False) -> None:
         """Do nothing."""
 
     def log_summary(self, folds: FinishedFolds) -> None:

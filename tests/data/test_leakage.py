@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from recap.analysis.near_duplicates import NearTexts
 from recap.data.folds import split_folds
-from recap.data.leakage import MAX_IDS_LISTED, leakage_report
+from recap.data.leakage import MAX_IDS_LISTED, leakage_report, with_shots
 from recap.records import Example, Fold, Turn
 
 SECRET = "I have never told anybody about the lake"
@@ -131,4 +136,99 @@ def test_a_corpus_of_the_papers_size_is_split_and_judged_in_seconds():
     assert len(examples) == 24_000
     started = time.process_time()
     leakage_report(examples, split_folds(examples, n_folds=5, seed=0, protocol="nested"))
-    assert time.process_time() - started < 20  # about 5 s on an idle core
+    assert time.process_time() - started < 20  # about 8 s on an idle core
+
+
+ASKED = "What would have to happen so that you could sleep through the night again?"
+SAID = "If my neighbour stopped drilling holes at midnight, I would sleep like a stone."
+OTHER = "The new manager reads out our figures each Monday, and nobody dares to look up."
+
+
+def asked(identifier, response, question=ASKED, opening="Hello."):
+    history = (
+        Turn(speaker="counselor", text=opening),
+        Turn(speaker="client", text=f"Good morning, said {identifier}."),
+        Turn(speaker="counselor", text=question),
+    )
+    return Example(id=identifier, history=history, response=response, session=identifier, label="a")
+
+
+@pytest.mark.parametrize(
+    ("response", "question", "found"),
+    [
+        (SAID.replace("midnight", "two o'clock"), ASKED, 1),
+        (SAID.upper(), ASKED, 1),
+        (SAID, ASKED, 1),  # after another opening: no exact duplicate
+        (SAID, ASKED.replace("would have", "has"), 1),
+        (OTHER, ASKED, 0),
+        (SAID, "And your sister, the one who moved to the coast, what does she say of it?", 0),
+    ],
+)
+def test_a_near_duplicate_is_one_of_question_and_answer_together(response, question, found):
+    examples = [asked("one", SAID), asked("two", response, question, opening="So we meet again.")]
+    near = only(leakage_report(examples, [fold([0], (1,))]))["near_duplicates"]
+    assert near == {"count": found, "ids": ["two"] * found}
+
+
+def test_one_question_with_opposite_short_answers_is_no_near_duplicate():
+    examples = [asked("one", "Yes, gladly."), asked("two", "No, never!", opening="Oh.")]
+    assert only(leakage_report(examples, [fold([0], (1,))]))["near_duplicates"]["count"] == 0
+
+
+def test_short_exchanges_that_anybody_might_have_are_no_near_duplicates():
+    examples = [asked("one", "Yeah.", "Mm-hmm."), asked("two", "Yeah.", "Mm-hmm.", opening="Oh.")]
+    assert only(leakage_report(examples, [fold([0], (1,))]))["near_duplicates"]["count"] == 0
+
+
+def test_an_exact_duplicate_is_no_near_one_and_counts_wherever_it_lies():
+    (one,), (other,) = dialogue("s1", None, [SAID]), dialogue("s2", None, [SAID])
+    (third,) = dialogue("s3", None, [OTHER])
+    apart = leakage_report([one, other, third], [fold([0, 2], (1,))])
+    assert only(apart)["duplicates"]["ids"] == ["s2:0"]
+    assert only(apart)["near_duplicates"]["count"] == 0
+    together = leakage_report([one, other, third], [fold([2], (0, 1))])
+    assert only(together)["duplicates"]["count"] == 0
+    assert together["repeats"] == apart["repeats"] == {"count": 1, "ids": ["s2:0"]}
+
+
+def test_near_duplicates_between_two_parts_are_those_of_all_pairs_compared():
+    random = np.random.default_rng(1)
+    alphabet = list("abcdefghij我你他不是")
+    texts = ["".join(random.choice(alphabet, 40)) for _ in range(120)]
+    for number in range(120):
+        letters = list(texts[number])
+        for place in random.integers(0, 40, int(random.integers(1, 5))):
+            letters[place] = "z"
+        texts.append("".join(letters))
+
+    def jaccard(i, j):
+        a, b = ({t[k : k + 3] for k in range(len(t) - 2)} for t in (texts[i], texts[j]))
+        return len(a & b) / len(a | b)
+
+    crossed = [*range(120)], [*range(120, 240)]
+    expected = {i for i in crossed[0] if max(jaccard(i, j) for j in crossed[1]) >= 0.7}
+    assert len(expected) > 50
+    assert set(NearTexts(texts).nearest(*crossed, threshold=0.7)) == expected
+
+
+def test_shots_that_are_tested_or_share_anything_with_the_test_are_found():
+    examples = [
+        asked("shot", SAID),
+        asked("near", SAID.replace("midnight", "two o'clock"), opening="Oh."),
+        *dialogue("s1", None, [OTHER, "I would rather not go into that today."]),
+        asked("clean", "My sister paints fences green whenever it rains.", "How is she?"),
+    ]
+    folds = [fold([0, 2], (1, 3, 4)), replace(fold([1, 3, 4], (0, 2)), index=1)]
+    report = leakage_report(examples, folds)
+    shots = {0: [examples[0], examples[2]], 1: [examples[0], examples[4]]}
+    first, second = (one["shots"] for one in with_shots(report, examples, folds, shots)["folds"])
+    assert first["ids"] == ["shot", "s1:0"]
+    assert first["in_test"] == {"count": 0, "ids": []}
+    assert first["near_duplicates"]["ids"] == ["near"]
+    assert first["shared_sessions"] == {"count": 1, "test_examples": 1}
+    assert first["history_overlap"]["ids"] == ["s1:1"]
+    assert second["in_test"] == {"count": 1, "ids": ["shot"]}
+    assert second["duplicates"]["ids"] == ["shot"]
+    clean = with_shots(report, examples, folds, {0: [], 1: [examples[4]]})["folds"][1]["shots"]
+    kinds = ("in_test", "duplicates", "near_duplicates", "shared_sessions", "history_overlap")
+    assert [clean[kind]["count"] for kind in kinds] == [0] * 5

@@ -120,6 +120,10 @@ def test_log_probabilities_are_those_of_plain_forward_passes(family: str, ration
         assert answer.label == max(expected, key=expected.__getitem__)
         spread.append(max(chances.values()) - min(chances.values()))
     assert max(spread) > 0.5, "labels that are all equally likely would prove little"
+    judged = Answerer(model, task, encoder, batch_size=2).judge(prompts)
+    for row, answer in zip(judged, answers, strict=True):
+        assert row == pytest.approx(answer.probabilities, abs=1e-5)
+        assert list(row) == list(task.labels)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -402,6 +406,7 @@ def test_an_architecture_that_is_not_served_answers_the_slow_way(
         assert [a.label for a in found] == [a.label for a in expected]
         for a, b in zip(found, expected, strict=True):
             assert a.log_probabilities == pytest.approx(b.log_probabilities, rel=1e-5, abs=1e-4)
+        assert plain.judge(prompts) == [a.probabilities for a in found]
 
 
 def test_a_model_comes_back_in_the_mode_it_was_in() -> None:

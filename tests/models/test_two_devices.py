@@ -152,6 +152,11 @@ class Record(Callback):
             trainer, "test", found | {"confusion": scores.confusion, "loss": scores.metrics["loss"]}
         )
 
+    def on_predict_end(self, trainer: Any, module: Any) -> None:
+        judged = [[j.id, *j.probabilities] for j in module.judgements]
+        answered = [[g.id, *g.answer.probabilities.values()] for g in module.generations]
+        self._write(trainer, "predict", {"judged": judged, "answered": answered})
+
     def _write(self, trainer: Any, name: str, values: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             (self.folder / f"{name}.json").write_text(json.dumps(values))
@@ -231,6 +236,7 @@ def run(folder: Path, name: str, case: Case) -> None:
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     trainer.save_checkpoint(here / "last.ckpt")
     trainer.test(module, data, verbose=False)
+    trainer.predict(module, datamodule=data, return_predictions=False)
     save_model(
         module.model,
         tokenizer,
@@ -313,6 +319,15 @@ def test_two_devices_learn_select_and_score_as_one(folder: Path, name: str) -> N
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", [*WHOLE, *ONE_FROM_TWO])
+def test_what_is_only_judged_has_the_probabilities_of_answers(folder: Path, name: str) -> None:
+    found = read(folder, name, "predict")
+    assert [row[0] for row in found["judged"]] == [f"e{i}" for i in range(len(LABELS))]
+    for judged, answered in zip(found["judged"], found["answered"], strict=True):
+        assert judged[1:] == pytest.approx(answered[1:], rel=2e-5)
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("name", [*WHOLE, *ONE_FROM_TWO])
 def test_two_devices_leave_the_model_that_one_leaves(folder: Path, name: str) -> None:
     case = {**WHOLE, **ONE_FROM_TWO}[name]
     one = tensors(folder / name_of(case.alone) / "model")
@@ -337,6 +352,7 @@ def test_checkpoints_of_spread_weights_are_folders_of_shares(folder: Path) -> No
         "rest.pt",
         "__0_0.distcp",
         "__1_0.distcp",
+        "SHA256SUMS",
     }
     assert whole.is_file()
     found = FileSystemReader(spread).read_metadata()

@@ -1,0 +1,1 @@
+"""The card of a model, from what is known of its run."""

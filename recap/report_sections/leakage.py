@@ -1,0 +1,179 @@
+"""What the test part of each fold shares with what a system has seen, run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from recap.report_sections.options import ReportConfig
+from recap.report_sections.runs import ReportedRun
+from recap.reporting.findings import Findings
+from recap.reporting.sheets import Sheet
+
+KINDS = {
+    "duplicates": "Exact duplicates",
+    "near_duplicates": "Near duplicates",
+    "shared_sessions": "In shared sessions",
+    "shared_clients": "Of shared clients",
+    "history_overlap": "History overlap",
+}
+"""Headings of leakage.json, as tables call them."""
+
+_NO_FIGURE = "–"
+
+
+def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings | None:
+    """Return how many test examples of each fold share something, of each kind.
+
+    Runs over one partition share a table. ``None`` when no run has a leakage.json.
+    """
+    known = [run for run in runs if run.leakage.get("folds")]
+    if not known:
+        return None
+    shots = [run for run in known if _shot_folds(run)]
+    sheets = [_data_sheet(group) for group in _groups(known)]
+    return Findings(
+        action="leakage",
+        title="Leakage",
+        figures={"runs": [_figures(run) for run in known]},
+        sheets=(*sheets, *([_shot_sheet(shots)] if shots else [])),
+        notes=tuple(_notes(runs, known)),
+    )
+
+
+def shots_in_test(run: ReportedRun) -> dict[int, tuple[str, ...]]:
+    """Return, for each finished fold, the examples shown in its prompts that it also tests.
+
+    By the ids that the manifest keeps of the shots and those of the predictions, whatever
+    leakage.json says.
+    """
+    entries = run.manifest.get("folds", {})
+    found = {}
+    for fold, predictions in run.predictions.items():
+        shown = entries.get(f"fold{fold}", {}).get("shots", ())
+        tested = {prediction.id for prediction in predictions}
+        found[fold] = tuple(identifier for identifier in shown if identifier in tested)
+    return found
+
+
+def _groups(runs: Sequence[ReportedRun]) -> list[list[ReportedRun]]:
+    groups: list[list[ReportedRun]] = []
+    for run in runs:
+        same = next((group for group in groups if _rows(group[0]) == _rows(run)), None)
+        if same is None:
+            groups.append([run])
+        else:
+            same.append(run)
+    return groups
+
+
+def _rows(run: ReportedRun) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            f"fold {fold['fold']}",
+            f"{fold['test']:,}",
+            f"{len(run.predictions.get(fold['fold'], ())):,}",
+            *(_cell(fold, kind) for kind in KINDS),
+        )
+        for fold in run.leakage["folds"]
+    )
+
+
+def _data_sheet(group: Sequence[ReportedRun]) -> Sheet:
+    return Sheet(
+        title="Test examples that share something with training or selection: "
+        + ", ".join(run.name for run in group),
+        header=("Fold", "Tested, all labels", "Tested of the task", *KINDS.values()),
+        rows=_rows(group[0]),
+    )
+
+
+def _shot_folds(run: ReportedRun) -> list[Mapping[str, Any]]:
+    return [fold for fold in run.leakage["folds"] if fold.get("shots")]
+
+
+def _shot_sheet(runs: Sequence[ReportedRun]) -> Sheet:
+    return Sheet(
+        title="Test examples that share something with the solved examples in prompts",
+        header=("Run", "Fold", "Shown", "Shown and tested", *KINDS.values()),
+        rows=tuple(
+            (
+                run.name,
+                f"fold {fold['fold']}",
+                f"{len(fold['shots']['ids'])}",
+                f"{_n_tested(run, fold)}",
+                *(_cell(fold["shots"], kind) for kind in KINDS),
+            )
+            for run in runs
+            for fold in _shot_folds(run)
+        ),
+        text_columns=(0, 1),
+    )
+
+
+def _n_tested(run: ReportedRun, fold: Mapping[str, Any]) -> int:
+    by_ids = len(shots_in_test(run).get(fold["fold"], ()))
+    return max(by_ids, int(fold["shots"]["in_test"]["count"]))
+
+
+def _cell(report: Mapping[str, Any], kind: str) -> str:
+    found = _count(report, kind)
+    return _NO_FIGURE if found is None else f"{found:,}"
+
+
+def _count(report: Mapping[str, Any], kind: str) -> int | None:
+    """Return test examples, ``None`` where an earlier version did not look for this kind."""
+    entry = report.get(kind)
+    return None if entry is None else int(entry.get("test_examples", entry["count"]))
+
+
+def _figures(run: ReportedRun) -> dict[str, Any]:
+    folds = []
+    for fold in run.leakage["folds"]:
+        entry = {"fold": fold["fold"], **{kind: _count(fold, kind) for kind in KINDS}}
+        if fold.get("shots"):
+            entry["shots"] = {
+                "shown": len(fold["shots"]["ids"]),
+                "tested": _n_tested(run, fold),
+                **{kind: _count(fold["shots"], kind) for kind in KINDS},
+            }
+        folds.append(entry)
+    return {
+        "run": run.name,
+        "group": run.config.cv.group,
+        "repeats": run.leakage.get("repeats", {}).get("count"),
+        "without_session": run.leakage.get("without_session"),
+        "folds": folds,
+    }
+
+
+def _notes(runs: Sequence[ReportedRun], known: Sequence[ReportedRun]) -> Iterator[str]:
+    definition = next((r.leakage["near_duplicates"] for r in known if _has_definition(r)), None)
+    if definition:
+        yield (
+            "Near duplicates: the counsellor's words and the response together have a Jaccard "
+            f"similarity of character trigrams of at least {definition['similarity']:g}, the "
+            f"responses alone of {definition['response_similarity']:g}, from "
+            f"{definition['shortest_characters']} characters on; exact duplicates apart."
+        )
+    yield (
+        "History overlap: a response stands in the history of an example on the other side. "
+        "Sessions that lie on both sides are kept together by cv.group=session."
+    )
+    for run in known:
+        tested = [identifier for ids in shots_in_test(run).values() for identifier in ids]
+        if tested:
+            yield f"{run.name}: {len(tested)} examples in prompts are tested themselves."
+        unknown, inside = run.leakage.get("without_session", 0), run.leakage.get("in_folds", 0)
+        if unknown:
+            yield (
+                f"{run.name}: {unknown:,} of {inside:,} examples have no session, so that shared "
+                "sessions and history overlap cannot be judged for them."
+            )
+    missing = [run.name for run in runs if run not in known]
+    if missing:
+        yield f"No leakage.json: {', '.join(missing)}."
+
+
+def _has_definition(run: ReportedRun) -> bool:
+    return "near_duplicates" in run.leakage

@@ -1,0 +1,179 @@
+"""Memory that runs out where nothing is learned: smaller batches, the same results, said once."""
+
+from __future__ import annotations
+
+import logging
+import re
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import shrunk
+import torch
+from faults import record_fault
+
+from recap.data.batches import Batching, halves
+from recap.data.chat import ChatEncoder
+from recap.data.encode import EncodedExample, encode_examples
+from recap.data.module import DataModule
+from recap.errors import ConfigError
+from recap.models.answerer import Answerer
+from recap.models.halving import Halving
+from recap.models.module import ResponseModule
+from recap.records import Example
+from recap.tasks.library import builtin_task
+
+TASK = builtin_task("binary", style="brief", rationale=False)
+MEBIBYTE = 1 << 20
+
+
+def encoded(n: int, encoder: ChatEncoder, words: int = 1) -> tuple[EncodedExample, ...]:
+    examples = [
+        Example(id=f"e{i}", history=(), response="no " * (words + i % 5), label=TASK.labels[i % 2])
+        for i in range(n)
+    ]
+    return encode_examples(examples, TASK, encoder).examples
+
+
+def limited(module: Any, most: int) -> list[int]:
+    """Have a model run out of memory for more rows than so many; return the sizes it was given."""
+    sizes: list[int] = []
+
+    def check(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        ids = named["input_ids"] if "input_ids" in named else arguments[0]
+        sizes.append(ids.numel())
+        if ids.numel() > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    module.register_forward_pre_hook(check, with_kwargs=True)
+    return sizes
+
+
+def run(batching: Batching, most: int | None) -> tuple[ResponseModule, dict[str, float], list[int]]:
+    tokenizer = shrunk.qwen2_tokenizer()
+    encoder = ChatEncoder(tokenizer)
+    examples = encoded(12, encoder)
+    model = shrunk.model_of("qwen2", len(tokenizer))
+    sizes = [] if most is None else limited(model.get_decoder(), most)
+    module = ResponseModule(model=model, task=TASK, encoder=encoder, max_new_tokens=4)
+    data = DataModule(
+        select=examples,
+        test=examples,
+        pad_id=encoder.pad_id,
+        per_device_batch_size=12,
+        decoding_batch_size=12,
+        batching=batching,
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    (validated,) = trainer.validate(module, data, verbose=False)
+    (tested,) = trainer.test(module, data, verbose=False)
+    return module, dict(validated) | dict(tested), sizes
+
+
+@pytest.mark.parametrize("batching", ["padded", "shared_prefix"])
+def test_selection_loss_answers_and_scores_are_those_of_whole_batches(
+    batching: Batching, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, expected, _ = run(batching, None)
+    lengths = [len(e.prompt) + len(e.answer) for e in whole.trainer.datamodule.test]
+    # Room for three examples, not for six.
+    module, found, sizes = run(batching, 4 * max(lengths))
+    assert max(sizes) > 4 * max(lengths), "it did run out"
+    assert [g.answer.tokens for g in module.generations] == [
+        g.answer.tokens for g in whole.generations
+    ]
+    assert [g.answer.probabilities for g in module.generations] == [
+        g.answer.probabilities for g in whole.generations
+    ]
+    assert module.scores().confusion == whole.scores().confusion
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("recap.")]
+    assert len([line for line in said if "12 examples" in line]) == 1
+    assert len([line for line in said if "12 prompts" in line]) == 1
+    record_fault("out of memory", tried=1, survived=1, lost=0, note=batching)
+
+
+def test_halves_hold_every_example_once_and_in_order() -> None:
+    encoder = ChatEncoder(shrunk.qwen2_tokenizer())
+    for batching in ("padded", "shared_prefix", "packed"):
+        data = DataModule(
+            select=encoded(5, encoder),
+            pad_id=encoder.pad_id,
+            per_device_batch_size=5,
+            batching=batching,
+        )
+        (batch,) = data.val_dataloader()
+        first, second = halves(batch)
+        assert first.examples + second.examples == batch.examples
+        assert first.plan.indices + second.plan.indices == batch.plan.indices
+        assert (len(first.examples), len(second.examples)) == (2, 3)
+        answers = [int(part.answer_mask.sum()) for part in (first, second)]
+        assert sum(answers) == int(batch.answer_mask.sum())
+        for part in (first, second):
+            held = part.input_ids[part.answer_mask].tolist()
+            assert held == [token for example in part.examples for token in example.answer]
+
+
+def test_a_single_example_or_a_batch_that_devices_share_is_refused_with_the_mend() -> None:
+    encoder = ChatEncoder(shrunk.qwen2_tokenizer())
+    data = DataModule(select=encoded(4, encoder), pad_id=encoder.pad_id)
+    (batch,) = data.val_dataloader()
+
+    def never(_: Any) -> None:
+        raise MemoryError
+
+    with pytest.raises(ConfigError, match=r"1 example at once; set prompt\.max_tokens"):
+        list(Halving(option="x").each(never, batch))
+    with pytest.raises(ConfigError, match=r"4 examples at once; lower decoding\.batch_size"):
+        list(Halving(option="decoding.batch_size").each(never, batch, whole=True))
+
+    def broken(_: Any) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(Halving(option="x").each(broken, batch))
+
+
+def answers_within_a_limit(room: int) -> tuple[bool, list[str]]:
+    """Answer prompts, then again with so many bytes of address space left; compare."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("recap").addHandler(handler)
+    tokenizer = shrunk.qwen2_tokenizer()
+    encoder = ChatEncoder(tokenizer)
+    prompts = [e.prompt for e in encoded(128, encoder, words=300)]
+    model = shrunk.model_of("qwen2", len(tokenizer)).eval()
+    options: dict[str, Any] = {"max_new_tokens": 2}
+    expected = Answerer(model, TASK, encoder, batch_size=4, **options).answer(prompts)
+    (size,) = re.findall(r"VmSize:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    limit = 1024 * int(size) + room
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    found = Answerer(model, TASK, encoder, batch_size=128, **options).answer(prompts)
+    same = [replace(a, log_probabilities={}) for a in found] == [
+        replace(a, log_probabilities={}) for a in expected
+    ]
+    return same, lines
+
+
+@pytest.mark.slow
+def test_with_a_real_limit_of_memory_the_answers_are_the_same() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        same, lines = pool.submit(answers_within_a_limit, 64 * MEBIBYTE).result()
+    assert same
+    assert len(lines) == 1
+    assert lines[0].startswith("memory ran out for 128 prompts at once")
+    record_fault("out of memory", tried=1, survived=1, lost=0, note="RLIMIT_AS")
