@@ -1,6 +1,6 @@
 """Simulations of the report's tests and intervals: levels under a true null, and coverage.
 
-python benchmarks/significance.py                 all of it: about half an hour on two cores
+python benchmarks/significance.py                 all of it: about twenty minutes of processor time
 python benchmarks/significance.py --quick         a tenth of the replications
 python benchmarks/significance.py --json FILE     also write every figure
 """

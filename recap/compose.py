@@ -34,13 +34,14 @@ from recap.config import RunConfig
 from recap.config_guards import refuse_programs, without_resolvers
 from recap.errors import ConfigError, did_you_mean
 from recap.result_options import flatten, hash_of_changes, result_options
+from recap.secrets import refuse_secrets
 from recap.untrusted import read_yaml
 from recap.validation import validated
 
 Schema = TypeVar("Schema")
 HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
-_OF_PROMPT_ALONE = ("client", "privacy", "shots", "shot_categories", "dry_run")
+_OF_PROMPT_ALONE = ("client", "shots", "shot_categories", "dry_run", "privacy.allow_external")
 
 
 def load_config(
@@ -131,7 +132,9 @@ def _run_config(
 ) -> RunConfig:
     refuse_hidden_choices(choices, config_dir)
     for key in _OF_PROMPT_ALONE:
-        if key in values:  # set by an experiment, as a row of few-shot prompting does
+        if key in values or key in flatten(
+            values
+        ):  # set by an experiment, as a row of few-shot prompting does
             raise ConfigError(_of_prompt_alone(key))
     values["task"] = expand_task(values["task"], config_dir)
     named = values.pop("run")
@@ -194,7 +197,8 @@ def explain_hydra_error(
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        if config_name != "prompt" and key.partition(".")[0] in _OF_PROMPT_ALONE:
+        alone = (*_OF_PROMPT_ALONE, "privacy")  # as a group it chooses where prompts may go
+        if config_name != "prompt" and (key in alone or key.partition(".")[0] in _OF_PROMPT_ALONE):
             return ConfigError(_of_prompt_alone(key))
         closest = did_you_mean(key, _known_options(config_name))
         return ConfigError(f"{key}: there is no such option{closest}; see --help")
@@ -247,6 +251,7 @@ def compose(
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """Return the composed values without Hydra's own, and the choice made in every group."""
     values, hydra = _composed(config_name, overrides, config_dir)
+    refuse_secrets(values)
     return values, {str(k): v for k, v in hydra.runtime.choices.items()}
 
 

@@ -243,6 +243,17 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PrivacyConfig:
+    """Where the text of clients may go, beside the data files of a run folder."""
+
+    allow_external: bool = False
+    """Whether prompts may be sent to another machine; recap.prompt alone asks one."""
+    log_text: bool = False
+    """Whether some prompts, dialogues and answers are shown on the console, all of a fold's stand
+    in a table of its W&B run, and errors that nobody foresaw keep their words."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
     """One run: a task, a data set, a model and a protocol."""
 
@@ -270,6 +281,8 @@ class RunConfig:
     """Who is told."""
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     """What a kill may cost."""
+    privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
+    """What texts may be seen."""
     callbacks: Mapping[str, Any] = Field(default_factory=dict)
     """Name of an own callback (``package.module:Class``) -> its arguments."""
     rationale: bool = True

@@ -19,6 +19,7 @@ NOT_RESULT_CHANGING = (
     "batching",
     "checkpoint.",
     "logger.",
+    "privacy.",
     "cv.fold",
     "backbone.architecture",
     "backbone.architecture.",

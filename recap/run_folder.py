@@ -21,7 +21,7 @@ from recap.errors import ConfigError, DataError
 from recap.result_options import flatten, result_options
 from recap.untrusted import open_lock, read_yaml, refuse_links
 
-PROMPTED_KEYS = ("client", "shots", "shot_categories", "privacy")
+PROMPTED_KEYS = ("client", "shots", "shot_categories")
 """Keys of config.yaml that a prompted system has beside those of a training."""
 
 
@@ -280,26 +280,32 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (no NaN), atomically."""
-    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write strict JSON (no NaN), as :func:`write_atomic` does."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    write_atomic(path, text, private=private)
 
 
-def write_atomic(path: Path, text: str, *, create: bool = True) -> None:
-    """Write a text file so that it holds all of the old or all of the new text, come what may.
+def write_atomic(
+    path: Path, content: str | bytes, *, private: bool = False, create: bool = True
+) -> None:
+    """Write a file so that it holds all of the old or all of the new content, come what may.
 
-    Its folder is created where it is missing, unless ``create`` is false.
+    A ``private`` one holds words of clients or names of sessions: it has mode 0600 from its first
+    byte on, so that no other account may read it. Its folder is created where it is missing, unless
+    ``create`` is false.
     """
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        if not private:  # mkstemp creates its files with mode 0600
+            temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -69,7 +69,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         # Ten times as fast, where PyYAML was built with libyaml.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+        values = loader(file.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

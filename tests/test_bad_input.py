@@ -35,7 +35,10 @@ READS = {
 OWN_FILES = {
     "results": "a fold's own predictions.jsonl",
     "evaluation.cascade": "predictions.jsonl of runs",
+    "telling": "predictions.jsonl of a fold",
     "report_sections.runs": "predictions.jsonl of runs",
+    "report_sections.calibrated": "selection.jsonl of runs",
+    "report_sections.verify": "predictions.jsonl of runs",
     "corpus_actions.sources": "what data.reading yields",
 }
 """Modules that use one of these on what the library has written, or on top of a reader below."""

@@ -184,3 +184,17 @@ def test_the_corrected_test_holds_its_level_over_one_cross_validation(
     assert max(row["rejected"]["corrected_t"] for row in stable) <= 0.06
     repeated = [row for row in results["null"] if row["repeats"] > 1]
     assert min(row["rejected"]["naive_t"] for row in repeated) > 0.4
+
+
+@pytest.mark.parametrize("figure", ["macro_f1", "accuracy"])
+def test_intervals_cover_93_to_97_percent_from_twenty_sessions_on(
+    results: dict[str, Any], figure: str
+) -> None:
+    covered = [row["intervals"][figure]["covered"] for row in results["coverage"]]
+    assert all(0.93 <= share <= 0.97 for share in covered), covered
+    ignoring = [
+        row["intervals"]["macro_f1_examples"]["covered"]
+        for row in results["coverage"]
+        if row["correlation"] > 0
+    ]
+    assert max(ignoring) < 0.8

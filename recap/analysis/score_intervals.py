@@ -20,7 +20,7 @@ from recap.analysis.intervals import Floats, Interval
 FEW_SESSIONS = 50
 """With fewer sessions than this intervals may cover less than they say (docs/significance.md)."""
 
-FEWEST_SESSIONS_OF_A_LABEL = 5
+FEWEST_SESSIONS_OF_A_LABEL = 10
 """A label that occurs in fewer sessions than this gets no interval: too many resamples lack it."""
 
 

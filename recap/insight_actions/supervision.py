@@ -76,6 +76,7 @@ def make_supervision(config: InsightsConfig) -> Findings:
         ),
         notes=tuple(notes),
         rows=rows,
+        private=True,
         private_pages=files,
     )
 

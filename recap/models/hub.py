@@ -6,6 +6,7 @@ import json
 import threading
 from pathlib import Path
 
+from recap.environment import switch_telemetry_off
 from recap.errors import ConfigError
 
 HUB_TIMEOUT_SECONDS = 8.0
@@ -34,6 +35,7 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
         ConfigError: When the files are not here and cannot be fetched; within seconds when the hub
             does not answer.
     """
+    switch_telemetry_off()
     from huggingface_hub import snapshot_download
 
     cached = _cached_folder(hub_id)

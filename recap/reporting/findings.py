@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +66,8 @@ class Findings:
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
     private: bool = False
-    """Whether all files hold the words of clients, so that no other account may read them."""
+    """Whether all files hold words of clients or name their sessions, so that no other account may
+    read them."""
     parts: tuple[Findings, ...] = ()
     """Sections that the files show one after the other; the console shows ``sheets`` alone."""
 
@@ -125,7 +124,6 @@ def write_findings(
     for name in findings.file_names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
-    write = write_private if findings.private else write_atomic
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn, missing = _write_charts(findings, folder)
@@ -135,9 +133,9 @@ def write_findings(
             **texts,
         }
         for name, text in texts.items():
-            write(folder / name, text)
+            write_atomic(folder / name, text, private=findings.private)
         for name, content in findings.private_pages.items():
-            write_private(folder / name, content)
+            write_atomic(folder / name, content, private=True)
     except OSError as error:
         raise ConfigError(
             f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
@@ -162,21 +160,6 @@ def _shortened(names: Sequence[str]) -> list[str]:
         for top in (name.partition("/")[0],)
     }
     return list(shown)
-
-
-def write_private(path: Path, content: str | bytes) -> None:
-    """Write a file of mode 0600 whole or not at all; it is never there with another mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp creates its files with mode 0600.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -253,6 +236,8 @@ def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | No
             figure = draw()
             for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
                 names.append(f"{stem}{ending}")
-                figure.savefig(folder / names[-1], dpi=FIGURE_DPI, metadata=metadata)
+                picture = io.BytesIO()
+                figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
+                write_atomic(folder / names[-1], picture.getvalue(), private=findings.private)
     glyphs = any("missing from font" in str(warning.message) for warning in caught)
     return names, NO_CHINESE_FONT if glyphs else None
