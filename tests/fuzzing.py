@@ -66,7 +66,7 @@ def inner_of(sample: Sample) -> bytes:
 
 def reader_target() -> Callable[[bytes], None]:
     """Return the function that gives an input to a reader, which must account for it."""
-    from input_readers import INPUT_READERS, receive
+    from input_readers import INPUT_READERS, LEAK, receive
 
     readers = {reader.name: reader for reader in INPUT_READERS}
     books = {
@@ -86,7 +86,8 @@ def reader_target() -> Callable[[bytes], None]:
         else:
             path.write_bytes(sample.holding(data[1:]))
         complaint = receive(readers[name], path).complaint
-        if complaint and "zanzibar" not in complaint and "quicksilver" not in complaint:
+        # A single word of a text is a plain id once the fuzzer has put it there.
+        if complaint and not complaint.startswith(LEAK):
             raise AssertionError(f"{name}{sample.ending}: {complaint}")
 
     return read

@@ -33,6 +33,7 @@ READS = {
 """Functions through which rows of users' files come in."""
 
 OWN_FILES = {
+    "auditing.canaries": "the canaries that it has planted, through data.reading",
     "results": "a fold's own predictions.jsonl",
     "evaluation.cascade": "predictions.jsonl of runs",
     "telling": "predictions.jsonl of a fold",
