@@ -194,39 +194,37 @@ def _progress() -> Progress:
 
 def show(report: dict[str, Any]) -> None:
     """Print what the file holds in short."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 130
     table = Table(title=f"Labels that change, in percent: {report['model']}, fold {report['fold']}")
     for name in ("decoding", "", "trials"):
-        table.add_column(name)
-    for name in (
-        "injection",
-        "harmless",
-        "difference",
-        "to the label asked for",
-        "harmless",
-        "difference",
-    ):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("at all: injection", "harmless", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("as asked: injection", "harmless", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in report["rows"]:
         if row["by"] == "text":
             continue
         shown = [str(row["decoding"]), str(row["value"]), str(row["trials"])]
         for kind in ("any", "asked"):
             found = row[f"{kind}_difference"]
-            ends = (
-                ""
-                if found["low"] is None
-                else f" [{_percent(found['low'])}, {_percent(found['high'])}]"
-            )
+            ends = "" if found["low"] is None else f" [{', '.join(_ends(found))}]"
             shown += [_percent(row[f"{kind}_{text}"]) for text in ("injected", "harmless")]
             shown.append(_percent(found["value"]) + ends)
         table.add_row(*shown)
-    console = Console(highlight=False)
     console.print(table)
+    scores = (f"{name} {_percent(value)}" for name, value in report["macro_f1"].items())
     console.print(
         f"{report['examples']} held-out examples, {report['texts']} texts before and behind each; "
-        "macro-F1 "
-        + ", ".join(f"{name} {_percent(value)}" for name, value in report["macro_f1"].items())
+        f"macro-F1 {', '.join(scores)}",
+        soft_wrap=True,
     )
+
+
+def _ends(found: dict[str, float]) -> tuple[str, str]:
+    return _percent(found["low"]), _percent(found["high"])
 
 
 def _percent(share: float) -> str:

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import recap
 from recap.config import RunConfig
@@ -23,6 +28,17 @@ from recap.run_folder import (
     write_json,
 )
 
+PIECES = (
+    *("..", ".", "/", "\\", "~", "\0", "a", " ", "心", "-m", "CON", ":", "%2e", "\ud83d", "\n"),
+    *("x" * 100, ".lock", "config.yaml", "$HOME", "*", "\u202e", "\x1b[2J"),
+)
+NAMES = st.text(max_size=12) | st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
+
+
+@cache
+def recap_config() -> RunConfig:
+    return recap.load_config()
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
@@ -31,6 +47,32 @@ def config(tmp_path: Path) -> RunConfig:
 
 def test_a_folder_keeps_the_configuration_it_was_made_with(config: RunConfig) -> None:
     assert read_config(open_run_folder(config).path) == config
+
+
+@settings(max_examples=80, deadline=None)
+@given(name=NAMES)
+def test_a_run_is_one_folder_in_its_place_whatever_it_is_called(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    place = tmp_path_factory.mktemp("runs")
+    try:
+        config = replace(recap_config(), runs_dir=str(place / "in"), run=name)
+    except ValidationError:
+        assert re.search(r"^\.|[/\\:\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", name) or not (
+            0 < len(name.encode("utf-8", "replace")) <= 200
+        )
+        return
+    folder = open_run_folder(config).path
+    assert [entry.name for entry in place.iterdir()] == ["in"]
+    assert [entry.name for entry in (place / "in").iterdir()] == [name]
+    assert folder.resolve() == place.resolve() / "in" / name
+    assert read_config(folder) == config
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/b", "..", ".hidden", "'a:b'", "x" * 201])
+def test_a_name_that_would_lead_elsewhere_is_refused_on_the_command_line(name: str) -> None:
+    with pytest.raises(ConfigError, match="run: has to be the name of one folder"):
+        recap.load_config([f"run={name}"])
 
 
 def test_the_same_configuration_opens_the_folder_again(config: RunConfig) -> None:

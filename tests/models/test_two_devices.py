@@ -349,10 +349,10 @@ def test_checkpoints_of_spread_weights_are_folders_of_shares(folder: Path) -> No
     spread, whole = folder / "stopped" / "last.ckpt", folder / "stopped alone" / "last.ckpt"
     assert {file.name for file in spread.iterdir()} == {
         ".metadata",
+        "SHA256SUMS",
         "rest.pt",
         "__0_0.distcp",
         "__1_0.distcp",
-        "SHA256SUMS",
     }
     assert whole.is_file()
     found = FileSystemReader(spread).read_metadata()
