@@ -11,15 +11,16 @@ import traceback
 FULL = "RECAP_FULL_TRACEBACK"
 """Environment variable: set to 1, errors keep their words."""
 
-_OF_THE_MACHINE = (OSError, ImportError, MemoryError)
+_OF_THE_MACHINE = (OSError, ImportError, MemoryError, SyntaxError)
 
 
 def safe_traceback(error: BaseException) -> str:
     """Return an error's traceback, and those of its causes, with types in the place of messages.
 
-    Files, lines and source code stand there as ever. What is said of the machine itself (a file
-    that cannot be opened, a missing package, memory that does not suffice) keeps its words; all
-    else has its length, unless the environment variable ``RECAP_FULL_TRACEBACK`` is 1.
+    Files, lines and source code stand there as ever. What is said of the machine and of code (a
+    file that cannot be opened, a missing package, memory that does not suffice, a slip of syntax)
+    keeps its words; all else has its length, unless the environment variable
+    ``RECAP_FULL_TRACEBACK`` is 1.
     """
     if os.environ.get(FULL) == "1":
         return "".join(traceback.format_exception(error)).rstrip()

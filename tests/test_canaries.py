@@ -298,7 +298,10 @@ CORPUS: Mapping[str, tuple[tuple[str, ...], Allowed]] = {
             "found/adjudicate.*": {"example_id"},
         },
     ),
-    "exam": (("annotations.path={judgements}", "exam.key={key}"), {}),
+    "exam": (
+        ("annotations.path={judgements}", "exam.key={key}"),
+        {"found/feedback/*": TEXTS},
+    ),
     "ratings": ((), {"found/ratings*": TEXTS}),
 }
 

@@ -49,6 +49,8 @@ def validate(config: CorpusConfig) -> Findings:
         notes=tuple(_notes(config)),
         rows=[*_fault_rows(faults.faults), *_hint_rows(faults.file, checked.hints)],
         failure=_failure(config, source),
+        # Turns without an id are called after their sessions.
+        private=True,
     )
 
 
