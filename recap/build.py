@@ -219,14 +219,19 @@ def build_callbacks(config: RunConfig) -> list[lightning.Callback]:
     Raises:
         ConfigError: When one cannot be imported or refuses its arguments.
     """
-    built = []
+    import lightning
+
+    built: list[lightning.Callback] = []
     for key, entry in config.callbacks.items():
         arguments = dict(entry)
         name = arguments.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError(f"callbacks.{key}: needs a name, such as name: package.module:Class")
+        made = CALLBACKS.get(name)
+        if not isinstance(made, type) or not issubclass(made, lightning.Callback):
+            raise ConfigError(f"callbacks.{key}: {name} is no subclass of lightning.Callback")
         try:
-            built.append(CALLBACKS.get(name)(**arguments))
+            built.append(made(**arguments))
         except TypeError as error:
             raise ConfigError(f"callbacks.{key}: {name} refuses its arguments ({error})") from error
     return built

@@ -16,6 +16,7 @@ VERBS = {
     "corpus": "what a corpus holds: counts, faults, words, codebook; annotators, their agreement",
     "insights": "prevalence per session, alliance, counsellor studies, feedback cards, supervision",
     "report": "tables, figures and tests over run folders, and one page that shows them all",
+    "audit": "what a trained model has kept of its training texts: canaries, verbatim repetition",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",
 }
 """The commands and what each does."""

@@ -13,13 +13,12 @@ from recap.compose import (
     command_config,
     compose,
     expand_task,
-    hash_of_changes,
     refuse_hidden_choices,
 )
 from recap.config import validate
 from recap.evaluation.options import EvaluateConfig, baseline_run
 from recap.prompting.options import PromptedConfig, prompted_options
-from recap.result_options import result_options
+from recap.result_options import hash_of_changes, result_options
 from recap.validation import validated
 
 _TASK = re.compile(r"\+{0,2}task[.=]")

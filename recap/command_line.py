@@ -15,7 +15,10 @@ from types import FrameType
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from recap import termination
+from recap.environment import switch_telemetry_off
 from recap.errors import RecapError
+from recap.secrets import without_secrets
+from recap.tracebacks import FULL, safe_traceback
 
 
 class Named(Protocol):
@@ -77,6 +80,7 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    switch_telemetry_off()
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = get_args_parser().parse_intermixed_args(given)
     # Hydra itself cannot read flags that stand between overrides.
@@ -85,12 +89,14 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
 
 
 def with_exit_code(action: Callable[[], int]) -> int:
-    """Return what ``action`` returns, or print its error's message and return its exit code."""
+    """Return what ``action`` returns, or print its error's message and return its exit code.
+
+    An error that is none of ours has its traceback printed, without words that may quote data.
+    """
     try:
         return action()
-    except RecapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the interpreter would print what it says
+        return _told(error)
     except (KeyboardInterrupt, SystemExit) as stop:
         code = _signal_code(stop)
         if code is None:
@@ -110,6 +116,15 @@ def _farewell() -> str:
     if requeued:
         return "stopped; the job is queued again, and goes on where it was"
     return "stopped; scontrol could not queue the job again: submit it, and it goes on where it was"
+
+
+def _told(error: Exception, run: str = "") -> int:
+    """Print what is to be said of an error, and return its exit code."""
+    if isinstance(error, RecapError):
+        print(without_secrets(f"error: {run}{error}"), file=sys.stderr)
+        return error.exit_code
+    print(without_secrets(safe_traceback(error)), file=sys.stderr)
+    return 1
 
 
 @contextmanager
@@ -151,9 +166,39 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
             command.load(arguments.overrides, config_dir=arguments.config_dir)
+        elif arguments.overrides:
+            from recap.compose import compose
+
+            # Hydra sets its logging up for help too, and that can name what to run.
+            compose(command.name, arguments.overrides, arguments.config_dir)
         return _hand_over(arguments, argv, command)
-    command.job(command.load(arguments.overrides, config_dir=arguments.config_dir))
+    return _done(command, command.load(arguments.overrides, config_dir=arguments.config_dir))
+
+
+def _done(command: Command[Config], config: Config, run: str = "") -> int:
+    """Run the job, and return its exit code; its error's message is printed."""
+    with _words_kept(config):
+        try:
+            command.job(config)
+        except Exception as error:  # noqa: BLE001 - Hydra, too, would print what it says
+            return _told(error, run)
     return 0
+
+
+@contextmanager
+def _words_kept(config: object) -> Iterator[None]:
+    """Have errors keep their words in the block, if ``privacy.log_text`` allows it."""
+    training = getattr(config, "training", config)
+    before = os.environ.get(FULL)
+    if getattr(getattr(training, "privacy", None), "log_text", False):
+        os.environ[FULL] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(FULL, None)
+        else:
+            os.environ[FULL] = before
 
 
 def _sweep(arguments: argparse.Namespace, argv: list[str], command: Command[Config]) -> int:
@@ -166,12 +211,8 @@ def _sweep(arguments: argparse.Namespace, argv: list[str], command: Command[Conf
     codes: list[int] = []
 
     def guarded(config: Config) -> None:
-        try:
-            command.job(config)
-        except RecapError as error:
-            # The other jobs of a sweep go on; a signal ends them all.
-            print(f"error: {config.run}: {error}", file=sys.stderr)
-            codes.append(error.exit_code)
+        # The other jobs of a sweep go on; a signal ends them all.
+        codes.append(_done(command, config, f"{config.run}: "))
 
     code = _hand_over(arguments, argv, replace(command, job=guarded))
     command.after_sweep(configs)
@@ -190,7 +231,10 @@ def _hand_over(arguments: argparse.Namespace, argv: list[str], command: Command[
     def launched(_: object) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        overrides = list(HydraConfig.get().overrides.task)
+        hydra = HydraConfig.get()
+        # All overrides, paths among them, in a file that nobody reads again.
+        (Path(hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
+        overrides = list(hydra.overrides.task)
         command.job(command.load(overrides, config_dir=arguments.config_dir))
 
     main = hydra.main(

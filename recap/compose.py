@@ -6,9 +6,7 @@ Nothing outside this module and :mod:`recap.command_line` knows Hydra or OmegaCo
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -33,14 +31,17 @@ from omegaconf.errors import OmegaConfBaseException
 from recap import config as run_schema
 from recap.conf_files import conf_dir
 from recap.config import RunConfig
+from recap.config_guards import refuse_programs, without_resolvers
 from recap.errors import ConfigError, did_you_mean
-from recap.result_options import flatten, result_options
+from recap.result_options import flatten, hash_of_changes, result_options
+from recap.secrets import refuse_secrets
+from recap.untrusted import read_yaml
 from recap.validation import validated
 
 Schema = TypeVar("Schema")
 HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
-_OF_PROMPT_ALONE = ("client", "privacy", "shots", "shot_categories", "dry_run")
+_OF_PROMPT_ALONE = ("client", "shots", "shot_categories", "dry_run", "privacy.allow_external")
 
 
 def load_config(
@@ -131,7 +132,9 @@ def _run_config(
 ) -> RunConfig:
     refuse_hidden_choices(choices, config_dir)
     for key in _OF_PROMPT_ALONE:
-        if key in values:  # set by an experiment, as a row of few-shot prompting does
+        if key in values or key in flatten(
+            values
+        ):  # set by an experiment, as a row of few-shot prompting does
             raise ConfigError(_of_prompt_alone(key))
     values["task"] = expand_task(values["task"], config_dir)
     named = values.pop("run")
@@ -169,7 +172,7 @@ def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> d
     for folder in folders:
         file = folder / "taxonomy" / f"{name}.yaml"
         if file.is_file():
-            return {**task, "taxonomy": yaml.safe_load(file.read_text(encoding="utf-8"))}
+            return {**task, "taxonomy": read_yaml(file)}
     known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
     raise ConfigError(
         f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; "
@@ -190,11 +193,12 @@ def explain_hydra_error(
                 f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; "
                 f"known: {', '.join(known)}"
             )
-    text = str(error).strip()
+    text = str(error).strip().removeprefix("ConfigError raised while resolving interpolation: ")
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        if config_name != "prompt" and key.partition(".")[0] in _OF_PROMPT_ALONE:
+        alone = (*_OF_PROMPT_ALONE, "privacy")  # as a group it chooses where prompts may go
+        if config_name != "prompt" and (key in alone or key.partition(".")[0] in _OF_PROMPT_ALONE):
             return ConfigError(_of_prompt_alone(key))
         closest = did_you_mean(key, _known_options(config_name))
         return ConfigError(f"{key}: there is no such option{closest}; see --help")
@@ -247,6 +251,7 @@ def compose(
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """Return the composed values without Hydra's own, and the choice made in every group."""
     values, hydra = _composed(config_name, overrides, config_dir)
+    refuse_secrets(values)
     return values, {str(k): v for k, v in hydra.runtime.choices.items()}
 
 
@@ -258,15 +263,22 @@ def _composed(
     backup = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE):
+        with (
+            initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
+            without_resolvers(),
+        ):
             cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+            OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise explain_hydra_error(error, overrides, config_name) from error
     finally:
         GlobalHydra.instance().hydra = backup
+    own = OmegaConf.to_container(cfg.hydra)
     assert isinstance(values, dict)
+    assert isinstance(own, dict)
+    refuse_programs(own)
     return {str(k): v for k, v in values.items()}, cfg.hydra
 
 
@@ -281,18 +293,6 @@ def _run_name(
     parts = [str(choices[group]).replace("/", "_") for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
     return "-".join([*parts, *hash_of_changes(result_options(config), default)])
-
-
-def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
-    """Return the hash of what differs from the defaults, nothing where nothing does."""
-    changed = {
-        key: value for key, value in given.items() if key not in default or default[key] != value
-    }
-    return [_hash(changed)] if changed else []
-
-
-def _hash(options: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _known_options(config_name: str) -> list[str]:

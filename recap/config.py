@@ -7,11 +7,12 @@ reports all faults at once. Nothing here knows Hydra.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from recap.untrusted import run_name
 from recap.validation import validated
 
 _STRICT = ConfigDict(extra="forbid")
@@ -242,6 +243,17 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PrivacyConfig:
+    """Where the text of clients may go, beside the data files of a run folder."""
+
+    allow_external: bool = False
+    """Whether prompts may be sent to another machine; recap.prompt alone asks one."""
+    log_text: bool = False
+    """Whether some prompts, dialogues and answers are shown on the console, all of a fold's stand
+    in a table of its W&B run, and errors that nobody foresaw keep their words."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
     """One run: a task, a data set, a model and a protocol."""
 
@@ -269,6 +281,8 @@ class RunConfig:
     """Who is told."""
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     """What a kill may cost."""
+    privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
+    """What texts may be seen."""
     callbacks: Mapping[str, Any] = Field(default_factory=dict)
     """Name of an own callback (``package.module:Class``) -> its arguments."""
     rationale: bool = True
@@ -285,8 +299,8 @@ class RunConfig:
     without sharing, padded rows; ``auto``: the first of these that is exact for the model."""
     baseline: Mapping[str, Any] | None = None
     """Method and options of a baseline's run (recap.evaluate), which has no backbone."""
-    run: str
-    """Name of the run folder."""
+    run: Annotated[str, AfterValidator(run_name)]
+    """Name of the run folder, inside of ``runs_dir``."""
     runs_dir: str = "runs"
     """Where run folders are."""
     resume: Literal["auto", "never"] = "auto"

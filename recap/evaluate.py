@@ -70,8 +70,13 @@ def _check_out(config: EvaluateConfig) -> None:
 def _show(evaluation: Evaluation, config: EvaluateConfig) -> None:
     from pathlib import Path
 
+    from recap.reporting.console import console_for
     from recap.reporting.evaluation import print_evaluation, write_evaluation
+    from recap.reporting.texts import print_answers
+    from recap.telling import N_SHOWN
 
+    if config.training.privacy.log_text:
+        print_answers(console_for(), evaluation.predictions[:N_SHOWN])
     print_evaluation(evaluation)
     if config.out is not None:
         write_evaluation(evaluation, Path(config.out))

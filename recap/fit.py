@@ -23,6 +23,7 @@ from recap.results import (
     write_summary,
 )
 from recap.run_folder import remove_models
+from recap.telling import TextSample
 
 Part = int | Literal["final"]
 """A fold by its number, or the model on all data."""
@@ -156,6 +157,9 @@ class _Sender(Listener):
 
     def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
         self._send("batched", choice, prefix)
+
+    def texts(self, sample: TextSample) -> None:
+        self._send("texts", sample)
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         self._send("epoch_ended", epoch, select_loss, seconds)

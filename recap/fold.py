@@ -24,6 +24,7 @@ from recap.prepare import Setup
 from recap.records import Scores, Summary
 from recap.results import card_of, write_predictions, write_scores, write_selection
 from recap.run_folder import FoldFolder, RunFolder, locked
+from recap.telling import TextSample, tell_texts
 from recap.tracking.history import selection_loss
 from recap.tracking.tracker import NoTracker, Tracker
 from recap.training import Training
@@ -71,6 +72,9 @@ class Listener:
 
     def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
         """One pass over the training examples is done (epochs count from 0)."""
+
+    def texts(self, sample: TextSample) -> None:
+        """A fold has answered, and its texts may be shown."""
 
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
@@ -120,7 +124,8 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
         training.meet()
         ended = time.monotonic()
         if is_first_process():
-            write_predictions(setup, index, training.module, setup.examples(fold.test))
+            examples = setup.examples(fold.test)
+            write_predictions(setup, index, training.module, examples)
             if judges_selection(setup.config):
                 _write_selection(setup, index, training)
             setup.folder.update_manifest(
@@ -138,6 +143,14 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
                         "environment": environment(),
                     }
                 },
+            )
+            tell_texts(
+                setup.config,
+                folder,
+                examples,
+                tracker=tracker,
+                tell=listener.texts,
+                prompt=setup.task.messages,
             )
             write_scores(folder, scores)
         # Under torchrun every process reads what the first one has written.

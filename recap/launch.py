@@ -19,6 +19,7 @@ from typing import Any
 from recap import termination
 from recap.config import TrainerConfig
 from recap.errors import ConfigError, RecapError
+from recap.tracebacks import safe_traceback
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 20.0
@@ -105,13 +106,13 @@ def run_processes(
     )
 
     messages = get_context("spawn").SimpleQueue()
-    errors: list[RecapError] = []
+    told: dict[str, list[Any]] = {"error": [], "crash": []}
 
     def read_messages() -> None:
         while not messages.empty():
             name, values = messages.get()
-            if name == "error":
-                errors.append(values[0])
+            if name in told:
+                told[name].append(values[0])
             else:
                 on_message(name, values)
 
@@ -130,17 +131,18 @@ def run_processes(
         for process in processes.processes:
             process.kill()
     read_messages()
-    if errors:
-        raise errors[0]
+    for refused in told["error"]:
+        raise refused
     if failure is not None:
         codes = [process.exitcode for process in processes.processes]
         by_signal = {_ENDED_BY_SIGTERM, *(-number for number in termination.SIGNALS)}
         if by_signal.issuperset(code for code in codes if code):
             raise SIGTERMException
-        raise RecapError(f"{what}: {_obituary(codes, failure)}")
+        cause = next(iter(told["crash"]), str(failure))
+        raise RecapError(f"{what}: {_obituary(codes, cause)}")
 
 
-def _obituary(codes: list[int | None], failure: Exception) -> str:
+def _obituary(codes: list[int | None], failure: str) -> str:
     """Return what became of the process that failed first, as far as can be told."""
     for rank, code in enumerate(codes):
         # One that is gone takes the others along: their complaints tell nothing.
@@ -181,6 +183,9 @@ def _run_one(
         if type(stop).__name__ == "SIGTERMException":
             raise SystemExit(_ENDED_BY_SIGTERM) from None
         raise
+    except Exception as error:  # noqa: BLE001 - torch would write what it says to a temporary file
+        messages.put(("crash", (f"\n{safe_traceback(error)}",)))
+        raise SystemExit(1) from None
 
 
 def _started_by_launcher() -> int | None:

@@ -6,7 +6,6 @@ import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from recap.data.loaders import ScoringLoader
 from recap.data.plans import Room
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone
+from recap.models.folders import read_adapter
 from recap.models.merge import Merged, is_adapter_folder, mean_answer_loss, merge_adapter
 from recap.prepare import Setup
 from recap.results import read_scores, write_model_cards
@@ -103,8 +103,6 @@ def _loss_of_adapter(
     setup: Setup, folder: Path, examples: Sequence[EncodedExample], device: str
 ) -> float:
     """Return the loss with the adapter beside the weights that it was trained with."""
-    from peft import PeftModel
-
     config = setup.config
     model, _ = load_backbone(
         name=config.backbone.name,
@@ -116,7 +114,7 @@ def _loss_of_adapter(
         compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
         seed=config.seed,
     )
-    adapted: Any = PeftModel.from_pretrained(model, str(folder)).to(device)
+    adapted = read_adapter(model, folder).to(device)
     loss = mean_answer_loss(adapted, _batches(setup, examples), autocast=_autocast(config))
     del adapted, model
     gc.collect()

@@ -133,7 +133,7 @@ def record_partition(folder: RunFolder, partition: Partition, *, seed: int) -> N
     if is_first_process():
         if not folder.manifest.is_file():
             folder.update_manifest(seed=seed, **partition.hashes, **environment())
-        write_json(folder.leakage, dict(partition.leakage))
+        write_json(folder.leakage, dict(partition.leakage), private=True)
         write_json(folder.data, _account(partition.corpus, len(partition.selected)))
 
 

@@ -102,6 +102,7 @@ def _job(config: PredictConfig) -> AnnotationJob:
         output=Path(config.output),
         shard=None if config.shard is None else parse_shard(config.shard),
         resume=config.resume == "auto",
+        replace_text=config.privacy.replace_text,
     )
 
 

@@ -28,9 +28,10 @@ from recap.prompting.remote import RemoteModel, prices_of
 from recap.prompting.shots import draw_shots
 from recap.prompting.system import Answered, System, Workload
 from recap.prompting.unanswered import UnansweredRequests
-from recap.records import Example, Fold, Prediction, Scores, Summary
+from recap.records import Example, Fold, Scores, Summary
 from recap.results import (
     finished_scores,
+    prediction_of,
     read_scores,
     track_summary,
     write_scores,
@@ -40,6 +41,7 @@ from recap.run_folder import RunFolder, locked, open_run_folder, write_atomic
 from recap.scoring.confusion import score
 from recap.scoring.files import predictions_to_jsonl
 from recap.tasks.task import Task
+from recap.telling import TextSample, tell_texts
 
 Shots = Mapping[int, tuple[Example, ...]]
 """The solved examples of every fold."""
@@ -109,6 +111,9 @@ class PromptListener:
 
     def asked(self, shortened: Mapping[str, int]) -> None:
         """A fold's prompts are answered, or will not be: one of them failed."""
+
+    def texts(self, sample: TextSample) -> None:
+        """A fold has answered, and its texts may be shown."""
 
     def fold_ended(self, result: FoldResult) -> None:
         """A fold is scored, or was found to be."""
@@ -299,6 +304,14 @@ def _fold(
                     }
                 },
             )
+            tell_texts(
+                run.config,
+                folder,
+                run.partition.examples(run.folds[index].test),
+                tracker=tracker,
+                tell=listener.texts,
+                prompt=lambda example: run.partition.task.messages(example, shots),
+            )
             write_scores(folder, scores)
             tracker.log_fold(scores)
         except BaseException:
@@ -328,19 +341,9 @@ def _write_fold(run: PromptedRun, index: int, answers: Sequence[Answered]) -> Sc
     task: Task = run.partition.task
     test = run.partition.examples(run.folds[index].test)
     predictions = [
-        Prediction(
-            id=example.id,
-            session=example.session,
-            fold=index,
-            task=task.name,
-            gold=task.gold(example),
-            label=answer.label,
-            probabilities=answer.probabilities,
-            rationale=answer.rationale,
-            text=answer.text,
-            parsed=answer.label is not None,
-        )
+        prediction_of(task, example, index, answer)
         for example, answer in zip(test, answers, strict=True)
     ]
-    write_atomic(run.folder.fold(index).predictions, predictions_to_jsonl(predictions))
+    text = predictions_to_jsonl(predictions)
+    write_atomic(run.folder.fold(index).predictions, text, private=True)
     return score(predictions, task=task.name, labels=task.labels)

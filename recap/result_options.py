@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ NOT_RESULT_CHANGING = (
     "batching",
     "checkpoint.",
     "logger.",
+    "privacy.",
     "cv.fold",
     "backbone.architecture",
     "backbone.architecture.",
@@ -58,3 +61,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+    """Return the hash of what differs from the defaults, nothing where nothing does."""
+    changed = {
+        key: value for key, value in given.items() if key not in default or default[key] != value
+    }
+    return [_hash(changed)] if changed else []
+
+
+def _hash(options: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recap.build import build_tracker
 from recap.data.folds import HASH_CHARACTERS
@@ -42,8 +42,45 @@ from recap.scoring.files import (
     summary_to_dict,
 )
 from recap.scoring.summary import summarize, summary_markdown
+from recap.tasks.task import Task
 from recap.tracking.history import read_history
 from recap.tracking.tracker import FinishedFolds
+
+
+class Said(Protocol):
+    """What a system answered to an example."""
+
+    @property
+    def label(self) -> str | None:
+        """The label that was read; ``None`` where none could be."""
+
+    @property
+    def probabilities(self) -> Mapping[str, float] | None:
+        """Those of the labels, where the system gives any."""
+
+    @property
+    def rationale(self) -> str | None:
+        """The reason, where there is one."""
+
+    @property
+    def text(self) -> str:
+        """The raw answer."""
+
+
+def prediction_of(task: Task, example: Example, fold: int, said: Said) -> Prediction:
+    """Return a line of ``predictions.jsonl``."""
+    return Prediction(
+        id=example.id,
+        session=example.session,
+        fold=fold,
+        task=task.name,
+        gold=task.gold(example),
+        label=said.label,
+        probabilities=said.probabilities,
+        rationale=said.rationale,
+        text=said.text,
+        parsed=said.label is not None,
+    )
 
 
 def write_predictions(
@@ -60,22 +97,9 @@ def write_predictions(
     for example, generation in zip(examples, module.generations, strict=True):
         if example.id != generation.id:
             raise RecapError("answers came back in another order than the examples; report this")
-        answer = generation.answer
-        predictions.append(
-            Prediction(
-                id=example.id,
-                session=example.session,
-                fold=fold,
-                task=task.name,
-                gold=task.gold(example),
-                label=answer.label,
-                probabilities=answer.probabilities,
-                rationale=answer.rationale,
-                text=answer.text,
-                parsed=answer.label is not None,
-            )
-        )
-    write_atomic(setup.folder.fold(fold).predictions, predictions_to_jsonl(predictions))
+        predictions.append(prediction_of(task, example, fold, generation.answer))
+    text = predictions_to_jsonl(predictions)
+    write_atomic(setup.folder.fold(fold).predictions, text, private=True)
     scores = module.scores()
     again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
     if again != scores:

@@ -19,8 +19,9 @@ from recap import config as schema
 from recap.config import RunConfig
 from recap.errors import ConfigError, DataError
 from recap.result_options import flatten, result_options
+from recap.untrusted import open_lock, read_yaml, refuse_links
 
-PROMPTED_KEYS = ("client", "shots", "shot_categories", "privacy")
+PROMPTED_KEYS = ("client", "shots", "shot_categories")
 """Keys of config.yaml that a prompted system has beside those of a training."""
 
 
@@ -153,6 +154,7 @@ def open_run_folder(
         ConfigError: When the folder holds a run with other result-changing options, naming them.
     """
     folder = RunFolder(path=Path(config.runs_dir) / config.run)
+    refuse_links(folder.path)
     if folder.config.is_file():
         _refuse_other_run(folder, config, prompted or {}, compared)
     else:
@@ -182,13 +184,13 @@ def read_config(folder: Path) -> RunConfig:
     file = folder / "config.yaml"
     if not file.is_file():
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
-    values = _read_yaml(file)
+    values = read_yaml(file)
     return schema.validate({key: values[key] for key in values if key not in PROMPTED_KEYS})
 
 
 def read_prompted(folder: Path) -> dict[str, Any]:
     """Return what config.yaml holds of a prompted system, empty for a trained model."""
-    values = _read_yaml(folder / "config.yaml")
+    values = read_yaml(folder / "config.yaml")
     return {key: values[key] for key in PROMPTED_KEYS if key in values}
 
 
@@ -268,7 +270,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         ConfigError: When another process is in it and ``wait`` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w", encoding="utf-8") as file:
+    with open_lock(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -278,36 +280,36 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (no NaN), atomically."""
-    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write strict JSON (no NaN), as :func:`write_atomic` does."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    write_atomic(path, text, private=private)
 
 
-def write_atomic(path: Path, text: str, *, create: bool = True) -> None:
-    """Write a text file so that it holds all of the old or all of the new text, come what may.
+def write_atomic(
+    path: Path, content: str | bytes, *, private: bool = False, create: bool = True
+) -> None:
+    """Write a file so that it holds all of the old or all of the new content, come what may.
 
-    Its folder is created where it is missing, unless ``create`` is false.
+    A ``private`` one holds words of clients or names of sessions: it has mode 0600 from its first
+    byte on, so that no other account may read it. Its folder is created where it is missing, unless
+    ``create`` is false.
     """
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        if not private:  # mkstemp creates its files with mode 0600
+            temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _read_yaml(file: Path) -> Any:
-    # Ten times as fast, where PyYAML was built with libyaml.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
 
 
 def _umask() -> int:

@@ -181,7 +181,11 @@ class Taxonomy:
 def normalize_label(text: str) -> str:
     """Return the form in which spellings are compared: NFKC, folded case, ``-`` between parts."""
     text = unicodedata.normalize("NFKC", text).casefold().strip(_EDGE)
-    return _SPACES.sub(" ", _JOINER.sub("-", text))
+    # Spaces first: otherwise a long run of them costs time in the square of its length.
+    return _JOINER.sub("-", _SPACES.sub(" ", text))
+
+
+_COLOR = re.compile(r"#[0-9A-Fa-f]{6}|#[0-9A-Fa-f]{3}|[A-Za-z]{3,30}")
 
 
 def taxonomy_from_dict(data: Mapping[str, Any]) -> Taxonomy:
@@ -222,6 +226,12 @@ def _category(taxonomy: str, row: Mapping[str, Any]) -> Category:
     for key in ("names", "definition", "example", "contrast"):
         if isinstance(values.get(key), str):
             values[key] = {"en": values[key], "zh": values[key]}
+    color = values.get("color")
+    if color is not None and not _COLOR.fullmatch(str(color)):
+        raise ConfigError(
+            f"taxonomy {taxonomy!r}: category {row['name']!r} has no colour that pages and figures "
+            "know; write it as '#a63603'"
+        )
     values["aliases"] = tuple(values.get("aliases", ()))
     return Category(**values)
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+GUARDS = Path(__file__).resolve().parent / "guards"
+sys.path.insert(1, str(GUARDS))
+
+import network_guard  # noqa: E402 - found through the line above
 
 REAL_DATA = "RECAP_REAL_DATA"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -19,6 +27,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 # A tiny model loses time to a second thread, and sums in one order are the same on every machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# In this process and, through sitecustomize, in those that tests start; each worker has its file.
+_outgoing = tempfile.NamedTemporaryFile(prefix="recap-outgoing-")  # noqa: SIM115 - to the end
+os.environ[network_guard.ATTEMPTS_FILE] = _outgoing.name
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(GUARDS), os.environ.get("PYTHONPATH")])
+)
+network_guard.install()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,6 +69,17 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def _no_outgoing_connections() -> Iterator[None]:
+    """Fail a test that tried to reach another machine, even where the attempt was swallowed."""
+    attempts = Path(_outgoing.name)
+    before = attempts.stat().st_size
+    yield
+    told = attempts.read_bytes()[before:].decode()
+    if told:
+        pytest.fail(f"left this machine:\n{told}")
 
 
 @pytest.fixture(scope="session")

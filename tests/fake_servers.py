@@ -163,6 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _401(self, request: Request) -> None:
         self._error(401, "authentication_error", request)
 
+    def _key(self, request: Request) -> None:
+        key = request.headers.get("x-api-key") or request.headers["authorization"].split()[-1]
+        self._error(400, key, request, f"no such key as {key}")
+
     def _404(self, request: Request) -> None:
         self._error(404, "model_not_found", request)
 

@@ -82,8 +82,10 @@ def results(run: Path) -> dict[str, Any]:
     """Return what has to be the same bit for bit however often a run was killed."""
     found: dict[str, Any] = {"summary": (run / "summary.json").read_bytes()}
     for fold in sorted(run.glob("fold*")):
-        for name in ("predictions.jsonl", "scores.json"):
-            found[f"{fold.name}/{name}"] = (fold / name).read_bytes()
+        found[f"{fold.name}/predictions.jsonl"] = (fold / "predictions.jsonl").read_bytes()
+        scores = json.loads((fold / "scores.json").read_text(encoding="utf-8"))
+        # Hashes of the options, and so of the path of the data.
+        found[f"{fold.name}/scores.json"] = scores | {"made_with": None}
         (weights,) = (fold / "model").glob("*model.safetensors")
         found[f"{fold.name}/weights"] = weights.read_bytes()
         with (fold / "history.csv").open(encoding="utf-8", newline="") as file:

@@ -28,7 +28,7 @@ def test_an_unknown_verb_is_answered_with_the_closest(capsys: pytest.CaptureFixt
     assert "did you mean 'train'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["train", "prompt", "evaluate", "plan"])
+@pytest.mark.parametrize("verb", ["train", "prompt", "evaluate", "plan", "audit"])
 def test_help_explains_groups_and_examples_without_loading_torch(
     verb: str, tmp_path: Path, project_root: Path
 ) -> None:
@@ -50,6 +50,7 @@ def test_help_explains_groups_and_examples_without_loading_torch(
         "train": "experiment=smoke",
         "prompt": "client: anthropic, local, openai",
         "plan": "plan.tflops=989",
+        "audit": "step=plant",
         "evaluate": "method=tfidf,encoder",
     }
     assert shown[verb] in done.stdout

@@ -29,7 +29,7 @@ WITHOUT_WEIGHTS = "/models/"
 WITHOUT_DATA = "/corpora/"
 SERVER = "http://127.0.0.1:8000"
 ELSEWHERE = "privacy.allow_external=true"
-OF_A_RUN = re.compile(r"^run=|=runs/")
+OF_A_RUN = re.compile(r"^runs?=|=runs/")
 WITHOUT_TRAINING = ("corpus", "insights", "report")
 SMOKE = (
     *("logger=none", "cv.folds=2", "cv.max_examples=60"),
@@ -157,7 +157,7 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap import insights, report
+    from recap import audit, insights, report
     from recap.annotate.options import PredictConfig
     from recap.command_configs import load_evaluation, load_prompted
     from recap.compose import expand_sweep, load_command, load_config, load_own_command
@@ -172,6 +172,7 @@ def test_documented_commands_compose(
         "predict": lambda job: load_own_command(PredictConfig, "predict", job),
         "corpus": lambda job: load_own_command(CorpusConfig, "corpus", job),
         "insights": insights.load,
+        "audit": audit.load,
         "report": report.load,
     }
     write_named_files(page, tmp_path)

@@ -17,16 +17,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 
 # Rooms from left to right: modules or packages of recap, and `data.module`, a room of its own.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "conf_files", "records", "taxonomy", "registry"),
+    ("errors", "tracebacks", "conf_files", "records", "taxonomy", "registry"),
     (
+        "untrusted",
         "validation",
         "config",
         "result_options",
+        "secrets",
         "tasks",
         "scoring",
         "analysis",
         "environment",
         "termination",
+        "private_files",
         "run_folder",
         "data",
     ),
@@ -42,6 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "training",
         "learning_rate",
         "results",
+        "telling",
         "fold",
         "merging",
         "fit",
@@ -55,12 +59,24 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "corpus_actions",
         "insight_actions",
         "report_sections",
+        "auditing",
     ),
     (
+        "config_guards",
         "compose",
         "command_line",
         "command_configs",
-        *("train", "prompt", "evaluate", "predict", "report", "corpus", "insights", "plan"),
+        *(
+            "train",
+            "prompt",
+            "evaluate",
+            "predict",
+            "report",
+            "corpus",
+            "insights",
+            "audit",
+            "plan",
+        ),
         *("cli", "__init__", "__main__"),
     ),
 )
@@ -77,7 +93,7 @@ FLOOR_LIBRARIES: tuple[frozenset[str], ...] = (
     frozenset(),
 )
 HYDRA = frozenset({"hydra", "omegaconf"})
-KNOW_HYDRA = frozenset({"compose", "command_line"})
+KNOW_HYDRA = frozenset({"config_guards", "compose", "command_line"})
 HEAVY = HYDRA.union(*FLOOR_LIBRARIES)
 MOST_LINES = 350
 

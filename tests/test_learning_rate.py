@@ -68,7 +68,10 @@ def test_training_after_the_search_equals_training_with_that_rate_given_by_hand(
     for fold in ("fold0", "fold1"):
         folders = [tmp_path / name / fold for name in ("found", "given")]
         assert history(folders[0]) == history(folders[1])
-        for file in ("scores.json", "predictions.jsonl", "model/model.safetensors"):
+        scores = [json.loads((folder / "scores.json").read_text()) for folder in folders]
+        assert len({one.pop("made_with")["configuration_hash"] for one in scores}) == 2
+        assert scores[0] == scores[1]
+        for file in ("predictions.jsonl", "model/model.safetensors"):
             assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
 
 

@@ -556,7 +556,7 @@ def test_the_configuration_is_kept_with_the_client_and_without_a_key(
     assert kept["client"]["model"] == "acme/m-1"
     assert kept["client"]["temperature"] == 0
     assert kept["client"]["top_p"] == 1
-    assert kept["privacy"] == {"allow_external": False}
+    assert kept["privacy"] == {"allow_external": False, "log_text": False}
     assert kept["shots"] == 0
     assert not [key for key in kept["client"] if "key" in key]
 

@@ -180,7 +180,7 @@ def test_the_epoch_with_the_lowest_selection_loss_is_tested(folder: Path) -> Non
     rows = read_history(folder / "fold0")
     assert list(rows[0]) == [
         *("step", "epoch", "split", "loss", "learning_rate", "tokens_per_second"),
-        *("examples_per_second", "memory_gib"),
+        *("examples_per_second", "memory_gib", "skipped_steps"),
     ]
     losses = [float(row["loss"]) for row in rows if row["split"] == "select"]
     selected = read_json(folder / "manifest.json")["folds"]["fold0"]["selected_epoch"]

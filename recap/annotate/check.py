@@ -14,6 +14,7 @@ from recap.data.faults import LISTED_FAULTS, FaultLog, RowFault, rows_error
 from recap.data.readers.files import existing_file
 from recap.data.utterances import read_utterances
 from recap.errors import DataError
+from recap.private_files import open_private
 from recap.records import Example
 
 MOST_COLUMNS = 1000
@@ -136,7 +137,7 @@ class _Rejects:
 
     def add(self, faults: list[RowFault]) -> None:
         if self._path is not None and faults:
-            with self._path.open("a", encoding="utf-8") as file:
+            with open_private(self._path, "a") as file:
                 file.writelines(f"{fault}\n" for fault in faults)
 
 

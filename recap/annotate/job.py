@@ -12,6 +12,7 @@ from typing import Any
 from recap.annotate.check import Checked, Source, check_source
 from recap.annotate.options import Shard
 from recap.annotate.output import is_csv
+from recap.annotate.rows import columns_without_text
 from recap.detector.detector import WINDOW_BATCHES, Detector
 from recap.detector.folders import find_model
 from recap.errors import ConfigError, DataError, RecapError
@@ -63,6 +64,12 @@ class AnnotationJob:
     output: Path
     shard: Shard | None = None
     resume: bool = True
+    replace_text: bool = False
+    """Whether rows hold their ids in the place of texts."""
+
+    def columns(self, checked: Checked) -> tuple[str, ...]:
+        """Return the columns of a CSV output."""
+        return columns_without_text(checked.columns) if self.replace_text else checked.columns
 
     @property
     def part(self) -> Path:
@@ -120,7 +127,7 @@ def write_state(
     """Write down of which input, models and options an output is, and whether it is finished."""
     checked = dataclasses.asdict(prepared.checked)
     state = {**prepared.identity, "checked": checked, "complete": complete}
-    write_json(state_file(job.part), state)
+    write_json(state_file(job.part), state, private=True)
 
 
 def state_file(output: Path) -> Path:
@@ -138,6 +145,7 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
         "format": _FORMAT,
         "input": job.source.identity(),
         "detector": job.detector.identity(),
+        "replace_text": job.replace_text,
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain

@@ -39,6 +39,14 @@ class PredictDecodingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PredictPrivacy:
+    """What the output may hold."""
+
+    replace_text: bool = False
+    """Whether ids stand in the place of texts, and nothing else of the input comes back."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RayConfig:
     """Many machines, through Ray Data."""
 
@@ -64,6 +72,8 @@ class PredictConfig:
     """How answers are read."""
     ray: RayConfig
     """Used with ``engine=ray``."""
+    privacy: PredictPrivacy = Field(default_factory=PredictPrivacy)
+    """What the output may hold."""
     input: str | None = None
     """File to annotate; the same as ``data.path``."""
     output: str | None = None

@@ -24,6 +24,7 @@ import numpy as np
 from recap.annotate.rows import csv_header, csv_line, json_line
 from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError, DataError, quote_id
+from recap.private_files import narrow, open_private
 
 _CHUNK_BYTES = 1 << 22
 
@@ -86,7 +87,7 @@ class AnnotationFile:
         self._columns = columns if is_csv(path) else None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
+            self._file = open_private(path, "ab")
         except OSError as error:
             raise ConfigError(
                 f"{path}: cannot be written ({error.strerror}); name another output"
@@ -155,8 +156,9 @@ class AnnotationFile:
             )
 
     def clear(self) -> None:
-        """Drop all that is there; when this returns, it is gone from the disk."""
+        """Drop all that is there, and its mode; when this returns, it is gone from the disk."""
         self._file.truncate(0)
+        narrow(self._file.fileno())
         self._to_disk()
 
     def cut(self) -> None:

@@ -16,6 +16,7 @@ from recap.annotate.job import AnnotationJob, Prepared, prepare_job, state_file,
 from recap.annotate.options import RayConfig, Shard
 from recap.annotate.output import AnnotationFile
 from recap.annotate.run import Listener, Report, annotate_file
+from recap.environment import switch_telemetry_off
 from recap.errors import ConfigError, RecapError
 
 SHARDS_PER_WORKER = 4
@@ -57,7 +58,9 @@ def annotate_over_ray(
     job = _with_whole_paths(job)
     known = prepare_job(job)
     listener.checked(known.checked)
-    with AnnotationFile(job.output, columns=known.checked.columns, window=known.window) as file:
+    with AnnotationFile(
+        job.output, columns=job.columns(known.checked), window=known.window
+    ) as file:
         if known.complete_bytes is not None and known.complete_bytes == file.size:
             report = _report(job, known, [], known.checked.utterances, began)
         else:
@@ -90,6 +93,7 @@ def _run(
     listener: Listener,
 ) -> list[dict[str, Any]]:
     """Have the workers annotate all parts; return the report of each."""
+    switch_telemetry_off()
     import ray
     import ray.data
 

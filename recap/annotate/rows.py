@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recap.data.safe_cells import protect_cell
+from recap.data.safe_cells import csv_record, protect_cell
 from recap.records import Annotation, Example
 
 OWN_COLUMNS = (
@@ -19,6 +17,9 @@ OWN_COLUMNS = (
 
 GOLD_COLUMNS = ("gold", "gold_rationale")
 """What a row has whose utterance came with a label or a reason."""
+
+TEXT_COLUMNS = ("rationale", "text", "response", "gold_rationale")
+"""Columns of texts, which hold the row's id where texts are replaced."""
 
 SIGNIFICANT_DIGITS = 6
 """Of a probability; beyond these, the order of sums on different machines shows."""
@@ -49,6 +50,23 @@ def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
     for key, value in came_in(example).items():
         row[input_column(key)] = value
     return row
+
+
+def without_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its id in the place of every text, and nothing else that came in.
+
+    Nobody can tell which of the input's other keys hold words of clients.
+    """
+    return {
+        name: row["id"] if name in TEXT_COLUMNS and value else value
+        for name, value in row.items()
+        if name in columns_without_text(tuple(row))
+    }
+
+
+def columns_without_text(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return those of a row's columns that are there when texts are replaced."""
+    return tuple(name for name in columns if name in OWN_COLUMNS or name in GOLD_COLUMNS)
 
 
 def came_in(example: Example) -> Mapping[str, Any]:
@@ -83,10 +101,7 @@ def csv_header(columns: Sequence[str]) -> bytes:
 
 
 def _record(cells: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    # The writer quotes a carriage return only where it ends lines itself (Python 3.11).
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "backslashreplace")
+    return csv_record(cells).encode("utf-8", "backslashreplace")
 
 
 def _cell(value: Any) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recap.annotate.check import Checked, Source
 from recap.annotate.job import AnnotationJob, Prepared, prepare_job, write_state
 from recap.annotate.options import Shard
 from recap.annotate.output import AnnotationFile
-from recap.annotate.rows import row_of
+from recap.annotate.rows import row_of, without_text
 from recap.data.faults import FaultLog
 from recap.data.readers.files import existing_file
 from recap.errors import ConfigError, DataError
@@ -82,7 +82,7 @@ def annotate_file(
     before = _stamp(job.source.path)
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
-    columns = prepared.checked.columns
+    columns = job.columns(prepared.checked)
     with AnnotationFile(job.part, columns=columns, window=prepared.window) as file:
         if not prepared.begun:
             # Before the state: rows of another job must never stand under this one's.
@@ -122,7 +122,8 @@ def _go_on(
         if found < total:
             detector = detector or job.detector.load()
             listener.began(found, total)
-            for annotations in _windows(examples, total - found, window, detector, file):
+            shown = without_text if job.replace_text else dict
+            for annotations in _windows(examples, total - found, window, detector, file, shown):
                 _count(annotations, counted)
                 listener.advanced(len(annotations))
     return Report(
@@ -138,7 +139,12 @@ def _go_on(
 
 
 def _windows(
-    examples: Iterator[Example], wanted: int, window: int, detector: Detector, file: AnnotationFile
+    examples: Iterator[Example],
+    wanted: int,
+    window: int,
+    detector: Detector,
+    file: AnnotationFile,
+    shown: Callable[[Mapping[str, Any]], dict[str, Any]],
 ) -> Iterator[list[Annotation]]:
     """Annotate and write window after window."""
     while wanted:
@@ -146,7 +152,7 @@ def _windows(
         if not taken:
             raise DataError(f"{file.path}: the input became shorter while it was read")
         annotations = detector.annotate(taken)
-        file.append(row_of(e, a) for e, a in zip(taken, annotations, strict=True))
+        file.append(shown(row_of(e, a)) for e, a in zip(taken, annotations, strict=True))
         wanted -= len(taken)
         yield annotations
 

@@ -62,6 +62,8 @@ class EncoderInput:
         added = [token.content for token in tokenizer.added_tokens_decoder.values()]
         names = sorted((name for name in added if len(name) > 1), key=len, reverse=True)
         self._mark = re.compile(f"(?={'|'.join(map(re.escape, names)) or '(?!)'})")
+        # What is not in the vocabulary is read as unknown, which marks nothing.
+        self._marks = frozenset(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
         self._ids_of: dict[str, tuple[int, ...]] = {}
 
     def encode(
@@ -118,12 +120,18 @@ class EncoderInput:
             # Cut inside every mark's name: split_special_tokens leaves some of them alone.
             starts = [match.start() + 1 for match in self._mark.finditer(text)]
             cuts = itertools.pairwise([0, *starts, len(text)])
-            pieces = [text[start:end] for start, end in cuts if end > start]
-            found = self._tokenizer(
-                pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"] if pieces else []  # fmt: skip
-            self._ids_of[text] = tuple(token for piece in found for token in piece)
+            ids = self._encoded([text[start:end] for start, end in cuts if end > start])
+            if not self._marks.isdisjoint(ids):
+                # A normaliser can make a mark's name of look-alikes (of capitals, of full width).
+                ids = self._encoded(list(text))
+            self._ids_of[text] = tuple(token for token in ids if token not in self._marks)
         return self._ids_of[text]
+
+    def _encoded(self, pieces: list[str]) -> tuple[int, ...]:
+        found = self._tokenizer(
+            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"] if pieces else []  # fmt: skip
+        return tuple(token for piece in found for token in piece)
 
 
 def shown_turns(example: Example, history: History) -> tuple[Turn, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
+from recap.models.folders import read_model, read_tokenizer
 from recap.models.hub import first_line, hub_folder
 from recap.models.tiny import tiny_tokenizer
 
@@ -90,22 +91,19 @@ def _source(name: str, hub_id: str | None, path: str | Path | None) -> Path | No
 
 
 def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    auto_model: Any = AutoModelForSequenceClassification
-    auto_tokenizer: Any = AutoTokenizer
     try:
-        model, found = auto_model.from_pretrained(
+        model, found = read_model(
+            AutoModelForSequenceClassification,
             source,
             **_head(labels),
-            local_files_only=True,
             output_loading_info=True,
             # A head for other labels, as a fine-tuned classifier has one, is replaced.
             ignore_mismatched_sizes=True,
         )
-        tokenizer = auto_tokenizer.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
+        tokenizer = read_tokenizer(source)
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"encoder {name!r} cannot be loaded from {source}: {first_line(error)}; "
             "encoder.path=FOLDER has to hold config.json, *.safetensors and the tokenizer's files"

@@ -89,6 +89,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
             for name in a.annotators
         ],
         pages=pages,
+        private=True,
         private_pages=batches,
     )
 

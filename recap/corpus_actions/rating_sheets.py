@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recap.analysis.ratings import Rating
+from recap.data.answer_cells import whole_number
 from recap.data.doccano_batches import document_text
 from recap.data.faults import FaultLog
 from recap.data.readers.columns import require_column
@@ -118,8 +119,9 @@ def _points(
     given = {}
     for name in criteria:
         text = row[name].strip()
-        if text.isdecimal() and 1 <= int(text) <= points:
-            given[name] = int(text)
+        value = whole_number(text)
+        if value is not None and 1 <= value <= points:
+            given[name] = value
         elif text:
             reason = f"is no whole number from 1 to {points}"
             faults.reject(line, name, reason, "correct it, or leave it empty")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from recap.analysis.utterances import Utterance, list_client_turns
-from recap.data.answer_cells import bare_row, mapping_of
+from recap.data.answer_cells import bare_row, finite_number, mapping_of, whole_number
 from recap.data.faults import FaultLog
+from recap.data.readers.fields import Fields
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.sheets import read_sheet
 from recap.data.reading import read_records
@@ -33,7 +33,7 @@ class Annotated:
 
     ``counts`` has ``unlabelled``, ``unparsed`` (answers of a model that hold no label),
     ``skipped`` (utterances that the model was not asked about; they are left out),
-    ``without_prediction`` and ``rows_left_out``.
+    ``without_prediction``, ``rows_left_out`` and ``predictions_left_out``.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Annotated:
             "without_prediction": "client utterances have no prediction and play no part "
             "(recap.predict merges turns of one speaker in a row)",
             "rows_left_out": "rows were left out for faults",
+            "predictions_left_out": "rows of the predictions were left out for faults",
         }
         notes = [f"{self.counts[key]} {note}" for key, note in said.items() if self.counts.get(key)]
         if self.predicted:
@@ -184,17 +185,21 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
     skipped: set[str] = set()
     seen: dict[str, int] = {}
     for line, row in _rows(path, faults):
-        identifier, session = _text(row.get("id")), _text(row.get("session"))
-        if not identifier or not session:
-            field = "session" if identifier else "id"
-            faults.reject(line, field, "is missing", "give every row the id of its session")
+        # An empty cell is no value.
+        fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, faults=faults)
+        identifier, session = fields.identifier("id"), fields.identifier("session")
+        if fields.sound and (identifier is None or session is None):
+            field = "id" if identifier is None else "session"
+            fields.reject(field, "is missing", "give every row the id of its session")
+        texts = {name: fields.optional_text(name) for name in ("label", "response", "rationale")}
+        if not fields.sound or identifier is None or session is None:
             continue
         if identifier in seen:
             reason = f"id {quote_id(identifier)} is at line {seen[identifier]} already"
             faults.reject(line, "id", reason, "keep one row an utterance")
             continue
         seen[identifier] = line
-        label = _text(row.get("label"))
+        label = texts["label"]
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
             continue
@@ -205,24 +210,22 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
                 reason = str(error).removeprefix("label ")
                 faults.reject(line, "label", reason, "name the task of the predictions with task=…")
                 continue
-        utterances.append(_answer(identifier, session, label or None, row))
+        utterances.append(
+            Utterance(
+                id=identifier,
+                session=session,
+                turn=whole_number(_text(row.get("turn"))),
+                response=texts["response"] or "",
+                label=label or None,
+                predicted=True,
+                probabilities=_probabilities(row.get("probabilities")),
+                rationale=texts["rationale"] or None,
+                client=_text(row.get("client")) or None,
+                counselor=_text(row.get("counselor")) or None,
+                meta=_meta(row),
+            )
+        )
     return _Answers(utterances=tuple(utterances), skipped=frozenset(skipped))
-
-
-def _answer(identifier: str, session: str, label: str | None, row: Mapping[str, Any]) -> Utterance:
-    return Utterance(
-        id=identifier,
-        session=session,
-        turn=_whole(row.get("turn")),
-        response=_text(row.get("response")),
-        label=label,
-        predicted=True,
-        probabilities=_probabilities(row.get("probabilities")),
-        rationale=_text(row.get("rationale")) or None,
-        client=_text(row.get("client")) or None,
-        counselor=_text(row.get("counselor")) or None,
-        meta=_meta(row),
-    )
 
 
 def _overlaid(
@@ -260,6 +263,7 @@ def _overlaid(
         for answer in (by_id[utterance.id],)
     )
     return merged, {
+        "predictions_left_out": faults.rows_rejected,
         "without_prediction": len(utterances) - len(merged) - len(answers.skipped),
         "skipped": len(answers.skipped),
     }
@@ -275,15 +279,11 @@ def _text(value: object) -> str:
     return "" if value is None or isinstance(value, bool) else str(value).strip()
 
 
-def _whole(value: object) -> int | None:
-    text = _text(value)
-    return int(text) if text.isdecimal() else None
-
-
 def _probabilities(value: object) -> dict[str, float] | None:
     given = mapping_of(value) or {}
-    found = {str(k): float(v) for k, v in given.items() if isinstance(v, int | float)}
-    return found if found and all(math.isfinite(p) for p in found.values()) else None
+    found = {str(name): finite_number(value) for name, value in given.items()}
+    known = {name: value for name, value in found.items() if value is not None}
+    return known if known and len(known) == len(found) else None
 
 
 def _meta(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,26 @@ def mapping_of(value: object) -> Mapping[str, Any] | None:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return value if isinstance(value, Mapping) else None
+
+
+def whole_number(text: str) -> int | None:
+    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
+
+    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
+    (12, None, None)
+    """
+    return int(text) if len(text) < 10 and text.isdecimal() else None
+
+
+def finite_number(value: object) -> float | None:
+    """Return a JSON number that a float holds, ``None`` for anything else.
+
+    >>> finite_number(1), finite_number(True), finite_number(10**400), finite_number(float("nan"))
+    (1.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None

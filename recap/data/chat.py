@@ -144,10 +144,10 @@ class ChatEncoder:
             len(text),
         ]
         pieces = [text[start:end] for start, end in itertools.pairwise(cuts) if end > start]
-        encoded = self.tokenizer(
-            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        ids = tuple(token for piece in encoded["input_ids"] for token in piece)
+        ids = self._encoded(pieces)
+        if not self._forbidden.isdisjoint(ids):
+            # A normaliser can make a token's name of look-alikes (NFKC: of full-width letters).
+            ids = self._encoded(list(text))
         if not self._forbidden.isdisjoint(ids):
             raise RecapError(
                 f"a text of {len(text)} characters was encoded with a control token of the model; "
@@ -158,6 +158,12 @@ class ChatEncoder:
                 self._constant.clear()
             self._constant[text] = ids
         return ids
+
+    def _encoded(self, pieces: list[str]) -> tuple[int, ...]:
+        encoded = self.tokenizer(
+            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
+        return tuple(token for piece in encoded["input_ids"] for token in piece)
 
     def _skeleton(
         self, shape: tuple[tuple[str, str, str], ...], *, prompt: bool

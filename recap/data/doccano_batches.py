@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from recap.records import Example, Speaker
 from recap.taxonomy import Taxonomy
 
-_BLANK_LINES = re.compile(r"\s*\n\s*")
 _NAMES: Mapping[str, Mapping[Speaker, str]] = {
     "en": {"counselor": "Counselor", "client": "Client"},
     "zh": {"counselor": "咨询师", "client": "来访者"},
@@ -26,7 +24,7 @@ def document_text(example: Example, *, language: str | None = "en") -> str:
     written = language if language is not None and language in _NAMES else "en"
 
     def line(speaker: Speaker, text: str) -> str:
-        said = _BLANK_LINES.sub("\n", text.strip())
+        said = "\n".join(filter(None, map(str.strip, text.split("\n"))))
         return f"{_NAMES[written][speaker]}{_SEPARATOR[written]}{said}"
 
     response = line("client", example.response)

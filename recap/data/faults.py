@@ -36,6 +36,19 @@ class Place:
     rows: int = 1
 
 
+class Line(int):
+    """The line that a row begins on where others do too, as in a JSON list written on one line."""
+
+    item: int
+    """Index of the row in that list."""
+
+    def __new__(cls, line: int, *, item: int) -> Line:
+        """Return a line that knows which of its rows is meant."""
+        row = super().__new__(cls, line)
+        row.item = item
+        return row
+
+
 class FaultLog:
     """What a reader reports: rows met, rows rejected and why, and anything else it counts.
 
@@ -52,7 +65,7 @@ class FaultLog:
         self.faults: list[RowFault] = []
         self.counts: Counter[str] = Counter()
         self.rows_read = 0
-        self._rejected: dict[int, int] = {}
+        self._rejected: dict[tuple[int, int | None], int] = {}
         self._rejected_and_taken = 0
         self._places: tuple[Place, ...] = ()
         self._by_turn = False
@@ -72,17 +85,21 @@ class FaultLog:
         """Note one fault of the row at ``line``; a row with several faults is rejected once.
 
         Args:
-            line: First line of the row.
+            line: First line of the row; a :class:`Line` where several rows begin on it.
             field: The column or key at fault.
             reason: What is wrong with it, without client text.
             mend: What to do.
             rows: Rows of the file that are lost with it (several when one utterance has many
                 annotators).
         """
+        item = line.item if isinstance(line, Line) else None
+        if item is not None:
+            field = f"[{item}]" if field == "row" else f"[{item}].{field}"
         self.faults.append(
-            RowFault(file=self.file, line=line, field=field, reason=reason, mend=mend)
+            RowFault(file=self.file, line=int(line), field=field, reason=reason, mend=mend)
         )
-        self._rejected[line] = max(rows, self._rejected.get(line, 0))
+        key = (int(line), item)
+        self._rejected[key] = max(rows, self._rejected.get(key, 0))
 
     def at(self, line: int) -> None:
         """Say that the record about to be yielded is the one row at ``line``."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from recap.data.readers.archives import UNREADABLE, open_archive, unreadable
 from recap.data.readers.files import existing_file
 from recap.errors import DataError
 
@@ -16,6 +19,7 @@ JSON_ENDINGS = (".json", ".jsonl")
 """Endings of files whose rows are JSON objects."""
 
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
+_KIND, _MEND = "zip file", "export it again"
 _NOTHING_INSIDE = "holds no .jsonl, .json, .csv or .xlsx file; put in one export an annotator"
 
 
@@ -44,26 +48,43 @@ def judgement_files(path: Path) -> Iterator[list[JudgementFile]]:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [JudgementFile(path=file, shown=str(file), of_one=True) for file in inside]
     elif path.suffix.lower() == ".zip":
-        with tempfile.TemporaryDirectory() as folder:
-            yield _unpacked(existing_file(path), Path(folder))
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
+            yield _unpacked(existing_file(path), Path(folder), held)
     else:
         yield [JudgementFile(path=existing_file(path), shown=str(path), of_one=False)]
 
 
-def _unpacked(path: Path, folder: Path) -> list[JudgementFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if _is_judgement_file(name)]
-            files = []
-            for number, name in enumerate(sorted(names)):
-                # Never under its own name, which may lead out of the folder.
-                file = folder / f"{number}{Path(name).suffix.lower()}"
-                file.write_bytes(archive.read(name))
-                files.append(JudgementFile(path=file, shown=f"{path}/{name}", of_one=True))
-    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
-        raise DataError(
-            f"{path}: is no readable zip file ({type(error).__name__}); export it again"
-        ) from None
+def _opened(file: Path, held: ExitStack) -> BinaryIO:
+    """Return a file to be written; where the system can, memory holds what it holds (Linux).
+
+    A kill then leaves no words of clients in a temporary folder.
+    """
+    if not hasattr(os, "memfd_create"):
+        return file.open("wb")
+    memory = os.memfd_create(file.name)
+    held.callback(os.close, memory)
+    file.symlink_to(f"/proc/{os.getpid()}/fd/{memory}")
+    return os.fdopen(memory, "wb", closefd=False)
+
+
+def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[JudgementFile]:
+    """Return the files of a zip; the folder gets their names, memory alone what they hold."""
+    files = []
+    with open_archive(path, kind=_KIND, mend=_MEND) as archive:
+        parts = [part for part in archive.infolist() if _is_judgement_file(part.filename)]
+        for number, part in enumerate(sorted(parts, key=lambda part: part.filename)):
+            if not part.filename.isprintable():
+                raise DataError(
+                    f"{path}: a file in it has a name with unprintable characters; rename it"
+                )
+            # Never under its own name, which may lead out of the folder.
+            file = folder / f"{number}{Path(part.filename).suffix.lower()}"
+            try:
+                with archive.open(part) as packed, _opened(file, held) as copy:
+                    shutil.copyfileobj(packed, copy)
+            except UNREADABLE as error:
+                raise unreadable(path, _KIND, error, _MEND) from None
+            files.append(JudgementFile(path=file, shown=f"{path}/{part.filename}", of_one=True))
     if not files:
         raise DataError(f"{path}: {_NOTHING_INSIDE}")
     return files

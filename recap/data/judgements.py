@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recap.analysis.judgements import FIRST_ROUND, Judgement
-from recap.data.faults import FaultLog
+from recap.data.characters import damage
+from recap.data.faults import FaultLog, RowFault
 from recap.data.judgement_columns import (
     USUAL_NAMES,
     JudgementLayout,
@@ -36,6 +37,8 @@ class Judgements:
     judgements: tuple[Judgement, ...]
     rows_read: int
     rows_rejected: int
+    faults: tuple[RowFault, ...] = ()
+    """What was wrong with the rows that were rejected."""
     unlabelled: int
     """Rows, or cells of a table with a column an annotator, that hold no label."""
 
@@ -70,22 +73,29 @@ def read_judgements(
     for number, path in enumerate(paths, start=1):
         with judgement_files(path) as files:
             for file in files:
-                faults = FaultLog(file.shown)
-                logs.append(faults)
-                reader.read(file.path, faults, _Defaults(str(number), file.of_one))
+                logs.append(FaultLog(file.shown))
+                try:
+                    reader.read(file.path, logs[-1], _Defaults(str(number), file.of_one))
+                except DataError as error:
+                    # A file of a zip has no path of its own.
+                    raise DataError(str(error).replace(str(file.path), file.shown)) from None
     faulty = [str(log.error()) for log in logs if log.faults]
     if faulty and not skip_faults:
         raise DataError("\n".join(faulty))
+    faults = tuple(fault for log in logs for fault in log.faults)
     if not reader.found:
         named = ", ".join(str(path) for path in paths)
+        first = f"; the first fault: {faults[0]}" if faults else ""
         raise DataError(
             f"{named}: holds no label; name the column of labels with annotations.columns.label"
+            f"{first}"
         )
     return Judgements(
         judgements=tuple(reader.found),
         rows_read=sum(log.rows_read for log in logs),
         rows_rejected=sum(log.rows_rejected for log in logs),
         unlabelled=reader.counts["unlabelled"],
+        faults=faults,
     )
 
 
@@ -164,6 +174,8 @@ class _Reader:
                 for role, names in found.items()
             }
             identifier = cells.get("id") or self._from_turn(cells)
+            if self._damaged(line, cells, faults):
+                continue
             if not identifier:
                 faults.reject(line, "id", "is missing", "give every example an id")
                 continue
@@ -172,53 +184,67 @@ class _Reader:
             else:
                 name = cells.get("annotator", "") if annotator is None else annotator
                 said = [(name, cells.get("label", ""))]
-            for name, label in said:
-                judged = _Said(
-                    id=identifier,
-                    annotator=name,
-                    session=cells.get("session") or None,
-                    round=cells.get("round") or defaults.round,
-                    rationale=cells.get("rationale") or None,
+            given = [(name, label) for name, label in said if label.casefold() not in _NO_LABEL]
+            judged = [
+                self._judgement(
+                    line,
+                    _Said(
+                        id=identifier,
+                        annotator=name,
+                        session=cells.get("session") or None,
+                        round=cells.get("round") or defaults.round,
+                        rationale=cells.get("rationale") or None,
+                    ),
+                    label,
+                    faults,
+                    defaults.holds_one,
                 )
-                self._add(line, judged, label, faults, defaults.holds_one)
+                for name, label in given
+            ]
+            sound = [judgement for judgement in judged if judgement is not None]
+            # A row with a fault is left out whole.
+            if len(sound) == len(judged):
+                self.counts["unlabelled"] += len(said) - len(given)
+                self.found += sound
+                self._seen.update((one.id, one.annotator, one.round) for one in sound)
 
-    def _add(
+    @staticmethod
+    def _damaged(line: int, cells: Mapping[str, str], faults: FaultLog) -> bool:
+        broken = {role: found for role, cell in cells.items() if (found := damage(cell))}
+        for role, found in broken.items():
+            faults.reject(line, role, *found)
+        return bool(broken)
+
+    def _judgement(
         self, line: int, said: _Said, label: str, faults: FaultLog, may_be_several: bool
-    ) -> None:
-        if label.casefold() in _NO_LABEL:
-            self.counts["unlabelled"] += 1
-            return
+    ) -> Judgement | None:
         if not said.annotator:
             faults.reject(line, "annotator", "is empty", "write who gave this label")
-            return
+            return None
         if may_be_several and "#" in label:
             # Doccano's CSV joins several labels.
             fields = Fields({}, line=line, faults=faults)
             one = single_label(fields, "label", label.split("#"), self._layout.multi_label)
             if one is None:
-                return
+                return None
             label = one
         canonical = self._canonical(line, label, faults)
-        key = (said.id, said.annotator, said.round)
         if canonical is None:
-            return
-        if key in self._seen:
+            return None
+        if (said.id, said.annotator, said.round) in self._seen:
             reason = (
                 f"annotator {quote_id(said.annotator)} has judged id {quote_id(said.id)} before"
             )
             mend = "keep one row, or number the rounds in a column round"
             faults.reject(line, "id", reason, mend)
-            return
-        self._seen.add(key)
-        self.found.append(
-            Judgement(
-                id=said.id,
-                annotator=said.annotator,
-                label=canonical,
-                session=said.session,
-                round=said.round,
-                rationale=said.rationale,
-            )
+            return None
+        return Judgement(
+            id=said.id,
+            annotator=said.annotator,
+            label=canonical,
+            session=said.session,
+            round=said.round,
+            rationale=said.rationale,
         )
 
     def _canonical(self, line: int, label: str, faults: FaultLog) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recap.data.characters import damage, no_utterance
 from recap.data.examples import turn_id
 from recap.data.faults import FaultLog, Place
 from recap.data.readers.registry import Record, check_options, get_reader
@@ -53,9 +53,6 @@ def read_records(
                 yield piece
 
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-
-
 class _Check:
     """What no reader can judge alone: empty texts, ids used twice, labels outside the taxonomy."""
 
@@ -97,13 +94,14 @@ class _Check:
         if not dialogue.turns:
             self._reject(places[0], "turns", "is empty", "write its turns, or remove the row")
             return []
-        first = self._line_of_session.add(session, places[0].line)
-        if first != places[0].line:
+        first = self._line_of_session.find(session)
+        if first is not None:
             reason = f"session {quote_id(session)} is at line {first} already"
             mend = "give each dialogue an id of its own, its rows in one piece"
             for place in places:
                 self._reject(place, "session", reason, mend)
             return []
+        self._line_of_session.add(session, places[0].line)
         turns: list[Turn | None] = []
         for index, read in enumerate(dialogue.turns):
             place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
@@ -156,11 +154,11 @@ class _Check:
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
         if not text.strip() and not self._keep_empty:
             self._reject(place, field, "is empty", "write the utterance, or remove the row", within)
-        elif "\0" in text:
-            self._reject(place, field, "holds a NUL character", "remove it", within)
-        elif _HALF_CHARACTER.search(text):
-            reason = "holds half of a character (a lone surrogate)"
-            self._reject(place, field, reason, "export the file again as UTF-8", within)
+            return
+        # What is too long for a model is annotated as skipped.
+        found = damage(text) if self._to_annotate else no_utterance(text)
+        if found is not None:
+            self._reject(place, field, *found, within)
 
     def _unique(
         self,

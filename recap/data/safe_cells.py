@@ -33,11 +33,17 @@ def bare_cell(text: str) -> str:
 
 def sheet_to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a CSV file's text for a spreadsheet program, its cells protected."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([protect_cell(cell) for cell in row] for row in rows)
-    return BYTE_ORDER_MARK + table.getvalue()
+    records = [csv_record(header)]
+    records += [csv_record([protect_cell(cell) for cell in row]) for row in rows]
+    return BYTE_ORDER_MARK + "".join(records)
+
+
+def csv_record(cells: Sequence[str]) -> str:
+    """Return one record of a CSV file, which ends in a line feed."""
+    text = io.StringIO()
+    # The writer quotes a carriage return only where it ends lines itself (Python 3.11).
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return f"{text.getvalue()[:-2]}\n"
 
 
 def _is_formula(text: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from recap.analysis.study_design import Response
 from recap.analysis.study_ratings import SCALE, Key, Rating
@@ -18,6 +19,8 @@ RATING_COLUMNS = ("rating_id", "context", "client", "response", "rating", "remar
 KEY_COLUMNS = ("rating_id", "participant", "group", "phase", "scenario")
 GROUP_COLUMNS = ("participant", "group")
 SCENARIO_COLUMNS = ("scenario", "id", "session", "label")
+
+T = TypeVar("T")
 
 _ENDINGS = (".csv", ".xlsx")
 
@@ -37,28 +40,41 @@ def find_sheet(folder: Path, stem: str) -> Path:
     return max(there, key=lambda path: path.stat().st_mtime)
 
 
+def own_sheet(read: Callable[[Path, FaultLog], T], path: Path) -> T:
+    """Return what ``read`` finds in a sheet that was not handed out, and so has no faults.
+
+    Raises:
+        DataError: Listing the rows that somebody has damaged since.
+    """
+    faults = FaultLog(str(path))
+    found = read(path, faults)
+    if faults.faults:
+        raise faults.error()
+    return found
+
+
 def read_groups(path: Path, faults: FaultLog) -> dict[str, str]:
     """Return the group of every participant."""
-    rows = _rows(path, GROUP_COLUMNS, faults)
-    return {row["participant"]: row["group"] for _, row in rows}
+    rows = _by(path, GROUP_COLUMNS, faults)
+    return {participant: row["group"] for participant, row in rows.items()}
 
 
 def read_scenarios(path: Path, faults: FaultLog) -> dict[str, tuple[str, str]]:
     """Return context and client utterance of every scenario, by its code."""
-    rows = _rows(path, ("scenario", "context", "client"), faults)
-    return {row["scenario"]: (row["context"], row["client"]) for _, row in rows}
+    rows = _by(path, ("scenario", "context", "client"), faults)
+    return {scenario: (row["context"], row["client"]) for scenario, row in rows.items()}
 
 
 def read_key(path: Path, faults: FaultLog) -> dict[str, Key]:
     """Return whose response each rating id stands for."""
     return {
-        row["rating_id"]: Key(
+        rating_id: Key(
             participant=row["participant"],
             group=row["group"],
             phase=row["phase"],
             scenario=row["scenario"],
         )
-        for _, row in _rows(path, KEY_COLUMNS, faults)
+        for rating_id, row in _by(path, KEY_COLUMNS, faults).items()
     }
 
 
@@ -103,6 +119,21 @@ def read_ratings(
         else:
             found[rating_id] = Rating(rater=rater, rating_id=rating_id, value=int(value))
     return list(found.values())
+
+
+def _by(path: Path, columns: Sequence[str], faults: FaultLog) -> dict[str, dict[str, str]]:
+    """Return rows by what stands in the first of the columns; a second one of it is a fault."""
+    found: dict[str, dict[str, str]] = {}
+    for line, row in _rows(path, columns, faults):
+        key = row[columns[0]]
+        if not key:
+            faults.reject(line, columns[0], "is empty", "put the sheet back as it was")
+        elif key in found:
+            reason = f"{quote_id(key)} is there twice"
+            faults.reject(line, columns[0], reason, "put the sheet back as it was")
+        else:
+            found[key] = row
+    return found
 
 
 def _rows(path: Path, columns: Sequence[str], faults: FaultLog) -> list[tuple[int, dict[str, str]]]:

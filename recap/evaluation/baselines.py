@@ -30,6 +30,7 @@ from recap.run_folder import FoldFolder, RunFolder, open_run_folder, remove_mode
 from recap.scoring.confusion import score
 from recap.scoring.files import predictions_to_jsonl
 from recap.tasks.task import Task
+from recap.telling import tell_texts
 from recap.tracking.tracker import Tracker
 
 NOTHING_LOST: Mapping[str, int] = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
@@ -168,6 +169,8 @@ def _judged(setup: BaselineRun, index: int, judge: FoldJudge, listener: Listener
             encoding=dict(setup.lost_turns),
             folds={name: {**judged.manifest, "environment": environment()}},
         )
+        examples = setup.data.examples(setup.folds[index].test)
+        tell_texts(setup.config, folder, examples, tracker=tracker, tell=listener.texts)
         write_scores(folder, scores)
         tracker.log_fold(scores)
     result = FoldResult(name=name, folder=folder, scores=scores, seconds=time.monotonic() - began)
@@ -189,7 +192,7 @@ def write_judgements(
         _prediction(task, example, index, row)
         for example, row in zip(examples, probabilities, strict=True)
     ]
-    write_atomic(folder.predictions, predictions_to_jsonl(predictions))
+    write_atomic(folder.predictions, predictions_to_jsonl(predictions), private=True)
     return score(predictions, task=task.name, labels=task.labels)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recap.data.answer_cells import bare_row, mapping_of
+from recap.data.answer_cells import bare_row, finite_number, mapping_of, whole_number
 from recap.data.faults import FaultLog
 from recap.data.readers.fields import Fields
 from recap.data.readers.files import json_rows
@@ -165,8 +164,9 @@ class _Reader:
 
     def _fold(self, fields: Fields) -> int | None:
         value = fields.row.get("fold")
-        if isinstance(value, str) and value.strip().isdecimal():
-            value = int(value)
+        if isinstance(value, str):
+            found = whole_number(value.strip())
+            value = value if found is None else found
         if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
             return value
         fields.reject("fold", "is no fold's index", "write 0, 1, …, or leave it out")
@@ -181,10 +181,11 @@ class _Reader:
         found: dict[str, float] = {}
         for name, p in given.items():
             label = self._labels.whole(str(name))
-            if isinstance(p, bool) or not isinstance(p, int | float) or not math.isfinite(p):
+            number = finite_number(p)
+            if number is None:
                 fields.reject("probabilities", "holds no finite number", "write numbers, or null")
                 return None
             if label is None:
                 return None
-            found[label] = found.get(label, 0.0) + float(p)
+            found[label] = found.get(label, 0.0) + number
         return found or None

@@ -231,7 +231,7 @@ class _Dialogues:
                 float("nan" if _is_blank(fields.get(column)) else fields[column])
                 for fields in self._fields
             )
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(
                 f"{column}: is no number in every dialogue that has it; correct outcomes=[…]"
             ) from None

@@ -52,6 +52,7 @@ def make_card(config: InsightsConfig) -> Findings:
         figures={**row, "probabilities": probabilities},
         sheets=(Sheet(title="The utterance", header=("what", "is"), rows=tuple(shown)),),
         rows=[row],
+        private=True,
         private_pages={"card.txt": text, "card.html": card_html(card)},
         on_console=text if config.out is None else "",
     )

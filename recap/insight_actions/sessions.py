@@ -73,6 +73,7 @@ def find_sessions(config: InsightsConfig) -> Findings:
         sheets=tuple(sheets),
         notes=tuple(_notes(config, source, found)),
         rows=[_session_row(session, source) for session in found.sessions],
+        private=True,
         charts={
             "sessions": partial(
                 donut_chart, *donuts(source, found.overall), note=predicted.strip()

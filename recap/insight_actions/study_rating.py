@@ -22,6 +22,7 @@ from recap.data.study_sheets import (
     KEY_COLUMNS,
     RATING_COLUMNS,
     find_sheet,
+    own_sheet,
     read_groups,
     read_key,
     read_ratings,
@@ -47,7 +48,7 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
     refuse_existing(folder / RATINGS, "rating sheets")
     options, phases = config.study_materials, _phases(folder)
     responses, groups, left_out = _responses(config, folder, phases)
-    scenarios = read_scenarios(find_sheet(folder / KEY, "scenarios"), FaultLog(KEY))
+    scenarios = own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios"))
     coded = blind(responses, seed=config.seed)
     ending = "xlsx" if options.excel else "csv"
     files: dict[str, str | bytes] = {}
@@ -99,7 +100,7 @@ def make_scores(config: InsightsConfig, folder: Path) -> Findings:
         DataError: When rating sheets are missing or have faults.
     """
     faults = FaultLog(str(folder / RATINGS))
-    keys = read_key(find_sheet(folder / KEY, "ratings"), FaultLog(KEY))
+    keys = own_sheet(read_key, find_sheet(folder / KEY, "ratings"))
     stems = sorted({p.stem for p in (folder / RATINGS).glob("rater*") if p.is_file()})
     if not stems:
         raise DataError(
@@ -147,8 +148,8 @@ def make_scores(config: InsightsConfig, folder: Path) -> Findings:
 def _responses(
     config: InsightsConfig, folder: Path, phases: Sequence[str]
 ) -> tuple[list[Response], dict[str, str], int]:
-    groups = read_groups(find_sheet(folder / KEY, "participants"), FaultLog(KEY))
-    codes = list(read_scenarios(find_sheet(folder / KEY, "scenarios"), FaultLog(KEY)))
+    groups = own_sheet(read_groups, find_sheet(folder / KEY, "participants"))
+    codes = list(own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios")))
     faults = FaultLog(str(folder / SHEETS))
     responses: list[Response] = []
     for participant in groups:

@@ -23,7 +23,8 @@ from recap.reporting.workbook import Cell, workbook_bytes
 MOST_SHOWN = 20
 """Sessions that the console lists."""
 
-_LONGEST_NAME = 60
+_LONGEST_NAME = 120
+"""Bytes of a session's name that stand in the name of its file."""
 
 
 def make_supervision(config: InsightsConfig) -> Findings:
@@ -75,6 +76,7 @@ def make_supervision(config: InsightsConfig) -> Findings:
         ),
         notes=tuple(notes),
         rows=rows,
+        private=True,
         private_pages=files,
     )
 
@@ -165,7 +167,8 @@ def _file_names(sessions: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     for session in sessions:
-        base = re.sub(r"[^\w.-]+", "_", session)[:_LONGEST_NAME].strip(".") or "session"
+        cut = re.sub(r"[^\w.-]+", "_", session).encode("utf-8", "ignore")[:_LONGEST_NAME]
+        base = cut.decode("utf-8", "ignore").strip(".") or "session"
         name, n = base, 1
         while name.casefold() in taken:
             n += 1

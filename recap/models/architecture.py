@@ -10,6 +10,7 @@ from typing import Any
 
 from recap.errors import ConfigError
 from recap.models.finetune import apply_finetune, causal_model
+from recap.models.folders import read_model_config, read_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +120,7 @@ def find_architecture(
     folder = Path(path) if path is not None else _cached(hub_id)
     if folder is not None:
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = read_model_config(folder)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"backbone.path={folder} holds no config.json that can be read; "
@@ -146,17 +147,14 @@ def find_architecture(
 
 def find_tokenizer(architecture: Architecture, name: str) -> Any | None:
     """Return the backbone's tokenizer, ``None`` when it is not on this machine."""
-    from transformers import AutoTokenizer
-
     if architecture.folder is None:
         if name != "tiny":
             return None
         from recap.models.tiny import tiny_tokenizer
 
         return tiny_tokenizer()
-    auto_tokenizer: Any = AutoTokenizer
     try:
-        return auto_tokenizer.from_pretrained(architecture.folder, local_files_only=True)
+        return read_tokenizer(architecture.folder)
     except (OSError, ValueError):
         return None
 

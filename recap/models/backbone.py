@@ -7,7 +7,13 @@ from typing import Any
 
 from recap.errors import ConfigError
 from recap.models.deferred import DeferredWeights, build_deferred
-from recap.models.hub import WEIGHT_FILES, first_line, hub_folder
+from recap.models.folders import (
+    read_model,
+    read_model_config,
+    read_tokenizer,
+    require_safetensors,
+)
+from recap.models.hub import first_line, hub_folder
 
 
 def load_backbone(
@@ -112,7 +118,7 @@ def load_skeleton(
         ConfigError: As :func:`load_backbone`, except for what only the weights show.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     source = _source(name, family, hub_id, path)
     if source is None:
@@ -120,7 +126,7 @@ def load_skeleton(
     _check_family(source, name, family)
     auto_model: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        return auto_model.from_config(AutoConfig.from_pretrained(source, local_files_only=True))
+        return auto_model.from_config(read_model_config(source))
 
 
 def _source(name: str, family: str, hub_id: str | None, path: str | Path | None) -> Path | None:
@@ -177,22 +183,19 @@ def _load(
     source: Path, *, name: str, family: str, dtype: str, quantization: Any = None
 ) -> tuple[Any, Any]:
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     _check_family(source, name, family)
     tokenizer = _load_tokenizer(source, name)
-    auto_model: Any = AutoModelForCausalLM  # its annotations do not know output_loading_info
     try:
-        # Other types of error: files cut off, and tensors of other shapes than config.json says.
-        model, found = auto_model.from_pretrained(
+        model, found = read_model(
+            AutoModelForCausalLM,
             source,
             dtype=getattr(torch, dtype),
-            local_files_only=True,
             output_loading_info=True,
             quantization_config=quantization,
         )
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(source, name, error) from error
     if found["missing_keys"]:
         # transformers would go on with random weights in their place.
@@ -215,11 +218,8 @@ def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:
 
 
 def _load_tokenizer(source: Path, name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    auto_tokenizer: Any = AutoTokenizer
     try:
-        return auto_tokenizer.from_pretrained(source, local_files_only=True)
+        return read_tokenizer(source)
     except (OSError, ValueError) as error:
         raise _unreadable(source, name, error) from error
 
@@ -232,10 +232,8 @@ def _unreadable(source: Path, name: str, error: Exception) -> ConfigError:
 
 
 def _check_family(source: Path, name: str, family: str) -> None:
-    from transformers import AutoConfig
-
     try:
-        found = AutoConfig.from_pretrained(source, local_files_only=True).model_type
+        found = read_model_config(source).model_type
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"backbone {name!r}: {source}/config.json cannot be read ({first_line(error)}); "
@@ -255,12 +253,11 @@ def _local_folder(folder: Path, name: str) -> Path:
         lacking = "is not a folder"
     elif not (folder / "config.json").is_file():
         lacking = "holds no config.json"
-    elif not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
-        lacking = "holds no *.safetensors"
     if lacking:
         raise ConfigError(
             f"backbone.path={folder} {lacking}; it has to be a folder in Hugging Face's "
             f"format with the weights and tokenizer of {name!r} (config.json, *.safetensors, "
             "tokenizer.json)"
         )
+    require_safetensors(folder, f"backbone.path={folder}")
     return folder

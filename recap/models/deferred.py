@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recap.errors import ConfigError
 from recap.models.finetune import PEFT_PREFIX, draw_adapter, is_adapter_weight
+from recap.models.folders import read_model_config
 
 _INDEX = "model.safetensors.index.json"
 
@@ -81,9 +82,9 @@ def build_deferred(folder: Path, *, dtype: torch.dtype) -> Any:
     Raises:
         ConfigError: When something other than weights would stay without values.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = read_model_config(folder)
     auto_model: Any = AutoModelForCausalLM
     with torch.device("meta"):
         model = auto_model.from_config(config, dtype=dtype)

@@ -6,16 +6,20 @@ import json
 import threading
 from pathlib import Path
 
+from recap.environment import switch_telemetry_off
 from recap.errors import ConfigError
 
 HUB_TIMEOUT_SECONDS = 8.0
 """How long the hub may take to answer before a run without weights is given up."""
 
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-"""Files of which a folder with weights has at least one."""
+WEIGHT_FILES = ("*.safetensors",)
+"""Files of which a folder with weights has at least one: pickles are programs."""
 
-_NOT_NEEDED = ("original/*", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx")
-"""The same weights in the formats of other libraries."""
+_NOT_NEEDED = (
+    *("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx"),
+    *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"),
+)
+"""The same weights in other formats, those that are programs among them, and programs."""
 
 
 def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") -> Path:
@@ -31,6 +35,7 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
         ConfigError: When the files are not here and cannot be fetched; within seconds when the hub
             does not answer.
     """
+    switch_telemetry_off()
     from huggingface_hub import snapshot_download
 
     cached = _cached_folder(hub_id)

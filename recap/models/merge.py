@@ -20,6 +20,7 @@ import torch
 from recap.data.batches import Batch
 from recap.errors import ConfigError
 from recap.models.export import BASE_FOLDER, CARD_FILE, save_model
+from recap.models.folders import read_adapter, read_model, read_tokenizer
 from recap.models.loss import answer_loss
 from recap.models.settings import read_settings
 
@@ -116,23 +117,20 @@ def mean_answer_loss(
 
 def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
     """Return the merged model, the adapter's tokenizer and its generation settings."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     base = base_of(folder)
-    auto_model: Any = AutoModelForCausalLM
-    auto_tokenizer: Any = AutoTokenizer
     try:
-        model = auto_model.from_pretrained(base, dtype=getattr(torch, dtype), local_files_only=True)
+        model = read_model(AutoModelForCausalLM, base, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder}: the adapter's base cannot be loaded from {base}; put its weights back "
             f"there, or correct base_model_name_or_path in {ADAPTER_CONFIG}"
         ) from error
-    adapted: Any = PeftModel.from_pretrained(model, str(folder))
+    adapted = read_adapter(model, folder)
     return (
         adapted.merge_and_unload(),
-        auto_tokenizer.from_pretrained(folder, local_files_only=True),
+        read_tokenizer(folder),
         GenerationConfig.from_pretrained(folder),
     )
 

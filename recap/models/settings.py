@@ -13,6 +13,7 @@ from recap.tasks.task import Task
 
 SETTINGS_FILE = "recap.json"
 _FORMAT = 1
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,24 @@ def read_settings(folder: Path) -> ModelSettings | None:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if values.pop("format") != _FORMAT:
             raise ConfigError("it was written by another version of recap")
+        _check_types(values)
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
-    except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise ConfigError(
             f"{file}: cannot be used ({error}); copy it again from where the model was trained"
         ) from error
+
+
+def _check_types(values: dict[str, Any]) -> None:
+    """Refuse values of other types: names of types are looked up in torch, lengths are counted."""
+    for key in ("dtype", "compute_dtype"):
+        if values[key] not in _DTYPES:
+            raise ConfigError(f"{key} has to be one of {', '.join(_DTYPES)}")
+    for key in ("max_prompt_tokens", "max_new_tokens"):
+        n = values[key]
+        if key == "max_prompt_tokens" and n is None:
+            continue
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ConfigError(f"{key} has to be a positive whole number")
+    if not isinstance(values["quantize"], bool):
+        raise ConfigError("quantize has to be true or false")

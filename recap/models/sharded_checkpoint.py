@@ -15,12 +15,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from recap.models.checkpoint_index import TensorReader
 from recap.models.digests import digests_of, save_digested, sync_folder, write_sums
 
 REST = "rest.pt"
@@ -90,19 +90,19 @@ def read_sharded(
     """
     rest = read_rest(path)
     if like is None:
-        sizes = FileSystemReader(path).read_metadata().state_dict_metadata
+        sizes = TensorReader(path).read_metadata().state_dict_metadata
         wanted = {
             key: torch.empty(found.size, dtype=found.properties.dtype)
             for key, found in sizes.items()
             if isinstance(found, TensorStorageMetadata)
         }
-        load(wanted, checkpoint_id=path, no_dist=True)
+        load(wanted, storage_reader=TensorReader(path, wanted), no_dist=True)
     else:
         wanted = {f"{_WEIGHT}{name}": torch.empty_like(like[name]) for name in rest["state_dict"]}
         for number, weights in enumerate(optimized or []):
             for key, places in _spread_states(rest, number):
                 wanted[key] = torch.empty_like(weights[places])
-        load(wanted, checkpoint_id=path)
+        load(wanted, storage_reader=TensorReader(path, wanted))
     return _joined(wanted, rest)
 
 

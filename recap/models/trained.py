@@ -13,6 +13,7 @@ from typing import Any
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone
 from recap.models.export import BASE_FOLDER
+from recap.models.folders import add_adapter, read_adapter, read_model_config, read_tokenizer
 from recap.models.hub import WEIGHT_FILES, first_line, hub_folder
 from recap.models.merge import ADAPTER_CONFIG, base_of, is_adapter_folder
 from recap.models.settings import SETTINGS_FILE, ModelSettings
@@ -67,7 +68,7 @@ def load_trained(
         key = (_identity(source), chosen, asked.quantize, asked.compute_dtype)
         name = f"stage{number}"
         if key in shared:
-            shared[key].load_adapter(str(folder), adapter_name=name, is_trainable=False)
+            add_adapter(shared[key], folder, name=name)
         else:
             shared[key] = _adapted(_loaded(source, chosen, asked), folder, name)
         shared[key].to(device)
@@ -144,10 +145,8 @@ def _identity(base: Path) -> str:
 
 
 def _loaded(source: Path, dtype: str, settings: ModelSettings) -> Any:
-    from transformers import AutoConfig
-
     try:
-        family = AutoConfig.from_pretrained(source, local_files_only=True).model_type
+        family = read_model_config(source).model_type
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{source}: holds no model that can be loaded ({first_line(error)}); it has to have "
@@ -165,12 +164,9 @@ def _loaded(source: Path, dtype: str, settings: ModelSettings) -> Any:
 
 
 def _adapted(model: Any, folder: Path, name: str) -> Any:
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
     try:
-        return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        return read_adapter(model, folder, name=name)
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder}: this adapter does not fit its base ({first_line(error)}); name the base "
             "that it was trained on with base=FOLDER"
@@ -178,11 +174,8 @@ def _adapted(model: Any, folder: Path, name: str) -> Any:
 
 
 def _ready(model: Any, folder: Path, adapter: str | None) -> TrainedModel:
-    from transformers import AutoTokenizer
-
-    auto_tokenizer: Any = AutoTokenizer
     try:
-        tokenizer = auto_tokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = read_tokenizer(folder)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder}: its tokenizer cannot be loaded ({first_line(error)}); copy the whole "

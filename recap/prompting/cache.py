@@ -43,7 +43,7 @@ class AnswerCache:
 
     def write(self, key: str, answer: Mapping[str, Any]) -> None:
         """Keep an answer."""
-        write_atomic(self._path(key), json_text(answer))
+        write_atomic(self._path(key), json_text(answer), private=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from recap.config import RunConfig
+from recap.config import PrivacyConfig, RunConfig
 from recap.result_options import result_options
 
 _STRICT = ConfigDict(extra="forbid")
@@ -50,14 +50,6 @@ class ClientConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class PrivacyConfig:
-    """Where the text of clients may go."""
-
-    allow_external: bool = False
-    """Whether prompts may be sent to another machine."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PromptedConfig:
     """A run whose answers come from a model as it is."""
 
@@ -65,8 +57,6 @@ class PromptedConfig:
     """Task, data, prompt, protocol, as ``recap.train`` would have them."""
     client: ClientConfig
     """Who answers."""
-    privacy: PrivacyConfig
-    """Where prompts may go."""
     shots: Literal[0, 1] = 0
     """Solved examples of each category shown in every prompt."""
     shot_categories: Literal["labels", "leaves"] = "labels"
@@ -78,6 +68,11 @@ class PromptedConfig:
     def run(self) -> str:
         """Name of the run."""
         return self.training.run
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        """Where prompts may go."""
+        return self.training.privacy
 
     @property
     def remote(self) -> bool:
@@ -95,7 +90,7 @@ COMPARED = (
 def prompted_keys(config: PromptedConfig) -> dict[str, Any]:
     """Return what config.yaml holds of a prompted run beside the keys of a training."""
     plain: dict[str, Any] = TypeAdapter(PromptedConfig).dump_python(config, mode="json")
-    return {key: plain[key] for key in ("client", "shots", "shot_categories", "privacy")}
+    return {key: plain[key] for key in ("client", "shots", "shot_categories")}
 
 
 def prompted_options(config: PromptedConfig) -> dict[str, Any]:

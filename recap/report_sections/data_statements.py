@@ -23,7 +23,6 @@ _SHARED = {
     "shared_sessions": "the session",
     "shared_clients": "the client",
     "history_overlap": "an utterance of the same session that stands in a history",
-    "shots": "a solved example of their prompt, or one nearly the same",
 }
 
 

@@ -17,6 +17,8 @@ Section = Callable[[Sequence[ReportedRun], ReportConfig], Findings | None]
 SECTIONS = {
     "overview": "recap.report_sections.overview:overview_section",
     "tables": "recap.report_sections.tables:tables_section",
+    "variance": "recap.report_sections.variance:variance_section",
+    "comparison": "recap.report_sections.comparison:comparison_section",
     "calibration": "recap.report_sections.calibration:calibration_section",
     "errors": "recap.report_sections.errors:error_section",
     "rationales": "recap.report_sections.rationales:rationale_section",

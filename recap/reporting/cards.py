@@ -9,6 +9,7 @@ from recap.analysis.utterances import Utterance
 from recap.records import Turn
 from recap.reporting.card_words import WORDS
 from recap.reporting.pages import html_page
+from recap.reporting.sheets import printable
 from recap.taxonomy import Taxonomy
 
 NEXT_LABELS = 2
@@ -197,12 +198,3 @@ def _speaker(turn: Turn, language: str) -> str:
 
 def _indented(text: str) -> str:
     return "  " + text.replace("\n", "\n    ")
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters, which could rewrite a terminal's lines."""
-    kept = (
-        c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )
-    return "".join(kept).replace("\r", "")

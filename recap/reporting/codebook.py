@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from recap.reporting.sheets import plain_markdown
 from recap.tasks.answer import Language
 
 _STYLE = """
@@ -104,7 +105,7 @@ def codebook_markdown(task: str, entries: Sequence[Entry], language: Language) -
             lines += [f"**{words.contrast}{words.colon}** {entry.contrast}", ""]
         if entry.confusable:
             lines += [f"{words.confusable}{words.colon}{', '.join(entry.confusable)}", ""]
-    return "\n".join(lines)
+    return plain_markdown("\n".join(lines))
 
 
 def codebook_html(task: str, entries: Sequence[Entry], language: Language) -> str:

@@ -17,6 +17,7 @@ from recap.models.merge import Merged
 from recap.models.shared_prefix import BatchingChoice
 from recap.partition import FoldedRun
 from recap.records import Scores, Summary
+from recap.reporting.texts import print_texts
 from recap.reporting.time_left import (
     duration_text,
     estimate_time_left,
@@ -27,6 +28,7 @@ from recap.run_folder import RunFolder
 from recap.scoring.files import summary_from_dict
 from recap.scoring.summary import spread_text
 from recap.tasks.task import Task
+from recap.telling import TextSample
 
 _SHOWN = {
     "macro_f1": "macro F1",
@@ -133,6 +135,10 @@ class ConsoleListener(Listener):
         )
         of_all = f", {duration_text(left.run)} of the run" if others else ""
         return f", about {duration_text(left.fold)} of the fold{of_all} left"
+
+    def texts(self, sample: TextSample) -> None:
+        """Print what the user asked to see."""
+        print_texts(self._console, sample)
 
     def fold_ended(self, result: FoldResult) -> None:
         """Print the scores of a fold, just computed or found."""

@@ -104,7 +104,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     tables = "\n".join(sheet.markdown() for sheet in evaluation_sheets(evaluation))
     page = f"# {evaluation.scores.task}\n\n{notes}\nIn percent.\n\n{tables}"
     try:
-        write_atomic(folder / "predictions.jsonl", predictions_to_jsonl(evaluation.predictions))
+        rows = predictions_to_jsonl(evaluation.predictions)
+        write_atomic(folder / "predictions.jsonl", rows, private=True)
         write_atomic(folder / "scores.md", page)
         write_atomic(folder / "scores.json", json_text(figures))
         if evaluation.summary is not None:

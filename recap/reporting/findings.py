@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +16,7 @@ from rich.console import Console
 from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError
 from recap.reporting.charts import font_families
-from recap.reporting.sheets import Sheet
+from recap.reporting.sheets import Sheet, plain_markdown, printable
 from recap.run_folder import write_atomic
 from recap.scoring.files import json_text
 
@@ -68,7 +66,8 @@ class Findings:
     failure: str | None = None
     """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
     private: bool = False
-    """Whether all files hold the words of clients, so that no other account may read them."""
+    """Whether all files hold words of clients or name their sessions, so that no other account may
+    read them."""
     parts: tuple[Findings, ...] = ()
     """Sections that the files show one after the other; the console shows ``sheets`` alone."""
 
@@ -98,11 +97,11 @@ def print_findings(findings: Findings, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
-    console.print(findings.title, soft_wrap=True, markup=False)
+    console.print(printable(findings.title), soft_wrap=True, markup=False)
     for sheet in findings.sheets:
         console.print(sheet.table())
     for note in (*findings.notes, *([findings.on_console] if findings.on_console else [])):
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(printable(note), soft_wrap=True, markup=False)
 
 
 def write_findings(
@@ -122,7 +121,9 @@ def write_findings(
         f"{stem}.csv": _csv(findings),
         **findings.pages,
     }
-    write = write_private if findings.private else write_atomic
+    for name in findings.file_names:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn, missing = _write_charts(findings, folder)
@@ -132,9 +133,9 @@ def write_findings(
             **texts,
         }
         for name, text in texts.items():
-            write(folder / name, text)
+            write_atomic(folder / name, text, private=findings.private)
         for name, content in findings.private_pages.items():
-            write_private(folder / name, content)
+            write_atomic(folder / name, content, private=True)
     except OSError as error:
         raise ConfigError(
             f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
@@ -161,21 +162,6 @@ def _shortened(names: Sequence[str]) -> list[str]:
     return list(shown)
 
 
-def write_private(path: Path, content: str | bytes) -> None:
-    """Write a file of mode 0600 whole or not at all; it is never there with another mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp creates its files with mode 0600.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every figure under a dotted name; items of a list are numbered from 0."""
     if isinstance(value, Mapping | list | tuple):
@@ -193,8 +179,8 @@ def _page(findings: Findings, drawn: Sequence[str]) -> str:
     pictures = "".join(
         f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
     )
-    notes = "".join(f"\n- {note}" for note in findings.notes)
-    return f"# {findings.title}\n\n{tables}{pictures}{notes}\n"
+    notes = "".join(f"\n- {plain_markdown(note)}" for note in findings.notes)
+    return f"# {plain_markdown(findings.title)}\n\n{tables}{pictures}{notes}\n"
 
 
 def _csv(findings: Findings) -> str:
@@ -202,7 +188,7 @@ def _csv(findings: Findings) -> str:
     writer = csv.writer(table, lineterminator="\n")
     if findings.rows:
         header = list(findings.rows[0])
-        writer.writerow(header)
+        writer.writerow(map(_cell, header))
         writer.writerows([_cell(row[name]) for name in header] for row in findings.rows)
     else:
         writer.writerow(("figure", "value"))
@@ -250,6 +236,8 @@ def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | No
             figure = draw()
             for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
                 names.append(f"{stem}{ending}")
-                figure.savefig(folder / names[-1], dpi=FIGURE_DPI, metadata=metadata)
+                picture = io.BytesIO()
+                figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
+                write_atomic(folder / names[-1], picture.getvalue(), private=findings.private)
     glyphs = any("missing from font" in str(warning.message) for warning in caught)
     return names, NO_CHINESE_FONT if glyphs else None

@@ -16,6 +16,7 @@ from recap.prompting.remote import prices_of
 from recap.prompting.system import Workload
 from recap.records import Scores, Summary
 from recap.reporting.console import ConsoleListener, console_for, print_data
+from recap.telling import TextSample
 
 
 class PromptConsole(PromptListener):
@@ -97,6 +98,10 @@ class PromptConsole(PromptListener):
                 f"         {shortened['still_too_long']} prompts are over prompt.max_tokens "
                 "with nothing left to lose"
             )
+
+    def texts(self, sample: TextSample) -> None:
+        """Print what the user asked to see."""
+        self._training.texts(sample)
 
     def fold_ended(self, result: FoldResult) -> None:
         """Print the scores of a fold, just computed or found."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ _LATEX_ESCAPES = {
     "\u2003": r"\quad{}",
 }
 
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""What CommonMark would take for the start of HTML."""
+
 _LONG_CELL = 40
 """Characters from which a column of texts breaks its lines in LaTeX."""
 
@@ -51,7 +55,7 @@ class Sheet:
         body = self._written(_in_markdown, "**{}**".format)
         lines = [tuple(map(_in_markdown, self.header)), rule, *body]
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"## {self.title}\n\n{table}\n"
+        return f"## {plain_markdown(self.title)}\n\n{table}\n"
 
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
@@ -114,15 +118,30 @@ class Sheet:
             # Text, since a cell may hold brackets, which rich takes for markup.
             table.add_row(
                 *(
-                    Text(cell, style="bold" if (y, x) in self.bold else "")
+                    Text(printable(cell), style="bold" if (y, x) in self.bold else "")
                     for x, cell in enumerate(row)
                 )
             )
         return table
 
 
+def printable(text: str) -> str:
+    """Return a text without control characters, which could rewrite a terminal's lines."""
+    kept = (
+        c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )
+    return "".join(kept).replace("\r", "")
+
+
+def plain_markdown(text: str) -> str:
+    """Return Markdown in which no part of a text is HTML, by CommonMark's rules."""
+    return _TAG.sub(r"\\<", text)
+
+
 def _in_markdown(cell: str) -> str:
-    return cell.replace("|", r"\|")
+    """Return a cell as Markdown shows it: one line, no column of its own, no HTML."""
+    return plain_markdown(" ".join(cell.splitlines()).replace("|", r"\|"))
 
 
 def _in_latex(cell: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from recap.reporting.cards import Card, card_block, printable
+from recap.reporting.cards import Card, card_block
 from recap.reporting.pages import html_page
+from recap.reporting.sheets import printable
 
 _WORDS = {"en": ("Feedback cards", "Scenario"), "zh": ("反馈卡", "情境")}
 

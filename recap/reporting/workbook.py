@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from recap.data.safe_cells import protect_cell
 from recap.errors import ConfigError
-from recap.reporting.cards import printable
+from recap.reporting.sheets import printable
 
 _MOST_CHARACTERS = 32_767
 """Excel's limit for one cell."""
@@ -50,8 +52,29 @@ def workbook_bytes(sheets: Mapping[str, tuple[Sequence[str], Sequence[Sequence[C
             longest = max([len(str(column)), *(len(str(row[x - 1] or "")) for row in rows)])
             letter = openpyxl.utils.get_column_letter(x)
             page.column_dimensions[letter].width = min(max(longest + 2, 10), 60)
+    return saved(book)
+
+
+def saved(book: Any) -> bytes:
+    """Return a workbook as a file, written in memory alone.
+
+    openpyxl itself (3.1) writes each sheet to a temporary file first, which a kill leaves behind.
+    """
+    from openpyxl.worksheet._writer import WorksheetWriter  # type: ignore[import-untyped]
+    from openpyxl.writer.excel import ExcelWriter  # type: ignore[import-untyped]
+
+    class InMemory(ExcelWriter):  # type: ignore[misc]
+        def write_worksheet(self, page: Any) -> None:
+            """Write a sheet without charts and pictures."""
+            text = io.BytesIO()
+            writer = WorksheetWriter(page, text)
+            writer.write()
+            page._rels, page._drawing = writer._rels, None
+            self._archive.writestr(page.path[1:], text.getvalue())
+            self.manifest.append(page)
+
     file = io.BytesIO()
-    book.save(file)
+    InMemory(book, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED)).save()
     return file.getvalue()
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 
 from recap.data.safe_cells import protect_cell
+from recap.reporting.workbook import saved
 
 NO_OPENPYXL = "no Excel sheets: they need openpyxl: pip install recap-counseling[excel]"
 
@@ -65,6 +65,4 @@ def fill_in_workbook(
             rule.add(f"{letter}2:{letter}{max(page.max_row, 2)}")
             page.add_data_validation(rule)
     page.freeze_panes = "A2"
-    written = io.BytesIO()
-    book.save(written)
-    return written.getvalue()
+    return saved(book)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, NoReturn, TypeVar
@@ -12,6 +12,9 @@ from recap.errors import DataError
 from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
 
 T = TypeVar("T", Scores, Summary)
+
+_LISTED = 20
+"""Faulty lines that one message lists."""
 
 PREDICTION_FIELDS = tuple(field.name for field in fields(Prediction))
 """The keys of a line of ``predictions.jsonl``, in order."""
@@ -39,7 +42,7 @@ def predictions_from_jsonl(
         source: What messages call the file.
 
     Raises:
-        DataError: Listing every faulty line as ``file:line: field: reason, mend``.
+        DataError: Listing faulty lines as ``file:line: field: reason, mend``.
     """
     predictions: list[Prediction] = []
     faults: list[str] = []
@@ -52,7 +55,8 @@ def predictions_from_jsonl(
         except DataError as error:
             faults.append(f"{source}:{number}: {error}")
     if faults:
-        raise DataError("\n".join(faults))
+        more = len(faults) - _LISTED
+        raise DataError("\n".join([*faults[:_LISTED], *([f"and {more} more"] if more > 0 else [])]))
     return tuple(predictions)
 
 
@@ -111,7 +115,7 @@ def _plain(value: Any) -> Any:
 def _prediction(line: str) -> Prediction:
     try:
         row = json.loads(line, parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         where = f" at character {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"line: not valid JSON{where}, write one object a line") from error
     if not isinstance(row, dict):
@@ -145,7 +149,9 @@ def _is_probabilities(value: object) -> bool:
     return value is None or (
         isinstance(value, dict)
         and all(
-            isinstance(p, int | float) and not isinstance(p, bool) and math.isfinite(p)
+            isinstance(p, int | float)
+            and not isinstance(p, bool)
+            and abs(p) <= sys.float_info.max  # false for NaN
             for p in value.values()
         )
     )

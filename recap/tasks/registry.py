@@ -49,7 +49,13 @@ def get_task(name: str, **options: Any) -> Task:
         ConfigError: When what is registered is no task.
     """
     source = TASKS.get(name)
-    task = replace(source, **options) if isinstance(source, Task) else source(**options)
+    try:
+        task = replace(source, **options) if isinstance(source, Task) else source(**options)
+    except TypeError as error:
+        raise ConfigError(
+            f"task {name!r} stands for something that takes no fields of a task ({error}); "
+            "register a Task or a function that returns one"
+        ) from error
     if not isinstance(task, Task):
         raise ConfigError(
             f"task {name!r} stands for a {type(task).__name__}; "

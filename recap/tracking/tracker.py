@@ -1,12 +1,15 @@
-"""What a tracker is told of a run: steps, scores of folds, the summary over them; never a text."""
+"""What a tracker is told of a run: steps, scores of folds, the summary over them.
+
+Texts only where ``privacy.log_text`` allows it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from recap.records import Scores, Summary
+from recap.records import Example, Prediction, Scores, Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,9 @@ class Tracker(Protocol):
     def log_fold(self, scores: Scores | None) -> None:
         """Record the scores of the fold that was begun, if it was scored, and close it."""
 
+    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
+        """Record dialogues and answers of the fold that was begun, which the user asked for."""
+
     def abandon(self, *, preempted: bool = False) -> None:
         """Close the fold that was begun, since it failed or a signal asked for its end."""
 
@@ -71,6 +77,9 @@ class NoTracker:
         """Do nothing."""
 
     def log_fold(self, scores: Scores | None) -> None:
+        """Do nothing."""
+
+    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
         """Do nothing."""
 
     def abandon(self, *, preempted: bool = False) -> None:

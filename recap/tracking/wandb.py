@@ -2,22 +2,22 @@
 
 W&B collects console output, code, git state and machine details by default; all of it is switched
 off, and only options on a list of our own are sent as configuration, so that no client text can
-reach its files.
+reach its files, unless ``privacy.log_text`` asks for a table of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from recap.records import Scores
+from recap.environment import switch_telemetry_off
+from recap.records import Example, Prediction, Scores
 from recap.run_folder import locked, write_atomic
 from recap.tracking.tracker import FinishedFolds, HistoryRow
-from recap.tracking.wandb_summary import log_folds, summary_figures
+from recap.tracking.wandb_summary import log_folds, predictions_table, summary_figures
 
 SENT_OPTIONS = (
     "task.name",
@@ -119,6 +119,10 @@ class WandbTracker:
                 self._run.summary[f"test/f1/{label}"] = figures.f1
         self._close()
 
+    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
+        """Log a table ``predictions`` of dialogues and answers."""
+        self._run.log({"predictions": predictions_table(self._run, "predictions", pairs)})
+
     def abandon(self, *, preempted: bool = False) -> None:
         """Close the W&B run that was begun as failed, or as preempted: it will go on."""
         if self._run is None:
@@ -162,7 +166,7 @@ class WandbTracker:
                 shutil.rmtree(written / "logs", ignore_errors=True)
 
     def _init(self, name: str, *, job_type: str) -> Any:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        switch_telemetry_off()
         import wandb
 
         return wandb.init(

@@ -1,4 +1,7 @@
-"""What W&B's summary run holds of a run: figures, tables, drawings; all of numbers and labels."""
+"""What W&B's summary run holds of a run: figures, tables, drawings; all of numbers and labels.
+
+And the one table of texts, for those who ask for it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recap.records import Summary
+from recap.records import Example, Prediction, Summary
 from recap.scoring.confusion_spread import CellSpread, confusion_spread
 from recap.tracking.fold_pages import BoxPanel, box_page, confusion_page
 from recap.tracking.tracker import FinishedFolds, HistoryRow
@@ -92,6 +95,28 @@ def learning_curves(
     }
     curves = {name: points for name, points in curves.items() if points}
     return {name: _thinned(points, most // len(curves)) for name, points in curves.items()}
+
+
+def predictions_table(run: Any, key: str, pairs: Sequence[tuple[Example, Prediction]]) -> Any:
+    """Return a W&B table of dialogues, annotated labels and answers, the first ones of many."""
+    import wandb
+
+    columns: list[str | int] = [
+        "id",
+        "dialogue",
+        "gold",
+        "gold_rationale",
+        "label",
+        "rationale",
+        "text",
+    ]
+    table = wandb.Table(columns=columns)
+    for example, said in pairs[:MOST_ROWS]:
+        turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
+        dialogue = "\n".join([*turns, f"client: {example.response}"])
+        reasons = (example.rationale or "", said.label or "", said.rationale or "")
+        table.add_data(example.id, dialogue, said.gold, *reasons, said.text)
+    return _bound(run, key, table)
 
 
 def _thinned(points: list[tuple[int, float]], most: int) -> list[tuple[int, float]]:

@@ -76,6 +76,13 @@ def test_no_cell_runs_as_a_formula(text: str) -> None:
     assert cell == f"'{text}"
 
 
+def test_a_carriage_return_in_a_cell_ends_no_row() -> None:
+    text = sheet_to_csv(["text", "rating"], [["first\rsecond", "1"], ["third\r", ""]])
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline="\n")
+    found = [["text", "rating"], ["first\rsecond", "1"], ["third\r", ""]]
+    assert list(csv.reader(lines, strict=True)) == found
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="'=+-@a ＝\t\n.", max_size=8))
 def test_a_cell_is_read_back_as_it_was(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,37 @@ def test_every_choice_of_conf_data_names_a_reader_and_options_that_it_takes(
         assert set(choice) == keys | {"no_intervention", "options"}, file.name
         assert choice["name"] == file.stem
         check_options(choice["reader"], get_reader(choice["reader"]), choice["options"])
+
+
+def test_sessions_that_share_a_line_of_the_file_may_not_share_a_name(tmp_path: Path) -> None:
+    turns = [{"speaker": "counselor", "text": "Why?"}, {"speaker": "client", "text": "So."}]
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"session": "s", "turns": turns}] * 3), "utf-8")
+    corpus = read(path, "dialogues", on_error="skip", require_labels=False)
+    assert (corpus.rows_read, corpus.rows_accepted) == (3, 1)
+    assert [fault.field for fault in corpus.faults] == ["[1].session", "[2].session"]
+
+
+@pytest.mark.parametrize("shown", ["#NAME?", " #REF! ", "#VALUE!"])
+def test_the_error_of_a_spreadsheet_is_no_utterance(tmp_path: Path, shown: str) -> None:
+    corpus = read(write(tmp_path, session("a", shown) + session("b", "fine")), on_error="skip")
+    assert [example.response for example in corpus.examples] == ["fine"]
+    assert "of a spreadsheet" in corpus.faults[0].reason
+
+
+def test_a_text_as_long_as_a_book_is_a_fault(tmp_path: Path) -> None:
+    rows = [example("a", "x" * 131_073, "合作"), example("b", "x" * 131_072, "合作")]
+    corpus = read(write_lines(tmp_path, *rows), "dialogues", on_error="skip")
+    assert [one.id for one in corpus.examples] == ["b"]
+    assert "131,073 characters" in str(corpus.faults[0])
+
+
+def test_a_label_of_a_megabyte_is_looked_up_in_no_time() -> None:
+    begun = time.process_time()
+    for piece in (" ", "-", " -", "a "):
+        with pytest.raises(DataError, match="a text of 10000"):
+            TAXONOMY.resolve("a" + piece * (1_000_000 // len(piece)) + "b")
+    assert time.process_time() - begun < 5
 
 
 def test_records_come_one_at_a_time(tmp_path: Path) -> None:

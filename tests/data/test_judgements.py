@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from recap.analysis.judgements import Judgement
 from recap.data.judgement_columns import JudgementLayout
 from recap.data.judgements import Judgements, read_judgements
+from recap.data.readers import archives
 from recap.errors import ConfigError, DataError
 from recap.taxonomy import Category, Taxonomy
 
@@ -242,3 +243,46 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
         read(tmp_path / "broken.zip")
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / "missing.zip")
+
+
+def test_a_row_with_a_fault_in_one_column_is_left_out_whole(tmp_path: Path) -> None:
+    file = write(tmp_path / "wide.csv", "id,ann,bo", "1,Blaming,Blamin", "2,,Excusing")
+    layout = JudgementLayout(annotators=["ann", "bo"])
+    found = read_judgements([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
+    assert said(found) == [("2", "bo", "Excusing")]
+    assert (found.rows_read, found.rows_rejected, found.unlabelled) == (2, 1, 1)
+    assert [(fault.line, fault.field) for fault in found.faults] == [(2, "label")]
+
+
+def test_rows_of_a_list_on_one_line_are_each_rejected(tmp_path: Path) -> None:
+    rows = [{"id": n, "text": "a", "label": label} for n, label in enumerate(["x", "Blaming", "y"])]
+    file = write(tmp_path / "ann.json", json.dumps(rows))
+    layout = JudgementLayout()
+    found = read_judgements([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
+    assert said(found) == [("1", "ann", "Blaming")]
+    assert (found.rows_read, found.rows_rejected) == (3, 2)
+
+
+def test_half_of_a_character_in_an_id_is_a_fault(tmp_path: Path) -> None:
+    file = write(tmp_path / "ann.jsonl", r'{"id": "a\ud83d", "label": "Blaming"}')
+    with pytest.raises(DataError, match=r"ann\.jsonl:1: id: holds half of a character"):
+        read(file)
+
+
+def test_a_file_in_a_zip_is_named_as_it_is_called_there(tmp_path: Path) -> None:
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ann.jsonl", '{"id": 1, "label": "心"}\n'.encode("gbk"))
+    with pytest.raises(DataError, match=r"export\.zip/ann\.jsonl:1: the file is not in UTF-8"):
+        read(path)
+
+
+def test_a_zip_that_unpacks_to_too_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ann.jsonl", b" " * 2_000_000)
+    monkeypatch.setattr(archives, "MOST_UNPACKED", 1_000_000)
+    with pytest.raises(DataError, match=r"unpacks to 2 MiB.*zip bomb"):
+        read(path)

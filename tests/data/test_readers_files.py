@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -37,6 +38,28 @@ def test_another_encoding_ends_in_one_message_that_says_how_to_convert(tmp_path:
         rows_of(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (LINES.encode("utf-16-le"), "looks like UTF-16LE without a byte-order mark"),
+        (LINES.encode("utf-16-be"), "looks like UTF-16BE without a byte-order mark"),
+        (LINES.encode("utf-32"), "is in UTF-32"),
+        (('{"a": "来访者说，她不知道该怎么办。"}\n' * 3).encode("gbk"), "it looks like GB18030"),
+        ('{"a": "un café déjà fermé"}\n'.encode("latin-1"), "it looks like WINDOWS-1252"),
+        (gzip.compress(LINES.encode()), "gunzip"),
+        (b"PK\x03\x04...", "a zip archive or an Excel file"),
+        (b"\xd0\xcf\x11\xe0...", "encrypted Office file"),
+    ],
+)
+def test_a_file_of_another_form_is_told_for_what_it_is(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        rows_of(path)
+
+
 def test_a_file_cut_inside_a_character_loses_its_last_row_only(tmp_path: Path) -> None:
     whole = (LINES + '{"a": "心"}').encode()
     path = tmp_path / "a.jsonl"
@@ -62,6 +85,47 @@ def test_rows_of_a_json_list_have_the_line_they_begin_on(tmp_path: Path) -> None
     assert found == [(3, {"a": 1}), (5, {"a": "\n", "b": 2})]
     assert [(fault.line, fault.reason) for fault in faults.faults] == [(4, "is a JSON number")]
     assert faults.rows_read == 3
+
+
+def test_rows_that_begin_on_one_line_are_told_apart_by_their_index(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1}, 2, {"b": 3},\n4]', encoding="utf-8")
+    found, faults = rows_of(path)
+    assert [row for _, row in found] == [{"a": 1}, {"b": 3}]
+    for line, _ in found:
+        for field in ("x", "y"):
+            faults.reject(line, field, "is wrong", "mend it")
+    assert [(fault.line, fault.field) for fault in faults.faults] == [
+        *((1, "[1]"), (2, "row")),
+        *((1, "[0].x"), (1, "[0].y"), (1, "[2].x"), (1, "[2].y")),
+    ]
+    assert (faults.rows_read, faults.rows_rejected) == (4, 4)
+
+
+def test_what_follows_a_list_is_a_fault_and_not_lost_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1}]\n[{"a": 2}]\n', encoding="utf-8")
+    found, faults = rows_of(path)
+    assert [row for _, row in found] == [{"a": 1}]
+    assert [fault.reason for fault in faults.faults] == ["something follows the end of the list"]
+    assert (faults.rows_read, faults.rows_rejected) == (2, 1)
+
+
+def test_twenty_levels_are_read_and_one_more_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"a": {"[" * n}{"]" * n}}}\n' for n in (19, 20)), encoding="utf-8")
+    found, faults = rows_of(path)
+    assert [line for line, _ in found] == [1]
+    assert [(fault.line, fault.field) for fault in faults.faults] == [(2, "row")]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_faults(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"a": {number}}}\n{{"a": null}}\n', encoding="utf-8")
+    found, faults = rows_of(path)
+    assert found == [(2, {"a": None})]
+    assert f"{number} is no JSON, null is" in faults.faults[0].reason
 
 
 def test_a_json_list_that_breaks_off_keeps_what_was_read_and_names_the_line(tmp_path: Path) -> None:
@@ -98,6 +162,8 @@ def test_no_path_a_missing_file_and_a_folder_are_each_told_with_the_mend(tmp_pat
         existing_file(tmp_path / "dialogue.csv")
     with pytest.raises(DataError, match=r"is a folder.*data\.path=FILE"):
         existing_file(tmp_path)
+    with pytest.raises(DataError, match=r"too long.*data\.path=FILE"):
+        existing_file(tmp_path / ("a" * 300))
 
 
 def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_messages_of_several_labels_are_rejected_or_take_the_first_as_stated(
     ]
     found, faults = read(tmp_path, "psyguard", rows)
     assert [(e.id, e.label) for e in found] == [("web:4", "x")]
-    assert [fault.field for fault in faults.faults] == ["labels"]
+    assert [fault.field for fault in faults.faults] == ["[1].labels"]
     found, faults = read(tmp_path, "psyguard", rows, multi_label="first")
     assert [(e.id, e.label) for e in found] == [("web:4", "x"), ("lab:4", "y")]
     assert not faults.faults

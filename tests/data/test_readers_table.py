@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_files import with_sheet
 
 from recap.data.faults import FaultLog
+from recap.data.readers import archives
 from recap.data.readers.table import read_table
 from recap.errors import ConfigError, DataError
 from recap.records import Dialogue, Example, Turn
@@ -239,3 +241,70 @@ def test_a_header_that_does_not_serve_names_the_mend(
     path.write_text(header)
     with pytest.raises(error, match=message):
         read(path, **options)
+
+
+def test_a_long_cell_costs_its_own_row_alone(tmp_path: Path) -> None:
+    rows = [["client", "a" * 131_072], ["client", "b\n" * 70_000], ["client", "c"]]
+    (found,), faults = read(write_csv(tmp_path, [["speaker", "text"], *rows]))
+    assert [len(turn.text) for turn in found.turns] == [131_072, 1]
+    assert [(fault.line, fault.reason.split(",")[0]) for fault in faults.faults] == [
+        (3, "has 140")  # 140,000 characters
+    ]
+
+
+def test_a_broken_header_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('speaker,"text" of it\nclient,a\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"t\.csv:1: the header is not valid CSV"):
+        read(path)
+
+
+def test_a_delimiter_is_one_character(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, [["speaker", "text"], ["client", "a"]])
+    with pytest.raises(ConfigError, match=r"data\.options\.delimiter: must be one character"):
+        read(path, delimiter="::")
+
+
+def test_json_of_a_history_names_speaker_and_text_or_is_a_fault(tmp_path: Path) -> None:
+    good = json.dumps([{"speaker": "client", "text": "a"}])
+    unknown = json.dumps([{"speaker": "client", "text": None}])
+    deep = "[" * 100_000
+    rows = [["history", "response"], [good, "1"], [unknown, "2"], [deep, "3"], ["[sighs]", "4"]]
+    found, faults = read(write_csv(tmp_path, rows))
+    assert [[t.text for t in e.history] for e in found] == [["a"], [deep], ["[sighs]"]]
+    assert [(fault.line, fault.field) for fault in faults.faults] == [(3, "history")]
+
+
+def test_a_formula_without_its_value_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    rows = [["speaker", "text"], ["client", "=1+1"], ["client", "two"], ["counselor", None]]
+    (found,), faults = read(write_excel(tmp_path, {"a": rows}))
+    assert [turn.text for turn in found.turns] == ["two", ""]
+    assert [(fault.line, fault.field) for fault in faults.faults] == [(2, "column 2")]
+    assert (faults.rows_read, faults.rows_rejected) == (3, 1)
+
+
+def test_what_a_sheet_says_of_its_size_cuts_nothing_off(tmp_path: Path) -> None:
+    path = write_excel(tmp_path, {"a": [["speaker", "text"], ["client", "a"], ["client", "b"]]})
+    path.write_bytes(
+        with_sheet(path.read_bytes(), lambda xml: xml.replace('ref="A1:B3"', 'ref="A1"'))
+    )
+    (found,), faults = read(path)
+    assert [turn.text for turn in found.turns] == ["a", "b"]
+    assert faults.rows_read == 2
+
+
+def test_a_sheet_that_unpacks_to_too_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_excel(tmp_path, {"a": [["speaker", "text"], ["client", "a" * 30_000]]})
+    monkeypatch.setattr(archives, "MOST_UNPACKED", 20_000)
+    with pytest.raises(DataError, match=r"zip bomb"):
+        read(path)
+
+
+def test_xml_that_defines_entities_is_refused(tmp_path: Path) -> None:
+    path = write_excel(tmp_path, {"a": [["speaker", "text"], ["client", "a"]]})
+    declared = '<!DOCTYPE worksheet [<!ENTITY a "aaaa">]>'
+    path.write_bytes(with_sheet(path.read_bytes(), lambda xml: declared + xml))
+    with pytest.raises(DataError, match="document type"):
+        read(path)

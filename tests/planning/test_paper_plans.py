@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reproduce.md"
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def paper_plans(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def shown() -> list[str]:
-    lines = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8").splitlines()
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("| preset | GPUs |"))
     return lines[first : lines.index("", first)]
 
@@ -30,6 +31,20 @@ def test_the_page_has_a_line_for_every_row_that_runs_on_ones_own_gpus(
     assert len(rows) == 12
     assert shown()[:2] == list(paper_plans.HEADER)
     assert [line.split("`")[1] for line in shown()[2:]] == [f"paper/{row}_…" for row in rows]
+
+
+def test_the_page_adds_the_hours_of_each_table_up() -> None:
+    cells = {line.split("`")[1]: line.split("|") for line in shown()[2:]}
+    hours = {row: float(line[5]) + float(line[7]) for row, line in cells.items()}
+    sums = {
+        "5.78": hours["paper/llama8b_full_…"],
+        "35.92": sum(h for row, h in hours.items() if "zeroshot" not in row),
+        "4.39": sum(h for row, h in hours.items() if "zeroshot" in row),
+    }
+    assert sums == {text: pytest.approx(float(text), abs=1e-9) for text in sums}
+    page = PAGE.read_text(encoding="utf-8")
+    assert "5.78 hours for Table 4's fine-tuned rows, and 35.92 for all of Table 5" in page
+    assert "4.39 for\nthe zero-shot rows" in page
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from recap.records import Example
 _TEXT_KEYS = ("text", "data")
 _LABEL_KEYS = ("label", "labels", "cats", "annotations")
 _COMMENT_KEYS = ("Comments", "comments")
+_MOST_NUMBER = 9999
+"""A longer one is no label's, and may be a client's telephone number."""
 
 
 @register_reader("doccano")
@@ -103,6 +105,8 @@ def document_label(fields: Fields, label_of: Mapping[str, str], multi_label: str
 
 
 def _no_label(label: object) -> tuple[str, str]:
+    if isinstance(label, bool) or (isinstance(label, int) and abs(label) > _MOST_NUMBER):
+        return "is neither a text nor the number of a label", "write the label's name"
     if isinstance(label, int):
         return (
             f"number {label} stands for no known label",

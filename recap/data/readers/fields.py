@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from recap.data.characters import damage
 from recap.data.faults import FaultLog
 
 
@@ -29,7 +30,7 @@ class Fields:
         """Return a text that must be there, as it stands; an empty one is judged later."""
         value = self.row.get(field)
         if isinstance(value, str):
-            return value
+            return self._undamaged(field, value)
         reason = "is missing" if field not in self.row else "is no text"
         self.reject(field, reason, f'write "{field}": "..."')
         return ""
@@ -40,7 +41,7 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, str):
-            return value.strip()
+            return self._undamaged(field, value).strip()
         self.reject(field, "is no text", f'write "{field}": "...", or leave it out')
         return None
 
@@ -53,6 +54,12 @@ class Fields:
             self.reject(field, "is empty", "write an id, or leave the key out")
             return None
         return self.optional_text(field)
+
+    def _undamaged(self, field: str, text: str) -> str:
+        broken = damage(text)
+        if broken is not None:
+            self.reject(field, *broken)
+        return text
 
     def mapping(self, field: str) -> Mapping[str, Any]:
         """Return an object, empty where there is none."""

@@ -7,14 +7,18 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from recap.data.faults import FaultLog
+from recap.data.faults import FaultLog, Line
+from recap.data.readers.encodings import other_encoding, read_head, refuse_other_form
 from recap.errors import DataError, did_you_mean
+
+DEEPEST = 20
+"""Levels of lists and objects in one JSON row; a dialogue has four."""
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CUT = "mend or remove it (was the file cut off?)"
-_DECODER = json.JSONDecoder()
+_BLANKS = " \t\r\n"
 
 
 def existing_file(path: Path | None) -> Path:
@@ -25,10 +29,17 @@ def existing_file(path: Path | None) -> Path:
     """
     if path is None:
         raise DataError("this data set is read from a file; name it with data.path=FILE")
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; name the file in it with data.path=FILE")
-    if not path.is_file():
+    try:
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder; name the file in it with data.path=FILE")
+        there = path.is_file()
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError as error:
+        # A name that is too long, or a folder that may not be looked into.
+        raise DataError(
+            f"{str(path)[:200]}: cannot be opened ({error.strerror}); correct data.path=FILE"
+        ) from error
+    if not there:
         raise DataError(
             f"{path}: there is no such file{did_you_mean(path.name, beside)}; "
             "correct data.path=FILE"
@@ -42,9 +53,10 @@ def text_lines(path: Path, faults: FaultLog) -> Iterator[str]:
     A last line that breaks off inside a character is noted in ``faults``.
 
     Raises:
-        DataError: When the file cannot be opened or is in another encoding.
+        DataError: When the file cannot be opened, is in another encoding, or is no text.
     """
     try:
+        refuse_other_form(path, read_head(path))
         with path.open("rb") as file:
             if file.read(2) in _UTF16:
                 yield from io.StringIO(_utf16_text(path), newline="\n")
@@ -63,7 +75,8 @@ def text_lines(path: Path, faults: FaultLog) -> Iterator[str]:
 def json_rows(path: Path | None, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield ``(line, object)`` for every row of a JSON-lines file or a JSON list.
 
-    Rows that are no JSON objects are noted in ``faults``.
+    Rows that are no JSON objects are noted in ``faults``. Where several rows of a list begin on one
+    line, the line is a :class:`~recap.data.faults.Line`.
 
     Raises:
         DataError: When the file is missing, or not text in a known encoding.
@@ -79,8 +92,12 @@ def json_rows(path: Path | None, faults: FaultLog) -> Iterator[tuple[int, dict[s
             return
         begun = True
         faults.row()
-        row = _object(text, number, faults)
-        if row is not None:
+        try:
+            row = _DECODER.decode(text)
+        except (ValueError, RecursionError) as error:
+            faults.reject(number, "row", f"is not valid JSON ({_json_reason(error)})", _CUT)
+            continue
+        if _is_row(row, number, faults):
             yield number, row
 
 
@@ -94,10 +111,7 @@ def _decoded(path: Path, number: int, raw: bytes, faults: FaultLog) -> str | Non
             faults.row()
             faults.reject(number, "row", "breaks off inside a character", _CUT)
             return None
-        raise DataError(
-            f"{path}:{number}: the file is not in UTF-8; save it as UTF-8 (in a spreadsheet, "
-            "'CSV UTF-8'), or convert it, for example with: iconv -f GBK -t UTF-8 OLD > NEW"
-        ) from None
+        raise other_encoding(path, number) from None
 
 
 def _utf16_text(path: Path) -> str:
@@ -109,37 +123,32 @@ def _utf16_text(path: Path) -> str:
         ) from None
 
 
-def _object(text: str, line: int, faults: FaultLog) -> dict[str, Any] | None:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        faults.reject(line, "row", f"is not valid JSON ({_json_reason(error)})", _CUT)
-        return None
-    if not isinstance(row, dict):
-        faults.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
-        return None
-    return row
-
-
 def _list_rows(text: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a JSON list, so that each fault still has the line its row begins on."""
-    at, line, counted = text.index("[") + 1, 1, 0
-    while True:
-        at = _skip(text, at, " \t\r\n,")
-        line, counted = line + text.count("\n", counted, at), at
-        if text[at : at + 1] == "]":
-            return
+    at = _skip(text, text.index("[") + 1, _BLANKS + ",")
+    line, counted, item, shares = 1 + text.count("\n", 0, at), at, 0, False
+    while text[at : at + 1] != "]":
         faults.row()
         try:
-            row, at = _DECODER.raw_decode(text, at)
+            row, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             reason = f"the list is no valid JSON from here on ({_json_reason(error)})"
-            faults.reject(line, "row", reason, "mend it; nothing after it could be read")
+            place = Line(line, item=item) if shares else line
+            faults.reject(place, "row", reason, "mend it; nothing after it could be read")
             return
-        if isinstance(row, dict):
-            yield line, row
-        else:
-            faults.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
+        at = _skip(text, end, _BLANKS + ",")
+        lines = text.count("\n", counted, at)
+        shared_before, shares = shares, lines == 0
+        alone = not shared_before and (not shares or text[at : at + 1] == "]")
+        place = line if alone else Line(line, item=item)
+        if _is_row(row, place, faults):
+            yield place, row
+        line, counted, item = line + lines, at, item + 1
+    if text[at + 1 :].strip():
+        faults.row()
+        place = Line(line, item=item) if shares else line
+        reason = "something follows the end of the list"
+        faults.reject(place, "row", reason, "keep one list a file, or one object a line")
 
 
 def _skip(text: str, at: int, characters: str) -> int:
@@ -148,10 +157,45 @@ def _skip(text: str, at: int, characters: str) -> int:
     return at
 
 
+def _is_row(row: object, line: int, faults: FaultLog) -> bool:
+    """Return whether a JSON value is an object of moderate depth; anything else is noted."""
+    if not isinstance(row, dict):
+        faults.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
+        return False
+    if _is_deep(row):
+        reason = f"is nested more than {DEEPEST} levels deep"
+        faults.reject(line, "row", reason, "write the text itself, not what wraps it")
+        return False
+    return True
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON, null is")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def _json_reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, character {error.colno}"
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error) if "no JSON" in str(error) else "a number is too long"
 
 
 def _json_kind(value: object) -> str:

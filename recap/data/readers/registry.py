@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from recap.errors import ConfigError, did_you_mean
@@ -55,9 +56,18 @@ def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None
     """Check that a reader takes every option it is given.
 
     Raises:
-        ConfigError: Naming the first option that it does not take.
+        ConfigError: When it is no reader, or naming the first option that it does not take.
     """
-    parameters = inspect.signature(reader).parameters.values()
+    try:
+        named = inspect.signature(reader).parameters
+    except (TypeError, ValueError):
+        named = MappingProxyType({})
+    if "faults" not in named:
+        raise ConfigError(
+            f"data.reader: {name!r} is no reader, for it does not take faults=; a reader is a "
+            "function read(path, *, faults, ...)"
+        )
+    parameters = named.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "faults"]

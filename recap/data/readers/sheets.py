@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import csv
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from recap.data.characters import LONGEST_TEXT, too_long
 from recap.data.faults import FaultLog
 from recap.data.readers.files import existing_file, text_lines
-from recap.errors import DataError
+from recap.data.readers.workbooks import excel_rows
+from recap.errors import ConfigError, DataError
 
 _DELIMITERS = (",", ";", "\t")
 _EXCEL = (".xlsx", ".xlsm")
+_LONGEST_FIELD = 2**24
+"""Characters after which a quotation mark that is not closed is given up."""
+_UNSAVED = (
+    "holds a formula without its value",
+    "open and save the file in a spreadsheet program, or write the value itself",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,7 @@ def read_sheet(
 
     Raises:
         DataError: When the file is missing, empty or of another kind, or two columns have one name.
+        ConfigError: When the delimiter is more than one character.
     """
     path = existing_file(path)
     if path.suffix.lower() in _EXCEL:
@@ -56,9 +63,20 @@ def read_sheet(
     header = next(records, None)
     if header is None:
         raise DataError(f"{path}: is empty; it needs a first row with the names of its columns")
-    columns = tuple(name.strip() for name in header[1])
+    if header.broken is not None:
+        raise DataError(f"{path}:{header.line}: the header {header.broken[0]}; {header.broken[1]}")
+    columns = tuple(name.strip() for name in header.cells)
     _check_names(path, columns)
     return Sheet(path=path, columns=columns, rows=_named(records, columns, faults))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    line: int
+    cells: list[str]
+    broken: tuple[str, str] | None = None
+    """What is wrong with it, and the mend."""
+    field: str = "row"
 
 
 def _check_names(path: Path, columns: tuple[str, ...]) -> None:
@@ -72,28 +90,35 @@ def _check_names(path: Path, columns: tuple[str, ...]) -> None:
 
 
 def _named(
-    records: Iterator[tuple[int, list[str]]], columns: tuple[str, ...], faults: FaultLog
+    records: Iterator[_Record], columns: tuple[str, ...], faults: FaultLog
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    width = len(columns)
-    for line, cells in records:
-        if not any(cell.strip() for cell in cells):
+    for record in records:
+        if record.broken is None and not any(cell.strip() for cell in record.cells):
             continue
         faults.row()
-        if len(cells) < width or any(cells[width:]):
-            reason = f"has {len(cells)} fields where the header has {width}"
-            faults.reject(
-                line, "row", reason, "complete it, and quote texts that hold the separator"
-            )
-        elif any("\0" in cell for cell in cells):
-            faults.reject(line, "row", "holds a NUL character", "remove it (was the file damaged?)")
+        broken = record.broken or _misfit(record.cells, len(columns))
+        if broken is not None:
+            faults.reject(record.line, record.field, *broken)
         else:
-            yield line, dict(zip(columns, cells, strict=False))
+            yield record.line, dict(zip(columns, record.cells, strict=False))
 
 
-def _csv_records(
-    path: Path, faults: FaultLog, delimiter: str | None
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield every record with the line it begins on; those quoted wrongly are noted."""
+def _misfit(cells: list[str], width: int) -> tuple[str, str] | None:
+    if len(cells) < width or any(cells[width:]):
+        return (
+            f"has {len(cells)} fields where the header has {width}",
+            "complete it, and quote texts that hold the separator",
+        )
+    if any("\0" in cell for cell in cells):
+        return "holds a NUL character", "remove it (was the file damaged?)"
+    longest = max(map(len, cells))
+    if longest > LONGEST_TEXT:
+        return too_long(longest)
+    return None
+
+
+def _csv_records(path: Path, faults: FaultLog, delimiter: str | None) -> Iterator[_Record]:
+    """Yield every record with the line it begins on; those quoted wrongly are broken."""
     lines = text_lines(path, faults)
     first = next(lines, None)
     if first is None:
@@ -101,63 +126,55 @@ def _csv_records(
     delimiter = delimiter or max(_DELIMITERS, key=first.count)
     # Strict: otherwise a quotation mark that is never closed swallows the rest of the file
     # unnoticed.
-    reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+    try:
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"data.options.delimiter: must be one character, not {delimiter!r}"
+        ) from error
     while True:
         line = reader.line_num + 1
+        limit = csv.field_size_limit(_LONGEST_FIELD)
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            faults.row()
-            reason = f"is not valid CSV up to line {reader.line_num} ({error})"
-            faults.reject(
-                line, "row", reason, "close every quotation mark, and double those inside a text"
-            )
+            yield _Record(line=line, cells=[], broken=_csv_fault(error, reader.line_num))
+            if "field limit" in str(error):
+                return
             continue
-        yield line, cells
+        finally:
+            csv.field_size_limit(limit)
+        yield _Record(line=line, cells=cells)
 
 
-def _excel_records(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
-    try:
-        import openpyxl  # type: ignore[import-untyped]
-    except ImportError:
-        raise DataError(
-            f"{path}: Excel files need openpyxl: pip install recap[excel]; "
-            "or save the sheet as 'CSV UTF-8'"
-        ) from None
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (OSError, ValueError, LookupError, TypeError, SyntaxError, zipfile.BadZipFile) as error:
-        # openpyxl lets through whatever zip and XML raise; the errors of XML are SyntaxErrors.
-        raise DataError(
-            f"{path}: is no readable Excel file ({type(error).__name__}); save it again as .xlsx"
-        ) from None
-    try:
-        if sheet is not None and sheet not in book.sheetnames:
-            raise DataError(
-                f"{path}: has no sheet {sheet!r}; correct data.options.sheet, one of: "
-                f"{', '.join(book.sheetnames)}"
+def _csv_fault(error: csv.Error, line: int) -> tuple[str, str]:
+    said = str(error)
+    if "field limit" in said:
+        return (
+            f"has a field of more than {_LONGEST_FIELD:,} characters, up to line {line}",
+            "close the quotation mark that it begins with; nothing after it could be read",
+        )
+    if "new-line" in said:
+        return (
+            "holds a line end without a line feed outside of quotation marks",
+            "quote the text, or save the file with other line ends (is it of an old Mac?)",
+        )
+    return (
+        f"is not valid CSV up to line {line} ({said})",
+        "close every quotation mark, and double those inside a text",
+    )
+
+
+def _excel_records(path: Path, sheet: str | None) -> Iterator[_Record]:
+    width = 0
+    for row in excel_rows(path, sheet):
+        width = width or len(row.cells)
+        cells = row.cells + [""] * (width - len(row.cells))
+        if row.unsaved is None:
+            yield _Record(line=row.number, cells=cells)
+        else:
+            yield _Record(
+                line=row.number, cells=cells, broken=_UNSAVED, field=f"column {row.unsaved + 1}"
             )
-        page = book[sheet] if sheet is not None else book.worksheets[0]
-        yield from _without_leading_blanks(enumerate(page.iter_rows(values_only=True), start=1))
-    finally:
-        book.close()
-
-
-def _without_leading_blanks(
-    rows: Iterable[tuple[int, tuple[Any, ...]]],
-) -> Iterator[tuple[int, list[str]]]:
-    begun = False
-    for number, values in rows:
-        cells = [_cell_text(value) for value in values]
-        begun = begun or any(cells)
-        if begun:
-            yield number, cells
-
-
-def _cell_text(value: Any) -> str:
-    if value is None:
-        return ""
-    # A spreadsheet keeps the id 12 as 12.0.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

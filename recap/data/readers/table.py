@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recap.data.faults import FaultLog, Place
 from recap.data.readers.columns import Columns, find_columns, require_column
@@ -151,12 +152,15 @@ def _finished(layout: _Layout, session: _Session) -> Dialogue:
 
 def _examples(layout: _Layout) -> Iterator[Example]:
     for line, row in layout.table.rows:
+        history = _history(layout, line, layout.cell(row, "history"))
+        if history is None:
+            continue
         layout.faults.at(line)
         yield Example(
             id=layout.cell(row, "id") or f"{layout.table.path.stem}:{line}",
             session=layout.cell(row, "session") or None,
             client=layout.cell(row, "client") or None,
-            history=_history(layout.names, layout.cell(row, "history")),
+            history=history,
             response=layout.names.without_prefix(layout.cell(row, "text")),
             label=layout.columns.label(row),
             rationale=layout.cell(row, "rationale") or None,
@@ -165,13 +169,29 @@ def _examples(layout: _Layout) -> Iterator[Example]:
         )
 
 
-def _history(names: SpeakerNames, cell: str) -> tuple[Turn, ...]:
-    if cell.startswith("["):
-        try:
-            turns = [(names.find(t["speaker"]), str(t["text"]).strip()) for t in json.loads(cell)]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            turns = []
-        # A text may begin with a bracket without being JSON: then it is read as lines.
-        if turns and all(speaker is not None for speaker, _ in turns):
-            return tuple(Turn(speaker=speaker or "client", text=text) for speaker, text in turns)
-    return names.history(cell)
+def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
+    """Return the turns of a history, ``None`` (and a fault) for JSON that holds none."""
+    # A text may begin with a bracket without being JSON: then it is read as lines.
+    written = _json_list(cell) if cell.startswith("[") else None
+    if written is None:
+        return layout.names.history(cell)
+    turns: list[Turn] = []
+    for index, item in enumerate(written):
+        speaker, text = item.get("speaker"), item.get("text")
+        role = layout.names.find(speaker) if isinstance(speaker, str) else None
+        if role is None or not isinstance(text, str):
+            reason = f"turn {index} of its JSON has no known speaker or no text"
+            mend = 'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
+            layout.faults.reject(line, "history", reason, mend)
+            return None
+        turns.append(Turn(speaker=role, text=text.strip()))
+    return tuple(turns)
+
+
+def _json_list(cell: str) -> list[dict[str, Any]] | None:
+    """Return the objects of a JSON list, ``None`` where a text is none."""
+    try:
+        items = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return items if items and all(isinstance(item, dict) for item in items) else None

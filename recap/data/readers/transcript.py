@@ -58,6 +58,8 @@ def read_transcript(
 def _plain_text(path: Path, names: SpeakerNames, faults: FaultLog) -> Iterator[Dialogue]:
     spoken, untagged = names.utterances("".join(text_lines(path, faults)))
     if not spoken:
+        if faults.rows_read:
+            return
         faults.row()
         faults.reject(1, "text", *_NO_SPEAKER)
         return

@@ -1,0 +1,324 @@
+"""Every reader of users' files, with sound files for it and one way to ask what became of rows."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from sample_files import CANARIES, Sample
+from sound_files import (
+    IDS,
+    OTHERS,
+    REGISTERED,
+)
+
+from recap.analysis.study_design import Response
+from recap.analysis.study_ratings import Key, Rating
+from recap.analysis.study_table import arrange_scores
+from recap.annotate.check import Source, check_source
+from recap.corpus_actions import batches, exam_tables
+from recap.corpus_actions.adjudicated import read_decisions
+from recap.corpus_actions.options import CorpusConfig
+from recap.corpus_actions.rating_sheets import read_ratings
+from recap.data import study_sheets
+from recap.data.annotated import read_annotated
+from recap.data.corpus import read_corpus
+from recap.data.faults import FaultLog, Place, RowFault
+from recap.data.judgement_columns import JudgementLayout
+from recap.data.judgements import read_judgements
+from recap.data.reading import read_records
+from recap.data.scores import ScoreColumns, read_scores
+from recap.data.session_table import read_session_table
+from recap.errors import DataError, UserError
+from recap.evaluation.imported import read_predictions
+from recap.tasks.library import builtin_task
+
+FLAT = builtin_task("flat")
+TALK = builtin_task("annomi_talk")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What became of a file's rows; ``accepted`` is counted from what came out."""
+
+    read: int
+    accepted: int
+    rejected: int
+    faults: Sequence[RowFault]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputReader:
+    """A way in for users' files: which modules it goes through, and sound files for it."""
+
+    name: str
+    modules: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    read: Callable[[Path], Account | None]
+    """``None`` where all rows were sound, and the reader gives no account of that."""
+
+
+def _account(log: FaultLog, accepted: int) -> Account:
+    return Account(
+        read=log.rows_read, accepted=accepted, rejected=log.rows_rejected, faults=log.faults
+    )
+
+
+# --- the readers that configuration names ---------------------------------------------------------
+
+
+class _CountingLog(FaultLog):
+    """Remembers how many rows of the file make up each turn."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.rows_of: dict[int, int] = {}
+
+    def at_turns(self, places: Sequence[Place]) -> None:
+        """Say where the turns of a dialogue stand."""
+        super().at_turns(places)
+        self.rows_of.update({place.line: place.rows for place in places})
+
+
+def _through_registry(reader: str, path: Path) -> Account:
+    options = {
+        "reader": reader,
+        "path": path,
+        "taxonomy": (TALK if reader == "annomi" else FLAT).taxonomy,
+    }
+    log = _CountingLog(str(path))
+    accepted = sum(
+        log.rows_of.get(line, 1)
+        for _ in read_records(faults=log, require_labels=False, **options)
+        for line in log.lines
+    )
+    for on_error, duplicates in (("skip", "warn"), ("fail", "error")):
+        try:
+            corpus = read_corpus(
+                on_error=on_error, duplicates=duplicates, require_labels=False, **options
+            )
+            assert (corpus.rows_read, corpus.rows_accepted) == (log.rows_read, accepted)
+        except DataError as error:
+            refuse_words(str(error))
+    return _account(log, accepted)
+
+
+def refuse_words(message: str) -> None:
+    """Check that a message holds no word of a client."""
+    assert not any(word in message for word in CANARIES), message
+
+
+# --- all other ways in ----------------------------------------------------------------------------
+
+
+def _predictions_of_anybody(path: Path) -> Account:
+    file = read_predictions(path, FLAT, frozenset(IDS))
+    assert file.counts["read"] == file.faults.rows_read
+    assert file.counts["accepted"] == len(file.rows)
+    return _account(file.faults, len(file.rows))
+
+
+def _stored_predictions(path: Path) -> None:
+    batches.read_predictions("ratings.predictions", str(path))
+
+
+def _annotated_predictions(path: Path) -> None:
+    for on_error in ("skip", "fail"):
+        read_annotated(reader="dialogues", path=path, taxonomy=FLAT.taxonomy, on_error=on_error)
+
+
+def _to_annotate(reader: str, path: Path) -> Account:
+    source = Source(path=path, reader=reader, on_error="skip", merge_adjacent=False, options={})
+    log = FaultLog(str(path))
+    accepted = sum(1 for _ in source.utterances(log))
+    checked = check_source(source)
+    assert (checked.rows_read, checked.rows_rejected) == (log.rows_read, log.rows_rejected)
+    check_source(Source(path=path, reader=reader, on_error="fail", options={}))
+    return _account(log, accepted)
+
+
+def _judgements(path: Path) -> Account:
+    kwargs = {"layout": JudgementLayout(), "taxonomy": FLAT.taxonomy}
+    found = read_judgements([path], skip_faults=True, **kwargs)
+    if not found.rows_rejected:
+        read_judgements([path], **kwargs)
+    return Account(
+        read=found.rows_read,
+        accepted=len(found.judgements) + found.unlabelled,
+        rejected=found.rows_rejected,
+        faults=found.faults,
+    )
+
+
+def _judgement_columns(path: Path) -> None:
+    read_judgements([path], layout=JudgementLayout(annotators=["ann", "bo"]), taxonomy=None)
+
+
+def _study_scores(path: Path) -> Account:
+    log = FaultLog(str(path))
+    rows = read_scores(path, ScoreColumns(), faults=log)
+    try:
+        arrange_scores(rows, file=str(path), groups=[], phases=[], repeated="mean")
+    except DataError as error:
+        refuse_words(str(error))
+    return _account(log, len(rows))
+
+
+def _session_table(path: Path) -> None:
+    table = read_session_table(path)
+    table.keys(["session"])
+    table.numbers("goal")
+
+
+def _study_sheet(read: Callable[[Path, FaultLog], Any], path: Path) -> Account:
+    log = FaultLog(str(path))
+    return _account(log, len(read(path, log)))
+
+
+def _ratings_of_rationales(path: Path) -> None:
+    read_ratings([path], criteria=["clarity", "depth"], points=5)
+
+
+def _exam_key(path: Path) -> None:
+    exam_tables.read_key(str(path), FLAT.taxonomy)
+
+
+def _exam_scores(path: Path) -> None:
+    exam_tables.read_scores(str(path))
+
+
+@cache
+def _corpus_config() -> CorpusConfig:
+    from recap.compose import load_own_command
+
+    return load_own_command(CorpusConfig, "corpus", ["action=adjudicate"])
+
+
+def _decisions(path: Path) -> None:
+    from dataclasses import replace
+
+    config = _corpus_config()
+    options = replace(config.adjudicate, decisions=str(path))
+    read_decisions(replace(config, adjudicate=options), frozenset(IDS))
+
+
+_STUDY = ("data.study_sheets",)
+
+
+def _study_responses(path: Path, faults: FaultLog) -> list[Response]:
+    return study_sheets.read_responses(
+        path, participant="p", phase="pre", scenarios=IDS, faults=faults
+    )
+
+
+def _study_ratings(path: Path, faults: FaultLog) -> list[Rating]:
+    keys = {name: Key(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
+    return study_sheets.read_ratings(path, rater="rater1", keys=keys, faults=faults)
+
+
+_WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = {
+    "predictions of anybody": (("evaluation.imported",), _predictions_of_anybody),
+    "stored predictions": (("corpus_actions.batches",), _stored_predictions),
+    "predictions to count": (("data.annotated",), _annotated_predictions),
+    "dialogues to annotate": (
+        ("annotate.check", "data.utterances"),
+        partial(_to_annotate, "dialogues"),
+    ),
+    "tables to annotate": (("annotate.check", "data.utterances"), partial(_to_annotate, "table")),
+    "judgements": (("data.judgements", "data.judgement_files"), _judgements),
+    "judgements, a column an annotator": (("data.judgements",), _judgement_columns),
+    "scores of a study": (("data.scores",), _study_scores),
+    "outcomes of sessions": (("data.session_table",), _session_table),
+    "ratings of rationales": (("corpus_actions.rating_sheets",), _ratings_of_rationales),
+    "key of an exam": (("corpus_actions.exam_tables",), _exam_key),
+    "scores of exams": (("corpus_actions.exam_tables",), _exam_scores),
+    "decisions": (("corpus_actions.adjudicated",), _decisions),
+    "groups of a study": (_STUDY, partial(_study_sheet, study_sheets.read_groups)),
+    "scenarios of a study": (_STUDY, partial(_study_sheet, study_sheets.read_scenarios)),
+    "key of a study": (_STUDY, partial(_study_sheet, study_sheets.read_key)),
+    "responses of a study": (_STUDY, partial(_study_sheet, _study_responses)),
+    "ratings of a study": (_STUDY, partial(_study_sheet, _study_ratings)),
+}
+"""The modules that each of the other ways in goes through, and how it is gone."""
+
+
+def _registered(name: str) -> InputReader:
+    return InputReader(
+        name=name,
+        modules=("data.reading", "data.corpus", "data.readers"),
+        samples=REGISTERED[name],
+        read=partial(_through_registry, name),
+    )
+
+
+INPUT_READERS: tuple[InputReader, ...] = (
+    *map(_registered, sorted(REGISTERED)),
+    *(
+        InputReader(name=name, modules=modules, samples=OTHERS[name], read=read)
+        for name, (modules, read) in _WAYS_IN.items()
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a file was received."""
+
+    told: bool
+    """Whether anything was said to be wrong with it."""
+    complaint: str = ""
+    """What was wrong with that; empty when nothing was."""
+
+
+def receive(reader: InputReader, path: Path) -> Verdict:
+    """Give a file to a reader: it has to account for every row, or end in one message."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            account = reader.read(path)
+        told = account is not None and account.rejected > 0
+        complaint = "" if account is None else _complaint_about(account, path)
+    except UserError as error:
+        told, complaint = True, _complaint_about_message(str(error), path)
+    except AssertionError as error:
+        told, complaint = True, str(error) or traceback.format_exc(limit=-4)
+    except Exception:  # noqa: BLE001 - this is what is looked for
+        told, complaint = False, traceback.format_exc(limit=-6)
+    return Verdict(told=told, complaint=complaint)
+
+
+def _complaint_about(account: Account, path: Path) -> str:
+    if account.read != account.accepted + account.rejected:
+        return f"read {account.read}, accepted {account.accepted}, rejected {account.rejected}"
+    named = _named_rows(account.faults)
+    if named > account.rejected or (account.rejected and not named):
+        return f"{account.rejected} rows rejected, {named} named"
+    for fault in account.faults:
+        if not (fault.file.startswith(str(path)) and fault.line >= 1):
+            return f"fault without a place: {fault}"
+        if not (fault.field and fault.reason and fault.mend):
+            return f"fault without field, reason or mend: {fault}"
+        refuse_words(str(fault))
+    return ""
+
+
+def _complaint_about_message(message: str, path: Path) -> str:
+    refuse_words(message)
+    if path.name not in message:
+        return f"message without the file: {message}"
+    return "" if len(message) < 10_000 else f"message of {len(message)} characters"
+
+
+def _named_rows(faults: Sequence[RowFault]) -> int:
+    """Return how many rows faults name; of rows on one line, by the index that their field has."""
+    return len(
+        {
+            (f.file, f.line, f.field.partition("]")[0] if f.field.startswith("[") else "")
+            for f in faults
+        }
+    )

@@ -1,0 +1,66 @@
+"""Confusions by session."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recap.errors import DataError
+from recap.records import Prediction
+from recap.scoring.by_session import session_confusions, stacked, unit_of
+from recap.scoring.confusion import confusion_of
+
+LABELS = ("Resistance", "Collaboration")
+
+
+def prediction(identifier: str, session: str | None, gold: str, label: str | None) -> Prediction:
+    return Prediction(
+        id=identifier,
+        session=session,
+        fold=0,
+        task="binary",
+        gold=gold,
+        label=label,
+        probabilities=None,
+        rationale=None,
+        text="",
+        parsed=label is not None,
+    )
+
+
+PREDICTIONS = (
+    prediction("1", "a", "Resistance", "Resistance"),
+    prediction("2", "b", "Resistance", None),
+    prediction("3", "a", "Collaboration", "Resistance"),
+    prediction("4", None, "Collaboration", "Collaboration"),
+)
+
+
+def test_each_session_has_its_own_counts_and_an_example_without_one_is_its_own_unit() -> None:
+    found = session_confusions(PREDICTIONS, task="binary", labels=LABELS)
+    assert {unit: matrix.tolist() for unit, matrix in found.items()} == {
+        ("session", "a"): [[1, 0, 0], [1, 0, 0]],
+        ("session", "b"): [[0, 0, 1], [0, 0, 0]],
+        ("example", "4"): [[0, 0, 0], [0, 1, 0]],
+    }
+
+
+def test_sessions_add_up_to_the_run() -> None:
+    found = session_confusions(PREDICTIONS, task="binary", labels=LABELS)
+    whole = confusion_of(PREDICTIONS, task="binary", labels=LABELS)
+    np.testing.assert_array_equal(sum(found.values()), whole)
+
+
+def test_a_session_and_an_example_of_one_name_are_not_mixed_up() -> None:
+    assert unit_of(prediction("a", None, *LABELS)) != unit_of(prediction("x", "a", *LABELS))
+
+
+def test_stacked_matrices_follow_the_given_units_and_fill_gaps_with_zeros() -> None:
+    found = session_confusions(PREDICTIONS, task="binary", labels=LABELS)
+    units = [("session", "b"), ("session", "not there")]
+    assert stacked(found, units).tolist() == [[[0, 0, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]
+
+
+def test_a_label_of_another_task_is_refused() -> None:
+    with pytest.raises(DataError, match="is not a label of task 'binary'"):
+        session_confusions([prediction("1", "a", "Blaming", None)], task="binary", labels=LABELS)
