@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.config import RunConfig
+from recap.config import PrivacyConfig, RunConfig
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -29,14 +29,6 @@ class PlantOptions:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class AuditPrivacy:
-    """Whether text may stand in the audit's files."""
-
-    include_text: bool = False
-    """Whether the texts that were reproduced are written down; by default their ids alone."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AuditConfig:
     """Which model is asked for which texts."""
 
@@ -44,8 +36,6 @@ class AuditConfig:
     """Task, data and folds, where the model lies in no run folder."""
     plant: PlantOptions
     """For ``step=plant``."""
-    privacy: AuditPrivacy
-    """What may be written."""
     step: Literal["measure", "plant"] = "measure"
     """Whether a model is measured, or canaries are made for a training to come."""
     model: str | None = None
@@ -64,6 +54,11 @@ class AuditConfig:
     """Most examples that are tried, of those trained on and of those held out."""
     out: str | None = None
     """Folder for the files; ``None``: the console alone."""
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        """What may be written."""
+        return self.training.privacy
 
     @property
     def run(self) -> str:
