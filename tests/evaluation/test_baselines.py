@@ -190,8 +190,7 @@ def test_a_fold_that_was_stopped_goes_on_from_its_last_checkpoint(
         whole(self, batch, batch_idx)
 
     monkeypatch.setattr(EncoderModule, "on_train_batch_start", stops)
-    with pytest.raises(RuntimeError, match="stopped"):
-        run(corpus, tmp_path, *ENCODER, "cv.fold=0")
+    assert run(corpus, tmp_path, *ENCODER, "cv.fold=0") == 1
     assert list((tmp_path / "first" / "fold0" / "checkpoints").glob("*.ckpt"))
     stopping = False
     assert run(corpus, tmp_path, *ENCODER, "cv.fold=0") == 0
