@@ -119,7 +119,9 @@ class _Reader:
         if self._trained.adapter is not None:
             self._trained.model.set_adapter(self._trained.adapter)
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
             line = progress.add_task(what, total=len(passages))
             return read_passages(
                 self._trained.model,

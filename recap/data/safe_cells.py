@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _EXECUTED = frozenset("=+-@")
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 BYTE_ORDER_MARK = "\ufeff"
 """Without it Excel takes UTF-8 for something else; the readers pass over it."""
 
@@ -29,6 +30,11 @@ def protect_cell(text: str) -> str:
 def bare_cell(text: str) -> str:
     """Return a cell without the quote that :func:`protect_cell` put in front."""
     return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+
+
+def plain_markdown(text: str) -> str:
+    """Return Markdown in which no part of a text is HTML, by CommonMark's rules."""
+    return _TAG.sub(r"\\<", text)
 
 
 def sheet_to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from recap.data.safe_cells import plain_markdown
 from recap.model_card.caveats import MEMORISATION, USE, licence_of, limits_of
 from recap.model_card.facts import METRIC_TITLES, CardFacts
 from recap.model_card.front_matter import front_matter
@@ -35,7 +36,9 @@ def model_card(facts: CardFacts) -> str:
         "## Training\n\n" + _training(facts),
         "## Loading it\n\n" + _loading(facts),
     ]
-    return "\n\n".join(sections) + "\n"
+    # Names of labels are no HTML, whoever gave them; front matter and code stay as they are.
+    shown = [sections[0], *map(plain_markdown, sections[1:-1]), sections[-1]]
+    return "\n\n".join(shown) + "\n"
 
 
 def _opening(facts: CardFacts) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from recap.reporting.sheets import plain_markdown
+from recap.data.safe_cells import plain_markdown
 from recap.tasks.answer import Language
 
 _STYLE = """

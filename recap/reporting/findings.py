@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from recap.data.safe_cells import protect_cell
+from recap.data.safe_cells import plain_markdown, protect_cell
 from recap.errors import ConfigError
 from recap.reporting.charts import font_families
-from recap.reporting.sheets import Sheet, plain_markdown, printable
+from recap.reporting.sheets import Sheet, printable
 from recap.run_folder import write_atomic
 from recap.scoring.files import json_text
 

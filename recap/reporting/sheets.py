@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
+
+from recap.data.safe_cells import plain_markdown
 
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -28,9 +29,6 @@ _LATEX_ESCAPES = {
     "χ": r"$\chi$",
     "\u2003": r"\quad{}",
 }
-
-_TAG = re.compile(r"<(?=[A-Za-z/!?])")
-"""What CommonMark would take for the start of HTML."""
 
 _LONG_CELL = 40
 """Characters from which a column of texts breaks its lines in LaTeX."""
@@ -132,11 +130,6 @@ def printable(text: str) -> str:
         for c in text
     )
     return "".join(kept).replace("\r", "")
-
-
-def plain_markdown(text: str) -> str:
-    """Return Markdown in which no part of a text is HTML, by CommonMark's rules."""
-    return _TAG.sub(r"\\<", text)
 
 
 def _in_markdown(cell: str) -> str:
