@@ -172,7 +172,8 @@ def flip_rates(outcomes: Sequence[Outcome], n_examples: int, *, seed: int = 0) -
 
     def draw(rng: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
         weights = resampled(rng, n_examples, size)
-        return (weights @ differences.T) / (weights @ sizes)[:, None]
+        with np.errstate(invalid="ignore"):  # a resample may have none of the examples asked about
+            return (weights @ differences.T) / (weights @ sizes)[:, None]
 
     values = differences.sum(axis=1) / sizes.sum()
     intervals = with_intervals(values, draw, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
