@@ -188,9 +188,9 @@ def _done(command: Command[Config], config: Config, run: str = "") -> int:
 @contextmanager
 def _words_kept(config: object) -> Iterator[None]:
     """Have errors keep their words in the block, if ``privacy.log_text`` allows it."""
-    training = getattr(config, "training", config)
+    asking = config if hasattr(config, "privacy") else getattr(config, "training", config)
     before = os.environ.get(FULL)
-    if getattr(getattr(training, "privacy", None), "log_text", False):
+    if getattr(getattr(asking, "privacy", None), "log_text", False):
         os.environ[FULL] = "1"
     try:
         yield

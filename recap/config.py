@@ -251,8 +251,6 @@ class PrivacyConfig:
     log_text: bool = False
     """Whether some prompts, dialogues and answers are shown on the console, all of a fold's stand
     in a table of its W&B run, and errors that nobody foresaw keep their words."""
-    include_text: bool = False
-    """Whether texts that a model repeats word for word are written down; recap.audit alone asks."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

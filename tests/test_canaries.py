@@ -376,12 +376,9 @@ def test_a_plan(world: World, data: tuple[str, str]) -> None:
 
 
 def test_a_report(world: World, runs: Path) -> None:
-    check(
-        world,
-        world.run(
-            "report", f"runs={runs}/binary,{runs}/fine_grained", "out=reported", "resamples=20"
-        ),
-    )
+    given = (f"runs={runs}/binary,{runs}/fine_grained", "out=reported", "resamples=20")
+    # It names examples by their ids.
+    check(world, world.run("report", *given), {"reported/*": {"example_id"}})
 
 
 def test_texts_that_are_asked_for_are_shown(world: World, data: tuple[str, str]) -> None:

@@ -29,6 +29,14 @@ class PlantOptions:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AuditPrivacy(PrivacyConfig):
+    """Where texts that a model repeats may go."""
+
+    include_text: bool = False
+    """Whether they are written down."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AuditConfig:
     """Which model is asked for which texts."""
 
@@ -36,6 +44,8 @@ class AuditConfig:
     """Task, data and folds, where the model lies in no run folder."""
     plant: PlantOptions
     """For ``step=plant``."""
+    privacy: AuditPrivacy = Field(default_factory=AuditPrivacy)
+    """What may be written."""
     step: Literal["measure", "plant"] = "measure"
     """Whether a model is measured, or canaries are made for a training to come."""
     model: str | None = None
@@ -54,11 +64,6 @@ class AuditConfig:
     """Most examples that are tried, of those trained on and of those held out."""
     out: str | None = None
     """Folder for the files; ``None``: the console alone."""
-
-    @property
-    def privacy(self) -> PrivacyConfig:
-        """What may be written."""
-        return self.training.privacy
 
     @property
     def run(self) -> str:
