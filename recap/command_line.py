@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from recap import termination
+from recap.disks import disk_error
 from recap.environment import switch_telemetry_off
 from recap.errors import RecapError
 from recap.secrets import without_secrets
@@ -120,6 +121,8 @@ def _farewell() -> str:
 
 def _told(error: Exception, run: str = "") -> int:
     """Print what is to be said of an error, and return its exit code."""
+    if not isinstance(error, RecapError):
+        error = disk_error(error) or error
     if isinstance(error, RecapError):
         print(without_secrets(f"error: {run}{error}"), file=sys.stderr)
         return error.exit_code

@@ -17,6 +17,7 @@ import yaml
 
 from recap import config as schema
 from recap.config import RunConfig
+from recap.disks import writing
 from recap.errors import ConfigError, DataError
 from recap.result_options import flatten, result_options
 from recap.untrusted import open_lock, read_yaml, refuse_links
@@ -158,13 +159,7 @@ def open_run_folder(
     if folder.config.is_file():
         _refuse_other_run(folder, config, prompted or {}, compared)
     else:
-        try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder.path}: cannot be created ({error.strerror}); "
-                "set runs_dir to a folder you may write"
-            ) from error
+        folder.path.mkdir(parents=True, exist_ok=True)
     if write:
         write_atomic(
             folder.config,
@@ -300,7 +295,7 @@ def write_atomic(
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with writing(path), os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

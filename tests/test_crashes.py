@@ -37,7 +37,7 @@ POINTS = {
     "step done": Kill(target="recap.models.keep_checkpoints:KeepCheckpoints.on_train_batch_end"),
     "inside torch.save": Kill(target="recap.models.digests:_Digesting.write"),
     "before the rename": Kill(target="recap.models.checkpoint:save_digested", after=True),
-    "between rename and fsync": Kill(target="recap.models.checkpoint:sync_folder"),
+    "between rename and fsync": Kill(target="recap.models.checkpoint:sync"),
     "before old ones go": Kill(
         target="recap.models.checkpoint_folder:CheckpointFolder.keep_only", nth=2
     ),

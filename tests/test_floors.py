@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "environment",
         "termination",
         "private_files",
+        "disks",
         "run_folder",
         "data",
     ),

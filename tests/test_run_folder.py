@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import replace
 from functools import cache
@@ -98,19 +97,6 @@ def test_a_configuration_of_another_version_is_refused(config: RunConfig) -> Non
 def test_a_folder_without_configuration_is_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a run folder"):
         read_config(tmp_path)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_place_without_permission_is_named(config: RunConfig, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(ConfigError, match="runs_dir"):
-        open_run_folder(config)
-
-
-def test_a_file_in_the_way_of_the_folder_is_named(config: RunConfig, tmp_path: Path) -> None:
-    (tmp_path / "r").write_text("")
-    with pytest.raises(ConfigError, match="runs_dir"):
-        open_run_folder(config)
 
 
 def test_data_that_changed_since_are_refused(config: RunConfig) -> None:

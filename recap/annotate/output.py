@@ -23,6 +23,7 @@ import numpy as np
 
 from recap.annotate.rows import csv_header, csv_line, json_line
 from recap.data.safe_cells import protect_cell
+from recap.disks import writing
 from recap.errors import ConfigError, DataError, quote_id
 from recap.private_files import narrow, open_private
 
@@ -85,13 +86,8 @@ class AnnotationFile:
     def __init__(self, path: Path, *, columns: tuple[str, ...], window: int) -> None:
         self.path = path
         self._columns = columns if is_csv(path) else None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open_private(path, "ab")
-        except OSError as error:
-            raise ConfigError(
-                f"{path}: cannot be written ({error.strerror}); name another output"
-            ) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open_private(path, "ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -163,30 +159,34 @@ class AnnotationFile:
 
     def cut(self) -> None:
         """Drop what follows the whole windows, and write a CSV header where it is missing."""
-        self._file.truncate(self.kept.end)
-        if self._columns is not None and self.kept.end == 0:
-            self._file.write(csv_header(self._columns))
-        self._to_disk()
+        with writing(self.path):
+            self._file.truncate(self.kept.end)
+            if self._columns is not None and self.kept.end == 0:
+                self._file.write(csv_header(self._columns))
+            self._to_disk()
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write one window; when this returns, it is on the disk."""
         columns = self._columns
         if columns is None:
-            self._file.write(b"".join(json_line(row) for row in rows))
+            text = b"".join(json_line(row) for row in rows)
         else:
-            self._file.write(b"".join(csv_line(row, columns) for row in rows))
-        self._to_disk()
+            text = b"".join(csv_line(row, columns) for row in rows)
+        with writing(self.path):
+            self._file.write(text)
+            self._to_disk()
 
     def join(self, parts: Iterable[Path]) -> None:
         """Write the rows of other outputs in place of what is there."""
         self.kept = Kept(rows=0, end=0, last_start=0)
         self.cut()
         head = len(csv_header(self._columns)) if self._columns is not None else 0
-        for part in parts:
-            with part.open("rb") as file:
-                file.seek(head)
-                shutil.copyfileobj(file, self._file)
-        self._to_disk()
+        with writing(self.path):
+            for part in parts:
+                with part.open("rb") as file:
+                    file.seek(head)
+                    shutil.copyfileobj(file, self._file)
+            self._to_disk()
 
     def _to_disk(self) -> None:
         self._file.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from recap.baselines.encoder_model import LoadedEncoder, load_encoder
 from recap.config import RunConfig
 from recap.data.encode import EncodedExample
 from recap.data.module import DataModule
+from recap.disks import whole_folder
 from recap.evaluation.baselines import BaselineRun, JudgedFold
 from recap.fold import Listener, TrainingPlan, judges_selection
 from recap.models.checkpoint import read_progress
@@ -231,10 +231,7 @@ class _EncoderTraining:
 
     def save(self, folder: Path, card: str) -> None:
         """Write model and card as a folder that plain transformers loads, whole or not at all."""
-        partial = folder.with_name(f".{folder.name}.partial")
-        for old in (partial, folder):
-            shutil.rmtree(old, ignore_errors=True)
-        self.module.model.save_pretrained(partial)
-        self._tokenizer.save_pretrained(partial)
-        (partial / CARD_FILE).write_text(card, encoding="utf-8")
-        partial.replace(folder)
+        with whole_folder(folder) as partial:
+            self.module.model.save_pretrained(partial)
+            self._tokenizer.save_pretrained(partial)
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")

@@ -17,8 +17,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch.distributed.checkpoint.api import CheckpointException
 
+from recap.disks import sync
 from recap.errors import ConfigError, RecapError
-from recap.models.digests import fault_of, save_digested, sync_folder
+from recap.models.digests import fault_of, save_digested
 from recap.models.sharded_checkpoint import partial_of, read_rest, read_sharded
 
 _UNREADABLE = (
@@ -120,7 +121,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 partial.unlink(missing_ok=True)
                 raise
             partial.replace(target)
-            sync_folder(target.parent)
+            sync(target.parent)
 
     def load_checkpoint(
         self,

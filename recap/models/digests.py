@@ -98,15 +98,6 @@ def fault_of(path: Path) -> str | None:
     return _fault(path, tuple(_state(file) for file in files))
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, not only in the machine's memory."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _state(file: Path) -> tuple[str, int, int, int]:
     found = file.stat()
     return file.name, found.st_ino, found.st_size, found.st_mtime_ns

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from recap.disks import whole_folder
 from recap.models.finetune import PEFT_PREFIX, causal_model, is_adapted
 from recap.models.settings import SETTINGS_FILE, ModelSettings, settings_text
 from recap.models.sharded_checkpoint import gathered, is_first_rank
@@ -52,38 +52,25 @@ def save_model(
     state = gathered(model, lambda name: alone or ".lora_" in name)
     if not is_first_rank():
         return
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     causal = causal_model(model)
     own, causal.generation_config = (
         causal.generation_config,
         _greedy(causal, end_of_turn_id, pad_id),
     )
-    try:
-        if adapted:
-            _save_adapter(model, tokenizer, partial, folder, state)
-        else:
-            causal.save_pretrained(partial, state_dict=state)
-        causal.generation_config.save_pretrained(partial)
-    finally:
-        causal.generation_config = own
-    tokenizer.save_pretrained(partial)
-    if settings is not None:
-        (partial / SETTINGS_FILE).write_text(settings_text(settings), encoding="utf-8")
-    if card is not None:
-        (partial / CARD_FILE).write_text(card, encoding="utf-8")
-    _replace(partial, folder)
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Put a whole folder in the place of another, which is deleted only afterwards."""
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():
-        folder.replace(replaced)
-    partial.replace(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with whole_folder(folder) as partial:
+        try:
+            if adapted:
+                _save_adapter(model, tokenizer, partial, folder, state)
+            else:
+                causal.save_pretrained(partial, state_dict=state)
+            causal.generation_config.save_pretrained(partial)
+        finally:
+            causal.generation_config = own
+        tokenizer.save_pretrained(partial)
+        if settings is not None:
+            (partial / SETTINGS_FILE).write_text(settings_text(settings), encoding="utf-8")
+        if card is not None:
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def _save_adapter(

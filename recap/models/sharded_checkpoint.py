@@ -20,8 +20,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from recap.disks import sync
 from recap.models.checkpoint_index import TensorReader
-from recap.models.digests import digests_of, save_digested, sync_folder, write_sums
+from recap.models.digests import digests_of, save_digested, write_sums
 
 REST = "rest.pt"
 """The file of everything that is not spread over devices."""
@@ -60,10 +61,10 @@ def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
         digests = {name: digest for share in shares for name, digest in share.items()}
         others = [file for file in partial.iterdir() if file.name not in digests]
         write_sums(partial, digests | digests_of(others))
-        sync_folder(partial)
+        sync(partial)
         _remove(path)
         partial.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     dist.barrier()
 
 

@@ -7,6 +7,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
+from recap.disks import writing
 from recap.prompting.costs import Usage
 
 FILE = "unanswered.jsonl"
@@ -29,7 +30,7 @@ class UnansweredRequests:
         """Write down the most that one request can have used."""
         with self._lock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
+            with writing(self._path), self._path.open("a", encoding="utf-8") as file:
                 # First, so that a line that was cut off spoils none that follows.
                 file.write(f"\n{json.dumps(asdict(most))}\n")
 

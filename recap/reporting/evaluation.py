@@ -103,19 +103,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     notes = "".join(f"- {note}\n" for note in evaluation.notes)
     tables = "\n".join(sheet.markdown() for sheet in evaluation_sheets(evaluation))
     page = f"# {evaluation.scores.task}\n\n{notes}\nIn percent.\n\n{tables}"
-    try:
-        rows = predictions_to_jsonl(evaluation.predictions)
-        write_atomic(folder / "predictions.jsonl", rows, private=True)
-        write_atomic(folder / "scores.md", page)
-        write_atomic(folder / "scores.json", json_text(figures))
-        if evaluation.summary is not None:
-            summary = evaluation.summary
-            write_atomic(folder / "summary.json", json_text(summary_to_dict(summary)))
-            write_atomic(folder / "summary.md", summary_markdown(summary))
-    except OSError as error:
-        raise ConfigError(
-            f"out={folder}: cannot be written ({error.strerror}); give a folder you may write"
-        ) from error
+    rows = predictions_to_jsonl(evaluation.predictions)
+    write_atomic(folder / "predictions.jsonl", rows, private=True)
+    write_atomic(folder / "scores.md", page)
+    write_atomic(folder / "scores.json", json_text(figures))
+    if evaluation.summary is not None:
+        summary = evaluation.summary
+        write_atomic(folder / "summary.json", json_text(summary_to_dict(summary)))
+        write_atomic(folder / "summary.md", summary_markdown(summary))
 
 
 def evaluation_sheets(evaluation: Evaluation) -> list[Sheet]:

@@ -124,22 +124,17 @@ def write_findings(
     for name in findings.file_names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        drawn, missing = _write_charts(findings, folder)
-        texts = {
-            f"{stem}.json": json_text(findings.figures),
-            f"{stem}.md": _page(findings, drawn),
-            **texts,
-        }
-        for name, text in texts.items():
-            write_atomic(folder / name, text, private=findings.private)
-        for name, content in findings.private_pages.items():
-            write_atomic(folder / name, content, private=True)
-    except OSError as error:
-        raise ConfigError(
-            f"out={folder}: cannot be written ({error.strerror}); name a folder you may write"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn, missing = _write_charts(findings, folder)
+    texts = {
+        f"{stem}.json": json_text(findings.figures),
+        f"{stem}.md": _page(findings, drawn),
+        **texts,
+    }
+    for name, text in texts.items():
+        write_atomic(folder / name, text, private=findings.private)
+    for name, content in findings.private_pages.items():
+        write_atomic(folder / name, content, private=True)
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
     files = [*texts, *findings.private_pages]
