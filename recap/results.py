@@ -142,7 +142,8 @@ def write_selection(
                 parsed=True,
             )
         )
-    write_atomic(setup.folder.fold(fold).selection, predictions_to_jsonl(predictions))
+    text = predictions_to_jsonl(predictions)
+    write_atomic(setup.folder.fold(fold).selection, text, private=True)
 
 
 def write_scores(folder: FoldFolder, scores: Scores) -> None:

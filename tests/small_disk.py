@@ -40,7 +40,7 @@ class Case:
     before: list[list[str]] = field(default_factory=list)
     """Arguments of calls that have written what is there already."""
     points: int = 8
-    """So many sizes of disk are tried, between what is there and what the command adds."""
+    """So many sizes of disk are tried, from what is there to what there will be."""
     place: str = ""
     """Where the file system is mounted."""
 
@@ -111,11 +111,12 @@ def _walk(case: Case) -> dict[str, Any]:
     shutil.copytree(place, seed, dirs_exist_ok=True)
     begun = _used(place)
     plain = _run(case, case.arguments)
-    added = _used(place) - begun
+    # Where files are replaced, the new ones stand beside the old ones for a while.
+    room = max(_used(place) - begun, begun)
     _unmount(place)
     full, resumed = [], []
     for point in range(case.points):
-        size = begun + max(added * point // case.points, PAGE) // PAGE * PAGE
+        size = max((begun + room * point // case.points) // PAGE, 1) * PAGE
         _mount(place, ROOMY)
         shutil.copytree(seed, place, dirs_exist_ok=True)
         _remount(place, f"size={size}")
