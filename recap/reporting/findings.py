@@ -6,7 +6,8 @@ import csv
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,8 @@ def write_findings(
     Without matplotlib there are no figures, which is said too.
 
     Raises:
-        ConfigError: When the folder cannot be written.
+        ConfigError: When a file would be outside of the folder.
+        OSError: When the disk does not take them; files that were not there before are gone again.
     """
     console = console or Console(highlight=False)
     stem = findings.action
@@ -124,17 +126,18 @@ def write_findings(
     for name in findings.file_names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn, missing = _write_charts(findings, folder)
-    texts = {
-        f"{stem}.json": json_text(findings.figures),
-        f"{stem}.md": _page(findings, drawn),
-        **texts,
-    }
-    for name, text in texts.items():
-        write_atomic(folder / name, text, private=findings.private)
-    for name, content in findings.private_pages.items():
-        write_atomic(folder / name, content, private=True)
+    with _all_or_none([folder / name for name in findings.file_names]):
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn, missing = _write_charts(findings, folder)
+        texts = {
+            f"{stem}.json": json_text(findings.figures),
+            f"{stem}.md": _page(findings, drawn),
+            **texts,
+        }
+        for name, text in texts.items():
+            write_atomic(folder / name, text, private=findings.private)
+        for name, content in findings.private_pages.items():
+            write_atomic(folder / name, content, private=True)
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
     files = [*texts, *findings.private_pages]
@@ -211,6 +214,22 @@ def svg_text(draw: Callable[[], Figure], *, salt: str) -> str | None:
         warnings.simplefilter("ignore")  # A missing glyph is in the fonts of who looks.
         draw().savefig(picture, format="svg", metadata={"Date": None})
     return picture.getvalue()
+
+
+@contextmanager
+def _all_or_none(files: Iterable[Path]) -> Iterator[None]:
+    """Have a failure of the block leave no file that was not there before.
+
+    Sheets to be filled in are never written over: some of them would be in the way next time.
+    """
+    new = [file for file in files if not file.exists()]
+    try:
+        yield
+    except BaseException:
+        for file in new:
+            with suppress(OSError):
+                file.unlink()
+        raise
 
 
 def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | None]:
