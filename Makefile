@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-by-make
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format faults docs bench bench-peers clean
+.PHONY: help setup demo test slow check format faults docs bench bench-peers clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,9 +31,14 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-faults: $(STAMP)  ## the slow suite: kills, canaries, fuzzing at full count; writes docs/faults.md
+slow: $(STAMP)  ## the slow part of the test suite
+	$(RUN) -m pytest -n $(WORKERS) --dist load -m "slow and not gpu"
+
+FAULTS = $(shell grep -rl 'record_fault(' tests --include='test_*.py')
+
+faults: $(STAMP)  ## kills, full disks, bad input, canaries, injection at full count; writes docs/faults.md
 	@mkdir -p runs && rm -f runs/faults.jsonl
-	RECAP_FAULTS=$(CURDIR)/runs/faults.jsonl $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "slow and not gpu"
+	RECAP_FAULTS=$(CURDIR)/runs/faults.jsonl $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not gpu" $(FAULTS)
 	$(RUN) tests/fault_table.py runs/faults.jsonl docs/faults.md
 
 docs: $(STAMP)  ## build docs/_build/html; a warning fails

@@ -15,6 +15,7 @@ GUARDS = Path(__file__).resolve().parent / "guards"
 sys.path.insert(1, str(GUARDS))
 
 import network_guard  # noqa: E402 - found through the line above
+from faults import record_fault  # noqa: E402 - tests are on the path after all
 
 REAL_DATA = "RECAP_REAL_DATA"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -78,6 +79,12 @@ def _no_outgoing_connections() -> Iterator[None]:
     before = attempts.stat().st_size
     yield
     told = attempts.read_bytes()[before:].decode()
+    record_fault(
+        "tests with outgoing sockets blocked",
+        tried=1,
+        survived=int(not told),
+        lost=int(bool(told)),
+    )
     if told:
         pytest.fail(f"left this machine:\n{told}")
 

@@ -14,10 +14,12 @@ from recap import __version__
 
 PAGE = """# Faults tried
 
-Written by `make faults`, which runs the slow part of the test suite: {when}, recap {version},
+Written by `make faults`, which runs the tests that inject faults: {when}, recap {version},
 Python {python}, {system}. Each row adds up what the tests of that name have tried. *Survived*:
 everything was afterwards as it should be. *Lost*: results lost, texts leaked, inputs that crashed a
-reader. The tests fail where a row that has no note loses anything.
+reader. How the tests do it: [resuming](resuming.md), [bad input](bad_input.md),
+[privacy](privacy.md), [security](security.md), where the answers stand too that instructions in a
+client's words change.
 
 | fault or input | tried | survived | lost | note |
 |---|---:|---:|---:|---|

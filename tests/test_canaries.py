@@ -115,6 +115,12 @@ def check(world: World, ended: Ended, allowed: Allowed | None = None, *, code: i
         survived=len(CANARIES) - len(lost),
         lost=len(lost),
     )
+    record_fault(
+        "commands whose files with text are their owner's alone",
+        tried=1,
+        survived=int(not others),
+        lost=int(bool(others)),
+    )
     assert found == []
     assert others == []
     assert ended.temporary(world.tree / "tmp") == []

@@ -175,7 +175,8 @@ def test_a_run_killed_at_random_ends_as_one_that_nobody_kills(
     runs.compare()
     survived = len(names)
     inside = [name for name in names if name in INSIDE_SAVING]
-    record_fault("SIGKILL at a random step", tried=len(names), survived=survived, lost=0, note=way)
+    row = "SIGKILL at a random step" if way != "two folds" else "SIGKILL in cross-validation"
+    record_fault(row, tried=len(names), survived=survived, lost=0, note=way)
     record_fault("SIGKILL inside saving", tried=len(inside), survived=len(inside), lost=0, note=way)
 
 

@@ -248,7 +248,8 @@ def test_documented_commands_that_take_up_a_run_follow_the_ones_that_make_it(
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for verb, *arguments in commands(page):
-        if in_order(page, arguments):
+        # What the sweeps of a page have made, which run for hours, is not there.
+        if in_order(page, arguments) and ("runs=runs" not in arguments or Path("runs").is_dir()):
             smoke = () if verb in (*WITHOUT_TRAINING, "predict") else SMOKE
             code = import_module(f"recap.{verb}").main([*arguments, *smoke])
             lacks_data = any(WITHOUT_DATA in word for word in arguments)

@@ -335,6 +335,8 @@ def test_a_kill_costs_at_most_what_was_in_flight(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=dict(os.environ),
+            # A background job of a shell is started with SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         deadline = time.monotonic() + 120
         while len(server.requests) < 20 and time.monotonic() < deadline:

@@ -6,8 +6,6 @@ import ast
 import hashlib
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -459,15 +457,3 @@ def test_a_zip_is_unpacked_under_names_of_our_own(tmp_path: Path) -> None:
     assert not folder.exists()
     assert not any(path.exists() for path in outside)
     record_fault(ROW, tried=5, survived=5, lost=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "file", ["test_untrusted_files.py", "test_safe_output.py", "baselines/test_control_marks.py"]
-)
-def test_what_the_default_suite_tries_counts_for_the_table_of_faults(file: str) -> None:
-    # They are quick, and `make faults` runs slow tests alone; the file of counts is inherited.
-    tests = Path(__file__).resolve().parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests / file)]
-    done = subprocess.run(command, cwd=tests.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]

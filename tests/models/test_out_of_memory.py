@@ -172,7 +172,7 @@ def answers_within_a_limit(room: int) -> tuple[bool, list[str]]:
 @pytest.mark.slow
 def test_with_a_real_limit_of_memory_the_answers_are_the_same() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        same, lines = pool.submit(answers_within_a_limit, 64 * MEBIBYTE).result()
+        same, lines = pool.submit(answers_within_a_limit, 16 * MEBIBYTE).result()
     assert same
     assert len(lines) == 1
     assert lines[0].startswith("memory ran out for 128 prompts at once")
