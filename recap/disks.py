@@ -118,8 +118,11 @@ def _cause(error: BaseException) -> OSError | None:
     """Return the disk's own error among an error and its causes.
 
     What a full disk spoils goes on to fail in other ways, so that there errors count that were
-    dealt with meanwhile; of the others only those that were given as a cause.
+    dealt with meanwhile; of the others only those that were given as a cause. What has been told
+    in our words already stays as it is.
     """
+    if isinstance(error, RecapError):
+        return None
     if isinstance(error, OSError) and error.errno in _MISNAMED and error.filename is not None:
         return error
     seen: set[int] = set()
@@ -138,8 +141,6 @@ def _cause(error: BaseException) -> OSError | None:
 def _code(error: BaseException) -> int:
     if isinstance(error, OSError):
         return error.errno or 0
-    if isinstance(error, RecapError):
-        return 0
     found = _CODE_IN_TEXT.search(str(error))
     return int(found[1]) if found else 0
 

@@ -282,3 +282,14 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert isinstance(raised(fail), ZeroDivisionError)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (folder / "a").read_text() == "new"
+
+
+def test_what_was_told_in_our_words_keeps_them(tmp_path: Path) -> None:
+    def write() -> None:
+        with writing(tmp_path / "a"):
+            try:
+                raise PermissionError(errno.EACCES, "Permission denied", "f")
+            except PermissionError as error:
+                raise ConfigError("name another base") from error
+
+    assert str(raised(write)) == "name another base"
