@@ -34,7 +34,7 @@ format: $(STAMP)  ## rewrite the sources in the house format
 slow: $(STAMP)  ## the slow part of the test suite
 	$(RUN) -m pytest -n $(WORKERS) --dist load -m "slow and not gpu"
 
-FAULTS = $(shell grep -rl 'record_fault(' tests --include='test_*.py')
+FAULTS = $(shell grep -rl 'faults import record_fault' tests --include='test_*.py')
 
 faults: $(STAMP)  ## kills, full disks, bad input, canaries, injection at full count; writes docs/faults.md
 	@mkdir -p runs && rm -f runs/faults.jsonl
