@@ -104,8 +104,8 @@ def disk_error(error: BaseException) -> RecapError | None:
     said = os.strerror(found.errno or 0)
     if found.errno not in _FULL:
         return ConfigError(
-            f"{name}{said}; what was there is as it was: give access, or name another folder (out=, "
-            "output=, runs_dir=), and give the same command again"
+            f"{name}{said}; what was there is as it was: give access, or name another folder "
+            "(out=, output=, runs_dir=), and give the same command again"
         )
     free = _free(found.filename)
     return DiskError(
