@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+BUILDER ?= html
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-by-make
@@ -42,7 +43,7 @@ faults: $(STAMP)  ## kills, full disks, bad input, canaries, injection at full c
 	$(RUN) tests/fault_table.py runs/faults.jsonl docs/faults.md
 
 docs: $(STAMP)  ## build docs/_build/html; a warning fails
-	$(RUN) -m sphinx -W --keep-going -q -j auto -b html docs docs/_build/html
+	$(RUN) -m sphinx -W --keep-going -q -j auto -b $(BUILDER) docs docs/_build/$(BUILDER)
 
 bench: $(STAMP)  ## training steps against other trainers; stopped, it goes on where it was
 	$(RUN) benchmarks/training.py --json runs/benchmarks/training.json
