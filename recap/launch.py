@@ -18,6 +18,7 @@ from typing import Any
 
 from recap import termination
 from recap.config import TrainerConfig
+from recap.disks import disk_error
 from recap.errors import ConfigError, RecapError
 from recap.tracebacks import safe_traceback
 
@@ -176,16 +177,17 @@ def _run_one(
         if dist.is_initialized():
             # Threads of gloo that outlive the group abort the process (2.13).
             dist.destroy_process_group()
-    except RecapError as error:
-        messages.put(("error", (error,)))
-        raise SystemExit(error.exit_code) from None
     except SystemExit as stop:
         if type(stop).__name__ == "SIGTERMException":
             raise SystemExit(_ENDED_BY_SIGTERM) from None
         raise
     except Exception as error:  # noqa: BLE001 - torch would write what it says to a temporary file
-        messages.put(("crash", (f"\n{safe_traceback(error)}",)))
-        raise SystemExit(1) from None
+        told = error if isinstance(error, RecapError) else disk_error(error)
+        if told is None:
+            messages.put(("crash", (f"\n{safe_traceback(error)}",)))
+            raise SystemExit(1) from None
+        messages.put(("error", (told,)))
+        raise SystemExit(told.exit_code) from None
 
 
 def _started_by_launcher() -> int | None:

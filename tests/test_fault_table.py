@@ -42,6 +42,10 @@ def test_nothing_tried_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert main() == 1
 
 
-def test_without_the_variable_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(FAULTS_FILE, raising=False)
+def test_without_the_variable_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = collect(monkeypatch, tmp_path)
+    monkeypatch.delenv(FAULTS_FILE)
     record_fault("SIGKILL", tried=1, survived=1, lost=0)
+    assert not file.exists()

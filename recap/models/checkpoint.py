@@ -17,8 +17,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch.distributed.checkpoint.api import CheckpointException
 
-from recap.disks import sync
-from recap.errors import ConfigError, RecapError
+from recap.disks import sync, writing
+from recap.errors import ConfigError
 from recap.models.digests import fault_of, save_digested
 from recap.models.sharded_checkpoint import partial_of, read_rest, read_sharded
 
@@ -83,23 +83,6 @@ def _readable(path: Path) -> Iterator[None]:
     )
 
 
-@contextmanager
-def told_of_full_disks(path: Path) -> Iterator[None]:
-    """Say in one message why a checkpoint could not be written.
-
-    Raises:
-        RecapError: In place of what the disk said.
-    """
-    try:
-        yield
-    except (OSError, CheckpointException) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise RecapError(
-            f"{path}: the checkpoint could not be written ({reason}); the ones before it are as "
-            "they were: make room or give access, and the same command goes on from them"
-        ) from error
-
-
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, onto the disk, and renames."""
 
@@ -109,11 +92,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint; until it is whole and on the disk, the old one stays.
 
         Raises:
-            RecapError: When the disk does not take it.
+            OSError: When the disk does not take it, naming the file.
         """
         target = Path(path)
         partial = partial_of(target)
-        with told_of_full_disks(target):
+        with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 save_digested(checkpoint, partial)

@@ -7,6 +7,8 @@ so that a training may go on with another number of devices, or with one.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +17,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from recap.disks import sync
+from recap.disks import sync, writing
 from recap.models.checkpoint_index import TensorReader
 from recap.models.digests import digests_of, save_digested, write_sums
 
@@ -52,7 +55,13 @@ def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
         _remove(partial)
         partial.mkdir(parents=True)
     dist.barrier()
-    save(tensors, checkpoint_id=partial)
+    try:
+        with writing(path):
+            _save(tensors, partial)
+    except OSError:
+        if first:
+            _remove(partial)
+        raise
     # Each rank reads again what it has written itself.
     shares: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(shares, digests_of(partial.glob(f"__{dist.get_rank()}_*")))
@@ -66,6 +75,17 @@ def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
         partial.rename(path)
         sync(path.parent)
     dist.barrier()
+
+
+def _save(tensors: dict[str, Tensor], folder: Path) -> None:
+    try:
+        save(tensors, checkpoint_id=folder)
+    except CheckpointException as error:  # a BaseException; every rank gets those of all
+        cause, _ = next(iter(error.failures.values()))
+        if isinstance(cause, RuntimeError):
+            # What torch says of files that take no more (2.13): a place in them, not the reason.
+            cause = OSError(errno.EIO, os.strerror(errno.EIO))
+        raise cause from None
 
 
 def read_rest(path: Path) -> dict[str, Any]:

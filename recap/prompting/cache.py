@@ -37,7 +37,7 @@ class AnswerCache:
         """Return the answer under a key, ``None`` where there is none that can be read."""
         try:
             found = json.loads(self._path(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):  # one that may not be read would be paid for twice
             return None
         return found if isinstance(found, dict) else None
 

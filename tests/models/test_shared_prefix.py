@@ -303,7 +303,7 @@ def test_no_mask_over_the_whole_row_is_built(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(masking_utils, "sdpa_mask", refuse)
     monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", refuse)
     monkeypatch.setitem(masking_utils.ALL_MASK_ATTENTION_FUNCTIONS._global_mapping, "sdpa", refuse)
-    answer_loss(model, batch_of(LABELS, PREFIX))
+    assert torch.isfinite(answer_loss(model, batch_of(LABELS, PREFIX)))
 
 
 # What the data share.
