@@ -24,17 +24,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from harness.injection import PLACES, Outcome, Trial, flip_rates, make_trials, read_texts
-from recap.build import draw_examples, model_settings
-from recap.compose import load_config
-from recap.data.chat import ChatEncoder
-from recap.detector.stage import AnswerOptions, Decoding, Stage
+from recap.cli.compose import load_config
+from recap.data.encode import ChatEncoder
 from recap.errors import UserError
-from recap.evaluation.loading import SavedModel, find_model, load_saved
-from recap.evaluation.saved import own_data
-from recap.models.settings import read_settings
-from recap.quiet import quiet_libraries
+from recap.folds.partition import own_data
+from recap.metrics.scores import score
+from recap.models.export import read_settings
 from recap.records import Example, Prediction
-from recap.scoring.confusion import score
+from recap.runs.build import draw_examples, model_settings
+from recap.runs.saved import AnswerOptions, Decoding, SavedModel, Stage, find_model, load_saved
+from recap.system.processes import quiet_libraries
 
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "scored")
 AT_ONCE = 512

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recap.planning.plan import Plan
-    from recap.planning.workload import Workload
+    from recap.plan.plan import Plan
+    from recap.plan.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ("data.options.size=23930", "data.language=zh")
@@ -52,9 +52,9 @@ def table(presets: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
 
 def _plan(preset: str, task: str, read: dict[tuple[str, bool], Workload]) -> Plan:
     """Return a preset's plan; ``read`` keeps the examples, which backbones share."""
-    from recap.compose import load_command
-    from recap.planning.options import PlanConfig
-    from recap.planning.plan import make_plan
+    from recap.cli.compose import load_command
+    from recap.plan.options import PlanConfig
+    from recap.plan.plan import make_plan
 
     devices = () if preset in PROMPTED else EIGHT
     config = load_command(
@@ -69,7 +69,7 @@ def _plan(preset: str, task: str, read: dict[tuple[str, bool], Workload]) -> Pla
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    from recap.quiet import quiet_libraries
+    from recap.system.processes import quiet_libraries
 
     quiet_libraries()
     for line in table():

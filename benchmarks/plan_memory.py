@@ -134,9 +134,8 @@ CHECK = (
 def predict(case: Case) -> dict[str, float]:
     """Return the bytes above the loaded weights that the plan expects, and at which moment."""
     from recap.models.architecture import Architecture, count_parameters
-    from recap.planning.groups import largest_group
-    from recap.planning.memory import device_memory
-    from recap.planning.setting import Setting
+    from recap.plan.memory import device_memory
+    from recap.plan.workload import Setting, largest_group
 
     architecture = Architecture(config=model_config(case), source="", folder=None)
     setting = Setting(
@@ -205,8 +204,8 @@ def run_child(case: Case) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from recap.data.chat import ChatEncoder
-    from recap.data.module import DataModule
+    from recap.data.encode import ChatEncoder
+    from recap.data.loaders import DataModule
     from recap.models.finetune import apply_finetune, checkpoint_gradients
     from recap.models.module import ResponseModule
     from recap.models.optimizers import OptimizerSettings

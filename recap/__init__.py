@@ -10,26 +10,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recap.compose import load_config as load_config
-    from recap.data.module import DataModule as DataModule
-    from recap.detector.detector import Detector as Detector
-    from recap.fit import cross_validate as cross_validate
-    from recap.fit import fit_fold as fit_fold
+    from recap.cli.compose import load_config as load_config
+    from recap.data.loaders import DataModule as DataModule
+    from recap.folds.fold import cross_validate as cross_validate
+    from recap.folds.fold import fit_fold as fit_fold
+    from recap.metrics.category_scores import CategoryScores as CategoryScores
     from recap.models.module import ResponseModule as ResponseModule
-    from recap.scoring.metrics import CategoryScores as CategoryScores
-    from recap.tasks.registry import register_task as register_task
+    from recap.runs.detector import Detector as Detector
+    from recap.tasks.library import register_task as register_task
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_config": "recap.compose",
-    "cross_validate": "recap.fit",
-    "fit_fold": "recap.fit",
-    "register_task": "recap.tasks.registry",
-    "Detector": "recap.detector.detector",
-    "DataModule": "recap.data.module",
+    "load_config": "recap.cli.compose",
+    "cross_validate": "recap.folds.fold",
+    "fit_fold": "recap.folds.fold",
+    "register_task": "recap.tasks.library",
+    "Detector": "recap.runs.detector",
+    "DataModule": "recap.data.loaders",
     "ResponseModule": "recap.models.module",
-    "CategoryScores": "recap.scoring.metrics",
+    "CategoryScores": "recap.metrics.category_scores",
 }
 
 __all__ = [*_HOMES, "__version__"]

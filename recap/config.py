@@ -2,18 +2,72 @@
 
 This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate``
 reports all faults at once. Nothing here knows Hydra.
+
+What pydantic finds at fault, said in the words of the command line.
+
+Which options change a run's results, and so name its folder.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import re
+import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from recap.untrusted import run_name
-from recap.validation import validated
+from recap.errors import ConfigError, did_you_mean
+
+Schema = TypeVar("Schema")
+
+
+def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """Return the instance of a pydantic dataclass that plain values describe.
+
+    Raises:
+        ConfigError: With one line for every fault.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(explain_faults(error, schema)) from None
+
+
+def explain_faults(error: ValidationError, schema: type) -> str:
+    """Return one line for every fault: the option's dotted name, and what is wrong with it.
+
+    Args:
+        error: What the validation found.
+        schema: The dataclass that was validated, whose sections are dataclasses of its own module.
+    """
+    lines = []
+    for fault in error.errors(include_url=False):
+        where = ".".join(
+            str(part) for part in fault["loc"] if not str(part).startswith("function-")
+        )
+        if fault["type"] == "unexpected_keyword_argument":
+            lines.append(f"{where}: there is no such option{_closest(fault['loc'], schema)}")
+        else:
+            given = fault.get("input")
+            shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{shown}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _closest(location: tuple[int | str, ...], schema: type) -> str:
+    section: Any = schema
+    for part in location[:-1]:
+        hints = {f.name: f.type for f in dataclasses.fields(section)}
+        section = vars(sys.modules[schema.__module__]).get(str(hints.get(str(part), "")))
+        if section is None:
+            return ""
+    return did_you_mean(str(location[-1]), [f.name for f in dataclasses.fields(section)])
+
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
@@ -329,3 +383,97 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return a configuration as plain dicts, lists and scalars."""
     plain: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
     return plain
+
+
+_LONGEST_NAME = 200
+
+
+_FOLDER_NAME = re.compile(r"[^/\\:\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+
+
+def run_name(name: str) -> str:
+    """Return the name of a run when it is that of one folder, which no path leads out of.
+
+    Raises:
+        ValueError: When it is none.
+    """
+    fits = len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
+    if not fits or name.startswith(".") or not _FOLDER_NAME.fullmatch(name):
+        raise ValueError(
+            "has to be the name of one folder: no slash, no dot in front, nothing unprintable, at "
+            f"most {_LONGEST_NAME} bytes; runs_dir says where the folder is"
+        )
+    return name
+
+
+COMPARED = (
+    *(f"client.{key}" for key in ("name", "model", "base_url", "temperature", "top_p")),
+    *("shots", "shot_categories"),
+)
+"""The options of a prompted run's own that change its results."""
+
+
+NOT_RESULT_CHANGING = (
+    "run",
+    "runs_dir",
+    "resume",
+    "keep_models",
+    "merge",
+    "merge_tolerance",
+    "batching",
+    "checkpoint.",
+    "logger.",
+    "privacy.",
+    "cv.fold",
+    "backbone.architecture",
+    "backbone.architecture.",
+    "decoding.batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.strategy",
+    "trainer.cpu_offload",
+    "trainer.per_device_batch_size",
+    "trainer.max_tokens_per_device",
+    "trainer.gradient_checkpointing",
+    "trainer.max_skipped_steps",
+    "trainer.workers",
+    "trainer.log_every_steps",
+    "trainer.progress",
+)
+"""Options that may differ between processes on one run folder; a final dot means a group."""
+
+
+def result_options(config: RunConfig) -> dict[str, Any]:
+    """Return every result-changing option as ``{"cv.folds": 5, ...}``."""
+    flat = flatten(to_dict(config))
+    return {key: value for key, value in flat.items() if not _is_free(key)}
+
+
+def _is_free(key: str) -> bool:
+    return any(
+        key.startswith(free) if free.endswith(".") else key == free for free in NOT_RESULT_CHANGING
+    )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+    """Return the hash of what differs from the defaults, nothing where nothing does."""
+    changed = {
+        key: value for key, value in given.items() if key not in default or default[key] != value
+    }
+    return [_hash(changed)] if changed else []
+
+
+def _hash(options: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]

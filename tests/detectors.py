@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from shrunk import model_of, qwen2_tokenizer, write_family
 
-from recap.data.chat import ChatEncoder
+from recap.data.encode import ChatEncoder
 from recap.models.backbone import load_backbone
-from recap.models.export import save_model
+from recap.models.export import ModelSettings, save_model
 from recap.models.finetune import apply_finetune
-from recap.models.settings import ModelSettings
 from recap.records import Dialogue, Turn
-from recap.tasks.registry import get_task
+from recap.tasks.library import get_task
 from recap.tasks.task import Task
 
 TALK = Dialogue(

@@ -17,25 +17,22 @@ from sound_files import (
     REGISTERED,
 )
 
-from recap.analysis.study_design import Response
-from recap.analysis.study_ratings import Key, Rating
-from recap.analysis.study_table import arrange_scores
-from recap.annotate.check import Source, check_source
-from recap.corpus_actions import batches, exam_tables
-from recap.corpus_actions.adjudicated import read_decisions
-from recap.corpus_actions.options import CorpusConfig
-from recap.corpus_actions.rating_sheets import read_ratings
-from recap.data import study_sheets
-from recap.data.annotated import read_annotated
-from recap.data.corpus import read_corpus
-from recap.data.faults import FaultLog, Place, RowFault
-from recap.data.judgement_columns import JudgementLayout
-from recap.data.judgements import read_judgements
-from recap.data.reading import read_records
-from recap.data.scores import ScoreColumns, read_scores
-from recap.data.session_table import read_session_table
+from recap.corpus import assign as batches
+from recap.corpus import exam as exam_tables
+from recap.corpus.adjudicate import read_decisions
+from recap.corpus.options import CorpusConfig
+from recap.data.annotations import JudgementLayout, read_judgements
+from recap.data.corpus import read_corpus, read_records
+from recap.data.issues import FaultLog, Place, RowFault
+from recap.data.ratings import read_ratings
+from recap.data.utterances import read_annotated
 from recap.errors import DataError, UserError
-from recap.evaluation.imported import read_predictions
+from recap.evaluate.predictions_file import read_predictions
+from recap.insights import study_sheets
+from recap.insights.alliance import read_session_table
+from recap.insights.study_sheets import Key, Rating, Response
+from recap.insights.study_statistics import ScoreColumns, arrange_scores, read_scores
+from recap.predict.output import Source, check_source
 from recap.tasks.library import builtin_task
 
 FLAT = builtin_task("flat")
@@ -197,7 +194,7 @@ def _exam_scores(path: Path) -> None:
 
 @cache
 def _corpus_config() -> CorpusConfig:
-    from recap.compose import load_own_command
+    from recap.cli.compose import load_own_command
 
     return load_own_command(CorpusConfig, "corpus", ["action=adjudicate"])
 

@@ -25,7 +25,7 @@ MEASURED = {"tokens_per_second", "examples_per_second", "memory_gib"}
 """Columns of history.csv that no two runs have in common."""
 
 _PRELOADED = [
-    *("recap.fit", "recap.train", "recap.compose", "recap.reporting.console", "kills"),
+    *("recap.folds.fold", "recap.train", "recap.cli.compose", "recap.folds.console", "kills"),
     *("hydra", "peft", "transformers.models.qwen2.modeling_qwen2", "safetensors.torch"),
 ]
 
@@ -125,8 +125,8 @@ def _run(config: RunConfig, log: str, kill: Kill | None, variables: dict[str, st
     for stream in (1, 2):
         os.dup2(output, stream)
     os.environ |= variables
-    from recap.command_line import with_exit_code
-    from recap.train import run
+    from recap.cli.command import with_exit_code
+    from recap.train.__main__ import run
 
     if kill is not None:
         _arm(kill)

@@ -17,16 +17,20 @@ from detectors import small_task, write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.annotate.check import Source, check_source
-from recap.annotate.job import AnnotationJob, DetectorSource, state_file
-from recap.annotate.options import RayConfig, Shard, parse_shard
-from recap.annotate.output import AnnotationFile, whole_windows
-from recap.annotate.rows import csv_header, csv_line
-from recap.annotate.run import Listener, annotate_file
-from recap.data.safe_cells import protect_cell
-from recap.detector.detector import Detector
 from recap.errors import ConfigError, DataError
-from recap.models.trained import model_identity
+from recap.models.export import model_identity
+from recap.predict.job import AnnotationJob, DetectorSource, Listener, annotate_file, state_file
+from recap.predict.options import RayConfig, Shard, parse_shard
+from recap.predict.output import (
+    AnnotationFile,
+    Source,
+    check_source,
+    csv_header,
+    csv_line,
+    whole_windows,
+)
+from recap.runs.detector import Detector
+from recap.system.escaping import protect_cell
 
 WORDS = ("=1+1", '"quoted", and\nbroken', "很好。", "plain", "tab\there", "a; b, c", "\u2028line\r")
 
@@ -259,7 +263,7 @@ def test_a_kill_at_any_moment_of_beginning_again_leaves_no_rows_of_the_former_jo
 
     for moment in ("write_state", "_go_on"):
         with monkeypatch.context() as patched:
-            patched.setattr(f"recap.annotate.run.{moment}", killed)
+            patched.setattr(f"recap.predict.job.{moment}", killed)
             with pytest.raises(KeyboardInterrupt):
                 annotate_file(other, detector=strict)
     assert kept_at_kill == [0, 0]
@@ -450,7 +454,7 @@ def test_two_workers_under_ray_write_what_one_process_writes(
     model: Path, detector: Detector, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
-    from recap.annotate.over_ray import annotate_over_ray
+    from recap.predict.ray_parts import annotate_over_ray
 
     write_talks(tmp_path / "in.jsonl", n_talks=40)
     alone = make_job(model, tmp_path, "alone.csv")

@@ -11,12 +11,10 @@ import pytest
 import torch
 from shrunk import model_of, qwen2_tokenizer
 
-from recap.audit import main
-from recap.data.chat import ChatEncoder
+from recap.audit.__main__ import main
 from recap.data.corpus import read_corpus
-from recap.data.encode import encode_examples
-from recap.models.export import save_model
-from recap.models.settings import ModelSettings
+from recap.data.encode import ChatEncoder, encode_examples
+from recap.models.export import ModelSettings, save_model
 from recap.records import Example
 from recap.tasks.library import builtin_task
 from recap.tasks.task import Task

@@ -26,9 +26,9 @@ from recap.data.readers.registry import READERS, get_reader
 
 READS = {
     "recap.data.readers.files": {"json_rows", "text_lines"},
-    "recap.data.readers.sheets": {"read_sheet"},
-    "recap.data.reading": {"read_records"},
-    "recap.scoring.files": {"predictions_from_jsonl"},
+    "recap.data.readers.tables": {"read_sheet"},
+    "recap.data.corpus": {"read_records"},
+    "recap.metrics.files": {"predictions_from_jsonl"},
 }
 """Functions through which rows of users' files come in."""
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import recap
-from recap.build import build_callbacks, build_corpus, build_task, draw_examples
 from recap.errors import ConfigError
 from recap.records import Example
+from recap.runs.build import build_callbacks, build_corpus, build_task, draw_examples
 
 
 def examples(**counts: int) -> list[Example]:

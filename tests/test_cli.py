@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from recap import cli
-from recap.command_line import ended_by_sigterm, with_exit_code
+from recap.cli import command as cli
+from recap.cli.command import ended_by_sigterm, with_exit_code
 
 
 def test_every_verb_is_a_command_with_a_main() -> None:

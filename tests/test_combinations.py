@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import recap
-from recap import train
-from recap.combinations import check_combinations, vanishing_update
+from recap.config_checks import check_combinations, vanishing_update
 from recap.errors import ConfigError
+from recap.train import __main__ as train
 
 WEIGHTS = ["backbone=qwen7b", "backbone.path=nowhere"]
 

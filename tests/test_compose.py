@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 import recap
-from recap.command_configs import load_prompted
-from recap.compose import expand_sweep
-from recap.config import to_dict, validate
+from recap.cli.compose import expand_sweep
+from recap.config import result_options, to_dict, validate
 from recap.errors import ConfigError
-from recap.result_options import result_options
+from recap.prompt.compose import load_prompted
 
 
 def test_the_default_run_is_the_demo_on_the_tiny_model() -> None:

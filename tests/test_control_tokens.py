@@ -16,17 +16,15 @@ from fake_servers import serving
 from faults import record_fault
 from shrunk import model_of
 
-from recap.compose import load_config
-from recap.data.chat import ChatEncoder
-from recap.data.encode import encode_examples
-from recap.detector.detector import Detector
-from recap.models.answerer import Answerer
-from recap.models.export import save_model
-from recap.models.settings import ModelSettings
-from recap.prepare import prepare
-from recap.prompting.clients import build_client
-from recap.prompting.options import ClientConfig
+from recap.cli.compose import load_config
+from recap.data.encode import ChatEncoder, encode_examples
+from recap.folds.partition import prepare
+from recap.models.engine.label_scoring import Answerer
+from recap.models.export import ModelSettings, save_model
+from recap.prompt.clients import build_client
+from recap.prompt.options import ClientConfig
 from recap.records import Example, Turn
+from recap.runs.detector import Detector
 from recap.tasks.library import builtin_task
 from recap.tasks.task import Task
 
@@ -248,7 +246,7 @@ def test_a_saved_model_is_asked_and_trained_with_the_templates_own_tokens(
 def test_commands_ask_with_the_templates_own_tokens(
     verb: str, saved: Any, data: Path, tmp_path: Path, asked: list[list[int]]
 ) -> None:
-    from recap.cli import main
+    from recap.cli.command import main
 
     family, folder = saved
     source = ["data=dialogues", f"data.path={data}"]

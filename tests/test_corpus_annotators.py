@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from recap.corpus import main
+from recap.corpus.__main__ import main
 from recap.data.corpus import read_corpus
 
 ENDINGS = ("csv", "json", "md", "tex")

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from recap.corpus import main
-from recap.corpus_actions.actions import ACTIONS
-from recap.corpus_actions.options import CorpusConfig
+from recap.corpus.__main__ import main
+from recap.corpus.options import ACTIONS, CorpusConfig
 
 MEASURE = """
 import resource, sys, time
@@ -321,7 +320,7 @@ def test_the_codebook_is_a_page_of_its_own(tmp_path: Path, language: str, title:
 
 
 def test_the_codebook_in_a_prompt_file_fills_its_place(tmp_path: Path) -> None:
-    from recap.tasks.prompt_file import read_prompt_file
+    from recap.tasks.task import read_prompt_file
 
     run(tmp_path, "action=codebook")
     text = read_prompt_file(tmp_path / "codebook_prompt.txt", language="en")
@@ -354,7 +353,7 @@ def test_help_names_every_action_and_every_choice(
 
 
 def test_every_action_has_its_options_in_the_configuration(project_root: Path) -> None:
-    from recap.compose import load_own_command
+    from recap.cli.compose import load_own_command
 
     config = load_own_command(CorpusConfig, "corpus")
     plain = yaml.safe_load((project_root / "conf" / "corpus.yaml").read_text("utf-8"))

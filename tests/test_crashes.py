@@ -16,7 +16,7 @@ import pytest
 from faults import record_fault
 from kills import Kill, differences, leftovers, results, resumes, run_killed
 
-from recap.compose import load_config
+from recap.cli.compose import load_config
 from recap.models.tiny import load_tiny
 
 BASE = [
@@ -34,20 +34,18 @@ WORKERS = ("trainer.workers=2",)
 MODULE = "recap.models.module:ResponseModule."
 POINTS = {
     "micro-batch": Kill(target=MODULE + "training_step"),
-    "step done": Kill(target="recap.models.keep_checkpoints:KeepCheckpoints.on_train_batch_end"),
-    "inside torch.save": Kill(target="recap.models.digests:_Digesting.write"),
-    "before the rename": Kill(target="recap.models.checkpoint:save_digested", after=True),
-    "between rename and fsync": Kill(target="recap.models.checkpoint:sync"),
-    "before old ones go": Kill(
-        target="recap.models.checkpoint_folder:CheckpointFolder.keep_only", nth=2
-    ),
+    "step done": Kill(target="recap.models.callbacks:KeepCheckpoints.on_train_batch_end"),
+    "inside torch.save": Kill(target="recap.models.sharded_checkpoints:_Digesting.write"),
+    "before the rename": Kill(target="recap.models.checkpoints:save_digested", after=True),
+    "between rename and fsync": Kill(target="recap.models.checkpoints:sync"),
+    "before old ones go": Kill(target="recap.models.checkpoints:CheckpointFolder.keep_only", nth=2),
     "validating": Kill(target=MODULE + "validation_step"),
-    "trained": Kill(target="recap.models.checkpoint_folder:CheckpointFolder.mark_trained"),
+    "trained": Kill(target="recap.models.checkpoints:CheckpointFolder.mark_trained"),
     "decoding": Kill(target=MODULE + "test_step", nth=2),
-    "model written": Kill(target="recap.fold:save_model", after=True),
-    "predictions written": Kill(target="recap.fold:write_predictions", after=True),
-    "scores written": Kill(target="recap.fold:write_scores", after=True),
-    "summary": Kill(target="recap.fit:write_summary"),
+    "model written": Kill(target="recap.folds.fold:save_model", after=True),
+    "predictions written": Kill(target="recap.folds.fold:write_predictions", after=True),
+    "scores written": Kill(target="recap.folds.fold:write_scores", after=True),
+    "summary": Kill(target="recap.folds.fold:write_summary"),
 }
 INSIDE_SAVING = {
     *("inside torch.save", "before the rename", "between rename and fsync", "before old ones go"),

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import recap
-from recap.baselines.tfidf import example_text, tfidf_probabilities
 from recap.config import RunConfig
 from recap.data.demo import rationale_checks
-from recap.fit import cross_validate
-from recap.prepare import Setup, prepare
+from recap.folds.fold import cross_validate
+from recap.folds.partition import Setup, prepare
+from recap.metrics.files import predictions_from_jsonl
+from recap.models.tfidf import example_text, tfidf_probabilities
 from recap.records import Summary
-from recap.scoring.files import predictions_from_jsonl
 
 pytestmark = pytest.mark.slow
 

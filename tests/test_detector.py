@@ -17,14 +17,13 @@ from shrunk import write_family
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import recap
-from recap import train
-from recap.data.chat import ChatEncoder
-from recap.data.encode import encode_examples
-from recap.detector.detector import Detector
+from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError, DataError
 from recap.records import Answer, Dialogue, Example, Turn
-from recap.tasks.saved import task_from_saved, task_to_dict
+from recap.runs.detector import Detector
+from recap.tasks.library import task_from_saved, task_to_dict
 from recap.tasks.task import Task
+from recap.train import __main__ as train
 
 ASKED = ["s1:0", "s1:3", "s1:6", "s1:7"]
 """Ids of TALK's annotations: two turns are one, and a turn without text is one of its own."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fake_servers import serving
 
-from recap.cli import VERBS
+from recap.cli.command import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -85,7 +85,7 @@ def in_order(page: Path, arguments: list[str]) -> bool:
 
 def write_codebook_prompts(arguments: list[str]) -> None:
     """Write the codebook that a command takes as its prompt, as an earlier command would have."""
-    from recap.corpus import main
+    from recap.corpus.__main__ import main
 
     for word in (word for word in arguments if word.endswith("/codebook_prompt.txt")):
         folder = word.partition("=")[2].rpartition("/")[0]
@@ -157,12 +157,15 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap import audit, insights, report
-    from recap.annotate.options import PredictConfig
-    from recap.command_configs import load_evaluation, load_prompted
-    from recap.compose import expand_sweep, load_command, load_config, load_own_command
-    from recap.corpus_actions.options import CorpusConfig
-    from recap.planning.options import PlanConfig
+    from recap.audit import __main__ as audit
+    from recap.cli.compose import expand_sweep, load_command, load_config, load_own_command
+    from recap.corpus.options import CorpusConfig
+    from recap.evaluate.compose import load_evaluation
+    from recap.insights import __main__ as insights
+    from recap.plan.options import PlanConfig
+    from recap.predict.options import PredictConfig
+    from recap.prompt.compose import load_prompted
+    from recap.report import __main__ as report
 
     loaders: dict[str, Callable[[list[str]], Any]] = {
         "train": load_config,
@@ -295,7 +298,7 @@ def test_the_python_example_of_the_readme_runs(
 def test_the_recipes_for_contributors_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from recap.train import main
+    from recap.train.__main__ import main
 
     written = write_named_files(ROOT / "CONTRIBUTING.md", tmp_path)
     assert written == {

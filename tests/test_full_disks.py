@@ -15,10 +15,10 @@ from fake_servers import serving
 from faults import record_fault
 from small_disk import Case, Outcome, Walk, may_mount, walked
 
-from recap import train
 from recap.data.demo import generate_dialogues
-from recap.disks import DiskError, disk_error, whole_folder, writing
 from recap.errors import ConfigError
+from recap.system.files import DiskError, disk_error, whole_folder, writing
+from recap.train import __main__ as train
 
 needs_mount = pytest.mark.skipif(not may_mount(), reason="needs the right to mount a small tmpfs")
 

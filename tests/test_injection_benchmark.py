@@ -120,7 +120,7 @@ def test_the_command_measures_a_trained_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from recap.train import main
+    from recap.train.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     small = ["experiment=smoke", "run=r", "logger=none", "trainer.progress=false", "cv.fold=0"]

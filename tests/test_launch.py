@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 
 import recap
-from recap import train
 from recap.config import TrainerConfig
 from recap.errors import ConfigError, RecapError
-from recap.launch import is_first_process, run_processes, world_size
+from recap.system.processes import is_first_process, run_processes, world_size
+from recap.train import __main__ as train
 
 
 def meet() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import recap
-from recap import train
-from recap.combinations import check_combinations
+from recap.config_checks import check_combinations
 from recap.errors import ConfigError
 from recap.models.module import ResponseModule
-from recap.models.range_test import RangeTest
+from recap.models.optimizers import RangeTest
+from recap.train import __main__ as train
 
 BASE = [
     *("task=binary", "rationale=false", "cv.folds=2", "cv.max_examples=42", "prompt.history=none"),
@@ -98,7 +98,7 @@ def test_a_configured_rate_that_is_not_used_is_no_reason_to_refuse() -> None:
 def test_a_found_rate_that_the_weights_cannot_take_up_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recap.learning_rate.suggest_rate", lambda *_: 5e-7)
-    monkeypatch.setattr("recap.learning_rate.N_STEPS", 1)
+    monkeypatch.setattr("recap.folds.training.suggest_rate", lambda *_: 5e-7)
+    monkeypatch.setattr("recap.folds.training.N_STEPS", 1)
     assert run(FIND, "backbone.dtype=bfloat16", "cv.fold=0", runs_dir=tmp_path, name="r") == 2
     assert "learning_rate=5e-07 is too small for weights in bfloat16" in capsys.readouterr().err

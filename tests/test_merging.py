@@ -14,8 +14,8 @@ from shrunk import write_family
 from transformers import AutoModelForCausalLM
 
 import recap
-from recap import train
-from recap.merging import default_tolerance
+from recap.folds.merging import default_tolerance
+from recap.train import __main__ as train
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

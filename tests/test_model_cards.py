@@ -14,13 +14,14 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import recap
-from recap import evaluate, fold, train
-from recap.build import build_corpus, build_task
 from recap.config import RunConfig
-from recap.model_card.card import model_card
-from recap.model_card.facts import CardFacts
+from recap.evaluate import __main__ as evaluate
+from recap.folds import fold
+from recap.metrics.scores import summarize
 from recap.records import LabelScores, Scores
-from recap.scoring.summary import summarize
+from recap.runs.build import build_corpus, build_task
+from recap.runs.model_card import CardFacts, model_card
+from recap.train import __main__ as train
 
 SMALL = [
     *("task=binary", "cv.folds=2", "cv.max_examples=42", "trainer.max_epochs=1"),

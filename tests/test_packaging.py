@@ -74,7 +74,7 @@ def test_the_wheel_holds_the_choices_the_types_and_the_licence(
 
 
 def test_the_wheel_is_what_the_bare_environment_imports(bare_python: Path, tmp_path: Path) -> None:
-    where = "import recap.conf_files as c; print(c.__file__); print(c.conf_dir())"
+    where = "import recap.system.files as c; print(c.__file__); print(c.conf_dir())"
     for path in run(bare_python, "-c", where, cwd=tmp_path).splitlines():
         assert Path(path).is_relative_to(bare_python.parent.parent)
 

@@ -16,7 +16,7 @@ import pytest
 from detectors import LATER, TALK, small_task, write_cascade, write_model
 
 import recap
-from recap import predict
+from recap.predict import __main__ as predict
 from recap.records import Dialogue
 
 

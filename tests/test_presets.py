@@ -17,20 +17,20 @@ from safetensors.torch import load_file
 from shrunk import write_family
 
 import recap
-from recap import prompt, train
-from recap.command_configs import load_prompted
-from recap.compose import expand_sweep
-from recap.config import RunConfig
+from recap.cli.compose import expand_sweep
+from recap.config import RunConfig, flatten, result_options
+from recap.data.batches import Room, plan_epoch
 from recap.data.encode import EncodedExample
-from recap.data.plans import Room, plan_epoch
 from recap.errors import ConfigError
-from recap.prompting.options import PromptedConfig
-from recap.result_options import flatten, result_options
-from recap.run_folder import read_prompted
+from recap.prompt import __main__ as prompt
+from recap.prompt.compose import load_prompted
+from recap.prompt.options import PromptedConfig
+from recap.runs.folder import read_prompted
+from recap.train import __main__ as train
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
-PUBLISHED = ROOT / "recap" / "report_sections" / "published.csv"
+PUBLISHED = ROOT / "recap" / "report" / "published.csv"
 PAGE = ROOT / "docs" / "reproduce.md"
 SHARED = {"paper/table7", "paper/prompted"}
 TASKS = {"binary": "binary", "fine": "fine_grained"}

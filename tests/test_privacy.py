@@ -12,9 +12,9 @@ import pytest
 from canaries import CANARIES, World, corpus_lines, faulty_lines, token_forms
 from wandb_files import read_table
 
-from recap.annotate.rows import OWN_COLUMNS
+from recap.predict.output import OWN_COLUMNS
 from recap.records import Example, Prediction
-from recap.tracking.wandb import WandbTracker
+from recap.runs.wandb import WandbTracker
 
 ALLOWED = {
     "stdout": {"data_path", "example_id"},

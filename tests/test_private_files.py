@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from recap.annotate.output import AnnotationFile
-from recap.prompting.cache import AnswerCache
-from recap.reporting.workbook import workbook_bytes
-from recap.run_folder import write_atomic, write_json
+from recap.output.excel import workbook_bytes
+from recap.predict.output import AnnotationFile
+from recap.prompt.requests import AnswerCache
+from recap.runs.folder import write_json
+from recap.system.files import write_atomic
 
 WRITTEN_APART: list[str] = []
 

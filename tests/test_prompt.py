@@ -17,10 +17,11 @@ from fake_servers import GOOD, Request, Server, serving
 from sklearn.metrics import accuracy_score, f1_score
 from wandb_files import read_run
 
-from recap import prompt, train
-from recap.run_folder import read_config, read_prompted
+from recap.prompt import __main__ as prompt
+from recap.runs.folder import read_config, read_prompted
 from recap.tasks.library import builtin_task
-from recap.tasks.prompts import one_line
+from recap.tasks.task import one_line
+from recap.train import __main__ as train
 
 LABELS = builtin_task("flat").labels
 KEY = "sk-canary-4711"
@@ -167,7 +168,7 @@ def test_an_untouched_backbone_answers_a_prompt_as_recap_train_has_it(
 def test_a_local_model_decodes_nothing_twice(
     corpus: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap import local_answers
+    from recap.prompt import systems as local_answers
 
     given = ["data=dialogues", f"data.path={corpus}", f"runs_dir={runs_dir}", "cv.folds=2"]
     given += ["cv.fold=0", "decoding.max_new_tokens=2", "logger=none", "trainer=cpu", "shots=1"]
@@ -407,7 +408,7 @@ def test_requests_that_were_cut_count_in_the_next_process_too(
 def test_two_processes_do_not_spend_one_budget(
     corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from recap.run_folder import locked
+    from recap.runs.folder import locked
 
     with serving() as server, locked(runs_dir / "r" / ".budget"):
         given = options(corpus, runs_dir, server, "run=r", "client.max_total_tokens=1000000")
@@ -564,7 +565,7 @@ def test_the_configuration_is_kept_with_the_client_and_without_a_key(
 
 
 def test_each_prompt_is_the_one_that_a_training_shows(corpus: Path, runs_dir: Path) -> None:
-    from recap.build import build_corpus, build_task
+    from recap.runs.build import build_corpus, build_task
 
     with serving() as server:
         assert prompt.main(options(corpus, runs_dir, server, "run=r")) == 0

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import recap
-from recap import train
-from recap.build import build_task
 from recap.data.corpus import read_corpus
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.models.backbone import load_backbone
-from recap.models.decode import generate
+from recap.models.engine.generate import generate
+from recap.runs.build import build_task
+from recap.train import __main__ as train
 
 pytestmark = pytest.mark.real_data
 

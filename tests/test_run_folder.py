@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import recap
 from recap.config import RunConfig
 from recap.errors import ConfigError, DataError
-from recap.run_folder import (
+from recap.runs.folder import (
     RunFolder,
     best_fold,
     model_folder,
@@ -23,9 +23,9 @@ from recap.run_folder import (
     read_config,
     refuse_other_data,
     remove_models,
-    write_atomic,
     write_json,
 )
+from recap.system.files import write_atomic
 
 PIECES = (
     *("..", ".", "/", "\\", "~", "\0", "a", " ", "心", "-m", "CON", ":", "%2e", "\ud83d", "\n"),

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from faults import record_fault
 
-from recap.cli import main
+from recap.cli.command import main
 from recap.errors import ConfigError
-from recap.insight_actions.supervision import _file_names
+from recap.insights.supervision import _file_names
 from recap.taxonomy import taxonomy_from_dict
 
 MARK = "payload"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import recap
-from recap.command_configs import load_prompted
-from recap.command_line import with_exit_code
-from recap.environment import switch_telemetry_off
+from recap.cli.command import with_exit_code
 from recap.errors import ConfigError, RecapError
-from recap.secrets import secret_values, without_secrets
+from recap.prompt.compose import load_prompted
+from recap.system.privacy import secret_values, without_secrets
+from recap.system.processes import switch_telemetry_off
 
 KEY = "sk-Z0k7-4711-0815"
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from shrunk import write_family
 
-from recap import evaluate, load_config, train
+from recap import load_config
+from recap.evaluate import __main__ as evaluate
+from recap.folds.partition import draw_partition
+from recap.metrics.files import predictions_from_jsonl
 from recap.models.module import ResponseModule
-from recap.partition import draw_partition
-from recap.scoring.files import predictions_from_jsonl
+from recap.train import __main__ as train
 
 SMOKE = ["experiment=smoke", "logger=none", "trainer=cpu", "trainer.progress=false"]
 NESTED = [*SMOKE, "cv.protocol=nested", "decoding.max_new_tokens=8"]

@@ -21,7 +21,7 @@ MOMENTS = {
     "in a step's second micro-batch": (MODULE + "training_step", 5, "train", 2),
     "in an epoch's last step": (MODULE + "training_step", 8, "train", 3),
     "in the validation": (VALIDATION_AND_TEST, 2, "train", 3),
-    "in a checkpoint": ("recap.models.digests:_Digesting.write", 1, "train", 3),
+    "in a checkpoint": ("recap.models.sharded_checkpoints:_Digesting.write", 1, "train", 3),
     "after the last step": (MODULE + "training_step", 18, "train", 6),
     "while decoding": (MODULE + "test_step", 2, "decode", 6),
 }
@@ -53,7 +53,7 @@ def test_a_signal_before_the_training_ends_the_command_too(
     tmp_path: Path, sources: list[str]
 ) -> None:
     runs = Runs(tmp_path, sources, ())
-    kill = Kill(target="recap.fold:settle_learning_rate", number=signal.SIGTERM)
+    kill = Kill(target="recap.folds.fold:settle_learning_rate", number=signal.SIGTERM)
     assert runs.run("cut", kill) == 143, runs.log.read_text()
     assert not (tmp_path / "cut" / "fold0" / "checkpoints").exists()
 

@@ -93,7 +93,7 @@ def test_the_true_scores_are_those_of_very_many_sessions(
     load: Callable[[str], ModuleType],
 ) -> None:
     coverage = load("simulations.coverage")
-    from recap.scoring.confusion import scores_from_confusion
+    from recap.metrics.scores import scores_from_confusion
 
     for labels in ("two", "thirteen"):
         truth = coverage.population(labels)

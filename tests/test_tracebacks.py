@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from recap.command_line import with_exit_code
+from recap.cli.command import with_exit_code
 from recap.errors import DataError
-from recap.tracebacks import FULL, safe_traceback
+from recap.system.privacy import FULL, safe_traceback
 
 SAID = "I never told anybody"
 

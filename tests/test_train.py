@@ -16,8 +16,8 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 from wandb_files import read_page, read_run, read_table
 
-from recap import train
 from recap.models.tiny import load_tiny
+from recap.train import __main__ as train
 
 SMALL = [
     "cv.folds=2",
@@ -296,8 +296,8 @@ def test_a_finished_run_completes_its_summary_run_but_writes_none_twice(
 
 
 def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) -> None:
-    from recap.build import build_corpus, build_task
-    from recap.run_folder import read_config
+    from recap.runs.build import build_corpus, build_task
+    from recap.runs.folder import read_config
 
     config = read_config(folder)
     corpus = build_corpus(config, build_task(config))
@@ -382,7 +382,7 @@ def test_a_lora_run_ends_with_an_adapter_that_peft_loads(tmp_path: Path) -> None
 def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap.tracking.history import History
+    from recap.runs.history import History
 
     overrides = [
         "logger=csv",

@@ -20,11 +20,11 @@ from faults import record_fault
 from safetensors.torch import load_file
 from shrunk import write_family
 
-from recap import train
+from recap.folds.training import Training
 from recap.models.module import ResponseModule
 from recap.models.tiny import load_tiny
-from recap.run_folder import locked
-from recap.training import Training
+from recap.runs.folder import locked
+from recap.train import __main__ as train
 
 BASE = [
     "task=binary",

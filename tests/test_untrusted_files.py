@@ -20,26 +20,24 @@ from payloads import Touch, name_own_code, pickle_bytes, templates, torch_file
 from shrunk import qwen2_tokenizer, write_family
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from recap.baselines.encoder_model import load_encoder
-from recap.cli import main
-from recap.compose import load_config
+from recap.cli.command import main
+from recap.cli.compose import load_config
 from recap.config import to_dict, validate
-from recap.data.chat import ChatEncoder
-from recap.data.judgement_files import judgement_files
+from recap.data.annotations import judgement_files
+from recap.data.encode import ChatEncoder
 from recap.data.readers.registry import check_options, get_reader
-from recap.detector.detector import Detector
 from recap.errors import ConfigError, UserError
 from recap.models.backbone import load_backbone, load_tokenizer
-from recap.models.checkpoint import read_checkpoint, read_progress
-from recap.models.digests import digests_of, fault_of, write_sums
-from recap.models.folders import read_model_config
-from recap.models.settings import SETTINGS_FILE, ModelSettings, read_settings
-from recap.models.sharded_checkpoint import REST, read_sharded
-from recap.models.trained import load_trained
+from recap.models.checkpoints import read_checkpoint, read_progress
+from recap.models.encoder import load_encoder
+from recap.models.export import SETTINGS_FILE, ModelSettings, load_trained, read_settings
+from recap.models.hub import read_model_config
+from recap.models.sharded_checkpoints import REST, digests_of, fault_of, read_sharded, write_sums
 from recap.records import Message
-from recap.run_folder import read_config
-from recap.tasks.prompt_file import read_prompt_file
-from recap.tasks.registry import get_task
+from recap.runs.detector import Detector
+from recap.runs.folder import read_config
+from recap.tasks.library import get_task
+from recap.tasks.task import read_prompt_file
 
 ROW = "malicious files"
 PACKAGE = Path(__file__).resolve().parent.parent / "recap"

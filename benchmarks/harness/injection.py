@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from recap.analysis.intervals import resampled, with_intervals
 from recap.records import Example
+from recap.statistics.bootstrap import resampled, with_intervals
 from recap.tasks.task import Task
 
 Place = Literal["appended", "prepended"]

@@ -17,8 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from recap.analysis.intervals import Interval, resampled, with_intervals
-from recap.analysis.score_intervals import difference_intervals, ratio_parts, score_intervals
+from recap.statistics.bootstrap import (
+    Interval,
+    difference_intervals,
+    ratio_parts,
+    resampled,
+    score_intervals,
+    with_intervals,
+)
 
 Array = npt.NDArray[Any]
 LEVEL = 0.95

@@ -16,9 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from recap.analysis.mcnemar import mcnemar
-from recap.analysis.score_intervals import difference_intervals
-from recap.analysis.t_tests import corrected_t_test, paired_t_test
+from recap.statistics.bootstrap import difference_intervals
+from recap.statistics.hypothesis_tests import corrected_t_test, mcnemar, paired_t_test
 
 Array = npt.NDArray[Any]
 Learned = Callable[[Array], Array]

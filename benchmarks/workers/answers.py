@@ -15,11 +15,11 @@ import torch
 
 from harness.measure import Meter
 from harness.workload import ANSWER, TokenExample, Workload, examples, workload_of
-from recap.data.chat import ChatEncoder
-from recap.models.answerer import Answerer
+from recap.data.encode import ChatEncoder
 from recap.models.backbone import load_backbone
-from recap.models.decode import generate
-from recap.tasks.registry import get_task
+from recap.models.engine.generate import generate
+from recap.models.engine.label_scoring import Answerer
+from recap.tasks.library import get_task
 
 LABEL_TOKENS = 6
 """Tokens of a label's line with its pattern, as plain generation has to emit them."""

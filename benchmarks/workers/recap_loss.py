@@ -14,7 +14,7 @@ from harness.measure import Meter
 from harness.workload import examples, workload_of
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.loss import answer_loss
+from recap.models.engine.loss import answer_loss
 
 
 def run(spec: dict[str, Any]) -> None:

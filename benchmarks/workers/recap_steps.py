@@ -13,15 +13,14 @@ import torch
 
 from harness.measure import Meter
 from harness.workload import examples, workload_of
-from recap.build import build_task
-from recap.compose import load_config
-from recap.data.chat import ChatEncoder
-from recap.data.encode import EncodedExample
-from recap.data.module import DataModule
+from recap.cli.compose import load_config
+from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone
+from recap.models.engine.two_phase import training_loss
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
-from recap.models.two_phase import training_loss
+from recap.runs.build import build_task
 
 
 class Clock(lightning.Callback):

@@ -1,1 +1,4 @@
-"""From files to examples: readers, corpora, folds, and the batches that a model is trained on."""
+"""From files to examples: readers, corpora, folds, and the batches that a model is trained on.
+
+Knows tasks and no model; every layer above may come in.
+"""

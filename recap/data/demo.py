@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.readers.registry import register_reader
 from recap.errors import ConfigError, did_you_mean
 from recap.records import Dialogue, Turn

@@ -1,13 +1,295 @@
-"""What the test part of a fold shares with the data that shaped its model: ``leakage.json``."""
+"""What the test part of a fold shares with the data that shaped its model: ``leakage.json``.
+
+Texts that are almost the same: Jaccard similarity of character shingles, found by MinHash.
+
+Examples that are nearly the same: counsellor's words and response alike but for a few letters.
+
+As exact duplicates are judged on context and response together, so are near ones: "Yeah." after
+another question is another example. Of the context the counsellor's words right before the response
+count, so that a dialogue that was cut elsewhere, or begins with another greeting, still resembles
+its copy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recap.data.folds import content_key
-from recap.data.resemblance import RESPONSE_SIMILARITY, SHORTEST, SIMILARITY, Resemblance
 from recap.records import Example, Fold
+from recap.tasks.task import intervention
+
+SHINGLE_CHARACTERS = 3
+BANDS, ROWS_A_BAND = 20, 4
+"""A pair of similarity s is met with probability 1 - (1 - s^4)^20: 0.99997 at 0.8."""
+
+MOST_COMPARED = 20
+"""Texts of a bucket that each of its texts is compared with, at most; keeps time linear."""
+
+LIKELIEST_COMPARED = 20
+"""Candidates of a text between two parts that it is compared with, those in most buckets first."""
+
+_PRIME = (1 << 31) - 1
+_FEATURES = 1 << 22
+_NONE = np.zeros(1, dtype=np.int32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NearPair:
+    """Two texts, by their places (``first`` before ``second``), and how similar they are."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> list[NearPair]:
+    """Return, for each text that resembles earlier ones, the pair with the most similar it met.
+
+    Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighbouring characters, case and
+    white space apart: what both have over what either has (Jaccard). Only candidates are found by
+    chance (MinHash, Broder 1997); their similarity is exact but for collisions of 22-bit hashes.
+    The same texts always give the same pairs.
+
+    Args:
+        texts: Different from each other; at least :data:`SHINGLE_CHARACTERS` long.
+        threshold: Least similarity.
+    """
+    if len(texts) < 2:
+        return []
+    starts, members = _shingles(texts)
+    best: dict[int, NearPair] = {}
+    for first, second in _candidates(starts, members):
+        similarity = _jaccard(
+            members[starts[first] : starts[first + 1]], members[starts[second] : starts[second + 1]]
+        )
+        known = best.get(second)
+        if similarity >= threshold and (known is None or similarity > known.similarity):
+            best[second] = NearPair(first=first, second=second, similarity=similarity)
+    return [best[second] for second in sorted(best)]
+
+
+class NearTexts:
+    """Texts of which any part can be looked through for near-duplicates of any other part.
+
+    Signatures are made once, so that every fold of a partition can be judged with them. Candidates
+    are those that share a MinHash bucket, at most :data:`MOST_COMPARED` a bucket; the
+    :data:`LIKELIEST_COMPARED` with most buckets in common are compared exactly.
+
+    Args:
+        texts: In any order; those without a shingle resemble nothing.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._starts, self._members = _shingles(texts) if texts else (_NONE, _NONE)
+        rows = np.flatnonzero(np.diff(self._starts))
+        self._buckets: dict[int, list[int]] = {}
+        if len(rows):
+            buckets = _shared_buckets(_signatures(self._starts, self._members, rows))
+            self._buckets = dict(zip(rows.tolist(), buckets, strict=True))
+
+    def nearest(
+        self,
+        texts: Sequence[int],
+        others: Sequence[int],
+        *,
+        threshold: float,
+        accepted: Callable[[int, int], bool] = lambda text, other: True,
+    ) -> dict[int, NearPair]:
+        """Return, for each text that resembles one of the others, a pair of it with one of them.
+
+        The first one found of its likeliest candidates; which texts are found does not depend on
+        the order of either part, but for buckets that are full.
+
+        Args:
+            texts: Places of the texts to judge.
+            others: Places of those to compare them with; a text is not compared with itself.
+            threshold: Least similarity.
+            accepted: Whether a pair of places may count at all.
+        """
+        buckets: dict[int, list[int]] = defaultdict(list)
+        for other in others:
+            for bucket in self._buckets.get(other, ()):
+                if len(buckets[bucket]) < MOST_COMPARED:
+                    buckets[bucket].append(other)
+        found = {}
+        for text in texts:
+            shared: Counter[int] = Counter()
+            for bucket in self._buckets.get(text, ()):
+                shared.update(buckets.get(bucket, ()))
+            shared.pop(text, None)
+            for other, _ in shared.most_common(LIKELIEST_COMPARED):
+                similarity = self._similarity(text, other)
+                if similarity >= threshold and accepted(text, other):
+                    first, second = sorted((text, other))
+                    found[text] = NearPair(first=first, second=second, similarity=similarity)
+                    break
+        return found
+
+    def _similarity(self, text: int, other: int) -> float:
+        starts, members = self._starts, self._members
+        return _jaccard(
+            members[starts[text] : starts[text + 1]], members[starts[other] : starts[other + 1]]
+        )
+
+
+def _shingles(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return where each text's shingles start, and the hashes of all of them, sorted in a text."""
+    from sklearn.feature_extraction.text import (  # type: ignore[import-untyped]
+        HashingVectorizer,
+    )
+
+    vectorizer = HashingVectorizer(
+        analyzer="char",
+        ngram_range=(SHINGLE_CHARACTERS, SHINGLE_CHARACTERS),
+        n_features=_FEATURES,
+        binary=True,
+        norm=None,
+        alternate_sign=False,
+        dtype=np.float32,
+    )
+    shingles = vectorizer.transform(texts)
+    shingles.sort_indices()
+    return shingles.indptr, shingles.indices
+
+
+def _shared_buckets(signatures: NDArray[np.int64]) -> list[list[int]]:
+    """Return for each row the numbers of its buckets, one a band, that another row shares."""
+    buckets: list[list[int]] = [[] for _ in signatures]
+    n_before = 0
+    for band in range(BANDS):
+        part = np.ascontiguousarray(signatures[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND])
+        keys = part.view([("", part.dtype)] * ROWS_A_BAND).ravel()
+        _, numbers, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+        for row in np.flatnonzero(sizes[numbers] > 1).tolist():
+            buckets[row].append(n_before + int(numbers[row]))
+        n_before += len(sizes)
+    return buckets
+
+
+def _candidates(starts: NDArray[np.int32], members: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that share a bucket, each once, the earlier row first."""
+    rows = np.flatnonzero(np.diff(starts))
+    signatures = _signatures(starts, members, rows)
+    met: set[tuple[int, int]] = set()
+    for band in range(BANDS):
+        buckets: dict[bytes, list[int]] = defaultdict(list)
+        part = np.ascontiguousarray(signatures[:, band * ROWS_A_BAND : (band + 1) * ROWS_A_BAND])
+        for row, key in zip(rows.tolist(), part, strict=True):
+            bucket = buckets[key.tobytes()]
+            for other in bucket:
+                if (other, row) not in met:
+                    met.add((other, row))
+                    yield other, row
+            if len(bucket) < MOST_COMPARED:
+                bucket.append(row)
+
+
+def _signatures(
+    starts: NDArray[np.int32], members: NDArray[np.int32], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return ``(rows, hashes)``: the least value of each hash function over a row's shingles."""
+    random = np.random.default_rng(0)
+    n_hashes = BANDS * ROWS_A_BAND
+    factors = random.integers(1, _PRIME, n_hashes, dtype=np.int64)
+    shifts = random.integers(0, _PRIME, n_hashes, dtype=np.int64)
+    values = members.astype(np.int64) + 1
+    # A row without shingles would make reduceat read its neighbour's: such rows are left out.
+    begins = starts[:-1][rows]
+    return np.stack(
+        [
+            np.minimum.reduceat((values * factor + shift) % _PRIME, begins)
+            for factor, shift in zip(factors, shifts, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def _jaccard(left: NDArray[np.int32], right: NDArray[np.int32]) -> float:
+    shared = len(np.intersect1d(left, right, assume_unique=True))
+    return shared / (len(left) + len(right) - shared)
+
+
+SIMILARITY = 0.8
+"""Least Jaccard similarity of the character trigrams of intervention and response together."""
+
+RESPONSE_SIMILARITY = 0.5
+"""Least similarity of the responses alone: the same question may get opposite answers."""
+
+SHORTEST = 20
+"""Characters of intervention and response together; shorter exchanges are anybody's."""
+
+
+class Resemblance:
+    """Finds examples that are nearly the same as others, exact duplicates apart.
+
+    Args:
+        examples: All that may be compared.
+        keys: A hash of context and response for each; equal ones are exact duplicates.
+    """
+
+    def __init__(self, examples: Sequence[Example], keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._texts: list[str] = []
+        self._responses: list[str] = []
+        self._place: dict[int, int] = {}
+        places: dict[str, int] = {}
+        for index, example in enumerate(examples):
+            before = " ".join(turn.text for turn in intervention(example.history))
+            response = _plain(example.response)
+            text = f"{_plain(before)} {response}".strip()
+            if len(text) < SHORTEST:
+                continue
+            if text not in places:
+                places[text] = len(self._texts)
+                self._texts.append(text)
+                self._responses.append(response)
+            self._place[index] = places[text]
+        self._near = NearTexts(self._texts)
+
+    def near(self, tested: Sequence[int], seen: Sequence[int]) -> list[int]:
+        """Return the tested examples that resemble one of those seen, in the order given.
+
+        Both are indices into the examples. An exact duplicate alone does not count, nor does an
+        example that is on both sides.
+        """
+        keys_of_text: dict[int, set[str]] = defaultdict(set)
+        for index in seen:
+            if index in self._place:
+                keys_of_text[self._place[index]].add(self._keys[index])
+        places = list(dict.fromkeys(self._place[i] for i in tested if i in self._place))
+        found = self._near.nearest(
+            places, list(keys_of_text), threshold=SIMILARITY, accepted=self._responses_alike
+        )
+        return [
+            index
+            for index in tested
+            if index in self._place
+            and (
+                self._place[index] in found
+                # The same words after another history.
+                or keys_of_text.get(self._place[index], set()) - {self._keys[index]}
+            )
+        ]
+
+    def _responses_alike(self, text: int, other: int) -> bool:
+        left, right = _trigrams(self._responses[text]), _trigrams(self._responses[other])
+        return len(left & right) >= RESPONSE_SIMILARITY * len(left | right)
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
+
+
+def _trigrams(text: str) -> set[str]:
+    return {text[start : start + 3] for start in range(max(len(text) - 2, 1))}
+
 
 MAX_IDS_LISTED = 50
 """Ids listed under each heading; the count beside them is always the full one."""
@@ -22,7 +304,7 @@ def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mappin
     Returns:
         A mapping that JSON can hold: ``examples``, ``in_folds``, ``without_session``,
         ``without_client`` (of those in folds; sharing cannot be judged for them),
-        ``near_duplicates`` (what is taken for one: thresholds of :mod:`recap.data.resemblance`),
+        ``near_duplicates`` (what is taken for one: thresholds of :mod:`recap.data.leakage`),
         ``repeats`` (examples in folds with the (context, response) of an earlier one, whether or
         not on the same side),
         and ``folds``, each with its sizes and

@@ -1,22 +1,33 @@
-"""The client utterances of a file to annotate, one at a time: files of any size pass through."""
+"""The client utterances of a file to annotate, one at a time: files of any size pass through.
+
+Client utterances with their labels, as analyses of sessions and feedback cards see them.
+
+Cells of a table of answers, such as ``recap.predict`` writes, as the values that they hold.
+
+Annotated utterances from dialogues, from what ``recap.predict`` wrote, or from both together.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recap.data.examples import (
-    NoIntervention,
-    examples_of,
-    has_intervention,
-    with_merged_history,
-)
-from recap.data.faults import FaultLog
-from recap.data.reading import read_records
-from recap.records import Dialogue, Example
+from recap.data.corpus import read_records
+from recap.data.examples import NoIntervention, examples_of, has_intervention, with_merged_history
+from recap.data.issues import FaultLog
+from recap.data.readers.files import existing_file, json_rows
+from recap.data.readers.registry import Fields
+from recap.data.readers.tables import read_sheet
+from recap.errors import DataError, quote_id
+from recap.records import Dialogue, Example, Turn
+from recap.system.escaping import bare_cell
+from recap.taxonomy import Taxonomy
 
 
 def read_utterances(
@@ -84,3 +95,427 @@ def utterances_of(
     else:
         counted["examples"] += 1
     yield example
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One client utterance and what was said of it.
+
+    ``label`` is ``None`` where it has none: it was not annotated, or the model's answer could not
+    be read. ``turn`` is the index in the dialogue; ``act`` the label of the counsellor turn before
+    it. ``probabilities`` and ``rationale`` are there where the annotation came with them.
+    ``dialogue`` holds all turns that are known, ``before`` of which precede this one.
+    """
+
+    id: str
+    session: str
+    response: str
+    label: str | None
+    turn: int | None = None
+    dialogue: Sequence[Turn] = field(default=(), repr=False)
+    before: int = 0
+    act: str | None = None
+    predicted: bool = False
+    probabilities: Mapping[str, float] | None = None
+    rationale: str | None = None
+    client: str | None = None
+    counselor: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def history(self) -> Sequence[Turn]:
+        """The turns before it."""
+        return self.dialogue[: self.before]
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of the label, ``None`` where it is not known."""
+        if self.probabilities is None or self.label is None:
+            return None
+        return self.probabilities.get(self.label)
+
+
+def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
+    """Return the client turns of a dialogue, or the response of an example, as annotated.
+
+    Turns are not merged: each one is an utterance. An example without a session counts as a session
+    of its own.
+    """
+    if isinstance(record, Example):
+        return [
+            Utterance(
+                id=record.id,
+                session=record.session or record.id,
+                response=record.response,
+                label=record.label,
+                turn=record.turn,
+                dialogue=record.history,
+                before=len(record.history),
+                act=_act(record.history, len(record.history)),
+                rationale=record.rationale,
+                client=record.client,
+                meta=record.meta,
+            )
+        ]
+    return [
+        Utterance(
+            id=turn.id or f"{record.session}:{index}",
+            session=record.session,
+            response=turn.text,
+            label=turn.label,
+            turn=index,
+            dialogue=record.turns,
+            before=index,
+            act=_act(record.turns, index),
+            rationale=turn.rationale,
+            client=record.client,
+            counselor=record.counselor,
+            meta=record.meta,
+        )
+        for index, turn in enumerate(record.turns)
+        if turn.speaker == "client"
+    ]
+
+
+def _act(turns: Sequence[Turn], index: int) -> str | None:
+    before = turns[index - 1] if index else None
+    return before.label if before is not None and before.speaker == "counselor" else None
+
+
+def labels_in_use(taxonomy: Taxonomy, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the categories that annotations tell apart, in canonical order.
+
+    These are the labels that occur, and all leaves, unless the annotations stop at a category above
+    a leaf: where ``Resistance`` itself is a label, a behaviour that never occurs was not asked for.
+
+    Args:
+        taxonomy: Of the labels.
+        labels: As they occur; may repeat.
+    """
+    found = set(labels)
+    leaves = set(taxonomy.leaves)
+    kept = {leaf for leaf in leaves if leaf in found or not found & set(taxonomy.lineage(leaf)[1:])}
+    return tuple(c.name for c in taxonomy.categories if c.name in found | kept)
+
+
+def membership(taxonomy: Taxonomy, tops: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a label is one of ``tops`` or lies below one."""
+    chosen = frozenset(tops)
+    below = {
+        category.name: bool(chosen & set(taxonomy.lineage(category.name)))
+        for category in taxonomy.categories
+    }
+    return lambda label: below[label]
+
+
+def bare_row(cells: Mapping[str, str]) -> dict[str, str]:
+    """Return a table's row without the quotes put in front of what looks like a formula."""
+    return {bare_cell(name): bare_cell(cell) for name, cell in cells.items()}
+
+
+def mapping_of(value: object) -> Mapping[str, Any] | None:
+    """Return a mapping, also one written as JSON in a cell; ``None`` for anything else.
+
+    >>> mapping_of('{"Blaming": 0.25}')
+    {'Blaming': 0.25}
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, Mapping) else None
+
+
+def whole_number(text: str) -> int | None:
+    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
+
+    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
+    (12, None, None)
+    """
+    return int(text) if len(text) < 10 and text.isdecimal() else None
+
+
+def finite_number(value: object) -> float | None:
+    """Return a JSON number that a float holds, ``None`` for anything else.
+
+    >>> finite_number(1), finite_number(True), finite_number(10**400), finite_number(float("nan"))
+    (1.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
+
+
+_MARKS = frozenset({"id", "label", "parsed"})
+"""Columns by which a file of predictions is recognised."""
+_TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
+_OWN = frozenset(
+    {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
+    | {"response", "skipped", "client", "counselor", "meta"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotated:
+    """The client utterances of a file, in its order.
+
+    ``counts`` has ``unlabelled``, ``unparsed`` (answers of a model that hold no label),
+    ``skipped`` (utterances that the model was not asked about; they are left out),
+    ``without_prediction``, ``rows_left_out`` and ``predictions_left_out``.
+    """
+
+    name: str
+    utterances: tuple[Utterance, ...]
+    predicted: bool
+    synthetic: bool
+    counts: Mapping[str, int]
+
+    def notes(self) -> list[str]:
+        """Return a sentence for all that a reader of the figures must know of the labels."""
+        said = {
+            "unlabelled": "client utterances have no label and play no part",
+            "unparsed": "answers of the model held no label and play no part",
+            "skipped": "client utterances were empty or too long for the model and play no part",
+            "without_prediction": "client utterances have no prediction and play no part "
+            "(recap.predict merges turns of one speaker in a row)",
+            "rows_left_out": "rows were left out for faults",
+            "predictions_left_out": "rows of the predictions were left out for faults",
+        }
+        notes = [f"{self.counts[key]} {note}" for key, note in said.items() if self.counts.get(key)]
+        if self.predicted:
+            notes.insert(0, "Labels are predicted by a model, which errs; nobody annotated them.")
+        if self.synthetic:
+            notes.insert(0, "This corpus is synthetic and says nothing about real clients.")
+        return notes
+
+
+def read_annotated(
+    *,
+    reader: str,
+    path: Path | None,
+    taxonomy: Taxonomy,
+    predictions: Path | None = None,
+    on_error: str = "fail",
+    options: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Annotated:
+    """Return the client utterances of a file with their labels.
+
+    A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognised, whatever the
+    reader. The sessions of its rows have to be there, since everything is counted by session.
+
+    Args:
+        reader: Of dialogues.
+        path: Dialogues, or predictions.
+        taxonomy: Where labels are looked up.
+        predictions: Whose labels take the place of the dialogues' own, matched by id. The
+            dialogues may have turns without text then, as they may for recap.predict.
+        on_error: ``fail`` or ``skip``.
+        options: The reader's own.
+        name: What to call it.
+
+    Raises:
+        DataError: When a file cannot be read, rows are faulty, or nothing is labelled.
+    """
+    faults = FaultLog(str(path) if path is not None else reader)
+    skipped = 0
+    if path is not None and is_predictions(path):
+        answers = _predicted(path, taxonomy, faults)
+        utterances, skipped, synthetic = answers.utterances, len(answers.skipped), False
+    else:
+        utterances, synthetic = _annotated(
+            reader, path, taxonomy, faults, options, keep_empty=predictions is not None
+        )
+    if faults.faults and on_error == "fail":
+        raise faults.error()
+    counts = {"rows_left_out": faults.rows_rejected, "skipped": skipped}
+    if predictions is not None:
+        utterances, more = _overlaid(utterances, predictions, taxonomy, on_error)
+        counts.update(more)
+    predicted = any(utterance.predicted for utterance in utterances)
+    missing = sum(u.label is None for u in utterances)
+    counts["unparsed" if predicted else "unlabelled"] = missing
+    if missing == len(utterances):
+        raise DataError(f"{faults.file}: {_why_unlabelled(missing, predicted, counts['skipped'])}")
+    return Annotated(
+        name=name or reader,
+        utterances=utterances,
+        predicted=predicted,
+        synthetic=synthetic,
+        counts=counts,
+    )
+
+
+def is_predictions(path: Path) -> bool:
+    """Whether a file holds predictions: its first row has an id, a label and whether it parsed."""
+    path = existing_file(path)
+    faults = FaultLog(str(path))
+    if path.suffix.lower() in _TABLES:
+        return set(read_sheet(path, faults).columns) >= _MARKS
+    if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
+        return False
+    return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, faults), 1))
+
+
+def _why_unlabelled(n: int, predicted: bool, skipped: int) -> str:
+    if n == 0 and skipped:
+        return (
+            f"all of its {skipped} client utterances were skipped, as empty or too long for the "
+            "model; annotate others, or with a model that reads longer texts"
+        )
+    if n == 0:
+        return "holds no client utterance; check who speaks"
+    if predicted:
+        return (
+            f"no label could be read from any of its {n} answers; decode with decoding=scored, "
+            "which always gives one"
+        )
+    return (
+        f"none of its {n} client utterances has a label; annotate it with recap.predict, and name "
+        "what that wrote with predictions=FILE"
+    )
+
+
+def _annotated(
+    reader: str,
+    path: Path | None,
+    taxonomy: Taxonomy,
+    faults: FaultLog,
+    options: Mapping[str, Any] | None,
+    *,
+    keep_empty: bool,
+) -> tuple[tuple[Utterance, ...], bool]:
+    utterances: list[Utterance] = []
+    synthetic = False
+    for record in read_records(
+        reader=reader,
+        path=path,
+        taxonomy=taxonomy,
+        faults=faults,
+        require_labels=False,
+        keep_empty=keep_empty,
+        options=options,
+    ):
+        synthetic = synthetic or record.meta.get("synthetic") is True
+        utterances += list_client_turns(record)
+    return tuple(utterances), synthetic
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    utterances: tuple[Utterance, ...]
+    skipped: frozenset[str]
+    """Ids of what the model was not asked about."""
+
+
+def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
+    utterances: list[Utterance] = []
+    skipped: set[str] = set()
+    seen: dict[str, int] = {}
+    for line, row in _rows(path, faults):
+        # An empty cell is no value.
+        fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, faults=faults)
+        identifier, session = fields.identifier("id"), fields.identifier("session")
+        if fields.sound and (identifier is None or session is None):
+            field = "id" if identifier is None else "session"
+            fields.reject(field, "is missing", "give every row the id of its session")
+        texts = {name: fields.optional_text(name) for name in ("label", "response", "rationale")}
+        if not fields.sound or identifier is None or session is None:
+            continue
+        if identifier in seen:
+            reason = f"id {quote_id(identifier)} is at line {seen[identifier]} already"
+            faults.reject(line, "id", reason, "keep one row an utterance")
+            continue
+        seen[identifier] = line
+        label = texts["label"]
+        if not label and _text(row.get("skipped")):
+            skipped.add(identifier)
+            continue
+        if label:
+            try:
+                label = taxonomy.resolve(label)
+            except DataError as error:
+                reason = str(error).removeprefix("label ")
+                faults.reject(line, "label", reason, "name the task of the predictions with task=…")
+                continue
+        utterances.append(
+            Utterance(
+                id=identifier,
+                session=session,
+                turn=whole_number(_text(row.get("turn"))),
+                response=texts["response"] or "",
+                label=label or None,
+                predicted=True,
+                probabilities=_probabilities(row.get("probabilities")),
+                rationale=texts["rationale"] or None,
+                client=_text(row.get("client")) or None,
+                counselor=_text(row.get("counselor")) or None,
+                meta=_meta(row),
+            )
+        )
+    return _Answers(utterances=tuple(utterances), skipped=frozenset(skipped))
+
+
+def _overlaid(
+    utterances: Sequence[Utterance], predictions: Path, taxonomy: Taxonomy, on_error: str
+) -> tuple[tuple[Utterance, ...], dict[str, int]]:
+    if not is_predictions(predictions):
+        raise DataError(
+            f"{predictions}: is no file of predictions; its rows need "
+            f"{', '.join(sorted(_MARKS))}, as recap.predict writes them"
+        )
+    faults = FaultLog(str(predictions))
+    answers = _predicted(predictions, taxonomy, faults)
+    by_id = {answer.id: answer for answer in answers.utterances}
+    if faults.faults and on_error == "fail":
+        raise faults.error()
+    ids = by_id.keys() | answers.skipped
+    there = {utterance.id for utterance in utterances}
+    unknown = ids - there
+    if unknown:
+        raise DataError(
+            f"{predictions}: {len(unknown)} of its {len(ids)} ids are not in data.path, such as id "
+            f"{quote_id(min(unknown))}; give the dialogues that were annotated"
+        )
+    merged = tuple(
+        replace(
+            utterance,
+            label=answer.label,
+            predicted=True,
+            probabilities=answer.probabilities,
+            rationale=answer.rationale,
+            response=answer.response or utterance.response,
+        )
+        for utterance in utterances
+        if utterance.id in by_id
+        for answer in (by_id[utterance.id],)
+    )
+    return merged, {
+        "predictions_left_out": faults.rows_rejected,
+        "without_prediction": len(utterances) - len(merged) - len(answers.skipped),
+        "skipped": len(answers.skipped),
+    }
+
+
+def _rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if path.suffix.lower() in _TABLES:
+        return ((line, bare_row(cells)) for line, cells in read_sheet(path, faults).rows)
+    return json_rows(path, faults)
+
+
+def _text(value: object) -> str:
+    return "" if value is None or isinstance(value, bool) else str(value).strip()
+
+
+def _probabilities(value: object) -> dict[str, float] | None:
+    given = mapping_of(value) or {}
+    found = {str(name): finite_number(value) for name, value in given.items()}
+    known = {name: value for name, value in found.items() if value is not None}
+    return known if known and len(known) == len(found) else None
+
+
+def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
+    inner = row.get("meta")
+    meta = dict(inner) if isinstance(inner, Mapping) else {}
+    return {**{key: value for key, value in row.items() if key not in _OWN}, **meta}

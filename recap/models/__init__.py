@@ -1,1 +1,4 @@
-"""Language models: loading, tuning, training, decoding, saving."""
+"""Language models: loading, tuning, the Lightning module, checkpoints, export.
+
+Knows data and tasks, and no run folder; ``folds`` and ``runs`` build from it.
+"""

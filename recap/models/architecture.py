@@ -10,7 +10,7 @@ from typing import Any
 
 from recap.errors import ConfigError
 from recap.models.finetune import apply_finetune, causal_model
-from recap.models.folders import read_model_config, read_tokenizer
+from recap.models.hub import read_model_config, read_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
-from recap.models.deferred import DeferredWeights, build_deferred
-from recap.models.folders import (
+from recap.models.hub import (
+    first_line,
+    hub_folder,
     read_model,
     read_model_config,
     read_tokenizer,
     require_safetensors,
 )
-from recap.models.hub import first_line, hub_folder
+from recap.models.lazy_weights import DeferredWeights, build_deferred
 
 
 def load_backbone(

@@ -1,16 +1,126 @@
-"""A trained model as a folder that plain transformers or peft loads."""
+"""A trained model as a folder that plain transformers or peft loads.
+
+What a model's folder says of how the model is asked: ``recap.json``, beside the weights.
+
+Adapters merged onto their unquantised base: a model of its own, scored again before it is kept.
+
+Merging adds the adapters' product to the weights that they stand beside. Over a base in full
+precision nothing but rounding changes. QLoRA's adapters were trained beside weights in 4 bits and
+made up for their errors too, so that beside the unquantised weights they are not quite at home:
+how much that costs is measured, never assumed.
+
+Tuned models read back from their folders: whole ones, and adapters beside their base.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from recap.disks import whole_folder
+from recap.data.batches import Batch
+from recap.errors import ConfigError
+from recap.models.backbone import load_backbone
+from recap.models.engine.loss import answer_loss
 from recap.models.finetune import PEFT_PREFIX, causal_model, is_adapted
-from recap.models.settings import SETTINGS_FILE, ModelSettings, settings_text
-from recap.models.sharded_checkpoint import gathered, is_first_rank
+from recap.models.hub import (
+    WEIGHT_FILES,
+    add_adapter,
+    first_line,
+    hub_folder,
+    read_adapter,
+    read_model,
+    read_model_config,
+    read_tokenizer,
+)
+from recap.models.sharded_checkpoints import gathered, is_first_rank
+from recap.system.files import whole_folder
+from recap.tasks.library import task_from_saved, task_to_dict
+from recap.tasks.task import Task
+
+SETTINGS_FILE = "recap.json"
+_FORMAT = 1
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """How a tuned model was asked while it was trained, and in which types it computed.
+
+    Enough to ask it the same way on another machine; nothing of the data, and no path.
+    """
+
+    task: Task
+    """Labels, prompt and answer format."""
+    max_prompt_tokens: int | None = None
+    """Longest prompt; longer ones lost whole oldest turns."""
+    max_new_tokens: int = 128
+    """Longest answer."""
+    dtype: str = "float32"
+    """Type of the weights in memory, by its name in torch."""
+    compute_dtype: str = "float32"
+    """Type that matrices were multiplied in."""
+    quantize: bool = False
+    """Whether an adapter's base was held in 4 bits."""
+
+
+def settings_text(settings: ModelSettings) -> str:
+    """Return the text of ``recap.json``."""
+    values = {
+        "format": _FORMAT,
+        "task": task_to_dict(settings.task),
+        "max_prompt_tokens": settings.max_prompt_tokens,
+        "max_new_tokens": settings.max_new_tokens,
+        "dtype": settings.dtype,
+        "compute_dtype": settings.compute_dtype,
+        "quantize": settings.quantize,
+    }
+    return json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def read_settings(folder: Path) -> ModelSettings | None:
+    """Return what a model's folder says, ``None`` where it has no ``recap.json``.
+
+    Raises:
+        ConfigError: When the file cannot be read, or is of another version.
+    """
+    file = folder / SETTINGS_FILE
+    if not file.is_file():
+        return None
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if values.pop("format") != _FORMAT:
+            raise ConfigError("it was written by another version of recap")
+        _check_types(values)
+        return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+        raise ConfigError(
+            f"{file}: cannot be used ({error}); copy it again from where the model was trained"
+        ) from error
+
+
+def _check_types(values: dict[str, Any]) -> None:
+    """Refuse values of other types: names of types are looked up in torch, lengths are counted."""
+    for key in ("dtype", "compute_dtype"):
+        if values[key] not in _DTYPES:
+            raise ConfigError(f"{key} has to be one of {', '.join(_DTYPES)}")
+    for key in ("max_prompt_tokens", "max_new_tokens"):
+        n = values[key]
+        if key == "max_prompt_tokens" and n is None:
+            continue
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ConfigError(f"{key} has to be a positive whole number")
+    if not isinstance(values["quantize"], bool):
+        raise ConfigError("quantize has to be true or false")
+
 
 CARD_FILE = "README.md"
 """A model's card; no library loads a model from it."""
@@ -108,4 +218,292 @@ def _greedy(causal: Any, end_of_turn_id: int, pad_id: int) -> Any:
         eos_token_id=end_of_turn_id,
         pad_token_id=pad_id,
         do_sample=False,
+    )
+
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merged:
+    """What merging changed: the answers' loss before and after, token means in nats."""
+
+    adapted_loss: float
+    merged_loss: float
+    tolerance: float
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Return whether a folder holds a PEFT adapter and not a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def merge_adapter(
+    folder: Path,
+    output: Path,
+    *,
+    batches: Iterable[Batch],
+    adapted_loss: float,
+    tolerance: float,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    autocast: torch.dtype | None = None,
+) -> Merged:
+    """Write an adapter merged onto its unquantised base as a Hugging Face folder.
+
+    Args:
+        folder: A PEFT adapter as :func:`recap.models.export.save_model` writes it.
+        output: Where the merged model goes, whole or not at all; may be ``folder`` itself.
+        batches: Examples to score the merged model on, the ones behind ``adapted_loss``.
+        adapted_loss: :func:`mean_answer_loss` of the model with its adapter, as it was trained.
+        tolerance: Largest difference of the two losses, in nats a token.
+        dtype: Type of the base's weights and of the merged ones, by its name in torch.
+        device: Where the merged model is scored; it has to fit there.
+        autocast: Type to compute in, as in training with mixed precision.
+
+    Raises:
+        ConfigError: When the folder holds no adapter, its base is not there, or the losses differ
+            by more than the tolerance; nothing is written then.
+    """
+    if not is_adapter_folder(folder):
+        raise ConfigError(f"{folder}: holds no adapter ({ADAPTER_CONFIG}), so nothing to merge")
+    model, tokenizer, settings = _load_merged(folder, dtype)
+    merged_loss = mean_answer_loss(model.to(device), batches, autocast=autocast)
+    difference = abs(merged_loss - adapted_loss)
+    # Written so that a loss that is not a number is refused.
+    if not difference <= tolerance:
+        raise ConfigError(
+            f"{folder}: the merged model's loss is {merged_loss:.6f} nats a token, that of the "
+            f"adapter as it was trained {adapted_loss:.6f}; they differ by {difference:.1e}, more "
+            f"than {tolerance:.1e}. The adapter is kept as it was; use it unmerged (merge=false), "
+            "or set merge_tolerance if that much is acceptable"
+        )
+    asked, card = read_settings(folder), folder / CARD_FILE
+    save_model(
+        model.to("cpu"),
+        tokenizer,
+        output,
+        end_of_turn_id=settings.eos_token_id,
+        pad_id=settings.pad_token_id,
+        settings=asked and replace(asked, dtype=dtype, quantize=False),
+        card=card.read_text(encoding="utf-8") if card.is_file() else None,
+    )
+    return Merged(adapted_loss=adapted_loss, merged_loss=merged_loss, tolerance=tolerance)
+
+
+def mean_answer_loss(
+    model: Any, batches: Iterable[Batch], *, autocast: torch.dtype | None = None
+) -> float:
+    """Return the answers' loss over all batches, the mean over their tokens in nats.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        batches: At least one answer token among them.
+        autocast: Type to compute in beside the weights' own.
+    """
+    device = next(model.parameters()).device
+    mixed = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
+    total, n_tokens = 0.0, 0
+    model.eval()
+    with torch.no_grad(), mixed:
+        for batch in batches:
+            total += float(answer_loss(model, batch.to(device)))
+            n_tokens += int(batch.answer_mask.sum())
+    return total / n_tokens
+
+
+def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
+    """Return the merged model, the adapter's tokenizer and its generation settings."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    base = base_of(folder)
+    try:
+        model = read_model(AutoModelForCausalLM, base, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder}: the adapter's base cannot be loaded from {base}; put its weights back "
+            f"there, or correct base_model_name_or_path in {ADAPTER_CONFIG}"
+        ) from error
+    adapted = read_adapter(model, folder)
+    return (
+        adapted.merge_and_unload(),
+        read_tokenizer(folder),
+        GenerationConfig.from_pretrained(folder),
+    )
+
+
+def base_of(folder: Path) -> str:
+    """Return where an adapter's base is, or its hub id; one inside the folder moves with it."""
+    inside = folder / BASE_FOLDER
+    if inside.is_dir():
+        return str(inside)
+    named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    return str(named["base_model_name_or_path"])
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model ready to answer; ``adapter`` is to be switched on before each use, if there is one.
+
+    Models whose ``model`` is the same object share their base.
+    """
+
+    model: Any
+    tokenizer: Any
+    adapter: str | None
+
+
+def load_trained(
+    folders: Sequence[Path],
+    settings: Sequence[ModelSettings],
+    *,
+    base: str | Path | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+) -> list[TrainedModel]:
+    """Return the models of some folders; adapters over one base share it in memory.
+
+    Args:
+        folders: Hugging Face folders or PEFT adapters, as training writes them.
+        settings: How each was trained.
+        base: Folder or hub id of the adapters' base, where it is not where they say.
+        device: ``cpu``, ``cuda`` or ``auto``: a GPU where there is one.
+        dtype: Type of the weights in memory; by default what training computed in on a GPU, and on
+            a CPU the type that the weights had.
+
+    Raises:
+        ConfigError: When a folder's weights or an adapter's base cannot be loaded.
+    """
+    device = _device(device)
+    shared: dict[tuple[Any, ...], Any] = {}
+    loaded = []
+    for number, (folder, asked) in enumerate(zip(folders, settings, strict=True)):
+        chosen = dtype or _dtype_for(device, asked)
+        if not is_adapter_folder(folder):
+            model = _loaded(folder, chosen, asked).to(device)
+            loaded.append(_ready(model, folder, None))
+            continue
+        source = _base_folder(folder, base)
+        key = (_identity(source), chosen, asked.quantize, asked.compute_dtype)
+        name = f"stage{number}"
+        if key in shared:
+            add_adapter(shared[key], folder, name=name)
+        else:
+            shared[key] = _adapted(_loaded(source, chosen, asked), folder, name)
+        shared[key].to(device)
+        loaded.append(_ready(shared[key], folder, name))
+    return loaded
+
+
+def model_identity(folder: Path) -> str:
+    """Return a hash that two folders with the same model share, wherever they are.
+
+    It is of the small files, and of sizes and both ends of the weights: quick for any size.
+    """
+    digest = hashlib.sha256()
+    files = [folder / name for name in (SETTINGS_FILE, ADAPTER_CONFIG, "config.json")]
+    for file in files:
+        if file.is_file():
+            digest.update(_without_paths(file))
+    for file in sorted(f for pattern in WEIGHT_FILES for f in folder.glob(pattern)):
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        digest.update(_both_ends(file))
+    for pattern in ("adapter_model*.safetensors",):
+        for file in sorted(folder.glob(pattern)):
+            digest.update(_both_ends(file))
+    return digest.hexdigest()[:16]
+
+
+def _without_paths(file: Path) -> bytes:
+    """Return a JSON file's values without that which names a place on this machine."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("base_model_name_or_path", "_name_or_path"):
+        values.pop(key, None)
+    return json.dumps(values, sort_keys=True).encode()
+
+
+def _both_ends(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        start = opened.read(_MIB)
+        opened.seek(max(0, file.stat().st_size - _MIB))
+        return start + opened.read(_MIB)
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: there is no GPU here; set device=cpu, or leave it out")
+    return device
+
+
+def _dtype_for(device: str, settings: ModelSettings) -> str:
+    if device != "cpu":
+        return settings.compute_dtype
+    # A CPU has no fast arithmetic of this type.
+    return "float32" if settings.dtype == "float16" else settings.dtype
+
+
+def _base_folder(folder: Path, base: str | Path | None) -> Path:
+    named = str(base) if base is not None else base_of(folder)
+    if Path(named).is_dir():
+        return Path(named)
+    if _HUB_ID.fullmatch(named):
+        return hub_folder(named, named, "")
+    raise ConfigError(
+        f"{folder}: the adapter's base is not at {named}; put its weights back there, or name "
+        "their folder with base=FOLDER"
+    )
+
+
+def _identity(base: Path) -> str:
+    """Return what one base has in common: its place, or its content when an adapter brought it."""
+    return model_identity(base) if base.name == BASE_FOLDER else str(base.resolve())
+
+
+def _loaded(source: Path, dtype: str, settings: ModelSettings) -> Any:
+    try:
+        family = read_model_config(source).model_type
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{source}: holds no model that can be loaded ({first_line(error)}); it has to have "
+            "config.json, *.safetensors and the tokenizer's files"
+        ) from error
+    model, _ = load_backbone(
+        name=source.name,
+        family=family,
+        path=source,
+        dtype=dtype,
+        quantize=settings.quantize,
+        compute_dtype=settings.compute_dtype,
+    )
+    return model
+
+
+def _adapted(model: Any, folder: Path, name: str) -> Any:
+    try:
+        return read_adapter(model, folder, name=name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder}: this adapter does not fit its base ({first_line(error)}); name the base "
+            "that it was trained on with base=FOLDER"
+        ) from error
+
+
+def _ready(model: Any, folder: Path, adapter: str | None) -> TrainedModel:
+    try:
+        tokenizer = read_tokenizer(folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder}: its tokenizer cannot be loaded ({first_line(error)}); copy the whole "
+            "folder again"
+        ) from error
+    return TrainedModel(
+        model=model.eval().requires_grad_(False), tokenizer=tokenizer, adapter=adapter
     )

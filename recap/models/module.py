@@ -1,37 +1,73 @@
-"""The LightningModule: learn answers, select by their loss, decode and score."""
+"""The LightningModule: learn answers, select by their loss, decode and score.
+
+Label probabilities of held-out examples, put back into the order of their set.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import lightning
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
-from recap.models.answerer import Answerer, Decoding, ModelAnswer
-from recap.models.deferred import DeferredWeights
-from recap.models.halving import Halving
-from recap.models.judgements import Judgement, gathered
+from recap.metrics.category_scores import CategoryScores, TokenMean
+from recap.models.engine.label_scoring import Answerer, Decoding, ModelAnswer
+from recap.models.engine.two_phase import training_loss
+from recap.models.lazy_weights import DeferredWeights
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
     build_optimizer,
     build_scheduler,
 )
-from recap.models.strategy import is_sharded, shard
-from recap.models.two_phase import training_loss
-from recap.scoring.metrics import CategoryScores, TokenMean
+from recap.models.strategy import Halving, is_sharded, shard
 
 if TYPE_CHECKING:
     from recap.records import Scores
     from recap.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """How likely a model holds each label of one example.
+
+    ``index`` is the example's place in its set; ``probabilities`` has one value a label, in the
+    task's order, and adds up to 1.
+    """
+
+    index: int
+    id: str
+    probabilities: tuple[float, ...]
+
+
+class Placed(Protocol):
+    """What belongs to one example of a set."""
+
+    @property
+    def index(self) -> int:
+        """The example's place in the set."""
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def gathered(shard: Sequence[P]) -> list[P]:
+    """Return what all devices have found of a set, in the set's order, on every device."""
+    found = list(shard)
+    if dist.is_available() and dist.is_initialized():
+        shards: list[list[P]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shards, found)
+        found = [one for part in shards for one in part]
+    return sorted(found, key=lambda one: one.index)
 
 
 Wanted = Literal["loss", "answers", "probabilities"]
@@ -50,7 +86,7 @@ class Generation:
 class ResponseModule(lightning.LightningModule):
     """Trains a language model to answer, and decodes and scores held-out examples.
 
-    Works with :class:`recap.data.module.DataModule` under any ``lightning.Trainer``. Logs
+    Works with :class:`recap.data.loaders.DataModule` under any ``lightning.Trainer``. Logs
     ``train_loss`` every optimiser step, ``val_loss`` every validation and ``test_loss`` at the end
     of a test: each the mean over the answers' tokens, in nats, of the whole step or set, however it
     was cut into batches and devices.
@@ -63,8 +99,8 @@ class ResponseModule(lightning.LightningModule):
         optimizer: Which optimiser, and its numbers.
         scheduler: Which learning-rate schedule.
         max_new_tokens: Longest answer when decoding.
-        decoding: How a label is decided (:data:`recap.models.answerer.Decoding`).
-        threshold: As for :class:`recap.models.answerer.Answerer`.
+        decoding: How a label is decided (:data:`recap.models.engine.label_scoring.Decoding`).
+        threshold: As for :class:`recap.models.engine.label_scoring.Answerer`.
         total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data
             module.
         seed: Of dropout.

@@ -4,13 +4,16 @@
 ``FSDPStrategy`` is the older FSDP1: it refuses CPUs (2.6.6), so nothing of it could be tested
 without several GPUs, and it keeps flat parameters, which neither adapters beside frozen weights nor
 checkpoints for another number of devices suit.
+
+Batches that are cut in halves when memory runs out, wherever nothing is learned from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
@@ -18,10 +21,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
 from torch.optim import Optimizer
 
-from recap.models.checkpoint import read_checkpoint
-from recap.models.deferred import DeferredWeights
+from recap.data.batches import Batch, halves
+from recap.errors import ConfigError
+from recap.models.checkpoints import read_checkpoint
 from recap.models.finetune import causal_model
-from recap.models.sharded_checkpoint import (
+from recap.models.lazy_weights import DeferredWeights
+from recap.models.sharded_checkpoints import (
     is_sharded_checkpoint,
     read_sharded,
     spread_like,
@@ -167,3 +172,82 @@ def shard(
 def _weights(optimizer: Any) -> list[torch.Tensor]:
     """Return an optimiser's weights by their places in its state."""
     return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+_LOG = logging.getLogger(__name__)
+Found = TypeVar("Found")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, on a GPU or in the host."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    )
+
+
+def tell_of_halving(what: str, n: int) -> None:
+    """Say that ``n`` of something at once were too many."""
+    _LOG.warning(
+        "memory ran out for %d %s at once: from now on there are fewer at a time, which takes "
+        "longer and changes no answer",
+        n,
+        what,
+    )
+
+
+class Halving:
+    """Computes something of batches, and of ever smaller parts of them while memory runs out.
+
+    What fitted once is remembered, and it is said once. In float32 what is computed of an example
+    does not depend on the others beside it; sums over parts differ in the last digit.
+
+    Args:
+        option: Named in the error, as what could be lowered.
+    """
+
+    def __init__(self, *, option: str) -> None:
+        self._option = option
+        self._most: int | None = None
+
+    def each(
+        self, compute: Callable[[Batch], Found], batch: Batch, *, whole: bool = False
+    ) -> Iterator[tuple[Batch, Found]]:
+        """Yield the parts of a batch, in order, with what was computed of each.
+
+        Args:
+            compute: May run out of memory.
+            batch: At least one example.
+            whole: Whether it must not be cut, since other devices compute along.
+
+        Raises:
+            ConfigError: When memory runs out for a batch that cannot be cut.
+        """
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop(0)
+            if self._most is not None and len(part.examples) > self._most and not whole:
+                waiting[:0] = halves(part)
+                continue
+            try:
+                found = compute(part)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(len(part.examples), whole, error)
+                waiting.insert(0, part)
+                continue
+            yield part, found
+
+    def _shrink(self, n: int, whole: bool, error: Exception) -> None:
+        if n == 1 or whole:
+            advice = "set prompt.max_tokens, or use a smaller model"
+            if n > 1:
+                advice = f"lower {self._option}: devices that share weights need batches of a size"
+            raise ConfigError(
+                f"memory runs out for {n} example{'s' * (n > 1)} at once; {advice}"
+            ) from error
+        if self._most is None:
+            tell_of_halving("examples", n)
+        self._most = n // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,15 +1,24 @@
-"""Tasks and taxonomies from YAML files: ``conf/task/*.yaml`` and ``conf/taxonomy/*.yaml``."""
+"""Tasks and taxonomies from YAML files: ``conf/task/*.yaml`` and ``conf/taxonomy/*.yaml``.
+
+Tasks by name: the built-in ones, those of installed packages, and those registered in Python.
+
+A task as plain values and back, so that a model's folder can say what the model was taught.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from recap.conf_files import conf_dir
 from recap.errors import ConfigError, UnknownNameError, did_you_mean
+from recap.registry import Registry
+from recap.system.files import conf_dir
 from recap.tasks.task import Task, define_task
 from recap.taxonomy import Taxonomy, taxonomy_from_dict
 
@@ -137,3 +146,106 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values")
     return data
+
+
+TaskSource = Task | Callable[..., Task]
+"""A task, or a function that makes one from fields of :class:`Task` given by keyword."""
+
+Source = TypeVar("Source", bound=TaskSource)
+
+TASKS: Registry[Any] = Registry("task", entry_point_group="recap.tasks")
+"""Every known task; packages add to it through the entry point group ``recap.tasks``."""
+
+_BUILT_IN = {
+    "binary": ("detection",),
+    "fine_grained": ("fine-grained", "finegrained", "13-way"),
+    "flat": ("14-way",),
+    "annomi_talk": ("annomi-talk", "client_talk"),
+}
+
+
+def register_task(name: str, *, aliases: Iterable[str] = ()) -> Callable[[Source], Source]:
+    """Return a decorator that registers a task, or a function that makes one.
+
+    Raises:
+        ConfigError: When a name is taken.
+    """
+    return TASKS.register(name, aliases=aliases)
+
+
+def get_task(name: str, **options: Any) -> Task:
+    """Return the task of a name, an alias or ``package.module:attribute``.
+
+    Args:
+        name: Of the task.
+        options: Fields of :class:`Task`, such as ``language="zh"`` or ``rationale=False``.
+
+    Raises:
+        UnknownNameError: When there is none, with the closest name.
+        ConfigError: When what is registered is no task.
+    """
+    source = TASKS.get(name)
+    try:
+        task = replace(source, **options) if isinstance(source, Task) else source(**options)
+    except TypeError as error:
+        raise ConfigError(
+            f"task {name!r} stands for something that takes no fields of a task ({error}); "
+            "register a Task or a function that returns one"
+        ) from error
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"task {name!r} stands for a {type(task).__name__}; "
+            "register a Task or a function that returns one"
+        )
+    return task
+
+
+for _name, _aliases in _BUILT_IN.items():
+    register_task(_name, aliases=_aliases)(partial(builtin_task, _name))
+
+
+_PLAIN = tuple(field.name for field in dataclasses.fields(Task) if field.name != "taxonomy")
+
+
+def task_to_dict(task: Task) -> dict[str, Any]:
+    """Return a task as what JSON can hold, its whole taxonomy included."""
+    plain = {name: _plain(getattr(task, name)) for name in _PLAIN}
+    return {**plain, "taxonomy": _taxonomy_to_dict(task.taxonomy)}
+
+
+def task_from_saved(values: Mapping[str, Any]) -> Task:
+    """Return the task that :func:`task_to_dict` wrote.
+
+    Raises:
+        ConfigError: When a key is missing or unknown, or the values make no task.
+    """
+    if set(values) != {*_PLAIN, "taxonomy"}:
+        odd = ", ".join(sorted(set(values) ^ {*_PLAIN, "taxonomy"}))
+        raise ConfigError(
+            f"a saved task is not one of this version: it lacks or adds {odd}; "
+            "use the version of recap that the model was trained with"
+        )
+    return Task(
+        **{
+            **values,
+            "taxonomy": taxonomy_from_dict(values["taxonomy"]),
+            "labels": tuple(values["labels"]),
+        }
+    )
+
+
+def _taxonomy_to_dict(taxonomy: Taxonomy) -> dict[str, Any]:
+    return {
+        "name": taxonomy.name,
+        "categories": [
+            {key: _plain(value) for key, value in dataclasses.asdict(category).items()}
+            for category in taxonomy.categories
+        ],
+        "rejected": dict(taxonomy.rejected),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,20 +1,291 @@
-"""A task: the examples it takes, the labels it gives, what a model is asked, what it answers."""
+"""A task: the examples it takes, the labels it gives, what a model is asked, what it answers.
+
+A prompt of the user's own: text with placeholders such as ``{taxonomy}`` and ``{dialogue}``.
+
+Prompts: the constant part, the same for every example, and the dialogue to be judged.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+import yaml
+
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id, quote_label
-from recap.records import Answer, Example, Message
-from recap.tasks.answer import AnswerFormat, LabelForm, Language
-from recap.tasks.mentions import LabelReader
-from recap.tasks.prompt_file import check_prompt
-from recap.tasks.prompts import render_messages
+from recap.records import Answer, Example, Message, Turn
+from recap.tasks.answer import AnswerFormat, LabelForm, LabelReader, Language
 from recap.tasks.wording import WORDING
 from recap.taxonomy import Taxonomy
+
+CONSTANT_PLACEHOLDERS = ("role", "task", "taxonomy", "labels", "examples", "format")
+"""Filled with the same text for every example."""
+
+DIALOGUE_PLACEHOLDERS = ("dialogue", "history", "response")
+"""Filled from the example; ``dialogue`` is history and response together, under headings."""
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+def read_prompt_file(path: Path, *, language: str) -> str:
+    """Return the prompt text that a file holds for ``language``, checked.
+
+    A ``.yaml`` or ``.yml`` file maps languages to texts; any other file is the text itself.
+
+    Raises:
+        ConfigError: When the file cannot be read, has no text for the language, or the text is not
+            usable.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"prompt file {path} cannot be read ({error}); give the path of a UTF-8 text file"
+        ) from error
+    if path.suffix in (".yaml", ".yml"):
+        text = _text_in(path, text, language)
+    check_prompt(text, source=str(path))
+    return text
+
+
+def check_prompt(text: str, *, source: str = "the prompt text") -> None:
+    """Return nothing when ``text`` can serve as a prompt.
+
+    Raises:
+        ConfigError: When it shows no response to judge, or has a placeholder that does not exist.
+    """
+    known = (*CONSTANT_PLACEHOLDERS, *DIALOGUE_PLACEHOLDERS)
+    found = _PLACEHOLDER.findall(text)
+    for name in found:
+        if name not in known:
+            raise ConfigError(
+                f"{source} has the unknown placeholder {{{name}}}{did_you_mean(name, known)}; "
+                f"known: {', '.join(f'{{{n}}}' for n in known)}"
+            )
+    if "dialogue" not in found and "response" not in found:
+        raise ConfigError(
+            f"{source} lacks the placeholder {{dialogue}}: put it where the dialogue goes, after "
+            "all that is the same for every example (or {history} and {response} where the two go)"
+        )
+
+
+def split_prompt(
+    text: str, values: Mapping[str, str], data: Mapping[str, str], *, has_shots: bool
+) -> tuple[str, str]:
+    """Return a filled prompt in two: the constant part, and all from the first dialogue on.
+
+    Every placeholder is replaced once, so braces inside what is filled in stay as they are.
+
+    Raises:
+        ConfigError: When there are shots and no ``{examples}`` to show them in.
+    """
+    if has_shots and "{examples}" not in text:
+        raise ConfigError(
+            "the prompt text lacks the placeholder {examples}: "
+            "add it where the shots go, or set shots=0"
+        )
+    first = min(text.index(f"{{{name}}}") for name in data if f"{{{name}}}" in text)
+    filled = {**values, **data}
+
+    def fill(part: str) -> str:
+        return _PLACEHOLDER.sub(lambda match: filled[match.group(1)], part).strip()
+
+    return fill(text[:first]), fill(text[first:])
+
+
+def _text_in(path: Path, text: str, language: str) -> str:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"prompt file {path} is not valid YAML: {error}") from error
+    found = content.get(language) if isinstance(content, dict) else None
+    if not isinstance(found, str):
+        raise ConfigError(
+            f"prompt file {path} has no text for language {language!r}; "
+            f"add the key '{language}:' with the text"
+        )
+    return found
+
+
+def render_messages(
+    task: Task, example: Example, shots: Sequence[Example] = ()
+) -> tuple[Message, ...]:
+    """Return the prompt for one example: a system message that never varies, then the dialogue.
+
+    Shots are part of the constant text. Texts of the data are inserted last and never searched for
+    placeholders; each utterance becomes one line.
+
+    Raises:
+        DataError: When a shot has no label of the task, or no rationale though the task gives one.
+        ConfigError: When there are shots and a prompt file without ``{examples}``.
+    """
+    if task.prompt_text is not None:
+        constant, varying = _own_prompt(task, example, shots)
+    elif task.style == "brief":
+        constant, varying = _brief_prompt(task, example, shots)
+    else:
+        constant, varying = _full_prompt(task, example, shots)
+    return Message(role="system", text=constant), Message(role="user", text=varying)
+
+
+def taxonomy_text(task: Task) -> str:
+    """Return the definitions that matter: the task's labels, all below them and all above.
+
+    A label also says when another one is the right choice; categories that are no labels do not.
+    """
+    taxonomy, words = task.taxonomy, WORDING[task.language]
+    above = {name for label in task.labels for name in taxonomy.lineage(label)[1:]}
+    lines = []
+    for category in taxonomy.categories:
+        lineage = taxonomy.lineage(category.name)
+        if category.name not in above and not set(lineage).intersection(task.labels):
+            continue
+        said = category.definition.get(task.language, "")
+        if category.name in task.labels:
+            said = words.space.join(filter(None, (said, category.contrast.get(task.language))))
+        indent = "  " * (len(lineage) - 1)
+        lines.append(f"{indent}- {task.written(category.name)}" + (said and words.colon + said))
+    return "\n".join(lines)
+
+
+def labels_text(task: Task) -> str:
+    """Return the labels that may be answered, each in quotation marks, in class order."""
+    words = WORDING[task.language]
+    opening, closing = words.quotes
+    return words.comma.join(f"{opening}{task.written(label)}{closing}" for label in task.labels)
+
+
+def format_text(task: Task) -> str:
+    """Return how an answer is to look, written by the same code that writes answers."""
+    words = WORDING[task.language]
+    told = words.format_with_reason if task.rationale else words.format_label_only
+    slot = words.reason_slot if task.rationale else None
+    return f"{told}\n{task.answer_format.lines(words.label_slot, slot)}"
+
+
+def brief_labels_text(task: Task) -> str:
+    """Return the label names in few tokens: a line per pattern, its name written once."""
+    words = WORDING[task.language]
+    groups: dict[str, list[str]] = {}
+    for label in task.labels:
+        bare = task.taxonomy[label].name_in(task.language)
+        groups.setdefault(task.written(label).removesuffix(bare), []).append(bare)
+    lines = [before + words.comma.join(names) for before, names in groups.items()]
+    return "\n".join(lines)
+
+
+def history_lines(task: Task, example: Example) -> tuple[str, ...]:
+    """Return the turns before the response that ``task.history`` keeps, one line each."""
+    turns: Sequence[Turn] = ()
+    if task.history == "full":
+        turns = example.history
+    elif task.history == "intervention":
+        turns = intervention(example.history)
+    words = WORDING[task.language]
+    names = {"counselor": words.counselor, "client": words.client}
+    return tuple(f"{names[turn.speaker]}{words.colon}{one_line(turn.text)}" for turn in turns)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with single spaces for all white space: no utterance can fake a turn."""
+    return " ".join(text.split())
+
+
+def intervention(history: Sequence[Turn]) -> Sequence[Turn]:
+    """Return what the counsellor said since the client's last turn."""
+    start = len(history)
+    while start and history[start - 1].speaker == "counselor":
+        start -= 1
+    return history[start:]
+
+
+def _full_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple[str, str]:
+    words = WORDING[task.language]
+    form = f"{words.format_heading}\n{format_text(task)}"
+    sections = [
+        f"{words.role_heading}\n{task.role_text}",
+        f"{words.task_heading}\n{task.instruction_text}",
+        f"{words.taxonomy_heading}\n{taxonomy_text(task)}",
+        f"{words.labels_heading}\n{labels_text(task)}",
+    ]
+    if shots:
+        sections.append(f"{words.examples_heading}\n{_shots_text(task, shots)}")
+    varying = [_full_dialogue(task, example)]
+    (varying if task.layout == "format_last" else sections).append(form)
+    return "\n\n".join(sections), "\n\n".join(varying)
+
+
+def _brief_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple[str, str]:
+    words = WORDING[task.language]
+    slot = words.brief_reason_slot if task.rationale else None
+    form = task.answer_format.lines(words.brief_label_slot, slot)
+    constant = [words.brief, brief_labels_text(task)]
+    if shots:
+        constant.append(_shots_text(task, shots))
+    varying = [_brief_dialogue(task, example)]
+    (varying if task.layout == "format_last" else constant).append(form)
+    return "\n".join(constant), "\n".join(varying)
+
+
+def _own_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple[str, str]:
+    words = WORDING[task.language]
+    values = {
+        "role": task.role_text,
+        "task": task.instruction_text,
+        "taxonomy": taxonomy_text(task),
+        "labels": labels_text(task),
+        "format": format_text(task),
+        "examples": _shots_text(task, shots),
+    }
+    history = "\n".join(history_lines(task, example)) or words.no_history
+    response = one_line(example.response)
+    data = {"dialogue": _full_dialogue(task, example), "history": history, "response": response}
+    return split_prompt(task.prompt_text or "", values, data, has_shots=bool(shots))
+
+
+def _full_dialogue(task: Task, example: Example) -> str:
+    words = WORDING[task.language]
+    said = f"{words.response_heading}\n{words.client}{words.colon}{one_line(example.response)}"
+    if task.history == "none":
+        return said
+    before = "\n".join(history_lines(task, example)) or words.no_history
+    return f"{words.history_heading}\n{before}\n\n{said}"
+
+
+def _brief_dialogue(task: Task, example: Example) -> str:
+    said = WORDING[task.language].response_brief + one_line(example.response)
+    return "\n".join((*history_lines(task, example), said))
+
+
+def _shots_text(task: Task, shots: Iterable[Example]) -> str:
+    words = WORDING[task.language]
+    brief = task.style == "brief" and task.prompt_text is None
+    texts = []
+    for number, shot in enumerate(shots, start=1):
+        if task.rationale and not (shot.rationale or "").strip():
+            raise DataError(
+                f"example {quote_id(shot.id)} cannot be shown in the prompt, for it has no "
+                "rationale; choose examples that have one, or set rationale=false"
+            )
+        answer = task.render(Answer(label=task.gold(shot), rationale=shot.rationale))
+        if brief:
+            texts.append(f"{_brief_dialogue(task, shot)}\n{answer}")
+        else:
+            title = words.example_title.format(number=number)
+            texts.append(f"{title}\n{_shot_dialogue(task, shot)}\n{answer}")
+    return ("\n" if brief else "\n\n").join(texts)
+
+
+def _shot_dialogue(task: Task, shot: Example) -> str:
+    """Return a shot's dialogue without headings, its response marked as in the brief style."""
+    words = WORDING[task.language]
+    said = f"{words.response_brief}{one_line(shot.response)}"
+    return "\n".join((*history_lines(task, shot), said))
+
 
 Style = Literal["full", "brief"]
 History = Literal["none", "intervention", "full"]
@@ -61,7 +332,7 @@ class Task:
     instruction: Mapping[str, str] = field(default_factory=dict)
     """Language to the text that says what to do; missing languages have a built-in one."""
     prompt_text: str | None = None
-    """A prompt with placeholders (:mod:`recap.tasks.prompt_file`) in place of the built-in one."""
+    """A prompt with placeholders (:mod:`recap.tasks.task`) in place of the built-in one."""
 
     def __post_init__(self) -> None:
         for option, known in _CHOICES.items():
@@ -132,7 +403,7 @@ class Task:
         """Return the prompt: a system message, the same for every example, and the dialogue.
 
         ``shots`` are labelled examples shown with their answers. Errors as in
-        :func:`recap.tasks.prompts.render_messages`.
+        :func:`recap.tasks.task.render_messages`.
         """
         return render_messages(self, example, shots)
 

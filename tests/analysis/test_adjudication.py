@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.analysis.adjudication import adjudicate, decide
-from recap.analysis.assignment import assign
-from recap.analysis.judgements import Judgement
+from recap.corpus.adjudicate import adjudicate, decide
+from recap.corpus.assign import assign
+from recap.data.annotations import Judgement
 from recap.errors import ConfigError
 
 

@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_of_statsmodels
 
-from recap.analysis.agreement import OVERALL, Agreement, measure_agreement
-from recap.analysis.coefficients import cohen_kappa, fleiss_kappa, krippendorff_alpha
-from recap.analysis.judgements import MISSING, Judgement, JudgementTable, tabulate
+from recap.data.annotations import MISSING, Judgement, JudgementTable, tabulate
+from recap.statistics.agreement import (
+    OVERALL,
+    Agreement,
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+    measure_agreement,
+)
 
 CASES = 320
 TOLERANCE = 1e-8

@@ -6,7 +6,7 @@ import pingouin
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from recap.analysis.anova import mixed_anova, partial_eta_squared
+from recap.statistics.hypothesis_tests import mixed_anova, partial_eta_squared
 
 
 def long_table(scores: np.ndarray, group: np.ndarray) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pandas as pd
 import pingouin
 import pytest
 
-from recap.analysis.assumptions import box_m, levene, shapiro
+from recap.statistics.hypothesis_tests import box_m, levene, shapiro
 
 
 def test_random_groups_are_checked_as_in_pingouin() -> None:

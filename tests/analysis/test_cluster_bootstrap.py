@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
-from recap.analysis.cluster_bootstrap import cluster_bootstrap
-from recap.analysis.score_intervals import (
+from recap.statistics.bootstrap import (
     FEWEST_SESSIONS_OF_A_LABEL,
+    cluster_bootstrap,
     difference_intervals,
     ratio_parts,
     score_intervals,

@@ -10,7 +10,9 @@ from scipy import stats
 from sklearn.metrics import f1_score
 from statsmodels.stats import multitest
 
-from recap.analysis.comparison import (
+from recap.errors import ConfigError, DataError
+from recap.records import Prediction
+from recap.report.significance import (
     TESTS,
     ComparedRun,
     ComparedSystem,
@@ -18,8 +20,6 @@ from recap.analysis.comparison import (
     compare,
     with_holm,
 )
-from recap.errors import ConfigError, DataError
-from recap.records import Prediction
 
 LABELS = ("x", "y")
 OPTIONS = {"resamples": 200, "confidence": 0.95, "seed": 0}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from recap.analysis.confusions import count_kind, named_kinds, rank_confusions, roll_up
 from recap.records import Prediction
+from recap.report.error_statistics import count_kind, named_kinds, rank_confusions, roll_up
 from recap.tasks.library import load_taxonomy
 
 TAXONOMY = load_taxonomy("psyfire")

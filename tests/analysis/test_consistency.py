@@ -7,9 +7,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recap.analysis.consistency import KINDS, MENDS, ConsistencyChecker, Hint, count_hints
-from recap.analysis.near_duplicates import find_near_duplicates
-from recap.analysis.personal_details import DETAIL_KINDS, count_details
+from recap.corpus.validate import (
+    DETAIL_KINDS,
+    KINDS,
+    MENDS,
+    ConsistencyChecker,
+    Hint,
+    count_details,
+    count_hints,
+)
+from recap.data.leakage import find_near_duplicates
 from recap.records import Example, Turn
 from recap.tasks.library import builtin_task
 

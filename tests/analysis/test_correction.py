@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from recap.analysis.correction import correct_shares, most_likely_shares
+from recap.statistics.sessions import correct_shares, most_likely_shares
 
 
 def test_two_labels_by_hand_as_rogan_and_gladen() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats import multitest
 
-from recap.analysis.correlation import (
+from recap.statistics.correlation import (
     benjamini_hochberg,
     correlate,
     fisher_interval,

@@ -6,16 +6,10 @@ from statistics import mean, median, stdev
 
 import pytest
 
-from recap.analysis.describe import (
-    CorpusCounter,
-    Description,
-    content_digest,
-    in_tree_order,
-    is_chinese,
-    summarize,
-)
+from recap.corpus.describe import CorpusCounter, Description, content_digest, in_tree_order
 from recap.data.examples import examples_of
 from recap.data.folds import content_key
+from recap.data.words import is_chinese, summarize
 from recap.records import Dialogue, Example, Turn
 from recap.tasks.library import builtin_task
 from recap.taxonomy import Taxonomy

@@ -5,7 +5,7 @@ import pingouin
 import pytest
 from scipy import stats
 
-from recap.analysis.effect_sizes import EffectSize, d_av, d_s, d_z, noncentrality_interval
+from recap.statistics.effect_sizes import EffectSize, d_av, d_s, d_z, noncentrality_interval
 
 CASES = 300
 

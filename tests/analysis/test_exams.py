@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from recap.analysis.exams import Mistake, confused_labels, mark_exams, select_annotators
-from recap.analysis.judgements import Judgement
+from recap.corpus.exam import Mistake, confused_labels, mark_exams, select_annotators
+from recap.data.annotations import Judgement
 
 # The paper's Table 6: three exams of the four annotators who were selected.
 TABLE_6 = {

@@ -9,9 +9,8 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score
 
-from recap.analysis.grouped_scores import scores_by_group
-from recap.analysis.hard_examples import hardest_examples, wrong_in_all
 from recap.records import Prediction
+from recap.report.error_statistics import hardest_examples, scores_by_group, wrong_in_all
 
 LABELS = ("a", "b", "c")
 

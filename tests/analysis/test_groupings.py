@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recap.analysis.groupings import (
+from recap.records import Example, Turn
+from recap.report.error_statistics import (
     by_column,
     by_history,
     by_length,
@@ -18,7 +19,6 @@ from recap.analysis.groupings import (
     largest_groups,
     quantile_bins,
 )
-from recap.records import Example, Turn
 
 
 def example(key, response="one two", **values):

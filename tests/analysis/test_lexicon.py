@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recap.analysis.lexicon import LexiconCounter, Prior, log_odds
-from recap.analysis.segment import segmenter
+from recap.corpus.lexicon import LexiconCounter, Prior, log_odds
+from recap.data.words import segmenter
 from recap.errors import ConfigError
 
 # A hand-made corpus: label and text.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar as reference
 
-from recap.analysis.mcnemar import mcnemar
+from recap.statistics.hypothesis_tests import mcnemar
 
 
 def test_random_tables_have_the_p_of_statsmodels() -> None:

@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from recap.analysis.memorization import (
-    CHANCE,
-    exposure,
-    exposure_p,
-    more_than,
-    rank_among,
-    share_of,
-)
+from recap.audit.probes import CHANCE, exposure, exposure_p, more_than, rank_among, share_of
 
 
 def test_exposure_is_the_bits_by_which_a_secret_is_found_sooner() -> None:

@@ -5,8 +5,12 @@ import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.power import FTestAnovaPower
 
-from recap.analysis.anova import mixed_anova
-from recap.analysis.power import InteractionDesign, interaction_power, interaction_sample_size
+from recap.statistics.effect_sizes import (
+    InteractionDesign,
+    interaction_power,
+    interaction_sample_size,
+)
+from recap.statistics.hypothesis_tests import mixed_anova
 
 PAPER = InteractionDesign(rho=0.5)  # 2 groups, 2 phases, alpha .05
 

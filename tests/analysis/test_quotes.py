@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.analysis.quotes import (
+from recap.records import Example, Turn
+from recap.report.rationale_content import (
     comparable,
     find_quotes,
     ground_quotes,
     local_similarity,
     summarize_grounding,
 )
-from recap.records import Example, Turn
 
 DIALOGUE = Example(
     id="a",

@@ -7,7 +7,8 @@ import pingouin
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from recap.analysis.ratings import Rating, intraclass_correlation, summarize_ratings
+from recap.corpus.ratings import intraclass_correlation, summarize_ratings
+from recap.data.ratings import Rating
 
 CASES = 300
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recap.analysis.rationale_names import MASK, NameFinder, shares_of_naming
+from recap.report.rationale_content import MASK, NameFinder, shares_of_naming
 from recap.tasks.library import load_taxonomy
 from recap.taxonomy import Category, Taxonomy
 

@@ -6,15 +6,16 @@ from collections import Counter
 
 import pytest
 
-from recap.analysis.rationales import (
+from recap.models.tfidf import tfidf_probabilities
+from recap.report.rationale_overlap import (
+    Explained,
     distinctness,
     draw_by_label,
     length_in_characters,
     length_in_words,
     likeness,
+    simulatability,
 )
-from recap.analysis.simulatability import Explained, simulatability
-from recap.baselines.tfidf import tfidf_probabilities
 
 LABELS = ("Blaming", "Pessimism")
 

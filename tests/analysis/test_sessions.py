@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from recap.analysis.sessions import after_acts, count_sessions, development, prevalence
-from recap.analysis.utterances import Utterance, labels_in_use, list_client_turns, membership
+from recap.data.utterances import Utterance, labels_in_use, list_client_turns, membership
 from recap.records import Dialogue, Turn
+from recap.statistics.sessions import after_acts, count_sessions, development, prevalence
 from recap.tasks.library import builtin_task
 
 LABELS = ("Disagreeing", "Blaming", "Collaboration")

@@ -5,10 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from recap.analysis.power import InteractionDesign
-from recap.analysis.study import Study, analyse_study, plan_study
-from recap.analysis.study_table import ScoreRow, ScoreTable, arrange_scores
 from recap.errors import ConfigError, DataError
+from recap.insights.study_statistics import (
+    ScoreRow,
+    ScoreTable,
+    Study,
+    analyse_study,
+    arrange_scores,
+    plan_study,
+)
+from recap.statistics.effect_sizes import InteractionDesign
 
 PLANNING = plan_study(0.25, 0.8, InteractionDesign(rho=0.5))
 

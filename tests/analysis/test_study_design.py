@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from recap.analysis.study_design import Response, allocate, blind, draw_scenarios
-from recap.analysis.utterances import Utterance
+from recap.data.utterances import Utterance
 from recap.errors import DataError
+from recap.insights.study_sheets import Response, allocate, blind, draw_scenarios
 from recap.records import Turn
 
 ASKED = (Turn(speaker="counselor", text="And how was that?"),)

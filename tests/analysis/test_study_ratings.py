@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from recap.analysis.study_ratings import Key, Rating, phase_scores, rater_agreement
+from recap.insights.study_rating import phase_scores, rater_agreement
+from recap.insights.study_sheets import Key, Rating
 
 
 def ratings_of(values: np.ndarray) -> tuple[list[Rating], dict[str, Key]]:

@@ -8,7 +8,12 @@ from sklearn.datasets import make_moons
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 
-from recap.analysis.t_tests import corrected_t_test, independent_t_test, paired_t_test, t_of_d
+from recap.statistics.hypothesis_tests import (
+    corrected_t_test,
+    independent_t_test,
+    paired_t_test,
+    t_of_d,
+)
 
 
 def test_random_samples_are_tested_as_in_pingouin(monkeypatch: pytest.MonkeyPatch) -> None:

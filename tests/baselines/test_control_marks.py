@@ -7,8 +7,8 @@ from control_tokens import CONTROL_TEXTS, FAKE_TURNS, FAMILIES, tokenizer
 from faults import record_fault
 from small_encoders import word_tokenizer
 
-from recap.baselines.encoder_input import EncoderInput
-from recap.baselines.tfidf import tfidf_probabilities
+from recap.models.encoder import EncoderInput
+from recap.models.tfidf import tfidf_probabilities
 from recap.records import Example, Turn
 from recap.tasks.library import builtin_task
 

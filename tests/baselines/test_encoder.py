@@ -10,16 +10,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_encoders import save_encoder
 
-from recap.baselines.encoder import EncoderModule, model_inputs
-from recap.baselines.encoder_input import EncoderInput
-from recap.baselines.encoder_model import LoadedEncoder, load_encoder
 from recap.data.batches import Batch
 from recap.data.encode import EncodedExample
-from recap.data.module import DataModule
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
+from recap.models.encoder import (
+    EncoderInput,
+    EncoderModule,
+    LoadedEncoder,
+    load_encoder,
+    model_inputs,
+)
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.records import Example, Turn
-from recap.tasks.registry import get_task
+from recap.tasks.library import get_task
 
 TASK = get_task("binary")
 ASKED = (Turn(speaker="counselor", text="how are you ?"),)

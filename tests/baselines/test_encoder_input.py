@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from small_encoders import word_tokenizer
 
-from recap.baselines.encoder_input import EncoderInput, shown_turns
 from recap.errors import ConfigError, DataError
+from recap.models.encoder import EncoderInput, shown_turns
 from recap.models.tiny import tiny_tokenizer
 from recap.records import Example, Turn
-from recap.tasks.registry import get_task
+from recap.tasks.library import get_task
 
 TASK = get_task("binary")
 HISTORY = (

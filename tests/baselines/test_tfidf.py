@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import f1_score
 from sklearn.model_selection import GroupKFold
 
-from recap.baselines.tfidf import example_text, tfidf_probabilities
 from recap.errors import ConfigError, DataError
+from recap.models.tfidf import example_text, tfidf_probabilities
 from recap.records import Example, Turn
 
 ENGLISH = {

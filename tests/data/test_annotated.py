@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from recap.annotate.rows import csv_header, csv_line
-from recap.data.annotated import Annotated, is_predictions, read_annotated
+from recap.data.utterances import Annotated, is_predictions, read_annotated
 from recap.errors import DataError
+from recap.predict.output import csv_header, csv_line
 from recap.tasks.library import builtin_task
 
 TAXONOMY = builtin_task("flat").taxonomy

@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.doccano_batches import batch_to_jsonl
-from recap.data.faults import FaultLog
-from recap.data.native_lines import records_to_jsonl
-from recap.data.readers.doccano import read_doccano
-from recap.data.readers.native import read_dialogues
-from recap.data.safe_cells import bare_cell, protect_cell, sheet_to_csv
+from recap.data.issues import FaultLog
+from recap.data.readers.doccano import batch_to_jsonl, read_doccano
+from recap.data.readers.native import read_dialogues, records_to_jsonl
 from recap.records import Dialogue, Example, Turn
+from recap.system.escaping import bare_cell, protect_cell, sheet_to_csv
 
 EXAMPLE = Example(
     id="s:2",

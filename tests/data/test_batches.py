@@ -10,10 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.batches import MicroBatch, collate
+from recap.data.batches import MicroBatch, Room, collate, count_rounds, plan_epoch, plan_scoring
 from recap.data.encode import EncodedExample
 from recap.data.loaders import ScoringLoader, TrainingLoader
-from recap.data.plans import Room, count_rounds, plan_epoch, plan_scoring
 from recap.errors import ConfigError
 
 

@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.corpus import Corpus, read_corpus
-from recap.data.faults import FaultLog
+from recap.data.corpus import Corpus, read_corpus, read_records
+from recap.data.issues import FaultLog
 from recap.data.readers.registry import READERS, get_reader
-from recap.data.reading import read_records
 from recap.errors import ConfigError, DataError, UnknownNameError, UserError
 from recap.taxonomy import Taxonomy, taxonomy_from_dict
 

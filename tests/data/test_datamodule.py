@@ -7,7 +7,7 @@ import pytest
 import shrunk
 
 from recap.data.encode import EncodedExample
-from recap.data.module import DataModule
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 
 EXAMPLES = [

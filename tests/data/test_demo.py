@@ -9,12 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from recap.data.demo import (
-    DEFAULT_SIZE,
-    demo_texts,
-    generate_dialogues,
-    rationale_checks,
-)
+from recap.data.demo import DEFAULT_SIZE, demo_texts, generate_dialogues, rationale_checks
 from recap.data.readers.registry import get_reader
 from recap.errors import ConfigError
 from recap.records import Dialogue, Turn

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.analysis.judgements import Judgement
-from recap.data.judgement_columns import JudgementLayout
-from recap.data.judgements import Judgements, read_judgements
-from recap.data.readers import archives
+from recap.data.annotations import Judgement, JudgementLayout, Judgements, read_judgements
+from recap.data.readers import files as archives
 from recap.errors import ConfigError, DataError
 from recap.taxonomy import Category, Taxonomy
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recap.analysis.near_duplicates import NearTexts
 from recap.data.folds import split_folds
-from recap.data.leakage import MAX_IDS_LISTED, leakage_report, with_shots
+from recap.data.leakage import MAX_IDS_LISTED, NearTexts, leakage_report, with_shots
 from recap.records import Example, Fold, Turn
 
 SECRET = "I have never told anybody about the lake"

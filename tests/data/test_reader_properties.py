@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from input_readers import INPUT_READERS, InputReader, receive
 from sample_files import Sample
 
-from recap.data.doccano_batches import document_text
-from recap.data.faults import FaultLog
-from recap.data.native_lines import records_to_jsonl
-from recap.data.readers.dialogue_text import SpeakerNames
+from recap.data.issues import FaultLog
+from recap.data.readers.doccano import document_text
 from recap.data.readers.files import json_rows
-from recap.data.readers.native import read_dialogues
-from recap.data.readers.sheets import read_sheet
-from recap.data.safe_cells import bare_cell, sheet_to_csv
+from recap.data.readers.native import read_dialogues, records_to_jsonl
+from recap.data.readers.tables import read_sheet
+from recap.data.readers.transcript import SpeakerNames
 from recap.records import Dialogue, Example, Turn
+from recap.system.escaping import bare_cell, sheet_to_csv
 
 QUICK = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

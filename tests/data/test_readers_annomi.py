@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 
 from recap.data.corpus import Corpus, read_corpus
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.readers.annomi import read_annomi
 from recap.errors import DataError
 from recap.records import Dialogue

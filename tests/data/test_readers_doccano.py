@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.readers.doccano import read_doccano
 from recap.records import Example, Turn
 

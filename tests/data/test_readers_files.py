@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.readers.files import existing_file, json_rows, text_lines
 from recap.errors import DataError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.readers.native import read_dialogues
 from recap.records import Dialogue, Example, Turn
 

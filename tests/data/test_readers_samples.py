@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recap.data.corpus import read_corpus
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.readers.registry import get_reader
 from recap.errors import ConfigError
 from recap.records import Example

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sample_files import with_sheet
 
-from recap.data.faults import FaultLog
-from recap.data.readers import archives
-from recap.data.readers.table import read_table
+from recap.data.issues import FaultLog
+from recap.data.readers import files as archives
+from recap.data.readers.tables import read_table
 from recap.errors import ConfigError, DataError
 from recap.records import Dialogue, Example, Turn
 

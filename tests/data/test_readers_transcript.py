@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recap.data.corpus import read_corpus
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.readers.transcript import read_transcript
 from recap.records import Dialogue
 

@@ -10,10 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recap.data.batches import Room, count_rounds, epoch_order, plan_epoch
 from recap.data.encode import EncodedExample
-from recap.data.module import DataModule
-from recap.data.plans import Room, count_rounds, plan_epoch
-from recap.data.sampling import epoch_order
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recap.data.seen import FirstLines
+from recap.data.issues import FirstLines
 
 
 @given(st.lists(st.tuples(st.text(max_size=3), st.integers(1, 10_000))))

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recap.analysis.joined import join, join_key
-from recap.data.session_table import read_session_table
 from recap.errors import DataError
+from recap.insights.alliance import join, join_key, read_session_table
 
 
 def table(tmp_path: Path, text: str) -> Path:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from recap.data.faults import FaultLog
+from recap.data.issues import FaultLog
 from recap.data.utterances import read_utterances, utterances_of
 from recap.records import Dialogue, Example, Turn
 

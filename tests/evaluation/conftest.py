@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from talk import rows, write_rows
 
-from recap import train
+from recap.train import __main__ as train
 
 TRAINED = [
     *("data=dialogues", "rationale=false", "cv.folds=2", "global_batch_size=8", "logger=none"),

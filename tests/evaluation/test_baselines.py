@@ -11,16 +11,16 @@ from sklearn.metrics import f1_score
 from talk import read_json, read_jsonl, rows
 from wandb_files import read_run
 
-from recap import evaluate
-from recap.command_configs import load_evaluation
+from recap.config import result_options
 from recap.errors import ConfigError
-from recap.evaluation.baselines import cross_validate_baseline
-from recap.evaluation.options import baseline_run, chosen_source
-from recap.result_options import result_options
-from recap.run_folder import read_config
-from recap.scoring.argmax import argmax_disagreement
-from recap.scoring.files import predictions_from_jsonl
-from recap.tasks.registry import get_task
+from recap.evaluate import __main__ as evaluate
+from recap.evaluate.baselines import cross_validate_baseline
+from recap.evaluate.compose import load_evaluation
+from recap.evaluate.options import baseline_run, chosen_source
+from recap.metrics.files import predictions_from_jsonl
+from recap.metrics.scores import argmax_disagreement
+from recap.runs.folder import read_config
+from recap.tasks.library import get_task
 
 CONTRACT_FILES = [
     *("config.yaml", "manifest.json", "leakage.json", "summary.json", "summary.md"),
@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_encoder(encoder: Path, corpus: Path, tmp_p
 def test_a_fold_that_was_stopped_goes_on_from_its_last_checkpoint(
     encoder: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap.baselines.encoder import EncoderModule
+    from recap.models.encoder import EncoderModule
 
     whole = EncoderModule.on_train_batch_start
     stopping = True

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from talk import read_json, read_jsonl, rows, write_rows
 
-from recap import evaluate
-from recap.command_configs import load_evaluation
 from recap.errors import ConfigError
-from recap.evaluation.cascade import evaluate_cascade
-from recap.evaluation.result import Evaluation
-from recap.tasks.registry import get_task
+from recap.evaluate import __main__ as evaluate
+from recap.evaluate.cascade import evaluate_cascade
+from recap.evaluate.compose import load_evaluation
+from recap.evaluate.saved_model import Evaluation
+from recap.tasks.library import get_task
 
 GOLD = {row["id"]: row["label"] for row in rows()}
 R, C = "Resistance", "Collaboration"

@@ -11,7 +11,8 @@ import pytest
 from fake_servers import serving
 from talk import read_json, write_rows
 
-from recap import evaluate, prompt
+from recap.evaluate import __main__ as evaluate
+from recap.prompt import __main__ as prompt
 
 Rows = list[dict[str, Any]]
 KINDS = ("duplicates", "near_duplicates", "shared_sessions", "history_overlap")

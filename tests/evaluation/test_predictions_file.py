@@ -10,11 +10,12 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 from talk import read_json, read_jsonl, rows, write_rows
 
-from recap import evaluate, predict
-from recap.command_configs import load_evaluation
 from recap.errors import ConfigError, DataError
-from recap.evaluation.joined import evaluate_file
-from recap.evaluation.result import Evaluation
+from recap.evaluate import __main__ as evaluate
+from recap.evaluate.compose import load_evaluation
+from recap.evaluate.predictions_file import evaluate_file
+from recap.evaluate.saved_model import Evaluation
+from recap.predict import __main__ as predict
 
 GOLD = {row["id"]: row["label"] for row in rows()}
 RESISTANT = [name for name, label in GOLD.items() if label != "Collaboration"]

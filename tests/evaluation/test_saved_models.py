@@ -11,13 +11,14 @@ import pytest
 from conftest import TRAINED
 from talk import read_json, read_jsonl, rows, write_rows
 
-from recap import evaluate, predict, train
-from recap.command_configs import load_evaluation
-from recap.detector.stage import Prompt, Stage
 from recap.errors import ConfigError
-from recap.evaluation.result import Evaluation
-from recap.evaluation.saved import evaluate_model
+from recap.evaluate import __main__ as evaluate
+from recap.evaluate.compose import load_evaluation
+from recap.evaluate.saved_model import Evaluation, evaluate_model
+from recap.predict import __main__ as predict
 from recap.records import Example
+from recap.runs.saved import Prompt, Stage
+from recap.train import __main__ as train
 
 
 def scored(model: Path, *overrides: str) -> Evaluation:

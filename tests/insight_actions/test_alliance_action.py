@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats import multitest
 
-from recap.insights import main
+from recap.insights.__main__ import main
 
 
 def figures(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import openpyxl
 import pytest
 
-from recap.insights import main
+from recap.insights.__main__ import main
 
 EVIL = '<script>alert(1)</script> "quoted" & more'
 FORMULA = '=HYPERLINK("http://example.org","x")'

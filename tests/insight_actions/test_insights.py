@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from recap.insight_actions.options import Action
-from recap.insights import ACTIONS, load, main, with_usual_choices
-from recap.scoring.files import scores_to_dict
-from recap.scoring.metrics import scores_from_confusion
+from recap.insights.__main__ import ACTIONS, load, main, with_usual_choices
+from recap.insights.options import Action
+from recap.metrics.category_scores import scores_from_confusion
+from recap.metrics.files import scores_to_dict
 
 
 def test_every_action_of_the_options_has_a_function() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from recap.insights import main
-from recap.scoring.files import scores_to_dict
-from recap.scoring.metrics import scores_from_confusion
+from recap.insights.__main__ import main
+from recap.metrics.category_scores import scores_from_confusion
+from recap.metrics.files import scores_to_dict
 
 FAST = ("resamples=50",)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recap.insights import main
+from recap.insights.__main__ import main
 
 SCORES = (
     "participant,group,phase,score\n"

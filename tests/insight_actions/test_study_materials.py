@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recap.insights import main
+from recap.insights.__main__ import main
 
 Row = dict[str, str]
 SMALL = (

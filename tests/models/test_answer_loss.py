@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recap.data.batches import Batch, MicroBatch, collate
 from recap.data.encode import EncodedExample
+from recap.models.engine.loss import answer_loss
 from recap.models.finetune import apply_finetune
-from recap.models.loss import answer_loss
 
 EXAMPLES = [
     EncodedExample(id="short", prompt=(11, 12, 13), answer=(40, 41, 2), gold=0),

@@ -12,17 +12,16 @@ import shrunk
 import torch
 
 from recap.data.batches import MicroBatch, collate
-from recap.data.chat import ChatEncoder
-from recap.data.encode import encode_examples
+from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError, RecapError
-from recap.models import answerer as answerer_module
-from recap.models.answerer import Answerer, constant_ids
-from recap.models.decode import generate
+from recap.models.engine import label_scoring as answerer_module
+from recap.models.engine.generate import generate
+from recap.models.engine.label_scoring import Answerer, constant_ids
+from recap.models.engine.label_tree import grow_tree, label_tree
+from recap.models.engine.loss import answer_loss
 from recap.models.finetune import apply_finetune
-from recap.models.label_tree import grow_tree, label_tree
-from recap.models.loss import answer_loss
 from recap.records import Example, Turn
-from recap.tasks.registry import get_task
+from recap.tasks.library import get_task
 from recap.tasks.task import Task
 
 FAMILIES = ("qwen2", "qwen3", "llama")

@@ -13,9 +13,9 @@ import shrunk
 import torch
 import yaml
 
-from recap.conf_files import conf_dir
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone, load_skeleton
+from recap.system.files import conf_dir
 
 PRESETS = sorted((conf_dir() / "backbone").glob("*[0-9]b.yaml"))
 """Every backbone of conf/ but the tiny one."""

@@ -20,12 +20,15 @@ import torch.distributed as dist
 from faults import record_fault
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from recap.disks import disk_error
 from recap.errors import ConfigError
-from recap.models.checkpoint import AtomicCheckpointIO, read_checkpoint, read_progress
-from recap.models.checkpoint_folder import CheckpointFolder
-from recap.models.digests import fault_of
-from recap.models.sharded_checkpoint import read_sharded, write_sharded
+from recap.models.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointFolder,
+    read_checkpoint,
+    read_progress,
+)
+from recap.models.sharded_checkpoints import fault_of, read_sharded, write_sharded
+from recap.system.files import disk_error
 
 MEBIBYTE = 1 << 20
 

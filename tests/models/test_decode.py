@@ -8,7 +8,7 @@ import pytest
 import shrunk
 import torch
 
-from recap.models.decode import generate
+from recap.models.engine.generate import generate
 
 END, PAD = 7, 0
 PROMPTS = [tuple(3 + (i * 31 + j * 17) % 90 for j in range(2 + i * 5 % 13)) for i in range(11)]

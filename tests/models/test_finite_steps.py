@@ -13,16 +13,14 @@ import shrunk
 import torch
 from faults import record_fault
 
-from recap.data.chat import ChatEncoder
-from recap.data.encode import EncodedExample
-from recap.data.module import DataModule
+from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
-from recap.models.finite_steps import FiniteSteps
+from recap.models.callbacks import FiniteSteps
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.runs.history import History, NoTracker
 from recap.tasks.library import builtin_task
-from recap.tracking.history import History
-from recap.tracking.tracker import NoTracker
 
 TOKENIZER = shrunk.qwen2_tokenizer()
 EXAMPLES = [
@@ -136,7 +134,7 @@ def test_counts_travel_in_the_checkpoint() -> None:
 
 
 def test_an_id_that_may_be_a_text_is_not_quoted(tmp_path: Path) -> None:
-    from recap.models.finite_steps import _named
+    from recap.models.callbacks import _named
 
     assert _named(["e1", "I do not want to say"]) == "examples 'e1', of 20 characters"
     assert _named([f"e{i}" for i in range(11)]).endswith("'e7' and 3 more")

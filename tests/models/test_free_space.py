@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recap import train
 from recap.errors import ConfigError
-from recap.models.free_space import least_bytes, require_free_space
+from recap.models.checkpoints import least_bytes, require_free_space
+from recap.train import __main__ as train
 
 
 def test_the_least_that_is_needed_follows_from_weights_and_moments() -> None:

@@ -15,14 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from recap.data.batches import Room
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import ScoringLoader
-from recap.data.plans import Room
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone
-from recap.models.export import save_model
+from recap.models.export import mean_answer_loss, merge_adapter, save_model
 from recap.models.finetune import apply_finetune
-from recap.models.merge import mean_answer_loss, merge_adapter
 from recap.records import Message
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])

@@ -18,13 +18,12 @@ import torch
 from faults import record_fault
 
 from recap.data.batches import Batching, halves
-from recap.data.chat import ChatEncoder
-from recap.data.encode import EncodedExample, encode_examples
-from recap.data.module import DataModule
+from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
-from recap.models.answerer import Answerer
-from recap.models.halving import Halving
+from recap.models.engine.label_scoring import Answerer
 from recap.models.module import ResponseModule
+from recap.models.strategy import Halving
 from recap.records import Example
 from recap.tasks.library import builtin_task
 

@@ -10,11 +10,17 @@ import pytest
 import shrunk
 
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.module import DataModule
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.module import ResponseModule
-from recap.models.optimizers import OptimizerSettings
-from recap.models.range_test import HIGHEST_RATE, LOWEST_RATE, N_STEPS, RangeTest, suggest_rate
+from recap.models.optimizers import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    N_STEPS,
+    OptimizerSettings,
+    RangeTest,
+    suggest_rate,
+)
 from recap.tasks.library import builtin_task
 
 RATES = np.geomspace(LOWEST_RATE, HIGHEST_RATE, N_STEPS).tolist()

@@ -9,9 +9,9 @@ import torch
 from shrunk import model_of
 from torch.nn.functional import cross_entropy
 
-from recap.models.decode import generate
+from recap.models.engine.generate import generate
+from recap.models.engine.loglikelihood import Passage, read_passages
 from recap.models.finetune import apply_finetune
-from recap.models.reading import Passage, read_passages
 
 N_TOKENS = 300
 

@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from recap.data.batches import Batching
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
-from recap.data.module import DataModule
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
+from recap.models.engine.loss import answer_loss
 from recap.models.finetune import apply_finetune
-from recap.models.loss import answer_loss
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.records import Example, Turn

@@ -16,16 +16,17 @@ from transformers import masking_utils
 from recap.data.batches import Batch, Layout, MicroBatch, collate, common_prefix
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError
-from recap.models import feed_forward, shared_prefix
-from recap.models.decode import generate
-from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
-from recap.models.loss import answer_loss
-from recap.models.shared_prefix import (
+from recap.models.engine import prefix_attention as feed_forward
+from recap.models.engine import shared_prefix
+from recap.models.engine.generate import generate
+from recap.models.engine.loss import answer_loss
+from recap.models.engine.shared_prefix import (
     BatchingChoice,
     choose_batching,
     hidden_states,
     predicting_states,
 )
+from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 N_TOKENS = 100

@@ -21,10 +21,10 @@ from torch.multiprocessing.spawn import start_processes
 from transformers import AutoModelForCausalLM
 
 from recap.data.encode import ChatEncoder, encode_examples
-from recap.data.module import DataModule
-from recap.models import two_phase
+from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone, load_backbone_deferred
-from recap.models.checkpoint import AtomicCheckpointIO
+from recap.models.checkpoints import AtomicCheckpointIO
+from recap.models.engine import two_phase
 from recap.models.export import save_model
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule

@@ -12,16 +12,17 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from recap.data.batches import Batch, Layout, MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models import behind_prefix, two_phase
-from recap.models.behind_prefix import attend_behind
-from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
-from recap.models.loss import answer_loss
-from recap.models.two_phase import (
+from recap.models.engine import two_phase
+from recap.models.engine import two_phase as behind_prefix
+from recap.models.engine.loss import answer_loss
+from recap.models.engine.two_phase import (
+    attend_behind,
     computes_in_phases,
     phases_pay,
     rests_at_once,
     training_loss,
 )
+from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 N_TOKENS = 100

@@ -13,11 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
 from recap.models.architecture import Architecture
+from recap.models.engine.shared_prefix import predicting_states
 from recap.models.finetune import apply_finetune, checkpoint_gradients
-from recap.models.shared_prefix import predicting_states
-from recap.planning.activations import kept_bytes, layer_bytes
-from recap.planning.groups import Group
-from recap.planning.setting import Setting
+from recap.plan.memory import kept_bytes, layer_bytes
+from recap.plan.workload import Group, Setting
 
 SHARED, RESTS, ANSWER = 40, (20, 30, 25), 6
 LAYOUTS = {"padded": None, "packed": 0, "shared_prefix": SHARED}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from recap.planning.estimate import EstimatedEncoder
+from recap.plan.workload import EstimatedEncoder
 from recap.records import Message
 
 

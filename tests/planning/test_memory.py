@@ -9,11 +9,10 @@ import pytest
 
 import recap
 from recap.models.architecture import Architecture, count_parameters, find_architecture
-from recap.planning.demand import Demand, changes_that_fit
-from recap.planning.disk import disk_bytes
-from recap.planning.groups import Group, largest_group
-from recap.planning.memory import Decoding, Memory, device_memory
-from recap.planning.setting import Setting
+from recap.plan.demand import Demand, changes_that_fit
+from recap.plan.memory import Decoding, Memory, device_memory
+from recap.plan.plan import disk_bytes
+from recap.plan.workload import Group, Setting, largest_group
 
 GROUP = Group(lengths=(1000,) * 4, answers=(30,) * 4, prefix=850)
 LLAMA_8B = 8_030_261_248

@@ -10,15 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recap.models.architecture import Architecture, count_parameters
-from recap.planning.groups import Group
-from recap.planning.operations import (
+from recap.plan.demand import (
     Totals,
     add_up,
     decoding_operations,
     forward_operations,
     training_operations,
 )
-from recap.planning.setting import Setting
+from recap.plan.workload import Group, Setting
 
 
 def toy() -> Architecture:

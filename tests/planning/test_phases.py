@@ -13,14 +13,14 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models import behind_prefix, two_phase
 from recap.models.architecture import Architecture, count_parameters
+from recap.models.engine import two_phase
+from recap.models.engine import two_phase as behind_prefix
+from recap.models.engine.two_phase import training_loss
 from recap.models.finetune import apply_finetune, checkpoint_gradients
-from recap.models.two_phase import training_loss
-from recap.planning import phases
-from recap.planning.groups import Group
-from recap.planning.phases import Phases, phases_of, prefix_bytes, rests_bytes
-from recap.planning.setting import Setting
+from recap.plan import memory as phases
+from recap.plan.memory import Phases, phases_of, prefix_bytes, rests_bytes
+from recap.plan.workload import Group, Setting
 
 SHARED, RESTS, ANSWER = 300, (60, 70, 90, 100, 110, 120), 6
 GROUP = Group(

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 import recap
-from recap.compose import load_command
+from recap.cli.compose import load_command
 from recap.errors import ConfigError
-from recap.plan import main
-from recap.planning.figures import plan_dict
-from recap.planning.options import PlanConfig, PlanOptions
-from recap.planning.plan import Plan, make_plan
-from recap.reporting.plan import verdict
+from recap.plan.__main__ import main
+from recap.plan.console import verdict
+from recap.plan.options import PlanConfig, PlanOptions
+from recap.plan.plan import Plan, make_plan, plan_dict
 from tests.shrunk import write_family
 
 FEW = ("cv.folds=2", "cv.max_examples=60")

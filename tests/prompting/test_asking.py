@@ -12,14 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recap.errors import ConfigError, RecapError
-from recap.prompting.asking import Asker, Question
-from recap.prompting.cache import AnswerCache, content_key
-from recap.prompting.clients import Reply
-from recap.prompting.costs import Budget, Prices, Usage, most_tokens
-from recap.prompting.failures import RequestError
-from recap.prompting.retry import RetryPolicy
-from recap.prompting.unanswered import UnansweredRequests
+from recap.prompt.clients import Reply, RequestError, RetryPolicy
+from recap.prompt.requests import AnswerCache, Asker, Question, UnansweredRequests, request_key
 from recap.records import Message
+from recap.runs.costs import Budget, Prices, Usage, most_tokens
 
 NO_WAIT = RetryPolicy(attempts=2, backoff_seconds=0.0, longest_wait_seconds=0.0)
 
@@ -53,7 +49,7 @@ def questions(n: int) -> list[Question]:
         Question(
             id=f"e{i}",
             messages=(Message(role="user", text=f"{i}{' ' * 200}"),),
-            key=content_key({"text": str(i)}),
+            key=request_key({"text": str(i)}),
         )
         for i in range(n)
     ]
@@ -206,6 +202,6 @@ def test_no_prompt_has_more_tokens_than_the_most(text: str) -> None:
 
 def test_the_hash_covers_everything_that_is_asked_and_no_order_of_keys() -> None:
     asked = {"model": "m", "messages": [["user", "不"]], "temperature": 0}
-    assert content_key(asked) == content_key(dict(reversed(asked.items())))
+    assert request_key(asked) == request_key(dict(reversed(asked.items())))
     changed = [{**asked, "model": "n"}, {**asked, "temperature": 1}, {**asked, "messages": []}]
-    assert len({content_key(request) for request in [asked, *changed]}) == 4
+    assert len({request_key(request) for request in [asked, *changed]}) == 4

@@ -11,10 +11,15 @@ import pytest
 from fake_servers import GOOD, Server, serving
 
 from recap.errors import ConfigError, RecapError
-from recap.prompting.clients import ChatClient, build_client
-from recap.prompting.failures import RequestError, asked_wait
-from recap.prompting.options import ClientConfig
-from recap.prompting.retry import RetryPolicy, with_retries
+from recap.prompt.clients import (
+    ChatClient,
+    RequestError,
+    RetryPolicy,
+    asked_wait,
+    build_client,
+    with_retries,
+)
+from recap.prompt.options import ClientConfig
 from recap.records import Message
 
 SECRET = "the thing with my brother that nobody knows"

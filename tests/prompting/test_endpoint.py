@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from recap.errors import ConfigError
-from recap.prompting.endpoint import check_destination, endpoint, is_loopback
-from recap.prompting.options import ClientConfig
+from recap.prompt.clients import check_destination, endpoint, is_loopback
+from recap.prompt.options import ClientConfig
 
 
 def client(base_url: str | None, name: str = "openai") -> ClientConfig:

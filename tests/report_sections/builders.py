@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recap.build import build_task
-from recap.compose import load_config
+from recap.cli.compose import load_config
+from recap.metrics.scores import summarize
 from recap.records import LabelScores, Scores
-from recap.report_sections.runs import ReportedRun
-from recap.report_sections.systems import System
-from recap.run_folder import RunFolder
-from recap.scoring.summary import summarize
+from recap.report.runs import ReportedRun, System
+from recap.runs.build import build_task
+from recap.runs.folder import RunFolder
 
 
 def scores_with(task: str, labels: Sequence[str], f1: float, invalid: float = 0.0) -> Scores:

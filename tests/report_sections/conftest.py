@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from recap.evaluate import main as evaluate
-from recap.prompt import main as prompt
-from recap.train import main as train
+from recap.evaluate.__main__ import main as evaluate
+from recap.prompt.__main__ import main as prompt
+from recap.train.__main__ import main as train
 
 
 @pytest.fixture(scope="session")

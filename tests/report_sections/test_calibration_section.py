@@ -18,11 +18,11 @@ from sklearn.metrics import (
 )
 from torchmetrics.classification import MulticlassCalibrationError
 
-from recap.evaluate import main as evaluate
-from recap.report_sections.calibration import calibration_section
-from recap.report_sections.options import ReportConfig
-from recap.report_sections.runs import read_runs
-from recap.reporting.findings import Findings, write_findings
+from recap.evaluate.__main__ import main as evaluate
+from recap.output.report import Findings, write_findings
+from recap.report.calibration import calibration_section
+from recap.report.options import ReportConfig
+from recap.report.runs import read_runs
 
 LABELS = ["Resistance", "Collaboration"]
 OPTIONS = ["method=tfidf", "cv.folds=2", "cv.max_examples=400", "logger=none"]

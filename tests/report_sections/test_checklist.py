@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recap.prompt import main as prompt
-from recap.report_sections.checklist import ANSWERS, OPEN, checklist_section, read_checklists
-from recap.report_sections.options import ReportConfig
-from recap.report_sections.runs import ReportedRun, read_runs
-from recap.reporting.findings import Findings
+from recap.output.report import Findings
+from recap.prompt.__main__ import main as prompt
+from recap.report.checklist import ANSWERS, OPEN, checklist_section, read_checklists
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun, read_runs
 from tests.fake_servers import serving
 
 OPTIONS = ReportConfig(runs=("runs",))

@@ -9,11 +9,11 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from recap.errors import ConfigError
-from recap.report_sections.errors import error_section
-from recap.report_sections.options import ReportConfig, ReportPrivacy
-from recap.report_sections.runs import ReportedRun, read_examples, read_run
-from recap.reporting.findings import write_findings
-from recap.run_folder import RunFolder
+from recap.output.report import write_findings
+from recap.report.errors import error_section
+from recap.report.options import ReportConfig, ReportPrivacy
+from recap.report.runs import ReportedRun, read_examples, read_run
+from recap.runs.folder import RunFolder
 
 OPTIONS = ReportConfig(runs=("x",), by=("client", "language"), resamples=200)
 

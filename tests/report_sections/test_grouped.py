@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recap.report_sections.grouped import named, said_in_one, said_of
-from recap.report_sections.runs import ReportedRun, read_runs
-from recap.run_folder import RunFolder
+from recap.report.runs import ReportedRun, named, read_runs, said_in_one, said_of
+from recap.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from builders import run_with
 from fake_servers import serving
 
-from recap.prompt import main as prompt
-from recap.report import main as report
-from recap.report_sections.leakage import leakage_section, shots_in_test
-from recap.report_sections.options import ReportConfig
-from recap.report_sections.runs import ReportedRun, read_run
-from recap.run_folder import RunFolder
+from recap.prompt.__main__ import main as prompt
+from recap.report.__main__ import main as report
+from recap.report.leakage import leakage_section, shots_in_test
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun, read_run
+from recap.runs.folder import RunFolder
 
 OPTIONS = ReportConfig(runs=("runs",))
 KINDS = ("duplicates", "near_duplicates", "shared_sessions", "shared_clients", "history_overlap")

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from recap.prompt import main as prompt
-from recap.report_sections.manifest import manifest_section
-from recap.report_sections.options import ReportConfig
-from recap.report_sections.runs import read_runs
-from recap.reporting.findings import Findings
+from recap.output.report import Findings
+from recap.prompt.__main__ import main as prompt
+from recap.report.manifest import manifest_section
+from recap.report.options import ReportConfig
+from recap.report.runs import read_runs
 from tests.fake_servers import serving
 
 OPTIONS = ReportConfig(runs=("runs",))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recap.report import main
+from recap.report.__main__ import main
 
 pytestmark = pytest.mark.browser
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from recap.evaluate import main as evaluate
-from recap.prompt import main as prompt
-from recap.report_sections.differences import differing_options
-from recap.report_sections.options import ReportConfig
-from recap.report_sections.protocol import PARTS, protocol_section
-from recap.report_sections.runs import ReportedRun, read_examples, read_run, read_runs
-from recap.reporting.findings import Findings
-from recap.run_folder import RunFolder
+from recap.evaluate.__main__ import main as evaluate
+from recap.output.report import Findings
+from recap.prompt.__main__ import main as prompt
+from recap.report.leakage import PARTS, differing_options, protocol_section
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun, read_examples, read_run, read_runs
+from recap.runs.folder import RunFolder
 from tests.fake_servers import serving
 
 OPTIONS = ReportConfig(runs=("runs",))

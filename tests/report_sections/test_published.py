@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders import system
 
-from recap.report_sections.published import PublishedRow, published_row, published_rows
+from recap.report.tables import PublishedRow, published_row, published_rows
 
 
 def row(model: str, setting: str, rationale: bool | None = None) -> PublishedRow:

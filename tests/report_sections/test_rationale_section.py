@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from recap.corpus import main as corpus
-from recap.report_sections.options import ReportConfig, ReportPrivacy
-from recap.report_sections.rationales import RationaleOptions, rationale_section
-from recap.report_sections.runs import ReportedRun, read_examples, read_run
-from recap.reporting.findings import write_findings
-from recap.run_folder import RunFolder
+from recap.corpus.__main__ import main as corpus
+from recap.output.report import write_findings
+from recap.report.options import ReportConfig, ReportPrivacy
+from recap.report.rationales import RationaleOptions, rationale_section
+from recap.report.runs import ReportedRun, read_examples, read_run
+from recap.runs.folder import RunFolder
 
 OPTIONS = ReportConfig(runs=("x",))
 WITH_TEXT = ReportConfig(runs=("x",), privacy=ReportPrivacy(include_text=True))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recap.report import load, main, with_lists
-from recap.scoring.files import summary_from_dict
+from recap.metrics.files import summary_from_dict
+from recap.report.__main__ import load, main, with_lists
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_the_page_is_sound_loads_nothing_and_its_links_lead_to_its_sections(repo
 
 
 def test_no_words_of_clients_stand_in_the_report(report: Path, small_runs: Path) -> None:
-    from recap.report_sections.runs import read_examples, read_run
-    from recap.run_folder import RunFolder
+    from recap.report.runs import read_examples, read_run
+    from recap.runs.folder import RunFolder
 
     run = read_run(RunFolder(path=small_runs / "trained"))
     examples = read_examples(run).values()

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from recap.errors import ConfigError, DataError
-from recap.report_sections.runs import read_examples, read_run, read_runs
-from recap.run_folder import RunFolder
+from recap.report.runs import read_examples, read_run, read_runs
+from recap.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from builders import run_with
 
-from recap.report_sections.options import ReportConfig
-from recap.report_sections.runs import ReportedRun, read_runs
-from recap.report_sections.systems import group_systems
-from recap.report_sections.tables import tables_section
-from recap.reporting.findings import Findings
-from recap.reporting.sheets import Sheet
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun, group_systems, read_runs
+from recap.report.tables import tables_section
 
 OPTIONS = ReportConfig(runs=("runs",))
 WITH_PAPER = ReportConfig(runs=("runs",), reference="paper")
@@ -136,7 +135,7 @@ def test_figures_of_real_runs_are_those_of_their_summaries(runs: tuple[ReportedR
 def test_the_csv_rows_hold_every_figure_at_full_precision(
     runs: tuple[ReportedRun, ...], tmp_path: Path
 ) -> None:
-    from recap.reporting.findings import write_findings
+    from recap.output.report import write_findings
 
     write_findings(tables_section(runs, OPTIONS), tmp_path)
     with (tmp_path / "tables.csv").open(encoding="utf-8", newline="") as file:

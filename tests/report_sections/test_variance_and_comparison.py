@@ -14,13 +14,12 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from recap.errors import ConfigError
-from recap.evaluate import main as evaluate
-from recap.report_sections.comparison import comparison_section
-from recap.report_sections.options import ReportConfig
-from recap.report_sections.repeated import group_repeats, protocol_twins
-from recap.report_sections.runs import ReportedRun, read_runs
-from recap.report_sections.variance import variance_section
-from recap.reporting.findings import Findings
+from recap.evaluate.__main__ import main as evaluate
+from recap.output.report import Findings
+from recap.report.comparison import comparison_section
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun, group_repeats, protocol_twins, read_runs
+from recap.report.variance import variance_section
 
 
 @pytest.fixture(scope="module")

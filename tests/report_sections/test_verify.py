@@ -13,10 +13,10 @@ import pytest
 from fake_servers import serving
 
 from recap.errors import DataError, UserError, VerificationError
-from recap.prompt import main as prompt
-from recap.report_sections.verify import verify_run
-from recap.run_folder import RunFolder
-from recap.train import main as train
+from recap.prompt.__main__ import main as prompt
+from recap.report.verify import verify_run
+from recap.runs.folder import RunFolder
+from recap.train.__main__ import main as train
 
 Path_ = tuple[str | int, ...]
 Change = Callable[[Any], Any]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recap.annotate.check import Checked
-from recap.annotate.run import Report
-from recap.reporting.annotation import ConsoleListener
+from recap.predict.console import ConsoleListener
+from recap.predict.job import Report
+from recap.predict.output import Checked
 
 CHECKED = Checked(
     utterances=10, rows_read=5, rows_rejected=1, counts={"merged_client_turns": 3}, columns=()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recap.reporting.findings import Findings, one_by_one, print_findings, write_findings
-from recap.reporting.sheets import Sheet
+from recap.output.report import Findings, one_by_one, print_findings, write_findings
+from recap.output.tables import Sheet
 
 LONG = "a text that is longer than the forty characters of a line"
 

@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from recap.prompting.system import Workload
-from recap.reporting.prompted import PromptConsole
+from recap.prompt.run import PromptConsole
+from recap.prompt.systems import Workload
 
 
 def shown(*, terminal: bool, bar: bool = True) -> str:

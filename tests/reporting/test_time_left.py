@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from recap.reporting.time_left import FinishedFold, TimeLeft, duration_text, estimate_time_left
+from recap.folds.console import FinishedFold, TimeLeft, duration_text, estimate_time_left
 
 
 def test_before_any_fold_is_finished_all_epochs_of_all_folds_are_counted() -> None:

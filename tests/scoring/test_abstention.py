@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, precision_score, recall_score
 
 from recap.errors import DataError
-from recap.scoring.abstention import (
+from recap.metrics.abstention import (
     accept,
     coverage_at_risk,
     flag,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from recap.metrics.scores import argmax_disagreement
 from recap.records import Prediction
-from recap.scoring.argmax import argmax_disagreement
 
 
 def answer(label: str | None, probabilities: dict[str, float] | None) -> Prediction:

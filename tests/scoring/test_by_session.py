@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from recap.errors import DataError
+from recap.metrics.scores import confusion_of, session_confusions, stacked, unit_of
 from recap.records import Prediction
-from recap.scoring.by_session import session_confusions, stacked, unit_of
-from recap.scoring.confusion import confusion_of
 
 LABELS = ("Resistance", "Collaboration")
 

@@ -11,7 +11,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
 from recap.errors import DataError
-from recap.scoring.calibration import (
+from recap.metrics.calibration import (
+    Floats,
+    Ints,
     brier_score,
     calibration_error,
     calibration_of,
@@ -19,7 +21,6 @@ from recap.scoring.calibration import (
     negative_log_likelihood,
     reliability_bins,
 )
-from recap.scoring.forecasts import Floats, Ints
 
 FOUR = np.array([0.95, 0.95, 0.55, 0.65])
 RIGHT = np.array([True, False, True, False])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recap.errors import DataError
-from recap.records import Prediction
-from recap.scoring.cascade import (
+from recap.evaluate.cascade import (
     CascadeErrors,
     CascadeLabels,
     cascade_labels,
@@ -14,8 +13,9 @@ from recap.scoring.cascade import (
     join_stages,
     joint_probabilities,
 )
-from recap.scoring.confusion import score
-from recap.tasks.registry import get_task
+from recap.metrics.scores import score
+from recap.records import Prediction
+from recap.tasks.library import get_task
 
 BINARY, FINE, FLAT = (get_task(name) for name in ("binary", "fine_grained", "flat"))
 LABELS = cascade_labels(BINARY.taxonomy, BINARY.labels, FINE.labels)

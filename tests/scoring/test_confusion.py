@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from recap.errors import DataError
+from recap.metrics.scores import confusion_of, score, scores_from_confusion
 from recap.records import Prediction
-from recap.scoring.confusion import confusion_of, score, scores_from_confusion
 
 BINARY = ("Resistance", "Collaboration")
 TABLE_3_RESISTANT = {
@@ -178,7 +178,7 @@ def test_counts_of_parts_add_up_to_the_counts_of_the_whole():
 
 def test_scoring_files_needs_no_torch():
     code = (
-        "import sys, recap.scoring.confusion, recap.scoring.files, recap.scoring.summary;"
+        "import sys, recap.metrics.scores, recap.metrics.files, recap.metrics.scores;"
         "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

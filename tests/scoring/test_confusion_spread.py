@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from recap.errors import ConfigError
+from recap.metrics.scores import score, scores_from_confusion
 from recap.records import Prediction, Scores
-from recap.scoring.confusion import score, scores_from_confusion
-from recap.scoring.confusion_spread import confusion_spread
+from recap.runs.wandb import confusion_spread
 
 LABELS = ("Arguing", "Denying", "Avoiding")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from recap.errors import DataError
+from recap.metrics.calibration import forecasts_of
 from recap.records import Prediction
-from recap.scoring.forecasts import forecasts_of
 
 LABELS = ("Resistance", "Collaboration")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from recap.errors import DataError, RecapError
-from recap.scoring.metrics import CategoryScores, TokenMean
+from recap.metrics.category_scores import CategoryScores, TokenMean
 
 LABELS = ("a", "b", "c")
 

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recap.errors import DataError
-from recap.records import Prediction
-from recap.scoring.confusion import scores_from_confusion
-from recap.scoring.files import (
+from recap.metrics.files import (
     json_text,
     predictions_from_jsonl,
     predictions_to_jsonl,
@@ -21,7 +19,8 @@ from recap.scoring.files import (
     summary_from_dict,
     summary_to_dict,
 )
-from recap.scoring.summary import summarize
+from recap.metrics.scores import scores_from_confusion, summarize
+from recap.records import Prediction
 
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 PREDICTIONS = st.builds(

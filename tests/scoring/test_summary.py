@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from recap.errors import ConfigError
-from recap.scoring.confusion import scores_from_confusion
-from recap.scoring.summary import spread_text, summarize, summary_markdown
+from recap.metrics.scores import scores_from_confusion, spread_text, summarize, summary_markdown
 
 LABELS = ("Resistance", "Collaboration")
 

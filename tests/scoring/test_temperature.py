@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recap.errors import DataError
-from recap.scoring.calibration import calibration_of
-from recap.scoring.forecasts import Floats, Ints
-from recap.scoring.temperature import LEAST, fit_temperature, scale
+from recap.metrics.calibration import LEAST, Floats, Ints, calibration_of, fit_temperature, scale
 
 
 def softmax(logits: Floats) -> Floats:

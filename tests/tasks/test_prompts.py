@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from recap.errors import ConfigError, DataError
 from recap.records import Example, Turn
 from recap.tasks.library import builtin_task, load_taxonomy
-from recap.tasks.prompts import labels_text, taxonomy_text
-from recap.tasks.task import define_task
+from recap.tasks.task import define_task, labels_text, taxonomy_text
 from recap.taxonomy import taxonomy_from_dict
 
 NAMES = ("binary", "fine_grained", "flat", "annomi_talk")

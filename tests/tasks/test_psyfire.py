@@ -7,8 +7,8 @@ from itertools import combinations
 
 import pytest
 
-from recap.conf_files import conf_dir
 from recap.errors import ConfigError, DataError
+from recap.system.files import conf_dir
 from recap.tasks.library import load_taxonomy
 from recap.taxonomy import taxonomy_from_dict
 

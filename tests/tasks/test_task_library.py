@@ -8,9 +8,9 @@ import sys
 import pytest
 import yaml
 
-from recap.conf_files import conf_dir
 from recap.errors import ConfigError, UnknownNameError
 from recap.records import Answer, Example
+from recap.system.files import conf_dir
 from recap.tasks.library import (
     TASK_KEYS,
     builtin_task,
@@ -19,7 +19,7 @@ from recap.tasks.library import (
     load_taxonomy,
     task_from_dict,
 )
-from recap.tasks.prompt_file import read_prompt_file
+from recap.tasks.task import read_prompt_file
 
 OWN = """
 taxonomy:
@@ -149,7 +149,7 @@ def test_an_unusable_prompt_file_is_refused_by_name(tmp_path, name, content, mes
 
 def test_tasks_need_no_torch_transformers_or_hydra():
     code = (
-        "import sys, recap.tasks.registry as r; r.get_task('flat');"
+        "import sys, recap.tasks.library as r; r.get_task('flat');"
         "heavy = ('torch', 'transformers', 'lightning', 'hydra', 'numpy');"
         "print([m for m in heavy if m in sys.modules])"
     )

@@ -8,9 +8,8 @@ import pytest
 
 from recap.errors import ConfigError, UnknownNameError
 from recap.registry import Registry
-from recap.tasks import registry as task_registry
-from recap.tasks.library import builtin_task
-from recap.tasks.registry import TASKS, get_task, register_task
+from recap.tasks import library as task_registry
+from recap.tasks.library import TASKS, builtin_task, get_task, register_task
 
 
 @pytest.fixture

@@ -9,11 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from recap.metrics.scores import scores_from_confusion, spread_over_folds, summarize
 from recap.records import Spread, Summary
-from recap.scoring.confusion import scores_from_confusion
-from recap.scoring.confusion_spread import confusion_spread
-from recap.scoring.summary import spread_over_folds, summarize
-from recap.tracking.fold_pages import BoxPanel, box_page, confusion_page
+from recap.runs.wandb import BoxPanel, box_page, confusion_page, confusion_spread
 
 VALUES = (0.52, 0.61, 0.47, 0.55, 0.66)
 LABELS = ("A <b>&", "偏离")

@@ -13,15 +13,21 @@ import shrunk
 import torch
 
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.module import DataModule
+from recap.data.loaders import DataModule
 from recap.errors import DataError
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings
+from recap.runs.history import (
+    COLUMNS,
+    History,
+    NoTracker,
+    Speed,
+    SpeedMeter,
+    TrainingBar,
+    peak_memory_gib,
+    read_history,
+)
 from recap.tasks.library import builtin_task
-from recap.tracking.bar import TrainingBar
-from recap.tracking.history import COLUMNS, History, read_history
-from recap.tracking.speed import Speed, SpeedMeter, peak_memory_gib
-from recap.tracking.tracker import NoTracker
 
 TOKENIZER = shrunk.qwen2_tokenizer()
 EXAMPLES = [

@@ -15,12 +15,10 @@ import numpy as np
 import pytest
 from wandb_files import read_page, read_records, read_run, read_table
 
+from recap.metrics.scores import scores_from_confusion, summarize
 from recap.records import Scores
-from recap.scoring.confusion import scores_from_confusion
-from recap.scoring.summary import summarize
-from recap.tracking.tracker import FinishedFolds, HistoryRow
-from recap.tracking.wandb import WandbTracker
-from recap.tracking.wandb_summary import learning_curves
+from recap.runs.history import FinishedFolds, HistoryRow
+from recap.runs.wandb import WandbTracker, learning_curves
 
 LABELS = ("Arguing", "Denying")
 COUNTS = {
@@ -34,7 +32,7 @@ DIES = """
 import os, signal, sys
 from pathlib import Path
 sys.path[1:1] = ["tests", "tests/tracking"]
-from recap.tracking import wandb
+from recap.runs import wandb
 from test_wandb import finished, tracker_of
 
 # Between the figures and the tables of the summary run.

@@ -1,1 +1,4 @@
-"""Readers: one module a file format, each turning its rows into dialogues or examples."""
+"""One reader a family of formats; ``registry`` finds them by name.
+
+A reader yields records and notes bad rows; nothing but ``data`` calls it by its module.
+"""

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from recap.data.faults import FaultLog, Place
-from recap.data.readers.columns import require_column
-from recap.data.readers.dialogue_text import SpeakerNames
-from recap.data.readers.registry import one_of, register_reader
-from recap.data.readers.sheets import read_sheet
+from recap.data.issues import FaultLog, Place
+from recap.data.readers.registry import one_of, register_reader, require_column
+from recap.data.readers.tables import read_sheet
+from recap.data.readers.transcript import SpeakerNames
 from recap.records import Dialogue, Turn
 
 _ACT, _TALK = "main_therapist_behaviour", "client_talk_type"

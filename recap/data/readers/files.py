@@ -1,22 +1,108 @@
-"""Opening a user's file: does it exist, which encoding has it, and its rows when it holds JSON."""
+"""Opening a user's file: does it exist, which encoding has it, and its rows when it holds JSON.
+
+What a file is when it is not text in UTF-8, said together with the mend.
+
+Zip files, and Excel files, which are zip files: opened only where they unpack sanely.
+"""
 
 from __future__ import annotations
 
 import codecs
 import io
 import json
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from recap.data.faults import FaultLog, Line
-from recap.data.readers.encodings import other_encoding, read_head, refuse_other_form
+from recap.data.issues import FaultLog, Line
 from recap.errors import DataError, did_you_mean
+
+_HEAD = 4096
+"""Bytes by which a file's form is recognised."""
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_FORMS = {
+    b"PK\x03\x04": "a zip archive or an Excel file; give it its ending back (.xlsx, .zip)",
+    b"\x1f\x8b": "compressed with gzip; unpack it first (gunzip)",
+    b"\xd0\xcf\x11\xe0": "an old or encrypted Office file; save it as .xlsx without a password",
+    b"PAR1": "a Parquet file; write it as JSON lines or CSV",
+    b"%PDF": "a PDF; export its text",
+    b"SQLite format 3": "a database; export a table from it",
+}
+_CHINESE = range(0x4E00, 0x9FFF + 1)
+
+
+def refuse_other_form(path: Path, head: bytes) -> None:
+    """Refuse a file whose first bytes are those of something else than UTF-8 or marked UTF-16.
+
+    Raises:
+        DataError: Saying what the file is, and what to do.
+    """
+    for mark, form in _FORMS.items():
+        if head.startswith(mark):
+            raise DataError(f"{path}: is no text but {form}")
+    if head.startswith(_UTF32):
+        raise DataError(f"{path}: is in UTF-32; save it as UTF-8")
+    if head.startswith(_UTF16):
+        return
+    name = _unmarked_utf16(head)
+    if name is not None:
+        raise DataError(
+            f"{path}: looks like {name} without a byte-order mark; save it as UTF-8, for example "
+            f"with: iconv -f {name} -t UTF-8 OLD > NEW"
+        )
+
+
+def other_encoding(path: Path, line: int) -> DataError:
+    """Return the error for a line that is not in UTF-8, naming the encoding that it looks like."""
+    guess = _likely_encoding(path)
+    looks = "" if guess is None else f"; it looks like {guess}"
+    return DataError(
+        f"{path}:{line}: the file is not in UTF-8{looks}; save it as UTF-8 (in a spreadsheet, "
+        f"'CSV UTF-8'), or convert it, for example with: iconv -f {guess or 'GBK'} -t UTF-8 OLD > "
+        "NEW"
+    )
+
+
+def read_head(path: Path) -> bytes:
+    """Return a file's first bytes."""
+    with path.open("rb") as file:
+        return file.read(_HEAD)
+
+
+def _unmarked_utf16(head: bytes) -> str | None:
+    """Return the byte order of text whose every second byte is mostly 0, as in Latin scripts."""
+    pairs = len(head) // 2
+    if pairs < 2:
+        return None
+    first, second = (head[start : 2 * pairs : 2].count(0) / pairs for start in (0, 1))
+    if second > 0.4 and first < 0.1:
+        return "UTF-16LE"
+    return "UTF-16BE" if first > 0.4 and second < 0.1 else None
+
+
+def _likely_encoding(path: Path) -> str | None:
+    """Return GB18030 for what reads as Chinese in it, Windows-1252 for a few odd bytes, or none."""
+    with path.open("rb") as file:
+        sample = file.read(1 << 20)
+    high = sum(byte > 127 for byte in sample)
+    text = sample.decode("gb18030", "replace")
+    chinese = sum(ord(character) in _CHINESE for character in text)
+    # Two such bytes make a Chinese character; an accented letter is one, and takes the next along.
+    if text.count("\ufffd") <= 1 and high / 4 <= chinese <= high * 0.7:
+        return "GB18030"
+    return "WINDOWS-1252" if high < len(sample) / 4 else None
+
 
 DEEPEST = 20
 """Levels of lists and objects in one JSON row; a dialogue has four."""
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 _CUT = "mend or remove it (was the file cut off?)"
 _BLANKS = " \t\r\n"
 
@@ -76,7 +162,7 @@ def json_rows(path: Path | None, faults: FaultLog) -> Iterator[tuple[int, dict[s
     """Yield ``(line, object)`` for every row of a JSON-lines file or a JSON list.
 
     Rows that are no JSON objects are noted in ``faults``. Where several rows of a list begin on one
-    line, the line is a :class:`~recap.data.faults.Line`.
+    line, the line is a :class:`~recap.data.issues.Line`.
 
     Raises:
         DataError: When the file is missing, or not text in a known encoding.
@@ -201,3 +287,53 @@ def _json_reason(error: Exception) -> str:
 def _json_kind(value: object) -> str:
     kinds = {list: "list", str: "string", bool: "boolean", type(None): "null"}
     return kinds.get(type(value), "number")
+
+
+MOST_UNPACKED = 256 * 2**20
+"""Bytes that all parts of an archive may unpack to; a sheet of 100,000 dialogues has less."""
+
+MOST_PARTS = 10_000
+"""Files in an archive."""
+
+UNREADABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, UnicodeError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What the standard library and openpyxl raise for a broken zip file or the XML in it."""
+
+
+@contextmanager
+def open_archive(path: Path, *, kind: str, mend: str) -> Iterator[zipfile.ZipFile]:
+    """Yield a zip file that does not unpack to more than the library is willing to hold.
+
+    Nothing is unpacked before its size is known: what an archive declares is the most that Python
+    reads of it.
+
+    Args:
+        path: The file.
+        kind: What messages call it (``zip file``).
+        mend: What to do when it cannot be used.
+
+    Raises:
+        DataError: When it is broken, encrypted, has too many parts or unpacks to too much.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except UNREADABLE as error:
+        raise unreadable(path, kind, error, mend) from None
+    with archive:
+        parts = archive.infolist()
+        unpacked = sum(part.file_size for part in parts)
+        if unpacked > MOST_UNPACKED or len(parts) > MOST_PARTS:
+            raise DataError(
+                f"{path}: unpacks to {unpacked / 2**20:,.0f} MiB in {len(parts):,} files; of a "
+                f"{kind} at most {MOST_UNPACKED >> 20} MiB and {MOST_PARTS:,} files are read (is "
+                "it a zip bomb?); split it, or give it as CSV or JSON lines"
+            )
+        yield archive
+
+
+def unreadable(path: Path, kind: str, error: BaseException, mend: str) -> DataError:
+    """Return the error for an archive that cannot be read; of ``error``, its kind alone."""
+    return DataError(f"{path}: is no readable {kind} ({type(error).__name__}); {mend}")

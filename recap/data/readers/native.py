@@ -1,16 +1,19 @@
-"""The library's own JSON lines: one dialogue or one example a line, also mixed in one file."""
+"""The library's own JSON lines: one dialogue or one example a line, also mixed in one file.
+
+Records as the library's own JSON lines, as :mod:`recap.data.readers.native` reads them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from recap.data.faults import LISTED_FAULTS, FaultLog
-from recap.data.readers.dialogue_text import SpeakerNames
-from recap.data.readers.fields import Fields
+from recap.data.issues import LISTED_FAULTS, FaultLog
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Record, register_reader
+from recap.data.readers.registry import Fields, Record, register_reader
+from recap.data.readers.transcript import SpeakerNames
 from recap.errors import DataError
 from recap.records import Dialogue, Example, Turn
 
@@ -151,3 +154,51 @@ def _meta(fields: Fields, known: frozenset[str]) -> Mapping[str, Any]:
 
 def _extra(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
     return {key: value for key, value in fields.row.items() if key not in known}
+
+
+def records_to_jsonl(records: Iterable[Record]) -> str:
+    """Return the text of a JSON-lines file, a dialogue or an example a line."""
+    rows = (
+        _dialogue_fields(record) if isinstance(record, Dialogue) else _example_fields(record)
+        for record in records
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _dialogue_fields(dialogue: Dialogue) -> dict[str, Any]:
+    return _filled(
+        {
+            "session": dialogue.session,
+            "client": dialogue.client,
+            "counselor": dialogue.counselor,
+            "meta": dict(dialogue.meta),
+        }
+    ) | {"turns": [_turn_fields(turn) for turn in dialogue.turns]}
+
+
+def _example_fields(example: Example) -> dict[str, Any]:
+    history = [_turn_fields(turn) for turn in example.history]
+    return (
+        _filled(
+            {
+                "id": example.id,
+                "session": example.session,
+                "client": example.client,
+                "turn": example.turn,
+            }
+        )
+        | {"history": history, "response": example.response}
+        | _filled(
+            {"label": example.label, "rationale": example.rationale, "meta": dict(example.meta)}
+        )
+    )
+
+
+def _turn_fields(turn: Turn) -> dict[str, Any]:
+    return {"speaker": turn.speaker, "text": turn.text} | _filled(
+        {"id": turn.id, "label": turn.label, "rationale": turn.rationale}
+    )
+
+
+def _filled(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, {})}

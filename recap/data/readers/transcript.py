@@ -1,17 +1,138 @@
-"""Transcripts that name the speaker before each turn, such as those of CPsyCounD."""
+"""Transcripts that name the speaker before each turn, such as those of CPsyCounD.
+
+Dialogue written as one text: turns behind a speaker's name, or a context above its response.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recap.data.faults import FaultLog, Place
-from recap.data.readers.dialogue_text import SpeakerNames, Utterance
-from recap.data.readers.fields import Fields
+from recap.data.issues import FaultLog, Place
 from recap.data.readers.files import existing_file, json_rows, text_lines
-from recap.data.readers.registry import register_reader
-from recap.records import Dialogue, Turn
+from recap.data.readers.registry import Fields, register_reader
+from recap.errors import ConfigError, quote_label
+from recap.records import Dialogue, Speaker, Turn
+
+SPEAKERS: Mapping[str, Speaker] = {
+    **dict.fromkeys(
+        ("counselor", "counsellor", "therapist", "psychologist", "helper"), "counselor"
+    ),
+    **dict.fromkeys(("心理咨询师", "咨询师", "心理治疗师", "治疗师", "辅导员"), "counselor"),
+    **dict.fromkeys(("client", "patient", "seeker", "help-seeker", "visitor"), "client"),
+    **dict.fromkeys(("来访者", "来访", "求助者", "当事人"), "client"),
+}
+"""Names of the two speakers, in folded case."""
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[ \t\u3000]*(?:\r\n|\r|\n)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One turn of a written transcript; ``line`` counts from 1 within the text."""
+
+    speaker: Speaker
+    text: str
+    line: int
+
+
+class SpeakerNames:
+    """The names by which a file calls its counsellor and its client.
+
+    Args:
+        extra: Names of the user's own, each with ``counselor`` or ``client``; they come before the
+            built-in ones.
+
+    Raises:
+        ConfigError: When a name is given any other role.
+    """
+
+    def __init__(self, extra: Mapping[str, str] | None = None) -> None:
+        own: dict[str, Speaker] = {}
+        for name, role in (extra or {}).items():
+            if role not in ("counselor", "client"):
+                raise ConfigError(
+                    f"data.options.speakers: {name!r} must be counselor or client, not {role!r}"
+                )
+            own[str(name).strip().casefold()] = "client" if role == "client" else "counselor"
+        self._roles = {**SPEAKERS, **own}
+        longest_first = sorted(self._roles, key=len, reverse=True)
+        names = "|".join(map(re.escape, longest_first))
+        self._prefix = re.compile(rf"\s*({names})\s*[:：]\s*", re.IGNORECASE)
+
+    def find(self, name: str) -> Speaker | None:
+        """Return the role of a name, ``None`` when it is not known."""
+        return self._roles.get(name.strip().casefold())
+
+    def complaint(self, name: str) -> tuple[str, str]:
+        """Return why ``name`` is no speaker and what to do, without repeating client text."""
+        if not name.strip():
+            return "is empty", "write counselor or client"
+        said = quote_label(name, self._roles)
+        return (
+            f"{said} is not a known speaker",
+            "write counselor or client, or name it with +data.options.speakers.NAME=client",
+        )
+
+    def utterances(self, text: str) -> tuple[list[Utterance], int]:
+        """Return the turns of a transcript and the number of lines before its first speaker.
+
+        A line without a speaker's name goes on with the turn above it.
+        """
+        turns: list[tuple[Speaker, list[str], int]] = []
+        untagged = 0
+        for number, line in enumerate(_LINE_END.split(text), start=1):
+            prefix = self._prefix.match(line)
+            if prefix is not None:
+                role = self._roles[prefix[1].casefold()]
+                turns.append((role, [line[prefix.end() :].strip()], number))
+            elif line.strip() and turns:
+                turns[-1][1].append(line.strip())
+            elif line.strip():
+                untagged += 1
+        spoken = [
+            Utterance(speaker=speaker, text="\n".join(filter(None, lines)), line=number)
+            for speaker, lines, number in turns
+        ]
+        return spoken, untagged
+
+    def history(self, text: str) -> tuple[Turn, ...]:
+        """Return a context as turns; one that names no speaker is one turn of the counsellor."""
+        turns, untagged = self.utterances(text)
+        if not turns or untagged:
+            return (Turn(speaker="counselor", text=text.strip()),) if text.strip() else ()
+        return tuple(Turn(speaker=t.speaker, text=t.text) for t in turns)
+
+    def without_prefix(self, text: str) -> str:
+        """Return a client's text without ``Client:`` or its like in front."""
+        prefix = self._prefix.match(text)
+        if prefix is not None and self._roles[prefix[1].casefold()] == "client":
+            text = text[prefix.end() :]
+        return text.strip()
+
+    def context_and_response(self, text: str) -> tuple[tuple[Turn, ...], str]:
+        """Return the history and the response of a sample, split at its last blank line.
+
+        Without a blank line, a transcript that ends with the client is split before its last turn,
+        and anything else is all response.
+        """
+        blank = _last_blank_line(text)
+        if blank is not None:
+            return self.history(text[: blank.start()]), self.without_prefix(text[blank.end() :])
+        turns, untagged = self.utterances(text)
+        if len(turns) > 1 and not untagged and turns[-1].speaker == "client":
+            before = tuple(Turn(speaker=t.speaker, text=t.text) for t in turns[:-1])
+            return before, turns[-1].text
+        return (), self.without_prefix(text)
+
+
+def _last_blank_line(text: str) -> re.Match[str] | None:
+    return next(iter(reversed(list(_BLANK_LINE.finditer(text)))), None)
+
 
 _NO_SPEAKER = (
     "no line begins with a speaker",

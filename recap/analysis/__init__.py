@@ -1,1 +1,0 @@
-"""What annotated dialogues tell: pure functions on records, no files."""

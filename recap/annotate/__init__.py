@@ -1,1 +1,0 @@
-"""Files of dialogues annotated: streamed, resumed, shared out."""

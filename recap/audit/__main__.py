@@ -1,0 +1,53 @@
+"""The audit command: what a trained model has kept of its training texts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from recap.cli.command import Command, ended_by_sigterm, run_command
+
+if TYPE_CHECKING:
+    from recap.audit.options import AuditConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Audit what ``argv`` describes; return 0 (done), 2 (user's fault) or 1 (anything else).
+
+    A model that has kept texts is a finding, not a fault: 0.
+    """
+    return run_command(Command(name="audit", load=_load, job=_audit), argv)
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None = None) -> AuditConfig:
+    """Return the configuration that overrides describe."""
+    from recap.audit.options import AuditConfig
+    from recap.cli.compose import load_command
+
+    return load_command(AuditConfig, "audit", overrides, config_dir=config_dir)
+
+
+def _audit(config: AuditConfig) -> None:
+    from pathlib import Path
+
+    from recap.audit.run import audit_model, plant_canaries
+    from recap.output.report import keep_inputs, print_findings, write_findings
+    from recap.system.processes import quiet_libraries
+
+    quiet_libraries()
+    with ended_by_sigterm():
+        findings = plant_canaries(config) if config.step == "plant" else audit_model(config)
+    inputs = {
+        "data.path": config.training.data.path,
+        "canaries": config.canaries,
+        "held_out": config.held_out,
+    }
+    keep_inputs(inputs, config.out, findings.file_names)
+    print_findings(findings)
+    if config.out is not None:
+        write_findings(findings, Path(config.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,418 @@
+"""``recap.audit``: how exposed canaries are, and how many texts a model can be made to repeat.
+
+The texts that a model was trained on, others of the same kind, and the model itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from recap.audit.options import AuditConfig, TextField
+from recap.audit.probes import (
+    CHANCE,
+    Canary,
+    Share,
+    Span,
+    Spans,
+    candidates,
+    exposure,
+    exposure_p,
+    more_than,
+    other_secrets,
+    plant,
+    read_canaries,
+    share_of,
+    trained_on,
+)
+from recap.data.encode import ChatEncoder
+from recap.data.folds import content_key
+from recap.errors import ConfigError
+from recap.folds.partition import own_data, read_labelled
+from recap.models.engine.loglikelihood import Passage, Reading, read_passages
+from recap.models.export import ModelSettings, TrainedModel, read_settings
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Example
+from recap.runs.build import build_task, model_settings
+from recap.runs.saved import SavedModel, find_model, load_saved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """A saved model, its settings, and examples that it was trained on and that it was not."""
+
+    saved: SavedModel
+    settings: ModelSettings
+    trained: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    notes: tuple[str, ...]
+
+
+def read_audited(config: AuditConfig) -> Audited:
+    """Return what ``model=`` and ``held_out=`` name.
+
+    The data are those of the model's run; of a model without one, those of ``data=``. Held out is
+    the test part of its fold, unless a file is named.
+
+    Raises:
+        ConfigError: When no model is named or found.
+        DataError: When data cannot be read.
+    """
+    if config.model is None:
+        raise ConfigError("model: name a run folder or a model's, as in model=runs/RUN")
+    saved = find_model(Path(config.model), config.training)
+    trained, held_out, notes = _own(saved) if saved.run is not None else _named(config, saved)
+    if config.held_out is not None:
+        given = config.training
+        source = replace(given, data=replace(given.data, path=config.held_out))
+        held_out = read_labelled(source, saved.task).examples
+        notes.append(f"held out: {config.held_out}")
+    known = {content_key(example) for example in trained}
+    new = tuple(example for example in held_out if content_key(example) not in known)
+    if len(new) < len(held_out):
+        notes.append(
+            f"{len(held_out) - len(new)} examples held out are trained on as well: left out"
+        )
+    if not new:
+        notes.append("nothing was held out, so shares have nothing to be compared with (held_out=)")
+    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
+    return Audited(
+        saved=saved, settings=settings, trained=trained, held_out=new, notes=tuple(notes)
+    )
+
+
+def drawn(examples: Sequence[Example], most: int, *, seed: int) -> tuple[Example, ...]:
+    """Return at most so many examples, drawn without looking at them, in their order."""
+    if len(examples) <= most:
+        return tuple(examples)
+    chosen = sorted(random.Random(seed).sample(range(len(examples)), most))
+    return tuple(examples[i] for i in chosen)
+
+
+def _own(saved: SavedModel) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
+    data = own_data(saved)
+    name = saved.config.data.name
+    if saved.fold is None:
+        everything = data.examples(range(len(data.corpus.examples)))
+        return everything, (), [f"trained on: all {len(everything)} examples of {name!r}"]
+    fold = data.folds[saved.fold]
+    trained, held_out = data.examples(fold.train), data.examples(fold.test)
+    notes = [f"trained on: {len(trained)} examples of {name!r}; held out: {len(held_out)}"]
+    return trained, held_out, notes
+
+
+def _named(
+    config: AuditConfig, saved: SavedModel
+) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
+    examples = read_labelled(config.training, saved.task).examples
+    note = (
+        f"the model lies in no run folder: {config.training.data.name!r} is taken for what it was "
+        "trained on"
+    )
+    return examples, (), [note]
+
+
+_PLANTED = (
+    "Put the rows of canaries.jsonl to a copy of the training data, train on that with "
+    "data=dialogues, and give the file back with canaries=. Such a model serves the audit alone."
+)
+_GROUPS = ("trained", "held out", "elsewhere")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposed:
+    """One canary, whether the model was trained on it, and its exposure in bits."""
+
+    canary: Canary
+    group: str
+    exposure: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """Texts of one field, given so many of their tokens: which were gone on with verbatim."""
+
+    field: TextField
+    prefix_tokens: int
+    trained: Share
+    held_out: Share
+    ids: tuple[str, ...]
+    """Of the examples trained on that were reproduced."""
+    texts: tuple[str, ...]
+
+
+def plant_canaries(config: AuditConfig) -> Findings:
+    """Return canaries to train on; their file may be read by its owner alone.
+
+    Raises:
+        ConfigError: Without ``out``.
+    """
+    if config.out is None:
+        raise ConfigError("step=plant writes canaries.jsonl; name a folder for it with out=FOLDER")
+    task, options = build_task(config.training), config.plant
+    text = plant(task, options, language=task.language, seed=config.training.seed)
+    kept = dataclasses.asdict(options)
+    return Findings(
+        action="plant",
+        title=f"{options.n} canaries, {options.copies} rows each",
+        figures={**kept, "task": task.name, "seed": config.training.seed},
+        sheets=(),
+        notes=(_PLANTED,),
+        private_pages={"canaries.jsonl": text},
+    )
+
+
+def audit_model(config: AuditConfig) -> Findings:
+    """Return exposure and extraction of a saved model.
+
+    Raises:
+        ConfigError: When there is no such model, or canaries in a field that it never learned.
+        DataError: When data or canaries cannot be read.
+    """
+    audited = read_audited(config)
+    accelerator = config.training.trainer.accelerator
+    reader = _Reader(audited, load_saved(audited.saved, accelerator=accelerator), config)
+    exposed = _expose(config, audited, reader) if config.canaries is not None else []
+    fields: tuple[TextField, ...] = ("rationale", "response")
+    extracted = [
+        found
+        for field in (fields if audited.saved.task.rationale else fields[1:])
+        for found in _extract(config, audited, reader, field)
+    ]
+    return _findings(config, audited, exposed, extracted)
+
+
+class _Reader:
+    """The loaded model, with a bar for what it has read."""
+
+    def __init__(self, audited: Audited, trained: TrainedModel, config: AuditConfig) -> None:
+        self._trained = trained
+        self._batch_size = config.training.decoding.batch_size
+        encoder = ChatEncoder(trained.tokenizer)
+        self.decode = encoder.text
+        self.spans = Spans(
+            audited.saved.task, encoder, max_tokens=audited.settings.max_prompt_tokens
+        )
+
+    def read(self, passages: Sequence[Passage], what: str) -> list[Reading]:
+        if self._trained.adapter is not None:
+            self._trained.model.set_adapter(self._trained.adapter)
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+            line = progress.add_task(what, total=len(passages))
+            return read_passages(
+                self._trained.model,
+                passages,
+                batch_size=self._batch_size,
+                on_read=lambda n: progress.advance(line, n),
+            )
+
+
+def _expose(config: AuditConfig, audited: Audited, reader: _Reader) -> list[Exposed]:
+    canaries = read_canaries(Path(str(config.canaries)), audited.saved.task)
+    if not audited.saved.task.rationale and any(c.field == "rationale" for c in canaries):
+        raise ConfigError(
+            f"canaries={config.canaries}: their secrets stand in rationales, and the model was "
+            "trained without; plant them with plant.field=response"
+        )
+    trained = [example.id for example in audited.trained]
+    held_out = [example.id for example in audited.held_out]
+    found = []
+    for number, canary in enumerate(canaries, start=1):
+        others = other_secrets(canary, config.candidates, seed=config.training.seed)
+        spans = [
+            reader.spans.of(canary.with_secret(secret), canary.field)
+            for secret in (canary.secret, *others)
+        ]
+        readings = reader.read(candidates(spans), f"canary {number} of {len(canaries)}")
+        own, *rest = (reading.log_perplexity for reading in readings)
+        group = trained_on(canary, trained, held_out)
+        found.append(Exposed(canary=canary, group=group, exposure=exposure(own, rest)))
+    return found
+
+
+def _extract(
+    config: AuditConfig, audited: Audited, reader: _Reader, field: TextField
+) -> list[Extracted]:
+    seed = config.training.seed
+    parts = {
+        name: [e for e in drawn(examples, config.most, seed=seed) if getattr(e, field)]
+        for name, examples in (("trained", audited.trained), ("held out", audited.held_out))
+    }
+    spans = {
+        name: [reader.spans.of(example, field) for example in examples]
+        for name, examples in parts.items()
+    }
+    results = []
+    for n in config.prefix_tokens:
+        asked = {
+            name: _asked(parts[name], spans[name], n, shortest=config.shortest) for name in parts
+        }
+        read = {
+            name: reader.read([p for _, p in tried], f"{field}, {n} tokens given, {name}")
+            for name, tried in asked.items()
+        }
+        greedy = {name: [reading.greedy for reading in found] for name, found in read.items()}
+        hits = [pair for pair, hit in zip(asked["trained"], greedy["trained"], strict=True) if hit]
+        results.append(
+            Extracted(
+                field=field,
+                prefix_tokens=n,
+                trained=share_of(greedy["trained"]),
+                held_out=share_of(greedy["held out"]),
+                ids=tuple(example.id for example, _ in hits),
+                texts=tuple(reader.decode(p.ids[p.start :]) for _, p in hits),
+            )
+        )
+    return results
+
+
+def _asked(
+    examples: Sequence[Example], spans: Sequence[Span], n: int, *, shortest: int
+) -> list[tuple[Example, Passage]]:
+    pairs = (
+        (example, span.behind(n, shortest=shortest))
+        for example, span in zip(examples, spans, strict=True)
+    )
+    return [(example, passage) for example, passage in pairs if passage is not None]
+
+
+def _findings(
+    config: AuditConfig,
+    audited: Audited,
+    exposed: Sequence[Exposed],
+    extracted: Sequence[Extracted],
+) -> Findings:
+    groups = {
+        group: [each.exposure for each in exposed if each.group == group] for group in _GROUPS
+    }
+    with_text = config.privacy.include_text
+    rows = [_row(each) for each in extracted]
+    figures: dict[str, Any] = {
+        "model": str(audited.saved.folder),
+        "task": audited.saved.task.name,
+        "candidates": config.candidates,
+        "shortest": config.shortest,
+        "canaries": [
+            {"id": e.canary.key, "field": e.canary.field, "group": e.group, "exposure": e.exposure}
+            for e in exposed
+        ],
+        "exposure": {
+            group.replace(" ", "_"): {
+                "n": len(found),
+                "mean": sum(found) / len(found) if found else None,
+                "p": exposure_p(found),
+            }
+            for group, found in groups.items()
+        },
+        "extraction": [
+            {
+                **row,
+                "ids": list(each.ids),
+                **({"texts": list(each.texts)} if with_text else {}),
+            }
+            for row, each in zip(rows, extracted, strict=True)
+        ],
+    }
+    return Findings(
+        action="audit",
+        title=f"What {audited.saved.folder} has kept of its training texts",
+        figures=figures,
+        sheets=(*_exposure_sheets(groups), _extraction_sheet(extracted)),
+        notes=(
+            *audited.notes,
+            *_exposure_notes(config, exposed),
+            _extraction_note(config),
+        ),
+        rows=rows,
+        private=with_text,
+    )
+
+
+def _row(each: Extracted) -> dict[str, Any]:
+    parts = {"trained": each.trained, "held_out": each.held_out}
+    flat = {
+        f"{name}_{key}": value
+        for name, part in parts.items()
+        for key, value in dataclasses.asdict(part).items()
+    }
+    p = more_than(each.trained, each.held_out)
+    return {"field": each.field, "prefix_tokens": each.prefix_tokens, **flat, "p": p}
+
+
+def _exposure_sheets(groups: dict[str, list[float]]) -> tuple[Sheet, ...]:
+    rows = tuple(
+        (
+            group,
+            str(len(found)),
+            f"{sum(found) / len(found):.2f}",
+            f"{min(found):.2f}",
+            f"{max(found):.2f}",
+            _p(exposure_p(found)),
+        )
+        for group, found in groups.items()
+        if found
+    )
+    header = ("canaries", "n", "mean exposure, bits", "least", "greatest", "p")
+    return (Sheet(title="Exposure of canaries", header=header, rows=rows),) if rows else ()
+
+
+def _exposure_notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[str, ...]:
+    if not exposed:
+        return (
+            "No canaries were given (canaries=); step=plant makes them, for a training to come",
+        )
+    said = (
+        f"Exposure: log2 of {config.candidates + 1} candidates less log2 of the rank by "
+        f"log-perplexity; by chance {CHANCE:.2f} bits on average, here at most "
+        f"{_most(config):.2f}. p: of a mean as high without memorisation."
+    )
+    return (said,)
+
+
+def _extraction_note(config: AuditConfig) -> str:
+    return (
+        "Extraction: a text counts where greedy decoding, given the tokens before, gives all of "
+        f"its remaining tokens (at least {config.shortest}). Compare with texts held out: what is "
+        "said often is guessed, not remembered. p: Fisher's exact test, one-sided."
+    )
+
+
+def _most(config: AuditConfig) -> float:
+    return exposure(0.0, [1.0] * config.candidates)
+
+
+def _extraction_sheet(extracted: Sequence[Extracted]) -> Sheet:
+    rows = tuple(
+        (
+            each.field,
+            str(each.prefix_tokens),
+            _share(each.trained),
+            _share(each.held_out),
+            _p(more_than(each.trained, each.held_out)),
+        )
+        for each in extracted
+    )
+    header = ("text", "tokens given", "trained on, %", "held out, %", "p")
+    return Sheet(title="Texts reproduced word for word", header=header, rows=rows)
+
+
+def _share(share: Share) -> str:
+    if share.share is None or share.low is None or share.high is None:
+        return "–"
+    ends = f"[{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    return f"{100 * share.share:.1f} {ends} of {share.n}"
+
+
+def _p(p: float | None) -> str:
+    return "–" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")

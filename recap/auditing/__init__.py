@@ -1,1 +1,0 @@
-"""What a trained model has kept of its training texts, measured."""

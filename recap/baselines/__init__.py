@@ -1,1 +1,0 @@
-"""Classifiers of another kind, to stand beside a language model on the same folds."""

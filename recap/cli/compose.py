@@ -1,0 +1,418 @@
+"""The border to Hydra: overrides of the command line become a validated configuration.
+
+Nothing outside this module and :mod:`recap.cli.command` knows Hydra or OmegaConf.
+
+What a composed configuration may not do: read the environment, or have Hydra build things.
+
+Overrides and YAML of others are data. Interpolations such as ``${oc.env:NAME}`` would copy secrets
+into configurations, which are written down, and Hydra builds what a ``_target_`` of its own part
+names, its logging whatever stands at ``()`` or ``class``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+
+from recap import config as run_schema
+from recap.config import RunConfig, flatten, hash_of_changes, result_options, validated
+from recap.errors import ConfigError, did_you_mean
+from recap.system.files import conf_dir, read_yaml
+from recap.system.privacy import refuse_secrets
+
+_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+_LOGGING = "logging."
+
+_REFUSED: Mapping[str, Callable[..., Any]] = {
+    "oc.env": oc.env,
+    "oc.decode": oc.decode,
+    "oc.create": oc.create,
+    "oc.deprecated": oc.deprecated,
+}
+
+
+@contextmanager
+def without_resolvers() -> Iterator[None]:
+    """Have interpolations that read the environment or build values fail while the block runs."""
+    for name in _REFUSED:
+        OmegaConf.register_new_resolver(name, _refusing(name), replace=True)
+    try:
+        yield
+    finally:
+        for name, resolver in _REFUSED.items():
+            OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _refusing(name: str) -> Callable[..., NoReturn]:
+    def refuse(*arguments: Any) -> NoReturn:
+        raise ConfigError(
+            f"${{{name}:…}}: a configuration takes nothing from the environment, for it is written "
+            "down with the run; let the shell fill in the value (data.path=$HOME/talks.jsonl)"
+        )
+
+    return refuse
+
+
+def refuse_programs(hydra: Mapping[Any, Any]) -> None:
+    """Check that Hydra's part of a configuration names nothing to run but Hydra's own plugins.
+
+    Args:
+        hydra: The part, as plain containers.
+
+    Raises:
+        ConfigError: Naming the key that has something built.
+    """
+    for path, key, value in _leaves(hydra, "hydra"):
+        if (
+            key == "()"
+            or (key == "_target_" and not str(value).startswith(_PLUGINS))
+            or (key == "class" and not str(value).startswith(_LOGGING))
+        ):
+            raise ConfigError(
+                f"{path}: would have Hydra run {str(value)[:60]!r}, and a configuration runs "
+                "nothing; +callbacks.mine.name=package.module:Class adds a callback of one's own"
+            )
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted path, the last key and the value of everything that holds nothing more."""
+    pairs: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(value, Mapping):
+        pairs = iter(value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        pairs = iter(enumerate(value))
+    for key, inner in pairs:
+        if isinstance(inner, Mapping | list | tuple) and inner:
+            yield from _leaves(inner, f"{path}.{key}")
+        yield f"{path}.{key}", key, inner
+
+
+Schema = TypeVar("Schema")
+HYDRA_VERSION_BASE = "1.3"
+_NAMING_CHOICES = ("data", "task", "backbone", "finetune")
+_OF_PROMPT_ALONE = ("client", "shots", "shot_categories", "dry_run", "privacy.allow_external")
+
+
+def load_config(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> RunConfig:
+    """Return a run's configuration, from ``conf/`` and overrides such as ``"task=binary"``.
+
+    A ``conf/`` under the current directory and the packages of entry-point group ``recap.conf`` are
+    searched too; ``config_dir`` adds one more folder.
+
+    Raises:
+        ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
+    """
+    values, choices = compose("train", overrides, config_dir)
+    return _run_config(values, choices, config_dir)
+
+
+def load_command(
+    schema: type[Schema],
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+) -> Schema:
+    """Return the configuration of a command that is told of a whole run, as ``recap.plan`` is.
+
+    ``conf/<name>.yaml`` takes over all of ``conf/train.yaml`` and adds keys of its own.
+
+    Args:
+        schema: A pydantic dataclass with a field ``training`` for the run's :class:`RunConfig` and
+            one for every key that ``conf/<name>.yaml`` adds.
+        name: The command.
+        overrides: As for :func:`load_config`, with the added keys.
+        config_dir: One more folder to search.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    values, choices = compose(name, overrides, config_dir)
+    return command_config(schema, values, choices, config_dir)
+
+
+def command_config(
+    schema: type[Schema],
+    values: dict[str, Any],
+    choices: dict[str, str | None],
+    config_dir: str | Path | None,
+) -> Schema:
+    """Return composed values as the configuration of a command; see :func:`load_command`."""
+    own = {field.name for field in dataclasses.fields(schema)} - {"training"}  # type: ignore[arg-type]
+    added = {key: values.pop(key) for key in list(values) if key in own}
+    training = _run_config(values, choices, config_dir)
+    return validated(schema, {**added, "training": training})
+
+
+def load_own_command(
+    schema: type[Schema],
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+) -> Schema:
+    """Return the configuration of a command that trains nothing, as ``recap.predict``.
+
+    ``conf/<name>.yaml`` stands alone. What a choice of data or task sets for a training is left
+    out.
+
+    Args:
+        schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
+        name: The command.
+        overrides: As for :func:`load_config`.
+        config_dir: One more folder to search.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    values, choices = compose(name, overrides, config_dir)
+    refuse_hidden_choices(choices, config_dir)
+    if "task" in values:
+        values["task"] = expand_task(values["task"], config_dir)
+    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    others = {field.name for field in dataclasses.fields(RunConfig)} - own
+    return validated(schema, {key: values[key] for key in values if key not in others})
+
+
+def _run_config(
+    values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
+) -> RunConfig:
+    refuse_hidden_choices(choices, config_dir)
+    for key in _OF_PROMPT_ALONE:
+        if key in values or key in flatten(
+            values
+        ):  # set by an experiment, as a row of few-shot prompting does
+            raise ConfigError(_of_prompt_alone(key))
+    values["task"] = expand_task(values["task"], config_dir)
+    named = values.pop("run")
+    config = run_schema.validate({**values, "run": named or "unnamed"})
+    return config if named else replace(config, run=_run_name(config, choices, config_dir))
+
+
+def written(choices: Mapping[str, str | None], group: str) -> str:
+    """Return a choice as it stands in the name of a run folder."""
+    return str(choices[group]).replace("/", "_")
+
+
+def search_folders(config_dir: str | Path | None = None) -> list[Path]:
+    """Return the folders beside recap's own that are searched for configuration, nearest first."""
+    folders = [Path(config_dir)] if config_dir else []
+    folders.append(Path.cwd() / "conf")
+    for point in entry_points(group="recap.conf"):
+        spec = find_spec(point.value)
+        folders += (
+            [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+        )
+    own = conf_dir().resolve()
+    return [folder for folder in folders if folder.is_dir() and folder.resolve() != own]
+
+
+def register_search_path(config_dir: str | Path | None = None) -> None:
+    """Tell Hydra, for this process, of the folders that :func:`search_folders` finds."""
+    _UserConf.folders = search_folders(config_dir)
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
+    Plugins.instance().register(_UserConf)
+
+
+def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> dict[str, Any]:
+    """Return a task's mapping, a taxonomy's name replaced by what the file of that name holds."""
+    name = task.get("taxonomy")
+    if not isinstance(name, str):
+        return task
+    folders = [conf_dir(), *search_folders(config_dir)]
+    for folder in folders:
+        file = folder / "taxonomy" / f"{name}.yaml"
+        if file.is_file():
+            return {**task, "taxonomy": read_yaml(file)}
+    known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
+    raise ConfigError(
+        f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; "
+        f"known: {', '.join(known)}; "
+        f"your own goes to conf/taxonomy/{name}.yaml or inside the task"
+    )
+
+
+def explain_hydra_error(
+    error: Exception, overrides: Iterable[str], config_name: str = "train"
+) -> ConfigError:
+    """Return one of our errors for one of Hydra's, with what would have been right."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        known = list(error.options or [])
+        if known:
+            return ConfigError(
+                f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; "
+                f"known: {', '.join(known)}"
+            )
+    text = str(error).strip().removeprefix("ConfigError raised while resolving interpolation: ")
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = unknown.group(1)
+        alone = (*_OF_PROMPT_ALONE, "privacy")  # as a group it chooses where prompts may go
+        if config_name != "prompt" and (key in alone or key.partition(".")[0] in _OF_PROMPT_ALONE):
+            return ConfigError(_of_prompt_alone(key))
+        closest = did_you_mean(key, _known_options(config_name))
+        return ConfigError(f"{key}: there is no such option{closest}; see --help")
+    unknown = re.search(r"Could not (?:find|override) '?([\w/]+)'?[^\n]*No match", text)
+    if unknown:
+        group = unknown.group(1)
+        closest = did_you_mean(group, _known_options(config_name))
+        return ConfigError(f"{group}: there is no such group{closest}; see --help")
+    ambiguous = re.search(r"Ambiguous value for argument '([^']+)'", text)
+    if ambiguous:
+        return ConfigError(
+            f"{ambiguous.group(1)}: several values; add -m to run one job for each of them"
+        )
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in text else ""
+    return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")
+
+
+def _of_prompt_alone(key: str) -> str:
+    return (
+        f"{key}: only recap.prompt has this option, and runs the experiments that set it "
+        "(paper/…_zeroshot_…, paper/…_fewshot_…)"
+    )
+
+
+def refuse_hidden_choices(choices: Mapping[str, str | None], config_dir: str | Path | None) -> None:
+    """Refuse a chosen file of the user's that a built-in one of the same name hides."""
+    for folder in search_folders(config_dir):
+        for group, choice in choices.items():
+            file = folder / group / f"{choice}.yaml"
+            if file.is_file() and (conf_dir() / group / f"{choice}.yaml").is_file():
+                raise ConfigError(
+                    f"{file}: has the name of a built-in choice, which would be used in its place; "
+                    "give it another name"
+                )
+
+
+class _UserConf(SearchPathPlugin):
+    """Appends the user's own folders to Hydra's search path."""
+
+    folders: Sequence[Path] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.append("recap", f"file://{folder.resolve()}")
+
+
+def compose(
+    config_name: str, overrides: Sequence[str], config_dir: str | Path | None
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Return the composed values without Hydra's own, and the choice made in every group."""
+    values, hydra = _composed(config_name, overrides, config_dir)
+    refuse_secrets(values)
+    return values, {str(k): v for k, v in hydra.runtime.choices.items()}
+
+
+def _composed(
+    config_name: str, overrides: Sequence[str], config_dir: str | Path | None
+) -> tuple[dict[str, Any], DictConfig]:
+    """Return the composed values, and apart from them those of Hydra itself."""
+    register_search_path(config_dir)
+    backup = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with (
+            initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
+            without_resolvers(),
+        ):
+            cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+            plain = {key: cfg[key] for key in cfg if key != "hydra"}
+            values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+            OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise explain_hydra_error(error, overrides, config_name) from error
+    finally:
+        GlobalHydra.instance().hydra = backup
+    own = OmegaConf.to_container(cfg.hydra)
+    assert isinstance(values, dict)
+    assert isinstance(own, dict)
+    refuse_programs(own)
+    return {str(k): v for k, v in values.items()}, cfg.hydra
+
+
+def _run_name(
+    config: RunConfig, choices: dict[str, str | None], config_dir: str | Path | None
+) -> str:
+    """Return the folder name: the naming choices, and a hash of all other non-default options."""
+    base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
+    values, _ = compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
+    values["task"] = expand_task(values["task"], config_dir)
+    default = result_options(run_schema.validate({**values, "run": "unnamed"}))
+    parts = [written(choices, group) for group in _NAMING_CHOICES]
+    parts += [] if config.rationale else ["labelonly"]
+    return "-".join([*parts, *hash_of_changes(result_options(config), default)])
+
+
+def _known_options(config_name: str) -> list[str]:
+    values, choices = compose(config_name, (), None)
+    return [
+        *flatten(values),
+        *values,
+        *(group for group in choices if not group.startswith("hydra")),
+    ]
+
+
+def expand_sweep(
+    overrides: Sequence[str],
+    *,
+    config_name: str = "train",
+    config_dir: str | Path | None = None,
+) -> list[list[str]]:
+    """Return the overrides of every job that ``-m`` with these overrides stands for.
+
+    What the configuration itself sweeps (``hydra.sweeper.params``, as in ``experiment=ablation``)
+    counts as if it were given first: an override of the same key takes its place (Hydra 1.3).
+
+    Raises:
+        ConfigError: When one of them cannot be parsed, or what they choose cannot be composed.
+    """
+    given = _parsed(overrides)
+    chosen = [str(o.input_line) for o in given if not o.is_sweep_override()]
+    _, hydra = _composed(config_name, chosen, config_dir)
+    swept = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
+    choices: dict[str, list[str]] = {}
+    for override in (*_parsed(swept), *given):
+        if not str(override.key_or_group).startswith("hydra"):
+            choices[override.get_key_element()] = _choices(override)
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise explain_hydra_error(error, overrides) from error
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

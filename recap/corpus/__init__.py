@@ -1,0 +1,1 @@
+"""The ``corpus`` verb: what a corpus of dialogues holds, a module an action."""

@@ -1,0 +1,480 @@
+"""``action=adjudicate``: votes become final labels; a file and a next round for what is open.
+
+From several labels to one: who won the vote, what is still open, what was decided by hand.
+
+The data that was annotated: texts for those who decide, records under their final labels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from recap.corpus.agreement import kappa_text
+from recap.corpus.assign import Assignment, assign, batch_pages, check_file_name, examples_in
+from recap.corpus.options import CorpusConfig
+from recap.corpus.sources import (
+    find_taxonomy,
+    keep_filled_in,
+    label_order,
+    named_path,
+    open_annotations,
+    open_source,
+    reading_notes,
+)
+from recap.data.annotations import Judgement, rounds_of, tabulate
+from recap.data.examples import turn_id
+from recap.data.issues import FaultLog
+from recap.data.readers.doccano import document_text
+from recap.data.readers.native import records_to_jsonl
+from recap.data.readers.registry import Record, require_column
+from recap.data.readers.tables import read_sheet
+from recap.errors import DataError, quote_id
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Dialogue, Example
+from recap.statistics.agreement import Agreement, measure_agreement
+from recap.system.escaping import bare_cell, sheet_to_csv
+
+Rule = Literal["plurality", "majority"]
+Status = Literal["unanimous", "majority", "decided", "tie", "short"]
+
+STATUSES: Mapping[str, str] = {
+    "unanimous": "all annotators agree",
+    "majority": "one label won the vote",
+    "decided": "decided by hand",
+    "tie": "no label won the vote",
+    "short": "the leading label has too few votes",
+}
+"""What became of an example; those of the last two are open."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the annotators of one example add up to."""
+
+    id: str
+    session: str | None
+    status: Status
+    label: str | None
+    """The final label, ``None`` while the example is open."""
+    votes: Mapping[str, int]
+    """Votes of each label, most first."""
+    annotators: tuple[str, ...]
+    rounds: tuple[str, ...]
+    rationale: str | None = None
+    """That of the first annotator who gave the final label and a reason."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the example has no final label yet."""
+        return self.label is None
+
+
+def adjudicate(
+    judgements: Iterable[Judgement], *, rule: Rule = "plurality", min_votes: int = 2
+) -> tuple[Verdict, ...]:
+    """Return a verdict on every example, in order of appearance.
+
+    Two annotators first, then others until one label has won, is Section 4.2; it does not say what
+    wins, so that is an option. All rounds count; of one annotator's labels for one example, the
+    last.
+
+    Args:
+        judgements: Those of one example in order of their rounds.
+        rule: ``plurality``: more votes than any other label; ``majority``: more than half.
+        min_votes: Votes that the winning label needs.
+    """
+    by_example: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        by_example.setdefault(judgement.id, []).append(judgement)
+    return tuple(_verdict(group, rule, min_votes) for group in by_example.values())
+
+
+def decide(verdicts: Sequence[Verdict], decisions: Mapping[str, str]) -> tuple[Verdict, ...]:
+    """Return the verdicts, each example with a decision under the label decided on.
+
+    A decision counts more than any vote. Examples that have none keep their verdict.
+    """
+    return tuple(
+        replace(verdict, status="decided", label=decisions[verdict.id])
+        if verdict.id in decisions
+        else verdict
+        for verdict in verdicts
+    )
+
+
+def _verdict(group: Sequence[Judgement], rule: Rule, min_votes: int) -> Verdict:
+    by_annotator = {judgement.annotator: judgement for judgement in group}
+    counted = list(by_annotator.values())
+    votes = Counter(judgement.label for judgement in counted)
+    ranked = votes.most_common()
+    label, leading = ranked[0]
+    second = ranked[1][1] if len(ranked) > 1 else 0
+    won = leading > second if rule == "plurality" else 2 * leading > len(counted)
+    status: Status
+    if not won:
+        status = "tie"
+    elif leading < min_votes:
+        status = "short"
+    else:
+        status = "unanimous" if len(ranked) == 1 else "majority"
+    final = label if status in ("unanimous", "majority") else None
+    reasons = [j.rationale for j in counted if j.label == final and j.rationale]
+    return Verdict(
+        id=group[0].id,
+        session=next((j.session for j in group if j.session is not None), None),
+        status=status,
+        label=final,
+        votes=dict(sorted(votes.items(), key=lambda item: (-item[1], item[0]))),
+        annotators=tuple(by_annotator),
+        rounds=tuple(dict.fromkeys(j.round for j in group)),
+        rationale=reasons[0] if reasons else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The data that was annotated, as far as it is there."""
+
+    records: tuple[Record, ...]
+    examples: dict[str, Example]
+    """What annotators saw, by id."""
+    unknown: int
+    """Judged examples that are not in the data."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the data."""
+
+
+def read_texts(config: CorpusConfig, judged: Set[str]) -> Texts:
+    """Return the data; none where no file of it was named and the demo holds nothing of the kind.
+
+    Without ``annotations.path``, ``data.path`` names the annotations; a reader of dialogues has to
+    be chosen for it to be read as data too.
+
+    Raises:
+        DataError: When the data cannot be read, or a file that was named holds no judged example.
+    """
+    if not config.annotations.path and config.data.reader == "demo":
+        return Texts(records=(), examples={}, unknown=len(judged))
+    source = open_source(config, find_taxonomy(config))
+    records = tuple(source.records)
+    examples = {e.id: e for record in records for e in examples_in(record, config)}
+    there = {identifier for record in records for identifier in _ids(record)}
+    unknown = len(judged - there)
+    if unknown == len(judged):
+        if config.data.path is None:
+            return Texts(records=(), examples={}, unknown=unknown)
+        raise DataError(
+            f"{source.file}: holds none of the {unknown} judged examples; their ids must be those "
+            "of the data (SESSION:TURN where it has none)"
+        )
+    return Texts(records=records, examples=examples, unknown=unknown, notes=tuple(source.notes()))
+
+
+def label_records(records: Iterable[Record], verdicts: Sequence[Verdict]) -> Iterator[Record]:
+    """Yield the records, client turns under their final labels and under no other."""
+    final = {verdict.id: verdict for verdict in verdicts}
+    for record in records:
+        if isinstance(record, Example):
+            verdict = final.get(record.id)
+            yield replace(
+                record,
+                label=verdict.label if verdict else None,
+                rationale=verdict.rationale if verdict else None,
+            )
+            continue
+        turns = []
+        for index, turn in enumerate(record.turns):
+            if turn.speaker == "client":
+                verdict = final.get(turn_id(record.session, index, turn))
+                turn = replace(
+                    turn,
+                    label=verdict.label if verdict else None,
+                    rationale=verdict.rationale if verdict else None,
+                )
+            turns.append(turn)
+        yield replace(record, turns=tuple(turns))
+
+
+def read_decisions(config: CorpusConfig, judged: Set[str]) -> dict[str, str]:
+    """Return the labels that were filled in by hand, by example id.
+
+    Raises:
+        DataError: When the file cannot be read, listing every faulty row.
+    """
+    path = config.adjudicate.decisions
+    if path is None:
+        return {}
+    faults = FaultLog(path)
+    table = read_sheet(named_path("adjudicate.decisions", path), faults)
+    for column in ("id", "final_label"):
+        require_column(
+            table.path, table.columns, column, "give back the to-do file with its header"
+        )
+    taxonomy = find_taxonomy(config)
+    decisions: dict[str, str] = {}
+    for line, row in table.rows:
+        identifier, label = bare_cell(row["id"].strip()), bare_cell(row["final_label"].strip())
+        if not label:
+            continue
+        if identifier not in judged:
+            reason = f"id {quote_id(identifier)} was judged by nobody"
+            faults.reject(line, "id", reason, "correct it, or remove the row")
+            continue
+        if taxonomy is not None:
+            try:
+                label = taxonomy.resolve(label)
+            except DataError as error:
+                reason = str(error).removeprefix("label ")
+                faults.reject(line, "final_label", reason, "write a label of the taxonomy")
+                continue
+        if decisions.setdefault(identifier, label) != label:
+            reason = f"id {quote_id(identifier)} is decided twice, and differently"
+            faults.reject(line, "final_label", reason, "keep one row")
+    if faults.faults:
+        raise faults.error()
+    return decisions
+
+
+def _ids(record: Record) -> Iterator[str]:
+    if not isinstance(record, Dialogue):
+        yield record.id
+        return
+    for index, turn in enumerate(record.turns):
+        if turn.speaker == "client":
+            yield turn_id(record.session, index, turn)
+
+
+TODO = "todo.csv"
+"""The file of what is open; its column ``final_label`` is to be filled in."""
+
+LABELS = "labels.jsonl"
+"""The data under its final labels."""
+
+_TODO_HEADER = ("id", "session", "status", "votes", "annotators", "dialogue", "final_label", "note")
+_COEFFICIENTS = ("mean_pairwise_cohen_kappa", "fleiss_kappa", "krippendorff_alpha")
+
+
+def adjudicate_labels(config: CorpusConfig) -> Findings:
+    """Return the final labels and what is still open.
+
+    Raises:
+        ConfigError: When no annotations are named.
+        DataError: When a file cannot be used.
+    """
+    options = config.adjudicate
+    read = open_annotations(config)
+    rounds = rounds_of(read.judgements)
+    in_order = sorted(read.judgements, key=lambda judgement: rounds.index(judgement.round))
+    voted = adjudicate(in_order, rule=options.rule, min_votes=options.min_votes)
+    decisions = read_decisions(config, {verdict.id for verdict in voted})
+    verdicts = decide(voted, decisions)
+    texts = read_texts(config, {verdict.id for verdict in verdicts})
+    by_round = [(name, *_agreements(in_order, rounds, name)) for name in rounds]
+    still_open = [verdict for verdict in verdicts if verdict.open]
+    next_round, nobody_left = _next_round(config, read.judgements, still_open, texts, rounds)
+    pages = {**next_round, TODO: _todo(still_open, texts, config.data.language)}
+    keep_filled_in(config, pages)
+    if texts.records:
+        pages[LABELS] = records_to_jsonl(label_records(texts.records, verdicts))
+    return Findings(
+        action="adjudicate",
+        title=f"{len(verdicts) - len(still_open):,} of {len(verdicts):,} examples have a label",
+        figures=_figures(config, verdicts, by_round),
+        sheets=(
+            _statuses(verdicts),
+            _labels(verdicts, label_order(config)),
+            _rounds(by_round),
+        ),
+        notes=(
+            *texts.notes,
+            *reading_notes(read),
+            *_notes(config, verdicts, texts, next_round, nobody_left),
+        ),
+        rows=[_row(verdict) for verdict in verdicts],
+        private_pages=pages,
+    )
+
+
+def _agreements(
+    judgements: Sequence[Judgement], rounds: Sequence[str], name: str
+) -> tuple[Agreement, Agreement]:
+    """Return the agreement within a round, and over all rounds up to it."""
+    so_far = rounds[: rounds.index(name) + 1]
+    within = [judgement for judgement in judgements if judgement.round == name]
+    up_to = [judgement for judgement in judgements if judgement.round in so_far]
+    first, second = (measure_agreement(tabulate(part), replicates=0) for part in (within, up_to))
+    return first, second
+
+
+def _next_round(
+    config: CorpusConfig,
+    judgements: Sequence[Judgement],
+    still_open: Sequence[Verdict],
+    texts: Texts,
+    rounds: Sequence[str],
+) -> tuple[dict[str, str], int]:
+    """Return the batches of the next round, and for how many open examples nobody is left."""
+    options = config.adjudicate
+    known = [verdict for verdict in still_open if verdict.id in texts.examples]
+    people = options.annotators or sorted({judgement.annotator for judgement in judgements})
+    if not options.extra or not known:
+        return {}, 0
+    for name in people:
+        check_file_name("adjudicate.annotators", name)
+    assignments = assign(
+        [verdict.id for verdict in known],
+        people,
+        per_example=min(options.extra, len(people)),
+        seed=options.seed,
+        taken={verdict.id: set(verdict.annotators) for verdict in known},
+    )
+    asked = [Assignment(id=a.id, annotators=a.annotators) for a in assignments if a.annotators]
+    name = str(int(rounds[-1]) + 1) if rounds[-1].isdecimal() else str(len(rounds) + 1)
+    pages = batch_pages(texts.examples, asked, round_name=name, language=config.data.language)
+    return pages, len(known) - len(asked)
+
+
+def _todo(still_open: Sequence[Verdict], texts: Texts, language: str | None) -> str:
+    return sheet_to_csv(
+        _TODO_HEADER,
+        (
+            (
+                verdict.id,
+                verdict.session or "",
+                verdict.status,
+                _votes(verdict),
+                ", ".join(verdict.annotators),
+                document_text(texts.examples[verdict.id], language=language)
+                if verdict.id in texts.examples
+                else "",
+                "",
+                "",
+            )
+            for verdict in still_open
+        ),
+    )
+
+
+def _figures(
+    config: CorpusConfig,
+    verdicts: Sequence[Verdict],
+    by_round: Sequence[tuple[str, Agreement, Agreement]],
+) -> dict[str, Any]:
+    return {
+        "rule": config.adjudicate.rule,
+        "min_votes": config.adjudicate.min_votes,
+        "examples": len(verdicts),
+        "labelled": sum(not verdict.open for verdict in verdicts),
+        "statuses": _status_counts(verdicts),
+        "labels": dict(_label_counts(verdicts, label_order(config))),
+        "rounds": [
+            {
+                "round": name,
+                "examples": within.examples,
+                "judgements": within.judgements,
+                **{key: within.coefficients[key].value for key in _COEFFICIENTS},
+                "up_to_here": {key: up_to.coefficients[key].value for key in _COEFFICIENTS},
+            }
+            for name, within, up_to in by_round
+        ],
+        "open": [verdict.id for verdict in verdicts if verdict.open],
+    }
+
+
+def _status_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    counts = Counter(verdict.status for verdict in verdicts)
+    return {status: counts[status] for status in STATUSES}  # type: ignore[index]
+
+
+def _label_counts(verdicts: Sequence[Verdict], order: Sequence[str]) -> list[tuple[str, int]]:
+    counts = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
+    ordered = [label for label in dict.fromkeys(order) if label in counts]
+    return [(label, counts[label]) for label in (*ordered, *sorted(set(counts) - set(ordered)))]
+
+
+def _statuses(verdicts: Sequence[Verdict]) -> Sheet:
+    return Sheet(
+        title="What became of the examples",
+        header=("status", "meaning", "examples"),
+        rows=tuple(
+            (status, STATUSES[status], f"{n:,}") for status, n in _status_counts(verdicts).items()
+        ),
+    )
+
+
+def _labels(verdicts: Sequence[Verdict], order: Sequence[str]) -> Sheet:
+    return Sheet(
+        title="Final labels",
+        header=("label", "examples"),
+        rows=tuple((label, f"{n:,}") for label, n in _label_counts(verdicts, order)),
+    )
+
+
+def _rounds(by_round: Sequence[tuple[str, Agreement, Agreement]]) -> Sheet:
+    return Sheet(
+        title="Agreement in each round, and over all rounds up to it",
+        header=("round", "examples", "judgements", "Cohen's kappa", "alpha", "alpha up to here"),
+        rows=tuple(
+            (
+                name,
+                f"{within.examples:,}",
+                f"{within.judgements:,}",
+                kappa_text(within.coefficients["mean_pairwise_cohen_kappa"].value),
+                kappa_text(within.coefficients["krippendorff_alpha"].value),
+                kappa_text(up_to.coefficients["krippendorff_alpha"].value),
+            )
+            for name, within, up_to in by_round
+        ),
+    )
+
+
+def _row(verdict: Verdict) -> Mapping[str, Any]:
+    return {
+        "id": verdict.id,
+        "session": verdict.session or "",
+        "status": verdict.status,
+        "label": verdict.label or "",
+        "votes": _votes(verdict),
+        "annotators": ", ".join(verdict.annotators),
+    }
+
+
+def _votes(verdict: Verdict) -> str:
+    return ", ".join(f"{label} {n}" for label, n in verdict.votes.items())
+
+
+def _notes(
+    config: CorpusConfig,
+    verdicts: Sequence[Verdict],
+    texts: Texts,
+    next_round: Mapping[str, str],
+    nobody_left: int,
+) -> list[str]:
+    options = config.adjudicate
+    wins = "more than half of the votes" if options.rule == "majority" else "most votes"
+    notes = [f"a label wins with {wins}, {options.min_votes} or more (Section 4.2 leaves it open)"]
+    n_open = sum(verdict.open for verdict in verdicts)
+    if n_open:
+        notes.append(
+            f"{TODO}: what is open ({n_open:,}); fill in final_label and give the file back with "
+            f"adjudicate.decisions={TODO}"
+        )
+    if next_round:
+        folder = next(iter(next_round)).split("/")[0]
+        notes.append(f"{folder}/: the open examples as batches for {len(next_round)} annotators")
+    if nobody_left:
+        notes.append(
+            f"judged by everybody and still open: {nobody_left:,}; decide them by hand, or name "
+            "others with adjudicate.annotators"
+        )
+    if texts.records:
+        notes.append(f"{LABELS}: the data under the final labels, for data=dialogues")
+        if texts.unknown:
+            notes.append(f"{texts.unknown:,} judged examples are not in the data")
+    else:
+        notes.append(f"no {LABELS}: name the dialogues with data=... data.path=...")
+    return notes

@@ -1,0 +1,224 @@
+"""``action=agreement``: how far annotators agree, over all labels, per label and per pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from statistics import median
+from typing import Any
+
+from recap.corpus.options import CorpusConfig
+from recap.corpus.sources import label_order, open_annotations, reading_notes
+from recap.data.annotations import tabulate
+from recap.output.charts import matrix_chart
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.statistics.agreement import OVERALL, PER_LABEL, Agreement, Estimate, measure_agreement
+
+NAMES = {
+    "mean_pairwise_cohen_kappa": "Cohen's kappa, mean over pairs of annotators",
+    "weighted_pairwise_cohen_kappa": "Cohen's kappa, pairs weighted by shared examples",
+    "fleiss_kappa": "Fleiss' kappa",
+    "krippendorff_alpha": "Krippendorff's alpha (nominal)",
+    "percent_agreement": "agreeing pairs of judgements",
+    "unanimous_share": "examples on which all agree",
+}
+"""What tables call the coefficients."""
+
+FEW_CLUSTERS = 20
+"""Under so many clusters percentile intervals are known to be too narrow; our own line."""
+
+FEW_SHARED = 30
+"""Under so many shared examples kappa of a pair is visibly biased; our own line."""
+
+_DASH = "–"
+_PAIRS_SHOWN = 20
+_MOST_COLUMNS = 6
+_SHARES = ("percent_agreement", "unanimous_share")
+
+
+def agreement(config: CorpusConfig) -> Findings:
+    """Return how far annotators agree.
+
+    Raises:
+        ConfigError: When no file is named.
+        DataError: When it cannot be used.
+    """
+    read = open_annotations(config)
+    options = config.agreement
+    found = measure_agreement(
+        tabulate(read.judgements, labels=label_order(config)),
+        replicates=options.replicates,
+        level=options.level,
+        seed=options.seed,
+    )
+    return Findings(
+        action="agreement",
+        title=f"Agreement between {len(found.annotators)} annotators",
+        figures=agreement_figures(found),
+        sheets=(_overall(found), _labels(found), _pairs(found), _confusion(found)),
+        notes=(*reading_notes(read), *_notes(found)),
+        rows=_rows(found),
+        charts={"agreement": partial(_chart, found)} if found.pairs else {},
+    )
+
+
+def agreement_figures(found: Agreement) -> dict[str, Any]:
+    """Return every figure, the coefficients at the top."""
+    every = asdict(found)
+    coefficients, per_label = every.pop("coefficients"), every.pop("per_label")
+    return {
+        **{name: coefficients[name]["value"] for name in OVERALL},
+        "intervals": {name: _interval(found.coefficients[name]) for name in OVERALL},
+        "per_label": {
+            row["label"]: {
+                "judgements": row["judgements"],
+                **{name: row["coefficients"][name]["value"] for name in PER_LABEL},
+                "intervals": {name: _interval(one.coefficients[name]) for name in PER_LABEL},
+            }
+            for row, one in zip(per_label, found.per_label, strict=True)
+        },
+        **every,
+    }
+
+
+def kappa_text(value: float | None) -> str:
+    """Return a coefficient for a table, ``–`` where it is undefined."""
+    return _DASH if value is None else f"{value:.4f}"
+
+
+def _overall(found: Agreement) -> Sheet:
+    return Sheet(
+        title=f"Over {len(found.labels)} labels, with {100 * found.level:g} % intervals",
+        header=("coefficient", "value", "interval"),
+        rows=tuple(
+            (NAMES[name], *_cells(estimate, percent=name in _SHARES))
+            for name, estimate in found.coefficients.items()
+        ),
+    )
+
+
+def _labels(found: Agreement) -> Sheet:
+    return Sheet(
+        title="Each label against the rest",
+        header=("label", "judgements", "Cohen's kappa", "interval", "Fleiss' kappa", "alpha"),
+        rows=tuple(
+            (
+                row.label,
+                f"{row.judgements:,}",
+                kappa_text(row.coefficients["cohen_kappa"].value),
+                _cells(row.coefficients["cohen_kappa"])[1],
+                kappa_text(row.coefficients["fleiss_kappa"].value),
+                kappa_text(row.coefficients["krippendorff_alpha"].value),
+            )
+            for row in found.per_label
+        ),
+    )
+
+
+def _pairs(found: Agreement) -> Sheet:
+    ordered = sorted(found.pairs, key=lambda pair: (pair.cohen_kappa is None, pair.cohen_kappa))
+    shown = ordered[:_PAIRS_SHOWN]
+    of_all = f", the {len(shown)} lowest of {len(ordered)}" if len(shown) < len(ordered) else ""
+    return Sheet(
+        title=f"Pairs of annotators{of_all}",
+        header=("pair", "examples", "agreement", "Cohen's kappa"),
+        rows=tuple(
+            (
+                f"{pair.first}, {pair.second}",
+                f"{pair.examples:,}",
+                f"{100 * pair.agreement:.2f} %",
+                kappa_text(pair.cohen_kappa),
+            )
+            for pair in shown
+        ),
+    )
+
+
+def _confusion(found: Agreement) -> Sheet:
+    if len(found.labels) > _MOST_COLUMNS:
+        return _most_confused(found)
+    return Sheet(
+        title="Pairs of judgements of one example (each counted both ways round)",
+        header=("label", *found.labels),
+        rows=tuple(
+            (label, *(f"{count:,}" for count in row))
+            for label, row in zip(found.labels, found.confusion, strict=True)
+        ),
+    )
+
+
+def _most_confused(found: Agreement) -> Sheet:
+    """Return the labels that most often stood for one example; a matrix would be too wide."""
+    pairs = [
+        (n, found.labels[first], found.labels[second])
+        for first, row in enumerate(found.confusion)
+        for second, n in enumerate(row[:first])
+        if n
+    ]
+    ranked = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
+    given = {row.label: row.judgements for row in found.per_label}
+    return Sheet(
+        title="Labels that most often stood for one example (the whole matrix: agreement.json)",
+        header=("labels", "pairs of judgements", "judgements of each"),
+        rows=tuple(
+            (f"{first}, {second}", f"{n:,}", f"{given[first]:,}, {given[second]:,}")
+            for n, first, second in ranked[:_PAIRS_SHOWN]
+        ),
+    )
+
+
+def _notes(found: Agreement) -> list[str]:
+    counted = f"{found.examples:,} examples, {found.judgements:,} judgements"
+    notes = [f"{counted}; {found.paired_examples:,} examples were judged twice or more"]
+    if not found.paired_examples:
+        return [*notes, "no example was judged by two annotators: nothing can be said"]
+    if found.replicates:
+        what = "sessions" if found.sessions_known else "sessions and examples without a session"
+        notes.append(
+            f"intervals: percentile bootstrap, {found.replicates:,} draws of {found.clusters:,} "
+            f"{what} (seed {found.seed})"
+        )
+        if found.clusters < FEW_CLUSTERS:
+            notes.append(f"{found.clusters} are few: the true intervals are wider")
+    shared = median(pair.examples for pair in found.pairs)
+    if shared < FEW_SHARED:
+        notes.append(
+            f"pairs of annotators share {shared:g} examples (median): so few that kappas of pairs, "
+            "and their means, come out low; take Fleiss' kappa or alpha"
+        )
+    if found.coefficients["fleiss_kappa"].value is None:
+        notes.append("–: undefined, since everybody gave one and the same label")
+    return notes
+
+
+def _rows(found: Agreement) -> list[Mapping[str, Any]]:
+    rows = [("all", name, found.coefficients[name]) for name in OVERALL]
+    rows += [
+        (row.label, name, row.coefficients[name]) for row in found.per_label for name in PER_LABEL
+    ]
+    return [
+        {"label": label, "coefficient": name, **asdict(estimate)} for label, name, estimate in rows
+    ]
+
+
+def _chart(found: Agreement) -> Any:
+    return matrix_chart(
+        found.confusion, found.labels, found.labels, rows="one annotator", columns="another"
+    )
+
+
+def _interval(estimate: Estimate) -> dict[str, float | None]:
+    return {"low": estimate.low, "high": estimate.high}
+
+
+def _cells(estimate: Estimate, *, percent: bool = False) -> tuple[str, str]:
+    """Return a value and its interval as a table shows them."""
+
+    def text(value: float | None) -> str:
+        return f"{100 * value:.2f} %" if percent and value is not None else kappa_text(value)
+
+    if estimate.low is None:
+        return text(estimate.value), _DASH
+    return text(estimate.value), f"{text(estimate.low)} to {text(estimate.high)}"

@@ -1,0 +1,505 @@
+"""``action=describe``: counts and lengths of a corpus by category, and what its dialogues are.
+
+Counts and lengths of a corpus, by category and in total: the paper's Table 3 of any data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+from recap.corpus.options import CorpusConfig
+from recap.corpus.sources import Source, find_taxonomy, open_source, token_counter
+from recap.data.examples import examples_of, has_intervention, with_merged_history
+from recap.data.words import _HAN, Lengths, is_chinese, summarize
+from recap.output.charts import Bar, bar_chart
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Dialogue, Example
+from recap.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from matplotlib.figure import Figure
+
+    from recap.taxonomy import Taxonomy
+
+
+WordLanguage = Literal["en", "zh", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryRow:
+    """A category with everything below it: counts of utterances, and how long they are."""
+
+    name: str
+    parent: str | None
+    level: int
+    """Categories above it."""
+    n: int
+    """Utterances."""
+    distinct: int
+    """Different pairs of context and response among them."""
+    share: float | None
+    """Of all labelled utterances."""
+    characters: Lengths
+    """Of each utterance."""
+    distinct_characters: Lengths
+    """Of each distinct pair's response."""
+    words: Lengths
+    """Between white space, of utterances that are not Chinese."""
+    without_rationale: int
+    """Utterances with a label and no rationale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialogues:
+    """Sessions and turns; figures of turns count whole dialogues alone."""
+
+    sessions: int
+    clients: int
+    dialogues: int
+    """Records that are whole dialogues."""
+    single_examples: int
+    """Records that are one utterance with its history."""
+    client_turns: int
+    counselor_turns: int
+    counselor_characters: Lengths
+    counselor_words: Lengths
+    adjacent_same_speaker: int
+    """Pairs of neighbouring turns of one speaker."""
+    client_begins: int
+    """Dialogues whose first turn is the client's."""
+    after_counselor: int
+    """Utterances directly after a counsellor turn."""
+    turns_per_dialogue: Lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a corpus holds."""
+
+    categories: tuple[CategoryRow, ...]
+    """In the taxonomy's order, parents before children; without a taxonomy by falling count."""
+    unlabelled: CategoryRow
+    labelled: CategoryRow
+    total: CategoryRow
+    empty: int
+    """Utterances without text, counted like all others."""
+    dialogues: Dialogues
+    history_turns: Lengths
+    history_characters: Lengths
+    history_tokens: Lengths | None
+    """In tokens of the texts alone, without names of speakers; ``None`` without a tokenizer."""
+    label_conflicts: int
+    """Distinct pairs of context and response that carry more than one label."""
+
+
+class CorpusCounter:
+    """Adds up a corpus record by record; memory grows with the utterances' number, not their text.
+
+    Args:
+        language: Of the utterances: ``"zh"`` counts no words, ``"en"`` those of every utterance,
+            ``"both"`` those of utterances that are not Chinese; ``None`` is decided for the whole
+            corpus by whether most of its letters are Chinese characters.
+        count_tokens: Returns the number of tokens of a text.
+    """
+
+    def __init__(
+        self,
+        *,
+        language: WordLanguage | None = None,
+        count_tokens: Callable[[str], int] | None = None,
+    ) -> None:
+        self._language = language
+        self._cells: dict[str | None, _Cell] = defaultdict(_Cell)
+        self._counts: Counter[str] = Counter()
+        self._sessions: set[str] = set()
+        self._clients: set[str] = set()
+        self._counselor = _TextLengths()
+        self._turns = array("I")
+        self._history = {"turns": array("I"), "characters": array("I"), "tokens": array("I")}
+        self._count_tokens = None if count_tokens is None else lru_cache(8192)(count_tokens)
+
+    def add_dialogue(self, dialogue: Dialogue) -> None:
+        """Count a dialogue's turns; its utterances are added by :meth:`add_utterance`."""
+        turns = dialogue.turns
+        self._counts["dialogues"] += 1
+        self._counts["client_begins"] += bool(turns) and turns[0].speaker == "client"
+        self._counts["adjacent"] += sum(a.speaker == b.speaker for a, b in pairwise(turns))
+        for turn in turns:
+            self._counts[turn.speaker] += 1
+            if turn.speaker == "counselor":
+                self._counselor.add(turn.text, self._words(turn.text))
+        self._turns.append(len(turns))
+
+    def add_single(self) -> None:
+        """Count a record that is one utterance with its history."""
+        self._counts["singles"] += 1
+
+    def add_utterance(self, example: Example) -> None:
+        """Count one client utterance with its context."""
+        text = example.response
+        cell = self._cells[example.label]
+        cell.add(
+            content_digest(example),
+            text,
+            self._words(text),
+            example.rationale,
+            example.label is not None,
+        )
+        if example.session is not None:
+            self._sessions.add(example.session)
+        if example.client is not None:
+            self._clients.add(example.client)
+        history = example.history
+        self._counts["empty"] += not text.strip()
+        self._counts["after_counselor"] += bool(history) and history[-1].speaker == "counselor"
+        self._history["turns"].append(len(history))
+        self._history["characters"].append(sum(len(turn.text) for turn in history))
+        if self._count_tokens is not None:
+            self._history["tokens"].append(sum(self._count_tokens(turn.text) for turn in history))
+
+    def result(self, taxonomy: Taxonomy | None = None) -> Description:
+        """Return the description of everything added so far."""
+        labelled = sum(cell.n for label, cell in self._cells.items() if label is not None)
+        if self._language is None and 2 * self._counts["han"] >= max(1, self._counts["letters"]):
+            for lengths in (self._counselor, *self._cells.values()):
+                lengths.words = array("I")
+        every = list(self._cells.values())
+        named = [cell for label, cell in self._cells.items() if label is not None]
+        counts = self._counts
+        return Description(
+            categories=tuple(self._rows(taxonomy, labelled)),
+            unlabelled=_row("unlabelled", None, 0, [self._cells[None]], None),
+            labelled=_row("labelled", None, 0, named, None),
+            empty=counts["empty"],
+            total=_row("total", None, 0, every, None),
+            dialogues=Dialogues(
+                sessions=len(self._sessions),
+                clients=len(self._clients),
+                dialogues=counts["dialogues"],
+                single_examples=counts["singles"],
+                client_turns=counts["client"],
+                counselor_turns=counts["counselor"],
+                counselor_characters=summarize(self._counselor.characters),
+                counselor_words=summarize(self._counselor.words),
+                adjacent_same_speaker=counts["adjacent"],
+                client_begins=counts["client_begins"],
+                after_counselor=counts["after_counselor"],
+                turns_per_dialogue=summarize(self._turns),
+            ),
+            history_turns=summarize(self._history["turns"]),
+            history_characters=summarize(self._history["characters"]),
+            history_tokens=(
+                None if self._count_tokens is None else summarize(self._history["tokens"])
+            ),
+            label_conflicts=self._conflicts(),
+        )
+
+    def _rows(self, taxonomy: Taxonomy | None, labelled: int) -> Iterable[CategoryRow]:
+        if taxonomy is None:
+            counts = {label: cell.n for label, cell in self._cells.items() if label is not None}
+            for label in sorted(counts, key=lambda name: (-counts[name], name)):
+                yield _row(label, None, 0, [self._cells[label]], labelled)
+            return
+        for name in in_tree_order(taxonomy):
+            below = [
+                cell
+                for label, cell in self._cells.items()
+                if label is not None and name in taxonomy.lineage(label)
+            ]
+            level = len(taxonomy.lineage(name)) - 1
+            yield _row(name, taxonomy[name].parent, level, below, labelled)
+
+    def _conflicts(self) -> int:
+        seen: Counter[bytes] = Counter()
+        for label, cell in self._cells.items():
+            if label is not None:
+                seen.update(cell.length_of.keys())
+        return sum(n > 1 for n in seen.values())
+
+    def _words(self, text: str) -> int | None:
+        if self._language == "zh" or (self._language == "both" and is_chinese(text)):
+            return None
+        if self._language is None:
+            self._counts["han"] += len(_HAN.findall(text))
+            self._counts["letters"] += sum(map(str.isalpha, text))
+        return len(text.split())
+
+
+def in_tree_order(taxonomy: Taxonomy) -> list[str]:
+    """Return all categories, each before those below it, in canonical order within a level."""
+    children: dict[str | None, list[str]] = defaultdict(list)
+    for category in taxonomy.categories:
+        children[category.parent].append(category.name)
+    ordered: list[str] = []
+    waiting = children[None][::-1]
+    while waiting:
+        name = waiting.pop()
+        ordered.append(name)
+        waiting += children[name][::-1]
+    return ordered
+
+
+def content_digest(example: Example) -> bytes:
+    """Return a digest that two examples share exactly when context and response are equal.
+
+    As :func:`recap.data.folds.content_key`, white space apart, but a turn that several histories
+    share is looked at once.
+    """
+    parts = [_digest(turn.speaker, turn.text) for turn in example.history]
+    parts.append(_digest("response", example.response))
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+
+
+@lru_cache(maxsize=8192)
+def _digest(kind: str, text: str) -> bytes:
+    shown = " ".join(unicodedata.normalize("NFC", text).split())
+    return hashlib.blake2b(f"{kind}\0{shown}".encode(), digest_size=16).digest()
+
+
+class _TextLengths:
+    def __init__(self) -> None:
+        self.characters = array("I")
+        self.words = array("I")
+
+    def add(self, text: str, words: int | None) -> None:
+        self.characters.append(len(text))
+        if words is not None:
+            self.words.append(words)
+
+
+class _Cell(_TextLengths):
+    """The utterances of one label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length_of: dict[bytes, int] = {}
+        self.without_rationale = 0
+
+    @property
+    def n(self) -> int:
+        return len(self.characters)
+
+    def add(  # type: ignore[override]
+        self, digest: bytes, text: str, words: int | None, rationale: str | None, labelled: bool
+    ) -> None:
+        super().add(text, words)
+        self.length_of.setdefault(digest, len(text))
+        self.without_rationale += labelled and not (rationale or "").strip()
+
+
+def _row(
+    name: str, parent: str | None, level: int, cells: list[_Cell], labelled: int | None
+) -> CategoryRow:
+    characters, words = array("I"), array("I")
+    distinct: dict[bytes, int] = {}
+    for cell in cells:
+        characters.extend(cell.characters)
+        words.extend(cell.words)
+        distinct.update(cell.length_of)
+    n = len(characters)
+    return CategoryRow(
+        name=name,
+        parent=parent,
+        level=level,
+        n=n,
+        distinct=len(distinct),
+        share=n / labelled if labelled else None,
+        characters=summarize(characters),
+        distinct_characters=summarize(distinct.values()),
+        words=summarize(words),
+        without_rationale=sum(cell.without_rationale for cell in cells),
+    )
+
+
+_DASH = "–"
+_INDENT = "\u2003"
+
+
+def describe(config: CorpusConfig) -> Findings:
+    """Return what a corpus holds.
+
+    Raises:
+        DataError: When rows are at fault and ``data.on_error`` is ``fail``.
+    """
+    taxonomy = find_taxonomy(config)
+    source = open_source(config, taxonomy, keep_empty=True)
+    counter = CorpusCounter(
+        language=config.data.language, count_tokens=token_counter(config.describe.tokenizer)
+    )
+    _count(source, counter, config)
+    found = counter.result(taxonomy)
+    return Findings(
+        action="describe",
+        title=f"What {config.data.name} holds",
+        figures=_figures(config, source, found),
+        sheets=(_categories(found), _dialogues(found)),
+        notes=tuple(_notes(config, source, found)),
+        rows=[_flat(row) for row in _all_rows(found)],
+        charts={"describe": partial(_chart, found, taxonomy)},
+    )
+
+
+def _all_rows(found: Description) -> tuple[CategoryRow, ...]:
+    return (*found.categories, found.labelled, found.unlabelled, found.total)
+
+
+def _count(source: Source, counter: CorpusCounter, config: CorpusConfig) -> None:
+    for record in source.records:
+        if isinstance(record, Dialogue):
+            counter.add_dialogue(record)
+        else:
+            counter.add_single()
+        for example in _utterances(record, config):
+            counter.add_utterance(example)
+
+
+def _utterances(record: Dialogue | Example, config: CorpusConfig) -> Iterable[Example]:
+    if config.describe.unit == "turns":
+        if isinstance(record, Example):
+            return [record]
+        return examples_of(record, merge_adjacent=False, no_intervention="keep")
+    data = config.data
+    if isinstance(record, Dialogue):
+        return examples_of(
+            record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
+        )
+    record = with_merged_history(record) if data.merge_adjacent else record
+    return [record] if data.no_intervention == "keep" or has_intervention(record) else []
+
+
+def _figures(config: CorpusConfig, source: Source, found: Description) -> dict[str, object]:
+    return {
+        "data": config.data.name,
+        "unit": config.describe.unit,
+        "tokenizer": config.describe.tokenizer,
+        "rows_read": source.faults.rows_read,
+        "rows_rejected": source.faults.rows_rejected,
+        **asdict(found),
+    }
+
+
+def _flat(row: CategoryRow) -> dict[str, object]:
+    return {
+        "category": row.name,
+        "parent": row.parent,
+        "n": row.n,
+        "distinct": row.distinct,
+        "share": row.share,
+        "mean_characters": row.characters.mean,
+        "std_characters": row.characters.std,
+        "mean_characters_distinct": row.distinct_characters.mean,
+        "mean_words": row.words.mean,
+        "std_words": row.words.std,
+        "without_rationale": row.without_rationale,
+    }
+
+
+def _categories(found: Description) -> Sheet:
+    rows = [*found.categories] if found.labelled.n else []
+    if found.labelled.n and found.unlabelled.n:
+        rows += [found.labelled, found.unlabelled]
+    rows.append(found.total)
+    with_words = found.total.words.n > 0
+    header = ["category", "n", "%", "distinct", "characters"]
+    header += ["words"] if with_words else []
+    header.append("no rationale")
+    cells = []
+    for row in rows:
+        line = [
+            _INDENT * row.level + row.name,
+            f"{row.n:,}",
+            _DASH if row.share is None else f"{100 * row.share:.2f}",
+            f"{row.distinct:,}",
+            _mean(row.characters),
+        ]
+        line += [_mean(row.words)] if with_words else []
+        line.append(f"{row.without_rationale:,}")
+        cells.append(tuple(line))
+    lengths = "characters and words" if with_words else "characters"
+    return Sheet(
+        title=f"Client utterances by category, mean length in {lengths}",
+        header=tuple(header),
+        rows=tuple(cells),
+    )
+
+
+def _dialogues(found: Description) -> Sheet:
+    d = found.dialogues
+    rows = [("sessions", f"{d.sessions:,}"), ("clients", f"{d.clients:,}" if d.clients else _DASH)]
+    if d.dialogues:
+        rows += [
+            ("dialogues", f"{d.dialogues:,}"),
+            ("turns a dialogue", _spread(d.turns_per_dialogue)),
+            ("client turns", f"{d.client_turns:,}"),
+            ("counsellor turns", f"{d.counselor_turns:,}"),
+            ("characters of a counsellor turn", _spread(d.counselor_characters)),
+            ("pairs of turns of one speaker", f"{d.adjacent_same_speaker:,}"),
+            ("dialogues that the client begins", f"{d.client_begins:,}"),
+        ]
+    if d.single_examples:
+        rows.append(("utterances with a history of their own", f"{d.single_examples:,}"))
+    if found.empty:
+        rows.append(("utterances without text", f"{found.empty:,}"))
+    rows += [
+        ("utterances directly after a counsellor turn", f"{d.after_counselor:,}"),
+        ("turns of a history", _spread(found.history_turns)),
+        ("characters of a history", _spread(found.history_characters)),
+    ]
+    if found.history_tokens is not None:
+        rows.append(("tokens of a history", _spread(found.history_tokens)))
+    return Sheet(title="Dialogues", header=("what", "figure"), rows=tuple(rows))
+
+
+def _notes(config: CorpusConfig, source: Source, found: Description) -> Iterable[str]:
+    yield from source.notes()
+    if config.describe.unit == "turns":
+        yield "every client turn counts as it stands (describe.unit=turns)"
+    else:
+        yield (
+            f"turns as training sees them: data.merge_adjacent={config.data.merge_adjacent}, "
+            f"data.no_intervention={config.data.no_intervention}"
+        )
+    yield "distinct: pairs of context and response that differ; SD is the sample's (ddof 1)"
+    if found.label_conflicts:
+        yield f"{found.label_conflicts} distinct pairs carry more than one label"
+
+
+def _chart(found: Description, taxonomy: Taxonomy | None) -> Figure:
+    leaves = (
+        found.categories
+        if taxonomy is None
+        else [row for row in found.categories if row.name in taxonomy.leaves]
+    )
+    return bar_chart(
+        [
+            Bar(
+                name=row.name,
+                value=row.n,
+                color=None if taxonomy is None else taxonomy[row.name].color,
+            )
+            for row in leaves
+        ],
+        axis="client utterances",
+    )
+
+
+def _mean(lengths: Lengths) -> str:
+    return _DASH if lengths.mean is None else f"{lengths.mean:.2f}"
+
+
+def _spread(lengths: Lengths) -> str:
+    if lengths.mean is None:
+        return _DASH
+    std = "" if lengths.std is None else f" ± {lengths.std:.1f}"
+    return f"{lengths.mean:.2f}{std}, at most {lengths.most:,}"

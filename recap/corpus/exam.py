@@ -1,0 +1,492 @@
+"""``action=exam``: how candidates did in annotation exams, and who is selected (Appendix B).
+
+Tables of exams: the correct labels, and accuracies that were worked out elsewhere.
+
+Exams of annotators: accuracy, spread, and who is selected (Appendix B, Table 6).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from recap.corpus.adjudicate import read_texts
+from recap.corpus.assign import check_file_name
+from recap.corpus.options import CorpusConfig
+from recap.corpus.sources import (
+    canonical_label,
+    find_taxonomy,
+    named_path,
+    open_annotations,
+    reading_notes,
+)
+from recap.data.annotations import Judgement, rounds_of
+from recap.data.examples import turn_id
+from recap.data.issues import FaultLog
+from recap.data.readers.doccano import document_text
+from recap.data.readers.registry import require_column
+from recap.data.readers.tables import read_sheet
+from recap.errors import DataError, quote_id
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Dialogue, Example
+from recap.system.escaping import bare_cell
+from recap.taxonomy import Taxonomy
+
+
+def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
+    """Return the correct label of each item, from columns ``id`` and ``label``.
+
+    Raises:
+        DataError: When the table cannot be read, listing every faulty row.
+    """
+    faults = FaultLog(path)
+    table = read_sheet(named_path("exam.key", path), faults)
+    for column in ("id", "label"):
+        require_column(table.path, table.columns, column, "exam.key needs columns id and label")
+    key: dict[str, str] = {}
+    for line, row in table.rows:
+        item, label = bare_cell(row["id"].strip()), row["label"].strip()
+        if not item or not label:
+            faults.reject(line, "label" if item else "id", "is empty", "fill it in")
+            continue
+        if taxonomy is not None:
+            try:
+                label = taxonomy.resolve(label)
+            except DataError as error:
+                faults.reject(line, "label", str(error).removeprefix("label "), "correct it")
+                continue
+        if key.setdefault(item, label) != label:
+            reason = f"id {quote_id(item)} has two correct labels"
+            faults.reject(line, "label", reason, "keep one row")
+    if faults.faults:
+        raise faults.error()
+    return key
+
+
+def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]:
+    """Return the exams in order of appearance, and each candidate's accuracy in each.
+
+    The table has the columns ``candidate``, ``exam`` and ``accuracy`` (a fraction).
+
+    Raises:
+        DataError: When it cannot be read, listing every faulty row.
+    """
+    faults = FaultLog(path)
+    table = read_sheet(named_path("exam.scores", path), faults)
+    for column in ("candidate", "exam", "accuracy"):
+        mend = "exam.scores needs columns candidate, exam and accuracy"
+        require_column(table.path, table.columns, column, mend)
+    found: dict[str, dict[str, float]] = {}
+    exams: dict[str, None] = {}
+    for line, row in table.rows:
+        candidate, name = row["candidate"].strip(), row["exam"].strip()
+        value = _fraction(row["accuracy"])
+        if not candidate or not name:
+            faults.reject(line, "exam" if candidate else "candidate", "is empty", "fill it in")
+        elif value is None:
+            reason = "is no number from 0 to 1"
+            faults.reject(line, "accuracy", reason, "write 0.62 for 62 %")
+        elif name in found.get(candidate, {}):
+            reason = f"candidate {quote_id(candidate)} has it twice"
+            faults.reject(line, "exam", reason, "keep one row")
+        else:
+            exams.setdefault(name)
+            found.setdefault(candidate, {})[name] = value
+    if faults.faults:
+        raise faults.error()
+    if not found:
+        raise DataError(f"{path}: holds no rows; write one a candidate and exam")
+    return tuple(exams), {
+        candidate: tuple(own.get(name) for name in exams) for candidate, own in found.items()
+    }
+
+
+def _fraction(text: str) -> float | None:
+    try:
+        value = float(text.strip())
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExamResult:
+    """How one candidate did in all exams.
+
+    ``mean`` and ``std`` are ``None`` for a candidate who missed an exam, ``std`` also for a single
+    exam under ddof 1.
+    """
+
+    candidate: str
+    accuracies: tuple[float | None, ...]
+    """One an exam, ``None`` where the candidate took no part."""
+    mean: float | None
+    std: float | None
+    rank: int | None
+    """Place by mean among those who are eligible; the same for equals."""
+    selected: bool
+    reason: str
+    """Why the candidate was selected or not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerSheet:
+    """One candidate's answers in one exam; an item without an answer counts as wrong."""
+
+    candidate: str
+    exam: str
+    correct: int
+    items: int
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the items that were answered correctly."""
+        return self.correct / self.items
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mistake:
+    """An item that was answered wrongly; ``given`` is ``None`` where it was not answered."""
+
+    id: str
+    given: str | None
+    correct: str
+
+
+def mark_exams(
+    answers: Iterable[Judgement], key: Mapping[str, str], exams: Sequence[str]
+) -> tuple[AnswerSheet, ...]:
+    """Return the answer sheets by candidate and exam.
+
+    The items of an exam are those of the key that any of its candidates answered. Answers to other
+    items are left out.
+
+    Args:
+        answers: Labels of candidates (``annotator``) in exams (``round``).
+        key: Correct label of each item.
+        exams: The exams in order.
+    """
+    items: dict[str, dict[str, None]] = {exam: {} for exam in exams}
+    sheets: dict[tuple[str, str], dict[str, str]] = {}
+    for answer in answers:
+        if answer.id in key:
+            items[answer.round].setdefault(answer.id)
+            sheets.setdefault((answer.annotator, answer.round), {})[answer.id] = answer.label
+    candidates = dict.fromkeys(candidate for candidate, _ in sheets)
+    return tuple(
+        _marked(candidate, exam, sheets[candidate, exam], tuple(items[exam]), key)
+        for candidate in candidates
+        for exam in exams
+        if (candidate, exam) in sheets
+    )
+
+
+def select_annotators(
+    accuracies: Mapping[str, Sequence[float | None]],
+    *,
+    top: int = 4,
+    min_last: float = 0.6,
+    ddof: int = 1,
+) -> tuple[ExamResult, ...]:
+    """Return how candidates did, the selected first, then by mean.
+
+    Selected are the ``top`` candidates by mean accuracy among those who took every exam and reached
+    ``min_last`` in the last one (Appendix B: four, 60 %). Candidates who share the last place that
+    is to be had are all selected, since nothing tells them apart.
+
+    Args:
+        accuracies: Of each candidate, one an exam in order, ``None`` for an exam that was missed.
+        top: How many to select.
+        min_last: Accuracy that the last exam needs.
+        ddof: 1 for the sample standard deviation; 0 for the population's, which fits Table 6.
+    """
+    means = {
+        name: None if None in row else statistics.fmean(value for value in row if value is not None)
+        for name, row in accuracies.items()
+    }
+    eligible = {
+        name: mean
+        for name, mean in means.items()
+        if mean is not None and _reaches(accuracies[name][-1], min_last)
+    }
+    ranks = {
+        name: 1 + sum(_above(other, mean) for other in eligible.values())
+        for name, mean in eligible.items()
+    }
+    results = [
+        ExamResult(
+            candidate=name,
+            accuracies=tuple(row),
+            mean=means[name],
+            std=_std(row, ddof),
+            rank=ranks.get(name),
+            selected=ranks.get(name, top + 1) <= top,
+            reason=_reason(row, ranks.get(name), top, min_last),
+        )
+        for name, row in accuracies.items()
+    ]
+    return tuple(
+        sorted(results, key=lambda r: (not r.selected, math.inf if r.mean is None else -r.mean))
+    )
+
+
+def confused_labels(sheets: Iterable[AnswerSheet]) -> list[tuple[str, str, int]]:
+    """Return correct label, given label and how often, for the mistakes made, most first."""
+    counts = Counter(
+        (mistake.correct, mistake.given)
+        for sheet in sheets
+        for mistake in sheet.mistakes
+        if mistake.given is not None
+    )
+    return [(correct, given, n) for (correct, given), n in counts.most_common()]
+
+
+def _marked(
+    candidate: str,
+    exam: str,
+    given: Mapping[str, str],
+    items: Sequence[str],
+    key: Mapping[str, str],
+) -> AnswerSheet:
+    mistakes = tuple(
+        Mistake(id=item, given=given.get(item), correct=key[item])
+        for item in items
+        if given.get(item) != key[item]
+    )
+    return AnswerSheet(
+        candidate=candidate,
+        exam=exam,
+        correct=len(items) - len(mistakes),
+        items=len(items),
+        mistakes=mistakes,
+    )
+
+
+def _std(row: Sequence[float | None], ddof: int) -> float | None:
+    values = [value for value in row if value is not None]
+    if len(values) < len(row) or len(values) <= ddof:
+        return None
+    return statistics.stdev(values) if ddof else statistics.pstdev(values)
+
+
+def _reaches(value: float | None, least: float) -> bool:
+    return value is not None and (value >= least or math.isclose(value, least))
+
+
+def _above(value: float, other: float) -> bool:
+    return value > other and not math.isclose(value, other)
+
+
+def _reason(row: Sequence[float | None], rank: int | None, top: int, min_last: float) -> str:
+    if rank is not None:
+        return f"rank {rank}" if rank <= top else f"rank {rank}, after the first {top}"
+    if None in row:
+        return "missed an exam"
+    return f"under {100 * min_last:g} % in the last exam"
+
+
+_DASH = "–"
+_CONFUSIONS_SHOWN = 10
+
+
+def exam(config: CorpusConfig) -> Findings:
+    """Return accuracies, who is selected, and a feedback sheet for each candidate.
+
+    Raises:
+        ConfigError: When neither answers nor scores are named.
+        DataError: When a file cannot be used.
+    """
+    options = config.exam
+    if options.scores is not None:
+        exams, accuracies = read_scores(options.scores)
+        return _findings(config, exams, _select(config, accuracies), (), (), {})
+    read = open_annotations(config)
+    judged = {judgement.id for judgement in read.judgements}
+    texts = read_texts(config, judged)
+    if options.key is not None:
+        key = read_key(options.key, find_taxonomy(config))
+    else:
+        key = dict(pair for record in texts.records for pair in _labelled(record))
+    key = {item: canonical_label(config, label) for item, label in key.items()}
+    answered = judged & set(key)
+    if not answered:
+        raise DataError(
+            "none of the answered items has a correct label; name a table of them (id, label) "
+            "with exam.key, or the labelled data with data=... data.path=..."
+        )
+    exams = rounds_of(j for j in read.judgements if j.id in answered)
+    sheets = mark_exams(read.judgements, key, exams)
+    by_place = {(sheet.candidate, sheet.exam): sheet.accuracy for sheet in sheets}
+    candidates = dict.fromkeys(sheet.candidate for sheet in sheets)
+    results = _select(
+        config, {c: tuple(by_place.get((c, name)) for name in exams) for c in candidates}
+    )
+    notes = [*texts.notes, *reading_notes(read)]
+    if judged - answered:
+        notes.append(f"{len(judged - answered):,} answered items have no correct label: left out")
+    pages = _feedback(config, results, sheets, exams, texts.examples)
+    return _findings(config, exams, results, sheets, notes, pages)
+
+
+def _select(
+    config: CorpusConfig, accuracies: Mapping[str, Sequence[float | None]]
+) -> tuple[ExamResult, ...]:
+    options = config.exam
+    return select_annotators(
+        accuracies, top=options.top, min_last=options.min_last, ddof=options.ddof
+    )
+
+
+def _findings(
+    config: CorpusConfig,
+    exams: Sequence[str],
+    results: Sequence[ExamResult],
+    sheets: Sequence[AnswerSheet],
+    notes: Sequence[str],
+    pages: Mapping[str, str],
+) -> Findings:
+    options = config.exam
+    confusions = confused_labels(sheets)
+    n_selected = sum(result.selected for result in results)
+    return Findings(
+        action="exam",
+        title=f"{len(results)} candidates, {len(exams)} exams, {n_selected} selected",
+        figures={
+            "exams": list(exams),
+            "top": options.top,
+            "min_last": options.min_last,
+            "ddof": options.ddof,
+            "candidates": [asdict(result) for result in results],
+            "items": {sheet.exam: sheet.items for sheet in sheets},
+            "confusions": [
+                {"correct": correct, "given": given, "n": n} for correct, given, n in confusions
+            ],
+        },
+        sheets=(_accuracies(results, exams), *_confusion_sheet(confusions)),
+        notes=(*notes, *_rule(config, n_selected)),
+        rows=[_row(result, exams) for result in results],
+        private_pages=pages,
+    )
+
+
+def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> Sheet:
+    return Sheet(
+        title="Accuracy",
+        header=("candidate", *(_exam_name(name) for name in exams), "mean", "SD", "selected"),
+        rows=tuple(
+            (
+                result.candidate,
+                *(_share(value) for value in result.accuracies),
+                _share(result.mean),
+                _share(result.std),
+                f"yes, {result.reason}" if result.selected else f"no, {result.reason}",
+            )
+            for result in results
+        ),
+    )
+
+
+def _confusion_sheet(confusions: Sequence[tuple[str, str, int]]) -> tuple[Sheet, ...]:
+    if not confusions:
+        return ()
+    return (
+        Sheet(
+            title="What was taken for what most often",
+            header=("correct", "given", "times"),
+            rows=tuple((c, given, str(n)) for c, given, n in confusions[:_CONFUSIONS_SHOWN]),
+        ),
+    )
+
+
+def _rule(config: CorpusConfig, n_selected: int) -> list[str]:
+    options = config.exam
+    kind = "sample" if options.ddof else "population"
+    rule = (
+        f"selected: the first {options.top} by mean of those with {100 * options.min_last:g} % or "
+        f"more in the last exam (Appendix B); SD: the {kind}'s (ddof {options.ddof})"
+    )
+    notes = [rule]
+    if n_selected > options.top:
+        notes.append(f"{n_selected} are selected: equals share the last place")
+    return notes
+
+
+def _row(result: ExamResult, exams: Sequence[str]) -> dict[str, Any]:
+    return {
+        "candidate": result.candidate,
+        **dict(zip(map(_exam_name, exams), result.accuracies, strict=True)),
+        "mean": result.mean,
+        "std": result.std,
+        "rank": result.rank,
+        "selected": result.selected,
+        "reason": result.reason,
+    }
+
+
+def _feedback(
+    config: CorpusConfig,
+    results: Sequence[ExamResult],
+    sheets: Sequence[AnswerSheet],
+    exams: Sequence[str],
+    examples: Mapping[str, Example],
+) -> dict[str, str]:
+    """Return a page a candidate: accuracies, then every mistake with what would have been right."""
+    taxonomy = find_taxonomy(config)
+    language = "zh" if config.data.language == "zh" else "en"
+    pages = {}
+    for result in results:
+        check_file_name("annotations", result.candidate)
+        lines = [f"# Feedback for {result.candidate}", ""]
+        lines += [
+            f"- {_exam_name(name)}: {_percent(value)}"
+            for name, value in zip(exams, result.accuracies, strict=True)
+        ]
+        for sheet in (sheet for sheet in sheets if sheet.candidate == result.candidate):
+            wrong = len(sheet.mistakes)
+            lines += ["", f"## {_exam_name(sheet.exam)}: {wrong} of {sheet.items} wrong"]
+            for mistake in sheet.mistakes:
+                lines += ["", f"### {mistake.id}", ""]
+                if mistake.id in examples:
+                    text = document_text(examples[mistake.id], language=language)
+                    lines += [*(f"> {line}" for line in text.splitlines()), ""]
+                lines.append(f"- Your label: **{mistake.given or 'none'}**")
+                lines.append(f"- Correct label: **{mistake.correct}**")
+                lines += _explained(taxonomy, mistake.correct, language)
+        pages[f"feedback/{result.candidate}.md"] = "\n".join(lines) + "\n"
+    return pages
+
+
+def _explained(taxonomy: Taxonomy | None, label: str, language: str) -> list[str]:
+    if taxonomy is None or label not in taxonomy:
+        return []
+    category = taxonomy[label]
+    texts = [category.definition.get(language), category.contrast.get(language)]
+    return [line for text in texts if text for line in ("", text)]
+
+
+def _labelled(record: Dialogue | Example) -> list[tuple[str, str]]:
+    if isinstance(record, Example):
+        return [] if record.label is None else [(record.id, record.label)]
+    return [
+        (turn_id(record.session, index, turn), turn.label)
+        for index, turn in enumerate(record.turns)
+        if turn.speaker == "client" and turn.label is not None
+    ]
+
+
+def _exam_name(name: str) -> str:
+    return f"exam {name}" if name.isdecimal() else name
+
+
+def _share(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "not taken" if value is None else f"{100 * value:.0f} % correct"

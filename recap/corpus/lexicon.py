@@ -1,0 +1,397 @@
+"""``action=lexicon``: the words and pairs of words that set each category apart.
+
+The words that set a category apart: log-odds with an informative Dirichlet prior.
+
+Monroe, Colaresi and Quinn (2008), "Fightin' Words: Lexical Feature Selection and Evaluation for
+Identifying the Content of Political Conflict", Political Analysis 16(4): 372-403. For a term w
+with counts y in the category i and in its contrast j, sizes n (the sums of y over all terms) and
+prior counts a with sum a0 (their section 3, on the log-odds ratio under a Dirichlet prior)::
+
+    delta_w =   log((y_wi + a_w) / (n_i + a0 - y_wi - a_w))
+              - log((y_wj + a_w) / (n_j + a0 - y_wj - a_w))
+    var(delta_w) = 1 / (y_wi + a_w) + 1 / (y_wj + a_w)
+    z_w = delta_w / sqrt(var(delta_w))
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap.corpus.describe import content_digest
+from recap.corpus.options import CorpusConfig, LexiconOptions
+from recap.corpus.sources import Source, find_task, find_taxonomy, open_source
+from recap.data.examples import examples_of
+from recap.data.words import segmenter
+from recap.errors import ConfigError, DataError, did_you_mean
+from recap.output.charts import Bar, BarPanel, panel_chart
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Dialogue, Example
+
+PriorKind = Literal["corpus", "uniform"]
+Order = Literal["unigram", "bigram"]
+Segment = Callable[[str], Sequence[Sequence[str]]]
+"""Turns a text into stretches of tokens; no bigram reaches from one stretch into the next."""
+
+UNIFORM_WEIGHT = 0.01
+"""Prior count of every term under the uniform prior, unless its size is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """Prior counts of the terms.
+
+    ``corpus`` takes the terms' counts in all categories together (the informative prior of Monroe
+    et al.), scaled to ``size`` where that is given; ``uniform`` gives every term the same count,
+    ``size`` in all, or :data:`UNIFORM_WEIGHT` each.
+    """
+
+    kind: PriorKind = "corpus"
+    size: float | None = None
+
+    def counts(self, corpus: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return a prior count for every term, given their counts in the whole corpus."""
+        shape = corpus if self.kind == "corpus" else np.full_like(corpus, UNIFORM_WEIGHT)
+        return shape if self.size is None else shape * (self.size / shape.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOdds:
+    """Log-odds of every term: ``delta``, its standard deviation, and their ratio ``z``."""
+
+    delta: NDArray[np.float64]
+    std: NDArray[np.float64]
+    z: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermScore:
+    """A term that a category uses more than its contrast does."""
+
+    term: str
+    order: Order
+    z: float
+    delta: float
+    """Difference of log-odds, in nats."""
+    std: float
+    n: int
+    """Times in the category."""
+    n_contrast: int
+    """Times in the contrast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryTerms:
+    """The terms of one category, highest z first."""
+
+    name: str
+    utterances: int
+    tokens: int
+    contrast_tokens: int
+    terms: tuple[TermScore, ...]
+
+
+def log_odds(
+    counts: NDArray[np.float64], contrast: NDArray[np.float64], prior: NDArray[np.float64]
+) -> LogOdds:
+    """Return the z-scored log-odds of every term, as the head of this module defines them.
+
+    Args:
+        counts: Of shape ``(terms,)``: how often the category uses each term.
+        contrast: Of the same shape: how often the contrast does.
+        prior: Of the same shape: prior counts, all above zero.
+    """
+    a0 = prior.sum()
+    inside, outside = counts + prior, contrast + prior
+    delta = np.log(inside / (counts.sum() + a0 - inside))
+    delta = delta - np.log(outside / (contrast.sum() + a0 - outside))
+    std = np.sqrt(1 / inside + 1 / outside)
+    return LogOdds(delta=delta, std=std, z=delta / std)
+
+
+class LexiconCounter:
+    """Adds up the terms of labelled utterances; unigrams and bigrams are two vocabularies.
+
+    Args:
+        segment: Turns a text into stretches of tokens.
+        orders: What to count.
+    """
+
+    def __init__(
+        self, segment: Segment, *, orders: Sequence[Order] = ("unigram", "bigram")
+    ) -> None:
+        self._segment = segment
+        self._counts: dict[Order, dict[str, Counter[str]]] = {
+            order: defaultdict(Counter) for order in orders
+        }
+        self._utterances: Counter[str] = Counter()
+        self._session_of: dict[str, object] = {}
+        self._shared: set[str] = set()
+
+    def add(self, text: str, label: str, session: str | None = None) -> None:
+        """Count the terms of one utterance; one without a session is a session of its own."""
+        self._utterances[label] += 1
+        where: object = object() if session is None else session
+        stretches = self._segment(text)
+        for order, by_label in self._counts.items():
+            terms = list(_terms(stretches, order))
+            by_label[label].update(terms)
+            for term in set(terms).difference(self._shared):
+                if self._session_of.setdefault(term, where) != where:
+                    self._shared.add(term)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that were met, in order of their first utterance."""
+        return tuple(self._utterances)
+
+    def result(
+        self,
+        labels: Sequence[str],
+        *,
+        prior: Prior,
+        contrast: str = "rest",
+        minimum_count: int = 5,
+        top_k: int = 10,
+        shared_only: bool = True,
+    ) -> tuple[CategoryTerms, ...]:
+        """Return each label's terms with the highest z, unigrams and bigrams ranked together.
+
+        All terms count towards sizes and prior; the limits decide only which are listed.
+
+        Args:
+            labels: Which to contrast, in this order; those without utterances are left out.
+            prior: Of the terms.
+            contrast: ``rest`` (all other labels) or one label, which is then not listed itself.
+            minimum_count: Times that a listed term stands in category and contrast together.
+            top_k: Terms of a label at most; only those with z above zero.
+            shared_only: Whether terms of a single session are left out: names, above all.
+
+        Raises:
+            ConfigError: For a contrast that has no utterances.
+        """
+        met = [label for label in labels if self._utterances[label]]
+        if contrast != "rest" and not self._utterances[contrast]:
+            raise ConfigError(
+                f"lexicon.contrast={contrast}: no utterance has that label"
+                f"{did_you_mean(contrast, met)}; name rest, or one of: {', '.join(met)}"
+            )
+        found: dict[str, list[TermScore]] = {label: [] for label in met if label != contrast}
+        sizes = dict.fromkeys(found, (0, 0))
+        for order, by_label in self._counts.items():
+            vocabulary = sorted(set().union(*by_label.values()))
+            table = {
+                label: np.array([by_label[label][term] for term in vocabulary], dtype=float)
+                for label in self._utterances
+            }
+            corpus = np.sum(list(table.values()), axis=0)
+            listed = np.array(
+                [not shared_only or term in self._shared for term in vocabulary], dtype=bool
+            )
+            for label, scores in found.items():
+                rest = corpus - table[label] if contrast == "rest" else table[contrast]
+                if order == "unigram":
+                    sizes[label] = (int(table[label].sum()), int(rest.sum()))
+                # A single term, or none, has no odds.
+                if len(vocabulary) > 1:
+                    odds = log_odds(table[label], rest, prior.counts(corpus))
+                    keep = listed & (table[label] + rest >= minimum_count) & (odds.z > 0)
+                    scores += _top(keep, odds, vocabulary, order, table[label], rest, top_k)
+        return tuple(
+            CategoryTerms(
+                name=label,
+                utterances=self._utterances[label],
+                tokens=sizes[label][0],
+                contrast_tokens=sizes[label][1],
+                terms=tuple(sorted(scores, key=lambda s: (-s.z, s.term))[:top_k]),
+            )
+            for label, scores in found.items()
+        )
+
+
+def _top(
+    keep: NDArray[np.bool_],
+    odds: LogOdds,
+    vocabulary: Sequence[str],
+    order: Order,
+    counts: NDArray[np.float64],
+    contrast: NDArray[np.float64],
+    top_k: int,
+) -> list[TermScore]:
+    places = np.flatnonzero(keep)
+    best = places[np.argsort(-odds.z[places], kind="stable")][:top_k]
+    return [
+        TermScore(
+            term=vocabulary[place],
+            order=order,
+            z=float(odds.z[place]),
+            delta=float(odds.delta[place]),
+            std=float(odds.std[place]),
+            n=int(counts[place]),
+            n_contrast=int(contrast[place]),
+        )
+        for place in best
+    ]
+
+
+def _terms(stretches: Iterable[Sequence[str]], order: Order) -> Iterable[str]:
+    for stretch in stretches:
+        if order == "unigram":
+            yield from stretch
+        else:
+            yield from (f"{left} {right}" for left, right in pairwise(stretch))
+
+
+_ORDERS: dict[str, tuple[Order, ...]] = {
+    "unigrams": ("unigram",),
+    "bigrams": ("bigram",),
+    "both": ("unigram", "bigram"),
+}
+
+
+def lexicon(config: CorpusConfig) -> Findings:
+    """Return the terms with the highest z-scored log-odds of each label of the task.
+
+    Raises:
+        ConfigError: For a segmenter that is not installed, or a contrast that is no label.
+        DataError: When rows are at fault, or fewer than two labels have utterances.
+    """
+    options = config.lexicon
+    contrast = _contrast(config)
+    name, segment = segmenter(options.segmenter)
+    source = open_source(config, find_taxonomy(config))
+    counter = LexiconCounter(segment, orders=_ORDERS[options.terms])
+    for example, label in _labelled(config, source):
+        counter.add(example.response, label, example.session)
+    if len(counter.labels) < 2:
+        raise DataError(
+            f"{source.file}: {len(counter.labels)} of the labels have utterances; a contrast needs "
+            "two (task=NAME chooses the labels)"
+        )
+    prior = Prior(kind=options.prior, size=options.prior_tokens)
+    found = counter.result(
+        _labels(config, counter),
+        prior=prior,
+        contrast=contrast,
+        minimum_count=options.minimum_count,
+        top_k=options.top_k,
+        shared_only=options.shared_only,
+    )
+    settings = _settings(options, name)
+    return Findings(
+        action="lexicon",
+        title=f"Words of {config.data.name} by category",
+        figures={
+            "data": config.data.name,
+            "task": config.task.name if config.labels == "canonical" else None,
+            "options": {**asdict(options), "segmenter": name},
+            "categories": [asdict(category) for category in found],
+        },
+        sheets=(_sheet(found, settings),),
+        notes=(*source.notes(), *_notes(options)),
+        rows=[
+            {"category": category.name, "rank": rank, **asdict(term)}
+            for category in found
+            for rank, term in enumerate(category.terms, start=1)
+        ],
+        charts={"lexicon": partial(panel_chart, _panels(config, found), axis="z")},
+    )
+
+
+def _labelled(config: CorpusConfig, source: Source) -> Iterator[tuple[Example, str]]:
+    task = find_task(config) if config.labels == "canonical" else None
+    drop, seen = config.data.duplicates == "drop", set[bytes]()
+    for record in source.records:
+        for example in _utterances(record):
+            if example.label is None or (task is not None and not task.select(example)):
+                continue
+            if drop:
+                digest = content_digest(example)
+                if digest in seen:
+                    continue
+                seen.add(digest)
+            yield example, example.label if task is None else task.gold(example)
+
+
+def _utterances(record: Dialogue | Example) -> Iterator[Example]:
+    if isinstance(record, Example):
+        yield record
+    else:
+        yield from examples_of(record, merge_adjacent=False, no_intervention="keep")
+
+
+def _labels(config: CorpusConfig, counter: LexiconCounter) -> tuple[str, ...]:
+    if config.labels == "canonical":
+        return find_task(config).labels
+    return tuple(sorted(counter.labels))
+
+
+def _contrast(config: CorpusConfig) -> str:
+    contrast = config.lexicon.contrast
+    if contrast == "rest" or config.labels == "raw":
+        return contrast
+    task = find_task(config)
+    found = task.taxonomy.find(contrast)
+    if found not in task.labels:
+        raise ConfigError(
+            f"lexicon.contrast={contrast}: is no label of task {task.name!r}; name rest, or one "
+            f"of: {', '.join(task.labels)}"
+        )
+    return found
+
+
+def _settings(options: LexiconOptions, segmenter_name: str) -> str:
+    size = "" if options.prior_tokens is None else f" of {options.prior_tokens:g} tokens"
+    contrast = "the rest" if options.contrast == "rest" else options.contrast
+    return (
+        f"z of log-odds against {contrast}, {options.prior} prior{size}, "
+        f"tokens: {segmenter_name}, at least {options.minimum_count} times"
+    )
+
+
+def _notes(options: LexiconOptions) -> Iterator[str]:
+    yield (
+        "log-odds with a Dirichlet prior, z-scored (Monroe, Colaresi & Quinn 2008); the prior "
+        + (
+            "holds the counts of all categories together"
+            if options.prior == "corpus"
+            else "is the same for every term"
+        )
+    )
+    yield "unigrams and bigrams have sizes of their own and are ranked together"
+    if options.shared_only:
+        yield "terms of a single session are left out (lexicon.shared_only=false lists them)"
+
+
+def _sheet(found: tuple[CategoryTerms, ...], settings: str) -> Sheet:
+    rows = []
+    for category in found:
+        terms = ", ".join(f"{term.term} ({term.z:.2f})" for term in category.terms)
+        rows.append((category.name, f"{category.utterances:,}", f"{category.tokens:,}", terms))
+    return Sheet(
+        title=f"Words by category: {settings}",
+        header=("category", "utterances", "tokens", "terms (z)"),
+        rows=tuple(rows),
+        text_columns=(0, 3),
+    )
+
+
+def _panels(config: CorpusConfig, found: tuple[CategoryTerms, ...]) -> list[BarPanel]:
+    taxonomy = find_taxonomy(config)
+    return [
+        BarPanel(
+            title=category.name,
+            bars=[Bar(name=term.term, value=term.z) for term in category.terms],
+            color=None if taxonomy is None else taxonomy[category.name].color,
+        )
+        for category in found
+        if category.terms
+    ]

@@ -1,0 +1,354 @@
+"""``action=ratings``: sheets on which rationales are rated, and what the filled ones say.
+
+Ratings of rationales on a scale: means, and how far raters agree.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap.corpus.assign import check_file_name, read_predictions, read_utterances
+from recap.corpus.options import CorpusConfig
+from recap.corpus.sources import keep_filled_in, named_path, several
+from recap.data.ratings import Rating, blank_sheet, read_ratings
+from recap.errors import ConfigError, DataError
+from recap.output.charts import Bar, bar_chart
+from recap.output.excel import NO_OPENPYXL, fill_in_workbook
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Example
+from recap.statistics.agreement import Floats, cohen_kappa, krippendorff_alpha
+from recap.system.escaping import sheet_to_csv
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RaterMean:
+    """The mean of one rater's points."""
+
+    rater: str
+    n: int
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CriterionRatings:
+    """What raters said on one criterion; a figure is ``None`` where it is undefined."""
+
+    criterion: str
+    examples: int
+    n: int
+    """Ratings."""
+    mean: float | None
+    std: float | None
+    """Sample standard deviation (ddof 1) over all ratings."""
+    counts: tuple[int, ...]
+    """Ratings of 1 point, of 2, and so on."""
+    raters: tuple[RaterMean, ...]
+    rated_by_all: int
+    """Examples that every rater rated, over which the intraclass correlations go."""
+    alpha_ordinal: float | None
+    """Krippendorff's alpha for ranks; missing ratings are allowed."""
+    weighted_kappa: float | None
+    """Cohen's kappa with quadratic weights, the mean over pairs of raters."""
+    icc_single: float | None
+    """ICC(2,1): absolute agreement of single raters, two-way random (Shrout & Fleiss 1979)."""
+    icc_mean: float | None
+    """ICC(2,k): the same of the raters' mean."""
+    exact_agreement: float | None
+    """Share of pairs of ratings of one example that are equal."""
+    within_one: float | None
+    """Share of such pairs at most one point apart."""
+
+
+def summarize_ratings(
+    ratings: Sequence[Rating], *, criteria: Sequence[str], points: int = 5
+) -> tuple[CriterionRatings, ...]:
+    """Return means and agreement on every criterion.
+
+    Args:
+        ratings: At most one of each rater for each example and criterion.
+        criteria: The criteria in order.
+        points: The scale goes from 1 to this.
+    """
+    raters = tuple(dict.fromkeys(rating.rater for rating in ratings))
+    return tuple(
+        _summary(name, [r for r in ratings if r.criterion == name], raters, points)
+        for name in criteria
+    )
+
+
+def intraclass_correlation(values: Floats) -> tuple[float | None, float | None]:
+    """Return ICC(2,1) and ICC(2,k) of ratings of shape (examples, raters) without gaps.
+
+    Two-way random effects, absolute agreement (Shrout & Fleiss 1979, formulas for case 2); ``None``
+    with fewer than two examples or raters, or where all ratings are equal.
+    """
+    n, k = values.shape
+    if n < 2 or k < 2 or np.ptp(values) == 0:
+        return None, None
+    grand = values.mean()
+    rows = k * ((values.mean(axis=1) - grand) ** 2).sum() / (n - 1)
+    columns = n * ((values.mean(axis=0) - grand) ** 2).sum() / (k - 1)
+    residual = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + grand
+    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    single = rows + (k - 1) * error + k * (columns - error) / n
+    mean = rows + (columns - error) / n
+    return _ratio(rows - error, single), _ratio(rows - error, mean)
+
+
+def _summary(
+    criterion: str, ratings: Sequence[Rating], raters: Sequence[str], points: int
+) -> CriterionRatings:
+    ids = tuple(dict.fromkeys(rating.id for rating in ratings))
+    row = {identifier: place for place, identifier in enumerate(ids)}
+    table = np.zeros((len(ids), len(raters)), dtype=np.int64)
+    for rating in ratings:
+        table[row[rating.id], raters.index(rating.rater)] = rating.points
+    given = [rating.points for rating in ratings]
+    counts = np.stack([(table == value).sum(axis=1) for value in range(1, points + 1)], axis=1)
+    complete = table[(table > 0).all(axis=1)]
+    single, mean = intraclass_correlation(complete.astype(np.float64))
+    confusions = _confusions(table, points)
+    distance = np.abs(np.subtract.outer(np.arange(points), np.arange(points)))
+    pooled = confusions.sum(axis=0)
+    kappas = cohen_kappa(confusions, "quadratic")
+    defined = kappas[np.isfinite(kappas)]
+    alpha = krippendorff_alpha(counts, "ordinal")
+    return CriterionRatings(
+        criterion=criterion,
+        examples=len(ids),
+        n=len(given),
+        mean=statistics.fmean(given) if given else None,
+        std=statistics.stdev(given) if len(given) > 1 else None,
+        counts=tuple(int(n) for n in counts.sum(axis=0)),
+        raters=tuple(_rater(name, ratings) for name in raters if _points_of(name, ratings)),
+        rated_by_all=len(complete),
+        alpha_ordinal=alpha if np.isfinite(alpha) else None,
+        weighted_kappa=float(defined.mean()) if len(defined) else None,
+        icc_single=single,
+        icc_mean=mean,
+        exact_agreement=_ratio(float(pooled[distance == 0].sum()), float(pooled.sum())),
+        within_one=_ratio(float(pooled[distance <= 1].sum()), float(pooled.sum())),
+    )
+
+
+def _confusions(table: NDArray[np.int64], points: int) -> Floats:
+    """Return the ratings of every pair of raters, of shape (pairs, points, points)."""
+    pairs = list(combinations(range(table.shape[1]), 2))
+    confusions = np.zeros((len(pairs), points, points))
+    for place, (first, second) in enumerate(pairs):
+        both = table[(table[:, first] > 0) & (table[:, second] > 0)]
+        np.add.at(confusions[place], (both[:, first] - 1, both[:, second] - 1), 1)
+    return confusions
+
+
+def _points_of(rater: str, ratings: Sequence[Rating]) -> list[int]:
+    return [rating.points for rating in ratings if rating.rater == rater]
+
+
+def _rater(rater: str, ratings: Sequence[Rating]) -> RaterMean:
+    own = _points_of(rater, ratings)
+    std = statistics.stdev(own) if len(own) > 1 else None
+    return RaterMean(rater=rater, n=len(own), mean=statistics.fmean(own), std=std)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None
+
+
+_DASH = "–"
+_AGREEMENT = ("alpha_ordinal", "weighted_kappa", "icc_single", "icc_mean")
+
+
+def ratings(config: CorpusConfig) -> Findings:
+    """Return blank sheets, or what filled ones say.
+
+    Raises:
+        ConfigError: When the folder for blank sheets is missing.
+        DataError: When data or sheets cannot be used.
+    """
+    return _blank(config) if config.ratings.path is None else _filled(config)
+
+
+def _blank(config: CorpusConfig) -> Findings:
+    options = config.ratings
+    if config.out is None:
+        raise ConfigError(
+            "action=ratings: needs out=FOLDER for blank sheets, or ratings.path=[A,B] with filled "
+            "ones"
+        )
+    read = read_utterances(config)
+    examples = _drawn(_explained(config, read.examples), options.size, options.seed)
+    sheet = blank_sheet(examples, criteria=options.criteria, language=config.data.language)
+    book = fill_in_workbook(sheet.header, sheet.rows, scale=options.criteria, points=options.points)
+    pages: dict[str, str | bytes] = {}
+    for rater in options.raters:
+        check_file_name("ratings.raters", rater)
+        pages[f"ratings_{rater}.csv"] = sheet_to_csv(sheet.header, sheet.rows)
+        if book is not None:
+            pages[f"ratings_{rater}.xlsx"] = book
+    keep_filled_in(config, pages)
+    notes = [
+        *read.notes,
+        f"rate each rationale from 1 to {options.points} on: {', '.join(options.criteria)}",
+        "give the filled sheets back with ratings.path=[ratings_A.csv,ratings_B.csv] (or .xlsx)",
+        *([] if book is not None else [NO_OPENPYXL]),
+    ]
+    return Findings(
+        action="ratings",
+        title=f"Blank sheets of {len(examples):,} rationales for {len(options.raters)} raters",
+        figures={
+            "examples": [example.id for example in examples],
+            "raters": options.raters,
+            "criteria": options.criteria,
+            "points": options.points,
+            "seed": options.seed,
+        },
+        sheets=(_drawn_labels(examples),),
+        notes=tuple(notes),
+        private_pages=pages,
+    )
+
+
+def _filled(config: CorpusConfig) -> Findings:
+    options = config.ratings
+    paths = [named_path("ratings.path", part) for part in several(options.path or [])]
+    read = read_ratings(paths, criteria=options.criteria, points=options.points)
+    found = summarize_ratings(read.ratings, criteria=options.criteria, points=options.points)
+    raters = tuple(dict.fromkeys(rating.rater for rating in read.ratings))
+    coefficients = (
+        "alpha: Krippendorff's for ranks; kappa: Cohen's with quadratic weights, mean over pairs "
+        "of raters; ICC(2,1), ICC(2,k): absolute agreement, two-way random, over what all rated"
+    )
+    notes = ["mean and SD (ddof 1) over all ratings; –: undefined", coefficients]
+    if read.empty:
+        notes.append(f"{read.empty:,} cells are empty and are no rating")
+    return Findings(
+        action="ratings",
+        title=f"Ratings of {len(raters)} raters from 1 to {options.points}",
+        figures={
+            "points": options.points,
+            "raters": list(raters),
+            "criteria": {one.criterion: _figures(one) for one in found},
+        },
+        sheets=(_means(found), _agreement(found), _raters(found, raters)),
+        notes=tuple(notes),
+        rows=[
+            {
+                key: value
+                for key, value in asdict(one).items()
+                if not isinstance(value, tuple | list)
+            }
+            for one in found
+        ],
+        charts={"ratings": partial(_chart, found)} if read.ratings else {},
+    )
+
+
+def _explained(config: CorpusConfig, examples: list[Example]) -> list[Example]:
+    """Return the examples that have a rationale, of the data or of predictions."""
+    if config.ratings.predictions is not None:
+        given = read_predictions("ratings.predictions", config.ratings.predictions)
+        examples = [
+            replace(e, label=given[e.id].label, rationale=given[e.id].rationale)
+            for e in examples
+            if e.id in given
+        ]
+    found = [example for example in examples if example.rationale]
+    if not found:
+        raise DataError(
+            "no example has a rationale to rate; name predictions that have one with "
+            "ratings.predictions=FILE"
+        )
+    return found
+
+
+def _drawn_labels(examples: Sequence[Example]) -> Sheet:
+    counts = Counter(example.label or "without a label" for example in examples)
+    return Sheet(
+        title="Rationales on the sheets",
+        header=("label", "examples"),
+        rows=tuple((label, f"{n:,}") for label, n in counts.most_common()),
+    )
+
+
+def _drawn(examples: Sequence[Example], size: int, seed: int) -> list[Example]:
+    return random.Random(f"rating sample {seed}").sample(examples, min(size, len(examples)))
+
+
+def _figures(one: CriterionRatings) -> Mapping[str, Any]:
+    return {key: value for key, value in asdict(one).items() if key != "criterion"}
+
+
+def _means(found: Sequence[CriterionRatings]) -> Sheet:
+    return Sheet(
+        title="Points",
+        header=("criterion", "examples", "ratings", "mean", "SD"),
+        rows=tuple(
+            (
+                _shown(one.criterion),
+                f"{one.examples:,}",
+                f"{one.n:,}",
+                _number(one.mean),
+                _number(one.std),
+            )
+            for one in found
+        ),
+    )
+
+
+def _agreement(found: Sequence[CriterionRatings]) -> Sheet:
+    header = ("criterion", "alpha", "weighted kappa", "ICC(2,1)", "ICC(2,k)", "equal", "within 1")
+    return Sheet(
+        title="Agreement between raters",
+        header=header,
+        rows=tuple(
+            (
+                _shown(one.criterion),
+                *(_number(getattr(one, name), 3) for name in _AGREEMENT),
+                _number(one.exact_agreement),
+                _number(one.within_one),
+            )
+            for one in found
+        ),
+    )
+
+
+def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> Sheet:
+    rows = []
+    for one in found:
+        means = {rater.rater: rater for rater in one.raters}
+        cells = [
+            f"{means[name].mean:.2f} ± {_number(means[name].std)}" if name in means else _DASH
+            for name in raters
+        ]
+        rows.append((_shown(one.criterion), *cells))
+    return Sheet(title="Mean ± SD of each rater", header=("criterion", *raters), rows=tuple(rows))
+
+
+def _chart(found: Sequence[CriterionRatings]) -> Any:
+    bars = [
+        Bar(name=_shown(one.criterion), value=round(one.mean, 2))
+        for one in found
+        if one.mean is not None
+    ]
+    return bar_chart(bars, axis="mean points")
+
+
+def _shown(criterion: str) -> str:
+    return criterion.replace("_", " ")
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return _DASH if value is None else f"{value:.{digits}f}"

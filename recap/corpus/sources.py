@@ -1,0 +1,340 @@
+"""The records and the task that a corpus command is about.
+
+What annotators said, read as the options say.
+
+How many tokens a text has, without loading a model.
+
+What people filled in is never written over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from recap.corpus.options import CorpusConfig
+from recap.data.annotations import (
+    USUAL_NAMES,
+    Judgement,
+    JudgementLayout,
+    Judgements,
+    read_judgements,
+)
+from recap.data.corpus import read_records
+from recap.data.issues import FaultLog
+from recap.data.readers.registry import Record
+from recap.errors import ConfigError, DataError, did_you_mean
+from recap.output import report as overwriting
+from recap.records import Dialogue, Example
+from recap.runs.build import configured_task, reader_options
+from recap.tasks.task import Task
+from recap.taxonomy import Taxonomy
+
+MOST_RAW_LABELS = 100
+"""Different labels that ``labels=raw`` accepts: a column of texts has more."""
+
+LONGEST_RAW_LABEL = 60
+"""Characters of the longest label that ``labels=raw`` accepts."""
+
+SYNTHETIC = "this corpus is synthetic: it says nothing about real clients"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A corpus about to be read, once, record by record."""
+
+    file: str
+    """How messages call it."""
+    faults: FaultLog
+    """What was wrong with its rows; complete after the last record."""
+    records: Iterator[Record] = field(repr=False)
+    """Its records under canonical labels."""
+
+    def notes(self) -> list[str]:
+        """Return sentences on what kind of corpus it is, and on rows that were left out."""
+        notes = [SYNTHETIC] if self.faults.counts["synthetic"] else []
+        rejected, read = self.faults.rows_rejected, self.faults.rows_read
+        if rejected:
+            notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
+        return notes
+
+
+def find_task(config: CorpusConfig) -> Task:
+    """Return the task, in the language of the data."""
+    language = "zh" if config.data.language == "zh" else "en"
+    return configured_task(config.task, language=language)
+
+
+def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
+    """Return the taxonomy that labels are looked up in, ``None`` for ``labels=raw``."""
+    return find_task(config).taxonomy if config.labels == "canonical" else None
+
+
+def open_source(
+    config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False, judge: bool = True
+) -> Source:
+    """Return the corpus, labelled or not, its labels looked up in ``taxonomy``.
+
+    With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
+    which lists them.
+
+    Args:
+        config: Says which corpus.
+        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
+        keep_empty: Whether turns without a text are part of the corpus rather than faults.
+        judge: Whether rows at fault, or no rows, end in an error at all.
+
+    Raises:
+        ConfigError: For an unknown reader or option.
+    """
+    data = config.data
+    path = Path(data.path) if data.path is not None else None
+    faults = FaultLog(str(path) if path is not None else data.reader)
+    records = read_records(
+        reader=data.reader,
+        path=path,
+        taxonomy=taxonomy,
+        faults=faults,
+        require_labels=False,
+        keep_empty=keep_empty,
+        options=reader_options(data),
+    )
+    records = _watched(records, faults)
+    if taxonomy is None:
+        records = _with_few_labels(records, faults)
+    if judge:
+        records = _checked(records, faults, data.on_error == "fail")
+    return Source(file=faults.file, faults=faults, records=records)
+
+
+def _watched(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:
+    for record in records:
+        faults.counts["synthetic"] += record.meta.get("synthetic") is True
+        yield record
+
+
+def _with_few_labels(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:
+    """Yield the records; refuse labels that may be client text, which tables would print."""
+    seen: set[str] = set()
+    for record in records:
+        turns = record.turns if isinstance(record, Dialogue) else ()
+        labels = [record.label] if isinstance(record, Example) else [turn.label for turn in turns]
+        seen.update(label for label in labels if label is not None)
+        if len(seen) > MOST_RAW_LABELS or max(map(len, seen), default=0) > LONGEST_RAW_LABEL:
+            raise DataError(
+                f"{faults.file}: labels=raw: more than {MOST_RAW_LABELS} different labels, or one "
+                f"of more than {LONGEST_RAW_LABEL} characters: is this the column of labels? "
+                "data.options.columns.label=NAME names it"
+            )
+        yield record
+
+
+def _checked(records: Iterator[Record], faults: FaultLog, fail: bool) -> Iterator[Record]:
+    n = 0
+    for record in records:
+        n += 1
+        yield record
+    if faults.faults and fail:
+        raise faults.error()
+    if n == 0:
+        left = f"all {faults.rows_read} rows were rejected" if faults.rows_read else "holds no rows"
+        raise DataError(f"{faults.file}: {left}; action=validate lists what is wrong")
+
+
+OF_THE_DATA = ("agreement", "adjudicate")
+"""Actions that look for annotations in the data's own file where no other is named."""
+
+
+def open_annotations(config: CorpusConfig) -> Judgements:
+    """Return the judgements under the labels of the task.
+
+    A label finer than the task's becomes the one above it; one outside the task stays.
+
+    Raises:
+        ConfigError: When no file is named.
+        DataError: When it cannot be used.
+    """
+    task = find_task(config) if config.labels == "canonical" else None
+    options = config.annotations
+    found = read_judgements(
+        annotation_paths(config),
+        layout=JudgementLayout(
+            columns=_columns(config),
+            annotators=tuple(options.annotators or ()),
+            multi_label=options.multi_label,
+            label_names=options.label_names,
+        ),
+        taxonomy=task.taxonomy if task is not None else None,
+        skip_faults=config.data.on_error == "skip",
+    )
+    if task is None:
+        _refuse_texts({judgement.label for judgement in found.judgements})
+        return found
+    return replace(found, judgements=tuple(_of_task(task, j) for j in found.judgements))
+
+
+def annotation_paths(config: CorpusConfig) -> list[Path]:
+    """Return the files that hold annotations.
+
+    Raises:
+        ConfigError: When there are none.
+    """
+    path = config.annotations.path
+    if not path and config.action in OF_THE_DATA and config.data.path is not None:
+        return [Path(config.data.path)]
+    if not path:
+        raise ConfigError(
+            f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
+            "Doccano exports)"
+        )
+    return [named_path("annotations.path", part) for part in several(path)]
+
+
+def _columns(config: CorpusConfig) -> dict[str, str | list[str] | None]:
+    """Return the named columns; where the data's own file is read, also what names those."""
+    named = {role: name for role, name in config.annotations.columns.items() if name is not None}
+    of_data = config.data.options.get("columns") if not config.annotations.path else None
+    shared = of_data if isinstance(of_data, dict) else {}
+    return {**{role: shared[role] for role in USUAL_NAMES if shared.get(role)}, **named}
+
+
+def several(path: str | list[str]) -> list[str]:
+    """Return the paths of an option that takes one or more."""
+    return [path] if isinstance(path, str) else path
+
+
+def named_path(option: str, path: str) -> Path:
+    """Return the path that an option names.
+
+    Raises:
+        ConfigError: When nothing is there.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+        raise ConfigError(
+            f"{option}={path}: there is no such file{did_you_mean(found.name, beside)}"
+        )
+    return found
+
+
+def label_order(config: CorpusConfig) -> tuple[str, ...]:
+    """Return labels in the order of the taxonomy, none for ``labels=raw``."""
+    if config.labels != "canonical":
+        return ()
+    task = find_task(config)
+    return (*task.labels, *task.taxonomy.leaves)
+
+
+def reading_notes(found: Judgements) -> list[str]:
+    """Return a sentence on rows that are no judgement, when some are."""
+    notes = []
+    if found.unlabelled:
+        notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no judgement")
+    if found.rows_rejected:
+        notes.append(f"{found.rows_rejected:,} of {found.rows_read:,} rows were left out")
+    return notes
+
+
+def label_of_task(task: Task, label: str) -> str:
+    """Return the task's label at or above one of the taxonomy, itself where there is none."""
+    above = [name for name in task.taxonomy.lineage(label) if name in task.labels]
+    return above[0] if above else label
+
+
+def canonical_label(config: CorpusConfig, label: str) -> str:
+    """Return a label of the taxonomy as one of the task, itself for ``labels=raw``."""
+    return label_of_task(find_task(config), label) if config.labels == "canonical" else label
+
+
+def _refuse_texts(labels: set[str]) -> None:
+    """Refuse labels that may be client text, which tables would print."""
+    if len(labels) > MOST_RAW_LABELS or max(map(len, labels)) > LONGEST_RAW_LABEL:
+        raise DataError(
+            f"labels=raw: more than {MOST_RAW_LABELS} different labels, or one of more than "
+            f"{LONGEST_RAW_LABEL} characters: is this the column of labels? name it with "
+            "annotations.columns.label"
+        )
+
+
+def _of_task(task: Task, judgement: Judgement) -> Judgement:
+    return replace(judgement, label=label_of_task(task, judgement.label))
+
+
+def token_counter(name: str | None) -> Callable[[str], int] | None:
+    """Return what counts a text's tokens (control tokens apart), ``None`` for no tokenizer.
+
+    Args:
+        name: ``tiny``, a folder that holds a ``tokenizer.json``, or such a file.
+
+    Raises:
+        ConfigError: When the file is missing or no tokenizer.
+    """
+    if name is None:
+        return None
+    if name == "tiny":
+        from recap.models.tiny import tiny_tokenizer
+
+        tokenizer = tiny_tokenizer().backend_tokenizer
+    else:
+        from tokenizers import Tokenizer
+
+        path = Path(name).expanduser()
+        path = path / "tokenizer.json" if path.is_dir() else path
+        if not path.is_file():
+            raise ConfigError(
+                f"describe.tokenizer={name}: there is no {path}; name tiny, a model's folder or a "
+                "tokenizer.json"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        # The tokenizers library (0.22) raises bare Exception for whatever it cannot read.
+        except Exception as error:  # noqa: BLE001
+            raise ConfigError(
+                f"describe.tokenizer={name}: {path} is no tokenizer ({type(error).__name__})"
+            ) from None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+_ENDINGS = ("json", "md", "tex", "csv")
+
+
+def keep_inputs(config: CorpusConfig) -> None:
+    """Check that no file of the findings would take the place of a file that is read.
+
+    Raises:
+        ConfigError: Naming the option and the file.
+    """
+    names = [f"{config.action}.{ending}" for ending in _ENDINGS]
+    names += ["labels.jsonl"] if config.action == "adjudicate" else []
+    overwriting.keep_inputs(
+        {
+            "data.path": config.data.path,
+            "annotations.path": config.annotations.path,
+            "assign.predictions": config.assign.predictions,
+            "adjudicate.decisions": config.adjudicate.decisions,
+            "exam.key": config.exam.key,
+            "exam.scores": config.exam.scores,
+            "ratings.path": config.ratings.path,
+            "ratings.predictions": config.ratings.predictions,
+        },
+        config.out,
+        names,
+    )
+
+
+def keep_filled_in(config: CorpusConfig, pages: Mapping[str, str | bytes]) -> None:
+    """Check that no file for people to fill in is there already with another content.
+
+    Raises:
+        ConfigError: Naming the first that is.
+    """
+    for name, content in pages.items() if config.out is not None else ():
+        file = Path(config.out or "") / name
+        new = content.encode("utf-8") if isinstance(content, str) else content
+        if file.is_file() and file.read_bytes() != new:
+            raise ConfigError(
+                f"{file}: is there already and may have been filled in; name another folder with "
+                "out=FOLDER, or move it away"
+            )

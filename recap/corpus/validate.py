@@ -1,0 +1,455 @@
+"""``action=validate``: every fault of every row, and what looks wrong in the others.
+
+Text that looks as if it identified a person, found by its form and counted by kind.
+
+What looks wrong in examples that can be read: contradictions, repeats, labels, details.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from recap.corpus.describe import content_digest
+from recap.corpus.options import CorpusConfig
+from recap.corpus.sources import Source, find_task, find_taxonomy, open_source
+from recap.data.examples import examples_of
+from recap.data.issues import RowFault
+from recap.data.leakage import find_near_duplicates
+from recap.errors import quote_id
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Dialogue, Example
+from recap.tasks.answer import LabelReader
+from recap.tasks.task import Task
+
+_NO_DIGIT_BEFORE, _NO_DIGIT_AFTER = r"(?<!\d)", r"(?!\d)"
+_STREETS = r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Square)"
+_PLACES = "路|街|大道|大街|巷|弄|胡同|小区|花园|新村|公寓"
+
+# In the order in which they are looked for: what one has found is hidden from those after it.
+# Numbers of residents of China are region, date of birth, sequence and check digit (GB 11643). A
+# WeChat name after a Latin word has a digit or a dash; without one it is a word like any other.
+_FORMS = {
+    "email": r"[\w.+-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+",
+    "id_number": (
+        r"NDB[1-9]\d{5}(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dx](?![\dx])"
+        r"|NDB\d{3}-\d{2}-\d{4}NDA"
+    ),
+    "wechat": (
+        r"(?:微信|薇信|威信|v信)[\s号码是为叫:=]{0,6}[a-z0-9][a-z0-9_-]{5,19}"
+        r"|(?<![a-z])(?:wechat|weixin|vx|wx)(?:\s?(?:id|number|account))?\s{0,2}(?:is|号|是|:|=)?"
+        r"\s{0,2}(?=[a-z_-]{0,19}\d|[a-z]{1,19}[_-])[a-z0-9][a-z0-9_-]{5,19}"
+    ),
+    "qq": (
+        r"(?:(?<![a-z])qq|扣扣|企鹅)(?:\s?(?:id|number))?[\s号码是为:=]{0,6}(?:is\s)?"
+        r"[1-9]\d{4,10}NDA"
+    ),
+    "phone": (
+        r"NDB(?:\+?86[- ]?)?1[3-9]\d[- ]?\d{4}[- ]?\d{4}NDA"
+        r"|NDB0\d{2,3}[- ]\d{7,8}NDA"
+        r"|NDB(?:\+?1[-. ])?\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}NDA"
+        r"|\+\d{1,3}(?:[- ]?\d{2,4}){2,5}NDA"
+    ),
+    "address": (
+        r"[\u4e00-\u9fff](?:PLACES)\s?[\d一二三四五六七八九十百]{1,5}\s?(?:号|弄|栋|幢|单元)"
+        r"|\d{1,4}\s?(?:号楼|栋|幢|单元)\s?[\d一二三四五六七八九十]{1,5}"
+        r"|(?<![\w-])\d{1,5}\s(?-i:(?:[A-Z][a-z'’]{1,20}\s){1,3})STREETS(?![a-z])"
+    ),
+}
+_SHORTHANDS = {
+    "NDB": _NO_DIGIT_BEFORE,
+    "NDA": _NO_DIGIT_AFTER,
+    "PLACES": _PLACES,
+    "STREETS": _STREETS,
+}
+
+
+def _compiled(form: str) -> re.Pattern[str]:
+    for short, full in _SHORTHANDS.items():
+        form = form.replace(short, full)
+    return re.compile(form, re.IGNORECASE)
+
+
+_PATTERNS = {kind: _compiled(form) for kind, form in _FORMS.items()}
+_SIGNS = re.compile(r"\d|@|微信|薇信|威信|v信|wechat|weixin|vx|wx|[一二三四五六七八九十]", re.I)
+
+DETAIL_KINDS = tuple(_PATTERNS)
+"""What is looked for: e-mail, ID number, WeChat, QQ, telephone, postal address."""
+
+
+def count_details(text: str) -> Counter[str]:
+    """Return how many details of each kind a text seems to hold; never the details themselves.
+
+    Forms of mainland China and of English-speaking countries. It finds candidates, not proof: names
+    are not looked for, and a number may be something else.
+    """
+    found: Counter[str] = Counter()
+    if not _SIGNS.search(text):
+        return found
+    text = unicodedata.normalize("NFKC", text)
+    for kind, pattern in _PATTERNS.items():
+        text, n = pattern.subn(" \0 ", text)
+        if n:
+            found[kind] += n
+    return found
+
+
+KINDS = {
+    "label_conflict": "context and response of an earlier example, another label",
+    "duplicate": "context and response of an earlier example",
+    "near_duplicate": "text almost that of an earlier utterance",
+    "unsupported_label": "label that the task does not tell apart",
+    "rationale_names_other": "rationale that names another label",
+    "email_like": "text that looks like an e-mail address",
+    "id_number_like": "text that looks like an ID number",
+    "wechat_like": "text that looks like a WeChat name",
+    "qq_like": "text that looks like a QQ number",
+    "phone_like": "text that looks like a telephone number",
+    "address_like": "text that looks like an address",
+}
+"""Kinds of hints, each with what it means."""
+
+MENDS = {
+    "label_conflict": "decide on one label",
+    "duplicate": "remove one, or set data.duplicates=drop",
+    "near_duplicate": "see whether one was copied; cv.group=session keeps sessions together",
+    "unsupported_label": "training leaves it out; choose another task or a finer label",
+    "rationale_names_other": "correct the label or the rationale",
+    **dict.fromkeys(list(KINDS)[-6:], "replace it by a placeholder"),
+}
+"""What to do about each kind."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hint:
+    """One thing that may be wrong; an id and numbers, never a text."""
+
+    kind: str
+    line: int
+    id: str
+    """Id of the utterance as messages may show it."""
+    reason: str
+    mend: str
+
+
+class ConsistencyChecker:
+    """Judges examples one by one, and against those before them.
+
+    Args:
+        task: Whose labels count; ``None`` leaves out what needs a taxonomy.
+        near_duplicates: Least similarity of near-duplicates; ``None`` does not look for them.
+        shortest: Characters of the shortest text that near-duplicates are looked for among.
+    """
+
+    def __init__(
+        self, *, task: Task | None, near_duplicates: float | None = 0.8, shortest: int = 12
+    ) -> None:
+        self._task = task
+        self._reader = None if task is None else LabelReader(task.taxonomy, task.labels)
+        self._threshold = near_duplicates
+        self._shortest = shortest
+        self._first: dict[bytes, tuple[str, int, str | None]] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+        self._labels_of_text: defaultdict[str, set[str]] = defaultdict(set)
+        self._seen: set[str] = set()
+        self._hints: list[Hint] = []
+
+    def add(self, example: Example, line: int) -> None:
+        """Judge one example of the row at ``line``."""
+        name = _shown(example.id)
+        self._repeats(example, name, line)
+        self._label(example, name, line)
+        self.add_text(example.response, example.id, line)
+        self.add_text(example.rationale or "", example.id, line)
+        text = " ".join(example.response.split()).lower()
+        if example.label is not None:
+            self._labels_of_text[text].add(example.label)
+        if self._threshold is not None and len(text) >= self._shortest:
+            self._places.setdefault(text, (name, line))
+
+    def add_text(self, text: str, identifier: str, line: int) -> None:
+        """Look for personal details in a text that is no example, such as a counsellor's turn."""
+        for kind, n in _details(text).items():
+            times = "" if n == 1 else f", {n} times"
+            self._hint(f"{kind}_like", line, _shown(identifier), times)
+
+    def add_history(self, example: Example, line: int) -> None:
+        """Look for personal details in the turns before an utterance, once in each text."""
+        for turn in example.history:
+            if turn.text not in self._seen and _details(turn.text):
+                self._seen.add(turn.text)
+                self.add_text(turn.text, example.id, line)
+
+    def hints(self) -> tuple[Hint, ...]:
+        """Return everything found, by kind in the order of :data:`KINDS`, then by line."""
+        order = {kind: place for place, kind in enumerate(KINDS)}
+        found = [*self._hints, *self._near()]
+        return tuple(sorted(found, key=lambda hint: (order[hint.kind], hint.line)))
+
+    @property
+    def texts_of_several_labels(self) -> int:
+        """Different response texts that carry more than one label, whatever their contexts."""
+        return sum(len(labels) > 1 for labels in self._labels_of_text.values())
+
+    def _hint(self, kind: str, line: int, name: str, more: str = "") -> None:
+        self._hints.append(
+            Hint(
+                kind=kind,
+                line=line,
+                id=name,
+                reason=KINDS[kind] + more,
+                mend=MENDS[kind],
+            )
+        )
+
+    def _repeats(self, example: Example, name: str, line: int) -> None:
+        first = self._first.setdefault(content_digest(example), (name, line, example.label))
+        if first[:2] == (name, line):
+            return
+        where = f" (id {first[0]}, line {first[1]})"
+        other = None not in (first[2], example.label) and first[2] != example.label
+        self._hint("label_conflict" if other else "duplicate", line, name, where)
+
+    def _label(self, example: Example, name: str, line: int) -> None:
+        if self._task is None or self._reader is None or example.label is None:
+            return
+        gold = self._reader.label_at_or_above(example.label)
+        if gold is None:
+            self._hint("unsupported_label", line, name, f" ({example.label})")
+        elif example.rationale:
+            named = self._reader.named(example.rationale).label
+            if named not in (None, gold):
+                self._hint("rationale_names_other", line, name, f" ({named}, labelled {gold})")
+
+    def _near(self) -> Iterator[Hint]:
+        if self._threshold is None:
+            return
+        texts: Sequence[str] = list(self._places)
+        places = list(self._places.values())
+        for pair in find_near_duplicates(texts, threshold=self._threshold):
+            (first, first_line), (second, line) = places[pair.first], places[pair.second]
+            yield Hint(
+                kind="near_duplicate",
+                line=line,
+                id=second,
+                reason=f"{KINDS['near_duplicate']} (id {first}, line {first_line}; similarity "
+                f"{pair.similarity:.2f})",
+                mend=MENDS["near_duplicate"],
+            )
+
+
+def _shown(identifier: str) -> str:
+    return quote_id(identifier).strip("'")
+
+
+def count_hints(hints: Sequence[Hint]) -> dict[str, int]:
+    """Return how many hints there are of every kind."""
+    counts = Counter(hint.kind for hint in hints)
+    return {kind: counts[kind] for kind in KINDS}
+
+
+@lru_cache(maxsize=4096)
+def _details(text: str) -> Counter[str]:
+    return count_details(text)
+
+
+def validate(config: CorpusConfig) -> Findings:
+    """Return what is wrong with a corpus; nothing of its texts.
+
+    The findings end in failure when a row is at fault, unless ``data.on_error`` is ``skip``.
+    """
+    source = open_source(config, find_taxonomy(config), judge=False)
+    checked = _check(config, source)
+    faults = source.faults
+    return Findings(
+        action="validate",
+        title=f"What is wrong with {faults.file}",
+        figures={
+            "data": config.data.name,
+            "file": faults.file,
+            "rows_read": faults.rows_read,
+            "rows_accepted": faults.rows_read - faults.rows_rejected,
+            "rows_rejected": faults.rows_rejected,
+            "utterances": checked.utterances,
+            "labelled": checked.labelled,
+            "without_rationale": checked.without_rationale,
+            "texts_of_several_labels": checked.texts_of_several_labels,
+            "hint_counts": count_hints(checked.hints),
+            "faults": [asdict(fault) for fault in faults.faults],
+            "hints": [asdict(hint) for hint in checked.hints],
+        },
+        sheets=(
+            _overview(source, checked),
+            *_fault_sheet(faults.faults, config.validate.listed),
+            *_hint_sheet(checked.hints, config.validate.listed),
+        ),
+        notes=tuple(_notes(config)),
+        rows=[*_fault_rows(faults.faults), *_hint_rows(faults.file, checked.hints)],
+        failure=_failure(config, source),
+        # Turns without an id are called after their sessions.
+        private=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    hints: tuple[Hint, ...]
+    utterances: int
+    labelled: int
+    without_rationale: int
+    texts_of_several_labels: int
+
+
+def _check(config: CorpusConfig, source: Source) -> _Checked:
+    checker = ConsistencyChecker(
+        task=find_task(config) if config.labels == "canonical" else None,
+        near_duplicates=config.validate.near_duplicates,
+        shortest=config.validate.shortest,
+    )
+    counts: Counter[str] = Counter()
+    for record in source.records:
+        lines = source.faults.lines
+        examples = (
+            [record]
+            if not isinstance(record, Dialogue)
+            else examples_of(record, merge_adjacent=False, no_intervention="keep")
+        )
+        for example in examples:
+            checker.add(example, _line(lines, example.turn))
+            counts["utterances"] += 1
+            labelled = example.label is not None
+            counts["labelled"] += labelled
+            counts["without_rationale"] += labelled and not (example.rationale or "").strip()
+        if isinstance(record, Dialogue):
+            for index, turn in enumerate(record.turns):
+                if turn.speaker == "counselor":
+                    checker.add_text(
+                        turn.text, turn.id or f"{record.session}:{index}", _line(lines, index)
+                    )
+        else:
+            checker.add_history(record, lines[0])
+    return _Checked(
+        hints=checker.hints(),
+        utterances=counts["utterances"],
+        labelled=counts["labelled"],
+        without_rationale=counts["without_rationale"],
+        texts_of_several_labels=checker.texts_of_several_labels,
+    )
+
+
+def _line(lines: Sequence[int], turn: int | None) -> int:
+    return lines[turn] if turn is not None and len(lines) > 1 else lines[0]
+
+
+def _failure(config: CorpusConfig, source: Source) -> str | None:
+    faults = source.faults
+    if faults.rows_read == 0:
+        return f"{faults.file}: holds no rows; write one dialogue or one example a row"
+    if not faults.faults or config.data.on_error == "skip":
+        return None
+    return (
+        f"{faults.file}: {faults.rows_rejected} of {faults.rows_read} rows cannot be used; mend "
+        "them as listed, or leave them out with data.on_error=skip"
+    )
+
+
+def _overview(source: Source, checked: _Checked) -> Sheet:
+    faults = source.faults
+    counts = count_hints(checked.hints)
+    rows = [
+        ("rows read", faults.rows_read),
+        ("rows accepted", faults.rows_read - faults.rows_rejected),
+        ("rows rejected", faults.rows_rejected),
+        ("client utterances", checked.utterances),
+        ("labelled", checked.labelled),
+        ("labelled without a rationale", checked.without_rationale),
+        ("texts of several labels, in whatever context", checked.texts_of_several_labels),
+    ]
+    cells = [(name, f"{n:,}", "") for name, n in rows]
+    cells += [(KINDS[kind], f"{n:,}", MENDS[kind] if n else "") for kind, n in counts.items()]
+    return Sheet(
+        title="Rows and hints",
+        header=("what", "number", "what to do"),
+        rows=tuple(cells),
+        text_columns=(0, 2),
+    )
+
+
+def _fault_sheet(faults: Sequence[RowFault], listed: int) -> list[Sheet]:
+    if not faults[:listed]:
+        return []
+    rows = [(str(f.line), f.field, f.reason, f.mend) for f in faults[:listed]]
+    more = f", the first {listed} of {len(faults)}" if len(faults) > listed else ""
+    return [
+        Sheet(
+            title=f"Faults{more}",
+            header=("line", "field", "reason", "what to do"),
+            rows=tuple(rows),
+            text_columns=(1, 2, 3),
+        )
+    ]
+
+
+def _hint_sheet(hints: Sequence[Hint], listed: int) -> list[Sheet]:
+    shown: Counter[str] = Counter()
+    rows = []
+    for hint in hints:
+        shown[hint.kind] += 1
+        if shown[hint.kind] <= listed:
+            rows.append((str(hint.line), hint.id, hint.reason))
+    if not rows:
+        return []
+    more = f", up to {listed} of a kind" if max(shown.values()) > listed else ""
+    return [
+        Sheet(
+            title=f"Hints{more}",
+            header=("line", "id", "what"),
+            rows=tuple(rows),
+            text_columns=(1, 2),
+        )
+    ]
+
+
+def _fault_rows(faults: Sequence[RowFault]) -> Iterator[dict[str, object]]:
+    for fault in faults:
+        yield {
+            "severity": "fault",
+            "kind": "row",
+            "file": fault.file,
+            "line": fault.line,
+            "id": None,
+            "field": fault.field,
+            "reason": fault.reason,
+            "mend": fault.mend,
+        }
+
+
+def _hint_rows(file: str, hints: Sequence[Hint]) -> Iterator[dict[str, object]]:
+    for hint in hints:
+        yield {
+            "severity": "hint",
+            "kind": hint.kind,
+            "file": file,
+            "line": hint.line,
+            "id": hint.id,
+            "field": None,
+            "reason": hint.reason,
+            "mend": hint.mend,
+        }
+
+
+def _notes(config: CorpusConfig) -> Iterator[str]:
+    yield "a fault keeps a row out; a hint does not, it wants a second look"
+    if config.labels == "canonical":
+        yield f"labels are those of task {config.task.name}"
+    if config.validate.near_duplicates is not None:
+        yield (
+            f"near-duplicates: similarity of at least {config.validate.near_duplicates:g}, texts "
+            f"of at least {config.validate.shortest} characters, each named with an earlier one"
+        )
+    yield "personal details are counted by their form alone: names are not looked for"

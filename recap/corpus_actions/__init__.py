@@ -1,1 +1,0 @@
-"""What ``python -m recap.corpus`` can do, a module an action."""

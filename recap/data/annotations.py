@@ -1,0 +1,543 @@
+"""What annotators said, from a table (a row a judgement, or a column an annotator) or Doccano.
+
+Which column of a file of judgements holds what.
+
+The files behind a path of judgements: a table, a folder or a zip with one file an annotator.
+
+What annotators said: one label a judgement, and the table of examples by annotators.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap.data.issues import FaultLog, RowFault, damage
+from recap.data.readers.doccano import document_comments, document_label
+from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
+from recap.data.readers.json_samples import single_label
+from recap.data.readers.registry import Fields, require_column
+from recap.data.readers.tables import read_sheet
+from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.system.escaping import bare_cell
+from recap.taxonomy import Taxonomy
+
+USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    role: tuple(names.split())
+    for role, names in {
+        "id": "example_id id item item_id 编号",
+        "turn": "turn turn_index utterance_id 话轮",
+        "annotator": "annotator annotator_id rater coder candidate 标注者 标注员 考生",
+        "label": "label labels cats annotations category behavior behaviour code client_talk_type "
+        "标签 类别 行为",
+        "session": "session session_id dialogue_id dialog_id transcript_id conversation_id "
+        "会话 会话编号 对话编号",
+        "round": "round exam 轮次 考试",
+        "rationale": "rationale reason explanation comments 理由 解释",
+    }.items()
+}
+"""What a column can hold, with the names that are recognised in any case, the likeliest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementLayout:
+    """How a file of judgements is laid out, where the usual names do not say it."""
+
+    columns: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
+    """Names of columns by role (the keys of :data:`USUAL_NAMES`); several for the id are joined."""
+    annotators: Sequence[str] = ()
+    """The columns of a table that has one an annotator."""
+    multi_label: str = "reject"
+    """What to do with several labels of one annotator: ``reject`` them, or take the ``first``."""
+    label_names: Mapping[Any, str] = field(default_factory=dict)
+    """The label that each number stands for, in old Doccano exports."""
+
+
+def check_layout(layout: JudgementLayout) -> None:
+    """Check the roles for which columns were named.
+
+    Raises:
+        ConfigError: For one that no column can have.
+    """
+    for role in layout.columns:
+        if role not in USUAL_NAMES:
+            raise ConfigError(
+                f"annotations.columns.{role}: a column cannot hold that"
+                f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
+            )
+
+
+def judgement_columns(
+    path: Path, names: tuple[str, ...], layout: JudgementLayout
+) -> dict[str, tuple[str, ...]]:
+    """Return the columns for each role that a file with the header ``names`` has.
+
+    Raises:
+        DataError: When a column that was named is not there, or none holds labels.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for role, usual in USUAL_NAMES.items():
+        chosen = layout.columns.get(role)
+        if chosen is not None:
+            wanted = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+            mend = f"correct annotations.columns.{role}"
+            found[role] = tuple(require_column(path, names, name, mend) for name in wanted)
+            continue
+        folded = {_folded(name): name for name in reversed(names)}
+        known = next((folded[name] for name in usual if name in folded), None)
+        if known is not None and known not in layout.annotators:
+            found[role] = (known,)
+    for name in layout.annotators:
+        require_column(path, names, name, "correct annotations.annotators")
+    if "label" not in found and not layout.annotators:
+        raise DataError(
+            f"{path}: no column is called label; name it with annotations.columns.label=NAME"
+        )
+    return found
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+JSON_ENDINGS = (".json", ".jsonl")
+"""Endings of files whose rows are JSON objects."""
+
+_TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
+_KIND, _MEND = "zip file", "export it again"
+_NOTHING_INSIDE = "holds no .jsonl, .json, .csv or .xlsx file; put in one export an annotator"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgementFile:
+    """One file of judgements."""
+
+    path: Path
+    """Where it can be read."""
+    shown: str
+    """What messages call it; its stem is the annotator's name where the file is one's own."""
+    of_one: bool
+    """Whether it is one annotator's own."""
+
+
+@contextmanager
+def judgement_files(path: Path) -> Iterator[list[JudgementFile]]:
+    """Yield the files behind a path; what a zip held is gone once the block is left.
+
+    Raises:
+        DataError: When there is no such file, or nothing usable in it.
+    """
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if _is_judgement_file(p.name) and p.is_file())
+        if not inside:
+            raise DataError(f"{path}: {_NOTHING_INSIDE}")
+        yield [JudgementFile(path=file, shown=str(file), of_one=True) for file in inside]
+    elif path.suffix.lower() == ".zip":
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
+            yield _unpacked(existing_file(path), Path(folder), held)
+    else:
+        yield [JudgementFile(path=existing_file(path), shown=str(path), of_one=False)]
+
+
+def _opened(file: Path, held: ExitStack) -> BinaryIO:
+    """Return a file to be written; where the system can, memory holds what it holds (Linux).
+
+    A kill then leaves no words of clients in a temporary folder.
+    """
+    if not hasattr(os, "memfd_create"):
+        return file.open("wb")
+    memory = os.memfd_create(file.name)
+    held.callback(os.close, memory)
+    file.symlink_to(f"/proc/{os.getpid()}/fd/{memory}")
+    return os.fdopen(memory, "wb", closefd=False)
+
+
+def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[JudgementFile]:
+    """Return the files of a zip; the folder gets their names, memory alone what they hold."""
+    files = []
+    with open_archive(path, kind=_KIND, mend=_MEND) as archive:
+        parts = [part for part in archive.infolist() if _is_judgement_file(part.filename)]
+        for number, part in enumerate(sorted(parts, key=lambda part: part.filename)):
+            if not part.filename.isprintable():
+                raise DataError(
+                    f"{path}: a file in it has a name with unprintable characters; rename it"
+                )
+            # Never under its own name, which may lead out of the folder.
+            file = folder / f"{number}{Path(part.filename).suffix.lower()}"
+            try:
+                with archive.open(part) as packed, _opened(file, held) as copy:
+                    shutil.copyfileobj(packed, copy)
+            except UNREADABLE as error:
+                raise unreadable(path, _KIND, error, _MEND) from None
+            files.append(JudgementFile(path=file, shown=f"{path}/{part.filename}", of_one=True))
+    if not files:
+        raise DataError(f"{path}: {_NOTHING_INSIDE}")
+    return files
+
+
+def _is_judgement_file(name: str) -> bool:
+    path = Path(name)
+    hidden = path.name.startswith((".", "~")) or "__MACOSX" in path.parts
+    return not hidden and path.suffix.lower() in (*JSON_ENDINGS, *_TABLES)
+
+
+MISSING = -1
+"""Code of a cell without a label."""
+
+FIRST_ROUND = "1"
+"""Round of a judgement whose file names none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """The label that one annotator gave one example in one round of annotation."""
+
+    id: str
+    annotator: str
+    label: str
+    session: str | None = None
+    round: str = FIRST_ROUND
+    rationale: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementTable:
+    """Labels as a table of examples by annotators.
+
+    ``codes`` has the shape (examples, annotators): the index of the label, or :data:`MISSING`.
+    ``sessions`` names the session of every example, ``None`` where none of its judgements does.
+    """
+
+    ids: tuple[str, ...]
+    annotators: tuple[str, ...]
+    labels: tuple[str, ...]
+    sessions: tuple[str | None, ...]
+    codes: NDArray[np.int64]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many annotators gave each label, of shape (examples, labels)."""
+        counts = np.zeros((len(self.ids), len(self.labels)), dtype=np.int64)
+        for column in self.codes.T:
+            rows = np.flatnonzero(column != MISSING)
+            np.add.at(counts, (rows, column[rows]), 1)
+        return counts
+
+
+def tabulate(judgements: Iterable[Judgement], *, labels: Sequence[str] = ()) -> JudgementTable:
+    """Return judgements as a table; examples and annotators stand in order of appearance.
+
+    Where an annotator judged an example in several rounds, the last round counts.
+
+    Args:
+        judgements: In any order.
+        labels: The order of labels; those that nobody gave are left out, others come after, sorted.
+    """
+    every = tuple(judgements)
+    kept = _last_rounds(every)
+    ids = tuple(dict.fromkeys(j.id for j in kept))
+    annotators = tuple(dict.fromkeys(j.annotator for j in kept))
+    given = {j.label for j in kept}
+    ordered = (*(label for label in dict.fromkeys(labels) if label in given),)
+    ordered += tuple(sorted(given - set(ordered)))
+    row, column = _places(ids), _places(annotators)
+    code = _places(ordered)
+    codes = np.full((len(ids), len(annotators)), MISSING, dtype=np.int64)
+    sessions: list[str | None] = [None] * len(ids)
+    for judgement in kept:
+        codes[row[judgement.id], column[judgement.annotator]] = code[judgement.label]
+    for judgement in every:
+        if sessions[row[judgement.id]] is None:
+            sessions[row[judgement.id]] = judgement.session
+    return JudgementTable(
+        ids=ids, annotators=annotators, labels=ordered, sessions=tuple(sessions), codes=codes
+    )
+
+
+def rounds_of(judgements: Iterable[Judgement]) -> tuple[str, ...]:
+    """Return the rounds in order, ``round2`` before ``round10``."""
+    return tuple(sorted({judgement.round for judgement in judgements}, key=_natural))
+
+
+def _last_rounds(judgements: Iterable[Judgement]) -> list[Judgement]:
+    kept: dict[tuple[str, str], Judgement] = {}
+    for judgement in judgements:
+        key = (judgement.id, judgement.annotator)
+        there = kept.get(key)
+        if there is None or _natural(judgement.round) >= _natural(there.round):
+            kept[key] = judgement
+    return list(kept.values())
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
+
+
+_NO_LABEL = ("", "n/a", "nan", "null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgements:
+    """What was read: the judgements in order, and an account of the rows."""
+
+    judgements: tuple[Judgement, ...]
+    rows_read: int
+    rows_rejected: int
+    faults: tuple[RowFault, ...] = ()
+    """What was wrong with the rows that were rejected."""
+    unlabelled: int
+    """Rows, or cells of a table with a column an annotator, that hold no label."""
+
+
+def read_judgements(
+    paths: Sequence[Path],
+    *,
+    layout: JudgementLayout,
+    taxonomy: Taxonomy | None,
+    skip_faults: bool = False,
+) -> Judgements:
+    """Return the judgements of one or more files.
+
+    A CSV, Excel or JSON-lines file holds a row a judgement, or a column an annotator. A zip or a
+    folder holds one file an annotator, named like the annotator (``ann.jsonl``, or ``ann.1.jsonl``
+    and ``ann.2.jsonl``), as Doccano exports them. Of several paths each is a round of annotation,
+    unless a column names the round.
+
+    Args:
+        paths: The files.
+        layout: What cannot be recognised.
+        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
+        skip_faults: Whether rows at fault are left out rather than listed in an error.
+
+    Raises:
+        DataError: When a file cannot be read, its rows are at fault, or no label is left.
+        ConfigError: For a role that no column can have.
+    """
+    check_layout(layout)
+    logs: list[FaultLog] = []
+    reader = _Reader(layout, taxonomy)
+    for number, path in enumerate(paths, start=1):
+        with judgement_files(path) as files:
+            for file in files:
+                logs.append(FaultLog(file.shown))
+                try:
+                    reader.read(file.path, logs[-1], _Defaults(str(number), file.of_one))
+                except DataError as error:
+                    # A file of a zip has no path of its own.
+                    raise DataError(str(error).replace(str(file.path), file.shown)) from None
+    faulty = [str(log.error()) for log in logs if log.faults]
+    if faulty and not skip_faults:
+        raise DataError("\n".join(faulty))
+    faults = tuple(fault for log in logs for fault in log.faults)
+    if not reader.found:
+        named = ", ".join(str(path) for path in paths)
+        first = f"; the first fault: {faults[0]}" if faults else ""
+        raise DataError(
+            f"{named}: holds no label; name the column of labels with annotations.columns.label"
+            f"{first}"
+        )
+    return Judgements(
+        judgements=tuple(reader.found),
+        rows_read=sum(log.rows_read for log in logs),
+        rows_rejected=sum(log.rows_rejected for log in logs),
+        unlabelled=reader.counts["unlabelled"],
+        faults=faults,
+    )
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    round: str
+    holds_one: bool
+    """Whether the file holds the judgements of one annotator, after whom it is named."""
+
+
+class _Reader:
+    def __init__(self, layout: JudgementLayout, taxonomy: Taxonomy | None) -> None:
+        self._layout = layout
+        self._taxonomy = taxonomy
+        self._resolved: dict[str, str] = {}
+        self._seen: set[tuple[str, str, str]] = set()
+        self.found: list[Judgement] = []
+        self.counts: Counter[str] = Counter()
+
+    def read(self, path: Path, faults: FaultLog, defaults: _Defaults) -> None:
+        is_json = path.suffix.lower() in JSON_ENDINGS
+        if is_json:
+            rows = list(self._json_rows(path, faults))
+            names = tuple(dict.fromkeys(key for _, row in rows for key in row))
+        else:
+            sheet = read_sheet(path, faults)
+            rows, names = list(sheet.rows), sheet.columns
+        shown = Path(faults.file)
+        found = judgement_columns(shown, names, self._layout)
+        if not self._layout.annotators and "annotator" not in found:
+            if not (is_json or defaults.holds_one):
+                raise DataError(
+                    f"{shown}: no column is called annotator; name it with "
+                    "annotations.columns.annotator=NAME, or, where each annotator has a column, "
+                    "annotations.annotators=[A,B]"
+                )
+            self._each(rows, found, faults, defaults, annotator=_owner(shown))
+        else:
+            self._each(rows, found, faults, defaults, annotator=None)
+
+    def _json_rows(self, path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield rows of texts; labels in whatever form Doccano writes them become one text."""
+        numbers = {str(number): name for number, name in self._layout.label_names.items()}
+        for line, row in json_rows(path, faults):
+            fields = Fields(row, line=line, faults=faults)
+            texts = {
+                str(key): str(value)
+                for key, value in row.items()
+                if isinstance(value, str | int) and not isinstance(value, bool)
+            }
+            label_key = self._one(self._layout.columns.get("label")) or next(
+                (key for key in USUAL_NAMES["label"] if key in row), None
+            )
+            if label_key is not None and not isinstance(row.get(label_key), str):
+                labelled = Fields({"label": row.get(label_key)}, line=line, faults=faults)
+                texts[label_key] = document_label(labelled, numbers, self._layout.multi_label) or ""
+                fields.sound = labelled.sound
+            comments = document_comments(row)
+            if comments:
+                texts.setdefault("comments", comments)
+            if fields.sound:
+                yield line, texts
+
+    def _each(
+        self,
+        rows: Sequence[tuple[int, Mapping[str, str]]],
+        found: Mapping[str, tuple[str, ...]],
+        faults: FaultLog,
+        defaults: _Defaults,
+        *,
+        annotator: str | None,
+    ) -> None:
+        for line, row in rows:
+            cells = {
+                role: ":".join(bare_cell(row.get(name, "").strip()) for name in names)
+                for role, names in found.items()
+            }
+            identifier = cells.get("id") or self._from_turn(cells)
+            if self._damaged(line, cells, faults):
+                continue
+            if not identifier:
+                faults.reject(line, "id", "is missing", "give every example an id")
+                continue
+            if self._layout.annotators:
+                said = [(name, row.get(name, "").strip()) for name in self._layout.annotators]
+            else:
+                name = cells.get("annotator", "") if annotator is None else annotator
+                said = [(name, cells.get("label", ""))]
+            given = [(name, label) for name, label in said if label.casefold() not in _NO_LABEL]
+            judged = [
+                self._judgement(
+                    line,
+                    _Said(
+                        id=identifier,
+                        annotator=name,
+                        session=cells.get("session") or None,
+                        round=cells.get("round") or defaults.round,
+                        rationale=cells.get("rationale") or None,
+                    ),
+                    label,
+                    faults,
+                    defaults.holds_one,
+                )
+                for name, label in given
+            ]
+            sound = [judgement for judgement in judged if judgement is not None]
+            # A row with a fault is left out whole.
+            if len(sound) == len(judged):
+                self.counts["unlabelled"] += len(said) - len(given)
+                self.found += sound
+                self._seen.update((one.id, one.annotator, one.round) for one in sound)
+
+    @staticmethod
+    def _damaged(line: int, cells: Mapping[str, str], faults: FaultLog) -> bool:
+        broken = {role: found for role, cell in cells.items() if (found := damage(cell))}
+        for role, found in broken.items():
+            faults.reject(line, role, *found)
+        return bool(broken)
+
+    def _judgement(
+        self, line: int, said: _Said, label: str, faults: FaultLog, may_be_several: bool
+    ) -> Judgement | None:
+        if not said.annotator:
+            faults.reject(line, "annotator", "is empty", "write who gave this label")
+            return None
+        if may_be_several and "#" in label:
+            # Doccano's CSV joins several labels.
+            fields = Fields({}, line=line, faults=faults)
+            one = single_label(fields, "label", label.split("#"), self._layout.multi_label)
+            if one is None:
+                return None
+            label = one
+        canonical = self._canonical(line, label, faults)
+        if canonical is None:
+            return None
+        if (said.id, said.annotator, said.round) in self._seen:
+            reason = (
+                f"annotator {quote_id(said.annotator)} has judged id {quote_id(said.id)} before"
+            )
+            mend = "keep one row, or number the rounds in a column round"
+            faults.reject(line, "id", reason, mend)
+            return None
+        return Judgement(
+            id=said.id,
+            annotator=said.annotator,
+            label=canonical,
+            session=said.session,
+            round=said.round,
+            rationale=said.rationale,
+        )
+
+    def _canonical(self, line: int, label: str, faults: FaultLog) -> str | None:
+        if self._taxonomy is None:
+            return label
+        if label not in self._resolved:
+            try:
+                self._resolved[label] = self._taxonomy.resolve(label)
+            except DataError as error:
+                reason = str(error).removeprefix("label ")
+                faults.reject(line, "label", reason, "correct it, or keep labels with labels=raw")
+                return None
+        return self._resolved[label]
+
+    def _from_turn(self, cells: Mapping[str, str]) -> str:
+        session, turn = cells.get("session"), cells.get("turn")
+        return f"{session}:{turn}" if session and turn else ""
+
+    @staticmethod
+    def _one(chosen: str | Sequence[str] | None) -> str | None:
+        return chosen if isinstance(chosen, str) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Said:
+    id: str
+    annotator: str
+    session: str | None
+    round: str = FIRST_ROUND
+    rationale: str | None = None
+
+
+def _owner(path: Path) -> str:
+    """Return the annotator after whom a file is named: ``ann`` for ann.jsonl and ann.2.jsonl."""
+    return re.sub(r"\.\d+$", "", path.stem)

@@ -1,0 +1,261 @@
+"""What is wrong with the rows of a file, said without repeating what a client wrote.
+
+Texts that no model or table can take: damaged characters, and whole files in a cell.
+
+Which names a file has used already, and where, in a few bytes a name.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from recap.errors import DataError
+
+LISTED_FAULTS = 20
+"""Faults that one error message lists; the rest are only counted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowFault:
+    """One reason why one row was rejected; ``str()`` gives ``file:line: field: reason, mend``."""
+
+    file: str
+    line: int
+    """First line of the row, counted from 1; in a spreadsheet, the row's number."""
+    field: str
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        """Return the line that users see."""
+        return f"{self.file}:{self.line}: {self.field}: {self.reason}, {self.mend}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a record, or one turn of it, stands: its first line, and how many rows make it up."""
+
+    line: int
+    rows: int = 1
+
+
+class Line(int):
+    """The line that a row begins on where others do too, as in a JSON list written on one line."""
+
+    item: int
+    """Index of the row in that list."""
+
+    def __new__(cls, line: int, *, item: int) -> Line:
+        """Return a line that knows which of its rows is meant."""
+        row = super().__new__(cls, line)
+        row.item = item
+        return row
+
+
+class FaultLog:
+    """What a reader reports: rows met, rows rejected and why, and anything else it counts.
+
+    A reader calls :meth:`row` for every row, then either :meth:`reject` or, before it yields a
+    record, :meth:`at` or :meth:`at_turns`, so that faults found later still name the right line. A
+    reader that makes its records up calls none of them; each record then counts as one row.
+
+    Args:
+        file: The file's name as messages should show it.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.faults: list[RowFault] = []
+        self.counts: Counter[str] = Counter()
+        self.rows_read = 0
+        self._rejected: dict[tuple[int, int | None], int] = {}
+        self._rejected_and_taken = 0
+        self._places: tuple[Place, ...] = ()
+        self._by_turn = False
+        self.lines: tuple[int, ...] = ()
+        """Where the record that was read last stands: a line for each turn, or one for all."""
+
+    @property
+    def rows_rejected(self) -> int:
+        """Rows that have at least one fault."""
+        return self._rejected_and_taken + sum(self._rejected.values())
+
+    def row(self) -> None:
+        """Count one more row of the file."""
+        self.rows_read += 1
+
+    def reject(self, line: int, field: str, reason: str, mend: str, *, rows: int = 1) -> None:
+        """Note one fault of the row at ``line``; a row with several faults is rejected once.
+
+        Args:
+            line: First line of the row; a :class:`Line` where several rows begin on it.
+            field: The column or key at fault.
+            reason: What is wrong with it, without client text.
+            mend: What to do.
+            rows: Rows of the file that are lost with it (several when one utterance has many
+                annotators).
+        """
+        item = line.item if isinstance(line, Line) else None
+        if item is not None:
+            field = f"[{item}]" if field == "row" else f"[{item}].{field}"
+        self.faults.append(
+            RowFault(file=self.file, line=int(line), field=field, reason=reason, mend=mend)
+        )
+        key = (int(line), item)
+        self._rejected[key] = max(rows, self._rejected.get(key, 0))
+
+    def at(self, line: int) -> None:
+        """Say that the record about to be yielded is the one row at ``line``."""
+        self._places, self._by_turn = (Place(line=line),), False
+
+    def at_turns(self, places: Sequence[Place]) -> None:
+        """Say that each turn of the dialogue about to be yielded has rows of its own."""
+        self._places, self._by_turn = tuple(places), True
+
+    def take_places(self) -> tuple[tuple[Place, ...], bool]:
+        """Return where the record just yielded stands, and whether that is one place a turn.
+
+        Counts a row of its own for a record whose reader said nothing.
+        """
+        if not self._places:
+            self.row()
+            return (Place(line=self.rows_read),), False
+        places, by_turn = self._places, self._by_turn
+        self._places, self._by_turn = (), False
+        return places, by_turn
+
+    def take(self) -> list[RowFault]:
+        """Return the faults noted since the last call, and forget all but their number.
+
+        For files of any size; to be called only between two records.
+        """
+        taken, self.faults = self.faults, []
+        self._rejected_and_taken += sum(self._rejected.values())
+        self._rejected = {}
+        return taken
+
+    def error(self) -> DataError:
+        """Return the error that lists the first faults and counts the others."""
+        return rows_error(
+            self.file,
+            self.faults[:LISTED_FAULTS],
+            n_faults=len(self.faults),
+            rows_rejected=self.rows_rejected,
+            rows_read=self.rows_read,
+        )
+
+
+def rows_error(
+    file: str, listed: Sequence[RowFault], *, n_faults: int, rows_rejected: int, rows_read: int
+) -> DataError:
+    """Return the error that lists some faults of a file's rows and counts the others."""
+    lines = "\n".join(f"  {fault}" for fault in listed)
+    more = n_faults - len(listed)
+    tail = f"\n  and {more} more" if more > 0 else ""
+    return DataError(
+        f"{file}: {rows_rejected} of {rows_read} rows cannot be used:\n"
+        f"{lines}{tail}\n"
+        "mend them, or leave them out with data.on_error=skip"
+    )
+
+
+LONGEST_TEXT = 131_072
+"""Characters of one text: more than two hours of speech, and what Python's CSV reader takes."""
+
+ERROR_CELLS = frozenset({"#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"})
+"""What a spreadsheet shows instead of a text that it took for a formula."""
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def damage(text: str) -> tuple[str, str] | None:
+    """Return what is broken about a text and what to do, ``None`` for a sound one."""
+    if "\0" in text:
+        return "holds a NUL character", "remove it"
+    if _HALF_CHARACTER.search(text):
+        return "holds half of a character (a lone surrogate)", "export the file again as UTF-8"
+    return None
+
+
+def no_utterance(text: str) -> tuple[str, str] | None:
+    """Return why a text can be nothing that somebody said, ``None`` where it can."""
+    if text.strip() in ERROR_CELLS:
+        return (
+            f"is the error {text.strip()} of a spreadsheet",
+            "write the words there again, in a cell formatted as text",
+        )
+    return too_long(len(text)) if len(text) > LONGEST_TEXT else damage(text)
+
+
+def too_long(n: int) -> tuple[str, str]:
+    """Return what is to be said of a text of ``n`` characters."""
+    return (
+        f"has {n:,} characters, more than the {LONGEST_TEXT:,} of one text",
+        "split it (is a whole file in one field?)",
+    )
+
+
+_MOST_FULL = 0.6
+_SMALLEST = 1 << 10
+
+
+class FirstLines:
+    """The line at which each name was first met; 20 to 40 bytes a name, however long it is.
+
+    Names are told apart by 64 bits of a hash. That two of ten million names share these has a
+    probability of 3e-6.
+    """
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._hashes = array("Q", [0]) * _SMALLEST
+        self._lines = array("I", [0]) * _SMALLEST
+
+    def __len__(self) -> int:
+        """Return how many names were met."""
+        return self._n
+
+    def find(self, name: str) -> int | None:
+        """Return the line that ``name`` was first met at, ``None`` where it was not."""
+        place = self._place(_hash(name))
+        return self._lines[place] if self._hashes[place] else None
+
+    def add(self, name: str, line: int) -> int:
+        """Return the line that ``name`` was first met at: ``line`` when it is new."""
+        value = _hash(name)
+        place = self._place(value)
+        if self._hashes[place]:
+            return self._lines[place]
+        self._hashes[place], self._lines[place] = value, line
+        self._n += 1
+        if self._n > _MOST_FULL * len(self._hashes):
+            self._grow()
+        return line
+
+    def _place(self, value: int) -> int:
+        """Return where a hash stands, or the free place where it would."""
+        size = len(self._hashes)
+        place = value % size
+        while self._hashes[place] not in (0, value):
+            place = (place + 1) % size
+        return place
+
+    def _grow(self) -> None:
+        old = zip(self._hashes, self._lines, strict=True)
+        size = 2 * len(self._hashes)
+        self._hashes, self._lines = array("Q", [0]) * size, array("I", [0]) * size
+        for value, line in old:
+            if value:
+                place = self._place(value)
+                self._hashes[place], self._lines[place] = value, line
+
+
+def _hash(name: str) -> int:
+    """Return 64 bits of a hash, never 0, which marks a free place."""
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") or 1

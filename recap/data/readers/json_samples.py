@@ -1,0 +1,153 @@
+"""What formats of single samples share: several labels on a row, a label above its reason.
+
+Alpaca instruction files: the dialogue is the input, the label (and reason) the output.
+
+The ClientResistance authors' samples: a JSON list of texts, each with its label.
+
+PsyGUARD: single client messages with risk labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from recap.data.issues import FaultLog
+from recap.data.readers.files import existing_file, json_rows
+from recap.data.readers.registry import Fields, one_of, register_reader
+from recap.data.readers.transcript import SpeakerNames
+from recap.records import Example
+
+_LABEL_KEY = re.compile(r"^(?:behaviou?r|label|category|行为|标签|类别)\s*[:：]\s*", re.IGNORECASE)
+_REASON_KEY = re.compile(
+    r"^(?:reason|rationale|explanation|理由|原因|解释)\s*[:：]\s*", re.IGNORECASE | re.MULTILINE
+)
+
+
+def single_label(fields: Fields, field: str, labels: list[str], multi_label: str) -> str | None:
+    """Return the label of a row that may carry several, ``None`` where it carries none.
+
+    Args:
+        fields: The row.
+        field: Where the labels stand in it.
+        labels: What stands there.
+        multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
+            rejects the row.
+    """
+    distinct = list(dict.fromkeys(label.strip() for label in labels))
+    if len(distinct) < 2:
+        return distinct[0] if distinct else None
+    fields.faults.counts["multi_label"] += 1
+    if multi_label == "first":
+        return distinct[0]
+    reason = f"holds {len(distinct)} labels"
+    fields.reject(field, reason, "keep one, or take the first with data.options.multi_label=first")
+    return None
+
+
+def label_and_reason(output: str) -> tuple[str | None, str | None]:
+    """Return the label and the rationale of an answer as training files write it.
+
+    The label is the first line, with or without ``Behavior:`` in front; the rationale is what
+    follows, with or without ``Reason:``.
+    """
+    head, _, rest = output.strip().partition("\n")
+    label = _LABEL_KEY.sub("", head.strip()).strip()
+    reason = _REASON_KEY.sub("", rest.strip(), count=1).strip()
+    return label or None, reason or None
+
+
+@register_reader("alpaca")
+def read_alpaca(path: Path | None, *, faults: FaultLog) -> Iterator[Example]:
+    """Yield an example for each ``{"instruction", "input", "output"}``, in a list or a line each.
+
+    ``input`` is split into history and response at its last blank line, else before a closing
+    client turn. ``output`` is a label alone, or a label above its reason. ``instruction`` is not
+    used: prompts come from the task.
+    """
+    path = existing_file(path)
+    names = SpeakerNames()
+    for number, (line, row) in enumerate(json_rows(path, faults), start=1):
+        fields = Fields(row, line=line, faults=faults)
+        text = fields.text("input")
+        if not text.strip() and fields.sound:
+            fields.reject("input", "is empty", "write the dialogue there, not in the instruction")
+        history, response = names.context_and_response(text)
+        label, reason = label_and_reason(fields.optional_text("output") or "")
+        example = Example(
+            id=fields.identifier("id") or f"{path.stem}:{number}",
+            session=fields.identifier("session"),
+            client=fields.identifier("client"),
+            history=history,
+            response=response,
+            label=label,
+            rationale=reason,
+        )
+        if fields.sound:
+            faults.at(line)
+            yield example
+
+
+@register_reader("client_resistance")
+def read_client_resistance(path: Path | None, *, faults: FaultLog) -> Iterator[Example]:
+    """Yield an example for each ``{"text", "label"}`` whose text is a context above a response.
+
+    Context and response are split at the last blank line; a text without one is all response. A
+    sample may also carry ``id``, ``session``, ``client`` and ``rationale``.
+    """
+    path = existing_file(path)
+    names = SpeakerNames()
+    for number, (line, row) in enumerate(json_rows(path, faults), start=1):
+        fields = Fields(row, line=line, faults=faults)
+        history, response = names.context_and_response(fields.text("text"))
+        example = Example(
+            id=fields.identifier("id") or f"{path.stem}:{number}",
+            session=fields.identifier("session"),
+            client=fields.identifier("client"),
+            history=history,
+            response=response,
+            label=fields.optional_text("label") or None,
+            rationale=fields.optional_text("rationale") or None,
+        )
+        if fields.sound:
+            faults.at(line)
+            yield example
+
+
+@register_reader("psyguard")
+def read_psyguard(
+    path: Path | None, *, faults: FaultLog, multi_label: str = "reject"
+) -> Iterator[Example]:
+    """Yield an example without history for each ``{"idx", "text", "labels": [...]}``.
+
+    Args:
+        path: The file.
+        faults: Where bad rows are noted.
+        multi_label: What to do with a message of several labels: ``reject`` it, or take the
+            ``first``.
+    """
+    one_of("multi_label", multi_label, ("reject", "first"))
+    path = existing_file(path)
+    for number, (line, row) in enumerate(json_rows(path, faults), start=1):
+        fields = Fields(row, line=line, faults=faults)
+        labels = fields.items("labels") if row.get("labels") is not None else []
+        if not all(isinstance(label, str) for label in labels):
+            fields.reject("labels", "holds something that is no text", 'write "labels": ["..."]')
+            continue
+        source = fields.optional_text("data_source")
+        example = Example(
+            id=_id(fields.identifier("idx"), source) or f"{path.stem}:{number}",
+            history=(),
+            response=fields.text("text"),
+            label=single_label(fields, "labels", labels, multi_label),
+            meta={} if source is None else {"data_source": source},
+        )
+        if fields.sound:
+            faults.at(line)
+            yield example
+
+
+def _id(number: str | None, source: str | None) -> str | None:
+    # PsyGUARD numbers its messages anew in each of its sources.
+    return f"{source}:{number}" if number is not None and source is not None else number

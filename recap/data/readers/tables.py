@@ -1,0 +1,493 @@
+"""CSV and Excel tables: a row an utterance of a dialogue, or a row an example with its history.
+
+Rows of Excel files, whatever may be wrong with them.
+
+Rows of CSV files and spreadsheets, as texts under their column names.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from recap.data.issues import LONGEST_TEXT, FaultLog, FirstLines, Place, too_long
+from recap.data.readers.files import UNREADABLE, existing_file, open_archive, text_lines, unreadable
+from recap.data.readers.registry import (
+    Columns,
+    Record,
+    find_columns,
+    register_reader,
+    require_column,
+)
+from recap.data.readers.transcript import SpeakerNames
+from recap.errors import ConfigError, DataError, quote_id
+from recap.records import Dialogue, Example, Turn
+
+_KIND, _MEND = "Excel file", "save it again as .xlsx"
+_MOST_ROWS = 1_048_576
+_PIECE = 1 << 20
+_FORMULA = re.compile(rb"<(\w+:)?f[\s/>]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExcelRow:
+    """One row of a sheet."""
+
+    number: int
+    """As the spreadsheet counts, from 1."""
+    cells: list[str]
+    unsaved: int | None
+    """Index of a cell that is a formula without the value it had, ``None`` where none is."""
+
+
+def excel_rows(path: Path, sheet: str | None) -> Iterator[ExcelRow]:
+    """Yield the rows of one sheet, from the first that is not empty on.
+
+    Args:
+        path: An ``.xlsx`` file.
+        sheet: Name of the sheet; by default the first.
+
+    Raises:
+        DataError: When openpyxl is missing, or the file is broken, too large, or lacks the sheet.
+    """
+    try:
+        import openpyxl  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        raise DataError(
+            f"{path}: Excel files need openpyxl: pip install recap[excel]; "
+            "or save the sheet as 'CSV UTF-8'"
+        ) from None
+    with open_archive(path, kind=_KIND, mend=_MEND) as archive:
+        has_formulas = _look_through(path, archive)
+    try:
+        yield from _rows(path, sheet, has_formulas)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - openpyxl has many of its own
+        raise unreadable(path, _KIND, error, _MEND) from None
+
+
+def _look_through(path: Path, archive: zipfile.ZipFile) -> bool:
+    """Return whether a sheet may hold formulas; refuse XML that defines entities.
+
+    A few nested entities expand to gigabytes, and no spreadsheet program writes any.
+    """
+    formulas = False
+    for part in archive.infolist():
+        is_sheet = "worksheets/" in part.filename
+        try:
+            with archive.open(part) as file:
+                before = b""
+                while piece := file.read(_PIECE):
+                    seen = (before + piece).replace(b"\0", b"")
+                    if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen:
+                        raise DataError(f"{path}: its XML defines a document type; {_MEND}")
+                    formulas = formulas or (is_sheet and _FORMULA.search(seen) is not None)
+                    before = piece[-20:]
+        except UNREADABLE as error:
+            raise unreadable(path, _KIND, error, _MEND) from None
+    return formulas
+
+
+def _rows(path: Path, sheet: str | None, has_formulas: bool) -> Iterator[ExcelRow]:
+    values = _values(path, sheet, saved=True)
+    formulas = _values(path, sheet, saved=False) if has_formulas else None
+    begun = False
+    for number, row in enumerate(values, start=1):
+        if number > _MOST_ROWS:
+            raise DataError(f"{path}: has rows beyond {_MOST_ROWS:,}, the most of a sheet; {_MEND}")
+        written: Sequence[Any] = next(formulas, ()) if formulas is not None else ()
+        if not row:
+            continue
+        unsaved = next(
+            (
+                index
+                for index, (value, text) in enumerate(zip(row, written, strict=False))
+                if value is None and text is not None
+            ),
+            None,
+        )
+        cells = [cell_text(value) for value in row]
+        begun = begun or any(cells) or unsaved is not None
+        if begun:
+            yield ExcelRow(number=number, cells=cells, unsaved=unsaved)
+
+
+def _values(path: Path, sheet: str | None, *, saved: bool) -> Iterator[Sequence[Any]]:
+    """Yield rows of a sheet: of formulas the value that was saved, or the formulas themselves."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(path, read_only=True, data_only=saved)
+    try:
+        if sheet is not None and sheet not in book.sheetnames:
+            raise DataError(
+                f"{path}: has no sheet {sheet!r}; correct data.options.sheet, one of: "
+                f"{', '.join(book.sheetnames)}"
+            )
+        page = book[sheet] if sheet is not None else book.worksheets[0]
+        # What a file says of its size cuts off all rows and columns beyond, unnoticed.
+        page.reset_dimensions()
+        yield from page.iter_rows(values_only=True)
+    finally:
+        book.close()
+
+
+def cell_text(value: Any) -> str:
+    """Return a cell's value as text, ``""`` for an empty one."""
+    if value is None:
+        return ""
+    # A spreadsheet keeps the id 12 as 12.0.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+_DELIMITERS = (",", ";", "\t")
+_EXCEL = (".xlsx", ".xlsm")
+_LONGEST_FIELD = 2**24
+"""Characters after which a quotation mark that is not closed is given up."""
+_UNSAVED = (
+    "holds a formula without its value",
+    "open and save the file in a spreadsheet program, or write the value itself",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table: its column names, and its rows one by one as ``(line, {column: text})``."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[int, dict[str, str]]]
+
+
+def read_sheet(
+    path: Path | None, faults: FaultLog, *, delimiter: str | None = None, sheet: str | None = None
+) -> Sheet:
+    """Return the table of a CSV file, or of one sheet of an Excel file.
+
+    Rows that do not fit the header are noted in ``faults`` and left out; empty rows are no rows.
+
+    Args:
+        path: A ``.csv`` (or any other text) or ``.xlsx`` file.
+        faults: Where bad rows are noted.
+        delimiter: What separates the fields of a CSV file; by default whichever of comma, semicolon
+            and tab the header holds most often.
+        sheet: Name of the Excel sheet; by default the first.
+
+    Raises:
+        DataError: When the file is missing, empty or of another kind, or two columns have one name.
+        ConfigError: When the delimiter is more than one character.
+    """
+    path = existing_file(path)
+    if path.suffix.lower() in _EXCEL:
+        records = _excel_records(path, sheet)
+    elif path.suffix.lower() == ".xls":
+        raise DataError(
+            f"{path}: old Excel files cannot be read; save it as .xlsx or as 'CSV UTF-8'"
+        )
+    else:
+        records = _csv_records(path, faults, delimiter)
+    header = next(records, None)
+    if header is None:
+        raise DataError(f"{path}: is empty; it needs a first row with the names of its columns")
+    if header.broken is not None:
+        raise DataError(f"{path}:{header.line}: the header {header.broken[0]}; {header.broken[1]}")
+    columns = tuple(name.strip() for name in header.cells)
+    _check_names(path, columns)
+    return Sheet(path=path, columns=columns, rows=_named(records, columns, faults))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    line: int
+    cells: list[str]
+    broken: tuple[str, str] | None = None
+    """What is wrong with it, and the mend."""
+    field: str = "row"
+
+
+def _check_names(path: Path, columns: tuple[str, ...]) -> None:
+    first: dict[str, int] = {}
+    for number, name in enumerate(columns, start=1):
+        if name and first.setdefault(name, number) != number:
+            raise DataError(
+                f"{path}: columns {first[name]} and {number} have the same name; rename one "
+                "(is the first row a header?)"
+            )
+
+
+def _named(
+    records: Iterator[_Record], columns: tuple[str, ...], faults: FaultLog
+) -> Iterator[tuple[int, dict[str, str]]]:
+    for record in records:
+        if record.broken is None and not any(cell.strip() for cell in record.cells):
+            continue
+        faults.row()
+        broken = record.broken or _misfit(record.cells, len(columns))
+        if broken is not None:
+            faults.reject(record.line, record.field, *broken)
+        else:
+            yield record.line, dict(zip(columns, record.cells, strict=False))
+
+
+def _misfit(cells: list[str], width: int) -> tuple[str, str] | None:
+    if len(cells) < width or any(cells[width:]):
+        return (
+            f"has {len(cells)} fields where the header has {width}",
+            "complete it, and quote texts that hold the separator",
+        )
+    if any("\0" in cell for cell in cells):
+        return "holds a NUL character", "remove it (was the file damaged?)"
+    longest = max(map(len, cells))
+    if longest > LONGEST_TEXT:
+        return too_long(longest)
+    return None
+
+
+def _csv_records(path: Path, faults: FaultLog, delimiter: str | None) -> Iterator[_Record]:
+    """Yield every record with the line it begins on; those quoted wrongly are broken."""
+    lines = text_lines(path, faults)
+    first = next(lines, None)
+    if first is None:
+        return
+    delimiter = delimiter or max(_DELIMITERS, key=first.count)
+    # Strict: otherwise a quotation mark that is never closed swallows the rest of the file
+    # unnoticed.
+    try:
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"data.options.delimiter: must be one character, not {delimiter!r}"
+        ) from error
+    while True:
+        line = reader.line_num + 1
+        limit = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield _Record(line=line, cells=[], broken=_csv_fault(error, reader.line_num))
+            if "field limit" in str(error):
+                return
+            continue
+        finally:
+            csv.field_size_limit(limit)
+        yield _Record(line=line, cells=cells)
+
+
+def _csv_fault(error: csv.Error, line: int) -> tuple[str, str]:
+    said = str(error)
+    if "field limit" in said:
+        return (
+            f"has a field of more than {_LONGEST_FIELD:,} characters, up to line {line}",
+            "close the quotation mark that it begins with; nothing after it could be read",
+        )
+    if "new-line" in said:
+        return (
+            "holds a line end without a line feed outside of quotation marks",
+            "quote the text, or save the file with other line ends (is it of an old Mac?)",
+        )
+    return (
+        f"is not valid CSV up to line {line} ({said})",
+        "close every quotation mark, and double those inside a text",
+    )
+
+
+def _excel_records(path: Path, sheet: str | None) -> Iterator[_Record]:
+    width = 0
+    for row in excel_rows(path, sheet):
+        width = width or len(row.cells)
+        cells = row.cells + [""] * (width - len(row.cells))
+        if row.unsaved is None:
+            yield _Record(line=row.number, cells=cells)
+        else:
+            yield _Record(
+                line=row.number, cells=cells, broken=_UNSAVED, field=f"column {row.unsaved + 1}"
+            )
+
+
+_EXAMPLE_ROLES = ("id", "session", "text", "label", "rationale")
+_UTTERANCE_ROLES = (*_EXAMPLE_ROLES, "speaker")
+"""Roles whose columns annotation writes under names of its own; the others come back as they are.
+"""
+
+
+@register_reader("table", aliases=("csv", "excel"))
+def read_table(
+    path: Path | None,
+    *,
+    faults: FaultLog,
+    columns: Mapping[str, str | None] | None = None,
+    speakers: Mapping[str, str] | None = None,
+    meta: Sequence[str] = (),
+    delimiter: str | None = None,
+    sheet: str | None = None,
+) -> Iterator[Record]:
+    """Yield a dialogue a session where a column names the speaker, else an example a row.
+
+    Rows of one session follow each other. A table of utterances without a session column is one
+    session, named like the file. A history is JSON turns, or lines such as ``Counselor: ...``; a
+    text that names no speaker is the counsellor's last turn.
+
+    Args:
+        path: The file.
+        faults: Where bad rows are noted.
+        columns: Names of the columns that are not recognised, as ``{role: name}``.
+        speakers: Names of speakers beside the usual ones, each with its role.
+        meta: Columns whose values go to ``meta`` (of a session: those of its first row).
+        delimiter: Separator of a CSV file, where the header does not show it.
+        sheet: Name of the Excel sheet, where it is not the first.
+    """
+    table = read_sheet(path, faults, delimiter=delimiter, sheet=sheet)
+    found = find_columns(table.path, table.columns, columns)
+    for column in meta:
+        require_column(table.path, table.columns, column, "correct data.options.meta")
+    layout = _Layout(
+        table=table, columns=found, names=SpeakerNames(speakers), meta=tuple(meta), faults=faults
+    )
+    if "speaker" in found and "history" not in found:
+        yield from _dialogues(layout)
+    else:
+        yield from _examples(layout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    table: Sheet
+    columns: Columns
+    names: SpeakerNames
+    meta: tuple[str, ...]
+    faults: FaultLog
+
+    def cell(self, row: Mapping[str, str], role: str) -> str:
+        return self.columns.value(row, role)
+
+    def meta_of(self, row: Mapping[str, str]) -> dict[str, str]:
+        return {column: row[column] for column in self.meta}
+
+    def extra_of(self, row: Mapping[str, str], *, read: Sequence[str]) -> dict[str, str]:
+        """Return the cells of all columns but those of the roles that were read."""
+        columns = self.columns.by_role
+        taken = {columns[role] for role in read if role in columns}
+        return {column: cell for column, cell in row.items() if column not in taken}
+
+
+@dataclass(kw_only=True)
+class _Session:
+    name: str
+    first: Mapping[str, str]
+    turns: list[Turn] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+
+
+def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
+    current: _Session | None = None
+    closed = FirstLines()
+    for line, row in layout.table.rows:
+        name = (
+            layout.cell(row, "session") if "session" in layout.columns else layout.table.path.stem
+        )
+        turn = _turn(layout, line, row)
+        if not _may_continue(layout.faults, line, name, closed) or turn is None:
+            continue
+        if current is None or name != current.name:
+            if current is not None:
+                closed.add(current.name, line)
+                yield _finished(layout, current)
+            current = _Session(name=name, first=row)
+        current.turns.append(turn)
+        current.places.append(Place(line=line))
+    if current is not None:
+        yield _finished(layout, current)
+
+
+def _may_continue(faults: FaultLog, line: int, session: str, closed: FirstLines) -> bool:
+    if not session:
+        faults.reject(line, "session", "is empty", "write the session's id in every row")
+    elif closed.find(session) is not None:
+        reason = f"session {quote_id(session)} goes on after another one began"
+        faults.reject(line, "session", reason, "sort the rows so that each session stands together")
+    else:
+        return True
+    return False
+
+
+def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
+    said = layout.cell(row, "speaker")
+    speaker = layout.names.find(said)
+    if speaker is None:
+        layout.faults.reject(line, "speaker", *layout.names.complaint(said))
+        return None
+    return Turn(
+        speaker=speaker,
+        text=layout.cell(row, "text"),
+        id=layout.cell(row, "id") or None,
+        label=layout.columns.label(row),
+        rationale=layout.cell(row, "rationale") or None,
+        extra=layout.extra_of(row, read=_UTTERANCE_ROLES),
+    )
+
+
+def _finished(layout: _Layout, session: _Session) -> Dialogue:
+    layout.faults.at_turns(session.places)
+    return Dialogue(
+        session=session.name,
+        client=layout.cell(session.first, "client") or None,
+        counselor=layout.cell(session.first, "counselor") or None,
+        meta=layout.meta_of(session.first),
+        turns=tuple(session.turns),
+    )
+
+
+def _examples(layout: _Layout) -> Iterator[Example]:
+    for line, row in layout.table.rows:
+        history = _history(layout, line, layout.cell(row, "history"))
+        if history is None:
+            continue
+        layout.faults.at(line)
+        yield Example(
+            id=layout.cell(row, "id") or f"{layout.table.path.stem}:{line}",
+            session=layout.cell(row, "session") or None,
+            client=layout.cell(row, "client") or None,
+            history=history,
+            response=layout.names.without_prefix(layout.cell(row, "text")),
+            label=layout.columns.label(row),
+            rationale=layout.cell(row, "rationale") or None,
+            meta=layout.meta_of(row),
+            extra=layout.extra_of(row, read=_EXAMPLE_ROLES),
+        )
+
+
+def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
+    """Return the turns of a history, ``None`` (and a fault) for JSON that holds none."""
+    # A text may begin with a bracket without being JSON: then it is read as lines.
+    written = _json_list(cell) if cell.startswith("[") else None
+    if written is None:
+        return layout.names.history(cell)
+    turns: list[Turn] = []
+    for index, item in enumerate(written):
+        speaker, text = item.get("speaker"), item.get("text")
+        role = layout.names.find(speaker) if isinstance(speaker, str) else None
+        if role is None or not isinstance(text, str):
+            reason = f"turn {index} of its JSON has no known speaker or no text"
+            mend = 'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
+            layout.faults.reject(line, "history", reason, mend)
+            return None
+        turns.append(Turn(speaker=role, text=text.strip()))
+    return tuple(turns)
+
+
+def _json_list(cell: str) -> list[dict[str, Any]] | None:
+    """Return the objects of a JSON list, ``None`` where a text is none."""
+    try:
+        items = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return items if items and all(isinstance(item, dict) for item in items) else None

@@ -1,1 +1,0 @@
-"""Trained models put to use: what a client turn does, and why."""

@@ -1,0 +1,1 @@
+"""The ``evaluate`` verb: saved models, predictions files, baselines and the cascade, scored."""

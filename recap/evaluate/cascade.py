@@ -1,0 +1,414 @@
+"""Two finished runs as one system: end to end over all labels, stage by stage, error by error.
+
+Two stages scored as one system: is it resistance at all, and if so, which behaviour.
+
+The first stage tells a label apart that the second opens up into finer ones. What the first stage
+gets wrong is wrong end to end, whatever the second says of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from recap.config import RunConfig
+from recap.errors import ConfigError, DataError, RecapError, quote_id
+from recap.evaluate.options import EvaluateConfig
+from recap.evaluate.saved_model import Evaluation, evaluate_predictions
+from recap.folds.partition import draw_partition
+from recap.metrics.files import predictions_from_jsonl, scores_to_dict
+from recap.metrics.scores import score
+from recap.records import Example, Prediction, Scores
+from recap.runs.build import build_task
+from recap.runs.folder import RunFolder, read_config
+from recap.runs.saved import Answered, answer_examples, find_model
+from recap.tasks.task import Task
+from recap.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeLabels:
+    """The labels of two stages, and those of both together."""
+
+    opened: str
+    """The label of the first stage that the second one opens up."""
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    together: tuple[str, ...]
+    """The second stage's labels and the first stage's others, in the taxonomy's order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CascadeErrors:
+    """Where the errors of two stages arise; every error is counted once.
+
+    Attributes:
+        n: Examples.
+        missed: Of the opened label's examples, those that the first stage gave another label.
+        false_alarms: Examples of other labels that the first stage gave the opened one.
+        confused: Examples that the first stage gave a wrong label of those it does not open up
+            (there is none where it has only one).
+        unreadable_first: Examples on which the first stage gave no label.
+        wrong_pattern: Examples that went on rightly and got a behaviour of another pattern.
+        wrong_behavior: Those that got another behaviour of the right pattern.
+        unreadable_second: Those that got none.
+    """
+
+    n: int
+    missed: int
+    false_alarms: int
+    confused: int
+    unreadable_first: int
+    wrong_pattern: int
+    wrong_behavior: int
+    unreadable_second: int
+
+    @property
+    def first_stage(self) -> int:
+        """Errors that arise in the first stage."""
+        return self.missed + self.false_alarms + self.confused + self.unreadable_first
+
+    @property
+    def second_stage(self) -> int:
+        """Errors that arise in the second stage."""
+        return self.wrong_pattern + self.wrong_behavior + self.unreadable_second
+
+    @property
+    def total(self) -> int:
+        """All errors end to end."""
+        return self.first_stage + self.second_stage
+
+    def share(self, count: int) -> float | None:
+        """Return a count as a share of all errors, ``None`` where there are none."""
+        return count / self.total if self.total else None
+
+
+def cascade_labels(
+    taxonomy: Taxonomy, first: Sequence[str], second: Sequence[str]
+) -> CascadeLabels:
+    """Return the labels of two stages together.
+
+    Raises:
+        DataError: When the second stage's labels do not all lie below one label of the first.
+    """
+    above = {next((n for n in taxonomy.lineage(x)[1:] if n in first), None) for x in second}
+    if len(above) != 1 or None in above:
+        raise DataError(
+            "these two runs are no cascade: the labels of the second "
+            f"({', '.join(second)}) do not all lie below one label of the first "
+            f"({', '.join(first)}); give binary= a run of task=binary and fine_grained= one of "
+            "task=fine_grained"
+        )
+    opened = str(above.pop())
+    wanted = {*second, *first} - {opened}
+    order = [category.name for category in taxonomy.categories]
+    return CascadeLabels(
+        opened=opened,
+        first=tuple(first),
+        second=tuple(second),
+        together=tuple(sorted(wanted, key=order.index)),
+    )
+
+
+def join_stages(
+    first: Iterable[Prediction],
+    second: Mapping[str, Prediction],
+    *,
+    labels: CascadeLabels,
+    task: str = "cascade",
+) -> list[Prediction]:
+    """Return what the two stages answer together, an answer for each one of the first stage.
+
+    The label is the first stage's, or the second's where the first gave the opened label. An answer
+    of the second stage is looked up by id; for an example of another label (a false alarm) there
+    may be none, and the joint answer then has no label, which is as wrong as any that the second
+    stage could have given.
+
+    Args:
+        first: The first stage's answers to all examples.
+        second: The second stage's answers by id, at least to every example that has one of its
+            labels.
+        labels: Of both stages.
+        task: What the joint answers name as their task.
+
+    Raises:
+        DataError: When the second stage has no answer to an example of its own.
+    """
+    joined = []
+    for prediction in first:
+        finer = second.get(prediction.id)
+        if prediction.gold == labels.opened and finer is None:
+            raise DataError(
+                f"example {quote_id(prediction.id)} is {labels.opened}, and the second stage has "
+                "no answer to it; score runs over the same data and folds"
+            )
+        gold = finer.gold if prediction.gold == labels.opened and finer else prediction.gold
+        answer = prediction
+        if prediction.label == labels.opened:
+            answer = finer or replace(prediction, label=None, rationale=None, text="")
+        joined.append(
+            replace(
+                prediction,
+                task=task,
+                gold=gold,
+                label=answer.label,
+                probabilities=joint_probabilities(prediction, finer, labels.opened),
+                rationale=answer.rationale,
+                text=answer.text,
+                parsed=answer.label is not None,
+            )
+        )
+    return joined
+
+
+def joint_probabilities(
+    first: Prediction, second: Prediction | None, opened: str
+) -> Mapping[str, float] | None:
+    """Return the probability of every label: the first stage's, times the second's below it.
+
+    ``None`` where one of the two gives none.
+    """
+    if second is None or first.probabilities is None or second.probabilities is None:
+        return None
+    rest = {label: p for label, p in first.probabilities.items() if label != opened}
+    finer = {label: first.probabilities[opened] * p for label, p in second.probabilities.items()}
+    return {**finer, **rest}
+
+
+def count_errors(
+    first: Iterable[Prediction],
+    joined: Sequence[Prediction],
+    *,
+    labels: CascadeLabels,
+    taxonomy: Taxonomy,
+) -> CascadeErrors:
+    """Return where the errors of the joint answers arise.
+
+    Args:
+        first: The first stage's answers.
+        joined: What :func:`join_stages` made of them, in the same order.
+        labels: Of both stages.
+        taxonomy: Says which pattern a behaviour belongs to: the category right above it.
+    """
+    counts = dict.fromkeys((field.name for field in fields(CascadeErrors) if field.name != "n"), 0)
+    for judged, answer in zip(first, joined, strict=True):
+        kind = _kind_of_error(judged, answer, labels, taxonomy)
+        if kind is not None:
+            counts[kind] += 1
+    return CascadeErrors(n=len(joined), **counts)
+
+
+def _kind_of_error(
+    judged: Prediction, answer: Prediction, labels: CascadeLabels, taxonomy: Taxonomy
+) -> str | None:
+    if judged.label is None:
+        return "unreadable_first"
+    if judged.label != judged.gold:
+        if judged.gold == labels.opened:
+            return "missed"
+        return "false_alarms" if judged.label == labels.opened else "confused"
+    if judged.gold != labels.opened or answer.label == answer.gold:
+        return None
+    if answer.label is None:
+        return "unreadable_second"
+    same = taxonomy[answer.label].parent == taxonomy[answer.gold].parent
+    return "wrong_behavior" if same else "wrong_pattern"
+
+
+NAME = "cascade"
+"""The task that joint predictions name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of the two runs."""
+
+    option: str
+    """The option that names it."""
+    folder: RunFolder
+    config: RunConfig
+    task: Task
+    folds: tuple[int, ...]
+    """Finished ones."""
+
+    def predictions(self, fold: int) -> tuple[Prediction, ...]:
+        """Return the predictions of a finished fold."""
+        file = self.folder.fold(fold).predictions
+        return predictions_from_jsonl(file.read_text(encoding="utf-8"), source=str(file))
+
+
+def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
+    """Return two runs over one partition scored as a cascade, on the folds that both finished.
+
+    The second stage's own predictions cover what it was made for. What the first stage wrongly
+    passes on to it (false alarms) it has never answered: with ``false_alarms=ask`` each fold's
+    model is asked now, with ``invalid`` these count as unreadable. They are wrong either way, so
+    that recall and accuracy are the same; only with ``ask`` do they lower the precision of the
+    behaviours that they are taken for.
+
+    Raises:
+        ConfigError: When a run is not there, the two do not fit together, or a model that is to be
+            asked was not kept.
+        DataError: When predictions cannot be read.
+    """
+    first = _stage("binary", str(config.binary))
+    second = _stage("fine_grained", str(config.fine_grained))
+    labels = cascade_labels(first.task.taxonomy, first.task.labels, second.task.labels)
+    folds = _shared_folds(first, second, config.training.cv.fold)
+    passed_on: dict[int, list[Prediction]] = {
+        fold: [p for p in first.predictions(fold) if _is_false_alarm(p, labels)] for fold in folds
+    }
+    asked = _ask(second, passed_on, config) if config.false_alarms == "ask" else {}
+    before: list[Prediction] = []
+    joined: list[Prediction] = []
+    own: list[Prediction] = []
+    for fold in folds:
+        judged, answers = first.predictions(fold), second.predictions(fold)
+        known = {p.id: p for p in (*answers, *(asked[fold].predictions if fold in asked else ()))}
+        before += judged
+        own += answers
+        joined += join_stages(judged, known, labels=labels, task=NAME)
+    errors = count_errors(before, joined, labels=labels, taxonomy=first.task.taxonomy)
+    stages = {
+        "binary": score(before, task=first.task.name, labels=first.task.labels),
+        "fine_grained": score(own, task=second.task.name, labels=second.task.labels),
+    }
+    return evaluate_predictions(
+        joined,
+        subject=f"{first.folder.path} and {second.folder.path}",
+        task=NAME,
+        labels=labels.together,
+        notes=[
+            f"folds {', '.join(map(str, folds))} of one partition",
+            _false_alarm_note(sum(map(len, passed_on.values())), config.false_alarms),
+            *(f"fold {fold}: {note}" for fold in asked for note in asked[fold].notes()),
+        ],
+        protocol=first.config.cv.protocol,
+        figures=cascade_figures(stages, errors),
+    )
+
+
+def cascade_figures(stages: Mapping[str, Scores], errors: CascadeErrors) -> dict[str, Any]:
+    """Return stage-wise scores and the shares of errors as plain values."""
+    counts = {name: n for name, n in asdict(errors).items() if name != "n"}
+    return {
+        "stages": {name: scores_to_dict(scores) for name, scores in stages.items()},
+        "errors": {
+            "total": errors.total,
+            "first_stage": errors.first_stage,
+            "second_stage": errors.second_stage,
+            "counts": counts,
+            "shares": {
+                "first_stage": errors.share(errors.first_stage),
+                "second_stage": errors.share(errors.second_stage),
+                **{name: errors.share(n) for name, n in counts.items()},
+            },
+        },
+    }
+
+
+def _stage(option: str, path: str) -> Stage:
+    folder = RunFolder(path=Path(path))
+    try:
+        config = read_config(folder.path)
+    except DataError as error:
+        raise ConfigError(f"{option}={path}: {error}; give a run folder") from error
+    finished = [k for k in range(config.cv.folds) if folder.fold(k).finished]
+    if not finished:
+        raise ConfigError(f"{option}={path}: has no finished fold; run recap.train with it first")
+    return Stage(
+        option=option,
+        folder=folder,
+        config=config,
+        task=build_task(config),
+        folds=tuple(finished),
+    )
+
+
+def _shared_folds(first: Stage, second: Stage, asked: int | str) -> list[int]:
+    """Return the folds that both runs have finished.
+
+    Raises:
+        ConfigError: When the partitions differ, or no fold is shared.
+    """
+    hashes = [stage.folder.read_manifest().get("partition_hash") for stage in (first, second)]
+    if None in hashes or hashes[0] != hashes[1]:
+        raise ConfigError(
+            f"binary={first.folder.path} has the partition {hashes[0]}, "
+            f"fine_grained={second.folder.path} the partition {hashes[1]}: examples that one "
+            "tests, the other trains on; run both with the same data and cv options"
+        )
+    shared = [fold for fold in first.folds if fold in second.folds]
+    if isinstance(asked, int):
+        shared = [fold for fold in shared if fold == asked]
+    if not shared:
+        which = "no fold" if asked == "all" else f"not cv.fold={asked}"
+        raise ConfigError(
+            f"{first.folder.path} and {second.folder.path} have {which} in common; finished are "
+            f"{', '.join(map(str, first.folds))} and {', '.join(map(str, second.folds))}"
+        )
+    return shared
+
+
+def _is_false_alarm(prediction: Prediction, labels: CascadeLabels) -> bool:
+    return prediction.label == labels.opened and prediction.gold != labels.opened
+
+
+def _ask(
+    second: Stage, passed_on: Mapping[int, Sequence[Prediction]], config: EvaluateConfig
+) -> dict[int, Answered]:
+    """Return what each fold's second-stage model says of that fold's false alarms."""
+    if not any(passed_on.values()):
+        return {}
+    examples = _examples_by_id(second)
+    answers = {}
+    for fold, alarms in passed_on.items():
+        if not alarms:
+            continue
+        chosen = replace(second.config, cv=replace(second.config.cv, fold=fold))
+        try:
+            saved = find_model(second.folder.path, chosen)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{len(alarms)} examples of fold {fold} were passed on wrongly, and the second "
+                f"stage cannot be asked about them: {error}; or set false_alarms=invalid, which "
+                "counts them as unreadable"
+            ) from error
+        answers[fold] = answer_examples(
+            saved,
+            [examples[alarm.id] for alarm in alarms],
+            golds=[alarm.gold for alarm in alarms],
+            fold=fold,
+            batch_size=config.training.decoding.batch_size,
+            accelerator=config.training.trainer.accelerator,
+        )
+    return answers
+
+
+def _examples_by_id(stage: Stage) -> dict[str, Example]:
+    try:
+        data = draw_partition(replace(stage.config, rationale=False))
+    except RecapError as error:
+        raise ConfigError(
+            f"{stage.folder.path}: its data cannot be read again to ask the second stage about "
+            f"false alarms: {error}; or set false_alarms=invalid, which counts them as unreadable"
+        ) from error
+    if data.hashes["partition_hash"] != stage.folder.read_manifest()["partition_hash"]:
+        raise ConfigError(
+            f"{stage.folder.path}: its data have changed since, so the second stage cannot be "
+            "asked about false alarms; restore the file, or set false_alarms=invalid"
+        )
+    return {example.id: example for example in data.corpus.examples}
+
+
+def _false_alarm_note(n: int, how: str) -> str:
+    if not n:
+        return "the first stage passed nothing on wrongly"
+    if how == "ask":
+        return f"the second stage was asked about {n} examples that were passed on wrongly"
+    return (
+        f"{n} examples that were passed on wrongly have no second answer (false_alarms=invalid): "
+        "precision and F1 of the behaviours are upper bounds, recall and accuracy are exact"
+    )

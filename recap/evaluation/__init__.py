@@ -1,1 +1,0 @@
-"""Scoring what is there already: saved models, predictions files, baselines and the cascade."""

@@ -1,0 +1,381 @@
+"""What a training run says on the console: the data, a row a fold, the table of mean ± SD.
+
+Dialogues, prompts and answers on the console, for those who asked for ``privacy.log_text``.
+
+How long a fold and a whole run still take, estimated from what they have taken so far.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recap.config import RunConfig
+from recap.data.corpus import Corpus
+from recap.folds.fold import FoldResult, Listener, TextSample, TrainingPlan
+from recap.folds.partition import FoldedRun
+from recap.metrics.files import summary_from_dict
+from recap.metrics.scores import spread_text
+from recap.models.engine.shared_prefix import BatchingChoice
+from recap.models.export import Merged
+from recap.records import Prediction, Scores, Summary
+from recap.runs.folder import RunFolder
+from recap.tasks.task import Task
+
+
+def print_texts(console: Console, sample: TextSample) -> None:
+    """Print one whole prompt of a fold, and some dialogues with what was answered."""
+    for message in sample.prompt:
+        _say(console, f"{sample.name}    prompt, {message.role}:\n{message.text}")
+    for example, prediction in sample.pairs:
+        turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
+        dialogue = "\n".join([*turns, f"client: {example.response}"])
+        _say(console, f"{sample.name}    example {example.id}:\n{dialogue}")
+        print_answers(console, [prediction])
+
+
+def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
+    """Print answers as they were given, beside what was read off them and what is right."""
+    for prediction in predictions:
+        label = prediction.label or "unreadable"
+        _say(
+            console,
+            f"answer to {prediction.id} (annotated {prediction.gold}, read {label}):\n"
+            f"{prediction.text}",
+        )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedFold:
+    """What a finished fold took, in seconds."""
+
+    train_seconds: float
+    test_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeLeft:
+    """Seconds until the fold that trains now, and all folds that were asked for, are done."""
+
+    fold: float
+    run: float
+
+
+def estimate_time_left(
+    *,
+    epoch_seconds: Sequence[float],
+    epochs_left: int,
+    max_epochs: int,
+    folds_left: int,
+    finished: Sequence[FinishedFold],
+) -> TimeLeft:
+    """Return an estimate, on the safe side while no fold is finished.
+
+    Folds that stop early and what decoding takes are known from the finished folds; until there is
+    one, every fold counts with all of its epochs and without decoding.
+
+    Args:
+        epoch_seconds: What the epochs of this fold took in this process; at least one.
+        epochs_left: Of this fold, if it does not stop early.
+        max_epochs: Of each fold.
+        folds_left: Folds that were asked for, without this one and the finished ones.
+        finished: Finished folds of this run.
+    """
+    epoch = fmean(epoch_seconds)
+    decoding = fmean(fold.test_seconds for fold in finished) if finished else 0.0
+    a_fold = epoch * max_epochs
+    if finished:
+        a_fold = fmean(fold.train_seconds for fold in finished) + decoding
+    this_fold = epoch * epochs_left + decoding
+    return TimeLeft(fold=this_fold, run=this_fold + folds_left * a_fold)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration to two digits or so.
+
+    >>> [duration_text(seconds) for seconds in (0.4, 89, 90, 5000, 7500)]
+    ['0 s', '89 s', '2 min', '83 min', '2 h 05 min']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def finished_folds(setup: FoldedRun) -> dict[str, FinishedFold]:
+    """Return what the finished folds of a run took, by name, as its manifest has it."""
+    entries = setup.folder.read_manifest().get("folds", {})
+    return {
+        f"fold{fold.index}": FinishedFold(
+            train_seconds=entries[f"fold{fold.index}"]["train_seconds"],
+            test_seconds=entries[f"fold{fold.index}"]["test_seconds"],
+        )
+        for fold in setup.folds
+        if setup.folder.fold(fold.index).finished and f"fold{fold.index}" in entries
+    }
+
+
+def folds_asked_for(setup: FoldedRun) -> tuple[str, ...]:
+    """Return the names of the folds that ``cv.fold`` asks for, ``final`` for the final model."""
+    fold = setup.config.cv.fold
+    if fold == "all":
+        return tuple(f"fold{fold.index}" for fold in setup.folds)
+    return ("final",) if fold == "final" else (f"fold{fold}",)
+
+
+_SHOWN = {
+    "macro_f1": "macro F1",
+    "macro_precision": "macro P",
+    "macro_recall": "macro R",
+    "accuracy": "accuracy",
+    "invalid_rate": "invalid",
+}
+WIDTH_OF_FILES = 100
+"""Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
+
+SHARED = {
+    "duplicates": "test examples are also trained on",
+    "near_duplicates": "test examples are nearly the same as one that is trained on",
+    "shared_sessions": (
+        "times a session lies in test and training (cv.group=session keeps them together)"
+    ),
+    "history_overlap": "test responses stand in a training history, or the other way round",
+}
+"""What is said of each kind of leakage."""
+
+SHARED_WITH_SHOTS = {
+    "in_test": "examples in prompts are tested themselves",
+    "duplicates": "test examples are shown solved in their prompts",
+    "near_duplicates": "test examples are nearly the same as one that is shown solved",
+    "shared_sessions": "times a session lies in test and among the examples in prompts",
+    "history_overlap": "test responses stand in the history of an example in prompts, or it in "
+    "theirs",
+}
+"""The same of solved examples in prompts."""
+
+_SYNTHETIC = (
+    "This corpus is synthetic: it shows that the software works, "
+    "and says nothing about real clients."
+)
+
+
+class ConsoleListener(Listener):
+    """Prints a run as it goes; on a terminal Lightning's progress bar moves between its lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or console_for()
+        self._batching: str | None = None
+        self._setup: FoldedRun | None = None
+        self._plan: TrainingPlan | None = None
+        self._epoch_seconds: list[float] = []
+
+    def prepared(self, setup: FoldedRun) -> None:
+        """Print what was read, what the task selects, and what leaks between folds."""
+        self._setup = setup
+        self._console.print(f"run      {setup.folder.path}")
+        print_data(
+            self._console,
+            corpus=setup.corpus,
+            task=setup.task,
+            n_selected=len(setup.selected),
+            leakage=setup.leakage,
+            warnings=_lost_turns(setup),
+        )
+
+    def training(self, plan: TrainingPlan) -> None:
+        """Print the size of what is about to be trained."""
+        self._plan, self._epoch_seconds = plan, []
+        self._console.print(
+            f"{plan.name}    {plan.n_train} to train, {plan.n_test} to test, "
+            f"{plan.steps_per_epoch} steps an epoch, "
+            f"longest prompt {plan.longest_prompt} tokens"
+        )
+
+    def rate_found(self, learning_rate: float, found_on: str) -> None:
+        """Print the learning rate, when it is not the configured one."""
+        self._console.print(f"         learning rate {learning_rate:g}, found on {found_on}")
+
+    def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
+        """Print one line on how batches are laid out, when it is not what it was before."""
+        how = f"batching {choice.batching}"
+        if choice.batching == "shared_prefix":
+            how += f": {prefix} leading tokens are computed once a batch"
+        elif choice.reason:
+            how += f", not shared_prefix: {choice.reason}"
+        if how != self._batching:
+            self._console.print(f"         {how}")
+        self._batching = how
+
+    def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
+        """Print one line an epoch where no progress bar is seen."""
+        self._epoch_seconds.append(seconds)
+        if not self._console.is_terminal:
+            loss = "" if select_loss is None else f"  selection loss {select_loss:.4f}"
+            left = self._time_left(epoch)
+            self._console.print(f"         epoch {epoch + 1}{loss}  {seconds:.0f} s{left}")
+
+    def _time_left(self, epoch: int) -> str:
+        if self._setup is None or self._plan is None or epoch + 1 >= self._plan.max_epochs:
+            return ""
+        finished = finished_folds(self._setup)
+        others = set(folds_asked_for(self._setup)) - {*finished, self._plan.name}
+        left = estimate_time_left(
+            epoch_seconds=self._epoch_seconds,
+            epochs_left=self._plan.max_epochs - epoch - 1,
+            max_epochs=self._plan.max_epochs,
+            folds_left=len(others),
+            finished=tuple(finished.values()),
+        )
+        of_all = f", {duration_text(left.run)} of the run" if others else ""
+        return f", about {duration_text(left.fold)} of the fold{of_all} left"
+
+    def texts(self, sample: TextSample) -> None:
+        """Print what the user asked to see."""
+        print_texts(self._console, sample)
+
+    def fold_ended(self, result: FoldResult) -> None:
+        """Print the scores of a fold, just computed or found."""
+        if result.scores is None:
+            self._console.print(f"{result.name}    trained  {result.folder.model}")
+            return
+        again = "finished before" if result.found else f"{result.seconds:.0f} s"
+        self._console.print(f"{result.name}    {_score_line(result.scores)}  ({again})")
+
+    def merged(self, name: str, merged: Merged) -> None:
+        """Print what merging changed."""
+        self._console.print(
+            f"{name}    merged: loss {merged.merged_loss:.6f} nats a token, as an adapter "
+            f"{merged.adapted_loss:.6f} (up to {merged.tolerance:g} apart are accepted)"
+        )
+
+    def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
+        """Print the table of metrics and the one of categories."""
+        self._console.print(_metric_table(summary))
+        self._console.print(_label_table(summary, scores))
+        self._console.print(
+            f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; {folder.summary_table}"
+        )
+
+
+def console_for() -> Console:
+    """Return standard output, in files and pipes wide enough for tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    return console
+
+
+def print_data(
+    console: Console,
+    *,
+    corpus: Corpus,
+    task: Task,
+    n_selected: int,
+    leakage: Mapping[str, Any],
+    warnings: Sequence[str] = (),
+) -> None:
+    """Print what was read, what the task selects, and what leaks between folds.
+
+    Args:
+        console: Where to.
+        corpus: What was read.
+        task: The task.
+        n_selected: Examples that it takes.
+        leakage: What leakage.json holds.
+        warnings: Further lines, printed before those on leakage.
+    """
+    say = console.print
+    say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
+    if corpus.synthetic:
+        say(f"         {_SYNTHETIC}")
+    for fault in corpus.faults[:10]:
+        say(f"         left out: {fault}")
+    if len(corpus.faults) > 10:
+        say(f"         left out: {len(corpus.faults) - 10} more rows")
+    for note in corpus.notes():
+        say(f"         {note}")
+    say(f"task     {task.name}: {len(task.labels)} labels, {n_selected} examples")
+    for warning in (*warnings, *_leaks(leakage)):
+        say(f"         {warning}")
+
+
+def print_sweep(configs: Sequence[RunConfig]) -> None:
+    """Print one table of all jobs of a sweep, a row a run folder."""
+    table = Table(
+        "run", "folds", *_SHOWN.values(), title="All jobs: mean ± SD over folds, in percent"
+    )
+    for config in configs:
+        file = RunFolder(path=Path(config.runs_dir) / config.run).summary
+        if not file.is_file():
+            table.add_row(config.run, "–", *("–" for _ in _SHOWN))
+            continue
+        summary = summary_from_dict(json.loads(file.read_text(encoding="utf-8")))
+        cells = [spread_text(summary.metrics[name]) for name in _SHOWN]
+        table.add_row(config.run, str(len(summary.folds)), *cells)
+    width = 40 + max(len(config.run) for config in configs) + 16 * len(_SHOWN)
+    console = Console(highlight=False)
+    Console(highlight=False, width=max(width, console.width)).print(table)
+
+
+def _lost_turns(setup: FoldedRun) -> list[str]:
+    """Return one line for every way in which prompts lost turns."""
+    lost = setup.lost_turns
+    lines = []
+    if lost["dropped_turns"]:
+        lines.append(
+            f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their "
+            f"oldest turns ({setup.token_limit})"
+        )
+    if lost["still_too_long"]:
+        lines.append(
+            f"{lost['still_too_long']} prompts are over that limit with nothing left to lose"
+        )
+    return lines
+
+
+def _leaks(leakage: Mapping[str, Any]) -> list[str]:
+    """Return one line for every way in which folds share data."""
+    folds = leakage["folds"]
+    shots = [fold["shots"] for fold in folds if fold.get("shots")]
+    return [*_counted(folds, SHARED), *_counted(shots, SHARED_WITH_SHOTS)]
+
+
+def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[str]:
+    counts = {kind: sum(report[kind]["count"] for report in reports) for kind in kinds}
+    return [f"{count} {kinds[kind]}" for kind, count in counts.items() if count]
+
+
+def _score_line(scores: Scores) -> str:
+    parts = [f"{title} {100 * (scores.metrics[name] or 0):.2f}" for name, title in _SHOWN.items()]
+    return "  ".join(parts)
+
+
+def _metric_table(summary: Summary) -> Table:
+    table = Table(
+        "metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task
+    )
+    for name, title in _SHOWN.items():
+        spread = summary.metrics[name]
+        values = ["–" if value is None else f"{100 * value:.2f}" for value in spread.values]
+        table.add_row(title, spread_text(spread), *values)
+    return table
+
+
+def _label_table(summary: Summary, scores: Mapping[int, Scores]) -> Table:
+    table = Table("category", "precision", "recall", "F1", "support", "predicted")
+    for index, (label, row) in enumerate(summary.per_label.items()):
+        cells = [spread_text(figures) for figures in (row.precision, row.recall, row.f1)]
+        predicted = sum(gold[index] for s in scores.values() for gold in s.confusion)
+        table.add_row(label, *cells, str(row.support), str(predicted))
+    return table

@@ -1,0 +1,361 @@
+"""One training: the parts that Lightning brings together, built from a run's configuration.
+
+The learning rate of a run: the configured one, or one that is found before the first fold.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+
+from recap.config import RunConfig
+from recap.config_checks import check_combinations
+from recap.data.encode import EncodedExample
+from recap.data.loaders import DataModule
+from recap.errors import ConfigError
+from recap.folds.partition import Setup
+from recap.models.callbacks import FiniteSteps, KeepCheckpoints
+from recap.models.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointFolder,
+    read_progress,
+    require_free_space,
+)
+from recap.models.engine.shared_prefix import choose_batching
+from recap.models.module import ResponseModule
+from recap.models.optimizers import (
+    N_STEPS,
+    OptimizerSettings,
+    RangeTest,
+    SchedulerSettings,
+    suggest_rate,
+)
+from recap.models.strategy import ShardedStrategy, build_strategy
+from recap.runs.build import build_callbacks, build_model
+from recap.runs.folder import FoldFolder
+from recap.runs.history import EpochClock, History, NoTracker, OnEpoch, Tracker, TrainingBar
+from recap.system.processes import device_count, is_first_process, is_spawned, world_size
+
+
+class Training:
+    """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
+
+    ``choice`` is how its batches are laid out.
+
+    Every process of a training on several devices builds one.
+
+    Args:
+        setup: What all folds share.
+        folder: Where history and checkpoints go.
+        tracker: Told of every row of the history.
+        on_epoch: Called after each epoch; the loss is ``None`` without selection examples.
+        train: Examples to learn from.
+        select: Examples whose loss selects the epoch; none for the final model.
+        test: Examples to decode and score.
+        max_epochs: Most passes over ``train``.
+        learning_rate: Peak learning rate.
+        range_test: Tries learning rates in place of the training; for :meth:`try_rates` alone.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: FoldFolder,
+        tracker: Tracker,
+        on_epoch: OnEpoch,
+        *,
+        train: Sequence[EncodedExample],
+        select: Sequence[EncodedExample] = (),
+        test: Sequence[EncodedExample] = (),
+        max_epochs: int,
+        learning_rate: float,
+        range_test: RangeTest | None = None,
+    ) -> None:
+        config = setup.config
+        world = world_size(config.trainer)
+        model, self.tokenizer, weights = build_model(config)
+        self.choice = choose_batching(model, config.batching)
+        self._checkpoints = CheckpointFolder(folder.checkpoints)
+        self._resume = config.resume == "auto"
+        self._trains = config.finetune.method != "none"
+        self._optimizer = config.optimizer.name
+        # Early stopping cannot end it sooner.
+        self._n_saves = min(max_epochs, config.trainer.patience + 1) if select else max_epochs
+        self.data = DataModule(
+            train=train,
+            select=select,
+            test=test,
+            pad_id=setup.encoder.pad_id,
+            global_batch_size=config.global_batch_size,
+            per_device_batch_size=config.trainer.per_device_batch_size,
+            decoding_batch_size=config.decoding.batch_size,
+            max_tokens_per_device=config.trainer.max_tokens_per_device,
+            batching=self.choice.batching,
+            seed=config.seed,
+            sampling=config.sampling,
+            workers=config.trainer.workers,
+        )
+        self.module = ResponseModule(
+            model=model,
+            encoder=setup.encoder,
+            task=setup.task,
+            optimizer=OptimizerSettings(
+                name=config.optimizer.name,
+                learning_rate=learning_rate,
+                weight_decay=config.optimizer.weight_decay,
+                betas=config.optimizer.betas,
+                eps=config.optimizer.eps,
+            ),
+            scheduler=SchedulerSettings(
+                name=config.scheduler.name, warmup_fraction=config.scheduler.warmup_fraction
+            ),
+            max_new_tokens=config.decoding.max_new_tokens,
+            decoding=config.decoding.name,
+            threshold=config.decoding.threshold,
+            # The final model stops early on the very schedule that the folds followed.
+            total_steps=config.trainer.max_epochs * self.data.steps_per_epoch,
+            seed=config.seed,
+            weights=weights,
+        )
+        finite = FiniteSteps(config.trainer.max_skipped_steps)
+        history = History(
+            folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
+        )
+        self._trainer = build_trainer(
+            config,
+            max_epochs=max_epochs,
+            accumulate_grad_batches=self.data.accumulation(world),
+            callbacks=[range_test]
+            if range_test
+            else [
+                history,
+                finite,
+                *build_checkpoints(config, self._checkpoints, selecting=bool(select)),
+                *build_progress(config, history),
+                EpochClock(on_epoch),
+                *build_callbacks(config),
+            ],
+        )
+
+    def try_rates(self) -> None:
+        """Train as long as the range test wants, without selection and checkpoints."""
+        self._trainer.fit(self.module, datamodule=self.data)
+
+    def resumes_at(self) -> tuple[str, int] | None:
+        """Return the stage and optimiser step where a killed process stopped.
+
+        The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
+        """
+        return self._checkpoints.stage() if self._resume else None
+
+    def fit(self) -> None:
+        """Train until the last epoch or until the selection loss stops falling.
+
+        A killed run goes on from where it stopped. Nothing happens for ``finetune=none``.
+        """
+        if not self._trains:
+            return
+        resumed = self.resumes_at()
+        if resumed is not None and resumed[0] == "decode":
+            return
+        if resumed is None and is_first_process():
+            # What an abandoned training left must never be taken for this one's.
+            self._checkpoints.clear()
+        require_free_space(
+            self._checkpoints.path,
+            self.module.model,
+            optimizer=self._optimizer,
+            n_saves=self._n_saves,
+        )
+        self._trainer.fit(
+            self.module,
+            datamodule=self.data,
+            ckpt_path=self._checkpoints.newest() if resumed else None,
+            weights_only=True,
+        )
+        if is_first_process():
+            self._checkpoints.mark_trained()
+
+    def test(self) -> int:
+        """Decode and score the test examples with the best checkpoint; return its epoch from 1.
+
+        0 stands for the untouched backbone of ``finetune=none``.
+        """
+        if not self._trains:
+            self._trainer.test(self.module, datamodule=self.data, verbose=False)
+            return 0
+        best = self._checkpoints.best()
+        self._trainer.test(
+            self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
+        )
+        return read_progress(best)[0] + 1
+
+    def judge_selection(self) -> None:
+        """Have the weights that were tested judge the selection examples; nothing is generated."""
+        self._trainer.predict(self.module, datamodule=self.data, return_predictions=False)
+
+    @property
+    def device(self) -> str:
+        """The device, and how many of them are used in which way."""
+        strategy, kind = self._trainer.strategy, self._trainer.strategy.root_device.type
+        if self._trainer.world_size == 1 and not isinstance(strategy, ShardedStrategy):
+            return str(strategy.root_device)
+        name = "fsdp" if isinstance(strategy, ShardedStrategy) else "ddp"
+        return f"{self._trainer.world_size} x {kind} ({name})"
+
+    def meet(self) -> None:
+        """Wait until every process of this training has come here."""
+        self._trainer.strategy.barrier()
+
+
+def build_trainer(
+    config: RunConfig,
+    *,
+    max_epochs: int,
+    accumulate_grad_batches: int,
+    callbacks: list[lightning.Callback],
+) -> lightning.Trainer:
+    """Return Lightning's trainer for one training of a run.
+
+    Raises:
+        ConfigError: When the machine lacks the device.
+    """
+    options = config.trainer
+    try:
+        return lightning.Trainer(
+            accelerator=options.accelerator,
+            devices=device_count(options),
+            num_nodes=options.nodes,
+            strategy=build_strategy(
+                options.strategy,
+                world_size=world_size(options),
+                cpu_offload=options.cpu_offload,
+            ),
+            precision=options.precision,
+            max_epochs=max_epochs,
+            accumulate_grad_batches=accumulate_grad_batches,
+            callbacks=callbacks,
+            gradient_clip_val=config.optimizer.gradient_clip,
+            use_distributed_sampler=False,
+            logger=False,
+            # Under SLURM Lightning goes on from checkpoints of its own that lie here (2.6.6).
+            default_root_dir=Path(config.runs_dir) / config.run,
+            enable_model_summary=False,
+            enable_progress_bar=options.progress and sys.stdout.isatty(),
+            # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+            num_sanity_val_steps=0,
+            # FSDP2's gathered weights would be unfit for training after inference mode.
+            inference_mode=options.strategy != "fsdp",
+            plugins=_plugins(),
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(
+            f"trainer.accelerator={options.accelerator}: {error}; use trainer=cpu or trainer=auto"
+        ) from error
+
+
+def _plugins() -> list[Any]:
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if is_spawned():
+        # Inside a SLURM job too: these processes are not SLURM's.
+        plugins.append(LightningEnvironment())
+    return plugins
+
+
+def build_checkpoints(
+    config: RunConfig, folder: CheckpointFolder, *, selecting: bool
+) -> list[lightning.Callback]:
+    """Return what keeps checkpoints, and stops once the selection loss stalls."""
+    kept = KeepCheckpoints(folder, every_steps=config.checkpoint.every_steps, selecting=selecting)
+    if not selecting:
+        return [kept]
+    # Checked with the validation, not at the epoch's end: a resume right after one would not know
+    # val_loss.
+    patience = config.trainer.patience
+    return [EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False), kept]
+
+
+def build_progress(config: RunConfig, history: History) -> list[lightning.Callback]:
+    """Return the progress bar, where there is a terminal to show it on."""
+    shown = config.trainer.progress and sys.stdout.isatty()
+    return [TrainingBar(history)] if shown else []
+
+
+def settle_learning_rate(
+    setup: Setup,
+    folder: FoldFolder,
+    train: Sequence[EncodedExample],
+    *,
+    on_found: Callable[[float, str], None],
+) -> float:
+    """Return the learning rate to train with.
+
+    With ``optimizer.find_learning_rate`` it is found once a run, on the training examples of the
+    fold that trains first, with a model of its own that is thrown away; the manifest keeps it for
+    the other folds and for resuming.
+
+    Args:
+        setup: What all folds share.
+        folder: Of the fold that is about to train.
+        train: Its training examples.
+        on_found: Told of a rate that is used, and of the fold that it was found on.
+
+    Raises:
+        ConfigError: When no rate can be suggested, or the weights' type cannot take up the one that
+            is.
+    """
+    config = setup.config
+    if not config.optimizer.find_learning_rate:
+        return config.optimizer.learning_rate
+    found = setup.folder.read_manifest().get("learning_rate")
+    if found is None:
+        found = _find(setup, folder, train)
+        if is_first_process():
+            setup.folder.update_manifest(learning_rate=found)
+    rate = float(found["used"])
+    settled = replace(config.optimizer, learning_rate=rate, find_learning_rate=False)
+    check_combinations(replace(config, optimizer=settled))
+    on_found(rate, found["found_on"])
+    return rate
+
+
+def _find(setup: Setup, folder: FoldFolder, train: Sequence[EncodedExample]) -> dict[str, Any]:
+    began = time.monotonic()
+    test = RangeTest()
+    steps_per_epoch = math.ceil(len(train) / setup.config.global_batch_size)
+    training = Training(
+        setup,
+        folder,
+        NoTracker(),
+        lambda *_: None,
+        train=train,
+        max_epochs=math.ceil(N_STEPS / steps_per_epoch),
+        learning_rate=setup.config.optimizer.learning_rate,
+        range_test=test,
+    )
+    training.try_rates()
+    del training
+    # A trainer and its module hold each other; two models need not be in memory together.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return {
+        "used": suggest_rate(test.rates, test.losses),
+        "found_on": folder.path.name,
+        "seconds": round(time.monotonic() - began, 3),
+        "tried": list(test.rates),
+        "losses": [loss if math.isfinite(loss) else None for loss in test.losses],
+    }

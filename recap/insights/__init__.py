@@ -1,0 +1,1 @@
+"""The ``insights`` verb: sessions, alliance, the counselor study, cards; a module an action."""

@@ -1,0 +1,605 @@
+"""``action=alliance``: how shares of behaviours go together with outcomes, as in Table 13.
+
+Two tables of sessions joined by their keys.
+
+A table with a row a session: keys, and columns of numbers.
+
+The columns that ``action=alliance`` correlates: from two tables, or from dialogues and one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from recap.data.issues import FaultLog
+from recap.data.readers.tables import read_sheet
+from recap.data.utterances import Utterance
+from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.insights.options import FEW_UNITS, InsightsConfig
+from recap.insights.source import Source, read_source
+from recap.output.charts import Cell, heat_map
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.statistics.correlation import (
+    STARS,
+    Correlation,
+    benjamini_hochberg,
+    correlate,
+    holm,
+    stars,
+)
+from recap.statistics.sessions import count_sessions
+
+Key = tuple[str, ...]
+
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Rows of both tables with equal keys, in the order of the first."""
+
+    keys: tuple[Key, ...]
+    first: tuple[int, ...]
+    """Index of each one's row in the first table."""
+    second: tuple[int, ...]
+    only_first: int
+    """Rows of the first table that the second has no key for."""
+    only_second: int
+
+
+def join_key(values: Sequence[str]) -> Key:
+    """Return the form in which keys are compared: no outer blanks, ``7.0`` as ``7``.
+
+    >>> join_key([" 7.0", "S1"])
+    ('7', 'S1')
+    """
+    return tuple(
+        _WHOLE.sub(r"\1", v) if _WHOLE.fullmatch(v := value.strip()) else v for value in values
+    )
+
+
+def join(first: Sequence[Key], second: Sequence[Key]) -> Joined:
+    """Return which rows belong together; keys are unique in each table."""
+    place: Mapping[Key, int] = {key: index for index, key in enumerate(second)}
+    both = [(index, place[key]) for index, key in enumerate(first) if key in place]
+    return Joined(
+        keys=tuple(first[index] for index, _ in both),
+        first=tuple(index for index, _ in both),
+        second=tuple(index for _, index in both),
+        only_first=len(first) - len(both),
+        only_second=len(second) - len(both),
+    )
+
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", ".", "-"})
+"""Cells, in lower case, that say that a figure is not known."""
+
+_TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionTable:
+    """The cells of a table as they stand; rows keep the line they have in the file."""
+
+    path: Path
+    columns: tuple[str, ...]
+    lines: tuple[int, ...]
+    rows: tuple[Mapping[str, str], ...]
+
+    def keys(self, on: Sequence[str]) -> tuple[Key, ...]:
+        """Return the key of each row.
+
+        Raises:
+            DataError: When a column is missing, or a key is empty or occurs twice.
+        """
+        for column in on:
+            self.require(column, "correct on=[…]")
+        faults = FaultLog(str(self.path))
+        first: dict[Key, int] = {}
+        keys = []
+        for line, row in zip(self.lines, self.rows, strict=True):
+            faults.row()
+            key = join_key([row[column] for column in on])
+            field = ", ".join(on)
+            if not all(key):
+                faults.reject(line, field, "is empty", "write the session's id in every row")
+            elif first.setdefault(key, line) != line:
+                shown = " and ".join(quote_id(part) for part in key)
+                reason = f"{shown} is at line {first[key]} already"
+                mend = "keep one row a session, or name more columns with on=[…]"
+                faults.reject(line, field, reason, mend)
+            keys.append(key)
+        if faults.faults:
+            raise faults.error()
+        return tuple(keys)
+
+    def numbers(self, column: str) -> tuple[float, ...]:
+        """Return a column of numbers, NaN where the cell says that there is none.
+
+        Raises:
+            DataError: When the column is missing, or a cell is neither.
+        """
+        self.require(column, "correct predictors=[…] or outcomes=[…]")
+        faults = FaultLog(str(self.path))
+        values = []
+        for line, row in zip(self.lines, self.rows, strict=True):
+            faults.row()
+            values.append(_number(row[column], line, column, faults))
+        if faults.faults:
+            raise faults.error()
+        return tuple(values)
+
+    def require(self, column: str, mend: str) -> None:
+        """Check that there is a column of this name.
+
+        Raises:
+            DataError: When there is none.
+        """
+        if column not in self.columns:
+            raise DataError(
+                f"{self.path}: has no column {column!r}{did_you_mean(column, self.columns)}; {mend}"
+            )
+
+
+def read_session_table(
+    path: Path, *, delimiter: str | None = None, sheet: str | None = None
+) -> SessionTable:
+    """Return a CSV or Excel table.
+
+    Raises:
+        DataError: When the file cannot be read, or rows do not fit its header.
+    """
+    if path.suffix.lower() not in _TABLES:
+        raise DataError(f"{path}: is no table; give a .csv or .xlsx file")
+    faults = FaultLog(str(path))
+    table = read_sheet(path, faults, delimiter=delimiter, sheet=sheet)
+    rows = list(table.rows)
+    if faults.faults:
+        raise faults.error()
+    if not rows:
+        raise DataError(f"{path}: holds no rows below its header")
+    return SessionTable(
+        path=table.path,
+        columns=table.columns,
+        lines=tuple(line for line, _ in rows),
+        rows=tuple(row for _, row in rows),
+    )
+
+
+def _number(cell: str, line: int, column: str, faults: FaultLog) -> float:
+    text = cell.strip()
+    if text.lower() in MISSING:
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.inf
+    if math.isinf(value):
+        reason = f"is no number (a text of {len(text)} characters)"
+        faults.reject(
+            line, column, reason, "write a number with a decimal point, or leave it empty"
+        )
+        return math.nan
+    return value
+
+
+Column = tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllianceData:
+    """Columns over the same sessions."""
+
+    predictors: Mapping[str, Column]
+    outcomes: Mapping[str, Column]
+    clients: tuple[Hashable, ...] | None
+    """Of each session; ``None`` where it is not known."""
+    n_sessions: int
+    notes: tuple[str, ...]
+    predicted: bool
+
+
+class _Side(Protocol):
+    """One of the two places where columns come from, a row a session."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def n_rows(self) -> int: ...
+
+    def keys(self, on: Sequence[str]) -> tuple[Key, ...]: ...
+
+    def numbers(self, column: str) -> Column: ...
+
+    def texts(self, column: str) -> tuple[str, ...]: ...
+
+
+def read_alliance(config: InsightsConfig) -> AllianceData:
+    """Return predictors and outcomes, joined by ``on``.
+
+    Either file may hold both. Where both files have a column of one name, a predictor is taken from
+    ``data.path`` and an outcome from ``outcomes.path``.
+
+    Raises:
+        ConfigError: When it is not said what to correlate.
+        DataError: When a file cannot be used, or nothing is left after joining.
+    """
+    if not config.outcomes.columns:
+        raise ConfigError("name the columns to correlate with: outcomes=[goal,task,bond]")
+    source = None if config.predictors else read_source(config)
+    first: _Side | None = None
+    if source is not None:
+        first = _Dialogues(source)
+    elif config.data.path is not None:
+        first = _table(Path(config.data.path), config.data.options)
+    second = None if config.outcomes.path is None else _table(Path(config.outcomes.path), {})
+    if first is None and second is None:
+        raise ConfigError("name a table with data.path=FILE or outcomes.path=FILE")
+    predictors = config.predictors or tuple(_share_names(source))
+    joined = _join(first, second, config)
+    return AllianceData(
+        predictors={name: joined.column(name, prefer=0) for name in predictors},
+        outcomes={name: joined.column(name, prefer=1) for name in config.outcomes.columns},
+        clients=joined.clients(config.alliance.client, source),
+        n_sessions=joined.n,
+        notes=(*(source.annotated.notes() if source is not None else ()), *joined.notes),
+        predicted=source is not None and source.annotated.predicted,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _JoinedSides:
+    sides: tuple[tuple[_Side, tuple[int, ...]], ...]
+    n: int
+    notes: tuple[str, ...]
+
+    def column(self, name: str, *, prefer: int) -> Column:
+        side, rows = self._find(name, prefer)
+        values = side.numbers(name)
+        return tuple(values[row] for row in rows)
+
+    def clients(self, name: str | None, source: Source | None) -> tuple[Hashable, ...] | None:
+        if name is None:
+            known = source is not None and all(u.client for u in source.annotated.utterances)
+            if not known:
+                return None
+            name = "client"
+        side, rows = self._find(name, 0)
+        values = [side.texts(name)[row].strip() for row in rows]
+        if not all(values):
+            raise DataError(
+                f"alliance.client={name}: is empty for {sum(not v for v in values)} sessions"
+            )
+        return tuple(values)
+
+    def _find(self, name: str, prefer: int) -> tuple[_Side, tuple[int, ...]]:
+        ordered = self.sides if prefer == 0 else self.sides[::-1]
+        for side, rows in ordered:
+            if name in side.columns:
+                return side, rows
+        known = [c for side, _ in self.sides for c in side.columns]
+        raise DataError(
+            f"no file has a column {name!r}{did_you_mean(name, known)}; there are: "
+            f"{', '.join(dict.fromkeys(known))}"
+        )
+
+
+def _join(first: _Side | None, second: _Side | None, config: InsightsConfig) -> _JoinedSides:
+    on = config.on or ("session",)
+    if first is None or second is None:
+        only = first or second
+        assert only is not None
+        rows = tuple(range(only.n_rows))
+        return _JoinedSides(sides=((only, rows),), n=only.n_rows, notes=())
+    joined = join(first.keys(on), second.keys(on))
+    if not joined.keys:
+        raise DataError(
+            f"no session has the same {', '.join(on)} in both files; correct on=[…], or the ids"
+        )
+    notes = []
+    if joined.only_first or joined.only_second:
+        notes.append(
+            f"Joined by {', '.join(on)}: {len(joined.keys)} sessions are in both files; "
+            f"{joined.only_first} of data.path and {joined.only_second} of outcomes.path are in "
+            "one alone and left out."
+        )
+    return _JoinedSides(
+        sides=((first, joined.first), (second, joined.second)),
+        n=len(joined.keys),
+        notes=tuple(notes),
+    )
+
+
+def _table(path: Path, options: Mapping[str, Any]) -> _TableSide:
+    table = read_session_table(path, delimiter=options.get("delimiter"), sheet=options.get("sheet"))
+    return _TableSide(table=table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TableSide:
+    table: SessionTable
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.table.columns
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.table.rows)
+
+    def keys(self, on: Sequence[str]) -> tuple[Key, ...]:
+        return self.table.keys(on)
+
+    def numbers(self, column: str) -> Column:
+        return self.table.numbers(column)
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        self.table.require(column, "correct alliance.client")
+        return tuple(row[column] for row in self.table.rows)
+
+
+def _share_names(source: Source | None) -> list[str]:
+    assert source is not None
+    whole = OVERALL if OVERALL not in source.behaviors else "all resistance"
+    return [*source.behaviors, *([whole] if len(source.behaviors) > 1 else [])]
+
+
+OVERALL = "Resistance"
+"""Name of the share of all resistant utterances, as in Table 13."""
+
+
+class _Dialogues:
+    """Sessions of dialogues: shares of behaviours as columns, and the fields of ``meta``."""
+
+    def __init__(self, source: Source) -> None:
+        self._sessions = count_sessions(
+            source.annotated.utterances, source.labels, source.is_resistant
+        )
+        by_session: dict[str, Utterance] = {}
+        for utterance in source.annotated.utterances:
+            by_session.setdefault(utterance.session, utterance)
+        self._fields = [_fields(by_session[session.session]) for session in self._sessions]
+        table = np.array([session.counts for session in self._sessions], dtype=np.float64)
+        shares = table / table.sum(axis=1, keepdims=True)
+        self._shares: dict[str, Column] = {
+            label: tuple(shares[:, source.labels.index(label)].tolist())
+            for label in source.behaviors
+        }
+        names = _share_names(source)
+        if len(names) > len(source.behaviors):
+            self._shares[names[-1]] = tuple(session.share for session in self._sessions)
+        self.columns = (*self._shares, *dict.fromkeys(k for f in self._fields for k in f))
+        self.n_rows = len(self._sessions)
+
+    def keys(self, on: Sequence[str]) -> tuple[Key, ...]:
+        # A table may call the session's id whatever it likes.
+        if len(on) == 1 and not all(on[0] in fields for fields in self._fields):
+            on = ("session",)
+        for column in on:
+            lacking = sum(column not in fields for fields in self._fields)
+            if lacking:
+                raise DataError(
+                    f"on={column}: {lacking} sessions of the dialogues have no such field"
+                )
+        keys = [join_key([str(fields[c]) for c in on]) for fields in self._fields]
+        if on and len(set(keys)) < len(keys):
+            raise DataError(
+                f"on={', '.join(on)}: does not tell the sessions of the dialogues apart"
+            )
+        return tuple(keys)
+
+    def numbers(self, column: str) -> Column:
+        if column in self._shares:
+            return self._shares[column]
+        try:
+            return tuple(
+                float("nan" if _is_blank(fields.get(column)) else fields[column])
+                for fields in self._fields
+            )
+        except (TypeError, ValueError, OverflowError):
+            raise DataError(
+                f"{column}: is no number in every dialogue that has it; correct outcomes=[…]"
+            ) from None
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        return tuple(
+            "" if _is_blank(fields.get(column)) else str(fields[column]) for fields in self._fields
+        )
+
+
+def _is_blank(value: object) -> bool:
+    """Whether a field says nothing; 0 is a figure, and an id, as good as any."""
+    return value is None or value == ""
+
+
+def _fields(utterance: Utterance) -> dict[str, Any]:
+    own = {
+        "session": utterance.session,
+        "client": utterance.client,
+        "counselor": utterance.counselor,
+    }
+    return {**utterance.meta, **{k: v for k, v in own.items() if v is not None}}
+
+
+_DASH = "–"
+
+
+def find_alliance(config: InsightsConfig) -> Findings:
+    """Return the correlation of every predictor with every outcome.
+
+    Raises:
+        ConfigError: When it is not said what to correlate.
+        DataError: When a file cannot be used.
+    """
+    data = read_alliance(config)
+    found = _correlations(config, data)
+    predicted = " (predicted labels)" if data.predicted else ""
+    return Findings(
+        action="alliance",
+        title=f"Correlations with outcomes over {data.n_sessions} sessions{predicted}",
+        figures={
+            "n_sessions": data.n_sessions,
+            "predicted": data.predicted,
+            "clustered_by": config.alliance.client or ("client" if data.clients else "session"),
+            "confidence": config.confidence,
+            "resamples": config.resamples,
+            "seed": config.seed,
+            "n_tests": sum(c.p is not None for c in found),
+            "correlations": [asdict(c) for c in found],
+        },
+        sheets=(
+            _table_13(data, found, predicted),
+            *(_details(outcome, found, config) for outcome in data.outcomes),
+        ),
+        notes=tuple(_notes(config, data, found)),
+        rows=[asdict(c) for c in found],
+        charts={
+            "alliance": partial(
+                heat_map,
+                tuple(data.predictors),
+                tuple(data.outcomes),
+                [
+                    Cell(
+                        value=c.r,
+                        mark=c.stars,
+                        survives=_survives(c, config.alliance.method),
+                    )
+                    for c in found
+                ],
+                note=f"frame: p < .05 after {_METHODS[config.alliance.method]}",
+            )
+        },
+    )
+
+
+_METHODS = {"holm": "Holm", "bh": "Benjamini-Hochberg"}
+
+
+def _correlations(config: InsightsConfig, data: AllianceData) -> list[Correlation]:
+    found = [
+        correlate(
+            x,
+            y,
+            predictor=predictor,
+            outcome=outcome,
+            clusters=data.clients,
+            confidence=config.confidence,
+            resamples=config.resamples,
+            seed=config.seed,
+        )
+        for predictor, x in data.predictors.items()
+        for outcome, y in data.outcomes.items()
+    ]
+    p = [c.p for c in found]
+    return [
+        replace(c, p_holm=a, p_bh=b)
+        for c, a, b in zip(found, holm(p), benjamini_hochberg(p), strict=True)
+    ]
+
+
+def _survives(c: Correlation, method: str) -> bool:
+    p = c.p_holm if method == "holm" else c.p_bh
+    return p is not None and p < 0.05
+
+
+def _table_13(data: AllianceData, found: list[Correlation], predicted: str) -> Sheet:
+    by_pair = {(c.predictor, c.outcome): c for c in found}
+    rows = [
+        (name, *(_starred(by_pair[name, outcome]) for outcome in data.outcomes))
+        for name in data.predictors
+    ]
+    return Sheet(
+        title=f"Pearson's r{predicted}",
+        header=("predictor", *data.outcomes),
+        rows=tuple(rows),
+    )
+
+
+def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> Sheet:
+    level = f"{100 * config.confidence:g} %"
+    rows = [
+        (
+            c.predictor,
+            f"{c.n:,}",
+            _starred(c, 3),
+            _ends(c.low, c.high),
+            _p(c.p),
+            _p(c.p_holm) + stars(c.p_holm),
+            _p(c.p_bh) + stars(c.p_bh),
+            _DASH if c.rho is None else f"{c.rho:.3f}{stars(c.rho_p)}",
+            _ends(c.cluster_low, c.cluster_high),
+        )
+        for c in found
+        if c.outcome == outcome
+    ]
+    return Sheet(
+        title=f"With {outcome}",
+        header=("predictor", "n", "r", level, "p", "Holm", "BH", "Spearman", "clustered"),
+        rows=tuple(rows),
+    )
+
+
+def _notes(config: InsightsConfig, data: AllianceData, found: list[Correlation]) -> list[str]:
+    marks = ", ".join(f"{mark} p < {limit:g}" for limit, mark in STARS)
+    n_tests = sum(c.p is not None for c in found)
+    which = (
+        f"{marks}, two-sided, uncorrected as in Table 13 of the paper; Holm and BH "
+        f"(Benjamini-Hochberg) correct for the {n_tests} tests of this table."
+    )
+    how = (
+        "Interval of r: Fisher's z; p: Student's t with n - 2 degrees of freedom. Both take "
+        "sessions for independent."
+    )
+    notes = [*data.notes, which, how]
+    if config.resamples:
+        whole = "sessions" if data.clients is None else "clients with all their sessions"
+        n = max((c.n_clusters for c in found), default=0)
+        notes.append(
+            f"Clustered interval: percentiles of {config.resamples} bootstrap resamples of {whole} "
+            f"({n}), seed {config.seed}."
+        )
+        if n < FEW_UNITS:
+            notes.append(f"With so few of them ({n}) clustered intervals are rough.")
+    if data.clients is None:
+        notes.append(
+            "Whose sessions these are is not known: where clients have several, intervals and p "
+            "are too narrow; name the column of the client with alliance.client=COLUMN."
+        )
+    elif len({*data.clients}) < data.n_sessions:
+        notes.append(
+            "Clients have several sessions: trust the clustered interval before p and stars."
+        )
+    constant = [c for c in found if c.r is None]
+    if constant:
+        pairs = ", ".join(f"{c.predictor} · {c.outcome}" for c in constant)
+        notes.append(f"No correlation, since one of the two never varies: {pairs}.")
+    gaps = [c for c in found if c.n < data.n_sessions]
+    if gaps:
+        notes.append(
+            f"Empty cells: {len(gaps)} pairs rest on fewer sessions (column n), pair by pair."
+        )
+    return notes
+
+
+def _starred(c: Correlation, digits: int = 4) -> str:
+    return _DASH if c.r is None else f"{c.r:.{digits}f}{c.stars}"
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return _DASH if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return _DASH
+    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"

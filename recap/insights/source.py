@@ -1,0 +1,98 @@
+"""The annotated utterances that an action is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from recap.data.utterances import Annotated, labels_in_use, membership, read_annotated
+from recap.errors import ConfigError, did_you_mean
+from recap.insights.options import InsightsConfig
+from recap.runs.build import configured_task, reader_options
+from recap.taxonomy import Category, Taxonomy
+
+USUAL_RESISTANCE = "Resistance"
+"""What counts as resistance where ``resistance`` says nothing: this category and all below it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Annotated utterances, and what their labels mean."""
+
+    annotated: Annotated
+    taxonomy: Taxonomy
+    labels: tuple[str, ...]
+    """Categories that the annotation tells apart, in canonical order."""
+    resistance: tuple[str, ...]
+    """Categories that count as resistance, with all below them."""
+    language: str
+    """``en`` or ``zh``."""
+
+    @property
+    def is_resistant(self) -> Callable[[str], bool]:
+        """Whether a label counts as resistance."""
+        return membership(self.taxonomy, self.resistance)
+
+    @property
+    def behaviors(self) -> tuple[str, ...]:
+        """The labels that count as resistance."""
+        return tuple(filter(self.is_resistant, self.labels))
+
+    def category(self, label: str) -> Category:
+        """Return the category of a label."""
+        return self.taxonomy[label]
+
+
+def read_source(config: InsightsConfig) -> Source:
+    """Return the utterances of ``data`` under the labels of ``task``, or of ``predictions``.
+
+    Raises:
+        ConfigError: When it is not said what counts as resistance.
+        DataError: When a file cannot be used.
+    """
+    data = config.data
+    language = "zh" if data.language == "zh" else "en"
+    taxonomy = configured_task(config.task, language=language).taxonomy
+    resistance = _resistance(config, taxonomy)
+    annotated = read_annotated(
+        reader=data.reader,
+        path=None if data.path is None else Path(data.path),
+        taxonomy=taxonomy,
+        predictions=None if config.predictions is None else Path(config.predictions),
+        on_error=data.on_error,
+        options=reader_options(data),
+        name=data.name,
+    )
+    return Source(
+        annotated=annotated,
+        taxonomy=taxonomy,
+        labels=labels_in_use(taxonomy, (u.label for u in annotated.utterances if u.label)),
+        resistance=resistance,
+        language=language,
+    )
+
+
+def _resistance(config: InsightsConfig, taxonomy: Taxonomy) -> tuple[str, ...]:
+    if config.resistance is None:
+        if USUAL_RESISTANCE in taxonomy:
+            return (USUAL_RESISTANCE,)
+        raise ConfigError(
+            f"taxonomy {taxonomy.name!r} has no category {USUAL_RESISTANCE!r}; say what counts as "
+            f"resistance with resistance=[…], some of: "
+            f"{', '.join(category.name for category in taxonomy.categories)}"
+        )
+    found = []
+    for name in config.resistance:
+        canonical = taxonomy.find(name)
+        if canonical is None:
+            raise ConfigError(
+                f"resistance: taxonomy {taxonomy.name!r} has no category {name!r}"
+                f"{did_you_mean(name, taxonomy.spellings())}"
+            )
+        found.append(canonical)
+    if not found:
+        raise ConfigError(
+            "resistance=[] leaves nothing to look for; leave it out, or name categories"
+        )
+    return tuple(found)

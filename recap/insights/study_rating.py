@@ -1,0 +1,376 @@
+"""The later steps of ``action=study_materials``: blind rating sheets, and scores from them.
+
+Ratings of a study's responses: how far raters agree, and the score of each participant.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from recap.data.annotations import MISSING, Judgement, JudgementTable, tabulate
+from recap.data.issues import FaultLog
+from recap.errors import DataError
+from recap.insights.options import InsightsConfig
+from recap.insights.study_sheets import (
+    KEY,
+    KEY_COLUMNS,
+    RATING_COLUMNS,
+    RATINGS,
+    SCALE,
+    SHEETS,
+    Key,
+    Rating,
+    Response,
+    blind,
+    find_sheet,
+    own_sheet,
+    read_groups,
+    read_key,
+    read_ratings,
+    read_responses,
+    read_scenarios,
+    refuse_existing,
+)
+from recap.output.excel import sheet_file
+from recap.output.report import Findings
+from recap.output.tables import Sheet, number, share
+from recap.statistics.agreement import Agreement, cohen_kappa, krippendorff_alpha, measure_agreement
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseScore:
+    """One participant's score in one phase: the mean over responses of the mean over raters."""
+
+    participant: str
+    group: str
+    phase: str
+    score: float
+    responses: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RaterAgreement:
+    """How far raters agree; figures are ``None`` where they do not exist."""
+
+    nominal: Agreement
+    """Of the three values as names, intervals clustered by participant."""
+    weighted_kappa: float | None
+    """Mean over pairs of raters of Cohen's kappa with squared weights: the scale is one of rank."""
+    ordinal_alpha: float | None
+    """Krippendorff's alpha of ranks."""
+
+
+def phase_scores(ratings: Sequence[Rating], keys: Mapping[str, Key]) -> tuple[PhaseScore, ...]:
+    """Return the scores of every participant and phase that has ratings, in the order of names."""
+    values: dict[str, list[int]] = {}
+    for rating in ratings:
+        values.setdefault(rating.rating_id, []).append(rating.value)
+    cells: dict[tuple[str, str, str], list[float]] = {}
+    for rating_id, given in values.items():
+        key = keys[rating_id]
+        cell = cells.setdefault((key.participant, key.group, key.phase), [])
+        cell.append(sum(given) / len(given))
+    return tuple(
+        PhaseScore(
+            participant=participant,
+            group=group,
+            phase=phase,
+            score=sum(means) / len(means),
+            responses=len(means),
+        )
+        for (participant, group, phase), means in sorted(cells.items())
+    )
+
+
+def rater_agreement(
+    ratings: Sequence[Rating],
+    keys: Mapping[str, Key],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> RaterAgreement:
+    """Return how far raters agree on the responses that two or more of them rated.
+
+    Args:
+        ratings: At most one a rater and response.
+        keys: Whose responses they are.
+        confidence: Of the intervals.
+        resamples: Draws of the bootstrap; 0: no intervals.
+        seed: Of the draws.
+    """
+    judgements = [
+        Judgement(
+            id=rating.rating_id,
+            annotator=rating.rater,
+            label=str(rating.value),
+            session=keys[rating.rating_id].participant,
+        )
+        for rating in ratings
+    ]
+    table = tabulate(judgements, labels=SCALE)
+    alpha = krippendorff_alpha(table.counts(), "ordinal")
+    return RaterAgreement(
+        nominal=measure_agreement(table, replicates=resamples, level=confidence, seed=seed),
+        weighted_kappa=_mean_weighted_kappa(table),
+        ordinal_alpha=alpha if np.isfinite(alpha) else None,
+    )
+
+
+def _mean_weighted_kappa(table: JudgementTable) -> float | None:
+    n, values = len(SCALE), np.array([SCALE.index(label) for label in table.labels])
+    found = []
+    for first, second in combinations(table.codes.T, 2):
+        both = (first != MISSING) & (second != MISSING)
+        confusion = np.zeros((n, n))
+        np.add.at(confusion, (values[first[both]], values[second[both]]), 1)
+        found.append(float(cohen_kappa(confusion, "quadratic")))
+    defined = [kappa for kappa in found if np.isfinite(kappa)]
+    return sum(defined) / len(defined) if defined else None
+
+
+def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
+    """Return one rating sheet a rater, of all responses, that show neither group nor phase.
+
+    Raises:
+        ConfigError: When there are rating sheets already.
+        DataError: When response sheets are missing or have faults.
+    """
+    refuse_existing(folder / RATINGS, "rating sheets")
+    options, phases = config.study_materials, _phases(folder)
+    responses, groups, left_out = _responses(config, folder, phases)
+    scenarios = own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios"))
+    coded = blind(responses, seed=config.seed)
+    ending = "xlsx" if options.excel else "csv"
+    files: dict[str, str | bytes] = {}
+    for rater in range(1, options.raters + 1):
+        order = list(coded)
+        random.Random(f"{config.seed}:rater{rater}").shuffle(order)
+        rows = [
+            (rating_id, *scenarios[coded[rating_id].scenario], coded[rating_id].text, "", "")
+            for rating_id in order
+        ]
+        name = f"{RATINGS}/rater{rater}.{ending}"
+        files[name] = sheet_file(RATING_COLUMNS, rows, excel=options.excel)
+    key = [
+        (rating_id, r.participant, groups[r.participant], r.phase, r.scenario)
+        for rating_id, r in coded.items()
+    ]
+    files[f"{KEY}/ratings.csv"] = sheet_file(KEY_COLUMNS, key, excel=False)
+    counts = {phase: sum(r.phase == phase for r in responses) for phase in phases}
+    return Findings(
+        action="study_materials_rate",
+        title=f"Rating sheets of {len(coded)} responses",
+        figures={
+            "seed": config.seed,
+            "responses": len(coded),
+            "responses_by_phase": counts,
+            "rows_left_out": left_out,
+            "raters": options.raters,
+        },
+        sheets=(
+            Sheet(
+                title="Responses to rate",
+                header=("phase", "responses"),
+                rows=tuple((phase, str(n)) for phase, n in counts.items()),
+            ),
+        ),
+        notes=(
+            *_left_out(left_out),
+            "Raters write -1 (increases resistance), 0 (neutral) or 1 (reduces resistance).",
+            f"{KEY}/ratings.csv says whose response is whose: keep it from raters.",
+        ),
+        private_pages=files,
+    )
+
+
+def make_scores(config: InsightsConfig, folder: Path) -> Findings:
+    """Return the scores of every participant and phase, and how far the raters agree.
+
+    Raises:
+        DataError: When rating sheets are missing or have faults.
+    """
+    faults = FaultLog(str(folder / RATINGS))
+    keys = own_sheet(read_key, find_sheet(folder / KEY, "ratings"))
+    stems = sorted({p.stem for p in (folder / RATINGS).glob("rater*") if p.is_file()})
+    if not stems:
+        raise DataError(
+            f"{folder / RATINGS}: holds no rating sheets; make them with study_materials.step=rate"
+        )
+    ratings: list[Rating] = []
+    for stem in stems:
+        path = find_sheet(folder / RATINGS, stem)
+        log = FaultLog(str(path))
+        ratings += read_ratings(path, rater=stem, keys=keys, faults=log)
+        faults = _joined(faults, log)
+    left_out = _judge(faults, config)
+    if not ratings:
+        raise DataError(f"{folder / RATINGS}: nothing is rated yet; fill the column rating")
+    scores = phase_scores(ratings, keys)
+    agreement = None
+    if len(stems) > 1:
+        agreement = rater_agreement(
+            ratings,
+            keys,
+            confidence=config.confidence,
+            resamples=config.resamples,
+            seed=config.seed,
+        )
+    return Findings(
+        action="study_materials_score",
+        title=f"Scores from {len(ratings)} ratings of {len(stems)} raters",
+        figures={
+            "ratings": len(ratings),
+            "raters": list(stems),
+            "rows_left_out": left_out,
+            "distribution": _distribution(ratings, stems),
+            "agreement": None if agreement is None else _agreement_figures(agreement),
+        },
+        sheets=tuple(_sheets(ratings, stems, scores, agreement, config.confidence)),
+        notes=(
+            *_left_out(left_out),
+            "A score is the mean over responses of the mean over raters, from -1 to 1.",
+            f"Analyse them: action=study data.path={folder / 'study_materials_score.csv'}",
+        ),
+        rows=[asdict(score) for score in scores],
+    )
+
+
+def _responses(
+    config: InsightsConfig, folder: Path, phases: Sequence[str]
+) -> tuple[list[Response], dict[str, str], int]:
+    groups = own_sheet(read_groups, find_sheet(folder / KEY, "participants"))
+    codes = list(own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios")))
+    faults = FaultLog(str(folder / SHEETS))
+    responses: list[Response] = []
+    for participant in groups:
+        for phase in phases:
+            path = find_sheet(folder / SHEETS / participant, phase)
+            log = FaultLog(str(path))
+            responses += read_responses(
+                path, participant=participant, phase=phase, scenarios=codes, faults=log
+            )
+            faults = _joined(faults, log)
+    left_out = _judge(faults, config)
+    if not responses:
+        raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
+    return responses, groups, left_out
+
+
+def _phases(folder: Path) -> list[str]:
+    """Return the phases as they were when the materials were drawn."""
+    path = folder / "study_materials.json"
+    try:
+        phases = json.loads(path.read_text(encoding="utf-8"))["phases"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise DataError(
+            f"{path}: cannot be read; name the folder that study_materials.step=draw wrote with "
+            "out=FOLDER"
+        ) from None
+    return [str(phase) for phase in phases]
+
+
+def _joined(all_faults: FaultLog, one: FaultLog) -> FaultLog:
+    """Return the first log with the rows and faults of one more file."""
+    all_faults.rows_read += one.rows_read
+    all_faults.faults += one.faults
+    return all_faults
+
+
+def _judge(faults: FaultLog, config: InsightsConfig) -> int:
+    """Return how many rows are left out, or raise the error that lists them."""
+    rows = {(fault.file, fault.line) for fault in faults.faults}
+    if rows and config.data.on_error == "fail":
+        listed = "\n".join(f"  {fault}" for fault in faults.faults[:20])
+        more = f"\n  and {len(faults.faults) - 20} more" if len(faults.faults) > 20 else ""
+        raise DataError(
+            f"{faults.file}: {len(rows)} of {faults.rows_read} rows cannot be used:\n{listed}{more}"
+            "\nmend them, or leave them out with data.on_error=skip"
+        )
+    return len(rows)
+
+
+def _left_out(n: int) -> list[str]:
+    return [f"{n} rows were left out for faults."] if n else []
+
+
+def _distribution(ratings: Sequence[Rating], raters: Sequence[str]) -> dict[str, dict[str, int]]:
+    return {
+        rater: {
+            value: sum(r.rater == rater and r.value == int(value) for r in ratings)
+            for value in SCALE
+        }
+        for rater in raters
+    }
+
+
+def _agreement_figures(agreement: RaterAgreement) -> dict[str, object]:
+    nominal = agreement.nominal
+    return {
+        **{name: asdict(estimate) for name, estimate in nominal.coefficients.items()},
+        "weighted_kappa": agreement.weighted_kappa,
+        "ordinal_alpha": agreement.ordinal_alpha,
+        "responses": nominal.examples,
+        "responses_rated_twice": nominal.paired_examples,
+        "pairs": [asdict(pair) for pair in nominal.pairs],
+    }
+
+
+def _sheets(
+    ratings: Sequence[Rating],
+    raters: Sequence[str],
+    scores: Sequence[PhaseScore],
+    agreement: RaterAgreement | None,
+    confidence: float,
+) -> list[Sheet]:
+    counts = _distribution(ratings, raters)
+    sheets = [
+        Sheet(
+            title="Ratings",
+            header=("rater", *SCALE),
+            rows=tuple((rater, *map(str, counts[rater].values())) for rater in raters),
+        ),
+        _means(scores),
+    ]
+    if agreement is not None:
+        named = agreement.nominal.coefficients
+        rows = [
+            (
+                title,
+                share(named[name].value, 3),
+                f"[{share(named[name].low, 3)}, {share(named[name].high, 3)}]",
+            )
+            for title, name in (
+                ("Cohen's kappa, mean over pairs", "mean_pairwise_cohen_kappa"),
+                ("Fleiss' kappa", "fleiss_kappa"),
+                ("Krippendorff's alpha, nominal", "krippendorff_alpha"),
+                ("share of pairs that agree", "percent_agreement"),
+            )
+        ]
+        rows.append(("Cohen's kappa, squared weights", share(agreement.weighted_kappa, 3), ""))
+        rows.append(("Krippendorff's alpha, ordinal", share(agreement.ordinal_alpha, 3), ""))
+        level = f"{100 * confidence:g}% CI, by participant"
+        title = "Agreement of the raters"
+        sheets.append(Sheet(title=title, header=("figure", "value", level), rows=tuple(rows)))
+    return sheets
+
+
+def _means(scores: Sequence[PhaseScore]) -> Sheet:
+    cells: dict[tuple[str, str], list[float]] = {}
+    for score in scores:
+        cells.setdefault((score.group, score.phase), []).append(score.score)
+    return Sheet(
+        title="Mean scores",
+        header=("group, phase", "participants", "mean"),
+        rows=tuple(
+            (f"{group}, {phase}", str(len(values)), number(sum(values) / len(values), 3))
+            for (group, phase), values in cells.items()
+        ),
+    )

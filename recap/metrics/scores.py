@@ -1,0 +1,334 @@
+"""The arithmetic of scores: from predictions to a confusion matrix to scores.
+
+Whether the label that was answered is the one that was held likeliest.
+
+Confusion matrices session by session: what a bootstrap over whole sessions resamples.
+
+The scores of several folds together: mean, sample standard deviation, and a table to read.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from recap.errors import ConfigError, DataError, quote_id, quote_label
+from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
+
+
+def score(
+    predictions: Iterable[Prediction],
+    *,
+    task: str,
+    labels: Sequence[str],
+    loss: float | None = None,
+) -> Scores:
+    """Return the scores of predictions over a task's labels; an answer without a label is wrong.
+
+    Args:
+        predictions: One for each evaluated example, in any order.
+        task: The task's name, as ``scores.json`` records it.
+        labels: The task's labels in canonical order, whether or not they occur.
+        loss: Mean loss over answer tokens in nats, ``None`` for systems that have none.
+
+    Raises:
+        DataError: For no predictions at all, or one whose gold or label is not among ``labels``.
+    """
+    return scores_from_confusion(
+        task, labels, confusion_of(predictions, task=task, labels=labels), loss
+    )
+
+
+def confusion_of(
+    predictions: Iterable[Prediction], *, task: str, labels: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Return the counts ``(n_labels gold, n_labels + 1 predicted)``; last come invalid answers.
+
+    Raises:
+        DataError: For a prediction whose gold or label is not among ``labels``.
+    """
+    index: dict[str | None, int] = {label: i for i, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
+    invalid = len(labels)
+    for prediction in predictions:
+        for name, value in (("gold", prediction.gold), ("label", prediction.label)):
+            if value is not None and value not in index:
+                raise DataError(
+                    f"prediction {quote_id(prediction.id)}: {name} {quote_label(value, labels)} "
+                    f"is not a label of task {task!r}; score it under the task that made it "
+                    f"({prediction.task!r})"
+                )
+        counts[index[prediction.gold], index.get(prediction.label, invalid)] += 1
+    return counts
+
+
+def scores_from_confusion(
+    task: str, labels: Sequence[str], confusion: npt.ArrayLike, loss: float | None = None
+) -> Scores:
+    """Return the scores that follow from a confusion matrix.
+
+    A precision, recall or F1 whose denominator is 0 counts as 0, and a label that never occurs
+    stays in the macro means with 0, as in scikit-learn 1.9's
+    ``precision_recall_fscore_support(labels=…, average="macro", zero_division=0)``. ``macro_f1`` is
+    the mean of the classes' F1, as the paper's binary row has it (Table 4). The invalid column is
+    no class: it lowers recall and accuracy, and ``invalid_rate`` reports it.
+
+    Args:
+        task: The task's name.
+        labels: The task's labels, in the order of rows and columns.
+        confusion: Counts ``(n_labels gold, n_labels + 1 predicted)``, invalid answers in the last
+            column.
+        loss: Mean loss over answer tokens in nats. A value that is not finite is stored as
+            ``None``, since ``scores.json`` is strict JSON.
+
+    Raises:
+        DataError: When the matrix counts no example.
+        ValueError: When its shape does not fit the labels.
+    """
+    counts = np.asarray(confusion, dtype=np.int64)
+    if counts.shape != (len(labels), len(labels) + 1):
+        raise ValueError(
+            f"the confusion of {len(labels)} labels has the shape "
+            f"{(len(labels), len(labels) + 1)}, got {counts.shape}"
+        )
+    n = int(counts.sum())
+    if n == 0:
+        raise DataError(
+            f"task {task!r}: there is no prediction to score; give examples that the task selects, "
+            "or use fewer folds"
+        )
+    correct = np.diagonal(counts)
+    support = counts.sum(axis=1)
+    predicted = counts[:, :-1].sum(axis=0)
+    precision = _ratio(correct, predicted)
+    recall = _ratio(correct, support)
+    f1 = _ratio(2 * correct, support + predicted)
+    metrics = {
+        "macro_f1": float(f1.mean()),
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+        "accuracy": float(correct.sum() / n),
+        "invalid_rate": float(counts[:, -1].sum() / n),
+        "loss": loss if loss is not None and math.isfinite(loss) else None,
+    }
+    per_label = {
+        label: LabelScores(
+            precision=float(precision[i]),
+            recall=float(recall[i]),
+            f1=float(f1[i]),
+            support=int(support[i]),
+        )
+        for i, label in enumerate(labels)
+    }
+    return Scores(
+        task=task,
+        labels=tuple(labels),
+        n=n,
+        metrics=metrics,
+        per_label=per_label,
+        confusion=tuple(tuple(int(count) for count in row) for row in counts),
+    )
+
+
+def _ratio(
+    numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    # Integers divide exactly as scikit-learn's do, so the figures agree to the last bit or nearly
+    # so.
+    return np.divide(
+        numerator,
+        denominator,
+        out=np.zeros(len(numerator), dtype=np.float64),
+        where=denominator > 0,
+    )
+
+
+def argmax_disagreement(predictions: Iterable[Prediction]) -> float | None:
+    """Return the share of predictions whose label is not the arg-max of their probabilities.
+
+    Predictions without probabilities are left aside; ``None`` when none has any. Where several
+    labels are likeliest each of them agrees. An answer without a label does not agree.
+
+    >>> argmax_disagreement([]) is None
+    True
+    """
+    judged = [p for p in predictions if p.probabilities]
+    if not judged:
+        return None
+    return sum(not _agrees(prediction) for prediction in judged) / len(judged)
+
+
+def _agrees(prediction: Prediction) -> bool:
+    found = prediction.probabilities or {}
+    return prediction.label is not None and found.get(prediction.label) == max(found.values())
+
+
+Unit = tuple[str, str]
+"""``("session", id)``, or ``("example", id)`` where the session is not known."""
+
+Counts = npt.NDArray[np.int64]
+
+
+def unit_of(prediction: Prediction) -> Unit:
+    """Return what is resampled as a whole with this prediction: its session, else itself."""
+    if prediction.session is None:
+        return ("example", prediction.id)
+    return ("session", prediction.session)
+
+
+def session_confusions(
+    predictions: Iterable[Prediction], *, task: str, labels: Sequence[str]
+) -> dict[Unit, Counts]:
+    """Return the counts ``(n_labels gold, n_labels + 1 predicted)`` of every session, by unit.
+
+    The last column counts invalid answers. All matrices together add up to that of the run.
+
+    Raises:
+        DataError: For a prediction whose gold or label is not among ``labels``.
+    """
+    by_unit: dict[Unit, list[Prediction]] = {}
+    for prediction in predictions:
+        by_unit.setdefault(unit_of(prediction), []).append(prediction)
+    return {unit: confusion_of(part, task=task, labels=labels) for unit, part in by_unit.items()}
+
+
+def stacked(confusions: Mapping[Unit, Counts], units: Sequence[Unit]) -> Counts:
+    """Return matrices ``(units, n_labels, n_labels + 1)`` in the order of ``units``.
+
+    Zeros stand where a unit has none.
+    """
+    some = next(iter(confusions.values()))
+    blank = np.zeros_like(some)
+    return np.stack([confusions.get(unit, blank) for unit in units])
+
+
+DDOF = 1
+"""The paper's Table 10 fits the sample standard deviation."""
+
+_PROTOCOLS = {
+    "paper": "checkpoints selected on the fold that is reported",
+    "nested": "checkpoints selected on a part of the training folds",
+}
+_METRICS = {
+    "macro_f1": "Macro-F1",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "accuracy": "Accuracy",
+    "invalid_rate": "Invalid answers",
+    "loss": "Loss (nats per token)",
+}
+
+
+def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
+    """Return mean and spread of every figure over the folds done so far; support is summed.
+
+    A figure that any fold lacks (the loss of a prompted system) has neither mean nor deviation.
+
+    Args:
+        scores: Fold index to its scores.
+        protocol: How checkpoints were selected, ``"paper"`` or ``"nested"``.
+
+    Raises:
+        ConfigError: For no folds, or folds of different tasks, labels or metrics.
+    """
+    if not scores:
+        raise ConfigError("there is no fold to summarize; run at least one")
+    folds = tuple(sorted(scores))
+    ordered = [scores[fold] for fold in folds]
+    first = ordered[0]
+    for fold, one in zip(folds, ordered, strict=True):
+        if (one.task, one.labels, set(one.metrics)) != (
+            first.task,
+            first.labels,
+            set(first.metrics),
+        ):
+            raise ConfigError(
+                f"fold {fold} was scored for task {one.task!r} with {len(one.labels)} labels, "
+                f"fold {folds[0]} for {first.task!r} with {len(first.labels)}; "
+                "summarize folds of one run"
+            )
+    return Summary(
+        task=first.task,
+        labels=first.labels,
+        folds=folds,
+        protocol=protocol,
+        ddof=DDOF,
+        metrics={
+            name: spread_over_folds([s.metrics[name] for s in ordered]) for name in first.metrics
+        },
+        per_label={label: _label_spread(label, ordered) for label in first.labels},
+    )
+
+
+def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
+    """Return a Markdown page: mean ± SD in percent for each metric and each category."""
+    how = _PROTOCOLS.get(summary.protocol, summary.protocol)
+    n_folds = len(summary.folds)
+    spread = (
+        f"mean ± sample standard deviation (ddof = {summary.ddof}) over {n_folds} folds"
+        if n_folds > 1
+        else "one fold, hence no standard deviation"
+    )
+    lines = [
+        f"# {summary.task}",
+        "",
+        f"Folds {', '.join(map(str, summary.folds))}; {spread}; in percent, but for the loss.",
+        f"Protocol `{summary.protocol}`: {how}.",
+        "Macro figures are means over the task's labels; an unreadable answer counts as wrong.",
+        "",
+        f"| Metric | {'Mean ± SD' if n_folds > 1 else 'Value'} | {_columns(summary.folds)} |",
+        f"|---|---:|{'---:|' * n_folds}",
+    ]
+    for name, figures in summary.metrics.items():
+        scale = 1.0 if name == "loss" else 100.0
+        values = " | ".join(_number(value, scale) for value in figures.values)
+        lines.append(f"| {_METRICS.get(name, name)} | {spread_text(figures, scale)} | {values} |")
+    lines += ["", "| Category | Precision | Recall | F1 | Support |", "|---|---:|---:|---:|---:|"]
+    for label, row in summary.per_label.items():
+        cells = " | ".join(spread_text(figures) for figures in (row.precision, row.recall, row.f1))
+        lines.append(f"| {label} | {cells} | {row.support} |")
+    if notes:
+        lines += ["", "Data:", "", *(f"- {note}" for note in notes)]
+    return "\n".join(lines) + "\n"
+
+
+def spread_text(spread: Spread, scale: float = 100.0) -> str:
+    """Return ``"66.58 ± 1.30"``, the mean alone for one fold, ``"–"`` where there is no mean."""
+    mean = _number(spread.mean, scale)
+    return mean if spread.std is None else f"{mean} ± {_number(spread.std, scale)}"
+
+
+def spread_over_folds(values: Sequence[float | None]) -> Spread:
+    """Return mean and sample SD (ddof 1) of one figure; neither where any fold lacks it."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return Spread(mean=None, std=None, values=tuple(values))
+    return Spread(
+        mean=statistics.fmean(known),
+        std=statistics.stdev(known) if len(known) > 1 else None,
+        values=tuple(values),
+    )
+
+
+def _columns(folds: Sequence[int]) -> str:
+    return " | ".join(f"Fold {fold}" for fold in folds)
+
+
+def _number(value: float | None, scale: float) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if scale == 1.0 else f"{scale * value:.2f}"
+
+
+def _label_spread(label: str, scores: Sequence[Scores]) -> LabelSpread:
+    rows = [s.per_label[label] for s in scores]
+    return LabelSpread(
+        precision=spread_over_folds([row.precision for row in rows]),
+        recall=spread_over_folds([row.recall for row in rows]),
+        f1=spread_over_folds([row.f1 for row in rows]),
+        support=sum(row.support for row in rows),
+    )

@@ -1,1 +1,0 @@
-"""The card of a model, from what is known of its run."""

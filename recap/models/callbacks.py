@@ -1,0 +1,327 @@
+"""When checkpoints are written: after epochs, every few optimiser steps, and before an end.
+
+Optimiser steps whose loss or gradient is no finite number: skipped, counted, in the end fatal.
+
+One such step would make every weight NaN, and every later checkpoint with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from typing import Any
+
+import lightning
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from recap.data.batches import Batch
+from recap.errors import ConfigError, quote_id
+from recap.models.checkpoints import KEPT, CheckpointFolder
+from recap.system import processes as termination
+
+_RECENT, _BEST = 2, 2
+"""How many checkpoints of either kind are kept; one may be of both kinds."""
+
+
+class KeepCheckpoints(Checkpoint):
+    """Keeps the two newest checkpoints and those of the two lowest selection losses so far.
+
+    Written after every epoch, after every ``every_steps`` optimiser steps, and when SIGTERM or
+    SIGUSR1 asks the training to end: after the step that is under way, on all devices after the
+    same one. A training that goes on from any of them repeats the steps that were lost bit for bit.
+
+    Gradients are not part of a checkpoint, so there is none between the micro-batches of a step.
+    Nor is there one of steps after an epoch's last step before its validation: Lightning would go
+    on behind it (2.6.6).
+
+    Args:
+        folder: Where they go.
+        every_steps: Optimiser steps between two checkpoints within an epoch; ``None``: none.
+        selecting: Whether there is a selection loss.
+    """
+
+    def __init__(
+        self, folder: CheckpointFolder, *, every_steps: int | None = None, selecting: bool
+    ) -> None:
+        self._folder = folder
+        self._every_steps = every_steps
+        self._selecting = selecting
+        self._recent: list[str] = []
+        self._best: list[str] = []
+        self._best_loss = math.inf
+        self._stopping = False
+
+    @property
+    def state_key(self) -> str:
+        """Where :class:`CheckpointFolder` finds the state in a checkpoint."""
+        return KEPT
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which checkpoints are kept, this one included, and whether training ends here."""
+        return {
+            "recent": list(self._recent),
+            "best": list(self._best),
+            "best_loss": self._best_loss,
+            "stopping": self._stopping,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state back."""
+        self._recent, self._best = list(state_dict["recent"]), list(state_dict["best"])
+        self._best_loss = state_dict["best_loss"]
+        self._stopping = state_dict["stopping"]
+
+    def on_test_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Listen for the signals."""
+        termination.listen()
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Listen for the signals, delete what a kill left, and stop where training had stopped.
+
+        Lightning's own handler sends a message to the other devices in the midst of whatever they
+        are exchanging, and has begun to listen only after ``on_fit_start`` (2.6.6). The one that
+        takes its place takes a note, and devices compare their notes where they all come by.
+        """
+        termination.listen()
+        self._tidy(trainer)
+        if self._stopping:
+            # Lightning's checkpoints do not hold it, and would train one epoch more (2.6.6).
+            trainer.should_stop = True
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Save if it is time, or if the end is asked for."""
+        if not batch.plan.ends_step or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        asked = _is_end_asked_for(trainer)
+        if asked or (self._every_steps and trainer.global_step % self._every_steps == 0):
+            self._save(trainer)
+        if asked:
+            raise SIGTERMException
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save if the end is asked for."""
+        if _is_end_asked_for(trainer):
+            if trainer.state.fn == "fit":
+                self._save(trainer)
+            raise SIGTERMException
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Save, as the best if the selection loss is the lowest; end if that is asked for."""
+        self._stopping = trainer.should_stop
+        loss = float(trainer.callback_metrics["val_loss"]) if self._selecting else math.nan
+        # Never so for a loss that is not a number.
+        if loss < self._best_loss:
+            self._best_loss = loss
+            self._best = [self._next_name(), *self._best][:_BEST]
+        self._save(trainer)
+        if _is_end_asked_for(trainer):
+            raise SIGTERMException
+
+    def on_test_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """End if that is asked for."""
+        if _is_end_asked_for(trainer):
+            raise SIGTERMException
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Have a validation that is under way begin anew: what it has added up is not saved."""
+        if trainer.validating:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            for counts in (progress["total"], progress["current"]):
+                # Which is how Lightning knows a validation that was interrupted (2.6.6).
+                counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress["is_last_batch"] = False
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        name = self._next_name()
+        self._recent = [*self._recent, name][-_RECENT:]
+        trainer.save_checkpoint(self._folder.path / name)
+        self._tidy(trainer)
+
+    def _tidy(self, trainer: lightning.Trainer) -> None:
+        if trainer.is_global_zero:
+            self._folder.keep_only({*self._recent, *self._best})
+
+    def _next_name(self) -> str:
+        last = max((int(name.partition(".")[0]) for name in self._recent), default=0)
+        return f"{last + 1:06d}.ckpt"
+
+
+def _is_end_asked_for(trainer: lightning.Trainer) -> bool:
+    """Return whether a signal has come to any of the devices; all of them have to ask."""
+    noted = termination.strongest_noted()
+    if trainer.world_size > 1:
+        notes = torch.tensor(float(noted), device=trainer.strategy.root_device)
+        dist.all_reduce(notes, op=dist.ReduceOp.MAX)
+        noted = int(notes)
+        if noted == 1 + termination.SIGNALS.index(signal.SIGUSR1):
+            termination.note(signal.SIGUSR1)
+    return noted > 0
+
+
+_MOST_NAMED = 8
+_LOG = logging.getLogger(__name__)
+
+
+class FiniteSteps(lightning.Callback):
+    """Skips optimiser steps that would spoil the weights, and stops after several in a row.
+
+    Weights, moments and decay stay as they are; the step counts, so that the learning rate moves
+    on. Under ``16-mixed`` gradients that overflow are the loss scaler's affair, and only the loss
+    is looked at.
+
+    Args:
+        most_in_a_row: At how many skipped steps in a row training stops.
+
+    Attributes:
+        skipped: Steps that were skipped so far.
+    """
+
+    def __init__(self, most_in_a_row: int) -> None:
+        self.skipped = 0
+        self._in_a_row = 0
+        self._most_in_a_row = most_in_a_row
+        self._ids: list[list[str]] = []
+        self._finite: list[torch.Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the counts back."""
+        self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Note which examples the next loss is of."""
+        self._ids.append([example.id for example in batch.examples])
+
+    def on_before_backward(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        loss: torch.Tensor,
+    ) -> None:
+        """Note whether a micro-batch's loss is finite."""
+        self._finite.append(torch.isfinite(loss.detach()))
+
+    def on_before_optimizer_step(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        optimizer: Optimizer,
+    ) -> None:
+        """Drop the step's gradients if anything about them is not finite.
+
+        Raises:
+            ConfigError: After too many such steps in a row, naming the examples of the last one.
+        """
+        finite = torch.stack(self._finite).tolist()
+        step_ids, self._ids, self._finite = self._ids, [], []
+        judges_gradients = getattr(trainer.precision_plugin, "scaler", None) is None
+        whole = all(finite) and (not judges_gradients or _has_finite_gradients(optimizer))
+        if not _is_any(not whole, trainer):
+            self._in_a_row = 0
+            return
+        # An optimiser leaves weights without a gradient alone.
+        optimizer.zero_grad(set_to_none=True)
+        self.skipped += 1
+        self._in_a_row += 1
+        suspects = [ids for ids, is_finite in zip(step_ids, finite, strict=True) if not is_finite]
+        named = _named(_of_all(suspects or ([] if whole else step_ids)))
+        step = trainer.global_step + 1
+        if trainer.is_global_zero:
+            _LOG.warning(
+                "optimiser step %d skipped, the loss or its gradient is no finite number "
+                "(%d in a row, %d in all): %s",
+                *(step, self._in_a_row, self.skipped, named),
+            )
+        if self._in_a_row >= self._most_in_a_row:
+            raise ConfigError(
+                f"training stopped at optimiser step {step}: in {self._in_a_row} steps in a row "
+                f"the loss or its gradient was no finite number, last with {named}; lower "
+                "optimizer.learning_rate, set trainer.precision=32-true, or look at these "
+                "examples (trainer.max_skipped_steps is the limit)"
+            )
+
+
+def _has_finite_gradients(optimizer: Optimizer) -> bool:
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    if not gradients:
+        return True
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    return bool(torch.isfinite(norm))
+
+
+def _is_any(flag: bool, trainer: lightning.Trainer) -> bool:
+    """Return whether the flag is up on any device; every device has to ask."""
+    if trainer.world_size == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=trainer.strategy.root_device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags)
+
+
+def _of_all(ids: list[list[str]]) -> list[str]:
+    """Return the ids of all devices."""
+    shares = [ids]
+    if dist.is_available() and dist.is_initialized():
+        shares = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shares, ids)
+    return list(dict.fromkeys(id_ for share in shares for batch in share for id_ in batch))
+
+
+def _named(ids: list[str]) -> str:
+    """Return ids as a message names them; never a text."""
+    shown = ", ".join(quote_id(id_) for id_ in ids[:_MOST_NAMED])
+    more = len(ids) - _MOST_NAMED
+    rest = f" and {more} more" if more > 0 else ""
+    return f"example{'s' * (len(ids) != 1)} {shown}{rest}"

@@ -1,0 +1,485 @@
+"""The LightningModule of the encoder baseline: one label a dialogue, learned as a class.
+
+The encoder with its head and its tokenizer: from a folder, from the hub, or from scratch.
+
+What an encoder reads: the turns before the response, and the response, each closed by a mark.
+
+``[CLS] speaker: turn [SEP] … [SEP] response [SEP]``, in the marks of the encoder's own tokenizer. A
+dialogue that is too long loses whole turns, the oldest first; the response is never cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from recap.data.batches import Batch
+from recap.data.encode import EncodedExample, Encoding
+from recap.errors import ConfigError, DataError, RecapError, quote_id
+from recap.metrics.category_scores import CategoryScores, TokenMean
+from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
+from recap.models.module import Judgement, gathered
+from recap.models.optimizers import (
+    OptimizerSettings,
+    SchedulerSettings,
+    build_optimizer,
+    build_scheduler,
+)
+from recap.models.strategy import Halving
+from recap.models.tiny import tiny_tokenizer
+from recap.records import Example, Scores, Turn
+from recap.tasks.task import Task
+from recap.tasks.wording import WORDING
+
+
+class EncoderModule(lightning.LightningModule):
+    """Trains an encoder with a classification head, and labels held-out examples.
+
+    Works with :class:`recap.data.loaders.DataModule` (``batching="padded"``) over examples that
+    :class:`recap.models.encoder.EncoderInput` has encoded. Logs ``train_loss``,
+    ``val_loss``: cross-entropy in nats, the mean over the examples of a step or set.
+
+    Args:
+        model: A ``transformers`` model for sequence classification.
+        labels: The task's labels; their order is the class index.
+        task_name: As scores record it.
+        close_id: The token that closes every turn; the response stands between the last two.
+        optimizer: Which optimiser, and its numbers.
+        scheduler: Which learning-rate schedule.
+        total_steps: Optimiser steps of the whole training.
+        seed: Of dropout.
+
+    Attributes:
+        judgements: After a test or a prediction, one per example, in the set's order.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        labels: Sequence[str],
+        task_name: str,
+        close_id: int,
+        optimizer: OptimizerSettings,
+        scheduler: SchedulerSettings,
+        total_steps: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        # Pretrained models come in evaluation mode, and Lightning keeps whatever mode it finds.
+        self.model = model.train()
+        self._task_name = task_name
+        self._close_id = close_id
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._total_steps = total_steps
+        self._seed = seed
+        self._halving = Halving(option="trainer.per_device_batch_size")
+        self._step_loss = 0.0
+        self._val_loss = TokenMean()
+        self._category_scores = CategoryScores(labels=labels)
+        self.judgements: list[Judgement] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits ``(batch, label)``."""
+        logits: Tensor = self.model(**model_inputs(self.model, batch, self._close_id)).logits
+        return logits
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
+        entropy = [self._seed, batch.plan.number]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return this micro-batch's share of the step's mean, before Lightning divides it."""
+        share = self._loss(batch) / batch.plan.step_tokens
+        self._step_loss += float(share.detach())
+        if batch.plan.ends_step:
+            self.log("train_loss", self._step_loss, prog_bar=True, batch_size=1)
+            self._step_loss = 0.0
+        scaled: Tensor = share * self.trainer.accumulate_grad_batches
+        return scaled
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch of selection examples to ``val_loss``."""
+        for part, loss in self._halving.each(self._loss, batch):
+            self._val_loss.update(loss, len(part.examples))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss of the selection set."""
+        self.log("val_loss", self._val_loss.compute(), prog_bar=True)
+        self._val_loss.reset()
+
+    def on_test_start(self) -> None:
+        """Forget an earlier test."""
+        self.judgements = []
+        self._category_scores.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Label a batch, and count its labels."""
+        for part, logits in self._halving.each(self, batch):
+            gold = torch.tensor([example.gold for example in part.examples], device=self.device)
+            self._category_scores.update(logits.argmax(-1), gold)
+            self._judge(part, logits)
+
+    def on_test_epoch_end(self) -> None:
+        """Put the judgements into the test set's order."""
+        self.judgements = gathered(self.judgements)
+
+    def on_predict_start(self) -> None:
+        """Forget earlier judgements; the scores of a test stay."""
+        self.judgements = []
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return logits ``(batch, label)`` of examples that are not scored."""
+        found = []
+        for part, logits in self._halving.each(self, batch):
+            self._judge(part, logits)
+            found.append(logits)
+        return torch.cat(found)
+
+    def on_predict_epoch_end(self) -> None:
+        """Put the judgements into the set's order."""
+        self.judgements = gathered(self.judgements)
+
+    def scores(self) -> Scores:
+        """Return the scores of the last test.
+
+        Raises:
+            RecapError: When nothing was tested.
+        """
+        if not self.judgements:
+            raise RecapError(
+                "there are no scores before trainer.test(module, datamodule=data) has run"
+            )
+        return self._category_scores.scores(task=self._task_name)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser, and the schedule over all optimiser steps of the training."""
+        optimizer = build_optimizer(self.model, self._optimizer)
+        scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._total_steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _judge(self, batch: Batch, logits: Tensor) -> None:
+        rows = torch.softmax(logits.double(), dim=-1).tolist()
+        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
+            self.judgements.append(Judgement(index=index, id=example.id, probabilities=tuple(row)))
+
+    def _loss(self, batch: Batch) -> Tensor:
+        gold = torch.tensor([example.gold for example in batch.examples], device=self.device)
+        return torch.nn.functional.cross_entropy(self(batch).float(), gold, reduction="sum")
+
+
+def model_inputs(model: Any, batch: Batch, close_id: int) -> dict[str, Tensor]:
+    """Return what an encoder is called with: ids, mask, and segments where it knows two.
+
+    The second segment is the response, so that the model can tell it from the turns before.
+
+    Args:
+        model: A ``transformers`` model for sequence classification.
+        batch: Padded rows; the one answer token of each closes its response.
+        close_id: The token that closes every turn.
+    """
+    ids, last = batch.input_ids, batch.answer_mask
+    # From the row's end up to each place: 0 behind the closing mark, 1 from there on.
+    mask = last.flip(1).cumsum(1).flip(1).clamp(max=1)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if getattr(model.config, "type_vocab_size", 0) >= 2:
+        closed = ((ids == close_id) & mask.bool()).flip(1).cumsum(1).flip(1)
+        inputs["token_type_ids"] = ((closed == 1) & mask.bool()).long()
+    return inputs
+
+
+_WITH_OFFSET = ("roberta", "xlm-roberta", "camembert")
+"""Families that count positions from behind the padding's id (transformers 5.23)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyEncoderSizes:
+    """Sizes of the tiny encoder; the defaults make about a million weights."""
+
+    hidden: int = 128
+    layers: int = 3
+    heads: int = 4
+    intermediate: int = 384
+    max_positions: int = 512
+    dropout: float = 0.1
+    initial_deviation: float = 0.06
+    """Of the random weights; BERT's 0.02 is meant for six times the width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedEncoder:
+    """An encoder with a head over some labels, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    longest: int
+    """Tokens that it can read."""
+
+
+def load_encoder(
+    *,
+    name: str,
+    labels: Sequence[str],
+    hub_id: str | None = None,
+    path: str | Path | None = None,
+    seed: int = 0,
+) -> LoadedEncoder:
+    """Return an encoder whose classification head is new, one output a label.
+
+    Args:
+        name: ``tiny`` without a path is made from random weights.
+        labels: Their order is the class index.
+        hub_id: Looked for in the local cache first, then on the hub.
+        path: A folder with weights and tokenizer in Hugging Face's format; goes before ``hub_id``.
+        seed: Of the head, and of all weights of ``tiny``; the global random state is left alone.
+
+    Raises:
+        ConfigError: Within seconds when there are no weights, or they are not an encoder's.
+    """
+    import torch
+
+    source = _source(name, hub_id, path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, tokenizer = (
+            _tiny(labels) if source is None else _load(source, name=name, labels=labels)
+        )
+    pad_id = tokenizer.pad_token_id
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = pad_id
+    return LoadedEncoder(model=model, tokenizer=tokenizer, longest=_longest(model, tokenizer))
+
+
+def _source(name: str, hub_id: str | None, path: str | Path | None) -> Path | None:
+    if path is not None:
+        folder = Path(path)
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"encoder.path={folder} is no folder with a model (it holds no config.json); it "
+                "has to hold config.json, *.safetensors and the tokenizer's files"
+            )
+        return folder
+    if hub_id is not None:
+        return hub_folder(hub_id, name, "encoder", group="encoder")
+    if name != "tiny":
+        raise ConfigError(f"encoder {name!r} has neither path nor hub_id; give encoder.path=FOLDER")
+    return None
+
+
+def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, found = read_model(
+            AutoModelForSequenceClassification,
+            source,
+            **_head(labels),
+            output_loading_info=True,
+            # A head for other labels, as a fine-tuned classifier has one, is replaced.
+            ignore_mismatched_sizes=True,
+        )
+        tokenizer = read_tokenizer(source)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"encoder {name!r} cannot be loaded from {source}: {first_line(error)}; "
+            "encoder.path=FOLDER has to hold config.json, *.safetensors and the tokenizer's files"
+        ) from error
+    body = f"{model.base_model_prefix}."
+    missing = [
+        key for key in found["missing_keys"] if key.startswith(body) and ".pooler." not in key
+    ]
+    if missing:
+        raise ConfigError(
+            f"encoder {name!r}: {len(missing)} weights of the encoder itself are missing in "
+            f"{source}; copy all files of the model"
+        )
+    return model, tokenizer
+
+
+def _tiny(labels: Sequence[str]) -> tuple[Any, Any]:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer, sizes = tiny_tokenizer(), TinyEncoderSizes()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.hidden,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        intermediate_size=sizes.intermediate,
+        max_position_embeddings=sizes.max_positions,
+        initializer_range=sizes.initial_deviation,
+        hidden_dropout_prob=sizes.dropout,
+        attention_probs_dropout_prob=sizes.dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        **_head(labels),
+    )
+    return BertForSequenceClassification(config), tokenizer
+
+
+def _head(labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _longest(model: Any, tokenizer: Any) -> int:
+    config = model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        positions = tokenizer.model_max_length
+    elif config.model_type in _WITH_OFFSET:
+        positions -= config.pad_token_id + 1
+    return int(min(positions, tokenizer.model_max_length))
+
+
+History = Literal["none", "intervention", "full"]
+
+
+class EncoderInput:
+    """Turns examples into the ids that an encoder reads.
+
+    Args:
+        tokenizer: The encoder's tokenizer.
+        max_tokens: Longest input in tokens, marks included.
+        longest: Tokens that the model can read at all.
+
+    Attributes:
+        first_id: Opens an input: the tokenizer's ``cls``, else ``bos``, else what closes a turn.
+        close_id: Closes a turn: the tokenizer's ``sep``, else ``eos``.
+        pad_id: Fills short rows.
+
+    Raises:
+        ConfigError: When the tokenizer has nothing to close a turn with, or ``max_tokens`` is more
+            than the model can read.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int, longest: int) -> None:
+        if max_tokens > longest:
+            raise ConfigError(
+                f"encoder.max_tokens={max_tokens}: this encoder reads at most {longest} tokens; "
+                f"set encoder.max_tokens={longest} or less"
+            )
+        close = _first_of(tokenizer.sep_token_id, tokenizer.eos_token_id)
+        if close is None:
+            raise ConfigError(
+                "the encoder's tokenizer has neither a sep_token nor an eos_token to close a turn "
+                "with; name one in tokenizer_config.json"
+            )
+        self.close_id = close
+        first = _first_of(tokenizer.cls_token_id, tokenizer.bos_token_id, close)
+        pad = _first_of(tokenizer.pad_token_id, close)
+        assert first is not None
+        assert pad is not None
+        self.first_id, self.pad_id = first, pad
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._longest = longest
+        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+        names = sorted((name for name in added if len(name) > 1), key=len, reverse=True)
+        self._mark = re.compile(f"(?={'|'.join(map(re.escape, names)) or '(?!)'})")
+        # What is not in the vocabulary is read as unknown, which marks nothing.
+        self._marks = frozenset(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
+        self._ids_of: dict[str, tuple[int, ...]] = {}
+
+    def encode(
+        self, examples: Sequence[Example], task: Task, *, history: History = "full"
+    ) -> Encoding:
+        """Return the ids of examples that the task has selected, in the order given.
+
+        All but the last id is the ``prompt``, the closing mark of the response the one token of the
+        ``answer``: so :class:`recap.data.loaders.DataModule` serves as it is, and its mean over
+        answer tokens is a mean over examples.
+
+        Raises:
+            DataError: When a response alone is longer than the model can read.
+        """
+        counts = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
+        encoded = []
+        for example in examples:
+            ids, dropped = self._ids(example, task, history)
+            counts["dropped_turns"] += dropped
+            counts["truncated_examples"] += dropped > 0
+            counts["still_too_long"] += len(ids) > self._max_tokens
+            gold = task.index(task.gold(example))
+            encoded.append(
+                EncodedExample(id=example.id, prompt=ids[:-1], answer=ids[-1:], gold=gold)
+            )
+        return Encoding(examples=tuple(encoded), counts=counts)
+
+    def _ids(self, example: Example, task: Task, history: History) -> tuple[tuple[int, ...], int]:
+        """Return the ids of one example, and how many turns it lost."""
+        words = WORDING[task.language]
+        names = {"counselor": words.counselor, "client": words.client}
+        response = (*self._text_ids(example.response), self.close_id)
+        room = self._max_tokens - 1 - len(response)
+        if 1 + len(response) > self._longest:
+            raise DataError(
+                f"example {quote_id(example.id)}: its response has {len(response)} tokens, more "
+                f"than the {self._longest - 1} that this encoder can read, and a response is never "
+                "cut; leave it out, or take an encoder that reads more"
+            )
+        turns = shown_turns(example, history)
+        kept: list[tuple[int, ...]] = []
+        for turn in reversed(turns):
+            ids = self._text_ids(f"{names[turn.speaker]}{words.colon}{turn.text}")
+            if len(ids) + 1 > room:
+                break
+            room -= len(ids) + 1
+            kept.append((*ids, self.close_id))
+        before = itertools.chain.from_iterable(reversed(kept))
+        return (self.first_id, *before, *response), len(turns) - len(kept)
+
+    def _text_ids(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text; a mark's name in it is read as the letters it consists of."""
+        if text not in self._ids_of:
+            # Cut inside every mark's name: split_special_tokens leaves some of them alone.
+            starts = [match.start() + 1 for match in self._mark.finditer(text)]
+            cuts = itertools.pairwise([0, *starts, len(text)])
+            ids = self._encoded([text[start:end] for start, end in cuts if end > start])
+            if not self._marks.isdisjoint(ids):
+                # A normaliser can make a mark's name of look-alikes (of capitals, of full width).
+                ids = self._encoded(list(text))
+            self._ids_of[text] = tuple(token for token in ids if token not in self._marks)
+        return self._ids_of[text]
+
+    def _encoded(self, pieces: list[str]) -> tuple[int, ...]:
+        found = self._tokenizer(
+            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"] if pieces else []  # fmt: skip
+        return tuple(token for piece in found for token in piece)
+
+
+def shown_turns(example: Example, history: History) -> tuple[Turn, ...]:
+    """Return the turns before the response that are read, oldest first.
+
+    ``intervention`` stands for the counsellor's turns since the client's last one.
+    """
+    if history == "full":
+        return example.history
+    shown = 0
+    if history == "intervention":
+        for turn in reversed(example.history):
+            if turn.speaker != "counselor":
+                break
+            shown += 1
+    return example.history[len(example.history) - shown :]
+
+
+def _first_of(*ids: int | None) -> int | None:
+    return next((int(found) for found in ids if found is not None), None)

@@ -1,0 +1,447 @@
+"""Inference that computes what prompts share once, tries all labels at once, and steps together.
+
+Rows of inference: what was computed before is kept as keys and values, and looked at.
+
+The constant beginning of all prompts is a :class:`Context`, encoded once. An :class:`OpeningRow`
+holds the rests of a batch of prompts, one after another, each with the beginnings of all labels
+behind it; a :class:`SteppingRow` the next token of every answer. Attention to a context that rows
+share is one product for all of them (Hydragen, Juravsky et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from recap.data.batches import Layout
+from recap.models.engine.label_tree import LabelTree, Opening, Start
+from recap.models.engine.prefix_attention import ROW, WANTED, Asked, attach, without_mask
+from recap.models.finetune import causal_model
+
+SPARE = 32
+"""Tokens by which the room of answers grows when it is full."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Context:
+    """Tokens at the beginning of a prompt, with their keys and values.
+
+    Attributes:
+        ids: The tokens.
+        keys: For each layer ``(1, key_value_heads, time, head_dim)``; nothing without tokens.
+        values: As ``keys``.
+    """
+
+    ids: tuple[int, ...] = ()
+    keys: tuple[Tensor, ...] = ()
+    values: tuple[Tensor, ...] = ()
+
+    def first(self, n: int) -> Context:
+        """Return the first ``n`` tokens of it, without copying."""
+        if n == len(self.ids):
+            return self
+        if n == 0:
+            return Context()
+        return Context(
+            ids=self.ids[:n],
+            keys=tuple(key[:, :, :n] for key in self.keys),
+            values=tuple(value[:, :, :n] for value in self.values),
+        )
+
+    def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a layer's keys and values with those of the context before them."""
+        if not self.ids:
+            return keys, values
+        return (
+            torch.cat([self.keys[layer], keys], dim=2),
+            torch.cat([self.values[layer], values], dim=2),
+        )
+
+
+class OpeningRow:
+    """The rests of prompts behind a context, each followed by the inner nodes of a tree of labels.
+
+    A rest sees the context and causally itself; a node sees the context, the rest and the nodes
+    above it. Keys and values of all layers stay here afterwards.
+
+    Args:
+        context: What all prompts begin with.
+        lengths: Tokens of each rest.
+        tree: The labels.
+        device: Where the model is.
+    """
+
+    own_attention: str
+
+    def __init__(
+        self, context: Context, lengths: Sequence[int], tree: LabelTree, device: torch.device
+    ) -> None:
+        self.context = context
+        self.lengths = tuple(lengths)
+        self.n_nodes = tree.n_inner
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self._device = device
+        self._above = torch.zeros((self.n_nodes, self.n_nodes), dtype=torch.bool, device=device)
+        for node in range(self.n_nodes):
+            self._above[node, list(tree.ancestors[node])] = True
+        self._masks: dict[int, Tensor] = {}
+        self.starts: list[int] = []
+        place = 0
+        for length in self.lengths:
+            self.starts.append(place)
+            place += length + self.n_nodes
+
+    def asked(self) -> Tensor:
+        """Return where each rest's last token and its nodes are, ``(batch * (1 + nodes),)``."""
+        places = [
+            torch.arange(start + length - 1, start + length + self.n_nodes, device=self._device)
+            for start, length in zip(self.starts, self.lengths, strict=True)
+        ]
+        return torch.cat(places)
+
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        asked: Asked | None,
+        **shared: Any,
+    ) -> Tensor:
+        """Return the attention of one row; in the last layer that of the asked places alone."""
+        layer = module.layer_idx
+        self.keys[layer], self.values[layer] = key, value
+        sizes = [length + self.n_nodes for length in self.lengths]
+        outputs = []
+        for length, own_query, *own in zip(
+            self.lengths, *(torch.split(each, sizes, dim=2) for each in (query, key, value)),
+            strict=True,
+        ):  # fmt: skip
+            keys, values = self.context.before(layer, *own)
+            mask = self._mask(length, query.dtype)
+            if asked is not None:
+                own_query, mask = own_query[:, :, length - 1 :], mask[length - 1 :]
+            outputs.append(
+                scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, **shared)
+            )
+        found = torch.cat(outputs, dim=2)
+        if asked is None:
+            return found
+        return found.new_zeros(query.shape).index_copy(2, asked.positions, found)
+
+    def _mask(self, length: int, dtype: torch.dtype) -> Tensor:
+        """Return what a rest and its nodes see ``(time, context + time)``, to add to scores."""
+        if length not in self._masks:
+            n = length + self.n_nodes
+            seen = torch.ones((n, n), dtype=torch.bool, device=self._device).tril()
+            seen[length:, length:] = self._above
+            hidden = pad(~seen, (len(self.context.ids), 0))
+            self._masks[length] = torch.zeros(
+                hidden.shape, dtype=dtype, device=self._device
+            ).masked_fill_(hidden, -torch.inf)
+        return self._masks[length]
+
+    def whole_context(self, row: int, ids: Sequence[int]) -> Context:
+        """Return the context of a whole prompt, whose tokens are ``ids``: for the next turn."""
+        start = self.starts[row]
+        own = slice(start, start + self.lengths[row])
+        both = [
+            self.context.before(layer, self.keys[layer][:, :, own], self.values[layer][:, :, own])
+            for layer in range(len(self.keys))
+        ]
+        return Context(
+            ids=tuple(ids),
+            keys=tuple(keys for keys, _ in both),
+            values=tuple(values for _, values in both),
+        )
+
+    def answers(self, paths: Sequence[tuple[int, Sequence[int]]]) -> SteppingRow:
+        """Return a row for the next token of answers, and lay down the keys and values held here.
+
+        Args:
+            paths: For each answer its prompt's row, and the nodes that it has taken.
+        """
+        lengths = [self.lengths[row] + len(nodes) for row, nodes in paths]
+        places = torch.zeros((len(paths), max(lengths)), dtype=torch.long)
+        for i, (row, nodes) in enumerate(paths):
+            start, length = self.starts[row], self.lengths[row]
+            places[i, :length] = torch.arange(start, start + length)
+            after = torch.tensor(list(nodes), dtype=torch.long)
+            places[i, length : lengths[i]] = start + length + after
+        places = places.to(self._device)
+        layers = range(len(self.keys))
+        return SteppingRow(
+            self.context,
+            # Given up layer by layer, so that they do not exist twice.
+            [self.keys.pop(layer)[0][:, places].transpose(0, 1) for layer in layers],
+            [self.values.pop(layer)[0][:, places].transpose(0, 1) for layer in layers],
+            torch.tensor(lengths, device=self._device),
+        )
+
+
+class SteppingRow:
+    """The next token of each of many answers, which sees the context and what is its own.
+
+    Args:
+        context: What all of them begin with.
+        keys: For each layer ``(batch, key_value_heads, time, head_dim)``, filled from the left.
+        values: As ``keys``.
+        lengths: ``(batch,)``: how many are filled.
+    """
+
+    own_attention: str
+
+    def __init__(
+        self, context: Context, keys: list[Tensor], values: list[Tensor], lengths: Tensor
+    ) -> None:
+        self._context = context
+        self._keys = keys
+        self._values = values
+        self._lengths = lengths
+        self._rows = torch.arange(len(lengths), device=lengths.device)
+        self._width = int(lengths.max())
+        self._hidden = torch.zeros((), dtype=torch.bool)
+
+    def positions(self) -> Tensor:
+        """Return the place ``(batch, 1)`` of each next token in its own prompt and answer."""
+        return (len(self._context.ids) + self._lengths)[:, None]
+
+    def begin(self) -> None:
+        """Make room for a token, before each step."""
+        self._width += 1
+        room = self._keys[0].shape[2]
+        if self._width > room:
+            grown = (0, 0, 0, SPARE)
+            self._keys = [pad(key, grown) for key in self._keys]
+            self._values = [pad(value, grown) for value in self._values]
+        columns = torch.arange(self._width, device=self._lengths.device)
+        self._hidden = (columns > self._lengths[:, None])[None, :, None]
+
+    def end(self) -> None:
+        """Count the token, after each step."""
+        self._lengths = self._lengths + 1
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the answers alone."""
+        chosen = torch.tensor(list(rows), device=self._lengths.device)
+        self._keys = [key[chosen] for key in self._keys]
+        self._values = [value[chosen] for value in self._values]
+        self._lengths = self._lengths[chosen]
+        self._rows = torch.arange(len(rows), device=chosen.device)
+        self._width = int(self._lengths.max())
+
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        asked: Asked | None,
+        **shared: Any,
+    ) -> Tensor:
+        """Return the attention of one token each, ``(batch, heads, 1, head_dim)``."""
+        layer, (batch, heads, _, width) = module.layer_idx, query.shape
+        self._keys[layer][self._rows, :, self._lengths] = key[:, :, 0]
+        self._values[layer][self._rows, :, self._lengths] = value[:, :, 0]
+        keys, values = (kept[layer][:, :, : self._width] for kept in (self._keys, self._values))
+        groups = key.shape[1]
+        scale = shared["scale"] or width**-0.5
+        # Heads that share keys stand together: (key_value_heads, batch, heads of a group, ...).
+        own = (query * scale).view(batch, groups, heads // groups, width)
+        scores = (own @ keys.transpose(2, 3)).transpose(0, 1).float()
+        scores = scores.masked_fill(self._hidden, -torch.inf)
+        n_shared = len(self._context.ids)
+        if n_shared:
+            together = own.transpose(0, 1).reshape(groups, -1, width)
+            before = together @ self._context.keys[layer][0].transpose(1, 2)
+            before = before.view(groups, batch, -1, n_shared)
+            scores = torch.cat([before.float(), scores], dim=3)
+        weights = torch.softmax(scores, dim=3).to(query.dtype)
+        found = weights[..., n_shared:].transpose(0, 1) @ values
+        if n_shared:
+            first = weights[..., :n_shared].reshape(groups, -1, n_shared)
+            shared_part = (first @ self._context.values[layer][0]).view(groups, batch, -1, width)
+            found = found + shared_part.transpose(0, 1)
+        attended: Tensor = found.reshape(batch, heads, 1, width)
+        return attended
+
+
+LOGITS_AT_ONCE = 2**23
+"""Logits in memory together while labels are scored (64 MB in 64 bits)."""
+
+KEPT_SHARE = 3 / 4
+"""When no more than this share of the answers goes on, the others leave the batch."""
+
+_NO_TREE = LabelTree(tokens=(), parents=(), paths=(), n_inner=0)
+
+
+class PrefixEngine:
+    """Answers prompts that begin alike, for the architectures that rows are exact for.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one; in evaluation
+            mode whenever it is used.
+        tree: The labels.
+        end_of_turn_id: Ends an answer.
+        constant: Tokens that all prompts are likely to begin with; those that do not are answered
+            all the same.
+        in_step: Whether devices go on until the last of them is done, which weights spread over
+            devices need: each token gathers them.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tree: LabelTree,
+        *,
+        end_of_turn_id: int,
+        constant: Sequence[int] = (),
+        in_step: bool = False,
+    ) -> None:
+        self._causal = causal_model(model)
+        self._decoder = self._causal.get_decoder()
+        self._head = self._causal.get_output_embeddings()
+        self._tree = tree
+        self._end = end_of_turn_id
+        self._constant = tuple(constant)
+        self._in_step = in_step
+        self._context: Context | None = None
+        attach(self._decoder)
+
+    def open(self, prompts: Sequence[Sequence[int]], *, context: Context | None = None) -> Opening:
+        """Return what the model makes of a batch of prompts.
+
+        Args:
+            prompts: Token ids.
+            context: Known beginning of every prompt; ``None`` for the constant one.
+        """
+        context = self._shared_context(prompts) if context is None else context
+        row, states = self._run(prompts, context, self._tree)
+        edges, likeliest = self._scores(states.view(len(prompts), -1, states.shape[-1]))
+        return Opening(edges=edges, likeliest=likeliest, kept=row)
+
+    def extend(self, opening: Opening, starts: Sequence[Start], *, most: int) -> list[list[int]]:
+        """Return the greedy tokens after each start, without the end of turn."""
+        answers: list[list[int]] = [[] for _ in starts]
+        left = [most - len(start.nodes) - 1 for start in starts]
+        active = [i for i in range(len(starts)) if left[i] > 0]
+        if not self._goes_on(active):
+            return answers
+        # A device that is done computes on with one answer, whose tokens nobody looks at.
+        rows = active or [-1]
+        begun = [starts[i] if i >= 0 else Start(row=0, nodes=(), token=self._end) for i in rows]
+        row: SteppingRow = opening.kept.answers([(start.row, start.nodes) for start in begun])
+        tokens = [start.token for start in begun]
+        while True:
+            tokens = self._step(row, tokens)
+            going = []
+            for place, (i, token) in enumerate(zip(rows, tokens, strict=True)):
+                if i < 0 or token == self._end or len(answers[i]) >= left[i]:
+                    rows[place] = -1
+                    continue
+                answers[i].append(token)
+                if len(answers[i]) < left[i]:
+                    going.append(place)
+                else:
+                    rows[place] = -1
+            if not self._goes_on(going):
+                return answers
+            if len(going) <= KEPT_SHARE * len(rows):
+                going = going or [0]
+                row.keep(going)
+                rows, tokens = [rows[p] for p in going], [tokens[p] for p in going]
+
+    def whole_context(self, opening: Opening, row: int, prompt: Sequence[int]) -> Context:
+        """Return the context of an opened prompt as a whole."""
+        whole: Context = opening.kept.whole_context(row, prompt)
+        return whole
+
+    def forget(self) -> None:
+        """Forget the constant context: the weights have changed, or other adapters are on."""
+        self._context = None
+
+    def _shared_context(self, prompts: Sequence[Sequence[int]]) -> Context:
+        if self._context is None:
+            self._context = Context()
+            if self._constant:
+                row, _ = self._run([self._constant], Context(), _NO_TREE)
+                self._context = row.whole_context(0, self._constant)
+        return self._context.first(shared_length(self._context.ids, prompts))
+
+    def _run(
+        self, prompts: Sequence[Sequence[int]], context: Context, tree: LabelTree
+    ) -> tuple[OpeningRow, Tensor]:
+        """Return the row of opened prompts and the states that it was asked for."""
+        n = len(context.ids)
+        nodes, depths = list(tree.tokens[: tree.n_inner]), tree.depths[: tree.n_inner]
+        ids: list[int] = []
+        positions: list[int] = []
+        for prompt in prompts:
+            ids += [*prompt[n:], *nodes]
+            positions += [*range(n, len(prompt)), *(len(prompt) + depth for depth in depths)]
+        device = self._head.weight.device
+        row = OpeningRow(context, [len(prompt) - n for prompt in prompts], tree, device)
+        layout = Layout(prefix=0, lengths=tuple(len(prompt) - n + len(nodes) for prompt in prompts))
+        input_ids = torch.tensor([ids], device=device)
+        options = {
+            ROW: row,
+            WANTED: Asked(positions=row.asked(), layout=layout),
+            "position_ids": torch.tensor([positions], device=device),
+            "attention_mask": without_mask(input_ids),
+        }
+        states = self._decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
+        return row, states[0]
+
+    def _scores(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return edges and likeliest tokens from states ``(batch, 1 + inner nodes, hidden)``."""
+        parents = [parent + 1 for parent in self._tree.parents]
+        tokens = list(self._tree.tokens)
+        at_once = max(1, LOGITS_AT_ONCE // (states.shape[1] * self._head.weight.shape[0]))
+        edges, likeliest = [], []
+        for part in torch.split(states, at_once):
+            # In 64 bits: a label's log-probability is a sum over its tokens, and errors add up.
+            logits = self._head(part).double()
+            normalizers = torch.logsumexp(logits, dim=2)
+            edges.append((logits[:, parents, tokens] - normalizers[:, parents]).cpu())
+            likeliest.append(logits.argmax(dim=2).cpu())
+        return torch.cat(edges), torch.cat(likeliest)
+
+    def _step(self, row: SteppingRow, tokens: list[int]) -> list[int]:
+        """Return the likeliest token after each answer's last."""
+        input_ids = torch.tensor(tokens, device=self._head.weight.device)[:, None]
+        row.begin()
+        options = {
+            ROW: row,
+            "position_ids": row.positions(),
+            "attention_mask": without_mask(input_ids),
+        }
+        states = self._decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
+        row.end()
+        found: list[int] = self._head(states[:, -1]).argmax(dim=1).tolist()
+        return found
+
+    def _goes_on(self, active: Sequence[int]) -> bool:
+        """Return whether there is a next step, on this device or on any that keeps step with it."""
+        if not self._in_step:
+            return bool(active)
+        flag = torch.tensor([len(active)], device=self._head.weight.device)
+        dist.all_reduce(flag)
+        return bool(flag.item())
+
+
+def shared_length(ids: Sequence[int], prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many leading tokens of ``ids`` all prompts begin with, less than any of them."""
+    shared = min([len(ids), *(len(prompt) - 1 for prompt in prompts)])
+    for prompt in prompts:
+        if tuple(prompt[:shared]) != tuple(ids[:shared]):
+            shared = next(i for i in range(shared) if prompt[i] != ids[i])
+    return shared

@@ -1,0 +1,157 @@
+"""Cross-entropy over the tokens of the answers, computed only where there is one.
+
+Prompts are far longer than answers, and the logits of a whole sequence over a vocabulary of 150
+thousand are the largest tensor of a training step. Hidden states are therefore gathered at the
+positions that predict an answer token before the output layer is applied, and that layer is applied
+to a few positions at a time, so that their logits never exist whole either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
+
+from recap.data.batches import Batch
+from recap.models.engine.shared_prefix import predicting_states
+from recap.models.finetune import causal_model
+
+LOGITS_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
+"""Size of the logits that exist at once, in float32. More gains no speed: on a GPU it takes more
+positions until the gradient of the output layer is worth its traffic."""
+
+
+def answer_loss(model: Any, batch: Batch, *, logits_bytes: int | None = None) -> Tensor:
+    """Return the negative log-likelihood of all answer tokens of a batch, a scalar in nats.
+
+    The sum, not a mean: what to divide by is the number of answer tokens of the whole optimiser
+    step, which the batch's plan knows. Zero, with a gradient of zeros, for a filler. In float32,
+    in float64 for a model in float64.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        batch: Rows padded on the right or one row of several examples. Padded rows need no
+            attention mask: padding comes after every token that counts, and attention is causal,
+            which also lets the fastest kernels be used.
+        logits_bytes: Most bytes of logits at once; ``None`` for :data:`LOGITS_BYTES`.
+    """
+    states = predicting_states(model, batch)
+    targets = batch.input_ids[batch.answer_mask]
+    return loss_of_states(model, states, targets, logits_bytes=logits_bytes)
+
+
+def loss_of_states(
+    model: Any, states: Tensor, targets: Tensor, *, logits_bytes: int | None = None
+) -> Tensor:
+    """Return the same of last hidden states that predict tokens.
+
+    Args:
+        model: As in :func:`answer_loss`.
+        states: ``(positions, hidden)``.
+        targets: ``(positions,)``, the token that follows each.
+        logits_bytes: As in :func:`answer_loss`.
+    """
+    head = causal_model(model).get_output_embeddings()
+    if logits_bytes is None:
+        logits_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])
+    n_positions = max(1, logits_bytes // (4 * int(causal_model(model).config.vocab_size)))
+    if type(head) is torch.nn.Linear:
+        loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            states, head.weight, head.bias, targets, n_positions, torch.is_grad_enabled()
+        )
+        return loss
+    parts = zip(torch.split(states, n_positions), torch.split(targets, n_positions), strict=True)
+    # An adapted or quantised output layer: its logits are computed once more in the backward.
+    losses = [checkpoint(_cross_entropy, head, *part, use_reentrant=False) for part in parts]
+    return torch.stack(losses).sum()
+
+
+def _cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
+    logits = head(states)
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        return cross_entropy(_at_least_float32(logits), targets, reduction="sum")
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy behind a linear layer, whose gradients are made with the loss itself.
+
+    The gradient of the logits is known as soon as they are, so nothing is kept of them or computed
+    again in the backward, which only scales.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        n_positions: int,
+        learning: bool,
+    ) -> Tensor:
+        """Return the loss of ``states`` ``(positions, hidden)`` against ``targets``."""
+        device = states.device.type
+        dtype = states.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        wanted = [learning and needed for needed in ctx.needs_input_grad[:3]]
+        gradients = [
+            torch.zeros_like(tensor) if want and tensor is not None else None
+            for want, tensor in zip(wanted, (states, weight, bias), strict=True)
+        ]
+        with torch.autocast(device_type=device, enabled=False):
+            layer = weight.to(dtype), None if bias is None else bias.to(dtype)
+            loss = states.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
+            for start in range(0, len(targets), n_positions):
+                part = slice(start, start + n_positions)
+                loss += _add_gradients(
+                    states[part].to(dtype), layer, targets[part], gradients, part
+                )
+        ctx.gradients = gradients
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> Any:
+        """Return the gradients times ``scale``; only once, since it changes them in place."""
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("the backward of this loss has run; compute the loss again")
+        scaled = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
+        return *scaled, None, None, None
+
+
+def _add_gradients(
+    states: Tensor,
+    layer: tuple[Tensor, Tensor | None],
+    targets: Tensor,
+    gradients: list[Tensor | None],
+    part: slice,
+) -> Tensor:
+    """Return the loss of a few positions, and add its gradients by states, weight and bias."""
+    weight, bias = layer
+    scores = _at_least_float32(linear(states, weight, bias)).log_softmax(dim=-1)
+    target = targets[:, None]
+    loss = -scores.gather(1, target).sum()
+    of_states, of_weight, of_bias = gradients
+    if of_states is None and of_weight is None and of_bias is None:
+        return loss
+    # Softmax less the one-hot target, in the place of the scores.
+    slope = scores.exp_().scatter_add_(1, target, scores.new_full(target.shape, -1.0))
+    slope = slope.to(states.dtype)
+    if of_states is not None:
+        of_states[part] = slope @ weight
+    if of_weight is not None and of_weight.dtype == slope.dtype:
+        of_weight.addmm_(slope.T, states)
+    elif of_weight is not None:
+        of_weight += slope.T @ states
+    if of_bias is not None:
+        of_bias += slope.sum(dim=0)
+    return loss
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

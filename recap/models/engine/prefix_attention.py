@@ -1,0 +1,277 @@
+"""An attention function of our own under transformers' ``AttentionInterface``.
+
+It is looked up for the calls that carry a row (:class:`Row`) and for no other: everywhere else a
+model keeps its own attention. A row knows what stands where in it, and computes its attention.
+
+The last decoder layer, computed only for the tokens whose states are asked for.
+
+Only states that predict an answer token have a loss, and behind the last layer nothing looks at any
+other: there all but keys and values is computed for those alone. One layer of 4 is a good part of a
+step, one of 28 is not.
+
+Feed-forward blocks on a CPU, a thousand tokens at a time.
+
+A row of many examples has a few large tensors inside each block. They do not fit a processor's
+cache, and glibc asks the system for every block above 32 MiB anew, which hands out pages of zeros.
+Tokens do not meet in there, so they may as well pass in parts: what is computed, and the memory
+that the backward needs, stay the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from recap.data.batches import Layout
+
+WANTED = "recap_wanted"
+"""The keyword under which a decoder is told what is asked of its last layer."""
+
+ASKED = "recap_asked"
+"""The keyword under which the last layer passes it on to its attention alone."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """What is asked of the last layer: ``positions`` of one row, in order, and its layout."""
+
+    positions: Tensor
+    layout: Layout
+
+    def places(self) -> list[Tensor]:
+        """Return the positions of each rest, counted from its start."""
+        positions, start, found = self.positions.tolist(), self.layout.prefix, []
+        for length in self.layout.lengths:
+            own = [place - start for place in positions if start <= place < start + length]
+            found.append(torch.tensor(own, dtype=torch.long, device=self.positions.device))
+            start += length
+        return found
+
+
+def crop_last_layer(layer: Any) -> None:
+    """Make a layer compute only what a call asks for under :data:`WANTED`.
+
+    In any other call it runs as it did.
+
+    Args:
+        layer: A decoder's last, with the norms, attention and residuals of Llama.
+    """
+    layer.forward = functools.partial(_forward_last_layer, layer, layer.forward)
+
+
+def _forward_last_layer(
+    layer: Any, whole: Any, hidden_states: Tensor, *rest: Any, **options: Any
+) -> Any:
+    """Return the layer's output ``(1, positions, hidden)``, or that of its ``whole`` forward."""
+    asked: Asked | None = options.pop(WANTED, None)
+    if asked is None:
+        return whole(hidden_states, *rest, **options)
+    attended, _ = layer.self_attn(
+        *rest, hidden_states=layer.input_layernorm(hidden_states), **options, **{ASKED: asked}
+    )
+    states = hidden_states[:, asked.positions] + attended[:, asked.positions]
+    return states + layer.mlp(layer.post_attention_layernorm(states))
+
+
+def attention_of_asked(
+    asked: Asked,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    before: tuple[Tensor, Tensor] | None = None,
+    **shared: Any,
+) -> Tensor:
+    """Return the attention of one row in the last layer, as large as ``query``.
+
+    It is zero where nothing is asked for.
+
+    Args:
+        asked: What is.
+        query: ``(1, heads, time, head_dim)``.
+        key: ``(1, key_value_heads, time, head_dim)``.
+        value: As ``key``.
+        before: Keys and values of a prefix that is no part of the row.
+        **shared: Options of every call of torch's attention.
+    """
+    sizes = [asked.layout.prefix, *asked.layout.lengths]
+    queries, keys, values = (torch.split(each, sizes, dim=2) for each in (query, key, value))
+    first_key, first_value = before or (keys[0], values[0])
+    prefix = first_key.shape[2]
+    outputs = []
+    for places, own, *parts in zip(asked.places(), queries[1:], keys[1:], values[1:], strict=True):
+        time = torch.arange(prefix + own.shape[2], device=own.device)
+        outputs.append(
+            scaled_dot_product_attention(
+                own[:, :, places],
+                _behind(first_key, parts[0]),
+                _behind(first_value, parts[1]),
+                attn_mask=time <= prefix + places[:, None],
+                **shared,
+            )
+        )
+    found = torch.cat(outputs, dim=2)
+    return found.new_zeros(query.shape).index_copy(2, asked.positions, found)
+
+
+def _behind(first: Tensor, own: Tensor) -> Tensor:
+    return torch.cat([first, own], dim=2)
+
+
+TOKENS_AT_ONCE = 1024
+"""Half or twice as many made no difference at a width of 1,408 (Zen 3, 32 MiB of cache)."""
+
+
+def feed_in_parts(block: Any) -> None:
+    """Make a block compute long rows on a CPU in parts; elsewhere it runs as it did.
+
+    Args:
+        block: Takes states ``(batch, time, hidden)`` and treats every token by itself.
+    """
+    block.forward = functools.partial(_forward_in_parts, block.forward)
+
+
+def _forward_in_parts(whole: Any, states: Tensor) -> Tensor:
+    if states.device.type != "cpu" or states.shape[1] <= TOKENS_AT_ONCE:
+        result: Tensor = whole(states)
+        return result
+    return torch.cat([whole(part) for part in torch.split(states, TOKENS_AT_ONCE, dim=1)], dim=1)
+
+
+ATTENTION = "recap_row"
+"""The name of the attention function in transformers' ``AttentionInterface``."""
+
+ROW = "recap_row"
+"""The keyword under which a decoder is given the row that its tokens are laid out in."""
+
+SERVED = ("llama", "qwen2", "qwen3")
+"""Architectures (``config.model_type``) whose results are tested to be exact."""
+
+
+class Row(Protocol):
+    """A row of tokens that attend to each other, or to others computed before, as it says."""
+
+    own_attention: str
+    """The model's own attention, kept while this one is in its place."""
+
+    def attend(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        asked: Asked | None,
+        **shared: Any,
+    ) -> Tensor:
+        """Return the attention ``(batch, heads, time, head_dim)`` of one layer.
+
+        Args:
+            module: The layer's attention, which knows its ``layer_idx``.
+            query: ``(batch, heads, time, head_dim)``.
+            key: ``(batch, key_value_heads, time, head_dim)``.
+            value: As ``key``.
+            asked: What alone is asked of the last layer; the rest of its output is not looked at.
+            **shared: Options of every call of torch's attention.
+        """
+        ...
+
+
+def attach(decoder: Any) -> None:
+    """Make a decoder's layers look our attention up whenever a call carries a row.
+
+    By hooks on each attention module and not by a switch around the forward: under gradient
+    checkpointing the layers run once more in the backward, when such a switch is back again.
+    """
+    from transformers import AttentionInterface
+
+    if getattr(decoder, "_recap_attached", False):
+        return
+    AttentionInterface.register(ATTENTION, _attention)
+    for layer in decoder.layers:
+        layer.self_attn.register_forward_pre_hook(_switch_on, with_kwargs=True)
+        layer.self_attn.register_forward_hook(_switch_back, with_kwargs=True, always_call=True)
+        feed_in_parts(layer.mlp)
+    crop_last_layer(decoder.layers[-1])
+    decoder._recap_attached = True
+
+
+def without_mask(input_ids: Tensor) -> Tensor:
+    """Return what keeps transformers from making a mask of its own, which a row does not need.
+
+    It takes a mask of four dimensions for a finished one.
+    """
+    return input_ids.new_zeros((1, 1, 1, 1))
+
+
+def why_not_served(causal: Any) -> str:
+    """Return why rows of our own are not exact for a causal model; empty when they are."""
+    config = causal.config
+    if config.model_type not in SERVED:
+        return f"it is not made for models of type {config.model_type!r} ({', '.join(SERVED)})"
+    other = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if other:
+        return f"the model has layers of {', '.join(sorted(other))}"
+    return ""
+
+
+def flash_serves(query: Tensor, key: Tensor, value: Tensor, shared: dict[str, Any]) -> bool:
+    """Return whether FlashAttention computes this call: on a GPU that has it, in 16 bits."""
+    if not query.is_cuda:
+        return False
+    from torch.backends.cuda import SDPAParams, can_use_flash_attention
+
+    # Not said to be causal: torch takes that for the upper left corner, and refuses (2.13).
+    call = SDPAParams(query, key, value, None, shared["dropout_p"], False, shared["enable_gqa"])
+    return can_use_flash_attention(call)
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Return a row's attention ``(batch, time, heads, head_dim)``, as transformers calls it."""
+    row: Row = options[ROW]
+    query, key, value = map(_as_computed, (query, key, value))
+    shared: dict[str, Any] = {
+        "scale": scaling,
+        "dropout_p": dropout,
+        "enable_gqa": key.shape[1] != query.shape[1],
+    }
+    attended = row.attend(module, query, key, value, asked=options.get(ASKED), **shared)
+    return attended.transpose(1, 2).contiguous(), None
+
+
+def _as_computed(tensor: Tensor) -> Tensor:
+    """Return a tensor in the type that attention computes in.
+
+    Under mixed precision rotated queries and keys come in float32 and values in 16 bits. Attention
+    casts them itself, but not where a bias of torch's own is given, which looks at types first.
+    """
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
+def _switch_on(module: Any, arguments: Any, options: dict[str, Any]) -> None:
+    row: Row | None = options.get(ROW)
+    if row is not None:
+        row.own_attention = module.config._attn_implementation
+        module.config._attn_implementation = ATTENTION
+
+
+def _switch_back(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:
+    row: Row | None = options.get(ROW)
+    if row is not None:
+        module.config._attn_implementation = row.own_attention

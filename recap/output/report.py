@@ -1,0 +1,289 @@
+"""What an action has found out, printed and written: JSON, Markdown, LaTeX, CSV, figures.
+
+Files that are read are never written over.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from recap.errors import ConfigError
+from recap.metrics.files import json_text
+from recap.output.charts import font_families
+from recap.output.tables import Sheet, printable
+from recap.system.escaping import plain_markdown, protect_cell
+from recap.system.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+WIDTH_OF_FILES = 110
+"""Characters a line where the console is no terminal."""
+
+_LISTED_IN_A_FOLDER = 8
+
+FIGURE_DPI = 200
+"""Dots an inch of the PNG files."""
+
+NO_MATPLOTLIB = "no figures: they need matplotlib: pip install recap-counseling[plot]"
+
+NO_CHINESE_FONT = (
+    "the .png figures lack Chinese characters, since this machine has no font for them: install "
+    "one (Noto Sans CJK SC, say), or take the .svg figures, which show them wherever there is one"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The findings of one action, ready to be shown."""
+
+    action: str
+    """Stem of the files."""
+    title: str
+    """Heading of the page."""
+    figures: Mapping[str, Any]
+    """Every figure at full precision, snake_case keys; the JSON file."""
+    sheets: tuple[Sheet, ...]
+    """Tables for the console, the page and LaTeX."""
+    notes: tuple[str, ...] = ()
+    """Sentences under the tables: what was left out, what was assumed."""
+    rows: Sequence[Mapping[str, Any]] = ()
+    """Rows of the CSV file; without any it lists all figures, one a line."""
+    charts: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
+    """File stem to a function that draws the figure."""
+    pages: Mapping[str, str] = field(default_factory=dict)
+    """Names of further files to what they hold."""
+    private_pages: Mapping[str, str | bytes] = field(default_factory=dict)
+    """Further files that hold the words of clients: no other account may read them."""
+    on_console: str = ""
+    """Printed, never written: what the user asked to see, the words of clients included."""
+    failure: str | None = None
+    """Why the command ends with exit code 2 once everything is shown; ``None``: it does not."""
+    private: bool = False
+    """Whether all files hold words of clients or name their sessions, so that no other account may
+    read them."""
+    parts: tuple[Findings, ...] = ()
+    """Sections that the files show one after the other; the console shows ``sheets`` alone."""
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """All files that :func:`write_findings` may write."""
+        own = [f"{self.action}.{ending}" for ending in ("json", "md", "tex", "csv")]
+        drawn = [f"{stem}.{ending}" for stem in self.all_charts for ending in ("png", "svg")]
+        return (*own, *self.pages, *self.private_pages, *drawn)
+
+    @property
+    def all_charts(self) -> Mapping[str, Callable[[], Figure]]:
+        """Charts of the findings and of their parts."""
+        return {
+            **self.charts,
+            **{stem: draw for p in self.parts for stem, draw in p.charts.items()},
+        }
+
+    @property
+    def written_sheets(self) -> tuple[Sheet, ...]:
+        """Tables as files have them: those of the parts, where there are parts."""
+        return tuple(sheet for p in self.parts for sheet in p.sheets) if self.parts else self.sheets
+
+
+def print_findings(findings: Findings, console: Console | None = None) -> None:
+    """Print tables and notes."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(printable(findings.title), soft_wrap=True, markup=False)
+    for sheet in findings.sheets:
+        console.print(sheet.table())
+    for note in (*findings.notes, *([findings.on_console] if findings.on_console else [])):
+        console.print(printable(note), soft_wrap=True, markup=False)
+
+
+def write_findings(
+    findings: Findings, folder: Path, console: Console | None = None
+) -> tuple[Path, ...]:
+    """Write all files of the findings and return them, saying which.
+
+    Without matplotlib there are no figures, which is said too.
+
+    Raises:
+        ConfigError: When a file would be outside of the folder.
+        OSError: When the disk does not take them; files that were not there before are gone again.
+    """
+    console = console or Console(highlight=False)
+    stem = findings.action
+    texts = {
+        f"{stem}.tex": "\n".join(sheet.latex() for sheet in findings.written_sheets),
+        f"{stem}.csv": _csv(findings),
+        **findings.pages,
+    }
+    for name in findings.file_names:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
+    with _all_or_none([folder / name for name in findings.file_names]):
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn, missing = _write_charts(findings, folder)
+        texts = {
+            f"{stem}.json": json_text(findings.figures),
+            f"{stem}.md": _page(findings, drawn),
+            **texts,
+        }
+        for name, text in texts.items():
+            write_atomic(folder / name, text, private=findings.private)
+        for name, content in findings.private_pages.items():
+            write_atomic(folder / name, content, private=True)
+    if missing:
+        console.print(missing, soft_wrap=True, markup=False)
+    files = [*texts, *findings.private_pages]
+    names = [*files, *drawn]
+    pictures = drawn if len(drawn) <= _LISTED_IN_A_FOLDER else [f"{len(drawn)} figures"]
+    listed = ", ".join([*_shortened(files), *pictures])
+    console.print(f"{folder}: {listed}", soft_wrap=True, markup=False)
+    return tuple(folder / name for name in names)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Return file names, those of a folder with many files as the folder and their number."""
+    folders = Counter(name.partition("/")[0] for name in names if "/" in name)
+    many = {folder: n for folder, n in folders.items() if n > _LISTED_IN_A_FOLDER}
+    shown = {
+        f"{top}/ ({many[top]} files)" if "/" in name and top in many else name: None
+        for name in names
+        for top in (name.partition("/")[0],)
+    }
+    return list(shown)
+
+
+def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every figure under a dotted name; items of a list are numbered from 0."""
+    if isinstance(value, Mapping | list | tuple):
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in pairs:
+            yield from one_by_one(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _page(findings: Findings, drawn: Sequence[str]) -> str:
+    if findings.parts:
+        return "\n".join([f"# {findings.title}\n", *(_page(p, drawn) for p in findings.parts)])
+    tables = "\n".join(sheet.markdown() for sheet in findings.sheets)
+    pictures = "".join(
+        f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
+    )
+    notes = "".join(f"\n- {plain_markdown(note)}" for note in findings.notes)
+    return f"# {plain_markdown(findings.title)}\n\n{tables}{pictures}{notes}\n"
+
+
+def _csv(findings: Findings) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    if findings.rows:
+        header = list(findings.rows[0])
+        writer.writerow(map(_cell, header))
+        writer.writerows([_cell(row[name]) for name in header] for row in findings.rows)
+    else:
+        writer.writerow(("figure", "value"))
+        writer.writerows(map(_cell, pair) for pair in one_by_one(findings.figures))
+    return table.getvalue()
+
+
+def _cell(value: object) -> object:
+    return protect_cell(value) if isinstance(value, str) else value
+
+
+def drawing_settings(salt: str) -> Any:
+    """Return matplotlib's settings: text stays text, and the same figure gives the same bytes."""
+    return {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": font_families()}
+
+
+def svg_text(draw: Callable[[], Figure], *, salt: str) -> str | None:
+    """Return a figure as SVG; ``None`` without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    picture = io.StringIO()
+    with matplotlib.rc_context(drawing_settings(salt)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # A missing glyph is in the fonts of who looks.
+        draw().savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue()
+
+
+@contextmanager
+def _all_or_none(files: Iterable[Path]) -> Iterator[None]:
+    """Have a failure of the block leave no file that was not there before.
+
+    Sheets to be filled in are never written over: some of them would be in the way next time.
+    """
+    new = [file for file in files if not file.exists()]
+    try:
+        yield
+    except BaseException:
+        for file in new:
+            with suppress(OSError):
+                file.unlink()
+        raise
+
+
+def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | None]:
+    charts = findings.all_charts
+    if not charts:
+        return [], None
+    try:
+        import matplotlib
+    except ImportError:
+        return [], NO_MATPLOTLIB
+    names = []
+    with (
+        matplotlib.rc_context(drawing_settings(findings.action)),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        for stem, draw in charts.items():
+            figure = draw()
+            for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
+                names.append(f"{stem}{ending}")
+                picture = io.BytesIO()
+                figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
+                write_atomic(folder / names[-1], picture.getvalue(), private=findings.private)
+    glyphs = any("missing from font" in str(warning.message) for warning in caught)
+    return names, NO_CHINESE_FONT if glyphs else None
+
+
+def keep_inputs(
+    inputs: Mapping[str, str | Sequence[str] | None], folder: str | None, names: Iterable[str]
+) -> None:
+    """Check that no file that is about to be written would take the place of one that is read.
+
+    Args:
+        inputs: Option to the path, or the paths, that it names.
+        folder: Where files are written; ``None``: nowhere.
+        names: Of the files in it.
+
+    Raises:
+        ConfigError: Naming the option and the file.
+    """
+    if folder is None:
+        return
+    written = {_place(Path(folder) / name) for name in names}
+    for option, value in inputs.items():
+        for path in [value] if isinstance(value, str) else value or []:
+            if _place(Path(path)) in written:
+                raise ConfigError(
+                    f"out={folder}: would write over {option}={path}; name another folder"
+                )
+
+
+def _place(path: Path) -> Path:
+    return path.expanduser().resolve()

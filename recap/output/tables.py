@@ -1,0 +1,189 @@
+"""One table of text cells as Markdown, as LaTeX and on the console.
+
+Figures as the APA's Publication Manual (7th edition) prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from recap.system.escaping import plain_markdown
+
+_LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "✓": r"\checkmark{}",
+    "✗": r"$\times$",
+    "‡": r"$\ddagger$",
+    "×": r"$\times$",
+    "<": "$<$",
+    ">": "$>$",
+    "−": "$-$",
+    "²": "$^2$",
+    "η": r"$\eta$",
+    "χ": r"$\chi$",
+    "\u2003": r"\quad{}",
+}
+
+_LONG_CELL = 40
+"""Characters from which a column of texts breaks its lines in LaTeX."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table; ``text_columns`` hold words and stand left, all others hold figures.
+
+    ``bold`` are cells that stand out, as (row, column), rows counted from 0 below the header.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: tuple[int, ...] = (0,)
+    bold: frozenset[tuple[int, int]] = frozenset()
+
+    def markdown(self) -> str:
+        """Return the table in Markdown, under its title."""
+        rule = tuple("---" if i in self.text_columns else "---:" for i in range(len(self.header)))
+        body = self._written(_in_markdown, "**{}**".format)
+        lines = [tuple(map(_in_markdown, self.header)), rule, *body]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"## {plain_markdown(self.title)}\n\n{table}\n"
+
+    def latex(self) -> str:
+        """Return the table in LaTeX, for the package booktabs."""
+        columns = "".join(self._latex_columns())
+        cells = [
+            tuple(map(_in_latex, self.header)),
+            *self._written(_in_latex, r"\textbf{{{}}}".format),
+        ]
+        head, *body = (" & ".join(line) + r" \\" for line in cells)
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\caption{{{_in_latex(self.title)}}}",
+                rf"\begin{{tabular}}{{{columns}}}",
+                r"\toprule",
+                head,
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def _written(
+        self, escape: Callable[[str], str], embolden: Callable[[str], str]
+    ) -> list[tuple[str, ...]]:
+        """Return the rows with every cell escaped, and bold where it is to be."""
+        return [
+            tuple(
+                embolden(escape(cell)) if (y, x) in self.bold else escape(cell)
+                for x, cell in enumerate(row)
+            )
+            for y, row in enumerate(self.rows)
+        ]
+
+    def _latex_columns(self) -> list[str]:
+        """Return a letter a column; long texts get a paragraph column, so that lines break."""
+        longest = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        wide = [i for i in self.text_columns if i > 0 and longest[i] > _LONG_CELL]
+        return [
+            rf"p{{{0.8 / len(wide):.2f}\linewidth}}"
+            if i in wide
+            else "l"
+            if i in self.text_columns
+            else "r"
+            for i in range(len(self.header))
+        ]
+
+    def table(self) -> Table:
+        """Return the table for a rich console."""
+        table = Table(title=self.title, title_justify="left")
+        for place, name in enumerate(self.header):
+            # Chinese has no spaces to break at, and would be cut off.
+            table.add_column(
+                name, justify="left" if place in self.text_columns else "right", overflow="fold"
+            )
+        for y, row in enumerate(self.rows):
+            # Text, since a cell may hold brackets, which rich takes for markup.
+            table.add_row(
+                *(
+                    Text(printable(cell), style="bold" if (y, x) in self.bold else "")
+                    for x, cell in enumerate(row)
+                )
+            )
+        return table
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters, which could rewrite a terminal's lines."""
+    kept = (
+        c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )
+    return "".join(kept).replace("\r", "")
+
+
+def _in_markdown(cell: str) -> str:
+    """Return a cell as Markdown shows it: one line, no column of its own, no HTML."""
+    return plain_markdown(" ".join(cell.splitlines()).replace("|", r"\|"))
+
+
+def _in_latex(cell: str) -> str:
+    return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
+
+
+DASH = "–"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a figure that may be above 1, with a zero before the point; a dash for ``None``."""
+    if value is None:
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def share(value: float | None, digits: int = 2) -> str:
+    """Return a figure that cannot be above 1, without the zero before the point.
+
+    >>> share(0.2237)
+    '.22'
+    """
+    text = number(value, digits)
+    return text.replace("0.", ".", 1) if text.removeprefix("−").startswith("0.") else text
+
+
+def p_value(p: float | None) -> str:
+    """Return ``p = .024`` or ``p < .001``; a p that rounds to 1 is ``p > .999``."""
+    if p is None:
+        return f"p {DASH}"
+    if p < 0.001:
+        return "p < .001"
+    return "p > .999" if p > 0.9994 else f"p = {share(p, 3)}"
+
+
+def p_cell(p: float | None) -> str:
+    """Return the same for the cell of a table: ``.024`` or ``< .001``."""
+    return p_value(p).removeprefix("p ").removeprefix("= ")
+
+
+def degrees(df: float) -> str:
+    """Return degrees of freedom: whole, or with two digits where they are Welch's."""
+    return f"{df:.0f}" if abs(df - round(df)) < 1e-9 else f"{df:.2f}"
+
+
+def interval(low: float | None, high: float | None, confidence: float = 0.95) -> str:
+    """Return ``95% CI [0.07, 1.10]``."""
+    return f"{100 * confidence:g}% CI [{number(low)}, {number(high)}]"

@@ -1,0 +1,182 @@
+"""What a plan says on the console and in its files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recap.output.tables import Sheet
+from recap.plan.memory import KINDS
+from recap.plan.plan import Plan, plan_dict
+from recap.runs.folder import write_json
+from recap.system.files import write_atomic
+
+WIDTH_OF_FILES = 110
+"""Characters a line where the console is no terminal."""
+
+_KIND_TITLES = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimiser",
+    "activations": "activations",
+    "logits": "logits and loss",
+    "cache": "cache of decoding",
+    "runtime": "runtime (allowance)",
+}
+_DASH = "–"
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print the plan: what is trained, memory, operations, disk, and what would make it fit."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(f"plan of {plan.config.run}", soft_wrap=True, markup=False)
+    for sheet in plan_sheets(plan):
+        console.print(sheet.table())
+    console.print(verdict(plan), soft_wrap=True, markup=False)
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write plan.json, plan.md, plan.tex and plan.csv.
+
+    Raises:
+        ConfigError: When the folder cannot be written.
+    """
+    sheets, figures = plan_sheets(plan), plan_dict(plan)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("figure", "value"))
+    writer.writerows(_one_by_one(figures))
+    pages = "\n".join(sheet.markdown() for sheet in sheets)
+    page = f"# Plan of {plan.config.run}\n\n{pages}\n```text\n{verdict(plan)}\n```\n"
+    write_json(folder / "plan.json", figures)
+    write_atomic(folder / "plan.md", page)
+    write_atomic(folder / "plan.tex", "\n".join(sheet.latex() for sheet in sheets))
+    write_atomic(folder / "plan.csv", table.getvalue())
+
+
+def plan_sheets(plan: Plan) -> tuple[Sheet, ...]:
+    """Return the tables of a plan."""
+    return _overview(plan), _memory(plan), _operations(plan), _disk(plan)
+
+
+def verdict(plan: Plan) -> str:
+    """Return whether the run fits, and where it does not, what would make it."""
+    peak, limit = _gb(plan.memory.peak), _gb(plan.limit_bytes)
+    at = f"{peak} GB at the peak ({plan.memory.peak_moment}), {limit} GB on the device"
+    if plan.fits:
+        return f"fits: {at}"
+    lines = [f"does not fit: {at}"]
+    if plan.changes:
+        lines.append("what would fit:")
+        lines += [
+            f"  {' '.join(change.overrides)}  ({_gb(change.peak_bytes)} GB)"
+            for change in plan.changes
+        ]
+    else:
+        lines.append("no change that recap knows of makes it fit: take a smaller backbone")
+    return "\n".join(lines)
+
+
+def _one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every figure under a dotted name; items of a list are numbered from 0."""
+    if isinstance(value, Mapping | list):
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in pairs:
+            yield from _one_by_one(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _overview(plan: Plan) -> Sheet:
+    config, counts, tokens = plan.config, plan.counts, plan_dict(plan)["tokens"]
+    devices = str(plan.setting.n_devices)
+    if plan.setting.strategy != "one":
+        devices += f", {plan.setting.strategy}"
+    total, group = counts.total + counts.adapters, plan.group
+    reason = f" ({plan.batching.reason})" if plan.batching.reason else ""
+    prompts = (
+        f"{tokens['mean_prompt']:.0f} on average, {tokens['longest_prompt']} at most, "
+        f"{tokens['shared']} shared by all"
+    )
+    rows = [
+        ("backbone", f"{config.backbone.name}, sizes from {plan.architecture.source}"),
+        ("tuning", f"{plan.setting.method}, {plan.setting.optimizer}, {plan.setting.precision}"),
+        ("parameters", f"{counts.total:,}"),
+        ("tuned", f"{counts.trainable:,} ({100 * counts.trainable / total:.2f} %)"),
+        ("devices", devices),
+        ("tokens counted by", tokens["counted_by"]),
+        ("examples", f"{tokens['examples']:,}"),
+        ("tokens a prompt", prompts),
+        ("tokens an answer", f"{tokens['mean_answer']:.0f} on average"),
+        ("batching", f"{plan.batching.batching}{reason}"),
+        ("largest micro-batch", f"{len(group.lengths)} examples, {group.tokens} tokens"),
+        ("optimiser steps", f"{sum(plan.steps):,} in {len(plan.steps)} trainings"),
+    ]
+    return Sheet(title="The run", header=("what", "figure"), rows=tuple(rows))
+
+
+def _memory(plan: Plan) -> Sheet:
+    table = plan.memory.table
+    rows = [(_KIND_TITLES[kind], *(_gb(table[m][kind]) for m in table)) for kind in KINDS]
+    rows.append(("together", *(_gb(plan.memory.total(moment)) for moment in table)))
+    return Sheet(
+        title="Memory of one device in GB (10^9 bytes), by moment",
+        header=("kind", *table),
+        rows=tuple(rows),
+    )
+
+
+def _operations(plan: Plan) -> Sheet:
+    rows = []
+    for batching, operations in plan.operations.items():
+        hours = plan.hours(batching)
+        parts = (operations.training, operations.selection, operations.decoding, operations.total)
+        chosen = " (this run)" if batching == plan.batching.batching else ""
+        rows.append(
+            (
+                f"{batching}{chosen}",
+                *map(_peta, parts),
+                _DASH if hours is None else f"{hours:,.2f}",
+            )
+        )
+    assumed = "hours need plan.tflops on a CPU"
+    if plan.tflops is not None:
+        assumed = (
+            f"hours at {100 * plan.options.utilization:.0f} % of {plan.tflops:g} TFLOPS "
+            f"on {plan.setting.n_devices} device(s)"
+        )
+    return Sheet(
+        title=f"Operations in 10^15 of {len(plan.steps)} trainings, every epoch; {assumed}",
+        header=("batching", "training", "selection", "decoding", "together", "hours"),
+        rows=tuple(rows),
+    )
+
+
+def _disk(plan: Plan) -> Sheet:
+    disk = plan.disk
+    kept = f"models that stay (keep_models={plan.config.keep_models})"
+    rows = (
+        ("one model", _gb(disk.model)),
+        (kept, _gb(disk.models)),
+        ("one checkpoint", _gb(disk.checkpoint)),
+        ("at most, while the last fold is trained", _gb(disk.most)),
+    )
+    return Sheet(title="Disk in GB", header=("what", "GB"), rows=rows)
+
+
+def _peta(operations: float) -> str:
+    n = operations / 1e15
+    return f"{n:,.0f}" if n >= 100 else f"{n:.3g}"
+
+
+def _gb(n_bytes: float) -> str:
+    if n_bytes == 0:
+        return "0"
+    return f"{n_bytes / 1e9:,.1f}" if n_bytes >= 1e8 else f"{n_bytes / 1e9:.3f}"

@@ -1,0 +1,431 @@
+"""A run's examples as numbers of tokens, and the micro-batches that they will be computed in.
+
+The examples that one device computes together, as lengths.
+
+Token ids without the backbone's tokenizer: texts cut into tokens of a usual length.
+
+Two texts that begin alike begin with the same ids, so that shared prefixes, batches and limits on
+prompts come out as with a real tokenizer, within its few percent.
+
+What memory and operations depend on beside the architecture and the examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from recap.config import RunConfig
+from recap.data.batches import (
+    Batching,
+    MicroBatch,
+    Room,
+    common_prefix,
+    plan_epoch,
+    plan_scoring,
+    require_room,
+)
+from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
+from recap.data.folds import split_folds
+from recap.folds.partition import check_fold, check_folds, check_selection
+from recap.models.architecture import Architecture, find_tokenizer
+from recap.models.finetune import TARGET_MODULES
+from recap.records import Message
+from recap.runs.build import build_corpus, build_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One micro-batch in numbers.
+
+    Attributes:
+        lengths: Tokens of each example, prompt and answer.
+        answers: Tokens of each answer.
+        prefix: Tokens that all share and that are computed once; 0 for a row without sharing,
+            ``None`` for padded rows.
+    """
+
+    lengths: tuple[int, ...]
+    answers: tuple[int, ...]
+    prefix: int | None
+
+    @property
+    def rests(self) -> tuple[int, ...]:
+        """Tokens of each example after the shared ones."""
+        return tuple(length - (self.prefix or 0) for length in self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are computed, padding included.
+
+        >>> [Group(lengths=(10, 14), answers=(2, 2), prefix=p).tokens for p in (None, 0, 8)]
+        [28, 24, 16]
+        """
+        if self.prefix is None:
+            return len(self.lengths) * max(self.lengths, default=0)
+        return self.prefix + sum(self.rests)
+
+    @property
+    def seen(self) -> int:
+        """Keys that all rests see together, the shared ones once for each."""
+        return sum(self.lengths)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a query and a key before or at its place.
+
+        >>> [Group(lengths=(2, 3), answers=(1, 1), prefix=p).pairs for p in (None, 0, 1)]
+        [12, 9, 8]
+        """
+        if self.prefix is None:
+            longest = max(self.lengths, default=0)
+            return len(self.lengths) * _causal(longest)
+        own = sum(self.prefix * rest + _causal(rest) for rest in self.rests)
+        return _causal(self.prefix) + own
+
+    @property
+    def fed(self) -> int:
+        """Tokens that reach the last layer's feed-forward block: in one row those with a loss."""
+        return self.tokens if self.prefix is None else self.predicted
+
+    @property
+    def last_pairs(self) -> int:
+        """Pairs of a query and a key in the last layer.
+
+        >>> Group(lengths=(5,), answers=(2,), prefix=0).last_pairs
+        7
+        """
+        if self.prefix is None:
+            return self.pairs
+        # Queries stand on the last prompt token and on all of the answer but its last.
+        ends = zip(self.lengths, self.answers, strict=True)
+        return sum(answer * (2 * length - answer - 1) // 2 for length, answer in ends)
+
+    @property
+    def predicted(self) -> int:
+        """Tokens with a loss."""
+        return sum(self.answers)
+
+
+def _causal(length: int) -> int:
+    return length * (length + 1) // 2
+
+
+def largest_group(
+    examples: Sequence[tuple[int, int]],
+    *,
+    n_examples: int,
+    n_tokens: int | None,
+    prefix: int | None,
+) -> Group:
+    """Return the most that a device ever computes at once.
+
+    The longest examples together, as many as the limits allow.
+
+    Args:
+        examples: Tokens of each example and of its answer.
+        n_examples: Most examples at once.
+        n_tokens: Most computed tokens at once; ``None`` for no limit.
+        prefix: As in :class:`Group`.
+    """
+    longest = sorted(examples, reverse=True)[:n_examples]
+    count = len(longest)
+    while count > 1 and n_tokens is not None and _group(longest[:count], prefix).tokens > n_tokens:
+        count -= 1
+    return _group(longest[:count], prefix)
+
+
+def _group(examples: Sequence[tuple[int, int]], prefix: int | None) -> Group:
+    return Group(
+        lengths=tuple(length for length, _ in examples),
+        answers=tuple(answer for _, answer in examples),
+        prefix=prefix,
+    )
+
+
+CHARACTERS_PER_TOKEN = 4.3
+"""Of text that is not Chinese: Qwen's tokenizer over our English prompts (4.34), the demo corpus's
+dialogues (4.14) and answers (4.78)."""
+
+HAN_PER_TOKEN = 1.5
+"""Chinese characters a token: the same over our Chinese prompts (1.44 beside their other text),
+dialogues (1.54) and answers (1.52)."""
+
+TOKENS_PER_MESSAGE = 5
+"""Control tokens, role and line ends that a chat template puts around a message (Qwen2.5: 5)."""
+
+_HAN_RANGES = (("\u3000", "\u303f"), ("\u3400", "\u9fff"), ("\uff00", "\uffef"))
+
+
+class EstimatedEncoder:
+    """Does for :func:`recap.data.encode.encode_examples` what a ``ChatEncoder`` does, by length."""
+
+    end_of_turn_id = 0
+    pad_id = 1
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Return one id for each piece of the messages, and for what a template adds."""
+        template = (self.pad_id,) * TOKENS_PER_MESSAGE
+        ids = [token for message in messages for token in (*template, *self._cut(message.text))]
+        return (*ids, *template)
+
+    def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Return one id for each piece of an answer, and the end of turn."""
+        return (*self._cut(text), self.end_of_turn_id)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of pieces of each text."""
+        return [len(_pieces(text)) for text in texts]
+
+    def _cut(self, text: str) -> list[int]:
+        return [self._ids.setdefault(piece, len(self._ids) + 2) for piece in _pieces(text)]
+
+
+def _pieces(text: str) -> list[str]:
+    """Return the text cut where a token of the usual length would be full."""
+    pieces, start, filled = [], 0, 0.0
+    for place, character in enumerate(text, start=1):
+        filled += _share(character)
+        if filled >= 1:
+            pieces.append(text[start:place])
+            start, filled = place, filled - 1
+    if start < len(text):
+        pieces.append(text[start:])
+    return pieces
+
+
+@lru_cache(maxsize=2**16)
+def _share(character: str) -> float:
+    """Return how much of a token a character is."""
+    is_han = any(first <= character <= last for first, last in _HAN_RANGES)
+    return 1 / (HAN_PER_TOKEN if is_han else CHARACTERS_PER_TOKEN)
+
+
+Examples = tuple[EncodedExample, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The examples of one training: a fold's, or all of them for the final model."""
+
+    train: Examples
+    select: Examples
+    test: Examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a run computes.
+
+    Attributes:
+        trainings: One for each fold that ``cv.fold`` asks for, or the final one.
+        examples: All that the task selects.
+        prefix: Leading tokens that all prompts share.
+        counted_by: How tokens were counted, in words.
+    """
+
+    trainings: tuple[Training, ...]
+    examples: Examples
+    prefix: int
+    counted_by: str
+
+
+def read_workload(config: RunConfig, architecture: Architecture) -> Workload:
+    """Return the examples of a run in tokens, without touching its folder.
+
+    Raises:
+        ConfigError: For a fold that does not exist, or missing rationales.
+        DataError: For data at fault.
+    """
+    check_fold(config)
+    task = build_task(config)
+    corpus = build_corpus(config, task)
+    selected = [i for i, example in enumerate(corpus.examples) if task.select(example)]
+    check_selection(corpus, task, selected, needs_rationales=config.rationale)
+    folds = split_folds(
+        corpus.examples,
+        n_folds=config.cv.folds,
+        seed=config.cv.seed,
+        group=config.cv.group,
+        protocol=config.cv.protocol,
+    )
+    encoder, counted_by = _encoder(config, architecture)
+    encoding = encode_examples(
+        [corpus.examples[i] for i in selected],
+        task,
+        encoder,
+        max_tokens=config.prompt.max_tokens,
+    )
+    encoded = dict(zip(selected, encoding.examples, strict=True))
+
+    def part(indices: Sequence[int]) -> Examples:
+        return tuple(encoded[i] for i in indices if i in encoded)
+
+    if config.cv.fold == "final":
+        trainings = [Training(train=encoding.examples, select=(), test=())]
+    else:
+        check_folds(folds, set(selected))
+        asked = folds if config.cv.fold == "all" else [folds[config.cv.fold]]
+        trainings = [
+            Training(train=part(f.train), select=part(f.select), test=part(f.test)) for f in asked
+        ]
+    return Workload(
+        trainings=tuple(trainings),
+        examples=encoding.examples,
+        prefix=common_prefix(encoding.examples),
+        counted_by=counted_by,
+    )
+
+
+def shared_tokens(batching: Batching, prefix: int) -> int | None:
+    """Return what :class:`recap.plan.workload.Group` calls the prefix of a batching."""
+    return {"shared_prefix": prefix, "packed": 0, "padded": None}[batching]
+
+
+def training_groups(
+    config: RunConfig, training: Training, prefix: int | None, n_devices: int
+) -> list[Group]:
+    """Return the micro-batches of one epoch on all devices.
+
+    Those of the first epoch: later ones differ in order alone.
+
+    Raises:
+        ConfigError: When an example has no room in ``trainer.max_tokens_per_device``.
+    """
+    room = _room(config, prefix)
+    require_room(training.train, room)
+    return [
+        group_of(training.train, planned, prefix)
+        for rank in range(n_devices)
+        for planned in plan_epoch(
+            training.train,
+            global_batch_size=config.global_batch_size,
+            room=room,
+            seed=config.seed,
+            epoch=0,
+            world_size=n_devices,
+            rank=rank,
+        )
+        if planned.indices
+    ]
+
+
+def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) -> list[Group]:
+    """Return the micro-batches that a selection loss is computed in."""
+    if not examples:
+        return []
+    planned = plan_scoring(examples, room=_room(config, prefix))
+    return [group_of(examples, batch, prefix) for batch in planned]
+
+
+def group_of(examples: Examples, batch: MicroBatch, prefix: int | None) -> Group:
+    """Return a micro-batch in numbers."""
+    chosen = [examples[i] for i in batch.indices]
+    return Group(
+        lengths=tuple(len(example.prompt) + len(example.answer) for example in chosen),
+        answers=tuple(len(example.answer) for example in chosen),
+        prefix=prefix,
+    )
+
+
+def _room(config: RunConfig, prefix: int | None) -> Room:
+    trainer = config.trainer
+    return Room(
+        examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device, prefix=prefix
+    )
+
+
+def _encoder(config: RunConfig, architecture: Architecture) -> tuple[Any, str]:
+    tokenizer = find_tokenizer(architecture, config.backbone.name)
+    if tokenizer is not None:
+        return ChatEncoder(tokenizer), f"the tokenizer of {config.backbone.name}"
+    return EstimatedEncoder(), (
+        f"an estimate: {CHARACTERS_PER_TOKEN} characters a token, {HAN_PER_TOKEN} Chinese ones "
+        f"(the tokenizer of {config.backbone.name} is not on this machine)"
+    )
+
+
+Strategy = Literal["one", "ddp", "fsdp"]
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of one number."""
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in 4 bits: half a byte, a scale of one byte for each 64, and one of four bytes
+for each 256 of those (Dettmers et al. 2023, section 3, double quantisation)."""
+
+OPTIMIZER_BYTES = {"adamw": 8.0, "paged_adamw32bit": 8.0} | dict.fromkeys(
+    ("adamw8bit", "paged_adamw8bit"), 2 + 2 * 4 / 256
+)
+"""Bytes of state for each tuned weight: two moments in 32 bits, or in 8 bits with a scale of four
+bytes for each block of 256 (bitsandbytes 0.50)."""
+
+SMALL_BYTES = 8.0
+"""bitsandbytes keeps both moments of tensors below 4,096 weights in 32 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a model is trained, as far as memory and operations depend on it."""
+
+    method: Literal["full", "lora", "qlora", "none"] = "full"
+    """As ``finetune.method``."""
+    rank: int = 8
+    """Of the adapters."""
+    target_modules: Sequence[str] = TARGET_MODULES["llama"]
+    """Projections that get adapters."""
+    dtype: str = "float32"
+    """Type in which weights are loaded (``backbone.dtype``)."""
+    precision: str = "32-true"
+    """As ``trainer.precision``."""
+    optimizer: str = "adamw"
+    """As ``optimizer.name``."""
+    gradient_checkpointing: bool = False
+    """Whether layers are computed again in the backward."""
+    accumulates: bool = False
+    """Whether an optimiser step takes more than one micro-batch."""
+    strategy: Strategy = "one"
+    """``one``: a single device; ``ddp``: a whole model on each; ``fsdp``: a share on each."""
+    n_devices: int = 1
+    """Devices of all nodes together."""
+    cpu_offload: bool = False
+    """Whether ``fsdp`` keeps its shares in the host's memory."""
+    on_gpu: bool = True
+    """Whether the device is a GPU."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a weight that is not in 4 bits."""
+        if self.precision in ("bf16-true", "64-true"):
+            return 2 if self.precision == "bf16-true" else 8
+        return BYTES[self.dtype]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether autocast computes in another type than the weights have."""
+        return self.precision in ("bf16-mixed", "16-mixed") and self.weight_bytes == 4
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of a number that a matrix product gives."""
+        return 2 if self.mixed else self.weight_bytes
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Bytes of an adapter's weight: peft keeps 16-bit ones in 32 bits (0.21)."""
+        return max(4, self.weight_bytes) if self.precision != "bf16-true" else 2
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters are tuned and the rest is frozen."""
+        return self.method in ("lora", "qlora")
+
+    @property
+    def tuned_bytes(self) -> int:
+        """Bytes of a tuned weight, and of its gradient."""
+        return self.adapter_bytes if self.adapted else self.weight_bytes

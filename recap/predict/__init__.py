@@ -1,0 +1,1 @@
+"""The ``predict`` verb: files of dialogues annotated; streamed, resumed, shared out."""

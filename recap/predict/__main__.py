@@ -1,0 +1,110 @@
+"""The annotation command: dialogues in, a label for every client turn out, in any number."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recap.cli.command import Command, ended_by_sigterm, reader_for, run_command
+
+if TYPE_CHECKING:
+    from recap.predict.job import AnnotationJob
+    from recap.predict.options import PredictConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Annotate what ``argv`` describes; return 0 (done), 2 (user's fault) or 1 (anything else)."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_command(
+        Command(name="predict", load=_load, job=_predict), [*given, *_reader_for(given)]
+    )
+
+
+def _reader_for(given: Sequence[str]) -> list[str]:
+    """Return the choice of ``data`` that fits the input's ending, if none was made."""
+    if any(argument.startswith("data=") for argument in given):
+        return []
+    for argument in given:
+        key, _, value = argument.partition("=")
+        if key in ("input", "data.path"):
+            return [f"data={reader_for(value)}"]
+    return []
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
+    from recap.cli.compose import load_own_command
+    from recap.predict.options import PredictConfig
+
+    return load_own_command(PredictConfig, "predict", overrides, config_dir=config_dir)
+
+
+def _predict(config: PredictConfig) -> None:
+    from recap.predict.console import ConsoleListener
+    from recap.predict.job import annotate_file
+    from recap.predict.ray_parts import annotate_over_ray
+    from recap.system.processes import quiet_libraries
+
+    quiet_libraries()
+    job = _job(config)
+    with ended_by_sigterm(), ConsoleListener() as listener:
+        if config.engine == "ray":
+            annotate_over_ray(job, config.ray, listener)
+        else:
+            annotate_file(job, listener)
+
+
+def _job(config: PredictConfig) -> AnnotationJob:
+    from recap.errors import ConfigError
+    from recap.predict.job import AnnotationJob, DetectorSource
+    from recap.predict.options import parse_shard
+    from recap.predict.output import Source
+
+    data, decoding = config.data, config.decoding
+    path = config.input or data.path
+    if path is None or config.output is None:
+        raise ConfigError(
+            "name the file to annotate with input=FILE and the one to write with "
+            "output=FILE.jsonl or output=FILE.csv"
+        )
+    if config.shard is not None and config.engine == "ray":
+        raise ConfigError("engine=ray makes parts itself; leave shard out")
+    source = Source(
+        path=Path(path),
+        reader=data.reader,
+        on_error=data.on_error,
+        merge_adjacent=data.merge_adjacent,
+        no_intervention=data.no_intervention,
+        options=data.options,
+    )
+    detector = DetectorSource(
+        model=config.model,
+        binary=config.binary,
+        fine_grained=config.fine_grained,
+        options={
+            "threshold": decoding.threshold if config.threshold is None else config.threshold,
+            "with_rationale": config.rationale,
+            "language": config.language,
+            "decoding": decoding.name,
+            "max_prompt_tokens": config.prompt.max_tokens,
+            "max_new_tokens": decoding.max_new_tokens,
+            "batch_size": decoding.batch_size,
+            "merge_adjacent": data.merge_adjacent,
+            "base": config.base,
+            "device": config.device,
+            "dtype": config.dtype,
+        },
+    )
+    return AnnotationJob(
+        source=source,
+        detector=detector,
+        output=Path(config.output),
+        shard=None if config.shard is None else parse_shard(config.shard),
+        resume=config.resume == "auto",
+        replace_text=config.privacy.replace_text,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

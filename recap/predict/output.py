@@ -1,0 +1,469 @@
+"""The file that annotation appends to: whole windows, one after the other, whatever ends it.
+
+A window is a fixed number of rows. A process that goes on drops what follows the last whole window
+and computes from there, so that windows are always computed together, and the file ends the same
+whether it was interrupted or not.
+
+One annotated client turn as a row of JSON lines or CSV.
+
+A first pass over an input: its rows are sound, and it is known how much there is to do.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from recap.data.examples import NoIntervention
+from recap.data.issues import LISTED_FAULTS, FaultLog, RowFault, rows_error
+from recap.data.readers.files import existing_file
+from recap.data.utterances import read_utterances
+from recap.errors import ConfigError, DataError, quote_id
+from recap.records import Annotation, Example
+from recap.system.escaping import csv_record, protect_cell
+from recap.system.files import narrow, open_private, writing
+
+OWN_COLUMNS = (
+    *("id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text"),
+    *("parsed", "skipped", "response"),
+)
+"""What every row has, in this order; ``response`` is what the client said."""
+
+GOLD_COLUMNS = ("gold", "gold_rationale")
+"""What a row has whose utterance came with a label or a reason."""
+
+TEXT_COLUMNS = ("rationale", "text", "response", "gold_rationale")
+"""Columns of texts, which hold the row's id where texts are replaced."""
+
+SIGNIFICANT_DIGITS = 6
+"""Of a probability; beyond these, the order of sums on different machines shows."""
+
+
+def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
+    """Return a row: the annotation, the response, and all else that the input's row held.
+
+    A key of the input that a row has itself comes back as ``input_<key>``.
+    """
+    row: dict[str, Any] = {
+        "id": annotation.id,
+        "session": annotation.session,
+        "turn": annotation.turn,
+        "label": annotation.label,
+        "pattern": annotation.pattern,
+        "probabilities": _rounded(annotation.probabilities),
+        "rationale": annotation.rationale,
+        "text": annotation.text,
+        "parsed": annotation.parsed,
+        "skipped": annotation.skipped,
+        "response": example.response,
+    }
+    if example.label is not None:
+        row["gold"] = example.label
+    if example.rationale is not None:
+        row["gold_rationale"] = example.rationale
+    for key, value in came_in(example).items():
+        row[input_column(key)] = value
+    return row
+
+
+def without_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its id in the place of every text, and nothing else that came in.
+
+    Nobody can tell which of the input's other keys hold words of clients.
+    """
+    return {
+        name: row["id"] if name in TEXT_COLUMNS and value else value
+        for name, value in row.items()
+        if name in columns_without_text(tuple(row))
+    }
+
+
+def columns_without_text(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return those of a row's columns that are there when texts are replaced."""
+    return tuple(name for name in columns if name in OWN_COLUMNS or name in GOLD_COLUMNS)
+
+
+def came_in(example: Example) -> Mapping[str, Any]:
+    """Return what else the input's row held; of a reader that does not say, what it put in meta."""
+    if example.extra or not example.meta:
+        return example.extra
+    return {"meta": dict(example.meta)}
+
+
+def input_column(key: str) -> str:
+    """Return the name under which a key of the input comes back."""
+    return f"input_{key}" if key in OWN_COLUMNS or key in GOLD_COLUMNS else key
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """Return a row as one line of JSON."""
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        # Half of a character in a key that is only passed through.
+        return (json.dumps(row) + "\n").encode()
+
+
+def csv_line(row: Mapping[str, Any], columns: Sequence[str]) -> bytes:
+    """Return a row as one record of CSV, with nothing in it that a spreadsheet would execute."""
+    return _record([_cell(row.get(column)) for column in columns])
+
+
+def csv_header(columns: Sequence[str]) -> bytes:
+    """Return the first line of a CSV file."""
+    return _record([protect_cell(column) for column in columns])
+
+
+def _record(cells: Sequence[str]) -> bytes:
+    return csv_record(cells).encode("utf-8", "backslashreplace")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return protect_cell(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | None:
+    if probabilities is None:
+        return None
+    return {label: float(f"{p:.{SIGNIFICANT_DIGITS}g}") for label, p in probabilities.items()}
+
+
+_CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What of a file is kept: whole windows; ``last_start`` is where their last row begins."""
+
+    rows: int
+    end: int
+    last_start: int
+
+
+def whole_windows(path: Path, *, window: int, header: bool) -> Kept:
+    """Return how many rows stand in whole windows at the beginning of a file, in bytes too.
+
+    Args:
+        path: Is read a piece at a time.
+        window: Rows that are written together.
+        header: Whether the file is CSV: a first line with names, and line ends inside quotes.
+    """
+    head = int(header)
+    lines, at, end_before, inside = 0, 0, 0, 0
+    kept = Kept(rows=0, end=0, last_start=0)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            characters = np.frombuffer(chunk, dtype=np.uint8)
+            ends = characters == ord("\n")
+            if header:
+                inner = (np.cumsum(characters == ord('"')) + inside) % 2
+                inside = int(inner[-1])
+                ends &= inner == 0
+            places = at + np.flatnonzero(ends) + 1
+            total = lines + len(places)
+            wanted = head + (total - head) // window * window
+            if total >= head and wanted > lines:
+                index = wanted - lines - 1
+                start = int(places[index - 1]) if index else end_before
+                kept = Kept(rows=wanted - head, end=int(places[index]), last_start=start)
+            if len(places):
+                end_before = int(places[-1])
+            lines, at = total, at + len(chunk)
+    return kept
+
+
+class AnnotationFile:
+    """An output that is locked while it is written, and cut to whole windows when it is opened.
+
+    Args:
+        path: Ends with ``.jsonl`` or ``.csv``.
+        columns: Of the CSV file.
+        window: Rows that are written together.
+
+    Raises:
+        ConfigError: When another process is writing it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, *, columns: tuple[str, ...], window: int) -> None:
+        self.path = path
+        self._columns = columns if is_csv(path) else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open_private(path, "ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise ConfigError(
+                f"{path}: another process is writing it; wait for it, or name another output"
+            ) from error
+        self._window = window
+        self.kept = Kept(rows=0, end=0, last_start=0)
+
+    def __enter__(self) -> AnnotationFile:
+        """Return this."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file, which gives it free."""
+        self._file.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def find_kept(self) -> Kept:
+        """Return the whole windows that are there; nothing is changed."""
+        self.kept = whole_windows(self.path, window=self._window, header=self._columns is not None)
+        return self.kept
+
+    def last_id(self) -> str:
+        """Return the id of the last row that is kept, as it stands there.
+
+        Raises:
+            DataError: When that row is none of this command's.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.kept.last_start)
+            text = file.read(self.kept.end - self.kept.last_start).decode("utf-8", "replace")
+        try:
+            if self._columns is None:
+                return str(json.loads(text)["id"])
+            return next(csv.reader(io.StringIO(text)))[self._columns.index("id")]
+        except (ValueError, LookupError, TypeError, StopIteration, csv.Error):
+            raise _changed(self.path) from None
+
+    def check_last(self, identifier: str) -> None:
+        """Check that the last row kept is about the utterance of this id.
+
+        Raises:
+            DataError: When it is not.
+        """
+        expected = identifier if self._columns is None else protect_cell(identifier)
+        # CSV writes what UTF-8 cannot hold in another way; ids with it are not compared.
+        if expected.isprintable() and self.last_id() != expected:
+            raise DataError(
+                f"{self.path}: its row {self.kept.rows} is not about id {quote_id(identifier)}, "
+                "as the input has it there; remove it, or name another output"
+            )
+
+    def clear(self) -> None:
+        """Drop all that is there, and its mode; when this returns, it is gone from the disk."""
+        self._file.truncate(0)
+        narrow(self._file.fileno())
+        self._to_disk()
+
+    def cut(self) -> None:
+        """Drop what follows the whole windows, and write a CSV header where it is missing."""
+        with writing(self.path):
+            self._file.truncate(self.kept.end)
+            if self._columns is not None and self.kept.end == 0:
+                self._file.write(csv_header(self._columns))
+            self._to_disk()
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write one window; when this returns, it is on the disk."""
+        columns = self._columns
+        if columns is None:
+            text = b"".join(json_line(row) for row in rows)
+        else:
+            text = b"".join(csv_line(row, columns) for row in rows)
+        with writing(self.path):
+            self._file.write(text)
+            self._to_disk()
+
+    def join(self, parts: Iterable[Path]) -> None:
+        """Write the rows of other outputs in place of what is there."""
+        self.kept = Kept(rows=0, end=0, last_start=0)
+        self.cut()
+        head = len(csv_header(self._columns)) if self._columns is not None else 0
+        with writing(self.path):
+            for part in parts:
+                with part.open("rb") as file:
+                    file.seek(head)
+                    shutil.copyfileobj(file, self._file)
+            self._to_disk()
+
+    def _to_disk(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def is_csv(path: Path) -> bool:
+    """Return whether an output is CSV.
+
+    Raises:
+        ConfigError: When it is neither CSV nor JSON lines.
+    """
+    ending = path.suffix.lower()
+    if ending not in (".jsonl", ".csv"):
+        raise ConfigError(f"output={path}: has to end with .jsonl or .csv")
+    return ending == ".csv"
+
+
+def _changed(path: Path) -> DataError:
+    return DataError(f"{path}: was changed since it was written; remove it, or name another output")
+
+
+MOST_COLUMNS = 1000
+"""Columns of a CSV output; keys that are all different belong into ``meta``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A file of dialogues, and how it is read."""
+
+    path: Path
+    reader: str
+    on_error: Literal["fail", "skip"] = "fail"
+    merge_adjacent: bool = True
+    no_intervention: NoIntervention = "keep"
+    options: Mapping[str, Any]
+
+    def utterances(self, faults: FaultLog) -> Iterator[Example]:
+        """Yield the client utterances; see :func:`recap.data.utterances.read_utterances`."""
+        return read_utterances(
+            reader=self.reader,
+            path=self.path,
+            faults=faults,
+            merge_adjacent=self.merge_adjacent,
+            no_intervention=self.no_intervention,
+            options=self.options,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what has to be the same for an output to be gone on with."""
+        return {
+            "sha256": _sha256(existing_file(self.path)),
+            "reader": self.reader,
+            "on_error": self.on_error,
+            "merge_adjacent": self.merge_adjacent,
+            "no_intervention": self.no_intervention,
+            "options": dict(self.options),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """What an input holds.
+
+    ``columns`` are those of a CSV output; ``counts`` say what became of the turns, as
+    :func:`recap.data.examples.examples_of` has it.
+    """
+
+    utterances: int
+    rows_read: int
+    rows_rejected: int
+    counts: Mapping[str, int]
+    columns: tuple[str, ...]
+
+
+def check_source(source: Source, *, rejects: Path | None = None) -> Checked:
+    """Read an input once, in constant memory.
+
+    Args:
+        source: The input.
+        rejects: Where the faults of rows that are left out are written, one a line, if there are
+            any.
+
+    Raises:
+        DataError: When rows are at fault and ``on_error`` is ``fail``, after all of them were met,
+            or when nothing is left to annotate.
+    """
+    faults = FaultLog(str(source.path))
+    listed: list[RowFault] = []
+    columns: dict[str, None] = dict.fromkeys(OWN_COLUMNS)
+    utterances, n_faults = 0, 0
+    skipping = source.on_error == "skip"
+    with _Rejects(rejects if skipping else None) as written:
+        for example in source.utterances(faults):
+            utterances += 1
+            _note_columns(columns, example)
+            if faults.faults:
+                taken = faults.take()
+                n_faults += len(taken)
+                listed += taken[: LISTED_FAULTS - len(listed)]
+                written.add(taken)
+        taken = faults.take()
+        n_faults += len(taken)
+        listed += taken[: LISTED_FAULTS - len(listed)]
+        written.add(taken)
+    rejected, read = faults.rows_rejected, faults.rows_read
+    if n_faults and not skipping:
+        raise rows_error(
+            str(source.path), listed, n_faults=n_faults, rows_rejected=rejected, rows_read=read
+        )
+    if not utterances:
+        first = f"; the first fault: {listed[0]}" if listed else ""
+        raise DataError(
+            f"{source.path}: leaves no client turn to annotate ({read} rows, {rejected} "
+            f"rejected{first}); check who speaks, and that data=… names the right reader"
+        )
+    return Checked(
+        utterances=utterances,
+        rows_read=read,
+        rows_rejected=rejected,
+        counts=dict(faults.counts),
+        columns=tuple(columns),
+    )
+
+
+class _Rejects:
+    """Writes faults to a file that exists only when there are any."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._begun = False
+
+    def __enter__(self) -> _Rejects:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open between two calls."""
+
+    def add(self, faults: list[RowFault]) -> None:
+        if self._path is not None and faults:
+            with open_private(self._path, "a") as file:
+                file.writelines(f"{fault}\n" for fault in faults)
+
+
+def _note_columns(columns: dict[str, None], example: Example) -> None:
+    if example.label is not None:
+        columns.setdefault(GOLD_COLUMNS[0])
+    if example.rationale is not None:
+        columns.setdefault(GOLD_COLUMNS[1])
+    for key in came_in(example):
+        columns.setdefault(input_column(key))
+    if len(columns) > MOST_COLUMNS:
+        raise DataError(
+            f"the rows have more than {MOST_COLUMNS} different keys; put what differs from row to "
+            "row into 'meta'"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,197 @@
+"""The same annotation on many machines: Ray Data hands parts of the input to workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from recap import errors
+from recap.errors import ConfigError, RecapError
+from recap.predict.job import (
+    AnnotationJob,
+    Listener,
+    Prepared,
+    Report,
+    annotate_file,
+    prepare_job,
+    state_file,
+    write_state,
+)
+from recap.predict.options import RayConfig, Shard
+from recap.predict.output import AnnotationFile
+from recap.system.processes import switch_telemetry_off
+
+SHARDS_PER_WORKER = 4
+"""So that workers end at about the same time though parts differ."""
+
+
+class _Worker:
+    """Holds the models, and annotates one part after the other as a process on its own would."""
+
+    def __init__(self, job: AnnotationJob, known: Prepared) -> None:
+        self._job = job
+        self._known = known
+        self._detector = job.detector.load()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        done = []
+        for shard, count in zip(batch["shard"].tolist(), batch["count"].tolist(), strict=True):
+            part = dataclasses.replace(self._job, shard=Shard(index=shard, count=count))
+            report = annotate_file(part, detector=self._detector, known=self._known)
+            done.append(dataclasses.asdict(report))
+        return {"report": [json.dumps(report, default=str) for report in done]}
+
+
+def annotate_over_ray(
+    job: AnnotationJob, ray_config: RayConfig, listener: Listener | None = None
+) -> Report:
+    """Annotate a file with workers under Ray; the output is that of a single process.
+
+    Workers write parts beside the output and go on from what is there of them, so a stopped run is
+    taken up; at the end the parts are joined and removed. All machines have to see the same files
+    under the same paths.
+
+    Raises:
+        ConfigError: When Ray is not installed, or as :func:`recap.predict.job.annotate_file`.
+    """
+    _require_ray()
+    listener = listener or Listener()
+    began = time.monotonic()
+    job = _with_whole_paths(job)
+    known = prepare_job(job)
+    listener.checked(known.checked)
+    with AnnotationFile(
+        job.output, columns=job.columns(known.checked), window=known.window
+    ) as file:
+        if known.complete_bytes is not None and known.complete_bytes == file.size:
+            report = _report(job, known, [], known.checked.utterances, began)
+        else:
+            if not known.begun:
+                file.clear()
+            write_state(job, known, complete=None)
+            n_windows = -(-known.checked.utterances // known.window)
+            wanted = ray_config.shards or SHARDS_PER_WORKER * ray_config.workers
+            count = min(wanted, n_windows)
+            shards = [Shard(index=index, count=count) for index in range(count)]
+            listener.began(0, known.checked.utterances)
+            done = _run(job, known, ray_config, shards, listener)
+            parts = [shard.output(job.output) for shard in shards]
+            file.join(parts)
+            report = _report(job, known, done, sum(part["found"] for part in done), began)
+            complete = {"bytes": file.size, "utterances": known.checked.utterances}
+            write_state(job, known, complete=complete)
+            for part in parts:
+                part.unlink()
+                state_file(part).unlink()
+    listener.ended(report)
+    return report
+
+
+def _run(
+    job: AnnotationJob,
+    known: Prepared,
+    config: RayConfig,
+    shards: list[Shard],
+    listener: Listener,
+) -> list[dict[str, Any]]:
+    """Have the workers annotate all parts; return the report of each."""
+    switch_telemetry_off()
+    import ray
+    import ray.data
+
+    # The context is Ray's own, of this process; a bar of ours is shown already.
+    started = not ray.is_initialized()
+    if started:
+        here: dict[str, Any] = {"num_cpus": max(2, config.workers)} if not config.address else {}
+        ray.init(address=config.address, logging_level="ERROR", log_to_driver=False, **here)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        items = [{"shard": shard.index, "count": shard.count} for shard in shards]
+        data = ray.data.from_items(items, override_num_blocks=len(items))
+        annotated = data.map_batches(
+            _Worker,
+            fn_constructor_args=(job, known),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(shards))),
+            num_gpus=config.gpus,
+        )
+        done = []
+        for row in annotated.iter_rows():
+            done.append(json.loads(row["report"]))
+            listener.advanced(done[-1]["utterances"])
+        return done
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _cause(error: Exception) -> RecapError:
+    """Return what a worker raised, which Ray hands on as the text of a traceback."""
+    told = re.search(r"^recap\.errors\.(\w+): (.*)", str(error), re.MULTILINE)
+    kind = getattr(errors, told[1], None) if told else None
+    if told and isinstance(kind, type) and issubclass(kind, RecapError):
+        return kind(told[2])
+    return RecapError(f"a worker under Ray failed ({type(error).__name__})")
+
+
+def _report(
+    job: AnnotationJob, known: Prepared, done: list[dict[str, Any]], found: int, began: float
+) -> Report:
+    skipped: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    for part in done:
+        skipped.update(part["skipped"])
+        labels.update(part["labels"])
+    return Report(
+        output=job.output,
+        checked=known.checked,
+        utterances=known.checked.utterances,
+        found=found,
+        skipped=dict(skipped),
+        invalid=sum(part["invalid"] for part in done),
+        labels=dict(labels),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _with_whole_paths(job: AnnotationJob) -> AnnotationJob:
+    """Return the job with paths that mean the same in every working directory."""
+    given = job.detector
+    folders = {
+        name: None if folder is None else str(Path(folder).resolve())
+        for name, folder in (
+            ("model", given.model),
+            ("binary", given.binary),
+            ("fine_grained", given.fine_grained),
+        )
+    }
+    options = dict(given.options)
+    base = options.get("base")
+    if base and Path(base).is_dir():
+        options["base"] = str(Path(base).resolve())
+    source = dataclasses.replace(job.source, path=job.source.path.resolve())
+    return dataclasses.replace(
+        job,
+        source=source,
+        detector=dataclasses.replace(given, **folders, options=options),
+        output=job.output.resolve(),
+    )
+
+
+def _require_ray() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "engine=ray needs Ray: pip install 'recap-counseling[ray]'; or leave engine out"
+        )

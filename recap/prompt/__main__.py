@@ -1,0 +1,43 @@
+"""The prompting command: zero-shot and few-shot baselines under the folds of a training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from recap.cli.command import Command, ended_by_sigterm, run_command
+
+if TYPE_CHECKING:
+    from recap.prompt.options import PromptedConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
+    command = Command(name="prompt", load=_load, job=_prompt, after_sweep=_compare)
+    return run_command(command, argv)
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None) -> PromptedConfig:
+    from recap.prompt.compose import load_prompted
+
+    return load_prompted(overrides, config_dir=config_dir)
+
+
+def _prompt(config: PromptedConfig) -> None:
+    from recap.prompt.run import PromptConsole, prompt_folds
+    from recap.system.processes import quiet_libraries
+
+    quiet_libraries()
+    with ended_by_sigterm():
+        prompt_folds(config, listener=PromptConsole(bar=config.training.trainer.progress))
+
+
+def _compare(configs: Sequence[PromptedConfig]) -> None:
+    from recap.folds.console import print_sweep
+
+    print_sweep([config.training for config in configs])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

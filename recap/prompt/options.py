@@ -1,0 +1,92 @@
+"""What ``conf/prompt.yaml`` adds to the configuration of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from recap.config import COMPARED, PrivacyConfig, RunConfig, result_options
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ClientConfig:
+    """Who answers, how it is asked, and what that may cost."""
+
+    name: Literal["local", "openai", "anthropic"]
+    """``local``: a backbone on this machine; the others: a server that speaks that API."""
+    model: str | None = None
+    """The model's name at the server."""
+    base_url: str | None = None
+    """Where the server is; ``None``: the address of the company whose API it is."""
+    temperature: float | None = Field(default=0.0, ge=0)
+    """Sent with every request; ``None`` leaves it out, for models that refuse it."""
+    top_p: float | None = Field(default=1.0, gt=0, le=1)
+    """Likewise."""
+    limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What an OpenAI-style server calls the longest answer (decoding.max_new_tokens)."""
+    max_in_flight: int = Field(default=4, ge=1)
+    """Most requests under way at a time."""
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a server may be silent before the request is given up."""
+    attempts: int = Field(default=6, ge=1)
+    """How often a request is tried in all."""
+    backoff_seconds: float = Field(default=1.0, ge=0)
+    """Wait after the first failure; it doubles with each further one."""
+    longest_wait_seconds: float = Field(default=60.0, ge=0)
+    """Longest such wait; a server that asks for a longer one ends the command."""
+    price_per_million_input: float | None = Field(default=None, ge=0)
+    """Price of a million tokens of prompts, in any currency; ``None``: cost unknown."""
+    price_per_million_output: float | None = Field(default=None, ge=0)
+    """Price of a million tokens of answers."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """What the answers of the run may cost in all; needs both prices."""
+    max_total_tokens: int | None = Field(default=None, ge=1)
+    """How many tokens, of prompts and answers, the run may use in all."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PromptedConfig:
+    """A run whose answers come from a model as it is."""
+
+    training: RunConfig
+    """Task, data, prompt, protocol, as ``recap.train`` would have them."""
+    client: ClientConfig
+    """Who answers."""
+    shots: Literal[0, 1] = 0
+    """Solved examples of each category shown in every prompt."""
+    shot_categories: Literal["labels", "leaves"] = "labels"
+    """Whether each label of the task gets its example, or each of the finest categories below."""
+    dry_run: bool = False
+    """Whether only the number of calls and their cost is estimated."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.training.run
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        """Where prompts may go."""
+        return self.training.privacy
+
+    @property
+    def remote(self) -> bool:
+        """Whether the answers come from a server."""
+        return self.client.name != "local"
+
+
+def prompted_keys(config: PromptedConfig) -> dict[str, Any]:
+    """Return what config.yaml holds of a prompted run beside the keys of a training."""
+    plain: dict[str, Any] = TypeAdapter(PromptedConfig).dump_python(config, mode="json")
+    return {key: plain[key] for key in ("client", "shots", "shot_categories")}
+
+
+def prompted_options(config: PromptedConfig) -> dict[str, Any]:
+    """Return every result-changing option as ``{"cv.folds": 5, "client.model": …, …}``."""
+    own = prompted_keys(config)
+    flat = {**own, **{f"client.{key}": value for key, value in own["client"].items()}}
+    return {**result_options(config.training), **{key: flat[key] for key in COMPARED}}

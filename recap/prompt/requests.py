@@ -1,0 +1,279 @@
+"""Many prompts to one server: a few at a time, each answer kept as soon as it is there.
+
+Answers on disk, under a hash of all that was asked: nothing is paid for twice.
+
+What requests may have cost that brought no answer: kept, so that a later process counts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recap.errors import ConfigError, RecapError, quote_id
+from recap.metrics.files import json_text
+from recap.prompt.clients import ChatClient, Reply, RequestError, RetryPolicy, with_retries
+from recap.records import Message
+from recap.runs.costs import Budget, Usage, most_tokens
+from recap.system.files import write_atomic, writing
+
+FOLDER = ".answers"
+"""Under ``runs_dir``, so that runs of several names share what was answered."""
+
+
+def request_key(request: Mapping[str, Any]) -> str:
+    """Return the hash of a request: server, model, messages, parameters."""
+    text = json.dumps(request, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class AnswerCache:
+    """Answers by the hash of their requests, one file each, written whole or not at all.
+
+    The files hold answers, which may quote a client, and never a prompt or a key.
+
+    Args:
+        folder: Where they are; made with the first answer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """Return the answer under a key, ``None`` where there is none that can be read."""
+        try:
+            found = json.loads(self._path(key).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # one that may not be read would be paid for twice
+            return None
+        return found if isinstance(found, dict) else None
+
+    def write(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Keep an answer."""
+        write_atomic(self._path(key), json_text(answer), private=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+FILE = "unanswered.jsonl"
+
+
+class UnansweredRequests:
+    """A file with a line for every request that may have been charged and was not answered.
+
+    Lines hold numbers alone. They are only ever added; one that a kill cut off is passed over.
+
+    Args:
+        folder: Where the file is; made with the first line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._lock = threading.Lock()
+
+    def add(self, most: Usage) -> None:
+        """Write down the most that one request can have used."""
+        with self._lock:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+                # First, so that a line that was cut off spoils none that follows.
+                file.write(f"\n{json.dumps(asdict(most))}\n")
+
+    def total(self) -> Usage:
+        """Return what all of them can have used together."""
+        total = Usage()
+        if self._path.is_file():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                try:
+                    total += Usage(**json.loads(line))
+                except (ValueError, TypeError):
+                    continue
+        return total
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: another question's is told
+    """The wait before another attempt was broken off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One prompt, the example that it is about, and the hash that its answer is kept under."""
+
+    id: str
+    messages: tuple[Message, ...]
+    key: str
+
+
+class Asker:
+    """Answers questions from the cache, and from a server where the cache has none.
+
+    Args:
+        client: The server.
+        cache: Where answers are kept.
+        retry: What happens to requests that fail.
+        budget: What may be used.
+        max_in_flight: Most requests under way at a time.
+        max_new_tokens: Longest answer.
+        unanswered: Where requests are counted that may have been charged and brought no answer;
+            ``None``: in memory alone.
+    """
+
+    def __init__(
+        self,
+        client: ChatClient,
+        *,
+        cache: AnswerCache,
+        retry: RetryPolicy,
+        budget: Budget,
+        max_in_flight: int,
+        max_new_tokens: int,
+        unanswered: UnansweredRequests | None = None,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._retry = retry
+        self._budget = budget
+        self._max_in_flight = max_in_flight
+        self._max_new_tokens = max_new_tokens
+        self._unanswered = unanswered
+
+    def answer(
+        self, questions: Sequence[Question], *, on_answer: Callable[[], None] = lambda: None
+    ) -> list[Reply]:
+        """Return the replies in the order of the questions; equal ones are asked once.
+
+        The first request that fails for good ends it all: nothing new is sent, and what is under
+        way is waited for and kept.
+
+        Args:
+            questions: What to ask.
+            on_answer: Called for every question that has its reply.
+
+        Raises:
+            RecapError: What the failed request said, with the id of its example.
+        """
+        replies: dict[str, Reply] = {}
+        open_questions: dict[str, Question] = {}
+        for question in questions:
+            if question.key not in replies and question.key not in open_questions:
+                found = cached_reply(self._cache, question.key)
+                if found is None:
+                    open_questions[question.key] = question
+                    continue
+                replies[question.key] = found
+            on_answer()
+        replies |= self._ask_all(list(open_questions.values()), on_answer)
+        return [replies[question.key] for question in questions]
+
+    def _ask_all(
+        self, questions: Sequence[Question], on_answer: Callable[[], None]
+    ) -> dict[str, Reply]:
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="recap-ask")
+        futures: dict[Future[Reply | None], Question] = {
+            pool.submit(self._ask, question, stop): question for question in questions
+        }
+        replies: dict[str, Reply] = {}
+        failures: list[RecapError] = []
+        try:
+            for future in as_completed(futures):
+                try:
+                    reply = future.result()
+                except RecapError as error:
+                    failures.append(error)
+                    stop.set()
+                    continue
+                if reply is not None:
+                    replies[futures[future].key] = reply
+                    on_answer()
+        finally:
+            # Also after Ctrl-C: answers that are under way are paid for.
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+        if failures:
+            raise failures[0]
+        return replies
+
+    def _ask(self, question: Question, stop: threading.Event) -> Reply | None:
+        """Return the reply to one question, kept in the cache; ``None`` after the stop."""
+        if stop.is_set():
+            return None
+
+        def pause(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise _Stopped
+
+        try:
+            return with_retries(lambda: self._attempt(question), self._retry, pause=pause)
+        except _Stopped:
+            return None
+        except RecapError as error:
+            stop.set()
+            kind = ConfigError if isinstance(error, ConfigError) else RecapError
+            raise kind(
+                f"example {quote_id(question.id)}: {error}; what was answered is kept in "
+                f"{self._cache.folder}, and the same command goes on from there"
+            ) from error
+
+    def _attempt(self, question: Question) -> Reply:
+        most = Usage(
+            answers=1,
+            input_tokens=most_tokens(question.messages),
+            output_tokens=self._max_new_tokens,
+        )
+        used, kept = Usage(), False
+        self._budget.reserve(most)
+        try:
+            reply = self._client.complete(question.messages)
+            used = _used(reply, most)
+            # Where the server counted nothing, the most it can have been.
+            reply = replace(reply, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+            self._cache.write(question.key, asdict(reply))
+            kept = True
+        except RequestError as failure:
+            used = most if failure.maybe_served else Usage()
+            raise
+        finally:
+            self._budget.settle(most, used)
+            if self._unanswered is not None and used.tokens and not kept:
+                self._unanswered.add(used)
+        return reply
+
+
+def cached_reply(cache: AnswerCache, key: str) -> Reply | None:
+    """Return the reply kept under a key, ``None`` where there is none of that form."""
+    found: Any = cache.read(key)
+    try:
+        return None if found is None else Reply(**{name: found[name] for name in _FIELDS})
+    except KeyError:
+        return None
+
+
+def usage_of(replies: Sequence[Reply]) -> Usage:
+    """Return what replies from the cache have used, as it was counted when they came."""
+    total = Usage()
+    for reply in replies:
+        total += Usage(
+            answers=1,
+            input_tokens=reply.input_tokens or 0,
+            output_tokens=reply.output_tokens or 0,
+        )
+    return total
+
+
+_FIELDS = ("text", "refused", "input_tokens", "output_tokens")
+
+
+def _used(reply: Reply, most: Usage) -> Usage:
+    given, said = reply.input_tokens, reply.output_tokens
+    return Usage(
+        answers=1,
+        input_tokens=most.input_tokens if given is None else given,
+        output_tokens=most.output_tokens if said is None else said,
+    )

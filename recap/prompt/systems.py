@@ -1,0 +1,543 @@
+"""What answers prompts, on a server or on this machine, as the folds see it.
+
+A model on a server: examples become questions, replies become answers.
+
+Solved examples for a prompt: one of each category, from the training part of a fold.
+
+Which choices a prompted run cannot have, found before anything is read or sent.
+
+A model on this machine that is prompted as it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from recap.config import RunConfig
+from recap.data.encode import ChatEncoder, encode_examples
+from recap.data.folds import content_key
+from recap.errors import ConfigError, DataError
+from recap.models.backbone import load_backbone, load_tokenizer
+from recap.models.engine.label_scoring import Answerer, ModelAnswer
+from recap.models.export import CARD_FILE
+from recap.models.hub import hub_folder
+from recap.prompt.clients import ChatClient, Reply, RetryPolicy, check_destination, endpoint
+from recap.prompt.options import PromptedConfig
+from recap.prompt.requests import (
+    FOLDER,
+    AnswerCache,
+    Asker,
+    Question,
+    UnansweredRequests,
+    cached_reply,
+    request_key,
+    usage_of,
+)
+from recap.records import Example
+from recap.runs.costs import Budget, Prices, Usage, estimated_tokens
+from recap.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """What a system says of one example; ``label`` is ``None`` where none can be read."""
+
+    text: str
+    label: str | None
+    rationale: str | None
+    probabilities: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """Prompts that have no answer yet, those that have one, and the tokens of the former."""
+
+    calls: int
+    kept: int
+    input_tokens: int
+
+    def __add__(self, other: Workload) -> Workload:
+        return Workload(
+            calls=self.calls + other.calls,
+            kept=self.kept + other.kept,
+            input_tokens=self.input_tokens + other.input_tokens,
+        )
+
+
+class System(Protocol):
+    """A language model that is prompted."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs, for the manifest."""
+
+    @property
+    def shortened(self) -> Mapping[str, int]:
+        """What prompts lost to ``prompt.max_tokens``, as :class:`recap.data.encode.Encoding`.
+
+        Of the examples last asked about; empty where there is no limit.
+        """
+
+    def answer(
+        self,
+        examples: Sequence[Example],
+        shots: Sequence[Example],
+        *,
+        on_answer: Callable[[], None],
+    ) -> tuple[list[Answered], Usage]:
+        """Return what it says of each example, in order, and what the answers have used.
+
+        Args:
+            examples: To be judged.
+            shots: Solved examples shown in every prompt.
+            on_answer: Called for every example that has its answer.
+        """
+
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Workload:
+        """Return what answering these examples takes, without asking anything."""
+
+
+class RemoteModel:
+    """A prompted model on a server; see :class:`recap.prompt.systems.System`.
+
+    Args:
+        config: Which model, how it is asked, what it may cost.
+        task: Writes prompts and reads answers.
+        client: Asks the server; ``None`` for an estimate, which asks nothing.
+        spent: What the run's requests have used so far.
+        unanswered: Where requests are counted that may have been charged and brought no answer.
+    """
+
+    def __init__(
+        self,
+        config: PromptedConfig,
+        task: Task,
+        *,
+        client: ChatClient | None = None,
+        spent: Usage | None = None,
+        unanswered: UnansweredRequests | None = None,
+    ) -> None:
+        options = config.client
+        self._task = task
+        self._cache = AnswerCache(Path(config.training.runs_dir) / FOLDER)
+        max_new_tokens = config.training.decoding.max_new_tokens
+        self._asked = {
+            "api": options.name,
+            "base_url": endpoint(options),
+            "model": options.model,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "max_new_tokens": max_new_tokens,
+        }
+        self._asker: Asker | None = None
+        if client is not None:
+            self._asker = Asker(
+                client,
+                cache=self._cache,
+                retry=RetryPolicy(
+                    attempts=options.attempts,
+                    backoff_seconds=options.backoff_seconds,
+                    longest_wait_seconds=options.longest_wait_seconds,
+                ),
+                budget=Budget(
+                    prices=prices_of(config),
+                    max_cost=options.max_cost,
+                    max_total_tokens=options.max_total_tokens,
+                    spent=spent,
+                ),
+                max_in_flight=options.max_in_flight,
+                max_new_tokens=max_new_tokens,
+                unanswered=unanswered,
+            )
+
+    @property
+    def device(self) -> str:
+        """Not this machine's."""
+        return "remote"
+
+    @property
+    def shortened(self) -> Mapping[str, int]:
+        """Nothing: prompts to a server have no limit in tokens."""
+        return {}
+
+    def answer(
+        self,
+        examples: Sequence[Example],
+        shots: Sequence[Example],
+        *,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> tuple[list[Answered], Usage]:
+        """Return what the model says of each example, asking only what was never answered.
+
+        Raises:
+            RecapError: When a request fails for good, or the budget ends.
+        """
+        assert self._asker is not None, "an estimate asks nothing"
+        questions = self._questions(examples, shots)
+        replies = self._asker.answer(questions, on_answer=on_answer)
+        distinct = dict(zip((q.key for q in questions), replies, strict=True))
+        return [self._read(reply) for reply in replies], usage_of(list(distinct.values()))
+
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Workload:
+        """Return the number of requests still to be sent, and about how many tokens they have."""
+        questions = {q.key: q for q in self._questions(examples, shots)}
+        still = [q for key, q in questions.items() if cached_reply(self._cache, key) is None]
+        return Workload(
+            calls=len(still),
+            kept=len(questions) - len(still),
+            input_tokens=sum(estimated_tokens(q.messages) for q in still),
+        )
+
+    def kept_usage(self, examples: Sequence[Example], shots: Sequence[Example]) -> Usage:
+        """Return what the answers that are there already have used."""
+        found = (cached_reply(self._cache, q.key) for q in self._questions(examples, shots))
+        return usage_of([reply for reply in found if reply is not None])
+
+    def _questions(self, examples: Sequence[Example], shots: Sequence[Example]) -> list[Question]:
+        questions = []
+        for example in examples:
+            messages = self._task.messages(example, shots)
+            said = [[message.role, message.text] for message in messages]
+            key = request_key({**self._asked, "messages": said})
+            questions.append(Question(id=example.id, messages=messages, key=key))
+        return questions
+
+    def _read(self, reply: Reply) -> Answered:
+        # Words of a refusal may name a label, and give none.
+        answer = None if reply.refused else self._task.parse(reply.text)
+        return Answered(
+            text=reply.text,
+            label=answer.label if answer else None,
+            rationale=answer.rationale if answer else None,
+        )
+
+
+def prices_of(config: PromptedConfig) -> Prices | None:
+    """Return what tokens cost, ``None`` where that is not known."""
+    given = config.client.price_per_million_input
+    said = config.client.price_per_million_output
+    return None if given is None or said is None else Prices(input=given, output=said)
+
+
+ShotCategories = Literal["labels", "leaves"]
+
+
+def draw_shots(
+    train: Sequence[Example],
+    task: Task,
+    *,
+    categories: ShotCategories = "labels",
+    seed: int,
+    fold: int,
+) -> tuple[Example, ...]:
+    """Return one training example of each category, in an order drawn with them.
+
+    Draw and order depend on the seed, the fold and the examples, not on the order of the rows.
+
+    Args:
+        train: The fold's training examples that the task selects.
+        task: Whose prompt they are for.
+        categories: ``labels``: those that the task tells apart (two for the binary task);
+            ``leaves``: the finest ones at or below them (fourteen).
+        seed: Of draw and order.
+        fold: The fold's index, so that folds draw independently.
+
+    Raises:
+        DataError: When a category has no training example, or none with a rationale though the task
+            gives one.
+    """
+    rows = sorted(train, key=lambda example: (content_key(example), example.id))
+    shots = []
+    for category in _categories(task, categories):
+        of_it = [row for row in rows if _belongs(row, category, task)]
+        shown = [row for row in of_it if not task.rationale or (row.rationale or "").strip()]
+        if not shown:
+            raise DataError(_lacking(category, fold, bool(of_it), categories))
+        shots.append(random.Random(f"{seed}/{fold}/{category}").choice(shown))
+    random.Random(f"{seed}/{fold}").shuffle(shots)
+    return tuple(shots)
+
+
+def _categories(task: Task, categories: ShotCategories) -> tuple[str, ...]:
+    if categories == "labels":
+        return task.labels
+    wanted = set(task.labels)
+    leaves = task.taxonomy.leaves
+    return tuple(leaf for leaf in leaves if wanted.intersection(task.taxonomy.lineage(leaf)))
+
+
+def _belongs(example: Example, category: str, task: Task) -> bool:
+    return example.label is not None and category in task.taxonomy.lineage(example.label)
+
+
+def _lacking(category: str, fold: int, exists: bool, categories: ShotCategories) -> str:
+    if exists:
+        return (
+            f"shots=1: no training example of {category!r} in fold {fold} has a rationale to show; "
+            "set rationale=false, or shots=0"
+        )
+    coarser = ", shot_categories=labels" if categories == "leaves" else ""
+    return (
+        f"shots=1: fold {fold} has no training example of {category!r} to show; set shots=0"
+        f"{coarser}, fewer folds (cv.folds), or a task without this category"
+    )
+
+
+def check_prompted(config: PromptedConfig) -> None:
+    """Refuse what cannot work, and text to another machine where that is not allowed.
+
+    A dry run sends nothing, and needs no permission.
+
+    Raises:
+        ConfigError: With one line for every fault, each naming what to set instead.
+    """
+    faults = [*_untrained(config), *(_remote(config) if config.remote else _local(config))]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    if config.remote:
+        allowed = config.privacy.allow_external or config.dry_run
+        check_destination(config.client, allow_external=allowed)
+
+
+def _untrained(config: PromptedConfig) -> Iterator[str]:
+    if config.training.finetune.method != "none":
+        yield (
+            f"finetune={config.training.finetune.method}: recap.prompt trains nothing; leave "
+            "finetune out, or train with recap.train"
+        )
+    if config.training.cv.fold == "final":
+        yield "cv.fold=final: recap.prompt trains no model; set cv.fold=all"
+
+
+def _remote(config: PromptedConfig) -> Iterator[str]:
+    client, run = config.client, config.training
+    if not client.model:
+        yield f"client={client.name} needs a model: set client.model=NAME, as the server calls it"
+    if run.backbone.path is not None or run.backbone.hub_id is not None:
+        yield f"backbone: belongs to client=local; leave it out for client={client.name}"
+    if run.prompt.max_tokens is not None:
+        yield (
+            "prompt.max_tokens counts in a tokenizer that a server keeps to itself; set "
+            "prompt.max_tokens=null, and prompt.history=intervention for shorter prompts"
+        )
+    if run.decoding.name != "free":
+        yield (
+            f"decoding={run.decoding.name} reads a model's probabilities, which servers do not "
+            "give; set decoding=free, or client=local"
+        )
+    priced = client.price_per_million_input, client.price_per_million_output
+    if client.max_cost is not None and None in priced:
+        yield (
+            "client.max_cost needs client.price_per_million_input and "
+            "client.price_per_million_output; set both, or limit tokens with "
+            "client.max_total_tokens"
+        )
+
+
+def _local(config: PromptedConfig) -> Iterator[str]:
+    trainer = config.training.trainer
+    if trainer.devices != 1 or trainer.nodes != 1 or trainer.strategy != "auto":
+        yield (
+            "client=local uses one device; set trainer.devices=1 trainer.strategy=auto, or serve a "
+            "model over several with vLLM and set client=openai client.base_url=http://127.0.0.1:"
+            "PORT/v1"
+        )
+
+
+_BATCHES_BETWEEN_WRITES = 4
+_AUTOCAST = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+_WHOLE = {"bf16-true": "bfloat16", "64-true": "float64"}
+
+
+class LocalModel:
+    """A prompted backbone; see :class:`recap.prompt.systems.System`.
+
+    Answers are kept as those of servers are, under a hash of prompt, decoding and weights (names,
+    sizes and times of their files).
+
+    Args:
+        config: Names the backbone, where it runs, and how answers are decoded.
+        task: Writes prompts and reads answers.
+
+    Raises:
+        ConfigError: When there is no such backbone.
+    """
+
+    def __init__(self, config: RunConfig, task: Task) -> None:
+        self._config = config
+        self._task = task
+        self._cache = AnswerCache(Path(config.runs_dir) / FOLDER)
+        self._encoder = ChatEncoder(load_tokenizer(**self._source))
+        self.shortened: Mapping[str, int] = {}
+
+    @property
+    def device(self) -> str:
+        """Where the model runs."""
+        import torch
+
+        wanted = self._config.trainer.accelerator
+        use_gpu = wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
+        return "cuda" if use_gpu else "cpu"
+
+    def answer(
+        self,
+        examples: Sequence[Example],
+        shots: Sequence[Example],
+        *,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> tuple[list[Answered], Usage]:
+        """Return what the model says of each example, decoding only what it has not before."""
+        prompts = self._prompts(examples, shots)
+        keys = [self._key(prompt) for prompt in prompts]
+        answers: dict[str, Answered] = {}
+        still: dict[str, tuple[int, ...]] = {}
+        for key, prompt in zip(keys, prompts, strict=True):
+            found = self._kept(key)
+            if found is None and key not in still:
+                still[key] = prompt
+            else:
+                on_answer()
+            if found is not None:
+                answers[key] = found
+        for key, answer in self._decoded(still, shots):
+            self._cache.write(key, asdict(answer))
+            answers[key] = answer
+            on_answer()
+        distinct = dict(zip(keys, prompts, strict=True))
+        usage = Usage(
+            answers=len(distinct),
+            input_tokens=sum(map(len, distinct.values())),
+            output_tokens=sum(self._encoder.count_tokens([answers[key].text for key in distinct])),
+        )
+        return [answers[key] for key in keys], usage
+
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Workload:
+        """Return the number of prompts still to be answered, and their tokens, exactly."""
+        prompts = {self._key(prompt): prompt for prompt in self._prompts(examples, shots)}
+        still = [prompt for key, prompt in prompts.items() if self._kept(key) is None]
+        return Workload(
+            calls=len(still),
+            kept=len(prompts) - len(still),
+            input_tokens=sum(map(len, still)),
+        )
+
+    def _decoded(
+        self, prompts: Mapping[str, tuple[int, ...]], shots: Sequence[Example]
+    ) -> Iterator[tuple[str, Answered]]:
+        """Yield keys and answers, the longest prompts first, some batches at a time."""
+        if not prompts:
+            return
+        decoding = self._config.decoding
+        answerer = Answerer(
+            self._model,
+            self._task,
+            self._encoder,
+            shots=shots,
+            decoding=decoding.name,
+            max_new_tokens=decoding.max_new_tokens,
+            batch_size=decoding.batch_size,
+            threshold=decoding.threshold,
+        )
+        order = sorted(prompts, key=lambda key: -len(prompts[key]))
+        step = _BATCHES_BETWEEN_WRITES * decoding.batch_size
+        for start in range(0, len(order), step):
+            keys = order[start : start + step]
+            with self._precision():
+                said = answerer.answer([prompts[key] for key in keys])
+            yield from zip(keys, map(_answered, said), strict=True)
+
+    def _prompts(
+        self, examples: Sequence[Example], shots: Sequence[Example]
+    ) -> list[tuple[int, ...]]:
+        encoding = encode_examples(
+            examples,
+            self._task,
+            self._encoder,
+            max_tokens=self._config.prompt.max_tokens,
+            shots=shots,
+        )
+        self.shortened = dict(encoding.counts)
+        return [example.prompt for example in encoding.examples]
+
+    def _kept(self, key: str) -> Answered | None:
+        found = self._cache.read(key)
+        try:
+            return None if found is None else Answered(**found)
+        except TypeError:
+            return None
+
+    def _key(self, prompt: Sequence[int]) -> str:
+        return request_key({**self._asked, "prompt": list(prompt)})
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        """All that an answer depends on beside the prompt."""
+        config, task = self._config, self._task
+        return {
+            "api": "local",
+            "weights": _fingerprint(config),
+            "dtype": config.backbone.dtype,
+            "precision": config.trainer.precision,
+            "decoding": [config.decoding.name, config.decoding.threshold],
+            "max_new_tokens": config.decoding.max_new_tokens,
+            "labels": [*task.labels, task.language, task.label_form, task.rationale],
+        }
+
+    @cached_property
+    def _model(self) -> Any:
+        """The weights, loaded when the first prompt needs them."""
+        import torch
+
+        config, device = self._config, self.device
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu or trainer=auto"
+            )
+        model, _ = load_backbone(**self._source, dtype=config.backbone.dtype, seed=config.seed)
+        whole = _WHOLE.get(config.trainer.precision)
+        return model.to(device=device, dtype=getattr(torch, whole) if whole else None)
+
+    @property
+    def _source(self) -> dict[str, Any]:
+        backbone = self._config.backbone
+        return {
+            "name": backbone.name,
+            "family": backbone.family,
+            "hub_id": backbone.hub_id,
+            "path": backbone.path,
+        }
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        import torch
+
+        mixed = _AUTOCAST.get(self._config.trainer.precision)
+        return torch.autocast(self.device, getattr(torch, mixed)) if mixed else nullcontext()
+
+
+def _answered(answer: ModelAnswer) -> Answered:
+    return Answered(
+        text=answer.text,
+        label=answer.label,
+        rationale=answer.rationale,
+        probabilities=dict(answer.probabilities),
+    )
+
+
+def _fingerprint(config: RunConfig) -> list[Any]:
+    """Return what tells one backbone's weights from another's, without reading them."""
+    backbone = config.backbone
+    if backbone.path is not None:
+        folder = Path(backbone.path)
+    elif backbone.hub_id is not None:
+        folder = hub_folder(backbone.hub_id, backbone.name, backbone.family)
+    else:
+        return [backbone.name, config.seed]
+    # A model's card changes as other folds are finished, and is no part of the model.
+    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name != CARD_FILE)
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]

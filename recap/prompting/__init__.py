@@ -1,1 +1,0 @@
-"""Language models that are asked, not trained: requests, answers, and what they cost."""

@@ -1,0 +1,75 @@
+"""The report command: run folders become the paper's tables, figures, tests and one page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recap.cli.command import Command, ended_by_sigterm, run_command
+
+if TYPE_CHECKING:
+    from recap.report.options import ReportConfig
+
+
+_LISTS = ("runs", "by")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the report ``argv`` asks for; return 0 (done), 2 (user's fault) or 1 (anything else)."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_command(Command(name="report", load=_load, job=_report), with_lists(given))
+
+
+def with_lists(given: Sequence[str]) -> list[str]:
+    """Return the arguments as Hydra takes them: ``runs=a,b*`` becomes a list of quoted names."""
+    arguments = []
+    for argument in given:
+        key, equals, value = argument.partition("=")
+        if key in _LISTS and equals and value[:1] not in "[{":
+            names = [name.strip().strip("'\"") for name in value.split(",")]
+            quoted = ",".join("'" + name.replace("'", r"\'") + "'" for name in names if name)
+            argument = f"{key}=[{quoted}]"
+        arguments.append(argument)
+    return arguments
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None = None) -> ReportConfig:
+    """Return the configuration that overrides describe."""
+    from recap.cli.compose import load_own_command
+    from recap.report.options import ReportConfig
+
+    return load_own_command(ReportConfig, "report", with_lists(overrides), config_dir=config_dir)
+
+
+def _report(config: ReportConfig) -> None:
+    from rich.console import Console
+
+    from recap.output.report import print_findings, write_findings
+    from recap.report.run import SECTIONS, build_report
+    from recap.report.runs import find_runs, read_runs
+    from recap.report.verify import verify_run
+
+    console = Console(highlight=False, stderr=True)
+    with ended_by_sigterm(), console.status("reading runs") as status:
+        if config.verify:
+            # Before anything is read for tables: a figure that was changed must not stop that.
+            for folder in find_runs(config.runs):
+                status.update(f"verifying {folder.path.name}")
+                console.print(verify_run(folder).line(), soft_wrap=True, markup=False)
+        status.update("reading runs")
+        runs = read_runs(config.runs)
+        done = iter(range(1, len(SECTIONS) + 1))
+        report = build_report(
+            runs,
+            config,
+            on_section=lambda name: status.update(f"{name} ({next(done)} of {len(SECTIONS)})"),
+        )
+    print_findings(report)
+    if config.out is not None:
+        write_findings(report, Path(config.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

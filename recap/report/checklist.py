@@ -1,0 +1,198 @@
+"""The items of two reporting guidelines: what the runs answer, and what the authors have to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+
+from recap.errors import RecapError
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.report.answer import AnswerFunction
+from recap.report.data_card import DATA_ANSWERS
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun
+from recap.report.system_card import SYSTEM_ANSWERS
+
+Status = Literal["filled", "in part", "open"]
+
+ANSWERS: Mapping[str, AnswerFunction] = {**DATA_ANSWERS, **SYSTEM_ANSWERS}
+"""Key of checklists.yaml to the function that answers it."""
+
+OPEN = "open: to be answered by the authors"
+TITLE = "Reporting checklists"
+
+_OWN_WORDS = (
+    "Item numbers are those of the guidelines; the words are ours, so read the guideline beside "
+    "them."
+)
+_FILLED = (
+    '"Filled" and "in part" say what the run folders hold; whether that satisfies a reviewer is '
+    "for the authors to judge."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One item of a guideline."""
+
+    number: str
+    """The guideline's own."""
+    section: str
+    """Where it stands in the guideline."""
+    asks: str
+    """What it wants to know, in our words."""
+    answer: str | None = None
+    """Key of :data:`ANSWERS`; ``None``: no run can tell."""
+    evidence: str = ""
+    """Where in a run folder the answer comes from."""
+    remains: str = ""
+    """What the authors have to add."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checklist:
+    """One guideline."""
+
+    key: str
+    name: str
+    source: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredItem:
+    """An item with what the runs answer."""
+
+    item: Item
+    status: Status
+    answer: str
+    """Empty for an open item."""
+
+    def shown(self, given: str | None) -> str:
+        """Return answer, evidence and what remains, as a table has them.
+
+        Args:
+            given: The item that has this answer already, which is not repeated then.
+        """
+        if self.status == "open":
+            return OPEN
+        answer = self.answer if given is None else f"As at {given}."
+        remains = f" Open: {self.item.remains}." if self.status == "in part" else ""
+        return f"{answer} [{self.item.evidence}]{remains}"
+
+
+@cache
+def read_checklists() -> tuple[Checklist, ...]:
+    """Return the guidelines of checklists.yaml.
+
+    Raises:
+        RecapError: When the file is missing, which means a broken installation.
+    """
+    file = files("recap.report").joinpath("checklists.yaml")
+    if not file.is_file():
+        raise RecapError("recap's checklists.yaml is missing; install recap again")
+    lists: list[dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return tuple(
+        Checklist(**{**found, "items": tuple(Item(**item) for item in found["items"])})
+        for found in lists
+    )
+
+
+def answered(item: Item, runs: Sequence[ReportedRun]) -> AnsweredItem:
+    """Return an item with what the runs answer to it."""
+    found = ANSWERS[item.answer](runs) if item.answer is not None else None
+    if found is None:
+        return AnsweredItem(item=item, status="open", answer="")
+    status: Status = "in part" if item.remains and not found.whole else "filled"
+    return AnsweredItem(item=item, status=status, answer=found.text)
+
+
+def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+    """Return the items of TRIPOD-LLM and REFORMS, each answered or marked open."""
+    by_list = {
+        checklist: tuple(answered(item, runs) for item in checklist.items)
+        for checklist in read_checklists()
+    }
+    return Findings(
+        action="checklist",
+        title=TITLE,
+        figures={
+            checklist.key: {
+                "source": checklist.source,
+                **_counts(items),
+                "items": {one.item.number: _figures(one) for one in items},
+            }
+            for checklist, items in by_list.items()
+        },
+        sheets=(_count_sheet(by_list), *_item_sheets(by_list)),
+        notes=(
+            _OWN_WORDS,
+            _FILLED,
+            *(f"{checklist.name}: {checklist.source}." for checklist in by_list),
+        ),
+    )
+
+
+def _counts(items: Sequence[AnsweredItem]) -> dict[str, int]:
+    counts = Counter(one.status for one in items)
+    return {
+        "n_items": len(items),
+        "filled": counts["filled"],
+        "in_part": counts["in part"],
+        "open": counts["open"],
+    }
+
+
+def _figures(one: AnsweredItem) -> dict[str, str | None]:
+    return {
+        "section": one.item.section,
+        "asks": one.item.asks,
+        "status": one.status.replace(" ", "_"),
+        "answer": one.answer or None,
+        "evidence": one.item.evidence or None,
+        "remains": one.item.remains or None if one.status == "in part" else None,
+    }
+
+
+def _count_sheet(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> Sheet:
+    rows = []
+    for checklist, items in by_list.items():
+        counts = _counts(items)
+        rows.append((checklist.name, *(str(counts[k]) for k in ("filled", "in_part", "open"))))
+    return Sheet(
+        title="Items that the runs fill in",
+        header=("guideline", "filled", "in part", "open"),
+        rows=tuple(rows),
+    )
+
+
+def _item_sheets(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> list[Sheet]:
+    """Return a sheet a guideline; an answer that was given before is not repeated."""
+    given: dict[str, str] = {}
+    sheets = []
+    for checklist, items in by_list.items():
+        rows = []
+        for one in items:
+            rows.append(
+                (
+                    f"{one.item.number} {one.item.section}: {one.item.asks}",
+                    one.shown(given.get(one.answer)),
+                )
+            )
+            given.setdefault(one.answer, f"{checklist.name} {one.item.number}")
+        sheets.append(
+            Sheet(
+                title=checklist.name,
+                header=("item", "answer [evidence in the run folder]"),
+                rows=tuple(rows),
+                text_columns=(0, 1),
+            )
+        )
+    return sheets

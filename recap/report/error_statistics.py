@@ -1,0 +1,556 @@
+"""Which labels are taken for which: ranked, the paper's two kinds, and rolled up to patterns.
+
+Scores of groups of predictions, with intervals that resample whole sessions.
+
+The examples that systems find hardest, by id.
+
+Groups of examples that scores are broken down by: metadata, length, position, history.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from recap.data.words import is_chinese
+from recap.metrics.scores import scores_from_confusion
+from recap.records import Example, Prediction, Scores
+from recap.statistics.bootstrap import Floats, Interval, resampled, with_intervals
+from recap.taxonomy import Taxonomy
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Confusion:
+    """One label taken for another; ``predicted`` is ``None`` for unreadable answers."""
+
+    gold: str
+    predicted: str | None
+    count: int
+    share_of_gold: float
+    """Of all examples with this gold label."""
+    share_of_errors: float
+    """Of all errors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A kind of error: examples of some labels that were given one of others."""
+
+    name: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindCount:
+    """How often a kind of error was made."""
+
+    kind: Kind
+    n: int
+    """Examples with one of the gold labels."""
+    count: int
+    share: Interval
+    """Of those examples."""
+    share_of_errors: float | None
+    """Of all errors on those examples."""
+    ids: tuple[str, ...]
+    """Examples with this error, the surest first where probabilities are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternErrors:
+    """Predictions with every label rolled up to its pattern."""
+
+    patterns: tuple[str, ...]
+    pattern_of: Mapping[str, str]
+    scores: Scores
+    """At the level of patterns."""
+    errors: int
+    """Readable answers that are wrong."""
+    within: float | None
+    """Share of these whose pattern is right."""
+    within_by_chance: float | None
+    """What that share would be if each were one of the other labels, as often as they are answered
+    in all."""
+
+
+SUBTLE = "subtle resistance read as collaboration"
+HOPELESS = "hopelessness read as disagreement"
+
+# Section 6.3 of the paper: category of the gold label, category that it is read as.
+_NAMED = (
+    (SUBTLE, "Resistance", "Collaboration"),
+    (HOPELESS, "Pessimism", "Disagreeing"),
+)
+
+
+def rank_confusions(confusion: npt.ArrayLike, labels: Sequence[str]) -> tuple[Confusion, ...]:
+    """Return all that was confused, most frequent first, unreadable answers among them.
+
+    Args:
+        confusion: Counts ``(n_labels gold, n_labels + 1 predicted)``, as in ``scores.json``.
+        labels: Their names.
+    """
+    counts = np.asarray(confusion, dtype=np.int64)
+    support = counts.sum(axis=1)
+    errors = int(counts.sum() - np.trace(counts))
+    names: list[str | None] = [*labels, None]
+    found = [
+        Confusion(
+            gold=gold,
+            predicted=predicted,
+            count=int(counts[i, j]),
+            share_of_gold=float(counts[i, j] / support[i]),
+            share_of_errors=float(counts[i, j] / errors),
+        )
+        for i, gold in enumerate(labels)
+        for j, predicted in enumerate(names)
+        if i != j and counts[i, j]
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.count, -one.share_of_gold)))
+
+
+def named_kinds(taxonomy: Taxonomy, labels: Sequence[str]) -> tuple[Kind, ...]:
+    """Return the paper's two kinds of errors, those of them that a task with these labels knows."""
+    kinds = []
+    for name, source, target in _NAMED:
+        sources, targets = (_at_or_below(taxonomy, labels, top) for top in (source, target))
+        if sources and targets:
+            kinds.append(Kind(name=name, sources=sources, targets=targets))
+    return tuple(kinds)
+
+
+def count_kind(
+    predictions: Iterable[Prediction],
+    kind: Kind,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> KindCount:
+    """Return how often a kind of error was made, with an interval that resamples sessions."""
+    judged = [p for p in predictions if p.gold in kind.sources]
+    wrong = [p for p in judged if p.label in kind.targets]
+    sessions: dict[str, int] = {}
+    for p in judged:
+        sessions.setdefault(p.session or p.id, len(sessions))
+    sums = np.zeros((len(sessions), 2))
+    for p in judged:
+        sums[sessions[p.session or p.id]] += (p.label in kind.targets, 1)
+
+    def share(weights: Floats) -> Floats:
+        part, whole = (weights @ sums).T
+        none = np.full(len(part), np.nan)
+        shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
+        return shares[:, None]
+
+    n = len(sessions)
+    [interval] = with_intervals(
+        share(np.ones((1, n)))[0],
+        lambda rng, size: share(resampled(rng, n, size)),
+        resamples=resamples if n > 1 else 0,
+        confidence=confidence,
+        seed=seed,
+    )
+    errors = sum(p.label != p.gold for p in judged)
+    return KindCount(
+        kind=kind,
+        n=len(judged),
+        count=len(wrong),
+        share=interval,
+        share_of_errors=len(wrong) / errors if errors else None,
+        ids=tuple(p.id for p in sorted(wrong, key=_doubt)),
+    )
+
+
+def roll_up(
+    confusion: npt.ArrayLike, labels: Sequence[str], taxonomy: Taxonomy, *, task: str
+) -> PatternErrors | None:
+    """Return confusion and scores at the level of patterns; ``None`` where labels have none.
+
+    A label's pattern is the category above it that its qualified name carries; a label without one
+    (Collaboration) stands for itself.
+
+    Args:
+        confusion: Counts ``(n_labels gold, n_labels + 1 predicted)``.
+        labels: Their names.
+        taxonomy: Theirs.
+        task: The task's name.
+    """
+    pattern_of = {label: taxonomy.pattern(label) or label for label in labels}
+    patterns = tuple(dict.fromkeys(pattern_of.values()))
+    if len(patterns) == len(labels):
+        return None
+    counts = np.asarray(confusion, dtype=np.int64)
+    member = np.array([[pattern_of[label] == p for p in patterns] for label in labels])
+    fold = member.astype(np.int64)
+    rolled = np.column_stack([fold.T @ counts[:, :-1] @ fold, fold.T @ counts[:, -1]])
+    answered = counts[:, :-1]
+    same = fold @ fold.T
+    wrong = answered * (1 - np.eye(len(labels), dtype=np.int64))
+    errors = int(wrong.sum())
+    return PatternErrors(
+        patterns=patterns,
+        pattern_of=pattern_of,
+        scores=scores_from_confusion(f"{task}, patterns", patterns, rolled),
+        errors=errors,
+        within=float((wrong * same).sum() / errors) if errors else None,
+        within_by_chance=_chance(wrong, answered.sum(axis=0), same) if errors else None,
+    )
+
+
+def _chance(wrong: Counts, answered: Counts, same: Counts) -> float:
+    """Return the expected share of errors within a pattern if labels were drawn by frequency."""
+    others = np.tile(answered, (len(answered), 1)) * (1 - np.eye(len(answered), dtype=np.int64))
+    total = others.sum(axis=1)
+    inside = np.divide(
+        (others * same).sum(axis=1), total, out=np.zeros(len(total)), where=total > 0
+    )
+    return float((wrong.sum(axis=1) * inside).sum() / wrong.sum())
+
+
+def _at_or_below(taxonomy: Taxonomy, labels: Sequence[str], top: str) -> tuple[str, ...]:
+    return tuple(label for label in labels if top in taxonomy.lineage(label))
+
+
+def _doubt(prediction: Prediction) -> float:
+    held = (prediction.probabilities or {}).get(prediction.label or "")
+    return 0.0 if held is None else -held
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupScores:
+    """The scores of one group, over all its predictions together, whatever their fold."""
+
+    group: str
+    n: int
+    sessions: int
+    """Sessions that the predictions come from; one without a session is its own."""
+    support: Mapping[str, int]
+    """Gold examples of each label that has any."""
+    macro_f1: Interval
+    """Mean F1 of the labels with gold examples in the group (in each resample: in that resample);
+    small groups lack labels, and would otherwise be marked down for it."""
+    accuracy: Interval
+    overconfidence: Interval
+    """Mean probability of the answered label minus the share of right answers, over predictions
+    that have both; above 0: surer than right. No value where no prediction has."""
+
+
+def scores_by_group(
+    predictions: Sequence[Prediction],
+    group_of: Mapping[str, str],
+    *,
+    labels: Sequence[str],
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[GroupScores, ...]:
+    """Return the scores of each group that occurs, in the order of ``group_of``'s values.
+
+    Percentile intervals of a bootstrap of the group's own sessions; none for a group of a single
+    session.
+
+    Args:
+        predictions: Each example once.
+        group_of: The group of each example id; predictions without one are left out.
+        labels: The task's labels.
+        resamples: Of the bootstrap; 0 gives no intervals.
+        confidence: Level of the intervals.
+        seed: Of the bootstrap.
+    """
+    members: dict[str, list[Prediction]] = {group: [] for group in group_of.values()}
+    for prediction in predictions:
+        if prediction.id in group_of:
+            members[group_of[prediction.id]].append(prediction)
+    return tuple(
+        _scores(group, own, labels, resamples, confidence, seed)
+        for group, own in members.items()
+        if own
+    )
+
+
+def _scores(
+    group: str,
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> GroupScores:
+    sums = _sums_of_sessions(predictions, labels)
+    n_labels, n_sessions = len(labels), len(sums)
+
+    def figures(weights: Floats) -> Floats:
+        return _figures(weights @ sums, n_labels)
+
+    intervals = with_intervals(
+        figures(np.ones((1, n_sessions)))[0],
+        lambda rng, size: figures(resampled(rng, n_sessions, size)),
+        resamples=resamples if n_sessions > 1 else 0,
+        confidence=confidence,
+        seed=seed,
+    )
+    support = sums[:, n_labels : 2 * n_labels].sum(axis=0)
+    return GroupScores(
+        group=group,
+        n=len(predictions),
+        sessions=n_sessions,
+        support={label: int(n) for label, n in zip(labels, support, strict=True) if n},
+        macro_f1=intervals[0],
+        accuracy=intervals[1],
+        overconfidence=intervals[2],
+    )
+
+
+def _sums_of_sessions(predictions: Sequence[Prediction], labels: Sequence[str]) -> Floats:
+    """Return counts a session: right, gold and answered of each label, then five in all.
+
+    The five: predictions, right ones, those with a probability of their answer, those
+    probabilities, and the right ones among them.
+    """
+    place = {label: index for index, label in enumerate(labels)}
+    rows: dict[str, int] = {}
+    for p in predictions:
+        rows.setdefault(_session(p), len(rows))
+    n = len(labels)
+    sums = np.zeros((len(rows), 3 * n + 5))
+    for p in predictions:
+        row, right = sums[rows[_session(p)]], p.label == p.gold
+        row[n + place[p.gold]] += 1
+        if p.label is not None:
+            row[2 * n + place[p.label]] += 1
+        row[place[p.gold]] += right
+        row[3 * n : 3 * n + 2] += (1, right)
+        held = held_probability(p, p.label)
+        if held is not None:
+            row[3 * n + 2 :] += (1, held, right)
+    return sums
+
+
+def _figures(sums: Floats, n: int) -> Floats:
+    """Return macro-F1, accuracy and overconfidence ``(resamples, 3)``, NaN where undefined."""
+    right, gold, answered = sums[:, :n], sums[:, n : 2 * n], sums[:, 2 * n : 3 * n]
+    counted = gold > 0
+    f1 = np.divide(2 * right, gold + answered, out=np.zeros_like(gold), where=counted)
+    total, hits, sure, held, sure_hits = sums[:, 3 * n :].T
+    return np.column_stack(
+        [
+            _ratio(f1.sum(axis=1), counted.sum(axis=1)),
+            _ratio(hits, total),
+            _ratio(held - sure_hits, sure),
+        ]
+    )
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    none = np.full(len(part), np.nan)
+    shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
+    return shares
+
+
+def held_probability(prediction: Prediction, label: str | None) -> float | None:
+    """Return the probability that a prediction gives a label, ``None`` where it gives none."""
+    if prediction.probabilities is None or label is None:
+        return None
+    return prediction.probabilities.get(label)
+
+
+def _session(prediction: Prediction) -> str:
+    # An id may equal another example's session.
+    return f"s {prediction.session}" if prediction.session else f"e {prediction.id}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HardExample:
+    """One example that was judged wrong, or held unlikely to be what it is."""
+
+    id: str
+    fold: int | None
+    gold: str
+    label: str | None
+    gold_probability: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongInAll:
+    """Examples that every one of several runs got wrong."""
+
+    runs: int
+    examples: int
+    """Judged by all runs."""
+    ids: tuple[str, ...]
+    """Those wrong in all, in the order of the first run."""
+    by_gold: Mapping[str, int]
+    """How many of each gold label."""
+    same_answer: int
+    """Of these, examples that all runs gave the same wrong label: candidates for a second look at
+    the annotation."""
+    by_chance: float
+    """How many it would be if runs erred independently, each as often as it does."""
+
+
+def hardest_examples(predictions: Sequence[Prediction], *, most: int) -> tuple[HardExample, ...]:
+    """Return the examples whose gold label got the lowest probability, lowest first.
+
+    Predictions without probabilities are left out.
+    """
+    rated = [(held, p) for p in predictions if (held := held_probability(p, p.gold)) is not None]
+    rated.sort(key=lambda pair: pair[0])
+    return tuple(
+        HardExample(id=p.id, fold=p.fold, gold=p.gold, label=p.label, gold_probability=held)
+        for held, p in rated[:most]
+    )
+
+
+def wrong_in_all(runs: Sequence[Sequence[Prediction]]) -> WrongInAll | None:
+    """Return the examples that all runs got wrong; ``None`` without two runs that share examples.
+
+    Args:
+        runs: The predictions of each run, of one task, each example once a run.
+    """
+    answers = [{p.id: p.label for p in run} for run in runs]
+    if len(answers) < 2:
+        return None
+    shared = [p for p in runs[0] if all(p.id in own for own in answers)]
+    if not shared:
+        return None
+    wrong = [p for p in shared if all(own[p.id] != p.gold for own in answers)]
+    expected = float(len(shared))
+    for own in answers:
+        expected *= sum(own[p.id] != p.gold for p in shared) / len(shared)
+    return WrongInAll(
+        runs=len(answers),
+        examples=len(shared),
+        ids=tuple(p.id for p in wrong),
+        by_gold=dict(Counter(p.gold for p in wrong).most_common()),
+        same_answer=sum(
+            p.label is not None and len({own[p.id] for own in answers}) == 1 for p in wrong
+        ),
+        by_chance=expected,
+    )
+
+
+Unit = Literal["characters", "words"]
+
+LONGEST_VALUE = 60
+"""A longer value of a column is a text, no group."""
+
+_NEGATION = re.compile(
+    r"(?<![a-z])(?:no|not|never|none|nothing|nobody|neither|nor|without|cannot|can't|cant|dont"
+    r"|[a-z]+n['’]t)(?![a-z])|[不没無无别未]|(?<!除)非(?!常)"
+)
+
+THIRDS = ("first third", "middle third", "last third")
+
+
+def by_column(examples: Iterable[Example], column: str) -> dict[str, str]:
+    """Return the value that each example has in a column, by its id.
+
+    ``session`` and ``client`` are those of the example, whatever else is a key of its ``meta``.
+    Examples without a value are left out, and so are values that are no text or number, and texts
+    of more than :data:`LONGEST_VALUE` characters. Groups come in the order of their names, numbers
+    by size.
+    """
+    values: dict[str, object] = {}
+    for example in examples:
+        own = {"session": example.session, "client": example.client}
+        value = own[column] if column in own else example.meta.get(column)
+        if isinstance(value, str | int | float) and 0 < len(str(value)) <= LONGEST_VALUE:
+            values[example.id] = value
+    return {key: str(values[key]) for key in sorted(values, key=lambda key: _order(values[key]))}
+
+
+def by_length(examples: Sequence[Example], *, bins: int = 5) -> tuple[dict[str, str], Unit]:
+    """Return the bin of each response's length, and the unit.
+
+    Characters where more responses are Chinese than not, else words between white space.
+    """
+    chinese = sum(is_chinese(example.response) for example in examples)
+    unit: Unit = "characters" if 2 * chinese > len(examples) else "words"
+    lengths = {
+        e.id: len(e.response) if unit == "characters" else len(e.response.split()) for e in examples
+    }
+    return quantile_bins(lengths, bins=bins), unit
+
+
+def by_history(examples: Iterable[Example], *, bins: int = 5) -> dict[str, str]:
+    """Return the bin of each example's number of turns before the response."""
+    return quantile_bins({example.id: len(example.history) for example in examples}, bins=bins)
+
+
+def by_negation(examples: Iterable[Example]) -> dict[str, str]:
+    """Return whether each response holds an overt negation, a word such as *not*, *n't*, 不 or 没.
+
+    The paper (Section 6.3) finds that resistance without one is taken for collaboration.
+    """
+    held = {e.id: bool(_NEGATION.search(e.response.casefold())) for e in examples}
+    return {
+        key: "overt negation" if held[key] else "no overt negation"
+        for key in sorted(held, key=lambda key: held[key])
+    }
+
+
+def by_position(examples: Iterable[Example]) -> dict[str, str]:
+    """Return which third of its session each example lies in.
+
+    Example ``k`` of a session's ``n``, from 0 in the order of their turns, fills ``k / n`` to
+    ``(k + 1) / n`` of it and belongs to the third that holds the middle of that. Examples without a
+    session or a turn are left out, and so are sessions of fewer than three.
+    """
+    sessions: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for example in examples:
+        if example.session is not None and example.turn is not None:
+            sessions[example.session].append((example.turn, example.id))
+    third: dict[str, int] = {}
+    for own in sessions.values():
+        n = len(own)
+        if n >= len(THIRDS):
+            for k, (_, key) in enumerate(sorted(own)):
+                third[key] = 3 * (2 * k + 1) // (2 * n)
+    return {key: THIRDS[third[key]] for key in sorted(third, key=lambda key: third[key])}
+
+
+def quantile_bins(values: Mapping[str, int], *, bins: int) -> dict[str, str]:
+    """Return the bin of whole numbers, named by its least and greatest member (``4–7``).
+
+    Bins are cut at quantiles and hold about the same number of values, but that equal values stay
+    together, so that there may be fewer of them; they come in rising order.
+
+    >>> quantile_bins({"a": 1, "b": 9, "c": 2, "d": 2}, bins=2)
+    {'a': '1–2', 'c': '1–2', 'd': '1–2', 'b': '9'}
+    """
+    if not values:
+        return {}
+    numbers = np.array(list(values.values()))
+    cuts = np.quantile(numbers, np.arange(1, bins) / bins, method="inverted_cdf")
+    bin_of = {key: int(np.searchsorted(cuts, value)) for key, value in values.items()}
+    ends: dict[int, Counter[int]] = defaultdict(Counter)
+    for key, place in bin_of.items():
+        ends[place][values[key]] += 1
+    names = {
+        place: f"{min(own)}–{max(own)}" if len(own) > 1 else str(min(own))
+        for place, own in ends.items()
+    }
+    return {key: names[bin_of[key]] for key in sorted(bin_of, key=lambda key: bin_of[key])}
+
+
+def largest_groups(group_of: Mapping[str, str], *, most: int) -> dict[str, str]:
+    """Return the members of the groups with the most examples, in the order that they had."""
+    counts = Counter(group_of.values())
+    kept = {group for group, _ in counts.most_common(most)}
+    return {key: group for key, group in group_of.items() if group in kept}
+
+
+def _order(value: object) -> tuple[int, float, str]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, float(value), "")
+    return (1, 0.0, str(value))

@@ -1,0 +1,326 @@
+"""The manifest: what the runs were made with and what they took, what differs first.
+
+What runs took: seconds, devices, tokens, money, and folds that were taken up again.
+
+What folds ran in: versions, platform, code; and where it was not the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recap.folds.console import duration_text
+from recap.folds.results import read_made_with
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun, distinct, named, said_of
+from recap.runs.costs import Prices, Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What the finished folds of one run took; ``None`` where its manifest does not say."""
+
+    device: str | None
+    train_seconds: float | None
+    """Of all finished folds together; ``None`` for a system that is not trained."""
+    test_seconds: float | None
+    """Of decoding and scoring."""
+    selected_epochs: tuple[int, ...]
+    """Of each finished fold, counted from 1; empty where nothing is trained."""
+    usage: Usage | None
+    """Tokens of a prompted system."""
+    cost: float | None
+    """In the currency of the prices."""
+    resumes: tuple[str, ...]
+    """Folds that a stopped process left and another took up, one entry a time."""
+
+
+def resources_of(run: ReportedRun) -> Resources:
+    """Return what a run took, as its manifest has it."""
+    folds = finished_entries(run)
+    usage = _usage(folds.values())
+    prices = _prices(run)
+    epochs = (entry.get("selected_epoch") for entry in folds.values())
+    return Resources(
+        device=run.manifest.get("device"),
+        train_seconds=_total(folds.values(), "train_seconds"),
+        test_seconds=_total(folds.values(), "test_seconds"),
+        selected_epochs=tuple(epoch for epoch in epochs if epoch),
+        usage=usage,
+        cost=prices.cost(usage) if prices is not None and usage is not None else None,
+        resumes=tuple(_resume_text(entry) for entry in run.manifest.get("resumes", ())),
+    )
+
+
+def finished_entries(run: ReportedRun) -> dict[str, Mapping[str, Any]]:
+    """Return what the manifest says of the finished folds, by name (``fold0``)."""
+    entries = run.manifest.get("folds", {})
+    return {name: entries[name] for name in (f"fold{k}" for k in run.scores) if name in entries}
+
+
+def _total(folds: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    seconds = [fold[key] for fold in folds if fold.get(key) is not None]
+    return float(sum(seconds)) if seconds else None
+
+
+def _usage(folds: Iterable[Mapping[str, Any]]) -> Usage | None:
+    used = [Usage(**fold["usage"]) for fold in folds if "usage" in fold]
+    return sum(used[1:], start=used[0]) if used else None
+
+
+def _prices(run: ReportedRun) -> Prices | None:
+    client = run.prompted.get("client", {})
+    prices = [client.get(f"price_per_million_{way}") for way in ("input", "output")]
+    if None in prices or not client:
+        return None
+    return Prices(input=prices[0], output=prices[1])
+
+
+def _resume_text(entry: Mapping[str, Any]) -> str:
+    doing = "training" if entry["at"] == "train" else "decoding"
+    return f"{entry['fold']} at step {entry['step']} ({doing})"
+
+
+COMMIT = "git commit of recap"
+NOT_INSTALLED = "not installed"
+UNKNOWN = "not recorded"
+
+
+def environments_of(run: ReportedRun) -> dict[str, dict[str, str]]:
+    """Return what each finished fold ran in: fold (``fold0``) to entry to value.
+
+    A fold that recorded nothing of its own counts with what the run was begun in.
+    """
+    entries = finished_entries(run)
+    return {
+        f"fold{k}": _flat(entries.get(f"fold{k}", {}).get("environment") or run.manifest)
+        for k in run.scores
+    }
+
+
+def places_of(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
+    """Return every entry's values, each with the runs or folds that have it.
+
+    A run whose folds agree is named as a whole; of others, the folds are named.
+    """
+    by_run = {run.name: environments_of(run) for run in runs}
+    entries = dict.fromkeys(e for folds in by_run.values() for fold in folds.values() for e in fold)
+    return {entry: _places(entry, by_run, runs) for entry in entries}
+
+
+def uneven_folds(run: ReportedRun) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the entries in which a run's own folds differ: to value to folds."""
+    folds = environments_of(run)
+    entries = dict.fromkeys(entry for fold in folds.values() for entry in fold)
+    found = {}
+    for entry in entries:
+        values = distinct({name: fold.get(entry, UNKNOWN) for name, fold in folds.items()})
+        if len(values) > 1:
+            found[entry] = {str(value): names for value, names in values.items()}
+    return found
+
+
+def _places(
+    entry: str, by_run: Mapping[str, Mapping[str, Mapping[str, str]]], runs: Sequence[ReportedRun]
+) -> dict[str, str]:
+    whole: dict[str, list[ReportedRun]] = {}
+    parts: dict[str, list[str]] = {}
+    for run in runs:
+        values = distinct({k: f.get(entry, UNKNOWN) for k, f in by_run[run.name].items()})
+        for value, folds in values.items():
+            if len(values) == 1:
+                whole.setdefault(str(value), []).append(run)
+            else:
+                parts.setdefault(str(value), []).append(f"{run.name} ({', '.join(folds)})")
+    return {
+        value: ", ".join(
+            [
+                *([named(whole[value], among=runs)] if value in whole else []),
+                *parts.get(value, []),
+            ]
+        )
+        for value in dict.fromkeys([*whole, *parts])
+    }
+
+
+def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
+    versions = {
+        package: version or NOT_INSTALLED
+        for package, version in environment.get("versions", {}).items()
+    }
+    return {
+        **versions,
+        "platform": environment.get("platform") or UNKNOWN,
+        COMMIT: environment.get("git_commit") or UNKNOWN,
+    }
+
+
+TITLE = "Manifest: what the runs were made with"
+_HASHES = ("data_hash", "partition_hash", "prompt_hash", "configuration_hash")
+
+
+def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+    """Return versions, platforms, hashes, devices, times, tokens and cost of every run."""
+    places = {**places_of(runs), **_run_entries(runs)}
+    resources = {run.name: resources_of(run) for run in runs}
+    sheets = [
+        _differing_sheet(places),
+        _common_sheet(places),
+        _hash_sheet(runs),
+        _time_sheet(runs),
+        _use_sheet(resources),
+    ]
+    return Findings(
+        action="manifest",
+        title=TITLE,
+        figures={
+            "differing": {entry: values for entry, values in places.items() if len(values) > 1},
+            "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
+        },
+        sheets=tuple(sheet for sheet in sheets if sheet.rows),
+        notes=_notes(runs, places, resources),
+    )
+
+
+def _run_entries(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
+    """Return the entries that a run has as a whole, as :func:`places_of` returns others."""
+    return {
+        key.replace("_", " "): {
+            said.text: named(said.runs, among=runs) for said in said_of(runs, _entry_of(key))
+        }
+        for key in ("device", "data_hash", "partition_hash")
+    }
+
+
+def _entry_of(key: str) -> Callable[[ReportedRun], str]:
+    return lambda run: str(run.manifest.get(key) or UNKNOWN)
+
+
+def _differing_sheet(places: Mapping[str, Mapping[str, str]]) -> Sheet:
+    rows = []
+    for entry, values in places.items():
+        shown = entry
+        for value, where in values.items() if len(values) > 1 else ():
+            rows.append((shown, value, where))
+            shown = ""
+    return Sheet(
+        title="What differs",
+        header=("entry", "value", "where"),
+        rows=tuple(rows),
+        text_columns=(0, 1, 2),
+    )
+
+
+def _common_sheet(places: Mapping[str, Mapping[str, str]]) -> Sheet:
+    return Sheet(
+        title="What is the same everywhere",
+        header=("entry", "value"),
+        rows=tuple((e, next(iter(values))) for e, values in places.items() if len(values) == 1),
+        text_columns=(0, 1),
+    )
+
+
+def _hash_sheet(runs: Sequence[ReportedRun]) -> Sheet:
+    hashes = {run.name: _hashes(run) for run in runs}
+    return Sheet(
+        title="Hashes of each run",
+        header=("run", "configuration", "prompt"),
+        rows=tuple(
+            (name, found["configuration_hash"] or "–", found["prompt_hash"] or "–")
+            for name, found in hashes.items()
+        ),
+        text_columns=(0, 1, 2),
+    )
+
+
+def _time_sheet(runs: Sequence[ReportedRun]) -> Sheet:
+    return Sheet(
+        title="Time of each finished fold",
+        header=("run", "training", "testing"),
+        rows=tuple((run.name, _times(run, "train"), _times(run, "test")) for run in runs),
+        text_columns=(0, 1, 2),
+    )
+
+
+def _times(run: ReportedRun, stage: str) -> str:
+    entries = finished_entries(run).values()
+    return ", ".join(_duration(entry.get(f"{stage}_seconds")) for entry in entries)
+
+
+def _use_sheet(resources: Mapping[str, Resources]) -> Sheet:
+    return Sheet(
+        title="Tokens and cost of prompted runs",
+        header=("run", "answers", "tokens of prompts", "tokens of answers", "cost"),
+        rows=tuple(
+            (
+                name,
+                str(used.usage.answers),
+                str(used.usage.input_tokens),
+                str(used.usage.output_tokens),
+                "–" if used.cost is None else f"{used.cost:.4f}",
+            )
+            for name, used in resources.items()
+            if used.usage is not None
+        ),
+    )
+
+
+def _duration(seconds: float | None) -> str:
+    return "–" if seconds is None else duration_text(seconds)
+
+
+def _hashes(run: ReportedRun) -> dict[str, str | None]:
+    """Return a run's hashes; that of its configuration is the finished folds' own."""
+    made_with: dict[str, str] = {}
+    for fold in run.scores:
+        made_with |= read_made_with(run.folder.fold(fold))
+    return {name: run.manifest.get(name, made_with.get(name)) for name in _HASHES}
+
+
+def _run_figures(run: ReportedRun, used: Resources) -> dict[str, Any]:
+    usage = used.usage
+    entries = finished_entries(run)
+    return {
+        **_hashes(run),
+        "seed": run.manifest.get("seed"),
+        "device": used.device,
+        "environments": environments_of(run),
+        "train_seconds": {name: entry.get("train_seconds") for name, entry in entries.items()},
+        "test_seconds": {name: entry.get("test_seconds") for name, entry in entries.items()},
+        "answers": usage.answers if usage else None,
+        "input_tokens": usage.input_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "cost": used.cost,
+        "resumes": list(run.manifest.get("resumes", ())),
+        "merges": dict(run.manifest.get("merges", {})),
+    }
+
+
+def _notes(
+    runs: Sequence[ReportedRun],
+    places: Mapping[str, Mapping[str, str]],
+    resources: Mapping[str, Resources],
+) -> tuple[str, ...]:
+    notes = []
+    for run in runs:
+        for entry, values in uneven_folds(run).items():
+            told = "; ".join(f"{value} in {', '.join(folds)}" for value, folds in values.items())
+            notes.append(f"The folds of {run.name} were not run alike: {entry}: {told}.")
+    between = [entry for entry, values in places.items() if len(values) > 1]
+    if between:
+        notes.append(
+            f"Not the same in all runs and folds: {', '.join(between)}. Where it may have changed "
+            "results, run the older folds again."
+        )
+    if UNKNOWN in places.get(COMMIT, {}):
+        notes.append(
+            "The commit of recap is not recorded where it is installed without its checkout."
+        )
+    for name, used in resources.items():
+        if used.resumes:
+            notes.append(f"{name} was stopped and taken up again: {', '.join(used.resumes)}.")
+    return tuple(notes)

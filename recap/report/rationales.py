@@ -1,0 +1,601 @@
+"""What the reasons that systems give are worth: names, quotes, overlap, simulatability.
+
+The rationales of one run, and everything that is measured of them.
+
+The tables of the rationales of several runs, and the page of examples by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from recap.data.ratings import RatingsOptions, blank_sheet
+from recap.data.words import Lengths, is_chinese
+from recap.metrics.scores import spread_text
+from recap.models.tfidf import Analyzer, tfidf_probabilities
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Example, Prediction
+from recap.report.options import ReportConfig
+from recap.report.rationale_content import (
+    FUZZY_THRESHOLD,
+    Grounding,
+    NameFinder,
+    Naming,
+    Quote,
+    ground_quotes,
+    names_another,
+    shares_of_naming,
+    summarize_grounding,
+)
+from recap.report.rationale_overlap import (
+    Distinctness,
+    Explained,
+    Likeness,
+    Recovered,
+    Simulatability,
+    distinctness,
+    draw_by_label,
+    length_in_characters,
+    length_in_words,
+    likeness,
+    simulatability,
+)
+from recap.report.runs import ReportedRun, read_examples_again
+from recap.system.escaping import sheet_to_csv
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedRationales:
+    """The rationales of one run, and all that was found of them."""
+
+    run: str
+    answers: int
+    """Predictions with a label."""
+    given: tuple[Prediction, ...]
+    """Those of them that give a rationale."""
+    namings: tuple[Naming, ...]
+    """Of each."""
+    naming_shares: Mapping[str, float | None]
+    gold_named_where_wrong: float | None
+    """Of the wrong answers, the share whose rationale names the gold label."""
+    quotes: Mapping[str, tuple[Quote, ...]]
+    """Of each, by id; empty where the dialogues could not be read."""
+    grounding: Grounding | None
+    by_chance: Grounding | None
+    """The same quotes looked for in the dialogue of another session."""
+    characters: Lengths
+    words: Lengths
+    distinctness: Distinctness
+    likeness: Likeness | None
+    simulatability: Simulatability | None
+    annotators: Simulatability | None
+    """The same with the annotators' rationales and gold labels: the upper reference."""
+
+
+def judge_rationales(
+    run: ReportedRun,
+    examples: Mapping[str, Example],
+    *,
+    similarity: float,
+    annotators: Simulatability | None,
+) -> JudgedRationales:
+    """Return all that is measured of a run's rationales, of which there is at least one.
+
+    Args:
+        run: The run.
+        examples: By id; empty where the data could not be read, which leaves out what needs them.
+        similarity: Least similarity at which a quote counts as grounded.
+        annotators: What :func:`annotators_simulatability` gives for these examples.
+    """
+    finder = NameFinder(run.task.taxonomy)
+    given = tuple(filter(explains, run.all_predictions))
+    texts = {p.id: p.rationale or "" for p in given}
+    namings = tuple(finder.naming(texts[p.id], p.label or "") for p in given)
+    wrong = [p for p in given if p.label != p.gold]
+    gold_named = [finder.naming(texts[p.id], p.gold).own for p in wrong]
+    quotes, by_chance = _quotes(given, examples, finder)
+    annotated = {p.id: examples[p.id].rationale or "" for p in given if p.id in examples}
+    explained = [
+        Explained(fold=fold, label=p.label or "", rationale=texts[p.id])
+        for fold, own in run.predictions.items()
+        for p in own
+        if p.id in texts
+    ]
+    return JudgedRationales(
+        run=run.name,
+        answers=sum(p.label is not None for p in run.all_predictions),
+        given=given,
+        namings=namings,
+        naming_shares=shares_of_naming(namings),
+        gold_named_where_wrong=sum(gold_named) / len(wrong) if wrong else None,
+        quotes=quotes,
+        grounding=_grounding(list(quotes.values()), similarity),
+        by_chance=_grounding(by_chance, similarity),
+        characters=length_in_characters(list(texts.values())),
+        words=length_in_words(list(texts.values())),
+        distinctness=distinctness(list(texts.values())),
+        likeness=likeness(texts, annotated, {p.id: p.gold for p in given}),
+        simulatability=_simulatability(explained, run.task.labels, finder),
+        annotators=annotators,
+    )
+
+
+def explains(prediction: Prediction) -> bool:
+    """Whether a prediction has a label and a rationale for it."""
+    return prediction.label is not None and bool((prediction.rationale or "").strip())
+
+
+def annotators_simulatability(
+    run: ReportedRun, examples: Mapping[str, Example]
+) -> Simulatability | None:
+    """Return what the annotators' rationales give away of the gold labels, over a run's folds."""
+    explained = [
+        Explained(fold=fold, label=p.gold, rationale=text)
+        for fold, own in run.predictions.items()
+        for p in own
+        if p.id in examples and (text := (examples[p.id].rationale or "").strip())
+    ]
+    return _simulatability(explained, run.task.labels, NameFinder(run.task.taxonomy))
+
+
+def _grounding(quotes: Sequence[Sequence[Quote]], similarity: float) -> Grounding | None:
+    return summarize_grounding(quotes, threshold=similarity) if quotes else None
+
+
+def _simulatability(
+    explained: Sequence[Explained], labels: Sequence[str], finder: NameFinder
+) -> Simulatability | None:
+    chinese = sum(is_chinese(one.rationale) for one in explained)
+    analyzer: Analyzer = "char" if 2 * chinese > len(explained) else "word"
+    return simulatability(
+        explained,
+        labels=labels,
+        mask=finder.masked,
+        classify=partial(tfidf_probabilities, analyzer=analyzer),
+    )
+
+
+def _quotes(
+    given: Sequence[Prediction], examples: Mapping[str, Example], finder: NameFinder
+) -> tuple[dict[str, tuple[Quote, ...]], list[tuple[Quote, ...]]]:
+    """Return the quotes of each rationale, looked for in its dialogue and in another one."""
+    known = [p for p in given if p.id in examples]
+    ground = partial(ground_quotes, is_name=finder.is_name)
+    own = {p.id: ground(p.rationale or "", examples[p.id]) for p in known}
+    chance = []
+    for place, p in enumerate(known):
+        stranger = _of_another_session(known, place)
+        if own[p.id] and stranger is not None:
+            chance.append(ground(p.rationale or "", examples[stranger.id]))
+    return own, chance
+
+
+def _of_another_session(given: Sequence[Prediction], place: int) -> Prediction | None:
+    """Return the prediction half the list further on, or the next one, of another session."""
+    own = given[place]
+    for step in range(len(given)):
+        other = given[(place + len(given) // 2 + step) % len(given)]
+        if other.id != own.id and (own.session is None or other.session != own.session):
+            return other
+    return None
+
+
+_DASH = "–"
+_NAMED = (
+    ("the label", "own"),
+    ("by its spelling", "own_spelled"),
+    ("only its pattern", "only_above"),
+    ("another", "another"),
+    ("another by spelling", "another_spelled"),
+    ("nothing", "nothing"),
+)
+
+
+def rationale_tables(
+    judged: Sequence[JudgedRationales], *, listed: int, texts: bool
+) -> tuple[Sheet, ...]:
+    """Return the tables; those of what is not known of any run are left out.
+
+    Args:
+        judged: The runs.
+        listed: Examples of each kind on the page of ids.
+        texts: Whether rationales themselves stand beside the ids.
+    """
+    tables = [_names(judged), _lengths(judged)]
+    if any(one.grounding is not None and one.grounding.quotes for one in judged):
+        tables.insert(1, _grounding_table(judged))
+    if any(one.likeness is not None for one in judged):
+        tables.append(_likeness(judged))
+    if any(one.simulatability is not None for one in judged):
+        tables.append(_simulatability_table(judged))
+    page = _page(judged, listed, texts)
+    return (*tables, page) if page.rows else tuple(tables)
+
+
+def rationale_notes(
+    judged: Sequence[JudgedRationales], similarity: float, ratings: RatingsOptions
+) -> list[str]:
+    """Return what has to be known to read the tables."""
+    names = (
+        "Names: any spelling of the taxonomy, and words of an English name's family (disagrees, "
+        "disagreement); 'another' is a category neither at, below nor above the answered label. "
+        "Denied names (not Blaming) do not count. Such words are ordinary words too: read the "
+        "examples before calling a rationale contradictory."
+    )
+    distinct = (
+        "Distinct-1, -2: different tokens, and pairs of neighbouring ones, among all (Chinese: "
+        "characters); both fall as rationales grow in number, so compare runs over the same "
+        "examples."
+    )
+    notes = [names, distinct]
+    if any(one.grounding is not None and one.grounding.quotes for one in judged):
+        notes.append(
+            "Quotes: exact where a turn holds them, white space, width and case apart; near where "
+            f"the best stretch of the dialogue is at least {similarity:g} similar (1 - edits / "
+            "characters). By chance: the same quotes looked for in another session's dialogue."
+        )
+    elif any(one.grounding is not None for one in judged):
+        notes.append("No rationale quotes anything, so there is nothing to look for in dialogues.")
+    if any(one.likeness is not None for one in judged):
+        notes.append(
+            "chrF (6 characters, recall twice as heavy) and BLEU over characters, in percent, of "
+            "all pairs together. Same label: chrF against the annotators' rationale of another "
+            "example with the same gold label, which is what the label alone gives."
+        )
+    if any(one.simulatability is not None for one in judged):
+        notes.append(
+            "Simulatability: TF-IDF with logistic regression learns the answered labels from the "
+            "rationales of the other folds and is asked about each fold's; mean ± SD (ddof 1) over "
+            "folds. Masked: every name of a category is replaced, so that only other words can "
+            "tell. Annotators: the same with their rationales and the gold labels."
+        )
+    notes.append(
+        f"Rating sheets (rationales_to_rate_<run>.csv): at most {ratings.size} rationales, every "
+        f"label as often as the others, seed {ratings.seed}. Fill in a copy for each rater "
+        "(ratings_<rater>.csv) and give them to recap.corpus action=ratings ratings.path=[…]."
+    )
+    return notes
+
+
+def _names(judged: Sequence[JudgedRationales]) -> Sheet:
+    rows = [
+        (
+            one.run,
+            f"{len(one.given):,}",
+            f"{one.answers:,}",
+            *(_percent(one.naming_shares[key]) for _, key in _NAMED),
+            _percent(one.gold_named_where_wrong),
+        )
+        for one in judged
+    ]
+    header = ("run", "rationales", "answers", *(name for name, _ in _NAMED), "gold where wrong")
+    return Sheet(title="What rationales name, %", header=header, rows=tuple(rows))
+
+
+def _grounding_table(judged: Sequence[JudgedRationales]) -> Sheet:
+    header = (
+        *("run", "with quotes", "quotes", "exact", "near", "exact by chance", "near by chance"),
+        *("all exact", "all near", "exact, in the response"),
+    )
+    return Sheet(
+        title="Quotes that the dialogue holds, %",
+        header=header,
+        rows=tuple(
+            _grounding_row(one.run, one.grounding, one.by_chance)
+            for one in judged
+            if one.grounding is not None
+        ),
+    )
+
+
+def _grounding_row(run: str, own: Grounding, chance: Grounding | None) -> tuple[str, ...]:
+    return (
+        run,
+        _percent(own.with_quotes / own.rationales),
+        f"{own.quotes:,}",
+        _percent(own.exact),
+        _percent(own.fuzzy),
+        _percent(None if chance is None else chance.exact),
+        _percent(None if chance is None else chance.fuzzy),
+        _percent(own.rationales_exact),
+        _percent(own.rationales_fuzzy),
+        _percent(own.in_response),
+    )
+
+
+def _lengths(judged: Sequence[JudgedRationales]) -> Sheet:
+    return Sheet(
+        title="Length and distinctness",
+        header=(
+            *("run", "characters", "words", "distinct-1", "distinct-2", "different"),
+            *("repeated, %", "most frequent one, %"),
+        ),
+        rows=tuple(
+            (
+                one.run,
+                _length(one.characters),
+                _length(one.words),
+                _number(one.distinctness.distinct_1),
+                _number(one.distinctness.distinct_2),
+                f"{one.distinctness.different:,}",
+                _percent(one.distinctness.duplicates),
+                _percent(one.distinctness.most_common),
+            )
+            for one in judged
+        ),
+    )
+
+
+def _likeness(judged: Sequence[JudgedRationales]) -> Sheet:
+    return Sheet(
+        title="Beside the annotators' rationales",
+        header=("run", "pairs", "chrF", "chrF, same label", "BLEU"),
+        rows=tuple(
+            (
+                one.run,
+                f"{one.likeness.n:,}",
+                _percent(one.likeness.chrf),
+                _percent(one.likeness.chrf_same_label),
+                _percent(one.likeness.bleu),
+            )
+            for one in judged
+            if one.likeness is not None
+        ),
+    )
+
+
+def _simulatability_table(judged: Sequence[JudgedRationales]) -> Sheet:
+    rows: list[tuple[str, ...]] = []
+    for one in judged:
+        if one.simulatability is not None:
+            rows.append(_recovered_row(one.run, "its rationales", one.simulatability))
+            if one.annotators is not None:
+                rows.append(_recovered_row(one.run, "annotators'", one.annotators))
+    return Sheet(
+        title="Labels that rationales alone give away, %",
+        header=(
+            *("run", "from", "accuracy", "masked", "majority"),
+            *("macro-F1", "masked", "majority"),
+        ),
+        rows=tuple(rows),
+        text_columns=(0, 1),
+    )
+
+
+def _recovered_row(run: str, source: str, found: Simulatability) -> tuple[str, ...]:
+    ways: tuple[Recovered, ...] = (found.unmasked, found.masked, found.majority)
+    return (
+        run,
+        source,
+        *(spread_text(way.accuracy) for way in ways),
+        *(spread_text(way.macro_f1) for way in ways),
+    )
+
+
+def _page(judged: Sequence[JudgedRationales], listed: int, texts: bool) -> Sheet:
+    rows: list[tuple[str, ...]] = []
+    for one in judged:
+        rationales = {p.id: p.rationale or "" for p in one.given}
+        for kind, key, what in _examples(one, listed):
+            words = (" ".join(rationales[key].split()),) if texts else ()
+            rows.append((one.run, kind, key, what, *words))
+    header = ("run", "kind", "id", "what", *(("rationale",) if texts else ()))
+    return Sheet(
+        title="Examples by id",
+        header=header,
+        rows=tuple(rows),
+        text_columns=tuple(range(len(header))),
+    )
+
+
+def _examples(one: JudgedRationales, listed: int) -> list[tuple[str, str, str]]:
+    """Return kind, id and what is to be said of the examples worth looking at."""
+    similarity = {key: min(q.similarity for q in own) for key, own in one.quotes.items() if own}
+    ungrounded = sorted(
+        (key for key in similarity if similarity[key] < 1), key=lambda key: similarity[key]
+    )
+    grounded = sorted(
+        (key for key, own in one.quotes.items() if own and all(q.exact for q in own)),
+        key=lambda key: -sum(q.characters for q in one.quotes[key]),
+    )
+    pairs = list(zip(one.given, one.namings, strict=True))
+    both = [(p, n) for p, n in pairs if names_another(n)]
+    # Those that name another category and not their own come first.
+    both.sort(key=lambda pair: pair[1].own)
+    chrf = {} if one.likeness is None else one.likeness.chrf_of
+    rising = sorted(chrf, key=lambda key: chrf[key])
+    return [
+        *_kind("names another", [p.id for p, _ in both], listed, _what_it_names(both)),
+        *_kind("worst grounded", ungrounded, listed, lambda key: f"{similarity[key]:.2f} similar"),
+        *_kind(
+            "best grounded",
+            grounded,
+            listed,
+            lambda key: f"{sum(q.characters for q in one.quotes[key])} characters quoted",
+        ),
+        *_kind(
+            "least like the annotators'", rising, listed, lambda key: f"chrF {100 * chrf[key]:.1f}"
+        ),
+        *_kind(
+            "most like the annotators'",
+            rising[::-1],
+            listed,
+            lambda key: f"chrF {100 * chrf[key]:.1f}",
+        ),
+    ]
+
+
+def _kind(
+    name: str, keys: Sequence[str], listed: int, what: Callable[[str], str]
+) -> list[tuple[str, str, str]]:
+    return [(name, key, what(key)) for key in keys[:listed]]
+
+
+def _what_it_names(found: Sequence[tuple[Prediction, Naming]]) -> Callable[[str], str]:
+    said = {}
+    for prediction, naming in found:
+        named = (*naming.others, *naming.other_families)
+        said[prediction.id] = f"answered {prediction.label}, names {', '.join(named)}"
+    return lambda key: said[key]
+
+
+def _percent(share: float | None) -> str:
+    return _DASH if share is None else f"{100 * share:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.3f}"
+
+
+def _length(lengths: Lengths) -> str:
+    if lengths.mean is None:
+        return _DASH
+    return f"{lengths.mean:.1f}" + ("" if lengths.std is None else f" ± {lengths.std:.1f}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RationaleOptions:
+    """What can be chosen of this section alone."""
+
+    listed: int = 10
+    """Examples of each kind on the page of ids."""
+    similarity: float = FUZZY_THRESHOLD
+    """Least similarity at which a quote counts as grounded though it is not verbatim."""
+    ratings: RatingsOptions = field(default_factory=RatingsOptions)
+    """Size, seed and criteria of the rating sheets."""
+
+
+def rationale_section(
+    runs: Sequence[ReportedRun], options: ReportConfig, own: RationaleOptions | None = None
+) -> Findings | None:
+    """Return what is to be said of the runs' rationales; ``None`` where no run gives any.
+
+    Each run has a blank rating sheet among the pages, ``rationales_to_rate_<run>.csv``. With
+    ``privacy.include_text`` it holds dialogues and rationales, and is one of the private pages.
+    """
+    own = own or RationaleOptions()
+    explaining = [run for run in runs if any(map(explains, run.all_predictions))]
+    if not explaining:
+        return None
+    read = read_examples_again(explaining)
+    references: dict[Any, Simulatability | None] = {}
+    judged = []
+    for run in explaining:
+        # Runs over the same examples and folds have one upper reference.
+        key = (run.task.labels, tuple((k, p.id) for k, ps in run.predictions.items() for p in ps))
+        if key not in references:
+            references[key] = annotators_simulatability(run, read.examples)
+        judged.append(
+            judge_rationales(
+                run, read.examples, similarity=own.similarity, annotators=references[key]
+            )
+        )
+    texts = options.privacy.include_text
+    sheets = {
+        f"rationales_to_rate_{one.run}.csv": _rating_sheet(
+            one, read.examples, own.ratings, language=run.config.data.language, texts=texts
+        )
+        for one, run in zip(judged, explaining, strict=True)
+    }
+    return Findings(
+        action="rationales",
+        title="Rationales: what they name, quote, repeat and give away",
+        figures={
+            "similarity_threshold": own.similarity,
+            "data_read_again": read.fault is None,
+            "runs": {one.run: _figures(one, own.ratings) for one in judged},
+        },
+        sheets=rationale_tables(judged, listed=own.listed, texts=texts),
+        notes=(
+            *read.notes("what rationales quote, and how they resemble those of annotators"),
+            *rationale_notes(judged, own.similarity, own.ratings),
+        ),
+        rows=[{"run": one.run, **_flat(one)} for one in judged],
+        pages={} if texts else sheets,
+        private_pages=dict(sheets) if texts else {},
+    )
+
+
+def _rating_sheet(
+    judged: JudgedRationales,
+    known: Mapping[str, Example],
+    ratings: RatingsOptions,
+    *,
+    language: str | None,
+    texts: bool,
+) -> str:
+    by_id = {p.id: p for p in judged.given}
+    examples = [
+        replace(
+            known.get(key) or Example(id=key, history=(), response=""),
+            session=by_id[key].session,
+            label=by_id[key].label,
+            rationale=by_id[key].rationale,
+        )
+        for key in _to_rate(judged, ratings)
+    ]
+    sheet = blank_sheet(examples, criteria=ratings.criteria, language=language, texts=texts)
+    return sheet_to_csv(sheet.header, sheet.rows)
+
+
+def _to_rate(judged: JudgedRationales, ratings: RatingsOptions) -> list[str]:
+    labels = {p.id: p.label or "" for p in judged.given}
+    return draw_by_label(labels, size=ratings.size, seed=ratings.seed)
+
+
+def _figures(judged: JudgedRationales, ratings: RatingsOptions) -> dict[str, Any]:
+    return {
+        "answers": judged.answers,
+        "rationales": len(judged.given),
+        "names": {
+            **judged.naming_shares,
+            "gold_where_wrong": judged.gold_named_where_wrong,
+            "another_ids": [
+                p.id
+                for p, naming in zip(judged.given, judged.namings, strict=True)
+                if names_another(naming)
+            ],
+        },
+        "grounding": _plain(judged.grounding),
+        "grounding_by_chance": _plain(judged.by_chance),
+        "characters": asdict(judged.characters),
+        "words": asdict(judged.words),
+        "distinctness": asdict(judged.distinctness),
+        "likeness": _plain(judged.likeness, without=("chrf_of",)),
+        "simulatability": _plain(judged.simulatability),
+        "simulatability_of_annotators": _plain(judged.annotators),
+        "to_rate": _to_rate(judged, ratings),
+    }
+
+
+def _plain(found: Any, *, without: Sequence[str] = ()) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {name: value for name, value in asdict(found).items() if name not in without}
+
+
+def _flat(judged: JudgedRationales) -> dict[str, float | int | None]:
+    grounding, like, recovered = judged.grounding, judged.likeness, judged.simulatability
+    return {
+        "rationales": len(judged.given),
+        **{f"names_{name}": share for name, share in judged.naming_shares.items()},
+        "names_gold_where_wrong": judged.gold_named_where_wrong,
+        "quotes": None if grounding is None else grounding.quotes,
+        "quotes_exact": None if grounding is None else grounding.exact,
+        "quotes_fuzzy": None if grounding is None else grounding.fuzzy,
+        "mean_characters": judged.characters.mean,
+        "mean_words": judged.words.mean,
+        "distinct_1": judged.distinctness.distinct_1,
+        "distinct_2": judged.distinctness.distinct_2,
+        "duplicates": judged.distinctness.duplicates,
+        "chrf": None if like is None else like.chrf,
+        "chrf_same_label": None if like is None else like.chrf_same_label,
+        "bleu": None if like is None else like.bleu,
+        "recovered": None if recovered is None else recovered.unmasked.accuracy.mean,
+        "recovered_masked": None if recovered is None else recovered.masked.accuracy.mean,
+        "recovered_by_majority": None if recovered is None else recovered.majority.accuracy.mean,
+    }

@@ -1,0 +1,515 @@
+"""Run folders as a report reads them; what does not belong together is refused by name.
+
+The examples that runs over one data set were scored on, read again once for all of them.
+
+What a report calls the systems that its runs scored, and which runs are of one system.
+
+What several runs have in common is said once, with the runs that it holds for.
+
+Which runs repeat each other under other seeds, and which differ in their protocol alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from recap.config import COMPARED, RunConfig, flatten, result_options
+from recap.data.folds import data_hash
+from recap.errors import ConfigError, DataError, UserError
+from recap.folds.results import made_with, read_made_with, read_scores
+from recap.metrics.files import predictions_from_jsonl
+from recap.metrics.scores import summarize
+from recap.records import Example, Prediction, Scores, Summary
+from recap.report.significance import ComparedRun, ComparedSystem
+from recap.runs.build import build_corpus, build_task
+from recap.runs.folder import RunFolder, read_config, read_prompted
+from recap.tasks.task import Task
+
+Kind = Literal["trained", "prompted", "baseline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedRun:
+    """One run with its finished folds."""
+
+    folder: RunFolder
+    config: RunConfig
+    prompted: Mapping[str, Any]
+    """What config.yaml holds of a prompted system beside: client, shots; empty for others."""
+    manifest: Mapping[str, Any]
+    task: Task
+    scores: Mapping[int, Scores]
+    """Of the finished folds, by index, in order."""
+    predictions: Mapping[int, tuple[Prediction, ...]]
+    """Of the finished folds, by index, in the order of the data."""
+    summary: Summary
+    """Over the finished folds."""
+    leakage: Mapping[str, Any]
+    """What folds share (leakage.json); empty where it is missing."""
+    data: Mapping[str, Any]
+    """What was read (data.json); empty where it is missing."""
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.path.name
+
+    @property
+    def kind(self) -> Kind:
+        """Trained here, prompted, or a baseline."""
+        if self.prompted:
+            return "prompted"
+        return "trained" if self.config.baseline is None else "baseline"
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Folds of the partition that are not finished."""
+        return tuple(k for k in range(self.config.cv.folds) if k not in self.scores)
+
+    @property
+    def all_predictions(self) -> tuple[Prediction, ...]:
+        """The predictions of all finished folds, fold after fold."""
+        return tuple(p for fold in self.predictions.values() for p in fold)
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether every prediction has the probabilities of the labels."""
+        return all(p.probabilities is not None for p in self.all_predictions)
+
+
+def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
+    """Return the runs that folders and patterns stand for, each once, in order.
+
+    A folder that is no run stands for the runs directly inside it.
+
+    Raises:
+        ConfigError: When one stands for no run.
+        DataError: When a run has no finished fold or cannot be read, a fold was made with other
+            data, folds or options than its run, or runs were made with other data or folds.
+    """
+    if not patterns:
+        raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
+    runs = tuple(map(read_run, find_runs(patterns)))
+    _refuse_strangers(runs)
+    return runs
+
+
+def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:
+    """Return the run folders that folders and patterns stand for, each once, in order.
+
+    Raises:
+        ConfigError: When one stands for no run, or two have one name.
+    """
+    folders: dict[Path, Path] = {}
+    for pattern in patterns:
+        for folder in _run_folders(pattern):
+            folders.setdefault(folder.resolve(), folder)
+    names = Counter(folder.name for folder in folders.values())
+    twice = [name for name, n in names.items() if n > 1]
+    if twice:
+        raise ConfigError(
+            f"runs: {', '.join(map(repr, twice))} is the name of several folders, and a report "
+            "tells runs apart by their names; rename a folder, or report them separately"
+        )
+    return tuple(RunFolder(path=folder) for folder in folders.values())
+
+
+def read_run(folder: RunFolder) -> ReportedRun:
+    """Return one run with its finished folds.
+
+    Raises:
+        DataError: When none is finished, a file cannot be read, or a fold was made with other data,
+            folds or options than the run.
+    """
+    config = read_config(folder.path)
+    folds = [k for k in range(config.cv.folds) if folder.fold(k).finished]
+    if not folds:
+        raise DataError(
+            f"{folder.path}: has no finished fold; run its command again, or leave it out of runs="
+        )
+    _refuse_strange_folds(folder, folds)
+    scores = {k: read_scores(folder.fold(k)) for k in folds}
+    return ReportedRun(
+        folder=folder,
+        config=config,
+        prompted=read_prompted(folder.path),
+        manifest=folder.read_manifest(),
+        task=build_task(replace(config, prompt=replace(config.prompt, file=None))),
+        scores=scores,
+        predictions={k: _predictions(folder, k) for k in folds},
+        summary=summarize(scores, protocol=config.cv.protocol),
+        leakage=_json(folder.leakage),
+        data=_json(folder.data),
+    )
+
+
+def read_examples(run: ReportedRun) -> dict[str, Example]:
+    """Return the examples of a run's data by id, read again from where they were.
+
+    Raises:
+        DataError: When the data are not there, cannot be read, or have changed since.
+    """
+    corpus = build_corpus(replace(run.config, rationale=False), run.task)
+    recorded = run.manifest.get("data_hash")
+    if recorded is not None and data_hash(corpus.examples) != recorded:
+        raise DataError(
+            f"{run.config.data.path or run.config.data.name}: has changed since {run.name} was "
+            "run; restore it, so that texts and metadata are those that were judged"
+        )
+    return {example.id: example for example in corpus.examples}
+
+
+def _run_folders(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    folders = [path] if path.is_dir() else sorted(Path(path.anchor).glob(_relative(path)))
+    runs: list[Path] = []
+    for folder in folders:
+        if (folder / "config.yaml").is_file():
+            runs.append(folder)
+        elif folder.is_dir():
+            runs += [file.parent for file in sorted(folder.glob("*/config.yaml"))]
+    if not runs:
+        raise ConfigError(
+            f"runs={pattern}: stands for no run folder (one with a config.yaml); name run folders, "
+            "a folder of them, or a pattern such as 'runs/demo-*'"
+        )
+    return runs
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(path.anchor)) if path.anchor else str(path)
+
+
+def _predictions(folder: RunFolder, fold: int) -> tuple[Prediction, ...]:
+    file = folder.fold(fold).predictions
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{file}: cannot be read; delete {file.parent / 'scores.json'} to run this fold again"
+        ) from error
+    return predictions_from_jsonl(text, source=str(file))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON; run the command of this run again") from error
+    return found
+
+
+def _refuse_strange_folds(folder: RunFolder, folds: Sequence[int]) -> None:
+    """Refuse a fold that was copied from another run, or options that were changed since."""
+    expected = made_with(folder)
+    for fold in folds:
+        found = read_made_with(folder.fold(fold))
+        compared = {"data_hash", "partition_hash"} & set(expected) & set(found)
+        if found.get("options_hash") == expected["options_hash"]:
+            compared.add("configuration_hash")
+        for name in sorted(compared):
+            if found[name] != expected[name]:
+                raise DataError(
+                    f"{folder.fold(fold).path}: was made with another {name.replace('_', ' ')} "
+                    f"({found[name]}) than its run ({expected[name]}); put back the fold or the "
+                    "config.yaml that belong here, or delete the fold and run it again"
+                )
+
+
+def _refuse_strangers(runs: Sequence[ReportedRun]) -> None:
+    """Refuse runs whose folds do not test the same examples.
+
+    Repetitions of one cross-validation (``cv.seed``) have partitions of their own.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        compared = ["data_hash"]
+        if run.config.cv.seed == first.config.cv.seed:
+            compared.append("partition_hash")
+        for name in compared:
+            here, there = run.manifest.get(name), first.manifest.get(name)
+            if here != there:
+                raise DataError(
+                    f"{run.name} has the {name.replace('_', ' ')} {here}, {first.name} the "
+                    f"{name.replace('_', ' ')} {there}: their folds test different examples and "
+                    "cannot stand in one table; report them separately"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadAgain:
+    """Examples by id, or why there are none."""
+
+    examples: Mapping[str, Example]
+    """Empty where the data could not be read."""
+    fault: str | None = None
+    """The message that says what is at fault and what mends it."""
+
+    def notes(self, missing: str) -> list[str]:
+        """Return the note that ``missing`` is left out, none where the data were read."""
+        return [] if self.fault is None else [f"Left out, since {self.fault}: {missing}."]
+
+
+def read_examples_again(runs: Sequence[ReportedRun]) -> ReadAgain:
+    """Return the examples of the first run whose data can be read.
+
+    Runs of one report have one data hash, so that the examples of one are those of all.
+    """
+    fault = "no run was given"
+    for run in runs:
+        try:
+            return ReadAgain(examples=read_examples(run))
+        except UserError as error:
+            # A list of faulty rows may follow.
+            fault = str(error).split("\n", 1)[0]
+    return ReadAgain(examples={}, fault=fault)
+
+
+_TUNINGS = {"full": "full", "none": "untrained"}
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One system, whatever tasks it was scored on."""
+
+    model: str
+    """Backbone, served model or baseline."""
+    setting: str
+    """Tuning, or shots."""
+    rationale: bool | None
+    """Whether it gives reasons; ``None`` for a baseline, which never does."""
+    note: str
+    """What tells it from others of the same model, setting and rationale; empty where none is."""
+    runs: Mapping[str, ReportedRun]
+    """Its runs by task."""
+
+    @property
+    def name(self) -> str:
+        """All of it in one line."""
+        reasons = {True: "with rationale", False: "label only", None: ""}[self.rationale]
+        return ", ".join(part for part in (self.model, self.setting, reasons, self.note) if part)
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Model, setting and rationale as a table has them."""
+        mark = {True: "✓", False: "✗", None: "–"}[self.rationale]
+        setting = f"{self.setting} ({self.note})" if self.note else self.setting
+        return self.model, setting, mark
+
+
+def group_systems(runs: Sequence[ReportedRun]) -> tuple[System, ...]:
+    """Return the systems of the runs, in the order in which they come first.
+
+    Runs are of one system when all their result-changing options are the same but for the task.
+    """
+    groups: list[tuple[dict[str, Any], dict[str, ReportedRun]]] = []
+    for run in runs:
+        options = system_options(run)
+        for known, by_task in groups:
+            if known == options and run.task.name not in by_task:
+                by_task[run.task.name] = run
+                break
+        else:
+            groups.append((options, {run.task.name: run}))
+    visible = [_visible(next(iter(by_task.values()))) for _, by_task in groups]
+    return tuple(
+        System(
+            model=visible[i][0],
+            setting=visible[i][1],
+            rationale=visible[i][2],
+            note=_note(i, groups, [j for j, other in enumerate(visible) if other == visible[i]]),
+            runs=by_task,
+        )
+        for i, (_, by_task) in enumerate(groups)
+    )
+
+
+def system_options(run: ReportedRun) -> dict[str, Any]:
+    """Return a run's result-changing options without those of its task."""
+    options = result_options(run.config)
+    if run.prompted:
+        flat = flatten(run.prompted)
+        options |= {key: flat.get(key) for key in COMPARED}
+    return {key: value for key, value in options.items() if not key.startswith("task.")}
+
+
+def _visible(run: ReportedRun) -> tuple[str, str, bool | None]:
+    config = run.config
+    if run.kind == "baseline":
+        method = dict(config.baseline or {}).get("method")
+        if method == "tfidf":
+            return "TF-IDF", "linear", None
+        return config.backbone.name, f"{method}", None
+    if run.kind == "prompted":
+        client = run.prompted["client"]
+        local = client["name"] == "local"
+        model = config.backbone.name if local else str(client["model"])
+        return model, "few-shot" if run.prompted["shots"] else "zero-shot", config.rationale
+    method = config.finetune.method
+    setting = _TUNINGS.get(method, f"{method} r{config.finetune.rank}")
+    return config.backbone.name, setting, config.rationale
+
+
+def _note(
+    index: int,
+    groups: Sequence[tuple[dict[str, Any], dict[str, ReportedRun]]],
+    alike: Sequence[int],
+) -> str:
+    """Return the options by which a system differs from those that look the same."""
+    if len(alike) == 1:
+        return ""
+    own = groups[index][0]
+    keys = sorted({key for i in alike for key in groups[i][0]})
+    different = [k for k in keys if len({repr(groups[i][0].get(k)) for i in alike}) > 1]
+    if not different or len(different) > _MOST_NAMED:
+        return next(iter(groups[index][1].values())).name
+    return ", ".join(f"{key}={own.get(key)}" for key in different)
+
+
+ALL = "all runs"
+
+MOST_NAMED = 6
+"""Runs that are named one by one; of more, the others are named where they are fewer."""
+
+_KINDS: Mapping[Kind, str] = {
+    "trained": "all trained runs",
+    "prompted": "all prompted runs",
+    "baseline": "all baselines",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """One statement, and the runs that it holds for."""
+
+    text: str
+    runs: tuple[ReportedRun, ...]
+
+
+def said_of(
+    runs: Sequence[ReportedRun], say: Callable[[ReportedRun], str | None]
+) -> tuple[Said, ...]:
+    """Return the distinct statements about runs, in their order; ``None`` says nothing."""
+    by_text: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        text = say(run)
+        if text is not None:
+            by_text.setdefault(text, []).append(run)
+    return tuple(Said(text=text, runs=tuple(said)) for text, said in by_text.items())
+
+
+def said_in_one(
+    runs: Sequence[ReportedRun], say: Callable[[ReportedRun], str | None]
+) -> str | None:
+    """Return all distinct statements as one text, ``None`` without any.
+
+    Runs are named wherever a statement does not hold for all of them.
+    """
+    found = said_of(runs, say)
+    if len(found) == 1 and len(found[0].runs) == len(runs):
+        return found[0].text
+    texts = [f"{named(one.runs, among=runs)}: {one.text}" for one in found]
+    return " ".join(text if text.endswith(".") else f"{text}." for text in texts) or None
+
+
+def named(some: Sequence[ReportedRun], *, among: Sequence[ReportedRun]) -> str:
+    """Return how runs are called among others: all of them, all of a kind, or their names."""
+    chosen = {run.name for run in some}
+    if chosen == {run.name for run in among}:
+        return ALL
+    kinds = {run.kind for run in some}
+    of_kind = {run.name for run in among if run.kind in kinds}
+    if len(kinds) == 1 and len(chosen) > 1 and chosen == of_kind:
+        return _KINDS[some[0].kind]
+    others = [run.name for run in among if run.name not in chosen]
+    if len(chosen) > MOST_NAMED and len(others) < len(chosen):
+        return f"{ALL} but {', '.join(others)}"
+    return ", ".join(run.name for run in some)
+
+
+def distinct(values: Mapping[str, Hashable]) -> dict[Hashable, tuple[str, ...]]:
+    """Return each distinct value with the names that have it, in their order."""
+    by_value: dict[Hashable, list[str]] = {}
+    for name, value in values.items():
+        by_value.setdefault(value, []).append(name)
+    return {value: tuple(names) for value, names in by_value.items()}
+
+
+def span(values: Sequence[int]) -> str:
+    """Return whole numbers as ``"80"`` or ``"79 to 81"``.
+
+    >>> span([81, 79, 80]), span([80, 80])
+    ('79 to 81', '80')
+    """
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+SEEDS = ("seed", "cv.seed")
+"""Options that repetitions may differ in."""
+
+Repeats = tuple[ReportedRun, ...]
+"""Runs that differ in seeds alone; mostly a single one."""
+
+
+def group_repeats(runs: Sequence[ReportedRun], free: Sequence[str] = SEEDS) -> tuple[Repeats, ...]:
+    """Return runs of one task and the same options together, but for those that are free."""
+    groups: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        options = {key: value for key, value in system_options(run).items() if key not in free}
+        key = json.dumps([run.task.name, run.kind, options], sort_keys=True, default=str)
+        groups.setdefault(key, []).append(run)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def protocol_twins(runs: Sequence[ReportedRun]) -> tuple[tuple[Repeats, Repeats], ...]:
+    """Return systems that were run under both protocols, as pairs ``(paper, nested)``.
+
+    They have every option in common but ``cv.protocol`` and seeds, and so the same test folds
+    wherever the partition seed is the same: only what is trained on and selected on differs.
+    Prompted systems train nothing and are left out.
+    """
+    trained = [run for run in runs if run.kind != "prompted"]
+    pairs = []
+    for group in group_repeats(trained, free=(*SEEDS, "cv.protocol")):
+        paper, nested = (
+            tuple(run for run in group if run.config.cv.protocol == protocol)
+            for protocol in ("paper", "nested")
+        )
+        if partitions(paper) & partitions(nested):
+            pairs.append((paper, nested))
+    return tuple(pairs)
+
+
+def partitions(group: Repeats) -> set[str]:
+    """Return the hashes of which example is tested in which fold."""
+    return {str(run.manifest.get("partition_hash")) for run in group}
+
+
+def as_compared(group: Repeats) -> ComparedSystem:
+    """Return runs of one system as a comparison takes them."""
+    runs = tuple(
+        ComparedRun(
+            name=run.name,
+            task=run.task.name,
+            labels=run.task.labels,
+            partition=str(run.manifest.get("partition_hash")),
+            n_folds=run.config.cv.folds,
+            folds=run.predictions,
+        )
+        for run in group
+    )
+    return ComparedSystem(name=group_name(group), runs=runs)
+
+
+def group_name(group: Repeats) -> str:
+    """Return the name of the first run, with the number of repetitions."""
+    return group[0].name if len(group) == 1 else f"{group[0].name} (× {len(group)} seeds)"

@@ -1,0 +1,582 @@
+"""The paper's tables from run folders: overall, per class, ablation, per category.
+
+The paper's published figures (arXiv 2601.14780, Tables 4, 5, 10 and 11), to stand beside ours.
+
+``published.csv`` holds every cell that our copy of the paper has, in percent. A cell is blank where
+the paper contradicts itself (two tables print different figures, rows repeat or join others, means
+do not fit the classes); its ``doubt`` says how. Cells that our copy lacks are not there at all.
+
+The figures behind the tables, for the JSON and CSV files.
+
+What a report is of: its runs, the best system of each task, and what to be wary of.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from recap.metrics.scores import DDOF, spread_text
+from recap.output.report import Findings
+from recap.output.tables import Sheet
+from recap.records import Spread, Summary
+from recap.report.charts import COLORS, category_chart
+from recap.report.options import ReportConfig
+from recap.report.runs import ReportedRun, System, group_systems
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFigure:
+    """One published cell, in percent; ``None`` where it is blank."""
+
+    mean: float | None
+    std: float | None
+    tables: tuple[str, ...]
+    """Numbers of the paper's tables that print it."""
+    doubt: str
+    """Why it, or its deviation, is blank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """One published system; ``figures`` by task, category (empty: over all) and metric."""
+
+    model: str
+    setting: str
+    rationale: bool | None
+    """``None`` where the paper does not say."""
+    figures: Mapping[tuple[str, str, str], PublishedFigure]
+
+    def figure(self, task: str, metric: str, category: str = "") -> PublishedFigure | None:
+        """Return a figure, ``None`` where our copy of the paper has none."""
+        return self.figures.get((task, category, metric))
+
+
+_MODELS = {
+    "gpt4o": "GPT-4o",
+    "claude35sonnet": "Claude-3.5-Sonnet",
+    "qwen7b": "Qwen2.5-7B-Instruct",
+    "qwen14b": "Qwen2.5-14B-Instruct",
+    "qwen32b": "Qwen2.5-32B-Instruct",
+    "qwen72b": "Qwen2.5-72B-Instruct",
+    "llama8b": "Llama-3.1-8B-Instruct",
+    "llama70b": "Llama-3.1-70B-Instruct",
+}
+_SERVED = {
+    "gpt4o": r"gpt-4o(-\d{4}-\d{2}-\d{2})?",
+    "claude35sonnet": r"claude-3-5-sonnet(-\d{8}|-latest)?",
+}
+"""As their vendors call them; open models are called as on the hub."""
+_RATIONALES = {"true": True, "false": False, "": None}
+
+
+@cache
+def published_rows() -> tuple[PublishedRow, ...]:
+    """Return all published rows, baselines first."""
+    grouped: dict[tuple[str, str, str, str], dict[tuple[str, str, str], PublishedFigure]] = {}
+    text = files("recap.report").joinpath("published.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        key = row["system"], row["shots"], row["tuning"], row["rationale"]
+        grouped.setdefault(key, {})[row["task"], row["category"], row["metric"]] = PublishedFigure(
+            mean=float(row["mean"]) if row["mean"] else None,
+            std=float(row["std"]) if row["std"] else None,
+            tables=tuple(row["tables"].split()),
+            doubt=row["doubt"],
+        )
+    return tuple(
+        PublishedRow(
+            model=_MODELS[system],
+            setting={"0": "zero-shot", "1": "few-shot"}.get(shots, tuning),
+            rationale=_RATIONALES[rationale],
+            figures=figures,
+        )
+        for (system, shots, tuning, rationale), figures in grouped.items()
+    )
+
+
+def published_row(system: System) -> PublishedRow | None:
+    """Return the paper's row of a system: same model, tuning or shots, and rationale."""
+    for row in published_rows():
+        setting = "lora r8" if row.setting == "lora" else row.setting
+        if system.setting != setting or row.rationale not in (None, system.rationale):
+            continue
+        key = next(key for key, name in _MODELS.items() if name == row.model)
+        if system.model == key or re.fullmatch(_hub_name(key), system.model):
+            return row
+    return None
+
+
+def _hub_name(key: str) -> str:
+    return _SERVED.get(key, rf"([\w.-]+/)?(Meta-)?{re.escape(_MODELS[key])}")
+
+
+PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
+"""Figures of a category, and what a table's header calls them."""
+
+
+def run_figures(run: ReportedRun, systems: Sequence[System]) -> dict[str, Any]:
+    """Return all figures of a run at full precision, as the JSON file has them."""
+    system = next(s for s in systems if run in s.runs.values())
+    summary = run.summary
+    return {
+        "run": run.name,
+        "kind": run.kind,
+        "task": run.task.name,
+        "model": system.model,
+        "setting": system.setting,
+        "rationale": system.rationale,
+        "protocol": summary.protocol,
+        "folds": list(summary.folds),
+        "missing_folds": list(run.missing),
+        "metrics": {name: _plain(spread) for name, spread in summary.metrics.items()},
+        "per_label": {
+            label: {
+                **{metric: _plain(getattr(figures, metric)) for metric in PER_LABEL},
+                "support": figures.support,
+            }
+            for label, figures in summary.per_label.items()
+        },
+    }
+
+
+def _plain(spread: Spread) -> dict[str, Any]:
+    return {"mean": spread.mean, "std": spread.std, "values": list(spread.values)}
+
+
+def csv_rows(systems: Sequence[System], *, with_published: bool) -> Iterator[Mapping[str, Any]]:
+    """Yield a row for every figure of every run, with the published one in percent if asked for."""
+    for system in systems:
+        published = published_row(system) if with_published else None
+        for task, run in system.runs.items():
+            for category, metric, spread in _all_figures(run.summary):
+                theirs = published.figure(task, metric, category) if published else None
+                beside = {
+                    "published_mean_percent": theirs.mean if theirs else None,
+                    "published_std_percent": theirs.std if theirs else None,
+                }
+                yield {
+                    "run": run.name,
+                    "model": system.model,
+                    "setting": system.setting,
+                    "rationale": system.rationale,
+                    "task": task,
+                    "category": category,
+                    "metric": metric,
+                    "mean": spread.mean,
+                    "std": spread.std,
+                    "folds": len(run.scores),
+                    "missing_folds": " ".join(map(str, run.missing)),
+                    **(beside if with_published else {}),
+                }
+
+
+def _all_figures(summary: Summary) -> Iterator[tuple[str, str, Spread]]:
+    for metric, spread in summary.metrics.items():
+        yield "", metric, spread
+    for label, figures in summary.per_label.items():
+        for metric in PER_LABEL:
+            yield label, metric, getattr(figures, metric)
+
+
+OVERALL = {
+    "macro_precision": "Precision",
+    "macro_recall": "Recall",
+    "macro_f1": "Macro-F1",
+    "accuracy": "Accuracy",
+}
+"""Metrics of the paper's overall columns, in its order."""
+
+_CATEGORIES_A_SHEET = 3
+_PAPER_TASKS = ("binary", "fine_grained")
+PUBLISHED = "‡"
+"""Mark of a published row."""
+
+_TABLE_OF = {"binary": "Table 4", "fine_grained": "Table 4"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table: a system with its figures, measured or published."""
+
+    system: System
+    published: PublishedRow | None
+    """The published row that this line shows; ``None`` for a measured one."""
+
+    def summary(self, task: str) -> Summary | None:
+        """Return what was measured on a task."""
+        run = None if self.published else self.system.runs.get(task)
+        return None if run is None else run.summary
+
+    def heads(self) -> tuple[str, str, str]:
+        """Return model, setting and rationale."""
+        model, setting, mark = self.system.cells
+        return (model if self.published is None else f"{model} {PUBLISHED}", setting, mark)
+
+    def overall(self, task: str, metric: str) -> Spread | PublishedFigure | None:
+        """Return a figure over all categories."""
+        if self.published is not None:
+            return self.published.figure(task, metric)
+        summary = self.summary(task)
+        return None if summary is None else summary.metrics[metric]
+
+    def per_label(self, task: str, label: str, metric: str) -> Spread | PublishedFigure | None:
+        """Return a figure of one category."""
+        if self.published is not None:
+            return self.published.figure(task, metric, label)
+        summary = self.summary(task)
+        if summary is None:
+            return None
+        found: Spread = getattr(summary.per_label[label], metric)
+        return found
+
+
+def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+    """Return the tables over all runs, a row a system; the best mean of each column is bold."""
+    systems = group_systems(runs)
+    tasks = _tasks(runs)
+    sheets = [_overall(systems, task, options) for task in tasks]
+    sheets += [
+        _by_category(systems, task, runs, options, labels, part)
+        for task in tasks
+        for part, labels in enumerate(_parts(_labels(runs, task)))
+    ]
+    sheets[len(tasks) : len(tasks)] = _ablation(systems, tasks, options)
+    return Findings(
+        action="tables",
+        title="Scores",
+        figures={"ddof": DDOF, "rows": [run_figures(run, systems) for run in runs]},
+        sheets=tuple(sheets),
+        notes=tuple(_notes(runs, systems, options)),
+        charts={f"categories_{task}": _category_chart(systems, task, runs) for task in tasks},
+        rows=list(csv_rows(systems, with_published=options.reference == "paper")),
+    )
+
+
+def _category_chart(
+    systems: Sequence[System], task: str, runs: Sequence[ReportedRun]
+) -> Callable[[], Figure]:
+    """Return what draws F1 by category over folds, of the systems with the best macro-F1."""
+    labels = _labels(runs, task)
+    of_task = [(system, system.runs[task].summary) for system in systems if task in system.runs]
+    best = sorted(of_task, key=lambda pair: -(pair[1].metrics["macro_f1"].mean or 0.0))
+    shown = {
+        system.name: [[value or 0.0 for value in s.per_label[label].f1.values] for label in labels]
+        for system, s in best[: len(COLORS)]
+    }
+    return partial(category_chart, labels, shown)
+
+
+def partial_notes(runs: Sequence[ReportedRun]) -> list[str]:
+    """Return a sentence for every run that lacks folds."""
+    return [
+        f"Partial: {run.name} has {len(run.scores)} of {run.config.cv.folds} folds; missing: fold "
+        f"{', '.join(map(str, run.missing))}."
+        for run in runs
+        if run.missing
+    ]
+
+
+def _tasks(runs: Sequence[ReportedRun]) -> list[str]:
+    found = dict.fromkeys(run.task.name for run in runs)
+    first = [task for task in _PAPER_TASKS if task in found]
+    return [*first, *(task for task in found if task not in first)]
+
+
+def _labels(runs: Sequence[ReportedRun], task: str) -> tuple[str, ...]:
+    return next(run.summary.labels for run in runs if run.task.name == task)
+
+
+def _parts(labels: Sequence[str]) -> list[tuple[str, ...]]:
+    step = _CATEGORIES_A_SHEET
+    return [tuple(labels[i : i + step]) for i in range(0, len(labels), step)]
+
+
+def _rows(systems: Sequence[System], task: str, options: ReportConfig) -> list[Row]:
+    """Return a line for every system that was scored on the task, each before its published row."""
+    rows = []
+    for system in systems:
+        if task not in system.runs:
+            continue
+        rows.append(Row(system=system, published=None))
+        published = published_row(system) if options.reference == "paper" else None
+        if published is not None and any(key[0] == task for key in published.figures):
+            rows.append(Row(system=system, published=published))
+    return rows
+
+
+def _overall(systems: Sequence[System], task: str, options: ReportConfig) -> Sheet:
+    rows = _rows(systems, task, options)
+    names = [*OVERALL, "invalid_rate"]
+    figures = [[row.overall(task, name) for name in names] for row in rows]
+    of_paper = f" ({_TABLE_OF[task]})" if task in _TABLE_OF else ""
+    return Sheet(
+        title=f"Overall, {task}{of_paper}",
+        header=("Model", "Setting", "Rationale", "Folds", *OVERALL.values(), "Invalid"),
+        rows=tuple(
+            (*row.heads(), _folds(row, task), *map(_cell, line))
+            for row, line in zip(rows, figures, strict=True)
+        ),
+        text_columns=(0, 1, 2, 3),
+        bold=best_cells(figures, first_column=4, lower=(4,)),
+    )
+
+
+def _ablation(
+    systems: Sequence[System], tasks: Sequence[str], options: ReportConfig
+) -> list[Sheet]:
+    """Return backbone x rationale x tuning (Table 5), where more than one variant was trained."""
+    trained = [s for s in systems if next(iter(s.runs.values())).kind == "trained"]
+    if len(trained) < 2:
+        return []
+    rows: list[Row] = []
+    for system in sorted(trained, key=lambda s: (s.model, s.setting, not s.rationale)):
+        rows.append(Row(system=system, published=None))
+        published = published_row(system) if options.reference == "paper" else None
+        if published is not None:
+            rows.append(Row(system=system, published=published))
+    shown = [task for task in tasks if any(task in system.runs for system in trained)]
+    figures = [[row.overall(task, name) for task in shown for name in OVERALL] for row in rows]
+    short = dict(zip(OVERALL, ("P", "R", "F1", "Acc"), strict=True))
+    return [
+        Sheet(
+            title="Ablation: backbone × tuning × rationale (Table 5)",
+            header=(
+                *("Model", "Tuning", "Rationale"),
+                *(f"{task} {short[name]}" for task in shown for name in OVERALL),
+            ),
+            rows=tuple(
+                (*row.heads(), *map(_cell, line)) for row, line in zip(rows, figures, strict=True)
+            ),
+            text_columns=(0, 1, 2),
+            bold=best_cells(figures, first_column=3),
+        )
+    ]
+
+
+def _by_category(
+    systems: Sequence[System],
+    task: str,
+    runs: Sequence[ReportedRun],
+    options: ReportConfig,
+    labels: Sequence[str],
+    part: int,
+) -> Sheet:
+    rows = _rows(systems, task, options)
+    figures = [
+        [row.per_label(task, label, metric) for label in labels for metric in PER_LABEL]
+        for row in rows
+    ]
+    n_parts = len(_parts(_labels(runs, task)))
+    numbered = f", part {part + 1} of {n_parts}" if n_parts > 1 else ""
+    of_paper = {"binary": " (Table 4)", "fine_grained": " (Tables 10 and 11)"}.get(task, "")
+    return Sheet(
+        title=f"By category, {task}{of_paper}{numbered}",
+        header=(
+            *("Model", "Setting", "Rationale"),
+            *(f"{label} {short}" for label in labels for short in PER_LABEL.values()),
+        ),
+        rows=tuple(
+            (*row.heads(), *map(_cell, line)) for row, line in zip(rows, figures, strict=True)
+        ),
+        text_columns=(0, 1, 2),
+        bold=best_cells(figures, first_column=3),
+    )
+
+
+def best_cells(
+    figures: Sequence[Sequence[Spread | PublishedFigure | None]],
+    *,
+    first_column: int,
+    lower: Sequence[int] = (),
+) -> frozenset[tuple[int, int]]:
+    """Return the cells of each column's best measured mean, ties included; published never count.
+
+    A column in which no two measured figures differ has no best. Means that print alike tie.
+
+    Args:
+        figures: A row a line of the table, without its first ``first_column`` text columns.
+        first_column: Where the figures begin.
+        lower: Columns of figures in which less is better.
+    """
+    best = set()
+    for x in range(len(figures[0]) if figures else 0):
+        means = {y: _measured(line[x]) for y, line in enumerate(figures)}
+        column = {y: round(100 * mean, 2) for y, mean in means.items() if mean is not None}
+        if len(set(column.values())) < 2:
+            continue
+        wanted = min(column.values()) if x in lower else max(column.values())
+        best |= {(y, x + first_column) for y, value in column.items() if value == wanted}
+    return frozenset(best)
+
+
+def _measured(figure: Spread | PublishedFigure | None) -> float | None:
+    return figure.mean if isinstance(figure, Spread) else None
+
+
+def _cell(figure: Spread | PublishedFigure | None) -> str:
+    if figure is None:
+        return ""
+    if isinstance(figure, Spread):
+        return spread_text(figure)
+    if figure.mean is None:
+        return ""
+    return f"{figure.mean:.2f}" + ("" if figure.std is None else f" ± {figure.std:.2f}")
+
+
+def _folds(row: Row, task: str) -> str:
+    if row.published is not None:
+        return "published"
+    run = row.system.runs[task]
+    done, asked = len(run.scores), run.config.cv.folds
+    return f"{done}" if done == asked else f"{done} of {asked}: partial"
+
+
+def _notes(
+    runs: Sequence[ReportedRun], systems: Sequence[System], options: ReportConfig
+) -> Iterator[str]:
+    protocols = sorted({run.config.cv.protocol for run in runs})
+    explained = {
+        "paper": "paper (the reported fold also selects the checkpoint)",
+        "nested": "nested (an inner split of the training folds selects it)",
+    }
+    yield (
+        f"Mean ± sample standard deviation (ddof = {DDOF}) over folds, in percent; bold: best mean "
+        f"of a column. Protocol: {'; '.join(explained[p] for p in protocols)}."
+    )
+    yield "Macro figures are means over categories; an unreadable answer counts as wrong."
+    yield from partial_notes(runs)
+    if options.reference == "paper":
+        yield from _published_notes(systems)
+
+
+def _published_notes(systems: Sequence[System]) -> Iterator[str]:
+    found = [row for row in map(published_row, systems) if row is not None]
+    if not found:
+        yield "reference=paper: the paper has no row of these systems."
+        return
+    yield (
+        f"{PUBLISHED} published (arXiv 2601.14780), on the authors' ClientResistance corpus, which "
+        "is not public: for orientation, never counted as best. Blank: our copy of the paper has "
+        "no such cell, or contradicts itself there."
+    )
+    for row in found:
+        doubts = sorted({f.doubt for f in row.figures.values() if f.doubt and f.mean is None})
+        if doubts:
+            yield f"{PUBLISHED} {row.model}, {row.setting}: blank cells, since {'; '.join(doubts)}."
+
+
+_KINDS = {"trained": "fine-tuned", "prompted": "prompted", "baseline": "baseline"}
+
+
+def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+    """Return the runs of a report and what it comes to."""
+    systems = group_systems(runs)
+    return Findings(
+        action="overview",
+        title="Overview",
+        figures={"runs": [_figures(run) for run in runs]},
+        sheets=(_best(systems), _runs(systems)),
+        notes=tuple(_warnings(runs)),
+    )
+
+
+def headline(runs: Sequence[ReportedRun]) -> list[str]:
+    """Return a sentence a task: its best system by mean macro-F1."""
+    systems = group_systems(runs)
+    sentences = []
+    for task in dict.fromkeys(run.task.name for run in runs):
+        best, run = _best_of(systems, task)
+        spread = run.summary.metrics["macro_f1"]
+        over = f"{len(run.scores)} folds" if len(run.scores) > 1 else "one fold"
+        sentences.append(
+            f"{task}: {best.name} has the best macro-F1, {spread_text(spread)} percent over {over}."
+        )
+    return sentences
+
+
+def _best_of(systems: Sequence[System], task: str) -> tuple[System, ReportedRun]:
+    scored = [(system, system.runs[task]) for system in systems if task in system.runs]
+    return max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
+
+
+def _best(systems: Sequence[System]) -> Sheet:
+    tasks = dict.fromkeys(task for system in systems for task in system.runs)
+    rows = []
+    for task in tasks:
+        system, run = _best_of(systems, task)
+        metrics = run.summary.metrics
+        cells = (spread_text(metrics["macro_f1"]), spread_text(metrics["accuracy"]))
+        rows.append((task, system.name, *cells))
+    return Sheet(
+        title=f"Best system by task (mean ± SD over folds, ddof = {DDOF}, in percent)",
+        header=("Task", "System", "Macro-F1", "Accuracy"),
+        rows=tuple(rows),
+        text_columns=(0, 1),
+    )
+
+
+def _runs(systems: Sequence[System]) -> Sheet:
+    rows = [
+        (
+            run.name,
+            _KINDS[run.kind],
+            task,
+            system.name,
+            f"{len(run.scores)} of {run.config.cv.folds}",
+            run.config.cv.protocol,
+            f"{sum(scores.n for scores in run.scores.values()):,}",
+        )
+        for system in systems
+        for task, run in system.runs.items()
+    ]
+    return Sheet(
+        title="Runs",
+        header=("Run", "Kind", "Task", "System", "Folds", "Protocol", "Predictions"),
+        rows=tuple(rows),
+        text_columns=(0, 1, 2, 3, 4, 5),
+    )
+
+
+def _figures(run: ReportedRun) -> dict[str, Any]:
+    return {
+        "run": run.name,
+        "kind": run.kind,
+        "task": run.task.name,
+        "data": run.config.data.name,
+        "synthetic": run.data.get("synthetic"),
+        "folds": list(run.scores),
+        "missing_folds": list(run.missing),
+        "n_predictions": sum(scores.n for scores in run.scores.values()),
+        "data_hash": run.manifest.get("data_hash"),
+        "partition_hash": run.manifest.get("partition_hash"),
+    }
+
+
+def _warnings(runs: Sequence[ReportedRun]) -> Iterator[str]:
+    if any(run.data.get("synthetic") for run in runs):
+        yield (
+            "The corpus is synthetic: it shows that the software works, and says nothing about "
+            "real clients."
+        )
+    yield from partial_notes(runs)
+    if any(run.config.cv.protocol == "paper" and run.kind != "prompted" for run in runs):
+        yield (
+            "cv.protocol=paper: the fold that is reported also selected the checkpoint, as in the "
+            "paper, so that scores of trained models are optimistic; cv.protocol=nested is not."
+        )
+    unread = {run.name: run.summary.metrics["invalid_rate"].mean or 0.0 for run in runs}
+    worst = max(unread, key=lambda name: unread[name])
+    if unread[worst]:
+        n_unread = sum(rate > 0 for rate in unread.values())
+        yield (
+            f"Answers without a readable label count as wrong; {n_unread} of {len(runs)} runs have "
+            f"some, {worst} most ({100 * unread[worst]:.2f} percent)."
+        )

@@ -1,1 +1,0 @@
-"""The sections of a report over run folders: tables, variance, comparison, calibration, errors."""

@@ -1,1 +1,0 @@
-"""What people read: console output, tables, figures, pages."""

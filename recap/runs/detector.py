@@ -1,0 +1,451 @@
+"""The detector: one model, or the cascade of two, over utterances, dialogues and streams.
+
+How stages are put together: which models, which label leads on, which threshold applies.
+
+A dialogue that is annotated while it goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from recap.data.readers.native import record_from_row
+from recap.data.readers.transcript import SpeakerNames
+from recap.data.utterances import utterances_of
+from recap.errors import ConfigError, DataError
+from recap.records import Annotation, Dialogue, Example, Turn
+from recap.runs.saved import AnswerOptions, Decoding, FoundModel, Prompt, Stage, find_settings
+from recap.tasks.task import Task
+
+if TYPE_CHECKING:
+    from recap.models.engine.label_scoring import Conversation, ModelAnswer
+    from recap.models.export import TrainedModel
+    from recap.runs.saved import Prompt
+
+
+def stage_folders(
+    model: str | Path | None, binary: str | Path | None, fine_grained: str | Path | None
+) -> list[str | Path]:
+    """Return the folders of the stages, in their order.
+
+    Raises:
+        ConfigError: When neither one model nor both stages are named.
+    """
+    if model is not None and binary is None and fine_grained is None:
+        return [model]
+    if model is None and binary is not None and fine_grained is not None:
+        return [binary, fine_grained]
+    raise ConfigError("name one model (model=FOLDER), or both stages (binary= and fine_grained=)")
+
+
+def in_language(task: Task, language: Literal["en", "zh"] | None) -> Task:
+    """Return the task in a language, in its own for ``None``."""
+    return task if language is None else dataclasses.replace(task, language=language)
+
+
+def find_gate(first: Task, second: Task) -> str:
+    """Return the label of the first stage that the second stage's labels lie below.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    above = [set(second.taxonomy.lineage(label)[1:]) for label in second.labels]
+    gates = [label for label in first.labels if all(label in names for names in above)]
+    if len(gates) != 1:
+        raise ConfigError(
+            f"tasks {first.name!r} and {second.name!r} make no cascade: no label of the first lies "
+            "above all labels of the second; name a model of the binary task with binary= and one "
+            "of the fine-grained task with fine_grained="
+        )
+    return gates[0]
+
+
+def one_label(
+    threshold: float | Mapping[str, float] | None,
+) -> float | tuple[str, float] | None:
+    """Return a threshold as a value that can be compared.
+
+    Raises:
+        ConfigError: When it names several labels, or none.
+    """
+    if not isinstance(threshold, Mapping):
+        return threshold
+    if len(threshold) != 1:
+        raise ConfigError("threshold takes one label, such as {'Resistance': 0.3}")
+    return next(iter(threshold.items()))
+
+
+def first_label_threshold(
+    threshold: float | tuple[str, float] | None, task: Task, gate: str | None
+) -> float | None:
+    """Return from which probability on the first of two labels is decided for.
+
+    Args:
+        threshold: Of a named label; without a name, of the gate, else of the first label.
+        task: Of the first stage.
+        gate: The label that leads on to the second stage, if there is one.
+
+    Raises:
+        ConfigError: When the task has no such label or not two, or the number is no probability.
+    """
+    if threshold is None:
+        return None
+    named = threshold if isinstance(threshold, tuple) else (gate or task.labels[0], threshold)
+    label, least = named
+    if label not in task.labels or len(task.labels) != 2:
+        raise ConfigError(
+            f"threshold: {label!r} is not one of two labels of task {task.name!r}, and a threshold "
+            "decides between two; leave it out, or use a model of two labels"
+        )
+    if not 0 <= least <= 1:
+        raise ConfigError(f"threshold: {least:g} is no probability; give a number from 0 to 1")
+    # The second label is decided for from ``least`` on: the first one above what is left.
+    return least if label == task.labels[0] else math.nextafter(1 - least, 2)
+
+
+Talk = str | Dialogue | Example | Mapping[str, Any]
+"""An utterance, a dialogue, an example, or one of the latter as a mapping (native JSON)."""
+
+Ask = Callable[[int, list[Prompt]], "list[ModelAnswer]"]
+"""Answers the prompts of a stage."""
+
+MOST_VARIANTS = 8
+"""Sets of options whose prompts' constant part is kept in memory."""
+
+WINDOW_BATCHES = 4
+"""Batches that are put together before any is answered, so that like lengths come together."""
+
+
+class Detector:
+    """Says of client turns which behaviour they show; :meth:`from_pretrained` loads one.
+
+    With two stages, the first tells resistance from collaboration, and the second names the
+    behaviour of what was judged resistant.
+
+    Args:
+        found: The models' folders, in the order of the stages.
+        trained: The loaded models.
+        options: How they are asked.
+        merge_adjacent: Whether several turns of one speaker in a row are read as one.
+
+    Raises:
+        ConfigError: When two stages do not follow each other, or an option does not fit the models.
+    """
+
+    def __init__(
+        self,
+        found: Sequence[FoundModel],
+        trained: Sequence[TrainedModel],
+        options: AnswerOptions,
+        *,
+        merge_adjacent: bool = True,
+    ) -> None:
+        self._found = tuple(found)
+        self._trained = tuple(trained)
+        self._variants: dict[AnswerOptions, Detector] = {options: self}
+        self.options = options
+        self.merge_adjacent = merge_adjacent
+        tasks = [in_language(one.settings.task, options.language) for one in found]
+        self._gate = find_gate(*tasks) if len(tasks) > 1 else None
+        threshold = first_label_threshold(options.threshold, tasks[0], self._gate)
+        self.stages = tuple(
+            Stage(model, one.settings, task, options, threshold if number == 0 else None)
+            for number, (model, one, task) in enumerate(zip(trained, found, tasks, strict=True))
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        binary: str | Path | None = None,
+        fine_grained: str | Path | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        with_rationale: bool = False,
+        language: Literal["en", "zh"] | None = None,
+        decoding: Decoding = "scored",
+        max_prompt_tokens: int | None = None,
+        max_new_tokens: int | None = None,
+        batch_size: int = 32,
+        merge_adjacent: bool = True,
+        base: str | Path | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+    ) -> Detector:
+        """Return a detector of one stage (``model``) or of the cascade.
+
+        Args:
+            model: A run folder, a fold's folder, or a model's: a whole model or a PEFT adapter.
+            binary: The cascade's first stage, which tells Resistance from Collaboration.
+            fine_grained: Its second stage. Two adapters over one base share it in memory.
+            threshold: Probability from which the first of two labels (Resistance) is decided for,
+                or ``{label: probability}`` for the other; by default the likelier label is taken.
+            with_rationale: Whether the reason is written too, which takes much longer.
+            language: Of prompt and answer; by default that of the training.
+            decoding: ``scored`` compares all labels and always gives one of them; ``constrained``
+                is greedy and always gives one; ``free`` is greedy text, as in the paper.
+            max_prompt_tokens: Longest prompt; longer ones lose whole oldest turns.
+            max_new_tokens: Longest answer.
+            batch_size: Prompts answered together.
+            merge_adjacent: Whether several turns of one speaker in a row are read as one.
+            base: Folder or hub id of an adapter's base, where it is not where training had it.
+            device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+            dtype: Type of the weights; by default that of the training.
+
+        Raises:
+            ConfigError: When a folder holds no such model, or an option does not fit it.
+        """
+        from recap.models.export import load_trained
+
+        folders = stage_folders(model, binary, fine_grained)
+        found = [find_settings(folder) for folder in folders]
+        options = AnswerOptions(
+            decoding=decoding,
+            with_rationale=with_rationale,
+            threshold=one_label(threshold),
+            max_prompt_tokens=max_prompt_tokens,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            language=language,
+        )
+        trained = load_trained(
+            [one.folder for one in found],
+            [one.settings for one in found],
+            base=base,
+            device=device,
+            dtype=dtype,
+        )
+        return cls(found, trained, options, merge_adjacent=merge_adjacent)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that annotations carry."""
+        first = self.stages[0].task.labels
+        if self._gate is None:
+            return first
+        return (*(x for x in first if x != self._gate), *self.stages[1].task.labels)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of the models, in the order of the stages."""
+        return tuple(one.folder for one in self._found)
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # an iterator is an iterable too
+        self,
+        talk: Iterator[Talk],
+        *,
+        threshold: float | Mapping[str, float] | None = None,
+        with_rationale: bool | None = None,
+        language: Literal["en", "zh"] | None = None,
+    ) -> Iterator[Annotation]: ...
+    @overload
+    def predict(
+        self,
+        talk: Talk | Iterable[Talk],
+        *,
+        threshold: float | Mapping[str, float] | None = None,
+        with_rationale: bool | None = None,
+        language: Literal["en", "zh"] | None = None,
+    ) -> list[Annotation]: ...
+    def predict(
+        self,
+        talk: Talk | Iterable[Talk],
+        *,
+        threshold: float | Mapping[str, float] | None = None,
+        with_rationale: bool | None = None,
+        language: Literal["en", "zh"] | None = None,
+    ) -> list[Annotation] | Iterator[Annotation]:
+        """Return an annotation of each client turn, in one flat list and in order.
+
+        Args:
+            talk: An utterance without context, a dialogue, or several of them. An iterator is read
+                as its annotations are taken, and gives an iterator.
+            threshold: In place of the detector's own.
+            with_rationale: In place of the detector's own.
+            language: In place of the detector's own.
+
+        Raises:
+            DataError: When a mapping is no dialogue and no example.
+            ConfigError: When an option does not fit the models.
+        """
+        changed: dict[str, Any] = {"with_rationale": with_rationale, "language": language}
+        changed["threshold"] = one_label(threshold)
+        variant = self._variant({k: v for k, v in changed.items() if v is not None})
+        if isinstance(talk, Iterator):
+            return variant._stream(talk)
+        several = [talk] if isinstance(talk, str | Dialogue | Example | Mapping) else talk
+        return list(variant._stream(iter(several)))
+
+    def annotate(self, examples: Sequence[Example]) -> list[Annotation]:
+        """Return an annotation of each example, in order; all of them are in memory together."""
+        return self.judge(examples, lambda stage, prompts: self.stages[stage].answer(prompts))
+
+    def session(self, session: str = "session") -> Session:
+        """Return a dialogue that is annotated while it goes on."""
+        return Session(self, session)
+
+    def prompt_ids(self, talk: Talk) -> tuple[int, ...]:
+        """Return the token ids that the (first) model sees for the last client turn.
+
+        Raises:
+            DataError: When no client turn says anything.
+        """
+        spoken = [e for e in self.utterances(talk, 0) if e.response.strip()]
+        if not spoken:
+            raise DataError("the dialogue has no client turn with a text, so there is no prompt")
+        return self.stages[0].prompts(spoken[-1:])[0].ids
+
+    def utterances(self, talk: Talk, number: int) -> list[Example]:
+        """Return the client turns of what :meth:`predict` takes as one item, its ``number``-th."""
+        if isinstance(talk, str):
+            talk = Example(id=str(number), history=(), response=talk)
+        elif isinstance(talk, Mapping):
+            talk = record_from_row(talk, number)
+        return list(utterances_of(talk, merge_adjacent=self.merge_adjacent))
+
+    def judge(self, examples: Sequence[Example], ask: Ask) -> list[Annotation]:
+        """Return an annotation of each example; ``ask`` has a stage answer prompts."""
+        annotations = [_skipped(example, "empty") for example in examples]
+        spoken = [i for i, example in enumerate(examples) if example.response.strip()]
+        first = self._ask(0, examples, spoken, annotations, ask)
+        resistant = [i for i in first if self._gate is not None and first[i].label == self._gate]
+        second = self._ask(1, examples, resistant, annotations, ask) if resistant else {}
+        for i in first:
+            if i not in resistant:
+                annotations[i] = self._annotation(examples[i], first[i], None)
+            elif i in second:
+                annotations[i] = self._annotation(examples[i], first[i], second[i])
+        return annotations
+
+    def _ask(
+        self,
+        stage: int,
+        examples: Sequence[Example],
+        wanted: list[int],
+        annotations: list[Annotation],
+        ask: Ask,
+    ) -> dict[int, ModelAnswer]:
+        """Return a stage's answers by example; those that do not fit are noted as skipped."""
+        prompts = self.stages[stage].prompts([examples[i] for i in wanted])
+        fitting = [(i, prompt) for i, prompt in zip(wanted, prompts, strict=True) if prompt.fits]
+        for i in set(wanted) - {i for i, _ in fitting}:
+            annotations[i] = _skipped(examples[i], "too_long")
+        answers = ask(stage, [prompt for _, prompt in fitting]) if fitting else []
+        return {i: answer for (i, _), answer in zip(fitting, answers, strict=True)}
+
+    def _annotation(
+        self, example: Example, first: ModelAnswer, second: ModelAnswer | None
+    ) -> Annotation:
+        last = second or first
+        task = self.stages[1 if second else 0].task
+        label = last.label
+        return Annotation(
+            id=example.id,
+            session=example.session,
+            turn=example.turn,
+            label=label,
+            pattern=None if label is None else task.taxonomy.pattern(label) or label,
+            probabilities=self._probabilities(first, second),
+            rationale=last.rationale if self.options.with_rationale else None,
+            text=last.text,
+            parsed=label is not None,
+        )
+
+    def _probabilities(
+        self, first: ModelAnswer, second: ModelAnswer | None
+    ) -> dict[str, float] | None:
+        """Return the label's probabilities; of both stages, P(resistance) x P(behaviour)."""
+        if first.probabilities is None or second is None or second.probabilities is None:
+            return None if first.probabilities is None else dict(first.probabilities)
+        rest = {label: p for label, p in first.probabilities.items() if label != self._gate}
+        resistance = first.probabilities[self._gate or ""]
+        return {**rest, **{label: resistance * p for label, p in second.probabilities.items()}}
+
+    def _stream(self, talk: Iterator[Talk]) -> Iterator[Annotation]:
+        examples = (e for number, one in enumerate(talk) for e in self.utterances(one, number))
+        while window := list(islice(examples, WINDOW_BATCHES * self.options.batch_size)):
+            yield from self.annotate(window)
+
+    def _variant(self, changed: Mapping[str, Any]) -> Detector:
+        """Return this detector with other options, on the same models."""
+        options = dataclasses.replace(self.options, **changed)
+        if options not in self._variants:
+            if len(self._variants) >= MOST_VARIANTS:
+                self._variants = {self.options: self}
+            self._variants[options] = Detector(
+                self._found, self._trained, options, merge_adjacent=self.merge_adjacent
+            )
+        return self._variants[options]
+
+
+def _skipped(example: Example, why: Literal["empty", "too_long"]) -> Annotation:
+    return Annotation(
+        id=example.id,
+        session=example.session,
+        turn=example.turn,
+        label=None,
+        pattern=None,
+        probabilities=None,
+        rationale=None,
+        text=None,
+        parsed=False,
+        skipped=why,
+    )
+
+
+class Session:
+    """Takes the turns of one dialogue as they come, and annotates each client turn at once.
+
+    What one prompt shares with the one before is kept and not computed again. Annotations are those
+    of :meth:`recap.runs.detector.Detector.predict` on the dialogue so far. When a client says
+    several things in a row, each annotation takes in what was said since the counsellor spoke: the
+    last of them is the one that the whole dialogue has.
+
+    Args:
+        detector: Gives the answers; :meth:`~recap.runs.detector.Detector.session` makes one.
+        session: Name of the dialogue.
+    """
+
+    def __init__(self, detector: Detector, session: str = "session") -> None:
+        self._detector = detector
+        self._session = session
+        self._turns: list[Turn] = []
+        self._names = SpeakerNames()
+        self._conversations: dict[int, Conversation] = {}
+
+    @property
+    def dialogue(self) -> Dialogue:
+        """The dialogue so far."""
+        return Dialogue(session=self._session, turns=tuple(self._turns))
+
+    def add(self, speaker: str, text: str, *, id: str | None = None) -> Annotation | None:  # noqa: A002
+        """Add a turn; return its annotation, ``None`` when it is the counsellor's.
+
+        Args:
+            speaker: ``client`` or ``counselor``, or a usual name of either (therapist, 来访者).
+            text: What was said.
+            id: Of the turn; by default ``<session>:<index>``.
+
+        Raises:
+            DataError: When the speaker is not known.
+        """
+        role = self._names.find(speaker)
+        if role is None:
+            raise DataError("speaker: " + ", ".join(self._names.complaint(speaker)))
+        self._turns.append(Turn(speaker=role, text=text, id=id))
+        if role == "counselor":
+            return None
+        latest = self._detector.utterances(self.dialogue, 0)[-1:]
+        return self._detector.judge(latest, self._ask)[0]
+
+    def _ask(self, stage: int, prompts: list[Prompt]) -> list[ModelAnswer]:
+        if stage not in self._conversations:
+            self._conversations[stage] = self._detector.stages[stage].conversation()
+        answer: Callable[[tuple[int, ...]], ModelAnswer] = self._conversations[stage].answer
+        return [answer(prompt.ids) for prompt in prompts]

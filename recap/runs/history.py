@@ -1,0 +1,489 @@
+"""history.csv: a row every few optimiser steps and one a pass over the selection examples.
+
+How fast training goes and how much memory it takes.
+
+What a tracker is told of a run: steps, scores of folds, the summary over them.
+
+Texts only where ``privacy.log_text`` allows it.
+
+Epochs as they end, with the seconds that they took.
+
+The progress bar: Lightning's, with speed, learning rate, memory and the time that is left.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+
+from recap.errors import DataError
+from recap.models.callbacks import FiniteSteps
+from recap.records import Example, Prediction, Scores, Summary
+from recap.system.files import write_atomic
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """What training gets through in a second; ``tokens`` are those of prompts and answers."""
+
+    examples: float
+    tokens: float
+
+
+class SpeedMeter:
+    """Counts examples, tokens and the seconds spent on them.
+
+    Args:
+        clock: Returns seconds; for tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self._seconds = 0.0
+        self._examples = 0
+        self._tokens = 0
+
+    def start(self) -> None:
+        """Let the clock run, if it does not run already."""
+        if self._since is None:
+            self._since = self._clock()
+
+    def stop(self) -> None:
+        """Stop the clock: what comes now (validation, saving) is not training."""
+        if self._since is not None:
+            self._seconds += self._clock() - self._since
+            self._since = None
+
+    def add(self, *, examples: int, tokens: int) -> None:
+        """Count what was just trained on."""
+        self._examples += examples
+        self._tokens += tokens
+
+    def counts(self) -> tuple[int, int]:
+        """Return the examples and tokens since the last :meth:`take`."""
+        return self._examples, self._tokens
+
+    def take(self, counts: tuple[float, float] | None = None) -> Speed:
+        """Return the speed since the last call, and begin again.
+
+        Args:
+            counts: Examples and tokens of all devices, where there are more than this one.
+        """
+        running = self._since is not None
+        self.stop()
+        examples, tokens = counts or self.counts()
+        seconds = max(self._seconds, 1e-9)
+        self._examples, self._tokens, self._seconds = 0, 0, 0.0
+        if running:
+            self.start()
+        return Speed(examples=examples / seconds, tokens=tokens / seconds)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory so far, in GiB: allocated on a GPU, or resident of this process.
+
+    Both are peaks over the life of the process, not over one fold.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes on Linux (getrusage(2))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRow:
+    """One row of history.csv.
+
+    ``loss`` is the token mean in nats: of the last optimiser step's examples for ``train``, of the
+    whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens, over all
+    devices; it and ``examples_per_second`` are ``None`` for ``select``. ``memory_gib`` is the
+    process's peak so far: allocated on the first device if it is a GPU, else resident memory.
+    ``skipped_steps`` counts the optimiser steps so far that were not finite.
+    """
+
+    step: int
+    epoch: int
+    split: Literal["train", "select"]
+    loss: float
+    learning_rate: float
+    tokens_per_second: float | None
+    examples_per_second: float | None
+    memory_gib: float
+    skipped_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFolds:
+    """What the finished folds of a run come to."""
+
+    summary: Summary
+    scores: Mapping[int, Scores]
+    """By index of the fold."""
+    histories: Mapping[int, tuple[HistoryRow, ...]]
+    """By index of the fold; empty for folds whose system was not trained step by step."""
+
+
+class Tracker(Protocol):
+    """Something that is told of a run as it goes."""
+
+    def start_fold(self, name: str) -> None:
+        """Begin to record one fold (``"fold0"``) or the final model (``"final"``)."""
+
+    def log_step(self, row: HistoryRow) -> None:
+        """Record one row of the history of the fold that was begun."""
+
+    def log_fold(self, scores: Scores | None) -> None:
+        """Record the scores of the fold that was begun, if it was scored, and close it."""
+
+    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
+        """Record dialogues and answers of the fold that was begun, which the user asked for."""
+
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Close the fold that was begun, since it failed or a signal asked for its end."""
+
+    def log_summary(self, folds: FinishedFolds) -> None:
+        """Record how figures spread over folds, unless just this is recorded already."""
+
+
+class NoTracker:
+    """A tracker that keeps nothing: the run folder's own files are all there is."""
+
+    def start_fold(self, name: str) -> None:
+        """Do nothing."""
+
+    def log_step(self, row: HistoryRow) -> None:
+        """Do nothing."""
+
+    def log_fold(self, scores: Scores | None) -> None:
+        """Do nothing."""
+
+    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
+        """Do nothing."""
+
+    def abandon(self, *, preempted: bool = False) -> None:
+        """Do nothing."""
+
+    def log_summary(self, folds: FinishedFolds) -> None:
+        """Do nothing."""
+
+
+COLUMNS = tuple(field.name for field in fields(HistoryRow))
+"""The columns of history.csv, in order."""
+
+
+class History(lightning.Callback):
+    """Keeps the history of one training, writes it to a file, and tells a tracker.
+
+    Its rows travel in the checkpoint, so that a resumed training ends with the history of an
+    uninterrupted one (speed and memory apart). Validation and saving do not count as training time.
+
+    Args:
+        path: Where history.csv goes.
+        tracker: Told of every row.
+        every_steps: Optimiser steps between two rows of the training loss.
+        finite: Counts the steps that were skipped.
+        clock: Returns seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tracker: Tracker,
+        *,
+        every_steps: int,
+        finite: FiniteSteps | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._tracker = tracker
+        self._every_steps = every_steps
+        self._finite = finite
+        self._rows: list[HistoryRow] = []
+        self._meter = SpeedMeter(clock)
+        self._speed: Speed | None = None
+
+    @property
+    def rows(self) -> tuple[HistoryRow, ...]:
+        """The rows so far."""
+        return tuple(self._rows)
+
+    @property
+    def speed(self) -> Speed | None:
+        """The speed at the last row of the training loss; ``None`` before the first."""
+        return self._speed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far, for the checkpoint."""
+        return {"rows": [asdict(row) for row in self._rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back the rows that a checkpoint holds; later ones are forgotten."""
+        self._rows = [HistoryRow(**row) for row in state_dict["rows"]]
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Let the clock run."""
+        self._meter.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: torch.Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Add up examples and tokens, and write a row when enough optimiser steps are done."""
+        if not batch.plan.filler:
+            tokens = sum(len(row.prompt) + len(row.answer) for row in batch.examples)
+            self._meter.add(examples=len(batch.examples), tokens=tokens)
+        step = trainer.global_step
+        if not batch.plan.ends_step or step % self._every_steps:
+            return
+        self._speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
+        self._add(
+            trainer,
+            HistoryRow(
+                step=step,
+                epoch=trainer.current_epoch,
+                split="train",
+                loss=float(trainer.callback_metrics["train_loss"]),
+                learning_rate=_learning_rate(trainer),
+                tokens_per_second=self._speed.tokens,
+                examples_per_second=self._speed.examples,
+                memory_gib=peak_memory_gib(trainer.strategy.root_device),
+                skipped_steps=self._skipped(),
+            ),
+        )
+
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Stop the clock until the next training batch."""
+        self._meter.stop()
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Stop the clock: checkpoints are saved now."""
+        self._meter.stop()
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Write the selection loss."""
+        if trainer.sanity_checking or "val_loss" not in trainer.callback_metrics:
+            return
+        self._add(
+            trainer,
+            HistoryRow(
+                step=trainer.global_step,
+                epoch=trainer.current_epoch,
+                split="select",
+                loss=float(trainer.callback_metrics["val_loss"]),
+                learning_rate=_learning_rate(trainer),
+                tokens_per_second=None,
+                examples_per_second=None,
+                memory_gib=peak_memory_gib(trainer.strategy.root_device),
+                skipped_steps=self._skipped(),
+            ),
+        )
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Write the last rows."""
+        self._write(trainer)
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Bring the file up to what the checkpoint holds."""
+        self._write(trainer)
+
+    def _add(self, trainer: lightning.Trainer, row: HistoryRow) -> None:
+        self._rows.append(row)
+        if trainer.is_global_zero:
+            self._tracker.log_step(row)
+
+    def _skipped(self) -> int:
+        return 0 if self._finite is None else self._finite.skipped
+
+    def _write(self, trainer: lightning.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self._rows)
+        write_atomic(self._path, text.getvalue())
+
+
+def read_history(path: Path) -> tuple[HistoryRow, ...]:
+    """Return the rows of a history.csv, none where nothing was trained.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(_row(cells) for cells in csv.DictReader(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: is not a history as recap writes it; restore it, or run the fold again"
+        ) from error
+
+
+def selection_loss(path: Path, epoch: int) -> float | None:
+    """Return the selection loss after an epoch (counted from 1) as history.csv has it.
+
+    ``None`` for an epoch without one: there was nothing to select by, or nothing was trained.
+    """
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "select" and int(row["epoch"]) == epoch - 1:
+                return float(row["loss"])
+    return None
+
+
+def _row(cells: Mapping[str, str]) -> HistoryRow:
+    split = cells["split"]
+    if split not in ("train", "select"):
+        raise ValueError("neither training nor selection")
+    return HistoryRow(
+        step=int(cells["step"]),
+        epoch=int(cells["epoch"]),
+        split=cast(Literal["train", "select"], split),
+        loss=float(cells["loss"]),
+        learning_rate=float(cells["learning_rate"]),
+        tokens_per_second=_number(cells["tokens_per_second"]),
+        examples_per_second=_number(cells["examples_per_second"]),
+        memory_gib=float(cells["memory_gib"]),
+        # Runs of before they were counted have no such column.
+        skipped_steps=int(cells.get("skipped_steps") or 0),
+    )
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+def _learning_rate(trainer: lightning.Trainer) -> float:
+    return float(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _over_devices(trainer: lightning.Trainer, counts: tuple[int, int]) -> tuple[float, float]:
+    """Return the sums over all devices; every device has to call it at the same step."""
+    if trainer.world_size == 1:
+        return counts
+    local = torch.tensor(counts, dtype=torch.float32, device=trainer.strategy.root_device)
+    total = trainer.strategy.reduce(local, reduce_op="sum")
+    assert isinstance(total, torch.Tensor)
+    examples, tokens = total.tolist()
+    return examples, tokens
+
+
+OnEpoch = Callable[[int, float | None, float], None]
+"""Called with an epoch's number, its selection loss and the seconds that it took."""
+
+
+class EpochClock(lightning.Callback):
+    """Tells of every finished epoch."""
+
+    def __init__(self, on_epoch: OnEpoch) -> None:
+        self._on_epoch = on_epoch
+        self._since = 0.0
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Look at the clock."""
+        self._since = time.monotonic()
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Tell of the epoch."""
+        if trainer.is_global_zero:
+            loss = trainer.callback_metrics.get("val_loss")
+            self._on_epoch(
+                trainer.current_epoch,
+                None if loss is None else float(loss),
+                time.monotonic() - self._since,
+            )
+        self._since = time.monotonic()
+
+
+class TrainingBar(RichProgressBar):
+    """Shows an epoch's batches, and beside them how the whole training goes.
+
+    Args:
+        history: Measures the speed.
+    """
+
+    def __init__(self, history: History) -> None:
+        super().__init__(leave=False)
+        self._history = history
+        self._began: tuple[float, int] | None = None
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Note when and at which step this process began."""
+        super().on_train_start(trainer, pl_module)
+        self._began = time.monotonic(), trainer.global_step
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what stands beside the bar.
+
+        ``left`` is the time until the last step of the last epoch, at the pace so far, validation
+        included; training may stop earlier.
+        """
+        shown = super().get_metrics(trainer, pl_module)
+        if trainer.optimizers:
+            shown["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.2e}"
+        if self._history.speed is not None:
+            shown["tokens/s"] = f"{self._history.speed.tokens:.0f}"
+            shown["examples/s"] = f"{self._history.speed.examples:.2f}"
+        shown["memory"] = f"{peak_memory_gib(trainer.strategy.root_device):.1f} GiB"
+        left = self._seconds_left(trainer)
+        if left is not None:
+            shown["left"] = str(timedelta(seconds=round(left)))
+        return shown
+
+    def _seconds_left(self, trainer: lightning.Trainer) -> float | None:
+        if self._began is None or trainer.state.fn != "fit":
+            return None
+        began, first_step = self._began
+        done = trainer.global_step - first_step
+        if not done:
+            return None
+        left = float(trainer.estimated_stepping_batches) - trainer.global_step
+        return max(0.0, left) * (time.monotonic() - began) / done

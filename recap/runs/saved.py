@@ -1,0 +1,404 @@
+"""Where a saved model is, which run it comes from, and the model itself.
+
+Which model a folder of the user's stands for, and how that model is asked.
+
+One model and one task: from client turns to prompts, from prompts to answers.
+
+What a saved model answers to examples, one prediction each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from recap.config import RunConfig
+from recap.data.encode import ChatEncoder, PromptEncoder
+from recap.errors import ConfigError
+from recap.models.engine.label_scoring import ModelAnswer
+from recap.models.export import (
+    ADAPTER_CONFIG,
+    SETTINGS_FILE,
+    ModelSettings,
+    TrainedModel,
+    is_adapter_folder,
+    load_trained,
+    read_settings,
+)
+from recap.models.finetune import causal_model
+from recap.records import Example, Prediction
+from recap.runs.build import build_task, model_settings
+from recap.runs.folder import RunFolder, model_folder, read_config
+from recap.tasks.task import Task
+
+if TYPE_CHECKING:
+    from recap.models.engine.label_scoring import Conversation, ModelAnswer
+    from recap.models.export import ModelSettings, TrainedModel
+    from recap.tasks.task import Task
+
+
+_FOLD = re.compile(r"fold(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel:
+    """A model on the disk, and what it was trained to do."""
+
+    folder: Path
+    config: RunConfig
+    """Of the run that it comes from; without one, what ``recap.json`` and the command line say."""
+    task: Task
+    run: RunFolder | None
+    """The run that it comes from, where its folder still lies in one."""
+    fold: int | None
+    """The fold that it was trained for; ``None`` for a final model, or one without a run."""
+
+
+def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> SavedModel:
+    """Return the model that a path stands for.
+
+    A run folder stands for its final model if there is one, else for the fold with the lowest
+    selection loss; with ``cv.fold`` set to a fold or ``final``, for that one. The folder of a fold
+    stands for its model.
+
+    Args:
+        path: A run folder, a fold's folder, or a model's.
+        fallback: Says what a model does that lies in no run folder; ``cv.fold`` and the run's own
+            options are read from it. Where the model has a ``recap.json``, task and lengths are
+            those in it.
+        task_given: Whether the fallback's task was chosen by somebody, and must be the model's.
+
+    Raises:
+        ConfigError: When there is no model, it is a baseline's or another fold's, or has another
+            task's labels.
+    """
+    fold = fallback.cv.fold
+    if not path.is_dir():
+        raise ConfigError(f"model={path}: there is no such folder; give a run's or a model's")
+    if (path / "config.yaml").is_file():
+        run = RunFolder(path=path)
+        _refuse_baseline(run)
+        folder = model_folder(run) if fold == "all" else run.part(fold).model
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder}: there is no such model (not trained, or not kept: keep_models); set "
+                "cv.fold=all for the one that the run stands for"
+            )
+    else:
+        folder = path / "model" if (path / "model").is_dir() else path
+        if not (folder / "config.json").is_file() and not is_adapter_folder(folder):
+            raise ConfigError(
+                f"model={path}: is neither a run folder (config.yaml) nor a model's (config.json "
+                f"or {ADAPTER_CONFIG}); give one of these"
+            )
+    return _saved(folder, fallback, task_given=task_given)
+
+
+def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
+    """Return a saved model on its device, ready to answer.
+
+    Raises:
+        ConfigError: When it cannot be loaded.
+    """
+    if not is_adapter_folder(saved.folder):
+        _refuse_encoder(saved.folder)
+    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
+    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    return load_trained([saved.folder], [settings], device=device)[0]
+
+
+def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
+    part, run = folder.parent, RunFolder(path=folder.parent.parent)
+    if not run.config.is_file():
+        return _without_run(folder, fallback, task_given=task_given)
+    _refuse_baseline(run)
+    config = read_config(run.path)
+    number = _FOLD.fullmatch(part.name)
+    fold = int(number[1]) if number else None
+    asked = fallback.cv.fold
+    if isinstance(asked, int) and asked != fold:
+        raise ConfigError(
+            f"cv.fold={asked}: {folder} was trained on most of that fold; give the run folder "
+            f"(model={run.path}), so that each fold is labelled by its own model"
+        )
+    return SavedModel(folder=folder, config=config, task=build_task(config), run=run, fold=fold)
+
+
+def _without_run(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
+    settings = read_settings(folder)
+    if settings is None:
+        task = build_task(fallback)
+        return SavedModel(folder=folder, config=fallback, task=task, run=None, fold=None)
+    if task_given and set(build_task(fallback).labels) != set(settings.task.labels):
+        raise ConfigError(
+            f"task={fallback.task.name}: {folder} was trained for the labels of task "
+            f"{settings.task.name!r} ({SETTINGS_FILE}); leave task out, or give another model"
+        )
+    config = replace(
+        fallback,
+        prompt=replace(fallback.prompt, max_tokens=settings.max_prompt_tokens),
+        decoding=replace(fallback.decoding, max_new_tokens=settings.max_new_tokens),
+    )
+    return SavedModel(folder=folder, config=config, task=settings.task, run=None, fold=None)
+
+
+def _refuse_baseline(run: RunFolder) -> None:
+    baseline = read_config(run.path).baseline
+    if baseline is not None:
+        raise ConfigError(
+            f"{run.path}: is the run of a baseline ({baseline.get('method')}), scored on its own "
+            "folds already (summary.md); model= takes fine-tuned language models"
+        )
+
+
+def _refuse_encoder(folder: Path) -> None:
+    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+    if names and not any("CausalLM" in str(name) for name in names):
+        raise ConfigError(
+            f"{folder}: holds {', '.join(map(str, names))}, no language model that answers; score "
+            "an encoder with method=encoder encoder.path=FOLDER"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundModel:
+    """A folder with weights or an adapter, and what it was taught."""
+
+    folder: Path
+    settings: ModelSettings
+
+
+def find_settings(folder: str | Path) -> FoundModel:
+    """Return the model of a run's folder, a fold's folder, or a model's own.
+
+    A run stands for its ``final`` model if there is one, else for the fold with the lowest
+    selection loss. A model's folder has ``recap.json``, or lies where training put it.
+
+    Raises:
+        ConfigError: When there is no such folder, or no model in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; name a run folder or a model's")
+    if (folder / "config.yaml").is_file() and not _holds_model(folder):
+        folder = model_folder(RunFolder(path=folder))
+    elif (folder / "model").is_dir() and not _holds_model(folder):
+        folder = folder / "model"
+    if not _holds_model(folder):
+        raise ConfigError(
+            f"{folder}: holds no model; name a run folder, a fold's folder in it, or a folder with "
+            "config.json or adapter_config.json"
+        )
+    return FoundModel(folder=folder, settings=_settings(folder))
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or is_adapter_folder(folder)
+
+
+def _settings(folder: Path) -> ModelSettings:
+    settings = read_settings(folder)
+    if settings is not None:
+        return settings
+    run = folder.resolve().parent.parent
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(
+            f"{folder}: lacks {SETTINGS_FILE}, which says what the model was taught, and does not "
+            "lie in a run folder; copy the folder whole from where it was trained"
+        )
+    config = read_config(run)
+    return model_settings(config, build_task(config))
+
+
+Decoding = Literal["free", "constrained", "scored"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """How answers are read off the models of a detector."""
+
+    decoding: Decoding = "scored"
+    """``scored``: the likeliest label; ``constrained``, ``free``: greedy text."""
+    with_rationale: bool = False
+    """Whether the reason is written too."""
+    threshold: float | tuple[str, float] | None = None
+    """Probability from which the first of two labels, or the named one, is decided for."""
+    max_prompt_tokens: int | None = None
+    """Longest prompt; ``None``: as in training."""
+    max_new_tokens: int | None = None
+    """Longest answer; ``None``: as in training."""
+    batch_size: int = 32
+    """Prompts answered together."""
+    language: Literal["en", "zh"] | None = None
+    """Of prompt and answer; ``None``: as in training."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """One prompt's token ids, whether the model has as many positions, and the turns it lost."""
+
+    ids: tuple[int, ...]
+    fits: bool
+    dropped_turns: int = 0
+
+
+class Stage:
+    """Asks one model about client turns, in the prompts that it was trained with.
+
+    Args:
+        trained: The model.
+        settings: How it was trained.
+        task: Its task, perhaps in another language.
+        options: How it is asked.
+        threshold: Probability from which the first of two labels is decided for.
+
+    Raises:
+        ConfigError: When reasons are asked of a model that was trained without, or a threshold
+            cannot be used.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedModel,
+        settings: ModelSettings,
+        task: Task,
+        options: AnswerOptions,
+        threshold: float | None = None,
+    ) -> None:
+        from recap.models.engine.label_scoring import Answerer
+
+        if options.with_rationale and not task.rationale:
+            raise ConfigError(
+                f"the model of task {task.name!r} was trained without reasons and has none to "
+                "give; leave with_rationale (rationale=true) out, or use another model"
+            )
+        self.task = task
+        self._encoder = ChatEncoder(trained.tokenizer)
+        max_new_tokens = options.max_new_tokens or settings.max_new_tokens
+        positions = causal_model(trained.model).config.max_position_embeddings
+        self._longest = positions - max_new_tokens
+        wanted = options.max_prompt_tokens or settings.max_prompt_tokens or self._longest
+        self._max_tokens = min(wanted, self._longest)
+        self._answerer = Answerer(
+            trained.model,
+            task,
+            self._encoder,
+            decoding=options.decoding,
+            max_new_tokens=max_new_tokens,
+            batch_size=options.batch_size,
+            rationale=options.with_rationale,
+            threshold=threshold,
+            adapter=trained.adapter,
+        )
+
+    def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
+        """Return the prompts of some client turns; long ones lose whole oldest turns."""
+        # One encoder a call: it remembers the length of every turn that it has met.
+        encoder = PromptEncoder(self.task, self._encoder, max_tokens=self._max_tokens)
+        encoder.count_turns(examples)
+        encoded = [encoder.encode(example) for example in examples]
+        return [
+            Prompt(
+                ids=prompt.ids,
+                fits=len(prompt.ids) <= self._longest,
+                dropped_turns=prompt.dropped_turns,
+            )
+            for prompt in encoded
+        ]
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[ModelAnswer]:
+        """Return the answers to prompts that fit, in the order given."""
+        return self._answerer.answer([prompt.ids for prompt in prompts])
+
+    def conversation(self) -> Conversation:
+        """Return answers to the growing prompts of one dialogue."""
+        return self._answerer.conversation()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """Predictions in the order of the examples, and what became of long prompts."""
+
+    predictions: list[Prediction]
+    truncated_prompts: int
+    too_long: int
+    """Examples whose prompts have no room in the model; not asked, their answers unreadable."""
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each of what became of long prompts."""
+        said = {
+            "prompts lost some of their oldest turns to fit": self.truncated_prompts,
+            "prompts do not fit the model: it was not asked, and these count as unreadable "
+            "(prompt.history=none or intervention trains one that reads less)": self.too_long,
+        }
+        return [f"{n} {text}" for text, n in said.items() if n]
+
+
+def answer_examples(
+    saved: SavedModel,
+    examples: Sequence[Example],
+    *,
+    golds: Sequence[str],
+    fold: int | None,
+    batch_size: int,
+    accelerator: str = "auto",
+) -> Answered:
+    """Return what a saved model answers, under the prompt and decoding that it was trained with.
+
+    Args:
+        saved: Where the model is, and what it was trained to do.
+        examples: With or without labels.
+        golds: What counts as right for each of them.
+        fold: The fold that predictions name.
+        batch_size: Prompts answered together.
+        accelerator: ``cpu``, ``gpu``, or ``auto`` for a GPU where there is one.
+
+    Raises:
+        ConfigError: When the model cannot be loaded.
+    """
+    if not examples:
+        return Answered(predictions=[], truncated_prompts=0, too_long=0)
+    config, task = saved.config, saved.task
+    stage = Stage(
+        load_saved(saved, accelerator=accelerator),
+        model_settings(config, task),
+        task,
+        AnswerOptions(
+            decoding=config.decoding.name,
+            with_rationale=task.rationale,
+            batch_size=batch_size,
+        ),
+        threshold=config.decoding.threshold,
+    )
+    prompts = stage.prompts(examples)
+    fitting = [i for i, prompt in enumerate(prompts) if prompt.fits]
+    answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
+    return Answered(
+        predictions=[
+            _prediction(example, answers.get(i), task=task.name, gold=gold, fold=fold)
+            for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
+        ],
+        truncated_prompts=sum(prompts[i].dropped_turns > 0 for i in fitting),
+        too_long=len(prompts) - len(fitting),
+    )
+
+
+def _prediction(
+    example: Example, answer: ModelAnswer | None, *, task: str, gold: str, fold: int | None
+) -> Prediction:
+    return Prediction(
+        id=example.id,
+        session=example.session,
+        fold=fold,
+        task=task,
+        gold=gold,
+        label=answer.label if answer else None,
+        probabilities=answer.probabilities if answer else None,
+        rationale=answer.rationale if answer else None,
+        text=answer.text if answer else "",
+        parsed=answer is not None and answer.label is not None,
+    )

@@ -1,0 +1,452 @@
+"""How far annotators agree: coefficients with intervals, for all labels, each label, each pair.
+
+Coefficients of agreement from counts, many at once; not a number where they are undefined.
+
+Every coefficient here is one minus observed over expected disagreement. Where no disagreement can
+be expected (everybody gave one and the same label), or nothing was judged twice, it is undefined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recap.data.annotations import MISSING, JudgementTable
+
+Floats = NDArray[np.float64]
+Weights = Literal["none", "linear", "quadratic"]
+Level = Literal["nominal", "ordinal", "interval"]
+
+
+def cohen_kappa(confusion: Floats, weights: Weights = "none") -> Floats:
+    """Return Cohen's kappa of two annotators (Cohen 1960; weighted: Cohen 1968).
+
+    Args:
+        confusion: Counts of shape (..., labels, labels): rows one annotator, columns the other.
+        weights: How much a disagreement weighs: all the same, by the distance of the labels, or by
+            its square.
+
+    Returns:
+        Kappa, of shape (...).
+    """
+    n = confusion.sum(axis=(-2, -1))
+    rows, columns = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    weight = disagreement_weights(confusion.shape[-1], weights)
+    observed = (confusion * weight).sum(axis=(-2, -1)) * n
+    expected = np.einsum("...i,...j,ij->...", rows, columns, weight)
+    return one_minus_ratio(observed, expected)
+
+
+def cohen_kappa_per_label(confusion: Floats) -> Floats:
+    """Return Cohen's kappa of every label against the rest, of shape (..., labels).
+
+    ``confusion`` has the shape (..., labels, labels).
+    """
+    n = confusion.sum(axis=(-2, -1))[..., None]
+    rows, columns = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    both = np.diagonal(confusion, axis1=-2, axis2=-1)
+    observed = (rows + columns - 2 * both) * n
+    expected = rows * (n - columns) + columns * (n - rows)
+    return one_minus_ratio(observed, expected)
+
+
+def fleiss_kappa(counts: NDArray[np.int64]) -> float:
+    """Return Fleiss' kappa (Fleiss 1971) of counts of shape (examples, labels).
+
+    Examples may differ in their number of judgements: those with fewer than two are left out, and
+    the others weigh alike (Gwet 2014, Handbook of Inter-Rater Reliability, section 2.4). With one
+    number for all it is Fleiss' own.
+    """
+    parts = fleiss_parts(counts)
+    return float(fleiss_from(*(part.sum(axis=0) for part in parts)))
+
+
+def fleiss_parts(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Return what Fleiss' kappa sums up, example by example.
+
+    Returns:
+        Each label's disagreeing share of the pairs of judgements, and each label's share of the
+        judgements, both of shape (examples, labels); and 1 where an example has two judgements or
+        more, else 0, of shape (examples,).
+    """
+    n = counts.sum(axis=1, keepdims=True).astype(np.float64)
+    paired = n > 1
+    pairs = np.where(paired, n * (n - 1), 1.0)
+    disagreement = np.where(paired, counts * (n - counts) / pairs, 0.0)
+    shares = np.where(paired, counts / np.where(paired, n, 1.0), 0.0)
+    return disagreement, shares, paired[:, 0].astype(np.float64)
+
+
+def fleiss_from(disagreement: Floats, shares: Floats, n: Floats) -> Floats:
+    """Return Fleiss' kappa from sums of :func:`fleiss_parts` over examples.
+
+    Args:
+        disagreement: Of shape (..., labels).
+        shares: Of shape (..., labels).
+        n: Of shape (...).
+    """
+    return one_minus_ratio(disagreement.sum(axis=-1) * n, n**2 - (shares**2).sum(axis=-1))
+
+
+def fleiss_per_label_from(disagreement: Floats, shares: Floats, n: Floats) -> Floats:
+    """Return Fleiss' kappa of every label against the rest, arguments as in :func:`fleiss_from`."""
+    n = n[..., None]
+    return one_minus_ratio(disagreement * n, shares * (n - shares))
+
+
+def krippendorff_alpha(counts: NDArray[np.int64], level: Level = "nominal") -> float:
+    """Return Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12).
+
+    Args:
+        counts: How many annotators gave each value to each example, of shape (examples, values);
+            an example with fewer than two takes no part.
+        level: What the values are: names, ranks (in the order of the columns), or whole numbers one
+            apart.
+    """
+    coincidences = _coincidences(counts)
+    totals = coincidences.sum(axis=1)
+    weight = _squared_distances(totals, level)
+    observed = (coincidences * weight).sum() * (totals.sum() - 1)
+    # Distances are 0 between like values, so pairs of a judgement with itself count nothing.
+    return float(one_minus_ratio(observed, totals @ weight @ totals))
+
+
+def alpha_parts(counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return what nominal alpha sums up, example by example, each of shape (examples, labels).
+
+    The first is each label's coincidences with other labels, the second its judgements that can be
+    paired.
+    """
+    n = counts.sum(axis=1, keepdims=True).astype(np.float64)
+    paired = n > 1
+    unlike = np.where(paired, counts * (n - counts) / np.where(paired, n - 1, 1.0), 0.0)
+    return unlike, np.where(paired, counts, 0.0)
+
+
+def alpha_from(unlike: Floats, totals: Floats) -> Floats:
+    """Return nominal alpha from sums of :func:`alpha_parts`, both of shape (..., labels)."""
+    n = totals.sum(axis=-1)
+    return one_minus_ratio(unlike.sum(axis=-1) * (n - 1), n**2 - (totals**2).sum(axis=-1))
+
+
+def alpha_per_label_from(unlike: Floats, totals: Floats) -> Floats:
+    """Return nominal alpha of every label against the rest, arguments as in :func:`alpha_from`."""
+    n = totals.sum(axis=-1, keepdims=True)
+    return one_minus_ratio(unlike * (n - 1), totals * (n - totals))
+
+
+def one_minus_ratio(observed: Floats, expected: Floats) -> Floats:
+    """Return one minus observed over expected disagreement, not a number where none is expected."""
+    observed, expected = np.broadcast_arrays(
+        np.asarray(observed, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    )
+    ratio = np.full(observed.shape, np.nan)
+    # What is expected is a sum of products of counts or shares: zero exactly, or far from it.
+    np.divide(observed, expected, out=ratio, where=expected > 1e-9)
+    return np.asarray(1.0 - ratio)
+
+
+def disagreement_weights(n_labels: int, weights: Weights) -> Floats:
+    """Return how much each disagreement weighs, of shape (labels, labels), 0 on the diagonal."""
+    places = np.arange(n_labels, dtype=np.float64)
+    distance = np.abs(places[:, None] - places[None, :])
+    if weights == "none":
+        return (distance > 0).astype(np.float64)
+    return distance if weights == "linear" else distance**2
+
+
+def _coincidences(counts: NDArray[np.int64]) -> Floats:
+    n = counts.sum(axis=1)
+    paired = counts[n > 1].astype(np.float64)
+    scaled = paired / (n[n > 1, None] - 1)
+    return np.asarray(scaled.T @ paired - np.diag(scaled.sum(axis=0)))
+
+
+def _squared_distances(totals: Floats, level: Level) -> Floats:
+    if level == "nominal":
+        return disagreement_weights(len(totals), "none")
+    if level == "interval":
+        return disagreement_weights(len(totals), "quadratic")
+    # Ranks: the judgements from one value to the other, those at the two ends by half.
+    middles = np.cumsum(totals) - totals / 2
+    return np.asarray((middles[:, None] - middles[None, :]) ** 2)
+
+
+OVERALL = (
+    "mean_pairwise_cohen_kappa",
+    "weighted_pairwise_cohen_kappa",
+    "fleiss_kappa",
+    "krippendorff_alpha",
+    "percent_agreement",
+    "unanimous_share",
+)
+"""The coefficients over all labels, in the order of tables.
+
+``mean_pairwise_cohen_kappa`` weighs every pair of annotators alike, ``weighted_...`` by the
+examples that both judged. ``percent_agreement`` is the share of pairs of judgements of one example
+that agree, ``unanimous_share`` that of the examples judged twice or more on which all agree.
+"""
+
+PER_LABEL = ("cohen_kappa", "fleiss_kappa", "krippendorff_alpha")
+"""The coefficients of one label against the rest; ``cohen_kappa`` is the mean over pairs."""
+
+_CELLS_AT_ONCE = 2_000_000
+"""Cells of confusions that the bootstrap holds at once, so that many annotators fit in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A figure and its interval; ``None`` where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelAgreement:
+    """How far annotators agree on one label against the rest."""
+
+    label: str
+    judgements: int
+    """How often it was given."""
+    coefficients: Mapping[str, Estimate]
+    """By the names of :data:`PER_LABEL`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairAgreement:
+    """How far two annotators agree on the examples that both judged."""
+
+    first: str
+    second: str
+    examples: int
+    agreement: float
+    cohen_kappa: float | None
+    confusion: tuple[tuple[int, ...], ...]
+    """A row for each label of the first annotator, a column for each of the second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Everything that a table of judgements says of agreement."""
+
+    examples: int
+    paired_examples: int
+    """Examples with two judgements or more."""
+    judgements: int
+    labels: tuple[str, ...]
+    annotators: Mapping[str, int]
+    """Judgements of each annotator."""
+    clusters: int
+    """What the bootstrap draws: sessions with an example judged twice or more, and such examples
+    that have no session."""
+    sessions_known: bool
+    replicates: int
+    level: float
+    seed: int
+    coefficients: Mapping[str, Estimate]
+    """By the names of :data:`OVERALL`."""
+    per_label: tuple[LabelAgreement, ...]
+    pairs: tuple[PairAgreement, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Pairs of judgements of one example by their labels, each counted both ways round."""
+
+
+def measure_agreement(
+    table: JudgementTable, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
+) -> Agreement:
+    """Return coefficients of agreement, with percentile bootstrap intervals clustered by session.
+
+    A coefficient is ``None`` where it is undefined: no example was judged twice, or everybody gave
+    one and the same label. Pairs of annotators for whom kappa is undefined are left out of means.
+    An interval is ``None`` with fewer than two clusters, and is taken over the replicates in which
+    the coefficient is defined.
+
+    Args:
+        table: Who judged what.
+        replicates: Draws of the bootstrap (Efron & Tibshirani 1993, chapter 13); 0 for none.
+        level: Coverage of the intervals.
+        seed: Another seed, other draws.
+    """
+    sums = _Sums(table)
+    point = sums.figures(np.ones((1, sums.clusters)))
+    drawn = [sums.figures(weights) for weights in sums.draws(replicates, seed)]
+    n_labels = len(table.labels)
+    estimates = {
+        name: [
+            _estimate(value, [part[name][:, place] for part in drawn], level)
+            for place, value in enumerate(point[name][0])
+        ]
+        for name in point
+    }
+    counts = table.counts()
+    return Agreement(
+        examples=len(table.ids),
+        paired_examples=int((counts.sum(axis=1) > 1).sum()),
+        judgements=int(counts.sum()),
+        labels=table.labels,
+        annotators=dict(
+            zip(table.annotators, (table.codes != MISSING).sum(axis=0).tolist(), strict=True)
+        ),
+        clusters=sums.clusters,
+        sessions_known=all(session is not None for session in table.sessions),
+        replicates=replicates,
+        level=level,
+        seed=seed,
+        coefficients={name: estimates[name][0] for name in OVERALL},
+        per_label=tuple(
+            LabelAgreement(
+                label=label,
+                judgements=int(counts[:, place].sum()),
+                coefficients={name: estimates[f"label {name}"][place] for name in PER_LABEL},
+            )
+            for place, label in enumerate(table.labels)
+        ),
+        pairs=sums.pairs(),
+        confusion=_both_ways(sums.confusions.sum(axis=0).reshape(n_labels, n_labels)),
+    )
+
+
+class _Sums:
+    """What the coefficients add up over examples, a row a cluster, so that draws are products."""
+
+    def __init__(self, table: JudgementTable) -> None:
+        self._table = table
+        self._pairs = [
+            (first, second)
+            for first, second in combinations(range(len(table.annotators)), 2)
+            if ((table.codes[:, first] != MISSING) & (table.codes[:, second] != MISSING)).any()
+        ]
+        n_labels = len(table.labels)
+        counts = table.counts()
+        # The rest says nothing of agreement; drawing it would only vary the number that does.
+        judged_twice = np.flatnonzero(counts.sum(axis=1) > 1)
+        places = _cluster_places(table, judged_twice)
+        self.clusters = int(places.max(initial=-1)) + 1
+        members = sparse.csr_array(
+            (np.ones(len(places)), (places, judged_twice)), shape=(self.clusters, len(table.ids))
+        )
+        disagreement, shares, paired = fleiss_parts(counts)
+        unlike, totals = alpha_parts(counts)
+        unanimous = paired * (counts.max(axis=1, initial=0) == counts.sum(axis=1))
+        dense = np.hstack([disagreement, shares, unlike, totals, paired[:, None]])
+        self._dense = np.asarray(members @ np.hstack([dense, unanimous[:, None]]))
+        self._by_pair = members @ _pair_cells(table, self._pairs)
+        shape = (len(self._pairs), n_labels, n_labels)
+        self.confusions = np.asarray(self._by_pair.sum(axis=0)).reshape(shape)
+
+    def figures(self, weights: Floats) -> dict[str, Floats]:
+        """Return every coefficient for weights of shape (draws, clusters): (draws, 1 or labels)."""
+        n_labels = len(self._table.labels)
+        sums = weights @ self._dense
+        disagreement, shares, unlike, totals = (
+            sums[:, place * n_labels : (place + 1) * n_labels] for place in range(4)
+        )
+        n, unanimous = sums[:, -2], sums[:, -1]
+        flat = np.asarray((self._by_pair.T @ weights.T).T)
+        confusions = flat.reshape(len(weights), len(self._pairs), n_labels, n_labels)
+        kappas, shared = cohen_kappa(confusions), confusions.sum(axis=(-2, -1))
+        agreeing = np.trace(confusions, axis1=-2, axis2=-1).sum(axis=-1)
+        return {
+            "mean_pairwise_cohen_kappa": _mean(kappas, np.ones_like(shared))[:, None],
+            "weighted_pairwise_cohen_kappa": _mean(kappas, shared)[:, None],
+            "fleiss_kappa": fleiss_from(disagreement, shares, n)[:, None],
+            "krippendorff_alpha": alpha_from(unlike, totals)[:, None],
+            "percent_agreement": _share(agreeing, shared.sum(axis=-1))[:, None],
+            "unanimous_share": _share(unanimous, n)[:, None],
+            "label cohen_kappa": _mean(
+                np.moveaxis(cohen_kappa_per_label(confusions), 1, -1),
+                np.broadcast_to(1.0, (len(weights), n_labels, len(self._pairs))),
+            ),
+            "label fleiss_kappa": fleiss_per_label_from(disagreement, shares, n),
+            "label krippendorff_alpha": alpha_per_label_from(unlike, totals),
+        }
+
+    def pairs(self) -> tuple[PairAgreement, ...]:
+        """Return the pairs of annotators with an example in common."""
+        names = self._table.annotators
+        return tuple(
+            PairAgreement(
+                first=names[first],
+                second=names[second],
+                examples=int(confusion.sum()),
+                agreement=float(np.trace(confusion) / confusion.sum()),
+                cohen_kappa=_defined(cohen_kappa(confusion)),
+                confusion=_whole(confusion),
+            )
+            for (first, second), confusion in zip(self._pairs, self.confusions, strict=True)
+        )
+
+    def draws(self, replicates: int, seed: int) -> Iterator[Floats]:
+        """Yield how often each replicate draws each cluster, some replicates at once."""
+        if self.clusters < 2:
+            return
+        at_once = max(1, _CELLS_AT_ONCE // max(self.confusions.size, self.clusters))
+        generator = np.random.default_rng(seed)
+        even = np.full(self.clusters, 1 / self.clusters)
+        for begin in range(0, replicates, at_once):
+            size = min(at_once, replicates - begin)
+            yield generator.multinomial(self.clusters, even, size=size).astype(np.float64)
+
+
+def _pair_cells(table: JudgementTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
+    """Return a row an example, a one in the cell of every pair's confusion that it falls in."""
+    n_labels = len(table.labels)
+    rows, cells = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for place, (first, second) in enumerate(pairs):
+        a, b = table.codes[:, first], table.codes[:, second]
+        both = np.flatnonzero((a != MISSING) & (b != MISSING))
+        rows.append(both)
+        cells.append((place * n_labels + a[both]) * n_labels + b[both])
+    row, cell = np.concatenate(rows), np.concatenate(cells)
+    shape = (len(table.ids), len(pairs) * n_labels**2)
+    return sparse.csr_array((np.ones(len(row)), (row, cell)), shape=shape)
+
+
+def _cluster_places(table: JudgementTable, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+    places: dict[tuple[str, str], int] = {}
+    keys = [
+        ("example", table.ids[place]) if session is None else ("session", session)
+        for place, session in ((place, table.sessions[place]) for place in examples)
+    ]
+    return np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
+
+
+def _estimate(value: float, drawn: Sequence[Floats], level: float) -> Estimate:
+    values = np.concatenate(drawn) if drawn else np.zeros(0)
+    values = values[np.isfinite(values)]
+    if not np.isfinite(value) or not len(values):
+        return Estimate(value=_defined(value))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def _mean(values: Floats, weights: Floats) -> Floats:
+    """Return the weighted mean over the last axis of what is defined."""
+    known = np.isfinite(values)
+    weights = np.where(known, weights, 0.0)
+    return _share((np.where(known, values, 0.0) * weights).sum(axis=-1), weights.sum(axis=-1))
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    return 1.0 - one_minus_ratio(part, whole)
+
+
+def _both_ways(confusion: Floats) -> tuple[tuple[int, ...], ...]:
+    return _whole(confusion + confusion.T)
+
+
+def _whole(confusion: Floats) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(cell) for cell in row) for row in confusion)
+
+
+def _defined(value: float | Floats) -> float | None:
+    number = float(value)
+    return number if np.isfinite(number) else None

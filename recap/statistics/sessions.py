@@ -1,0 +1,404 @@
+"""How often clients resist: per session, per behaviour, over a session, after what.
+
+The quantities of Section 7 of the paper and the left of its Figure 2, with intervals that resample
+whole sessions, since utterances of one session resemble each other.
+
+Prevalence corrected for a classifier's errors, from its confusion matrix.
+
+A classifier that errs gives each label a share that is mixed from the true shares: with ``M[i, j]``
+the probability that it answers ``j`` where ``i`` is right, the observed shares are ``q = p M``.
+Solving for ``p`` needs no gold label of the sessions at hand; it assumes that the classifier errs
+there as it did where the matrix was counted (only the shares may differ: prior-probability shift).
+Two solutions are given:
+
+* ``inverse``: ``p = q M^-1``, the adjusted count (Rogan & Gladen 1978, Estimating prevalence from
+  the results of a screening test, for two labels; Forman 2008, Quantifying counts and costs via
+  classification, for many), with the column of unreadable answers left out of ``q`` and ``M``. It
+  may leave the range 0 to 1.
+* ``em``: the shares of largest likelihood, found by expectation-maximisation, which stay in the
+  range (Saerens, Latinne & Decaestecker 2002, Adjusting the outputs of a classifier to new a priori
+  probabilities, applied to answered labels in place of posteriors; the multinomial likelihood of
+  Vucetic & Obradovic 2001, Classification on data with biased class distribution). Both agree
+  wherever the inverse lies inside the range and no answer is unreadable.
+
+The interval resamples sessions and, each time, the examples behind every row of the matrix.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recap.data.utterances import Utterance
+from recap.statistics.bootstrap import Floats, Interval, resampled, with_intervals
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionCounts:
+    """The labelled utterances of one session, counted."""
+
+    session: str
+    client: str | None
+    counts: tuple[int, ...]
+    """Utterances of each label, in the order of ``labels``."""
+    resistant: int
+
+    @property
+    def n(self) -> int:
+        """Labelled utterances."""
+        return sum(self.counts)
+
+    @property
+    def share(self) -> float:
+        """Share of the utterances that are resistant."""
+        return self.resistant / self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prevalence:
+    """How often resistance occurs, over all utterances and over sessions."""
+
+    n_sessions: int
+    n_utterances: int
+    n_resistant: int
+    share_of_utterances: Interval
+    """Resistant utterances among all."""
+    mean_session_share: Interval
+    """Mean over sessions of their share of resistant utterances."""
+    share_of_sessions: Interval
+    """Sessions with at least one resistant utterance."""
+    distinct_behaviors: Interval
+    """Mean over sessions of the number of different resistant labels."""
+    distinct_where_any: float | None
+    """The same over sessions with at least one."""
+    label_shares: tuple[Interval, ...]
+    """Utterances of each label among all, in the order of ``labels``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Development:
+    """Resistance in each part of a session, parts of equal length, all sessions together."""
+
+    n_utterances: tuple[int, ...]
+    share: tuple[Interval, ...]
+    label_shares: tuple[tuple[float, ...], ...]
+    """Of each part, the share of each label in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AfterAct:
+    """What clients do right after one act of the counsellor."""
+
+    act: str
+    n: int
+    resistant: int
+    share: Interval
+    counts: tuple[int, ...]
+
+
+def count_sessions(
+    utterances: Sequence[Utterance], labels: Sequence[str], is_resistant: Callable[[str], bool]
+) -> tuple[SessionCounts, ...]:
+    """Return the counts of each session that has a labelled utterance, in order of appearance."""
+    place = {label: index for index, label in enumerate(labels)}
+    counts: dict[str, Counter[str]] = {}
+    clients: dict[str, str | None] = {}
+    for utterance in utterances:
+        if utterance.label is not None:
+            counts.setdefault(utterance.session, Counter())[utterance.label] += 1
+            clients.setdefault(utterance.session, utterance.client)
+    return tuple(
+        SessionCounts(
+            session=session,
+            client=clients[session],
+            counts=tuple(count[label] for label in place),
+            resistant=sum(n for label, n in count.items() if is_resistant(label)),
+        )
+        for session, count in counts.items()
+    )
+
+
+def prevalence(
+    sessions: Sequence[SessionCounts],
+    resistant_labels: Sequence[bool],
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Prevalence:
+    """Return how often resistance occurs, with percentile intervals that resample sessions.
+
+    Args:
+        sessions: At least one.
+        resistant_labels: Of each label, whether it is resistant.
+        resamples: Of the bootstrap; with 0, or one session, there are no intervals.
+        confidence: Level of the intervals.
+        seed: Of the bootstrap.
+    """
+    table = np.array([s.counts for s in sessions], dtype=np.float64)
+    resistant = np.array([s.resistant for s in sessions], dtype=np.float64)
+    totals = table.sum(axis=1)
+    distinct = (table[:, np.asarray(resistant_labels, dtype=bool)] > 0).sum(axis=1)
+    columns = np.column_stack(
+        [resistant / totals, resistant > 0, distinct, resistant, totals, table]
+    )
+
+    def figures(weights: Floats) -> Floats:
+        sums = weights @ columns
+        size = weights.sum(axis=1, keepdims=True)
+        return np.hstack(
+            [sums[:, :3] / size, sums[:, [3]] / sums[:, [4]], sums[:, 5:] / sums[:, [4]]]
+        )
+
+    values = figures(np.ones((1, len(sessions))))[0]
+    intervals = with_intervals(
+        values,
+        lambda rng, size: figures(resampled(rng, len(sessions), size)),
+        resamples=resamples if len(sessions) > 1 else 0,
+        confidence=confidence,
+        seed=seed,
+    )
+    some = distinct[resistant > 0]
+    return Prevalence(
+        n_sessions=len(sessions),
+        n_utterances=int(totals.sum()),
+        n_resistant=int(resistant.sum()),
+        mean_session_share=intervals[0],
+        share_of_sessions=intervals[1],
+        distinct_behaviors=intervals[2],
+        distinct_where_any=float(some.mean()) if len(some) else None,
+        share_of_utterances=intervals[3],
+        label_shares=tuple(intervals[4:]),
+    )
+
+
+def development(
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    is_resistant: Callable[[str], bool],
+    *,
+    bins: int = 10,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Development:
+    """Return the share of resistance in each of ``bins`` parts of the sessions.
+
+    Utterance ``k`` of a session's ``n`` labelled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
+    of it and belongs to the part that holds the middle of that; sessions of fewer utterances than
+    parts leave some empty.
+    """
+    by_session: dict[str, list[str]] = {}
+    for utterance in utterances:
+        if utterance.label is not None:
+            by_session.setdefault(utterance.session, []).append(utterance.label)
+    place = {label: index for index, label in enumerate(labels)}
+    counts = np.zeros((len(by_session), bins, len(place)))
+    for row, said in enumerate(by_session.values()):
+        for k, label in enumerate(said):
+            counts[row, bins * (2 * k + 1) // (2 * len(said)), place[label]] += 1
+    chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
+    resistant, totals = counts @ chosen, counts.sum(axis=2)
+
+    def shares(weights: Floats) -> Floats:
+        return _share(weights @ resistant, weights @ totals)
+
+    n = len(by_session)
+    intervals = with_intervals(
+        shares(np.ones((1, n)))[0],
+        lambda rng, size: shares(resampled(rng, n, size)),
+        resamples=resamples if n > 1 else 0,
+        confidence=confidence,
+        seed=seed,
+    )
+    summed = counts.sum(axis=0)
+    return Development(
+        n_utterances=tuple(int(total) for total in totals.sum(axis=0)),
+        share=tuple(intervals),
+        label_shares=tuple(
+            tuple(float(x) for x in (row / row.sum() if row.sum() else row)) for row in summed
+        ),
+    )
+
+
+def after_acts(
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    is_resistant: Callable[[str], bool],
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[AfterAct, ...]:
+    """Return how clients answer each act of the counsellor, most frequent acts first.
+
+    Only utterances that directly follow a counsellor turn whose act is annotated count.
+    """
+    known = [u for u in utterances if u.act is not None and u.label is not None]
+    acts = [act for act, _ in Counter(str(u.act) for u in known).most_common()]
+    sessions = {session: row for row, session in enumerate(dict.fromkeys(u.session for u in known))}
+    place = {label: index for index, label in enumerate(labels)}
+    counts = np.zeros((len(sessions), len(acts), len(place)))
+    at = {act: index for index, act in enumerate(acts)}
+    for u in known:
+        counts[sessions[u.session], at[str(u.act)], place[str(u.label)]] += 1
+    chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
+    resistant, totals = counts @ chosen, counts.sum(axis=2)
+
+    def shares(weights: Floats) -> Floats:
+        return _share(weights @ resistant, weights @ totals)
+
+    n = len(sessions)
+    if n == 0:
+        return ()
+    intervals = with_intervals(
+        shares(np.ones((1, n)))[0],
+        lambda rng, size: shares(resampled(rng, n, size)),
+        resamples=resamples if n > 1 else 0,
+        confidence=confidence,
+        seed=seed,
+    )
+    return tuple(
+        AfterAct(
+            act=act,
+            n=int(totals[:, index].sum()),
+            resistant=int(resistant[:, index].sum()),
+            share=intervals[index],
+            counts=tuple(int(x) for x in counts[:, index].sum(axis=0)),
+        )
+        for act, index in at.items()
+    )
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    none = np.full(whole.shape, np.nan)
+    shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
+    return shares
+
+
+EM_STEPS = 5000
+"""Most steps of expectation-maximisation."""
+
+EM_TOLERANCE = 1e-10
+"""It ends when no share moves further than this in one step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedShares:
+    """Shares of labels as observed and as corrected, in the order of ``labels``."""
+
+    labels: tuple[str, ...]
+    observed: tuple[float, ...]
+    """Among all answers, unreadable ones included."""
+    em: tuple[Interval, ...]
+    inverse: tuple[float, ...] | None
+    """``None`` where the matrix has no inverse."""
+    condition: float | None
+    """Condition number of the matrix: errors of it grow by up to this factor."""
+
+
+def correct_shares(
+    answers: npt.ArrayLike,
+    confusion: npt.ArrayLike,
+    labels: Sequence[str],
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> CorrectedShares:
+    """Return the shares of labels corrected for misclassification.
+
+    Args:
+        answers: Counts ``(sessions, n_labels + 1)`` of what the classifier said, unreadable answers
+            in the last column; at least one answer a session.
+        confusion: Counts ``(n_labels gold, n_labels + 1 answered)`` over labelled examples, as in
+            ``scores.json``, summed over folds.
+        labels: Their names.
+        resamples: Of the bootstrap; 0 gives no intervals.
+        confidence: Level of the intervals.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: For shapes that do not fit, no answers, a label that the matrix never had, or an
+            answer that it never saw.
+    """
+    said, counts = np.asarray(answers, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
+    n = len(labels)
+    if counts.shape != (n, n + 1) or said.ndim != 2 or said.shape[1] != n + 1:
+        raise ValueError(f"{n} labels do not fit shapes {said.shape} and {counts.shape}")
+    support = counts.sum(axis=1)
+    if not said.sum() or not support.all():
+        raise ValueError("no answers to correct, or a label without an example in the confusion")
+    if ((said.sum(axis=0) > 0) & (counts.sum(axis=0) == 0)).any():
+        raise ValueError("an answer that the confusion never saw")
+    rates = counts / support[:, None]
+    observed = said.sum(axis=0) / said.sum()
+    sessions = len(said)
+
+    def draw(rng: np.random.Generator, size: int) -> Floats:
+        weights = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=size)
+        drawn = weights @ said
+        errors = np.stack(
+            [
+                rng.multinomial(int(total), row, size=size) / total
+                for total, row in zip(support, rates, strict=True)
+            ],
+            axis=1,
+        )
+        return most_likely_shares(drawn / drawn.sum(axis=1, keepdims=True), errors)
+
+    em = with_intervals(
+        most_likely_shares(observed[None], rates[None])[0],
+        draw,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+    square = rates[:, :-1]
+    condition = float(np.linalg.cond(square))
+    # A product with more than about 13 digits lost is noise, not a solution.
+    invertible = condition < 1e13
+    return CorrectedShares(
+        labels=tuple(labels),
+        observed=tuple(float(x) for x in observed[:-1]),
+        em=tuple(em),
+        inverse=_inverse(square, observed[:-1]) if invertible else None,
+        condition=condition if invertible else None,
+    )
+
+
+def most_likely_shares(observed: Floats, rates: Floats) -> Floats:
+    """Return the shares under which the observed answers are most likely, for many cases at once.
+
+    Args:
+        observed: Shares of answers ``(cases, answers)``.
+        rates: ``(cases, labels, answers)``: of each gold label, the share of each answer.
+
+    Returns:
+        Shares ``(cases, labels)`` that add up to 1; NaN where no label can have given any of the
+        answers.
+    """
+    shares = np.full(rates.shape[:2], 1 / rates.shape[1])
+    for _ in range(EM_STEPS):
+        expected = np.einsum("cl,cla->ca", shares, rates)
+        ratio = np.divide(observed, expected, out=np.zeros_like(expected), where=expected > 0)
+        moved = shares * np.einsum("ca,cla->cl", ratio, rates)
+        total = moved.sum(axis=1, keepdims=True)
+        moved = np.divide(moved, total, out=np.full_like(moved, np.nan), where=total > 0)
+        done = not bool((np.abs(moved - shares) >= EM_TOLERANCE).any())
+        shares = moved
+        if done:
+            break
+    return shares
+
+
+def _inverse(square: Floats, observed: Floats) -> tuple[float, ...]:
+    # Unreadable answers are no label: shares are of those that could be read, under rates of the
+    # same kind, which together need not add up to one before they are scaled.
+    solved = np.linalg.solve(square.T, observed)
+    total = solved.sum()
+    return tuple(float(x) for x in (solved / total if total else solved))

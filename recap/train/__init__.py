@@ -1,0 +1,1 @@
+"""The ``train`` verb: fine-tuning under cross-validation."""

@@ -1,0 +1,50 @@
+"""The main command: fine-tune under cross-validation, decode, score, aggregate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from recap.cli.command import Command, ended_by_sigterm, run_command
+from recap.config import RunConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
+    command = Command(name="train", load=_load, job=run, after_sweep=_compare)
+    return run_command(command, argv)
+
+
+def _load(overrides: Sequence[str], *, config_dir: str | None) -> RunConfig:
+    from recap.cli.compose import load_config
+
+    return load_config(overrides, config_dir=config_dir)
+
+
+def run(config: RunConfig) -> int:
+    """Do what a configuration describes; return 0.
+
+    Raises:
+        RecapError: When it cannot be done.
+        SystemExit: When a signal asked for an end.
+    """
+    from recap.folds.console import ConsoleListener
+    from recap.folds.fold import Listener, cross_validate
+    from recap.system.processes import is_first_process, quiet_libraries
+
+    quiet_libraries()
+    with ended_by_sigterm():
+        cross_validate(config, listener=ConsoleListener() if is_first_process() else Listener())
+    return 0
+
+
+def _compare(configs: Sequence[RunConfig]) -> None:
+    from recap.folds.console import print_sweep
+    from recap.system.processes import is_first_process
+
+    if is_first_process():
+        print_sweep(configs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
