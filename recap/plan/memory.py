@@ -3,7 +3,7 @@
 What the forward keeps for the backward, tensor by tensor.
 
 Counted off transformers' Qwen2 and Llama layers (5.23), torch's kernels (2.13) and peft's adapters
-(0.21); ``tests/planning/test_activations.py`` holds it against the tensors that autograd saves.
+(0.21); ``tests/plan/test_activations.py`` holds it against the tensors that autograd saves.
 
 A row in two phases (:mod:`recap.models.engine.two_phase`): when, and what the forward keeps.
 """

@@ -31,7 +31,7 @@ COUNTS = {
 DIES = """
 import os, signal, sys
 from pathlib import Path
-sys.path[1:1] = ["tests", "tests/tracking"]
+sys.path[1:1] = ["tests", "tests/runs"]
 from recap.runs import wandb
 from test_wandb import finished, tracker_of
 

@@ -40,7 +40,7 @@ from recap.tasks.library import get_task
 from recap.tasks.task import read_prompt_file
 
 ROW = "malicious files"
-PACKAGE = Path(__file__).resolve().parent.parent / "recap"
+PACKAGE = Path(__file__).resolve().parents[2] / "recap"
 
 
 @pytest.fixture
