@@ -5,11 +5,13 @@ What ``conf/insights.yaml`` holds for the counsellor study.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from recap.cli.command import reader_for
 from recap.config import DataConfig, TaskConfig
 
 FileStem = Annotated[str, Field(pattern=r"^[\w][\w .-]*$")]
@@ -188,3 +190,43 @@ class InsightsConfig:
     def run(self) -> str:
         """Name by which a sweep calls this job."""
         return self.action
+
+
+ACTIONS = {
+    "sessions": "recap.insights.sessions:find_sessions",
+    "alliance": "recap.insights.alliance:find_alliance",
+    "study": "recap.insights.study:find_study",
+    "study_materials": "recap.insights.study_materials:make_materials",
+    "card": "recap.insights.cards:make_card",
+    "supervision": "recap.insights.supervision:make_supervision",
+}
+"""What each action calls, as ``module:function``: takes the configuration, gives ``Findings``."""
+
+_LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"})
+
+
+def with_usual_choices(given: Sequence[str]) -> list[str]:
+    """Return the arguments as Hydra takes them, with ``data=`` by the file's ending.
+
+    ``outcomes=[…]`` is short for ``outcomes.columns=[…]``, and a single name for a list of one.
+    """
+    arguments = []
+    for argument in given:
+        key, equals, value = argument.partition("=")
+        if key in _LISTS and equals and value not in ("", "null") and value[:1] not in "[{":
+            value = f"[{value}]"
+        if key == "outcomes" and value.startswith("["):
+            key = "outcomes.columns"
+        arguments.append(f"{key}{equals}{value}")
+    paths = [a.partition("=")[2] for a in arguments if a.startswith("data.path=")]
+    if paths and not any(a.startswith("data=") for a in arguments):
+        arguments.append(f"data={reader_for(paths[-1])}")
+    return arguments
+
+
+def load(overrides: Sequence[str], *, config_dir: str | None = None) -> InsightsConfig:
+    """Return the configuration that overrides describe."""
+    from recap.cli.compose import load_own_command
+
+    arguments = with_usual_choices(overrides)
+    return load_own_command(InsightsConfig, "insights", arguments, config_dir=config_dir)

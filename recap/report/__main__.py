@@ -8,39 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
+from recap.report.options import load, with_lists
 
 if TYPE_CHECKING:
     from recap.report.options import ReportConfig
 
 
-_LISTS = ("runs", "by")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the report ``argv`` asks for; return 0 (done), 2 (user's fault) or 1 (anything else)."""
     given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(Command(name="report", load=_load, job=_report), with_lists(given))
-
-
-def with_lists(given: Sequence[str]) -> list[str]:
-    """Return the arguments as Hydra takes them: ``runs=a,b*`` becomes a list of quoted names."""
-    arguments = []
-    for argument in given:
-        key, equals, value = argument.partition("=")
-        if key in _LISTS and equals and value[:1] not in "[{":
-            names = [name.strip().strip("'\"") for name in value.split(",")]
-            quoted = ",".join("'" + name.replace("'", r"\'") + "'" for name in names if name)
-            argument = f"{key}=[{quoted}]"
-        arguments.append(argument)
-    return arguments
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None = None) -> ReportConfig:
-    """Return the configuration that overrides describe."""
-    from recap.cli.compose import load_own_command
-    from recap.report.options import ReportConfig
-
-    return load_own_command(ReportConfig, "report", with_lists(overrides), config_dir=config_dir)
+    return run_command(Command(name="report", load=load, job=_report), with_lists(given))
 
 
 def _report(config: ReportConfig) -> None:

@@ -11,7 +11,7 @@ from recap.config import RunConfig
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="train", load=_load, job=run, after_sweep=_compare)
+    command = Command(name="train", load=_load, job=_train, after_sweep=_compare)
     return run_command(command, argv)
 
 
@@ -21,7 +21,7 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> RunConfig:
     return load_config(overrides, config_dir=config_dir)
 
 
-def run(config: RunConfig) -> int:
+def _train(config: RunConfig) -> int:
     """Do what a configuration describes; return 0.
 
     Raises:

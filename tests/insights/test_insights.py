@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from recap.insights.__main__ import ACTIONS, load, main, with_usual_choices
-from recap.insights.options import Action
+from recap.insights.__main__ import main
+from recap.insights.options import ACTIONS, Action, load, with_usual_choices
 from recap.metrics.category_scores import scores_from_confusion
 from recap.metrics.files import scores_to_dict
 

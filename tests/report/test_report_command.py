@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from recap.metrics.files import summary_from_dict
-from recap.report.__main__ import load, main, with_lists
+from recap.report.__main__ import main
+from recap.report.options import load, with_lists
 
 
 @pytest.fixture(scope="module")
