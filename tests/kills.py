@@ -126,11 +126,11 @@ def _run(config: RunConfig, log: str, kill: Kill | None, variables: dict[str, st
         os.dup2(output, stream)
     os.environ |= variables
     from recap.cli.command import with_exit_code
-    from recap.train.__main__ import run
+    from recap.train.__main__ import _train
 
     if kill is not None:
         _arm(kill)
-    code = with_exit_code(lambda: run(config))
+    code = with_exit_code(lambda: _train(config))
     sys.stdout.flush()
     sys.exit(code)
 

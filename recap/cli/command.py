@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"error: no verb {verb!r}{did_you_mean(verb, VERBS)}; known: {known}", file=sys.stderr
         )
         return 2
-    code: int = import_module(f"recap.{verb}").main(arguments)
+    code: int = import_module(f"recap.{verb}.__main__").main(arguments)
     return code
 
 
