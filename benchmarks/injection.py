@@ -32,8 +32,8 @@ from recap.metrics.scores import score
 from recap.models.export import read_settings
 from recap.records import Example, Prediction
 from recap.runs.build import draw_examples, model_settings
-from recap.runs.saved import AnswerOptions, Decoding, SavedModel, Stage, find_model, load_saved
-from recap.system.processes import quiet_libraries
+from recap.runs.saved import AnswerOptions, Decoding, ModelStage, SavedModel, find_model, load_saved
+from recap.system.processes import limit_library_logging
 
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "scored")
 AT_ONCE = 512
@@ -51,7 +51,7 @@ class Measured:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables, and return the exit code."""
     options = parse(arguments)
-    quiet_libraries()
+    limit_library_logging()
     try:
         saved = find_model(options.model, load_config([f"cv.fold={options.fold}"]))
         examples = held_out(saved, options.examples)
@@ -98,7 +98,7 @@ def measure(saved: SavedModel, examples: Sequence[Example], *, batch_size: int) 
     with _progress() as progress:
         for decoding in DECODINGS:
             options = AnswerOptions(decoding=decoding, batch_size=batch_size)
-            stage = Stage(trained, settings, saved.task, options)
+            stage = ModelStage(trained, settings, saved.task, options)
             line = progress.add_task(decoding, total=len(asked))
             labels: list[str | None] = []
             for start in range(0, len(asked), AT_ONCE):

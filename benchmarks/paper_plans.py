@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recap.plan.plan import Plan
-    from recap.plan.workload import Workload
+    from recap.plan.workload import RunWorkload
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ("data.options.size=23930", "data.language=zh")
@@ -39,7 +39,7 @@ HEADER = (
 
 def table(presets: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
     """Yield the lines of the table: a header, then one line for each pair of presets."""
-    read: dict[tuple[str, bool], Workload] = {}
+    read: dict[tuple[str, bool], RunWorkload] = {}
     yield from HEADER
     for preset in presets:
         binary, fine = (_plan(preset, task, read) for task in TASKS)
@@ -50,7 +50,7 @@ def table(presets: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _plan(preset: str, task: str, read: dict[tuple[str, bool], Workload]) -> Plan:
+def _plan(preset: str, task: str, read: dict[tuple[str, bool], RunWorkload]) -> Plan:
     """Return a preset's plan; ``read`` keeps the examples, which backbones share."""
     from recap.cli.compose import load_command
     from recap.plan.options import PlanConfig
@@ -69,8 +69,8 @@ def _plan(preset: str, task: str, read: dict[tuple[str, bool], Workload]) -> Pla
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    from recap.system.processes import quiet_libraries
+    from recap.system.processes import limit_library_logging
 
-    quiet_libraries()
+    limit_library_logging()
     for line in table():
         print(line, flush=True)

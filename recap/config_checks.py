@@ -23,15 +23,15 @@ def check_combinations(config: RunConfig) -> None:
     Raises:
         ConfigError: With one line for every fault, each naming what to set instead.
     """
-    faults = [
+    issues = [
         *_quantised(config),
         *_optimizer(config),
         *_weights(config),
         *_untrained(config),
         *_spread(config),
     ]
-    if faults:
-        raise ConfigError("\n".join(faults))
+    if issues:
+        raise ConfigError("\n".join(issues))
 
 
 def vanishing_update(dtype: str, weight: float = USUAL_WEIGHT) -> float:

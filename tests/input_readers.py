@@ -21,18 +21,18 @@ from recap.corpus import assign as batches
 from recap.corpus import exam as exam_tables
 from recap.corpus.adjudicate import read_decisions
 from recap.corpus.options import CorpusConfig
-from recap.data.annotations import JudgementLayout, read_judgements
+from recap.data.annotations import AnnotationLayout, read_annotations
 from recap.data.corpus import read_corpus, read_records
-from recap.data.issues import FaultLog, Place, RowFault
+from recap.data.issues import IssueLog, Place, RowIssue
 from recap.data.ratings import read_ratings
 from recap.data.utterances import read_annotated
 from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_sheets
 from recap.insights.alliance import read_session_table
-from recap.insights.study_sheets import Key, Rating, Response
+from recap.insights.study_sheets import BlindRating, Response, StudyKey
 from recap.insights.study_statistics import ScoreColumns, arrange_scores, read_scores
-from recap.predict.output import Source, check_source
+from recap.predict.output import AnnotationInput, check_source
 from recap.tasks.library import builtin_task
 
 FLAT = builtin_task("flat")
@@ -49,7 +49,7 @@ class Account:
     read: int
     accepted: int
     rejected: int
-    faults: Sequence[RowFault]
+    issues: Sequence[RowIssue]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +63,16 @@ class InputReader:
     """``None`` where all rows were sound, and the reader gives no account of that."""
 
 
-def _account(log: FaultLog, accepted: int) -> Account:
+def _account(log: IssueLog, accepted: int) -> Account:
     return Account(
-        read=log.rows_read, accepted=accepted, rejected=log.rows_rejected, faults=log.faults
+        read=log.rows_read, accepted=accepted, rejected=log.rows_rejected, issues=log.issues
     )
 
 
 # --- the readers that configuration names ---------------------------------------------------------
 
 
-class _CountingLog(FaultLog):
+class _CountingLog(IssueLog):
     """Remembers how many rows of the file make up each turn."""
 
     def __init__(self, file: str) -> None:
@@ -94,7 +94,7 @@ def _through_registry(reader: str, path: Path) -> Account:
     log = _CountingLog(str(path))
     accepted = sum(
         log.rows_of.get(line, 1)
-        for _ in read_records(faults=log, require_labels=False, **options)
+        for _ in read_records(issues=log, require_labels=False, **options)
         for line in log.lines
     )
     for on_error, duplicates in (("skip", "warn"), ("fail", "error")):
@@ -118,9 +118,9 @@ def refuse_words(message: str) -> None:
 
 def _predictions_of_anybody(path: Path) -> Account:
     file = read_predictions(path, FLAT, frozenset(IDS))
-    assert file.counts["read"] == file.faults.rows_read
+    assert file.counts["read"] == file.issues.rows_read
     assert file.counts["accepted"] == len(file.rows)
-    return _account(file.faults, len(file.rows))
+    return _account(file.issues, len(file.rows))
 
 
 def _stored_predictions(path: Path) -> None:
@@ -133,35 +133,37 @@ def _annotated_predictions(path: Path) -> None:
 
 
 def _to_annotate(reader: str, path: Path) -> Account:
-    source = Source(path=path, reader=reader, on_error="skip", merge_adjacent=False, options={})
-    log = FaultLog(str(path))
+    source = AnnotationInput(
+        path=path, reader=reader, on_error="skip", merge_adjacent=False, options={}
+    )
+    log = IssueLog(str(path))
     accepted = sum(1 for _ in source.utterances(log))
     checked = check_source(source)
     assert (checked.rows_read, checked.rows_rejected) == (log.rows_read, log.rows_rejected)
-    check_source(Source(path=path, reader=reader, on_error="fail", options={}))
+    check_source(AnnotationInput(path=path, reader=reader, on_error="fail", options={}))
     return _account(log, accepted)
 
 
 def _judgements(path: Path) -> Account:
-    kwargs = {"layout": JudgementLayout(), "taxonomy": FLAT.taxonomy}
-    found = read_judgements([path], skip_faults=True, **kwargs)
+    kwargs = {"layout": AnnotationLayout(), "taxonomy": FLAT.taxonomy}
+    found = read_annotations([path], skip_faults=True, **kwargs)
     if not found.rows_rejected:
-        read_judgements([path], **kwargs)
+        read_annotations([path], **kwargs)
     return Account(
         read=found.rows_read,
         accepted=len(found.judgements) + found.unlabelled,
         rejected=found.rows_rejected,
-        faults=found.faults,
+        issues=found.issues,
     )
 
 
 def _judgement_columns(path: Path) -> None:
-    read_judgements([path], layout=JudgementLayout(annotators=["ann", "bo"]), taxonomy=None)
+    read_annotations([path], layout=AnnotationLayout(annotators=["ann", "bo"]), taxonomy=None)
 
 
 def _study_scores(path: Path) -> Account:
-    log = FaultLog(str(path))
-    rows = read_scores(path, ScoreColumns(), faults=log)
+    log = IssueLog(str(path))
+    rows = read_scores(path, ScoreColumns(), issues=log)
     try:
         arrange_scores(rows, file=str(path), groups=[], phases=[], repeated="mean")
     except DataError as error:
@@ -175,8 +177,8 @@ def _session_table(path: Path) -> None:
     table.numbers("goal")
 
 
-def _study_sheet(read: Callable[[Path, FaultLog], Any], path: Path) -> Account:
-    log = FaultLog(str(path))
+def _study_sheet(read: Callable[[Path, IssueLog], Any], path: Path) -> Account:
+    log = IssueLog(str(path))
     return _account(log, len(read(path, log)))
 
 
@@ -210,15 +212,15 @@ def _decisions(path: Path) -> None:
 _STUDY = ("data.study_sheets",)
 
 
-def _study_responses(path: Path, faults: FaultLog) -> list[Response]:
+def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
     return study_sheets.read_responses(
-        path, participant="p", phase="pre", scenarios=IDS, faults=faults
+        path, participant="p", phase="pre", scenarios=IDS, issues=issues
     )
 
 
-def _study_ratings(path: Path, faults: FaultLog) -> list[Rating]:
-    keys = {name: Key(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
-    return study_sheets.read_ratings(path, rater="rater1", keys=keys, faults=faults)
+def _study_ratings(path: Path, issues: IssueLog) -> list[BlindRating]:
+    keys = {name: StudyKey(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
+    return study_sheets.read_ratings(path, rater="rater1", keys=keys, issues=issues)
 
 
 _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = {
@@ -295,13 +297,13 @@ def receive(reader: InputReader, path: Path) -> Verdict:
 def _complaint_about(account: Account, path: Path) -> str:
     if account.read != account.accepted + account.rejected:
         return f"read {account.read}, accepted {account.accepted}, rejected {account.rejected}"
-    named = _named_rows(account.faults)
+    named = _named_rows(account.issues)
     if named > account.rejected or (account.rejected and not named):
         return f"{account.rejected} rows rejected, {named} named"
-    for fault in account.faults:
+    for fault in account.issues:
         if not (fault.file.startswith(str(path)) and fault.line >= 1):
             return f"fault without a place: {fault}"
-        if not (fault.field and fault.reason and fault.mend):
+        if not (fault.field and fault.reason and fault.hint):
             return f"fault without field, reason or mend: {fault}"
         refuse_words(str(fault))
     return ""
@@ -314,11 +316,11 @@ def _complaint_about_message(message: str, path: Path) -> str:
     return "" if len(message) < 10_000 else f"message of {len(message)} characters"
 
 
-def _named_rows(faults: Sequence[RowFault]) -> int:
+def _named_rows(issues: Sequence[RowIssue]) -> int:
     """Return how many rows faults name; of rows on one line, by the index that their field has."""
     return len(
         {
             (f.file, f.line, f.field.partition("]")[0] if f.field.startswith("[") else "")
-            for f in faults
+            for f in issues
         }
     )

@@ -114,7 +114,7 @@ def test_sound_files_are_read_without_a_fault(
     path.write_bytes(sample.content())
     account = reader.read(path)
     if account is not None:
-        assert account.faults in ((), [])
+        assert account.issues in ((), [])
         assert account.read == account.accepted >= 3
 
 

@@ -52,11 +52,11 @@ WEIGHTS = ["backbone=qwen7b", "backbone.path=nowhere"]
     ],
 )
 def test_what_cannot_work_is_refused_with_what_would(
-    overrides: list[str], fault: str, mend: str
+    overrides: list[str], fault: str, hint: str
 ) -> None:
     with pytest.raises(ConfigError, match=fault) as refused:
         check_combinations(recap.load_config(overrides))
-    assert mend in str(refused.value)
+    assert hint in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -89,19 +89,19 @@ def faults_in(source: str, module: str) -> list[str]:
     allowed = frozenset().union(*LAYER_LIBRARIES[: layer + 1]) | sys.stdlib_module_names
     if module in KNOW_HYDRA:
         allowed |= HYDRA
-    faults = []
+    issues = []
     for line, name in imports_of(ast.parse(source), module):
         where = f"recap.{module}:{line}"
         target = imported_room(name)
         if target is None:
             if name.split(".")[0] not in allowed:
-                faults.append(f"{where}: layer {layer} may not use {name.split('.')[0]}")
+                issues.append(f"{where}: layer {layer} may not use {name.split('.')[0]}")
         elif target != room:
             if {target, room} <= VERBS:
-                faults.append(f"{where}: a verb never imports a verb, and {target} is one")
+                issues.append(f"{where}: a verb never imports a verb, and {target} is one")
             elif ROOM_PLACES[target] > (layer, place):
-                faults.append(f"{where}: {room} may not import {target}, above it or to its right")
-    return faults
+                issues.append(f"{where}: {room} may not import {target}, above it or to its right")
+    return issues
 
 
 def circles_in(arrows: dict[str, set[str]]) -> list[list[str]]:
@@ -142,12 +142,12 @@ def test_every_module_has_a_room() -> None:
 
 
 def test_imports_point_down_or_left_and_verbs_never_import_verbs() -> None:
-    faults = [
+    issues = [
         fault
         for path in MODULES
         for fault in faults_in(path.read_text(encoding="utf-8"), dotted(path))
     ]
-    assert not faults, "\n".join(faults)
+    assert not issues, "\n".join(issues)
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -43,15 +43,15 @@ SMOKE = ("task=binary", *SMALL, *BRIEF, "trainer.max_epochs=1", "logger=none")
 def check(walk: Walk, *, row: str) -> None:
     """Check every outcome of a case, and write down how many there were."""
     assert walk.plain.code == 0, walk.plain.err
-    faults = [(each, "No space left on device|needs at least", "make room") for each in walk.full]
-    faults += [
+    issues = [(each, "No space left on device|needs at least", "make room") for each in walk.full]
+    issues += [
         (walk.read_only, "Read-only file system", "another folder"),
         (walk.closed, "Permission denied", "another folder"),
     ]
     assert walk.full[0].code != 0, "the smallest disk was large enough"
-    for outcome, reason, mend in faults:
+    for outcome, reason, hint in issues:
         if outcome.code != 0:
-            assert one_message(outcome, reason, mend), outcome.err
+            assert one_message(outcome, reason, hint), outcome.err
         else:  # a disk that was large enough
             assert reason.startswith("No space")
             assert sound(outcome.files) == sound(walk.plain.files)
@@ -61,16 +61,16 @@ def check(walk: Walk, *, row: str) -> None:
     for outcome in walk.resumed:
         assert outcome.code == 0, outcome.err
         assert sound(outcome.files) == sound(walk.plain.files)
-    record_fault(row, tried=len(faults), survived=len(faults), lost=0)
+    record_fault(row, tried=len(issues), survived=len(issues), lost=0)
 
 
-def one_message(outcome: Outcome, reason: str, mend: str) -> bool:
+def one_message(outcome: Outcome, reason: str, hint: str) -> bool:
     said = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     traceback = "Traceback" in outcome.err
     return (
         len(said) == 1
         and re.search(reason, said[0]) is not None
-        and mend in said[0]
+        and hint in said[0]
         and not traceback
     )
 

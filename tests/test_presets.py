@@ -19,7 +19,7 @@ from shrunk import write_family
 import recap
 from recap.cli.compose import expand_sweep
 from recap.config import RunConfig, flatten, result_options
-from recap.data.batches import Room, plan_epoch
+from recap.data.batches import BatchLimits, plan_epoch
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError
 from recap.prompt import __main__ as prompt
@@ -225,7 +225,7 @@ def test_eight_devices_accumulate_four_micro_batches_of_four(
         plan = plan_epoch(
             examples,
             global_batch_size=config.global_batch_size,
-            room=Room(examples=config.trainer.per_device_batch_size),
+            room=BatchLimits(examples=config.trainer.per_device_batch_size),
             seed=0,
             epoch=0,
             world_size=8,

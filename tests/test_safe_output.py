@@ -126,16 +126,16 @@ class Page(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.faults: list[str] = []
+        self.issues: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in self.ALLOWED:
-            self.faults.append(f"<{tag}>")
+            self.issues.append(f"<{tag}>")
         for name, value in attrs:
             address = name in ("src", "href", "xlink:href", "action", "srcset", "data")
             loaded = address and not (value or "").startswith(("data:image/", "#"))
             if name.startswith("on") or loaded or name == "srcdoc":
-                self.faults.append(f"{name}={value}")
+                self.issues.append(f"{name}={value}")
 
 
 def runs_as_formula(cell: str) -> bool:
@@ -157,7 +157,7 @@ def faults_in(path: Path) -> Iterator[str]:
             text = re.sub(r"\\<|`[^`\n]*`", "", text)
         page = Page()
         page.feed(text)
-        yield from page.faults
+        yield from page.issues
     elif ending == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from (cell for row in csv.reader(file) for cell in row if runs_as_formula(cell))
@@ -191,7 +191,7 @@ def test_no_file_of_an_action_runs_what_stands_in_the_data(
     assert written
     assert all(path.is_relative_to(out) for path in written)
     found = {str(path.relative_to(out)): list(faults_in(path)) for path in written}
-    bad = {name: faults[:3] for name, faults in found.items() if faults}
+    bad = {name: issues[:3] for name, issues in found.items() if issues}
     record_fault(
         "malicious texts in reports",
         tried=len(found),

@@ -32,10 +32,10 @@ def _audit(config: AuditConfig) -> None:
     from pathlib import Path
 
     from recap.audit.run import audit_model, plant_canaries
-    from recap.output.report import keep_inputs, print_findings, write_findings
-    from recap.system.processes import quiet_libraries
+    from recap.output.report import keep_inputs, print_report, write_report
+    from recap.system.processes import limit_library_logging
 
-    quiet_libraries()
+    limit_library_logging()
     with ended_by_sigterm():
         findings = plant_canaries(config) if config.step == "plant" else audit_model(config)
     inputs = {
@@ -44,9 +44,9 @@ def _audit(config: AuditConfig) -> None:
         "held_out": config.held_out,
     }
     keep_inputs(inputs, config.out, findings.file_names)
-    print_findings(findings)
+    print_report(findings)
     if config.out is not None:
-        write_findings(findings, Path(config.out))
+        write_report(findings, Path(config.out))
 
 
 if __name__ == "__main__":

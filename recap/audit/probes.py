@@ -24,7 +24,7 @@ import numpy as np
 from recap.audit.options import PlantOptions, TextField
 from recap.data.corpus import read_records
 from recap.data.encode import ChatEncoder, PromptEncoder
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.native import records_to_jsonl
 from recap.errors import DataError, quote_id
 from recap.models.engine.loglikelihood import Passage
@@ -104,18 +104,18 @@ def read_canaries(path: Path, task: Task) -> tuple[Canary, ...]:
     Raises:
         DataError: When the file holds none, or one is not as ``step=plant`` writes it.
     """
-    faults = FaultLog(str(path))
+    issues = IssueLog(str(path))
     records = list(
         read_records(
             reader="dialogues",
             path=path,
             taxonomy=task.taxonomy,
-            faults=faults,
+            issues=issues,
             require_labels=True,
         )
     )
-    if faults.faults:
-        raise faults.error()
+    if issues.issues:
+        raise issues.error()
     found: dict[str, list[Canary]] = {}
     for record in records:
         if not isinstance(record, Example):
@@ -179,7 +179,7 @@ _PROBES = ("A", "一", "1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class TokenSpan:
     """All tokens that a model read, and where a text lies in them (``start`` up to ``end``)."""
 
     ids: tuple[int, ...]
@@ -193,7 +193,7 @@ class Span:
         return Passage(ids=self.ids[: self.end], start=self.start + n)
 
 
-class Spans:
+class TokenSpans:
     """Finds texts among the tokens of prompt and answer, as training lays them out.
 
     Args:
@@ -207,14 +207,14 @@ class Spans:
         self._encoder = encoder
         self._prompts = PromptEncoder(task, encoder, max_tokens=max_tokens)
 
-    def of(self, example: Example, field: TextField) -> Span:
+    def of(self, example: Example, field: TextField) -> TokenSpan:
         """Return where a field of an example stands."""
         prompt = self._prompts.encode(example)
         if field == "rationale":
             answer, start = self._answer(example)
             # What ends the turn is no part of the text.
             whole = (*prompt.ids, *answer)
-            return Span(ids=whole, start=len(prompt.ids) + start, end=len(whole) - 1)
+            return TokenSpan(ids=whole, start=len(prompt.ids) + start, end=len(whole) - 1)
         cut = replace(example, history=example.history[prompt.dropped_turns :])
         probes = [
             self._encoder.prompt_ids(self._task.messages(replace(cut, response=text)))
@@ -222,7 +222,7 @@ class Spans:
         ]
         start = min(_common(prompt.ids, probe) for probe in probes)
         behind = min(_common(prompt.ids[::-1], probe[::-1]) for probe in probes)
-        return Span(ids=prompt.ids, start=start, end=len(prompt.ids) - behind)
+        return TokenSpan(ids=prompt.ids, start=start, end=len(prompt.ids) - behind)
 
     def _answer(self, example: Example) -> tuple[tuple[int, ...], int]:
         """Return the tokens of the answer, and where its rationale begins."""
@@ -234,7 +234,7 @@ class Spans:
         return own, min(_common(own, probe) for probe in probes)
 
 
-def candidates(spans: Sequence[Span]) -> list[Passage]:
+def candidates(spans: Sequence[TokenSpan]) -> list[Passage]:
     """Return the same text with several secrets, each from where the first of them differs."""
     first = spans[0]
     start = min(_common(first.ids, span.ids) for span in spans[1:])

@@ -20,8 +20,8 @@ from recap.audit.probes import (
     CHANCE,
     Canary,
     Share,
-    Span,
-    Spans,
+    TokenSpan,
+    TokenSpans,
     candidates,
     exposure,
     exposure_p,
@@ -38,8 +38,8 @@ from recap.errors import ConfigError
 from recap.folds.partition import own_data, read_labelled
 from recap.models.engine.loglikelihood import Passage, Reading, read_passages
 from recap.models.export import ModelSettings, TrainedModel, read_settings
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Example
 from recap.runs.build import build_task, model_settings
 from recap.runs.saved import SavedModel, find_model, load_saved
@@ -149,7 +149,7 @@ class Extracted:
     texts: tuple[str, ...]
 
 
-def plant_canaries(config: AuditConfig) -> Findings:
+def plant_canaries(config: AuditConfig) -> Report:
     """Return canaries to train on; their file may be read by its owner alone.
 
     Raises:
@@ -160,7 +160,7 @@ def plant_canaries(config: AuditConfig) -> Findings:
     task, options = build_task(config.training), config.plant
     text = plant(task, options, language=task.language, seed=config.training.seed)
     kept = dataclasses.asdict(options)
-    return Findings(
+    return Report(
         action="plant",
         title=f"{options.n} canaries, {options.copies} rows each",
         figures={**kept, "task": task.name, "seed": config.training.seed},
@@ -170,7 +170,7 @@ def plant_canaries(config: AuditConfig) -> Findings:
     )
 
 
-def audit_model(config: AuditConfig) -> Findings:
+def audit_model(config: AuditConfig) -> Report:
     """Return exposure and extraction of a saved model.
 
     Raises:
@@ -198,7 +198,7 @@ class _Reader:
         self._batch_size = config.training.decoding.batch_size
         encoder = ChatEncoder(trained.tokenizer)
         self.decode = encoder.text
-        self.spans = Spans(
+        self.spans = TokenSpans(
             audited.saved.task, encoder, max_tokens=audited.settings.max_prompt_tokens
         )
 
@@ -278,7 +278,7 @@ def _extract(
 
 
 def _asked(
-    examples: Sequence[Example], spans: Sequence[Span], n: int, *, shortest: int
+    examples: Sequence[Example], spans: Sequence[TokenSpan], n: int, *, shortest: int
 ) -> list[tuple[Example, Passage]]:
     pairs = (
         (example, span.behind(n, shortest=shortest))
@@ -292,7 +292,7 @@ def _findings(
     audited: Audited,
     exposed: Sequence[Exposed],
     extracted: Sequence[Extracted],
-) -> Findings:
+) -> Report:
     groups = {
         group: [each.exposure for each in exposed if each.group == group] for group in _GROUPS
     }
@@ -324,7 +324,7 @@ def _findings(
             for row, each in zip(rows, extracted, strict=True)
         ],
     }
-    return Findings(
+    return Report(
         action="audit",
         title=f"What {audited.saved.folder} has kept of its training texts",
         figures=figures,
@@ -350,7 +350,7 @@ def _row(each: Extracted) -> dict[str, Any]:
     return {"field": each.field, "prefix_tokens": each.prefix_tokens, **flat, "p": p}
 
 
-def _exposure_sheets(groups: dict[str, list[float]]) -> tuple[Sheet, ...]:
+def _exposure_sheets(groups: dict[str, list[float]]) -> tuple[ReportTable, ...]:
     rows = tuple(
         (
             group,
@@ -364,7 +364,7 @@ def _exposure_sheets(groups: dict[str, list[float]]) -> tuple[Sheet, ...]:
         if found
     )
     header = ("canaries", "n", "mean exposure, bits", "least", "greatest", "p")
-    return (Sheet(title="Exposure of canaries", header=header, rows=rows),) if rows else ()
+    return (ReportTable(title="Exposure of canaries", header=header, rows=rows),) if rows else ()
 
 
 def _exposure_notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[str, ...]:
@@ -392,7 +392,7 @@ def _most(config: AuditConfig) -> float:
     return exposure(0.0, [1.0] * config.candidates)
 
 
-def _extraction_sheet(extracted: Sequence[Extracted]) -> Sheet:
+def _extraction_sheet(extracted: Sequence[Extracted]) -> ReportTable:
     rows = tuple(
         (
             each.field,
@@ -404,7 +404,7 @@ def _extraction_sheet(extracted: Sequence[Extracted]) -> Sheet:
         for each in extracted
     )
     header = ("text", "tokens given", "trained on, %", "held out, %", "p")
-    return Sheet(title="Texts reproduced word for word", header=header, rows=rows)
+    return ReportTable(title="Texts reproduced word for word", header=header, rows=rows)
 
 
 def _share(share: Share) -> str:

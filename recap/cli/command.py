@@ -25,7 +25,7 @@ from recap.system.privacy import FULL, safe_traceback, without_secrets
 from recap.system.processes import switch_telemetry_off
 
 
-class Named(Protocol):
+class NamedConfig(Protocol):
     """A configuration that knows which run it is about."""
 
     @property
@@ -33,8 +33,8 @@ class Named(Protocol):
         """Name of the run."""
 
 
-Config = TypeVar("Config", bound=Named)
-Loaded = TypeVar("Loaded", bound=Named, covariant=True)
+Config = TypeVar("Config", bound=NamedConfig)
+Loaded = TypeVar("Loaded", bound=NamedConfig, covariant=True)
 
 
 class Loader(Protocol[Loaded]):
@@ -100,18 +100,19 @@ def with_exit_code(action: Callable[[], int]) -> int:
     try:
         return action()
     except Exception as error:  # noqa: BLE001 - the interpreter would print what it says
-        return _told(error)
+        return report_error(error)
     except (KeyboardInterrupt, SystemExit) as stop:
         code = _signal_code(stop)
         if code is None:
             raise
-        print(_farewell(), file=sys.stderr)
+        print(exit_message(), file=sys.stderr)
         return code
     finally:
         termination.forget()
 
 
-def _farewell() -> str:
+def exit_message() -> str:
+    """Return what is printed when a signal ended the command."""
     from recap.system.processes import is_first_process
 
     requeued = termination.requeue() if is_first_process() else None
@@ -122,7 +123,7 @@ def _farewell() -> str:
     return "stopped; scontrol could not queue the job again: submit it, and it goes on where it was"
 
 
-def _told(error: Exception, run: str = "") -> int:
+def report_error(error: Exception, run: str = "") -> int:
     """Print what is to be said of an error, and return its exit code."""
     if not isinstance(error, RecapError):
         error = disk_error(error) or error
@@ -187,7 +188,7 @@ def _done(command: Command[Config], config: Config, run: str = "") -> int:
         try:
             command.job(config)
         except Exception as error:  # noqa: BLE001 - Hydra, too, would print what it says
-            return _told(error, run)
+            return report_error(error, run)
     return 0
 
 

@@ -30,15 +30,15 @@ def _act(config: CorpusConfig) -> None:
     from recap.corpus.options import find_action
     from recap.corpus.sources import keep_inputs
     from recap.errors import DataError
-    from recap.output.report import print_findings, write_findings
+    from recap.output.report import print_report, write_report
 
     act = find_action(config.action)
     keep_inputs(config)
     with ended_by_sigterm():
         findings = act(config)
-    print_findings(findings)
+    print_report(findings)
     if config.out is not None:
-        write_findings(findings, Path(config.out))
+        write_report(findings, Path(config.out))
     if findings.failure is not None:
         raise DataError(findings.failure)
 

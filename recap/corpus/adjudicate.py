@@ -24,22 +24,22 @@ from recap.corpus.sources import (
     open_source,
     reading_notes,
 )
-from recap.data.annotations import Judgement, rounds_of, tabulate
+from recap.data.annotations import AnnotatorLabel, rounds_of, tabulate
 from recap.data.examples import turn_id
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.readers.native import records_to_jsonl
 from recap.data.readers.registry import Record, require_column
 from recap.data.readers.tables import read_sheet
 from recap.errors import DataError, quote_id
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Dialogue, Example
 from recap.statistics.agreement import Agreement, measure_agreement
 from recap.system.escaping import bare_cell, sheet_to_csv
 
 Rule = Literal["plurality", "majority"]
-Status = Literal["unanimous", "majority", "decided", "tie", "short"]
+VoteStatus = Literal["unanimous", "majority", "decided", "tie", "short"]
 
 STATUSES: Mapping[str, str] = {
     "unanimous": "all annotators agree",
@@ -57,7 +57,7 @@ class Verdict:
 
     id: str
     session: str | None
-    status: Status
+    status: VoteStatus
     label: str | None
     """The final label, ``None`` while the example is open."""
     votes: Mapping[str, int]
@@ -74,7 +74,7 @@ class Verdict:
 
 
 def adjudicate(
-    judgements: Iterable[Judgement], *, rule: Rule = "plurality", min_votes: int = 2
+    judgements: Iterable[AnnotatorLabel], *, rule: Rule = "plurality", min_votes: int = 2
 ) -> tuple[Verdict, ...]:
     """Return a verdict on every example, in order of appearance.
 
@@ -87,7 +87,7 @@ def adjudicate(
         rule: ``plurality``: more votes than any other label; ``majority``: more than half.
         min_votes: Votes that the winning label needs.
     """
-    by_example: dict[str, list[Judgement]] = {}
+    by_example: dict[str, list[AnnotatorLabel]] = {}
     for judgement in judgements:
         by_example.setdefault(judgement.id, []).append(judgement)
     return tuple(_verdict(group, rule, min_votes) for group in by_example.values())
@@ -106,7 +106,7 @@ def decide(verdicts: Sequence[Verdict], decisions: Mapping[str, str]) -> tuple[V
     )
 
 
-def _verdict(group: Sequence[Judgement], rule: Rule, min_votes: int) -> Verdict:
+def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Verdict:
     by_annotator = {judgement.annotator: judgement for judgement in group}
     counted = list(by_annotator.values())
     votes = Counter(judgement.label for judgement in counted)
@@ -114,7 +114,7 @@ def _verdict(group: Sequence[Judgement], rule: Rule, min_votes: int) -> Verdict:
     label, leading = ranked[0]
     second = ranked[1][1] if len(ranked) > 1 else 0
     won = leading > second if rule == "plurality" else 2 * leading > len(counted)
-    status: Status
+    status: VoteStatus
     if not won:
         status = "tie"
     elif leading < min_votes:
@@ -208,8 +208,8 @@ def read_decisions(config: CorpusConfig, judged: Set[str]) -> dict[str, str]:
     path = config.adjudicate.decisions
     if path is None:
         return {}
-    faults = FaultLog(path)
-    table = read_sheet(named_path("adjudicate.decisions", path), faults)
+    issues = IssueLog(path)
+    table = read_sheet(named_path("adjudicate.decisions", path), issues)
     for column in ("id", "final_label"):
         require_column(
             table.path, table.columns, column, "give back the to-do file with its header"
@@ -222,20 +222,20 @@ def read_decisions(config: CorpusConfig, judged: Set[str]) -> dict[str, str]:
             continue
         if identifier not in judged:
             reason = f"id {quote_id(identifier)} was judged by nobody"
-            faults.reject(line, "id", reason, "correct it, or remove the row")
+            issues.reject(line, "id", reason, "correct it, or remove the row")
             continue
         if taxonomy is not None:
             try:
                 label = taxonomy.resolve(label)
             except DataError as error:
                 reason = str(error).removeprefix("label ")
-                faults.reject(line, "final_label", reason, "write a label of the taxonomy")
+                issues.reject(line, "final_label", reason, "write a label of the taxonomy")
                 continue
         if decisions.setdefault(identifier, label) != label:
             reason = f"id {quote_id(identifier)} is decided twice, and differently"
-            faults.reject(line, "final_label", reason, "keep one row")
-    if faults.faults:
-        raise faults.error()
+            issues.reject(line, "final_label", reason, "keep one row")
+    if issues.issues:
+        raise issues.error()
     return decisions
 
 
@@ -258,7 +258,7 @@ _TODO_HEADER = ("id", "session", "status", "votes", "annotators", "dialogue", "f
 _COEFFICIENTS = ("mean_pairwise_cohen_kappa", "fleiss_kappa", "krippendorff_alpha")
 
 
-def adjudicate_labels(config: CorpusConfig) -> Findings:
+def adjudicate_labels(config: CorpusConfig) -> Report:
     """Return the final labels and what is still open.
 
     Raises:
@@ -280,7 +280,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
     keep_filled_in(config, pages)
     if texts.records:
         pages[LABELS] = records_to_jsonl(label_records(texts.records, verdicts))
-    return Findings(
+    return Report(
         action="adjudicate",
         title=f"{len(verdicts) - len(still_open):,} of {len(verdicts):,} examples have a label",
         figures=_figures(config, verdicts, by_round),
@@ -300,7 +300,7 @@ def adjudicate_labels(config: CorpusConfig) -> Findings:
 
 
 def _agreements(
-    judgements: Sequence[Judgement], rounds: Sequence[str], name: str
+    judgements: Sequence[AnnotatorLabel], rounds: Sequence[str], name: str
 ) -> tuple[Agreement, Agreement]:
     """Return the agreement within a round, and over all rounds up to it."""
     so_far = rounds[: rounds.index(name) + 1]
@@ -312,7 +312,7 @@ def _agreements(
 
 def _next_round(
     config: CorpusConfig,
-    judgements: Sequence[Judgement],
+    judgements: Sequence[AnnotatorLabel],
     still_open: Sequence[Verdict],
     texts: Texts,
     rounds: Sequence[str],
@@ -396,8 +396,8 @@ def _label_counts(verdicts: Sequence[Verdict], order: Sequence[str]) -> list[tup
     return [(label, counts[label]) for label in (*ordered, *sorted(set(counts) - set(ordered)))]
 
 
-def _statuses(verdicts: Sequence[Verdict]) -> Sheet:
-    return Sheet(
+def _statuses(verdicts: Sequence[Verdict]) -> ReportTable:
+    return ReportTable(
         title="What became of the examples",
         header=("status", "meaning", "examples"),
         rows=tuple(
@@ -406,16 +406,16 @@ def _statuses(verdicts: Sequence[Verdict]) -> Sheet:
     )
 
 
-def _labels(verdicts: Sequence[Verdict], order: Sequence[str]) -> Sheet:
-    return Sheet(
+def _labels(verdicts: Sequence[Verdict], order: Sequence[str]) -> ReportTable:
+    return ReportTable(
         title="Final labels",
         header=("label", "examples"),
         rows=tuple((label, f"{n:,}") for label, n in _label_counts(verdicts, order)),
     )
 
 
-def _rounds(by_round: Sequence[tuple[str, Agreement, Agreement]]) -> Sheet:
-    return Sheet(
+def _rounds(by_round: Sequence[tuple[str, Agreement, Agreement]]) -> ReportTable:
+    return ReportTable(
         title="Agreement in each round, and over all rounds up to it",
         header=("round", "examples", "judgements", "Cohen's kappa", "alpha", "alpha up to here"),
         rows=tuple(

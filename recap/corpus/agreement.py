@@ -12,9 +12,15 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import label_order, open_annotations, reading_notes
 from recap.data.annotations import tabulate
 from recap.output.charts import matrix_chart
-from recap.output.report import Findings
-from recap.output.tables import Sheet
-from recap.statistics.agreement import OVERALL, PER_LABEL, Agreement, Estimate, measure_agreement
+from recap.output.report import Report
+from recap.output.tables import ReportTable
+from recap.statistics.agreement import (
+    OVERALL,
+    PER_LABEL,
+    Agreement,
+    EstimatedFigure,
+    measure_agreement,
+)
 
 NAMES = {
     "mean_pairwise_cohen_kappa": "Cohen's kappa, mean over pairs of annotators",
@@ -38,7 +44,7 @@ _MOST_COLUMNS = 6
 _SHARES = ("percent_agreement", "unanimous_share")
 
 
-def agreement(config: CorpusConfig) -> Findings:
+def agreement(config: CorpusConfig) -> Report:
     """Return how far annotators agree.
 
     Raises:
@@ -53,7 +59,7 @@ def agreement(config: CorpusConfig) -> Findings:
         level=options.level,
         seed=options.seed,
     )
-    return Findings(
+    return Report(
         action="agreement",
         title=f"Agreement between {len(found.annotators)} annotators",
         figures=agreement_figures(found),
@@ -88,8 +94,8 @@ def kappa_text(value: float | None) -> str:
     return _DASH if value is None else f"{value:.4f}"
 
 
-def _overall(found: Agreement) -> Sheet:
-    return Sheet(
+def _overall(found: Agreement) -> ReportTable:
+    return ReportTable(
         title=f"Over {len(found.labels)} labels, with {100 * found.level:g} % intervals",
         header=("coefficient", "value", "interval"),
         rows=tuple(
@@ -99,8 +105,8 @@ def _overall(found: Agreement) -> Sheet:
     )
 
 
-def _labels(found: Agreement) -> Sheet:
-    return Sheet(
+def _labels(found: Agreement) -> ReportTable:
+    return ReportTable(
         title="Each label against the rest",
         header=("label", "judgements", "Cohen's kappa", "interval", "Fleiss' kappa", "alpha"),
         rows=tuple(
@@ -117,11 +123,11 @@ def _labels(found: Agreement) -> Sheet:
     )
 
 
-def _pairs(found: Agreement) -> Sheet:
+def _pairs(found: Agreement) -> ReportTable:
     ordered = sorted(found.pairs, key=lambda pair: (pair.cohen_kappa is None, pair.cohen_kappa))
     shown = ordered[:_PAIRS_SHOWN]
     of_all = f", the {len(shown)} lowest of {len(ordered)}" if len(shown) < len(ordered) else ""
-    return Sheet(
+    return ReportTable(
         title=f"Pairs of annotators{of_all}",
         header=("pair", "examples", "agreement", "Cohen's kappa"),
         rows=tuple(
@@ -136,10 +142,10 @@ def _pairs(found: Agreement) -> Sheet:
     )
 
 
-def _confusion(found: Agreement) -> Sheet:
+def _confusion(found: Agreement) -> ReportTable:
     if len(found.labels) > _MOST_COLUMNS:
         return _most_confused(found)
-    return Sheet(
+    return ReportTable(
         title="Pairs of judgements of one example (each counted both ways round)",
         header=("label", *found.labels),
         rows=tuple(
@@ -149,7 +155,7 @@ def _confusion(found: Agreement) -> Sheet:
     )
 
 
-def _most_confused(found: Agreement) -> Sheet:
+def _most_confused(found: Agreement) -> ReportTable:
     """Return the labels that most often stood for one example; a matrix would be too wide."""
     pairs = [
         (n, found.labels[first], found.labels[second])
@@ -159,7 +165,7 @@ def _most_confused(found: Agreement) -> Sheet:
     ]
     ranked = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
     given = {row.label: row.judgements for row in found.per_label}
-    return Sheet(
+    return ReportTable(
         title="Labels that most often stood for one example (the whole matrix: agreement.json)",
         header=("labels", "pairs of judgements", "judgements of each"),
         rows=tuple(
@@ -209,11 +215,11 @@ def _chart(found: Agreement) -> Any:
     )
 
 
-def _interval(estimate: Estimate) -> dict[str, float | None]:
+def _interval(estimate: EstimatedFigure) -> dict[str, float | None]:
     return {"low": estimate.low, "high": estimate.high}
 
 
-def _cells(estimate: Estimate, *, percent: bool = False) -> tuple[str, str]:
+def _cells(estimate: EstimatedFigure, *, percent: bool = False) -> tuple[str, str]:
     """Return a value and its interval as a table shows them."""
 
     def text(value: float | None) -> str:

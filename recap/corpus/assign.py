@@ -29,8 +29,8 @@ from recap.data.readers.doccano import batch_to_jsonl, label_text, labels_to_jso
 from recap.data.readers.registry import Record
 from recap.errors import ConfigError, DataError
 from recap.metrics.files import predictions_from_jsonl
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Dialogue, Example, Prediction
 
 _NOBODY: Mapping[str, Set[str]] = {}
@@ -213,7 +213,7 @@ def _parts(
         yield f"{name}.{number}", examples[begin : begin + batch_size]
 
 
-def assign_examples(config: CorpusConfig) -> Findings:
+def assign_examples(config: CorpusConfig) -> Report:
     """Return who judges which client turn, with the batches as further files.
 
     Raises:
@@ -249,7 +249,7 @@ def assign_examples(config: CorpusConfig) -> Findings:
         )
     filled_in = sum(identifier in labels for identifier in by_id)
     load = Counter(name for a in assignments for name in a.annotators)
-    return Findings(
+    return Report(
         action="assign",
         title=f"{len(assignments):,} examples for {len(options.annotators)} annotators",
         figures={
@@ -313,13 +313,13 @@ def _pairs(
 
 def _sheets(
     annotators: Sequence[str], load: Counter[str], pairs: dict[tuple[str, str], int]
-) -> tuple[Sheet, ...]:
-    work = Sheet(
+) -> tuple[ReportTable, ...]:
+    work = ReportTable(
         title="Examples of each annotator",
         header=("annotator", "examples"),
         rows=tuple((name, f"{load[name]:,}") for name in annotators),
     )
-    shared = Sheet(
+    shared = ReportTable(
         title="Examples that two annotators share",
         header=("pair", "examples"),
         rows=tuple((f"{a}, {b}", f"{n:,}") for (a, b), n in pairs.items()),

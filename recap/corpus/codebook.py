@@ -12,8 +12,8 @@ from html import escape
 from recap.corpus.describe import in_tree_order
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import find_task
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.system.escaping import plain_markdown
 from recap.tasks.answer import Language
 from recap.tasks.task import Task
@@ -175,7 +175,7 @@ def _quoted(words: CodebookWords, text: str) -> str:
     return f"{opening}{text}{closing}"
 
 
-def codebook(config: CorpusConfig) -> Findings:
+def codebook(config: CorpusConfig) -> Report:
     """Return the task's codebook: its labels, what lies below and above them. Reads no data."""
     language: Language = config.codebook.language or (
         "zh" if config.data.language == "zh" else "en"
@@ -183,7 +183,7 @@ def codebook(config: CorpusConfig) -> Findings:
     task = find_task(config)
     entries = codebook_entries(task, language)
     words = WORDS[language]
-    return Findings(
+    return Report(
         action="codebook",
         title=f"{words.title}{words.colon}{task.name}",
         figures={
@@ -248,9 +248,9 @@ def _row(entry: Entry) -> dict[str, object]:
     return {**asdict(entry), **joined}
 
 
-def _sheet(entries: tuple[Entry, ...], language: Language) -> Sheet:
+def _sheet(entries: tuple[Entry, ...], language: Language) -> ReportTable:
     words = WORDS[language]
-    return Sheet(
+    return ReportTable(
         title=words.title,
         header=("category", "definition", words.example.lower(), words.contrast.lower()),
         rows=tuple(

@@ -16,12 +16,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import Source, find_taxonomy, open_source, token_counter
+from recap.corpus.sources import CorpusSource, find_taxonomy, open_source, token_counter
 from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Dialogue, Example
 from recap.taxonomy import Taxonomy
 
@@ -326,7 +326,7 @@ _DASH = "–"
 _INDENT = "\u2003"
 
 
-def describe(config: CorpusConfig) -> Findings:
+def describe(config: CorpusConfig) -> Report:
     """Return what a corpus holds.
 
     Raises:
@@ -339,7 +339,7 @@ def describe(config: CorpusConfig) -> Findings:
     )
     _count(source, counter, config)
     found = counter.result(taxonomy)
-    return Findings(
+    return Report(
         action="describe",
         title=f"What {config.data.name} holds",
         figures=_figures(config, source, found),
@@ -354,7 +354,7 @@ def _all_rows(found: Description) -> tuple[CategoryRow, ...]:
     return (*found.categories, found.labelled, found.unlabelled, found.total)
 
 
-def _count(source: Source, counter: CorpusCounter, config: CorpusConfig) -> None:
+def _count(source: CorpusSource, counter: CorpusCounter, config: CorpusConfig) -> None:
     for record in source.records:
         if isinstance(record, Dialogue):
             counter.add_dialogue(record)
@@ -378,13 +378,13 @@ def _utterances(record: Dialogue | Example, config: CorpusConfig) -> Iterable[Ex
     return [record] if data.no_intervention == "keep" or has_intervention(record) else []
 
 
-def _figures(config: CorpusConfig, source: Source, found: Description) -> dict[str, object]:
+def _figures(config: CorpusConfig, source: CorpusSource, found: Description) -> dict[str, object]:
     return {
         "data": config.data.name,
         "unit": config.describe.unit,
         "tokenizer": config.describe.tokenizer,
-        "rows_read": source.faults.rows_read,
-        "rows_rejected": source.faults.rows_rejected,
+        "rows_read": source.issues.rows_read,
+        "rows_rejected": source.issues.rows_rejected,
         **asdict(found),
     }
 
@@ -405,7 +405,7 @@ def _flat(row: CategoryRow) -> dict[str, object]:
     }
 
 
-def _categories(found: Description) -> Sheet:
+def _categories(found: Description) -> ReportTable:
     rows = [*found.categories] if found.labelled.n else []
     if found.labelled.n and found.unlabelled.n:
         rows += [found.labelled, found.unlabelled]
@@ -427,14 +427,14 @@ def _categories(found: Description) -> Sheet:
         line.append(f"{row.without_rationale:,}")
         cells.append(tuple(line))
     lengths = "characters and words" if with_words else "characters"
-    return Sheet(
+    return ReportTable(
         title=f"Client utterances by category, mean length in {lengths}",
         header=tuple(header),
         rows=tuple(cells),
     )
 
 
-def _dialogues(found: Description) -> Sheet:
+def _dialogues(found: Description) -> ReportTable:
     d = found.dialogues
     rows = [("sessions", f"{d.sessions:,}"), ("clients", f"{d.clients:,}" if d.clients else _DASH)]
     if d.dialogues:
@@ -458,10 +458,10 @@ def _dialogues(found: Description) -> Sheet:
     ]
     if found.history_tokens is not None:
         rows.append(("tokens of a history", _spread(found.history_tokens)))
-    return Sheet(title="Dialogues", header=("what", "figure"), rows=tuple(rows))
+    return ReportTable(title="Dialogues", header=("what", "figure"), rows=tuple(rows))
 
 
-def _notes(config: CorpusConfig, source: Source, found: Description) -> Iterable[str]:
+def _notes(config: CorpusConfig, source: CorpusSource, found: Description) -> Iterable[str]:
     yield from source.notes()
     if config.describe.unit == "turns":
         yield "every client turn counts as it stands (describe.unit=turns)"

@@ -24,15 +24,15 @@ from recap.corpus.sources import (
     open_annotations,
     reading_notes,
 )
-from recap.data.annotations import Judgement, rounds_of
+from recap.data.annotations import AnnotatorLabel, rounds_of
 from recap.data.examples import turn_id
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.errors import DataError, quote_id
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Dialogue, Example
 from recap.system.escaping import bare_cell
 from recap.taxonomy import Taxonomy
@@ -44,27 +44,27 @@ def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
     Raises:
         DataError: When the table cannot be read, listing every faulty row.
     """
-    faults = FaultLog(path)
-    table = read_sheet(named_path("exam.key", path), faults)
+    issues = IssueLog(path)
+    table = read_sheet(named_path("exam.key", path), issues)
     for column in ("id", "label"):
         require_column(table.path, table.columns, column, "exam.key needs columns id and label")
     key: dict[str, str] = {}
     for line, row in table.rows:
         item, label = bare_cell(row["id"].strip()), row["label"].strip()
         if not item or not label:
-            faults.reject(line, "label" if item else "id", "is empty", "fill it in")
+            issues.reject(line, "label" if item else "id", "is empty", "fill it in")
             continue
         if taxonomy is not None:
             try:
                 label = taxonomy.resolve(label)
             except DataError as error:
-                faults.reject(line, "label", str(error).removeprefix("label "), "correct it")
+                issues.reject(line, "label", str(error).removeprefix("label "), "correct it")
                 continue
         if key.setdefault(item, label) != label:
             reason = f"id {quote_id(item)} has two correct labels"
-            faults.reject(line, "label", reason, "keep one row")
-    if faults.faults:
-        raise faults.error()
+            issues.reject(line, "label", reason, "keep one row")
+    if issues.issues:
+        raise issues.error()
     return key
 
 
@@ -76,29 +76,29 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
     Raises:
         DataError: When it cannot be read, listing every faulty row.
     """
-    faults = FaultLog(path)
-    table = read_sheet(named_path("exam.scores", path), faults)
+    issues = IssueLog(path)
+    table = read_sheet(named_path("exam.scores", path), issues)
     for column in ("candidate", "exam", "accuracy"):
-        mend = "exam.scores needs columns candidate, exam and accuracy"
-        require_column(table.path, table.columns, column, mend)
+        hint = "exam.scores needs columns candidate, exam and accuracy"
+        require_column(table.path, table.columns, column, hint)
     found: dict[str, dict[str, float]] = {}
     exams: dict[str, None] = {}
     for line, row in table.rows:
         candidate, name = row["candidate"].strip(), row["exam"].strip()
         value = _fraction(row["accuracy"])
         if not candidate or not name:
-            faults.reject(line, "exam" if candidate else "candidate", "is empty", "fill it in")
+            issues.reject(line, "exam" if candidate else "candidate", "is empty", "fill it in")
         elif value is None:
             reason = "is no number from 0 to 1"
-            faults.reject(line, "accuracy", reason, "write 0.62 for 62 %")
+            issues.reject(line, "accuracy", reason, "write 0.62 for 62 %")
         elif name in found.get(candidate, {}):
             reason = f"candidate {quote_id(candidate)} has it twice"
-            faults.reject(line, "exam", reason, "keep one row")
+            issues.reject(line, "exam", reason, "keep one row")
         else:
             exams.setdefault(name)
             found.setdefault(candidate, {})[name] = value
-    if faults.faults:
-        raise faults.error()
+    if issues.issues:
+        raise issues.error()
     if not found:
         raise DataError(f"{path}: holds no rows; write one a candidate and exam")
     return tuple(exams), {
@@ -160,7 +160,7 @@ class Mistake:
 
 
 def mark_exams(
-    answers: Iterable[Judgement], key: Mapping[str, str], exams: Sequence[str]
+    answers: Iterable[AnnotatorLabel], key: Mapping[str, str], exams: Sequence[str]
 ) -> tuple[AnswerSheet, ...]:
     """Return the answer sheets by candidate and exam.
 
@@ -295,7 +295,7 @@ _DASH = "–"
 _CONFUSIONS_SHOWN = 10
 
 
-def exam(config: CorpusConfig) -> Findings:
+def exam(config: CorpusConfig) -> Report:
     """Return accuracies, who is selected, and a feedback sheet for each candidate.
 
     Raises:
@@ -350,11 +350,11 @@ def _findings(
     sheets: Sequence[AnswerSheet],
     notes: Sequence[str],
     pages: Mapping[str, str],
-) -> Findings:
+) -> Report:
     options = config.exam
     confusions = confused_labels(sheets)
     n_selected = sum(result.selected for result in results)
-    return Findings(
+    return Report(
         action="exam",
         title=f"{len(results)} candidates, {len(exams)} exams, {n_selected} selected",
         figures={
@@ -375,8 +375,8 @@ def _findings(
     )
 
 
-def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> Sheet:
-    return Sheet(
+def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> ReportTable:
+    return ReportTable(
         title="Accuracy",
         header=("candidate", *(_exam_name(name) for name in exams), "mean", "SD", "selected"),
         rows=tuple(
@@ -392,11 +392,11 @@ def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> Sheet:
     )
 
 
-def _confusion_sheet(confusions: Sequence[tuple[str, str, int]]) -> tuple[Sheet, ...]:
+def _confusion_sheet(confusions: Sequence[tuple[str, str, int]]) -> tuple[ReportTable, ...]:
     if not confusions:
         return ()
     return (
-        Sheet(
+        ReportTable(
             title="What was taken for what most often",
             header=("correct", "given", "times"),
             rows=tuple((c, given, str(n)) for c, given, n in confusions[:_CONFUSIONS_SHOWN]),

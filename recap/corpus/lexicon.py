@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig, LexiconOptions
-from recap.corpus.sources import Source, find_task, find_taxonomy, open_source
+from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source
 from recap.data.examples import examples_of
 from recap.data.words import segmenter
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.output.charts import Bar, BarPanel, panel_chart
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Dialogue, Example
 
 PriorKind = Literal["corpus", "uniform"]
@@ -257,7 +257,7 @@ _ORDERS: dict[str, tuple[Order, ...]] = {
 }
 
 
-def lexicon(config: CorpusConfig) -> Findings:
+def lexicon(config: CorpusConfig) -> Report:
     """Return the terms with the highest z-scored log-odds of each label of the task.
 
     Raises:
@@ -286,7 +286,7 @@ def lexicon(config: CorpusConfig) -> Findings:
         shared_only=options.shared_only,
     )
     settings = _settings(options, name)
-    return Findings(
+    return Report(
         action="lexicon",
         title=f"Words of {config.data.name} by category",
         figures={
@@ -306,7 +306,7 @@ def lexicon(config: CorpusConfig) -> Findings:
     )
 
 
-def _labelled(config: CorpusConfig, source: Source) -> Iterator[tuple[Example, str]]:
+def _labelled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Example, str]]:
     task = find_task(config) if config.labels == "canonical" else None
     drop, seen = config.data.duplicates == "drop", set[bytes]()
     for record in source.records:
@@ -371,12 +371,12 @@ def _notes(options: LexiconOptions) -> Iterator[str]:
         yield "terms of a single session are left out (lexicon.shared_only=false lists them)"
 
 
-def _sheet(found: tuple[CategoryTerms, ...], settings: str) -> Sheet:
+def _sheet(found: tuple[CategoryTerms, ...], settings: str) -> ReportTable:
     rows = []
     for category in found:
         terms = ", ".join(f"{term.term} ({term.z:.2f})" for term in category.terms)
         rows.append((category.name, f"{category.utterances:,}", f"{category.tokens:,}", terms))
-    return Sheet(
+    return ReportTable(
         title=f"Words by category: {settings}",
         header=("category", "utterances", "tokens", "terms (z)"),
         rows=tuple(rows),

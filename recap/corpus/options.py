@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from recap.config import DataConfig, TaskConfig
 from recap.data.ratings import RatingsOptions
 from recap.errors import ConfigError, did_you_mean
-from recap.output.report import Findings
+from recap.output.report import Report
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -200,7 +200,7 @@ class CorpusConfig:
         return f"{self.action} of {self.data.name}"
 
 
-Action = Callable[[CorpusConfig], Findings]
+Action = Callable[[CorpusConfig], Report]
 
 ACTIONS = {
     "describe": "recap.corpus.describe:describe",

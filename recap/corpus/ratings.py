@@ -24,8 +24,8 @@ from recap.data.ratings import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
 from recap.output.charts import Bar, bar_chart
 from recap.output.excel import NO_OPENPYXL, fill_in_workbook
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Example
 from recap.statistics.agreement import Floats, cohen_kappa, krippendorff_alpha
 from recap.system.escaping import sheet_to_csv
@@ -171,7 +171,7 @@ _DASH = "–"
 _AGREEMENT = ("alpha_ordinal", "weighted_kappa", "icc_single", "icc_mean")
 
 
-def ratings(config: CorpusConfig) -> Findings:
+def ratings(config: CorpusConfig) -> Report:
     """Return blank sheets, or what filled ones say.
 
     Raises:
@@ -181,7 +181,7 @@ def ratings(config: CorpusConfig) -> Findings:
     return _blank(config) if config.ratings.path is None else _filled(config)
 
 
-def _blank(config: CorpusConfig) -> Findings:
+def _blank(config: CorpusConfig) -> Report:
     options = config.ratings
     if config.out is None:
         raise ConfigError(
@@ -205,7 +205,7 @@ def _blank(config: CorpusConfig) -> Findings:
         "give the filled sheets back with ratings.path=[ratings_A.csv,ratings_B.csv] (or .xlsx)",
         *([] if book is not None else [NO_OPENPYXL]),
     ]
-    return Findings(
+    return Report(
         action="ratings",
         title=f"Blank sheets of {len(examples):,} rationales for {len(options.raters)} raters",
         figures={
@@ -221,7 +221,7 @@ def _blank(config: CorpusConfig) -> Findings:
     )
 
 
-def _filled(config: CorpusConfig) -> Findings:
+def _filled(config: CorpusConfig) -> Report:
     options = config.ratings
     paths = [named_path("ratings.path", part) for part in several(options.path or [])]
     read = read_ratings(paths, criteria=options.criteria, points=options.points)
@@ -234,7 +234,7 @@ def _filled(config: CorpusConfig) -> Findings:
     notes = ["mean and SD (ddof 1) over all ratings; –: undefined", coefficients]
     if read.empty:
         notes.append(f"{read.empty:,} cells are empty and are no rating")
-    return Findings(
+    return Report(
         action="ratings",
         title=f"Ratings of {len(raters)} raters from 1 to {options.points}",
         figures={
@@ -274,9 +274,9 @@ def _explained(config: CorpusConfig, examples: list[Example]) -> list[Example]:
     return found
 
 
-def _drawn_labels(examples: Sequence[Example]) -> Sheet:
+def _drawn_labels(examples: Sequence[Example]) -> ReportTable:
     counts = Counter(example.label or "without a label" for example in examples)
-    return Sheet(
+    return ReportTable(
         title="Rationales on the sheets",
         header=("label", "examples"),
         rows=tuple((label, f"{n:,}") for label, n in counts.most_common()),
@@ -291,8 +291,8 @@ def _figures(one: CriterionRatings) -> Mapping[str, Any]:
     return {key: value for key, value in asdict(one).items() if key != "criterion"}
 
 
-def _means(found: Sequence[CriterionRatings]) -> Sheet:
-    return Sheet(
+def _means(found: Sequence[CriterionRatings]) -> ReportTable:
+    return ReportTable(
         title="Points",
         header=("criterion", "examples", "ratings", "mean", "SD"),
         rows=tuple(
@@ -308,9 +308,9 @@ def _means(found: Sequence[CriterionRatings]) -> Sheet:
     )
 
 
-def _agreement(found: Sequence[CriterionRatings]) -> Sheet:
+def _agreement(found: Sequence[CriterionRatings]) -> ReportTable:
     header = ("criterion", "alpha", "weighted kappa", "ICC(2,1)", "ICC(2,k)", "equal", "within 1")
-    return Sheet(
+    return ReportTable(
         title="Agreement between raters",
         header=header,
         rows=tuple(
@@ -325,7 +325,7 @@ def _agreement(found: Sequence[CriterionRatings]) -> Sheet:
     )
 
 
-def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> Sheet:
+def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> ReportTable:
     rows = []
     for one in found:
         means = {rater.rater: rater for rater in one.raters}
@@ -334,7 +334,9 @@ def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> Sheet:
             for name in raters
         ]
         rows.append((_shown(one.criterion), *cells))
-    return Sheet(title="Mean ± SD of each rater", header=("criterion", *raters), rows=tuple(rows))
+    return ReportTable(
+        title="Mean ± SD of each rater", header=("criterion", *raters), rows=tuple(rows)
+    )
 
 
 def _chart(found: Sequence[CriterionRatings]) -> Any:

@@ -16,13 +16,13 @@ from pathlib import Path
 from recap.corpus.options import CorpusConfig
 from recap.data.annotations import (
     USUAL_NAMES,
-    Judgement,
-    JudgementLayout,
-    Judgements,
-    read_judgements,
+    AnnotationLayout,
+    AnnotatorLabel,
+    AnnotatorLabels,
+    read_annotations,
 )
 from recap.data.corpus import read_records
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.registry import Record
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.output import report as overwriting
@@ -41,20 +41,20 @@ SYNTHETIC = "this corpus is synthetic: it says nothing about real clients"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class CorpusSource:
     """A corpus about to be read, once, record by record."""
 
     file: str
     """How messages call it."""
-    faults: FaultLog
+    issues: IssueLog
     """What was wrong with its rows; complete after the last record."""
     records: Iterator[Record] = field(repr=False)
     """Its records under canonical labels."""
 
     def notes(self) -> list[str]:
         """Return sentences on what kind of corpus it is, and on rows that were left out."""
-        notes = [SYNTHETIC] if self.faults.counts["synthetic"] else []
-        rejected, read = self.faults.rows_rejected, self.faults.rows_read
+        notes = [SYNTHETIC] if self.issues.counts["synthetic"] else []
+        rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
         return notes
@@ -73,7 +73,7 @@ def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
 
 def open_source(
     config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False, judge: bool = True
-) -> Source:
+) -> CorpusSource:
     """Return the corpus, labelled or not, its labels looked up in ``taxonomy``.
 
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
@@ -90,31 +90,31 @@ def open_source(
     """
     data = config.data
     path = Path(data.path) if data.path is not None else None
-    faults = FaultLog(str(path) if path is not None else data.reader)
+    issues = IssueLog(str(path) if path is not None else data.reader)
     records = read_records(
         reader=data.reader,
         path=path,
         taxonomy=taxonomy,
-        faults=faults,
+        issues=issues,
         require_labels=False,
         keep_empty=keep_empty,
         options=reader_options(data),
     )
-    records = _watched(records, faults)
+    records = _watched(records, issues)
     if taxonomy is None:
-        records = _with_few_labels(records, faults)
+        records = _with_few_labels(records, issues)
     if judge:
-        records = _checked(records, faults, data.on_error == "fail")
-    return Source(file=faults.file, faults=faults, records=records)
+        records = _checked(records, issues, data.on_error == "fail")
+    return CorpusSource(file=issues.file, issues=issues, records=records)
 
 
-def _watched(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:
+def _watched(records: Iterator[Record], issues: IssueLog) -> Iterator[Record]:
     for record in records:
-        faults.counts["synthetic"] += record.meta.get("synthetic") is True
+        issues.counts["synthetic"] += record.meta.get("synthetic") is True
         yield record
 
 
-def _with_few_labels(records: Iterator[Record], faults: FaultLog) -> Iterator[Record]:
+def _with_few_labels(records: Iterator[Record], issues: IssueLog) -> Iterator[Record]:
     """Yield the records; refuse labels that may be client text, which tables would print."""
     seen: set[str] = set()
     for record in records:
@@ -123,30 +123,30 @@ def _with_few_labels(records: Iterator[Record], faults: FaultLog) -> Iterator[Re
         seen.update(label for label in labels if label is not None)
         if len(seen) > MOST_RAW_LABELS or max(map(len, seen), default=0) > LONGEST_RAW_LABEL:
             raise DataError(
-                f"{faults.file}: labels=raw: more than {MOST_RAW_LABELS} different labels, or one "
+                f"{issues.file}: labels=raw: more than {MOST_RAW_LABELS} different labels, or one "
                 f"of more than {LONGEST_RAW_LABEL} characters: is this the column of labels? "
                 "data.options.columns.label=NAME names it"
             )
         yield record
 
 
-def _checked(records: Iterator[Record], faults: FaultLog, fail: bool) -> Iterator[Record]:
+def _checked(records: Iterator[Record], issues: IssueLog, fail: bool) -> Iterator[Record]:
     n = 0
     for record in records:
         n += 1
         yield record
-    if faults.faults and fail:
-        raise faults.error()
+    if issues.issues and fail:
+        raise issues.error()
     if n == 0:
-        left = f"all {faults.rows_read} rows were rejected" if faults.rows_read else "holds no rows"
-        raise DataError(f"{faults.file}: {left}; action=validate lists what is wrong")
+        left = f"all {issues.rows_read} rows were rejected" if issues.rows_read else "holds no rows"
+        raise DataError(f"{issues.file}: {left}; action=validate lists what is wrong")
 
 
 OF_THE_DATA = ("agreement", "adjudicate")
 """Actions that look for annotations in the data's own file where no other is named."""
 
 
-def open_annotations(config: CorpusConfig) -> Judgements:
+def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
     """Return the judgements under the labels of the task.
 
     A label finer than the task's becomes the one above it; one outside the task stays.
@@ -157,9 +157,9 @@ def open_annotations(config: CorpusConfig) -> Judgements:
     """
     task = find_task(config) if config.labels == "canonical" else None
     options = config.annotations
-    found = read_judgements(
+    found = read_annotations(
         annotation_paths(config),
-        layout=JudgementLayout(
+        layout=AnnotationLayout(
             columns=_columns(config),
             annotators=tuple(options.annotators or ()),
             multi_label=options.multi_label,
@@ -227,7 +227,7 @@ def label_order(config: CorpusConfig) -> tuple[str, ...]:
     return (*task.labels, *task.taxonomy.leaves)
 
 
-def reading_notes(found: Judgements) -> list[str]:
+def reading_notes(found: AnnotatorLabels) -> list[str]:
     """Return a sentence on rows that are no judgement, when some are."""
     notes = []
     if found.unlabelled:
@@ -258,7 +258,7 @@ def _refuse_texts(labels: set[str]) -> None:
         )
 
 
-def _of_task(task: Task, judgement: Judgement) -> Judgement:
+def _of_task(task: Task, judgement: AnnotatorLabel) -> AnnotatorLabel:
     return replace(judgement, label=label_of_task(task, judgement.label))
 
 

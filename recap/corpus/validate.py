@@ -16,13 +16,13 @@ from functools import lru_cache
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import Source, find_task, find_taxonomy, open_source
+from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source
 from recap.data.examples import examples_of
-from recap.data.issues import RowFault
+from recap.data.issues import RowIssue
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Dialogue, Example
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
@@ -126,7 +126,7 @@ MENDS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hint:
+class ConsistencyFlag:
     """One thing that may be wrong; an id and numbers, never a text."""
 
     kind: str
@@ -134,7 +134,7 @@ class Hint:
     id: str
     """Id of the utterance as messages may show it."""
     reason: str
-    mend: str
+    hint: str
 
 
 class ConsistencyChecker:
@@ -157,7 +157,7 @@ class ConsistencyChecker:
         self._places: dict[str, tuple[str, int]] = {}
         self._labels_of_text: defaultdict[str, set[str]] = defaultdict(set)
         self._seen: set[str] = set()
-        self._hints: list[Hint] = []
+        self._hints: list[ConsistencyFlag] = []
 
     def add(self, example: Example, line: int) -> None:
         """Judge one example of the row at ``line``."""
@@ -185,7 +185,7 @@ class ConsistencyChecker:
                 self._seen.add(turn.text)
                 self.add_text(turn.text, example.id, line)
 
-    def hints(self) -> tuple[Hint, ...]:
+    def hints(self) -> tuple[ConsistencyFlag, ...]:
         """Return everything found, by kind in the order of :data:`KINDS`, then by line."""
         order = {kind: place for place, kind in enumerate(KINDS)}
         found = [*self._hints, *self._near()]
@@ -198,12 +198,12 @@ class ConsistencyChecker:
 
     def _hint(self, kind: str, line: int, name: str, more: str = "") -> None:
         self._hints.append(
-            Hint(
+            ConsistencyFlag(
                 kind=kind,
                 line=line,
                 id=name,
                 reason=KINDS[kind] + more,
-                mend=MENDS[kind],
+                hint=MENDS[kind],
             )
         )
 
@@ -226,20 +226,20 @@ class ConsistencyChecker:
             if named not in (None, gold):
                 self._hint("rationale_names_other", line, name, f" ({named}, labelled {gold})")
 
-    def _near(self) -> Iterator[Hint]:
+    def _near(self) -> Iterator[ConsistencyFlag]:
         if self._threshold is None:
             return
         texts: Sequence[str] = list(self._places)
         places = list(self._places.values())
         for pair in find_near_duplicates(texts, threshold=self._threshold):
             (first, first_line), (second, line) = places[pair.first], places[pair.second]
-            yield Hint(
+            yield ConsistencyFlag(
                 kind="near_duplicate",
                 line=line,
                 id=second,
                 reason=f"{KINDS['near_duplicate']} (id {first}, line {first_line}; similarity "
                 f"{pair.similarity:.2f})",
-                mend=MENDS["near_duplicate"],
+                hint=MENDS["near_duplicate"],
             )
 
 
@@ -247,7 +247,7 @@ def _shown(identifier: str) -> str:
     return quote_id(identifier).strip("'")
 
 
-def count_hints(hints: Sequence[Hint]) -> dict[str, int]:
+def count_flags(hints: Sequence[ConsistencyFlag]) -> dict[str, int]:
     """Return how many hints there are of every kind."""
     counts = Counter(hint.kind for hint in hints)
     return {kind: counts[kind] for kind in KINDS}
@@ -258,38 +258,38 @@ def _details(text: str) -> Counter[str]:
     return count_details(text)
 
 
-def validate(config: CorpusConfig) -> Findings:
+def validate(config: CorpusConfig) -> Report:
     """Return what is wrong with a corpus; nothing of its texts.
 
     The findings end in failure when a row is at fault, unless ``data.on_error`` is ``skip``.
     """
     source = open_source(config, find_taxonomy(config), judge=False)
     checked = _check(config, source)
-    faults = source.faults
-    return Findings(
+    issues = source.issues
+    return Report(
         action="validate",
-        title=f"What is wrong with {faults.file}",
+        title=f"What is wrong with {issues.file}",
         figures={
             "data": config.data.name,
-            "file": faults.file,
-            "rows_read": faults.rows_read,
-            "rows_accepted": faults.rows_read - faults.rows_rejected,
-            "rows_rejected": faults.rows_rejected,
+            "file": issues.file,
+            "rows_read": issues.rows_read,
+            "rows_accepted": issues.rows_read - issues.rows_rejected,
+            "rows_rejected": issues.rows_rejected,
             "utterances": checked.utterances,
             "labelled": checked.labelled,
             "without_rationale": checked.without_rationale,
             "texts_of_several_labels": checked.texts_of_several_labels,
-            "hint_counts": count_hints(checked.hints),
-            "faults": [asdict(fault) for fault in faults.faults],
+            "hint_counts": count_flags(checked.hints),
+            "faults": [issue.as_json() for issue in issues.issues],
             "hints": [asdict(hint) for hint in checked.hints],
         },
         sheets=(
             _overview(source, checked),
-            *_fault_sheet(faults.faults, config.validate.listed),
+            *_fault_sheet(issues.issues, config.validate.listed),
             *_hint_sheet(checked.hints, config.validate.listed),
         ),
         notes=tuple(_notes(config)),
-        rows=[*_fault_rows(faults.faults), *_hint_rows(faults.file, checked.hints)],
+        rows=[*_fault_rows(issues.issues), *_hint_rows(issues.file, checked.hints)],
         failure=_failure(config, source),
         # Turns without an id are called after their sessions.
         private=True,
@@ -298,14 +298,14 @@ def validate(config: CorpusConfig) -> Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class _Checked:
-    hints: tuple[Hint, ...]
+    hints: tuple[ConsistencyFlag, ...]
     utterances: int
     labelled: int
     without_rationale: int
     texts_of_several_labels: int
 
 
-def _check(config: CorpusConfig, source: Source) -> _Checked:
+def _check(config: CorpusConfig, source: CorpusSource) -> _Checked:
     checker = ConsistencyChecker(
         task=find_task(config) if config.labels == "canonical" else None,
         near_duplicates=config.validate.near_duplicates,
@@ -313,7 +313,7 @@ def _check(config: CorpusConfig, source: Source) -> _Checked:
     )
     counts: Counter[str] = Counter()
     for record in source.records:
-        lines = source.faults.lines
+        lines = source.issues.lines
         examples = (
             [record]
             if not isinstance(record, Dialogue)
@@ -346,25 +346,25 @@ def _line(lines: Sequence[int], turn: int | None) -> int:
     return lines[turn] if turn is not None and len(lines) > 1 else lines[0]
 
 
-def _failure(config: CorpusConfig, source: Source) -> str | None:
-    faults = source.faults
-    if faults.rows_read == 0:
-        return f"{faults.file}: holds no rows; write one dialogue or one example a row"
-    if not faults.faults or config.data.on_error == "skip":
+def _failure(config: CorpusConfig, source: CorpusSource) -> str | None:
+    issues = source.issues
+    if issues.rows_read == 0:
+        return f"{issues.file}: holds no rows; write one dialogue or one example a row"
+    if not issues.issues or config.data.on_error == "skip":
         return None
     return (
-        f"{faults.file}: {faults.rows_rejected} of {faults.rows_read} rows cannot be used; mend "
+        f"{issues.file}: {issues.rows_rejected} of {issues.rows_read} rows cannot be used; mend "
         "them as listed, or leave them out with data.on_error=skip"
     )
 
 
-def _overview(source: Source, checked: _Checked) -> Sheet:
-    faults = source.faults
-    counts = count_hints(checked.hints)
+def _overview(source: CorpusSource, checked: _Checked) -> ReportTable:
+    issues = source.issues
+    counts = count_flags(checked.hints)
     rows = [
-        ("rows read", faults.rows_read),
-        ("rows accepted", faults.rows_read - faults.rows_rejected),
-        ("rows rejected", faults.rows_rejected),
+        ("rows read", issues.rows_read),
+        ("rows accepted", issues.rows_read - issues.rows_rejected),
+        ("rows rejected", issues.rows_rejected),
         ("client utterances", checked.utterances),
         ("labelled", checked.labelled),
         ("labelled without a rationale", checked.without_rationale),
@@ -372,7 +372,7 @@ def _overview(source: Source, checked: _Checked) -> Sheet:
     ]
     cells = [(name, f"{n:,}", "") for name, n in rows]
     cells += [(KINDS[kind], f"{n:,}", MENDS[kind] if n else "") for kind, n in counts.items()]
-    return Sheet(
+    return ReportTable(
         title="Rows and hints",
         header=("what", "number", "what to do"),
         rows=tuple(cells),
@@ -380,13 +380,13 @@ def _overview(source: Source, checked: _Checked) -> Sheet:
     )
 
 
-def _fault_sheet(faults: Sequence[RowFault], listed: int) -> list[Sheet]:
-    if not faults[:listed]:
+def _fault_sheet(issues: Sequence[RowIssue], listed: int) -> list[ReportTable]:
+    if not issues[:listed]:
         return []
-    rows = [(str(f.line), f.field, f.reason, f.mend) for f in faults[:listed]]
-    more = f", the first {listed} of {len(faults)}" if len(faults) > listed else ""
+    rows = [(str(f.line), f.field, f.reason, f.hint) for f in issues[:listed]]
+    more = f", the first {listed} of {len(issues)}" if len(issues) > listed else ""
     return [
-        Sheet(
+        ReportTable(
             title=f"Faults{more}",
             header=("line", "field", "reason", "what to do"),
             rows=tuple(rows),
@@ -395,7 +395,7 @@ def _fault_sheet(faults: Sequence[RowFault], listed: int) -> list[Sheet]:
     ]
 
 
-def _hint_sheet(hints: Sequence[Hint], listed: int) -> list[Sheet]:
+def _hint_sheet(hints: Sequence[ConsistencyFlag], listed: int) -> list[ReportTable]:
     shown: Counter[str] = Counter()
     rows = []
     for hint in hints:
@@ -406,7 +406,7 @@ def _hint_sheet(hints: Sequence[Hint], listed: int) -> list[Sheet]:
         return []
     more = f", up to {listed} of a kind" if max(shown.values()) > listed else ""
     return [
-        Sheet(
+        ReportTable(
             title=f"Hints{more}",
             header=("line", "id", "what"),
             rows=tuple(rows),
@@ -415,8 +415,8 @@ def _hint_sheet(hints: Sequence[Hint], listed: int) -> list[Sheet]:
     ]
 
 
-def _fault_rows(faults: Sequence[RowFault]) -> Iterator[dict[str, object]]:
-    for fault in faults:
+def _fault_rows(issues: Sequence[RowIssue]) -> Iterator[dict[str, object]]:
+    for fault in issues:
         yield {
             "severity": "fault",
             "kind": "row",
@@ -425,11 +425,11 @@ def _fault_rows(faults: Sequence[RowFault]) -> Iterator[dict[str, object]]:
             "id": None,
             "field": fault.field,
             "reason": fault.reason,
-            "mend": fault.mend,
+            "mend": fault.hint,
         }
 
 
-def _hint_rows(file: str, hints: Sequence[Hint]) -> Iterator[dict[str, object]]:
+def _hint_rows(file: str, hints: Sequence[ConsistencyFlag]) -> Iterator[dict[str, object]]:
     for hint in hints:
         yield {
             "severity": "hint",
@@ -439,7 +439,7 @@ def _hint_rows(file: str, hints: Sequence[Hint]) -> Iterator[dict[str, object]]:
             "id": hint.id,
             "field": None,
             "reason": hint.reason,
-            "mend": hint.mend,
+            "mend": hint.hint,
         }
 
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from recap.data.issues import FaultLog, RowFault, damage
+from recap.data.issues import IssueLog, RowIssue, damage
 from recap.data.readers.doccano import document_comments, document_label
 from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
 from recap.data.readers.json_samples import single_label
@@ -51,7 +51,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgementLayout:
+class AnnotationLayout:
     """How a file of judgements is laid out, where the usual names do not say it."""
 
     columns: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class JudgementLayout:
     """The label that each number stands for, in old Doccano exports."""
 
 
-def check_layout(layout: JudgementLayout) -> None:
+def check_layout(layout: AnnotationLayout) -> None:
     """Check the roles for which columns were named.
 
     Raises:
@@ -79,7 +79,7 @@ def check_layout(layout: JudgementLayout) -> None:
 
 
 def judgement_columns(
-    path: Path, names: tuple[str, ...], layout: JudgementLayout
+    path: Path, names: tuple[str, ...], layout: AnnotationLayout
 ) -> dict[str, tuple[str, ...]]:
     """Return the columns for each role that a file with the header ``names`` has.
 
@@ -91,8 +91,8 @@ def judgement_columns(
         chosen = layout.columns.get(role)
         if chosen is not None:
             wanted = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-            mend = f"correct annotations.columns.{role}"
-            found[role] = tuple(require_column(path, names, name, mend) for name in wanted)
+            hint = f"correct annotations.columns.{role}"
+            found[role] = tuple(require_column(path, names, name, hint) for name in wanted)
             continue
         folded = {_folded(name): name for name in reversed(names)}
         known = next((folded[name] for name in usual if name in folded), None)
@@ -120,7 +120,7 @@ _NOTHING_INSIDE = "holds no .jsonl, .json, .csv or .xlsx file; put in one export
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JudgementFile:
+class AnnotatorFile:
     """One file of judgements."""
 
     path: Path
@@ -132,7 +132,7 @@ class JudgementFile:
 
 
 @contextmanager
-def judgement_files(path: Path) -> Iterator[list[JudgementFile]]:
+def annotator_files(path: Path) -> Iterator[list[AnnotatorFile]]:
     """Yield the files behind a path; what a zip held is gone once the block is left.
 
     Raises:
@@ -142,12 +142,12 @@ def judgement_files(path: Path) -> Iterator[list[JudgementFile]]:
         inside = sorted(p for p in path.rglob("*") if _is_judgement_file(p.name) and p.is_file())
         if not inside:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
-        yield [JudgementFile(path=file, shown=str(file), of_one=True) for file in inside]
+        yield [AnnotatorFile(path=file, shown=str(file), of_one=True) for file in inside]
     elif path.suffix.lower() == ".zip":
         with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
             yield _unpacked(existing_file(path), Path(folder), held)
     else:
-        yield [JudgementFile(path=existing_file(path), shown=str(path), of_one=False)]
+        yield [AnnotatorFile(path=existing_file(path), shown=str(path), of_one=False)]
 
 
 def _opened(file: Path, held: ExitStack) -> BinaryIO:
@@ -163,10 +163,10 @@ def _opened(file: Path, held: ExitStack) -> BinaryIO:
     return os.fdopen(memory, "wb", closefd=False)
 
 
-def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[JudgementFile]:
+def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
     """Return the files of a zip; the folder gets their names, memory alone what they hold."""
     files = []
-    with open_archive(path, kind=_KIND, mend=_MEND) as archive:
+    with open_archive(path, kind=_KIND, hint=_MEND) as archive:
         parts = [part for part in archive.infolist() if _is_judgement_file(part.filename)]
         for number, part in enumerate(sorted(parts, key=lambda part: part.filename)):
             if not part.filename.isprintable():
@@ -180,7 +180,7 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[JudgementFile]:
                     shutil.copyfileobj(packed, copy)
             except UNREADABLE as error:
                 raise unreadable(path, _KIND, error, _MEND) from None
-            files.append(JudgementFile(path=file, shown=f"{path}/{part.filename}", of_one=True))
+            files.append(AnnotatorFile(path=file, shown=f"{path}/{part.filename}", of_one=True))
     if not files:
         raise DataError(f"{path}: {_NOTHING_INSIDE}")
     return files
@@ -200,7 +200,7 @@ FIRST_ROUND = "1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
+class AnnotatorLabel:
     """The label that one annotator gave one example in one round of annotation."""
 
     id: str
@@ -212,7 +212,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgementTable:
+class AnnotationTable:
     """Labels as a table of examples by annotators.
 
     ``codes`` has the shape (examples, annotators): the index of the label, or :data:`MISSING`.
@@ -234,7 +234,9 @@ class JudgementTable:
         return counts
 
 
-def tabulate(judgements: Iterable[Judgement], *, labels: Sequence[str] = ()) -> JudgementTable:
+def tabulate(
+    judgements: Iterable[AnnotatorLabel], *, labels: Sequence[str] = ()
+) -> AnnotationTable:
     """Return judgements as a table; examples and annotators stand in order of appearance.
 
     Where an annotator judged an example in several rounds, the last round counts.
@@ -259,18 +261,18 @@ def tabulate(judgements: Iterable[Judgement], *, labels: Sequence[str] = ()) -> 
     for judgement in every:
         if sessions[row[judgement.id]] is None:
             sessions[row[judgement.id]] = judgement.session
-    return JudgementTable(
+    return AnnotationTable(
         ids=ids, annotators=annotators, labels=ordered, sessions=tuple(sessions), codes=codes
     )
 
 
-def rounds_of(judgements: Iterable[Judgement]) -> tuple[str, ...]:
+def rounds_of(judgements: Iterable[AnnotatorLabel]) -> tuple[str, ...]:
     """Return the rounds in order, ``round2`` before ``round10``."""
     return tuple(sorted({judgement.round for judgement in judgements}, key=_natural))
 
 
-def _last_rounds(judgements: Iterable[Judgement]) -> list[Judgement]:
-    kept: dict[tuple[str, str], Judgement] = {}
+def _last_rounds(judgements: Iterable[AnnotatorLabel]) -> list[AnnotatorLabel]:
+    kept: dict[tuple[str, str], AnnotatorLabel] = {}
     for judgement in judgements:
         key = (judgement.id, judgement.annotator)
         there = kept.get(key)
@@ -292,25 +294,25 @@ _NO_LABEL = ("", "n/a", "nan", "null")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgements:
+class AnnotatorLabels:
     """What was read: the judgements in order, and an account of the rows."""
 
-    judgements: tuple[Judgement, ...]
+    judgements: tuple[AnnotatorLabel, ...]
     rows_read: int
     rows_rejected: int
-    faults: tuple[RowFault, ...] = ()
+    issues: tuple[RowIssue, ...] = ()
     """What was wrong with the rows that were rejected."""
     unlabelled: int
     """Rows, or cells of a table with a column an annotator, that hold no label."""
 
 
-def read_judgements(
+def read_annotations(
     paths: Sequence[Path],
     *,
-    layout: JudgementLayout,
+    layout: AnnotationLayout,
     taxonomy: Taxonomy | None,
     skip_faults: bool = False,
-) -> Judgements:
+) -> AnnotatorLabels:
     """Return the judgements of one or more files.
 
     A CSV, Excel or JSON-lines file holds a row a judgement, or a column an annotator. A zip or a
@@ -329,34 +331,34 @@ def read_judgements(
         ConfigError: For a role that no column can have.
     """
     check_layout(layout)
-    logs: list[FaultLog] = []
+    logs: list[IssueLog] = []
     reader = _Reader(layout, taxonomy)
     for number, path in enumerate(paths, start=1):
-        with judgement_files(path) as files:
+        with annotator_files(path) as files:
             for file in files:
-                logs.append(FaultLog(file.shown))
+                logs.append(IssueLog(file.shown))
                 try:
                     reader.read(file.path, logs[-1], _Defaults(str(number), file.of_one))
                 except DataError as error:
                     # A file of a zip has no path of its own.
                     raise DataError(str(error).replace(str(file.path), file.shown)) from None
-    faulty = [str(log.error()) for log in logs if log.faults]
+    faulty = [str(log.error()) for log in logs if log.issues]
     if faulty and not skip_faults:
         raise DataError("\n".join(faulty))
-    faults = tuple(fault for log in logs for fault in log.faults)
+    issues = tuple(fault for log in logs for fault in log.issues)
     if not reader.found:
         named = ", ".join(str(path) for path in paths)
-        first = f"; the first fault: {faults[0]}" if faults else ""
+        first = f"; the first fault: {issues[0]}" if issues else ""
         raise DataError(
             f"{named}: holds no label; name the column of labels with annotations.columns.label"
             f"{first}"
         )
-    return Judgements(
+    return AnnotatorLabels(
         judgements=tuple(reader.found),
         rows_read=sum(log.rows_read for log in logs),
         rows_rejected=sum(log.rows_rejected for log in logs),
         unlabelled=reader.counts["unlabelled"],
-        faults=faults,
+        issues=issues,
     )
 
 
@@ -368,23 +370,23 @@ class _Defaults:
 
 
 class _Reader:
-    def __init__(self, layout: JudgementLayout, taxonomy: Taxonomy | None) -> None:
+    def __init__(self, layout: AnnotationLayout, taxonomy: Taxonomy | None) -> None:
         self._layout = layout
         self._taxonomy = taxonomy
         self._resolved: dict[str, str] = {}
         self._seen: set[tuple[str, str, str]] = set()
-        self.found: list[Judgement] = []
+        self.found: list[AnnotatorLabel] = []
         self.counts: Counter[str] = Counter()
 
-    def read(self, path: Path, faults: FaultLog, defaults: _Defaults) -> None:
+    def read(self, path: Path, issues: IssueLog, defaults: _Defaults) -> None:
         is_json = path.suffix.lower() in JSON_ENDINGS
         if is_json:
-            rows = list(self._json_rows(path, faults))
+            rows = list(self._json_rows(path, issues))
             names = tuple(dict.fromkeys(key for _, row in rows for key in row))
         else:
-            sheet = read_sheet(path, faults)
+            sheet = read_sheet(path, issues)
             rows, names = list(sheet.rows), sheet.columns
-        shown = Path(faults.file)
+        shown = Path(issues.file)
         found = judgement_columns(shown, names, self._layout)
         if not self._layout.annotators and "annotator" not in found:
             if not (is_json or defaults.holds_one):
@@ -393,15 +395,15 @@ class _Reader:
                     "annotations.columns.annotator=NAME, or, where each annotator has a column, "
                     "annotations.annotators=[A,B]"
                 )
-            self._each(rows, found, faults, defaults, annotator=_owner(shown))
+            self._each(rows, found, issues, defaults, annotator=_owner(shown))
         else:
-            self._each(rows, found, faults, defaults, annotator=None)
+            self._each(rows, found, issues, defaults, annotator=None)
 
-    def _json_rows(self, path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, str]]]:
+    def _json_rows(self, path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield rows of texts; labels in whatever form Doccano writes them become one text."""
         numbers = {str(number): name for number, name in self._layout.label_names.items()}
-        for line, row in json_rows(path, faults):
-            fields = Fields(row, line=line, faults=faults)
+        for line, row in json_rows(path, issues):
+            fields = Fields(row, line=line, issues=issues)
             texts = {
                 str(key): str(value)
                 for key, value in row.items()
@@ -411,7 +413,7 @@ class _Reader:
                 (key for key in USUAL_NAMES["label"] if key in row), None
             )
             if label_key is not None and not isinstance(row.get(label_key), str):
-                labelled = Fields({"label": row.get(label_key)}, line=line, faults=faults)
+                labelled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
                 texts[label_key] = document_label(labelled, numbers, self._layout.multi_label) or ""
                 fields.sound = labelled.sound
             comments = document_comments(row)
@@ -424,7 +426,7 @@ class _Reader:
         self,
         rows: Sequence[tuple[int, Mapping[str, str]]],
         found: Mapping[str, tuple[str, ...]],
-        faults: FaultLog,
+        issues: IssueLog,
         defaults: _Defaults,
         *,
         annotator: str | None,
@@ -435,10 +437,10 @@ class _Reader:
                 for role, names in found.items()
             }
             identifier = cells.get("id") or self._from_turn(cells)
-            if self._damaged(line, cells, faults):
+            if self._damaged(line, cells, issues):
                 continue
             if not identifier:
-                faults.reject(line, "id", "is missing", "give every example an id")
+                issues.reject(line, "id", "is missing", "give every example an id")
                 continue
             if self._layout.annotators:
                 said = [(name, row.get(name, "").strip()) for name in self._layout.annotators]
@@ -457,7 +459,7 @@ class _Reader:
                         rationale=cells.get("rationale") or None,
                     ),
                     label,
-                    faults,
+                    issues,
                     defaults.holds_one,
                 )
                 for name, label in given
@@ -470,36 +472,36 @@ class _Reader:
                 self._seen.update((one.id, one.annotator, one.round) for one in sound)
 
     @staticmethod
-    def _damaged(line: int, cells: Mapping[str, str], faults: FaultLog) -> bool:
+    def _damaged(line: int, cells: Mapping[str, str], issues: IssueLog) -> bool:
         broken = {role: found for role, cell in cells.items() if (found := damage(cell))}
         for role, found in broken.items():
-            faults.reject(line, role, *found)
+            issues.reject(line, role, *found)
         return bool(broken)
 
     def _judgement(
-        self, line: int, said: _Said, label: str, faults: FaultLog, may_be_several: bool
-    ) -> Judgement | None:
+        self, line: int, said: _Said, label: str, issues: IssueLog, may_be_several: bool
+    ) -> AnnotatorLabel | None:
         if not said.annotator:
-            faults.reject(line, "annotator", "is empty", "write who gave this label")
+            issues.reject(line, "annotator", "is empty", "write who gave this label")
             return None
         if may_be_several and "#" in label:
             # Doccano's CSV joins several labels.
-            fields = Fields({}, line=line, faults=faults)
+            fields = Fields({}, line=line, issues=issues)
             one = single_label(fields, "label", label.split("#"), self._layout.multi_label)
             if one is None:
                 return None
             label = one
-        canonical = self._canonical(line, label, faults)
+        canonical = self._canonical(line, label, issues)
         if canonical is None:
             return None
         if (said.id, said.annotator, said.round) in self._seen:
             reason = (
                 f"annotator {quote_id(said.annotator)} has judged id {quote_id(said.id)} before"
             )
-            mend = "keep one row, or number the rounds in a column round"
-            faults.reject(line, "id", reason, mend)
+            hint = "keep one row, or number the rounds in a column round"
+            issues.reject(line, "id", reason, hint)
             return None
-        return Judgement(
+        return AnnotatorLabel(
             id=said.id,
             annotator=said.annotator,
             label=canonical,
@@ -508,7 +510,7 @@ class _Reader:
             rationale=said.rationale,
         )
 
-    def _canonical(self, line: int, label: str, faults: FaultLog) -> str | None:
+    def _canonical(self, line: int, label: str, issues: IssueLog) -> str | None:
         if self._taxonomy is None:
             return label
         if label not in self._resolved:
@@ -516,7 +518,7 @@ class _Reader:
                 self._resolved[label] = self._taxonomy.resolve(label)
             except DataError as error:
                 reason = str(error).removeprefix("label ")
-                faults.reject(line, "label", reason, "correct it, or keep labels with labels=raw")
+                issues.reject(line, "label", reason, "correct it, or keep labels with labels=raw")
                 return None
         return self._resolved[label]
 

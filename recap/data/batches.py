@@ -262,7 +262,7 @@ def _mix(seed: int, number: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Room:
+class BatchLimits:
     """What one device computes at once, at most.
 
     Attributes:
@@ -289,7 +289,7 @@ class Room:
 
 def count_rounds(
     examples: Sequence[EncodedExample],
-    room: Room,
+    room: BatchLimits,
     n: int,
     world_size: int,
     sampling: Sampling = "natural",
@@ -310,7 +310,7 @@ def plan_epoch(
     examples: Sequence[EncodedExample],
     *,
     global_batch_size: int,
-    room: Room,
+    room: BatchLimits,
     seed: int,
     epoch: int,
     world_size: int = 1,
@@ -348,7 +348,7 @@ def plan_epoch(
 
 
 def plan_scoring(
-    examples: Sequence[EncodedExample], *, room: Room, world_size: int = 1, rank: int = 0
+    examples: Sequence[EncodedExample], *, room: BatchLimits, world_size: int = 1, rank: int = 0
 ) -> tuple[MicroBatch, ...]:
     """Return one device's batches for scoring: every example once over all devices.
 
@@ -368,7 +368,7 @@ def plan_scoring(
     )
 
 
-def require_room(examples: Sequence[EncodedExample], room: Room) -> None:
+def require_room(examples: Sequence[EncodedExample], room: BatchLimits) -> None:
     """Check that every example can be computed at least on its own.
 
     Raises:
@@ -383,7 +383,7 @@ def require_room(examples: Sequence[EncodedExample], room: Room) -> None:
 
 
 def _groups_by_length(
-    indices: Sequence[int], examples: Sequence[EncodedExample], room: Room, world_size: int
+    indices: Sequence[int], examples: Sequence[EncodedExample], room: BatchLimits, world_size: int
 ) -> list[list[int]]:
     """Return groups of neighbours in length, a multiple of the devices; the last may be empty."""
     ordered = sorted(indices, key=lambda i: (_length(examples[i]), i))
@@ -400,7 +400,7 @@ def _groups_by_length(
     return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def _evenly_filled(lengths: Sequence[int], room: Room, n_groups: int) -> list[int]:
+def _evenly_filled(lengths: Sequence[int], room: BatchLimits, n_groups: int) -> list[int]:
     """Return the sizes of at most ``n_groups`` groups whose largest is as small as can be."""
     assert room.tokens is not None
     too_small, enough = max(lengths) - 1, room.tokens
@@ -413,7 +413,7 @@ def _evenly_filled(lengths: Sequence[int], room: Room, n_groups: int) -> list[in
     return _filled(lengths, room, enough)
 
 
-def _filled(lengths: Sequence[int], room: Room, tokens: int) -> list[int]:
+def _filled(lengths: Sequence[int], room: BatchLimits, tokens: int) -> list[int]:
     """Return the sizes of the fewest groups of neighbours of at most so many tokens.
 
     Filling one after the other is optimal: a group that could take one more gains nothing by
@@ -422,7 +422,7 @@ def _filled(lengths: Sequence[int], room: Room, tokens: int) -> list[int]:
     return [len(group) for group in _fill(lengths, room, tokens)]
 
 
-def _fill(lengths: Sequence[int], room: Room, tokens: int) -> Iterator[list[int]]:
+def _fill(lengths: Sequence[int], room: BatchLimits, tokens: int) -> Iterator[list[int]]:
     group: list[int] = []
     for length in lengths:
         if group and (len(group) == room.examples or room.tokens_of([*group, length]) > tokens):

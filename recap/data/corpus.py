@@ -21,10 +21,10 @@ from recap.data.examples import (
 from recap.data.folds import content_key
 from recap.data.issues import (
     LISTED_FAULTS,
-    FaultLog,
     FirstLines,
+    IssueLog,
     Place,
-    RowFault,
+    RowIssue,
     damage,
     no_utterance,
 )
@@ -39,7 +39,7 @@ def read_records(
     reader: str,
     path: Path | None,
     taxonomy: Taxonomy | None,
-    faults: FaultLog,
+    issues: IssueLog,
     require_labels: bool,
     keep_empty: bool = False,
     options: Mapping[str, Any] | None = None,
@@ -48,7 +48,7 @@ def read_records(
     """Yield the dialogues and examples of a file that are free of faults, one at a time.
 
     Texts are not empty, ids are unique, labels are canonical. A row with a fault is noted in
-    ``faults`` and left out whole: the dialogue where it is one row, the utterance where each has a
+    ``issues`` and left out whole: the dialogue where it is one row, the utterance where each has a
     row of its own. With ``keep_empty`` a text may be empty, as it may be where turns are counted.
 
     With ``to_annotate`` a text may be empty too, and ids made of session and turn are not kept in
@@ -57,16 +57,16 @@ def read_records(
     read = get_reader(reader)
     options = dict(options or {})
     check_options(reader, read, options)
-    check = _Check(taxonomy, faults, require_labels, keep_empty, to_annotate)
-    for record in read(path, faults=faults, **options):
-        places, by_turn = faults.take_places()
+    check = _Check(taxonomy, issues, require_labels, keep_empty, to_annotate)
+    for record in read(path, issues=issues, **options):
+        places, by_turn = issues.take_places()
         if isinstance(record, Example):
             example = check.example(record, places[0])
-            faults.lines = (places[0].line,)
+            issues.lines = (places[0].line,)
             yield from () if example is None else (example,)
         else:
             for piece, lines in check.dialogue(record, places, by_turn):
-                faults.lines = lines
+                issues.lines = lines
                 yield piece
 
 
@@ -76,13 +76,13 @@ class _Check:
     def __init__(
         self,
         taxonomy: Taxonomy | None,
-        faults: FaultLog,
+        issues: IssueLog,
         require_labels: bool,
         keep_empty: bool,
         to_annotate: bool,
     ) -> None:
         self._taxonomy = taxonomy
-        self._faults = faults
+        self._faults = issues
         self._require_labels = require_labels
         self._keep_empty = keep_empty or to_annotate
         self._to_annotate = to_annotate
@@ -91,7 +91,7 @@ class _Check:
         self._resolved: dict[str, str] = {}
 
     def example(self, example: Example, place: Place) -> Example | None:
-        before = len(self._faults.faults)
+        before = len(self._faults.issues)
         self._text("response", example.response, place)
         for index, turn in enumerate(example.history):
             self._text(f"history[{index}].text", turn.text, place)
@@ -99,7 +99,7 @@ class _Check:
         if self._require_labels and example.label is None:
             self._reject(place, "label", "is missing", "give every row a label")
         self._unique("id", example.id, place)
-        if len(self._faults.faults) > before:
+        if len(self._faults.issues) > before:
             return None
         return example if label == example.label else replace(example, label=label)
 
@@ -114,9 +114,9 @@ class _Check:
         first = self._line_of_session.find(session)
         if first is not None:
             reason = f"session {quote_id(session)} is at line {first} already"
-            mend = "give each dialogue an id of its own, its rows in one piece"
+            hint = "give each dialogue an id of its own, its rows in one piece"
             for place in places:
-                self._reject(place, "session", reason, mend)
+                self._reject(place, "session", reason, hint)
             return []
         self._line_of_session.add(session, places[0].line)
         turns: list[Turn | None] = []
@@ -146,7 +146,7 @@ class _Check:
         A turn that was left out would otherwise make neighbours of turns that are none: two client
         turns would be merged, and a history would miss what the client answered.
         """
-        rejected = [fault.line for fault in self._faults.faults]
+        rejected = [fault.line for fault in self._faults.issues]
         pieces: list[list[int]] = []
         for index in sound:
             start = lines[pieces[-1][-1]] if pieces else 0
@@ -157,7 +157,7 @@ class _Check:
         return pieces
 
     def _turn(self, session: str, index: int, turn: Turn, place: Place, within: str) -> Turn | None:
-        before = len(self._faults.faults)
+        before = len(self._faults.issues)
         self._text("text", turn.text, place, within)
         if turn.speaker == "client":
             name = turn_id(session, index, turn)
@@ -166,7 +166,7 @@ class _Check:
             if label != turn.label:
                 turn = replace(turn, label=label)
             turn = turn if turn.id == name else replace(turn, id=name)
-        return turn if len(self._faults.faults) == before else None
+        return turn if len(self._faults.issues) == before else None
 
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
         if not text.strip() and not self._keep_empty:
@@ -210,8 +210,8 @@ class _Check:
                 return None
         return self._resolved[label]
 
-    def _reject(self, place: Place, field: str, reason: str, mend: str, within: str = "") -> None:
-        self._faults.reject(place.line, within + field, reason, mend, rows=place.rows)
+    def _reject(self, place: Place, field: str, reason: str, hint: str, within: str = "") -> None:
+        self._faults.reject(place.line, within + field, reason, hint, rows=place.rows)
 
 
 OnError = Literal["fail", "skip"]
@@ -240,7 +240,7 @@ _NOTES = {
 class Corpus:
     """The examples of one data set, in the order of the file.
 
-    ``rows_read`` is ``rows_accepted`` plus the rows that ``faults`` names. ``counts`` tells what
+    ``rows_read`` is ``rows_accepted`` plus the rows that ``issues`` names. ``counts`` tells what
     became of the turns; its keys are explained by :meth:`notes`.
     """
 
@@ -248,7 +248,7 @@ class Corpus:
     examples: tuple[Example, ...]
     rows_read: int
     rows_accepted: int
-    faults: tuple[RowFault, ...]
+    issues: tuple[RowIssue, ...]
     counts: Mapping[str, int]
     synthetic: bool
 
@@ -300,16 +300,16 @@ def read_corpus(
     one_of("on_error", on_error, ("fail", "skip"), prefix="data.")
     one_of("duplicates", duplicates, ("warn", "error", "drop"), prefix="data.")
     one_of("no_intervention", no_intervention, ("skip", "keep"), prefix="data.")
-    faults = FaultLog(str(path) if path is not None else reader)
+    issues = IssueLog(str(path) if path is not None else reader)
     records = read_records(
         reader=reader,
         path=path,
         taxonomy=taxonomy,
-        faults=faults,
+        issues=issues,
         require_labels=require_labels,
         options=options,
     )
-    counts = faults.counts
+    counts = issues.counts
     examples: list[Example] = []
     synthetic = False
     for record in records:
@@ -325,18 +325,18 @@ def read_corpus(
             )
         else:
             examples += _single(record, merge_adjacent, no_intervention, counts)
-    if faults.faults and on_error == "fail":
-        raise faults.error()
-    examples = _judge_duplicates(examples, duplicates, faults)
+    if issues.issues and on_error == "fail":
+        raise issues.error()
+    examples = _judge_duplicates(examples, duplicates, issues)
     counts["examples"] = len(examples)
     if not examples:
-        raise DataError(_why_empty(faults))
+        raise DataError(_why_empty(issues))
     return Corpus(
         name=name or reader,
         examples=tuple(examples),
-        rows_read=faults.rows_read,
-        rows_accepted=faults.rows_read - faults.rows_rejected,
-        faults=tuple(faults.faults),
+        rows_read=issues.rows_read,
+        rows_accepted=issues.rows_read - issues.rows_rejected,
+        issues=tuple(issues.issues),
         counts=dict(counts),
         synthetic=synthetic,
     )
@@ -355,7 +355,7 @@ def _single(
 
 
 def _judge_duplicates(
-    examples: list[Example], duplicates: Duplicates, faults: FaultLog
+    examples: list[Example], duplicates: Duplicates, issues: IssueLog
 ) -> list[Example]:
     first: dict[str, Example] = {}
     kept: list[Example] = []
@@ -366,8 +366,8 @@ def _judge_duplicates(
             repeats.append((example, original))
         if original is example or duplicates != "drop":
             kept.append(example)
-    faults.counts["duplicates"] = len(repeats)
-    faults.counts["label_conflicts"] = sum(
+    issues.counts["duplicates"] = len(repeats)
+    issues.counts["label_conflicts"] = sum(
         repeat.label != original.label for repeat, original in repeats
     )
     if repeats and duplicates == "error":
@@ -378,25 +378,25 @@ def _judge_duplicates(
         more = len(repeats) - LISTED_FAULTS
         tail = f"\n  and {more} more" if more > 0 else ""
         raise DataError(
-            f"{faults.file}: {len(repeats)} examples have the history and response of another:\n"
+            f"{issues.file}: {len(repeats)} examples have the history and response of another:\n"
             f"{listed}{tail}\n"
             "keep the first of each with data.duplicates=drop, or all with data.duplicates=warn"
         )
     return kept
 
 
-def _why_empty(faults: FaultLog) -> str:
-    counts = faults.counts
-    if faults.rows_read == 0:
-        return f"{faults.file}: holds no rows; write one dialogue or one example a row"
-    if faults.rows_rejected == faults.rows_read:
-        first = faults.faults[0]
-        return f"{faults.file}: all {faults.rows_read} rows were rejected; the first: {first}"
+def _why_empty(issues: IssueLog) -> str:
+    counts = issues.counts
+    if issues.rows_read == 0:
+        return f"{issues.file}: holds no rows; write one dialogue or one example a row"
+    if issues.rows_rejected == issues.rows_read:
+        first = issues.issues[0]
+        return f"{issues.file}: all {issues.rows_read} rows were rejected; the first: {first}"
     mends = {
         "unlabelled": "add labels (in a table: data.options.columns.label=NAME names their column)",
         "no_intervention": "keep utterances without a context with data.no_intervention=keep",
     }
     given = [key for key in mends if counts[key]]
     reasons = "; ".join(f"{counts[key]} {_NOTES[key]}" for key in given) or "no client turn"
-    mend = "; ".join(mends[key] for key in given) or "check who speaks"
-    return f"{faults.file}: leaves no example: {reasons}; {mend}"
+    hint = "; ".join(mends[key] for key in given) or "check who speaks"
+    return f"{issues.file}: leaves no example: {reasons}; {hint}"

@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.registry import register_reader
 from recap.errors import ConfigError, did_you_mean
 from recap.records import Dialogue, Turn
@@ -82,7 +82,7 @@ def generate_dialogues(
 def read_demo(
     path: Path | None = None,
     *,
-    faults: FaultLog | None = None,
+    issues: IssueLog | None = None,
     size: int = DEFAULT_SIZE,
     seed: int = 0,
     language: str = "en",

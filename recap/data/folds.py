@@ -72,9 +72,9 @@ def split_folds(
     units = _units(examples, group)
     if n_folds > len(units):
         what = "distinct examples" if group is None else f"{group}s that share no example"
-        mend = f"use cv.folds={len(units)} or fewer" if len(units) >= 2 else "add data"
+        hint = f"use cv.folds={len(units)} or fewer" if len(units) >= 2 else "add data"
         raise ConfigError(
-            f"cv.folds={n_folds}: there are only {len(units)} {what}; {mend}, or cv.fold=final "
+            f"cv.folds={n_folds}: there are only {len(units)} {what}; {hint}, or cv.fold=final "
             "for one model on all data"
         )
     counts = [Counter(str(examples[i].label) for i in unit) for unit in units]

@@ -21,7 +21,7 @@ LISTED_FAULTS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowFault:
+class RowIssue:
     """One reason why one row was rejected; ``str()`` gives ``file:line: field: reason, mend``."""
 
     file: str
@@ -29,11 +29,22 @@ class RowFault:
     """First line of the row, counted from 1; in a spreadsheet, the row's number."""
     field: str
     reason: str
-    mend: str
+    hint: str
+    """What to do about it."""
+
+    def as_json(self) -> dict[str, str | int]:
+        """Return the issue as files of results hold it; there the hint is called ``mend``."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "field": self.field,
+            "reason": self.reason,
+            "mend": self.hint,
+        }
 
     def __str__(self) -> str:
         """Return the line that users see."""
-        return f"{self.file}:{self.line}: {self.field}: {self.reason}, {self.mend}"
+        return f"{self.file}:{self.line}: {self.field}: {self.reason}, {self.hint}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +68,7 @@ class Line(int):
         return row
 
 
-class FaultLog:
+class IssueLog:
     """What a reader reports: rows met, rows rejected and why, and anything else it counts.
 
     A reader calls :meth:`row` for every row, then either :meth:`reject` or, before it yields a
@@ -70,7 +81,7 @@ class FaultLog:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.faults: list[RowFault] = []
+        self.issues: list[RowIssue] = []
         self.counts: Counter[str] = Counter()
         self.rows_read = 0
         self._rejected: dict[tuple[int, int | None], int] = {}
@@ -89,22 +100,22 @@ class FaultLog:
         """Count one more row of the file."""
         self.rows_read += 1
 
-    def reject(self, line: int, field: str, reason: str, mend: str, *, rows: int = 1) -> None:
+    def reject(self, line: int, field: str, reason: str, hint: str, *, rows: int = 1) -> None:
         """Note one fault of the row at ``line``; a row with several faults is rejected once.
 
         Args:
             line: First line of the row; a :class:`Line` where several rows begin on it.
             field: The column or key at fault.
             reason: What is wrong with it, without client text.
-            mend: What to do.
+            hint: What to do.
             rows: Rows of the file that are lost with it (several when one utterance has many
                 annotators).
         """
         item = line.item if isinstance(line, Line) else None
         if item is not None:
             field = f"[{item}]" if field == "row" else f"[{item}].{field}"
-        self.faults.append(
-            RowFault(file=self.file, line=int(line), field=field, reason=reason, mend=mend)
+        self.issues.append(
+            RowIssue(file=self.file, line=int(line), field=field, reason=reason, hint=hint)
         )
         key = (int(line), item)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
@@ -129,12 +140,12 @@ class FaultLog:
         self._places, self._by_turn = (), False
         return places, by_turn
 
-    def take(self) -> list[RowFault]:
+    def take(self) -> list[RowIssue]:
         """Return the faults noted since the last call, and forget all but their number.
 
         For files of any size; to be called only between two records.
         """
-        taken, self.faults = self.faults, []
+        taken, self.issues = self.issues, []
         self._rejected_and_taken += sum(self._rejected.values())
         self._rejected = {}
         return taken
@@ -143,15 +154,15 @@ class FaultLog:
         """Return the error that lists the first faults and counts the others."""
         return rows_error(
             self.file,
-            self.faults[:LISTED_FAULTS],
-            n_faults=len(self.faults),
+            self.issues[:LISTED_FAULTS],
+            n_faults=len(self.issues),
             rows_rejected=self.rows_rejected,
             rows_read=self.rows_read,
         )
 
 
 def rows_error(
-    file: str, listed: Sequence[RowFault], *, n_faults: int, rows_rejected: int, rows_read: int
+    file: str, listed: Sequence[RowIssue], *, n_faults: int, rows_rejected: int, rows_read: int
 ) -> DataError:
     """Return the error that lists some faults of a file's rows and counts the others."""
     lines = "\n".join(f"  {fault}" for fault in listed)

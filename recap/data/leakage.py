@@ -316,7 +316,7 @@ def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mappin
         - ``history_overlap``: test examples whose response stands verbatim as a client turn in the
           history of a training example of the same session, or the other way round.
     """
-    judge = _Judge(examples)
+    judge = _NearMatcher(examples)
     inside = {i for fold in folds for i in (*fold.train, *fold.select, *fold.test)}
     return {
         "examples": len(examples),
@@ -363,7 +363,7 @@ def with_shots(
         folds: Its folds.
         shots: The solved examples of each fold, by its index; they are of the data set.
     """
-    judge = _Judge(examples)
+    judge = _NearMatcher(examples)
     places = {example.id: place for place, example in enumerate(examples)}
     reports = {fold["fold"]: dict(fold) for fold in report["folds"]}
     for fold in folds:
@@ -376,7 +376,7 @@ def with_shots(
     return {**report, "folds": list(reports.values())}
 
 
-class _Judge:
+class _NearMatcher:
     """Says what test examples share with examples that a model has seen."""
 
     def __init__(self, examples: Sequence[Example]) -> None:

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from recap.data.batches import (
     Batch,
     Batching,
+    BatchLimits,
     MicroBatch,
-    Room,
     Sampling,
     collate,
     common_prefix,
@@ -65,7 +65,7 @@ class TrainingLoader:
         *,
         pad_id: int,
         global_batch_size: int,
-        room: Room,
+        room: BatchLimits,
         seed: int,
         world_size: int = 1,
         rank: int = 0,
@@ -161,7 +161,7 @@ class ScoringLoader:
         examples: Sequence[EncodedExample],
         *,
         pad_id: int,
-        room: Room,
+        room: BatchLimits,
         world_size: int = 1,
         rank: int = 0,
         workers: int = 0,
@@ -304,7 +304,7 @@ class DataModule(lightning.LightningDataModule):
         if batching == "shared_prefix":
             self.prefix = common_prefix((*self.train, *self.select, *self.test))
         self._training_room, self._scoring_room = (
-            Room(examples=n_examples, tokens=max_tokens_per_device, prefix=self.prefix)
+            BatchLimits(examples=n_examples, tokens=max_tokens_per_device, prefix=self.prefix)
             for n_examples in (per_device_batch_size, scoring_batch_size or per_device_batch_size)
         )
 
@@ -353,15 +353,17 @@ class DataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> ScoringLoader:
         """Return this device's share of the test examples."""
-        room = Room(examples=self._decoding_batch_size, prefix=self.prefix)
+        room = BatchLimits(examples=self._decoding_batch_size, prefix=self.prefix)
         return self._scoring_loader(self.test, room)
 
     def predict_dataloader(self) -> ScoringLoader:
         """Return this device's share of the selection examples, to be judged."""
-        room = Room(examples=self._decoding_batch_size, prefix=self.prefix)
+        room = BatchLimits(examples=self._decoding_batch_size, prefix=self.prefix)
         return self._scoring_loader(self.select, room)
 
-    def _scoring_loader(self, examples: Sequence[EncodedExample], room: Room) -> ScoringLoader:
+    def _scoring_loader(
+        self, examples: Sequence[EncodedExample], room: BatchLimits
+    ) -> ScoringLoader:
         world_size, rank = self._place()
         return ScoringLoader(
             examples,

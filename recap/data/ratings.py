@@ -9,7 +9,7 @@ from pathlib import Path
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
@@ -82,29 +82,29 @@ def read_ratings(paths: Sequence[Path], *, criteria: Sequence[str], points: int)
     faulty: list[str] = []
     seen: set[tuple[str, str]] = set()
     for path in paths:
-        faults = FaultLog(str(path))
-        table = read_sheet(path, faults)
+        issues = IssueLog(str(path))
+        table = read_sheet(path, issues)
         for column in ("id", *criteria):
-            mend = "name what was rated with ratings.criteria=[...]"
-            require_column(table.path, table.columns, column, mend)
+            hint = "name what was rated with ratings.criteria=[...]"
+            require_column(table.path, table.columns, column, hint)
         for line, row in table.rows:
             rater = row.get("rater", "").strip() or path.stem.removeprefix("ratings_")
             identifier = bare_cell(row["id"].strip())
             if not identifier:
-                faults.reject(line, "id", "is empty", "keep the ids of the blank sheet")
+                issues.reject(line, "id", "is empty", "keep the ids of the blank sheet")
             elif (identifier, rater) in seen:
                 reason = f"rater {quote_id(rater)} has rated id {quote_id(identifier)} before"
-                faults.reject(line, "id", reason, "keep one row")
+                issues.reject(line, "id", reason, "keep one row")
             else:
                 seen.add((identifier, rater))
-                given = _points(row, line, faults, criteria, points)
+                given = _points(row, line, issues, criteria, points)
                 empty += len(criteria) - len(given)
                 found += [
                     Rating(id=identifier, rater=rater, criterion=name, points=value)
                     for name, value in given.items()
                 ]
-        if faults.faults:
-            faulty.append(str(faults.error()))
+        if issues.issues:
+            faulty.append(str(issues.error()))
     if faulty:
         raise DataError("\n".join(faulty))
     if not found:
@@ -116,7 +116,7 @@ def read_ratings(paths: Sequence[Path], *, criteria: Sequence[str], points: int)
 
 
 def _points(
-    row: Mapping[str, str], line: int, faults: FaultLog, criteria: Sequence[str], points: int
+    row: Mapping[str, str], line: int, issues: IssueLog, criteria: Sequence[str], points: int
 ) -> dict[str, int]:
     given = {}
     for name in criteria:
@@ -126,7 +126,7 @@ def _points(
             given[name] = value
         elif text:
             reason = f"is no whole number from 1 to {points}"
-            faults.reject(line, name, reason, "correct it, or leave it empty")
+            issues.reject(line, name, reason, "correct it, or leave it empty")
     return given
 
 

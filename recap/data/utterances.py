@@ -20,7 +20,7 @@ from typing import Any
 
 from recap.data.corpus import read_records
 from recap.data.examples import NoIntervention, examples_of, has_intervention, with_merged_history
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields
 from recap.data.readers.tables import read_sheet
@@ -34,7 +34,7 @@ def read_utterances(
     *,
     reader: str,
     path: Path | None,
-    faults: FaultLog,
+    issues: IssueLog,
     merge_adjacent: bool = True,
     no_intervention: NoIntervention = "keep",
     options: Mapping[str, Any] | None = None,
@@ -42,14 +42,14 @@ def read_utterances(
     """Yield every client utterance of a file in its order, labelled or not.
 
     An utterance without text comes with an empty response. Labels stay as they are written. What
-    became of the turns is counted in ``faults.counts`` as :func:`recap.data.examples.examples_of`
+    became of the turns is counted in ``issues.counts`` as :func:`recap.data.examples.examples_of`
     has it.
     """
     records = read_records(
         reader=reader,
         path=path,
         taxonomy=None,
-        faults=faults,
+        issues=issues,
         require_labels=False,
         options=options,
         to_annotate=True,
@@ -59,7 +59,7 @@ def read_utterances(
             record,
             merge_adjacent=merge_adjacent,
             no_intervention=no_intervention,
-            counts=faults.counts,
+            counts=issues.counts,
         )
 
 
@@ -318,18 +318,18 @@ def read_annotated(
     Raises:
         DataError: When a file cannot be read, rows are faulty, or nothing is labelled.
     """
-    faults = FaultLog(str(path) if path is not None else reader)
+    issues = IssueLog(str(path) if path is not None else reader)
     skipped = 0
     if path is not None and is_predictions(path):
-        answers = _predicted(path, taxonomy, faults)
+        answers = _predicted(path, taxonomy, issues)
         utterances, skipped, synthetic = answers.utterances, len(answers.skipped), False
     else:
         utterances, synthetic = _annotated(
-            reader, path, taxonomy, faults, options, keep_empty=predictions is not None
+            reader, path, taxonomy, issues, options, keep_empty=predictions is not None
         )
-    if faults.faults and on_error == "fail":
-        raise faults.error()
-    counts = {"rows_left_out": faults.rows_rejected, "skipped": skipped}
+    if issues.issues and on_error == "fail":
+        raise issues.error()
+    counts = {"rows_left_out": issues.rows_rejected, "skipped": skipped}
     if predictions is not None:
         utterances, more = _overlaid(utterances, predictions, taxonomy, on_error)
         counts.update(more)
@@ -337,7 +337,7 @@ def read_annotated(
     missing = sum(u.label is None for u in utterances)
     counts["unparsed" if predicted else "unlabelled"] = missing
     if missing == len(utterances):
-        raise DataError(f"{faults.file}: {_why_unlabelled(missing, predicted, counts['skipped'])}")
+        raise DataError(f"{issues.file}: {_why_unlabelled(missing, predicted, counts['skipped'])}")
     return Annotated(
         name=name or reader,
         utterances=utterances,
@@ -350,12 +350,12 @@ def read_annotated(
 def is_predictions(path: Path) -> bool:
     """Whether a file holds predictions: its first row has an id, a label and whether it parsed."""
     path = existing_file(path)
-    faults = FaultLog(str(path))
+    issues = IssueLog(str(path))
     if path.suffix.lower() in _TABLES:
-        return set(read_sheet(path, faults).columns) >= _MARKS
+        return set(read_sheet(path, issues).columns) >= _MARKS
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         return False
-    return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, faults), 1))
+    return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, issues), 1))
 
 
 def _why_unlabelled(n: int, predicted: bool, skipped: int) -> str:
@@ -381,7 +381,7 @@ def _annotated(
     reader: str,
     path: Path | None,
     taxonomy: Taxonomy,
-    faults: FaultLog,
+    issues: IssueLog,
     options: Mapping[str, Any] | None,
     *,
     keep_empty: bool,
@@ -392,7 +392,7 @@ def _annotated(
         reader=reader,
         path=path,
         taxonomy=taxonomy,
-        faults=faults,
+        issues=issues,
         require_labels=False,
         keep_empty=keep_empty,
         options=options,
@@ -409,13 +409,13 @@ class _Answers:
     """Ids of what the model was not asked about."""
 
 
-def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
+def _predicted(path: Path, taxonomy: Taxonomy, issues: IssueLog) -> _Answers:
     utterances: list[Utterance] = []
     skipped: set[str] = set()
     seen: dict[str, int] = {}
-    for line, row in _rows(path, faults):
+    for line, row in _rows(path, issues):
         # An empty cell is no value.
-        fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, faults=faults)
+        fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, issues=issues)
         identifier, session = fields.identifier("id"), fields.identifier("session")
         if fields.sound and (identifier is None or session is None):
             field = "id" if identifier is None else "session"
@@ -425,7 +425,7 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
             continue
         if identifier in seen:
             reason = f"id {quote_id(identifier)} is at line {seen[identifier]} already"
-            faults.reject(line, "id", reason, "keep one row an utterance")
+            issues.reject(line, "id", reason, "keep one row an utterance")
             continue
         seen[identifier] = line
         label = texts["label"]
@@ -437,7 +437,7 @@ def _predicted(path: Path, taxonomy: Taxonomy, faults: FaultLog) -> _Answers:
                 label = taxonomy.resolve(label)
             except DataError as error:
                 reason = str(error).removeprefix("label ")
-                faults.reject(line, "label", reason, "name the task of the predictions with task=…")
+                issues.reject(line, "label", reason, "name the task of the predictions with task=…")
                 continue
         utterances.append(
             Utterance(
@@ -465,11 +465,11 @@ def _overlaid(
             f"{predictions}: is no file of predictions; its rows need "
             f"{', '.join(sorted(_MARKS))}, as recap.predict writes them"
         )
-    faults = FaultLog(str(predictions))
-    answers = _predicted(predictions, taxonomy, faults)
+    issues = IssueLog(str(predictions))
+    answers = _predicted(predictions, taxonomy, issues)
     by_id = {answer.id: answer for answer in answers.utterances}
-    if faults.faults and on_error == "fail":
-        raise faults.error()
+    if issues.issues and on_error == "fail":
+        raise issues.error()
     ids = by_id.keys() | answers.skipped
     there = {utterance.id for utterance in utterances}
     unknown = ids - there
@@ -492,16 +492,16 @@ def _overlaid(
         for answer in (by_id[utterance.id],)
     )
     return merged, {
-        "predictions_left_out": faults.rows_rejected,
+        "predictions_left_out": issues.rows_rejected,
         "without_prediction": len(utterances) - len(merged) - len(answers.skipped),
         "skipped": len(answers.skipped),
     }
 
 
-def _rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if path.suffix.lower() in _TABLES:
-        return ((line, bare_row(cells)) for line, cells in read_sheet(path, faults).rows)
-    return json_rows(path, faults)
+        return ((line, bare_row(cells)) for line, cells in read_sheet(path, issues).rows)
+    return json_rows(path, issues)
 
 
 def _text(value: object) -> str:

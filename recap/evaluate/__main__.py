@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from recap.cli.command import Command, ended_by_sigterm, run_command
 
 if TYPE_CHECKING:
-    from recap.evaluate.options import EvaluateConfig, Source
+    from recap.evaluate.options import EvaluateConfig, Scored
     from recap.evaluate.saved_model import Evaluation
 
 
@@ -27,15 +27,15 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> EvaluateConfig
 
 def _evaluate(config: EvaluateConfig) -> None:
     from recap.evaluate.options import chosen_source
-    from recap.system.processes import quiet_libraries
+    from recap.system.processes import limit_library_logging
 
     source = chosen_source(config)
-    quiet_libraries()
+    limit_library_logging()
     if source == "method":
         from recap.evaluate.baselines import cross_validate_baseline
-        from recap.folds.console import ConsoleListener
+        from recap.folds.console import TrainingConsole
 
-        cross_validate_baseline(config, listener=ConsoleListener())
+        cross_validate_baseline(config, listener=TrainingConsole())
         return
     _check_out(config)
     with ended_by_sigterm():
@@ -43,7 +43,7 @@ def _evaluate(config: EvaluateConfig) -> None:
     _show(evaluation, config)
 
 
-def _scored(config: EvaluateConfig, source: Source) -> Evaluation:
+def _scored(config: EvaluateConfig, source: Scored) -> Evaluation:
     if source == "model":
         from recap.evaluate.saved_model import evaluate_model
 

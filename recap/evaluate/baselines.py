@@ -19,8 +19,8 @@ from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.evaluate.options import EvaluateConfig, baseline_run
 from recap.folds.fold import (
+    FoldListener,
     FoldResult,
-    Listener,
     TrainingPlan,
     judges_selection,
     recorded,
@@ -92,7 +92,7 @@ class BaselineRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedFold:
+class BaselineFold:
     """What a baseline says of a fold's test examples.
 
     ``probabilities`` has a row an example, in the order of the examples; ``selection`` likewise of
@@ -106,21 +106,23 @@ class JudgedFold:
     device: str
 
 
-FoldJudge = Callable[[BaselineRun, int, Tracker, Listener], JudgedFold]
+FoldBaseline = Callable[[BaselineRun, int, Tracker, FoldListener], BaselineFold]
 """Learns a fold's training examples and judges its test examples."""
 
 
-def cross_validate_baseline(config: EvaluateConfig, *, listener: Listener | None = None) -> Summary:
+def cross_validate_baseline(
+    config: EvaluateConfig, *, listener: FoldListener | None = None
+) -> Summary:
     """Run the unfinished folds of a baseline; return the summary of all finished ones.
 
     Raises:
         UserError: When the configuration or the data are at fault.
     """
-    listener = listener or Listener()
+    listener = listener or FoldListener()
     run = baseline_run(config)
     _check(config, run)
     data = draw_partition(run)
-    judge: FoldJudge = _tfidf_fold
+    judge: FoldBaseline = _tfidf_fold
     lost_turns, token_limit = NOTHING_LOST, "no limit"
     if config.method == "encoder":
         # Before the folder: an encoder without weights should leave nothing behind.
@@ -171,7 +173,9 @@ def _found(setup: BaselineRun, index: int) -> FoldResult | None:
     )
 
 
-def _judged(setup: BaselineRun, index: int, judge: FoldJudge, listener: Listener) -> FoldResult:
+def _judged(
+    setup: BaselineRun, index: int, judge: FoldBaseline, listener: FoldListener
+) -> FoldResult:
     """Judge one fold, and write its folder."""
     folder, name = setup.folder.fold(index), f"fold{index}"
     with recorded(setup, folder, name) as tracker:
@@ -231,7 +235,9 @@ def _prediction(task: Task, example: Example, fold: int, found: Mapping[str, flo
     )
 
 
-def _tfidf_fold(setup: BaselineRun, index: int, tracker: Tracker, listener: Listener) -> JudgedFold:
+def _tfidf_fold(
+    setup: BaselineRun, index: int, tracker: Tracker, listener: FoldListener
+) -> BaselineFold:
     options = setup.config.baseline or {}
     fold, task = setup.folds[index], setup.task
     train, test = setup.data.examples(fold.train), setup.data.examples(fold.test)
@@ -246,7 +252,7 @@ def _tfidf_fold(setup: BaselineRun, index: int, tracker: Tracker, listener: List
         seed=setup.config.seed,
     )
     seconds = round(time.monotonic() - began, 3)
-    return JudgedFold(
+    return BaselineFold(
         probabilities=probabilities[: len(test)],
         selection=probabilities[len(test) :] if select else None,
         manifest={"select_loss": None, "train_seconds": seconds, "test_seconds": 0.0},
@@ -277,8 +283,8 @@ class EncoderFolds:
         self.encoding = self._input.encode(examples, data.task, history=self._options["history"])
 
     def judge(
-        self, setup: BaselineRun, index: int, tracker: Tracker, listener: Listener
-    ) -> JudgedFold:
+        self, setup: BaselineRun, index: int, tracker: Tracker, listener: FoldListener
+    ) -> BaselineFold:
         """Train on a fold's training examples and judge its test examples."""
         fold, folder = setup.folds[index], setup.folder.fold(index)
         train, test = self._encoded(fold.train), self._encoded(fold.test)
@@ -304,7 +310,7 @@ class EncoderFolds:
         if judges_selection(self._run):
             training.judge_selection()
             selection = self._judged(training)
-        judged = JudgedFold(
+        judged = BaselineFold(
             probabilities=probabilities,
             selection=selection,
             manifest={
@@ -365,7 +371,7 @@ class _EncoderTraining:
         task: Task,
         folder: FoldFolder,
         tracker: Tracker,
-        listener: Listener,
+        listener: FoldListener,
         *,
         train: Sequence[EncodedExample],
         select: Sequence[EncodedExample],

@@ -23,7 +23,7 @@ from recap.metrics.scores import score
 from recap.records import Example, Prediction, Scores
 from recap.runs.build import build_task
 from recap.runs.folder import RunFolder, read_config
-from recap.runs.saved import Answered, answer_examples, find_model
+from recap.runs.saved import AnsweredExamples, answer_examples, find_model
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 
@@ -222,7 +222,7 @@ NAME = "cascade"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class CascadeStage:
     """One of the two runs."""
 
     option: str
@@ -309,7 +309,7 @@ def cascade_figures(stages: Mapping[str, Scores], errors: CascadeErrors) -> dict
     }
 
 
-def _stage(option: str, path: str) -> Stage:
+def _stage(option: str, path: str) -> CascadeStage:
     folder = RunFolder(path=Path(path))
     try:
         config = read_config(folder.path)
@@ -318,7 +318,7 @@ def _stage(option: str, path: str) -> Stage:
     finished = [k for k in range(config.cv.folds) if folder.fold(k).finished]
     if not finished:
         raise ConfigError(f"{option}={path}: has no finished fold; run recap.train with it first")
-    return Stage(
+    return CascadeStage(
         option=option,
         folder=folder,
         config=config,
@@ -327,7 +327,7 @@ def _stage(option: str, path: str) -> Stage:
     )
 
 
-def _shared_folds(first: Stage, second: Stage, asked: int | str) -> list[int]:
+def _shared_folds(first: CascadeStage, second: CascadeStage, asked: int | str) -> list[int]:
     """Return the folds that both runs have finished.
 
     Raises:
@@ -357,8 +357,8 @@ def _is_false_alarm(prediction: Prediction, labels: CascadeLabels) -> bool:
 
 
 def _ask(
-    second: Stage, passed_on: Mapping[int, Sequence[Prediction]], config: EvaluateConfig
-) -> dict[int, Answered]:
+    second: CascadeStage, passed_on: Mapping[int, Sequence[Prediction]], config: EvaluateConfig
+) -> dict[int, AnsweredExamples]:
     """Return what each fold's second-stage model says of that fold's false alarms."""
     if not any(passed_on.values()):
         return {}
@@ -387,7 +387,7 @@ def _ask(
     return answers
 
 
-def _examples_by_id(stage: Stage) -> dict[str, Example]:
+def _examples_by_id(stage: CascadeStage) -> dict[str, Example]:
     try:
         data = draw_partition(replace(stage.config, rationale=False))
     except RecapError as error:

@@ -13,7 +13,7 @@ from recap.errors import ConfigError
 from recap.evaluate.saved_model import Evaluation
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scores import argmax_disagreement, spread_text, summary_markdown
-from recap.output.tables import Sheet
+from recap.output.tables import ReportTable
 from recap.records import Scores
 from recap.system.files import write_atomic
 
@@ -107,7 +107,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         write_atomic(folder / "summary.md", summary_markdown(summary))
 
 
-def evaluation_sheets(evaluation: Evaluation) -> list[Sheet]:
+def evaluation_sheets(evaluation: Evaluation) -> list[ReportTable]:
     """Return the tables: metrics, for a cascade its stages and errors, and categories."""
     sheets = [_metric_sheet(evaluation)]
     figures = evaluation.figures
@@ -116,7 +116,7 @@ def evaluation_sheets(evaluation: Evaluation) -> list[Sheet]:
     return [*sheets, _label_sheet(evaluation.scores)]
 
 
-def _metric_sheet(evaluation: Evaluation) -> Sheet:
+def _metric_sheet(evaluation: Evaluation) -> ReportTable:
     scores, summary = evaluation.scores, evaluation.summary
     stages: Mapping[str, Any] = evaluation.figures.get("stages", {})
     header = ["metric", "end to end" if stages else f"all {scores.n}"]
@@ -127,24 +127,24 @@ def _metric_sheet(evaluation: Evaluation) -> Sheet:
         row += [] if summary is None else [spread_text(summary.metrics[name])]
         row += [_percent(stage["metrics"][name]) for stage in stages.values()]
         rows.append(tuple(row))
-    return Sheet(title=scores.task, header=(*header, *stages), rows=tuple(rows))
+    return ReportTable(title=scores.task, header=(*header, *stages), rows=tuple(rows))
 
 
-def _error_sheet(errors: Mapping[str, Any]) -> Sheet:
+def _error_sheet(errors: Mapping[str, Any]) -> ReportTable:
     counts = {**errors["counts"], **{k: errors[k] for k in ("first_stage", "second_stage")}}
     rows = [
         (title, str(counts[name]), _percent(errors["shares"][name]))
         for name, title in _ERRORS.items()
         if counts[name] or name in ("first_stage", "second_stage")
     ]
-    return Sheet(
+    return ReportTable(
         title=f"where {errors['total']} errors arise",
         header=("error", "examples", "share"),
         rows=tuple(rows),
     )
 
 
-def _label_sheet(scores: Scores) -> Sheet:
+def _label_sheet(scores: Scores) -> ReportTable:
     rows = [
         (
             label,
@@ -154,7 +154,7 @@ def _label_sheet(scores: Scores) -> Sheet:
         )
         for index, (label, row) in enumerate(scores.per_label.items())
     ]
-    return Sheet(
+    return ReportTable(
         title="categories",
         header=("category", "precision", "recall", "F1", "support", "predicted"),
         rows=tuple(rows),

@@ -23,7 +23,7 @@ from recap.errors import ConfigError
 _STRICT = ConfigDict(extra="forbid")
 
 Method = Literal["tfidf", "encoder"]
-Source = Literal["model", "predictions", "method", "cascade"]
+Scored = Literal["model", "predictions", "method", "cascade"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -103,14 +103,14 @@ class EvaluateConfig:
         return self.model or self.predictions or self.binary or self.training.run
 
 
-def chosen_source(config: EvaluateConfig) -> Source:
+def chosen_source(config: EvaluateConfig) -> Scored:
     """Return what is to be scored.
 
     Raises:
         ConfigError: When not exactly one thing was named.
     """
     stages = [config.binary, config.fine_grained]
-    named: dict[Source, bool] = {
+    named: dict[Scored, bool] = {
         "model": config.model is not None,
         "predictions": config.predictions is not None,
         "method": config.method is not None,

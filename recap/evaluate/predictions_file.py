@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import LISTED_FAULTS, FaultLog
+from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
 from recap.data.readers.tables import read_sheet
@@ -57,7 +57,7 @@ class ImportedFile:
 
     rows: Mapping[str, ImportedRow]
     counts: Mapping[str, int]
-    faults: FaultLog
+    issues: IssueLog
 
 
 def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> ImportedFile:
@@ -76,25 +76,25 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     Raises:
         DataError: When the file cannot be read, or lacks the columns.
     """
-    faults = FaultLog(str(path))
-    reader = _Reader(task, known_ids, faults)
-    rows = _table_rows(path, faults) if path.suffix.lower() in TABLES else json_rows(path, faults)
+    issues = IssueLog(str(path))
+    reader = _Reader(task, known_ids, issues)
+    rows = _table_rows(path, issues) if path.suffix.lower() in TABLES else json_rows(path, issues)
     for line, row in rows:
         reader.read(line, row)
-    if faults.rows_read == 0:
+    if issues.rows_read == 0:
         raise DataError(f"{path}: holds no rows; write one prediction a row, with id and label")
-    rejected = faults.rows_rejected
+    rejected = issues.rows_rejected
     counts = {
         **reader.counts,
-        "read": faults.rows_read,
-        "accepted": faults.rows_read - rejected,
+        "read": issues.rows_read,
+        "accepted": issues.rows_read - rejected,
         "rejected": rejected,
     }
-    return ImportedFile(rows=reader.rows, counts=counts, faults=faults)
+    return ImportedFile(rows=reader.rows, counts=counts, issues=issues)
 
 
-def _table_rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
-    sheet = read_sheet(path, faults)
+def _table_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    sheet = read_sheet(path, issues)
     for name in ("id", "label"):
         if name not in sheet.columns:
             raise DataError(
@@ -110,17 +110,17 @@ def _table_rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, A
 class _Reader:
     """Reads rows one by one; what is wrong with one is noted, and it is left out."""
 
-    def __init__(self, task: Task, known_ids: frozenset[str], faults: FaultLog) -> None:
+    def __init__(self, task: Task, known_ids: frozenset[str], issues: IssueLog) -> None:
         self._task = task
         self._labels = LabelReader(task.taxonomy, task.labels)
         self._known_ids = known_ids
-        self._faults = faults
+        self._faults = issues
         self._line_of_id: dict[str, int] = {}
         self.rows: dict[str, ImportedRow] = {}
         self.counts = Counter(without_label=0, unreadable=0, other_labels=0)
 
     def read(self, line: int, row: Mapping[str, Any]) -> None:
-        fields = Fields(row, line=line, faults=self._faults)
+        fields = Fields(row, line=line, issues=self._faults)
         identifier = self._identifier(fields)
         if "label" not in row:
             fields.reject("label", "is missing", "write null where there is none")
@@ -214,8 +214,8 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
     data = read_labelled(run, build_task(replace(run, rationale=False)))
     path = Path(str(config.predictions))
     file = read_predictions(path, data.task, known_ids(run, data))
-    if file.faults.faults and run.data.on_error == "fail":
-        raise file.faults.error()
+    if file.issues.issues and run.data.on_error == "fail":
+        raise file.issues.error()
     names_folds = any(row.fold is not None for row in file.rows.values())
     partition: tuple[Fold, ...] = ()
     if names_folds or run.cv.fold != "all":
@@ -333,8 +333,8 @@ def _account(file: ImportedFile, path: Path) -> list[str]:
             f"{counts['rejected']} rejected"
         )
     ]
-    notes += [f"left out: {fault}" for fault in file.faults.faults[:LISTED_FAULTS]]
-    more = len(file.faults.faults) - LISTED_FAULTS
+    notes += [f"left out: {fault}" for fault in file.issues.issues[:LISTED_FAULTS]]
+    more = len(file.issues.issues) - LISTED_FAULTS
     notes += [f"left out: {more} more faults"] if more > 0 else []
     said = {
         "without_label": "rows have no label, which counts as wrong",

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from recap.config import RunConfig
 from recap.data.corpus import Corpus
-from recap.folds.fold import FoldResult, Listener, TextSample, TrainingPlan
+from recap.folds.fold import FoldListener, FoldResult, TextSample, TrainingPlan
 from recap.folds.partition import FoldedRun
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scores import spread_text
@@ -170,7 +170,7 @@ _SYNTHETIC = (
 )
 
 
-class ConsoleListener(Listener):
+class TrainingConsole(FoldListener):
     """Prints a run as it goes; on a terminal Lightning's progress bar moves between its lines."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -299,10 +299,10 @@ def print_data(
     say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
     if corpus.synthetic:
         say(f"         {_SYNTHETIC}")
-    for fault in corpus.faults[:10]:
+    for fault in corpus.issues[:10]:
         say(f"         left out: {fault}")
-    if len(corpus.faults) > 10:
-        say(f"         left out: {len(corpus.faults) - 10} more rows")
+    if len(corpus.issues) > 10:
+        say(f"         left out: {len(corpus.issues) - 10} more rows")
     for note in corpus.notes():
         say(f"         {note}")
     say(f"task     {task.name}: {len(task.labels)} labels, {n_selected} examples")

@@ -44,7 +44,7 @@ from recap.system.processes import (
     environment,
     is_first_process,
     is_launched,
-    quiet_libraries,
+    limit_library_logging,
     run_processes,
     world_size,
 )
@@ -118,7 +118,7 @@ class FoldResult:
     """Whether it was finished by an earlier process."""
 
 
-class Listener:
+class FoldListener:
     """Is told how a run goes; this one keeps silent."""
 
     def prepared(self, setup: FoldedRun) -> None:
@@ -149,7 +149,7 @@ class Listener:
         """All folds that were asked for are done; ``scores`` holds every finished one."""
 
 
-def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
+def train_fold(setup: Setup, index: int, listener: FoldListener) -> FoldResult:
     """Train, decode and score one fold, and write its folder.
 
     Every process of a training on several devices calls this; the first one writes.
@@ -184,7 +184,7 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
         if judges_selection(setup.config):
             training.judge_selection()
         # Whatever another process still has to read of the checkpoints, it has read now.
-        training.meet()
+        training.barrier()
         ended = time.monotonic()
         if is_first_process():
             examples = setup.examples(fold.test)
@@ -217,12 +217,12 @@ def train_fold(setup: Setup, index: int, listener: Listener) -> FoldResult:
             )
             write_scores(folder, scores)
         # Under torchrun every process reads what the first one has written.
-        training.meet()
+        training.barrier()
         tracker.log_fold(scores)
     return FoldResult(name=name, folder=folder, scores=scores, seconds=ended - began)
 
 
-def train_final(setup: Setup, listener: Listener) -> FoldResult:
+def train_final(setup: Setup, listener: FoldListener) -> FoldResult:
     """Train one model on all examples, for the mean selected epoch of the finished folds.
 
     Every process of a training on several devices calls this; the first one writes.
@@ -251,11 +251,11 @@ def train_final(setup: Setup, listener: Listener) -> FoldResult:
         _note_resume(setup, "final", training)
         training.fit()
         _save(training, setup, folder)
-        training.meet()
+        training.barrier()
         seconds = time.monotonic() - began
         if is_first_process():
             setup.folder.update_manifest(final={"train_seconds": round(seconds, 3)})
-        training.meet()
+        training.barrier()
         tracker.log_fold(None)
     return FoldResult(name="final", folder=folder, scores=None, seconds=seconds)
 
@@ -342,7 +342,7 @@ Part = int | Literal["final"]
 """A fold by its number, or the model on all data."""
 
 
-def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Summary | None:
+def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -> Summary | None:
     """Run the unfinished folds that ``cv.fold`` asks for; return the summary of all finished ones.
 
     ``None`` when no fold is finished, which happens only for ``cv.fold=final`` in a fresh folder.
@@ -352,7 +352,7 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
     Raises:
         UserError: When the configuration or the data are at fault.
     """
-    listener = listener or Listener()
+    listener = listener or FoldListener()
     setup = prepare(config)
     listener.prepared(setup)
     if config.cv.fold == "final":
@@ -371,13 +371,13 @@ def cross_validate(config: RunConfig, *, listener: Listener | None = None) -> Su
     return summary
 
 
-def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) -> Scores:
+def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = None) -> Scores:
     """Train, decode and score one fold (unless finished), write its folder, return its scores.
 
     Raises:
         UserError: When the configuration or the data are at fault.
     """
-    listener = listener or Listener()
+    listener = listener or FoldListener()
     setup = prepare(config)
     result = _part(setup, fold, listener)
     _merge(setup, [result], listener)
@@ -388,7 +388,7 @@ def fit_fold(config: RunConfig, fold: int, *, listener: Listener | None = None) 
     return result.scores
 
 
-def _part(setup: Setup, part: Part, listener: Listener) -> FoldResult:
+def _part(setup: Setup, part: Part, listener: FoldListener) -> FoldResult:
     """Return a fold or the final model, as it was found or trained now, and tidy up after it."""
     result = _found(setup, part) or _trained(setup, part, listener)
     listener.fold_ended(result)
@@ -399,7 +399,7 @@ def _part(setup: Setup, part: Part, listener: Listener) -> FoldResult:
     return result
 
 
-def _merge(setup: Setup, results: Sequence[FoldResult], listener: Listener) -> None:
+def _merge(setup: Setup, results: Sequence[FoldResult], listener: FoldListener) -> None:
     if setup.config.merge and is_first_process():
         merge_models(setup, [result.name for result in results], on_merged=listener.merged)
 
@@ -417,7 +417,7 @@ def _found(setup: Setup, part: Part) -> FoldResult | None:
     return FoldResult(name=folder.path.name, folder=folder, scores=scores, seconds=0.0, found=True)
 
 
-def _trained(setup: Setup, part: Part, listener: Listener) -> FoldResult:
+def _trained(setup: Setup, part: Part, listener: FoldListener) -> FoldResult:
     trainer = setup.config.trainer
     n = world_size(trainer)
     if is_launched() or (n == 1 and trainer.strategy != "fsdp"):
@@ -429,13 +429,13 @@ def _trained(setup: Setup, part: Part, listener: Listener) -> FoldResult:
     return result
 
 
-def _train(setup: Setup, part: Part, listener: Listener) -> FoldResult:
+def _train(setup: Setup, part: Part, listener: FoldListener) -> FoldResult:
     if part == "final":
         return train_final(setup, listener)
     return train_fold(setup, part, listener)
 
 
-def _train_in_processes(setup: Setup, part: Part, n: int, listener: Listener) -> FoldResult:
+def _train_in_processes(setup: Setup, part: Part, n: int, listener: FoldListener) -> FoldResult:
     folder = setup.folder.part(part)
     # Encoded once, not in every process.
     assert setup.encoding.examples
@@ -452,11 +452,11 @@ def _train_in_processes(setup: Setup, part: Part, n: int, listener: Listener) ->
 
 def _one_process(send: Any, setup: Setup, part: Part) -> None:
     """Train as one of several processes."""
-    quiet_libraries()
+    limit_library_logging()
     _train(setup, part, _Sender(send))
 
 
-class _Sender(Listener):
+class _Sender(FoldListener):
     """Passes on what happens inside a fold to the process that started this one."""
 
     def __init__(self, send: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from recap.config import RunConfig
-from recap.data.batches import Room
+from recap.data.batches import BatchLimits
 from recap.data.encode import EncodedExample
 from recap.data.loaders import ScoringLoader
 from recap.errors import ConfigError
@@ -126,7 +126,7 @@ def _loss_of_adapter(
 def _batches(setup: Setup, examples: Sequence[EncodedExample]) -> ScoringLoader:
     """Return padded batches: any model can be scored on them, however it was trained."""
     trainer = setup.config.trainer
-    room = Room(examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device)
+    room = BatchLimits(examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device)
     return ScoringLoader(examples, pad_id=setup.encoder.pad_id, room=room)
 
 

@@ -19,7 +19,7 @@ from recap.config_checks import check_combinations
 from recap.data.corpus import Corpus
 from recap.data.encode import ChatEncoder, EncodedExample, Encoding, encode_examples
 from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.leakage import leakage_report
 from recap.data.utterances import read_utterances
 from recap.errors import ConfigError, DataError, quote_id
@@ -168,7 +168,7 @@ def _account(corpus: Corpus, n_selected: int) -> dict[str, Any]:
         "selected_by_task": n_selected,
         "counts": dict(corpus.counts),
         "notes": corpus.notes(),
-        "faults": [str(fault) for fault in corpus.faults],
+        "faults": [str(fault) for fault in corpus.issues],
     }
 
 
@@ -348,7 +348,7 @@ def known_ids(config: RunConfig, data: LabelledData) -> frozenset[str]:
         reader=given.reader,
         path=Path(given.path) if given.path is not None else None,
         # What is at fault was told when the labelled data were read.
-        faults=FaultLog(given.name),
+        issues=IssueLog(given.name),
         merge_adjacent=False,
         options=reader_options(given),
     )

@@ -34,7 +34,7 @@ from recap.system.processes import is_first_process
 from recap.tasks.task import Task
 
 
-class Said(Protocol):
+class Statement(Protocol):
     """What a system answered to an example."""
 
     @property
@@ -54,7 +54,7 @@ class Said(Protocol):
         """The raw answer."""
 
 
-def prediction_of(task: Task, example: Example, fold: int, said: Said) -> Prediction:
+def prediction_of(task: Task, example: Example, fold: int, said: Statement) -> Prediction:
     """Return a line of ``predictions.jsonl``."""
     return Prediction(
         id=example.id,

@@ -215,7 +215,7 @@ class Training:
         name = "fsdp" if isinstance(strategy, ShardedStrategy) else "ddp"
         return f"{self._trainer.world_size} x {kind} ({name})"
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process of this training has come here."""
         self._trainer.strategy.barrier()
 

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _act(config: InsightsConfig) -> None:
     from importlib import import_module
 
-    from recap.output.report import keep_inputs, print_findings, write_findings
+    from recap.output.report import keep_inputs, print_report, write_report
 
     module, _, function = ACTIONS[config.action].partition(":")
     with ended_by_sigterm():
@@ -35,9 +35,9 @@ def _act(config: InsightsConfig) -> None:
         "sessions.confusion": config.sessions.confusion,
     }
     keep_inputs(inputs, config.out, findings.file_names)
-    print_findings(findings)
+    print_report(findings)
     if config.out is not None:
-        write_findings(findings, Path(config.out))
+        write_report(findings, Path(config.out))
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.tables import read_sheet
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
-from recap.insights.source import Source, read_source
-from recap.output.charts import Cell, heat_map
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.insights.source import AnnotatedSource, read_source
+from recap.output.charts import CorrelationCell, heat_map
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.statistics.correlation import (
     STARS,
     Correlation,
@@ -38,7 +38,7 @@ from recap.statistics.correlation import (
 )
 from recap.statistics.sessions import count_sessions
 
-Key = tuple[str, ...]
+JoinKey = tuple[str, ...]
 
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
@@ -47,7 +47,7 @@ _WHOLE = re.compile(r"(-?\d+)\.0+")
 class Joined:
     """Rows of both tables with equal keys, in the order of the first."""
 
-    keys: tuple[Key, ...]
+    keys: tuple[JoinKey, ...]
     first: tuple[int, ...]
     """Index of each one's row in the first table."""
     second: tuple[int, ...]
@@ -56,7 +56,7 @@ class Joined:
     only_second: int
 
 
-def join_key(values: Sequence[str]) -> Key:
+def join_key(values: Sequence[str]) -> JoinKey:
     """Return the form in which keys are compared: no outer blanks, ``7.0`` as ``7``.
 
     >>> join_key([" 7.0", "S1"])
@@ -67,9 +67,9 @@ def join_key(values: Sequence[str]) -> Key:
     )
 
 
-def join(first: Sequence[Key], second: Sequence[Key]) -> Joined:
+def join(first: Sequence[JoinKey], second: Sequence[JoinKey]) -> Joined:
     """Return which rows belong together; keys are unique in each table."""
-    place: Mapping[Key, int] = {key: index for index, key in enumerate(second)}
+    place: Mapping[JoinKey, int] = {key: index for index, key in enumerate(second)}
     both = [(index, place[key]) for index, key in enumerate(first) if key in place]
     return Joined(
         keys=tuple(first[index] for index, _ in both),
@@ -95,7 +95,7 @@ class SessionTable:
     lines: tuple[int, ...]
     rows: tuple[Mapping[str, str], ...]
 
-    def keys(self, on: Sequence[str]) -> tuple[Key, ...]:
+    def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]:
         """Return the key of each row.
 
         Raises:
@@ -103,23 +103,23 @@ class SessionTable:
         """
         for column in on:
             self.require(column, "correct on=[…]")
-        faults = FaultLog(str(self.path))
-        first: dict[Key, int] = {}
+        issues = IssueLog(str(self.path))
+        first: dict[JoinKey, int] = {}
         keys = []
         for line, row in zip(self.lines, self.rows, strict=True):
-            faults.row()
+            issues.row()
             key = join_key([row[column] for column in on])
             field = ", ".join(on)
             if not all(key):
-                faults.reject(line, field, "is empty", "write the session's id in every row")
+                issues.reject(line, field, "is empty", "write the session's id in every row")
             elif first.setdefault(key, line) != line:
                 shown = " and ".join(quote_id(part) for part in key)
                 reason = f"{shown} is at line {first[key]} already"
-                mend = "keep one row a session, or name more columns with on=[…]"
-                faults.reject(line, field, reason, mend)
+                hint = "keep one row a session, or name more columns with on=[…]"
+                issues.reject(line, field, reason, hint)
             keys.append(key)
-        if faults.faults:
-            raise faults.error()
+        if issues.issues:
+            raise issues.error()
         return tuple(keys)
 
     def numbers(self, column: str) -> tuple[float, ...]:
@@ -129,16 +129,16 @@ class SessionTable:
             DataError: When the column is missing, or a cell is neither.
         """
         self.require(column, "correct predictors=[…] or outcomes=[…]")
-        faults = FaultLog(str(self.path))
+        issues = IssueLog(str(self.path))
         values = []
         for line, row in zip(self.lines, self.rows, strict=True):
-            faults.row()
-            values.append(_number(row[column], line, column, faults))
-        if faults.faults:
-            raise faults.error()
+            issues.row()
+            values.append(_number(row[column], line, column, issues))
+        if issues.issues:
+            raise issues.error()
         return tuple(values)
 
-    def require(self, column: str, mend: str) -> None:
+    def require(self, column: str, hint: str) -> None:
         """Check that there is a column of this name.
 
         Raises:
@@ -146,7 +146,7 @@ class SessionTable:
         """
         if column not in self.columns:
             raise DataError(
-                f"{self.path}: has no column {column!r}{did_you_mean(column, self.columns)}; {mend}"
+                f"{self.path}: has no column {column!r}{did_you_mean(column, self.columns)}; {hint}"
             )
 
 
@@ -160,11 +160,11 @@ def read_session_table(
     """
     if path.suffix.lower() not in _TABLES:
         raise DataError(f"{path}: is no table; give a .csv or .xlsx file")
-    faults = FaultLog(str(path))
-    table = read_sheet(path, faults, delimiter=delimiter, sheet=sheet)
+    issues = IssueLog(str(path))
+    table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     rows = list(table.rows)
-    if faults.faults:
-        raise faults.error()
+    if issues.issues:
+        raise issues.error()
     if not rows:
         raise DataError(f"{path}: holds no rows below its header")
     return SessionTable(
@@ -175,7 +175,7 @@ def read_session_table(
     )
 
 
-def _number(cell: str, line: int, column: str, faults: FaultLog) -> float:
+def _number(cell: str, line: int, column: str, issues: IssueLog) -> float:
     text = cell.strip()
     if text.lower() in MISSING:
         return math.nan
@@ -185,7 +185,7 @@ def _number(cell: str, line: int, column: str, faults: FaultLog) -> float:
         value = math.inf
     if math.isinf(value):
         reason = f"is no number (a text of {len(text)} characters)"
-        faults.reject(
+        issues.reject(
             line, column, reason, "write a number with a decimal point, or leave it empty"
         )
         return math.nan
@@ -217,7 +217,7 @@ class _Side(Protocol):
     @property
     def n_rows(self) -> int: ...
 
-    def keys(self, on: Sequence[str]) -> tuple[Key, ...]: ...
+    def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]: ...
 
     def numbers(self, column: str) -> Column: ...
 
@@ -268,7 +268,9 @@ class _JoinedSides:
         values = side.numbers(name)
         return tuple(values[row] for row in rows)
 
-    def clients(self, name: str | None, source: Source | None) -> tuple[Hashable, ...] | None:
+    def clients(
+        self, name: str | None, source: AnnotatedSource | None
+    ) -> tuple[Hashable, ...] | None:
         if name is None:
             known = source is not None and all(u.client for u in source.annotated.utterances)
             if not known:
@@ -337,7 +339,7 @@ class _TableSide:
     def n_rows(self) -> int:
         return len(self.table.rows)
 
-    def keys(self, on: Sequence[str]) -> tuple[Key, ...]:
+    def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]:
         return self.table.keys(on)
 
     def numbers(self, column: str) -> Column:
@@ -348,7 +350,7 @@ class _TableSide:
         return tuple(row[column] for row in self.table.rows)
 
 
-def _share_names(source: Source | None) -> list[str]:
+def _share_names(source: AnnotatedSource | None) -> list[str]:
     assert source is not None
     whole = OVERALL if OVERALL not in source.behaviors else "all resistance"
     return [*source.behaviors, *([whole] if len(source.behaviors) > 1 else [])]
@@ -361,7 +363,7 @@ OVERALL = "Resistance"
 class _Dialogues:
     """Sessions of dialogues: shares of behaviours as columns, and the fields of ``meta``."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: AnnotatedSource) -> None:
         self._sessions = count_sessions(
             source.annotated.utterances, source.labels, source.is_resistant
         )
@@ -381,7 +383,7 @@ class _Dialogues:
         self.columns = (*self._shares, *dict.fromkeys(k for f in self._fields for k in f))
         self.n_rows = len(self._sessions)
 
-    def keys(self, on: Sequence[str]) -> tuple[Key, ...]:
+    def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]:
         # A table may call the session's id whatever it likes.
         if len(on) == 1 and not all(on[0] in fields for fields in self._fields):
             on = ("session",)
@@ -434,7 +436,7 @@ def _fields(utterance: Utterance) -> dict[str, Any]:
 _DASH = "–"
 
 
-def find_alliance(config: InsightsConfig) -> Findings:
+def find_alliance(config: InsightsConfig) -> Report:
     """Return the correlation of every predictor with every outcome.
 
     Raises:
@@ -444,7 +446,7 @@ def find_alliance(config: InsightsConfig) -> Findings:
     data = read_alliance(config)
     found = _correlations(config, data)
     predicted = " (predicted labels)" if data.predicted else ""
-    return Findings(
+    return Report(
         action="alliance",
         title=f"Correlations with outcomes over {data.n_sessions} sessions{predicted}",
         figures={
@@ -469,7 +471,7 @@ def find_alliance(config: InsightsConfig) -> Findings:
                 tuple(data.predictors),
                 tuple(data.outcomes),
                 [
-                    Cell(
+                    CorrelationCell(
                         value=c.r,
                         mark=c.stars,
                         survives=_survives(c, config.alliance.method),
@@ -512,20 +514,20 @@ def _survives(c: Correlation, method: str) -> bool:
     return p is not None and p < 0.05
 
 
-def _table_13(data: AllianceData, found: list[Correlation], predicted: str) -> Sheet:
+def _table_13(data: AllianceData, found: list[Correlation], predicted: str) -> ReportTable:
     by_pair = {(c.predictor, c.outcome): c for c in found}
     rows = [
         (name, *(_starred(by_pair[name, outcome]) for outcome in data.outcomes))
         for name in data.predictors
     ]
-    return Sheet(
+    return ReportTable(
         title=f"Pearson's r{predicted}",
         header=("predictor", *data.outcomes),
         rows=tuple(rows),
     )
 
 
-def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> Sheet:
+def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> ReportTable:
     level = f"{100 * config.confidence:g} %"
     rows = [
         (
@@ -542,7 +544,7 @@ def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> 
         for c in found
         if c.outcome == outcome
     ]
-    return Sheet(
+    return ReportTable(
         title=f"With {outcome}",
         header=("predictor", "n", "r", level, "p", "Holm", "BH", "Spearman", "clustered"),
         rows=tuple(rows),

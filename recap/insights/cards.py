@@ -14,10 +14,10 @@ from html import escape
 from recap.data.utterances import Utterance
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig
-from recap.insights.source import Source, read_source
+from recap.insights.source import AnnotatedSource, read_source
 from recap.output.html import html_page
-from recap.output.report import Findings
-from recap.output.tables import Sheet, printable
+from recap.output.report import Report
+from recap.output.tables import ReportTable, printable
 from recap.records import Turn
 from recap.taxonomy import Taxonomy
 
@@ -291,7 +291,7 @@ def _indented(text: str) -> str:
 _DASH = "–"
 
 
-def make_card(config: InsightsConfig) -> Findings:
+def make_card(config: InsightsConfig) -> Report:
     """Return the card of the utterance ``card.id``, or of the first resistant one.
 
     The words of the client are on the card alone, which nobody but the user may read.
@@ -324,11 +324,11 @@ def make_card(config: InsightsConfig) -> Findings:
     probabilities = None if utterance.probabilities is None else dict(utterance.probabilities)
     shown = [(key.replace("_", " "), _cell(v)) for key, v in row.items() if key != "turn"]
     text = card_text(card)
-    return Findings(
+    return Report(
         action="card",
         title=f"Feedback card of one utterance of {source.annotated.name}",
         figures={**row, "probabilities": probabilities},
-        sheets=(Sheet(title="The utterance", header=("what", "is"), rows=tuple(shown)),),
+        sheets=(ReportTable(title="The utterance", header=("what", "is"), rows=tuple(shown)),),
         rows=[row],
         private=True,
         private_pages={"card.txt": text, "card.html": card_html(card)},
@@ -344,7 +344,7 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _chosen(config: InsightsConfig, source: Source) -> Utterance:
+def _chosen(config: InsightsConfig, source: AnnotatedSource) -> Utterance:
     utterances, wanted = source.annotated.utterances, config.card.id
     if wanted is None:
         resistant = source.is_resistant

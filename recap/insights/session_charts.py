@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recap.data.utterances import Utterance
-from recap.insights.source import Source
+from recap.insights.source import AnnotatedSource
 from recap.statistics.sessions import Prevalence
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _donut(axes: Axes, slices: Sequence[Slice], *, title: str) -> None:
 _NO_COLOR = "#999999"
 
 
-def donuts(source: Source, overall: Prevalence) -> tuple[list[Slice], list[Slice]]:
+def donuts(source: AnnotatedSource, overall: Prevalence) -> tuple[list[Slice], list[Slice]]:
     """Return the parts of both donuts: resistance among all, behaviours among resistant ones."""
     shares = dict(zip(source.labels, (i.value or 0.0 for i in overall.label_shares), strict=True))
     behaviors = source.behaviors
@@ -156,7 +156,7 @@ def donuts(source: Source, overall: Prevalence) -> tuple[list[Slice], list[Slice
     return whole, parts
 
 
-def timeline_marks(source: Source, session: str) -> list[Mark]:
+def timeline_marks(source: AnnotatedSource, session: str) -> list[Mark]:
     """Return the labelled utterances of one session."""
     said: list[Utterance] = [u for u in source.annotated.utterances if u.session == session]
     resistant = source.is_resistant

@@ -26,10 +26,10 @@ from recap.insights.session_charts import (
     timeline_chart,
     timeline_marks,
 )
-from recap.insights.source import Source, read_source
+from recap.insights.source import AnnotatedSource, read_source
 from recap.metrics.files import scores_from_dict
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Scores
 from recap.statistics.bootstrap import Interval
 from recap.statistics.sessions import (
@@ -49,7 +49,9 @@ from recap.taxonomy import Taxonomy
 _DASH = "–"
 
 
-def overview_sheet(overall: Prevalence, groups: Mapping[str, Prevalence], marked: str) -> Sheet:
+def overview_sheet(
+    overall: Prevalence, groups: Mapping[str, Prevalence], marked: str
+) -> ReportTable:
     """Return how often resistance occurs, one column for all and one for each group."""
     columns = {"all": overall, **groups}
     lines: list[tuple[str, list[str]]] = [
@@ -61,7 +63,7 @@ def overview_sheet(overall: Prevalence, groups: Mapping[str, Prevalence], marked
         ("sessions with any, %", [percent(p.share_of_sessions) for p in columns.values()]),
         ("distinct behaviours", [plain(p.distinct_behaviors) for p in columns.values()]),
     ]
-    return Sheet(
+    return ReportTable(
         title=f"Resistance per session{marked}",
         header=("what", *columns),
         rows=tuple((name, *cells) for name, cells in lines),
@@ -74,7 +76,7 @@ def labels_sheet(
     behaviors: Sequence[str],
     taxonomy: Taxonomy,
     marked: str,
-) -> Sheet:
+) -> ReportTable:
     """Return the share of each label, and that of each behaviour among resistant utterances."""
     resistant = overall.n_resistant
     rows = []
@@ -82,20 +84,20 @@ def labels_sheet(
         n = round((share.value or 0) * overall.n_utterances)
         among = f"{100 * n / resistant:.1f}" if label in behaviors and resistant else _DASH
         rows.append((taxonomy.written(label), f"{n:,}", percent(share), among))
-    return Sheet(
+    return ReportTable(
         title=f"Labels{marked}",
         header=("label", "utterances", "of all, %", "of resistant, %"),
         rows=tuple(rows),
     )
 
 
-def development_sheet(found: Development, marked: str) -> Sheet:
+def development_sheet(found: Development, marked: str) -> ReportTable:
     """Return the share of resistance in each part of the sessions."""
     rows = [
         (f"{index + 1}", f"{n:,}", percent(share))
         for index, (n, share) in enumerate(zip(found.n_utterances, found.share, strict=True))
     ]
-    return Sheet(
+    return ReportTable(
         title=f"Development over the session, in {len(rows)} equal parts{marked}",
         header=("part", "utterances", "resistant, %"),
         rows=tuple(rows),
@@ -104,7 +106,7 @@ def development_sheet(found: Development, marked: str) -> Sheet:
 
 def acts_sheet(
     acts: Sequence[AfterAct], labels: Sequence[str], behaviors: Sequence[str], marked: str
-) -> Sheet:
+) -> ReportTable:
     """Return what clients do right after each act of the counsellor."""
     rows = []
     for act in acts:
@@ -112,14 +114,14 @@ def acts_sheet(
         ranked = sorted((b for b in behaviors if counts[b]), key=lambda b: -counts[b])
         most = f"{ranked[0]} ({counts[ranked[0]]})" if ranked else _DASH
         rows.append((act.act, f"{act.n:,}", f"{act.resistant:,}", percent(act.share), most))
-    return Sheet(
+    return ReportTable(
         title=f"After the counsellor's act{marked}",
         header=("act", "utterances", "resistant", "resistant, %", "most often"),
         rows=tuple(rows),
     )
 
 
-def corrected_sheet(found: CorrectedShares) -> Sheet:
+def corrected_sheet(found: CorrectedShares) -> ReportTable:
     """Return shares as answered and as corrected for misclassification."""
     rows = [
         (
@@ -130,7 +132,7 @@ def corrected_sheet(found: CorrectedShares) -> Sheet:
         )
         for i, label in enumerate(found.labels)
     ]
-    return Sheet(
+    return ReportTable(
         title="Shares corrected for misclassification, %",
         header=("label", "as answered", "corrected (EM)", "matrix inverse"),
         rows=tuple(rows),
@@ -174,7 +176,7 @@ def read_confusion(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return scores[0].labels, np.sum([score.confusion for score in scores], axis=0)
 
 
-def corrected(config: InsightsConfig, source: Source) -> CorrectedShares:
+def corrected(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShares:
     """Return the shares of a run's labels, corrected for the errors of its folds.
 
     Labels of the utterances count as the run's label at or above them, so that the confusion of a
@@ -228,7 +230,9 @@ def corrected(config: InsightsConfig, source: Source) -> CorrectedShares:
     )
 
 
-def correction_notes(config: InsightsConfig, source: Source, found: CorrectedShares) -> list[str]:
+def correction_notes(
+    config: InsightsConfig, source: AnnotatedSource, found: CorrectedShares
+) -> list[str]:
     """Return what the correction rests on."""
     answers = _answers(source.annotated.utterances, found.labels, source.taxonomy)
     left_out = len(source.annotated.utterances) - int(answers.sum())
@@ -285,7 +289,7 @@ def _answers(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionFindings:
+class SessionReport:
     """All that the action computes."""
 
     overall: Prevalence
@@ -297,7 +301,7 @@ class SessionFindings:
     timeline: str
 
 
-def find_sessions(config: InsightsConfig) -> Findings:
+def find_sessions(config: InsightsConfig) -> Report:
     """Return the prevalence of every behaviour in annotated or predicted sessions.
 
     Raises:
@@ -316,7 +320,7 @@ def find_sessions(config: InsightsConfig) -> Findings:
         sheets.append(acts_sheet(found.acts, source.labels, source.behaviors, predicted))
     if found.corrected is not None:
         sheets.append(corrected_sheet(found.corrected))
-    return Findings(
+    return Report(
         action="sessions",
         title=f"Resistance in the sessions of {source.annotated.name}{predicted}",
         figures=_figures(config, source, found),
@@ -342,7 +346,7 @@ def find_sessions(config: InsightsConfig) -> Findings:
     )
 
 
-def _compute(config: InsightsConfig, source: Source) -> SessionFindings:
+def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
     utterances, labels = source.annotated.utterances, source.labels
     resistant = source.is_resistant
     options: dict[str, Any] = {
@@ -353,7 +357,7 @@ def _compute(config: InsightsConfig, source: Source) -> SessionFindings:
     sessions = count_sessions(utterances, labels, resistant)
     chosen = [resistant(label) for label in labels]
     groups = _groups(config, source, sessions)
-    return SessionFindings(
+    return SessionReport(
         overall=prevalence(sessions, chosen, **options),
         by_group={name: prevalence(group, chosen, **options) for name, group in groups.items()},
         over_time=development(utterances, labels, resistant, bins=config.sessions.bins, **options),
@@ -365,7 +369,7 @@ def _compute(config: InsightsConfig, source: Source) -> SessionFindings:
 
 
 def _groups(
-    config: InsightsConfig, source: Source, sessions: tuple[SessionCounts, ...]
+    config: InsightsConfig, source: AnnotatedSource, sessions: tuple[SessionCounts, ...]
 ) -> dict[str, list[SessionCounts]]:
     key = config.sessions.by
     if key is None:
@@ -407,7 +411,9 @@ def _timeline(config: InsightsConfig, sessions: tuple[SessionCounts, ...]) -> st
     return wanted
 
 
-def _figures(config: InsightsConfig, source: Source, found: SessionFindings) -> dict[str, Any]:
+def _figures(
+    config: InsightsConfig, source: AnnotatedSource, found: SessionReport
+) -> dict[str, Any]:
     labels = source.labels
     return {
         "data": source.annotated.name,
@@ -482,7 +488,7 @@ def _corrected(found: CorrectedShares) -> dict[str, Any]:
     }
 
 
-def _session_row(session: SessionCounts, source: Source) -> dict[str, Any]:
+def _session_row(session: SessionCounts, source: AnnotatedSource) -> dict[str, Any]:
     chosen = set(source.behaviors)
     counts = dict(zip(source.labels, session.counts, strict=True))
     return {
@@ -497,7 +503,7 @@ def _session_row(session: SessionCounts, source: Source) -> dict[str, Any]:
     }
 
 
-def _notes(config: InsightsConfig, source: Source, found: SessionFindings) -> list[str]:
+def _notes(config: InsightsConfig, source: AnnotatedSource, found: SessionReport) -> list[str]:
     notes = source.annotated.notes()
     level = f"{100 * config.confidence:g} %"
     if config.resamples and len(found.sessions) > 1:

@@ -17,7 +17,7 @@ USUAL_RESISTANCE = "Resistance"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class AnnotatedSource:
     """Annotated utterances, and what their labels mean."""
 
     annotated: Annotated
@@ -44,7 +44,7 @@ class Source:
         return self.taxonomy[label]
 
 
-def read_source(config: InsightsConfig) -> Source:
+def read_source(config: InsightsConfig) -> AnnotatedSource:
     """Return the utterances of ``data`` under the labels of ``task``, or of ``predictions``.
 
     Raises:
@@ -64,7 +64,7 @@ def read_source(config: InsightsConfig) -> Source:
         options=reader_options(data),
         name=data.name,
     )
-    return Source(
+    return AnnotatedSource(
         annotated=annotated,
         taxonomy=taxonomy,
         labels=labels_in_use(taxonomy, (u.label for u in annotated.utterances if u.label)),

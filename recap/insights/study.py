@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.errors import ConfigError
 from recap.insights.options import InsightsConfig, StudyOptions
 from recap.insights.study_statistics import (
-    Comparison,
+    GroupComparison,
     Planning,
     ScoreColumns,
     ScoreTable,
@@ -27,8 +27,8 @@ from recap.insights.study_statistics import (
     plan_study,
     read_scores,
 )
-from recap.output.report import Findings
-from recap.output.tables import DASH, Sheet, degrees, interval, number, p_cell, p_value, share
+from recap.output.report import Report
+from recap.output.tables import DASH, ReportTable, degrees, interval, number, p_cell, p_value, share
 from recap.statistics.effect_sizes import EffectSize, InteractionDesign
 from recap.statistics.hypothesis_tests import Check, Effect
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _TESTS = {"shapiro_wilk": "Shapiro–Wilk, W", "levene": "Levene, F", "box_m": "Box's M, χ²"}
 
 
-def study_sheets(study: Study, confidence: float) -> tuple[Sheet, ...]:
+def study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
     """Return means, analysis of variance, follow-up tests, effect sizes and checks."""
     return (
         _means(study),
@@ -50,7 +50,7 @@ def study_sheets(study: Study, confidence: float) -> tuple[Sheet, ...]:
     )
 
 
-def planning_sheet(planning: Planning, study: Study | None) -> Sheet:
+def planning_sheet(planning: Planning, study: Study | None) -> ReportTable:
     """Return sample size and, where there are scores, the power that the study had."""
     design, size = planning.design, planning.sample_size
     rows = [
@@ -75,7 +75,9 @@ def planning_sheet(planning: Planning, study: Study | None) -> Sheet:
             ("the same effect as f in G*Power's convention", number(found.f_gpower, 3)),
             ("post-hoc power as the paper computes it", share(found.power_of_partial_f, 3)),
         ]
-    return Sheet(title="Power of the interaction", header=("what", "figure"), rows=tuple(rows))
+    return ReportTable(
+        title="Power of the interaction", header=("what", "figure"), rows=tuple(rows)
+    )
 
 
 def study_sentences(study: Study, *, alpha: float, confidence: float) -> tuple[str, ...]:
@@ -118,7 +120,7 @@ def _verdict(p: float | None, alpha: float) -> str:
     return "significant" if p < alpha else "not significant"
 
 
-def _comparison(comparison: Comparison, study: Study, alpha: float, confidence: float) -> str:
+def _comparison(comparison: GroupComparison, study: Study, alpha: float, confidence: float) -> str:
     test = comparison.test
     cells = {(cell.group, cell.phase): cell for cell in study.cells}
     first, second = study.phases if comparison.kind == "phases" else study.groups
@@ -148,15 +150,15 @@ def _comparison(comparison: Comparison, study: Study, alpha: float, confidence: 
     return f"{begin}{verdict}, {t}, {sizes}."
 
 
-def _sizes(comparison: Comparison) -> Iterator[tuple[str, EffectSize]]:
+def _sizes(comparison: GroupComparison) -> Iterator[tuple[str, EffectSize]]:
     for name in ("d_s", "d_z", "d_av"):
         size: EffectSize | None = getattr(comparison, name)
         if size is not None:
             yield name, size
 
 
-def _means(study: Study) -> Sheet:
-    return Sheet(
+def _means(study: Study) -> ReportTable:
+    return ReportTable(
         title="Scores",
         header=("group, phase", "n", "mean", "SD"),
         rows=tuple(
@@ -166,12 +168,12 @@ def _means(study: Study) -> Sheet:
     )
 
 
-def _anova(study: Study) -> Sheet:
+def _anova(study: Study) -> ReportTable:
     anova = study.anova
     effects = [("group", anova.group), ("phase", anova.phase), ("group × phase", anova.interaction)]
     if len({cell.n for cell in study.cells}) > 1:
         effects.insert(2, ("phase, Type III", anova.phase_unweighted))
-    return Sheet(
+    return ReportTable(
         title="2 × 2 mixed analysis of variance",
         header=("effect", "SS", "df", "error SS", "error df", "F", "p", "ηp²", "ηG²"),
         rows=tuple(
@@ -191,14 +193,14 @@ def _anova(study: Study) -> Sheet:
     )
 
 
-def _name(comparison: Comparison, study: Study) -> str:
+def _name(comparison: GroupComparison, study: Study) -> str:
     if comparison.kind == "changes":
         return f"change, {study.groups[1]} − {study.groups[0]}"
     first, second = study.phases if comparison.kind == "phases" else study.groups
     return f"{comparison.within}: {second} − {first}"
 
 
-def _tests(study: Study, confidence: float) -> Sheet:
+def _tests(study: Study, confidence: float) -> ReportTable:
     rows = []
     for comparison in study.comparisons:
         test = comparison.test
@@ -206,7 +208,7 @@ def _tests(study: Study, confidence: float) -> Sheet:
         figures = (number(test.difference, 3), ends, number(test.t), degrees(test.df))
         cells = (*figures, p_cell(test.p), p_cell(comparison.p_holm))
         rows.append((_name(comparison, study), *cells))
-    return Sheet(
+    return ReportTable(
         title="Follow-up t tests",
         header=(
             "comparison",
@@ -221,7 +223,7 @@ def _tests(study: Study, confidence: float) -> Sheet:
     )
 
 
-def _effect_sizes(study: Study, confidence: float) -> Sheet:
+def _effect_sizes(study: Study, confidence: float) -> ReportTable:
     level = f"{100 * confidence:g}% CI"
     rows = []
     for comparison in study.comparisons:
@@ -230,17 +232,17 @@ def _effect_sizes(study: Study, confidence: float) -> Sheet:
             g_ends = f"[{number(size.g_low)}, {number(size.g_high)}]"
             cells = (name, number(size.d, 3), d_ends, number(size.g, 3), g_ends)
             rows.append((_name(comparison, study), *cells))
-    return Sheet(
+    return ReportTable(
         title="Effect sizes",
         header=("comparison", "which", "d", level, "Hedges' g", level),
         rows=tuple(rows),
     )
 
 
-def _checks(study: Study) -> Sheet:
+def _checks(study: Study) -> ReportTable:
     rows = [(_TESTS[c.test], c.of, *_check(c.check)) for c in study.checks]
     rows.append(("sphericity", "two phases", DASH, DASH, "holds"))
-    return Sheet(
+    return ReportTable(
         title="Assumptions",
         header=("test", "of", "statistic", "df", "p"),
         rows=tuple(rows),
@@ -308,7 +310,7 @@ _POST_HOC = (
 )
 
 
-def find_study(config: InsightsConfig) -> Findings:
+def find_study(config: InsightsConfig) -> Report:
     """Return the statistics of the table of scores; without a table, the sample size alone.
 
     Raises:
@@ -320,7 +322,7 @@ def find_study(config: InsightsConfig) -> Findings:
     design = InteractionDesign(rho=options.rho, alpha=options.alpha)
     planning = plan_study(options.f, options.power, design)
     if config.data.path is None:
-        return Findings(
+        return Report(
             action="study",
             title="Sample size of a 2 × 2 study",
             figures={"planning": _planning(planning)},
@@ -331,7 +333,7 @@ def find_study(config: InsightsConfig) -> Findings:
     table, left_out = _table(path, options, config.data.on_error)
     study = analyse_study(table, planning, welch=options.welch, confidence=config.confidence)
     sentences = study_sentences(study, alpha=options.alpha, confidence=config.confidence)
-    return Findings(
+    return Report(
         action="study",
         title=f"Study of {path.name}",
         figures={
@@ -349,16 +351,16 @@ def find_study(config: InsightsConfig) -> Findings:
 
 
 def _table(path: Path, options: StudyOptions, on_error: str) -> tuple[ScoreTable, int]:
-    faults = FaultLog(str(path))
+    issues = IssueLog(str(path))
     columns = ScoreColumns(
         participant=options.participant,
         group=options.group,
         phase=options.phase,
         score=options.score,
     )
-    rows = read_scores(path, columns, faults=faults, sheet=options.sheet)
-    if faults.faults and on_error == "fail":
-        raise faults.error()
+    rows = read_scores(path, columns, issues=issues, sheet=options.sheet)
+    if issues.issues and on_error == "fail":
+        raise issues.error()
     table = arrange_scores(
         rows,
         file=str(path),
@@ -366,7 +368,7 @@ def _table(path: Path, options: StudyOptions, on_error: str) -> tuple[ScoreTable
         phases=options.phases,
         repeated=options.repeated,
     )
-    return table, faults.rows_rejected
+    return table, issues.rows_rejected
 
 
 def _notes(

@@ -16,7 +16,7 @@ from typing import Any
 from recap.errors import ConfigError
 from recap.insights.cards import Card, card_block, card_of
 from recap.insights.options import InsightsConfig, StudyMaterialsOptions
-from recap.insights.source import Source, read_source
+from recap.insights.source import AnnotatedSource, read_source
 from recap.insights.study_sheets import (
     GROUP_COLUMNS,
     KEY,
@@ -31,8 +31,8 @@ from recap.insights.study_sheets import (
 )
 from recap.output.excel import sheet_file
 from recap.output.html import html_page
-from recap.output.report import Findings
-from recap.output.tables import Sheet, printable
+from recap.output.report import Report
+from recap.output.tables import ReportTable, printable
 from recap.records import Turn
 
 _WORDS = {"en": ("Feedback cards", "Scenario"), "zh": ("反馈卡", "情境")}
@@ -100,7 +100,7 @@ key/           who is in which group, and what label a scenario has: not for par
 """
 
 
-def make_materials(config: InsightsConfig) -> Findings:
+def make_materials(config: InsightsConfig) -> Report:
     """Return the files of one step, for the folder ``out``.
 
     Raises:
@@ -127,7 +127,7 @@ def context_text(history: Sequence[Turn], limit: int, language: str) -> str:
     return "\n".join(f"{names[turn.speaker]}: {turn.text}" for turn in shown)
 
 
-def _draw(config: InsightsConfig, folder: Path) -> Findings:
+def _draw(config: InsightsConfig, folder: Path) -> Report:
     refuse_existing(folder / SHEETS, "response sheets")
     options = config.study_materials
     for name, pair in (("groups", options.groups), ("phases", options.phases)):
@@ -149,7 +149,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Findings:
         files |= _handed_out(participant, scenarios, options, source, language, config.unsure)
     files |= _keys(participants, scenarios, options, language)
     counts = {group: sum(p.group == group for p in participants) for group in options.groups}
-    return Findings(
+    return Report(
         action="study_materials",
         title=f"Materials of a study with {len(participants)} participants",
         figures={
@@ -177,7 +177,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Findings:
     )
 
 
-def _wanted(source: Source, options: StudyMaterialsOptions) -> dict[tuple[str, ...], int]:
+def _wanted(source: AnnotatedSource, options: StudyMaterialsOptions) -> dict[tuple[str, ...], int]:
     behaviors = source.behaviors
     others = tuple(label for label in source.labels if label not in behaviors)
     wanted: dict[tuple[str, ...], int] = {
@@ -196,7 +196,7 @@ def _handed_out(
     participant: Participant,
     scenarios: Sequence[Scenario],
     options: StudyMaterialsOptions,
-    source: Source,
+    source: AnnotatedSource,
     language: str,
     unsure: float,
 ) -> dict[str, str | bytes]:
@@ -247,12 +247,12 @@ def _keys(
     }
 
 
-def _by_label(scenarios: Sequence[Scenario], source: Source) -> dict[str, Any]:
+def _by_label(scenarios: Sequence[Scenario], source: AnnotatedSource) -> dict[str, Any]:
     drawn = [scenario.utterance.label for scenario in scenarios]
     return {label: drawn.count(label) for label in source.labels if label in drawn}
 
 
-def _drawn(scenarios: Sequence[Scenario], source: Source) -> Sheet:
+def _drawn(scenarios: Sequence[Scenario], source: AnnotatedSource) -> ReportTable:
     rows = [(label, str(n)) for label, n in _by_label(scenarios, source).items()]
     rows.append(("together", str(len(scenarios))))
-    return Sheet(title="Scenarios drawn", header=("category", "scenarios"), rows=tuple(rows))
+    return ReportTable(title="Scenarios drawn", header=("category", "scenarios"), rows=tuple(rows))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recap.data.annotations import MISSING, Judgement, JudgementTable, tabulate
-from recap.data.issues import FaultLog
+from recap.data.annotations import MISSING, AnnotationTable, AnnotatorLabel, tabulate
+from recap.data.issues import IssueLog
 from recap.errors import DataError
 from recap.insights.options import InsightsConfig
 from recap.insights.study_sheets import (
@@ -25,9 +25,9 @@ from recap.insights.study_sheets import (
     RATINGS,
     SCALE,
     SHEETS,
-    Key,
-    Rating,
+    BlindRating,
     Response,
+    StudyKey,
     blind,
     find_sheet,
     own_sheet,
@@ -39,8 +39,8 @@ from recap.insights.study_sheets import (
     refuse_existing,
 )
 from recap.output.excel import sheet_file
-from recap.output.report import Findings
-from recap.output.tables import Sheet, number, share
+from recap.output.report import Report
+from recap.output.tables import ReportTable, number, share
 from recap.statistics.agreement import Agreement, cohen_kappa, krippendorff_alpha, measure_agreement
 
 
@@ -67,7 +67,9 @@ class RaterAgreement:
     """Krippendorff's alpha of ranks."""
 
 
-def phase_scores(ratings: Sequence[Rating], keys: Mapping[str, Key]) -> tuple[PhaseScore, ...]:
+def phase_scores(
+    ratings: Sequence[BlindRating], keys: Mapping[str, StudyKey]
+) -> tuple[PhaseScore, ...]:
     """Return the scores of every participant and phase that has ratings, in the order of names."""
     values: dict[str, list[int]] = {}
     for rating in ratings:
@@ -90,8 +92,8 @@ def phase_scores(ratings: Sequence[Rating], keys: Mapping[str, Key]) -> tuple[Ph
 
 
 def rater_agreement(
-    ratings: Sequence[Rating],
-    keys: Mapping[str, Key],
+    ratings: Sequence[BlindRating],
+    keys: Mapping[str, StudyKey],
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -107,7 +109,7 @@ def rater_agreement(
         seed: Of the draws.
     """
     judgements = [
-        Judgement(
+        AnnotatorLabel(
             id=rating.rating_id,
             annotator=rating.rater,
             label=str(rating.value),
@@ -124,7 +126,7 @@ def rater_agreement(
     )
 
 
-def _mean_weighted_kappa(table: JudgementTable) -> float | None:
+def _mean_weighted_kappa(table: AnnotationTable) -> float | None:
     n, values = len(SCALE), np.array([SCALE.index(label) for label in table.labels])
     found = []
     for first, second in combinations(table.codes.T, 2):
@@ -136,7 +138,7 @@ def _mean_weighted_kappa(table: JudgementTable) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
-def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
+def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
     """Return one rating sheet a rater, of all responses, that show neither group nor phase.
 
     Raises:
@@ -165,7 +167,7 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
     ]
     files[f"{KEY}/ratings.csv"] = sheet_file(KEY_COLUMNS, key, excel=False)
     counts = {phase: sum(r.phase == phase for r in responses) for phase in phases}
-    return Findings(
+    return Report(
         action="study_materials_rate",
         title=f"Rating sheets of {len(coded)} responses",
         figures={
@@ -176,7 +178,7 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
             "raters": options.raters,
         },
         sheets=(
-            Sheet(
+            ReportTable(
                 title="Responses to rate",
                 header=("phase", "responses"),
                 rows=tuple((phase, str(n)) for phase, n in counts.items()),
@@ -191,26 +193,26 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Findings:
     )
 
 
-def make_scores(config: InsightsConfig, folder: Path) -> Findings:
+def make_scores(config: InsightsConfig, folder: Path) -> Report:
     """Return the scores of every participant and phase, and how far the raters agree.
 
     Raises:
         DataError: When rating sheets are missing or have faults.
     """
-    faults = FaultLog(str(folder / RATINGS))
+    issues = IssueLog(str(folder / RATINGS))
     keys = own_sheet(read_key, find_sheet(folder / KEY, "ratings"))
     stems = sorted({p.stem for p in (folder / RATINGS).glob("rater*") if p.is_file()})
     if not stems:
         raise DataError(
             f"{folder / RATINGS}: holds no rating sheets; make them with study_materials.step=rate"
         )
-    ratings: list[Rating] = []
+    ratings: list[BlindRating] = []
     for stem in stems:
         path = find_sheet(folder / RATINGS, stem)
-        log = FaultLog(str(path))
-        ratings += read_ratings(path, rater=stem, keys=keys, faults=log)
-        faults = _joined(faults, log)
-    left_out = _judge(faults, config)
+        log = IssueLog(str(path))
+        ratings += read_ratings(path, rater=stem, keys=keys, issues=log)
+        issues = _joined(issues, log)
+    left_out = _judge(issues, config)
     if not ratings:
         raise DataError(f"{folder / RATINGS}: nothing is rated yet; fill the column rating")
     scores = phase_scores(ratings, keys)
@@ -223,7 +225,7 @@ def make_scores(config: InsightsConfig, folder: Path) -> Findings:
             resamples=config.resamples,
             seed=config.seed,
         )
-    return Findings(
+    return Report(
         action="study_materials_score",
         title=f"Scores from {len(ratings)} ratings of {len(stems)} raters",
         figures={
@@ -248,17 +250,17 @@ def _responses(
 ) -> tuple[list[Response], dict[str, str], int]:
     groups = own_sheet(read_groups, find_sheet(folder / KEY, "participants"))
     codes = list(own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios")))
-    faults = FaultLog(str(folder / SHEETS))
+    issues = IssueLog(str(folder / SHEETS))
     responses: list[Response] = []
     for participant in groups:
         for phase in phases:
             path = find_sheet(folder / SHEETS / participant, phase)
-            log = FaultLog(str(path))
+            log = IssueLog(str(path))
             responses += read_responses(
-                path, participant=participant, phase=phase, scenarios=codes, faults=log
+                path, participant=participant, phase=phase, scenarios=codes, issues=log
             )
-            faults = _joined(faults, log)
-    left_out = _judge(faults, config)
+            issues = _joined(issues, log)
+    left_out = _judge(issues, config)
     if not responses:
         raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
     return responses, groups, left_out
@@ -277,21 +279,21 @@ def _phases(folder: Path) -> list[str]:
     return [str(phase) for phase in phases]
 
 
-def _joined(all_faults: FaultLog, one: FaultLog) -> FaultLog:
+def _joined(all_faults: IssueLog, one: IssueLog) -> IssueLog:
     """Return the first log with the rows and faults of one more file."""
     all_faults.rows_read += one.rows_read
-    all_faults.faults += one.faults
+    all_faults.issues += one.issues
     return all_faults
 
 
-def _judge(faults: FaultLog, config: InsightsConfig) -> int:
+def _judge(issues: IssueLog, config: InsightsConfig) -> int:
     """Return how many rows are left out, or raise the error that lists them."""
-    rows = {(fault.file, fault.line) for fault in faults.faults}
+    rows = {(fault.file, fault.line) for fault in issues.issues}
     if rows and config.data.on_error == "fail":
-        listed = "\n".join(f"  {fault}" for fault in faults.faults[:20])
-        more = f"\n  and {len(faults.faults) - 20} more" if len(faults.faults) > 20 else ""
+        listed = "\n".join(f"  {fault}" for fault in issues.issues[:20])
+        more = f"\n  and {len(issues.issues) - 20} more" if len(issues.issues) > 20 else ""
         raise DataError(
-            f"{faults.file}: {len(rows)} of {faults.rows_read} rows cannot be used:\n{listed}{more}"
+            f"{issues.file}: {len(rows)} of {issues.rows_read} rows cannot be used:\n{listed}{more}"
             "\nmend them, or leave them out with data.on_error=skip"
         )
     return len(rows)
@@ -301,7 +303,9 @@ def _left_out(n: int) -> list[str]:
     return [f"{n} rows were left out for faults."] if n else []
 
 
-def _distribution(ratings: Sequence[Rating], raters: Sequence[str]) -> dict[str, dict[str, int]]:
+def _distribution(
+    ratings: Sequence[BlindRating], raters: Sequence[str]
+) -> dict[str, dict[str, int]]:
     return {
         rater: {
             value: sum(r.rater == rater and r.value == int(value) for r in ratings)
@@ -324,15 +328,15 @@ def _agreement_figures(agreement: RaterAgreement) -> dict[str, object]:
 
 
 def _sheets(
-    ratings: Sequence[Rating],
+    ratings: Sequence[BlindRating],
     raters: Sequence[str],
     scores: Sequence[PhaseScore],
     agreement: RaterAgreement | None,
     confidence: float,
-) -> list[Sheet]:
+) -> list[ReportTable]:
     counts = _distribution(ratings, raters)
     sheets = [
-        Sheet(
+        ReportTable(
             title="Ratings",
             header=("rater", *SCALE),
             rows=tuple((rater, *map(str, counts[rater].values())) for rater in raters),
@@ -358,15 +362,15 @@ def _sheets(
         rows.append(("Krippendorff's alpha, ordinal", share(agreement.ordinal_alpha, 3), ""))
         level = f"{100 * confidence:g}% CI, by participant"
         title = "Agreement of the raters"
-        sheets.append(Sheet(title=title, header=("figure", "value", level), rows=tuple(rows)))
+        sheets.append(ReportTable(title=title, header=("figure", "value", level), rows=tuple(rows)))
     return sheets
 
 
-def _means(scores: Sequence[PhaseScore]) -> Sheet:
+def _means(scores: Sequence[PhaseScore]) -> ReportTable:
     cells: dict[tuple[str, str], list[float]] = {}
     for score in scores:
         cells.setdefault((score.group, score.phase), []).append(score.score)
-    return Sheet(
+    return ReportTable(
         title="Mean scores",
         header=("group, phase", "participants", "mean"),
         rows=tuple(

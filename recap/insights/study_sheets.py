@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.data.utterances import Utterance
@@ -183,59 +183,59 @@ def find_sheet(folder: Path, stem: str) -> Path:
     return max(there, key=lambda path: path.stat().st_mtime)
 
 
-def own_sheet(read: Callable[[Path, FaultLog], T], path: Path) -> T:
+def own_sheet(read: Callable[[Path, IssueLog], T], path: Path) -> T:
     """Return what ``read`` finds in a sheet that was not handed out, and so has no faults.
 
     Raises:
         DataError: Listing the rows that somebody has damaged since.
     """
-    faults = FaultLog(str(path))
-    found = read(path, faults)
-    if faults.faults:
-        raise faults.error()
+    issues = IssueLog(str(path))
+    found = read(path, issues)
+    if issues.issues:
+        raise issues.error()
     return found
 
 
-def read_groups(path: Path, faults: FaultLog) -> dict[str, str]:
+def read_groups(path: Path, issues: IssueLog) -> dict[str, str]:
     """Return the group of every participant."""
-    rows = _by(path, GROUP_COLUMNS, faults)
+    rows = _by(path, GROUP_COLUMNS, issues)
     return {participant: row["group"] for participant, row in rows.items()}
 
 
-def read_scenarios(path: Path, faults: FaultLog) -> dict[str, tuple[str, str]]:
+def read_scenarios(path: Path, issues: IssueLog) -> dict[str, tuple[str, str]]:
     """Return context and client utterance of every scenario, by its code."""
-    rows = _by(path, ("scenario", "context", "client"), faults)
+    rows = _by(path, ("scenario", "context", "client"), issues)
     return {scenario: (row["context"], row["client"]) for scenario, row in rows.items()}
 
 
-def read_key(path: Path, faults: FaultLog) -> dict[str, Key]:
+def read_key(path: Path, issues: IssueLog) -> dict[str, StudyKey]:
     """Return whose response each rating id stands for."""
     return {
-        rating_id: Key(
+        rating_id: StudyKey(
             participant=row["participant"],
             group=row["group"],
             phase=row["phase"],
             scenario=row["scenario"],
         )
-        for rating_id, row in _by(path, KEY_COLUMNS, faults).items()
+        for rating_id, row in _by(path, KEY_COLUMNS, issues).items()
     }
 
 
 def read_responses(
-    path: Path, *, participant: str, phase: str, scenarios: Sequence[str], faults: FaultLog
+    path: Path, *, participant: str, phase: str, scenarios: Sequence[str], issues: IssueLog
 ) -> list[Response]:
     """Return the responses of a filled sheet; empty ones and missing scenarios are faults."""
     found: dict[str, Response] = {}
-    for line, row in _rows(path, ("scenario", "response"), faults):
+    for line, row in _rows(path, ("scenario", "response"), issues):
         scenario = row["scenario"]
         if scenario not in scenarios:
             reason = f"{quote_id(scenario)} is no scenario of this study"
-            faults.reject(line, "scenario", reason, "leave the column as it was")
+            issues.reject(line, "scenario", reason, "leave the column as it was")
         elif scenario in found:
-            faults.reject(line, "scenario", f"{scenario} is there twice", "remove one row")
+            issues.reject(line, "scenario", f"{scenario} is there twice", "remove one row")
         elif not row["response"]:
-            mend = "have it written, or leave it out with data.on_error=skip"
-            faults.reject(line, "response", f"to {scenario} is empty", mend)
+            hint = "have it written, or leave it out with data.on_error=skip"
+            issues.reject(line, "response", f"to {scenario} is empty", hint)
         else:
             found[scenario] = Response(
                 participant=participant, phase=phase, scenario=scenario, text=row["response"]
@@ -244,43 +244,43 @@ def read_responses(
 
 
 def read_ratings(
-    path: Path, *, rater: str, keys: Mapping[str, Key], faults: FaultLog
-) -> list[Rating]:
+    path: Path, *, rater: str, keys: Mapping[str, StudyKey], issues: IssueLog
+) -> list[BlindRating]:
     """Return the ratings of a filled sheet; anything but -1, 0 and 1 is a fault."""
-    found: dict[str, Rating] = {}
-    for line, row in _rows(path, ("rating_id", "rating"), faults):
+    found: dict[str, BlindRating] = {}
+    for line, row in _rows(path, ("rating_id", "rating"), issues):
         rating_id = row["rating_id"]
         value = row["rating"].removeprefix("+").removesuffix(".0").replace("−", "-")
         if rating_id not in keys:
             reason = f"{quote_id(rating_id)} is not in the key"
-            faults.reject(line, "rating_id", reason, "leave the column as it was")
+            issues.reject(line, "rating_id", reason, "leave the column as it was")
         elif rating_id in found:
-            faults.reject(line, "rating_id", f"{rating_id} is there twice", "remove one row")
+            issues.reject(line, "rating_id", f"{rating_id} is there twice", "remove one row")
         elif value not in SCALE:
             reason = "is empty" if not value else "is none of -1, 0 and 1"
-            faults.reject(line, "rating", reason, "rate it, or leave it out: data.on_error=skip")
+            issues.reject(line, "rating", reason, "rate it, or leave it out: data.on_error=skip")
         else:
-            found[rating_id] = Rating(rater=rater, rating_id=rating_id, value=int(value))
+            found[rating_id] = BlindRating(rater=rater, rating_id=rating_id, value=int(value))
     return list(found.values())
 
 
-def _by(path: Path, columns: Sequence[str], faults: FaultLog) -> dict[str, dict[str, str]]:
+def _by(path: Path, columns: Sequence[str], issues: IssueLog) -> dict[str, dict[str, str]]:
     """Return rows by what stands in the first of the columns; a second one of it is a fault."""
     found: dict[str, dict[str, str]] = {}
-    for line, row in _rows(path, columns, faults):
+    for line, row in _rows(path, columns, issues):
         key = row[columns[0]]
         if not key:
-            faults.reject(line, columns[0], "is empty", "put the sheet back as it was")
+            issues.reject(line, columns[0], "is empty", "put the sheet back as it was")
         elif key in found:
             reason = f"{quote_id(key)} is there twice"
-            faults.reject(line, columns[0], reason, "put the sheet back as it was")
+            issues.reject(line, columns[0], reason, "put the sheet back as it was")
         else:
             found[key] = row
     return found
 
 
-def _rows(path: Path, columns: Sequence[str], faults: FaultLog) -> list[tuple[int, dict[str, str]]]:
-    table = read_sheet(path, faults)
+def _rows(path: Path, columns: Sequence[str], issues: IssueLog) -> list[tuple[int, dict[str, str]]]:
+    table = read_sheet(path, issues)
     for column in columns:
         require_column(path, table.columns, column, "leave the columns of the sheet as they were")
     return [
@@ -294,7 +294,7 @@ SCALE = ("-1", "0", "1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rating:
+class BlindRating:
     """What one rater gave one response."""
 
     rater: str
@@ -303,7 +303,7 @@ class Rating:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Key:
+class StudyKey:
     """Whose response a rating id stands for; raters do not see it."""
 
     participant: str

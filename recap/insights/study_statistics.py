@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
@@ -192,7 +192,7 @@ def _two(what: str, found: Sequence[str], chosen: Sequence[str], file: str) -> t
     return names[0], names[1]
 
 
-def _refuse(file: str, participants: Mapping[str, int], why: str, mend: str) -> None:
+def _refuse(file: str, participants: Mapping[str, int], why: str, hint: str) -> None:
     """Raise an error that lists participants, given with the line of a row of theirs."""
     if not participants:
         return
@@ -202,11 +202,11 @@ def _refuse(file: str, participants: Mapping[str, int], why: str, mend: str) -> 
     ]
     more = f" and {len(participants) - _LISTED} more" if len(participants) > _LISTED else ""
     count = f"{len(participants)} participants" if len(participants) > 1 else "1 participant"
-    raise DataError(f"{file}: {count} {why}: {', '.join(shown)}{more}; {mend}")
+    raise DataError(f"{file}: {count} {why}: {', '.join(shown)}{more}; {hint}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class GroupCell:
     """The scores of one group in one phase; the SD is that of the sample (ddof 1)."""
 
     group: str
@@ -217,7 +217,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+class GroupComparison:
     """A follow-up test, second minus first.
 
     ``phases`` compares the phases within the group named ``within``; ``groups`` the groups within a
@@ -285,9 +285,9 @@ class Study:
     groups: tuple[str, str]
     phases: tuple[str, str]
     n: int
-    cells: tuple[Cell, ...]
+    cells: tuple[GroupCell, ...]
     anova: MixedAnova
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[GroupComparison, ...]
     checks: tuple[NamedCheck, ...]
     correlation: float | None
     """Correlation of the phases, pooled within the groups."""
@@ -340,9 +340,9 @@ def analyse_study(
     )
 
 
-def _cells(table: ScoreTable) -> tuple[Cell, ...]:
+def _cells(table: ScoreTable) -> tuple[GroupCell, ...]:
     return tuple(
-        Cell(
+        GroupCell(
             group=group,
             phase=phase,
             n=len(scores),
@@ -355,13 +355,13 @@ def _cells(table: ScoreTable) -> tuple[Cell, ...]:
     )
 
 
-def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[Comparison, ...]:
+def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[GroupComparison, ...]:
     first, second = table.of_group(0), table.of_group(1)
-    followed: list[Comparison] = []
+    followed: list[GroupComparison] = []
     for name, scores in zip(table.groups, (first, second), strict=True):
         before, after = scores.T
         followed.append(
-            Comparison(
+            GroupComparison(
                 kind="phases",
                 within=name,
                 test=paired_t_test(after, before, confidence),
@@ -372,7 +372,7 @@ def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[Com
         )
     for name, control, treated in zip(table.phases, first.T, second.T, strict=True):
         followed.append(
-            Comparison(
+            GroupComparison(
                 kind="groups",
                 within=name,
                 test=independent_t_test(treated, control, welch=welch, confidence=confidence),
@@ -381,7 +381,7 @@ def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[Com
             )
         )
     change, treated_change = first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]
-    of_changes = Comparison(
+    of_changes = GroupComparison(
         kind="changes",
         within=None,
         test=independent_t_test(treated_change, change, welch=welch, confidence=confidence),
@@ -391,7 +391,7 @@ def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[Com
     return (*_with_holm(followed), of_changes)
 
 
-def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def _with_holm(comparisons: Sequence[GroupComparison]) -> list[GroupComparison]:
     adjusted = holm([comparison.test.p for comparison in comparisons])
     return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted, strict=True)]
 
@@ -454,20 +454,20 @@ class ScoreColumns:
 
 
 def read_scores(
-    path: Path, columns: ScoreColumns, *, faults: FaultLog, sheet: str | None = None
+    path: Path, columns: ScoreColumns, *, issues: IssueLog, sheet: str | None = None
 ) -> tuple[ScoreRow, ...]:
     """Return the sound rows of a CSV or Excel file.
 
     Args:
         path: The file.
         columns: Which of its columns hold what; others are not looked at.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         sheet: Name of the Excel sheet, where it is not the first.
 
     Raises:
         DataError: When the file cannot be read or lacks a column.
     """
-    table = read_sheet(path, faults, sheet=sheet)
+    table = read_sheet(path, issues, sheet=sheet)
     names = {field.name: getattr(columns, field.name) for field in fields(columns)}
     for role, column in names.items():
         require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
@@ -476,11 +476,11 @@ def read_scores(
         values = {role: cells[column].strip() for role, column in names.items()}
         missing = [role for role in names if not values[role]]
         for role in missing:
-            faults.reject(line, names[role], "is empty", "complete the row, or remove it")
+            issues.reject(line, names[role], "is empty", "complete the row, or remove it")
         score = _number(values["score"])
         if score is None and "score" not in missing:
             reason = f"is no number but a text of {len(values['score'])} characters"
-            faults.reject(line, names["score"], reason, "write a number with a decimal point")
+            issues.reject(line, names["score"], reason, "write a number with a decimal point")
         elif score is not None and not missing:
             rows.append(ScoreRow(line=line, **{**values, "score": score}))  # type: ignore[arg-type]
     return tuple(rows)

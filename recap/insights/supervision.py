@@ -15,11 +15,11 @@ from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.cards import WORDS, card_block, card_of, percent_text, place_of, said
 from recap.insights.options import InsightsConfig
-from recap.insights.source import Source, read_source
-from recap.output.excel import Cell, workbook_bytes
+from recap.insights.source import AnnotatedSource, read_source
+from recap.output.excel import CellValue, workbook_bytes
 from recap.output.html import html_page
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.taxonomy import Taxonomy
 
 _STRIP_WIDTH, _STRIP_HEIGHT = 1000, 60
@@ -188,7 +188,7 @@ _LONGEST_NAME = 120
 """Bytes of a session's name that stand in the name of its file."""
 
 
-def make_supervision(config: InsightsConfig) -> Findings:
+def make_supervision(config: InsightsConfig) -> Report:
     """Return the page of ``supervision.session``, or one for every session.
 
     Pages hold the words of clients: nobody but the user may read them. All other files hold none.
@@ -220,7 +220,7 @@ def make_supervision(config: InsightsConfig) -> Findings:
         f"Unsure: the model gives its label a probability under {config.unsure:g}. The pages hold "
         "the words of clients; only your account may read them (mode 0600)."
     )
-    return Findings(
+    return Report(
         action="supervision",
         title=f"Supervision pages of {len(pages)} sessions of {source.annotated.name}",
         figures={
@@ -229,7 +229,7 @@ def make_supervision(config: InsightsConfig) -> Findings:
             "sessions": rows,
         },
         sheets=(
-            Sheet(
+            ReportTable(
                 title="Sessions",
                 header=("session", "utterances", "resistant", "unsure"),
                 rows=tuple(shown),
@@ -242,7 +242,7 @@ def make_supervision(config: InsightsConfig) -> Findings:
     )
 
 
-def _pages(config: InsightsConfig, source: Source) -> list[SessionPage]:
+def _pages(config: InsightsConfig, source: AnnotatedSource) -> list[SessionPage]:
     sessions: dict[str, list[Utterance]] = {}
     for utterance in source.annotated.utterances:
         sessions.setdefault(utterance.session, []).append(utterance)
@@ -284,7 +284,7 @@ def _row(page: SessionPage, file: str) -> dict[str, Any]:
     }
 
 
-def _sheets(page: SessionPage) -> dict[str, tuple[Sequence[str], Sequence[Sequence[Cell]]]]:
+def _sheets(page: SessionPage) -> dict[str, tuple[Sequence[str], Sequence[Sequence[CellValue]]]]:
     header = (
         page.word("turn"),
         page.word("response"),

@@ -45,7 +45,7 @@ def predictions_from_jsonl(
         DataError: Listing faulty lines as ``file:line: field: reason, mend``.
     """
     predictions: list[Prediction] = []
-    faults: list[str] = []
+    issues: list[str] = []
     # Not splitlines: a raw generation may hold U+2028 and others that it takes for line ends.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -53,10 +53,10 @@ def predictions_from_jsonl(
         try:
             predictions.append(_prediction(line))
         except DataError as error:
-            faults.append(f"{source}:{number}: {error}")
-    if faults:
-        more = len(faults) - _LISTED
-        raise DataError("\n".join([*faults[:_LISTED], *([f"and {more} more"] if more > 0 else [])]))
+            issues.append(f"{source}:{number}: {error}")
+    if issues:
+        more = len(issues) - _LISTED
+        raise DataError("\n".join([*issues[:_LISTED], *([f"and {more} more"] if more > 0 else [])]))
     return tuple(predictions)
 
 

@@ -14,7 +14,7 @@ from recap.models.hub import (
     read_tokenizer,
     require_safetensors,
 )
-from recap.models.lazy_weights import DeferredWeights, build_deferred
+from recap.models.lazy_weights import LazyWeights, build_deferred
 
 
 def load_backbone(
@@ -71,7 +71,7 @@ def load_backbone_deferred(
     path: str | Path | None = None,
     dtype: str = "float32",
     seed: int = 0,
-) -> tuple[Any, Any, DeferredWeights]:
+) -> tuple[Any, Any, LazyWeights]:
     """Return a model on the meta device, its tokenizer, and its weights, still to be read.
 
     For weights that are spread over devices (:func:`recap.models.strategy.shard`); arguments and
@@ -88,7 +88,7 @@ def load_backbone_deferred(
     tokenizer = _load_tokenizer(source, name)
     model = build_deferred(source, dtype=getattr(torch, dtype))
     _check_rows(tokenizer, model, source, name)
-    return model, tokenizer, DeferredWeights(source, seed=seed)
+    return model, tokenizer, LazyWeights(source, seed=seed)
 
 
 def load_tokenizer(

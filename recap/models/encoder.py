@@ -27,14 +27,14 @@ from recap.data.encode import EncodedExample, Encoding
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
-from recap.models.module import Judgement, gathered
+from recap.models.module import LabelProbabilities, gathered
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
     build_optimizer,
     build_scheduler,
 )
-from recap.models.strategy import Halving
+from recap.models.strategy import AutomaticBatchSize
 from recap.models.tiny import tiny_tokenizer
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task
@@ -83,11 +83,11 @@ class EncoderModule(lightning.LightningModule):
         self._scheduler = scheduler
         self._total_steps = total_steps
         self._seed = seed
-        self._halving = Halving(option="trainer.per_device_batch_size")
+        self._halving = AutomaticBatchSize(option="trainer.per_device_batch_size")
         self._step_loss = 0.0
         self._val_loss = TokenMean()
         self._category_scores = CategoryScores(labels=labels)
-        self.judgements: list[Judgement] = []
+        self.judgements: list[LabelProbabilities] = []
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits ``(batch, label)``."""
@@ -175,7 +175,9 @@ class EncoderModule(lightning.LightningModule):
     def _judge(self, batch: Batch, logits: Tensor) -> None:
         rows = torch.softmax(logits.double(), dim=-1).tolist()
         for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.judgements.append(Judgement(index=index, id=example.id, probabilities=tuple(row)))
+            self.judgements.append(
+                LabelProbabilities(index=index, id=example.id, probabilities=tuple(row))
+            )
 
     def _loss(self, batch: Batch) -> Tensor:
         gold = torch.tensor([example.gold for example in batch.examples], device=self.device)

@@ -20,7 +20,7 @@ from recap.models.hub import read_model_config
 _INDEX = "model.safetensors.index.json"
 
 
-class DeferredWeights:
+class LazyWeights:
     """The weights of a Hugging Face folder, read by name, and those that adapters begin with.
 
     Args:

@@ -22,14 +22,14 @@ from recap.errors import ConfigError, RecapError
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.engine.label_scoring import Answerer, Decoding, ModelAnswer
 from recap.models.engine.two_phase import training_loss
-from recap.models.lazy_weights import DeferredWeights
+from recap.models.lazy_weights import LazyWeights
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
     build_optimizer,
     build_scheduler,
 )
-from recap.models.strategy import Halving, is_sharded, shard
+from recap.models.strategy import AutomaticBatchSize, is_sharded, shard
 
 if TYPE_CHECKING:
     from recap.records import Scores
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
+class LabelProbabilities:
     """How likely a model holds each label of one example.
 
     ``index`` is the example's place in its set; ``probabilities`` has one value a label, in the
@@ -126,7 +126,7 @@ class ResponseModule(lightning.LightningModule):
         threshold: float | None = None,
         total_steps: int | None = None,
         seed: int = 0,
-        weights: DeferredWeights | None = None,
+        weights: LazyWeights | None = None,
     ) -> None:
         super().__init__()
         # Pretrained models come in evaluation mode, and Lightning keeps whatever mode it finds.
@@ -139,7 +139,9 @@ class ResponseModule(lightning.LightningModule):
         self._decoding: Decoding = decoding
         self._threshold = threshold
         self._answerer: Answerer | None = None
-        self._halving = Halving(option="trainer.per_device_batch_size and decoding.batch_size")
+        self._halving = AutomaticBatchSize(
+            option="trainer.per_device_batch_size and decoding.batch_size"
+        )
         self._total_steps = total_steps
         self._seed = seed
         self._weights = weights
@@ -149,8 +151,8 @@ class ResponseModule(lightning.LightningModule):
         self._category_scores = CategoryScores(labels=task.labels)
         self._shard: list[Generation] = []
         self.generations: list[Generation] = []
-        self._judged: list[Judgement] = []
-        self.judgements: list[Judgement] = []
+        self._judged: list[LabelProbabilities] = []
+        self.judgements: list[LabelProbabilities] = []
         self.strict_loading = not self._frozen_names()
 
     def configure_model(self) -> None:
@@ -253,7 +255,7 @@ class ResponseModule(lightning.LightningModule):
         rows: list[dict[str, float]] = self(batch, wanted="probabilities")
         if not batch.plan.filler:
             self._judged += [
-                Judgement(index=index, id=example.id, probabilities=tuple(row.values()))
+                LabelProbabilities(index=index, id=example.id, probabilities=tuple(row.values()))
                 for index, example, row in zip(
                     batch.plan.indices, batch.examples, rows, strict=True
                 )

@@ -25,7 +25,7 @@ from recap.data.batches import Batch, halves
 from recap.errors import ConfigError
 from recap.models.checkpoints import read_checkpoint
 from recap.models.finetune import causal_model
-from recap.models.lazy_weights import DeferredWeights
+from recap.models.lazy_weights import LazyWeights
 from recap.models.sharded_checkpoints import (
     is_sharded_checkpoint,
     read_sharded,
@@ -140,7 +140,7 @@ def shard(
     mesh: DeviceMesh,
     *,
     cpu_offload: bool = False,
-    weights: DeferredWeights | None = None,
+    weights: LazyWeights | None = None,
 ) -> None:
     """Spread the weights of a model over the devices of a mesh, one decoder layer at a time.
 
@@ -195,7 +195,7 @@ def tell_of_halving(what: str, n: int) -> None:
     )
 
 
-class Halving:
+class AutomaticBatchSize:
     """Computes something of batches, and of ever smaller parts of them while memory runs out.
 
     What fitted once is remembered, and it is said once. In float32 what is computed of an example

@@ -142,7 +142,7 @@ _DARK = 0.62
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class CorrelationCell:
     """One correlation; ``survives`` draws a frame around it."""
 
     value: float | None
@@ -151,7 +151,7 @@ class Cell:
 
 
 def heat_map(
-    rows: Sequence[str], columns: Sequence[str], cells: Sequence[Cell], *, note: str
+    rows: Sequence[str], columns: Sequence[str], cells: Sequence[CorrelationCell], *, note: str
 ) -> Figure:
     """Return correlations as colours and numbers, row by row; blue negative, red positive."""
     import numpy as np

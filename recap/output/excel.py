@@ -20,10 +20,12 @@ from recap.system.escaping import protect_cell, sheet_to_csv
 _MOST_CHARACTERS = 32_767
 """Excel's limit for one cell."""
 
-Cell = str | int | float | None
+CellValue = str | int | float | None
 
 
-def workbook_bytes(sheets: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Cell]]]]) -> bytes:
+def workbook_bytes(
+    sheets: Mapping[str, tuple[Sequence[str], Sequence[Sequence[CellValue]]]],
+) -> bytes:
     """Return an .xlsx file: for each sheet its header and its rows.
 
     A text that a spreadsheet could take for a formula gets an apostrophe in front, so that it stays
@@ -84,7 +86,7 @@ def saved(book: Any) -> bytes:
     return file.getvalue()
 
 
-def safe_cell(value: Cell) -> Cell:
+def safe_cell(value: CellValue) -> CellValue:
     """Return a cell's value as Excel may hold it.
 
     >>> [safe_cell(v) for v in ("=1+1", "no", -2.5, None)]
@@ -114,8 +116,8 @@ def fill_in_workbook(
         points: Upper end of the scale.
     """
     try:
-        from openpyxl import Workbook  # type: ignore[import-untyped]
-        from openpyxl.styles import Alignment, Font  # type: ignore[import-untyped]
+        from openpyxl import Workbook
+        from openpyxl.styles import Alignment, Font
         from openpyxl.utils import get_column_letter  # type: ignore[import-untyped]
         from openpyxl.worksheet.datavalidation import (  # type: ignore[import-untyped]
             DataValidation,

@@ -20,7 +20,7 @@ from rich.console import Console
 from recap.errors import ConfigError
 from recap.metrics.files import json_text
 from recap.output.charts import font_families
-from recap.output.tables import Sheet, printable
+from recap.output.tables import ReportTable, printable
 from recap.system.escaping import plain_markdown, protect_cell
 from recap.system.files import write_atomic
 
@@ -45,7 +45,7 @@ NO_CHINESE_FONT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class Report:
     """The findings of one action, ready to be shown."""
 
     action: str
@@ -54,7 +54,7 @@ class Findings:
     """Heading of the page."""
     figures: Mapping[str, Any]
     """Every figure at full precision, snake_case keys; the JSON file."""
-    sheets: tuple[Sheet, ...]
+    sheets: tuple[ReportTable, ...]
     """Tables for the console, the page and LaTeX."""
     notes: tuple[str, ...] = ()
     """Sentences under the tables: what was left out, what was assumed."""
@@ -73,12 +73,12 @@ class Findings:
     private: bool = False
     """Whether all files hold words of clients or name their sessions, so that no other account may
     read them."""
-    parts: tuple[Findings, ...] = ()
+    parts: tuple[Report, ...] = ()
     """Sections that the files show one after the other; the console shows ``sheets`` alone."""
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """All files that :func:`write_findings` may write."""
+        """All files that :func:`write_report` may write."""
         own = [f"{self.action}.{ending}" for ending in ("json", "md", "tex", "csv")]
         drawn = [f"{stem}.{ending}" for stem in self.all_charts for ending in ("png", "svg")]
         return (*own, *self.pages, *self.private_pages, *drawn)
@@ -92,12 +92,12 @@ class Findings:
         }
 
     @property
-    def written_sheets(self) -> tuple[Sheet, ...]:
+    def written_sheets(self) -> tuple[ReportTable, ...]:
         """Tables as files have them: those of the parts, where there are parts."""
         return tuple(sheet for p in self.parts for sheet in p.sheets) if self.parts else self.sheets
 
 
-def print_findings(findings: Findings, console: Console | None = None) -> None:
+def print_report(findings: Report, console: Console | None = None) -> None:
     """Print tables and notes."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
@@ -109,8 +109,8 @@ def print_findings(findings: Findings, console: Console | None = None) -> None:
         console.print(printable(note), soft_wrap=True, markup=False)
 
 
-def write_findings(
-    findings: Findings, folder: Path, console: Console | None = None
+def write_report(
+    findings: Report, folder: Path, console: Console | None = None
 ) -> tuple[Path, ...]:
     """Write all files of the findings and return them, saying which.
 
@@ -174,7 +174,7 @@ def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _page(findings: Findings, drawn: Sequence[str]) -> str:
+def _page(findings: Report, drawn: Sequence[str]) -> str:
     if findings.parts:
         return "\n".join([f"# {findings.title}\n", *(_page(p, drawn) for p in findings.parts)])
     tables = "\n".join(sheet.markdown() for sheet in findings.sheets)
@@ -185,7 +185,7 @@ def _page(findings: Findings, drawn: Sequence[str]) -> str:
     return f"# {plain_markdown(findings.title)}\n\n{tables}{pictures}{notes}\n"
 
 
-def _csv(findings: Findings) -> str:
+def _csv(findings: Report) -> str:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     if findings.rows:
@@ -236,7 +236,7 @@ def _all_or_none(files: Iterable[Path]) -> Iterator[None]:
         raise
 
 
-def _write_charts(findings: Findings, folder: Path) -> tuple[list[str], str | None]:
+def _write_charts(findings: Report, folder: Path) -> tuple[list[str], str | None]:
     charts = findings.all_charts
     if not charts:
         return [], None

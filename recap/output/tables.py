@@ -38,7 +38,7 @@ _LONG_CELL = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
+class ReportTable:
     """A table; ``text_columns`` hold words and stand left, all others hold figures.
 
     ``bold`` are cells that stand out, as (row, column), rows counted from 0 below the header.

@@ -32,9 +32,9 @@ def _plan(config: PlanConfig) -> None:
 
     from recap.plan.console import print_plan, write_plan
     from recap.plan.plan import make_plan
-    from recap.system.processes import quiet_libraries
+    from recap.system.processes import limit_library_logging
 
-    quiet_libraries()
+    limit_library_logging()
     plan = make_plan(config.training, config.plan)
     print_plan(plan)
     if config.out is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from recap.output.tables import Sheet
+from recap.output.tables import ReportTable
 from recap.plan.memory import KINDS
 from recap.plan.plan import Plan, plan_dict
 from recap.runs.folder import write_json
@@ -61,7 +61,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
     write_atomic(folder / "plan.csv", table.getvalue())
 
 
-def plan_sheets(plan: Plan) -> tuple[Sheet, ...]:
+def plan_sheets(plan: Plan) -> tuple[ReportTable, ...]:
     """Return the tables of a plan."""
     return _overview(plan), _memory(plan), _operations(plan), _disk(plan)
 
@@ -94,7 +94,7 @@ def _one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _overview(plan: Plan) -> Sheet:
+def _overview(plan: Plan) -> ReportTable:
     config, counts, tokens = plan.config, plan.counts, plan_dict(plan)["tokens"]
     devices = str(plan.setting.n_devices)
     if plan.setting.strategy != "one":
@@ -119,21 +119,21 @@ def _overview(plan: Plan) -> Sheet:
         ("largest micro-batch", f"{len(group.lengths)} examples, {group.tokens} tokens"),
         ("optimiser steps", f"{sum(plan.steps):,} in {len(plan.steps)} trainings"),
     ]
-    return Sheet(title="The run", header=("what", "figure"), rows=tuple(rows))
+    return ReportTable(title="The run", header=("what", "figure"), rows=tuple(rows))
 
 
-def _memory(plan: Plan) -> Sheet:
+def _memory(plan: Plan) -> ReportTable:
     table = plan.memory.table
     rows = [(_KIND_TITLES[kind], *(_gb(table[m][kind]) for m in table)) for kind in KINDS]
     rows.append(("together", *(_gb(plan.memory.total(moment)) for moment in table)))
-    return Sheet(
+    return ReportTable(
         title="Memory of one device in GB (10^9 bytes), by moment",
         header=("kind", *table),
         rows=tuple(rows),
     )
 
 
-def _operations(plan: Plan) -> Sheet:
+def _operations(plan: Plan) -> ReportTable:
     rows = []
     for batching, operations in plan.operations.items():
         hours = plan.hours(batching)
@@ -152,14 +152,14 @@ def _operations(plan: Plan) -> Sheet:
             f"hours at {100 * plan.options.utilization:.0f} % of {plan.tflops:g} TFLOPS "
             f"on {plan.setting.n_devices} device(s)"
         )
-    return Sheet(
+    return ReportTable(
         title=f"Operations in 10^15 of {len(plan.steps)} trainings, every epoch; {assumed}",
         header=("batching", "training", "selection", "decoding", "together", "hours"),
         rows=tuple(rows),
     )
 
 
-def _disk(plan: Plan) -> Sheet:
+def _disk(plan: Plan) -> ReportTable:
     disk = plan.disk
     kept = f"models that stay (keep_models={plan.config.keep_models})"
     rows = (
@@ -168,7 +168,7 @@ def _disk(plan: Plan) -> Sheet:
         ("one checkpoint", _gb(disk.checkpoint)),
         ("at most, while the last fold is trained", _gb(disk.most)),
     )
-    return Sheet(title="Disk in GB", header=("what", "GB"), rows=rows)
+    return ReportTable(title="Disk in GB", header=("what", "GB"), rows=rows)
 
 
 def _peta(operations: float) -> str:

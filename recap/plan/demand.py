@@ -18,7 +18,7 @@ from typing import Literal
 
 from recap.models.architecture import Architecture, ParameterCounts, count_parameters
 from recap.plan.memory import Decoding, Memory, device_memory
-from recap.plan.workload import Group, Setting, largest_group
+from recap.plan.workload import PlannedBatch, Setting, largest_group
 
 SPREAD_OVER = (2, 4, 8, 16, 32, 64, 128)
 """Numbers of devices that are tried for ``fsdp``."""
@@ -49,7 +49,7 @@ class Demand:
     """Longest answer."""
 
     @property
-    def largest(self) -> Group:
+    def largest(self) -> PlannedBatch:
         """The largest micro-batch: a device's share of a step, where that is less than its room."""
         share = math.ceil(self.global_batch_size / self.setting.n_devices)
         rounds = math.ceil(share / self.per_device_batch_size)
@@ -204,7 +204,7 @@ class Totals:
     """Pairs of a query and a key in the last layer."""
 
 
-def add_up(groups: Iterable[Group]) -> Totals:
+def add_up(groups: Iterable[PlannedBatch]) -> Totals:
     """Return the totals of micro-batches."""
     listed = list(groups)
     return Totals(

@@ -18,13 +18,13 @@ from recap.data.batches import Layout
 from recap.models.architecture import Architecture, ParameterCounts
 from recap.models.engine.loss import LOGITS_BYTES
 from recap.models.engine.two_phase import QUERIES_AT_ONCE, numbers_kept, phases_pay, rests_at_once
-from recap.plan.workload import NF4_BYTES, OPTIMIZER_BYTES, SMALL_BYTES, Group, Setting
+from recap.plan.workload import NF4_BYTES, OPTIMIZER_BYTES, SMALL_BYTES, PlannedBatch, Setting
 
 _STATISTIC = 4
 """Bytes of a norm's reciprocal root, one a token, and of attention's log-sum-exp, one a head."""
 
 
-def layer_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
+def layer_bytes(architecture: Architecture, setting: Setting, group: PlannedBatch) -> float:
     """Return the bytes that one decoder layer keeps for its backward, without weights."""
     laid_out = group.prefix is not None
     return (
@@ -35,7 +35,7 @@ def layer_bytes(architecture: Architecture, setting: Setting, group: Group) -> f
     )
 
 
-def last_layer_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
+def last_layer_bytes(architecture: Architecture, setting: Setting, group: PlannedBatch) -> float:
     """Return the same of the last layer, which in one row feeds on the tokens with a loss alone."""
     if group.prefix is None:
         return layer_bytes(architecture, setting, group)
@@ -46,7 +46,7 @@ def last_layer_bytes(architecture: Architecture, setting: Setting, group: Group)
     )
 
 
-def kept_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
+def kept_bytes(architecture: Architecture, setting: Setting, group: PlannedBatch) -> float:
     """Return the bytes that the whole forward keeps, without weights and without the loss."""
     hidden = architecture.hidden
     width = setting.weight_bytes
@@ -61,7 +61,7 @@ def kept_bytes(architecture: Architecture, setting: Setting, group: Group) -> fl
     return once + layers + last_layer_bytes(architecture, setting, group)
 
 
-def passing_bytes(architecture: Architecture, setting: Setting, group: Group) -> float:
+def passing_bytes(architecture: Architecture, setting: Setting, group: PlannedBatch) -> float:
     """Return the most bytes that live only while one layer is computed, in either direction.
 
     In the backward of a feed-forward block: the gradients of its product, of both factors and of
@@ -138,7 +138,7 @@ def _adapters(setting: Setting, names: tuple[str, ...]) -> float:
 
 
 def _attention(
-    architecture: Architecture, setting: Setting, group: Group, asked: int | None = None
+    architecture: Architecture, setting: Setting, group: PlannedBatch, asked: int | None = None
 ) -> float:
     """Queries, keys, values and outputs as the kernel takes and gives them.
 
@@ -157,7 +157,7 @@ def _attention(
     return width * (own + 2 * key * (group.tokens + group.seen))
 
 
-def shared_mask_bytes(setting: Setting, group: Group) -> float:
+def shared_mask_bytes(setting: Setting, group: PlannedBatch) -> float:
     """Return the bytes of the mask of the longest rest, where the kernel takes one."""
     if not group.prefix:
         return 0
@@ -182,13 +182,13 @@ class Phases:
         behind: The same with the prefix, which they see.
     """
 
-    prefix: Group
-    rests: Group
-    behind: Group
+    prefix: PlannedBatch
+    rests: PlannedBatch
+    behind: PlannedBatch
 
 
 def phases_of(
-    architecture: Architecture, counts: ParameterCounts, setting: Setting, group: Group
+    architecture: Architecture, counts: ParameterCounts, setting: Setting, group: PlannedBatch
 ) -> Phases | None:
     """Return the phases of a micro-batch; ``None`` where it is computed at once."""
     prefix = group.prefix
@@ -210,17 +210,17 @@ def phases_of(
     largest = parts[max(parts, key=lambda start: sum(group.rests[parts[start]]))]
     answers = group.answers[largest]
     return Phases(
-        prefix=Group(lengths=(prefix,), answers=(1,), prefix=0),
-        rests=Group(lengths=group.rests[largest], answers=answers, prefix=0),
-        behind=Group(lengths=group.lengths[largest], answers=answers, prefix=prefix),
+        prefix=PlannedBatch(lengths=(prefix,), answers=(1,), prefix=0),
+        rests=PlannedBatch(lengths=group.rests[largest], answers=answers, prefix=0),
+        behind=PlannedBatch(lengths=group.lengths[largest], answers=answers, prefix=prefix),
     )
 
 
-def _by_length(group: Group) -> Group:
+def _by_length(group: PlannedBatch) -> PlannedBatch:
     """Return a group as its row is laid out, from short to long."""
     pairs = sorted(zip(group.lengths, group.answers, strict=True))
     lengths, answers = (tuple(each) for each in zip(*pairs, strict=True))
-    return Group(lengths=lengths, answers=answers, prefix=group.prefix)
+    return PlannedBatch(lengths=lengths, answers=answers, prefix=group.prefix)
 
 
 def prefix_bytes(architecture: Architecture, setting: Setting, phases: Phases) -> float:
@@ -342,7 +342,7 @@ def device_memory(
     counts: ParameterCounts,
     setting: Setting,
     *,
-    group: Group,
+    group: PlannedBatch,
     decoding: Decoding | None = None,
 ) -> Memory:
     """Return what one device holds, at each moment.
@@ -377,7 +377,11 @@ class _Parts:
     """The terms of one device's memory."""
 
     def __init__(
-        self, architecture: Architecture, counts: ParameterCounts, setting: Setting, group: Group
+        self,
+        architecture: Architecture,
+        counts: ParameterCounts,
+        setting: Setting,
+        group: PlannedBatch,
     ) -> None:
         self.architecture, self.counts = architecture, counts
         self.setting, self.group = setting, group
@@ -438,7 +442,7 @@ class _Parts:
             ends = self._rests(self.phases)[1:] + self._ends(self.phases.prefix, prefix)
         return max(ends, key=lambda held: sum(held.values()))
 
-    def _ends(self, group: Group, kept: float) -> list[dict[str, float]]:
+    def _ends(self, group: PlannedBatch, kept: float) -> list[dict[str, float]]:
         """Return what is held at the begin and at the end of the backward of all that is kept."""
         setting = self.setting
         one_layer = layer_bytes(self.architecture, setting, group)

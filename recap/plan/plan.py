@@ -32,10 +32,10 @@ from recap.plan.memory import Memory, as_dict
 from recap.plan.options import PlanOptions
 from recap.plan.workload import (
     OPTIMIZER_BYTES,
-    Group,
+    PlannedBatch,
+    RunWorkload,
     Setting,
     Strategy,
-    Workload,
     read_workload,
     scoring_groups,
     shared_tokens,
@@ -135,9 +135,9 @@ class Plan:
     architecture: Architecture
     counts: ParameterCounts
     setting: Setting
-    workload: Workload
+    workload: RunWorkload
     batching: BatchingChoice
-    group: Group
+    group: PlannedBatch
     """The largest micro-batch."""
     accumulates: bool
     """Whether a step takes more than one micro-batch a device."""
@@ -171,7 +171,9 @@ class Plan:
         )
 
 
-def make_plan(config: RunConfig, options: PlanOptions, *, workload: Workload | None = None) -> Plan:
+def make_plan(
+    config: RunConfig, options: PlanOptions, *, workload: RunWorkload | None = None
+) -> Plan:
     """Return the plan of a run, without loading weights or touching its folder.
 
     Args:
@@ -257,7 +259,7 @@ def _demand(
     config: RunConfig,
     architecture: Architecture,
     setting: Setting,
-    workload: Workload,
+    workload: RunWorkload,
     batching: Batching,
 ) -> Demand:
     decodes = any(training.test for training in workload.trainings)
@@ -279,7 +281,7 @@ def _operations(
     architecture: Architecture,
     counts: ParameterCounts,
     setting: Setting,
-    workload: Workload,
+    workload: RunWorkload,
     batching: Batching,
 ) -> Operations:
     epochs, prefix = _epochs(config), shared_tokens(batching, workload.prefix)

@@ -20,8 +20,8 @@ from typing import Any, Literal
 from recap.config import RunConfig
 from recap.data.batches import (
     Batching,
+    BatchLimits,
     MicroBatch,
-    Room,
     common_prefix,
     plan_epoch,
     plan_scoring,
@@ -37,7 +37,7 @@ from recap.runs.build import build_corpus, build_task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class PlannedBatch:
     """One micro-batch in numbers.
 
     Attributes:
@@ -119,7 +119,7 @@ def largest_group(
     n_examples: int,
     n_tokens: int | None,
     prefix: int | None,
-) -> Group:
+) -> PlannedBatch:
     """Return the most that a device ever computes at once.
 
     The longest examples together, as many as the limits allow.
@@ -128,7 +128,7 @@ def largest_group(
         examples: Tokens of each example and of its answer.
         n_examples: Most examples at once.
         n_tokens: Most computed tokens at once; ``None`` for no limit.
-        prefix: As in :class:`Group`.
+        prefix: As in :class:`PlannedBatch`.
     """
     longest = sorted(examples, reverse=True)[:n_examples]
     count = len(longest)
@@ -137,8 +137,8 @@ def largest_group(
     return _group(longest[:count], prefix)
 
 
-def _group(examples: Sequence[tuple[int, int]], prefix: int | None) -> Group:
-    return Group(
+def _group(examples: Sequence[tuple[int, int]], prefix: int | None) -> PlannedBatch:
+    return PlannedBatch(
         lengths=tuple(length for length, _ in examples),
         answers=tuple(answer for _, answer in examples),
         prefix=prefix,
@@ -210,7 +210,7 @@ Examples = tuple[EncodedExample, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class PlannedTraining:
     """The examples of one training: a fold's, or all of them for the final model."""
 
     train: Examples
@@ -219,7 +219,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
+class RunWorkload:
     """What a run computes.
 
     Attributes:
@@ -229,13 +229,13 @@ class Workload:
         counted_by: How tokens were counted, in words.
     """
 
-    trainings: tuple[Training, ...]
+    trainings: tuple[PlannedTraining, ...]
     examples: Examples
     prefix: int
     counted_by: str
 
 
-def read_workload(config: RunConfig, architecture: Architecture) -> Workload:
+def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
     """Return the examples of a run in tokens, without touching its folder.
 
     Raises:
@@ -267,14 +267,15 @@ def read_workload(config: RunConfig, architecture: Architecture) -> Workload:
         return tuple(encoded[i] for i in indices if i in encoded)
 
     if config.cv.fold == "final":
-        trainings = [Training(train=encoding.examples, select=(), test=())]
+        trainings = [PlannedTraining(train=encoding.examples, select=(), test=())]
     else:
         check_folds(folds, set(selected))
         asked = folds if config.cv.fold == "all" else [folds[config.cv.fold]]
         trainings = [
-            Training(train=part(f.train), select=part(f.select), test=part(f.test)) for f in asked
+            PlannedTraining(train=part(f.train), select=part(f.select), test=part(f.test))
+            for f in asked
         ]
-    return Workload(
+    return RunWorkload(
         trainings=tuple(trainings),
         examples=encoding.examples,
         prefix=common_prefix(encoding.examples),
@@ -283,13 +284,13 @@ def read_workload(config: RunConfig, architecture: Architecture) -> Workload:
 
 
 def shared_tokens(batching: Batching, prefix: int) -> int | None:
-    """Return what :class:`recap.plan.workload.Group` calls the prefix of a batching."""
+    """Return what :class:`recap.plan.workload.PlannedBatch` calls the prefix of a batching."""
     return {"shared_prefix": prefix, "packed": 0, "padded": None}[batching]
 
 
 def training_groups(
-    config: RunConfig, training: Training, prefix: int | None, n_devices: int
-) -> list[Group]:
+    config: RunConfig, training: PlannedTraining, prefix: int | None, n_devices: int
+) -> list[PlannedBatch]:
     """Return the micro-batches of one epoch on all devices.
 
     Those of the first epoch: later ones differ in order alone.
@@ -315,7 +316,7 @@ def training_groups(
     ]
 
 
-def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) -> list[Group]:
+def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) -> list[PlannedBatch]:
     """Return the micro-batches that a selection loss is computed in."""
     if not examples:
         return []
@@ -323,19 +324,19 @@ def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) ->
     return [group_of(examples, batch, prefix) for batch in planned]
 
 
-def group_of(examples: Examples, batch: MicroBatch, prefix: int | None) -> Group:
+def group_of(examples: Examples, batch: MicroBatch, prefix: int | None) -> PlannedBatch:
     """Return a micro-batch in numbers."""
     chosen = [examples[i] for i in batch.indices]
-    return Group(
+    return PlannedBatch(
         lengths=tuple(len(example.prompt) + len(example.answer) for example in chosen),
         answers=tuple(len(example.answer) for example in chosen),
         prefix=prefix,
     )
 
 
-def _room(config: RunConfig, prefix: int | None) -> Room:
+def _room(config: RunConfig, prefix: int | None) -> BatchLimits:
     trainer = config.trainer
-    return Room(
+    return BatchLimits(
         examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device, prefix=prefix
     )
 

@@ -41,14 +41,14 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
 
 
 def _predict(config: PredictConfig) -> None:
-    from recap.predict.console import ConsoleListener
+    from recap.predict.console import AnnotationConsole
     from recap.predict.job import annotate_file
     from recap.predict.ray_parts import annotate_over_ray
-    from recap.system.processes import quiet_libraries
+    from recap.system.processes import limit_library_logging
 
-    quiet_libraries()
+    limit_library_logging()
     job = _job(config)
-    with ended_by_sigterm(), ConsoleListener() as listener:
+    with ended_by_sigterm(), AnnotationConsole() as listener:
         if config.engine == "ray":
             annotate_over_ray(job, config.ray, listener)
         else:
@@ -59,7 +59,7 @@ def _job(config: PredictConfig) -> AnnotationJob:
     from recap.errors import ConfigError
     from recap.predict.job import AnnotationJob, DetectorSource
     from recap.predict.options import parse_shard
-    from recap.predict.output import Source
+    from recap.predict.output import AnnotationInput
 
     data, decoding = config.data, config.decoding
     path = config.input or data.path
@@ -70,7 +70,7 @@ def _job(config: PredictConfig) -> AnnotationJob:
         )
     if config.shard is not None and config.engine == "ray":
         raise ConfigError("engine=ray makes parts itself; leave shard out")
-    source = Source(
+    source = AnnotationInput(
         path=Path(path),
         reader=data.reader,
         on_error=data.on_error,

@@ -17,14 +17,14 @@ from rich.progress import (
 
 from recap.data.corpus import account_notes
 from recap.folds.console import WIDTH_OF_FILES, duration_text
-from recap.predict.job import Listener, Report
+from recap.predict.job import AnnotationListener, JobReport
 from recap.predict.output import Checked
 
 SECONDS_BETWEEN_LINES = 60.0
 """Between two lines of progress in a file or a pipe."""
 
 
-class ConsoleListener(Listener):
+class AnnotationConsole(AnnotationListener):
     """Prints a job as it goes: a bar with an estimate on a terminal, now and then a line elsewhere.
 
     A context manager, so that the bar ends with the job.
@@ -39,7 +39,7 @@ class ConsoleListener(Listener):
         self._began = self._last_line = time.monotonic()
         self._found = self._done = self._total = 0
 
-    def __enter__(self) -> ConsoleListener:
+    def __enter__(self) -> AnnotationConsole:
         """Return this."""
         return self
 
@@ -91,7 +91,7 @@ class ConsoleListener(Listener):
             self._last_line = time.monotonic()
             self._console.print(f"         {self._done} of {self._total}, {self._speed()}")
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: JobReport) -> None:
         """Print one line on what came out."""
         if self._progress is not None:
             self._progress.stop()

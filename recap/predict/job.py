@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recap.config import flatten
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_identity
 from recap.predict.options import Shard
 from recap.predict.output import (
     AnnotationFile,
+    AnnotationInput,
     Checked,
-    Source,
     check_source,
     columns_without_text,
     is_csv,
@@ -33,7 +33,7 @@ from recap.predict.output import (
 )
 from recap.runs.detector import WINDOW_BATCHES, Detector
 from recap.runs.folder import write_json
-from recap.runs.saved import find_settings
+from recap.runs.saved import find_saved_settings
 
 if TYPE_CHECKING:
     from recap.records import Annotation, Example
@@ -66,7 +66,7 @@ class DetectorSource:
         """Return what has to be the same for an output to be gone on with."""
         named = {"model": self.model, "binary": self.binary, "fine_grained": self.fine_grained}
         models = {
-            name: model_identity(find_settings(folder).folder)
+            name: model_identity(find_saved_settings(folder).folder)
             for name, folder in named.items()
             if folder is not None
         }
@@ -79,7 +79,7 @@ class DetectorSource:
 class AnnotationJob:
     """A file to annotate, with what, and where to."""
 
-    source: Source
+    source: AnnotationInput
     detector: DetectorSource
     output: Path
     shard: Shard | None = None
@@ -244,7 +244,7 @@ def _checked(values: Mapping[str, Any]) -> Checked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class JobReport:
     """What became of a job; counts of answers are of this process alone."""
 
     output: Path
@@ -258,7 +258,7 @@ class Report:
     seconds: float
 
 
-class Listener:
+class AnnotationListener:
     """Is told how an annotation goes; this one keeps silent."""
 
     def checked(self, checked: Checked) -> None:
@@ -270,17 +270,17 @@ class Listener:
     def advanced(self, utterances: int) -> None:
         """So many more utterances are on the disk."""
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: JobReport) -> None:
         """All utterances are on the disk."""
 
 
 def annotate_file(
     job: AnnotationJob,
-    listener: Listener | None = None,
+    listener: AnnotationListener | None = None,
     *,
     detector: Detector | None = None,
     known: Prepared | None = None,
-) -> Report:
+) -> JobReport:
     """Annotate a file, going on from what is there already, and return what became of it.
 
     The output is appended to in whole windows, each of them on the disk before the next begins.
@@ -296,7 +296,7 @@ def annotate_file(
         DataError: When the input is at fault, or changes while it is read.
         ConfigError: When the output is another one's, or options do not fit the models.
     """
-    listener = listener or Listener()
+    listener = listener or AnnotationListener()
     began = time.monotonic()
     before = _stamp(job.source.path)
     prepared = prepare_job(job, known)
@@ -319,10 +319,10 @@ def _go_on(
     job: AnnotationJob,
     prepared: Prepared,
     file: AnnotationFile,
-    listener: Listener,
+    listener: AnnotationListener,
     detector: Detector | None,
     began: float,
-) -> Report:
+) -> JobReport:
     checked = prepared.checked
     window = prepared.window
     n_windows = -(-checked.utterances // window)
@@ -345,7 +345,7 @@ def _go_on(
             for annotations in _windows(examples, total - found, window, detector, file, shown):
                 _count(annotations, counted)
                 listener.advanced(len(annotations))
-    return Report(
+    return JobReport(
         output=job.part,
         checked=checked,
         utterances=total,
@@ -376,21 +376,21 @@ def _windows(
         yield annotations
 
 
-def _from(source: Source, start: int, file: AnnotationFile | None) -> Iterator[Example]:
+def _from(source: AnnotationInput, start: int, file: AnnotationFile | None) -> Iterator[Example]:
     """Return the utterances from the ``start``-th on; the one before is the file's last row."""
-    faults = FaultLog(str(source.path))
-    examples = _forgetting(source.utterances(faults), faults)
+    issues = IssueLog(str(source.path))
+    examples = _forgetting(source.utterances(issues), issues)
     last = deque(islice(examples, start), maxlen=1)
     if file is not None and last:
         file.check_last(last[0].id)
     return examples
 
 
-def _forgetting(examples: Iterator[Example], faults: FaultLog) -> Iterator[Example]:
+def _forgetting(examples: Iterator[Example], issues: IssueLog) -> Iterator[Example]:
     """Pass utterances on; faults were told in the first pass and need no memory now."""
     for example in examples:
-        if faults.faults:
-            faults.take()
+        if issues.issues:
+            issues.take()
         yield example
 
 

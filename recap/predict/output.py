@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from recap.data.examples import NoIntervention
-from recap.data.issues import LISTED_FAULTS, FaultLog, RowFault, rows_error
+from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error
 from recap.data.readers.files import existing_file
 from recap.data.utterances import read_utterances
 from recap.errors import ConfigError, DataError, quote_id
@@ -331,7 +331,7 @@ MOST_COLUMNS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class AnnotationInput:
     """A file of dialogues, and how it is read."""
 
     path: Path
@@ -341,12 +341,12 @@ class Source:
     no_intervention: NoIntervention = "keep"
     options: Mapping[str, Any]
 
-    def utterances(self, faults: FaultLog) -> Iterator[Example]:
+    def utterances(self, issues: IssueLog) -> Iterator[Example]:
         """Yield the client utterances; see :func:`recap.data.utterances.read_utterances`."""
         return read_utterances(
             reader=self.reader,
             path=self.path,
-            faults=faults,
+            issues=issues,
             merge_adjacent=self.merge_adjacent,
             no_intervention=self.no_intervention,
             options=self.options,
@@ -379,7 +379,7 @@ class Checked:
     columns: tuple[str, ...]
 
 
-def check_source(source: Source, *, rejects: Path | None = None) -> Checked:
+def check_source(source: AnnotationInput, *, rejects: Path | None = None) -> Checked:
     """Read an input once, in constant memory.
 
     Args:
@@ -391,25 +391,25 @@ def check_source(source: Source, *, rejects: Path | None = None) -> Checked:
         DataError: When rows are at fault and ``on_error`` is ``fail``, after all of them were met,
             or when nothing is left to annotate.
     """
-    faults = FaultLog(str(source.path))
-    listed: list[RowFault] = []
+    issues = IssueLog(str(source.path))
+    listed: list[RowIssue] = []
     columns: dict[str, None] = dict.fromkeys(OWN_COLUMNS)
     utterances, n_faults = 0, 0
     skipping = source.on_error == "skip"
     with _Rejects(rejects if skipping else None) as written:
-        for example in source.utterances(faults):
+        for example in source.utterances(issues):
             utterances += 1
             _note_columns(columns, example)
-            if faults.faults:
-                taken = faults.take()
+            if issues.issues:
+                taken = issues.take()
                 n_faults += len(taken)
                 listed += taken[: LISTED_FAULTS - len(listed)]
                 written.add(taken)
-        taken = faults.take()
+        taken = issues.take()
         n_faults += len(taken)
         listed += taken[: LISTED_FAULTS - len(listed)]
         written.add(taken)
-    rejected, read = faults.rows_rejected, faults.rows_read
+    rejected, read = issues.rows_rejected, issues.rows_read
     if n_faults and not skipping:
         raise rows_error(
             str(source.path), listed, n_faults=n_faults, rows_rejected=rejected, rows_read=read
@@ -424,7 +424,7 @@ def check_source(source: Source, *, rejects: Path | None = None) -> Checked:
         utterances=utterances,
         rows_read=read,
         rows_rejected=rejected,
-        counts=dict(faults.counts),
+        counts=dict(issues.counts),
         columns=tuple(columns),
     )
 
@@ -444,10 +444,10 @@ class _Rejects:
     def __exit__(self, *_: object) -> None:
         """Nothing is open between two calls."""
 
-    def add(self, faults: list[RowFault]) -> None:
-        if self._path is not None and faults:
+    def add(self, issues: list[RowIssue]) -> None:
+        if self._path is not None and issues:
             with open_private(self._path, "a") as file:
-                file.writelines(f"{fault}\n" for fault in faults)
+                file.writelines(f"{fault}\n" for fault in issues)
 
 
 def _note_columns(columns: dict[str, None], example: Example) -> None:

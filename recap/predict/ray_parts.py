@@ -15,9 +15,9 @@ from recap import errors
 from recap.errors import ConfigError, RecapError
 from recap.predict.job import (
     AnnotationJob,
-    Listener,
+    AnnotationListener,
+    JobReport,
     Prepared,
-    Report,
     annotate_file,
     prepare_job,
     state_file,
@@ -49,8 +49,8 @@ class _Worker:
 
 
 def annotate_over_ray(
-    job: AnnotationJob, ray_config: RayConfig, listener: Listener | None = None
-) -> Report:
+    job: AnnotationJob, ray_config: RayConfig, listener: AnnotationListener | None = None
+) -> JobReport:
     """Annotate a file with workers under Ray; the output is that of a single process.
 
     Workers write parts beside the output and go on from what is there of them, so a stopped run is
@@ -61,7 +61,7 @@ def annotate_over_ray(
         ConfigError: When Ray is not installed, or as :func:`recap.predict.job.annotate_file`.
     """
     _require_ray()
-    listener = listener or Listener()
+    listener = listener or AnnotationListener()
     began = time.monotonic()
     job = _with_whole_paths(job)
     known = prepare_job(job)
@@ -98,7 +98,7 @@ def _run(
     known: Prepared,
     config: RayConfig,
     shards: list[Shard],
-    listener: Listener,
+    listener: AnnotationListener,
 ) -> list[dict[str, Any]]:
     """Have the workers annotate all parts; return the report of each."""
     switch_telemetry_off()
@@ -146,13 +146,13 @@ def _cause(error: Exception) -> RecapError:
 
 def _report(
     job: AnnotationJob, known: Prepared, done: list[dict[str, Any]], found: int, began: float
-) -> Report:
+) -> JobReport:
     skipped: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     for part in done:
         skipped.update(part["skipped"])
         labels.update(part["labels"])
-    return Report(
+    return JobReport(
         output=job.output,
         checked=known.checked,
         utterances=known.checked.utterances,

@@ -26,9 +26,9 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PromptedConfig
 
 def _prompt(config: PromptedConfig) -> None:
     from recap.prompt.run import PromptConsole, prompt_folds
-    from recap.system.processes import quiet_libraries
+    from recap.system.processes import limit_library_logging
 
-    quiet_libraries()
+    limit_library_logging()
     with ended_by_sigterm():
         prompt_folds(config, listener=PromptConsole(bar=config.training.trainer.progress))
 

@@ -170,8 +170,8 @@ def failed_status(status: int, body: object, headers: Mapping[str, str]) -> Requ
     if status == 400 and (_FILTERED.intersection(codes) or _FILTERED_WORDS.search(message)):
         return RequestError(said, temporary=False, refused=True)
     if _EXHAUSTED.intersection(codes):
-        mend = "the account has nothing left; top it up, what was answered is kept"
-        return RequestError(f"{said}: {mend}", temporary=False, mendable=True)
+        hint = "the account has nothing left; top it up, what was answered is kept"
+        return RequestError(f"{said}: {hint}", temporary=False, mendable=True)
     if status in _TEMPORARY or status >= 500:
         return RequestError(said, temporary=True, wait_seconds=asked_wait(headers))
     return RequestError(f"{said}: {_mend(status, codes, message)}", temporary=False, mendable=True)

@@ -102,7 +102,7 @@ class _Stopped(Exception):  # noqa: N818 - no error: another question's is told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class PromptRequest:
     """One prompt, the example that it is about, and the hash that its answer is kept under."""
 
     id: str
@@ -110,7 +110,7 @@ class Question:
     key: str
 
 
-class Asker:
+class RequestRunner:
     """Answers questions from the cache, and from a server where the cache has none.
 
     Args:
@@ -144,7 +144,7 @@ class Asker:
         self._unanswered = unanswered
 
     def answer(
-        self, questions: Sequence[Question], *, on_answer: Callable[[], None] = lambda: None
+        self, questions: Sequence[PromptRequest], *, on_answer: Callable[[], None] = lambda: None
     ) -> list[Reply]:
         """Return the replies in the order of the questions; equal ones are asked once.
 
@@ -159,7 +159,7 @@ class Asker:
             RecapError: What the failed request said, with the id of its example.
         """
         replies: dict[str, Reply] = {}
-        open_questions: dict[str, Question] = {}
+        open_questions: dict[str, PromptRequest] = {}
         for question in questions:
             if question.key not in replies and question.key not in open_questions:
                 found = cached_reply(self._cache, question.key)
@@ -172,11 +172,11 @@ class Asker:
         return [replies[question.key] for question in questions]
 
     def _ask_all(
-        self, questions: Sequence[Question], on_answer: Callable[[], None]
+        self, questions: Sequence[PromptRequest], on_answer: Callable[[], None]
     ) -> dict[str, Reply]:
         stop = threading.Event()
         pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="recap-ask")
-        futures: dict[Future[Reply | None], Question] = {
+        futures: dict[Future[Reply | None], PromptRequest] = {
             pool.submit(self._ask, question, stop): question for question in questions
         }
         replies: dict[str, Reply] = {}
@@ -200,7 +200,7 @@ class Asker:
             raise failures[0]
         return replies
 
-    def _ask(self, question: Question, stop: threading.Event) -> Reply | None:
+    def _ask(self, question: PromptRequest, stop: threading.Event) -> Reply | None:
         """Return the reply to one question, kept in the cache; ``None`` after the stop."""
         if stop.is_set():
             return None
@@ -221,7 +221,7 @@ class Asker:
                 f"{self._cache.folder}, and the same command goes on from there"
             ) from error
 
-    def _attempt(self, question: Question) -> Reply:
+    def _attempt(self, question: PromptRequest) -> Reply:
         most = Usage(
             answers=1,
             input_tokens=most_tokens(question.messages),

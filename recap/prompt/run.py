@@ -20,7 +20,7 @@ from recap.config_checks import check_combinations
 from recap.data.corpus import Corpus
 from recap.data.leakage import with_shots
 from recap.errors import ConfigError
-from recap.folds.console import ConsoleListener, console_for, print_data
+from recap.folds.console import TrainingConsole, console_for, print_data
 from recap.folds.fold import FoldResult, TextSample, tell_texts
 from recap.folds.partition import Partition, check_fold, draw_partition, record_partition
 from recap.folds.results import (
@@ -37,11 +37,11 @@ from recap.prompt.clients import build_client, endpoint, is_loopback
 from recap.prompt.options import PromptedConfig, prompted_keys, prompted_options
 from recap.prompt.requests import UnansweredRequests
 from recap.prompt.systems import (
-    Answered,
     LocalModel,
+    PromptedAnswer,
+    PromptedSystem,
+    PromptWorkload,
     RemoteModel,
-    System,
-    Workload,
     check_prompted,
     draw_shots,
     prices_of,
@@ -93,10 +93,10 @@ class PromptedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class RequestEstimate:
     """What a run would send."""
 
-    work: Workload
+    work: PromptWorkload
     output_tokens: int
     """At most: every answer as long as ``decoding.max_new_tokens`` allows."""
     cost: float | None
@@ -111,10 +111,12 @@ class PromptListener:
     def prepared(self, run: PromptedRun) -> None:
         """Data are read and folds are drawn."""
 
-    def estimated(self, config: PromptedConfig, partition: Partition, estimate: Estimate) -> None:
+    def estimated(
+        self, config: PromptedConfig, partition: Partition, estimate: RequestEstimate
+    ) -> None:
         """A dry run is done."""
 
-    def asking(self, name: str, work: Workload, n_shots: int) -> None:
+    def asking(self, name: str, work: PromptWorkload, n_shots: int) -> None:
         """A fold's prompts are about to be answered."""
 
     def answered(self) -> None:
@@ -171,7 +173,7 @@ def prompt_folds(
     run = PromptedRun(prompted=config, partition=partition, folder=folder)
     listener.prepared(run)
     with _spending_alone(run):
-        system: System = local or RemoteModel(
+        system: PromptedSystem = local or RemoteModel(
             config,
             partition.task,
             client=client,
@@ -260,19 +262,19 @@ def _spent(run: PromptedRun, shots: Shots) -> Usage:
 
 def _estimate(
     config: PromptedConfig, partition: Partition, folder: RunFolder, shots: Shots
-) -> Estimate:
-    system: System
+) -> RequestEstimate:
+    system: PromptedSystem
     if config.remote:
         system = RemoteModel(config, partition.task)
     else:
         system = LocalModel(config.training, partition.task)
-    work = Workload(calls=0, kept=0, input_tokens=0)
+    work = PromptWorkload(calls=0, kept=0, input_tokens=0)
     for fold in _unfinished(folder, _wanted(config)):
         work += system.workload(partition.examples(partition.folds[fold].test), shots[fold])
     output = work.calls * config.training.decoding.max_new_tokens
     prices = prices_of(config)
     usage = Usage(input_tokens=work.input_tokens, output_tokens=output)
-    return Estimate(
+    return RequestEstimate(
         work=work,
         output_tokens=output,
         cost=prices.cost(usage) if prices else None,
@@ -283,7 +285,7 @@ def _estimate(
 def _fold(
     run: PromptedRun,
     index: int,
-    system: System,
+    system: PromptedSystem,
     shots: tuple[Example, ...],
     listener: PromptListener,
 ) -> None:
@@ -335,10 +337,10 @@ def _fold(
 def _answers(
     run: PromptedRun,
     index: int,
-    system: System,
+    system: PromptedSystem,
     shots: tuple[Example, ...],
     listener: PromptListener,
-) -> tuple[list[Answered], Usage]:
+) -> tuple[list[PromptedAnswer], Usage]:
     test = run.partition.examples(run.folds[index].test)
     listener.asking(f"fold{index}", system.workload(test, shots), len(shots))
     try:
@@ -347,7 +349,7 @@ def _answers(
         listener.asked(system.shortened)
 
 
-def _write_fold(run: PromptedRun, index: int, answers: Sequence[Answered]) -> Scores:
+def _write_fold(run: PromptedRun, index: int, answers: Sequence[PromptedAnswer]) -> Scores:
     """Write a fold's predictions, and return their scores."""
     task: Task = run.partition.task
     test = run.partition.examples(run.folds[index].test)
@@ -370,7 +372,7 @@ class PromptConsole(PromptListener):
 
     def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
         self._console = console or console_for()
-        self._training = ConsoleListener(self._console)
+        self._training = TrainingConsole(self._console)
         self._shows_bar = bar and self._console.is_terminal
         self._bar: Progress | None = None
 
@@ -379,7 +381,9 @@ class PromptConsole(PromptListener):
         self._console.print(f"run      {run.folder.path}")
         _print_partition(self._console, run.prompted, run.partition)
 
-    def estimated(self, config: PromptedConfig, partition: Partition, estimate: Estimate) -> None:
+    def estimated(
+        self, config: PromptedConfig, partition: Partition, estimate: RequestEstimate
+    ) -> None:
         """Print what a run would send and cost at most."""
         _print_partition(self._console, config, partition)
         work, say = estimate.work, self._console.print
@@ -403,7 +407,7 @@ class PromptConsole(PromptListener):
             )
         say("         nothing was sent")
 
-    def asking(self, name: str, work: Workload, n_shots: int) -> None:
+    def asking(self, name: str, work: PromptWorkload, n_shots: int) -> None:
         """Print the size of a fold, and start its bar."""
         kept = f", {work.kept} answers kept from before" if work.kept else ""
         self._console.print(f"{name}    {work.calls} prompts with {n_shots} examples each{kept}")

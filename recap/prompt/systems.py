@@ -32,8 +32,8 @@ from recap.prompt.options import PromptedConfig
 from recap.prompt.requests import (
     FOLDER,
     AnswerCache,
-    Asker,
-    Question,
+    PromptRequest,
+    RequestRunner,
     UnansweredRequests,
     cached_reply,
     request_key,
@@ -45,7 +45,7 @@ from recap.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
+class PromptedAnswer:
     """What a system says of one example; ``label`` is ``None`` where none can be read."""
 
     text: str
@@ -55,22 +55,22 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Workload:
+class PromptWorkload:
     """Prompts that have no answer yet, those that have one, and the tokens of the former."""
 
     calls: int
     kept: int
     input_tokens: int
 
-    def __add__(self, other: Workload) -> Workload:
-        return Workload(
+    def __add__(self, other: PromptWorkload) -> PromptWorkload:
+        return PromptWorkload(
             calls=self.calls + other.calls,
             kept=self.kept + other.kept,
             input_tokens=self.input_tokens + other.input_tokens,
         )
 
 
-class System(Protocol):
+class PromptedSystem(Protocol):
     """A language model that is prompted."""
 
     @property
@@ -90,7 +90,7 @@ class System(Protocol):
         shots: Sequence[Example],
         *,
         on_answer: Callable[[], None],
-    ) -> tuple[list[Answered], Usage]:
+    ) -> tuple[list[PromptedAnswer], Usage]:
         """Return what it says of each example, in order, and what the answers have used.
 
         Args:
@@ -99,12 +99,12 @@ class System(Protocol):
             on_answer: Called for every example that has its answer.
         """
 
-    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Workload:
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> PromptWorkload:
         """Return what answering these examples takes, without asking anything."""
 
 
 class RemoteModel:
-    """A prompted model on a server; see :class:`recap.prompt.systems.System`.
+    """A prompted model on a server; see :class:`recap.prompt.systems.PromptedSystem`.
 
     Args:
         config: Which model, how it is asked, what it may cost.
@@ -135,9 +135,9 @@ class RemoteModel:
             "top_p": options.top_p,
             "max_new_tokens": max_new_tokens,
         }
-        self._asker: Asker | None = None
+        self._asker: RequestRunner | None = None
         if client is not None:
-            self._asker = Asker(
+            self._asker = RequestRunner(
                 client,
                 cache=self._cache,
                 retry=RetryPolicy(
@@ -172,7 +172,7 @@ class RemoteModel:
         shots: Sequence[Example],
         *,
         on_answer: Callable[[], None] = lambda: None,
-    ) -> tuple[list[Answered], Usage]:
+    ) -> tuple[list[PromptedAnswer], Usage]:
         """Return what the model says of each example, asking only what was never answered.
 
         Raises:
@@ -184,11 +184,11 @@ class RemoteModel:
         distinct = dict(zip((q.key for q in questions), replies, strict=True))
         return [self._read(reply) for reply in replies], usage_of(list(distinct.values()))
 
-    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Workload:
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> PromptWorkload:
         """Return the number of requests still to be sent, and about how many tokens they have."""
         questions = {q.key: q for q in self._questions(examples, shots)}
         still = [q for key, q in questions.items() if cached_reply(self._cache, key) is None]
-        return Workload(
+        return PromptWorkload(
             calls=len(still),
             kept=len(questions) - len(still),
             input_tokens=sum(estimated_tokens(q.messages) for q in still),
@@ -199,19 +199,21 @@ class RemoteModel:
         found = (cached_reply(self._cache, q.key) for q in self._questions(examples, shots))
         return usage_of([reply for reply in found if reply is not None])
 
-    def _questions(self, examples: Sequence[Example], shots: Sequence[Example]) -> list[Question]:
+    def _questions(
+        self, examples: Sequence[Example], shots: Sequence[Example]
+    ) -> list[PromptRequest]:
         questions = []
         for example in examples:
             messages = self._task.messages(example, shots)
             said = [[message.role, message.text] for message in messages]
             key = request_key({**self._asked, "messages": said})
-            questions.append(Question(id=example.id, messages=messages, key=key))
+            questions.append(PromptRequest(id=example.id, messages=messages, key=key))
         return questions
 
-    def _read(self, reply: Reply) -> Answered:
+    def _read(self, reply: Reply) -> PromptedAnswer:
         # Words of a refusal may name a label, and give none.
         answer = None if reply.refused else self._task.parse(reply.text)
-        return Answered(
+        return PromptedAnswer(
             text=reply.text,
             label=answer.label if answer else None,
             rationale=answer.rationale if answer else None,
@@ -297,9 +299,9 @@ def check_prompted(config: PromptedConfig) -> None:
     Raises:
         ConfigError: With one line for every fault, each naming what to set instead.
     """
-    faults = [*_untrained(config), *(_remote(config) if config.remote else _local(config))]
-    if faults:
-        raise ConfigError("\n".join(faults))
+    issues = [*_untrained(config), *(_remote(config) if config.remote else _local(config))]
+    if issues:
+        raise ConfigError("\n".join(issues))
     if config.remote:
         allowed = config.privacy.allow_external or config.dry_run
         check_destination(config.client, allow_external=allowed)
@@ -356,7 +358,7 @@ _WHOLE = {"bf16-true": "bfloat16", "64-true": "float64"}
 
 
 class LocalModel:
-    """A prompted backbone; see :class:`recap.prompt.systems.System`.
+    """A prompted backbone; see :class:`recap.prompt.systems.PromptedSystem`.
 
     Answers are kept as those of servers are, under a hash of prompt, decoding and weights (names,
     sizes and times of their files).
@@ -391,11 +393,11 @@ class LocalModel:
         shots: Sequence[Example],
         *,
         on_answer: Callable[[], None] = lambda: None,
-    ) -> tuple[list[Answered], Usage]:
+    ) -> tuple[list[PromptedAnswer], Usage]:
         """Return what the model says of each example, decoding only what it has not before."""
         prompts = self._prompts(examples, shots)
         keys = [self._key(prompt) for prompt in prompts]
-        answers: dict[str, Answered] = {}
+        answers: dict[str, PromptedAnswer] = {}
         still: dict[str, tuple[int, ...]] = {}
         for key, prompt in zip(keys, prompts, strict=True):
             found = self._kept(key)
@@ -417,11 +419,11 @@ class LocalModel:
         )
         return [answers[key] for key in keys], usage
 
-    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Workload:
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> PromptWorkload:
         """Return the number of prompts still to be answered, and their tokens, exactly."""
         prompts = {self._key(prompt): prompt for prompt in self._prompts(examples, shots)}
         still = [prompt for key, prompt in prompts.items() if self._kept(key) is None]
-        return Workload(
+        return PromptWorkload(
             calls=len(still),
             kept=len(prompts) - len(still),
             input_tokens=sum(map(len, still)),
@@ -429,7 +431,7 @@ class LocalModel:
 
     def _decoded(
         self, prompts: Mapping[str, tuple[int, ...]], shots: Sequence[Example]
-    ) -> Iterator[tuple[str, Answered]]:
+    ) -> Iterator[tuple[str, PromptedAnswer]]:
         """Yield keys and answers, the longest prompts first, some batches at a time."""
         if not prompts:
             return
@@ -465,10 +467,10 @@ class LocalModel:
         self.shortened = dict(encoding.counts)
         return [example.prompt for example in encoding.examples]
 
-    def _kept(self, key: str) -> Answered | None:
+    def _kept(self, key: str) -> PromptedAnswer | None:
         found = self._cache.read(key)
         try:
-            return None if found is None else Answered(**found)
+            return None if found is None else PromptedAnswer(**found)
         except TypeError:
             return None
 
@@ -520,8 +522,8 @@ class LocalModel:
         return torch.autocast(self.device, getattr(torch, mixed)) if mixed else nullcontext()
 
 
-def _answered(answer: ModelAnswer) -> Answered:
-    return Answered(
+def _answered(answer: ModelAnswer) -> PromptedAnswer:
+    return PromptedAnswer(
         text=answer.text,
         label=answer.label,
         rationale=answer.rationale,

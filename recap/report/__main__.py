@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(config: ReportConfig) -> None:
     from rich.console import Console
 
-    from recap.output.report import print_findings, write_findings
+    from recap.output.report import print_report, write_report
     from recap.report.run import SECTIONS, build_report
     from recap.report.runs import find_runs, read_runs
     from recap.report.verify import verify_run
@@ -43,9 +43,9 @@ def _report(config: ReportConfig) -> None:
             config,
             on_section=lambda name: status.update(f"{name} ({next(done)} of {len(SECTIONS)})"),
         )
-    print_findings(report)
+    print_report(report)
     if config.out is not None:
-        write_findings(report, Path(config.out))
+        write_report(report, Path(config.out))
 
 
 if __name__ == "__main__":

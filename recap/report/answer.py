@@ -9,7 +9,7 @@ from recap.report.runs import ReportedRun, said_in_one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ChecklistAnswer:
     """What the runs answer to one item."""
 
     text: str
@@ -17,7 +17,7 @@ class Answer:
     """Whether nothing remains to be added, whatever checklists.yaml says."""
 
 
-AnswerFunction = Callable[[Sequence[ReportedRun]], Answer | None]
+AnswerFunction = Callable[[Sequence[ReportedRun]], ChecklistAnswer | None]
 """Answers an item, or ``None`` where these runs cannot: it is open then."""
 
 
@@ -26,16 +26,16 @@ def answer_of(
     *says: Callable[[ReportedRun], str | None],
     also: str = "",
     whole: bool = False,
-) -> Answer | None:
+) -> ChecklistAnswer | None:
     """Return what sentences say of the runs, and ``also`` after them; ``None`` for nothing."""
     told = [said_in_one(runs, say) for say in says]
     text = " ".join(part for part in (*told, also) if part)
-    return Answer(text=text, whole=whole) if text else None
+    return ChecklistAnswer(text=text, whole=whole) if text else None
 
 
-def does_not_apply(why: str) -> Answer:
+def does_not_apply(why: str) -> ChecklistAnswer:
     """Return the whole answer to an item that these runs give no occasion for."""
-    return Answer(text=f"Does not apply: {why}.", whole=True)
+    return ChecklistAnswer(text=f"Does not apply: {why}.", whole=True)
 
 
 def told(say: Callable[[ReportedRun], str | None]) -> AnswerFunction:

@@ -17,8 +17,8 @@ from recap.metrics.abstention import RiskCoverage, risk_coverage
 from recap.metrics.calibration import LEAST, MOST, Bin, Floats, reliability_bins
 from recap.metrics.scores import DDOF, spread_over_folds, spread_text
 from recap.output.charts import PANELS_A_ROW, PLAIN_COLOR
-from recap.output.report import Findings
-from recap.output.tables import DASH, Sheet
+from recap.output.report import Report
+from recap.output.tables import DASH, ReportTable
 from recap.report.options import ReportConfig
 from recap.report.recalibration import (
     CalibrationOptions,
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 NOT_FITTED = "not fitted"
 
 
-def top_label_sheet(found: Sequence[RunCalibration]) -> Sheet:
+def top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return how sure every run is of its likeliest label, and how often that one is right."""
     figures = ("accuracy", "mean_confidence", "ece", "ece_equal_mass")
-    return Sheet(
+    return ReportTable(
         title="Calibration of the likeliest label",
         header=(
             *("run", "probabilities", "examples", "right, %", "confidence, %"),
@@ -57,9 +57,9 @@ def top_label_sheet(found: Sequence[RunCalibration]) -> Sheet:
     )
 
 
-def all_labels_sheet(found: Sequence[RunCalibration]) -> Sheet:
+def all_labels_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return how good the probabilities of all labels are."""
-    return Sheet(
+    return ReportTable(
         title="Calibration of all labels",
         header=("run", "probabilities", "class-wise ECE, %", "Brier (0–2)", "NLL, nats"),
         rows=tuple(
@@ -81,9 +81,9 @@ def _given_and_scaled(found: Sequence[RunCalibration]) -> Iterator[tuple[RunCali
             yield one, f"T = {_over_folds(one, 'temperature.value')}", "scaled"
 
 
-def abstention_sheet(found: Sequence[RunCalibration], risk: float) -> Sheet:
+def abstention_sheet(found: Sequence[RunCalibration], risk: float) -> ReportTable:
     """Return what every run gets wrong when it may leave answers to a human being."""
-    return Sheet(
+    return ReportTable(
         title=f"Abstention: answers by confidence, and a threshold for {100 * risk:g} % wrong",
         header=(
             *("run", "all answers: wrong, %", "AURC, %", "best possible, %"),
@@ -106,7 +106,9 @@ def abstention_sheet(found: Sequence[RunCalibration], risk: float) -> Sheet:
     )
 
 
-def recall_sheet(found: Sequence[RunCalibration], recall: float, prior: float | None) -> Sheet:
+def recall_sheet(
+    found: Sequence[RunCalibration], recall: float, prior: float | None
+) -> ReportTable:
     """Return what the threshold for a wanted recall of resistance flags on reported examples."""
     header = ["run", "fitted on", "threshold", "recall, %", "precision, %", "flagged, %"]
     figures = ["flagged.recall", "flagged.precision", "flagged.share"]
@@ -114,7 +116,7 @@ def recall_sheet(found: Sequence[RunCalibration], recall: float, prior: float | 
         at = f"at {100 * prior:g} % resistance"
         header += [f"precision {at}, %", f"flagged {at}, %"]
         figures += ["flagged_in_practice.precision", "flagged_in_practice.share"]
-    return Sheet(
+    return ReportTable(
         title=f"Threshold for finding {100 * recall:g} % of the resistance",
         header=tuple(header),
         rows=tuple(
@@ -130,7 +132,7 @@ def recall_sheet(found: Sequence[RunCalibration], recall: float, prior: float | 
     )
 
 
-def prior_sheet(found: Sequence[RunCalibration], prior: float) -> Sheet:
+def prior_sheet(found: Sequence[RunCalibration], prior: float) -> ReportTable:
     """Return how well resistance is detected where it has another share, before and after."""
     at = f"at {100 * prior:g} %"
     ways = {
@@ -148,7 +150,7 @@ def prior_sheet(found: Sequence[RunCalibration], prior: float) -> Sheet:
             if cells != [DASH] * len(cells):
                 share = tested if way == "as_tested" else f"{100 * prior:.2f}"
                 rows.append((one.run.name, name, share, *cells))
-    return Sheet(
+    return ReportTable(
         title=f"Resistance in practice: {100 * prior:g} % of the utterances",
         header=("run", "", "resistance, %", "precision, %", "recall, %", "F1, %"),
         rows=tuple(rows),
@@ -323,7 +325,7 @@ def calibration_section(
     options: ReportConfig,
     *,
     own: CalibrationOptions | None = None,
-) -> Findings | None:
+) -> Report | None:
     """Return calibration, abstention, thresholds and the shift of the prior of all runs.
 
     Temperature and thresholds are fitted on selection.jsonl alone (``cv.protocol=nested``) and
@@ -338,7 +340,7 @@ def calibration_section(
     judged = [calibrate(run, options, own) for run in runs]
     found = [one for one in judged if one is not None]
     without = [run.name for run, one in zip(runs, judged, strict=True) if one is None]
-    return Findings(
+    return Report(
         action="calibration",
         title="Calibration and abstention",
         figures={
@@ -358,7 +360,7 @@ def calibration_section(
 
 def _sheets(
     found: Sequence[RunCalibration], options: ReportConfig, own: CalibrationOptions
-) -> tuple[Sheet, ...]:
+) -> tuple[ReportTable, ...]:
     if not found:
         return ()
     sheets = [top_label_sheet(found), all_labels_sheet(found), abstention_sheet(found, own.risk)]

@@ -12,15 +12,15 @@ from typing import Any, Literal
 import yaml
 
 from recap.errors import RecapError
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.report.answer import AnswerFunction
 from recap.report.data_card import DATA_ANSWERS
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
 from recap.report.system_card import SYSTEM_ANSWERS
 
-Status = Literal["filled", "in part", "open"]
+ItemStatus = Literal["filled", "in part", "open"]
 
 ANSWERS: Mapping[str, AnswerFunction] = {**DATA_ANSWERS, **SYSTEM_ANSWERS}
 """Key of checklists.yaml to the function that answers it."""
@@ -71,7 +71,7 @@ class AnsweredItem:
     """An item with what the runs answer."""
 
     item: Item
-    status: Status
+    status: ItemStatus
     answer: str
     """Empty for an open item."""
 
@@ -110,17 +110,17 @@ def answered(item: Item, runs: Sequence[ReportedRun]) -> AnsweredItem:
     found = ANSWERS[item.answer](runs) if item.answer is not None else None
     if found is None:
         return AnsweredItem(item=item, status="open", answer="")
-    status: Status = "in part" if item.remains and not found.whole else "filled"
+    status: ItemStatus = "in part" if item.remains and not found.whole else "filled"
     return AnsweredItem(item=item, status=status, answer=found.text)
 
 
-def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the items of TRIPOD-LLM and REFORMS, each answered or marked open."""
     by_list = {
         checklist: tuple(answered(item, runs) for item in checklist.items)
         for checklist in read_checklists()
     }
-    return Findings(
+    return Report(
         action="checklist",
         title=TITLE,
         figures={
@@ -161,19 +161,19 @@ def _figures(one: AnsweredItem) -> dict[str, str | None]:
     }
 
 
-def _count_sheet(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> Sheet:
+def _count_sheet(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> ReportTable:
     rows = []
     for checklist, items in by_list.items():
         counts = _counts(items)
         rows.append((checklist.name, *(str(counts[k]) for k in ("filled", "in_part", "open"))))
-    return Sheet(
+    return ReportTable(
         title="Items that the runs fill in",
         header=("guideline", "filled", "in part", "open"),
         rows=tuple(rows),
     )
 
 
-def _item_sheets(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> list[Sheet]:
+def _item_sheets(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> list[ReportTable]:
     """Return a sheet a guideline; an answer that was given before is not repeated."""
     given: dict[str, str] = {}
     sheets = []
@@ -188,7 +188,7 @@ def _item_sheets(by_list: Mapping[Checklist, Sequence[AnsweredItem]]) -> list[Sh
             )
             given.setdefault(one.answer, f"{checklist.name} {one.item.number}")
         sheets.append(
-            Sheet(
+            ReportTable(
                 title=checklist.name,
                 header=("item", "answer [evidence in the run folder]"),
                 rows=tuple(rows),

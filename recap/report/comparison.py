@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from recap.errors import ConfigError, did_you_mean
-from recap.output.report import Findings
-from recap.output.tables import DASH, Sheet, number, p_cell
+from recap.output.report import Report
+from recap.output.tables import DASH, ReportTable, number, p_cell
 from recap.report.charts import SpreadRow, difference_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
@@ -63,7 +63,7 @@ class Family:
     notes: tuple[str, ...]
 
 
-def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings | None:
+def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
     """Return the comparisons of all systems of each task; ``None`` where no two can be compared.
 
     Raises:
@@ -82,7 +82,7 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Fi
     families = [family for family in found if family.comparisons]
     if not families:
         return None
-    return Findings(
+    return Report(
         action="comparison",
         title="Comparison",
         figures={
@@ -178,7 +178,7 @@ def _figures(each: Comparison) -> dict[str, Any]:
     }
 
 
-def _effects(family: Family, options: ReportConfig) -> Sheet:
+def _effects(family: Family, options: ReportConfig) -> ReportTable:
     level = f"{100 * options.confidence:g} %"
     rows = []
     for each in family.comparisons:
@@ -194,7 +194,7 @@ def _effects(family: Family, options: ReportConfig) -> Sheet:
                 DASH if counts is None else f"{counts.first_only:,} : {counts.second_only:,}",
             )
         )
-    return Sheet(
+    return ReportTable(
         title=f"Differences on {family.task}, percentage points",
         header=(
             "first minus second",
@@ -209,7 +209,7 @@ def _effects(family: Family, options: ReportConfig) -> Sheet:
     )
 
 
-def _p_values(family: Family) -> Sheet:
+def _p_values(family: Family) -> ReportTable:
     rows = [
         (
             _pair(each),
@@ -219,7 +219,7 @@ def _p_values(family: Family) -> Sheet:
         for each in family.comparisons
     ]
     names = [head for test in TESTS for head in (f"p, {_TEST_NAMES[test]}", "Holm")]
-    return Sheet(
+    return ReportTable(
         title=f"Tests on {family.task}, p values, each test corrected over "
         f"{_counted(len(family.comparisons))}",
         header=("first minus second", "t", *names),

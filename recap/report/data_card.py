@@ -12,7 +12,7 @@ from typing import Any
 
 from recap.data.folds import SELECT_PARTS
 from recap.report import system_card as systems
-from recap.report.answer import Answer, AnswerFunction, answer_of, told
+from recap.report.answer import AnswerFunction, ChecklistAnswer, answer_of, told
 from recap.report.runs import ReportedRun, span
 from recap.report.system_card import is_trained
 
@@ -48,8 +48,8 @@ def rows(run: ReportedRun) -> str | None:
     if not account:
         return None
     rejected = account["rows_read"] - account["rows_accepted"]
-    faults = Counter(_field(fault) for fault in account.get("faults", ()))
-    fields = ", ".join(f"{name} {n}" for name, n in faults.most_common())
+    issues = Counter(_field(fault) for fault in account.get("faults", ()))
+    fields = ", ".join(f"{name} {n}" for name, n in issues.most_common())
     why = f", by the field at fault: {fields}" if fields else ""
     return (
         f"{account['rows_read']} rows read, {account['rows_accepted']} accepted, {rejected} "
@@ -193,19 +193,19 @@ _FOUND_RATE = (
 )
 
 
-def _distribution(runs: Runs) -> Answer | None:
+def _distribution(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, rows, support)
 
 
-def _preparation(runs: Runs) -> Answer | None:
+def _preparation(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, rows, left_out, turns, duplicates, systems.shortened)
 
 
-def _missing_data(runs: Runs) -> Answer | None:
+def _missing_data(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, left_out, systems.classes)
 
 
-def _flow(runs: Runs) -> Answer | None:
+def _flow(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, rows, left_out, _split_sizes_of, support)
 
 
@@ -260,11 +260,11 @@ def _corrupt_of(run: ReportedRun) -> str | None:
     return f"{done} (on_error={run.config.data.on_error}). {row_counts}"
 
 
-def _evaluation(runs: Runs) -> Answer | None:
+def _evaluation(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, folds, _split_sizes_of, support)
 
 
-def _dependencies(runs: Runs) -> Answer | None:
+def _dependencies(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, duplicates, _grouping_of, shared)
 
 
@@ -275,12 +275,12 @@ def _grouping_of(run: ReportedRun) -> str:
     return f"All examples of one {group} lie in one fold (cv.group={group})."
 
 
-def _held_out(runs: Runs) -> Answer | None:
+def _held_out(runs: Runs) -> ChecklistAnswer | None:
     found = any(run.config.optimizer.find_learning_rate for run in runs)
     return answer_of(runs, selection, also=f"{_HELD_OUT} {_FOUND_RATE if found else ''}".rstrip())
 
 
-def _data_identity(runs: Runs) -> Answer | None:
+def _data_identity(runs: Runs) -> ChecklistAnswer | None:
     made_here = all(run.config.data.reader == "demo" for run in runs)
     also = "The corpus comes with recap and is made by data=demo." if made_here else ""
     return answer_of(runs, data_source, also=also, whole=made_here)
@@ -297,7 +297,7 @@ def _categories_of(run: ReportedRun) -> str:
     )
 
 
-def _outcome_distribution(runs: Runs) -> Answer | None:
+def _outcome_distribution(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, _categories_of, support)
 
 

@@ -41,7 +41,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class ErrorKind:
     """A kind of error: examples of some labels that were given one of others."""
 
     name: str
@@ -53,7 +53,7 @@ class Kind:
 class KindCount:
     """How often a kind of error was made."""
 
-    kind: Kind
+    kind: ErrorKind
     n: int
     """Examples with one of the gold labels."""
     count: int
@@ -118,19 +118,19 @@ def rank_confusions(confusion: npt.ArrayLike, labels: Sequence[str]) -> tuple[Co
     return tuple(sorted(found, key=lambda one: (-one.count, -one.share_of_gold)))
 
 
-def named_kinds(taxonomy: Taxonomy, labels: Sequence[str]) -> tuple[Kind, ...]:
+def named_kinds(taxonomy: Taxonomy, labels: Sequence[str]) -> tuple[ErrorKind, ...]:
     """Return the paper's two kinds of errors, those of them that a task with these labels knows."""
     kinds = []
     for name, source, target in _NAMED:
         sources, targets = (_at_or_below(taxonomy, labels, top) for top in (source, target))
         if sources and targets:
-            kinds.append(Kind(name=name, sources=sources, targets=targets))
+            kinds.append(ErrorKind(name=name, sources=sources, targets=targets))
     return tuple(kinds)
 
 
 def count_kind(
     predictions: Iterable[Prediction],
-    kind: Kind,
+    kind: ErrorKind,
     *,
     resamples: int = 2000,
     confidence: float = 0.95,
@@ -439,7 +439,7 @@ def wrong_in_all(runs: Sequence[Sequence[Prediction]]) -> WrongInAll | None:
     )
 
 
-Unit = Literal["characters", "words"]
+LengthUnit = Literal["characters", "words"]
 
 LONGEST_VALUE = 60
 """A longer value of a column is a text, no group."""
@@ -469,13 +469,13 @@ def by_column(examples: Iterable[Example], column: str) -> dict[str, str]:
     return {key: str(values[key]) for key in sorted(values, key=lambda key: _order(values[key]))}
 
 
-def by_length(examples: Sequence[Example], *, bins: int = 5) -> tuple[dict[str, str], Unit]:
+def by_length(examples: Sequence[Example], *, bins: int = 5) -> tuple[dict[str, str], LengthUnit]:
     """Return the bin of each response's length, and the unit.
 
     Characters where more responses are Chinese than not, else words between white space.
     """
     chinese = sum(is_chinese(example.response) for example in examples)
-    unit: Unit = "characters" if 2 * chinese > len(examples) else "words"
+    unit: LengthUnit = "characters" if 2 * chinese > len(examples) else "words"
     lengths = {
         e.id: len(e.response) if unit == "characters" else len(e.response.split()) for e in examples
     }

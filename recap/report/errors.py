@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from recap.errors import ConfigError, did_you_mean
 from recap.metrics.scores import confusion_of
 from recap.output.charts import matrix_chart
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Example, Prediction
 from recap.report.charts import Point, PointPanel, interval_panels
 from recap.report.error_statistics import (
     SUBTLE,
     Confusion,
+    ErrorKind,
     GroupScores,
     HardExample,
-    Kind,
     KindCount,
     PatternErrors,
     WrongInAll,
@@ -71,7 +71,7 @@ class Breakdown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedErrors:
+class RunErrors:
     """All that was found of one run's errors."""
 
     run: str
@@ -92,7 +92,7 @@ class JudgedErrors:
 
 def judge_errors(
     run: ReportedRun, examples: Mapping[str, Example], options: ReportConfig
-) -> JudgedErrors:
+) -> RunErrors:
     """Return all that is found of a run's errors, over the predictions of all folds together.
 
     Args:
@@ -112,7 +112,7 @@ def judge_errors(
     }
     everything = {p.id: "all" for p in predictions}
     kinds = named_kinds(run.task.taxonomy, labels)
-    return JudgedErrors(
+    return RunErrors(
         run=run.name,
         task=run.task.name,
         labels=labels,
@@ -185,7 +185,7 @@ def _column(examples: Sequence[Example], column: str) -> dict[str, str]:
 
 def _missed_by_negation(
     predictions: Sequence[Prediction],
-    kinds: Sequence[Kind],
+    kinds: Sequence[ErrorKind],
     examples: Mapping[str, Example],
     drawn: Mapping[str, Any],
 ) -> dict[str, KindCount]:
@@ -214,11 +214,11 @@ UNREADABLE = "unreadable"
 
 
 def error_tables(
-    judged: Sequence[JudgedErrors],
+    judged: Sequence[RunErrors],
     shared: Mapping[str, WrongInAll],
     *,
     texts: Mapping[str, str],
-) -> tuple[Sheet, ...]:
+) -> tuple[ReportTable, ...]:
     """Return the tables; those with nothing in them are left out.
 
     Args:
@@ -238,7 +238,7 @@ def error_tables(
     return tuple(table for table in tables if table.rows)
 
 
-def error_notes(judged: Sequence[JudgedErrors], options: ReportConfig) -> Iterator[str]:
+def error_notes(judged: Sequence[RunErrors], options: ReportConfig) -> Iterator[str]:
     """Yield what has to be known to read the tables."""
     yield (
         "Scores are over the predictions of all folds together, and so differ a little from means "
@@ -276,8 +276,8 @@ def error_notes(judged: Sequence[JudgedErrors], options: ReportConfig) -> Iterat
         )
 
 
-def _overall(judged: Sequence[JudgedErrors]) -> Sheet:
-    return Sheet(
+def _overall(judged: Sequence[RunErrors]) -> ReportTable:
+    return ReportTable(
         title="All examples, %",
         header=("run", *_GROUP_HEADER[1:]),
         rows=tuple((one.run, *_group_cells(one.overall)) for one in judged),
@@ -297,7 +297,7 @@ def _group_cells(group: GroupScores) -> tuple[str, ...]:
     )
 
 
-def _confusions(judged: Sequence[JudgedErrors]) -> Sheet:
+def _confusions(judged: Sequence[RunErrors]) -> ReportTable:
     rows = [
         (
             one.run,
@@ -310,7 +310,7 @@ def _confusions(judged: Sequence[JudgedErrors]) -> Sheet:
         for one in judged
         for confusion in one.confusions[:_RANKED]
     ]
-    return Sheet(
+    return ReportTable(
         title="Most frequent confusions",
         header=("run", "gold", "answered", "examples", "% of gold", "% of errors"),
         rows=tuple(rows),
@@ -318,14 +318,14 @@ def _confusions(judged: Sequence[JudgedErrors]) -> Sheet:
     )
 
 
-def _kinds(judged: Sequence[JudgedErrors]) -> Sheet:
+def _kinds(judged: Sequence[RunErrors]) -> ReportTable:
     rows: list[tuple[str, ...]] = []
     for one in judged:
         for count in one.kinds:
             rows.append((one.run, count.kind.name, *_kind_cells(count)))
         for wording, count in one.missed_by_negation.items():
             rows.append((one.run, f"… {wording}", *_kind_cells(count)))
-    return Sheet(
+    return ReportTable(
         title="The two kinds of errors that the paper names (Section 6.3)",
         header=("run", "kind", "gold", "errors", "% of gold", "% of their errors", "ids"),
         rows=tuple(rows),
@@ -343,7 +343,7 @@ def _kind_cells(count: KindCount) -> tuple[str, ...]:
     )
 
 
-def _patterns(judged: Sequence[JudgedErrors]) -> Sheet:
+def _patterns(judged: Sequence[RunErrors]) -> ReportTable:
     rows = []
     for one in judged:
         found = one.patterns
@@ -360,7 +360,7 @@ def _patterns(judged: Sequence[JudgedErrors]) -> Sheet:
                     ", ".join(f1),
                 )
             )
-    return Sheet(
+    return ReportTable(
         title="Labels rolled up to patterns, %",
         header=(
             *("run", "macro-F1", "accuracy", "readable errors", "within the pattern"),
@@ -371,11 +371,11 @@ def _patterns(judged: Sequence[JudgedErrors]) -> Sheet:
     )
 
 
-def _breakdowns(judged: Sequence[JudgedErrors]) -> Iterator[Sheet]:
+def _breakdowns(judged: Sequence[RunErrors]) -> Iterator[ReportTable]:
     """Yield a table for each property, all runs in it."""
     titles = {b.by: b.title for one in judged for b in one.breakdowns}
     for by, title in titles.items():
-        yield Sheet(
+        yield ReportTable(
             title=f"By {title}, %",
             header=("run", *_GROUP_HEADER),
             rows=tuple(
@@ -389,7 +389,7 @@ def _breakdowns(judged: Sequence[JudgedErrors]) -> Iterator[Sheet]:
         )
 
 
-def _hardest(judged: Sequence[JudgedErrors], texts: Mapping[str, str]) -> Sheet:
+def _hardest(judged: Sequence[RunErrors], texts: Mapping[str, str]) -> ReportTable:
     rows = [
         (
             one.run,
@@ -403,7 +403,7 @@ def _hardest(judged: Sequence[JudgedErrors], texts: Mapping[str, str]) -> Sheet:
         for example in one.hardest[:_HARD]
     ]
     header = ("run", "id", "gold", "answered", "probability of gold")
-    return Sheet(
+    return ReportTable(
         title="Hardest examples: lowest probability of the gold label",
         header=(*header, *_words_header(texts)),
         rows=tuple(rows),
@@ -411,7 +411,7 @@ def _hardest(judged: Sequence[JudgedErrors], texts: Mapping[str, str]) -> Sheet:
     )
 
 
-def _shared(shared: Mapping[str, WrongInAll]) -> Sheet:
+def _shared(shared: Mapping[str, WrongInAll]) -> ReportTable:
     rows = [
         (
             task,
@@ -425,7 +425,7 @@ def _shared(shared: Mapping[str, WrongInAll]) -> Sheet:
         )
         for task, found in shared.items()
     ]
-    return Sheet(
+    return ReportTable(
         title="Wrong in all runs of a task",
         header=(
             *("task", "runs", "examples", "wrong in all", "by chance", "same answer"),
@@ -462,7 +462,7 @@ def _interval_text(found: Interval) -> str:
 _DRAWN = ("length", "position", "history")
 
 
-def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings | None:
+def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
     """Return what is to be said of the runs' errors; ``None`` where no answer is wrong.
 
     Raises:
@@ -478,7 +478,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Finding
         if options.privacy.include_text
         else {}
     )
-    return Findings(
+    return Report(
         action="errors",
         title="Errors: who, where, which, and how sure",
         figures={
@@ -513,7 +513,7 @@ def _wrong_in_all(runs: Sequence[ReportedRun]) -> dict[str, WrongInAll]:
     return {task: one for task, one in found.items() if one is not None}
 
 
-def _figures(one: JudgedErrors) -> dict[str, Any]:
+def _figures(one: RunErrors) -> dict[str, Any]:
     return {
         "task": one.task,
         "labels": list(one.labels),
@@ -537,7 +537,7 @@ def _figures(one: JudgedErrors) -> dict[str, Any]:
     }
 
 
-def _rows(one: JudgedErrors) -> list[dict[str, Any]]:
+def _rows(one: RunErrors) -> list[dict[str, Any]]:
     groups = [("all", one.overall)]
     groups += [(b.by, group) for b in one.breakdowns for group in b.groups]
     return [
@@ -560,9 +560,9 @@ def _interval(group: GroupScores, name: str) -> dict[str, float | None]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _charts(judged: Sequence[JudgedErrors]) -> dict[str, Callable[[], Figure]]:
+def _charts(judged: Sequence[RunErrors]) -> dict[str, Callable[[], Figure]]:
     """Return the figures of the best run of each task; those of all would bury the page."""
-    best: dict[str, JudgedErrors] = {}
+    best: dict[str, RunErrors] = {}
     for one in judged:
         if one.task not in best or _macro_f1(one) > _macro_f1(best[one.task]):
             best[one.task] = one
@@ -582,7 +582,7 @@ def _charts(judged: Sequence[JudgedErrors]) -> dict[str, Callable[[], Figure]]:
     return charts
 
 
-def _macro_f1(one: JudgedErrors) -> float:
+def _macro_f1(one: RunErrors) -> float:
     return one.overall.macro_f1.value or 0.0
 
 

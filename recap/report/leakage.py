@@ -15,13 +15,13 @@ from typing import Any
 
 from recap.config import COMPARED, flatten, result_options
 from recap.folds.console import duration_text
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.report import data_card as data_statements
 from recap.report import system_card as system_statements
 from recap.report.manifest import Resources, resources_of
 from recap.report.options import ReportConfig
-from recap.report.runs import ALL, ReportedRun, Said, named, said_of
+from recap.report.runs import ALL, ReportedRun, Statement, named, said_of
 from recap.report.system_card import is_remote, is_trained
 
 KINDS = {
@@ -36,7 +36,7 @@ KINDS = {
 _NO_FIGURE = "–"
 
 
-def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings | None:
+def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
     """Return how many test examples of each fold share something, of each kind.
 
     Runs over one partition share a table. ``None`` when no run has a leakage.json.
@@ -46,7 +46,7 @@ def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findi
         return None
     shots = [run for run in known if _shot_folds(run)]
     sheets = [_data_sheet(group) for group in _groups(known)]
-    return Findings(
+    return Report(
         action="leakage",
         title="Leakage",
         figures={"runs": [_figures(run) for run in known]},
@@ -93,8 +93,8 @@ def _rows(run: ReportedRun) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _data_sheet(group: Sequence[ReportedRun]) -> Sheet:
-    return Sheet(
+def _data_sheet(group: Sequence[ReportedRun]) -> ReportTable:
+    return ReportTable(
         title="Test examples that share something with training or selection: "
         + ", ".join(run.name for run in group),
         header=("Fold", "Tested, all labels", "Tested of the task", *KINDS.values()),
@@ -106,8 +106,8 @@ def _shot_folds(run: ReportedRun) -> list[Mapping[str, Any]]:
     return [fold for fold in run.leakage["folds"] if fold.get("shots")]
 
 
-def _shot_sheet(runs: Sequence[ReportedRun]) -> Sheet:
-    return Sheet(
+def _shot_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
+    return ReportTable(
         title="Test examples that share something with the solved examples in prompts",
         header=("Run", "Fold", "Shown", "Shown and tested", *KINDS.values()),
         rows=tuple(
@@ -293,7 +293,7 @@ PARTS: Mapping[str, Callable[[ReportedRun], str | None]] = {
 TITLE = "Protocol: what was done"
 
 
-def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return what was done, by which options the runs differ, and how long they took."""
     parts = {part: said_of(runs, say) for part, say in PARTS.items()}
     differences = differing_options(runs)
@@ -302,7 +302,7 @@ def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Find
     if differences:
         sheets.append(_difference_sheet(differences, runs))
     sheets.append(_time_sheet(resources))
-    return Findings(
+    return Report(
         action="protocol",
         title=TITLE,
         figures={
@@ -319,20 +319,22 @@ def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Find
     )
 
 
-def _statement_sheet(parts: Mapping[str, Sequence[Said]], runs: Sequence[ReportedRun]) -> Sheet:
+def _statement_sheet(
+    parts: Mapping[str, Sequence[Statement]], runs: Sequence[ReportedRun]
+) -> ReportTable:
     rows = []
     for part, statements in parts.items():
         for said in statements:
             who = named(said.runs, among=runs)
             rows.append((part, said.text if who == ALL else f"{who}: {said.text}"))
-    return Sheet(
+    return ReportTable(
         title="What was done", header=("", "statement"), rows=tuple(rows), text_columns=(0, 1)
     )
 
 
 def _difference_sheet(
     differences: Mapping[str, Mapping[str, str]], runs: Sequence[ReportedRun]
-) -> Sheet:
+) -> ReportTable:
     by_name = {run.name: run for run in runs}
     rows = []
     for option, values in differences.items():
@@ -341,7 +343,7 @@ def _difference_sheet(
             having = [by_name[run] for run in values if values[run] == value]
             rows.append((shown, value, named(having, among=runs)))
             shown = ""
-    return Sheet(
+    return ReportTable(
         title="Options that differ",
         header=("option", "value", "runs"),
         rows=tuple(rows),
@@ -349,8 +351,8 @@ def _difference_sheet(
     )
 
 
-def _time_sheet(resources: Mapping[str, Resources]) -> Sheet:
-    return Sheet(
+def _time_sheet(resources: Mapping[str, Resources]) -> ReportTable:
+    return ReportTable(
         title="Time of all finished folds",
         header=("run", "device", "training", "testing", "epochs"),
         rows=tuple(

@@ -13,8 +13,8 @@ from typing import Any
 
 from recap.folds.console import duration_text
 from recap.folds.results import read_made_with
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, distinct, named, said_of
 from recap.runs.costs import Prices, Usage
@@ -163,7 +163,7 @@ TITLE = "Manifest: what the runs were made with"
 _HASHES = ("data_hash", "partition_hash", "prompt_hash", "configuration_hash")
 
 
-def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return versions, platforms, hashes, devices, times, tokens and cost of every run."""
     places = {**places_of(runs), **_run_entries(runs)}
     resources = {run.name: resources_of(run) for run in runs}
@@ -174,7 +174,7 @@ def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Find
         _time_sheet(runs),
         _use_sheet(resources),
     ]
-    return Findings(
+    return Report(
         action="manifest",
         title=TITLE,
         figures={
@@ -200,14 +200,14 @@ def _entry_of(key: str) -> Callable[[ReportedRun], str]:
     return lambda run: str(run.manifest.get(key) or UNKNOWN)
 
 
-def _differing_sheet(places: Mapping[str, Mapping[str, str]]) -> Sheet:
+def _differing_sheet(places: Mapping[str, Mapping[str, str]]) -> ReportTable:
     rows = []
     for entry, values in places.items():
         shown = entry
         for value, where in values.items() if len(values) > 1 else ():
             rows.append((shown, value, where))
             shown = ""
-    return Sheet(
+    return ReportTable(
         title="What differs",
         header=("entry", "value", "where"),
         rows=tuple(rows),
@@ -215,8 +215,8 @@ def _differing_sheet(places: Mapping[str, Mapping[str, str]]) -> Sheet:
     )
 
 
-def _common_sheet(places: Mapping[str, Mapping[str, str]]) -> Sheet:
-    return Sheet(
+def _common_sheet(places: Mapping[str, Mapping[str, str]]) -> ReportTable:
+    return ReportTable(
         title="What is the same everywhere",
         header=("entry", "value"),
         rows=tuple((e, next(iter(values))) for e, values in places.items() if len(values) == 1),
@@ -224,9 +224,9 @@ def _common_sheet(places: Mapping[str, Mapping[str, str]]) -> Sheet:
     )
 
 
-def _hash_sheet(runs: Sequence[ReportedRun]) -> Sheet:
+def _hash_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
     hashes = {run.name: _hashes(run) for run in runs}
-    return Sheet(
+    return ReportTable(
         title="Hashes of each run",
         header=("run", "configuration", "prompt"),
         rows=tuple(
@@ -237,8 +237,8 @@ def _hash_sheet(runs: Sequence[ReportedRun]) -> Sheet:
     )
 
 
-def _time_sheet(runs: Sequence[ReportedRun]) -> Sheet:
-    return Sheet(
+def _time_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
+    return ReportTable(
         title="Time of each finished fold",
         header=("run", "training", "testing"),
         rows=tuple((run.name, _times(run, "train"), _times(run, "test")) for run in runs),
@@ -251,8 +251,8 @@ def _times(run: ReportedRun, stage: str) -> str:
     return ", ".join(_duration(entry.get(f"{stage}_seconds")) for entry in entries)
 
 
-def _use_sheet(resources: Mapping[str, Resources]) -> Sheet:
-    return Sheet(
+def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
+    return ReportTable(
         title="Tokens and cost of prompted runs",
         header=("run", "answers", "tokens of prompts", "tokens of answers", "cost"),
         rows=tuple(

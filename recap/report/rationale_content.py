@@ -181,7 +181,7 @@ NAMING_SHARES = {
 """Names of shares, and what a rationale has to be like to count."""
 
 
-Place = Literal["response", "client_before", "counselor"]
+QuotePlace = Literal["response", "client_before", "counselor"]
 
 FUZZY_THRESHOLD = 0.8
 """Least similarity at which a quote counts as grounded though it is not verbatim."""
@@ -215,7 +215,7 @@ class Quote:
     """Whether a turn of the dialogue holds it, width, case, white space and outer marks apart."""
     similarity: float
     """Of the best local match, from 0 to 1 (see :func:`local_similarity`), which knows no words."""
-    place: Place | None
+    place: QuotePlace | None
     """Where it stands verbatim: in the response rather than in earlier turns; ``None``: nowhere."""
 
 
@@ -330,7 +330,7 @@ def local_similarity(piece: str, text: str) -> float:
     return 1 - int(row.min()) / len(piece)
 
 
-def _judge(pieces: Sequence[str], turns: Sequence[tuple[Place, str]]) -> Quote:
+def _judge(pieces: Sequence[str], turns: Sequence[tuple[QuotePlace, str]]) -> Quote:
     characters = sum(map(len, pieces))
     places = [_place(piece, turns) for piece in pieces]
     if None not in places:
@@ -341,15 +341,15 @@ def _judge(pieces: Sequence[str], turns: Sequence[tuple[Place, str]]) -> Quote:
     return Quote(characters=characters, exact=False, similarity=near / characters, place=None)
 
 
-def _turns(example: Example) -> list[tuple[Place, str]]:
-    turns: list[tuple[Place, str]] = [("response", comparable(example.response))]
+def _turns(example: Example) -> list[tuple[QuotePlace, str]]:
+    turns: list[tuple[QuotePlace, str]] = [("response", comparable(example.response))]
     for turn in reversed(example.history):
-        place: Place = "counselor" if turn.speaker == "counselor" else "client_before"
+        place: QuotePlace = "counselor" if turn.speaker == "counselor" else "client_before"
         turns.append((place, comparable(turn.text)))
     return turns
 
 
-def _place(piece: str, turns: Sequence[tuple[Place, str]]) -> Place | None:
+def _place(piece: str, turns: Sequence[tuple[QuotePlace, str]]) -> QuotePlace | None:
     return next((place for place, text in turns if _holds(text, piece)), None)
 
 

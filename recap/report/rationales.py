@@ -16,8 +16,8 @@ from recap.data.ratings import RatingsOptions, blank_sheet
 from recap.data.words import Lengths, is_chinese
 from recap.metrics.scores import spread_text
 from recap.models.tfidf import Analyzer, tfidf_probabilities
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Example, Prediction
 from recap.report.options import ReportConfig
 from recap.report.rationale_content import (
@@ -49,7 +49,7 @@ from recap.system.escaping import sheet_to_csv
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedRationales:
+class RunRationales:
     """The rationales of one run, and all that was found of them."""
 
     run: str
@@ -82,7 +82,7 @@ def judge_rationales(
     *,
     similarity: float,
     annotators: Simulatability | None,
-) -> JudgedRationales:
+) -> RunRationales:
     """Return all that is measured of a run's rationales, of which there is at least one.
 
     Args:
@@ -105,7 +105,7 @@ def judge_rationales(
         for p in own
         if p.id in texts
     ]
-    return JudgedRationales(
+    return RunRationales(
         run=run.name,
         answers=sum(p.label is not None for p in run.all_predictions),
         given=given,
@@ -196,8 +196,8 @@ _NAMED = (
 
 
 def rationale_tables(
-    judged: Sequence[JudgedRationales], *, listed: int, texts: bool
-) -> tuple[Sheet, ...]:
+    judged: Sequence[RunRationales], *, listed: int, texts: bool
+) -> tuple[ReportTable, ...]:
     """Return the tables; those of what is not known of any run are left out.
 
     Args:
@@ -217,7 +217,7 @@ def rationale_tables(
 
 
 def rationale_notes(
-    judged: Sequence[JudgedRationales], similarity: float, ratings: RatingsOptions
+    judged: Sequence[RunRationales], similarity: float, ratings: RatingsOptions
 ) -> list[str]:
     """Return what has to be known to read the tables."""
     names = (
@@ -261,7 +261,7 @@ def rationale_notes(
     return notes
 
 
-def _names(judged: Sequence[JudgedRationales]) -> Sheet:
+def _names(judged: Sequence[RunRationales]) -> ReportTable:
     rows = [
         (
             one.run,
@@ -273,15 +273,15 @@ def _names(judged: Sequence[JudgedRationales]) -> Sheet:
         for one in judged
     ]
     header = ("run", "rationales", "answers", *(name for name, _ in _NAMED), "gold where wrong")
-    return Sheet(title="What rationales name, %", header=header, rows=tuple(rows))
+    return ReportTable(title="What rationales name, %", header=header, rows=tuple(rows))
 
 
-def _grounding_table(judged: Sequence[JudgedRationales]) -> Sheet:
+def _grounding_table(judged: Sequence[RunRationales]) -> ReportTable:
     header = (
         *("run", "with quotes", "quotes", "exact", "near", "exact by chance", "near by chance"),
         *("all exact", "all near", "exact, in the response"),
     )
-    return Sheet(
+    return ReportTable(
         title="Quotes that the dialogue holds, %",
         header=header,
         rows=tuple(
@@ -307,8 +307,8 @@ def _grounding_row(run: str, own: Grounding, chance: Grounding | None) -> tuple[
     )
 
 
-def _lengths(judged: Sequence[JudgedRationales]) -> Sheet:
-    return Sheet(
+def _lengths(judged: Sequence[RunRationales]) -> ReportTable:
+    return ReportTable(
         title="Length and distinctness",
         header=(
             *("run", "characters", "words", "distinct-1", "distinct-2", "different"),
@@ -330,8 +330,8 @@ def _lengths(judged: Sequence[JudgedRationales]) -> Sheet:
     )
 
 
-def _likeness(judged: Sequence[JudgedRationales]) -> Sheet:
-    return Sheet(
+def _likeness(judged: Sequence[RunRationales]) -> ReportTable:
+    return ReportTable(
         title="Beside the annotators' rationales",
         header=("run", "pairs", "chrF", "chrF, same label", "BLEU"),
         rows=tuple(
@@ -348,14 +348,14 @@ def _likeness(judged: Sequence[JudgedRationales]) -> Sheet:
     )
 
 
-def _simulatability_table(judged: Sequence[JudgedRationales]) -> Sheet:
+def _simulatability_table(judged: Sequence[RunRationales]) -> ReportTable:
     rows: list[tuple[str, ...]] = []
     for one in judged:
         if one.simulatability is not None:
             rows.append(_recovered_row(one.run, "its rationales", one.simulatability))
             if one.annotators is not None:
                 rows.append(_recovered_row(one.run, "annotators'", one.annotators))
-    return Sheet(
+    return ReportTable(
         title="Labels that rationales alone give away, %",
         header=(
             *("run", "from", "accuracy", "masked", "majority"),
@@ -376,7 +376,7 @@ def _recovered_row(run: str, source: str, found: Simulatability) -> tuple[str, .
     )
 
 
-def _page(judged: Sequence[JudgedRationales], listed: int, texts: bool) -> Sheet:
+def _page(judged: Sequence[RunRationales], listed: int, texts: bool) -> ReportTable:
     rows: list[tuple[str, ...]] = []
     for one in judged:
         rationales = {p.id: p.rationale or "" for p in one.given}
@@ -384,7 +384,7 @@ def _page(judged: Sequence[JudgedRationales], listed: int, texts: bool) -> Sheet
             words = (" ".join(rationales[key].split()),) if texts else ()
             rows.append((one.run, kind, key, what, *words))
     header = ("run", "kind", "id", "what", *(("rationale",) if texts else ()))
-    return Sheet(
+    return ReportTable(
         title="Examples by id",
         header=header,
         rows=tuple(rows),
@@ -392,7 +392,7 @@ def _page(judged: Sequence[JudgedRationales], listed: int, texts: bool) -> Sheet
     )
 
 
-def _examples(one: JudgedRationales, listed: int) -> list[tuple[str, str, str]]:
+def _examples(one: RunRationales, listed: int) -> list[tuple[str, str, str]]:
     """Return kind, id and what is to be said of the examples worth looking at."""
     similarity = {key: min(q.similarity for q in own) for key, own in one.quotes.items() if own}
     ungrounded = sorted(
@@ -471,7 +471,7 @@ class RationaleOptions:
 
 def rationale_section(
     runs: Sequence[ReportedRun], options: ReportConfig, own: RationaleOptions | None = None
-) -> Findings | None:
+) -> Report | None:
     """Return what is to be said of the runs' rationales; ``None`` where no run gives any.
 
     Each run has a blank rating sheet among the pages, ``rationales_to_rate_<run>.csv``. With
@@ -501,7 +501,7 @@ def rationale_section(
         )
         for one, run in zip(judged, explaining, strict=True)
     }
-    return Findings(
+    return Report(
         action="rationales",
         title="Rationales: what they name, quote, repeat and give away",
         figures={
@@ -521,7 +521,7 @@ def rationale_section(
 
 
 def _rating_sheet(
-    judged: JudgedRationales,
+    judged: RunRationales,
     known: Mapping[str, Example],
     ratings: RatingsOptions,
     *,
@@ -542,12 +542,12 @@ def _rating_sheet(
     return sheet_to_csv(sheet.header, sheet.rows)
 
 
-def _to_rate(judged: JudgedRationales, ratings: RatingsOptions) -> list[str]:
+def _to_rate(judged: RunRationales, ratings: RatingsOptions) -> list[str]:
     labels = {p.id: p.label or "" for p in judged.given}
     return draw_by_label(labels, size=ratings.size, seed=ratings.seed)
 
 
-def _figures(judged: JudgedRationales, ratings: RatingsOptions) -> dict[str, Any]:
+def _figures(judged: RunRationales, ratings: RatingsOptions) -> dict[str, Any]:
     return {
         "answers": judged.answers,
         "rationales": len(judged.given),
@@ -578,7 +578,7 @@ def _plain(found: Any, *, without: Sequence[str] = ()) -> dict[str, Any] | None:
     return {name: value for name, value in asdict(found).items() if name not in without}
 
 
-def _flat(judged: JudgedRationales) -> dict[str, float | int | None]:
+def _flat(judged: RunRationales) -> dict[str, float | int | None]:
     grounding, like, recovered = judged.grounding, judged.likeness, judged.simulatability
     return {
         "rationales": len(judged.given),

@@ -12,8 +12,8 @@ from html import escape
 from importlib import import_module
 
 from recap.output.html import html_page
-from recap.output.report import Findings, svg_text
-from recap.output.tables import Sheet
+from recap.output.report import Report, svg_text
+from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
 from recap.report.tables import headline
@@ -49,7 +49,7 @@ details { margin: 1rem 0; }
 _LONG_CELL = 40
 
 
-def report_page(title: str, lead: Sequence[str], sections: Sequence[Findings]) -> str:
+def report_page(title: str, lead: Sequence[str], sections: Sequence[Report]) -> str:
     """Return the page.
 
     Args:
@@ -72,7 +72,7 @@ def report_page(title: str, lead: Sequence[str], sections: Sequence[Findings]) -
     return html_page(title=title, language="en", body="\n".join(body), style=_STYLE)
 
 
-def _section(section: Findings) -> str:
+def _section(section: Report) -> str:
     shown, folded = section.sheets[:_OPEN_SHEETS], section.sheets[_OPEN_SHEETS:]
     parts = [
         f'<section id="{escape(section.action)}">',
@@ -92,7 +92,7 @@ def _section(section: Findings) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _table(sheet: Sheet) -> str:
+def _table(sheet: ReportTable) -> str:
     head = "".join(
         f'<th scope="col"{_class(sheet, x, name)}>{escape(name)}</th>'
         for x, name in enumerate(sheet.header)
@@ -107,18 +107,18 @@ def _table(sheet: Sheet) -> str:
     )
 
 
-def _cell(sheet: Sheet, y: int, x: int, cell: str) -> str:
+def _cell(sheet: ReportTable, y: int, x: int, cell: str) -> str:
     text = f"<strong>{escape(cell)}</strong>" if (y, x) in sheet.bold else escape(cell)
     return f"<td{_class(sheet, x, cell)}>{text}</td>"
 
 
-def _class(sheet: Sheet, column: int, cell: str) -> str:
+def _class(sheet: ReportTable, column: int, cell: str) -> str:
     if column not in sheet.text_columns:
         return ' class="figure"'
     return ' class="long"' if len(cell) > _LONG_CELL else ""
 
 
-def _picture(section: Findings, stem: str) -> str | None:
+def _picture(section: Report, stem: str) -> str | None:
     svg = svg_text(section.charts[stem], salt=stem)
     if svg is None:
         return None
@@ -131,7 +131,7 @@ def _picture(section: Findings, stem: str) -> str | None:
     )
 
 
-Section = Callable[[Sequence[ReportedRun], ReportConfig], Findings | None]
+Section = Callable[[Sequence[ReportedRun], ReportConfig], Report | None]
 
 SECTIONS = {
     "overview": "recap.report.tables:overview_section",
@@ -157,7 +157,7 @@ def build_report(
     options: ReportConfig,
     *,
     on_section: Callable[[str], None] = lambda name: None,
-) -> Findings:
+) -> Report:
     """Return the report over runs: its sections as parts, and the page that shows them all.
 
     Args:
@@ -174,7 +174,7 @@ def build_report(
             sections.append(section)
     by_name = {section.action: section for section in sections}
     tables = by_name["tables"]
-    return Findings(
+    return Report(
         action="report",
         title=_TITLE,
         figures={section.action: dict(section.figures) for section in sections},
@@ -194,7 +194,7 @@ def build_report(
     )
 
 
-def _on_console(sections: Sequence[Findings]) -> tuple[Sheet, ...]:
+def _on_console(sections: Sequence[Report]) -> tuple[ReportTable, ...]:
     """Return the tables that fit a console; all others are in the files."""
     return tuple(
         sheet
@@ -204,7 +204,7 @@ def _on_console(sections: Sequence[Findings]) -> tuple[Sheet, ...]:
     )
 
 
-def _table_files(sections: Sequence[Findings]) -> dict[str, str]:
+def _table_files(sections: Sequence[Report]) -> dict[str, str]:
     r"""Return every table as a LaTeX file of its own, for ``\input``."""
     files: dict[str, str] = {}
     for section in sections:

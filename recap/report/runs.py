@@ -30,7 +30,7 @@ from recap.runs.build import build_corpus, build_task
 from recap.runs.folder import RunFolder, read_config, read_prompted
 from recap.tasks.task import Task
 
-Kind = Literal["trained", "prompted", "baseline"]
+RunKind = Literal["trained", "prompted", "baseline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class ReportedRun:
         return self.folder.path.name
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RunKind:
         """Trained here, prompted, or a baseline."""
         if self.prompted:
             return "prompted"
@@ -277,7 +277,7 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class System:
+class ReportedSystem:
     """One system, whatever tasks it was scored on."""
 
     model: str
@@ -305,7 +305,7 @@ class System:
         return self.model, setting, mark
 
 
-def group_systems(runs: Sequence[ReportedRun]) -> tuple[System, ...]:
+def group_systems(runs: Sequence[ReportedRun]) -> tuple[ReportedSystem, ...]:
     """Return the systems of the runs, in the order in which they come first.
 
     Runs are of one system when all their result-changing options are the same but for the task.
@@ -321,7 +321,7 @@ def group_systems(runs: Sequence[ReportedRun]) -> tuple[System, ...]:
             groups.append((options, {run.task.name: run}))
     visible = [_visible(next(iter(by_task.values()))) for _, by_task in groups]
     return tuple(
-        System(
+        ReportedSystem(
             model=visible[i][0],
             setting=visible[i][1],
             rationale=visible[i][2],
@@ -379,7 +379,7 @@ ALL = "all runs"
 MOST_NAMED = 6
 """Runs that are named one by one; of more, the others are named where they are fewer."""
 
-_KINDS: Mapping[Kind, str] = {
+_KINDS: Mapping[RunKind, str] = {
     "trained": "all trained runs",
     "prompted": "all prompted runs",
     "baseline": "all baselines",
@@ -387,7 +387,7 @@ _KINDS: Mapping[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class Statement:
     """One statement, and the runs that it holds for."""
 
     text: str
@@ -396,14 +396,14 @@ class Said:
 
 def said_of(
     runs: Sequence[ReportedRun], say: Callable[[ReportedRun], str | None]
-) -> tuple[Said, ...]:
+) -> tuple[Statement, ...]:
     """Return the distinct statements about runs, in their order; ``None`` says nothing."""
     by_text: dict[str, list[ReportedRun]] = {}
     for run in runs:
         text = say(run)
         if text is not None:
             by_text.setdefault(text, []).append(run)
-    return tuple(Said(text=text, runs=tuple(said)) for text, said in by_text.items())
+    return tuple(Statement(text=text, runs=tuple(said)) for text, said in by_text.items())
 
 
 def said_in_one(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from recap.folds.console import duration_text
 from recap.metrics.scores import spread_text
-from recap.report.answer import Answer, AnswerFunction, answer_of, does_not_apply, told
+from recap.report.answer import AnswerFunction, ChecklistAnswer, answer_of, does_not_apply, told
 from recap.report.manifest import (
     COMMIT,
     NOT_INSTALLED,
@@ -20,7 +20,7 @@ from recap.report.manifest import (
     places_of,
     resources_of,
 )
-from recap.report.runs import Kind, ReportedRun, named
+from recap.report.runs import ReportedRun, RunKind, named
 
 _STYLES = {
     "full": "role, task, the categories with their definitions, output format",
@@ -279,7 +279,7 @@ Runs = Sequence[ReportedRun]
 MOST_FIGURES = 6
 """Runs of a task whose figure is given; of more, only the lowest and the highest."""
 
-_KINDS: Mapping[Kind, str] = {
+_KINDS: Mapping[RunKind, str] = {
     "trained": "Run by recap.train",
     "prompted": "Prompted as it is",
     "baseline": "Baseline",
@@ -295,42 +295,44 @@ def _prompted_or_tuned(runs: Runs) -> tuple[ReportedRun, ...]:
     return tuple(run for run in runs if run.kind != "baseline")
 
 
-def _systems(runs: Runs) -> Answer | None:
+def _systems(runs: Runs) -> ChecklistAnswer | None:
     tasks = ", ".join(dict.fromkeys(run.task.name for run in runs))
     by_kind = {kind: [run.name for run in runs if run.kind == kind] for kind in _KINDS}
     told = " ".join(f"{_KINDS[k]}: {', '.join(names)}." for k, names in by_kind.items() if names)
     tuned = sum(is_trained(run) for run in runs)
-    return Answer(text=f"Systems on the task {tasks}, {tuned} of {len(runs)} tuned here. {told}")
+    return ChecklistAnswer(
+        text=f"Systems on the task {tasks}, {tuned} of {len(runs)} tuned here. {told}"
+    )
 
 
-def _comparison(runs: Runs) -> Answer | None:
+def _comparison(runs: Runs) -> ChecklistAnswer | None:
     if len(runs) < 2:
         return None
     partitions = {run.manifest.get("partition_hash") for run in runs}
     over = "over the same folds" if len(partitions) == 1 else "over the same data, folds redrawn"
     said = _systems(runs)
-    return said and Answer(text=f"Compared with one another {over}. {said.text}")
+    return said and ChecklistAnswer(text=f"Compared with one another {over}. {said.text}")
 
 
-def _models(runs: Runs) -> Answer | None:
+def _models(runs: Runs) -> ChecklistAnswer | None:
     backbones = [run.config.backbone for run in runs]
     pretrained = any(backbone.hub_id or backbone.path for backbone in backbones)
     closed = any(is_remote(run) for run in runs)
     return answer_of(runs, model, whole=not (pretrained or closed))
 
 
-def _training(runs: Runs) -> Answer | None:
+def _training(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, tuning, optimiser, epochs) or _models(runs)
 
 
-def _generation(runs: Runs) -> Answer | None:
+def _generation(runs: Runs) -> ChecklistAnswer | None:
     asked = _prompted_or_tuned(runs)
     if not asked:
         return does_not_apply("no system of these runs generates text")
     return answer_of(asked, prompt, shots, decoding, seeds)
 
 
-def _outputs(runs: Runs) -> Answer | None:
+def _outputs(runs: Runs) -> ChecklistAnswer | None:
     scored = [run for run in runs if run.has_probabilities]
     probable = f"Probabilities of all labels: {named(scored, among=runs)}." if scored else ""
     return answer_of(runs, _output_of, also=probable)
@@ -345,7 +347,7 @@ def _output_of(run: ReportedRun) -> str:
     )
 
 
-def _decisions(runs: Runs) -> Answer | None:
+def _decisions(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, decoding, _probability_of)
 
 
@@ -360,7 +362,7 @@ def _probability_of(run: ReportedRun) -> str | None:
     )
 
 
-def _generated_text(runs: Runs) -> Answer | None:
+def _generated_text(runs: Runs) -> ChecklistAnswer | None:
     asked = _prompted_or_tuned(runs)
     if not asked:
         return does_not_apply("no system of these runs generates text")
@@ -373,12 +375,12 @@ def _generated_text(runs: Runs) -> Answer | None:
     )
     low, high = f"{min(shares):.2f} %", f"{max(shares):.2f} %"
     share = low if low == high else f"{low} to {high}"
-    return Answer(
+    return ChecklistAnswer(
         text=f"{share} of the answers have no readable label.{reasons}", whole=not with_reasons
     )
 
 
-def _outcome(runs: Runs) -> Answer | None:
+def _outcome(runs: Runs) -> ChecklistAnswer | None:
     also = (
         "The outcome is the label of the data set, the prediction the label that is read from a "
         "system's answer; an unreadable answer is wrong."
@@ -387,25 +389,25 @@ def _outcome(runs: Runs) -> Answer | None:
     return answer_of(runs, decoding, scoring, also=also, whole=not closed)
 
 
-def _prompts(runs: Runs) -> Answer | None:
+def _prompts(runs: Runs) -> ChecklistAnswer | None:
     asked = _prompted_or_tuned(runs)
     if not asked:
         return does_not_apply("no system of these runs is prompted")
     return answer_of(asked, prompt, prompt_hash)
 
 
-def _prompt_data(runs: Runs) -> Answer | None:
+def _prompt_data(runs: Runs) -> ChecklistAnswer | None:
     asked = [run for run in runs if run.kind == "prompted"]
     if not asked:
         return does_not_apply("no model is prompted as it is")
     return answer_of(asked, shots)
 
 
-def _no_summaries(runs: Runs) -> Answer | None:
+def _no_summaries(runs: Runs) -> ChecklistAnswer | None:
     return does_not_apply("the task is classification")
 
 
-def _instruction_tuning(runs: Runs) -> Answer | None:
+def _instruction_tuning(runs: Runs) -> ChecklistAnswer | None:
     tuned = [run for run in runs if run.kind == "trained" and is_trained(run)]
     if not tuned:
         return does_not_apply("no language model is tuned")
@@ -413,7 +415,7 @@ def _instruction_tuning(runs: Runs) -> Answer | None:
     return answer_of(tuned, tuning, prompt, also=also)
 
 
-def _compute(runs: Runs) -> Answer | None:
+def _compute(runs: Runs) -> ChecklistAnswer | None:
     used = [resources_of(run) for run in runs]
     trained = [one.train_seconds for one in used if one.train_seconds is not None]
     tested = [one.test_seconds for one in used if one.test_seconds is not None]
@@ -429,13 +431,13 @@ def _compute(runs: Runs) -> Answer | None:
         if usages
         else ""
     )
-    return Answer(
+    return ChecklistAnswer(
         text=f"All finished folds of {len(runs)} runs: training {duration_text(sum(trained))}, "
         f"testing {duration_text(sum(tested))}, on {devices or 'devices not recorded'}.{asked}"
     )
 
 
-def _code_version(runs: Runs) -> Answer | None:
+def _code_version(runs: Runs) -> ChecklistAnswer | None:
     commits = places_of(runs).get(COMMIT, {})
     known = {commit: where for commit, where in commits.items() if commit != UNKNOWN}
     if not known:
@@ -443,10 +445,10 @@ def _code_version(runs: Runs) -> Answer | None:
     listed = "; ".join(
         commit if len(commits) == 1 else f"{commit} ({where})" for commit, where in known.items()
     )
-    return Answer(text=f"recap at the commit {listed}.")
+    return ChecklistAnswer(text=f"recap at the commit {listed}.")
 
 
-def _infrastructure(runs: Runs) -> Answer | None:
+def _infrastructure(runs: Runs) -> ChecklistAnswer | None:
     places = places_of(runs)
     software = [
         f"{name} {' or '.join(values)}"
@@ -463,20 +465,20 @@ def _device_of(run: ReportedRun) -> str:
     return f"Device {run.manifest.get('device', UNKNOWN)}."
 
 
-def _reproduction(runs: Runs) -> Answer | None:
+def _reproduction(runs: Runs) -> ChecklistAnswer | None:
     commands = dict.fromkeys(
         {"trained": "recap.train", "prompted": "recap.prompt", "baseline": "recap.evaluate"}[
             run.kind
         ]
         for run in runs
     )
-    return Answer(
+    return ChecklistAnswer(
         text=f"Made by {', '.join(commands)} with the options of each run's config.yaml; the same "
         "options, data and seed give the same folds and prompts."
     )
 
 
-def _hyperparameters(runs: Runs) -> Answer | None:
+def _hyperparameters(runs: Runs) -> ChecklistAnswer | None:
     also = (
         "All options were fixed before each run and stand in its config.yaml; a run searches "
         "none, but for the epoch and a learning rate where it says so."
@@ -484,11 +486,11 @@ def _hyperparameters(runs: Runs) -> Answer | None:
     return answer_of(runs, optimiser, also=also)
 
 
-def _model_details(runs: Runs) -> Answer | None:
+def _model_details(runs: Runs) -> ChecklistAnswer | None:
     return answer_of(runs, model, tuning, prompt)
 
 
-def _inputs(runs: Runs) -> Answer | None:
+def _inputs(runs: Runs) -> ChecklistAnswer | None:
     also = (
         "No system sees labels, ids, sessions or other columns of an example that it is tested on, "
         "nor turns after the response."
@@ -500,13 +502,13 @@ def _input_of(run: ReportedRun) -> str:
     return f"A system reads {shown_history(run)}."
 
 
-def _metrics(runs: Runs) -> Answer | None:
+def _metrics(runs: Runs) -> ChecklistAnswer | None:
     selects = any(is_trained(run) for run in runs)
     chosen = "The epoch is selected by the loss on the selection part." if selects else ""
-    return Answer(text=f"{_METRICS} {chosen}".rstrip())
+    return ChecklistAnswer(text=f"{_METRICS} {chosen}".rstrip())
 
 
-def _performance(runs: Runs) -> Answer | None:
+def _performance(runs: Runs) -> ChecklistAnswer | None:
     parts = []
     for task in dict.fromkeys(run.task.name for run in runs):
         of_task = [run for run in runs if run.task.name == task]
@@ -519,7 +521,7 @@ def _performance(runs: Runs) -> Answer | None:
         )
         parts.append(f"{task}: {figures}")
     how = "Macro-F1 in percent, mean ± sample standard deviation over folds."
-    return Answer(text=f"{how} {'; '.join(parts)}.")
+    return ChecklistAnswer(text=f"{how} {'; '.join(parts)}.")
 
 
 SYSTEM_ANSWERS: Mapping[str, AnswerFunction] = {

@@ -22,12 +22,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from recap.metrics.scores import DDOF, spread_text
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.records import Spread, Summary
 from recap.report.charts import COLORS, category_chart
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, System, group_systems
+from recap.report.runs import ReportedRun, ReportedSystem, group_systems
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +102,7 @@ def published_rows() -> tuple[PublishedRow, ...]:
     )
 
 
-def published_row(system: System) -> PublishedRow | None:
+def published_row(system: ReportedSystem) -> PublishedRow | None:
     """Return the paper's row of a system: same model, tuning or shots, and rationale."""
     for row in published_rows():
         setting = "lora r8" if row.setting == "lora" else row.setting
@@ -122,7 +122,7 @@ PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
 """Figures of a category, and what a table's header calls them."""
 
 
-def run_figures(run: ReportedRun, systems: Sequence[System]) -> dict[str, Any]:
+def run_figures(run: ReportedRun, systems: Sequence[ReportedSystem]) -> dict[str, Any]:
     """Return all figures of a run at full precision, as the JSON file has them."""
     system = next(s for s in systems if run in s.runs.values())
     summary = run.summary
@@ -151,7 +151,9 @@ def _plain(spread: Spread) -> dict[str, Any]:
     return {"mean": spread.mean, "std": spread.std, "values": list(spread.values)}
 
 
-def csv_rows(systems: Sequence[System], *, with_published: bool) -> Iterator[Mapping[str, Any]]:
+def csv_rows(
+    systems: Sequence[ReportedSystem], *, with_published: bool
+) -> Iterator[Mapping[str, Any]]:
     """Yield a row for every figure of every run, with the published one in percent if asked for."""
     for system in systems:
         published = published_row(system) if with_published else None
@@ -203,10 +205,10 @@ _TABLE_OF = {"binary": "Table 4", "fine_grained": "Table 4"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """One line of a table: a system with its figures, measured or published."""
 
-    system: System
+    system: ReportedSystem
     published: PublishedRow | None
     """The published row that this line shows; ``None`` for a measured one."""
 
@@ -238,7 +240,7 @@ class Row:
         return found
 
 
-def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the tables over all runs, a row a system; the best mean of each column is bold."""
     systems = group_systems(runs)
     tasks = _tasks(runs)
@@ -249,7 +251,7 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findin
         for part, labels in enumerate(_parts(_labels(runs, task)))
     ]
     sheets[len(tasks) : len(tasks)] = _ablation(systems, tasks, options)
-    return Findings(
+    return Report(
         action="tables",
         title="Scores",
         figures={"ddof": DDOF, "rows": [run_figures(run, systems) for run in runs]},
@@ -261,7 +263,7 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findin
 
 
 def _category_chart(
-    systems: Sequence[System], task: str, runs: Sequence[ReportedRun]
+    systems: Sequence[ReportedSystem], task: str, runs: Sequence[ReportedRun]
 ) -> Callable[[], Figure]:
     """Return what draws F1 by category over folds, of the systems with the best macro-F1."""
     labels = _labels(runs, task)
@@ -299,25 +301,25 @@ def _parts(labels: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(labels[i : i + step]) for i in range(0, len(labels), step)]
 
 
-def _rows(systems: Sequence[System], task: str, options: ReportConfig) -> list[Row]:
+def _rows(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> list[TableRow]:
     """Return a line for every system that was scored on the task, each before its published row."""
     rows = []
     for system in systems:
         if task not in system.runs:
             continue
-        rows.append(Row(system=system, published=None))
+        rows.append(TableRow(system=system, published=None))
         published = published_row(system) if options.reference == "paper" else None
         if published is not None and any(key[0] == task for key in published.figures):
-            rows.append(Row(system=system, published=published))
+            rows.append(TableRow(system=system, published=published))
     return rows
 
 
-def _overall(systems: Sequence[System], task: str, options: ReportConfig) -> Sheet:
+def _overall(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> ReportTable:
     rows = _rows(systems, task, options)
     names = [*OVERALL, "invalid_rate"]
     figures = [[row.overall(task, name) for name in names] for row in rows]
     of_paper = f" ({_TABLE_OF[task]})" if task in _TABLE_OF else ""
-    return Sheet(
+    return ReportTable(
         title=f"Overall, {task}{of_paper}",
         header=("Model", "Setting", "Rationale", "Folds", *OVERALL.values(), "Invalid"),
         rows=tuple(
@@ -330,23 +332,23 @@ def _overall(systems: Sequence[System], task: str, options: ReportConfig) -> She
 
 
 def _ablation(
-    systems: Sequence[System], tasks: Sequence[str], options: ReportConfig
-) -> list[Sheet]:
+    systems: Sequence[ReportedSystem], tasks: Sequence[str], options: ReportConfig
+) -> list[ReportTable]:
     """Return backbone x rationale x tuning (Table 5), where more than one variant was trained."""
     trained = [s for s in systems if next(iter(s.runs.values())).kind == "trained"]
     if len(trained) < 2:
         return []
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for system in sorted(trained, key=lambda s: (s.model, s.setting, not s.rationale)):
-        rows.append(Row(system=system, published=None))
+        rows.append(TableRow(system=system, published=None))
         published = published_row(system) if options.reference == "paper" else None
         if published is not None:
-            rows.append(Row(system=system, published=published))
+            rows.append(TableRow(system=system, published=published))
     shown = [task for task in tasks if any(task in system.runs for system in trained)]
     figures = [[row.overall(task, name) for task in shown for name in OVERALL] for row in rows]
     short = dict(zip(OVERALL, ("P", "R", "F1", "Acc"), strict=True))
     return [
-        Sheet(
+        ReportTable(
             title="Ablation: backbone × tuning × rationale (Table 5)",
             header=(
                 *("Model", "Tuning", "Rationale"),
@@ -362,13 +364,13 @@ def _ablation(
 
 
 def _by_category(
-    systems: Sequence[System],
+    systems: Sequence[ReportedSystem],
     task: str,
     runs: Sequence[ReportedRun],
     options: ReportConfig,
     labels: Sequence[str],
     part: int,
-) -> Sheet:
+) -> ReportTable:
     rows = _rows(systems, task, options)
     figures = [
         [row.per_label(task, label, metric) for label in labels for metric in PER_LABEL]
@@ -377,7 +379,7 @@ def _by_category(
     n_parts = len(_parts(_labels(runs, task)))
     numbered = f", part {part + 1} of {n_parts}" if n_parts > 1 else ""
     of_paper = {"binary": " (Table 4)", "fine_grained": " (Tables 10 and 11)"}.get(task, "")
-    return Sheet(
+    return ReportTable(
         title=f"By category, {task}{of_paper}{numbered}",
         header=(
             *("Model", "Setting", "Rationale"),
@@ -431,7 +433,7 @@ def _cell(figure: Spread | PublishedFigure | None) -> str:
     return f"{figure.mean:.2f}" + ("" if figure.std is None else f" ± {figure.std:.2f}")
 
 
-def _folds(row: Row, task: str) -> str:
+def _folds(row: TableRow, task: str) -> str:
     if row.published is not None:
         return "published"
     run = row.system.runs[task]
@@ -440,7 +442,7 @@ def _folds(row: Row, task: str) -> str:
 
 
 def _notes(
-    runs: Sequence[ReportedRun], systems: Sequence[System], options: ReportConfig
+    runs: Sequence[ReportedRun], systems: Sequence[ReportedSystem], options: ReportConfig
 ) -> Iterator[str]:
     protocols = sorted({run.config.cv.protocol for run in runs})
     explained = {
@@ -457,7 +459,7 @@ def _notes(
         yield from _published_notes(systems)
 
 
-def _published_notes(systems: Sequence[System]) -> Iterator[str]:
+def _published_notes(systems: Sequence[ReportedSystem]) -> Iterator[str]:
     found = [row for row in map(published_row, systems) if row is not None]
     if not found:
         yield "reference=paper: the paper has no row of these systems."
@@ -476,10 +478,10 @@ def _published_notes(systems: Sequence[System]) -> Iterator[str]:
 _KINDS = {"trained": "fine-tuned", "prompted": "prompted", "baseline": "baseline"}
 
 
-def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the runs of a report and what it comes to."""
     systems = group_systems(runs)
-    return Findings(
+    return Report(
         action="overview",
         title="Overview",
         figures={"runs": [_figures(run) for run in runs]},
@@ -502,12 +504,12 @@ def headline(runs: Sequence[ReportedRun]) -> list[str]:
     return sentences
 
 
-def _best_of(systems: Sequence[System], task: str) -> tuple[System, ReportedRun]:
+def _best_of(systems: Sequence[ReportedSystem], task: str) -> tuple[ReportedSystem, ReportedRun]:
     scored = [(system, system.runs[task]) for system in systems if task in system.runs]
     return max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
 
 
-def _best(systems: Sequence[System]) -> Sheet:
+def _best(systems: Sequence[ReportedSystem]) -> ReportTable:
     tasks = dict.fromkeys(task for system in systems for task in system.runs)
     rows = []
     for task in tasks:
@@ -515,7 +517,7 @@ def _best(systems: Sequence[System]) -> Sheet:
         metrics = run.summary.metrics
         cells = (spread_text(metrics["macro_f1"]), spread_text(metrics["accuracy"]))
         rows.append((task, system.name, *cells))
-    return Sheet(
+    return ReportTable(
         title=f"Best system by task (mean ± SD over folds, ddof = {DDOF}, in percent)",
         header=("Task", "System", "Macro-F1", "Accuracy"),
         rows=tuple(rows),
@@ -523,7 +525,7 @@ def _best(systems: Sequence[System]) -> Sheet:
     )
 
 
-def _runs(systems: Sequence[System]) -> Sheet:
+def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:
     rows = [
         (
             run.name,
@@ -537,7 +539,7 @@ def _runs(systems: Sequence[System]) -> Sheet:
         for system in systems
         for task, run in system.runs.items()
     ]
-    return Sheet(
+    return ReportTable(
         title="Runs",
         header=("Run", "Kind", "Task", "System", "Folds", "Protocol", "Predictions"),
         rows=tuple(rows),

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from recap.metrics.scores import DDOF, session_confusions, unit_of
-from recap.output.report import Findings
-from recap.output.tables import DASH, Sheet, number, p_cell
+from recap.output.report import Report
+from recap.output.tables import DASH, ReportTable, number, p_cell
 from recap.report.charts import SpreadRow, fold_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
@@ -89,7 +89,7 @@ def gap_figures(gap: Comparison) -> dict[str, Any]:
     }
 
 
-def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> Sheet:
+def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportTable:
     """Return mean and SD within and between repetitions, a row a system and metric."""
     rows = [
         (
@@ -103,7 +103,7 @@ def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> Sheet:
         for name, found in repeats.items()
         for metric, spread in found.items()
     ]
-    return Sheet(
+    return ReportTable(
         title="Repeated cross-validation",
         header=("run", "metric", "repeats", "mean", "SD within a repeat", "SD between repeats"),
         rows=tuple(rows),
@@ -111,7 +111,7 @@ def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> Sheet:
     )
 
 
-def gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> Sheet:
+def gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTable:
     """Return the gap between protocols, a row a system."""
     rows = []
     for gap in gaps:
@@ -126,7 +126,7 @@ def gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> Sheet:
                 p_cell(test.p if test else None),
             )
         )
-    return Sheet(
+    return ReportTable(
         title="Protocols side by side: macro-F1, paper minus nested",
         header=(
             *("paper", "nested", "folds", "mean", f"{100 * options.confidence:g} %"),
@@ -175,7 +175,7 @@ class FoldSpread:
     high: float | None
 
 
-def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Findings:
+def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the spread of every run's scores, by task."""
     spreads = {run.name: _fold_spreads(run, options.confidence) for run in runs}
     pooled = {run.name: _pooled(run, options) for run in runs}
@@ -199,7 +199,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Find
         sheets.append(repeats_sheet(repeats))
     if gaps:
         sheets.append(gaps_sheet(gaps, options))
-    return Findings(
+    return Report(
         action="variance",
         title="Variance",
         figures={
@@ -294,7 +294,7 @@ def _folds_sheet(
     spreads: Mapping[str, Mapping[str, FoldSpread]],
     pooled: Mapping[str, ScoreIntervals],
     options: ReportConfig,
-) -> Sheet:
+) -> ReportTable:
     level = f"{100 * options.confidence:g} %"
     rows = []
     for run in runs:
@@ -310,7 +310,7 @@ def _folds_sheet(
                 ends(interval.low, interval.high),
             )
         )
-    return Sheet(
+    return ReportTable(
         title=f"{METRICS[metric]} of {runs[0].task.name} over folds",
         header=("run", "folds", "mean", "SD", f"{level} of mean", "pooled", f"{level} of pooled"),
         rows=tuple(rows),
@@ -319,7 +319,7 @@ def _folds_sheet(
 
 def _label_sheets(
     runs: Sequence[ReportedRun], pooled: Mapping[str, ScoreIntervals], options: ReportConfig
-) -> list[Sheet]:
+) -> list[ReportTable]:
     task = runs[0].task
     sheets = []
     for start in range(0, len(runs), _RUNS_A_SHEET):
@@ -330,7 +330,7 @@ def _label_sheets(
             cells = [f"{percent(each.value)} {ends(each.low, each.high)}" for each in found]
             rows.append((label, *cells))
         sheets.append(
-            Sheet(
+            ReportTable(
                 title=f"F1 of each category of {task.name}, pooled, with intervals of "
                 f"{100 * options.confidence:g} %",
                 header=("category", *(run.name for run in part)),

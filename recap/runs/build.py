@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import lightning
 
     from recap.models.export import ModelSettings
-    from recap.models.lazy_weights import DeferredWeights
+    from recap.models.lazy_weights import LazyWeights
     from recap.runs.history import Tracker
 
 
@@ -149,7 +149,7 @@ def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
     return tuple(examples[index] for index in chosen)
 
 
-def build_model(config: RunConfig) -> tuple[Any, Any, DeferredWeights | None]:
+def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
     """Return the model to tune, its tokenizer, and its weights if they are still to be read.
 
     Raises:

@@ -19,7 +19,14 @@ from recap.data.readers.transcript import SpeakerNames
 from recap.data.utterances import utterances_of
 from recap.errors import ConfigError, DataError
 from recap.records import Annotation, Dialogue, Example, Turn
-from recap.runs.saved import AnswerOptions, Decoding, FoundModel, Prompt, Stage, find_settings
+from recap.runs.saved import (
+    AnswerOptions,
+    Decoding,
+    FoundModel,
+    ModelStage,
+    Prompt,
+    find_saved_settings,
+)
 from recap.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -154,7 +161,7 @@ class Detector:
         self._gate = find_gate(*tasks) if len(tasks) > 1 else None
         threshold = first_label_threshold(options.threshold, tasks[0], self._gate)
         self.stages = tuple(
-            Stage(model, one.settings, task, options, threshold if number == 0 else None)
+            ModelStage(model, one.settings, task, options, threshold if number == 0 else None)
             for number, (model, one, task) in enumerate(zip(trained, found, tasks, strict=True))
         )
 
@@ -203,7 +210,7 @@ class Detector:
         from recap.models.export import load_trained
 
         folders = stage_folders(model, binary, fine_grained)
-        found = [find_settings(folder) for folder in folders]
+        found = [find_saved_settings(folder) for folder in folders]
         options = AnswerOptions(
             decoding=decoding,
             with_rationale=with_rationale,

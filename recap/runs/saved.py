@@ -172,7 +172,7 @@ class FoundModel:
     settings: ModelSettings
 
 
-def find_settings(folder: str | Path) -> FoundModel:
+def find_saved_settings(folder: str | Path) -> FoundModel:
     """Return the model of a run's folder, a fold's folder, or a model's own.
 
     A run stands for its ``final`` model if there is one, else for the fold with the lowest
@@ -246,7 +246,7 @@ class Prompt:
     dropped_turns: int = 0
 
 
-class Stage:
+class ModelStage:
     """Asks one model about client turns, in the prompts that it was trained with.
 
     Args:
@@ -320,7 +320,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class AnsweredExamples:
     """Predictions in the order of the examples, and what became of long prompts."""
 
     predictions: list[Prediction]
@@ -346,7 +346,7 @@ def answer_examples(
     fold: int | None,
     batch_size: int,
     accelerator: str = "auto",
-) -> Answered:
+) -> AnsweredExamples:
     """Return what a saved model answers, under the prompt and decoding that it was trained with.
 
     Args:
@@ -361,9 +361,9 @@ def answer_examples(
         ConfigError: When the model cannot be loaded.
     """
     if not examples:
-        return Answered(predictions=[], truncated_prompts=0, too_long=0)
+        return AnsweredExamples(predictions=[], truncated_prompts=0, too_long=0)
     config, task = saved.config, saved.task
-    stage = Stage(
+    stage = ModelStage(
         load_saved(saved, accelerator=accelerator),
         model_settings(config, task),
         task,
@@ -377,7 +377,7 @@ def answer_examples(
     prompts = stage.prompts(examples)
     fitting = [i for i, prompt in enumerate(prompts) if prompt.fits]
     answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
-    return Answered(
+    return AnsweredExamples(
         predictions=[
             _prediction(example, answers.get(i), task=task.name, gold=gold, fold=fold)
             for i, (example, gold) in enumerate(zip(examples, golds, strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recap.data.annotations import MISSING, JudgementTable
+from recap.data.annotations import MISSING, AnnotationTable
 
 Floats = NDArray[np.float64]
 Weights = Literal["none", "linear", "quadratic"]
@@ -201,7 +201,7 @@ _CELLS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
+class EstimatedFigure:
     """A figure and its interval; ``None`` where it is not defined."""
 
     value: float | None
@@ -216,7 +216,7 @@ class LabelAgreement:
     label: str
     judgements: int
     """How often it was given."""
-    coefficients: Mapping[str, Estimate]
+    coefficients: Mapping[str, EstimatedFigure]
     """By the names of :data:`PER_LABEL`."""
 
 
@@ -251,7 +251,7 @@ class Agreement:
     replicates: int
     level: float
     seed: int
-    coefficients: Mapping[str, Estimate]
+    coefficients: Mapping[str, EstimatedFigure]
     """By the names of :data:`OVERALL`."""
     per_label: tuple[LabelAgreement, ...]
     pairs: tuple[PairAgreement, ...]
@@ -260,7 +260,7 @@ class Agreement:
 
 
 def measure_agreement(
-    table: JudgementTable, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
+    table: AnnotationTable, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Agreement:
     """Return coefficients of agreement, with percentile bootstrap intervals clustered by session.
 
@@ -317,7 +317,7 @@ def measure_agreement(
 class _Sums:
     """What the coefficients add up over examples, a row a cluster, so that draws are products."""
 
-    def __init__(self, table: JudgementTable) -> None:
+    def __init__(self, table: AnnotationTable) -> None:
         self._table = table
         self._pairs = [
             (first, second)
@@ -396,7 +396,7 @@ class _Sums:
             yield generator.multinomial(self.clusters, even, size=size).astype(np.float64)
 
 
-def _pair_cells(table: JudgementTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
+def _pair_cells(table: AnnotationTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
     """Return a row an example, a one in the cell of every pair's confusion that it falls in."""
     n_labels = len(table.labels)
     rows, cells = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
@@ -410,7 +410,7 @@ def _pair_cells(table: JudgementTable, pairs: Sequence[tuple[int, int]]) -> spar
     return sparse.csr_array((np.ones(len(row)), (row, cell)), shape=shape)
 
 
-def _cluster_places(table: JudgementTable, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+def _cluster_places(table: AnnotationTable, examples: NDArray[np.int64]) -> NDArray[np.int64]:
     places: dict[tuple[str, str], int] = {}
     keys = [
         ("example", table.ids[place]) if session is None else ("session", session)
@@ -419,13 +419,13 @@ def _cluster_places(table: JudgementTable, examples: NDArray[np.int64]) -> NDArr
     return np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
 
 
-def _estimate(value: float, drawn: Sequence[Floats], level: float) -> Estimate:
+def _estimate(value: float, drawn: Sequence[Floats], level: float) -> EstimatedFigure:
     values = np.concatenate(drawn) if drawn else np.zeros(0)
     values = values[np.isfinite(values)]
     if not np.isfinite(value) or not len(values):
-        return Estimate(value=_defined(value))
+        return EstimatedFigure(value=_defined(value))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value=float(value), low=float(low), high=float(high))
+    return EstimatedFigure(value=float(value), low=float(low), high=float(high))
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

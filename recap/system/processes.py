@@ -373,7 +373,7 @@ def _git_commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def quiet_libraries() -> None:
+def limit_library_logging() -> None:
     """Silence Lightning's and transformers' advice and progress notes.
 
     They are about choices that recap makes.

@@ -44,7 +44,7 @@ _REACH_AFTER = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class NamedLabel:
     """What a text names: one ``label``, nothing (``None``), or something unclear (``doubtful``)."""
 
     label: str | None = None
@@ -61,8 +61,8 @@ class Span:
     end: int
 
 
-NOTHING = Named()
-DOUBTFUL = Named(doubtful=True)
+NOTHING = NamedLabel()
+DOUBTFUL = NamedLabel(doubtful=True)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class LabelReader:
         found = self.taxonomy.find(text.strip(_EDGE))
         return None if found is None else self._label_of.get(found)
 
-    def named(self, text: str) -> Named:
+    def named(self, text: str) -> NamedLabel:
         """Return the one label that ``text`` names; two of them, or a denied one, are doubtful.
 
         Linear in the length of ``text``; the longest spelling at a place counts.
@@ -112,7 +112,7 @@ class LabelReader:
             return NOTHING
         if above.difference(self.taxonomy.lineage(label)):
             return DOUBTFUL
-        return Named(label=label)
+        return NamedLabel(label=label)
 
     def spans(self, folded: str) -> Iterator[Span]:
         """Yield every spelling of a category in a text that :func:`fold_text` gave, in order.
@@ -283,7 +283,7 @@ class AnswerFormat:
             return Answer(label=label)
         if not tail.startswith(reason.rstrip()):
             return None
-        return self._answer(Named(label=label), tail[len(reason.rstrip()) :].strip())
+        return self._answer(NamedLabel(label=label), tail[len(reason.rstrip()) :].strip())
 
     def _parse_loose(self, text: str) -> Answer:
         text = "\n".join(line for line in text.split("\n") if not _FENCE.fullmatch(line))
@@ -310,7 +310,7 @@ class AnswerFormat:
 
     def _read_pieces(
         self, text: str, wide: str, start: int, reason: re.Match[str] | None
-    ) -> tuple[Named, str]:
+    ) -> tuple[NamedLabel, str]:
         """Read what follows each ``Behavior`` key up to ``Reason``; the answers must agree."""
         end = reason.start() if reason else len(text)
         cuts = [start]
@@ -327,13 +327,13 @@ class AnswerFormat:
             return NOTHING, ""
         return (found.pop() if len(found) == 1 else DOUBTFUL), read[-1][1]
 
-    def _read_piece(self, piece: str, *, keyed: bool) -> tuple[Named, str]:
+    def _read_piece(self, piece: str, *, keyed: bool) -> tuple[NamedLabel, str]:
         """Return what a piece names and the text after the line that names it."""
         lines = [line for line in piece.split("\n") if line.strip()]
         if not lines:
             return NOTHING, ""
         label = self._reader.whole(lines[0])
-        named = Named(label=label) if label else NOTHING
+        named = NamedLabel(label=label) if label else NOTHING
         if keyed and label is None:
             named = self._reader.named(lines[0])
         if named == NOTHING:
@@ -348,7 +348,7 @@ class AnswerFormat:
             return whole != label
         return bool(_ALTERNATIVE.match(line)) and self._reader.named(line) not in (
             NOTHING,
-            Named(label=label),
+            NamedLabel(label=label),
         )
 
     def _gives_other(self, line: str, label: str) -> bool:
@@ -356,7 +356,7 @@ class AnswerFormat:
         key = _BEHAVIOR_LINE.match(line.translate(WIDE_TO_ASCII))
         return key is not None and self._reader.whole(line[key.end() :]) not in (None, label)
 
-    def _answer(self, named: Named, rationale: str) -> Answer:
+    def _answer(self, named: NamedLabel, rationale: str) -> Answer:
         if named.label is None:
             return UNREADABLE
         label = named.label

@@ -151,7 +151,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 TaskSource = Task | Callable[..., Task]
 """A task, or a function that makes one from fields of :class:`Task` given by keyword."""
 
-Source = TypeVar("Source", bound=TaskSource)
+AnyTaskSource = TypeVar("AnyTaskSource", bound=TaskSource)
 
 TASKS: Registry[Any] = Registry("task", entry_point_group="recap.tasks")
 """Every known task; packages add to it through the entry point group ``recap.tasks``."""
@@ -164,7 +164,9 @@ _BUILT_IN = {
 }
 
 
-def register_task(name: str, *, aliases: Iterable[str] = ()) -> Callable[[Source], Source]:
+def register_task(
+    name: str, *, aliases: Iterable[str] = ()
+) -> Callable[[AnyTaskSource], AnyTaskSource]:
     """Return a decorator that registers a task, or a function that makes one.
 
     Raises:

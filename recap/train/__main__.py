@@ -28,13 +28,13 @@ def _train(config: RunConfig) -> int:
         RecapError: When it cannot be done.
         SystemExit: When a signal asked for an end.
     """
-    from recap.folds.console import ConsoleListener
-    from recap.folds.fold import Listener, cross_validate
-    from recap.system.processes import is_first_process, quiet_libraries
+    from recap.folds.console import TrainingConsole
+    from recap.folds.fold import FoldListener, cross_validate
+    from recap.system.processes import is_first_process, limit_library_logging
 
-    quiet_libraries()
+    limit_library_logging()
     with ended_by_sigterm():
-        cross_validate(config, listener=ConsoleListener() if is_first_process() else Listener())
+        cross_validate(config, listener=TrainingConsole() if is_first_process() else FoldListener())
     return 0
 
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from recap.corpus.adjudicate import adjudicate, decide
 from recap.corpus.assign import assign
-from recap.data.annotations import Judgement
+from recap.data.annotations import AnnotatorLabel
 from recap.errors import ConfigError
 
 
-def judged(*labels: str, rounds: str = "") -> list[Judgement]:
+def judged(*labels: str, rounds: str = "") -> list[AnnotatorLabel]:
     """Return the labels of annotators A, B, C... of one example."""
     return [
-        Judgement(
+        AnnotatorLabel(
             id="e",
             annotator="ABCDEFG"[place],
             label=label,
@@ -59,7 +59,7 @@ def test_the_rationale_is_one_for_the_final_label() -> None:
 
 
 def test_of_one_annotators_labels_the_last_counts() -> None:
-    again = Judgement(id="e", annotator="A", label="y", round="2")
+    again = AnnotatorLabel(id="e", annotator="A", label="y", round="2")
     [verdict] = adjudicate([*judged("x", "y"), again])
     assert (verdict.status, verdict.label, verdict.votes) == ("unanimous", "y", {"y": 2})
 

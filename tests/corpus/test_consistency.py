@@ -12,9 +12,9 @@ from recap.corpus.validate import (
     KINDS,
     MENDS,
     ConsistencyChecker,
-    Hint,
+    ConsistencyFlag,
     count_details,
-    count_hints,
+    count_flags,
 )
 from recap.data.leakage import find_near_duplicates
 from recap.records import Example, Turn
@@ -25,7 +25,9 @@ def example(number: int, text: str, label: str | None = None, **rest: object) ->
     return Example(**{"id": f"e{number}", "history": (), "response": text, "label": label, **rest})
 
 
-def hints_of(examples: list[Example], task: str = "flat", **options: object) -> tuple[Hint, ...]:
+def hints_of(
+    examples: list[Example], task: str = "flat", **options: object
+) -> tuple[ConsistencyFlag, ...]:
     checker = ConsistencyChecker(task=builtin_task(task), **options)
     for line, one in enumerate(examples, start=1):
         checker.add(one, line)
@@ -192,9 +194,9 @@ def test_hints_on_details_never_repeat_them() -> None:
             example(2, "fine", history=(Turn(speaker="counselor", text="QQ 1234567"),)),
         ]
     )
-    assert count_hints(found)["phone_like"] == 1
+    assert count_flags(found)["phone_like"] == 1
     assert "2 times" in next(hint.reason for hint in found if hint.kind == "phone_like")
-    assert count_hints(found)["email_like"] == 1
+    assert count_flags(found)["email_like"] == 1
     assert not [hint for hint in found if any(c in hint.reason for c in ("138", "@b"))]
 
 
@@ -203,7 +205,7 @@ def test_a_history_that_many_examples_share_is_looked_at_once() -> None:
     checker = ConsistencyChecker(task=None)
     for line in range(3):
         checker.add_history(example(line, "fine", history=shared), line)
-    assert count_hints(checker.hints())["qq_like"] == 1
+    assert count_flags(checker.hints())["qq_like"] == 1
 
 
 def test_ids_that_may_be_texts_are_not_shown() -> None:

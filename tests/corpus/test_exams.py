@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from recap.corpus.exam import Mistake, confused_labels, mark_exams, select_annotators
-from recap.data.annotations import Judgement
+from recap.data.annotations import AnnotatorLabel
 
 # The paper's Table 6: three exams of the four annotators who were selected.
 TABLE_6 = {
@@ -14,9 +14,9 @@ TABLE_6 = {
 }
 
 
-def answers(candidate: str, exam: str, labels: dict[str, str]) -> list[Judgement]:
+def answers(candidate: str, exam: str, labels: dict[str, str]) -> list[AnnotatorLabel]:
     return [
-        Judgement(id=item, annotator=candidate, label=label, round=exam)
+        AnnotatorLabel(id=item, annotator=candidate, label=label, round=exam)
         for item, label in labels.items()
     ]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.doccano import batch_to_jsonl, read_doccano
 from recap.data.readers.native import read_dialogues, records_to_jsonl
 from recap.records import Dialogue, Example, Turn
@@ -42,9 +42,9 @@ DIALOGUE = Dialogue(
 def test_native_lines_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text(records_to_jsonl([EXAMPLE, DIALOGUE]), encoding="utf-8")
-    faults = FaultLog("records.jsonl")
-    assert list(read_dialogues(path, faults=faults)) == [EXAMPLE, DIALOGUE]
-    assert not faults.faults
+    issues = IssueLog("records.jsonl")
+    assert list(read_dialogues(path, issues=issues)) == [EXAMPLE, DIALOGUE]
+    assert not issues.issues
 
 
 @pytest.mark.parametrize("language", ["en", "zh", None, "both"])
@@ -58,7 +58,7 @@ def test_a_batch_is_read_back_with_history_and_response(
     assert (row["example_id"], row["session"], row["round"]) == ("s:2", "s", "1")
     path = tmp_path / "ann.jsonl"
     path.write_text(text, encoding="utf-8")
-    [example] = read_doccano(path, faults=FaultLog("ann.jsonl"))
+    [example] = read_doccano(path, issues=IssueLog("ann.jsonl"))
     assert [(turn.speaker, turn.text) for turn in example.history] == [
         ("client", "Hello."),
         ("counselor", "What brings you here?"),

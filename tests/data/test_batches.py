@@ -10,7 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.batches import MicroBatch, Room, collate, count_rounds, plan_epoch, plan_scoring
+from recap.data.batches import (
+    BatchLimits,
+    MicroBatch,
+    collate,
+    count_rounds,
+    plan_epoch,
+    plan_scoring,
+)
 from recap.data.encode import EncodedExample
 from recap.data.loaders import ScoringLoader, TrainingLoader
 from recap.errors import ConfigError
@@ -59,7 +66,7 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
         plan_epoch(
             examples,
             global_batch_size=global_batch_size,
-            room=Room(examples=per_device),
+            room=BatchLimits(examples=per_device),
             seed=3,
             epoch=epoch,
             world_size=world_size,
@@ -71,7 +78,7 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
     sizes = [len(indices(step)) for step in steps]
     assert sizes[:-1] == [global_batch_size] * (len(sizes) - 1)
     assert sorted(i for step in steps for i in indices(step)) == list(range(n))
-    rounds = count_rounds(examples, Room(examples=per_device), global_batch_size, world_size)
+    rounds = count_rounds(examples, BatchLimits(examples=per_device), global_batch_size, world_size)
     assert rounds == math.ceil(global_batch_size / (per_device * world_size))
     for step in steps:
         assert max(len(micro.indices) for micro in step) <= per_device
@@ -94,7 +101,7 @@ def test_which_examples_share_a_step_does_not_depend_on_devices_or_memory(
     def members(per_device: int, world_size: int) -> list[set[int]]:
         options = {
             "global_batch_size": global_batch_size,
-            "room": Room(examples=per_device),
+            "room": BatchLimits(examples=per_device),
             "seed": 1,
             "epoch": epoch,
         }
@@ -113,7 +120,11 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
 
     def order(seed: int, epoch: int) -> list[int]:
         plan = plan_epoch(
-            examples_of(50), global_batch_size=1, room=Room(examples=1), seed=seed, epoch=epoch
+            examples_of(50),
+            global_batch_size=1,
+            room=BatchLimits(examples=1),
+            seed=seed,
+            epoch=epoch,
         )
         return [micro.indices[0] for micro in plan]
 
@@ -124,7 +135,7 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
 
 def test_examples_of_one_micro_batch_are_neighbours_in_length() -> None:
     examples = examples_of(64)
-    plan = plan_epoch(examples, global_batch_size=64, room=Room(examples=8), seed=0, epoch=0)
+    plan = plan_epoch(examples, global_batch_size=64, room=BatchLimits(examples=8), seed=0, epoch=0)
     lengths = [
         [len(examples[i].prompt) + len(examples[i].answer) for i in micro.indices] for micro in plan
     ]
@@ -138,7 +149,7 @@ def test_scoring_takes_every_example_once_over_all_devices(
 ) -> None:
     plans = [
         plan_scoring(
-            examples_of(n), room=Room(examples=batch_size), world_size=world_size, rank=rank
+            examples_of(n), room=BatchLimits(examples=batch_size), world_size=world_size, rank=rank
         )
         for rank in range(world_size)
     ]
@@ -165,7 +176,7 @@ def test_a_filler_is_computed_but_nothing_of_it_is_learned() -> None:
 
 
 ROOMS = st.builds(
-    Room,
+    BatchLimits,
     examples=st.integers(1, 8),
     tokens=st.integers(15, 60),  # the longest example has 15
     prefix=st.sampled_from([None, 0, 1]),
@@ -190,7 +201,7 @@ def computed(examples: list[EncodedExample], micro: MicroBatch, prefix: int | No
 )
 @settings(max_examples=200, deadline=None)
 def test_a_budget_in_tokens_holds_and_changes_neither_steps_nor_their_number_of_rounds(
-    n: int, global_batch_size: int, room: Room, world_size: int, epoch: int
+    n: int, global_batch_size: int, room: BatchLimits, world_size: int, epoch: int
 ) -> None:
     examples = examples_of(n)
     options = {"global_batch_size": global_batch_size, "seed": 3, "epoch": epoch}
@@ -198,7 +209,7 @@ def test_a_budget_in_tokens_holds_and_changes_neither_steps_nor_their_number_of_
         plan_epoch(examples, **options, room=room, world_size=world_size, rank=rank)
         for rank in range(world_size)
     ]
-    whole = plan_epoch(examples, **options, room=Room(examples=global_batch_size))
+    whole = plan_epoch(examples, **options, room=BatchLimits(examples=global_batch_size))
     steps = steps_of(plans)
     assert [sorted(indices(step)) for step in steps] == [sorted(m.indices) for m in whole]
     rounds = count_rounds(examples, room, global_batch_size, world_size)
@@ -224,7 +235,9 @@ def test_a_budget_in_tokens_holds_and_changes_neither_steps_nor_their_number_of_
 
 @given(n=st.integers(1, 40), room=ROOMS, world_size=st.integers(1, 3))
 @settings(max_examples=100, deadline=None)
-def test_scoring_keeps_to_a_budget_in_tokens_too(n: int, room: Room, world_size: int) -> None:
+def test_scoring_keeps_to_a_budget_in_tokens_too(
+    n: int, room: BatchLimits, world_size: int
+) -> None:
     examples = examples_of(n)
     plans = [
         plan_scoring(examples, room=room, world_size=world_size, rank=rank)
@@ -245,27 +258,27 @@ def test_groups_of_a_budget_are_as_few_and_as_even_as_can_be() -> None:
         for i, n in enumerate([3, 3, 3, 3, 7, 7])  # 4, 4, 4, 4, 8, 8 tokens
     ]
 
-    def sizes(room: Room) -> list[list[int]]:
+    def sizes(room: BatchLimits) -> list[list[int]]:
         plan = plan_epoch(examples, global_batch_size=6, room=room, seed=0, epoch=0)
         return [lengths(examples, micro) for micro in plan]
 
-    assert sizes(Room(examples=6, tokens=24, prefix=0)) == [[4, 4, 4, 4], [8, 8]]
-    assert sizes(Room(examples=6, tokens=20, prefix=2)) == [[4, 4, 4, 4, 8], [8]] or sizes(
-        Room(examples=6, tokens=20, prefix=2)
+    assert sizes(BatchLimits(examples=6, tokens=24, prefix=0)) == [[4, 4, 4, 4], [8, 8]]
+    assert sizes(BatchLimits(examples=6, tokens=20, prefix=2)) == [[4, 4, 4, 4, 8], [8]] or sizes(
+        BatchLimits(examples=6, tokens=20, prefix=2)
     ) == [[4, 4, 4, 4], [8, 8]]
-    assert sizes(Room(examples=6, tokens=16)) == [[4, 4, 4, 4], [8, 8]]
-    assert sizes(Room(examples=3, tokens=99)) == [[4, 4, 4], [4, 8, 8]]
+    assert sizes(BatchLimits(examples=6, tokens=16)) == [[4, 4, 4, 4], [8, 8]]
+    assert sizes(BatchLimits(examples=3, tokens=99)) == [[4, 4, 4], [4, 8, 8]]
 
 
 def test_an_example_longer_than_the_budget_is_refused_with_its_length() -> None:
     long = EncodedExample(id="s1:4", prompt=(1,) * 30, answer=(2,), gold=0)
     with pytest.raises(ConfigError, match=r"=20 has no room for example 's1:4' of 31 tokens"):
-        ScoringLoader([*examples_of(4), long], pad_id=0, room=Room(examples=4, tokens=20))
+        ScoringLoader([*examples_of(4), long], pad_id=0, room=BatchLimits(examples=4, tokens=20))
 
 
 def loader() -> TrainingLoader:
     return TrainingLoader(
-        examples_of(23), pad_id=0, global_batch_size=8, room=Room(examples=3), seed=0
+        examples_of(23), pad_id=0, global_batch_size=8, room=BatchLimits(examples=3), seed=0
     )
 
 
@@ -315,7 +328,7 @@ def test_a_loader_that_is_told_another_epoch_starts_it_and_its_own_epoch_leaves_
 
 def test_an_empty_set_and_an_example_without_a_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="no example to train on"):
-        TrainingLoader([], pad_id=0, global_batch_size=8, room=Room(examples=3), seed=0)
+        TrainingLoader([], pad_id=0, global_batch_size=8, room=BatchLimits(examples=3), seed=0)
     unlabelled = EncodedExample(id="s1:4", prompt=(1,), answer=())
     with pytest.raises(ConfigError, match="'s1:4' has no label"):
-        ScoringLoader([unlabelled], pad_id=0, room=Room(examples=2))
+        ScoringLoader([unlabelled], pad_id=0, room=BatchLimits(examples=2))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recap.data.corpus import Corpus, read_corpus, read_records
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.registry import READERS, get_reader
 from recap.errors import ConfigError, DataError, UnknownNameError, UserError
 from recap.taxonomy import Taxonomy, taxonomy_from_dict
@@ -110,7 +110,7 @@ def test_skipping_keeps_the_faults_and_the_other_rows(tmp_path: Path) -> None:
     corpus = read(write(tmp_path, rows), on_error="skip")
     assert [e.id for e in corpus.examples] == ["s1:1"]
     assert corpus.counts["no_intervention"] == 1  # what it answered may have been the lost row
-    assert [(fault.line, fault.field) for fault in corpus.faults] == [(5, "text")]
+    assert [(fault.line, fault.field) for fault in corpus.issues] == [(5, "text")]
     assert (corpus.rows_read, corpus.rows_accepted) == (5, 4)
     assert corpus.notes()[0] == "1 of 5 rows were left out"
 
@@ -155,14 +155,14 @@ def test_a_dialogue_that_is_one_row_is_left_out_whole(tmp_path: Path) -> None:
     ]
     corpus = read(write_lines(tmp_path, *rows), "dialogues", on_error="skip")
     assert [e.session for e in corpus.examples] == ["s1"]
-    assert [fault.field for fault in corpus.faults] == ["turns[3].label"]
+    assert [fault.field for fault in corpus.issues] == ["turns[3].label"]
     assert (corpus.rows_read, corpus.rows_accepted) == (2, 1)
 
 
 def test_a_dialogue_without_turns_is_a_fault(tmp_path: Path) -> None:
     path = write_lines(tmp_path, {"session": "s", "turns": []}, example("e", "a", "合作"))
     corpus = read(path, "dialogues", on_error="skip")
-    assert [(f.line, f.field, f.reason) for f in corpus.faults] == [(1, "turns", "is empty")]
+    assert [(f.line, f.field, f.reason) for f in corpus.issues] == [(1, "turns", "is empty")]
 
 
 def test_only_the_first_twenty_faults_are_listed(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_an_example_needs_a_label_for_training_and_none_for_prediction(tmp_path:
 def test_client_turns_without_a_label_are_no_faults(tmp_path: Path) -> None:
     rows = [*session("s1"), *session("s1", "more", "")]
     corpus = read(write(tmp_path, rows))
-    assert (len(corpus.examples), corpus.faults) == (1, ())
+    assert (len(corpus.examples), corpus.issues) == (1, ())
     assert corpus.counts["unlabelled"] == 1
     assert "1 client turns without a label make no example" in corpus.notes()
 
@@ -228,12 +228,12 @@ def test_ids_and_sessions_that_occur_twice_are_faults_that_name_the_first(tmp_pa
     )
     corpus = read(path, "dialogues", on_error="skip")
     assert [e.id for e in corpus.examples] == ["u1", "s1:1"]
-    assert [(f.line, f.field) for f in corpus.faults] == [
+    assert [(f.line, f.field) for f in corpus.issues] == [
         (2, "turns[1].id"),
         (3, "session"),
         (4, "id"),
     ]
-    assert "id 'u1' is at line 1 already" in corpus.faults[0].reason
+    assert "id 'u1' is at line 1 already" in corpus.issues[0].reason
 
 
 def duplicated(tmp_path: Path) -> Path:
@@ -315,21 +315,21 @@ def test_sessions_that_share_a_line_of_the_file_may_not_share_a_name(tmp_path: P
     path.write_text(json.dumps([{"session": "s", "turns": turns}] * 3), "utf-8")
     corpus = read(path, "dialogues", on_error="skip", require_labels=False)
     assert (corpus.rows_read, corpus.rows_accepted) == (3, 1)
-    assert [fault.field for fault in corpus.faults] == ["[1].session", "[2].session"]
+    assert [fault.field for fault in corpus.issues] == ["[1].session", "[2].session"]
 
 
 @pytest.mark.parametrize("shown", ["#NAME?", " #REF! ", "#VALUE!"])
 def test_the_error_of_a_spreadsheet_is_no_utterance(tmp_path: Path, shown: str) -> None:
     corpus = read(write(tmp_path, session("a", shown) + session("b", "fine")), on_error="skip")
     assert [example.response for example in corpus.examples] == ["fine"]
-    assert "of a spreadsheet" in corpus.faults[0].reason
+    assert "of a spreadsheet" in corpus.issues[0].reason
 
 
 def test_a_text_as_long_as_a_book_is_a_fault(tmp_path: Path) -> None:
     rows = [example("a", "x" * 131_073, "合作"), example("b", "x" * 131_072, "合作")]
     corpus = read(write_lines(tmp_path, *rows), "dialogues", on_error="skip")
     assert [one.id for one in corpus.examples] == ["b"]
-    assert "131,073 characters" in str(corpus.faults[0])
+    assert "131,073 characters" in str(corpus.issues[0])
 
 
 def test_a_label_of_a_megabyte_is_looked_up_in_no_time() -> None:
@@ -342,16 +342,16 @@ def test_a_label_of_a_megabyte_is_looked_up_in_no_time() -> None:
 
 def test_records_come_one_at_a_time(tmp_path: Path) -> None:
     rows = session("s1") + session("s2", "", "合作")
-    faults = FaultLog("d.csv")
+    issues = IssueLog("d.csv")
     records = read_records(
         reader="table",
         path=write(tmp_path, rows),
         taxonomy=TAXONOMY,
-        faults=faults,
+        issues=issues,
         require_labels=True,
     )
     assert next(records).session == "s1"
-    assert not faults.faults
+    assert not issues.issues
 
 
 CELL = st.sampled_from(
@@ -371,7 +371,7 @@ def test_rows_read_are_rows_accepted_plus_rows_with_faults(
         corpus = read(path, on_error="skip", no_intervention="keep", require_labels=False)
     except DataError:
         return
-    rejected = len({fault.line for fault in corpus.faults})
+    rejected = len({fault.line for fault in corpus.issues})
     assert corpus.rows_read == corpus.rows_accepted + rejected
 
 

@@ -254,6 +254,6 @@ def test_options_that_cannot_be_used_are_refused_with_the_option_to_mend(
 
 def test_the_corpus_is_a_data_reader() -> None:
     read = get_reader("demo")
-    assert list(read(None, faults=None, size=9, seed=2, language="zh")) == list(
+    assert list(read(None, issues=None, size=9, seed=2, language="zh")) == list(
         generate_dialogues(size=9, seed=2, language="zh")
     )

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.annotations import Judgement, JudgementLayout, Judgements, read_judgements
+from recap.data.annotations import (
+    AnnotationLayout,
+    AnnotatorLabel,
+    AnnotatorLabels,
+    read_annotations,
+)
 from recap.data.readers import files as archives
 from recap.errors import ConfigError, DataError
 from recap.taxonomy import Category, Taxonomy
@@ -23,11 +28,11 @@ TAXONOMY = Taxonomy(
 )
 
 
-def read(*paths: Path, **layout: Any) -> Judgements:
-    return read_judgements(paths, layout=JudgementLayout(**layout), taxonomy=TAXONOMY)
+def read(*paths: Path, **layout: Any) -> AnnotatorLabels:
+    return read_annotations(paths, layout=AnnotationLayout(**layout), taxonomy=TAXONOMY)
 
 
-def said(found: Judgements) -> list[tuple[str, str, str]]:
+def said(found: AnnotatorLabels) -> list[tuple[str, str, str]]:
     return [(j.id, j.annotator, j.label) for j in found.judgements]
 
 
@@ -52,9 +57,9 @@ def test_a_row_a_judgement(tmp_path: Path) -> None:
     )
     found = read(file)
     assert found.judgements == (
-        Judgement(id="1", annotator="ann", label="Blaming", session="s1", rationale="because"),
-        Judgement(id="1", annotator="bo", label="Excusing", session="s1"),
-        Judgement(id="1", annotator="ann", label="Excusing", session="s1", round="2"),
+        AnnotatorLabel(id="1", annotator="ann", label="Blaming", session="s1", rationale="because"),
+        AnnotatorLabel(id="1", annotator="bo", label="Excusing", session="s1"),
+        AnnotatorLabel(id="1", annotator="ann", label="Excusing", session="s1", round="2"),
     )
     assert (found.rows_read, found.rows_rejected, found.unlabelled) == (4, 0, 1)
 
@@ -165,8 +170,8 @@ def test_every_fault_is_listed_and_no_text_is_shown(tmp_path: Path) -> None:
         assert f"labels.csv:{line}: {field}: " in message
     assert "did you mean 'Blaming'" in message
     assert secret not in message
-    layout = JudgementLayout()
-    kept = read_judgements([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
+    layout = AnnotationLayout()
+    kept = read_annotations([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
     assert said(kept) == [("3", "ann", "Blaming")]
     assert kept.rows_rejected == 5
 
@@ -221,9 +226,9 @@ def test_whatever_an_export_holds_is_a_judgement_or_a_fault(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
 ) -> None:
     file = export(tmp_path_factory.mktemp("fuzz") / "ann.jsonl", *rows)
-    layout = JudgementLayout()
+    layout = AnnotationLayout()
     try:
-        found = read_judgements([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
+        found = read_annotations([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
     except DataError:
         return
     told = found.rows_rejected + found.unlabelled + len(found.judgements)
@@ -245,18 +250,18 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 
 def test_a_row_with_a_fault_in_one_column_is_left_out_whole(tmp_path: Path) -> None:
     file = write(tmp_path / "wide.csv", "id,ann,bo", "1,Blaming,Blamin", "2,,Excusing")
-    layout = JudgementLayout(annotators=["ann", "bo"])
-    found = read_judgements([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
+    layout = AnnotationLayout(annotators=["ann", "bo"])
+    found = read_annotations([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
     assert said(found) == [("2", "bo", "Excusing")]
     assert (found.rows_read, found.rows_rejected, found.unlabelled) == (2, 1, 1)
-    assert [(fault.line, fault.field) for fault in found.faults] == [(2, "label")]
+    assert [(fault.line, fault.field) for fault in found.issues] == [(2, "label")]
 
 
 def test_rows_of_a_list_on_one_line_are_each_rejected(tmp_path: Path) -> None:
     rows = [{"id": n, "text": "a", "label": label} for n, label in enumerate(["x", "Blaming", "y"])]
     file = write(tmp_path / "ann.json", json.dumps(rows))
-    layout = JudgementLayout()
-    found = read_judgements([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
+    layout = AnnotationLayout()
+    found = read_annotations([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
     assert said(found) == [("1", "ann", "Blaming")]
     assert (found.rows_read, found.rows_rejected) == (3, 2)
 

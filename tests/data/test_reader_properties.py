@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from input_readers import INPUT_READERS, InputReader, receive
 from sample_files import Sample
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.readers.files import json_rows
 from recap.data.readers.native import read_dialogues, records_to_jsonl
@@ -103,11 +103,11 @@ def test_rows_of_a_list_are_told_apart_however_they_are_laid_out(
     text = "[" + ",".join(f"{b}{json.dumps(i)}" for b, i in zip(between, finite, strict=False))
     path = tmp_path / "a.json"
     path.write_text(f"{text}{between[-1]}]", encoding="utf-8")
-    faults = FaultLog("a.json")
-    found = [row for _, row in json_rows(path, faults)]
+    issues = IssueLog("a.json")
+    found = [row for _, row in json_rows(path, issues)]
     assert found == [item for item in finite if isinstance(item, dict)]
-    assert (faults.rows_read, faults.rows_rejected) == (len(finite), len(finite) - len(found))
-    assert len({(fault.line, fault.field) for fault in faults.faults}) == faults.rows_rejected
+    assert (issues.rows_read, issues.rows_rejected) == (len(finite), len(finite) - len(found))
+    assert len({(fault.line, fault.field) for fault in issues.issues}) == issues.rows_rejected
 
 
 SPOKEN = st.text(
@@ -158,9 +158,9 @@ def test_records_are_read_back_from_the_native_form(
 ) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(records_to_jsonl(records), encoding="utf-8")
-    faults = FaultLog("a.jsonl")
-    assert list(read_dialogues(path, faults=faults)) == records
-    assert faults.faults == []
+    issues = IssueLog("a.jsonl")
+    assert list(read_dialogues(path, issues=issues)) == records
+    assert issues.issues == []
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -174,10 +174,10 @@ def test_cells_of_a_sheet_are_read_back(tmp_path: Path, rows: list[list[str]]) -
     own = [["x", *(cell.lstrip("'") for cell in row)] for row in rows]
     path = tmp_path / "a.csv"
     path.write_bytes(sheet_to_csv(["a", "b", "c", "d"], own).encode("utf-8"))
-    faults = FaultLog("a.csv")
-    found = [[bare_cell(cell) for cell in row.values()] for _, row in read_sheet(path, faults).rows]
+    issues = IssueLog("a.csv")
+    found = [[bare_cell(cell) for cell in row.values()] for _, row in read_sheet(path, issues).rows]
     assert found == own
-    assert faults.faults == []
+    assert issues.issues == []
 
 
 LINE = st.text("ab 心.", min_size=1, max_size=6).map(str.strip).filter(bool)

@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 
 from recap.data.corpus import Corpus, read_corpus
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.annomi import read_annomi
 from recap.errors import DataError
 from recap.records import Dialogue
@@ -41,9 +41,9 @@ def write(tmp_path: Path, *rows: tuple[str, str, str, str]) -> Path:
     return path
 
 
-def read(path: Path, annotations: str = "majority") -> tuple[list[Dialogue], FaultLog]:
-    faults = FaultLog(path.name)
-    return list(read_annomi(path, faults=faults, annotations=annotations)), faults
+def read(path: Path, annotations: str = "majority") -> tuple[list[Dialogue], IssueLog]:
+    issues = IssueLog(path.name)
+    return list(read_annomi(path, issues=issues, annotations=annotations)), issues
 
 
 def labels(dialogues: list[Dialogue]) -> list[str | None]:
@@ -77,14 +77,14 @@ def test_an_even_vote_leaves_no_label_takes_the_first_or_is_a_fault(tmp_path: Pa
         ("1", "client", "2", "change"),
     )
     for rule, expected in (("majority", None), ("first", "sustain")):
-        found, faults = read(path, rule)
+        found, issues = read(path, rule)
         assert labels(found) == ["neutral", expected]
-        assert faults.counts["annotation_ties"] == 1
-        assert not faults.faults
-    found, faults = read(path, "reject")
+        assert issues.counts["annotation_ties"] == 1
+        assert not issues.issues
+    found, issues = read(path, "reject")
     assert labels(found) == ["neutral"]
-    assert [fault.line for fault in faults.faults] == [3]
-    assert (faults.rows_read, faults.rows_rejected) == (3, 2)
+    assert [fault.line for fault in issues.issues] == [3]
+    assert (issues.rows_read, issues.rows_rejected) == (3, 2)
 
 
 def test_a_file_that_is_not_annomi_is_told_so(tmp_path: Path) -> None:
@@ -101,10 +101,10 @@ def corpus(real_data: Path, name: str, taxonomy: Taxonomy, **options: str) -> Co
 
 @pytest.mark.real_data
 def test_annomi_simple_has_its_known_figures(real_data: Path) -> None:
-    found, faults = read(real_data / "annomi" / "AnnoMI-simple.csv")
+    found, issues = read(real_data / "annomi" / "AnnoMI-simple.csv")
     turns = [turn for dialogue in found for turn in dialogue.turns]
     client = [turn for turn in turns if turn.speaker == "client"]
-    assert (faults.rows_read, faults.rows_rejected, len(turns)) == (9699, 0, 9699)
+    assert (issues.rows_read, issues.rows_rejected, len(turns)) == (9699, 0, 9699)
     quality = Counter(dialogue.meta["mi_quality"] for dialogue in found)
     assert quality == {"high": 110, "low": 23}
     assert (len(turns) - len(client), len(client)) == (4882, 4817)
@@ -140,12 +140,12 @@ def test_every_client_turn_of_annomi_is_an_example_or_counted(
 
 @pytest.mark.real_data
 def test_annomi_full_has_its_known_majority_votes(real_data: Path, talk: Taxonomy) -> None:
-    found, faults = read(real_data / "annomi" / "AnnoMI-full.csv")
+    found, issues = read(real_data / "annomi" / "AnnoMI-full.csv")
     client = [t for d in found for t in d.turns if t.speaker == "client"]
-    assert faults.rows_read == 13_551
+    assert issues.rows_read == 13_551
     talk_types = Counter(turn.label for turn in client)
     assert talk_types == {"neutral": 3095, "change": 1173, "sustain": 539, None: 10}
-    assert faults.counts["annotation_ties"] == 10
+    assert issues.counts["annotation_ties"] == 10
     rejecting = read_corpus(
         reader="annomi",
         path=real_data / "annomi" / "AnnoMI-full.csv",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.doccano import read_doccano
 from recap.records import Example, Turn
 
@@ -19,11 +19,11 @@ LABEL = "争辩/Arguing-挑战/Challenging"
 
 def read(
     tmp_path: Path, text: str, name: str = "d.jsonl", **options: Any
-) -> tuple[list[Example], FaultLog]:
+) -> tuple[list[Example], IssueLog]:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    faults = FaultLog(path.name)
-    return list(read_doccano(path, faults=faults, **options)), faults
+    issues = IssueLog(path.name)
+    return list(read_doccano(path, issues=issues, **options)), issues
 
 
 @pytest.mark.parametrize("text_key", ["text", "data"])
@@ -45,12 +45,12 @@ def test_each_spelling_of_a_json_lines_export_is_the_same_example(
 
 def test_csv_exports_read_alike(tmp_path: Path) -> None:
     text = f'id,data,label,Comments\n5,"{TEXT}",{LABEL},先这样。\n6,"a",x#y,\n7,"b",,\n'
-    found, faults = read(tmp_path, text, "d.csv")
+    found, issues = read(tmp_path, text, "d.csv")
     assert found[0] == Example(
         id="5", history=HISTORY, response="没什么好说的。", label=LABEL, rationale="先这样。"
     )
     assert [(example.id, example.label) for example in found[1:]] == [("7", None)]
-    assert [(fault.line, fault.reason) for fault in faults.faults] == [(5, "holds 2 labels")]
+    assert [(fault.line, fault.reason) for fault in issues.issues] == [(5, "holds 2 labels")]
 
 
 def test_the_old_form_numbers_its_labels_and_a_list_of_names_gives_them_back(
@@ -62,22 +62,22 @@ def test_the_old_form_numbers_its_labels_and_a_list_of_names_gives_them_back(
     named = {**row, "annotations": [{"label": LABEL, "user": 1}]}
     (found,), _ = read(tmp_path, json.dumps(named))
     assert found.label == LABEL
-    _, faults = read(tmp_path, json.dumps(row))
-    assert "+data.options.label_names.3=NAME" in str(faults.faults[0])
+    _, issues = read(tmp_path, json.dumps(row))
+    assert "+data.options.label_names.3=NAME" in str(issues.issues[0])
 
 
 def test_several_labels_are_rejected_or_take_the_first_as_stated(tmp_path: Path) -> None:
     row = json.dumps({"id": 1, "text": "a", "label": ["x", "y"]})
-    found, faults = read(tmp_path, row)
+    found, issues = read(tmp_path, row)
     assert not found
-    assert "data.options.multi_label=first" in str(faults.faults[0])
+    assert "data.options.multi_label=first" in str(issues.issues[0])
     (example,), _ = read(tmp_path, row, multi_label="first")
     assert example.label == "x"
 
 
 def test_marked_passages_are_no_labels(tmp_path: Path) -> None:
-    _, faults = read(tmp_path, json.dumps({"id": 1, "text": "abc", "label": [[0, 2, "x"]]}))
-    assert "text classification" in str(faults.faults[0])
+    _, issues = read(tmp_path, json.dumps({"id": 1, "text": "abc", "label": [[0, 2, "x"]]}))
+    assert "text classification" in str(issues.issues[0])
 
 
 @pytest.mark.parametrize("row", [{"text": "a"}, {"text": "a", "label": []}])

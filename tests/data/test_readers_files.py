@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows, text_lines
 from recap.errors import DataError
 
@@ -16,9 +16,9 @@ ROWS = [{"a": "来访者"}, {"a": "second"}]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n"
 
 
-def rows_of(path: Path) -> tuple[list[tuple[int, dict[str, str]]], FaultLog]:
-    faults = FaultLog(path.name)
-    return list(json_rows(path, faults)), faults
+def rows_of(path: Path) -> tuple[list[tuple[int, dict[str, str]]], IssueLog]:
+    issues = IssueLog(path.name)
+    return list(json_rows(path, issues)), issues
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -64,77 +64,77 @@ def test_a_file_cut_inside_a_character_loses_its_last_row_only(tmp_path: Path) -
     whole = (LINES + '{"a": "心"}').encode()
     path = tmp_path / "a.jsonl"
     path.write_bytes(whole[: whole.rindex("心".encode()) + 2])
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert found == [(1, ROWS[0]), (2, ROWS[1])]
-    assert [fault.line for fault in faults.faults] == [3]
-    assert (faults.rows_read, faults.rows_rejected) == (3, 1)
+    assert [fault.line for fault in issues.issues] == [3]
+    assert (issues.rows_read, issues.rows_rejected) == (3, 1)
 
 
 def test_a_raw_nul_is_a_fault_of_its_row(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": "x\0y"}\n{"a": "z"}\n')
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert found == [(2, {"a": "z"})]
-    assert faults.faults[0].line == 1
+    assert issues.issues[0].line == 1
 
 
 def test_rows_of_a_json_list_have_the_line_they_begin_on(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('\n[\n  {"a": 1},\n  3,\n  {"a": "\\n",\n   "b": 2}\n]\n', encoding="utf-8")
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert found == [(3, {"a": 1}), (5, {"a": "\n", "b": 2})]
-    assert [(fault.line, fault.reason) for fault in faults.faults] == [(4, "is a JSON number")]
-    assert faults.rows_read == 3
+    assert [(fault.line, fault.reason) for fault in issues.issues] == [(4, "is a JSON number")]
+    assert issues.rows_read == 3
 
 
 def test_rows_that_begin_on_one_line_are_told_apart_by_their_index(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1}, 2, {"b": 3},\n4]', encoding="utf-8")
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert [row for _, row in found] == [{"a": 1}, {"b": 3}]
     for line, _ in found:
         for field in ("x", "y"):
-            faults.reject(line, field, "is wrong", "mend it")
-    assert [(fault.line, fault.field) for fault in faults.faults] == [
+            issues.reject(line, field, "is wrong", "mend it")
+    assert [(fault.line, fault.field) for fault in issues.issues] == [
         *((1, "[1]"), (2, "row")),
         *((1, "[0].x"), (1, "[0].y"), (1, "[2].x"), (1, "[2].y")),
     ]
-    assert (faults.rows_read, faults.rows_rejected) == (4, 4)
+    assert (issues.rows_read, issues.rows_rejected) == (4, 4)
 
 
 def test_what_follows_a_list_is_a_fault_and_not_lost_in_silence(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1}]\n[{"a": 2}]\n', encoding="utf-8")
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert [row for _, row in found] == [{"a": 1}]
-    assert [fault.reason for fault in faults.faults] == ["something follows the end of the list"]
-    assert (faults.rows_read, faults.rows_rejected) == (2, 1)
+    assert [fault.reason for fault in issues.issues] == ["something follows the end of the list"]
+    assert (issues.rows_read, issues.rows_rejected) == (2, 1)
 
 
 def test_twenty_levels_are_read_and_one_more_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"a": {"[" * n}{"]" * n}}}\n' for n in (19, 20)), encoding="utf-8")
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert [line for line, _ in found] == [1]
-    assert [(fault.line, fault.field) for fault in faults.faults] == [(2, "row")]
+    assert [(fault.line, fault.field) for fault in issues.issues] == [(2, "row")]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_have_are_faults(tmp_path: Path, number: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"a": {number}}}\n{{"a": null}}\n', encoding="utf-8")
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert found == [(2, {"a": None})]
-    assert f"{number} is no JSON, null is" in faults.faults[0].reason
+    assert f"{number} is no JSON, null is" in issues.issues[0].reason
 
 
 def test_a_json_list_that_breaks_off_keeps_what_was_read_and_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1},\n {"a": 2},\n {"a": ', encoding="utf-8")
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert [row for _, row in found] == [{"a": 1}, {"a": 2}]
-    assert [fault.line for fault in faults.faults] == [3]
-    assert (faults.rows_read, faults.rows_rejected) == (3, 1)
+    assert [fault.line for fault in issues.issues] == [3]
+    assert (issues.rows_read, issues.rows_rejected) == (3, 1)
 
 
 def test_cutting_a_file_at_any_byte_gives_rows_and_faults_but_no_exception(tmp_path: Path) -> None:
@@ -142,16 +142,16 @@ def test_cutting_a_file_at_any_byte_gives_rows_and_faults_but_no_exception(tmp_p
     for whole in (LINES.encode(), json.dumps(ROWS, ensure_ascii=False, indent=1).encode()):
         for end in range(len(whole)):
             path.write_bytes(whole[:end])
-            found, faults = rows_of(path)
-            assert faults.rows_read == len(found) + faults.rows_rejected
+            found, issues = rows_of(path)
+            assert issues.rows_read == len(found) + issues.rows_rejected
 
 
 def test_deep_nesting_and_endless_numbers_are_faults(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("{}\n" + '{"a":' * 100_000 + "\n" + '{"a": ' + "9" * 5000 + "}\n")
-    found, faults = rows_of(path)
+    found, issues = rows_of(path)
     assert [line for line, _ in found] == [1]
-    assert [fault.line for fault in faults.faults] == [2, 3]
+    assert [fault.line for fault in issues.issues] == [2, 3]
 
 
 def test_no_path_a_missing_file_and_a_folder_are_each_told_with_the_mend(tmp_path: Path) -> None:
@@ -169,4 +169,4 @@ def test_no_path_a_missing_file_and_a_folder_are_each_told_with_the_mend(tmp_pat
 def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("a\u2028b\x0bc\nd".encode("utf-16"))
-    assert list(text_lines(path, FaultLog("a"))) == ["a\u2028b\x0bc\n", "d"]
+    assert list(text_lines(path, IssueLog("a"))) == ["a\u2028b\x0bc\n", "d"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.native import read_dialogues
 from recap.records import Dialogue, Example, Turn
 
@@ -23,9 +23,9 @@ def write(tmp_path: Path, *rows: Any) -> Path:
     return path
 
 
-def read(path: Path, **options: Any) -> tuple[list[Dialogue | Example], FaultLog]:
-    faults = FaultLog(path.name)
-    return list(read_dialogues(path, faults=faults, **options)), faults
+def read(path: Path, **options: Any) -> tuple[list[Dialogue | Example], IssueLog]:
+    issues = IssueLog(path.name)
+    return list(read_dialogues(path, issues=issues, **options)), issues
 
 
 def test_a_dialogue_line_becomes_a_dialogue_with_everything_it_says(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_dialogue_line_becomes_a_dialogue_with_everything_it_says(tmp_path: Pa
             {**SAY, "id": "u2", "label": "Minimum Talk", "rationale": "One word."},
         ],
     }
-    (found,), faults = read(write(tmp_path, row))
+    (found,), issues = read(write(tmp_path, row))
     assert found == Dialogue(
         session="s1",
         client="c1",
@@ -57,7 +57,7 @@ def test_a_dialogue_line_becomes_a_dialogue_with_everything_it_says(tmp_path: Pa
             ),
         ),
     )
-    assert (faults.rows_read, faults.rows_rejected) == (1, 0)
+    assert (issues.rows_read, issues.rows_rejected) == (1, 0)
 
 
 def test_examples_and_dialogues_may_share_a_file(tmp_path: Path) -> None:
@@ -117,34 +117,34 @@ def test_a_bad_line_is_noted_under_its_field_and_the_next_one_is_read(
 ) -> None:
     good = {"session": "good", "turns": [ASK, SAY]}
     # A first line that is a list would make the file a JSON list.
-    found, faults = read(write(tmp_path, good, row, {**good, "session": "good2"}))
+    found, issues = read(write(tmp_path, good, row, {**good, "session": "good2"}))
     assert [record.session for record in found] == ["good", "good2"]
-    assert [(fault.line, fault.field) for fault in faults.faults] == [(2, field)]
-    assert (faults.rows_read, faults.rows_rejected) == (3, 1)
+    assert [(fault.line, fault.field) for fault in issues.issues] == [(2, field)]
+    assert (issues.rows_read, issues.rows_rejected) == (3, 1)
 
 
 def test_all_faults_of_a_line_are_listed_and_the_line_counts_once(tmp_path: Path) -> None:
     turns = [{"speaker": "nurse", "text": "a"}, {"speaker": "client"}]
-    _, faults = read(write(tmp_path, {"session": "s", "turns": turns}))
-    assert [fault.field for fault in faults.faults] == ["turns[0].speaker", "turns[1].text"]
-    assert faults.rows_rejected == 1
+    _, issues = read(write(tmp_path, {"session": "s", "turns": turns}))
+    assert [fault.field for fault in issues.issues] == ["turns[0].speaker", "turns[1].text"]
+    assert issues.rows_rejected == 1
 
 
 def test_keys_of_a_turn_that_are_not_known_are_counted(tmp_path: Path) -> None:
-    _, faults = read(write(tmp_path, {"session": "s", "turns": [ASK, {**SAY, "lable": "x"}]}))
-    assert faults.counts["unknown_turn_keys"] == 1
+    _, issues = read(write(tmp_path, {"session": "s", "turns": [ASK, {**SAY, "lable": "x"}]}))
+    assert issues.counts["unknown_turn_keys"] == 1
 
 
 def test_blank_lines_are_no_rows_and_do_not_shift_line_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, {"session": "s", "turns": [ASK, SAY]}, "", "  ", "{oops")
-    _, faults = read(path)
-    assert faults.rows_read == 2
-    assert faults.faults[0].line == 4
+    _, issues = read(path)
+    assert issues.rows_read == 2
+    assert issues.issues[0].line == 4
 
 
 def test_records_are_read_one_at_a_time(tmp_path: Path) -> None:
     path = write(tmp_path, {"session": "s", "turns": [ASK, SAY]}, "{oops")
-    faults = FaultLog(path.name)
-    first = next(read_dialogues(path, faults=faults))
+    issues = IssueLog(path.name)
+    first = next(read_dialogues(path, issues=issues))
     assert first.session == "s"
-    assert not faults.faults
+    assert not issues.issues

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recap.data.corpus import read_corpus
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.registry import get_reader
 from recap.errors import ConfigError
 from recap.records import Example
@@ -31,11 +31,11 @@ RISKS = (
 )
 
 
-def read(tmp_path: Path, reader: str, rows: Any, **options: Any) -> tuple[list[Example], FaultLog]:
+def read(tmp_path: Path, reader: str, rows: Any, **options: Any) -> tuple[list[Example], IssueLog]:
     path = tmp_path / "s.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    faults = FaultLog(path.name)
-    return list(get_reader(reader)(path, faults=faults, **options)), faults
+    issues = IssueLog(path.name)
+    return list(get_reader(reader)(path, issues=issues, **options)), issues
 
 
 def said(example: Example) -> list[tuple[str, str]]:
@@ -74,9 +74,9 @@ def test_nothing_after_the_blank_line_is_an_empty_response(tmp_path: Path) -> No
 def test_samples_without_text_or_with_a_label_that_is_none_are_faults(
     tmp_path: Path, row: dict[str, Any]
 ) -> None:
-    found, faults = read(tmp_path, "client_resistance", [row, {"text": "a", "label": "x"}])
+    found, issues = read(tmp_path, "client_resistance", [row, {"text": "a", "label": "x"}])
     assert [example.id for example in found] == ["s:2"]
-    assert len(faults.faults) == 1
+    assert len(issues.issues) == 1
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_an_alpaca_dialogue_without_blank_lines_is_split_before_its_last_turn(
 
 
 def test_an_alpaca_row_whose_dialogue_is_in_the_instruction_is_a_fault(tmp_path: Path) -> None:
-    _, faults = read(tmp_path, "alpaca", [{"instruction": "all", "input": "", "output": "x"}])
-    assert [(fault.field, fault.reason) for fault in faults.faults] == [("input", "is empty")]
+    _, issues = read(tmp_path, "alpaca", [{"instruction": "all", "input": "", "output": "x"}])
+    assert [(fault.field, fault.reason) for fault in issues.issues] == [("input", "is empty")]
 
 
 def test_messages_of_several_labels_are_rejected_or_take_the_first_as_stated(
@@ -118,13 +118,13 @@ def test_messages_of_several_labels_are_rejected_or_take_the_first_as_stated(
         {"idx": 4, "text": "a", "labels": ["x"], "data_source": "web"},
         {"idx": 4, "text": "b", "labels": ["y", "x"], "data_source": "lab"},
     ]
-    found, faults = read(tmp_path, "psyguard", rows)
+    found, issues = read(tmp_path, "psyguard", rows)
     assert [(e.id, e.label) for e in found] == [("web:4", "x")]
-    assert [fault.field for fault in faults.faults] == ["[1].labels"]
-    found, faults = read(tmp_path, "psyguard", rows, multi_label="first")
+    assert [fault.field for fault in issues.issues] == ["[1].labels"]
+    found, issues = read(tmp_path, "psyguard", rows, multi_label="first")
     assert [(e.id, e.label) for e in found] == [("web:4", "x"), ("lab:4", "y")]
-    assert not faults.faults
-    assert faults.counts["multi_label"] == 1
+    assert not issues.issues
+    assert issues.counts["multi_label"] == 1
     with pytest.raises(ConfigError, match=r"data\.options\.multi_label must be reject or first"):
         read(tmp_path, "psyguard", rows, multi_label="last")
 
@@ -144,4 +144,4 @@ def test_psyguard_has_its_published_size_and_mean_length(real_data: Path) -> Non
     assert {example.label for example in corpus.examples} == set(RISKS)
     assert sum(example.label == "自杀准备行为" for example in corpus.examples) == 2
     rejected = read_corpus(**options, no_intervention="keep", on_error="skip")
-    assert (len(rejected.examples), len(rejected.faults)) == (1459, 21)
+    assert (len(rejected.examples), len(rejected.issues)) == (1459, 21)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sample_files import with_sheet
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers import files as archives
 from recap.data.readers.tables import read_table
 from recap.errors import ConfigError, DataError
@@ -52,9 +52,9 @@ def write_excel(tmp_path: Path, sheets: dict[str, list[list[Any]]]) -> Path:
     return path
 
 
-def read(path: Path, **options: Any) -> tuple[list[Dialogue | Example], FaultLog]:
-    faults = FaultLog(path.name)
-    return list(read_table(path, faults=faults, **options)), faults
+def read(path: Path, **options: Any) -> tuple[list[Dialogue | Example], IssueLog]:
+    issues = IssueLog(path.name)
+    return list(read_table(path, issues=issues, **options)), issues
 
 
 def check_utterances(found: list[Dialogue | Example]) -> None:
@@ -78,15 +78,15 @@ def check_utterances(found: list[Dialogue | Example]) -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_table_of_utterances_gives_a_dialogue_a_session(tmp_path: Path, delimiter: str) -> None:
-    found, faults = read(write_csv(tmp_path, UTTERANCES, delimiter=delimiter))
+    found, issues = read(write_csv(tmp_path, UTTERANCES, delimiter=delimiter))
     check_utterances(found)
-    assert (faults.rows_read, faults.rows_rejected) == (4, 0)
+    assert (issues.rows_read, issues.rows_rejected) == (4, 0)
 
 
 def test_excel_gives_the_same_as_csv(tmp_path: Path) -> None:
-    found, faults = read(write_excel(tmp_path, {"data": UTTERANCES, "notes": [["x"]]}))
+    found, issues = read(write_excel(tmp_path, {"data": UTTERANCES, "notes": [["x"]]}))
     check_utterances(found)
-    assert faults.rows_read == 4
+    assert issues.rows_read == 4
 
 
 def test_a_sheet_may_be_named_and_a_wrong_name_lists_them(tmp_path: Path) -> None:
@@ -120,17 +120,17 @@ def test_a_missing_openpyxl_is_told_with_the_install_command(
 
 
 @pytest.mark.parametrize(("name", "mend"), [("t.xlsx", "save it again"), ("t.xls", "save it as")])
-def test_a_file_that_is_no_excel_file_is_told_so(tmp_path: Path, name: str, mend: str) -> None:
+def test_a_file_that_is_no_excel_file_is_told_so(tmp_path: Path, name: str, hint: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"not a workbook")
-    with pytest.raises(DataError, match=mend):
+    with pytest.raises(DataError, match=hint):
         read(path)
 
 
 def test_a_table_of_examples_reads_histories_as_lines_as_one_turn_or_as_none(
     tmp_path: Path,
 ) -> None:
-    found, faults = read(write_csv(tmp_path, EXAMPLES))
+    found, issues = read(write_csv(tmp_path, EXAMPLES))
     assert [(e.id, e.session, e.response, e.label, e.rationale) for e in found] == [
         ("e1", "s1", "No.", "Blaming", "x"),
         ("e2", "s1", "Nothing.", "Excusing", None),
@@ -141,7 +141,7 @@ def test_a_table_of_examples_reads_histories_as_lines_as_one_turn_or_as_none(
         [("counselor", "What did you do?")],
         [],
     ]
-    assert faults.rows_read == 3
+    assert issues.rows_read == 3
 
 
 def test_a_history_may_be_json(tmp_path: Path) -> None:
@@ -200,9 +200,9 @@ def test_bad_rows_are_noted_with_their_first_line_and_the_others_read(tmp_path: 
         's2,client,"never closed,x\n',  # 12
         encoding="utf-8",
     )
-    found, faults = read(path)
+    found, issues = read(path)
     assert [(d.session, len(d.turns)) for d in found] == [("s1", 2), ("s2", 1)]
-    assert [(fault.line, fault.field) for fault in faults.faults] == [
+    assert [(fault.line, fault.field) for fault in issues.issues] == [
         (4, "speaker"),
         (5, "row"),
         (7, "row"),
@@ -210,15 +210,15 @@ def test_bad_rows_are_noted_with_their_first_line_and_the_others_read(tmp_path: 
         (11, "session"),
         (12, "row"),
     ]
-    assert (faults.rows_read, faults.rows_rejected) == (9, 6)
+    assert (issues.rows_read, issues.rows_rejected) == (9, 6)
 
 
 def test_a_nul_in_a_cell_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"speaker,text\nclient,a\0b\nclient,c\n")
-    (found,), faults = read(path)
+    (found,), issues = read(path)
     assert [turn.text for turn in found.turns] == ["c"]
-    assert [fault.line for fault in faults.faults] == [2]
+    assert [fault.line for fault in issues.issues] == [2]
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,9 @@ def test_a_header_that_does_not_serve_names_the_mend(
 
 def test_a_long_cell_costs_its_own_row_alone(tmp_path: Path) -> None:
     rows = [["client", "a" * 131_072], ["client", "b\n" * 70_000], ["client", "c"]]
-    (found,), faults = read(write_csv(tmp_path, [["speaker", "text"], *rows]))
+    (found,), issues = read(write_csv(tmp_path, [["speaker", "text"], *rows]))
     assert [len(turn.text) for turn in found.turns] == [131_072, 1]
-    assert [(fault.line, fault.reason.split(",")[0]) for fault in faults.faults] == [
+    assert [(fault.line, fault.reason.split(",")[0]) for fault in issues.issues] == [
         (3, "has 140")  # 140,000 characters
     ]
 
@@ -270,17 +270,17 @@ def test_json_of_a_history_names_speaker_and_text_or_is_a_fault(tmp_path: Path) 
     unknown = json.dumps([{"speaker": "client", "text": None}])
     deep = "[" * 100_000
     rows = [["history", "response"], [good, "1"], [unknown, "2"], [deep, "3"], ["[sighs]", "4"]]
-    found, faults = read(write_csv(tmp_path, rows))
+    found, issues = read(write_csv(tmp_path, rows))
     assert [[t.text for t in e.history] for e in found] == [["a"], [deep], ["[sighs]"]]
-    assert [(fault.line, fault.field) for fault in faults.faults] == [(3, "history")]
+    assert [(fault.line, fault.field) for fault in issues.issues] == [(3, "history")]
 
 
 def test_a_formula_without_its_value_is_a_fault_of_its_row(tmp_path: Path) -> None:
     rows = [["speaker", "text"], ["client", "=1+1"], ["client", "two"], ["counselor", None]]
-    (found,), faults = read(write_excel(tmp_path, {"a": rows}))
+    (found,), issues = read(write_excel(tmp_path, {"a": rows}))
     assert [turn.text for turn in found.turns] == ["two", ""]
-    assert [(fault.line, fault.field) for fault in faults.faults] == [(2, "column 2")]
-    assert (faults.rows_read, faults.rows_rejected) == (3, 1)
+    assert [(fault.line, fault.field) for fault in issues.issues] == [(2, "column 2")]
+    assert (issues.rows_read, issues.rows_rejected) == (3, 1)
 
 
 def test_what_a_sheet_says_of_its_size_cuts_nothing_off(tmp_path: Path) -> None:
@@ -288,9 +288,9 @@ def test_what_a_sheet_says_of_its_size_cuts_nothing_off(tmp_path: Path) -> None:
     path.write_bytes(
         with_sheet(path.read_bytes(), lambda xml: xml.replace('ref="A1:B3"', 'ref="A1"'))
     )
-    (found,), faults = read(path)
+    (found,), issues = read(path)
     assert [turn.text for turn in found.turns] == ["a", "b"]
-    assert faults.rows_read == 2
+    assert issues.rows_read == 2
 
 
 def test_a_sheet_that_unpacks_to_too_much_is_not_unpacked(

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from recap.data.corpus import read_corpus
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.transcript import read_transcript
 from recap.records import Dialogue
 
 
-def read(path: Path, **options: Any) -> tuple[list[Dialogue], FaultLog]:
-    faults = FaultLog(path.name)
-    return list(read_transcript(path, faults=faults, **options)), faults
+def read(path: Path, **options: Any) -> tuple[list[Dialogue], IssueLog]:
+    issues = IssueLog(path.name)
+    return list(read_transcript(path, issues=issues, **options)), issues
 
 
 def write(tmp_path: Path, *texts: str) -> Path:
@@ -49,9 +49,9 @@ def test_a_line_without_a_speaker_goes_on_with_the_turn_above(tmp_path: Path) ->
 
 
 def test_lines_before_the_first_speaker_are_counted(tmp_path: Path) -> None:
-    (found,), faults = read(write(tmp_path, "标题\n\n来访者：一"))
+    (found,), issues = read(write(tmp_path, "标题\n\n来访者：一"))
     assert said(found) == [("client", "一")]
-    assert faults.counts["lines_before_first_speaker"] == 1
+    assert issues.counts["lines_before_first_speaker"] == 1
 
 
 def test_other_names_can_be_given(tmp_path: Path) -> None:
@@ -60,18 +60,18 @@ def test_other_names_can_be_given(tmp_path: Path) -> None:
 
 
 def test_a_text_without_any_speaker_is_a_fault(tmp_path: Path) -> None:
-    found, faults = read(write(tmp_path, "只是文字", "来访者：一"))
+    found, issues = read(write(tmp_path, "只是文字", "来访者：一"))
     assert [dialogue.session for dialogue in found] == ["case_1"]
-    assert [(fault.line, fault.field) for fault in faults.faults] == [(1, "text")]
+    assert [(fault.line, fault.field) for fault in issues.issues] == [(1, "text")]
 
 
 def test_a_plain_text_file_is_one_dialogue_with_a_row_a_turn(tmp_path: Path) -> None:
     path = tmp_path / "monday.txt"
     path.write_text("Client: Hello\nthere\n\nTherapist: Hi\nClient:\n", encoding="utf-8")
-    (found,), faults = read(path)
+    (found,), issues = read(path)
     assert found.session == "monday"
     assert said(found) == [("client", "Hello\nthere"), ("counselor", "Hi"), ("client", "")]
-    assert faults.rows_read == 3
+    assert issues.rows_read == 3
     corpus = read_corpus(
         reader="transcript",
         path=path,
@@ -80,17 +80,17 @@ def test_a_plain_text_file_is_one_dialogue_with_a_row_a_turn(tmp_path: Path) -> 
         no_intervention="keep",
         require_labels=False,
     )
-    assert [fault.line for fault in corpus.faults] == [5]
+    assert [fault.line for fault in corpus.issues] == [5]
 
 
 @pytest.mark.real_data
 def test_cpsycound_has_its_known_figures(real_data: Path) -> None:
     path = real_data / "cpsycound" / "cpsycound_raw.jsonl"
-    found, faults = read(path)
+    found, issues = read(path)
     turns = [turn for dialogue in found for turn in dialogue.turns]
     client = [turn.text for turn in turns if turn.speaker == "client"]
     counselor = [turn.text for turn in turns if turn.speaker == "counselor"]
-    assert (len(found), faults.rows_read, faults.faults) == (3084, 3084, [])
+    assert (len(found), issues.rows_read, issues.issues) == (3084, 3084, [])
     # One dialogue is there twice, and a second one but for its blanks.
     assert len({tuple(said(dialogue)) for dialogue in found}) == 3082
     assert (len(client), len(counselor)) == (24_974, 24_806)
@@ -115,4 +115,4 @@ def test_the_two_empty_turns_of_cpsycound_are_faults(real_data: Path) -> None:
         on_error="skip",
         require_labels=False,
     )
-    assert (corpus.rows_read, corpus.rows_accepted, len(corpus.faults)) == (3084, 3082, 2)
+    assert (corpus.rows_read, corpus.rows_accepted, len(corpus.issues)) == (3084, 3082, 2)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.batches import Room, count_rounds, epoch_order, plan_epoch
+from recap.data.batches import BatchLimits, count_rounds, epoch_order, plan_epoch
 from recap.data.encode import EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
@@ -43,7 +43,7 @@ def test_natural_epochs_are_the_permutations_that_they_have_always_been(
     order = epoch_order(examples_of([n]), sampling="natural", seed=seed, epoch=epoch)
     assert order == expected
     plan = plan_epoch(
-        examples_of([n]), global_batch_size=1, room=Room(examples=1), seed=seed, epoch=epoch
+        examples_of([n]), global_batch_size=1, room=BatchLimits(examples=1), seed=seed, epoch=epoch
     )
     assert [micro.indices[0] for micro in plan] == expected
 
@@ -109,7 +109,7 @@ def test_balanced_steps_are_the_same_for_any_number_of_devices_and_any_memory(
     sizes: list[int], tokens: int | None, world_size: int, epoch: int
 ) -> None:
     examples = examples_of(sizes)
-    room = Room(examples=3, tokens=tokens)
+    room = BatchLimits(examples=3, tokens=tokens)
     plans = [
         plan_epoch(examples, **options(room=room, epoch=epoch, world_size=world_size, rank=rank))
         for rank in range(world_size)
@@ -131,7 +131,7 @@ def test_balanced_steps_are_the_same_for_any_number_of_devices_and_any_memory(
 def test_a_long_example_that_is_repeated_in_one_step_has_room_for_every_repetition() -> None:
     long = EncodedExample(id="long", prompt=(1,) * 20, answer=(2,), gold=1)
     short = [EncodedExample(id=str(i), prompt=(1,), answer=(2,), gold=0) for i in range(7)]
-    room = Room(examples=8, tokens=21)
+    room = BatchLimits(examples=8, tokens=21)
     # Half of the eight examples are the long one, and each fills a device alone.
     assert count_rounds([*short, long], room, 8, 1, "balanced") == 5
     plan = plan_epoch([*short, long], **options(room=room, epoch=0))

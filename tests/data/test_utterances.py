@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.utterances import read_utterances, utterances_of
 from recap.records import Dialogue, Example, Turn
 
@@ -60,14 +60,14 @@ def test_an_example_without_a_response_is_read_and_one_with_empty_history_turns_
         {"id": "b", "response": "no", "history": history, "meta": {"k": 1}},
     ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    faults = FaultLog("in")
-    found = list(read_utterances(reader="dialogues", path=path, faults=faults))
+    issues = IssueLog("in")
+    found = list(read_utterances(reader="dialogues", path=path, issues=issues))
     assert [(e.id, e.response, said(e)) for e in found] == [("a", "", ["so"]), ("b", "no", ["so"])]
     assert [dict(e.extra) for e in found] == [
         {"history": history, "site": 3},
         {"history": history, "meta": {"k": 1}},
     ]
-    assert not faults.faults
+    assert not issues.issues
 
 
 def test_unknown_columns_of_a_table_stay_with_their_utterance(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_unknown_columns_of_a_table_stay_with_their_utterance(tmp_path: Path) ->
         "session,speaker,text,room,client_id\na,counselor,So?,1,x\na,client,No.,2,x\n",
         encoding="utf-8",
     )
-    [found] = read_utterances(reader="table", path=path, faults=FaultLog("in"))
+    [found] = read_utterances(reader="table", path=path, issues=IssueLog("in"))
     assert dict(found.extra) == {"room": "2", "client_id": "x"}
     assert found.client == "x"
 
@@ -86,10 +86,10 @@ def test_faults_can_be_taken_while_a_file_is_read(tmp_path: Path) -> None:
     good = json.dumps({"id": "a", "response": "no"})
     again = json.dumps({"id": "a", "response": "yes"})
     path.write_text(f"broken\n{good}\n{again}\nbroken\n", encoding="utf-8")
-    faults = FaultLog("in")
+    issues = IssueLog("in")
     taken = []
-    for _ in read_utterances(reader="dialogues", path=path, faults=faults):
-        taken += faults.take()
-    taken += faults.take()
+    for _ in read_utterances(reader="dialogues", path=path, issues=issues):
+        taken += issues.take()
+    taken += issues.take()
     assert [fault.line for fault in taken] == [1, 3, 4]
-    assert (faults.rows_read, faults.rows_rejected, faults.faults) == (4, 3, [])
+    assert (issues.rows_read, issues.rows_rejected, issues.issues) == (4, 3, [])

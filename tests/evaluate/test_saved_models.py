@@ -17,7 +17,7 @@ from recap.evaluate.compose import load_evaluation
 from recap.evaluate.saved_model import Evaluation, evaluate_model
 from recap.predict import __main__ as predict
 from recap.records import Example
-from recap.runs.saved import Prompt, Stage
+from recap.runs.saved import ModelStage, Prompt
 from recap.train import __main__ as train
 
 
@@ -100,14 +100,14 @@ def test_a_model_without_its_run_is_asked_as_its_own_file_says_and_as_recap_pred
     shutil.copytree(trained / "binary" / "fold0" / "model", model)
     file = new_rows(tmp_path, n_known=0)
     asked: list[list[tuple[int, ...]]] = []
-    prompts_of = Stage.prompts
+    prompts_of = ModelStage.prompts
 
-    def noting(stage: Stage, examples: Sequence[Example]) -> list[Prompt]:
+    def noting(stage: ModelStage, examples: Sequence[Example]) -> list[Prompt]:
         found = prompts_of(stage, examples)
         asked.append([prompt.ids for prompt in found])
         return found
 
-    monkeypatch.setattr(Stage, "prompts", noting)
+    monkeypatch.setattr(ModelStage, "prompts", noting)
     found = scored(model, "data=dialogues", f"data.path={file}")
     assert (found.scores.task, found.scores.n) == ("binary", 12)
     words = [f"model={model}", f"input={file}", f"output={tmp_path / 'said.jsonl'}", "device=cpu"]

@@ -6,17 +6,17 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from recap.insights.study_rating import phase_scores, rater_agreement
-from recap.insights.study_sheets import Key, Rating
+from recap.insights.study_sheets import BlindRating, StudyKey
 
 
-def ratings_of(values: np.ndarray) -> tuple[list[Rating], dict[str, Key]]:
+def ratings_of(values: np.ndarray) -> tuple[list[BlindRating], dict[str, StudyKey]]:
     """Return the ratings of a table of responses by raters, and their key."""
     ratings = [
-        Rating(rater=f"rater{j}", rating_id=f"R{i}", value=int(values[i, j]))
+        BlindRating(rater=f"rater{j}", rating_id=f"R{i}", value=int(values[i, j]))
         for i, j in np.ndindex(values.shape)
     ]
     keys = {
-        f"R{i}": Key(participant=f"P{i // 4}", group="c", phase="pre", scenario=f"S{i % 4}")
+        f"R{i}": StudyKey(participant=f"P{i // 4}", group="c", phase="pre", scenario=f"S{i % 4}")
         for i in range(len(values))
     }
     return ratings, keys
@@ -24,12 +24,12 @@ def ratings_of(values: np.ndarray) -> tuple[list[Rating], dict[str, Key]]:
 
 def test_scores_are_means_over_responses_of_means_over_raters() -> None:
     keys = {
-        "R1": Key(participant="P1", group="c", phase="pre", scenario="S1"),
-        "R2": Key(participant="P1", group="c", phase="pre", scenario="S2"),
-        "R3": Key(participant="P1", group="c", phase="post", scenario="S1"),
+        "R1": StudyKey(participant="P1", group="c", phase="pre", scenario="S1"),
+        "R2": StudyKey(participant="P1", group="c", phase="pre", scenario="S2"),
+        "R3": StudyKey(participant="P1", group="c", phase="post", scenario="S1"),
     }
     given = [("a", "R1", 1), ("b", "R1", 0), ("a", "R2", -1), ("a", "R3", 1), ("b", "R3", 1)]
-    ratings = [Rating(rater=r, rating_id=i, value=v) for r, i, v in given]
+    ratings = [BlindRating(rater=r, rating_id=i, value=v) for r, i, v in given]
     found = {(s.participant, s.phase): (s.score, s.responses) for s in phase_scores(ratings, keys)}
     assert found == {("P1", "pre"): (-0.25, 2), ("P1", "post"): (1.0, 1)}
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from recap.data.batches import Room
+from recap.data.batches import BatchLimits
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import ScoringLoader
 from recap.errors import ConfigError
@@ -34,7 +34,7 @@ FAMILIES = ["qwen2", "llama"]
 
 
 def batches() -> ScoringLoader:
-    return ScoringLoader(EXAMPLES, pad_id=0, room=Room(examples=3))
+    return ScoringLoader(EXAMPLES, pad_id=0, room=BatchLimits(examples=3))
 
 
 def write_adapter(folder: Path, family: str, method: str = "lora") -> tuple[Any, ChatEncoder]:

@@ -23,7 +23,7 @@ from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.engine.label_scoring import Answerer
 from recap.models.module import ResponseModule
-from recap.models.strategy import Halving
+from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example
 from recap.tasks.library import builtin_task
 
@@ -135,15 +135,15 @@ def test_a_single_example_or_a_batch_that_devices_share_is_refused_with_the_mend
         raise MemoryError
 
     with pytest.raises(ConfigError, match=r"1 example at once; set prompt\.max_tokens"):
-        list(Halving(option="x").each(never, batch))
+        list(AutomaticBatchSize(option="x").each(never, batch))
     with pytest.raises(ConfigError, match=r"4 examples at once; lower decoding\.batch_size"):
-        list(Halving(option="decoding.batch_size").each(never, batch, whole=True))
+        list(AutomaticBatchSize(option="decoding.batch_size").each(never, batch, whole=True))
 
     def broken(_: Any) -> None:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(Halving(option="x").each(broken, batch))
+        list(AutomaticBatchSize(option="x").each(broken, batch))
 
 
 def answers_within_a_limit(room: int) -> tuple[bool, list[str]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recap.output.report import Findings, one_by_one, print_findings, write_findings
-from recap.output.tables import Sheet
+from recap.output.report import Report, one_by_one, print_report, write_report
+from recap.output.tables import ReportTable
 
 LONG = "a text that is longer than the forty characters of a line"
 
@@ -20,17 +20,19 @@ def quiet() -> Console:
 
 
 def test_columns_of_long_texts_break_their_lines_in_latex() -> None:
-    sheet = Sheet(
+    sheet = ReportTable(
         title="T", header=("a", "n", "what"), rows=(("x", "1", LONG),), text_columns=(0, 2)
     )
     assert r"\begin{tabular}{lrp{0.80\linewidth}}" in sheet.latex()
-    short = Sheet(title="T", header=("a", "n"), rows=(("x_1 & co", "5%"),))
+    short = ReportTable(title="T", header=("a", "n"), rows=(("x_1 & co", "5%"),))
     assert r"\begin{tabular}{lr}" in short.latex()
     assert r"x\_1 \& co & 5\% \\" in short.latex()
 
 
 def test_markdown_aligns_texts_left_and_figures_right() -> None:
-    sheet = Sheet(title="T", header=("a", "n", "b"), rows=(("x|y", "1", "z"),), text_columns=(0, 2))
+    sheet = ReportTable(
+        title="T", header=("a", "n", "b"), rows=(("x|y", "1", "z"),), text_columns=(0, 2)
+    )
     assert "| --- | ---: | --- |" in sheet.markdown()
     assert r"| x\|y | 1 | z |" in sheet.markdown()
 
@@ -46,16 +48,16 @@ def test_figures_are_listed_one_by_one_under_dotted_names() -> None:
 
 
 def test_files_hold_figures_rows_tables_and_pages(tmp_path: Path) -> None:
-    findings = Findings(
+    findings = Report(
         action="probe",
         title="A probe",
         figures={"third": 1 / 3},
-        sheets=(Sheet(title="T", header=("a", "n"), rows=(("x", "1"),)),),
+        sheets=(ReportTable(title="T", header=("a", "n"), rows=(("x", "1"),)),),
         notes=("said aside",),
         rows=[{"name": "x, y", "n": 1 / 3}],
         pages={"more.txt": "more"},
     )
-    written = write_findings(findings, tmp_path, quiet())
+    written = write_report(findings, tmp_path, quiet())
     assert sorted(path.name for path in written) == sorted(p.name for p in tmp_path.iterdir())
     assert json.loads((tmp_path / "probe.json").read_text("utf-8")) == {"third": 1 / 3}
     with (tmp_path / "probe.csv").open(encoding="utf-8", newline="") as file:
@@ -70,9 +72,9 @@ def test_files_hold_figures_rows_tables_and_pages(tmp_path: Path) -> None:
 def test_chinese_cells_are_folded_not_cut_off() -> None:
     console = quiet()
     text = "这是一个很长的句子" * 12
-    sheet = Sheet(title="T", header=("a", "b"), rows=(("x", text),), text_columns=(0, 1))
-    findings = Findings(action="probe", title="P", figures={}, sheets=(sheet,))
-    print_findings(findings, console)
+    sheet = ReportTable(title="T", header=("a", "b"), rows=(("x", text),), text_columns=(0, 1))
+    findings = Report(action="probe", title="P", figures={}, sheets=(sheet,))
+    print_report(findings, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert printed.count("这") == 12
     assert "…" not in printed

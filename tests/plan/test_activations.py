@@ -16,7 +16,7 @@ from recap.models.architecture import Architecture
 from recap.models.engine.shared_prefix import predicting_states
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.plan.memory import kept_bytes, layer_bytes
-from recap.plan.workload import Group, Setting
+from recap.plan.workload import PlannedBatch, Setting
 
 SHARED, RESTS, ANSWER = 40, (20, 30, 25), 6
 LAYOUTS = {"padded": None, "packed": 0, "shared_prefix": SHARED}
@@ -37,8 +37,8 @@ def architecture_of(n_layers: int, family: str = "qwen2") -> Architecture:
     return Architecture(config=config, source="a test", folder=None)
 
 
-def group_of(prefix: int | None) -> Group:
-    return Group(
+def group_of(prefix: int | None) -> PlannedBatch:
+    return PlannedBatch(
         lengths=tuple(SHARED + rest for rest in RESTS), answers=(ANSWER,) * 3, prefix=prefix
     )
 

@@ -12,9 +12,9 @@ from recap.models.architecture import Architecture, count_parameters, find_archi
 from recap.plan.demand import Demand, changes_that_fit
 from recap.plan.memory import Decoding, Memory, device_memory
 from recap.plan.plan import disk_bytes
-from recap.plan.workload import Group, Setting, largest_group
+from recap.plan.workload import PlannedBatch, Setting, largest_group
 
-GROUP = Group(lengths=(1000,) * 4, answers=(30,) * 4, prefix=850)
+GROUP = PlannedBatch(lengths=(1000,) * 4, answers=(30,) * 4, prefix=850)
 LLAMA_8B = 8_030_261_248
 LLAMA_8B_MATRICES = 6_979_321_856
 LLAMA_8B_EMBEDDING = 128_256 * 4096

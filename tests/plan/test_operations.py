@@ -17,7 +17,7 @@ from recap.plan.demand import (
     forward_operations,
     training_operations,
 )
-from recap.plan.workload import Group, Setting
+from recap.plan.workload import PlannedBatch, Setting
 
 
 def toy() -> Architecture:
@@ -77,8 +77,8 @@ def test_torch_counts_the_same_matrix_products_in_a_training_step() -> None:
 
 
 def test_sharing_computes_the_common_tokens_once() -> None:
-    alone = Group(lengths=(30,) * 4, answers=(5,) * 4, prefix=None)
-    shared = Group(lengths=(30,) * 4, answers=(5,) * 4, prefix=20)
+    alone = PlannedBatch(lengths=(30,) * 4, answers=(5,) * 4, prefix=None)
+    shared = PlannedBatch(lengths=(30,) * 4, answers=(5,) * 4, prefix=20)
     assert add_up([alone]).tokens == 120
     assert add_up([shared]).tokens == 20 + 4 * 10
     # Queries of a rest see the prefix and themselves, as in a row of their own.
@@ -97,7 +97,7 @@ def test_an_answer_costs_its_prompt_and_itself_once() -> None:
 
 def test_in_one_row_the_last_layer_feeds_on_the_tokens_with_a_loss() -> None:
     counts = count_parameters(toy())
-    row = add_up([Group(lengths=(5,), answers=(2,), prefix=0)])
+    row = add_up([PlannedBatch(lengths=(5,), answers=(2,), prefix=0)])
     # The block's three matrices of 4 x 8 for two tokens in place of five; queries at the last
     # prompt token and the first answer token see three and four keys in place of 15 pairs.
     spared = 2 * 96 * 3 + 4 * 4 * (15 - 7)

@@ -20,10 +20,10 @@ from recap.models.engine.two_phase import training_loss
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.plan import memory as phases
 from recap.plan.memory import Phases, phases_of, prefix_bytes, rests_bytes
-from recap.plan.workload import Group, Setting
+from recap.plan.workload import PlannedBatch, Setting
 
 SHARED, RESTS, ANSWER = 300, (60, 70, 90, 100, 110, 120), 6
-GROUP = Group(
+GROUP = PlannedBatch(
     lengths=tuple(SHARED + rest for rest in RESTS), answers=(ANSWER,) * len(RESTS), prefix=SHARED
 )
 AT_ONCE = 200

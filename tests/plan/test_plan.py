@@ -151,12 +151,12 @@ def test_planning_touches_no_run_folder(
     ],
 )
 def test_what_the_user_can_mend_ends_with_two_and_one_message(
-    arguments: list[str], mend: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
-    assert mend in said
+    assert hint in said
     assert "Traceback" not in said
 
 

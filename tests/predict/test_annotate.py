@@ -19,11 +19,17 @@ from hypothesis import strategies as st
 
 from recap.errors import ConfigError, DataError
 from recap.models.export import model_identity
-from recap.predict.job import AnnotationJob, DetectorSource, Listener, annotate_file, state_file
+from recap.predict.job import (
+    AnnotationJob,
+    AnnotationListener,
+    DetectorSource,
+    annotate_file,
+    state_file,
+)
 from recap.predict.options import RayConfig, Shard, parse_shard
 from recap.predict.output import (
     AnnotationFile,
-    Source,
+    AnnotationInput,
     check_source,
     csv_header,
     csv_line,
@@ -68,7 +74,7 @@ def write_talks(path: Path, n_talks: int = 9) -> list[str]:
 
 
 def make_job(model: Path, folder: Path, name: str = "out.jsonl", **changes: Any) -> AnnotationJob:
-    source = Source(path=folder / "in.jsonl", reader="dialogues", options={})
+    source = AnnotationInput(path=folder / "in.jsonl", reader="dialogues", options={})
     job = AnnotationJob(
         source=source,
         detector=DetectorSource(model=str(model), options={"batch_size": 2}),
@@ -145,7 +151,7 @@ def test_what_is_there_already_is_not_computed_again(
     job.output.write_bytes(b"".join(lines[:11]) + lines[11][:7])
     advanced: list[int] = []
 
-    class Noting(Listener):
+    class Noting(AnnotationListener):
         def advanced(self, utterances: int) -> None:
             advanced.append(utterances)
 
@@ -364,7 +370,7 @@ def peak_bytes(path: Path, n_talks: int) -> int:
         for talk in range(n_talks):
             file.write(json.dumps({"session": f"t{talk}", "turns": turns}) + "\n")
             file.write("broken\n")
-    source = Source(path=path, reader="dialogues", on_error="skip", options={})
+    source = AnnotationInput(path=path, reader="dialogues", on_error="skip", options={})
     tracemalloc.start()
     checked = check_source(source, rejects=path.with_suffix(".txt"))
     _, peak = tracemalloc.get_traced_memory()

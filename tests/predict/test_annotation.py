@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recap.predict.console import ConsoleListener
-from recap.predict.job import Report
+from recap.predict.console import AnnotationConsole
+from recap.predict.job import JobReport
 from recap.predict.output import Checked
 
 CHECKED = Checked(
     utterances=10, rows_read=5, rows_rejected=1, counts={"merged_client_turns": 3}, columns=()
 )
-REPORT = Report(
+REPORT = JobReport(
     output=Path("o.jsonl"),
     checked=CHECKED,
     utterances=10,
@@ -26,7 +26,7 @@ REPORT = Report(
 
 def printed(*, terminal: bool) -> str:
     text = io.StringIO()
-    with ConsoleListener(Console(file=text, force_terminal=terminal, width=120)) as listener:
+    with AnnotationConsole(Console(file=text, force_terminal=terminal, width=120)) as listener:
         listener.checked(CHECKED)
         listener.began(4, 10)
         listener.advanced(3)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from recap.errors import ConfigError, RecapError
 from recap.prompt.clients import Reply, RequestError, RetryPolicy
-from recap.prompt.requests import AnswerCache, Asker, Question, UnansweredRequests, request_key
+from recap.prompt.requests import (
+    AnswerCache,
+    PromptRequest,
+    RequestRunner,
+    UnansweredRequests,
+    request_key,
+)
 from recap.records import Message
 from recap.runs.costs import Budget, Prices, Usage, most_tokens
 
@@ -44,9 +50,9 @@ class Echo:
         return Reply(text=f"said {text}", input_tokens=100, output_tokens=10)
 
 
-def questions(n: int) -> list[Question]:
+def questions(n: int) -> list[PromptRequest]:
     return [
-        Question(
+        PromptRequest(
             id=f"e{i}",
             messages=(Message(role="user", text=f"{i}{' ' * 200}"),),
             key=request_key({"text": str(i)}),
@@ -57,8 +63,8 @@ def questions(n: int) -> list[Question]:
 
 def asker(
     client: Echo, folder: Path, *, budget: Budget | None = None, max_in_flight: int = 3
-) -> Asker:
-    return Asker(
+) -> RequestRunner:
+    return RequestRunner(
         client,
         cache=AnswerCache(folder),
         retry=NO_WAIT,
@@ -167,7 +173,7 @@ def test_a_later_process_counts_what_may_have_been_charged_without_an_answer(
     for _ in range(2):
         kept = UnansweredRequests(tmp_path / "run")
         with pytest.raises(RecapError, match="tried 2 times"):
-            Asker(
+            RequestRunner(
                 Cut(),
                 cache=AnswerCache(tmp_path),
                 retry=NO_WAIT,

@@ -7,14 +7,14 @@ import io
 from rich.console import Console
 
 from recap.prompt.run import PromptConsole
-from recap.prompt.systems import Workload
+from recap.prompt.systems import PromptWorkload
 
 
 def shown(*, terminal: bool, bar: bool = True) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100, highlight=False)
     listener = PromptConsole(console, bar=bar)
-    listener.asking("fold0", Workload(calls=3, kept=1, input_tokens=9), 13)
+    listener.asking("fold0", PromptWorkload(calls=3, kept=1, input_tokens=9), 13)
     for _ in range(4):
         listener.answered()
     listener.asked({"dropped_turns": 5, "truncated_examples": 2, "still_too_long": 1})

@@ -9,7 +9,7 @@ from pathlib import Path
 from recap.cli.compose import load_config
 from recap.metrics.scores import summarize
 from recap.records import LabelScores, Scores
-from recap.report.runs import ReportedRun, System
+from recap.report.runs import ReportedRun, ReportedSystem
 from recap.runs.build import build_task
 from recap.runs.folder import RunFolder
 
@@ -48,6 +48,6 @@ def run_with(name: str, overrides: Sequence[str], f1_by_fold: Mapping[int, float
 
 def system(
     model: str, setting: str, *, rationale: bool | None, runs: Mapping[str, ReportedRun]
-) -> System:
+) -> ReportedSystem:
     """Return a system under a name of the test's own."""
-    return System(model=model, setting=setting, rationale=rationale, note="", runs=runs)
+    return ReportedSystem(model=model, setting=setting, rationale=rationale, note="", runs=runs)

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 from torchmetrics.classification import MulticlassCalibrationError
 
 from recap.evaluate.__main__ import main as evaluate
-from recap.output.report import Findings, write_findings
+from recap.output.report import Report, write_report
 from recap.report.calibration import calibration_section
 from recap.report.options import ReportConfig
 from recap.report.runs import read_runs
@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def section(*folders: Path, **options: Any) -> Findings:
+def section(*folders: Path, **options: Any) -> Report:
     names = tuple(map(str, folders))
     found = calibration_section(read_runs(names), ReportConfig(runs=names, **options))
     assert found is not None
@@ -49,7 +49,7 @@ def section(*folders: Path, **options: Any) -> Findings:
 
 
 @pytest.fixture(scope="module")
-def found(runs: Path) -> Findings:
+def found(runs: Path) -> Report:
     return section(*(runs / name for name in ("nested", "paper", "flat", "fine")), prior=0.17)
 
 
@@ -60,7 +60,7 @@ def forecasts(file: Path, labels: list[str] = LABELS) -> tuple[np.ndarray, np.nd
     return probabilities / probabilities.sum(axis=1, keepdims=True), gold
 
 
-def test_the_figures_as_given_are_those_of_the_predictions(runs: Path, found: Findings) -> None:
+def test_the_figures_as_given_are_those_of_the_predictions(runs: Path, found: Report) -> None:
     given = found.figures["runs"]["nested"]["given"]
     for fold in (0, 1):
         probabilities, gold = forecasts(runs / "nested" / f"fold{fold}" / "predictions.jsonl")
@@ -78,7 +78,7 @@ def test_the_figures_as_given_are_those_of_the_predictions(runs: Path, found: Fi
 
 
 def test_the_temperature_is_fitted_on_the_selection_split_and_judged_on_the_test_part(
-    runs: Path, found: Findings
+    runs: Path, found: Report
 ) -> None:
     figures = found.figures["runs"]["nested"]
     assert figures["fitted_on"] == "selection"
@@ -111,7 +111,7 @@ def test_the_temperature_is_fitted_on_the_selection_split_and_judged_on_the_test
 
 
 def test_the_threshold_for_a_recall_comes_from_the_selection_split(
-    runs: Path, found: Findings
+    runs: Path, found: Report
 ) -> None:
     flagged = found.figures["runs"]["nested"]["flagged"]
     practice = found.figures["runs"]["nested"]["flagged_in_practice"]
@@ -131,7 +131,7 @@ def test_the_threshold_for_a_recall_comes_from_the_selection_split(
             assert figures["recall"]["values"][fold] == pytest.approx(recall)
 
 
-def test_the_prior_is_corrected_by_the_ratio_of_the_odds(runs: Path, found: Findings) -> None:
+def test_the_prior_is_corrected_by_the_ratio_of_the_odds(runs: Path, found: Report) -> None:
     for fold in (0, 1):
         shift = found.figures["runs"]["nested"]["prior_shift"][str(fold)]
         # class_weight=balanced: to the model both labels were equally frequent.
@@ -150,7 +150,7 @@ def test_the_prior_is_corrected_by_the_ratio_of_the_odds(runs: Path, found: Find
 
 
 def test_resistance_of_the_flat_task_is_the_sum_over_its_behaviors(
-    runs: Path, found: Findings
+    runs: Path, found: Report
 ) -> None:
     labels = json.loads((runs / "flat" / "fold0" / "scores.json").read_text())["labels"]
     probabilities, gold = forecasts(runs / "flat" / "fold0" / "selection.jsonl", labels)
@@ -163,7 +163,7 @@ def test_resistance_of_the_flat_task_is_the_sum_over_its_behaviors(
     assert found.figures["runs"]["flat"]["prior_shift"]["0"]["trained"] == pytest.approx(13 / 14)
 
 
-def test_under_the_papers_protocol_nothing_is_fitted_and_the_mend_is_named(found: Findings) -> None:
+def test_under_the_papers_protocol_nothing_is_fitted_and_the_mend_is_named(found: Report) -> None:
     figures = found.figures["runs"]["paper"]
     assert figures["fitted_on"] is None
     for name in ("scaled", "temperature", "accepted", "flagged", "flagged_in_practice"):
@@ -179,7 +179,7 @@ def test_under_the_papers_protocol_nothing_is_fitted_and_the_mend_is_named(found
     assert cells["paper"][1:] == ("not fitted", *["–"] * 6)
 
 
-def test_a_task_of_resistance_alone_has_no_threshold_for_it(found: Findings) -> None:
+def test_a_task_of_resistance_alone_has_no_threshold_for_it(found: Report) -> None:
     figures = found.figures["runs"]["fine"]
     assert figures["flagged"] is None
     assert figures["prior_shift"] == {"0": None, "1": None}
@@ -241,9 +241,9 @@ def test_a_prompted_run_is_judged_and_nothing_of_it_corrected(small_runs: Path) 
 
 
 def test_everything_can_be_written_and_figures_name_their_axes(
-    found: Findings, tmp_path: Path
+    found: Report, tmp_path: Path
 ) -> None:
-    written = {path.name for path in write_findings(found, tmp_path)}
+    written = {path.name for path in write_report(found, tmp_path)}
     assert {"calibration.json", "calibration_reliability.svg"} <= written
     assert json.loads((tmp_path / "calibration.json").read_text())["prior"] == 0.17
     for draw in found.charts.values():
@@ -253,7 +253,7 @@ def test_everything_can_be_written_and_figures_name_their_axes(
                 assert axes.get_xlabel() or axes.get_ylabel() == "answers that are right, %"
 
 
-def test_counts_of_the_reliability_diagram_are_all_examples(found: Findings) -> None:
+def test_counts_of_the_reliability_diagram_are_all_examples(found: Report) -> None:
     for figures in found.figures["runs"].values():
         for bins in figures["reliability"].values():
             assert sum(one["n"] for one in bins) == figures["n"] > 0

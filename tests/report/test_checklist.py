@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recap.output.report import Findings
+from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
 from recap.report.checklist import ANSWERS, OPEN, checklist_section, read_checklists
 from recap.report.options import ReportConfig
@@ -41,7 +41,7 @@ def three(small_runs: Path) -> tuple[ReportedRun, ...]:
     return read_runs([str(small_runs)])
 
 
-def item(findings: Findings, checklist: str, number: str) -> dict[str, str]:
+def item(findings: Report, checklist: str, number: str) -> dict[str, str]:
     found: dict[str, str] = findings.figures[checklist]["items"][number]
     return found
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from recap.errors import ConfigError
-from recap.output.report import write_findings
+from recap.output.report import write_report
 from recap.report.errors import error_section
 from recap.report.options import ReportConfig, ReportPrivacy
 from recap.report.runs import ReportedRun, read_examples, read_run
@@ -76,7 +76,7 @@ def test_the_figures_are_of_the_best_run_and_the_files_hold_no_words(
 ) -> None:
     best = max(runs, key=lambda run: run.summary.metrics["macro_f1"].mean).name
     assert set(findings.charts) == {f"errors_confusion_{best}", f"errors_groups_{best}"}
-    write_findings(findings, tmp_path)
+    write_report(findings, tmp_path)
     written = "".join(
         file.read_text(encoding="utf-8") for file in tmp_path.iterdir() if file.suffix != ".png"
     )

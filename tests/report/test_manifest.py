@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recap.output.report import Findings
+from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
 from recap.report.manifest import manifest_section
 from recap.report.options import ReportConfig
@@ -33,11 +33,11 @@ def changed(run: Path, change: Any) -> None:
     file.write_text(json.dumps(manifest))
 
 
-def section(folder: Path) -> Findings:
+def section(folder: Path) -> Report:
     return manifest_section(read_runs([str(folder)]), OPTIONS)
 
 
-def rows(findings: Findings, title: str) -> list[tuple[str, ...]]:
+def rows(findings: Report, title: str) -> list[tuple[str, ...]]:
     return [row for sheet in findings.sheets if sheet.title == title for row in sheet.rows]
 
 

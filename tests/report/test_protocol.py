@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from recap.evaluate.__main__ import main as evaluate
-from recap.output.report import Findings
+from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
 from recap.report.leakage import PARTS, differing_options, protocol_section
 from recap.report.options import ReportConfig
@@ -29,7 +29,7 @@ def three(small_runs: Path) -> tuple[ReportedRun, ...]:
     return read_runs([str(small_runs)])
 
 
-def statements(findings: Findings, part: str) -> dict[tuple[str, ...], str]:
+def statements(findings: Report, part: str) -> dict[tuple[str, ...], str]:
     """Return what a part says, by the runs that it is said of."""
     return {
         tuple(found["runs"]): found["text"]
@@ -38,7 +38,7 @@ def statements(findings: Findings, part: str) -> dict[tuple[str, ...], str]:
     }
 
 
-def only(findings: Findings, part: str) -> str:
+def only(findings: Report, part: str) -> str:
     """Return the one thing that a part says of all runs."""
     [text] = statements(findings, part).values()
     return text

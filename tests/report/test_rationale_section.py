@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recap.corpus.__main__ import main as corpus
-from recap.output.report import write_findings
+from recap.output.report import write_report
 from recap.report.options import ReportConfig, ReportPrivacy
 from recap.report.rationales import RationaleOptions, rationale_section
 from recap.report.runs import ReportedRun, read_examples, read_run
@@ -98,7 +98,7 @@ def test_examples_stand_there_by_id_and_no_word_of_clients_does(run, findings, t
     }
     worst = {row[2] for row in page.rows if row[1] == "worst grounded"}
     assert worst <= {p.id for own in run.predictions.values() for p in own[1::4]}
-    write_findings(findings, tmp_path)
+    write_report(findings, tmp_path)
     written = "".join(file.read_text(encoding="utf-8") for file in tmp_path.iterdir())
     assert "nowhere" not in written
     for example in read_examples(run).values():
@@ -118,7 +118,7 @@ def test_with_text_the_rationales_stand_beside_the_ids(run) -> None:
 def test_a_filled_sheet_is_read_by_the_action_for_ratings(run, options, tmp_path) -> None:
     found = rationale_section([run], options)
     assert found is not None
-    write_findings(found, tmp_path)
+    write_report(found, tmp_path)
     blank = (tmp_path / "rationales_to_rate_trained.csv").read_text(encoding="utf-8-sig")
     assert blank.count("\n") > len(found.figures["runs"]["trained"]["to_rate"])
     filled = tmp_path / "ratings_ann.csv"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from builders import run_with
 
-from recap.output.report import Findings
-from recap.output.tables import Sheet
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, group_systems, read_runs
 from recap.report.tables import tables_section
@@ -19,7 +19,7 @@ WITH_PAPER = ReportConfig(runs=("runs",), reference="paper")
 BINARY = "task=binary"
 
 
-def sheet(findings: Findings, start: str) -> Sheet:
+def sheet(findings: Report, start: str) -> ReportTable:
     """Return the first table whose title starts so."""
     return next(s for s in findings.sheets if s.title.startswith(start))
 
@@ -135,9 +135,9 @@ def test_figures_of_real_runs_are_those_of_their_summaries(runs: tuple[ReportedR
 def test_the_csv_rows_hold_every_figure_at_full_precision(
     runs: tuple[ReportedRun, ...], tmp_path: Path
 ) -> None:
-    from recap.output.report import write_findings
+    from recap.output.report import write_report
 
-    write_findings(tables_section(runs, OPTIONS), tmp_path)
+    write_report(tables_section(runs, OPTIONS), tmp_path)
     with (tmp_path / "tables.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for run in runs:

@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 
 from recap.errors import ConfigError
 from recap.evaluate.__main__ import main as evaluate
-from recap.output.report import Findings
+from recap.output.report import Report
 from recap.report.comparison import comparison_section
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, group_repeats, protocol_twins, read_runs
@@ -41,12 +41,12 @@ def options() -> ReportConfig:
 
 
 @pytest.fixture(scope="module")
-def variance(runs: tuple[ReportedRun, ...], options: ReportConfig) -> Findings:
+def variance(runs: tuple[ReportedRun, ...], options: ReportConfig) -> Report:
     return variance_section(runs, options)
 
 
 @pytest.fixture(scope="module")
-def compared(runs: tuple[ReportedRun, ...], options: ReportConfig) -> Findings:
+def compared(runs: tuple[ReportedRun, ...], options: ReportConfig) -> Report:
     found = comparison_section(runs, options)
     assert found is not None
     return found
@@ -86,7 +86,7 @@ def test_twins_differ_in_the_protocol_alone_and_share_a_partition(
 
 
 def test_the_spread_over_folds_is_recomputed_from_predictions(
-    runs: tuple[ReportedRun, ...], variance: Findings
+    runs: tuple[ReportedRun, ...], variance: Report
 ) -> None:
     for run in runs:
         values = fold_scores(run)
@@ -101,7 +101,7 @@ def test_the_spread_over_folds_is_recomputed_from_predictions(
 
 
 def test_pooled_figures_hold_an_interval_over_sessions(
-    runs: tuple[ReportedRun, ...], variance: Findings
+    runs: tuple[ReportedRun, ...], variance: Report
 ) -> None:
     [run] = named(runs, "words")
     found = variance.figures["runs"]["words"]
@@ -114,7 +114,7 @@ def test_pooled_figures_hold_an_interval_over_sessions(
 
 
 def test_repetitions_and_the_gap_between_protocols_have_tables(
-    runs: tuple[ReportedRun, ...], variance: Findings
+    runs: tuple[ReportedRun, ...], variance: Report
 ) -> None:
     scores = [fold_scores(run) for run in named(runs, "words", "words_again")]
     found = variance.figures["repeats"]["words (× 2 seeds)"]["macro_f1"]
@@ -127,13 +127,13 @@ def test_repetitions_and_the_gap_between_protocols_have_tables(
     assert "Protocols side by side: macro-F1, paper minus nested" in titles
 
 
-def test_what_figures_are_of_and_what_they_are_not_is_said(variance: Findings) -> None:
+def test_what_figures_are_of_and_what_they_are_not_is_said(variance: Report) -> None:
     notes = " ".join(variance.notes)
     assert "not the mean over folds" in notes
     assert "not what another training would give" in notes
 
 
-def test_all_pairs_are_compared_and_corrected(compared: Findings) -> None:
+def test_all_pairs_are_compared_and_corrected(compared: Report) -> None:
     found = compared.figures["families"]["binary"]
     # Of asked, trained, words and words_nested all pairs but the last two, which are twins.
     assert len(found) == 5
@@ -146,7 +146,7 @@ def test_all_pairs_are_compared_and_corrected(compared: Findings) -> None:
 
 
 def test_only_partitions_of_both_systems_count(
-    runs: tuple[ReportedRun, ...], compared: Findings
+    runs: tuple[ReportedRun, ...], compared: Report
 ) -> None:
     words, trained = named(runs, "words", "trained")
     [each] = [
@@ -195,7 +195,7 @@ def test_a_single_run_has_nothing_to_be_compared_with(
     assert variance_section(named(runs, "words"), options).figures["repeats"] == {}
 
 
-def test_other_protocols_are_named(compared: Findings) -> None:
+def test_other_protocols_are_named(compared: Report) -> None:
     assert any(
         "trained and words_nested were selected under cv.protocol=paper and nested" in note
         for note in compared.notes

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_of_statsmodels
 
-from recap.data.annotations import MISSING, Judgement, JudgementTable, tabulate
+from recap.data.annotations import MISSING, AnnotationTable, AnnotatorLabel, tabulate
 from recap.statistics.agreement import (
     OVERALL,
     Agreement,
@@ -41,8 +41,8 @@ def random_codes(*, holes: bool, case: int) -> NDArray[np.int64]:
     return codes
 
 
-def table_of(codes: NDArray[np.int64], sessions: tuple[str | None, ...] = ()) -> JudgementTable:
-    return JudgementTable(
+def table_of(codes: NDArray[np.int64], sessions: tuple[str | None, ...] = ()) -> AnnotationTable:
+    return AnnotationTable(
         ids=tuple(f"e{row}" for row in range(len(codes))),
         annotators=tuple(f"a{column}" for column in range(codes.shape[1])),
         labels=tuple(f"label {code}" for code in range(int(codes.max()) + 1)),
@@ -217,7 +217,7 @@ def test_a_draw_is_the_table_with_its_sessions_repeated() -> None:
             for row in np.flatnonzero(paired & (sessions == session)).tolist() * int(n)
         ]
         labels = tuple(f"label {code}" for code in range(int(codes.max()) + 1))
-        drawn = JudgementTable(
+        drawn = AnnotationTable(
             ids=tuple(map(str, range(len(rows)))),
             annotators=tuple(f"a{column}" for column in range(codes.shape[1])),
             labels=labels,
@@ -249,7 +249,7 @@ def test_an_example_is_of_the_session_that_any_of_its_judgements_names(
 ) -> None:
     who = (("ann", "1"), ("bo", "1"), ("ann", "2"))
     judgements = [
-        Judgement(
+        AnnotatorLabel(
             id="e", annotator=name, label="x", round=n, session="s" if place in named else None
         )
         for place, (name, n) in enumerate(who)
@@ -259,7 +259,9 @@ def test_an_example_is_of_the_session_that_any_of_its_judgements_names(
 
 def test_the_last_round_counts_and_labels_keep_the_order_given() -> None:
     rows = [("1", "A", "no", "2"), ("1", "A", "yes", "10"), ("1", "B", "maybe", "1")]
-    judgements = [Judgement(id=i, annotator=a, label=label, round=r) for i, a, label, r in rows]
+    judgements = [
+        AnnotatorLabel(id=i, annotator=a, label=label, round=r) for i, a, label, r in rows
+    ]
     table = tabulate(judgements, labels=("yes", "never"))
     assert table.labels == ("yes", "maybe")
     assert table.codes.tolist() == [[0, 1]]
@@ -271,7 +273,7 @@ def test_annomi_has_the_published_agreement() -> None:
         encoding="utf-8"
     ) as file:
         judgements = [
-            Judgement(
+            AnnotatorLabel(
                 id=f"{row['transcript_id']}:{row['utterance_id']}",
                 annotator=row["annotator_id"],
                 label=row["client_talk_type"],

@@ -23,19 +23,19 @@ from recap.system.processes import is_first_process, run_processes, world_size
 from recap.train import __main__ as train
 
 
-def meet() -> None:
+def barrier() -> None:
     dist.init_process_group("gloo")
 
 
 def add_up(send: Callable[..., None], by: int) -> None:
-    meet()
+    barrier()
     total = torch.tensor(by * (1 + dist.get_rank()))
     dist.all_reduce(total)
     send("total", int(total), is_first_process())
 
 
 def lose_the_second(send: Callable[..., None]) -> None:
-    meet()
+    barrier()
     if dist.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     dist.barrier()

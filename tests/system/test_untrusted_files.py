@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from recap.cli.command import main
 from recap.cli.compose import load_config
 from recap.config import to_dict, validate
-from recap.data.annotations import judgement_files
+from recap.data.annotations import annotator_files
 from recap.data.encode import ChatEncoder
 from recap.data.readers.registry import check_options, get_reader
 from recap.errors import ConfigError, UserError
@@ -445,7 +445,7 @@ def test_a_zip_is_unpacked_under_names_of_our_own(tmp_path: Path) -> None:
         link = zipfile.ZipInfo("link.jsonl")
         link.external_attr = 0o120777 << 16
         file.writestr(link, "/etc/passwd")
-    with judgement_files(archive) as files:
+    with annotator_files(archive) as files:
         assert len(files) == 4  # a name that begins with a dot is passed over
         folder = files[0].path.parent
         assert all(one.path.parent == folder for one in files)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from recap.data.issues import FaultLog, Place
+from recap.data.issues import IssueLog, Place
 from recap.data.readers.registry import one_of, register_reader, require_column
 from recap.data.readers.tables import read_sheet
 from recap.data.readers.transcript import SpeakerNames
@@ -25,7 +25,7 @@ Rows = Sequence[tuple[int, Mapping[str, str]]]
 
 @register_reader("annomi")
 def read_annomi(
-    path: Path | None, *, faults: FaultLog, annotations: str = "majority"
+    path: Path | None, *, issues: IssueLog, annotations: str = "majority"
 ) -> Iterator[Dialogue]:
     """Yield one dialogue a transcript; labels are the client's talk type and the therapist's act.
 
@@ -33,7 +33,7 @@ def read_annomi(
 
     Args:
         path: The file.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         annotations: What several experts on one utterance add up to. ``majority``: their most
             frequent label, and none for an even vote; ``first``: that of the annotator who comes
             first in the file; ``reject``: as majority, but an even vote on client talk is a fault.
@@ -42,10 +42,10 @@ def read_annomi(
         DataError: When a column of AnnoMI is missing.
     """
     one_of("annotations", annotations, ("majority", "first", "reject"))
-    table = read_sheet(path, faults)
+    table = read_sheet(path, issues)
     for column in _NEEDED:
-        mend = "is this an AnnoMI file? (others: data=table)"
-        require_column(table.path, table.columns, column, mend)
+        hint = "is this an AnnoMI file? (others: data=table)"
+        require_column(table.path, table.columns, column, hint)
     names = SpeakerNames()
     for transcript, rows in groupby(table.rows, key=lambda numbered: numbered[1]["transcript_id"]):
         turns: list[Turn] = []
@@ -54,33 +54,33 @@ def read_annomi(
         for _, group in groupby(rows, key=lambda numbered: numbered[1]["utterance_id"]):
             annotated = list(group)
             line, first = annotated[0]
-            turn = _turn(transcript, annotated, names, annotations, faults)
+            turn = _turn(transcript, annotated, names, annotations, issues)
             meta = meta or {key: first[key] for key in _META if key in first}
             if turn is not None:
                 turns.append(turn)
                 places.append(Place(line=line, rows=len(annotated)))
         if turns:
-            faults.at_turns(places)
+            issues.at_turns(places)
             yield Dialogue(session=transcript, meta=meta, turns=tuple(turns))
 
 
 def _turn(
-    transcript: str, annotated: Rows, names: SpeakerNames, annotations: str, faults: FaultLog
+    transcript: str, annotated: Rows, names: SpeakerNames, annotations: str, issues: IssueLog
 ) -> Turn | None:
     line, first = annotated[0]
     speaker = names.find(first["interlocutor"])
     if speaker is None:
-        reason, mend = names.complaint(first["interlocutor"])
-        faults.reject(line, "interlocutor", reason, mend, rows=len(annotated))
+        reason, hint = names.complaint(first["interlocutor"])
+        issues.reject(line, "interlocutor", reason, hint, rows=len(annotated))
         return None
     column = _TALK if speaker == "client" else _ACT
     label, tied = _vote([row[column] for _, row in annotated], annotations)
     if tied and speaker == "client":
-        faults.counts["annotation_ties"] += 1
+        issues.counts["annotation_ties"] += 1
         if annotations == "reject":
             reason = f"the {len(annotated)} annotators are evenly split"
-            mend = "adjudicate it, or leave it unlabelled with data.options.annotations=majority"
-            faults.reject(line, column, reason, mend, rows=len(annotated))
+            hint = "adjudicate it, or leave it unlabelled with data.options.annotations=majority"
+            issues.reject(line, column, reason, hint, rows=len(annotated))
             return None
     return Turn(
         speaker=speaker,

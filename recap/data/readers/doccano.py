@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.json_samples import single_label
 from recap.data.readers.registry import Fields, one_of, register_reader
@@ -30,7 +30,7 @@ _MOST_NUMBER = 9999
 def read_doccano(
     path: Path | None,
     *,
-    faults: FaultLog,
+    issues: IssueLog,
     multi_label: str = "reject",
     label_names: Mapping[Any, str] | None = None,
 ) -> Iterator[Example]:
@@ -41,7 +41,7 @@ def read_doccano(
 
     Args:
         path: The file.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         multi_label: What to do with a document of several labels: ``reject`` it, or take the
             ``first``.
         label_names: The label that each number stands for; the old ``annotations`` form holds only
@@ -51,9 +51,9 @@ def read_doccano(
     path = existing_file(path)
     label_of = {str(number): name for number, name in (label_names or {}).items()}
     names = SpeakerNames()
-    rows = _csv_rows(path, faults) if path.suffix.lower() == ".csv" else json_rows(path, faults)
+    rows = _csv_rows(path, issues) if path.suffix.lower() == ".csv" else json_rows(path, issues)
     for line, row in rows:
-        fields = Fields(row, line=line, faults=faults)
+        fields = Fields(row, line=line, issues=issues)
         document = fields.text(_first_key(row, _TEXT_KEYS))
         history, response = names.context_and_response(document)
         example = Example(
@@ -66,13 +66,13 @@ def read_doccano(
             rationale=document_comments(row),
         )
         if fields.sound:
-            faults.at(line)
+            issues.at(line)
             yield example
 
 
-def _csv_rows(path: Path, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a CSV export like those of a JSON one; it joins several labels by ``#``."""
-    for line, row in read_sheet(path, faults).rows:
+    for line, row in read_sheet(path, issues).rows:
         filled: dict[str, Any] = {
             key: cell for key, cell in row.items() if cell.strip() or key in _TEXT_KEYS
         }

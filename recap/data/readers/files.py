@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from recap.data.issues import FaultLog, Line
+from recap.data.issues import IssueLog, Line
 from recap.errors import DataError, did_you_mean
 
 _HEAD = 4096
@@ -133,10 +133,10 @@ def existing_file(path: Path | None) -> Path:
     return path
 
 
-def text_lines(path: Path, faults: FaultLog) -> Iterator[str]:
+def text_lines(path: Path, issues: IssueLog) -> Iterator[str]:
     """Yield the lines of a file in UTF-8, or in UTF-16 with a byte-order mark, with their ends.
 
-    A last line that breaks off inside a character is noted in ``faults``.
+    A last line that breaks off inside a character is noted in ``issues``.
 
     Raises:
         DataError: When the file cannot be opened, is in another encoding, or is no text.
@@ -149,7 +149,7 @@ def text_lines(path: Path, faults: FaultLog) -> Iterator[str]:
                 return
             file.seek(0)
             for number, raw in enumerate(file, start=1):
-                text = _decoded(path, number, raw, faults)
+                text = _decoded(path, number, raw, issues)
                 if text is not None:
                     yield text
     except OSError as error:
@@ -158,44 +158,44 @@ def text_lines(path: Path, faults: FaultLog) -> Iterator[str]:
         ) from error
 
 
-def json_rows(path: Path | None, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(path: Path | None, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield ``(line, object)`` for every row of a JSON-lines file or a JSON list.
 
-    Rows that are no JSON objects are noted in ``faults``. Where several rows of a list begin on one
+    Rows that are no JSON objects are noted in ``issues``. Where several rows of a list begin on one
     line, the line is a :class:`~recap.data.issues.Line`.
 
     Raises:
         DataError: When the file is missing, or not text in a known encoding.
     """
     path = existing_file(path)
-    lines = text_lines(path, faults)
+    lines = text_lines(path, issues)
     begun = False
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         if not begun and text.lstrip().startswith("["):
-            yield from _list_rows("\n" * (number - 1) + text + "".join(lines), faults)
+            yield from _list_rows("\n" * (number - 1) + text + "".join(lines), issues)
             return
         begun = True
-        faults.row()
+        issues.row()
         try:
             row = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
-            faults.reject(number, "row", f"is not valid JSON ({_json_reason(error)})", _CUT)
+            issues.reject(number, "row", f"is not valid JSON ({_json_reason(error)})", _CUT)
             continue
-        if _is_row(row, number, faults):
+        if _is_row(row, number, issues):
             yield number, row
 
 
-def _decoded(path: Path, number: int, raw: bytes, faults: FaultLog) -> str | None:
+def _decoded(path: Path, number: int, raw: bytes, issues: IssueLog) -> str | None:
     try:
         return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         # Only a cut leaves an incomplete character at the very end; anything else is another
         # encoding.
         if error.reason == "unexpected end of data" and not raw.endswith(b"\n"):
-            faults.row()
-            faults.reject(number, "row", "breaks off inside a character", _CUT)
+            issues.row()
+            issues.reject(number, "row", "breaks off inside a character", _CUT)
             return None
         raise other_encoding(path, number) from None
 
@@ -209,32 +209,32 @@ def _utf16_text(path: Path) -> str:
         ) from None
 
 
-def _list_rows(text: str, faults: FaultLog) -> Iterator[tuple[int, dict[str, Any]]]:
+def _list_rows(text: str, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a JSON list, so that each fault still has the line its row begins on."""
     at = _skip(text, text.index("[") + 1, _BLANKS + ",")
     line, counted, item, shares = 1 + text.count("\n", 0, at), at, 0, False
     while text[at : at + 1] != "]":
-        faults.row()
+        issues.row()
         try:
             row, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             reason = f"the list is no valid JSON from here on ({_json_reason(error)})"
             place = Line(line, item=item) if shares else line
-            faults.reject(place, "row", reason, "mend it; nothing after it could be read")
+            issues.reject(place, "row", reason, "mend it; nothing after it could be read")
             return
         at = _skip(text, end, _BLANKS + ",")
         lines = text.count("\n", counted, at)
         shared_before, shares = shares, lines == 0
         alone = not shared_before and (not shares or text[at : at + 1] == "]")
         place = line if alone else Line(line, item=item)
-        if _is_row(row, place, faults):
+        if _is_row(row, place, issues):
             yield place, row
         line, counted, item = line + lines, at, item + 1
     if text[at + 1 :].strip():
-        faults.row()
+        issues.row()
         place = Line(line, item=item) if shares else line
         reason = "something follows the end of the list"
-        faults.reject(place, "row", reason, "keep one list a file, or one object a line")
+        issues.reject(place, "row", reason, "keep one list a file, or one object a line")
 
 
 def _skip(text: str, at: int, characters: str) -> int:
@@ -243,14 +243,14 @@ def _skip(text: str, at: int, characters: str) -> int:
     return at
 
 
-def _is_row(row: object, line: int, faults: FaultLog) -> bool:
+def _is_row(row: object, line: int, issues: IssueLog) -> bool:
     """Return whether a JSON value is an object of moderate depth; anything else is noted."""
     if not isinstance(row, dict):
-        faults.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
+        issues.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
         return False
     if _is_deep(row):
         reason = f"is nested more than {DEEPEST} levels deep"
-        faults.reject(line, "row", reason, "write the text itself, not what wraps it")
+        issues.reject(line, "row", reason, "write the text itself, not what wraps it")
         return False
     return True
 
@@ -304,7 +304,7 @@ UNREADABLE = (
 
 
 @contextmanager
-def open_archive(path: Path, *, kind: str, mend: str) -> Iterator[zipfile.ZipFile]:
+def open_archive(path: Path, *, kind: str, hint: str) -> Iterator[zipfile.ZipFile]:
     """Yield a zip file that does not unpack to more than the library is willing to hold.
 
     Nothing is unpacked before its size is known: what an archive declares is the most that Python
@@ -313,7 +313,7 @@ def open_archive(path: Path, *, kind: str, mend: str) -> Iterator[zipfile.ZipFil
     Args:
         path: The file.
         kind: What messages call it (``zip file``).
-        mend: What to do when it cannot be used.
+        hint: What to do when it cannot be used.
 
     Raises:
         DataError: When it is broken, encrypted, has too many parts or unpacks to too much.
@@ -321,7 +321,7 @@ def open_archive(path: Path, *, kind: str, mend: str) -> Iterator[zipfile.ZipFil
     try:
         archive = zipfile.ZipFile(path)
     except UNREADABLE as error:
-        raise unreadable(path, kind, error, mend) from None
+        raise unreadable(path, kind, error, hint) from None
     with archive:
         parts = archive.infolist()
         unpacked = sum(part.file_size for part in parts)
@@ -334,6 +334,6 @@ def open_archive(path: Path, *, kind: str, mend: str) -> Iterator[zipfile.ZipFil
         yield archive
 
 
-def unreadable(path: Path, kind: str, error: BaseException, mend: str) -> DataError:
+def unreadable(path: Path, kind: str, error: BaseException, hint: str) -> DataError:
     """Return the error for an archive that cannot be read; of ``error``, its kind alone."""
-    return DataError(f"{path}: is no readable {kind} ({type(error).__name__}); {mend}")
+    return DataError(f"{path}: is no readable {kind} ({type(error).__name__}); {hint}")

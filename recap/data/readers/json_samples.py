@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recap.data.issues import FaultLog
+from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
 from recap.data.readers.transcript import SpeakerNames
@@ -38,7 +38,7 @@ def single_label(fields: Fields, field: str, labels: list[str], multi_label: str
     distinct = list(dict.fromkeys(label.strip() for label in labels))
     if len(distinct) < 2:
         return distinct[0] if distinct else None
-    fields.faults.counts["multi_label"] += 1
+    fields.issues.counts["multi_label"] += 1
     if multi_label == "first":
         return distinct[0]
     reason = f"holds {len(distinct)} labels"
@@ -59,7 +59,7 @@ def label_and_reason(output: str) -> tuple[str | None, str | None]:
 
 
 @register_reader("alpaca")
-def read_alpaca(path: Path | None, *, faults: FaultLog) -> Iterator[Example]:
+def read_alpaca(path: Path | None, *, issues: IssueLog) -> Iterator[Example]:
     """Yield an example for each ``{"instruction", "input", "output"}``, in a list or a line each.
 
     ``input`` is split into history and response at its last blank line, else before a closing
@@ -68,8 +68,8 @@ def read_alpaca(path: Path | None, *, faults: FaultLog) -> Iterator[Example]:
     """
     path = existing_file(path)
     names = SpeakerNames()
-    for number, (line, row) in enumerate(json_rows(path, faults), start=1):
-        fields = Fields(row, line=line, faults=faults)
+    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        fields = Fields(row, line=line, issues=issues)
         text = fields.text("input")
         if not text.strip() and fields.sound:
             fields.reject("input", "is empty", "write the dialogue there, not in the instruction")
@@ -85,12 +85,12 @@ def read_alpaca(path: Path | None, *, faults: FaultLog) -> Iterator[Example]:
             rationale=reason,
         )
         if fields.sound:
-            faults.at(line)
+            issues.at(line)
             yield example
 
 
 @register_reader("client_resistance")
-def read_client_resistance(path: Path | None, *, faults: FaultLog) -> Iterator[Example]:
+def read_client_resistance(path: Path | None, *, issues: IssueLog) -> Iterator[Example]:
     """Yield an example for each ``{"text", "label"}`` whose text is a context above a response.
 
     Context and response are split at the last blank line; a text without one is all response. A
@@ -98,8 +98,8 @@ def read_client_resistance(path: Path | None, *, faults: FaultLog) -> Iterator[E
     """
     path = existing_file(path)
     names = SpeakerNames()
-    for number, (line, row) in enumerate(json_rows(path, faults), start=1):
-        fields = Fields(row, line=line, faults=faults)
+    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        fields = Fields(row, line=line, issues=issues)
         history, response = names.context_and_response(fields.text("text"))
         example = Example(
             id=fields.identifier("id") or f"{path.stem}:{number}",
@@ -111,26 +111,26 @@ def read_client_resistance(path: Path | None, *, faults: FaultLog) -> Iterator[E
             rationale=fields.optional_text("rationale") or None,
         )
         if fields.sound:
-            faults.at(line)
+            issues.at(line)
             yield example
 
 
 @register_reader("psyguard")
 def read_psyguard(
-    path: Path | None, *, faults: FaultLog, multi_label: str = "reject"
+    path: Path | None, *, issues: IssueLog, multi_label: str = "reject"
 ) -> Iterator[Example]:
     """Yield an example without history for each ``{"idx", "text", "labels": [...]}``.
 
     Args:
         path: The file.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         multi_label: What to do with a message of several labels: ``reject`` it, or take the
             ``first``.
     """
     one_of("multi_label", multi_label, ("reject", "first"))
     path = existing_file(path)
-    for number, (line, row) in enumerate(json_rows(path, faults), start=1):
-        fields = Fields(row, line=line, faults=faults)
+    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        fields = Fields(row, line=line, issues=issues)
         labels = fields.items("labels") if row.get("labels") is not None else []
         if not all(isinstance(label, str) for label in labels):
             fields.reject("labels", "holds something that is no text", 'write "labels": ["..."]')
@@ -144,7 +144,7 @@ def read_psyguard(
             meta={} if source is None else {"data_source": source},
         )
         if fields.sound:
-            faults.at(line)
+            issues.at(line)
             yield example
 
 

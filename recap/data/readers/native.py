@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import LISTED_FAULTS, FaultLog
+from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, Record, register_reader
 from recap.data.readers.transcript import SpeakerNames
@@ -28,7 +28,7 @@ _TURN_KEYS = frozenset({"speaker", "text", "label", "rationale", "id"})
 
 @register_reader("dialogues", aliases=("native",))
 def read_dialogues(
-    path: Path | None, *, faults: FaultLog, speakers: Mapping[str, str] | None = None
+    path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
 ) -> Iterator[Record]:
     """Yield the dialogues and examples of a JSON-lines file (or of one JSON list).
 
@@ -37,13 +37,13 @@ def read_dialogues(
 
     Args:
         path: The file.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         speakers: Names of speakers beside ``counselor`` and ``client``, each with its role.
     """
     path = existing_file(path)
     names = SpeakerNames(speakers)
-    for line, row in json_rows(path, faults):
-        fields = Fields(row, line=line, faults=faults)
+    for line, row in json_rows(path, issues):
+        fields = Fields(row, line=line, issues=issues)
         record: Record | None = None
         if "turns" in row:
             record = _dialogue(fields, names)
@@ -54,7 +54,7 @@ def read_dialogues(
                 "row", "holds neither 'turns' nor 'response'", "write a dialogue or an example"
             )
         if record is not None and fields.sound:
-            faults.at(line)
+            issues.at(line)
             yield record
 
 
@@ -64,14 +64,14 @@ def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
     Raises:
         DataError: When the row is at fault.
     """
-    faults = FaultLog("row")
-    faults.row()
+    issues = IssueLog("row")
+    issues.row()
     named = {"session": str(number), **row} if "turns" in row else row
-    fields = Fields(named, line=number + 1, faults=faults)
+    fields = Fields(named, line=number + 1, issues=issues)
     read = _dialogue(fields, SpeakerNames()) if "turns" in row else None
     record = read or _example(fields, SpeakerNames(), str(number))
-    if faults.faults:
-        raise DataError("; ".join(str(fault) for fault in faults.faults[:LISTED_FAULTS]))
+    if issues.issues:
+        raise DataError("; ".join(str(fault) for fault in issues.issues[:LISTED_FAULTS]))
     return record
 
 
@@ -117,7 +117,7 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
         if not isinstance(item, dict):
             fields.reject(f"{key}[{index}]", "is no object", 'write {"speaker": ..., "text": ...}')
             continue
-        part = Fields(item, line=fields.line, faults=fields.faults, within=f"{key}[{index}].")
+        part = Fields(item, line=fields.line, issues=fields.issues, within=f"{key}[{index}].")
         turns.append(_turn(part, names))
         fields.sound = fields.sound and part.sound
     return tuple(turns)
@@ -130,7 +130,7 @@ def _turn(part: Fields, names: SpeakerNames) -> Turn:
         part.reject("speaker", *names.complaint(said))
     unknown = len(part.row.keys() - _TURN_KEYS)
     if unknown:
-        part.faults.counts["unknown_turn_keys"] += unknown
+        part.issues.counts["unknown_turn_keys"] += unknown
     return Turn(
         speaker=speaker or "client",
         text=part.text("text"),

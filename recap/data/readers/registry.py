@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from recap.data.issues import FaultLog, damage
+from recap.data.issues import IssueLog, damage
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example
 from recap.registry import Registry
@@ -23,7 +23,7 @@ from recap.registry import Registry
 Record = Dialogue | Example
 
 Reader = Callable[..., Iterator[Record]]
-"""``read(path, *, faults, **options)``: yields records and notes bad rows in ``faults``."""
+"""``read(path, *, faults, **options)``: yields records and notes bad rows in ``issues``."""
 
 READERS: Registry[Reader] = Registry("data reader")
 
@@ -70,15 +70,15 @@ def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None
         named = inspect.signature(reader).parameters
     except (TypeError, ValueError):
         named = MappingProxyType({})
-    if "faults" not in named:
+    if "issues" not in named:
         raise ConfigError(
-            f"data.reader: {name!r} is no reader, for it does not take faults=; a reader is a "
-            "function read(path, *, faults, ...)"
+            f"data.reader: {name!r} is no reader, for it does not take issues=; a reader is a "
+            "function read(path, *, issues, ...)"
         )
     parameters = named.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "faults"]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "issues"]
     for option in options:
         if option not in known:
             raise ConfigError(
@@ -108,18 +108,18 @@ class Fields:
     """The fields of one row; anything wrong with one is noted and makes ``sound`` false."""
 
     def __init__(
-        self, row: Mapping[str, Any], *, line: int, faults: FaultLog, within: str = ""
+        self, row: Mapping[str, Any], *, line: int, issues: IssueLog, within: str = ""
     ) -> None:
         self.row = row
         self.line = line
-        self.faults = faults
+        self.issues = issues
         self.sound = True
         self._within = within
 
-    def reject(self, field: str, reason: str, mend: str) -> None:
+    def reject(self, field: str, reason: str, hint: str) -> None:
         """Note a fault of ``field``."""
         self.sound = False
-        self.faults.reject(self.line, self._within + field, reason, mend)
+        self.issues.reject(self.line, self._within + field, reason, hint)
 
     def text(self, field: str) -> str:
         """Return a text that must be there, as it stands; an empty one is judged later."""
@@ -262,15 +262,15 @@ def find_columns(
     return Columns(by_role=found)
 
 
-def require_column(path: Path, names: tuple[str, ...], column: str, mend: str) -> str:
+def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:
     """Return ``column`` when the header has it.
 
     Raises:
-        DataError: Naming the missing column and ``mend``.
+        DataError: Naming the missing column and ``hint``.
     """
     if column not in names:
         close = did_you_mean(column, names)
-        raise DataError(f"{path}: has no column {column!r}{close}; {mend}")
+        raise DataError(f"{path}: has no column {column!r}{close}; {hint}")
     return column
 
 

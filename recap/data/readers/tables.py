@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import LONGEST_TEXT, FaultLog, FirstLines, Place, too_long
+from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, Place, too_long
 from recap.data.readers.files import UNREADABLE, existing_file, open_archive, text_lines, unreadable
 from recap.data.readers.registry import (
     Columns,
@@ -64,7 +64,7 @@ def excel_rows(path: Path, sheet: str | None) -> Iterator[ExcelRow]:
             f"{path}: Excel files need openpyxl: pip install recap[excel]; "
             "or save the sheet as 'CSV UTF-8'"
         ) from None
-    with open_archive(path, kind=_KIND, mend=_MEND) as archive:
+    with open_archive(path, kind=_KIND, hint=_MEND) as archive:
         has_formulas = _look_through(path, archive)
     try:
         yield from _rows(path, sheet, has_formulas)
@@ -167,15 +167,15 @@ class Sheet:
 
 
 def read_sheet(
-    path: Path | None, faults: FaultLog, *, delimiter: str | None = None, sheet: str | None = None
+    path: Path | None, issues: IssueLog, *, delimiter: str | None = None, sheet: str | None = None
 ) -> Sheet:
     """Return the table of a CSV file, or of one sheet of an Excel file.
 
-    Rows that do not fit the header are noted in ``faults`` and left out; empty rows are no rows.
+    Rows that do not fit the header are noted in ``issues`` and left out; empty rows are no rows.
 
     Args:
         path: A ``.csv`` (or any other text) or ``.xlsx`` file.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         delimiter: What separates the fields of a CSV file; by default whichever of comma, semicolon
             and tab the header holds most often.
         sheet: Name of the Excel sheet; by default the first.
@@ -192,7 +192,7 @@ def read_sheet(
             f"{path}: old Excel files cannot be read; save it as .xlsx or as 'CSV UTF-8'"
         )
     else:
-        records = _csv_records(path, faults, delimiter)
+        records = _csv_records(path, issues, delimiter)
     header = next(records, None)
     if header is None:
         raise DataError(f"{path}: is empty; it needs a first row with the names of its columns")
@@ -200,7 +200,7 @@ def read_sheet(
         raise DataError(f"{path}:{header.line}: the header {header.broken[0]}; {header.broken[1]}")
     columns = tuple(name.strip() for name in header.cells)
     _check_names(path, columns)
-    return Sheet(path=path, columns=columns, rows=_named(records, columns, faults))
+    return Sheet(path=path, columns=columns, rows=_named(records, columns, issues))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,15 +223,15 @@ def _check_names(path: Path, columns: tuple[str, ...]) -> None:
 
 
 def _named(
-    records: Iterator[_Record], columns: tuple[str, ...], faults: FaultLog
+    records: Iterator[_Record], columns: tuple[str, ...], issues: IssueLog
 ) -> Iterator[tuple[int, dict[str, str]]]:
     for record in records:
         if record.broken is None and not any(cell.strip() for cell in record.cells):
             continue
-        faults.row()
+        issues.row()
         broken = record.broken or _misfit(record.cells, len(columns))
         if broken is not None:
-            faults.reject(record.line, record.field, *broken)
+            issues.reject(record.line, record.field, *broken)
         else:
             yield record.line, dict(zip(columns, record.cells, strict=False))
 
@@ -250,9 +250,9 @@ def _misfit(cells: list[str], width: int) -> tuple[str, str] | None:
     return None
 
 
-def _csv_records(path: Path, faults: FaultLog, delimiter: str | None) -> Iterator[_Record]:
+def _csv_records(path: Path, issues: IssueLog, delimiter: str | None) -> Iterator[_Record]:
     """Yield every record with the line it begins on; those quoted wrongly are broken."""
-    lines = text_lines(path, faults)
+    lines = text_lines(path, issues)
     first = next(lines, None)
     if first is None:
         return
@@ -323,7 +323,7 @@ _UTTERANCE_ROLES = (*_EXAMPLE_ROLES, "speaker")
 def read_table(
     path: Path | None,
     *,
-    faults: FaultLog,
+    issues: IssueLog,
     columns: Mapping[str, str | None] | None = None,
     speakers: Mapping[str, str] | None = None,
     meta: Sequence[str] = (),
@@ -338,19 +338,19 @@ def read_table(
 
     Args:
         path: The file.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         columns: Names of the columns that are not recognised, as ``{role: name}``.
         speakers: Names of speakers beside the usual ones, each with its role.
         meta: Columns whose values go to ``meta`` (of a session: those of its first row).
         delimiter: Separator of a CSV file, where the header does not show it.
         sheet: Name of the Excel sheet, where it is not the first.
     """
-    table = read_sheet(path, faults, delimiter=delimiter, sheet=sheet)
+    table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
     layout = _Layout(
-        table=table, columns=found, names=SpeakerNames(speakers), meta=tuple(meta), faults=faults
+        table=table, columns=found, names=SpeakerNames(speakers), meta=tuple(meta), issues=issues
     )
     if "speaker" in found and "history" not in found:
         yield from _dialogues(layout)
@@ -364,7 +364,7 @@ class _Layout:
     columns: Columns
     names: SpeakerNames
     meta: tuple[str, ...]
-    faults: FaultLog
+    issues: IssueLog
 
     def cell(self, row: Mapping[str, str], role: str) -> str:
         return self.columns.value(row, role)
@@ -395,7 +395,7 @@ def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
             layout.cell(row, "session") if "session" in layout.columns else layout.table.path.stem
         )
         turn = _turn(layout, line, row)
-        if not _may_continue(layout.faults, line, name, closed) or turn is None:
+        if not _may_continue(layout.issues, line, name, closed) or turn is None:
             continue
         if current is None or name != current.name:
             if current is not None:
@@ -408,12 +408,12 @@ def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
         yield _finished(layout, current)
 
 
-def _may_continue(faults: FaultLog, line: int, session: str, closed: FirstLines) -> bool:
+def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines) -> bool:
     if not session:
-        faults.reject(line, "session", "is empty", "write the session's id in every row")
+        issues.reject(line, "session", "is empty", "write the session's id in every row")
     elif closed.find(session) is not None:
         reason = f"session {quote_id(session)} goes on after another one began"
-        faults.reject(line, "session", reason, "sort the rows so that each session stands together")
+        issues.reject(line, "session", reason, "sort the rows so that each session stands together")
     else:
         return True
     return False
@@ -423,7 +423,7 @@ def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
     said = layout.cell(row, "speaker")
     speaker = layout.names.find(said)
     if speaker is None:
-        layout.faults.reject(line, "speaker", *layout.names.complaint(said))
+        layout.issues.reject(line, "speaker", *layout.names.complaint(said))
         return None
     return Turn(
         speaker=speaker,
@@ -436,7 +436,7 @@ def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
 
 
 def _finished(layout: _Layout, session: _Session) -> Dialogue:
-    layout.faults.at_turns(session.places)
+    layout.issues.at_turns(session.places)
     return Dialogue(
         session=session.name,
         client=layout.cell(session.first, "client") or None,
@@ -451,7 +451,7 @@ def _examples(layout: _Layout) -> Iterator[Example]:
         history = _history(layout, line, layout.cell(row, "history"))
         if history is None:
             continue
-        layout.faults.at(line)
+        layout.issues.at(line)
         yield Example(
             id=layout.cell(row, "id") or f"{layout.table.path.stem}:{line}",
             session=layout.cell(row, "session") or None,
@@ -477,8 +477,8 @@ def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
         role = layout.names.find(speaker) if isinstance(speaker, str) else None
         if role is None or not isinstance(text, str):
             reason = f"turn {index} of its JSON has no known speaker or no text"
-            mend = 'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
-            layout.faults.reject(line, "history", reason, mend)
+            hint = 'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
+            layout.issues.reject(line, "history", reason, hint)
             return None
         turns.append(Turn(speaker=role, text=text.strip()))
     return tuple(turns)

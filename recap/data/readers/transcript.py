@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import FaultLog, Place
+from recap.data.issues import IssueLog, Place
 from recap.data.readers.files import existing_file, json_rows, text_lines
 from recap.data.readers.registry import Fields, register_reader
 from recap.errors import ConfigError, quote_label
@@ -142,7 +142,7 @@ _NO_SPEAKER = (
 
 @register_reader("transcript", aliases=("cpsycound",))
 def read_transcript(
-    path: Path | None, *, faults: FaultLog, speakers: Mapping[str, str] | None = None
+    path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
 ) -> Iterator[Dialogue]:
     """Yield a dialogue for each ``{"file", "text"}`` of JSON lines, or that of a ``.txt`` file.
 
@@ -152,16 +152,16 @@ def read_transcript(
 
     Args:
         path: The file.
-        faults: Where bad rows are noted.
+        issues: Where bad rows are noted.
         speakers: Names of speakers beside the usual English and Chinese ones, each with its role.
     """
     path = existing_file(path)
     names = SpeakerNames(speakers)
     if path.suffix.lower() == ".txt":
-        yield from _plain_text(path, names, faults)
+        yield from _plain_text(path, names, issues)
         return
-    for line, row in json_rows(path, faults):
-        fields = Fields(row, line=line, faults=faults)
+    for line, row in json_rows(path, issues):
+        fields = Fields(row, line=line, issues=issues)
         key = "file" if "file" in row else "session"
         session = fields.identifier(key)
         if session is None and fields.sound:
@@ -170,24 +170,24 @@ def read_transcript(
         if fields.sound and not spoken:
             fields.reject("text", *_NO_SPEAKER)
         if fields.sound:
-            _count_untagged(faults, untagged)
-            faults.at(line)
+            _count_untagged(issues, untagged)
+            issues.at(line)
             extra = {name: value for name, value in row.items() if name not in (key, "text")}
             yield _dialogue((session or "").removesuffix(".txt"), spoken, extra)
 
 
-def _plain_text(path: Path, names: SpeakerNames, faults: FaultLog) -> Iterator[Dialogue]:
-    spoken, untagged = names.utterances("".join(text_lines(path, faults)))
+def _plain_text(path: Path, names: SpeakerNames, issues: IssueLog) -> Iterator[Dialogue]:
+    spoken, untagged = names.utterances("".join(text_lines(path, issues)))
     if not spoken:
-        if faults.rows_read:
+        if issues.rows_read:
             return
-        faults.row()
-        faults.reject(1, "text", *_NO_SPEAKER)
+        issues.row()
+        issues.reject(1, "text", *_NO_SPEAKER)
         return
-    _count_untagged(faults, untagged)
+    _count_untagged(issues, untagged)
     for _ in spoken:
-        faults.row()
-    faults.at_turns([Place(line=utterance.line) for utterance in spoken])
+        issues.row()
+    issues.at_turns([Place(line=utterance.line) for utterance in spoken])
     yield _dialogue(path.stem, spoken, {})
 
 
@@ -196,6 +196,6 @@ def _dialogue(session: str, spoken: list[Utterance], extra: Mapping[str, Any]) -
     return Dialogue(session=session, turns=turns, extra=extra)
 
 
-def _count_untagged(faults: FaultLog, untagged: int) -> None:
+def _count_untagged(issues: IssueLog, untagged: int) -> None:
     if untagged:
-        faults.counts["lines_before_first_speaker"] += untagged
+        issues.counts["lines_before_first_speaker"] += untagged
