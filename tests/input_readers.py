@@ -209,7 +209,7 @@ def _decisions(path: Path) -> None:
     read_decisions(replace(config, adjudicate=options), frozenset(IDS))
 
 
-_STUDY = ("data.study_sheets",)
+_STUDY = ("insights.study_sheets",)
 
 
 def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
@@ -224,22 +224,22 @@ def _study_ratings(path: Path, issues: IssueLog) -> list[BlindRating]:
 
 
 _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = {
-    "predictions of anybody": (("evaluation.imported",), _predictions_of_anybody),
-    "stored predictions": (("corpus_actions.batches",), _stored_predictions),
-    "predictions to count": (("data.annotated",), _annotated_predictions),
+    "predictions of anybody": (("evaluate.predictions_file",), _predictions_of_anybody),
+    "stored predictions": (("corpus.assign",), _stored_predictions),
+    "predictions to count": (("data.utterances",), _annotated_predictions),
     "dialogues to annotate": (
-        ("annotate.check", "data.utterances"),
+        ("predict.output", "data.utterances"),
         partial(_to_annotate, "dialogues"),
     ),
-    "tables to annotate": (("annotate.check", "data.utterances"), partial(_to_annotate, "table")),
-    "judgements": (("data.judgements", "data.judgement_files"), _judgements),
-    "judgements, a column an annotator": (("data.judgements",), _judgement_columns),
-    "scores of a study": (("data.scores",), _study_scores),
-    "outcomes of sessions": (("data.session_table",), _session_table),
-    "ratings of rationales": (("corpus_actions.rating_sheets",), _ratings_of_rationales),
-    "key of an exam": (("corpus_actions.exam_tables",), _exam_key),
-    "scores of exams": (("corpus_actions.exam_tables",), _exam_scores),
-    "decisions": (("corpus_actions.adjudicated",), _decisions),
+    "tables to annotate": (("predict.output", "data.utterances"), partial(_to_annotate, "table")),
+    "judgements": (("data.annotations", "data.annotations"), _judgements),
+    "judgements, a column an annotator": (("data.annotations",), _judgement_columns),
+    "scores of a study": (("insights.study_statistics",), _study_scores),
+    "outcomes of sessions": (("insights.alliance",), _session_table),
+    "ratings of rationales": (("data.ratings",), _ratings_of_rationales),
+    "key of an exam": (("corpus.exam",), _exam_key),
+    "scores of exams": (("corpus.exam",), _exam_scores),
+    "decisions": (("corpus.adjudicate",), _decisions),
     "groups of a study": (_STUDY, partial(_study_sheet, study_sheets.read_groups)),
     "scenarios of a study": (_STUDY, partial(_study_sheet, study_sheets.read_scenarios)),
     "key of a study": (_STUDY, partial(_study_sheet, study_sheets.read_key)),
@@ -252,7 +252,7 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
 def _registered(name: str) -> InputReader:
     return InputReader(
         name=name,
-        modules=("data.reading", "data.corpus", "data.readers"),
+        modules=("data.corpus", "data.corpus", "data.readers"),
         samples=REGISTERED[name],
         read=partial(_through_registry, name),
     )

@@ -157,15 +157,15 @@ def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
 def test_documented_commands_compose(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recap.audit import __main__ as audit
+    from recap.audit.options import AuditConfig
     from recap.cli.compose import expand_sweep, load_command, load_config, load_own_command
     from recap.corpus.options import CorpusConfig
     from recap.evaluate.compose import load_evaluation
-    from recap.insights import __main__ as insights
+    from recap.insights import options as insights
     from recap.plan.options import PlanConfig
     from recap.predict.options import PredictConfig
     from recap.prompt.compose import load_prompted
-    from recap.report import __main__ as report
+    from recap.report import options as report
 
     loaders: dict[str, Callable[[list[str]], Any]] = {
         "train": load_config,
@@ -175,7 +175,7 @@ def test_documented_commands_compose(
         "predict": lambda job: load_own_command(PredictConfig, "predict", job),
         "corpus": lambda job: load_own_command(CorpusConfig, "corpus", job),
         "insights": insights.load,
-        "audit": audit.load,
+        "audit": lambda job: load_command(AuditConfig, "audit", job),
         "report": report.load,
     }
     write_named_files(page, tmp_path)
@@ -210,7 +210,7 @@ def test_documented_commands_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     verb, *arguments = arguments
-    main = import_module(f"recap.{verb}").main
+    main = import_module(f"recap.{verb}.__main__").main
     write_named_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     write_codebook_prompts(arguments)
@@ -254,7 +254,7 @@ def test_documented_commands_that_take_up_a_run_follow_the_ones_that_make_it(
         # What the sweeps of a page have made, which run for hours, is not there.
         if in_order(page, arguments) and ("runs=runs" not in arguments or Path("runs").is_dir()):
             smoke = () if verb in (*WITHOUT_TRAINING, "predict") else SMOKE
-            code = import_module(f"recap.{verb}").main([*arguments, *smoke])
+            code = import_module(f"recap.{verb}.__main__").main([*arguments, *smoke])
             lacks_data = any(WITHOUT_DATA in word for word in arguments)
             assert code == (2 if lacks_data else 0), (arguments, capsys.readouterr().err)
 
@@ -277,7 +277,7 @@ def test_a_page_of_steps_runs_from_top_to_bottom(
             if line.startswith(COMMAND):
                 verb, *arguments = shlex.split(line.removeprefix(COMMAND), comments=True)
                 smoke = SMOKE if verb == "train" else ()
-                code = import_module(f"recap.{verb}").main([*arguments, *smoke])
+                code = import_module(f"recap.{verb}.__main__").main([*arguments, *smoke])
                 assert code == 0, capsys.readouterr().err
     assert list(tmp_path.glob("answers*.*"))
 

@@ -15,7 +15,7 @@ from recap.cli.command import ended_by_sigterm, with_exit_code
 
 
 def test_every_verb_is_a_command_with_a_main() -> None:
-    assert all(callable(import_module(f"recap.{verb}").main) for verb in cli.VERBS)
+    assert all(callable(import_module(f"recap.{verb}.__main__").main) for verb in cli.VERBS)
 
 
 def test_without_a_verb_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,7 @@ def test_help_explains_groups_and_examples_without_loading_torch(
     verb: str, tmp_path: Path, project_root: Path
 ) -> None:
     code = (
-        f"import sys, recap.{verb} as t; c = t.main(['--help']); "
+        f"import sys, recap.{verb}.__main__ as t; c = t.main(['--help']); "
         "print('torch' in sys.modules); sys.exit(c)"
     )
     done = subprocess.run(

@@ -205,7 +205,7 @@ def test_nothing_of_recap_reads_a_models_folder_in_another_way() -> None:
                     *("pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load"),
                     *("joblib.load", "marshal.loads", "shelve.open"),
                 ), path
-    assert {name for name, _ in found} == {"folders.py"}
+    assert {name for name, _ in found} == {"hub.py"}
     assert len(found) == 5
 
 
