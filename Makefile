@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-by-make
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check format faults docs bench bench-peers clean
+.PHONY: help setup demo test slow check format faults docs bench walk bench-peers clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ docs: $(STAMP)  ## build docs/_build/html; a warning fails
 bench: $(STAMP)  ## training steps against other trainers; stopped, it goes on where it was
 	$(RUN) benchmarks/training.py --json runs/benchmarks/training.json
 	$(RUN) benchmarks/inference.py --json runs/benchmarks/inference.json
+
+walk: $(STAMP)  ## count the files that a training, a prediction and a report run through
+	$(RUN) benchmarks/walk.py
 
 bench-peers: .peers/trl/.installed .peers/llamafactory/.installed  ## the other trainers, an environment each
 
