@@ -205,7 +205,7 @@ def _child(case: Case, arguments: list[str], err: int, *, powerless: bool) -> No
         os.chdir(case.place)
         if powerless:
             _give_up_capabilities()
-        code = importlib.import_module(case.module).main(arguments)
+        code = importlib.import_module(f"{case.module}.__main__").main(arguments)
         sys.stderr.flush()
     except BaseException:  # noqa: BLE001 - a fork must not go on with its parent's work
         import traceback
@@ -228,7 +228,7 @@ def _give_up_capabilities() -> None:
 def main() -> None:
     """Walk the case on standard input."""
     case = Case(**json.load(sys.stdin))
-    importlib.import_module(case.module)
+    importlib.import_module(f"{case.module}.__main__")
     if case.module in ("recap.train", "recap.prompt", "recap.predict", "recap.evaluate"):
         importlib.import_module("recap.folds.fold")
     out = os.dup(1)
