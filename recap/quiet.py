@@ -14,7 +14,10 @@ def quiet_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "transformers"):
+    # The last is imported by peft for any adapter; where a processor has AVX512-BF16 it then asks for
+    # a further package, whose code from the hub would multiply packed weights, which recap never has.
+    advisers = ("lightning.pytorch", "lightning.fabric", "lightning", "transformers")
+    for name in (*advisers, "bitsandbytes.backends.cpu.ops"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
