@@ -34,6 +34,8 @@ EXAMPLES = [
     for i in range(7)
 ]
 FAMILIES = ["qwen2", "llama"]
+RELATIVE = 1e-5
+"""Of the largest number: 84 units in the last place of float32, for sums of 128 products."""
 
 
 def merged_by_hand(source: Path, adapted: Any, *, on_four_bits: bool) -> Any:
@@ -91,12 +93,14 @@ def test_plain_transformers_loads_the_merged_model_with_pefts_logits(
     expected = AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload()(IDS).logits
     output = adapter if in_place else tmp_path / "merged"
     loss = mean_answer_loss(model, batches())
-    merged = merge_adapter(adapter, output, batches=batches(), adapted_loss=loss, tolerance=1e-5)
+    options = {"batches": batches(), "adapted_loss": loss, "tolerance": RELATIVE * loss}
+    merged = merge_adapter(adapter, output, **options)
     assert merged.adapted_loss == loss
-    assert abs(merged.merged_loss - loss) <= 1e-5
+    assert merged.merged_loss == pytest.approx(loss, rel=RELATIVE)
     loaded = AutoModelForCausalLM.from_pretrained(output)
-    torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits, rtol=1e-5, atol=1e-5)
+    within = {"rtol": 0, "atol": RELATIVE * float(expected.abs().max())}
+    torch.testing.assert_close(loaded(IDS).logits, expected, **within)
+    torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits, **within)
     untuned = AutoModelForCausalLM.from_pretrained(tmp_path / "source")
     assert not torch.allclose(loaded(IDS).logits, untuned(IDS).logits, atol=1e-2)
     assert not (output / "adapter_config.json").exists()
