@@ -102,6 +102,7 @@ def test_an_evaluation_between_two_steps_leaves_gradients_as_they_were(
         model.eval()(input_ids=IDS)
     after = gradients(model)
     assert len(before) == 2 * 7 * 2
+    # The same operations on the same shapes.
     assert all(map(torch.equal, before, after))
     assert all(gradient.abs().sum() > 0 for gradient in before)
 
