@@ -254,11 +254,17 @@ def test_the_selection_loss_is_the_token_mean_of_the_set_in_any_batching() -> No
         assert logged["val_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_trained_model_is_decoded_and_scored_in_the_test_sets_order() -> None:
+@cache
+def learned() -> ResponseModule:
+    """Return a module that has learned to tell the labels apart."""
     source, trained = data(), module()
-    runner = trainer(source, max_epochs=25)
-    runner.fit(trained, source)
-    (logged,) = runner.test(trained, source, verbose=False)
+    trainer(source, max_epochs=25).fit(trained, source)
+    return trained
+
+
+def test_a_trained_model_is_decoded_and_scored_in_the_test_sets_order() -> None:
+    source, trained = data(), learned()
+    (logged,) = trainer(source).test(trained, source, verbose=False)
     assert [generation.id for generation in trained.generations] == [
         example.id for example in EXAMPLES
     ]
@@ -283,9 +289,7 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted() -> None:
 
 
 def test_scores_do_not_depend_on_the_decoding_batch() -> None:
-    trained = module()
-    source = data()
-    trainer(source, max_epochs=3).fit(trained, source)
+    trained = learned()
     seen = []
     for size in (1, 22):
         other = DataModule(test=EXAMPLES, pad_id=ENCODER.pad_id, decoding_batch_size=size)
