@@ -14,8 +14,8 @@ def quiet_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    # The last is imported by peft for any adapter; where a processor has AVX512-BF16 it then asks for
-    # a further package, whose code from the hub would multiply packed weights, which recap never has.
+    # peft imports bitsandbytes for any adapter, which asks for a further package where a processor
+    # has AVX512-BF16: to multiply packed weights, which recap keeps none of.
     advisers = ("lightning.pytorch", "lightning.fabric", "lightning", "transformers")
     for name in (*advisers, "bitsandbytes.backends.cpu.ops"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -180,7 +180,8 @@ def _check_widths(model: Any, source: Path, name: str) -> None:
     for layer, module in model.named_modules():
         if not isinstance(module, Linear4bit):
             continue
-        block = module.weight.blocksize
+        packed: Any = module.weight
+        block = packed.blocksize
         if module.in_features % block:
             raise ConfigError(
                 f"backbone {name!r}: {layer} in {source} has rows of {module.in_features} weights, "

@@ -10,8 +10,8 @@ import lightning
 import pytest
 import shrunk
 import torch
-from same_answers import assert_same_answer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from same_answers import assert_same_answer
 
 from recap.data.batches import Batching
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples

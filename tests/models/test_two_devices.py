@@ -326,7 +326,8 @@ def test_what_is_only_judged_has_the_probabilities_of_answers(folder: Path, name
     found = read(folder, name, "predict")
     assert [row[0] for row in found["judged"]] == [f"e{i}" for i in range(len(LABELS))]
     for judged, answered in zip(found["judged"], found["answered"], strict=True):
-        assert judged[1:] == pytest.approx(answered[1:], rel=2e-5)
+        # Behind them stand the last digits of 32 bits, in sums over other batches.
+        assert judged[1:] == pytest.approx(answered[1:], rel=1e-4)
 
 
 @pytest.mark.multiprocess
