@@ -224,7 +224,7 @@ def test_no_example_sees_another() -> None:
     end = len(first.prompt + first.answer)
     with torch.no_grad():
         before, after = (hidden_states(model, each)[:, :end] for each in (batch, changed))
-    # Rows of other lengths are added up in another order; another example would move states by 1.
+    # The rows differ in length, and so does the order in which some kernels add up.
     assert difference(after, before) <= LARGEST_DIFFERENCE[torch.float64]
 
 
