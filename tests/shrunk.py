@@ -20,6 +20,9 @@ CORPUS = [
     "Decide what the client's last utterance does. Write two lines. Today Date: 26 Jul 2024",
 ] * 4
 
+IN_BLOCKS = (64, 128)
+"""Widths that 4-bit constants of 64 weights divide, as they divide those of real models."""
+
 CHATML = (
     "{%- if messages[0]['role'] == 'system' %}"
     "{{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}"
@@ -140,8 +143,17 @@ def tokenizer_of(family: str) -> Any:
     return {"qwen2": qwen2_tokenizer, "llama": llama_tokenizer}[family]()
 
 
-def model_of(family: str, n_tokens: int, *, seed: int = 0, tied: bool = False) -> Any:
+def model_of(
+    family: str,
+    n_tokens: int,
+    *,
+    seed: int = 0,
+    tied: bool = False,
+    widths: tuple[int, int] = (32, 48),
+) -> Any:
     """Return a random model of two layers: of ``qwen2``, ``qwen3`` or ``llama``.
+
+    ``widths`` are those of the hidden state and of the feed-forward.
 
     Its output layer is untied and scaled: an ordinary random model repeats one token whatever it is
     given.
@@ -162,8 +174,8 @@ def model_of(family: str, n_tokens: int, *, seed: int = 0, tied: bool = False) -
     }[family]
     config = make_config(
         vocab_size=n_tokens + 5,  # real models have rows to spare
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=widths[0],
+        intermediate_size=widths[1],
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -182,10 +194,13 @@ def model_of(family: str, n_tokens: int, *, seed: int = 0, tied: bool = False) -
     return model.eval()
 
 
-def write_family(folder: Path, family: str, *, seed: int = 0, tied: bool = False) -> Path:
-    """Write a shrunk ``qwen2`` or ``llama`` as ``save_pretrained`` does, and return the folder."""
+def write_family(folder: Path, family: str, **options: Any) -> Path:
+    """Write a shrunk ``qwen2`` or ``llama`` as ``save_pretrained`` does, and return the folder.
+
+    The options are those of :func:`model_of`.
+    """
     tokenizer = tokenizer_of(family)
-    model_of(family, len(tokenizer), seed=seed, tied=tied).save_pretrained(folder)
+    model_of(family, len(tokenizer), **options).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

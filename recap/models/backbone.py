@@ -44,7 +44,8 @@ def load_backbone(
 
     Raises:
         ConfigError: Within seconds when there are no weights, or they are of another family, or the
-            tokenizer does not belong to them; says how to supply them.
+            tokenizer does not belong to them; says how to supply them. Before anything is computed
+            when a matrix that is to be quantised has rows that its blocks of 64 do not divide.
     """
     source = _source(name, family, hub_id, path)
     if source is None:
@@ -59,6 +60,7 @@ def load_backbone(
         source, name=name, family=family, dtype=dtype, quantization=quantization
     )
     if quantize:
+        _check_widths(model, source, name)
         _keep_off_packed_weights(model)
     return model, tokenizer
 
@@ -165,6 +167,28 @@ def _four_bits(compute_dtype: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
     )
+
+
+def _check_widths(model: Any, source: Path, name: str) -> None:
+    """Check that rows end where the blocks end that share a constant, as those of real models do.
+
+    With AVX-512, bitsandbytes (0.50) begins each row at a block's beginning when it reads weights
+    of 4 bits, though it wrote them through: other rows come back with other blocks' constants,
+    without an error. Without AVX-512 and on GPUs they come back right.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for layer, module in model.named_modules():
+        if not isinstance(module, Linear4bit):
+            continue
+        packed: Any = module.weight
+        block = packed.blocksize
+        if module.in_features % block:
+            raise ConfigError(
+                f"backbone {name!r}: {layer} in {source} has rows of {module.in_features} weights, "
+                f"which blocks of {block} do not divide; bitsandbytes reads such a matrix wrongly "
+                "from 4 bits on some processors; set finetune=lora, or take another backbone"
+            )
 
 
 def _keep_off_packed_weights(model: Any) -> None:

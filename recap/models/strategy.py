@@ -198,8 +198,8 @@ def tell_of_halving(what: str, n: int) -> None:
 class AutomaticBatchSize:
     """Computes something of batches, and of ever smaller parts of them while memory runs out.
 
-    What fitted once is remembered, and it is said once. In float32 what is computed of an example
-    does not depend on the others beside it; sums over parts differ in the last digit.
+    What fitted once is remembered, and it is said once. In float32 the answer to an example does
+    not depend on the others beside it; probabilities and sums differ in their last digits.
 
     Args:
         option: Named in the error, as what could be lowered.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
-from shrunk import write_family
+from shrunk import IN_BLOCKS, write_family
 from transformers import AutoModelForCausalLM
 
 import recap
@@ -73,7 +73,7 @@ def test_adapters_of_finished_folds_are_merged_but_for_one_that_was_tampered_wit
 def test_the_final_adapter_over_four_bits_is_compared_with_itself_over_four_bits(
     tmp_path: Path,
 ) -> None:
-    weights = write_family(tmp_path / "weights", "llama")
+    weights = write_family(tmp_path / "weights", "llama", widths=IN_BLOCKS)
     overrides = ["backbone=llama8b", f"backbone.path={weights}", "prompt=brief", "finetune=qlora"]
     overrides += ["cv.max_examples=16", "cv.fold=final", "merge=true", "merge_tolerance=0.5"]
     assert run(*overrides, runs_dir=tmp_path) == 0

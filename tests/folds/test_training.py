@@ -18,7 +18,7 @@ import pytest
 import torch
 from faults import record_fault
 from safetensors.torch import load_file
-from shrunk import write_family
+from shrunk import IN_BLOCKS, write_family
 
 from recap.folds.training import Training
 from recap.models.module import ResponseModule
@@ -215,7 +215,7 @@ def test_a_named_backbone_trains_from_a_folder_of_weights(
 def test_a_killed_training_in_four_bits_ends_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_family(tmp_path / "weights", "llama")
+    folder = write_family(tmp_path / "weights", "llama", widths=IN_BLOCKS)
     overrides = ["backbone=llama8b", f"backbone.path={folder}", "prompt=brief", "finetune=qlora"]
     overrides += ["trainer.max_epochs=3", "cv.max_examples=16", "global_batch_size=4"]
     overrides += ["optimizer=adamw8bit", "trainer.gradient_checkpointing=true"]

@@ -29,6 +29,11 @@ def batch_of(examples: list[EncodedExample], *, filler: bool = False) -> Batch:
     return collate(examples, plan, pad_id=0)
 
 
+NEAR = 1e-5
+"""Relative difference of losses from other shapes: logits of 10 and more, each a sum of 32
+products, are off by a few units in the last place of float32 (1.2e-7), and so is each loss."""
+
+
 def build(family: str, method: str, tied: bool = False) -> Any:
     model = shrunk.model_of(family, 100, tied=tied)
     tuned = apply_finetune(model, method=method)
@@ -65,7 +70,7 @@ def test_loss_and_gradients_equal_those_of_full_logits(
     expected = gradients(model, full)
     loss = answer_loss(model, batch)
     actual = gradients(model, loss)
-    torch.testing.assert_close(loss, full, rtol=1e-6, atol=0)
+    torch.testing.assert_close(loss, full, rtol=NEAR, atol=0)
     assert actual.keys() == expected.keys()
     assert all(("lora_" in name) == (method == "lora") for name in actual)
     for name, gradient in expected.items():
@@ -79,7 +84,7 @@ def test_padding_changes_no_loss(family: str) -> None:
     model = build(family, "full")
     together = answer_loss(model, batch_of(EXAMPLES))
     alone = sum(answer_loss(model, batch_of([example])) for example in EXAMPLES)
-    torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
+    torch.testing.assert_close(together, alone, rtol=NEAR, atol=0)
 
 
 def test_only_the_answer_is_learned() -> None:
@@ -88,7 +93,7 @@ def test_only_the_answer_is_learned() -> None:
     ids = torch.tensor([example.prompt + example.answer])
     log_probabilities = model(input_ids=ids).logits[0].log_softmax(-1)
     by_hand = -sum(log_probabilities[2 + i, token] for i, token in enumerate(example.answer))
-    torch.testing.assert_close(answer_loss(model, batch_of([example])), by_hand, rtol=1e-6, atol=0)
+    torch.testing.assert_close(answer_loss(model, batch_of([example])), by_hand, rtol=NEAR, atol=0)
 
 
 def test_a_filler_has_no_loss_and_gradients_of_zero() -> None:
@@ -167,5 +172,6 @@ def test_the_loss_alone_is_the_same_without_gradients() -> None:
     learning = answer_loss(model, batch)
     assert learning.requires_grad
     with torch.no_grad():
-        assert answer_loss(model, batch).item() == learning.item()
+        # Other kernels may serve where no gradient is wanted.
+        assert answer_loss(model, batch).item() == pytest.approx(learning.item(), rel=NEAR)
     assert not answer_loss(model.requires_grad_(False), batch).requires_grad

@@ -34,6 +34,7 @@ def test_lora_begins_as_the_model_it_adapts() -> None:
     ids = torch.tensor([[3, 4, 5]])
     expected = shrunk.model_of("llama", 50)(input_ids=ids).logits
     adapted = apply_finetune(shrunk.model_of("llama", 50), method="lora", rank=4)
+    # The same operations on the same shapes, and zeros added to what they give.
     assert torch.equal(adapted(input_ids=ids).logits, expected)
 
 
@@ -84,4 +85,5 @@ def test_gradient_checkpointing_computes_layers_twice_and_changes_no_gradient(me
 
     (expected, once), (found, twice) = gradients(checkpointed=False), gradients(checkpointed=True)
     assert (once, twice) == (1, 2)
+    # The same operations on the same shapes, with the same random numbers.
     assert all(map(torch.equal, expected, found))

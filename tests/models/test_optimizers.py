@@ -111,4 +111,5 @@ def test_the_optimisers_of_bitsandbytes_step_as_torch_does_and_resume_exactly(
 ) -> None:
     found = stepped(name, 6)
     assert (found - stepped("adamw", 6)).abs().max() <= nearness
+    # The same operations on the same shapes.
     assert torch.equal(found, stepped(name, 6, stop_after=3))

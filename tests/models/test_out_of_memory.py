@@ -6,7 +6,6 @@ import logging
 import re
 import resource
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ import pytest
 import shrunk
 import torch
 from faults import record_fault
+from same_answers import assert_same_answer
 
 from recap.data.batches import Batching, halves
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
-from recap.models.engine.label_scoring import Answerer
+from recap.models.engine.label_scoring import Answerer, ModelAnswer
 from recap.models.module import ResponseModule
 from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example
@@ -90,15 +90,12 @@ def test_selection_loss_answers_and_scores_are_those_of_whole_batches(
     # Room for three examples, not for six.
     module, found, sizes = run(batching, 4 * max(lengths))
     assert max(sizes) > 4 * max(lengths), "it did run out"
-    assert [g.answer.tokens for g in module.generations] == [
-        g.answer.tokens for g in whole.generations
-    ]
-    assert [g.answer.probabilities for g in module.generations] == [
-        g.answer.probabilities for g in whole.generations
-    ]
+    for part, among in zip(module.generations, whole.generations, strict=True):
+        assert_same_answer(part.answer, among.answer)
     assert module.scores().confusion == whole.scores().confusion
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-6), name
+        # Sums over batches of other sizes: their terms and their order differ in the last digits.
+        assert found[name] == pytest.approx(value, rel=1e-5), name
     said = [r.getMessage() for r in caplog.records if r.name.startswith("recap.")]
     assert len([line for line in said if "12 examples" in line]) == 1
     assert len([line for line in said if "12 prompts" in line]) == 1
@@ -146,8 +143,10 @@ def test_a_single_example_or_a_batch_that_devices_share_is_refused_with_the_mend
         list(AutomaticBatchSize(option="x").each(broken, batch))
 
 
-def answers_within_a_limit(room: int) -> tuple[bool, list[str]]:
-    """Answer prompts, then again with so many bytes of address space left; compare."""
+def answers_within_a_limit(
+    room: int,
+) -> tuple[list[ModelAnswer], list[ModelAnswer], list[str]]:
+    """Answer prompts, then again with so many bytes of address space left; also what was said."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
@@ -162,17 +161,16 @@ def answers_within_a_limit(room: int) -> tuple[bool, list[str]]:
     limit = 1024 * int(size) + room
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     found = Answerer(model, TASK, encoder, batch_size=128, **options).answer(prompts)
-    same = [replace(a, log_probabilities={}) for a in found] == [
-        replace(a, log_probabilities={}) for a in expected
-    ]
-    return same, lines
+    return found, expected, lines
 
 
 @pytest.mark.slow
 def test_with_a_real_limit_of_memory_the_answers_are_the_same() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        same, lines = pool.submit(answers_within_a_limit, 16 * MEBIBYTE).result()
-    assert same
+        limited = pool.submit(answers_within_a_limit, 16 * MEBIBYTE)
+        found, expected, lines = limited.result()
+    for answer, among in zip(found, expected, strict=True):
+        assert_same_answer(answer, among)
     assert len(lines) == 1
     assert lines[0].startswith("memory ran out for 128 prompts at once")
     record_fault("out of memory", tried=1, survived=1, lost=0, note="RLIMIT_AS")

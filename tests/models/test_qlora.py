@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import four_bits
 import pytest
 import shrunk
 import torch
@@ -22,7 +23,7 @@ FAMILIES = ["qwen2", "llama"]
 
 
 def quantised(folder: Path, family: str, compute_dtype: str = "float32") -> tuple[Any, Any]:
-    source = shrunk.write_family(folder, family)
+    source = shrunk.write_family(folder, family, widths=shrunk.IN_BLOCKS)
     return load_backbone(
         name="any", family=family, path=source, quantize=True, compute_dtype=compute_dtype
     )
@@ -58,6 +59,40 @@ def test_every_projection_is_kept_in_nf4_with_quantised_constants(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_each_weight_is_read_as_the_value_of_nf4_that_is_next_to_it(
+    tmp_path: Path, family: str
+) -> None:
+    from bitsandbytes.functional import dequantize_4bit
+
+    model, _ = quantised(tmp_path, family)
+    plain, _ = load_backbone(name="any", family=family, path=tmp_path)
+    layers = dict(plain.named_modules())
+    for name, layer in model.named_modules():
+        if not isinstance(layer, Linear4bit):
+            continue
+        found = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        # One product a weight: two roundings at most, of the product and of its constant's sum.
+        torch.testing.assert_close(found, four_bits.read(layer.weight), rtol=1e-6, atol=1e-8)
+        blocks = layers[name].weight.detach().reshape(-1, 64)
+        largest = blocks.abs().amax(dim=1)
+        nearest = (blocks / largest[:, None]).unsqueeze(-1).sub(four_bits.NF4).abs().argmin(-1)
+        expected = four_bits.NF4[nearest] * four_bits.constants(layer.weight)[:, None]
+        torch.testing.assert_close(found.reshape(-1, 64), expected, rtol=1e-6, atol=1e-8)
+        # 8 bits keep a constant to about a hundredth of the spread of constants.
+        torch.testing.assert_close(four_bits.constants(layer.weight), largest, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("widths", [(32, 64), (64, 96)])
+def test_rows_that_blocks_do_not_divide_are_refused(
+    tmp_path: Path, widths: tuple[int, int]
+) -> None:
+    source = shrunk.write_family(tmp_path, "llama", widths=widths)
+    with pytest.raises(ConfigError, match=r"rows of (32|96) weights.*finetune=lora"):
+        load_backbone(name="any", family="llama", path=source, quantize=True)
+    load_backbone(name="any", family="llama", path=source)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_evaluation_between_two_steps_leaves_gradients_as_they_were(
     tmp_path: Path, family: str
 ) -> None:
@@ -67,6 +102,7 @@ def test_an_evaluation_between_two_steps_leaves_gradients_as_they_were(
         model.eval()(input_ids=IDS)
     after = gradients(model)
     assert len(before) == 2 * 7 * 2
+    # The same operations on the same shapes.
     assert all(map(torch.equal, before, after))
     assert all(gradient.abs().sum() > 0 for gradient in before)
 
@@ -75,15 +111,12 @@ def test_an_evaluation_between_two_steps_leaves_gradients_as_they_were(
 def test_gradients_are_those_of_adapters_on_the_weights_that_four_bits_stand_for(
     tmp_path: Path, family: str
 ) -> None:
-    from bitsandbytes.functional import dequantize_4bit
-
     model, _ = quantised(tmp_path, family)
     plain, _ = load_backbone(name="any", family=family, path=tmp_path)
     layers = dict(plain.named_modules())
     for name, layer in model.named_modules():
         if isinstance(layer, Linear4bit):
-            weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-            layers[name].weight.data.copy_(weight)
+            layers[name].weight.data.copy_(four_bits.read(layer.weight))
     reference = adapted(plain, "lora")
     for expected, found in zip(gradients(reference), gradients(adapted(model)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -11,6 +11,7 @@ import pytest
 import shrunk
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from same_answers import assert_same_answer
 
 from recap.data.batches import Batching
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
@@ -164,7 +165,8 @@ def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens() -> None:
         total = sum(float(answer_loss(trained.model, batch)) for batch in batches)
     tokens = sum(len(example.answer) for batch in batches for example in batch.examples)
     trainer(source, max_steps=1, callbacks=[losses]).fit(trained, source)
-    assert losses.losses == pytest.approx([total / tokens], rel=1e-6)
+    # Other kernels may serve where no gradient is wanted.
+    assert losses.losses == pytest.approx([total / tokens], rel=1e-5)
 
 
 @cache
@@ -198,6 +200,7 @@ def test_a_resumed_run_repeats_the_unbroken_one_bit_for_bit(
     steps_done = 3 * (killed_after // 8) + killed_after % 8 // 3
     torch.rand(killed_after)  # whatever the new process has drawn before
     actual = weights(run(resumed, resume=tmp_path / "last.ckpt"))
+    # Bit for bit on any one machine: the same operations on the same shapes, in the same order.
     assert killed.losses == expected_losses[:steps_done]
     assert resumed.losses == expected_losses[steps_done:]
     assert len(expected_losses) == 9
@@ -223,6 +226,7 @@ def test_a_resumed_run_of_uneven_rounds_repeats_the_unbroken_one_bit_for_bit(
     with pytest.raises(RuntimeError, match="killed"):
         run(killed)
     actual = weights(run(resumed, resume=tmp_path / "last.ckpt"))
+    # Bit for bit on any one machine: the same operations on the same shapes, in the same order.
     assert killed.losses + resumed.losses == unbroken.losses
     assert 0 < len(killed.losses) < len(unbroken.losses) == 6
     assert all(torch.equal(actual[name], weight) for name, weight in expected.items())
@@ -250,11 +254,17 @@ def test_the_selection_loss_is_the_token_mean_of_the_set_in_any_batching() -> No
         assert logged["val_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_trained_model_is_decoded_and_scored_in_the_test_sets_order() -> None:
+@cache
+def learned() -> ResponseModule:
+    """Return a module that has learned to tell the labels apart."""
     source, trained = data(), module()
-    runner = trainer(source, max_epochs=25)
-    runner.fit(trained, source)
-    (logged,) = runner.test(trained, source, verbose=False)
+    trainer(source, max_epochs=25).fit(trained, source)
+    return trained
+
+
+def test_a_trained_model_is_decoded_and_scored_in_the_test_sets_order() -> None:
+    source, trained = data(), learned()
+    (logged,) = trainer(source).test(trained, source, verbose=False)
     assert [generation.id for generation in trained.generations] == [
         example.id for example in EXAMPLES
     ]
@@ -279,15 +289,19 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted() -> None:
 
 
 def test_scores_do_not_depend_on_the_decoding_batch() -> None:
-    trained = module()
-    source = data()
-    trainer(source, max_epochs=3).fit(trained, source)
+    trained = learned()
     seen = []
     for size in (1, 22):
         other = DataModule(test=EXAMPLES, pad_id=ENCODER.pad_id, decoding_batch_size=size)
         trainer(other).test(trained, other, verbose=False)
-        seen.append((trained.generations, trained.scores().confusion))
-    assert seen[0] == seen[1]
+        seen.append((trained.generations, trained.scores()))
+    (one, its_scores), (all_at_once, scores) = seen
+    assert len({generation.answer.label for generation in one}) > 1
+    assert scores.confusion == its_scores.confusion
+    assert scores.metrics == pytest.approx(its_scores.metrics, rel=1e-5)
+    for alone, among in zip(one, all_at_once, strict=True):
+        assert among.id == alone.id
+        assert_same_answer(among.answer, alone.answer)
 
 
 def test_a_checkpoint_of_adapters_holds_them_alone_and_comes_back(tmp_path: Path) -> None:

@@ -225,7 +225,8 @@ def test_no_example_sees_another() -> None:
     end = len(first.prompt + first.answer)
     with torch.no_grad():
         before, after = (hidden_states(model, each)[:, :end] for each in (batch, changed))
-    assert torch.equal(before, after)
+    # The rows differ in length, and so does the order in which some kernels add up.
+    assert difference(after, before) <= LARGEST_DIFFERENCE[torch.float64]
 
 
 @pytest.mark.parametrize("prefix", [PREFIX, 0])
@@ -268,6 +269,7 @@ def test_a_copied_model_computes_its_own_last_layer() -> None:
     with torch.no_grad():
         for weight in model.parameters():
             weight.zero_()
+    # The same operations on the same shapes.
     assert answer_loss(copied, batch).item() == expected
 
 
@@ -433,4 +435,5 @@ def test_layers_that_are_computed_again_share_the_prefix_again(method: str) -> N
     expected = gradient(model, answer_loss(model, batch_of(RATIONALES, PREFIX)))
     checkpoint_gradients(model)
     found = gradient(model, answer_loss(model, batch_of(RATIONALES, PREFIX)))
+    # The same operations on the same shapes.
     assert torch.equal(found, expected)

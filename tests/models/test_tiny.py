@@ -45,9 +45,13 @@ def test_a_saved_folder_gives_the_same_weights_through_auto_model(saved: Path) -
     model, tokenizer = load_tiny(seed=0)
     loaded = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32)
     assert isinstance(loaded, Qwen2ForCausalLM)
+    weights = loaded.state_dict()
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
     ids = torch.tensor([tokenizer("How have things been?")["input_ids"]])
     with torch.no_grad():
-        assert torch.equal(model(ids).logits, loaded(ids).logits)
+        # Loaded weights lie otherwise in memory, where some kernels add up in another order.
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_every_text_comes_back_from_its_ids_in_nfc() -> None:

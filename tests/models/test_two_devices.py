@@ -163,7 +163,8 @@ class Record(Callback):
 
 
 def backbone(folder: Path, case: Case) -> Path:
-    return folder / f"{case.family}{'-tied' if case.tied else ''}"
+    wide = "-wide" if case.method == "qlora" else ""
+    return folder / f"{case.family}{'-tied' if case.tied else ''}{wide}"
 
 
 def run(folder: Path, name: str, case: Case) -> None:
@@ -266,6 +267,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family, tied in {(case.family, case.tied) for case in CASES.values()}:
         here = backbone(folder, Case(family=family, tied=tied))
         shrunk.write_family(here, family, tied=tied)
+    wide = backbone(folder, Case(method="qlora"))
+    shrunk.write_family(wide, Case().family, widths=shrunk.IN_BLOCKS)
     for case in CASES.values():
         if not (folder / name_of(case.alone)).exists():
             run(folder, name_of(case.alone), case.alone)
@@ -323,7 +326,8 @@ def test_what_is_only_judged_has_the_probabilities_of_answers(folder: Path, name
     found = read(folder, name, "predict")
     assert [row[0] for row in found["judged"]] == [f"e{i}" for i in range(len(LABELS))]
     for judged, answered in zip(found["judged"], found["answered"], strict=True):
-        assert judged[1:] == pytest.approx(answered[1:], rel=2e-5)
+        # Behind them stand the last digits of 32 bits, in sums over other batches.
+        assert judged[1:] == pytest.approx(answered[1:], rel=1e-4)
 
 
 @pytest.mark.multiprocess

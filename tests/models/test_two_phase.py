@@ -210,6 +210,7 @@ def test_dropout_draws_the_same_again_from_the_same_seed() -> None:
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         found.append(gradients(model, training_loss(model, batch)))
+    # The same operations on the same shapes.
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 

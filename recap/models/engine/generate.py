@@ -31,8 +31,9 @@ def generate(
     Greedy (the paper's temperature 0, top-p 1): at every step the likeliest token. Sampling
     settings that came with a checkpoint, such as Qwen2.5's repetition penalty, are not applied.
 
-    In float32 the answers do not depend on ``batch_size``; in bfloat16 the order of sums, and with
-    it now and then a token, does.
+    Sums are taken in an order that depends on ``batch_size`` and on the processor. In float32 that
+    decides between tokens that are as likely as each other to the seventh digit, and else changes
+    no answer; in bfloat16 it changes a token now and then.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.

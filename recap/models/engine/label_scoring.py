@@ -39,8 +39,8 @@ class ModelAnswer:
         label: Canonical name; ``None`` for free text without a readable label.
         rationale: ``None`` where there is none, or none was asked for.
         log_probabilities: Of every label's whole token sequence, what ends it included; in nats.
-        probabilities: The same, made to add up to 1 over the labels, to 6 significant digits: what
-            comes after them changes with the batch.
+        probabilities: The same, made to add up to 1 over the labels, to 6 significant digits. In
+            float32 another batch or processor changes them by less than 1e-4 (docs/decoding.md).
     """
 
     tokens: tuple[int, ...]
@@ -56,7 +56,7 @@ class Answerer:
 
     The constant part of the prompts is encoded once, all labels are tried in the pass that encodes
     the rest, and answers of a batch are decoded together. In float32 the tokens are those of plain
-    greedy decoding, whatever the batches.
+    greedy decoding, whatever the batches, but where rounding decides between two.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
