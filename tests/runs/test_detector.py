@@ -13,7 +13,7 @@ import pytest
 import torch
 from detectors import LATER, TALK, small_task, write_adapter, write_cascade, write_model
 from peft import PeftModel
-from shrunk import write_family
+from shrunk import IN_BLOCKS, write_family
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import recap
@@ -277,7 +277,7 @@ def test_many_thresholds_do_not_pile_up_in_memory(binary: Detector) -> None:
 
 
 def test_a_quantised_base_is_loaded_in_four_bits(tmp_path: Path) -> None:
-    base = write_family(tmp_path / "base", "qwen2")
+    base = write_family(tmp_path / "base", "qwen2", widths=IN_BLOCKS)
     settings = {"quantize": True, "compute_dtype": "float32"}
     folder = write_adapter(tmp_path / "adapter", small_task("binary"), base, **settings)
     detector = recap.Detector.from_pretrained(folder, device="cpu")
