@@ -135,6 +135,12 @@ class ConsistencyFlag:
     """Id of the utterance as messages may show it."""
     reason: str
     hint: str
+    """What to do about it."""
+
+    def as_json(self) -> dict[str, str | int]:
+        """Return the flag as files of results hold it; there the hint is called ``mend``."""
+        values = asdict(self)
+        return {**values, "mend": values.pop("hint")}
 
 
 class ConsistencyChecker:
@@ -281,7 +287,7 @@ def validate(config: CorpusConfig) -> Report:
             "texts_of_several_labels": checked.texts_of_several_labels,
             "hint_counts": count_flags(checked.hints),
             "faults": [issue.as_json() for issue in issues.issues],
-            "hints": [asdict(hint) for hint in checked.hints],
+            "hints": [flag.as_json() for flag in checked.hints],
         },
         sheets=(
             _overview(source, checked),

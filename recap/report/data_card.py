@@ -257,7 +257,7 @@ def _corrupt_of(run: ReportedRun) -> str | None:
         "fail": "A row at fault stops the run, after all of them were listed",
         "skip": "Rows at fault are left out, each listed with its reason",
     }[run.config.data.on_error]
-    return f"{done} (on_error={run.config.data.on_error}). {row_counts}"
+    return f"{done} (data.on_error={run.config.data.on_error}). {row_counts}"
 
 
 def _evaluation(runs: Runs) -> ChecklistAnswer | None:
