@@ -139,8 +139,13 @@ class ConsistencyFlag:
 
     def as_json(self) -> dict[str, str | int]:
         """Return the flag as files of results hold it; there the hint is called ``mend``."""
-        values = asdict(self)
-        return {**values, "mend": values.pop("hint")}
+        return {
+            "kind": self.kind,
+            "line": self.line,
+            "id": self.id,
+            "reason": self.reason,
+            "mend": self.hint,
+        }
 
 
 class ConsistencyChecker:
