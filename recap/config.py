@@ -71,6 +71,8 @@ def _closest(location: tuple[int | str, ...], schema: type) -> str:
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
+Decoding = Literal["free", "constrained", "scored"]
+"""How a label is decided: greedy text; greedy among the tokens of labels; the likeliest label."""
 OptionValue = Any
 
 
@@ -140,7 +142,7 @@ class PromptConfig:
 class DecodingConfig:
     """How the answer is read off the model."""
 
-    name: Literal["free", "constrained", "scored"] = "free"
+    name: Decoding = "free"
     """``free``: greedy text, as in the paper; ``constrained``: greedy among the tokens of labels;
     ``scored``: the likeliest label."""
     threshold: float | None = Field(default=None, ge=0, le=1)
@@ -385,6 +387,26 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return plain
 
 
+_DTYPES = {"bf16": "bfloat16", "16": "float16", "64": "float64"}
+
+
+def weights_dtype(precision: str, dtype: str) -> str:
+    """Return what Lightning turns weights of a type into under ``trainer.precision``."""
+    bits, _, kind = precision.partition("-")
+    return _DTYPES.get(bits, dtype) if kind == "true" else dtype
+
+
+def autocast_dtype(precision: str) -> str | None:
+    """Return what is computed in beside the weights' own type under ``trainer.precision``."""
+    bits, _, kind = precision.partition("-")
+    return _DTYPES[bits] if kind == "mixed" else None
+
+
+def compute_dtype(precision: str, dtype: str = "float32") -> str:
+    """Return what matrices are multiplied in under ``trainer.precision``: 16 bits, or ``dtype``."""
+    return "bfloat16" if precision == "bf16-true" else autocast_dtype(precision) or dtype
+
+
 _LONGEST_NAME = 200
 
 
@@ -444,10 +466,18 @@ NOT_RESULT_CHANGING = (
 """Options that may differ between processes on one run folder; a final dot means a group."""
 
 
-def result_options(config: RunConfig) -> dict[str, Any]:
-    """Return every result-changing option as ``{"cv.folds": 5, ...}``."""
-    flat = flatten(to_dict(config))
-    return {key: value for key, value in flat.items() if not _is_free(key)}
+def result_options(config: RunConfig, prompted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return every result-changing option as ``{"cv.folds": 5, ...}``.
+
+    Args:
+        config: Of the run.
+        prompted: What config.yaml holds besides of a prompted system; :data:`COMPARED` of it count.
+    """
+    options = {k: value for k, value in flatten(to_dict(config)).items() if not _is_free(k)}
+    if prompted:
+        own = flatten(prompted)
+        options |= {key: own.get(key) for key in COMPARED}
+    return options
 
 
 def _is_free(key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recap.config import RunConfig
+from recap.config import RunConfig, weights_dtype
 from recap.errors import ConfigError
 
 BITSANDBYTES_OPTIMIZERS = ("adamw8bit", "paged_adamw8bit", "paged_adamw32bit")
@@ -105,12 +105,9 @@ def _weights(config: RunConfig) -> Iterator[str]:
 
 def _tuned_dtype(config: RunConfig) -> str:
     """Return the type in which the tuned weights are kept from step to step."""
-    if config.trainer.precision == "bf16-true":
-        return "bfloat16"
     # peft keeps adapters in float32 beside a backbone of 16 bits (0.21).
-    if config.trainer.precision == "64-true" or config.finetune.method in ("lora", "qlora", "none"):
-        return "float32"
-    return config.backbone.dtype
+    adapted = config.finetune.method in ("lora", "qlora", "none")
+    return weights_dtype(config.trainer.precision, "float32" if adapted else config.backbone.dtype)
 
 
 def _untrained(config: RunConfig) -> Iterator[str]:

@@ -35,7 +35,7 @@ from recap.audit.probes import (
 from recap.data.encode import ChatEncoder
 from recap.data.folds import content_key
 from recap.errors import ConfigError
-from recap.folds.partition import own_data, read_labelled
+from recap.folds.run import read_labeled, read_own_data
 from recap.models.engine.loglikelihood import Passage, Reading, read_passages
 from recap.models.export import ModelSettings, TrainedModel, read_settings
 from recap.output.report import Report
@@ -73,7 +73,7 @@ def read_audited(config: AuditConfig) -> Audited:
     if config.held_out is not None:
         given = config.training
         source = replace(given, data=replace(given.data, path=config.held_out))
-        held_out = read_labelled(source, saved.task).examples
+        held_out = read_labeled(source, saved.task).examples()
         notes.append(f"held out: {config.held_out}")
     known = {content_key(example) for example in trained}
     new = tuple(example for example in held_out if content_key(example) not in known)
@@ -98,10 +98,10 @@ def drawn(examples: Sequence[Example], most: int, *, seed: int) -> tuple[Example
 
 
 def _own(saved: SavedModel) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
-    data = own_data(saved)
+    data = read_own_data(saved)
     name = saved.config.data.name
     if saved.fold is None:
-        everything = data.examples(range(len(data.corpus.examples)))
+        everything = data.examples()
         return everything, (), [f"trained on: all {len(everything)} examples of {name!r}"]
     fold = data.folds[saved.fold]
     trained, held_out = data.examples(fold.train), data.examples(fold.test)
@@ -112,7 +112,7 @@ def _own(saved: SavedModel) -> tuple[tuple[Example, ...], tuple[Example, ...], l
 def _named(
     config: AuditConfig, saved: SavedModel
 ) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
-    examples = read_labelled(config.training, saved.task).examples
+    examples = read_labeled(config.training, saved.task).examples()
     note = (
         f"the model lies in no run folder: {config.training.data.name!r} is taken for what it was "
         "trained on"

@@ -17,7 +17,7 @@ from recap.config import RunConfig
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
-from recap.folds.partition import draw_partition
+from recap.folds.run import read_run
 from recap.metrics.files import predictions_from_jsonl, scores_to_dict
 from recap.metrics.scores import score
 from recap.records import Example, Prediction, Scores
@@ -389,7 +389,7 @@ def _ask(
 
 def _examples_by_id(stage: CascadeStage) -> dict[str, Example]:
     try:
-        data = draw_partition(replace(stage.config, rationale=False))
+        data = read_run(replace(stage.config, rationale=False))
     except RecapError as error:
         raise ConfigError(
             f"{stage.folder.path}: its data cannot be read again to ask the second stage about "

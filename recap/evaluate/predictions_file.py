@@ -1,6 +1,6 @@
-"""Imported predictions joined with the labelled data: what is missing, and whose folds they are.
+"""Imported predictions joined with the labeled data: what is missing, and whose folds they are.
 
-Anybody's predictions: a file with ids and labels, joined with the labelled data.
+Anybody's predictions: a file with ids and labels, joined with the labeled data.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
 from recap.data.readers.tables import read_sheet
-from recap.data.utterances import bare_row, finite_number, mapping_of, whole_number
+from recap.data.utterances import (
+    bare_row,
+    finite_number,
+    mapping_of,
+    read_utterances,
+    whole_number,
+)
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
-from recap.folds.partition import LabelledData, known_ids, partition_of, read_labelled
-from recap.records import Example, Fold, Prediction
-from recap.runs.build import build_task
+from recap.folds.run import Run, check_fold, read_labeled
+from recap.records import Example, Prediction, prediction_of
+from recap.runs.build import build_task, reader_options
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
 
@@ -200,7 +206,7 @@ class _Reader:
 
 
 def evaluate_file(config: EvaluateConfig) -> Evaluation:
-    """Return the scores of a predictions file on the labelled data.
+    """Return the scores of a predictions file on the labeled data.
 
     Where every row names the fold that its example is tested in, each fold is scored by itself and
     only the examples of the folds that occur are expected; else all are scored together.
@@ -211,20 +217,17 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
             no prediction (``on_missing``).
     """
     run = config.training
-    data = read_labelled(run, build_task(replace(run, rationale=False)))
+    data = read_labeled(run, build_task(replace(run, rationale=False)))
     path = Path(str(config.predictions))
-    file = read_predictions(path, data.task, known_ids(run, data))
+    file = read_predictions(path, data.task, known_ids(data))
     if file.issues.issues and run.data.on_error == "fail":
         raise file.issues.error()
     names_folds = any(row.fold is not None for row in file.rows.values())
-    partition: tuple[Fold, ...] = ()
-    if names_folds or run.cv.fold != "all":
-        partition = partition_of(run, data)
-    folds = _folds_of_file(data, partition, file) if names_folds else None
-    examples = data.examples
+    check_fold(run.cv)
+    folds = _folds_of_file(data, file) if names_folds else None
+    examples = data.examples()
     if isinstance(run.cv.fold, int):
-        wanted = data.ids_in(partition[run.cv.fold].test)
-        examples = tuple(example for example in examples if example.id in wanted)
+        examples = data.examples(data.folds[run.cv.fold].test)
     joined = _join(data, file.rows, examples, folds, on_missing=config.on_missing, path=path)
     return evaluate_predictions(
         joined.predictions,
@@ -249,18 +252,35 @@ class _Joined:
     notes: list[str]
 
 
-def _folds_of_file(
-    data: LabelledData, partition: Sequence[Fold], file: ImportedFile
-) -> dict[str, int] | None:
+def known_ids(data: Run) -> frozenset[str]:
+    """Return the ids of all examples, and of all client turns that make none.
+
+    Such turns open a dialogue, hold no text, have no label or were merged into another;
+    ``recap.predict`` may have answered them.
+    """
+    given = data.config.data
+    turns = read_utterances(
+        reader=given.reader,
+        path=Path(given.path) if given.path is not None else None,
+        # What is at fault was told when the labeled data were read.
+        issues=IssueLog(given.name),
+        merge_adjacent=False,
+        options=reader_options(given),
+    )
+    return frozenset(example.id for example in (*data.corpus.examples, *turns))
+
+
+def _folds_of_file(data: Run, file: ImportedFile) -> dict[str, int] | None:
     """Return the fold of every example, ``None`` when the file's folds are not the data's."""
-    of_example = {name: fold.index for fold in partition for name in data.ids_in(fold.test)}
+    ids = [example.id for example in data.corpus.examples]
+    of_example = {ids[i]: fold.index for fold in data.folds for i in fold.test}
     if any(row.fold is None or row.fold != of_example.get(row.id) for row in file.rows.values()):
         return None
     return of_example
 
 
 def _join(
-    data: LabelledData,
+    data: Run,
     rows: Mapping[str, ImportedRow],
     examples: Sequence[Example],
     folds: Mapping[str, int] | None,
@@ -282,7 +302,13 @@ def _join(
             f"(on_missing={on_missing})"
         )
     predictions = [
-        _prediction(data, example, rows.get(example.id), folds)
+        prediction_of(
+            example,
+            rows.get(example.id),
+            task=data.task.name,
+            gold=data.task.gold(example),
+            fold=None if folds is None else folds[example.id],
+        )
         for example in examples
         if example.id in rows or on_missing == "invalid"
     ]
@@ -292,26 +318,6 @@ def _join(
             f"{data.task.name!r} selects; give the data and the task that were predicted"
         )
     return _Joined(predictions=predictions, missing=len(missing), notes=notes)
-
-
-def _prediction(
-    data: LabelledData,
-    example: Example,
-    row: ImportedRow | None,
-    folds: Mapping[str, int] | None,
-) -> Prediction:
-    return Prediction(
-        id=example.id,
-        session=example.session,
-        fold=None if folds is None else folds[example.id],
-        task=data.task.name,
-        gold=data.task.gold(example),
-        label=row.label if row else None,
-        probabilities=row.probabilities if row else None,
-        rationale=row.rationale if row else None,
-        text=row.text if row else "",
-        parsed=row is not None and row.label is not None,
-    )
 
 
 def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
@@ -359,7 +365,7 @@ def _fold_notes(file: ImportedFile, folds: Mapping[str, int] | None) -> list[str
 
 
 def _content_notes(
-    data: LabelledData, rows: Mapping[str, ImportedRow], examples: Sequence[Example]
+    data: Run, rows: Mapping[str, ImportedRow], examples: Sequence[Example]
 ) -> list[str]:
     """Return what the rows say of themselves that does not fit the data."""
     notes = []

@@ -70,7 +70,7 @@ class PromptWorkload:
         )
 
 
-class PromptedSystem(Protocol):
+class PromptedModel(Protocol):
     """A language model that is prompted."""
 
     @property
@@ -104,7 +104,7 @@ class PromptedSystem(Protocol):
 
 
 class RemoteModel:
-    """A prompted model on a server; see :class:`recap.prompt.systems.PromptedSystem`.
+    """A prompted model on a server; see :class:`recap.prompt.systems.PromptedModel`.
 
     Args:
         config: Which model, how it is asked, what it may cost.
@@ -358,7 +358,7 @@ _WHOLE = {"bf16-true": "bfloat16", "64-true": "float64"}
 
 
 class LocalModel:
-    """A prompted backbone; see :class:`recap.prompt.systems.PromptedSystem`.
+    """A prompted backbone; see :class:`recap.prompt.systems.PromptedModel`.
 
     Answers are kept as those of servers are, under a hash of prompt, decoding and weights (names,
     sizes and times of their files).

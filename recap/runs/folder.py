@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from recap import config as schema
-from recap.config import RunConfig, flatten, result_options
+from recap.config import RunConfig, result_options
 from recap.errors import ConfigError, DataError
 from recap.system.files import open_lock, read_yaml, refuse_links, write_atomic
 
@@ -135,7 +135,6 @@ def open_run_folder(
     config: RunConfig,
     *,
     prompted: Mapping[str, Any] | None = None,
-    compared: Sequence[str] = (),
     write: bool = True,
 ) -> RunFolder:
     """Return the folder of a run, created when missing.
@@ -144,7 +143,6 @@ def open_run_folder(
         config: Names it, and is kept in it.
         prompted: What config.yaml holds besides for a prompted system; keys of
             :data:`PROMPTED_KEYS`.
-        compared: Those of its options that change results, with dotted keys.
         write: Whether to write; false in the other processes of a run on several devices.
 
     Raises:
@@ -153,7 +151,7 @@ def open_run_folder(
     folder = RunFolder(path=Path(config.runs_dir) / config.run)
     refuse_links(folder.path)
     if folder.config.is_file():
-        _refuse_other_run(folder, config, prompted or {}, compared)
+        _refuse_other_run(folder, result_options(config, prompted))
     else:
         folder.path.mkdir(parents=True, exist_ok=True)
     if write:
@@ -277,15 +275,9 @@ def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     write_atomic(path, text, private=private)
 
 
-def _refuse_other_run(
-    folder: RunFolder, config: RunConfig, prompted: Mapping[str, Any], compared: Sequence[str]
-) -> None:
-    # A client's name tells a prompted run from a trained one.
-    keys = ("client.name", *compared)
-    given = result_options(config) | _picked(prompted, keys)
+def _refuse_other_run(folder: RunFolder, given: Mapping[str, Any]) -> None:
     try:
-        there = result_options(read_config(folder.path))
-        there |= _picked(read_prompted(folder.path), keys)
+        there = result_options(read_config(folder.path), read_prompted(folder.path))
     except ConfigError as error:
         raise ConfigError(
             f"{folder.path}: its config.yaml is not one of this version ({error}); "
@@ -301,8 +293,3 @@ def _refuse_other_run(
             f"{folder.path}: holds a run with other options: {named}{more}; "
             "set run=NAME for a new run"
         )
-
-
-def _picked(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    flat = flatten(values)
-    return {key: flat.get(key) for key in keys}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from recap.config import RunConfig
+from recap.config import Decoding, RunConfig
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.errors import ConfigError
 from recap.models.engine.label_scoring import ModelAnswer
@@ -30,7 +30,7 @@ from recap.models.export import (
     read_settings,
 )
 from recap.models.finetune import causal_model
-from recap.records import Example, Prediction
+from recap.records import Example, Prediction, prediction_of
 from recap.runs.build import build_task, model_settings
 from recap.runs.folder import RunFolder, model_folder, read_config
 from recap.tasks.task import Task
@@ -214,9 +214,6 @@ def _settings(folder: Path) -> ModelSettings:
     return model_settings(config, build_task(config))
 
 
-Decoding = Literal["free", "constrained", "scored"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
     """How answers are read off the models of a detector."""
@@ -379,26 +376,9 @@ def answer_examples(
     answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
     return AnsweredExamples(
         predictions=[
-            _prediction(example, answers.get(i), task=task.name, gold=gold, fold=fold)
+            prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
             for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
         ],
         truncated_prompts=sum(prompts[i].dropped_turns > 0 for i in fitting),
         too_long=len(prompts) - len(fitting),
-    )
-
-
-def _prediction(
-    example: Example, answer: ModelAnswer | None, *, task: str, gold: str, fold: int | None
-) -> Prediction:
-    return Prediction(
-        id=example.id,
-        session=example.session,
-        fold=fold,
-        task=task,
-        gold=gold,
-        label=answer.label if answer else None,
-        probabilities=answer.probabilities if answer else None,
-        rationale=answer.rationale if answer else None,
-        text=answer.text if answer else "",
-        parsed=answer is not None and answer.label is not None,
     )
