@@ -30,9 +30,8 @@ from recap.data.encode import ChatEncoder
 from recap.errors import UserError
 from recap.folds.run import read_own_data
 from recap.metrics.scores import score
-from recap.models.export import read_settings
 from recap.records import Example, Prediction
-from recap.runs.build import draw_examples, model_settings
+from recap.runs.build import draw_examples
 from recap.runs.saved import AnswerOptions, ModelStage, SavedModel, find_model, load_saved
 from recap.system.processes import limit_library_logging
 
@@ -93,13 +92,12 @@ def measure(saved: SavedModel, examples: Sequence[Example], *, batch_size: int) 
     trained = load_saved(saved)
     encoder = ChatEncoder(trained.tokenizer)
     trials = make_trials(examples, saved.task, read_texts(), encoder.count_tokens)
-    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
     asked = [*examples, *(t.injected for t in trials), *(t.harmless for t in trials)]
     measured = []
     with _progress() as progress:
         for decoding in DECODINGS:
             options = AnswerOptions(decoding=decoding, batch_size=batch_size)
-            stage = ModelStage(trained, settings, saved.task, options)
+            stage = ModelStage(trained, saved.settings, saved.task, options)
             line = progress.add_task(decoding, total=len(asked))
             labels: list[str | None] = []
             for start in range(0, len(asked), AT_ONCE):

@@ -37,20 +37,19 @@ from recap.data.folds import content_key
 from recap.errors import ConfigError
 from recap.folds.run import read_labeled, read_own_data
 from recap.models.engine.loglikelihood import Passage, Reading, read_passages
-from recap.models.export import ModelSettings, TrainedModel, read_settings
+from recap.models.export import TrainedModel
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example
-from recap.runs.build import build_task, model_settings
+from recap.runs.build import build_task
 from recap.runs.saved import SavedModel, find_model, load_saved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audited:
-    """A saved model, its settings, and examples that it was trained on and that it was not."""
+    """A saved model, and examples that it was trained on and that it was not."""
 
     saved: SavedModel
-    settings: ModelSettings
     trained: tuple[Example, ...]
     held_out: tuple[Example, ...]
     notes: tuple[str, ...]
@@ -83,10 +82,7 @@ def read_audited(config: AuditConfig) -> Audited:
         )
     if not new:
         notes.append("nothing was held out, so shares have nothing to be compared with (held_out=)")
-    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
-    return Audited(
-        saved=saved, settings=settings, trained=trained, held_out=new, notes=tuple(notes)
-    )
+    return Audited(saved=saved, trained=trained, held_out=new, notes=tuple(notes))
 
 
 def drawn(examples: Sequence[Example], most: int, *, seed: int) -> tuple[Example, ...]:
@@ -199,7 +195,7 @@ class _Reader:
         encoder = ChatEncoder(trained.tokenizer)
         self.decode = encoder.text
         self.spans = TokenSpans(
-            audited.saved.task, encoder, max_tokens=audited.settings.max_prompt_tokens
+            audited.saved.task, encoder, max_tokens=audited.saved.settings.max_prompt_tokens
         )
 
     def read(self, passages: Sequence[Passage], what: str) -> list[Reading]:

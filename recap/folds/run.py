@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from recap.config import CvConfig, RunConfig
 from recap.data.corpus import Corpus
@@ -18,13 +18,10 @@ from recap.errors import ConfigError, DataError, quote_id
 from recap.models.engine.label_scoring import check_threshold
 from recap.records import Example, Fold
 from recap.runs.build import build_corpus, build_task
-from recap.runs.folder import RunFolder, open_run_folder, refuse_other_data, write_json
+from recap.runs.folder import Part, RunFolder, open_run_folder, refuse_other_data, write_json
 from recap.runs.saved import SavedModel
 from recap.system.processes import environment, is_first_process
 from recap.tasks.task import Task
-
-Part = int | Literal["final"]
-"""A fold by its number, or the model on all data."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,9 @@ from recap.config import RunConfig, result_options
 from recap.errors import ConfigError, DataError
 from recap.system.files import open_lock, read_yaml, refuse_links, write_atomic
 
+Part = int | Literal["final"]
+"""A fold by its number, or the model on all data."""
+
 PROMPTED_KEYS = ("client", "shots", "shot_categories")
 """Keys of config.yaml that a prompted system has beside those of a training."""
 
@@ -109,7 +112,7 @@ class RunFolder:
         """Return the files of fold ``index``."""
         return FoldFolder(path=self.path / f"fold{index}")
 
-    def part(self, part: int | Literal["final"]) -> FoldFolder:
+    def part(self, part: Part) -> FoldFolder:
         """Return the files of a fold by its number, or of the final model."""
         return self.final if part == "final" else self.fold(part)
 
