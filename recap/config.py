@@ -113,7 +113,7 @@ class DataConfig:
     merge_adjacent: bool = True
     """Whether several turns of one speaker in a row become one."""
     no_intervention: Literal["skip", "keep"] = "skip"
-    """What happens to client turns with no counsellor turn before them."""
+    """What happens to client turns with no counselor turn before them."""
     options: Mapping[str, OptionValue] = Field(default_factory=dict)
     """Options of this reader alone."""
 
@@ -127,7 +127,7 @@ class PromptConfig:
     language: Language | None = None
     """Language of the prompt; ``None`` follows data.language (English for ``both``)."""
     label_form: Literal["qualified", "bare"] = "qualified"
-    """``Pattern - Behaviour`` or the behaviour alone."""
+    """``Pattern - Behavior`` or the behavior alone."""
     history: Literal["none", "intervention", "full"] = "full"
     """How much of the dialogue before the response is shown."""
     layout: Literal["format_last", "format_first"] = "format_last"
@@ -192,10 +192,10 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class OptimizerConfig:
-    """The optimiser."""
+    """The optimizer."""
 
     name: str = "adamw"
-    """Registered optimiser, or ``package.module:function``."""
+    """Registered optimizer, or ``package.module:function``."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
     find_learning_rate: bool = False
@@ -212,7 +212,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SchedulerConfig:
-    """How the learning rate moves over optimiser steps."""
+    """How the learning rate moves over optimizer steps."""
 
     name: str = "cosine"
     """Registered schedule, or ``package.module:function``."""
@@ -234,7 +234,7 @@ class TrainerConfig:
     """``ddp``: a copy of the weights on every device; ``fsdp``: a share of them; ``auto``: ``ddp``
     where there are several devices."""
     cpu_offload: bool = False
-    """Whether ``fsdp`` keeps shares and optimiser state in the host's memory."""
+    """Whether ``fsdp`` keeps shares and optimizer state in the host's memory."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     """Lightning's precision flag."""
     max_epochs: int = Field(default=10, ge=1)
@@ -242,7 +242,7 @@ class TrainerConfig:
     patience: int = Field(default=3, ge=1)
     """Epochs without a lower selection loss before training stops."""
     max_skipped_steps: int = Field(default=5, ge=1)
-    """Optimiser steps in a row whose loss or gradient is no finite number before training stops;
+    """Optimizer steps in a row whose loss or gradient is no finite number before training stops;
     such steps are skipped."""
     per_device_batch_size: int = Field(default=4, ge=1)
     """Examples in memory together; accumulation follows from global_batch_size."""
@@ -254,7 +254,7 @@ class TrainerConfig:
     workers: int = Field(default=0, ge=0)
     """Processes that lay out batches ahead of the training; 0: it does so itself."""
     log_every_steps: int = Field(default=10, ge=1)
-    """Optimiser steps between two rows of history.csv."""
+    """Optimizer steps between two rows of history.csv."""
     progress: bool = True
     """Whether a progress bar with speed, learning rate, memory and time left is shown on a
     terminal."""
@@ -265,7 +265,7 @@ class CheckpointConfig:
     """What a kill may cost."""
 
     every_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between two checkpoints within an epoch; ``None``: after each epoch alone."""
+    """Optimizer steps between two checkpoints within an epoch; ``None``: after each epoch alone."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -346,7 +346,7 @@ class RunConfig:
     seed: int = Field(default=0, ge=0)
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)
-    """Examples per optimiser step, over all devices and accumulation (paper: 128)."""
+    """Examples per optimizer step, over all devices and accumulation (paper: 128)."""
     sampling: Literal["natural", "balanced"] = "natural"
     """``natural``: each training example once an epoch; ``balanced``: every class equally often in
     epochs of the same length, by repeating examples of small classes."""
@@ -365,7 +365,7 @@ class RunConfig:
     """Which finished folds' ``model/`` folders stay: all, the one with the lowest selection loss,
     or none; that of the ``final`` model always stays."""
     merge: bool = False
-    """Whether adapters end as whole models, merged onto the unquantised backbone and scored
+    """Whether adapters end as whole models, merged onto the unquantized backbone and scored
     again."""
     merge_tolerance: float | None = Field(default=None, ge=0)
     """How much merging may change the answers' loss, in nats a token; ``None``: 1e-5 in 32 bits,

@@ -24,7 +24,7 @@ def check_combinations(config: RunConfig) -> None:
         ConfigError: With one line for every fault, each naming what to set instead.
     """
     issues = [
-        *_quantised(config),
+        *_quantized(config),
         *_optimizer(config),
         *_weights(config),
         *_untrained(config),
@@ -54,14 +54,14 @@ def _distance(dtype: str, weight: float) -> float:
     return float(2.0 ** (exponent + 1 - _MANTISSA_BITS[dtype]))
 
 
-def _quantised(config: RunConfig) -> Iterator[str]:
+def _quantized(config: RunConfig) -> Iterator[str]:
     if config.finetune.method != "qlora":
         return
     backbone, precision = config.backbone, config.trainer.precision
     if backbone.path is None and backbone.hub_id is None:
         yield (
             f"finetune=qlora: backbone {backbone.name!r} is made on the spot, and only weights "
-            "that are loaded are quantised; set finetune=lora, or a backbone with weights "
+            "that are loaded are quantized; set finetune=lora, or a backbone with weights "
             "(backbone=qwen0_5b, backbone.path=FOLDER)"
         )
     if precision == "64-true":

@@ -19,8 +19,8 @@ Role = Literal["system", "user", "assistant"]
 class Turn:
     """One utterance of a dialogue.
 
-    ``label`` is the client's behaviour on a client turn and, where it is annotated, the
-    counsellor's act on a counsellor turn.
+    ``label`` is the client's behavior on a client turn and, where it is annotated, the
+    counselor's act on a counselor turn.
     """
 
     speaker: Speaker
@@ -34,7 +34,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialogue:
-    """One counselling session: its turns in order, and what else the file said of it (``meta``)."""
+    """One counseling session: its turns in order, and what else the file said of it (``meta``)."""
 
     session: str
     turns: tuple[Turn, ...]
@@ -49,7 +49,7 @@ class Dialogue:
 class Example:
     """One client utterance to be judged (``response``) with the turns before it (``history``).
 
-    The history normally ends with the counsellor's intervention. ``label`` is the canonical name of
+    The history normally ends with the counselor's intervention. ``label`` is the canonical name of
     a category of the taxonomy, the finest that the data set knows; ``turn`` is the index of the
     response in its dialogue, when it came from one.
     """

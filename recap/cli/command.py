@@ -268,7 +268,7 @@ VERBS = {
     "evaluate": "score a saved model, a predictions file, a baseline or a cascade",
     "predict": "annotate dialogues with trained models: streamed, resumed, shared out",
     "corpus": "what a corpus holds: counts, faults, words, codebook; annotators, their agreement",
-    "insights": "prevalence per session, alliance, counsellor studies, feedback cards, supervision",
+    "insights": "prevalence per session, alliance, counselor studies, feedback cards, supervision",
     "report": "tables, figures and tests over run folders, and one page that shows them all",
     "audit": "what a trained model has kept of its training texts: canaries, verbatim repetition",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",

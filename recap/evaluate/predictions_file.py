@@ -160,7 +160,7 @@ class _Reader:
             return identifier
         self._line_of_id[identifier] = fields.line
         if identifier not in self._known_ids:
-            reason = f"id {quote_id(identifier)} is not in the labelled data"
+            reason = f"id {quote_id(identifier)} is not in the labeled data"
             fields.reject("id", reason, "give the data that was predicted, or remove the row")
         return identifier
 
@@ -298,7 +298,7 @@ def _join(
     if missing:
         how = "count as wrong" if on_missing == "invalid" else "are left out"
         notes.append(
-            f"{len(missing)} of {len(examples)} labelled examples have no prediction and {how} "
+            f"{len(missing)} of {len(examples)} labeled examples have no prediction and {how} "
             f"(on_missing={on_missing})"
         )
     predictions = [
@@ -325,7 +325,7 @@ def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
     more = len(missing) - LISTED_FAULTS
     tail = f"\n  and {more} more" if more > 0 else ""
     return (
-        f"{path}: {len(missing)} of {n} labelled examples have no prediction:\n{listed}{tail}\n"
+        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{listed}{tail}\n"
         "add them, count them as wrong with on_missing=invalid, or leave them out with "
         "on_missing=drop"
     )

@@ -43,7 +43,7 @@ def print_texts(console: Console, sample: TextSample) -> None:
 def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
     """Print answers as they were given, beside what was read off them and what is right."""
     for prediction in predictions:
-        label = prediction.label or "unreadable"
+        label = prediction.label or "unparsed"
         _say(
             console,
             f"answer to {prediction.id} (annotated {prediction.gold}, read {label}):\n"
@@ -126,13 +126,15 @@ def finished_folds(run: Run) -> dict[str, FinishedFold]:
     }
 
 
-_SHOWN = {
+METRICS = {
     "macro_f1": "macro F1",
     "macro_precision": "macro P",
     "macro_recall": "macro R",
     "accuracy": "accuracy",
-    "invalid_rate": "invalid",
+    "invalid_rate": "unparsed",
 }
+"""Metrics in the order of tables, and what they are called there."""
+
 WIDTH_OF_FILES = 100
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
 
@@ -317,17 +319,17 @@ def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
 def print_sweep(configs: Sequence[RunConfig]) -> None:
     """Print one table of all jobs of a sweep, a row a run folder."""
     table = Table(
-        "run", "folds", *_SHOWN.values(), title="All jobs: mean ± SD over folds, in percent"
+        "run", "folds", *METRICS.values(), title="All jobs: mean ± SD over folds, in percent"
     )
     for config in configs:
         file = RunFolder(path=Path(config.runs_dir) / config.run).summary
         if not file.is_file():
-            table.add_row(config.run, "–", *("–" for _ in _SHOWN))
+            table.add_row(config.run, "–", *("–" for _ in METRICS))
             continue
         summary = summary_from_dict(json.loads(file.read_text(encoding="utf-8")))
-        cells = [spread_text(summary.metrics[name]) for name in _SHOWN]
+        cells = [spread_text(summary.metrics[name]) for name in METRICS]
         table.add_row(config.run, str(len(summary.folds)), *cells)
-    width = 40 + max(len(config.run) for config in configs) + 16 * len(_SHOWN)
+    width = 40 + max(len(config.run) for config in configs) + 16 * len(METRICS)
     console = Console(highlight=False)
     Console(highlight=False, width=max(width, console.width)).print(table)
 
@@ -345,7 +347,7 @@ def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> 
 
 
 def _score_line(scores: Scores) -> str:
-    parts = [f"{title} {100 * (scores.metrics[name] or 0):.2f}" for name, title in _SHOWN.items()]
+    parts = [f"{title} {100 * (scores.metrics[name] or 0):.2f}" for name, title in METRICS.items()]
     return "  ".join(parts)
 
 
@@ -353,7 +355,7 @@ def _metric_table(summary: Summary) -> Table:
     table = Table(
         "metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task
     )
-    for name, title in _SHOWN.items():
+    for name, title in METRICS.items():
         spread = summary.metrics[name]
         values = ["–" if value is None else f"{100 * value:.2f}" for value in spread.values]
         table.add_row(title, spread_text(spread), *values)

@@ -101,7 +101,7 @@ def model_settings(config: RunConfig, task: Task) -> ModelSettings:
 
 
 def build_corpus(config: RunConfig, task: Task) -> Corpus:
-    """Return the data set's labelled examples, with all labels, before the task selects.
+    """Return the data set's labeled examples, with all labels, before the task selects.
 
     Raises:
         DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is

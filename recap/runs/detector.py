@@ -129,10 +129,10 @@ WINDOW_BATCHES = 4
 
 
 class Detector:
-    """Says of client turns which behaviour they show; :meth:`from_pretrained` loads one.
+    """Says of client turns which behavior they show; :meth:`from_pretrained` loads one.
 
     With two stages, the first tells resistance from collaboration, and the second names the
-    behaviour of what was judged resistant.
+    behavior of what was judged resistant.
 
     Args:
         found: The models' folders, in the order of the stages.
@@ -367,7 +367,7 @@ class Detector:
     def _probabilities(
         self, first: ModelAnswer, second: ModelAnswer | None
     ) -> dict[str, float] | None:
-        """Return the label's probabilities; of both stages, P(resistance) x P(behaviour)."""
+        """Return the label's probabilities; of both stages, P(resistance) x P(behavior)."""
         if first.probabilities is None or second is None or second.probabilities is None:
             return None if first.probabilities is None else dict(first.probabilities)
         rest = {label: p for label, p in first.probabilities.items() if label != self._gate}
@@ -411,7 +411,7 @@ class Session:
 
     What one prompt shares with the one before is kept and not computed again. Annotations are those
     of :meth:`recap.runs.detector.Detector.predict` on the dialogue so far. When a client says
-    several things in a row, each annotation takes in what was said since the counsellor spoke: the
+    several things in a row, each annotation takes in what was said since the counselor spoke: the
     last of them is the one that the whole dialogue has.
 
     Args:
@@ -432,7 +432,7 @@ class Session:
         return Dialogue(session=self._session, turns=tuple(self._turns))
 
     def add(self, speaker: str, text: str, *, id: str | None = None) -> Annotation | None:  # noqa: A002
-        """Add a turn; return its annotation, ``None`` when it is the counsellor's.
+        """Add a turn; return its annotation, ``None`` when it is the counselor's.
 
         Args:
             speaker: ``client`` or ``counselor``, or a usual name of either (therapist, 来访者).

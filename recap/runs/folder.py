@@ -48,7 +48,7 @@ class FoldFolder:
 
     @property
     def history(self) -> Path:
-        """Loss, learning rate and speed over optimiser steps."""
+        """Loss, learning rate and speed over optimizer steps."""
         return self.path / "history.csv"
 
     @property

@@ -1,4 +1,4 @@
-"""history.csv: a row every few optimiser steps and one a pass over the selection examples.
+"""history.csv: a row every few optimizer steps and one a pass over the selection examples.
 
 How fast training goes and how much memory it takes.
 
@@ -107,11 +107,11 @@ def peak_memory_gib(device: torch.device) -> float:
 class HistoryRow:
     """One row of history.csv.
 
-    ``loss`` is the token mean in nats: of the last optimiser step's examples for ``train``, of the
+    ``loss`` is the token mean in nats: of the last optimizer step's examples for ``train``, of the
     whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens, over all
     devices; it and ``examples_per_second`` are ``None`` for ``select``. ``memory_gib`` is the
     process's peak so far: allocated on the first device if it is a GPU, else resident memory.
-    ``skipped_steps`` counts the optimiser steps so far that were not finite.
+    ``skipped_steps`` counts the optimizer steps so far that were not finite.
     """
 
     step: int
@@ -193,7 +193,7 @@ class History(lightning.Callback):
     Args:
         path: Where history.csv goes.
         tracker: Told of every row.
-        every_steps: Optimiser steps between two rows of the training loss.
+        every_steps: Optimizer steps between two rows of the training loss.
         finite: Counts the steps that were skipped.
         clock: Returns seconds; for tests.
     """
@@ -251,7 +251,7 @@ class History(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Add up examples and tokens, and write a row when enough optimiser steps are done."""
+        """Add up examples and tokens, and write a row when enough optimizer steps are done."""
         if not batch.plan.filler:
             tokens = sum(len(row.prompt) + len(row.answer) for row in batch.examples)
             self._meter.add(examples=len(batch.examples), tokens=tokens)

@@ -129,7 +129,7 @@ def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel
     if isinstance(asked, int) and asked != fold:
         raise ConfigError(
             f"cv.fold={asked}: {folder} was trained on most of that fold; give the run folder "
-            f"(model={run.path}), so that each fold is labelled by its own model"
+            f"(model={run.path}), so that each fold is labeled by its own model"
         )
     return SavedModel(folder=folder, config=config, task=build_task(config), run=run, fold=fold)
 
@@ -311,13 +311,13 @@ class AnsweredExamples:
     predictions: list[Prediction]
     truncated_prompts: int
     too_long: int
-    """Examples whose prompts have no room in the model; not asked, their answers unreadable."""
+    """Examples whose prompts have no room in the model; not asked, their answers unparsed."""
 
     def notes(self) -> list[str]:
         """Return a sentence for each of what became of long prompts."""
         said = {
             "prompts lost some of their oldest turns to fit": self.truncated_prompts,
-            "prompts do not fit the model: it was not asked, and these count as unreadable "
+            "prompts do not fit the model: it was not asked, and these count as unparsed "
             "(prompt.history=none or intervention trains one that reads less)": self.too_long,
         }
         return [f"{n} {text}" for text, n in said.items() if n]

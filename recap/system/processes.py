@@ -122,13 +122,13 @@ def run_processes(
     )
 
     messages = get_context("spawn").SimpleQueue()
-    told: dict[str, list[Any]] = {"error": [], "crash": []}
+    errors: dict[str, list[Any]] = {"error": [], "crash": []}
 
     def read_messages() -> None:
         while not messages.empty():
             name, values = messages.get()
-            if name in told:
-                told[name].append(values[0])
+            if name in errors:
+                errors[name].append(values[0])
             else:
                 on_message(name, values)
 
@@ -141,25 +141,25 @@ def run_processes(
         with _passing_on_sigterm(processes.pids):
             while not processes.join(timeout=_SECONDS_BETWEEN_LOOKS, grace_period=_SECONDS_TO_END):
                 read_messages()
-    except (ProcessExitedException, ProcessRaisedException) as error:
-        failure = error
+    except (ProcessExitedException, ProcessRaisedException) as ended:
+        failure = ended
     finally:
         for process in processes.processes:
             process.kill()
     read_messages()
-    for refused in told["error"]:
-        raise refused
+    for error in errors["error"]:
+        raise error
     if failure is not None:
         codes = [process.exitcode for process in processes.processes]
         by_signal = {_ENDED_BY_SIGTERM, *(-number for number in SIGNALS)}
         if by_signal.issuperset(code for code in codes if code):
             raise SIGTERMException
-        cause = next(iter(told["crash"]), str(failure))
-        raise RecapError(f"{what}: {_obituary(codes, cause)}")
+        cause = next(iter(errors["crash"]), str(failure))
+        raise RecapError(f"{what}: {_failure_message(codes, cause)}")
 
 
-def _obituary(codes: list[int | None], failure: str) -> str:
-    """Return what became of the process that failed first, as far as can be told."""
+def _failure_message(codes: list[int | None], failure: str) -> str:
+    """Return what became of the process that failed first, as far as is known."""
     for rank, code in enumerate(codes):
         # One that is gone takes the others along: their complaints tell nothing.
         if code is not None and code < 0 and code != -signal.SIGTERM:
@@ -197,12 +197,12 @@ def _run_one(
             raise SystemExit(_ENDED_BY_SIGTERM) from None
         raise
     except Exception as error:  # noqa: BLE001 - torch would write what it says to a temporary file
-        told = error if isinstance(error, RecapError) else disk_error(error)
-        if told is None:
+        known = error if isinstance(error, RecapError) else disk_error(error)
+        if known is None:
             messages.put(("crash", (f"\n{safe_traceback(error)}",)))
             raise SystemExit(1) from None
-        messages.put(("error", (told,)))
-        raise SystemExit(told.exit_code) from None
+        messages.put(("error", (known,)))
+        raise SystemExit(known.exit_code) from None
 
 
 def _started_by_launcher() -> int | None:
