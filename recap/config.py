@@ -1,11 +1,7 @@
 """The configuration of a run as frozen dataclasses, validated as a whole.
 
 This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate``
-reports all faults at once. Nothing here knows Hydra.
-
-What pydantic finds at fault, said in the words of the command line.
-
-Which options change a run's results, and so name its folder.
+reports all faults at once, in the words of the command line. Nothing here knows Hydra.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the commands share: Hydra's command line, exit codes, one message instead of a traceback.
 
-The console script: ``recap <verb> …`` is ``python -m recap.<verb> …``.
+The console script is here too: ``recap <verb> …`` is ``python -m recap.<verb> …``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
 """The border to Hydra: overrides of the command line become a validated configuration.
 
-Nothing outside this module and :mod:`recap.cli.command` knows Hydra or OmegaConf.
-
-What a composed configuration may not do: read the environment, or have Hydra build things.
-
-Overrides and YAML of others are data. Interpolations such as ``${oc.env:NAME}`` would copy secrets
-into configurations, which are written down, and Hydra builds what a ``_target_`` of its own part
-names, its logging whatever stands at ``()`` or ``class``.
+Nothing outside this module and :mod:`recap.cli.command` knows Hydra or OmegaConf. Overrides and
+YAML of others are data: interpolations such as ``${oc.env:NAME}`` would copy secrets into
+configurations, which are written down, and Hydra builds what a ``_target_`` of its own part names,
+its logging whatever stands at ``()`` or ``class``. All of these are refused.
 """
 
 from __future__ import annotations

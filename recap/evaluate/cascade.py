@@ -1,6 +1,4 @@
-"""Two finished runs as one system: end to end over all labels, stage by stage, error by error.
-
-Two stages scored as one system: is it resistance at all, and if so, which behavior.
+"""Two finished runs scored as one system: is it resistance at all, and if so, which behavior.
 
 The first stage tells a label apart that the second opens up into finer ones. What the first stage
 gets wrong is wrong end to end, whatever the second says of it.

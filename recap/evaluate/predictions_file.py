@@ -1,7 +1,4 @@
-"""Imported predictions joined with the labeled data: what is missing, and whose folds they are.
-
-Anybody's predictions: a file with ids and labels, joined with the labeled data.
-"""
+"""Anybody's predictions: a file with ids and labels, joined with the labeled data."""
 
 from __future__ import annotations
 

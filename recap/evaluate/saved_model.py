@@ -1,7 +1,4 @@
-"""A saved model on a labeled set, and how much of that set it was trained on.
-
-What an evaluation comes to: predictions, scores, and what there is to be said of both.
-"""
+"""A saved model on a labeled set: its predictions and scores, and how much of the set it knows."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What a training run says on the console: the data, a row a fold, the table of mean ± SD.
-
-Dialogues, prompts and answers on the console, for those who asked for ``privacy.log_text``.
-
-How long a fold and a whole run still take, estimated from what they have taken so far.
-"""
+"""What a run says on the console: the data, a row a fold, the time left, the table of mean ± SD."""
 
 from __future__ import annotations
 

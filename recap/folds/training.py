@@ -1,7 +1,4 @@
-"""One training: the parts that Lightning brings together, built from a run's configuration.
-
-The learning rate of a run: the configured one, or one that is found before the first fold.
-"""
+"""One training: the parts that Lightning brings together, and the learning rate of a run."""
 
 from __future__ import annotations
 

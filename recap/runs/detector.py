@@ -1,9 +1,4 @@
-"""The detector: one model, or the cascade of two, over utterances, dialogues and streams.
-
-How stages are put together: which models, which label leads on, which threshold applies.
-
-A dialogue that is annotated while it goes on.
-"""
+"""The detector: one model, or the cascade of two, over utterances, dialogues and streams."""
 
 from __future__ import annotations
 

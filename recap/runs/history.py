@@ -1,15 +1,4 @@
-"""history.csv: a row every few optimizer steps and one a pass over the selection examples.
-
-How fast training goes and how much memory it takes.
-
-What a tracker is told of a run: steps, scores of folds, the summary over them.
-
-Texts only where ``privacy.log_text`` allows it.
-
-Epochs as they end, with the seconds that they took.
-
-The progress bar: Lightning's, with speed, learning rate, memory and the time that is left.
-"""
+"""What a training keeps of its steps: history.csv, trackers, the clock and the progress bar."""
 
 from __future__ import annotations
 
@@ -158,26 +147,8 @@ class Tracker(Protocol):
         """Record how figures spread over folds, unless just this is recorded already."""
 
 
-class NoTracker:
+class NoTracker(Tracker):
     """A tracker that keeps nothing: the run folder's own files are all there is."""
-
-    def start_fold(self, name: str) -> None:
-        """Do nothing."""
-
-    def log_step(self, row: HistoryRow) -> None:
-        """Do nothing."""
-
-    def log_fold(self, scores: Scores | None) -> None:
-        """Do nothing."""
-
-    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
-        """Do nothing."""
-
-    def abandon(self, *, preempted: bool = False) -> None:
-        """Do nothing."""
-
-    def log_summary(self, folds: FinishedFolds) -> None:
-        """Do nothing."""
 
 
 COLUMNS = tuple(field.name for field in fields(HistoryRow))

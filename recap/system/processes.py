@@ -1,17 +1,12 @@
-"""Processes: which of several this one is, and the starting of several on this machine.
+"""Processes: which of several this one is, how they are started and ended, and what they run on.
 
 Under torchrun or srun every process runs the whole command, and they meet inside each training.
 Without them, each fold on several devices is trained by processes of its own, which this module
 starts and watches: nothing of one fold, or of one job of a sweep, is left for the next.
 
-Signals that ask a command to end: noted while a step is finished, and answered under SLURM.
-
-SIGTERM ends it. SIGUSR1, by which SLURM gives notice before the time is up (``#SBATCH
---signal=USR1@120``), ends it too, and has the job queued again.
-
-What a run depended on beside its options and its data.
-
-Libraries that talk about choices which recap makes.
+Signals that ask a command to end are noted while a step is finished. SIGTERM ends it. SIGUSR1, by
+which SLURM gives notice before the time is up (``#SBATCH --signal=USR1@120``), ends it too, and has
+the job queued again.
 """
 
 from __future__ import annotations
