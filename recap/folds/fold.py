@@ -28,7 +28,7 @@ from recap.models.export import Merged
 from recap.records import Example, Fold, Message, Prediction, Scores, Summary
 from recap.runs.build import build_tracker
 from recap.runs.folder import FoldFolder, locked, remove_models
-from recap.runs.history import NoTracker, Tracker
+from recap.runs.history import Tracker
 from recap.system import processes
 from recap.system.processes import environment, is_first_process, limit_library_logging
 
@@ -222,7 +222,7 @@ def show_texts(
 def recorded(run: Run, folder: FoldFolder) -> Iterator[Tracker]:
     """Keep other runs out of a fold while it is answered, and have the first process record it."""
     if not is_first_process():
-        yield NoTracker()
+        yield Tracker()
         return
     with locked(folder.path):
         tracker = build_tracker(run.config, run.folder.path, prompted=run.prompted)

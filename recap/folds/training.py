@@ -45,7 +45,7 @@ from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.records import Example
 from recap.runs.build import build_callbacks, build_model
 from recap.runs.folder import FoldFolder
-from recap.runs.history import EpochClock, History, NoTracker, OnEpoch, Tracker, TrainingBar
+from recap.runs.history import EpochClock, History, OnEpoch, Tracker, TrainingBar
 from recap.system.processes import device_count, is_first_process, is_spawned, world_size
 
 
@@ -433,7 +433,7 @@ def _find(
         run,
         encoder,
         folder,
-        NoTracker(),
+        Tracker(),
         on_epoch=lambda *_: None,
         train=train,
         max_epochs=math.ceil(N_STEPS / steps_per_epoch),

@@ -204,11 +204,11 @@ def build_tracker(
 
     ``prompted`` is what config.yaml holds besides of a prompted system.
     """
-    from recap.runs.history import NoTracker
+    from recap.runs.history import Tracker
     from recap.runs.wandb import WandbTracker
 
     if config.logger.name != "wandb":
-        return NoTracker()
+        return Tracker()
     return WandbTracker(
         folder=folder,
         group=config.run,
