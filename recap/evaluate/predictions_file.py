@@ -23,7 +23,7 @@ from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
 from recap.folds.run import Run, check_fold, read_labeled
-from recap.records import Example, Prediction, prediction_of
+from recap.records import Example, prediction_of
 from recap.runs.build import build_task, reader_options
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
@@ -117,13 +117,13 @@ class _Reader:
         self._task = task
         self._labels = LabelReader(task.taxonomy, task.labels)
         self._known_ids = known_ids
-        self._faults = issues
+        self._issues = issues
         self._line_of_id: dict[str, int] = {}
         self.rows: dict[str, ImportedRow] = {}
         self.counts = Counter(without_label=0, unreadable=0, other_labels=0)
 
     def read(self, line: int, row: Mapping[str, Any]) -> None:
-        fields = Fields(row, line=line, issues=self._faults)
+        fields = Fields(row, line=line, issues=self._issues)
         identifier = self._identifier(fields)
         if "label" not in row:
             fields.reject("label", "is missing", "write null where there is none")
@@ -222,12 +222,28 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
     names_folds = any(row.fold is not None for row in file.rows.values())
     check_fold(run.cv)
     folds = _folds_of_file(data, file) if names_folds else None
-    examples = data.examples()
-    if isinstance(run.cv.fold, int):
-        examples = data.examples(data.folds[run.cv.fold].test)
-    joined = _join(data, file.rows, examples, folds, on_missing=config.on_missing, path=path)
+    examples = _scored_examples(data, file, folds)
+    missing = [example for example in examples if example.id not in file.rows]
+    if missing and config.on_missing == "fail":
+        raise DataError(_missing_message(path, missing, len(examples)))
+    predictions = [
+        prediction_of(
+            example,
+            file.rows.get(example.id),
+            task=data.task.name,
+            gold=data.task.gold(example),
+            fold=None if folds is None else folds[example.id],
+        )
+        for example in examples
+        if example.id in file.rows or config.on_missing == "invalid"
+    ]
+    if not predictions:
+        raise DataError(
+            f"{path}: has no prediction for any of the {len(examples)} examples that task "
+            f"{data.task.name!r} selects; give the data and the task that were predicted"
+        )
     return evaluate_predictions(
-        joined.predictions,
+        predictions,
         subject=str(path),
         task=data.task.name,
         labels=data.task.labels,
@@ -235,18 +251,24 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
             *_account(file, path),
             *_fold_notes(file, folds),
             *_content_notes(data, file.rows, examples),
-            *joined.notes,
+            *_missing_notes(len(missing), len(examples), config.on_missing),
         ],
         protocol=None if folds is None else run.cv.protocol,
-        figures={"rows": dict(file.counts), "missing": joined.missing},
+        figures={"rows": dict(file.counts), "missing": len(missing)},
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Joined:
-    predictions: list[Prediction]
-    missing: int
-    notes: list[str]
+def _scored_examples(
+    data: Run, file: ImportedFile, folds: Mapping[str, int] | None
+) -> tuple[Example, ...]:
+    """Return the examples of the fold that was asked for, in the folds that the file names."""
+    fold = data.config.cv.fold
+    indices = data.folds[fold].test if isinstance(fold, int) else None
+    examples = data.examples(indices)
+    if folds is None:
+        return examples
+    occurring = {folds[identifier] for identifier in file.rows}
+    return tuple(example for example in examples if folds[example.id] in occurring)
 
 
 def known_ids(data: Run) -> frozenset[str]:
@@ -276,45 +298,10 @@ def _folds_of_file(data: Run, file: ImportedFile) -> dict[str, int] | None:
     return of_example
 
 
-def _join(
-    data: Run,
-    rows: Mapping[str, ImportedRow],
-    examples: Sequence[Example],
-    folds: Mapping[str, int] | None,
-    *,
-    on_missing: str,
-    path: Path,
-) -> _Joined:
-    if folds is not None:
-        occurring = {folds[identifier] for identifier in rows}
-        examples = [example for example in examples if folds[example.id] in occurring]
-    missing = [example for example in examples if example.id not in rows]
-    if missing and on_missing == "fail":
-        raise DataError(_missing_message(path, missing, len(examples)))
-    notes = []
-    if missing:
-        how = "count as wrong" if on_missing == "invalid" else "are left out"
-        notes.append(
-            f"{len(missing)} of {len(examples)} labeled examples have no prediction and {how} "
-            f"(on_missing={on_missing})"
-        )
-    predictions = [
-        prediction_of(
-            example,
-            rows.get(example.id),
-            task=data.task.name,
-            gold=data.task.gold(example),
-            fold=None if folds is None else folds[example.id],
-        )
-        for example in examples
-        if example.id in rows or on_missing == "invalid"
-    ]
-    if not predictions:
-        raise DataError(
-            f"{path}: has no prediction for any of the {len(examples)} examples that task "
-            f"{data.task.name!r} selects; give the data and the task that were predicted"
-        )
-    return _Joined(predictions=predictions, missing=len(missing), notes=notes)
+def _missing_notes(n: int, n_examples: int, on_missing: str) -> list[str]:
+    how = "count as wrong" if on_missing == "invalid" else "are left out"
+    said = f"{n} of {n_examples} labeled examples have no prediction and {how}"
+    return [f"{said} (on_missing={on_missing})"] if n else []
 
 
 def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
