@@ -338,7 +338,7 @@ class RunConfig:
     callbacks: Mapping[str, Any] = Field(default_factory=dict)
     """Name of an own callback (``package.module:Class``) -> its arguments."""
     rationale: bool = True
-    """Whether the answer gives a reason after the label."""
+    """Whether the answer gives a rationale after the label."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)

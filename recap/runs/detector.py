@@ -187,7 +187,7 @@ class Detector:
             fine_grained: Its second stage. Two adapters over one base share it in memory.
             threshold: Probability from which the first of two labels (Resistance) is decided for,
                 or ``{label: probability}`` for the other; by default the likelier label is taken.
-            with_rationale: Whether the reason is written too, which takes much longer.
+            with_rationale: Whether the rationale is written too, which takes much longer.
             language: Of prompt and answer; by default that of the training.
             decoding: ``scored`` compares all labels and always gives one of them; ``constrained``
                 is greedy and always gives one; ``free`` is greedy text, as in the paper.
