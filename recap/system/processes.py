@@ -249,18 +249,25 @@ def _passing_on_sigterm(pids: Callable[[], list[int]]) -> Iterator[None]:
             except ProcessLookupError:  # it has ended by itself
                 continue
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
+    with answering_signals(pass_on):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """From the weaker to the stronger."""
 
 _noted: set[int] = set()
+
+
+@contextmanager
+def answering_signals(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have a function called for SIGTERM and SIGUSR1 while the block runs, in the main thread."""
+    before = {number: signal.signal(number, answer) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def note(number: int, frame: FrameType | None = None) -> None:
