@@ -7,27 +7,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
-from recap.config import Decoding
+from recap.config import Decoding, Language
 from recap.data.readers.native import record_from_row
 from recap.data.readers.transcript import SpeakerNames
 from recap.data.utterances import utterances_of
 from recap.errors import ConfigError, DataError
+from recap.models.engine.label_scoring import Conversation, ModelAnswer
+from recap.models.export import TrainedModel, load_trained
 from recap.records import Annotation, Dialogue, Example, Turn
-from recap.runs.saved import (
-    AnswerOptions,
-    FoundModel,
-    ModelStage,
-    Prompt,
-    find_saved_settings,
-)
+from recap.runs.saved import AnswerOptions, FoundModel, ModelStage, Prompt, find_saved_settings
 from recap.tasks.task import Task
-
-if TYPE_CHECKING:
-    from recap.models.engine.label_scoring import Conversation, ModelAnswer
-    from recap.models.export import TrainedModel
-    from recap.runs.saved import Prompt
 
 
 def stage_folders(
@@ -45,7 +36,7 @@ def stage_folders(
     raise ConfigError("name one model (model=FOLDER), or both stages (binary= and fine_grained=)")
 
 
-def in_language(task: Task, language: Literal["en", "zh"] | None) -> Task:
+def in_language(task: Task, language: Language | None) -> Task:
     """Return the task in a language, in its own for ``None``."""
     return task if language is None else dataclasses.replace(task, language=language)
 
@@ -113,7 +104,7 @@ def first_label_threshold(
 Talk = str | Dialogue | Example | Mapping[str, Any]
 """An utterance, a dialogue, an example, or one of the latter as a mapping (native JSON)."""
 
-Ask = Callable[[int, list[Prompt]], "list[ModelAnswer]"]
+Ask = Callable[[int, list[Prompt]], list[ModelAnswer]]
 """Answers the prompts of a stage."""
 
 MOST_VARIANTS = 8
@@ -169,7 +160,7 @@ class Detector:
         fine_grained: str | Path | None = None,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool = False,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
         decoding: Decoding = "scored",
         max_prompt_tokens: int | None = None,
         max_new_tokens: int | None = None,
@@ -202,8 +193,6 @@ class Detector:
         Raises:
             ConfigError: When a folder holds no such model, or an option does not fit it.
         """
-        from recap.models.export import load_trained
-
         folders = stage_folders(model, binary, fine_grained)
         found = [find_saved_settings(folder) for folder in folders]
         options = AnswerOptions(
@@ -244,7 +233,7 @@ class Detector:
         *,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool | None = None,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
     ) -> Iterator[Annotation]: ...
     @overload
     def predict(
@@ -253,7 +242,7 @@ class Detector:
         *,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool | None = None,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
     ) -> list[Annotation]: ...
     def predict(
         self,
@@ -261,7 +250,7 @@ class Detector:
         *,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool | None = None,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
     ) -> list[Annotation] | Iterator[Annotation]:
         """Return an annotation of each client turn, in one flat list and in order.
 
