@@ -101,13 +101,13 @@ def prepare(config: RunConfig) -> TunedSystem:
     source = backbone_source(config.backbone)
     encoder = ChatEncoder(load_tokenizer(**source))
     if config.batching in ("packed", "shared_prefix"):
-        # What is forced and cannot be is told now, and not after minutes of loading.
+        # What is forced and cannot be is refused now, and not after minutes of loading.
         choose_batching(load_skeleton(**source), config.batching)
+    limit = config.prompt.max_tokens
+    encoding = encode_examples(run.examples(), run.task, encoder, max_tokens=limit)
+    run = replace(run, encoding=encoding)
     open_run(run)
-    encoding = encode_examples(
-        run.examples(), run.task, encoder, max_tokens=config.prompt.max_tokens
-    )
-    return TunedSystem(run=replace(run, encoding=encoding), encoder=encoder)
+    return TunedSystem(run=run, encoder=encoder)
 
 
 @dataclass(frozen=True, kw_only=True)
