@@ -25,14 +25,14 @@ from rich.table import Table
 
 from harness.injection import PLACES, Outcome, Trial, flip_rates, make_trials, read_texts
 from recap.cli.compose import load_config
+from recap.config import Decoding
 from recap.data.encode import ChatEncoder
 from recap.errors import UserError
-from recap.folds.partition import own_data
+from recap.folds.run import read_own_data
 from recap.metrics.scores import score
-from recap.models.export import read_settings
 from recap.records import Example, Prediction
-from recap.runs.build import draw_examples, model_settings
-from recap.runs.saved import AnswerOptions, Decoding, ModelStage, SavedModel, find_model, load_saved
+from recap.runs.build import draw_examples
+from recap.runs.saved import AnswerOptions, ModelStage, SavedModel, find_model, load_saved
 from recap.system.processes import limit_library_logging
 
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "scored")
@@ -81,7 +81,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def held_out(saved: SavedModel, most: int | None) -> tuple[Example, ...]:
     """Return the examples that a fold's model was not trained on."""
-    data = own_data(saved)
+    data = read_own_data(saved)
     assert saved.fold is not None
     examples = data.examples(data.folds[saved.fold].test)
     return examples if most is None or most >= len(examples) else draw_examples(examples, most)
@@ -92,13 +92,12 @@ def measure(saved: SavedModel, examples: Sequence[Example], *, batch_size: int) 
     trained = load_saved(saved)
     encoder = ChatEncoder(trained.tokenizer)
     trials = make_trials(examples, saved.task, read_texts(), encoder.count_tokens)
-    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
     asked = [*examples, *(t.injected for t in trials), *(t.harmless for t in trials)]
     measured = []
     with _progress() as progress:
         for decoding in DECODINGS:
             options = AnswerOptions(decoding=decoding, batch_size=batch_size)
-            stage = ModelStage(trained, settings, saved.task, options)
+            stage = ModelStage(trained, saved.settings, saved.task, options)
             line = progress.add_task(decoding, total=len(asked))
             labels: list[str | None] = []
             for start in range(0, len(asked), AT_ONCE):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recap.cli.compose import load_config as load_config
     from recap.data.loaders import DataModule as DataModule
-    from recap.folds.fold import cross_validate as cross_validate
-    from recap.folds.fold import fit_fold as fit_fold
+    from recap.folds.tuned import cross_validate as cross_validate
+    from recap.folds.tuned import fit_fold as fit_fold
     from recap.metrics.category_scores import CategoryScores as CategoryScores
     from recap.models.module import ResponseModule as ResponseModule
     from recap.runs.detector import Detector as Detector
@@ -23,8 +23,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load_config": "recap.cli.compose",
-    "cross_validate": "recap.folds.fold",
-    "fit_fold": "recap.folds.fold",
+    "cross_validate": "recap.folds.tuned",
+    "fit_fold": "recap.folds.tuned",
     "register_task": "recap.tasks.library",
     "Detector": "recap.runs.detector",
     "DataModule": "recap.data.loaders",

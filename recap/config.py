@@ -1,11 +1,7 @@
 """The configuration of a run as frozen dataclasses, validated as a whole.
 
 This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate``
-reports all faults at once. Nothing here knows Hydra.
-
-What pydantic finds at fault, said in the words of the command line.
-
-Which options change a run's results, and so name its folder.
+reports all faults at once, in the words of the command line. Nothing here knows Hydra.
 """
 
 from __future__ import annotations
@@ -71,6 +67,8 @@ def _closest(location: tuple[int | str, ...], schema: type) -> str:
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
+Decoding = Literal["free", "constrained", "scored"]
+"""How a label is decided: greedy text; greedy among the tokens of labels; the likeliest label."""
 OptionValue = Any
 
 
@@ -111,7 +109,7 @@ class DataConfig:
     merge_adjacent: bool = True
     """Whether several turns of one speaker in a row become one."""
     no_intervention: Literal["skip", "keep"] = "skip"
-    """What happens to client turns with no counsellor turn before them."""
+    """What happens to client turns with no counselor turn before them."""
     options: Mapping[str, OptionValue] = Field(default_factory=dict)
     """Options of this reader alone."""
 
@@ -125,7 +123,7 @@ class PromptConfig:
     language: Language | None = None
     """Language of the prompt; ``None`` follows data.language (English for ``both``)."""
     label_form: Literal["qualified", "bare"] = "qualified"
-    """``Pattern - Behaviour`` or the behaviour alone."""
+    """``Pattern - Behavior`` or the behavior alone."""
     history: Literal["none", "intervention", "full"] = "full"
     """How much of the dialogue before the response is shown."""
     layout: Literal["format_last", "format_first"] = "format_last"
@@ -140,7 +138,7 @@ class PromptConfig:
 class DecodingConfig:
     """How the answer is read off the model."""
 
-    name: Literal["free", "constrained", "scored"] = "free"
+    name: Decoding = "free"
     """``free``: greedy text, as in the paper; ``constrained``: greedy among the tokens of labels;
     ``scored``: the likeliest label."""
     threshold: float | None = Field(default=None, ge=0, le=1)
@@ -190,10 +188,10 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class OptimizerConfig:
-    """The optimiser."""
+    """The optimizer."""
 
     name: str = "adamw"
-    """Registered optimiser, or ``package.module:function``."""
+    """Registered optimizer, or ``package.module:function``."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
     find_learning_rate: bool = False
@@ -210,7 +208,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SchedulerConfig:
-    """How the learning rate moves over optimiser steps."""
+    """How the learning rate moves over optimizer steps."""
 
     name: str = "cosine"
     """Registered schedule, or ``package.module:function``."""
@@ -232,7 +230,7 @@ class TrainerConfig:
     """``ddp``: a copy of the weights on every device; ``fsdp``: a share of them; ``auto``: ``ddp``
     where there are several devices."""
     cpu_offload: bool = False
-    """Whether ``fsdp`` keeps shares and optimiser state in the host's memory."""
+    """Whether ``fsdp`` keeps shares and optimizer state in the host's memory."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     """Lightning's precision flag."""
     max_epochs: int = Field(default=10, ge=1)
@@ -240,7 +238,7 @@ class TrainerConfig:
     patience: int = Field(default=3, ge=1)
     """Epochs without a lower selection loss before training stops."""
     max_skipped_steps: int = Field(default=5, ge=1)
-    """Optimiser steps in a row whose loss or gradient is no finite number before training stops;
+    """Optimizer steps in a row whose loss or gradient is no finite number before training stops;
     such steps are skipped."""
     per_device_batch_size: int = Field(default=4, ge=1)
     """Examples in memory together; accumulation follows from global_batch_size."""
@@ -252,7 +250,7 @@ class TrainerConfig:
     workers: int = Field(default=0, ge=0)
     """Processes that lay out batches ahead of the training; 0: it does so itself."""
     log_every_steps: int = Field(default=10, ge=1)
-    """Optimiser steps between two rows of history.csv."""
+    """Optimizer steps between two rows of history.csv."""
     progress: bool = True
     """Whether a progress bar with speed, learning rate, memory and time left is shown on a
     terminal."""
@@ -263,7 +261,7 @@ class CheckpointConfig:
     """What a kill may cost."""
 
     every_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between two checkpoints within an epoch; ``None``: after each epoch alone."""
+    """Optimizer steps between two checkpoints within an epoch; ``None``: after each epoch alone."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -340,11 +338,11 @@ class RunConfig:
     callbacks: Mapping[str, Any] = Field(default_factory=dict)
     """Name of an own callback (``package.module:Class``) -> its arguments."""
     rationale: bool = True
-    """Whether the answer gives a reason after the label."""
+    """Whether the answer gives a rationale after the label."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)
-    """Examples per optimiser step, over all devices and accumulation (paper: 128)."""
+    """Examples per optimizer step, over all devices and accumulation (paper: 128)."""
     sampling: Literal["natural", "balanced"] = "natural"
     """``natural``: each training example once an epoch; ``balanced``: every class equally often in
     epochs of the same length, by repeating examples of small classes."""
@@ -363,7 +361,7 @@ class RunConfig:
     """Which finished folds' ``model/`` folders stay: all, the one with the lowest selection loss,
     or none; that of the ``final`` model always stays."""
     merge: bool = False
-    """Whether adapters end as whole models, merged onto the unquantised backbone and scored
+    """Whether adapters end as whole models, merged onto the unquantized backbone and scored
     again."""
     merge_tolerance: float | None = Field(default=None, ge=0)
     """How much merging may change the answers' loss, in nats a token; ``None``: 1e-5 in 32 bits,
@@ -383,6 +381,26 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return a configuration as plain dicts, lists and scalars."""
     plain: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
     return plain
+
+
+_DTYPES = {"bf16": "bfloat16", "16": "float16", "64": "float64"}
+
+
+def weights_dtype(precision: str, dtype: str) -> str:
+    """Return what Lightning turns weights of a type into under ``trainer.precision``."""
+    bits, _, kind = precision.partition("-")
+    return _DTYPES.get(bits, dtype) if kind == "true" else dtype
+
+
+def autocast_dtype(precision: str) -> str | None:
+    """Return what is computed in beside the weights' own type under ``trainer.precision``."""
+    bits, _, kind = precision.partition("-")
+    return _DTYPES[bits] if kind == "mixed" else None
+
+
+def compute_dtype(precision: str, dtype: str = "float32") -> str:
+    """Return what matrices are multiplied in under ``trainer.precision``: 16 bits, or ``dtype``."""
+    return "bfloat16" if precision == "bf16-true" else autocast_dtype(precision) or dtype
 
 
 _LONGEST_NAME = 200
@@ -444,10 +462,18 @@ NOT_RESULT_CHANGING = (
 """Options that may differ between processes on one run folder; a final dot means a group."""
 
 
-def result_options(config: RunConfig) -> dict[str, Any]:
-    """Return every result-changing option as ``{"cv.folds": 5, ...}``."""
-    flat = flatten(to_dict(config))
-    return {key: value for key, value in flat.items() if not _is_free(key)}
+def result_options(config: RunConfig, prompted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return every result-changing option as ``{"cv.folds": 5, ...}``.
+
+    Args:
+        config: Of the run.
+        prompted: What config.yaml holds besides of a prompted system; :data:`COMPARED` of it count.
+    """
+    options = {k: value for k, value in flatten(to_dict(config)).items() if not _is_free(k)}
+    if prompted:
+        own = flatten(prompted)
+        options |= {key: own.get(key) for key in COMPARED}
+    return options
 
 
 def _is_free(key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recap.config import RunConfig
+from recap.config import RunConfig, weights_dtype
 from recap.errors import ConfigError
 
 BITSANDBYTES_OPTIMIZERS = ("adamw8bit", "paged_adamw8bit", "paged_adamw32bit")
@@ -24,7 +24,7 @@ def check_combinations(config: RunConfig) -> None:
         ConfigError: With one line for every fault, each naming what to set instead.
     """
     issues = [
-        *_quantised(config),
+        *_quantized(config),
         *_optimizer(config),
         *_weights(config),
         *_untrained(config),
@@ -54,14 +54,14 @@ def _distance(dtype: str, weight: float) -> float:
     return float(2.0 ** (exponent + 1 - _MANTISSA_BITS[dtype]))
 
 
-def _quantised(config: RunConfig) -> Iterator[str]:
+def _quantized(config: RunConfig) -> Iterator[str]:
     if config.finetune.method != "qlora":
         return
     backbone, precision = config.backbone, config.trainer.precision
     if backbone.path is None and backbone.hub_id is None:
         yield (
             f"finetune=qlora: backbone {backbone.name!r} is made on the spot, and only weights "
-            "that are loaded are quantised; set finetune=lora, or a backbone with weights "
+            "that are loaded are quantized; set finetune=lora, or a backbone with weights "
             "(backbone=qwen0_5b, backbone.path=FOLDER)"
         )
     if precision == "64-true":
@@ -105,12 +105,9 @@ def _weights(config: RunConfig) -> Iterator[str]:
 
 def _tuned_dtype(config: RunConfig) -> str:
     """Return the type in which the tuned weights are kept from step to step."""
-    if config.trainer.precision == "bf16-true":
-        return "bfloat16"
     # peft keeps adapters in float32 beside a backbone of 16 bits (0.21).
-    if config.trainer.precision == "64-true" or config.finetune.method in ("lora", "qlora", "none"):
-        return "float32"
-    return config.backbone.dtype
+    adapted = config.finetune.method in ("lora", "qlora", "none")
+    return weights_dtype(config.trainer.precision, "float32" if adapted else config.backbone.dtype)
 
 
 def _untrained(config: RunConfig) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Speaker = Literal["counselor", "client"]
 Role = Literal["system", "user", "assistant"]
@@ -19,8 +19,8 @@ Role = Literal["system", "user", "assistant"]
 class Turn:
     """One utterance of a dialogue.
 
-    ``label`` is the client's behaviour on a client turn and, where it is annotated, the
-    counsellor's act on a counsellor turn.
+    ``label`` is the client's behavior on a client turn and, where it is annotated, the
+    counselor's act on a counselor turn.
     """
 
     speaker: Speaker
@@ -34,7 +34,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialogue:
-    """One counselling session: its turns in order, and what else the file said of it (``meta``)."""
+    """One counseling session: its turns in order, and what else the file said of it (``meta``)."""
 
     session: str
     turns: tuple[Turn, ...]
@@ -49,7 +49,7 @@ class Dialogue:
 class Example:
     """One client utterance to be judged (``response``) with the turns before it (``history``).
 
-    The history normally ends with the counsellor's intervention. ``label`` is the canonical name of
+    The history normally ends with the counselor's intervention. ``label`` is the canonical name of
     a category of the taxonomy, the finest that the data set knows; ``turn`` is the index of the
     response in its dialogue, when it came from one.
     """
@@ -102,6 +102,44 @@ class Prediction:
     rationale: str | None
     text: str
     parsed: bool
+
+
+class Statement(Protocol):
+    """What a system said of an example, in whatever record of its own."""
+
+    @property
+    def label(self) -> str | None:
+        """The label that was read; ``None`` where none could be."""
+
+    @property
+    def probabilities(self) -> Mapping[str, float] | None:
+        """Those of the labels, where the system gives any."""
+
+    @property
+    def rationale(self) -> str | None:
+        """Where there is one."""
+
+    @property
+    def text(self) -> str:
+        """The raw answer."""
+
+
+def prediction_of(
+    example: Example, said: Statement | None, *, task: str, gold: str, fold: int | None
+) -> Prediction:
+    """Return the line of ``predictions.jsonl`` of an example; ``None`` was no answer at all."""
+    return Prediction(
+        id=example.id,
+        session=example.session,
+        fold=fold,
+        task=task,
+        gold=gold,
+        label=said.label if said else None,
+        probabilities=said.probabilities if said else None,
+        rationale=said.rationale if said else None,
+        text=said.text if said else "",
+        parsed=said is not None and said.label is not None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ MEASURED = {"tokens_per_second", "examples_per_second", "memory_gib"}
 """Columns of history.csv that no two runs have in common."""
 
 _PRELOADED = [
-    *("recap.folds.fold", "recap.train", "recap.cli.compose", "recap.folds.console", "kills"),
+    *("recap.folds.tuned", "recap.train", "recap.cli.compose", "recap.folds.console", "kills"),
     *("hydra", "peft", "transformers.models.qwen2.modeling_qwen2", "safetensors.torch"),
 ]
 

@@ -230,7 +230,7 @@ def main() -> None:
     case = Case(**json.load(sys.stdin))
     importlib.import_module(f"{case.module}.__main__")
     if case.module in ("recap.train", "recap.prompt", "recap.predict", "recap.evaluate"):
-        importlib.import_module("recap.folds.fold")
+        importlib.import_module("recap.folds.tuned")
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print belongs to nobody
     found = json.dumps(_walk(case))

@@ -34,9 +34,7 @@ READS = {
 
 OWN_FILES = {
     "audit.probes": "the canaries that it has planted, through data.corpus",
-    "folds.results": "a fold's own predictions.jsonl",
     "evaluate.cascade": "predictions.jsonl of runs",
-    "folds.fold": "predictions.jsonl of a fold",
     "report.runs": "predictions.jsonl of runs",
     "report.recalibration": "selection.jsonl of runs",
     "report.verify": "predictions.jsonl of runs",

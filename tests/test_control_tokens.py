@@ -18,7 +18,7 @@ from shrunk import model_of
 
 from recap.cli.compose import load_config
 from recap.data.encode import ChatEncoder, encode_examples
-from recap.folds.partition import prepare
+from recap.folds.tuned import prepare
 from recap.models.engine.label_scoring import Answerer
 from recap.models.export import ModelSettings, save_model
 from recap.prompt.clients import build_client
@@ -236,7 +236,9 @@ def test_a_saved_model_is_asked_and_trained_with_the_templates_own_tokens(
             *(f"backbone.path={folder}", f"backbone.family={family}", f"runs_dir={tmp_path}"),
         ]
     )
-    trained = prepare(config).encoding.examples
+    encoding = prepare(config).run.encoding
+    assert encoding is not None
+    trained = encoding.examples
     assert_one_shape(family, [example.prompt for example in trained], len(rows))
     assert_one_shape(family, [example.answer for example in trained], len(rows))
     assert {len(structure(family, example.answer)) for example in trained} == {1}

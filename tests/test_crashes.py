@@ -42,7 +42,7 @@ POINTS = {
     "validating": Kill(target=MODULE + "validation_step"),
     "trained": Kill(target="recap.models.checkpoints:CheckpointFolder.mark_trained"),
     "decoding": Kill(target=MODULE + "test_step", nth=2),
-    "model written": Kill(target="recap.folds.fold:save_model", after=True),
+    "model written": Kill(target="recap.folds.tuned:save_model", after=True),
     "predictions written": Kill(target="recap.folds.fold:write_predictions", after=True),
     "scores written": Kill(target="recap.folds.fold:write_scores", after=True),
     "summary": Kill(target="recap.folds.fold:write_summary"),

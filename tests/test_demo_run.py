@@ -10,8 +10,8 @@ import pytest
 import recap
 from recap.config import RunConfig
 from recap.data.demo import rationale_checks
-from recap.folds.fold import cross_validate
-from recap.folds.partition import Setup, prepare
+from recap.folds.run import Run, read_run
+from recap.folds.tuned import cross_validate
 from recap.metrics.files import predictions_from_jsonl
 from recap.models.tfidf import example_text, tfidf_probabilities
 from recap.records import Summary
@@ -36,9 +36,9 @@ def summary(runs_dir: Path) -> Summary:
 
 
 @pytest.fixture(scope="module")
-def setup(summary: Summary, runs_dir: Path) -> Setup:
+def drawn(summary: Summary, runs_dir: Path) -> Run:
     assert summary.folds == (0, 1, 2, 3, 4)
-    return prepare(configuration(runs_dir))
+    return read_run(configuration(runs_dir))
 
 
 def macro_f1(summary: Summary) -> float:
@@ -47,8 +47,8 @@ def macro_f1(summary: Summary) -> float:
     return mean
 
 
-def test_the_demo_is_learned_but_not_trivial(summary: Summary, setup: Setup) -> None:
-    assert len(setup.selected) <= 1300
+def test_the_demo_is_learned_but_not_trivial(summary: Summary, drawn: Run) -> None:
+    assert len(drawn.selected) <= 1300
     assert 0.75 <= macro_f1(summary) <= 0.97
     invalid = summary.metrics["invalid_rate"].mean
     assert invalid is not None
@@ -56,22 +56,22 @@ def test_the_demo_is_learned_but_not_trivial(summary: Summary, setup: Setup) -> 
 
 
 def test_words_of_the_response_alone_score_fifteen_points_less(
-    summary: Summary, setup: Setup
+    summary: Summary, drawn: Run
 ) -> None:
     from sklearn.metrics import f1_score
 
     values = []
-    for fold in setup.folds:
-        train, test = setup.examples(fold.train), setup.examples(fold.test)
-        gold = [setup.task.gold(e) for e in test]
+    for fold in drawn.folds:
+        train, test = drawn.examples(fold.train), drawn.examples(fold.test)
+        gold = [drawn.task.gold(e) for e in test]
         rows = tfidf_probabilities(
             [example_text(e, context="response") for e in train],
-            [setup.task.gold(e) for e in train],
+            [drawn.task.gold(e) for e in train],
             [example_text(e, context="response") for e in test],
             class_weight="balanced",
         )
         said = [max(row, key=lambda label: row[label]) for row in rows]
-        labels = list(setup.task.labels)
+        labels = list(drawn.task.labels)
         values.append(f1_score(gold, said, labels=labels, average="macro", zero_division=0))
     assert macro_f1(summary) - statistics.fmean(values) >= 0.15
 
@@ -84,11 +84,11 @@ def test_without_the_counsellors_turn_the_model_scores_fifteen_points_less(
     assert macro_f1(summary) - macro_f1(blind) >= 0.15
 
 
-def test_rationales_name_the_behaviour_and_the_act_that_is_really_there(setup: Setup) -> None:
+def test_rationales_name_the_behaviour_and_the_act_that_is_really_there(drawn: Run) -> None:
     checks = []
-    for fold in setup.folds:
-        text = setup.folder.fold(fold.index).predictions.read_text(encoding="utf-8")
-        examples = {example.id: example for example in setup.examples(fold.test)}
+    for fold in drawn.folds:
+        text = drawn.folder.fold(fold.index).predictions.read_text(encoding="utf-8")
+        examples = {example.id: example for example in drawn.examples(fold.test)}
         for prediction in predictions_from_jsonl(text):
             act = examples[prediction.id].history[-1].label
             assert act is not None

@@ -35,22 +35,21 @@ from recap.audit.probes import (
 from recap.data.encode import ChatEncoder
 from recap.data.folds import content_key
 from recap.errors import ConfigError
-from recap.folds.partition import own_data, read_labelled
+from recap.folds.run import read_labeled, read_own_data
 from recap.models.engine.loglikelihood import Passage, Reading, read_passages
-from recap.models.export import ModelSettings, TrainedModel, read_settings
+from recap.models.export import TrainedModel
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example
-from recap.runs.build import build_task, model_settings
+from recap.runs.build import build_task
 from recap.runs.saved import SavedModel, find_model, load_saved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audited:
-    """A saved model, its settings, and examples that it was trained on and that it was not."""
+    """A saved model, and examples that it was trained on and that it was not."""
 
     saved: SavedModel
-    settings: ModelSettings
     trained: tuple[Example, ...]
     held_out: tuple[Example, ...]
     notes: tuple[str, ...]
@@ -73,7 +72,7 @@ def read_audited(config: AuditConfig) -> Audited:
     if config.held_out is not None:
         given = config.training
         source = replace(given, data=replace(given.data, path=config.held_out))
-        held_out = read_labelled(source, saved.task).examples
+        held_out = read_labeled(source, saved.task).examples()
         notes.append(f"held out: {config.held_out}")
     known = {content_key(example) for example in trained}
     new = tuple(example for example in held_out if content_key(example) not in known)
@@ -83,10 +82,7 @@ def read_audited(config: AuditConfig) -> Audited:
         )
     if not new:
         notes.append("nothing was held out, so shares have nothing to be compared with (held_out=)")
-    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
-    return Audited(
-        saved=saved, settings=settings, trained=trained, held_out=new, notes=tuple(notes)
-    )
+    return Audited(saved=saved, trained=trained, held_out=new, notes=tuple(notes))
 
 
 def drawn(examples: Sequence[Example], most: int, *, seed: int) -> tuple[Example, ...]:
@@ -98,10 +94,10 @@ def drawn(examples: Sequence[Example], most: int, *, seed: int) -> tuple[Example
 
 
 def _own(saved: SavedModel) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
-    data = own_data(saved)
+    data = read_own_data(saved)
     name = saved.config.data.name
     if saved.fold is None:
-        everything = data.examples(range(len(data.corpus.examples)))
+        everything = data.examples()
         return everything, (), [f"trained on: all {len(everything)} examples of {name!r}"]
     fold = data.folds[saved.fold]
     trained, held_out = data.examples(fold.train), data.examples(fold.test)
@@ -112,7 +108,7 @@ def _own(saved: SavedModel) -> tuple[tuple[Example, ...], tuple[Example, ...], l
 def _named(
     config: AuditConfig, saved: SavedModel
 ) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
-    examples = read_labelled(config.training, saved.task).examples
+    examples = read_labeled(config.training, saved.task).examples()
     note = (
         f"the model lies in no run folder: {config.training.data.name!r} is taken for what it was "
         "trained on"
@@ -199,7 +195,7 @@ class _Reader:
         encoder = ChatEncoder(trained.tokenizer)
         self.decode = encoder.text
         self.spans = TokenSpans(
-            audited.saved.task, encoder, max_tokens=audited.settings.max_prompt_tokens
+            audited.saved.task, encoder, max_tokens=audited.saved.settings.max_prompt_tokens
         )
 
     def read(self, passages: Sequence[Passage], what: str) -> list[Reading]:

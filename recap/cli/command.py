@@ -1,13 +1,12 @@
 """What the commands share: Hydra's command line, exit codes, one message instead of a traceback.
 
-The console script: ``recap <verb> …`` is ``python -m recap.<verb> …``.
+The console script is here too: ``recap <verb> …`` is ``python -m recap.<verb> …``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +18,9 @@ from types import FrameType
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from recap.errors import RecapError, did_you_mean
-from recap.system import processes as termination
+from recap.system import processes
 from recap.system.files import disk_error
 from recap.system.privacy import FULL, safe_traceback, without_secrets
-from recap.system.processes import switch_telemetry_off
 
 
 class NamedConfig(Protocol):
@@ -34,18 +32,6 @@ class NamedConfig(Protocol):
 
 
 Config = TypeVar("Config", bound=NamedConfig)
-Loaded = TypeVar("Loaded", bound=NamedConfig, covariant=True)
-
-
-class Loader(Protocol[Loaded]):
-    """Composes a command's configuration."""
-
-    def __call__(self, overrides: Sequence[str], *, config_dir: str | None) -> Loaded:
-        """Return what the overrides describe.
-
-        Raises:
-            ConfigError: When they are at fault.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +40,8 @@ class Command(Generic[Config]):
 
     name: str
     """``conf/<name>.yaml`` is its configuration."""
-    load: Loader[Config]
-    """Turns overrides into a configuration."""
+    load: Callable[..., Config]
+    """Called with overrides and ``config_dir=``, returns the configuration that they describe."""
     job: Callable[[Config], object]
     """Runs one configuration."""
     after_sweep: Callable[[list[Config]], object] = lambda configs: None
@@ -84,7 +70,7 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    switch_telemetry_off()
+    processes.switch_telemetry_off()
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = get_args_parser().parse_intermixed_args(given)
     # Hydra itself cannot read flags that stand between overrides.
@@ -108,14 +94,12 @@ def with_exit_code(action: Callable[[], int]) -> int:
         print(exit_message(), file=sys.stderr)
         return code
     finally:
-        termination.forget()
+        processes.forget()
 
 
 def exit_message() -> str:
     """Return what is printed when a signal ended the command."""
-    from recap.system.processes import is_first_process
-
-    requeued = termination.requeue() if is_first_process() else None
+    requeued = processes.requeue() if processes.is_first_process() else None
     if requeued is None:
         return "stopped; the same command goes on where it was"
     if requeued:
@@ -142,15 +126,11 @@ def ended_by_sigterm() -> Iterator[None]:
     """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        termination.note(number)
+        processes.note(number)
         raise SIGTERMException
 
-    before = {number: signal.signal(number, end) for number in termination.SIGNALS}
-    try:
+    with processes.answering_signals(end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class SIGTERMException(SystemExit):
@@ -268,7 +248,7 @@ VERBS = {
     "evaluate": "score a saved model, a predictions file, a baseline or a cascade",
     "predict": "annotate dialogues with trained models: streamed, resumed, shared out",
     "corpus": "what a corpus holds: counts, faults, words, codebook; annotators, their agreement",
-    "insights": "prevalence per session, alliance, counsellor studies, feedback cards, supervision",
+    "insights": "prevalence per session, alliance, counselor studies, feedback cards, supervision",
     "report": "tables, figures and tests over run folders, and one page that shows them all",
     "audit": "what a trained model has kept of its training texts: canaries, verbatim repetition",
     "plan": "memory per device, steps, operations, hours and disk of a run, before it begins",

@@ -1,12 +1,9 @@
 """The border to Hydra: overrides of the command line become a validated configuration.
 
-Nothing outside this module and :mod:`recap.cli.command` knows Hydra or OmegaConf.
-
-What a composed configuration may not do: read the environment, or have Hydra build things.
-
-Overrides and YAML of others are data. Interpolations such as ``${oc.env:NAME}`` would copy secrets
-into configurations, which are written down, and Hydra builds what a ``_target_`` of its own part
-names, its logging whatever stands at ``()`` or ``class``.
+Nothing outside this module and :mod:`recap.cli.command` knows Hydra or OmegaConf. Overrides and
+YAML of others are data: interpolations such as ``${oc.env:NAME}`` would copy secrets into
+configurations, which are written down, and Hydra builds what a ``_target_`` of its own part names,
+its logging whatever stands at ``()`` or ``class``. All of these are refused.
 """
 
 from __future__ import annotations
@@ -126,8 +123,9 @@ def load_config(
     Raises:
         ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
     """
-    values, choices = compose("train", overrides, config_dir)
-    return _run_config(values, choices, config_dir)
+    values, choices = compose_run("train", overrides, config_dir)
+    config = _run_config(values, config_dir)
+    return config if values["run"] else replace(config, run=_name_of(config, choices, config_dir))
 
 
 def load_command(
@@ -151,21 +149,42 @@ def load_command(
     Raises:
         ConfigError: As :func:`load_config`.
     """
+    values, choices = compose_run(name, overrides, config_dir)
+    config: Any = command_config(schema, values, config_dir)
+    run = config.training.run if values["run"] else _name_of(config.training, choices, config_dir)
+    named: Schema = replace(config, training=replace(config.training, run=run))
+    return named
+
+
+def compose_run(
+    name: str, overrides: Sequence[str], config_dir: str | Path | None
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Return what :func:`compose` does, of a command that is told of a whole run.
+
+    Raises:
+        ConfigError: For a choice that a built-in one hides, and options of ``recap.prompt`` for
+            another command, as an experiment sets them.
+    """
     values, choices = compose(name, overrides, config_dir)
-    return command_config(schema, values, choices, config_dir)
+    refuse_hidden_choices(choices, config_dir)
+    if name != "prompt":
+        for key in _OF_PROMPT_ALONE:
+            if key in values or key in flatten(values):
+                raise ConfigError(_of_prompt_alone(key))
+    return values, choices
 
 
 def command_config(
-    schema: type[Schema],
-    values: dict[str, Any],
-    choices: dict[str, str | None],
-    config_dir: str | Path | None,
+    schema: type[Schema], values: Mapping[str, Any], config_dir: str | Path | None
 ) -> Schema:
-    """Return composed values as the configuration of a command; see :func:`load_command`."""
+    """Return composed values as the configuration of a command; see :func:`load_command`.
+
+    A run without a name is called ``unnamed``.
+    """
     own = {field.name for field in dataclasses.fields(schema)} - {"training"}  # type: ignore[arg-type]
-    added = {key: values.pop(key) for key in list(values) if key in own}
-    training = _run_config(values, choices, config_dir)
-    return validated(schema, {**added, "training": training})
+    added = {key: value for key, value in values.items() if key in own}
+    training = {key: value for key, value in values.items() if key not in own}
+    return validated(schema, {**added, "training": _run_config(training, config_dir)})
 
 
 def load_own_command(
@@ -198,19 +217,9 @@ def load_own_command(
     return validated(schema, {key: values[key] for key in values if key not in others})
 
 
-def _run_config(
-    values: dict[str, Any], choices: dict[str, str | None], config_dir: str | Path | None
-) -> RunConfig:
-    refuse_hidden_choices(choices, config_dir)
-    for key in _OF_PROMPT_ALONE:
-        if key in values or key in flatten(
-            values
-        ):  # set by an experiment, as a row of few-shot prompting does
-            raise ConfigError(_of_prompt_alone(key))
-    values["task"] = expand_task(values["task"], config_dir)
-    named = values.pop("run")
-    config = run_schema.validate({**values, "run": named or "unnamed"})
-    return config if named else replace(config, run=_run_name(config, choices, config_dir))
+def _run_config(values: Mapping[str, Any], config_dir: str | Path | None) -> RunConfig:
+    task, run = expand_task(values["task"], config_dir), values["run"] or "unnamed"
+    return run_schema.validate({**values, "task": task, "run": run})
 
 
 def written(choices: Mapping[str, str | None], group: str) -> str:
@@ -358,17 +367,22 @@ def _composed(
     return {str(k): v for k, v in values.items()}, cfg.hydra
 
 
-def _run_name(
-    config: RunConfig, choices: dict[str, str | None], config_dir: str | Path | None
+def _name_of(
+    config: RunConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name: the naming choices, and a hash of all other non-default options."""
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
-    values, _ = compose("train", [*base, f"rationale={str(config.rationale).lower()}"], config_dir)
-    values["task"] = expand_task(values["task"], config_dir)
-    default = result_options(run_schema.validate({**values, "run": "unnamed"}))
+    base.append(f"rationale={str(config.rationale).lower()}")
+    values, _ = compose("train", base, config_dir)
+    default = result_options(_run_config(values, config_dir))
     parts = [written(choices, group) for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
-    return "-".join([*parts, *hash_of_changes(result_options(config), default)])
+    return run_name(parts, result_options(config), default)
+
+
+def run_name(parts: Sequence[str], given: Mapping[str, Any], default: Mapping[str, Any]) -> str:
+    """Return parts of a folder's name, and a hash of the options that differ from the defaults."""
+    return "-".join([*parts, *hash_of_changes(given, default)])
 
 
 def _known_options(config_name: str) -> list[str]:

@@ -33,9 +33,9 @@ def _evaluate(config: EvaluateConfig) -> None:
     limit_library_logging()
     if source == "method":
         from recap.evaluate.baselines import cross_validate_baseline
-        from recap.folds.console import TrainingConsole
+        from recap.folds.console import RunConsole
 
-        cross_validate_baseline(config, listener=TrainingConsole())
+        cross_validate_baseline(config, listener=RunConsole())
         return
     _check_out(config)
     with ended_by_sigterm():

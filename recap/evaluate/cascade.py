@@ -1,6 +1,4 @@
-"""Two finished runs as one system: end to end over all labels, stage by stage, error by error.
-
-Two stages scored as one system: is it resistance at all, and if so, which behaviour.
+"""Two finished runs scored as one system: is it resistance at all, and if so, which behavior.
 
 The first stage tells a label apart that the second opens up into finer ones. What the first stage
 gets wrong is wrong end to end, whatever the second says of it.
@@ -17,7 +15,7 @@ from recap.config import RunConfig
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
-from recap.folds.partition import draw_partition
+from recap.folds.run import read_run
 from recap.metrics.files import predictions_from_jsonl, scores_to_dict
 from recap.metrics.scores import score
 from recap.records import Example, Prediction, Scores
@@ -51,8 +49,8 @@ class CascadeErrors:
         confused: Examples that the first stage gave a wrong label of those it does not open up
             (there is none where it has only one).
         unreadable_first: Examples on which the first stage gave no label.
-        wrong_pattern: Examples that went on rightly and got a behaviour of another pattern.
-        wrong_behavior: Those that got another behaviour of the right pattern.
+        wrong_pattern: Examples that went on rightly and got a behavior of another pattern.
+        wrong_behavior: Those that got another behavior of the right pattern.
         unreadable_second: Those that got none.
     """
 
@@ -190,7 +188,7 @@ def count_errors(
         first: The first stage's answers.
         joined: What :func:`join_stages` made of them, in the same order.
         labels: Of both stages.
-        taxonomy: Says which pattern a behaviour belongs to: the category right above it.
+        taxonomy: Says which pattern a behavior belongs to: the category right above it.
     """
     counts = dict.fromkeys((field.name for field in fields(CascadeErrors) if field.name != "n"), 0)
     for judged, answer in zip(first, joined, strict=True):
@@ -244,9 +242,9 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
 
     The second stage's own predictions cover what it was made for. What the first stage wrongly
     passes on to it (false alarms) it has never answered: with ``false_alarms=ask`` each fold's
-    model is asked now, with ``invalid`` these count as unreadable. They are wrong either way, so
+    model is asked now, with ``invalid`` these count as unparsed. They are wrong either way, so
     that recall and accuracy are the same; only with ``ask`` do they lower the precision of the
-    behaviours that they are taken for.
+    behaviors that they are taken for.
 
     Raises:
         ConfigError: When a run is not there, the two do not fit together, or a model that is to be
@@ -374,7 +372,7 @@ def _ask(
             raise ConfigError(
                 f"{len(alarms)} examples of fold {fold} were passed on wrongly, and the second "
                 f"stage cannot be asked about them: {error}; or set false_alarms=invalid, which "
-                "counts them as unreadable"
+                "counts them as unparsed"
             ) from error
         answers[fold] = answer_examples(
             saved,
@@ -389,11 +387,11 @@ def _ask(
 
 def _examples_by_id(stage: CascadeStage) -> dict[str, Example]:
     try:
-        data = draw_partition(replace(stage.config, rationale=False))
+        data = read_run(replace(stage.config, rationale=False))
     except RecapError as error:
         raise ConfigError(
             f"{stage.folder.path}: its data cannot be read again to ask the second stage about "
-            f"false alarms: {error}; or set false_alarms=invalid, which counts them as unreadable"
+            f"false alarms: {error}; or set false_alarms=invalid, which counts them as unparsed"
         ) from error
     if data.hashes["partition_hash"] != stage.folder.read_manifest()["partition_hash"]:
         raise ConfigError(
@@ -410,5 +408,5 @@ def _false_alarm_note(n: int, how: str) -> str:
         return f"the second stage was asked about {n} examples that were passed on wrongly"
     return (
         f"{n} examples that were passed on wrongly have no second answer (false_alarms=invalid): "
-        "precision and F1 of the behaviours are upper bounds, recall and accuracy are exact"
+        "precision and F1 of the behaviors are upper bounds, recall and accuracy are exact"
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recap.cli.compose import command_config, compose, written
-from recap.config import hash_of_changes, result_options
+from recap.cli.compose import command_config, compose, compose_run, run_name, written
+from recap.config import result_options
 from recap.evaluate.options import EvaluateConfig, baseline_run
 
 _TASK = re.compile(r"\+{0,2}task[.=]")
@@ -24,19 +24,16 @@ def load_evaluation(
     Raises:
         ConfigError: As :func:`load_config`.
     """
-    values, choices = compose("evaluate", overrides, config_dir)
-    given = values["run"]
-    values["run"] = given or "unnamed"
-    config = command_config(EvaluateConfig, values, choices, config_dir)
+    values, choices = compose_run("evaluate", overrides, config_dir)
+    config = command_config(EvaluateConfig, values, config_dir)
     config = replace(config, task_given=any(_TASK.match(override) for override in overrides))
-    if given or config.method is None:
+    if values["run"] or config.method is None:
         return config
     groups = ("data", "task", *(["encoder"] if config.method == "encoder" else []))
     base = [f"method={config.method}", *(f"{group}={choices[group]}" for group in groups)]
-    plain, plain_choices = compose("evaluate", [*base, "run=unnamed"], config_dir)
-    default = command_config(EvaluateConfig, plain, plain_choices, config_dir)
+    default = command_config(EvaluateConfig, compose("evaluate", base, config_dir)[0], config_dir)
     parts = [written(choices, group) for group in groups]
     parts.insert(2, config.method)
-    given_options, usual = (result_options(baseline_run(each)) for each in (config, default))
-    name = "-".join([*parts, *hash_of_changes(given_options, usual)])
+    given, usual = (result_options(baseline_run(each)) for each in (config, default))
+    name = run_name(parts, given, usual)
     return replace(config, training=replace(config.training, run=name))

@@ -11,22 +11,13 @@ from rich.console import Console
 
 from recap.errors import ConfigError
 from recap.evaluate.saved_model import Evaluation
+from recap.folds.console import METRICS, console_for
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scores import argmax_disagreement, spread_text, summary_markdown
 from recap.output.tables import ReportTable
 from recap.records import Scores
 from recap.system.files import write_atomic
 
-WIDTH_OF_FILES = 100
-"""Characters a line where the console is no terminal."""
-
-METRICS = {
-    "macro_f1": "macro F1",
-    "macro_precision": "macro P",
-    "macro_recall": "macro R",
-    "accuracy": "accuracy",
-    "invalid_rate": "invalid",
-}
 _FILES = ("predictions.jsonl", "scores.md", "scores.json", "summary.json", "summary.md")
 _PART = re.compile(r"fold\d+|final")
 _ERRORS = {
@@ -34,19 +25,17 @@ _ERRORS = {
     "missed": "  resistance missed",
     "false_alarms": "  false alarm",
     "confused": "  other confusion",
-    "unreadable_first": "  unreadable",
+    "unreadable_first": "  unparsed",
     "second_stage": "second stage",
     "wrong_pattern": "  wrong pattern",
-    "wrong_behavior": "  right pattern, wrong behaviour",
-    "unreadable_second": "  unreadable",
+    "wrong_behavior": "  right pattern, wrong behavior",
+    "unreadable_second": "  unparsed",
 }
 
 
 def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
     """Print what was scored, what has to be known of it, and the tables."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_FILES
+    console = console or console_for()
     console.print(f"scored   {evaluation.subject}", soft_wrap=True, markup=False)
     for note in evaluation.notes:
         console.print(f"         {note}", soft_wrap=True, markup=False)

@@ -31,7 +31,7 @@ class TfidfOptions:
     """TF-IDF with logistic regression."""
 
     context: Literal["response", "intervention", "full"] = "response"
-    """What is read: the response alone, the counsellor's turn before it, or the whole history."""
+    """What is read: the response alone, the counselor's turn before it, or the whole history."""
     analyzer: Literal["word", "char"] | None = None
     """Words and pairs of words, or one to three characters; ``None``: characters for Chinese."""
     class_weight: Literal["balanced"] | None = "balanced"
@@ -63,14 +63,14 @@ class EncoderOptions:
     patience: int = Field(default=3, ge=1)
     """Epochs without a lower selection loss before training stops."""
     batch_size: int = Field(default=16, ge=1)
-    """Examples per optimiser step."""
+    """Examples per optimizer step."""
     per_device_batch_size: int = Field(default=16, ge=1)
     """Examples in memory together; changes no result."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class EvaluateConfig:
-    """What is scored, and on which labelled data."""
+    """What is scored, and on which labeled data."""
 
     training: RunConfig
     """Data, task, folds and the other options that recap.train has."""
@@ -93,7 +93,7 @@ class EvaluateConfig:
     task_given: bool = False
     """Whether the command line chose the task; set by the command itself."""
     on_missing: Literal["fail", "invalid", "drop"] = "fail"
-    """What happens to labelled examples without a prediction: a fault, wrong, or left out."""
+    """What happens to labeled examples without a prediction: a fault, wrong, or left out."""
     false_alarms: Literal["ask", "invalid"] = "ask"
     """Whether the second stage is asked about what the first wrongly passed on, or has no label."""
 

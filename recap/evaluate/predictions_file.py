@@ -1,7 +1,4 @@
-"""Imported predictions joined with the labelled data: what is missing, and whose folds they are.
-
-Anybody's predictions: a file with ids and labels, joined with the labelled data.
-"""
+"""Anybody's predictions: a file with ids and labels, joined with the labeled data."""
 
 from __future__ import annotations
 
@@ -15,13 +12,19 @@ from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
 from recap.data.readers.tables import read_sheet
-from recap.data.utterances import bare_row, finite_number, mapping_of, whole_number
+from recap.data.utterances import (
+    bare_row,
+    finite_number,
+    mapping_of,
+    read_utterances,
+    whole_number,
+)
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
-from recap.folds.partition import LabelledData, known_ids, partition_of, read_labelled
-from recap.records import Example, Fold, Prediction
-from recap.runs.build import build_task
+from recap.folds.run import Run, check_fold, read_labeled
+from recap.records import Example, prediction_of
+from recap.runs.build import build_task, reader_options
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
 
@@ -114,13 +117,13 @@ class _Reader:
         self._task = task
         self._labels = LabelReader(task.taxonomy, task.labels)
         self._known_ids = known_ids
-        self._faults = issues
+        self._issues = issues
         self._line_of_id: dict[str, int] = {}
         self.rows: dict[str, ImportedRow] = {}
         self.counts = Counter(without_label=0, unreadable=0, other_labels=0)
 
     def read(self, line: int, row: Mapping[str, Any]) -> None:
-        fields = Fields(row, line=line, issues=self._faults)
+        fields = Fields(row, line=line, issues=self._issues)
         identifier = self._identifier(fields)
         if "label" not in row:
             fields.reject("label", "is missing", "write null where there is none")
@@ -154,7 +157,7 @@ class _Reader:
             return identifier
         self._line_of_id[identifier] = fields.line
         if identifier not in self._known_ids:
-            reason = f"id {quote_id(identifier)} is not in the labelled data"
+            reason = f"id {quote_id(identifier)} is not in the labeled data"
             fields.reject("id", reason, "give the data that was predicted, or remove the row")
         return identifier
 
@@ -200,7 +203,7 @@ class _Reader:
 
 
 def evaluate_file(config: EvaluateConfig) -> Evaluation:
-    """Return the scores of a predictions file on the labelled data.
+    """Return the scores of a predictions file on the labeled data.
 
     Where every row names the fold that its example is tested in, each fold is scored by itself and
     only the examples of the folds that occur are expected; else all are scored together.
@@ -211,23 +214,36 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
             no prediction (``on_missing``).
     """
     run = config.training
-    data = read_labelled(run, build_task(replace(run, rationale=False)))
+    data = read_labeled(run, build_task(replace(run, rationale=False)))
     path = Path(str(config.predictions))
-    file = read_predictions(path, data.task, known_ids(run, data))
+    file = read_predictions(path, data.task, known_ids(data))
     if file.issues.issues and run.data.on_error == "fail":
         raise file.issues.error()
     names_folds = any(row.fold is not None for row in file.rows.values())
-    partition: tuple[Fold, ...] = ()
-    if names_folds or run.cv.fold != "all":
-        partition = partition_of(run, data)
-    folds = _folds_of_file(data, partition, file) if names_folds else None
-    examples = data.examples
-    if isinstance(run.cv.fold, int):
-        wanted = data.ids_in(partition[run.cv.fold].test)
-        examples = tuple(example for example in examples if example.id in wanted)
-    joined = _join(data, file.rows, examples, folds, on_missing=config.on_missing, path=path)
+    check_fold(run.cv)
+    folds = _folds_of_file(data, file) if names_folds else None
+    examples = _scored_examples(data, file, folds)
+    missing = [example for example in examples if example.id not in file.rows]
+    if missing and config.on_missing == "fail":
+        raise DataError(_missing_message(path, missing, len(examples)))
+    predictions = [
+        prediction_of(
+            example,
+            file.rows.get(example.id),
+            task=data.task.name,
+            gold=data.task.gold(example),
+            fold=None if folds is None else folds[example.id],
+        )
+        for example in examples
+        if example.id in file.rows or config.on_missing == "invalid"
+    ]
+    if not predictions:
+        raise DataError(
+            f"{path}: has no prediction for any of the {len(examples)} examples that task "
+            f"{data.task.name!r} selects; give the data and the task that were predicted"
+        )
     return evaluate_predictions(
-        joined.predictions,
+        predictions,
         subject=str(path),
         task=data.task.name,
         labels=data.task.labels,
@@ -235,83 +251,57 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
             *_account(file, path),
             *_fold_notes(file, folds),
             *_content_notes(data, file.rows, examples),
-            *joined.notes,
+            *_missing_notes(len(missing), len(examples), config.on_missing),
         ],
         protocol=None if folds is None else run.cv.protocol,
-        figures={"rows": dict(file.counts), "missing": joined.missing},
+        figures={"rows": dict(file.counts), "missing": len(missing)},
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Joined:
-    predictions: list[Prediction]
-    missing: int
-    notes: list[str]
+def _scored_examples(
+    data: Run, file: ImportedFile, folds: Mapping[str, int] | None
+) -> tuple[Example, ...]:
+    """Return the examples of the fold that was asked for, in the folds that the file names."""
+    fold = data.config.cv.fold
+    indices = data.folds[fold].test if isinstance(fold, int) else None
+    examples = data.examples(indices)
+    if folds is None:
+        return examples
+    occurring = {folds[identifier] for identifier in file.rows}
+    return tuple(example for example in examples if folds[example.id] in occurring)
 
 
-def _folds_of_file(
-    data: LabelledData, partition: Sequence[Fold], file: ImportedFile
-) -> dict[str, int] | None:
+def known_ids(data: Run) -> frozenset[str]:
+    """Return the ids of all examples, and of all client turns that make none.
+
+    Such turns open a dialogue, hold no text, have no label or were merged into another;
+    ``recap.predict`` may have answered them.
+    """
+    given = data.config.data
+    turns = read_utterances(
+        reader=given.reader,
+        path=Path(given.path) if given.path is not None else None,
+        # What is at fault was told when the labeled data were read.
+        issues=IssueLog(given.name),
+        merge_adjacent=False,
+        options=reader_options(given),
+    )
+    return frozenset(example.id for example in (*data.corpus.examples, *turns))
+
+
+def _folds_of_file(data: Run, file: ImportedFile) -> dict[str, int] | None:
     """Return the fold of every example, ``None`` when the file's folds are not the data's."""
-    of_example = {name: fold.index for fold in partition for name in data.ids_in(fold.test)}
+    ids = [example.id for example in data.corpus.examples]
+    of_example = {ids[i]: fold.index for fold in data.folds for i in fold.test}
     if any(row.fold is None or row.fold != of_example.get(row.id) for row in file.rows.values()):
         return None
     return of_example
 
 
-def _join(
-    data: LabelledData,
-    rows: Mapping[str, ImportedRow],
-    examples: Sequence[Example],
-    folds: Mapping[str, int] | None,
-    *,
-    on_missing: str,
-    path: Path,
-) -> _Joined:
-    if folds is not None:
-        occurring = {folds[identifier] for identifier in rows}
-        examples = [example for example in examples if folds[example.id] in occurring]
-    missing = [example for example in examples if example.id not in rows]
-    if missing and on_missing == "fail":
-        raise DataError(_missing_message(path, missing, len(examples)))
-    notes = []
-    if missing:
-        how = "count as wrong" if on_missing == "invalid" else "are left out"
-        notes.append(
-            f"{len(missing)} of {len(examples)} labelled examples have no prediction and {how} "
-            f"(on_missing={on_missing})"
-        )
-    predictions = [
-        _prediction(data, example, rows.get(example.id), folds)
-        for example in examples
-        if example.id in rows or on_missing == "invalid"
-    ]
-    if not predictions:
-        raise DataError(
-            f"{path}: has no prediction for any of the {len(examples)} examples that task "
-            f"{data.task.name!r} selects; give the data and the task that were predicted"
-        )
-    return _Joined(predictions=predictions, missing=len(missing), notes=notes)
-
-
-def _prediction(
-    data: LabelledData,
-    example: Example,
-    row: ImportedRow | None,
-    folds: Mapping[str, int] | None,
-) -> Prediction:
-    return Prediction(
-        id=example.id,
-        session=example.session,
-        fold=None if folds is None else folds[example.id],
-        task=data.task.name,
-        gold=data.task.gold(example),
-        label=row.label if row else None,
-        probabilities=row.probabilities if row else None,
-        rationale=row.rationale if row else None,
-        text=row.text if row else "",
-        parsed=row is not None and row.label is not None,
-    )
+def _missing_notes(n: int, n_examples: int, on_missing: str) -> list[str]:
+    how = "count as wrong" if on_missing == "invalid" else "are left out"
+    said = f"{n} of {n_examples} labeled examples have no prediction and {how}"
+    return [f"{said} (on_missing={on_missing})"] if n else []
 
 
 def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
@@ -319,7 +309,7 @@ def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
     more = len(missing) - LISTED_FAULTS
     tail = f"\n  and {more} more" if more > 0 else ""
     return (
-        f"{path}: {len(missing)} of {n} labelled examples have no prediction:\n{listed}{tail}\n"
+        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{listed}{tail}\n"
         "add them, count them as wrong with on_missing=invalid, or leave them out with "
         "on_missing=drop"
     )
@@ -359,7 +349,7 @@ def _fold_notes(file: ImportedFile, folds: Mapping[str, int] | None) -> list[str
 
 
 def _content_notes(
-    data: LabelledData, rows: Mapping[str, ImportedRow], examples: Sequence[Example]
+    data: Run, rows: Mapping[str, ImportedRow], examples: Sequence[Example]
 ) -> list[str]:
     """Return what the rows say of themselves that does not fit the data."""
     notes = []

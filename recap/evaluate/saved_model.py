@@ -1,7 +1,4 @@
-"""A saved model on a labelled set, and how much of that set it was trained on.
-
-What an evaluation comes to: predictions, scores, and what there is to be said of both.
-"""
+"""A saved model on a labeled set: its predictions and scores, and how much of the set it knows."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from recap.config import RunConfig
 from recap.data.folds import content_key
 from recap.errors import ConfigError, RecapError
 from recap.evaluate.options import EvaluateConfig
-from recap.folds.partition import check_fold, own_data, read_labelled
+from recap.folds.run import check_fold, read_labeled, read_own_data
 from recap.metrics.scores import score, summarize
 from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.saved import SavedModel, answer_examples, find_model
@@ -22,7 +19,7 @@ from recap.runs.saved import SavedModel, answer_examples, find_model
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The predictions of one system on one labelled set, scored."""
+    """The predictions of one system on one labeled set, scored."""
 
     subject: str
     """What was scored, as output calls it."""
@@ -78,7 +75,7 @@ def evaluate_predictions(
 
 
 def evaluate_model(config: EvaluateConfig) -> Evaluation:
-    """Return the scores of a saved model on the labelled data.
+    """Return the scores of a saved model on the labeled data.
 
     Task, prompt and decoding are those of the run that the model comes from; outside of one, task
     and lengths are those of the model's ``recap.json``. ``cv.fold=k`` scores
@@ -119,8 +116,8 @@ def _held_out(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...],
             f"data.path={given.data.path} is not the data of the run; leave data and data.path "
             "out, or set cv.fold=all"
         )
-    check_fold(replace(saved.config, cv=replace(saved.config.cv, fold=given.cv.fold)))
-    data = own_data(saved)
+    check_fold(replace(saved.config.cv, fold=given.cv.fold))
+    data = read_own_data(saved)
     assert isinstance(given.cv.fold, int)
     fold = data.folds[given.cv.fold]
     examples = data.examples(fold.test)
@@ -131,8 +128,8 @@ def _held_out(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...],
 
 
 def _new_data(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...], list[str]]:
-    data = read_labelled(given, saved.task)
-    corpus, examples = data.corpus, data.examples
+    data = read_labeled(given, saved.task)
+    corpus, examples = data.corpus, data.examples()
     notes = [f"data {corpus.name!r}: {len(examples)} of {len(corpus.examples)} examples"]
     notes += [*corpus.notes(), *_trained_on(saved, examples)]
     if corpus.synthetic:
@@ -147,7 +144,7 @@ def _trained_on(saved: SavedModel, examples: Sequence[Example]) -> list[str]:
         ConfigError: When it knows them all.
     """
     try:
-        data = own_data(saved)
+        data = read_own_data(saved)
     except RecapError as error:
         return [f"WARNING: it cannot be checked what the model was trained on: {error}"]
     known = set(data.selected)

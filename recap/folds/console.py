@@ -1,9 +1,4 @@
-"""What a training run says on the console: the data, a row a fold, the table of mean ± SD.
-
-Dialogues, prompts and answers on the console, for those who asked for ``privacy.log_text``.
-
-How long a fold and a whole run still take, estimated from what they have taken so far.
-"""
+"""What a run says on the console: the data, a row a fold, the time left, the table of mean ± SD."""
 
 from __future__ import annotations
 
@@ -15,19 +10,18 @@ from statistics import fmean
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from recap.config import RunConfig
-from recap.data.corpus import Corpus
 from recap.folds.fold import FoldListener, FoldResult, TextSample, TrainingPlan
-from recap.folds.partition import FoldedRun
+from recap.folds.run import Run, lost_turns
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scores import spread_text
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
 from recap.records import Prediction, Scores, Summary
 from recap.runs.folder import RunFolder
-from recap.tasks.task import Task
 
 
 def print_texts(console: Console, sample: TextSample) -> None:
@@ -44,7 +38,7 @@ def print_texts(console: Console, sample: TextSample) -> None:
 def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
     """Print answers as they were given, beside what was read off them and what is right."""
     for prediction in predictions:
-        label = prediction.label or "unreadable"
+        label = prediction.label or "unparsed"
         _say(
             console,
             f"answer to {prediction.id} (annotated {prediction.gold}, read {label}):\n"
@@ -113,34 +107,29 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def finished_folds(setup: FoldedRun) -> dict[str, FinishedFold]:
+def finished_folds(run: Run) -> dict[str, FinishedFold]:
     """Return what the finished folds of a run took, by name, as its manifest has it."""
-    entries = setup.folder.read_manifest().get("folds", {})
+    entries = run.folder.read_manifest().get("folds", {})
+    names = [f"fold{fold.index}" for fold in run.folds if run.folder.fold(fold.index).finished]
     return {
-        f"fold{fold.index}": FinishedFold(
-            train_seconds=entries[f"fold{fold.index}"]["train_seconds"],
-            test_seconds=entries[f"fold{fold.index}"]["test_seconds"],
+        name: FinishedFold(
+            train_seconds=entries[name]["train_seconds"],
+            test_seconds=entries[name]["test_seconds"],
         )
-        for fold in setup.folds
-        if setup.folder.fold(fold.index).finished and f"fold{fold.index}" in entries
+        for name in names
+        if name in entries
     }
 
 
-def folds_asked_for(setup: FoldedRun) -> tuple[str, ...]:
-    """Return the names of the folds that ``cv.fold`` asks for, ``final`` for the final model."""
-    fold = setup.config.cv.fold
-    if fold == "all":
-        return tuple(f"fold{fold.index}" for fold in setup.folds)
-    return ("final",) if fold == "final" else (f"fold{fold}",)
-
-
-_SHOWN = {
+METRICS = {
     "macro_f1": "macro F1",
     "macro_precision": "macro P",
     "macro_recall": "macro R",
     "accuracy": "accuracy",
-    "invalid_rate": "invalid",
+    "invalid_rate": "unparsed",
 }
+"""Metrics in the order of tables, and what they are called there."""
+
 WIDTH_OF_FILES = 100
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
 
@@ -170,28 +159,29 @@ _SYNTHETIC = (
 )
 
 
-class TrainingConsole(FoldListener):
-    """Prints a run as it goes; on a terminal Lightning's progress bar moves between its lines."""
+class RunConsole(FoldListener):
+    """Prints a run as it goes; on a terminal a progress bar moves between its lines.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: Where to; standard output by default.
+        bar: Whether a terminal gets a bar of the answers to prompts; that of a training is
+            Lightning's.
+    """
+
+    def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
         self._console = console or console_for()
+        self._shows_bar = bar and self._console.is_terminal
+        self._bar: Progress | None = None
         self._batching: str | None = None
-        self._setup: FoldedRun | None = None
+        self._run: Run | None = None
         self._plan: TrainingPlan | None = None
         self._epoch_seconds: list[float] = []
 
-    def prepared(self, setup: FoldedRun) -> None:
+    def prepared(self, run: Run, notes: Sequence[str]) -> None:
         """Print what was read, what the task selects, and what leaks between folds."""
-        self._setup = setup
-        self._console.print(f"run      {setup.folder.path}")
-        print_data(
-            self._console,
-            corpus=setup.corpus,
-            task=setup.task,
-            n_selected=len(setup.selected),
-            leakage=setup.leakage,
-            warnings=_lost_turns(setup),
-        )
+        self._run = run
+        self._console.print(f"run      {run.folder.path}")
+        print_data(self._console, run, notes)
 
     def training(self, plan: TrainingPlan) -> None:
         """Print the size of what is about to be trained."""
@@ -226,10 +216,12 @@ class TrainingConsole(FoldListener):
             self._console.print(f"         epoch {epoch + 1}{loss}  {seconds:.0f} s{left}")
 
     def _time_left(self, epoch: int) -> str:
-        if self._setup is None or self._plan is None or epoch + 1 >= self._plan.max_epochs:
+        run = self._run
+        if run is None or self._plan is None or epoch + 1 >= self._plan.max_epochs:
             return ""
-        finished = finished_folds(self._setup)
-        others = set(folds_asked_for(self._setup)) - {*finished, self._plan.name}
+        finished = finished_folds(run)
+        asked_for = {run.folder.part(part).path.name for part in run.parts}
+        others = asked_for - {*finished, self._plan.name}
         left = estimate_time_left(
             epoch_seconds=self._epoch_seconds,
             epochs_left=self._plan.max_epochs - epoch - 1,
@@ -239,6 +231,31 @@ class TrainingConsole(FoldListener):
         )
         of_all = f", {duration_text(left.run)} of the run" if others else ""
         return f", about {duration_text(left.fold)} of the fold{of_all} left"
+
+    def prompting(self, name: str, *, calls: int, kept: int, n_shots: int) -> None:
+        """Print the number of a fold's prompts, and start its bar."""
+        before = f", {kept} answers kept from before" if kept else ""
+        self._console.print(f"{name}    {calls} prompts with {n_shots} examples each{before}")
+        if self._shows_bar:
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(
+                *columns, TimeRemainingColumn(), console=self._console, transient=True
+            )
+            self._bar.add_task(name, total=calls + kept)
+            self._bar.start()
+
+    def answered(self) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+
+    def prompted(self, shortened: Mapping[str, int]) -> None:
+        """Take the bar away, and print what prompts lost."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        for line in lost_turns(shortened, "prompt.max_tokens"):
+            self._console.print(f"         {line}")
 
     def texts(self, sample: TextSample) -> None:
         """Print what the user asked to see."""
@@ -259,12 +276,13 @@ class TrainingConsole(FoldListener):
             f"{merged.adapted_loss:.6f} (up to {merged.tolerance:g} apart are accepted)"
         )
 
-    def ended(self, folder: RunFolder, summary: Summary, scores: Mapping[int, Scores]) -> None:
+    def ended(self, run: Run, summary: Summary, scores: Mapping[int, Scores]) -> None:
         """Print the table of metrics and the one of categories."""
         self._console.print(_metric_table(summary))
         self._console.print(_label_table(summary, scores))
         self._console.print(
-            f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; {folder.summary_table}"
+            f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; "
+            f"{run.folder.summary_table}"
         )
 
 
@@ -276,26 +294,9 @@ def console_for() -> Console:
     return console
 
 
-def print_data(
-    console: Console,
-    *,
-    corpus: Corpus,
-    task: Task,
-    n_selected: int,
-    leakage: Mapping[str, Any],
-    warnings: Sequence[str] = (),
-) -> None:
-    """Print what was read, what the task selects, and what leaks between folds.
-
-    Args:
-        console: Where to.
-        corpus: What was read.
-        task: The task.
-        n_selected: Examples that it takes.
-        leakage: What leakage.json holds.
-        warnings: Further lines, printed before those on leakage.
-    """
-    say = console.print
+def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
+    """Print what was read, what the task selects, further notes, and what leaks between folds."""
+    say, corpus, task = console.print, run.corpus, run.task
     say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
     if corpus.synthetic:
         say(f"         {_SYNTHETIC}")
@@ -305,43 +306,27 @@ def print_data(
         say(f"         left out: {len(corpus.issues) - 10} more rows")
     for note in corpus.notes():
         say(f"         {note}")
-    say(f"task     {task.name}: {len(task.labels)} labels, {n_selected} examples")
-    for warning in (*warnings, *_leaks(leakage)):
+    say(f"task     {task.name}: {len(task.labels)} labels, {len(run.selected)} examples")
+    for warning in (*notes, *_leaks(run.leakage)):
         say(f"         {warning}")
 
 
 def print_sweep(configs: Sequence[RunConfig]) -> None:
     """Print one table of all jobs of a sweep, a row a run folder."""
     table = Table(
-        "run", "folds", *_SHOWN.values(), title="All jobs: mean ± SD over folds, in percent"
+        "run", "folds", *METRICS.values(), title="All jobs: mean ± SD over folds, in percent"
     )
     for config in configs:
         file = RunFolder(path=Path(config.runs_dir) / config.run).summary
         if not file.is_file():
-            table.add_row(config.run, "–", *("–" for _ in _SHOWN))
+            table.add_row(config.run, "–", *("–" for _ in METRICS))
             continue
         summary = summary_from_dict(json.loads(file.read_text(encoding="utf-8")))
-        cells = [spread_text(summary.metrics[name]) for name in _SHOWN]
+        cells = [spread_text(summary.metrics[name]) for name in METRICS]
         table.add_row(config.run, str(len(summary.folds)), *cells)
-    width = 40 + max(len(config.run) for config in configs) + 16 * len(_SHOWN)
+    width = 40 + max(len(config.run) for config in configs) + 16 * len(METRICS)
     console = Console(highlight=False)
     Console(highlight=False, width=max(width, console.width)).print(table)
-
-
-def _lost_turns(setup: FoldedRun) -> list[str]:
-    """Return one line for every way in which prompts lost turns."""
-    lost = setup.lost_turns
-    lines = []
-    if lost["dropped_turns"]:
-        lines.append(
-            f"{lost['truncated_examples']} prompts lost {lost['dropped_turns']} of their "
-            f"oldest turns ({setup.token_limit})"
-        )
-    if lost["still_too_long"]:
-        lines.append(
-            f"{lost['still_too_long']} prompts are over that limit with nothing left to lose"
-        )
-    return lines
 
 
 def _leaks(leakage: Mapping[str, Any]) -> list[str]:
@@ -357,7 +342,7 @@ def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> 
 
 
 def _score_line(scores: Scores) -> str:
-    parts = [f"{title} {100 * (scores.metrics[name] or 0):.2f}" for name, title in _SHOWN.items()]
+    parts = [f"{title} {100 * (scores.metrics[name] or 0):.2f}" for name, title in METRICS.items()]
     return "  ".join(parts)
 
 
@@ -365,7 +350,7 @@ def _metric_table(summary: Summary) -> Table:
     table = Table(
         "metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task
     )
-    for name, title in _SHOWN.items():
+    for name, title in METRICS.items():
         spread = summary.metrics[name]
         values = ["–" if value is None else f"{100 * value:.2f}" for value in spread.values]
         table.add_row(title, spread_text(spread), *values)

@@ -9,17 +9,23 @@ from pathlib import Path
 
 import torch
 
-from recap.config import RunConfig
+from recap.config import (
+    RunConfig,
+    TrainerConfig,
+    autocast_dtype,
+    compute_dtype,
+    weights_dtype,
+)
 from recap.data.batches import BatchLimits
 from recap.data.encode import EncodedExample
 from recap.data.loaders import ScoringLoader
 from recap.errors import ConfigError
-from recap.folds.partition import Setup
 from recap.folds.results import read_scores, write_model_cards
+from recap.folds.run import Run
 from recap.models.backbone import load_backbone
 from recap.models.export import Merged, is_adapter_folder, mean_answer_loss, merge_adapter
 from recap.models.hub import read_adapter
-from recap.runs.build import COMPUTE_DTYPES, TRUE_DTYPES
+from recap.runs.build import backbone_source
 from recap.runs.folder import FoldFolder
 
 N_EXAMPLES = 256
@@ -30,7 +36,7 @@ def default_tolerance(config: RunConfig) -> float:
     """Return how much merging may change the loss, in nats a token, unless the user says.
 
     Rounding in 32 bits stays far below 1e-5, and in 16 bits below 0.01. Weights in 4 bits differ
-    from the unquantised ones, and 0.05 nats (a perplexity of 5 % more or less) are accepted.
+    from the unquantized ones, and 0.05 nats (a perplexity of 5 % more or less) are accepted.
     """
     if config.finetune.method == "qlora":
         return 0.05
@@ -42,9 +48,13 @@ def default_tolerance(config: RunConfig) -> float:
 
 
 def merge_models(
-    setup: Setup, names: Iterable[str], *, on_merged: Callable[[str, Merged], None]
+    run: Run,
+    folders: Iterable[FoldFolder],
+    *,
+    pad_id: int,
+    on_merged: Callable[[str, Merged], None],
 ) -> None:
-    """Put merged models in the place of the adapters of these folds (``fold0``, ``final``).
+    """Put merged models in the place of the adapters of these folds, or of the final model.
 
     A fold's merged model has to come near the loss in its scores.json on all of its test examples;
     the final one near that of its adapter on at most :data:`N_EXAMPLES` of its training examples.
@@ -55,34 +65,35 @@ def merge_models(
             stays.
     """
     refused = []
-    for name in names:
-        folder = FoldFolder(path=setup.folder.path / name)
+    for folder in folders:
         if not is_adapter_folder(folder.model):
             continue
+        name = folder.path.name
         try:
-            merged = _merge(setup, folder)
+            merged = _merge(run, folder, pad_id)
         except ConfigError as error:
             refused.append(str(error))
             continue
-        setup.folder.update_manifest(merges={name: asdict(merged)})
+        run.folder.update_manifest(merges={name: asdict(merged)})
         on_merged(name, merged)
-    write_model_cards(setup)
+    write_model_cards(run)
     if refused:
         raise ConfigError("\n".join(refused))
 
 
-def _merge(setup: Setup, folder: FoldFolder) -> Merged:
-    config = setup.config
+def _merge(run: Run, folder: FoldFolder, pad_id: int) -> Merged:
+    config = run.config
     device = "cpu"
     if torch.cuda.is_available() and config.trainer.accelerator != "cpu":
         device = "cuda"
-    if folder.path == setup.folder.final.path:
-        every = -(-len(setup.encoding.examples) // N_EXAMPLES)
-        examples: Sequence[EncodedExample] = setup.encoding.examples[::every]
-        loss = _loss_of_adapter(setup, folder.model, examples, device)
+    fold = next((f for f in run.folds if run.folder.fold(f.index) == folder), None)
+    if fold is None:
+        assert run.encoding is not None
+        every = -(-len(run.selected) // N_EXAMPLES)
+        batches = _batches(run.encoding.examples[::every], config.trainer, pad_id)
+        loss = _loss_of_adapter(config, folder.model, batches, device)
     else:
-        fold = next(f for f in setup.folds if setup.folder.fold(f.index) == folder)
-        examples = setup.encoded(fold.test)
+        batches = _batches(run.encoded(fold.test), config.trainer, pad_id)
         known = read_scores(folder).metrics["loss"]
         assert known is not None
         loss = known
@@ -90,32 +101,27 @@ def _merge(setup: Setup, folder: FoldFolder) -> Merged:
     return merge_adapter(
         folder.model,
         folder.model,
-        batches=_batches(setup, examples),
+        batches=batches,
         adapted_loss=loss,
         tolerance=default_tolerance(config) if tolerance is None else tolerance,
-        dtype=TRUE_DTYPES.get(config.trainer.precision, config.backbone.dtype),
+        dtype=weights_dtype(config.trainer.precision, config.backbone.dtype),
         device=device,
-        autocast=_autocast(config),
+        autocast=_autocast(config.trainer.precision),
     )
 
 
-def _loss_of_adapter(
-    setup: Setup, folder: Path, examples: Sequence[EncodedExample], device: str
-) -> float:
+def _loss_of_adapter(config: RunConfig, folder: Path, batches: ScoringLoader, device: str) -> float:
     """Return the loss with the adapter beside the weights that it was trained with."""
-    config = setup.config
+    precision = config.trainer.precision
     model, _ = load_backbone(
-        name=config.backbone.name,
-        family=config.backbone.family,
-        hub_id=config.backbone.hub_id,
-        path=config.backbone.path,
-        dtype=TRUE_DTYPES.get(config.trainer.precision, config.backbone.dtype),
+        **backbone_source(config.backbone),
+        dtype=weights_dtype(precision, config.backbone.dtype),
         quantize=config.finetune.method == "qlora",
-        compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
+        compute_dtype=compute_dtype(precision),
         seed=config.seed,
     )
     adapted = read_adapter(model, folder).to(device)
-    loss = mean_answer_loss(adapted, _batches(setup, examples), autocast=_autocast(config))
+    loss = mean_answer_loss(adapted, batches, autocast=_autocast(precision))
     del adapted, model
     gc.collect()
     if device == "cuda":
@@ -123,13 +129,16 @@ def _loss_of_adapter(
     return loss
 
 
-def _batches(setup: Setup, examples: Sequence[EncodedExample]) -> ScoringLoader:
+def _batches(
+    examples: Sequence[EncodedExample], trainer: TrainerConfig, pad_id: int
+) -> ScoringLoader:
     """Return padded batches: any model can be scored on them, however it was trained."""
-    trainer = setup.config.trainer
-    room = BatchLimits(examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device)
-    return ScoringLoader(examples, pad_id=setup.encoder.pad_id, room=room)
+    limits = BatchLimits(
+        examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device
+    )
+    return ScoringLoader(examples, pad_id=pad_id, room=limits)
 
 
-def _autocast(config: RunConfig) -> torch.dtype | None:
-    mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    return mixed.get(config.trainer.precision)
+def _autocast(precision: str) -> torch.dtype | None:
+    mixed = autocast_dtype(precision)
+    return None if mixed is None else getattr(torch, mixed)

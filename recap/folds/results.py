@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from recap.config import COMPARED, flatten, result_options
+from recap.config import result_options
 from recap.data.folds import HASH_CHARACTERS
-from recap.errors import DataError, RecapError
-from recap.folds.partition import FoldedRun, Run, Setup
+from recap.errors import DataError
+from recap.folds.run import Run
 from recap.metrics.files import (
     json_text,
-    predictions_from_jsonl,
     predictions_to_jsonl,
     scores_from_dict,
     scores_to_dict,
     summary_to_dict,
 )
-from recap.metrics.scores import argmax_disagreement, score, summarize, summary_markdown
+from recap.metrics.scores import argmax_disagreement, summarize, summary_markdown
 from recap.models.export import CARD_FILE, is_adapter_folder
-from recap.models.module import ResponseModule
-from recap.records import Example, Prediction, Scores, Summary
+from recap.records import Example, Prediction, Scores, Summary, prediction_of
 from recap.runs.build import build_tracker
 from recap.runs.folder import FoldFolder, RunFolder, locked, read_config, read_prompted
 from recap.runs.history import FinishedFolds, read_history
@@ -34,113 +33,45 @@ from recap.system.processes import is_first_process
 from recap.tasks.task import Task
 
 
-class Statement(Protocol):
-    """What a system answered to an example."""
-
-    @property
-    def label(self) -> str | None:
-        """The label that was read; ``None`` where none could be."""
-
-    @property
-    def probabilities(self) -> Mapping[str, float] | None:
-        """Those of the labels, where the system gives any."""
-
-    @property
-    def rationale(self) -> str | None:
-        """The reason, where there is one."""
-
-    @property
-    def text(self) -> str:
-        """The raw answer."""
-
-
-def prediction_of(task: Task, example: Example, fold: int, said: Statement) -> Prediction:
-    """Return a line of ``predictions.jsonl``."""
-    return Prediction(
-        id=example.id,
-        session=example.session,
-        fold=fold,
-        task=task.name,
-        gold=task.gold(example),
-        label=said.label,
-        probabilities=said.probabilities,
-        rationale=said.rationale,
-        text=said.text,
-        parsed=said.label is not None,
-    )
-
-
-def write_predictions(
-    setup: Setup, fold: int, module: ResponseModule, examples: Sequence[Example]
-) -> Scores:
-    """Write what the model answered to each test example, and return its scores.
-
-    Raises:
-        RecapError: When answers and examples, or the module's scores and those of the file, do not
-            belong together.
-    """
-    task = setup.task
-    predictions = []
-    for example, generation in zip(examples, module.generations, strict=True):
-        if example.id != generation.id:
-            raise RecapError("answers came back in another order than the examples; report this")
-        predictions.append(prediction_of(task, example, fold, generation.answer))
-    text = predictions_to_jsonl(predictions)
-    write_atomic(setup.folder.fold(fold).predictions, text, private=True)
-    scores = module.scores()
-    again = score(predictions, task=task.name, labels=task.labels, loss=scores.metrics["loss"])
-    if again != scores:
-        raise RecapError("scores differ from those of predictions.jsonl; report this")
-    return scores
-
-
-def write_selection(
-    setup: FoldedRun,
+def likeliest_predictions(
+    task: Task,
     fold: int,
     examples: Sequence[Example],
-    probabilities: Sequence[Mapping[str, float]],
-) -> None:
-    """Write how likely each label was held of the examples that selected a fold's epoch.
-
-    The lines of selection.jsonl have the form of predictions.jsonl. Nothing was generated: ``text``
-    is empty, and ``label`` the likeliest one, whatever ``decoding`` is.
+    rows: Sequence[Mapping[str, float]],
+    *,
+    text: Callable[[str], str] = lambda label: "",
+) -> list[Prediction]:
+    """Return the likeliest label of each example as its prediction, whatever ``decoding`` is.
 
     Args:
-        setup: The run.
+        task: Whose labels they are.
         fold: Index of the fold.
-        examples: The selection examples that the task takes.
-        probabilities: A row an example, in their order; a label that is left out has 0.
+        examples: In the order of the data.
+        rows: How likely each label was held, a row an example; a label that is left out has 0.
+        text: What stands for the raw answer that gave the label; nothing was generated.
     """
-    task = setup.task
     predictions = []
-    for example, found in zip(examples, probabilities, strict=True):
+    for example, found in zip(examples, rows, strict=True):
         row = {label: found.get(label, 0.0) for label in task.labels}
+        label = max(row, key=lambda name: row[name])
+        line = prediction_of(example, None, task=task.name, gold=task.gold(example), fold=fold)
         predictions.append(
-            Prediction(
-                id=example.id,
-                session=example.session,
-                fold=fold,
-                task=task.name,
-                gold=task.gold(example),
-                label=max(row, key=lambda label: row[label]),
-                probabilities=row,
-                rationale=None,
-                text="",
-                parsed=True,
-            )
+            replace(line, label=label, probabilities=row, text=text(label), parsed=True)
         )
-    text = predictions_to_jsonl(predictions)
-    write_atomic(setup.folder.fold(fold).selection, text, private=True)
+    return predictions
 
 
-def write_scores(folder: FoldFolder, scores: Scores) -> None:
+def write_predictions(file: Path, predictions: Sequence[Prediction]) -> None:
+    """Write predictions in the order of the data, for the eyes of the file's owner alone."""
+    write_atomic(file, predictions_to_jsonl(predictions), private=True)
+
+
+def write_scores(folder: FoldFolder, scores: Scores, predictions: Sequence[Prediction]) -> None:
     """Write a fold's scores.json, which says that the fold is finished.
 
-    Beside the scores it holds ``argmax_disagreement`` of the fold's predictions, which have to be
-    written before, and the hashes of what the fold was made with.
+    Beside the scores it holds ``argmax_disagreement`` of the fold's predictions, and the hashes of
+    what the fold was made with.
     """
-    text = folder.predictions.read_text(encoding="utf-8")
-    predictions = predictions_from_jsonl(text, source=str(folder.predictions))
     also = {
         "argmax_disagreement": argmax_disagreement(predictions),
         "made_with": made_with(RunFolder(path=folder.path.parent)),
@@ -155,11 +86,7 @@ def made_with(folder: RunFolder) -> dict[str, str]:
     them.
     """
     manifest = folder.read_manifest()
-    options = result_options(read_config(folder.path))
-    prompted = read_prompted(folder.path)
-    if prompted:
-        flat = flatten(prompted)
-        options |= {key: flat.get(key) for key in COMPARED}
+    options = result_options(read_config(folder.path), read_prompted(folder.path))
     return {
         **{name: manifest[name] for name in ("data_hash", "partition_hash") if name in manifest},
         "configuration_hash": _hash(json.dumps(options, sort_keys=True, default=str)),
@@ -178,20 +105,20 @@ def read_made_with(folder: FoldFolder) -> dict[str, str]:
     return found
 
 
-def finished_scores(setup: Run) -> dict[int, Scores]:
+def finished_scores(run: Run) -> dict[int, Scores]:
     """Return the scores of the finished folds, by index."""
-    folders = {fold.index: setup.folder.fold(fold.index) for fold in setup.folds}
+    folders = {fold.index: run.folder.fold(fold.index) for fold in run.folds}
     return {index: read_scores(folder) for index, folder in folders.items() if folder.finished}
 
 
-def write_summary(setup: Run) -> Summary:
+def write_summary(run: Run) -> Summary:
     """Write and return the summary over the finished folds."""
-    summary = summarize(finished_scores(setup), protocol=setup.config.cv.protocol)
+    summary = summarize(finished_scores(run), protocol=run.config.cv.protocol)
     if is_first_process():
-        write_atomic(setup.folder.summary, json_text(summary_to_dict(summary)))
-        notes = setup.corpus.notes()
-        write_atomic(setup.folder.summary_table, summary_markdown(summary, notes=notes))
-        write_model_cards(setup)
+        write_atomic(run.folder.summary, json_text(summary_to_dict(summary)))
+        notes = run.corpus.notes()
+        write_atomic(run.folder.summary_table, summary_markdown(summary, notes=notes))
+        write_model_cards(run)
     return summary
 
 
@@ -241,18 +168,10 @@ def card_of(run: Run, folder: FoldFolder) -> str:
     )
 
 
-def track_summary(
-    setup: Run, summary: Summary, *, options: Mapping[str, Any] | None = None
-) -> None:
-    """Tell the run's tracker of the finished folds; it keeps nothing twice.
-
-    Args:
-        setup: The run.
-        summary: That of its finished folds.
-        options: As for :func:`recap.runs.build.build_tracker`.
-    """
-    folders = {index: setup.folder.fold(index) for index in summary.folds}
-    build_tracker(setup.config, setup.folder.path, options=options).log_summary(
+def track_summary(run: Run, summary: Summary) -> None:
+    """Tell the run's tracker of the finished folds; it keeps nothing twice."""
+    folders = {index: run.folder.fold(index) for index in summary.folds}
+    build_tracker(run.config, run.folder.path, prompted=run.prompted).log_summary(
         FinishedFolds(
             summary=summary,
             scores={index: read_scores(folder) for index, folder in folders.items()},

@@ -1,7 +1,4 @@
-"""One training: the parts that Lightning brings together, built from a run's configuration.
-
-The learning rate of a run: the configured one, or one that is found before the first fold.
-"""
+"""One training: the parts that Lightning brings together, and the learning rate of a run."""
 
 from __future__ import annotations
 
@@ -20,12 +17,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from recap.config import RunConfig
+from recap.config import OptimizerConfig, RunConfig, SchedulerConfig, TrainerConfig
 from recap.config_checks import check_combinations
-from recap.data.encode import EncodedExample
+from recap.data.batches import Batching
+from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
-from recap.errors import ConfigError
-from recap.folds.partition import Setup
+from recap.errors import ConfigError, RecapError
+from recap.folds.fold import TrainingPlan
+from recap.folds.run import Run
 from recap.models.callbacks import FiniteSteps, KeepCheckpoints
 from recap.models.checkpoints import (
     AtomicCheckpointIO,
@@ -33,7 +32,7 @@ from recap.models.checkpoints import (
     read_progress,
     require_free_space,
 )
-from recap.models.engine.shared_prefix import choose_batching
+from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.module import ResponseModule
 from recap.models.optimizers import (
     N_STEPS,
@@ -43,109 +42,72 @@ from recap.models.optimizers import (
     suggest_rate,
 )
 from recap.models.strategy import ShardedStrategy, build_strategy
+from recap.records import Example
 from recap.runs.build import build_callbacks, build_model
 from recap.runs.folder import FoldFolder
-from recap.runs.history import EpochClock, History, NoTracker, OnEpoch, Tracker, TrainingBar
+from recap.runs.history import EpochClock, History, OnEpoch, Tracker, TrainingBar
 from recap.system.processes import device_count, is_first_process, is_spawned, world_size
 
 
 class Training:
     """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
 
-    ``choice`` is how its batches are laid out.
-
     Every process of a training on several devices builds one.
 
     Args:
-        setup: What all folds share.
+        config: Of the run.
         folder: Where history and checkpoints go.
         tracker: Told of every row of the history.
+        module: The model, and how it is trained.
+        data: What it learns from, what selects the epoch (nothing for the final model), what is
+            tested.
+        tokenizer: The model's.
         on_epoch: Called after each epoch; the loss is ``None`` without selection examples.
-        train: Examples to learn from.
-        select: Examples whose loss selects the epoch; none for the final model.
-        test: Examples to decode and score.
-        max_epochs: Most passes over ``train``.
-        learning_rate: Peak learning rate.
+        max_epochs: Most passes over the training examples.
         range_test: Tries learning rates in place of the training; for :meth:`try_rates` alone.
     """
 
     def __init__(
         self,
-        setup: Setup,
+        config: RunConfig,
         folder: FoldFolder,
         tracker: Tracker,
-        on_epoch: OnEpoch,
         *,
-        train: Sequence[EncodedExample],
-        select: Sequence[EncodedExample] = (),
-        test: Sequence[EncodedExample] = (),
+        module: Any,
+        data: DataModule,
+        tokenizer: Any,
+        on_epoch: OnEpoch,
         max_epochs: int,
-        learning_rate: float,
         range_test: RangeTest | None = None,
     ) -> None:
-        config = setup.config
-        world = world_size(config.trainer)
-        model, self.tokenizer, weights = build_model(config)
-        self.choice = choose_batching(model, config.batching)
+        self.module, self.data, self.tokenizer = module, data, tokenizer
         self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._resume = config.resume == "auto"
         self._trains = config.finetune.method != "none"
         self._optimizer = config.optimizer.name
+        selecting = bool(data.select)
         # Early stopping cannot end it sooner.
-        self._n_saves = min(max_epochs, config.trainer.patience + 1) if select else max_epochs
-        self.data = DataModule(
-            train=train,
-            select=select,
-            test=test,
-            pad_id=setup.encoder.pad_id,
-            global_batch_size=config.global_batch_size,
-            per_device_batch_size=config.trainer.per_device_batch_size,
-            decoding_batch_size=config.decoding.batch_size,
-            max_tokens_per_device=config.trainer.max_tokens_per_device,
-            batching=self.choice.batching,
-            seed=config.seed,
-            sampling=config.sampling,
-            workers=config.trainer.workers,
-        )
-        self.module = ResponseModule(
-            model=model,
-            encoder=setup.encoder,
-            task=setup.task,
-            optimizer=OptimizerSettings(
-                name=config.optimizer.name,
-                learning_rate=learning_rate,
-                weight_decay=config.optimizer.weight_decay,
-                betas=config.optimizer.betas,
-                eps=config.optimizer.eps,
-            ),
-            scheduler=SchedulerSettings(
-                name=config.scheduler.name, warmup_fraction=config.scheduler.warmup_fraction
-            ),
-            max_new_tokens=config.decoding.max_new_tokens,
-            decoding=config.decoding.name,
-            threshold=config.decoding.threshold,
-            # The final model stops early on the very schedule that the folds followed.
-            total_steps=config.trainer.max_epochs * self.data.steps_per_epoch,
-            seed=config.seed,
-            weights=weights,
-        )
+        self._n_saves = min(max_epochs, config.trainer.patience + 1) if selecting else max_epochs
         finite = FiniteSteps(config.trainer.max_skipped_steps)
         history = History(
             folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
         )
         self._trainer = build_trainer(
-            config,
+            config.trainer,
+            gradient_clip=config.optimizer.gradient_clip,
+            # Under SLURM Lightning goes on from checkpoints of its own that lie here (2.6.6).
+            root=folder.path.parent,
             max_epochs=max_epochs,
-            accumulate_grad_batches=self.data.accumulation(world),
+            accumulate_grad_batches=data.accumulation(world_size(config.trainer)),
             callbacks=[range_test]
             if range_test
             else [
                 history,
                 finite,
-                *build_checkpoints(config, self._checkpoints, selecting=bool(select)),
-                *build_progress(config, history),
+                *build_checkpoints(config, self._checkpoints, selecting=selecting),
+                *build_progress(config.trainer, history),
                 EpochClock(on_epoch),
-                *build_callbacks(config),
+                *build_callbacks(config.callbacks),
             ],
         )
 
@@ -154,7 +116,7 @@ class Training:
         self._trainer.fit(self.module, datamodule=self.data)
 
     def resumes_at(self) -> tuple[str, int] | None:
-        """Return the stage and optimiser step where a killed process stopped.
+        """Return the stage and optimizer step where a killed process stopped.
 
         The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
         """
@@ -206,6 +168,17 @@ class Training:
         """Have the weights that were tested judge the selection examples; nothing is generated."""
         self._trainer.predict(self.module, datamodule=self.data, return_predictions=False)
 
+    def judged(self, examples: Sequence[Example], labels: Sequence[str]) -> list[dict[str, float]]:
+        """Return how likely each label was held of the examples that were judged last.
+
+        Raises:
+            RecapError: When these are others.
+        """
+        found = self.module.judgements
+        if [example.id for example in examples] != [one.id for one in found]:
+            raise RecapError("labels came back in another order than the examples; report this")
+        return [dict(zip(labels, one.probabilities, strict=True)) for one in found]
+
     @property
     def device(self) -> str:
         """The device, and how many of them are used in which way."""
@@ -221,8 +194,10 @@ class Training:
 
 
 def build_trainer(
-    config: RunConfig,
+    options: TrainerConfig,
     *,
+    gradient_clip: float | None,
+    root: Path,
     max_epochs: int,
     accumulate_grad_batches: int,
     callbacks: list[lightning.Callback],
@@ -232,7 +207,6 @@ def build_trainer(
     Raises:
         ConfigError: When the machine lacks the device.
     """
-    options = config.trainer
     try:
         return lightning.Trainer(
             accelerator=options.accelerator,
@@ -247,11 +221,10 @@ def build_trainer(
             max_epochs=max_epochs,
             accumulate_grad_batches=accumulate_grad_batches,
             callbacks=callbacks,
-            gradient_clip_val=config.optimizer.gradient_clip,
+            gradient_clip_val=gradient_clip,
             use_distributed_sampler=False,
             logger=False,
-            # Under SLURM Lightning goes on from checkpoints of its own that lie here (2.6.6).
-            default_root_dir=Path(config.runs_dir) / config.run,
+            default_root_dir=root,
             enable_model_summary=False,
             enable_progress_bar=options.progress and sys.stdout.isatty(),
             # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
@@ -288,14 +261,131 @@ def build_checkpoints(
     return [EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False), kept]
 
 
-def build_progress(config: RunConfig, history: History) -> list[lightning.Callback]:
+def build_progress(options: TrainerConfig, history: History) -> list[lightning.Callback]:
     """Return the progress bar, where there is a terminal to show it on."""
-    shown = config.trainer.progress and sys.stdout.isatty()
+    shown = options.progress and sys.stdout.isatty()
     return [TrainingBar(history)] if shown else []
 
 
+def build_tuned(
+    run: Run,
+    encoder: ChatEncoder,
+    folder: FoldFolder,
+    tracker: Tracker,
+    *,
+    on_epoch: OnEpoch,
+    train: Sequence[EncodedExample],
+    select: Sequence[EncodedExample] = (),
+    test: Sequence[EncodedExample] = (),
+    max_epochs: int,
+    learning_rate: float,
+    range_test: RangeTest | None = None,
+) -> tuple[Training, BatchingChoice]:
+    """Return the training of a run's language model, and how its batches are laid out."""
+    config = run.config
+    model, tokenizer, weights = build_model(config)
+    choice = choose_batching(model, config.batching)
+    data = build_data(
+        config,
+        pad_id=encoder.pad_id,
+        batching=choice.batching,
+        decoding_batch_size=config.decoding.batch_size,
+        train=train,
+        select=select,
+        test=test,
+    )
+    module = ResponseModule(
+        model=model,
+        encoder=encoder,
+        task=run.task,
+        optimizer=optimizer_settings(config.optimizer, learning_rate),
+        scheduler=scheduler_settings(config.scheduler),
+        max_new_tokens=config.decoding.max_new_tokens,
+        decoding=config.decoding.name,
+        threshold=config.decoding.threshold,
+        # The final model stops early on the very schedule that the folds followed.
+        total_steps=config.trainer.max_epochs * data.steps_per_epoch,
+        seed=config.seed,
+        weights=weights,
+    )
+    training = Training(
+        config,
+        folder,
+        tracker,
+        module=module,
+        data=data,
+        tokenizer=tokenizer,
+        on_epoch=on_epoch,
+        max_epochs=max_epochs,
+        range_test=range_test,
+    )
+    return training, choice
+
+
+def build_data(
+    config: RunConfig,
+    *,
+    pad_id: int,
+    batching: Batching,
+    decoding_batch_size: int,
+    train: Sequence[EncodedExample],
+    select: Sequence[EncodedExample],
+    test: Sequence[EncodedExample],
+) -> DataModule:
+    """Return the batches of one training."""
+    return DataModule(
+        train=train,
+        select=select,
+        test=test,
+        pad_id=pad_id,
+        global_batch_size=config.global_batch_size,
+        per_device_batch_size=config.trainer.per_device_batch_size,
+        decoding_batch_size=decoding_batch_size,
+        max_tokens_per_device=config.trainer.max_tokens_per_device,
+        batching=batching,
+        seed=config.seed,
+        sampling=config.sampling,
+        workers=config.trainer.workers,
+    )
+
+
+def optimizer_settings(options: OptimizerConfig, learning_rate: float) -> OptimizerSettings:
+    """Return a run's optimizer, at the learning rate that is trained with."""
+    return OptimizerSettings(
+        name=options.name,
+        learning_rate=learning_rate,
+        weight_decay=options.weight_decay,
+        betas=options.betas,
+        eps=options.eps,
+    )
+
+
+def scheduler_settings(options: SchedulerConfig) -> SchedulerSettings:
+    """Return a run's learning-rate schedule."""
+    return SchedulerSettings(name=options.name, warmup_fraction=options.warmup_fraction)
+
+
+def training_plan(
+    config: RunConfig,
+    name: str,
+    train: Sequence[EncodedExample],
+    test: Sequence[EncodedExample],
+    max_epochs: int,
+) -> TrainingPlan:
+    """Return the size of a training."""
+    return TrainingPlan(
+        name=name,
+        n_train=len(train),
+        n_test=len(test),
+        steps_per_epoch=-(-len(train) // config.global_batch_size),
+        longest_prompt=max(len(example.prompt) for example in (*train, *test)),
+        max_epochs=max_epochs,
+    )
+
+
 def settle_learning_rate(
-    setup: Setup,
+    run: Run,
+    encoder: ChatEncoder,
     folder: FoldFolder,
     train: Sequence[EncodedExample],
     *,
@@ -308,7 +398,8 @@ def settle_learning_rate(
     the other folds and for resuming.
 
     Args:
-        setup: What all folds share.
+        run: What all folds share.
+        encoder: The model's tokenizer.
         folder: Of the fold that is about to train.
         train: Its training examples.
         on_found: Told of a rate that is used, and of the fold that it was found on.
@@ -317,14 +408,14 @@ def settle_learning_rate(
         ConfigError: When no rate can be suggested, or the weights' type cannot take up the one that
             is.
     """
-    config = setup.config
+    config = run.config
     if not config.optimizer.find_learning_rate:
         return config.optimizer.learning_rate
-    found = setup.folder.read_manifest().get("learning_rate")
+    found = run.folder.read_manifest().get("learning_rate")
     if found is None:
-        found = _find(setup, folder, train)
+        found = _find(run, encoder, folder, train)
         if is_first_process():
-            setup.folder.update_manifest(learning_rate=found)
+            run.folder.update_manifest(learning_rate=found)
     rate = float(found["used"])
     settled = replace(config.optimizer, learning_rate=rate, find_learning_rate=False)
     check_combinations(replace(config, optimizer=settled))
@@ -332,18 +423,21 @@ def settle_learning_rate(
     return rate
 
 
-def _find(setup: Setup, folder: FoldFolder, train: Sequence[EncodedExample]) -> dict[str, Any]:
+def _find(
+    run: Run, encoder: ChatEncoder, folder: FoldFolder, train: Sequence[EncodedExample]
+) -> dict[str, Any]:
     began = time.monotonic()
     test = RangeTest()
-    steps_per_epoch = math.ceil(len(train) / setup.config.global_batch_size)
-    training = Training(
-        setup,
+    steps_per_epoch = math.ceil(len(train) / run.config.global_batch_size)
+    training, _ = build_tuned(
+        run,
+        encoder,
         folder,
-        NoTracker(),
-        lambda *_: None,
+        Tracker(),
+        on_epoch=lambda *_: None,
         train=train,
         max_epochs=math.ceil(N_STEPS / steps_per_epoch),
-        learning_rate=setup.config.optimizer.learning_rate,
+        learning_rate=run.config.optimizer.learning_rate,
         range_test=test,
     )
     training.try_rates()

@@ -29,7 +29,7 @@ from recap.data.batches import (
 )
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.folds import split_folds
-from recap.folds.partition import check_fold, check_folds, check_selection
+from recap.folds.run import check_fold, check_folds, check_selection
 from recap.models.architecture import Architecture, find_tokenizer
 from recap.models.finetune import TARGET_MODULES
 from recap.records import Message
@@ -242,7 +242,7 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
         ConfigError: For a fold that does not exist, or missing rationales.
         DataError: For data at fault.
     """
-    check_fold(config)
+    check_fold(config.cv)
     task = build_task(config)
     corpus = build_corpus(config, task)
     selected = [i for i, example in enumerate(corpus.examples) if task.select(example)]

@@ -33,7 +33,7 @@ from recap.predict.output import (
 )
 from recap.runs.detector import WINDOW_BATCHES, Detector
 from recap.runs.folder import write_json
-from recap.runs.saved import find_saved_settings
+from recap.runs.saved import find_model_folder
 
 if TYPE_CHECKING:
     from recap.records import Annotation, Example
@@ -66,7 +66,7 @@ class DetectorSource:
         """Return what has to be the same for an output to be gone on with."""
         named = {"model": self.model, "binary": self.binary, "fine_grained": self.fine_grained}
         models = {
-            name: model_identity(find_saved_settings(folder).folder)
+            name: model_identity(find_model_folder(Path(folder)))
             for name, folder in named.items()
             if folder is not None
         }

@@ -25,12 +25,17 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PromptedConfig
 
 
 def _prompt(config: PromptedConfig) -> None:
-    from recap.prompt.run import PromptConsole, prompt_folds
+    from recap.folds.console import RunConsole
+    from recap.prompt.run import print_estimate, print_usage, prompt_folds
     from recap.system.processes import limit_library_logging
 
     limit_library_logging()
     with ended_by_sigterm():
-        prompt_folds(config, listener=PromptConsole(bar=config.training.trainer.progress))
+        if config.dry_run:
+            print_estimate(config)
+            return
+        prompt_folds(config, listener=RunConsole(bar=config.training.trainer.progress))
+        print_usage(config)
 
 
 def _compare(configs: Sequence[PromptedConfig]) -> None:

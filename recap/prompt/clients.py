@@ -1,13 +1,8 @@
-"""The official clients of OpenAI-style and Anthropic servers, reduced to one question, one answer.
+"""Servers that speak the APIs of OpenAI and Anthropic: addresses, keys, failures, retries.
 
-Their own retries are switched off: :mod:`recap.prompt.clients` has the only policy. Answers are
-read from the JSON that came, for the clients' types do not check what a server sends.
-
-Where requests go, and whether they may: text leaves the machine only where it is allowed.
-
-Requests that failed: whether to try again, after how long, and what to say in the end.
-
-The one policy for requests that fail: back off, ask again, give up.
+The official clients' own retries are switched off: the policy here is the only one. Answers are
+read from the JSON that came, for the clients' types do not check what a server sends. Text leaves
+the machine only where it is allowed.
 """
 
 from __future__ import annotations
@@ -106,7 +101,7 @@ def api_key(client: ClientConfig) -> str:
 
 
 _TEMPORARY = frozenset({408, 409, 425, 429})
-_MENDS = {
+_HINTS = {
     401: "the key was refused; set the environment variable of the client's key to a valid one",
     403: "the key may not use this model; choose another client.model, or another key",
     404: "there is no such model or address; check client.model and client.base_url",
@@ -131,7 +126,7 @@ class RequestError(RecapError):
     Args:
         said: What happened, without any text of the request or the answer.
         temporary: Whether trying again may help.
-        mendable: Whether the user's configuration is at fault.
+        fixable: Whether the user's configuration is at fault.
         wait_seconds: How long the server asks to wait.
         maybe_served: Whether the server may have answered, and charged, without its answer arriving
             whole.
@@ -143,14 +138,14 @@ class RequestError(RecapError):
         said: str,
         *,
         temporary: bool,
-        mendable: bool = False,
+        fixable: bool = False,
         wait_seconds: float | None = None,
         maybe_served: bool = False,
         refused: bool = False,
     ) -> None:
         super().__init__(said)
         self.temporary = temporary
-        self.mendable = mendable
+        self.fixable = fixable
         self.wait_seconds = wait_seconds
         self.maybe_served = maybe_served
         self.refused = refused
@@ -171,19 +166,19 @@ def failed_status(status: int, body: object, headers: Mapping[str, str]) -> Requ
         return RequestError(said, temporary=False, refused=True)
     if _EXHAUSTED.intersection(codes):
         hint = "the account has nothing left; top it up, what was answered is kept"
-        return RequestError(f"{said}: {hint}", temporary=False, mendable=True)
+        return RequestError(f"{said}: {hint}", temporary=False, fixable=True)
     if status in _TEMPORARY or status >= 500:
         return RequestError(said, temporary=True, wait_seconds=asked_wait(headers))
-    return RequestError(f"{said}: {_mend(status, codes, message)}", temporary=False, mendable=True)
+    return RequestError(f"{said}: {_hint(status, codes, message)}", temporary=False, fixable=True)
 
 
-def _mend(status: int, codes: list[str], message: str) -> str:
+def _hint(status: int, codes: list[str], message: str) -> str:
     if 300 <= status < 400:
         return "redirections are not followed; set client.base_url to the final address"
     if status == 400 and (_TOO_LONG.intersection(codes) or _TOO_LONG_WORDS.search(message)):
-        return _MENDS[413]
-    if status in _MENDS:
-        return _MENDS[status]
+        return _HINTS[413]
+    if status in _HINTS:
+        return _HINTS[status]
     return f"check client.model and client.base_url; {_PARAMETERS}"
 
 
@@ -483,7 +478,7 @@ def with_retries(
         except RequestError as failure:
             asked = failure.wait_seconds
             if not failure.temporary:
-                raise (ConfigError if failure.mendable else RecapError)(str(failure)) from failure
+                raise (ConfigError if failure.fixable else RecapError)(str(failure)) from failure
             if asked is not None and asked > policy.longest_wait_seconds:
                 raise RecapError(
                     f"{failure}, and asks to wait {asked:.0f} s, longer than "

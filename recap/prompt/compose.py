@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recap.cli.compose import compose, expand_task, refuse_hidden_choices, written
-from recap.config import hash_of_changes, validate, validated
+from recap.cli.compose import command_config, compose, compose_run, run_name, written
 from recap.prompt.options import PromptedConfig, prompted_options
 
 
@@ -18,28 +16,22 @@ def load_prompted(
     overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
 ) -> PromptedConfig:
     """Return the configuration of ``recap.prompt``; arguments and errors as :func:`load_config`."""
-    values, choices = compose("prompt", overrides, config_dir)
-    refuse_hidden_choices(choices, config_dir)
+    values, choices = compose_run("prompt", overrides, config_dir)
     config = _prompted_config(values, config_dir)
     if values["run"]:
         return config
-    name = _prompted_name(config, choices, config_dir)
+    name = _name_of(config, choices, config_dir)
     return replace(config, training=replace(config.training, run=name))
 
 
 def _prompted_config(values: Mapping[str, Any], config_dir: str | Path | None) -> PromptedConfig:
-    own = {field.name for field in dataclasses.fields(PromptedConfig)} - {"training"}
-    added = {key: value for key, value in values.items() if key in own}
-    training = {key: value for key, value in values.items() if key not in own}
-    training["task"] = expand_task(values["task"], config_dir)
-    training["run"] = values["run"] or "unnamed"
     # A client without a model is refused later, with the option to set.
-    training["backbone"]["name"] = values["backbone"]["name"] or "unnamed"
-    return validated(PromptedConfig, {**added, "training": validate(training)})
+    backbone = {**values["backbone"], "name": values["backbone"]["name"] or "unnamed"}
+    return command_config(PromptedConfig, {**values, "backbone": backbone}, config_dir)
 
 
-def _prompted_name(
-    config: PromptedConfig, choices: dict[str, str | None], config_dir: str | Path | None
+def _name_of(
+    config: PromptedConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name of a prompted run: its model takes the place of the fine-tuning."""
     groups = ["data", "task", "client", *([] if config.remote else ["backbone"])]
@@ -57,4 +49,4 @@ def _prompted_name(
         parts.append(written(choices, "backbone"))
     parts.append("oneshot" if config.shots else "zeroshot")
     parts += [] if config.training.rationale else ["labelonly"]
-    return "-".join([*parts, *hash_of_changes(given, default)])
+    return run_name(parts, given, default)

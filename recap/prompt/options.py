@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from recap.config import COMPARED, PrivacyConfig, RunConfig, result_options
+from recap.config import PrivacyConfig, RunConfig, result_options
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -87,6 +87,4 @@ def prompted_keys(config: PromptedConfig) -> dict[str, Any]:
 
 def prompted_options(config: PromptedConfig) -> dict[str, Any]:
     """Return every result-changing option as ``{"cv.folds": 5, "client.model": …, …}``."""
-    own = prompted_keys(config)
-    flat = {**own, **{f"client.{key}": value for key, value in own["client"].items()}}
-    return {**result_options(config.training), **{key: flat[key] for key in COMPARED}}
+    return result_options(config.training, prompted_keys(config))

@@ -1,8 +1,7 @@
-"""Many prompts to one server: a few at a time, each answer kept as soon as it is there.
+"""Many requests to one server: a few at a time, each answer kept as soon as it is there.
 
-Answers on disk, under a hash of all that was asked: nothing is paid for twice.
-
-What requests may have cost that brought no answer: kept, so that a later process counts it.
+Answers are kept on disk under a hash of the whole request, so that nothing is paid for twice; and
+so is what requests may have cost that brought no answer, so that a later process counts it.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class UnansweredRequests:
         return total
 
 
-class _Stopped(Exception):  # noqa: N818 - no error: another question's is told
+class _Stopped(Exception):  # noqa: N818 - no error: another request's is reported
     """The wait before another attempt was broken off."""
 
 
@@ -111,7 +110,7 @@ class PromptRequest:
 
 
 class RequestRunner:
-    """Answers questions from the cache, and from a server where the cache has none.
+    """Answers requests from the cache, and from a server where the cache has none.
 
     Args:
         client: The server.
@@ -144,40 +143,40 @@ class RequestRunner:
         self._unanswered = unanswered
 
     def answer(
-        self, questions: Sequence[PromptRequest], *, on_answer: Callable[[], None] = lambda: None
+        self, requests: Sequence[PromptRequest], *, on_answer: Callable[[], None] = lambda: None
     ) -> list[Reply]:
-        """Return the replies in the order of the questions; equal ones are asked once.
+        """Return the replies in the order of the requests; equal ones are sent once.
 
         The first request that fails for good ends it all: nothing new is sent, and what is under
         way is waited for and kept.
 
         Args:
-            questions: What to ask.
-            on_answer: Called for every question that has its reply.
+            requests: What to send.
+            on_answer: Called for every request that has its reply.
 
         Raises:
             RecapError: What the failed request said, with the id of its example.
         """
         replies: dict[str, Reply] = {}
-        open_questions: dict[str, PromptRequest] = {}
-        for question in questions:
-            if question.key not in replies and question.key not in open_questions:
-                found = cached_reply(self._cache, question.key)
+        unsent: dict[str, PromptRequest] = {}
+        for request in requests:
+            if request.key not in replies and request.key not in unsent:
+                found = cached_reply(self._cache, request.key)
                 if found is None:
-                    open_questions[question.key] = question
+                    unsent[request.key] = request
                     continue
-                replies[question.key] = found
+                replies[request.key] = found
             on_answer()
-        replies |= self._ask_all(list(open_questions.values()), on_answer)
-        return [replies[question.key] for question in questions]
+        replies |= self._send_all(list(unsent.values()), on_answer)
+        return [replies[request.key] for request in requests]
 
-    def _ask_all(
-        self, questions: Sequence[PromptRequest], on_answer: Callable[[], None]
+    def _send_all(
+        self, requests: Sequence[PromptRequest], on_answer: Callable[[], None]
     ) -> dict[str, Reply]:
         stop = threading.Event()
-        pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="recap-ask")
+        pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="recap-request")
         futures: dict[Future[Reply | None], PromptRequest] = {
-            pool.submit(self._ask, question, stop): question for question in questions
+            pool.submit(self._send, request, stop): request for request in requests
         }
         replies: dict[str, Reply] = {}
         failures: list[RecapError] = []
@@ -200,8 +199,8 @@ class RequestRunner:
             raise failures[0]
         return replies
 
-    def _ask(self, question: PromptRequest, stop: threading.Event) -> Reply | None:
-        """Return the reply to one question, kept in the cache; ``None`` after the stop."""
+    def _send(self, request: PromptRequest, stop: threading.Event) -> Reply | None:
+        """Return the reply to one request, kept in the cache; ``None`` after the stop."""
         if stop.is_set():
             return None
 
@@ -210,31 +209,31 @@ class RequestRunner:
                 raise _Stopped
 
         try:
-            return with_retries(lambda: self._attempt(question), self._retry, pause=pause)
+            return with_retries(lambda: self._attempt(request), self._retry, pause=pause)
         except _Stopped:
             return None
         except RecapError as error:
             stop.set()
             kind = ConfigError if isinstance(error, ConfigError) else RecapError
             raise kind(
-                f"example {quote_id(question.id)}: {error}; what was answered is kept in "
+                f"example {quote_id(request.id)}: {error}; what was answered is kept in "
                 f"{self._cache.folder}, and the same command goes on from there"
             ) from error
 
-    def _attempt(self, question: PromptRequest) -> Reply:
+    def _attempt(self, request: PromptRequest) -> Reply:
         most = Usage(
             answers=1,
-            input_tokens=most_tokens(question.messages),
+            input_tokens=most_tokens(request.messages),
             output_tokens=self._max_new_tokens,
         )
         used, kept = Usage(), False
         self._budget.reserve(most)
         try:
-            reply = self._client.complete(question.messages)
+            reply = self._client.complete(request.messages)
             used = _used(reply, most)
             # Where the server counted nothing, the most it can have been.
             reply = replace(reply, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
-            self._cache.write(question.key, asdict(reply))
+            self._cache.write(request.key, asdict(reply))
             kept = True
         except RequestError as failure:
             used = most if failure.maybe_served else Usage()

@@ -1,12 +1,6 @@
-"""What answers prompts, on a server or on this machine, as the folds see it.
+"""Models that are prompted as they are, on a server or on this machine.
 
-A model on a server: examples become questions, replies become answers.
-
-Solved examples for a prompt: one of each category, from the training part of a fold.
-
-Which choices a prompted run cannot have, found before anything is read or sent.
-
-A model on this machine that is prompted as it is.
+With them the solved examples that prompts show, and the choices that a prompted run cannot have.
 """
 
 from __future__ import annotations
@@ -19,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from recap.config import RunConfig
+from recap.config import RunConfig, autocast_dtype, weights_dtype
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.data.folds import content_key
 from recap.errors import ConfigError, DataError
@@ -40,6 +34,7 @@ from recap.prompt.requests import (
     usage_of,
 )
 from recap.records import Example
+from recap.runs.build import backbone_source
 from recap.runs.costs import Budget, Prices, Usage, estimated_tokens
 from recap.tasks.task import Task
 
@@ -70,7 +65,7 @@ class PromptWorkload:
         )
 
 
-class PromptedSystem(Protocol):
+class PromptedModel(Protocol):
     """A language model that is prompted."""
 
     @property
@@ -104,12 +99,12 @@ class PromptedSystem(Protocol):
 
 
 class RemoteModel:
-    """A prompted model on a server; see :class:`recap.prompt.systems.PromptedSystem`.
+    """A prompted model on a server; see :class:`recap.prompt.systems.PromptedModel`.
 
     Args:
         config: Which model, how it is asked, what it may cost.
         task: Writes prompts and reads answers.
-        client: Asks the server; ``None`` for an estimate, which asks nothing.
+        client: Asks the server; ``None`` for an estimate, which sends nothing.
         spent: What the run's requests have used so far.
         unanswered: Where requests are counted that may have been charged and brought no answer.
     """
@@ -127,7 +122,7 @@ class RemoteModel:
         self._task = task
         self._cache = AnswerCache(Path(config.training.runs_dir) / FOLDER)
         max_new_tokens = config.training.decoding.max_new_tokens
-        self._asked = {
+        self._parameters = {
             "api": options.name,
             "base_url": endpoint(options),
             "model": options.model,
@@ -135,9 +130,9 @@ class RemoteModel:
             "top_p": options.top_p,
             "max_new_tokens": max_new_tokens,
         }
-        self._asker: RequestRunner | None = None
+        self._runner: RequestRunner | None = None
         if client is not None:
-            self._asker = RequestRunner(
+            self._runner = RequestRunner(
                 client,
                 cache=self._cache,
                 retry=RetryPolicy(
@@ -178,37 +173,37 @@ class RemoteModel:
         Raises:
             RecapError: When a request fails for good, or the budget ends.
         """
-        assert self._asker is not None, "an estimate asks nothing"
-        questions = self._questions(examples, shots)
-        replies = self._asker.answer(questions, on_answer=on_answer)
-        distinct = dict(zip((q.key for q in questions), replies, strict=True))
+        assert self._runner is not None, "an estimate sends nothing"
+        requests = self._requests(examples, shots)
+        replies = self._runner.answer(requests, on_answer=on_answer)
+        distinct = dict(zip((q.key for q in requests), replies, strict=True))
         return [self._read(reply) for reply in replies], usage_of(list(distinct.values()))
 
     def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> PromptWorkload:
         """Return the number of requests still to be sent, and about how many tokens they have."""
-        questions = {q.key: q for q in self._questions(examples, shots)}
-        still = [q for key, q in questions.items() if cached_reply(self._cache, key) is None]
+        requests = {q.key: q for q in self._requests(examples, shots)}
+        still = [q for key, q in requests.items() if cached_reply(self._cache, key) is None]
         return PromptWorkload(
             calls=len(still),
-            kept=len(questions) - len(still),
+            kept=len(requests) - len(still),
             input_tokens=sum(estimated_tokens(q.messages) for q in still),
         )
 
     def kept_usage(self, examples: Sequence[Example], shots: Sequence[Example]) -> Usage:
         """Return what the answers that are there already have used."""
-        found = (cached_reply(self._cache, q.key) for q in self._questions(examples, shots))
+        found = (cached_reply(self._cache, q.key) for q in self._requests(examples, shots))
         return usage_of([reply for reply in found if reply is not None])
 
-    def _questions(
+    def _requests(
         self, examples: Sequence[Example], shots: Sequence[Example]
     ) -> list[PromptRequest]:
-        questions = []
+        requests = []
         for example in examples:
             messages = self._task.messages(example, shots)
             said = [[message.role, message.text] for message in messages]
-            key = request_key({**self._asked, "messages": said})
-            questions.append(PromptRequest(id=example.id, messages=messages, key=key))
-        return questions
+            key = request_key({**self._parameters, "messages": said})
+            requests.append(PromptRequest(id=example.id, messages=messages, key=key))
+        return requests
 
     def _read(self, reply: Reply) -> PromptedAnswer:
         # Words of a refusal may name a label, and give none.
@@ -353,12 +348,10 @@ def _local(config: PromptedConfig) -> Iterator[str]:
 
 
 _BATCHES_BETWEEN_WRITES = 4
-_AUTOCAST = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
-_WHOLE = {"bf16-true": "bfloat16", "64-true": "float64"}
 
 
 class LocalModel:
-    """A prompted backbone; see :class:`recap.prompt.systems.PromptedSystem`.
+    """A prompted backbone; see :class:`recap.prompt.systems.PromptedModel`.
 
     Answers are kept as those of servers are, under a hash of prompt, decoding and weights (names,
     sizes and times of their files).
@@ -375,7 +368,7 @@ class LocalModel:
         self._config = config
         self._task = task
         self._cache = AnswerCache(Path(config.runs_dir) / FOLDER)
-        self._encoder = ChatEncoder(load_tokenizer(**self._source))
+        self._encoder = ChatEncoder(load_tokenizer(**backbone_source(config.backbone)))
         self.shortened: Mapping[str, int] = {}
 
     @property
@@ -475,10 +468,10 @@ class LocalModel:
             return None
 
     def _key(self, prompt: Sequence[int]) -> str:
-        return request_key({**self._asked, "prompt": list(prompt)})
+        return request_key({**self._parameters, "prompt": list(prompt)})
 
     @cached_property
-    def _asked(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, Any]:
         """All that an answer depends on beside the prompt."""
         config, task = self._config, self._task
         return {
@@ -501,24 +494,18 @@ class LocalModel:
             raise ConfigError(
                 "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu or trainer=auto"
             )
-        model, _ = load_backbone(**self._source, dtype=config.backbone.dtype, seed=config.seed)
-        whole = _WHOLE.get(config.trainer.precision)
-        return model.to(device=device, dtype=getattr(torch, whole) if whole else None)
-
-    @property
-    def _source(self) -> dict[str, Any]:
-        backbone = self._config.backbone
-        return {
-            "name": backbone.name,
-            "family": backbone.family,
-            "hub_id": backbone.hub_id,
-            "path": backbone.path,
-        }
+        backbone = config.backbone
+        model, _ = load_backbone(
+            **backbone_source(backbone), dtype=backbone.dtype, seed=config.seed
+        )
+        # As Lightning turns weights: buffers keep their own type where weights do.
+        turned = weights_dtype(config.trainer.precision, "")
+        return model.to(device=device, dtype=getattr(torch, turned) if turned else None)
 
     def _precision(self) -> AbstractContextManager[Any]:
         import torch
 
-        mixed = _AUTOCAST.get(self._config.trainer.precision)
+        mixed = autocast_dtype(self._config.trainer.precision)
         return torch.autocast(self.device, getattr(torch, mixed)) if mixed else nullcontext()
 
 

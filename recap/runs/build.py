@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recap.config import DataConfig, RunConfig, TaskConfig
+from recap.config import (
+    BackboneConfig,
+    DataConfig,
+    RunConfig,
+    TaskConfig,
+    compute_dtype,
+    result_options,
+    weights_dtype,
+)
 from recap.data.corpus import Corpus, read_corpus
 from recap.data.folds import content_key
 from recap.errors import ConfigError
@@ -25,13 +33,6 @@ if TYPE_CHECKING:
     from recap.models.lazy_weights import LazyWeights
     from recap.runs.history import Tracker
 
-
-COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
-"""What is multiplied in 16 bits, by ``trainer.precision``; matrices of 4 bits otherwise in
-float32."""
-
-TRUE_DTYPES = {"bf16-true": "bfloat16", "64-true": "float64"}
-"""What Lightning turns all weights into, by ``trainer.precision``."""
 
 CALLBACKS: Registry[Any] = Registry("callback")
 """Callbacks that configuration can name; ``package.module:Class`` needs no registration."""
@@ -87,20 +88,20 @@ def model_settings(config: RunConfig, task: Task) -> ModelSettings:
     from recap.models.export import ModelSettings
 
     precision = config.trainer.precision
-    dtype = TRUE_DTYPES.get(precision, config.backbone.dtype)
+    dtype = weights_dtype(precision, config.backbone.dtype)
     quantize = config.finetune.method == "qlora"
     return ModelSettings(
         task=task,
         max_prompt_tokens=config.prompt.max_tokens,
         max_new_tokens=config.decoding.max_new_tokens,
         dtype=dtype,
-        compute_dtype=COMPUTE_DTYPES.get(precision, "float32" if quantize else dtype),
+        compute_dtype=compute_dtype(precision, "float32" if quantize else dtype),
         quantize=quantize,
     )
 
 
 def build_corpus(config: RunConfig, task: Task) -> Corpus:
-    """Return the data set's labelled examples, with all labels, before the task selects.
+    """Return the data set's labeled examples, with all labels, before the task selects.
 
     Raises:
         DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is
@@ -149,6 +150,16 @@ def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
     return tuple(examples[index] for index in chosen)
 
 
+def backbone_source(backbone: BackboneConfig) -> dict[str, Any]:
+    """Return which weights and tokenizer a backbone has, as arguments of what loads them."""
+    return {
+        "name": backbone.name,
+        "family": backbone.family,
+        "hub_id": backbone.hub_id,
+        "path": backbone.path,
+    }
+
+
 def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
     """Return the model to tune, its tokenizer, and its weights if they are still to be read.
 
@@ -159,21 +170,17 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
     from recap.models.finetune import apply_finetune, checkpoint_gradients
 
     backbone, finetune = config.backbone, config.finetune
-    options: dict[str, Any] = {
-        "name": backbone.name,
-        "family": backbone.family,
-        "hub_id": backbone.hub_id,
-        "path": backbone.path,
-        "dtype": backbone.dtype,
-    }
-    weights = None
+    source, weights = backbone_source(backbone), None
     if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
-        model, tokenizer, weights = load_backbone_deferred(**options, seed=config.seed)
+        model, tokenizer, weights = load_backbone_deferred(
+            **source, dtype=backbone.dtype, seed=config.seed
+        )
     else:
         model, tokenizer = load_backbone(
-            **options,
+            **source,
+            dtype=backbone.dtype,
             quantize=finetune.method == "qlora",
-            compute_dtype=COMPUTE_DTYPES.get(config.trainer.precision, "float32"),
+            compute_dtype=compute_dtype(config.trainer.precision),
             seed=config.seed,
         )
     tuned = apply_finetune(
@@ -191,29 +198,27 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
 
 
 def build_tracker(
-    config: RunConfig, folder: Path, *, options: Mapping[str, Any] | None = None
+    config: RunConfig, folder: Path, *, prompted: Mapping[str, Any] | None = None
 ) -> Tracker:
     """Return what is told of the run beside the run folder's own files.
 
-    ``options`` are those of the run with dotted keys, by default the result-changing ones of
-    ``config``.
+    ``prompted`` is what config.yaml holds besides of a prompted system.
     """
-    from recap.config import result_options
-    from recap.runs.history import NoTracker
+    from recap.runs.history import Tracker
     from recap.runs.wandb import WandbTracker
 
     if config.logger.name != "wandb":
-        return NoTracker()
+        return Tracker()
     return WandbTracker(
         folder=folder,
         group=config.run,
         project=config.logger.project,
         mode=config.logger.mode,
-        options=result_options(config) if options is None else options,
+        options=result_options(config, prompted),
     )
 
 
-def build_callbacks(config: RunConfig) -> list[lightning.Callback]:
+def build_callbacks(callbacks: Mapping[str, Any]) -> list[lightning.Callback]:
     """Return the user's own callbacks.
 
     Raises:
@@ -222,7 +227,7 @@ def build_callbacks(config: RunConfig) -> list[lightning.Callback]:
     import lightning
 
     built: list[lightning.Callback] = []
-    for key, entry in config.callbacks.items():
+    for key, entry in callbacks.items():
         arguments = dict(entry)
         name = arguments.pop("name", None)
         if not isinstance(name, str):

@@ -1,9 +1,4 @@
-"""The detector: one model, or the cascade of two, over utterances, dialogues and streams.
-
-How stages are put together: which models, which label leads on, which threshold applies.
-
-A dialogue that is annotated while it goes on.
-"""
+"""The detector: one model, or the cascade of two, over utterances, dialogues and streams."""
 
 from __future__ import annotations
 
@@ -12,27 +7,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
+from recap.config import Decoding, Language
 from recap.data.readers.native import record_from_row
 from recap.data.readers.transcript import SpeakerNames
 from recap.data.utterances import utterances_of
 from recap.errors import ConfigError, DataError
+from recap.models.engine.label_scoring import Conversation, ModelAnswer
+from recap.models.export import TrainedModel, load_trained
 from recap.records import Annotation, Dialogue, Example, Turn
-from recap.runs.saved import (
-    AnswerOptions,
-    Decoding,
-    FoundModel,
-    ModelStage,
-    Prompt,
-    find_saved_settings,
-)
+from recap.runs.saved import AnswerOptions, FoundModel, ModelStage, Prompt, find_saved_settings
 from recap.tasks.task import Task
-
-if TYPE_CHECKING:
-    from recap.models.engine.label_scoring import Conversation, ModelAnswer
-    from recap.models.export import TrainedModel
-    from recap.runs.saved import Prompt
 
 
 def stage_folders(
@@ -50,7 +36,7 @@ def stage_folders(
     raise ConfigError("name one model (model=FOLDER), or both stages (binary= and fine_grained=)")
 
 
-def in_language(task: Task, language: Literal["en", "zh"] | None) -> Task:
+def in_language(task: Task, language: Language | None) -> Task:
     """Return the task in a language, in its own for ``None``."""
     return task if language is None else dataclasses.replace(task, language=language)
 
@@ -118,7 +104,7 @@ def first_label_threshold(
 Talk = str | Dialogue | Example | Mapping[str, Any]
 """An utterance, a dialogue, an example, or one of the latter as a mapping (native JSON)."""
 
-Ask = Callable[[int, list[Prompt]], "list[ModelAnswer]"]
+Ask = Callable[[int, list[Prompt]], list[ModelAnswer]]
 """Answers the prompts of a stage."""
 
 MOST_VARIANTS = 8
@@ -129,10 +115,10 @@ WINDOW_BATCHES = 4
 
 
 class Detector:
-    """Says of client turns which behaviour they show; :meth:`from_pretrained` loads one.
+    """Says of client turns which behavior they show; :meth:`from_pretrained` loads one.
 
     With two stages, the first tells resistance from collaboration, and the second names the
-    behaviour of what was judged resistant.
+    behavior of what was judged resistant.
 
     Args:
         found: The models' folders, in the order of the stages.
@@ -174,7 +160,7 @@ class Detector:
         fine_grained: str | Path | None = None,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool = False,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
         decoding: Decoding = "scored",
         max_prompt_tokens: int | None = None,
         max_new_tokens: int | None = None,
@@ -192,7 +178,7 @@ class Detector:
             fine_grained: Its second stage. Two adapters over one base share it in memory.
             threshold: Probability from which the first of two labels (Resistance) is decided for,
                 or ``{label: probability}`` for the other; by default the likelier label is taken.
-            with_rationale: Whether the reason is written too, which takes much longer.
+            with_rationale: Whether the rationale is written too, which takes much longer.
             language: Of prompt and answer; by default that of the training.
             decoding: ``scored`` compares all labels and always gives one of them; ``constrained``
                 is greedy and always gives one; ``free`` is greedy text, as in the paper.
@@ -207,8 +193,6 @@ class Detector:
         Raises:
             ConfigError: When a folder holds no such model, or an option does not fit it.
         """
-        from recap.models.export import load_trained
-
         folders = stage_folders(model, binary, fine_grained)
         found = [find_saved_settings(folder) for folder in folders]
         options = AnswerOptions(
@@ -249,7 +233,7 @@ class Detector:
         *,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool | None = None,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
     ) -> Iterator[Annotation]: ...
     @overload
     def predict(
@@ -258,7 +242,7 @@ class Detector:
         *,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool | None = None,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
     ) -> list[Annotation]: ...
     def predict(
         self,
@@ -266,7 +250,7 @@ class Detector:
         *,
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool | None = None,
-        language: Literal["en", "zh"] | None = None,
+        language: Language | None = None,
     ) -> list[Annotation] | Iterator[Annotation]:
         """Return an annotation of each client turn, in one flat list and in order.
 
@@ -367,7 +351,7 @@ class Detector:
     def _probabilities(
         self, first: ModelAnswer, second: ModelAnswer | None
     ) -> dict[str, float] | None:
-        """Return the label's probabilities; of both stages, P(resistance) x P(behaviour)."""
+        """Return the label's probabilities; of both stages, P(resistance) x P(behavior)."""
         if first.probabilities is None or second is None or second.probabilities is None:
             return None if first.probabilities is None else dict(first.probabilities)
         rest = {label: p for label, p in first.probabilities.items() if label != self._gate}
@@ -411,7 +395,7 @@ class Session:
 
     What one prompt shares with the one before is kept and not computed again. Annotations are those
     of :meth:`recap.runs.detector.Detector.predict` on the dialogue so far. When a client says
-    several things in a row, each annotation takes in what was said since the counsellor spoke: the
+    several things in a row, each annotation takes in what was said since the counselor spoke: the
     last of them is the one that the whole dialogue has.
 
     Args:
@@ -432,7 +416,7 @@ class Session:
         return Dialogue(session=self._session, turns=tuple(self._turns))
 
     def add(self, speaker: str, text: str, *, id: str | None = None) -> Annotation | None:  # noqa: A002
-        """Add a turn; return its annotation, ``None`` when it is the counsellor's.
+        """Add a turn; return its annotation, ``None`` when it is the counselor's.
 
         Args:
             speaker: ``client`` or ``counselor``, or a usual name of either (therapist, 来访者).

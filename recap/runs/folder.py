@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,12 @@ from typing import Any, Literal
 import yaml
 
 from recap import config as schema
-from recap.config import RunConfig, flatten, result_options
+from recap.config import RunConfig, result_options
 from recap.errors import ConfigError, DataError
 from recap.system.files import open_lock, read_yaml, refuse_links, write_atomic
+
+Part = int | Literal["final"]
+"""A fold by its number, or the model on all data."""
 
 PROMPTED_KEYS = ("client", "shots", "shot_categories")
 """Keys of config.yaml that a prompted system has beside those of a training."""
@@ -45,7 +48,7 @@ class FoldFolder:
 
     @property
     def history(self) -> Path:
-        """Loss, learning rate and speed over optimiser steps."""
+        """Loss, learning rate and speed over optimizer steps."""
         return self.path / "history.csv"
 
     @property
@@ -109,7 +112,7 @@ class RunFolder:
         """Return the files of fold ``index``."""
         return FoldFolder(path=self.path / f"fold{index}")
 
-    def part(self, part: int | Literal["final"]) -> FoldFolder:
+    def part(self, part: Part) -> FoldFolder:
         """Return the files of a fold by its number, or of the final model."""
         return self.final if part == "final" else self.fold(part)
 
@@ -135,7 +138,6 @@ def open_run_folder(
     config: RunConfig,
     *,
     prompted: Mapping[str, Any] | None = None,
-    compared: Sequence[str] = (),
     write: bool = True,
 ) -> RunFolder:
     """Return the folder of a run, created when missing.
@@ -144,7 +146,6 @@ def open_run_folder(
         config: Names it, and is kept in it.
         prompted: What config.yaml holds besides for a prompted system; keys of
             :data:`PROMPTED_KEYS`.
-        compared: Those of its options that change results, with dotted keys.
         write: Whether to write; false in the other processes of a run on several devices.
 
     Raises:
@@ -153,7 +154,7 @@ def open_run_folder(
     folder = RunFolder(path=Path(config.runs_dir) / config.run)
     refuse_links(folder.path)
     if folder.config.is_file():
-        _refuse_other_run(folder, config, prompted or {}, compared)
+        _refuse_other_run(folder, result_options(config, prompted))
     else:
         folder.path.mkdir(parents=True, exist_ok=True)
     if write:
@@ -277,15 +278,9 @@ def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     write_atomic(path, text, private=private)
 
 
-def _refuse_other_run(
-    folder: RunFolder, config: RunConfig, prompted: Mapping[str, Any], compared: Sequence[str]
-) -> None:
-    # A client's name tells a prompted run from a trained one.
-    keys = ("client.name", *compared)
-    given = result_options(config) | _picked(prompted, keys)
+def _refuse_other_run(folder: RunFolder, given: Mapping[str, Any]) -> None:
     try:
-        there = result_options(read_config(folder.path))
-        there |= _picked(read_prompted(folder.path), keys)
+        there = result_options(read_config(folder.path), read_prompted(folder.path))
     except ConfigError as error:
         raise ConfigError(
             f"{folder.path}: its config.yaml is not one of this version ({error}); "
@@ -301,8 +296,3 @@ def _refuse_other_run(
             f"{folder.path}: holds a run with other options: {named}{more}; "
             "set run=NAME for a new run"
         )
-
-
-def _picked(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    flat = flatten(values)
-    return {key: flat.get(key) for key in keys}

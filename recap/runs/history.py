@@ -1,15 +1,4 @@
-"""history.csv: a row every few optimiser steps and one a pass over the selection examples.
-
-How fast training goes and how much memory it takes.
-
-What a tracker is told of a run: steps, scores of folds, the summary over them.
-
-Texts only where ``privacy.log_text`` allows it.
-
-Epochs as they end, with the seconds that they took.
-
-The progress bar: Lightning's, with speed, learning rate, memory and the time that is left.
-"""
+"""What a training keeps of its steps: history.csv, trackers, the clock and the progress bar."""
 
 from __future__ import annotations
 
@@ -22,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import lightning
 import torch
@@ -107,11 +96,11 @@ def peak_memory_gib(device: torch.device) -> float:
 class HistoryRow:
     """One row of history.csv.
 
-    ``loss`` is the token mean in nats: of the last optimiser step's examples for ``train``, of the
+    ``loss`` is the token mean in nats: of the last optimizer step's examples for ``train``, of the
     whole split for ``select``. ``tokens_per_second`` counts prompt and answer tokens, over all
     devices; it and ``examples_per_second`` are ``None`` for ``select``. ``memory_gib`` is the
     process's peak so far: allocated on the first device if it is a GPU, else resident memory.
-    ``skipped_steps`` counts the optimiser steps so far that were not finite.
+    ``skipped_steps`` counts the optimizer steps so far that were not finite.
     """
 
     step: int
@@ -136,8 +125,8 @@ class FinishedFolds:
     """By index of the fold; empty for folds whose system was not trained step by step."""
 
 
-class Tracker(Protocol):
-    """Something that is told of a run as it goes."""
+class Tracker:
+    """Is told of a run as it goes; this one keeps nothing: the run folder's own files are all."""
 
     def start_fold(self, name: str) -> None:
         """Begin to record one fold (``"fold0"``) or the final model (``"final"``)."""
@@ -158,28 +147,6 @@ class Tracker(Protocol):
         """Record how figures spread over folds, unless just this is recorded already."""
 
 
-class NoTracker:
-    """A tracker that keeps nothing: the run folder's own files are all there is."""
-
-    def start_fold(self, name: str) -> None:
-        """Do nothing."""
-
-    def log_step(self, row: HistoryRow) -> None:
-        """Do nothing."""
-
-    def log_fold(self, scores: Scores | None) -> None:
-        """Do nothing."""
-
-    def log_texts(self, pairs: Sequence[tuple[Example, Prediction]]) -> None:
-        """Do nothing."""
-
-    def abandon(self, *, preempted: bool = False) -> None:
-        """Do nothing."""
-
-    def log_summary(self, folds: FinishedFolds) -> None:
-        """Do nothing."""
-
-
 COLUMNS = tuple(field.name for field in fields(HistoryRow))
 """The columns of history.csv, in order."""
 
@@ -193,7 +160,7 @@ class History(lightning.Callback):
     Args:
         path: Where history.csv goes.
         tracker: Told of every row.
-        every_steps: Optimiser steps between two rows of the training loss.
+        every_steps: Optimizer steps between two rows of the training loss.
         finite: Counts the steps that were skipped.
         clock: Returns seconds; for tests.
     """
@@ -251,7 +218,7 @@ class History(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Add up examples and tokens, and write a row when enough optimiser steps are done."""
+        """Add up examples and tokens, and write a row when enough optimizer steps are done."""
         if not batch.plan.filler:
             tokens = sum(len(row.prompt) + len(row.answer) for row in batch.examples)
             self._meter.add(examples=len(batch.examples), tokens=tokens)
@@ -259,20 +226,7 @@ class History(lightning.Callback):
         if not batch.plan.ends_step or step % self._every_steps:
             return
         self._speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
-        self._add(
-            trainer,
-            HistoryRow(
-                step=step,
-                epoch=trainer.current_epoch,
-                split="train",
-                loss=float(trainer.callback_metrics["train_loss"]),
-                learning_rate=_learning_rate(trainer),
-                tokens_per_second=self._speed.tokens,
-                examples_per_second=self._speed.examples,
-                memory_gib=peak_memory_gib(trainer.strategy.root_device),
-                skipped_steps=self._skipped(),
-            ),
-        )
+        self._add(trainer, "train", trainer.callback_metrics["train_loss"], self._speed)
 
     def on_validation_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -290,22 +244,8 @@ class History(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Write the selection loss."""
-        if trainer.sanity_checking or "val_loss" not in trainer.callback_metrics:
-            return
-        self._add(
-            trainer,
-            HistoryRow(
-                step=trainer.global_step,
-                epoch=trainer.current_epoch,
-                split="select",
-                loss=float(trainer.callback_metrics["val_loss"]),
-                learning_rate=_learning_rate(trainer),
-                tokens_per_second=None,
-                examples_per_second=None,
-                memory_gib=peak_memory_gib(trainer.strategy.root_device),
-                skipped_steps=self._skipped(),
-            ),
-        )
+        if not trainer.sanity_checking and "val_loss" in trainer.callback_metrics:
+            self._add(trainer, "select", trainer.callback_metrics["val_loss"], None)
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -322,13 +262,27 @@ class History(lightning.Callback):
         """Bring the file up to what the checkpoint holds."""
         self._write(trainer)
 
-    def _add(self, trainer: lightning.Trainer, row: HistoryRow) -> None:
+    def _add(
+        self,
+        trainer: lightning.Trainer,
+        split: Literal["train", "select"],
+        loss: torch.Tensor,
+        speed: Speed | None,
+    ) -> None:
+        row = HistoryRow(
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            split=split,
+            loss=float(loss),
+            learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
+            tokens_per_second=speed.tokens if speed else None,
+            examples_per_second=speed.examples if speed else None,
+            memory_gib=peak_memory_gib(trainer.strategy.root_device),
+            skipped_steps=self._finite.skipped if self._finite else 0,
+        )
         self._rows.append(row)
         if trainer.is_global_zero:
             self._tracker.log_step(row)
-
-    def _skipped(self) -> int:
-        return 0 if self._finite is None else self._finite.skipped
 
     def _write(self, trainer: lightning.Trainer) -> None:
         if not trainer.is_global_zero:
@@ -362,13 +316,8 @@ def selection_loss(path: Path, epoch: int) -> float | None:
 
     ``None`` for an epoch without one: there was nothing to select by, or nothing was trained.
     """
-    if not path.is_file():
-        return None
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] == "select" and int(row["epoch"]) == epoch - 1:
-                return float(row["loss"])
-    return None
+    rows = read_history(path)
+    return next((r.loss for r in rows if r.split == "select" and r.epoch == epoch - 1), None)
 
 
 def _row(cells: Mapping[str, str]) -> HistoryRow:
@@ -391,10 +340,6 @@ def _row(cells: Mapping[str, str]) -> HistoryRow:
 
 def _number(cell: str) -> float | None:
     return float(cell) if cell else None
-
-
-def _learning_rate(trainer: lightning.Trainer) -> float:
-    return float(trainer.optimizers[0].param_groups[0]["lr"])
 
 
 def _over_devices(trainer: lightning.Trainer, counts: tuple[int, int]) -> tuple[float, float]:

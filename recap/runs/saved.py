@@ -1,11 +1,4 @@
-"""Where a saved model is, which run it comes from, and the model itself.
-
-Which model a folder of the user's stands for, and how that model is asked.
-
-One model and one task: from client turns to prompts, from prompts to answers.
-
-What a saved model answers to examples, one prediction each.
-"""
+"""Saved models: which one a folder stands for, what it was trained to do, and what it answers."""
 
 from __future__ import annotations
 
@@ -14,12 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from recap.config import RunConfig
+from recap.config import Decoding, Language, RunConfig
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.errors import ConfigError
-from recap.models.engine.label_scoring import ModelAnswer
+from recap.models.engine.label_scoring import Answerer, Conversation, ModelAnswer
 from recap.models.export import (
     ADAPTER_CONFIG,
     SETTINGS_FILE,
@@ -30,16 +23,10 @@ from recap.models.export import (
     read_settings,
 )
 from recap.models.finetune import causal_model
-from recap.records import Example, Prediction
+from recap.records import Example, Prediction, prediction_of
 from recap.runs.build import build_task, model_settings
-from recap.runs.folder import RunFolder, model_folder, read_config
+from recap.runs.folder import Part, RunFolder, model_folder, read_config
 from recap.tasks.task import Task
-
-if TYPE_CHECKING:
-    from recap.models.engine.label_scoring import Conversation, ModelAnswer
-    from recap.models.export import ModelSettings, TrainedModel
-    from recap.tasks.task import Task
-
 
 _FOLD = re.compile(r"fold(\d+)")
 
@@ -57,13 +44,51 @@ class SavedModel:
     fold: int | None
     """The fold that it was trained for; ``None`` for a final model, or one without a run."""
 
+    @property
+    def settings(self) -> ModelSettings:
+        """What the model has to be told of how it was trained."""
+        return read_settings(self.folder) or model_settings(self.config, self.task)
+
+
+def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
+    """Return the folder of the model that a path stands for.
+
+    Args:
+        path: A run folder, a fold's folder, or a model's. A run folder stands for its final model
+            if there is one, else for that of the fold with the lowest selection loss.
+        part: The fold, or ``final``, whose model is taken of a run folder; ``all``: as above.
+
+    Raises:
+        ConfigError: When there is no model, or it is a baseline's.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"{path}: there is no such folder; give a run's or a model's")
+    if _holds_model(path):
+        return path
+    if (path / "config.yaml").is_file():
+        run = RunFolder(path=path)
+        _refuse_baseline(run)
+        folder = model_folder(run) if part == "all" else run.part(part).model
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder}: there is no such model (not trained, or not kept: keep_models); set "
+                "cv.fold=all for the one that the run stands for"
+            )
+        return folder
+    if _holds_model(path / "model"):
+        return path / "model"
+    raise ConfigError(
+        f"{path}: holds no model: it is neither a run folder (config.yaml) nor a model's "
+        f"(config.json or {ADAPTER_CONFIG}); give one of these"
+    )
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or is_adapter_folder(folder)
+
 
 def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> SavedModel:
-    """Return the model that a path stands for.
-
-    A run folder stands for its final model if there is one, else for the fold with the lowest
-    selection loss; with ``cv.fold`` set to a fold or ``final``, for that one. The folder of a fold
-    stands for its model.
+    """Return the model that a path stands for, as :func:`find_model_folder` finds it.
 
     Args:
         path: A run folder, a fold's folder, or a model's.
@@ -76,25 +101,7 @@ def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> 
         ConfigError: When there is no model, it is a baseline's or another fold's, or has another
             task's labels.
     """
-    fold = fallback.cv.fold
-    if not path.is_dir():
-        raise ConfigError(f"model={path}: there is no such folder; give a run's or a model's")
-    if (path / "config.yaml").is_file():
-        run = RunFolder(path=path)
-        _refuse_baseline(run)
-        folder = model_folder(run) if fold == "all" else run.part(fold).model
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{folder}: there is no such model (not trained, or not kept: keep_models); set "
-                "cv.fold=all for the one that the run stands for"
-            )
-    else:
-        folder = path / "model" if (path / "model").is_dir() else path
-        if not (folder / "config.json").is_file() and not is_adapter_folder(folder):
-            raise ConfigError(
-                f"model={path}: is neither a run folder (config.yaml) nor a model's (config.json "
-                f"or {ADAPTER_CONFIG}); give one of these"
-            )
+    folder = find_model_folder(path, fallback.cv.fold)
     return _saved(folder, fallback, task_given=task_given)
 
 
@@ -106,9 +113,8 @@ def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
     """
     if not is_adapter_folder(saved.folder):
         _refuse_encoder(saved.folder)
-    settings = read_settings(saved.folder) or model_settings(saved.config, saved.task)
     device = {"gpu": "cuda"}.get(accelerator, accelerator)
-    return load_trained([saved.folder], [settings], device=device)[0]
+    return load_trained([saved.folder], [saved.settings], device=device)[0]
 
 
 def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
@@ -123,7 +129,7 @@ def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel
     if isinstance(asked, int) and asked != fold:
         raise ConfigError(
             f"cv.fold={asked}: {folder} was trained on most of that fold; give the run folder "
-            f"(model={run.path}), so that each fold is labelled by its own model"
+            f"(model={run.path}), so that each fold is labeled by its own model"
         )
     return SavedModel(folder=folder, config=config, task=build_task(config), run=run, fold=fold)
 
@@ -172,32 +178,16 @@ class FoundModel:
     settings: ModelSettings
 
 
-def find_saved_settings(folder: str | Path) -> FoundModel:
-    """Return the model of a run's folder, a fold's folder, or a model's own.
+def find_saved_settings(path: str | Path) -> FoundModel:
+    """Return the model that a path stands for, as :func:`find_model_folder` finds it.
 
-    A run stands for its ``final`` model if there is one, else for the fold with the lowest
-    selection loss. A model's folder has ``recap.json``, or lies where training put it.
+    A model's folder has ``recap.json``, or lies where training put it.
 
     Raises:
         ConfigError: When there is no such folder, or no model in it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such folder; name a run folder or a model's")
-    if (folder / "config.yaml").is_file() and not _holds_model(folder):
-        folder = model_folder(RunFolder(path=folder))
-    elif (folder / "model").is_dir() and not _holds_model(folder):
-        folder = folder / "model"
-    if not _holds_model(folder):
-        raise ConfigError(
-            f"{folder}: holds no model; name a run folder, a fold's folder in it, or a folder with "
-            "config.json or adapter_config.json"
-        )
+    folder = find_model_folder(Path(path))
     return FoundModel(folder=folder, settings=_settings(folder))
-
-
-def _holds_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or is_adapter_folder(folder)
 
 
 def _settings(folder: Path) -> ModelSettings:
@@ -214,9 +204,6 @@ def _settings(folder: Path) -> ModelSettings:
     return model_settings(config, build_task(config))
 
 
-Decoding = Literal["free", "constrained", "scored"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
     """How answers are read off the models of a detector."""
@@ -224,7 +211,7 @@ class AnswerOptions:
     decoding: Decoding = "scored"
     """``scored``: the likeliest label; ``constrained``, ``free``: greedy text."""
     with_rationale: bool = False
-    """Whether the reason is written too."""
+    """Whether the rationale is written too."""
     threshold: float | tuple[str, float] | None = None
     """Probability from which the first of two labels, or the named one, is decided for."""
     max_prompt_tokens: int | None = None
@@ -233,7 +220,7 @@ class AnswerOptions:
     """Longest answer; ``None``: as in training."""
     batch_size: int = 32
     """Prompts answered together."""
-    language: Literal["en", "zh"] | None = None
+    language: Language | None = None
     """Of prompt and answer; ``None``: as in training."""
 
 
@@ -257,7 +244,7 @@ class ModelStage:
         threshold: Probability from which the first of two labels is decided for.
 
     Raises:
-        ConfigError: When reasons are asked of a model that was trained without, or a threshold
+        ConfigError: When rationales are asked of a model that was trained without, or a threshold
             cannot be used.
     """
 
@@ -269,11 +256,9 @@ class ModelStage:
         options: AnswerOptions,
         threshold: float | None = None,
     ) -> None:
-        from recap.models.engine.label_scoring import Answerer
-
         if options.with_rationale and not task.rationale:
             raise ConfigError(
-                f"the model of task {task.name!r} was trained without reasons and has none to "
+                f"the model of task {task.name!r} was trained without rationales and has none to "
                 "give; leave with_rationale (rationale=true) out, or use another model"
             )
         self.task = task
@@ -326,13 +311,13 @@ class AnsweredExamples:
     predictions: list[Prediction]
     truncated_prompts: int
     too_long: int
-    """Examples whose prompts have no room in the model; not asked, their answers unreadable."""
+    """Examples whose prompts have no room in the model; not asked, their answers unparsed."""
 
     def notes(self) -> list[str]:
         """Return a sentence for each of what became of long prompts."""
         said = {
             "prompts lost some of their oldest turns to fit": self.truncated_prompts,
-            "prompts do not fit the model: it was not asked, and these count as unreadable "
+            "prompts do not fit the model: it was not asked, and these count as unparsed "
             "(prompt.history=none or intervention trains one that reads less)": self.too_long,
         }
         return [f"{n} {text}" for text, n in said.items() if n]
@@ -365,7 +350,7 @@ def answer_examples(
     config, task = saved.config, saved.task
     stage = ModelStage(
         load_saved(saved, accelerator=accelerator),
-        model_settings(config, task),
+        saved.settings,
         task,
         AnswerOptions(
             decoding=config.decoding.name,
@@ -379,26 +364,9 @@ def answer_examples(
     answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
     return AnsweredExamples(
         predictions=[
-            _prediction(example, answers.get(i), task=task.name, gold=gold, fold=fold)
+            prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
             for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
         ],
         truncated_prompts=sum(prompts[i].dropped_turns > 0 for i in fitting),
         too_long=len(prompts) - len(fitting),
-    )
-
-
-def _prediction(
-    example: Example, answer: ModelAnswer | None, *, task: str, gold: str, fold: int | None
-) -> Prediction:
-    return Prediction(
-        id=example.id,
-        session=example.session,
-        fold=fold,
-        task=task,
-        gold=gold,
-        label=answer.label if answer else None,
-        probabilities=answer.probabilities if answer else None,
-        rationale=answer.rationale if answer else None,
-        text=answer.text if answer else "",
-        parsed=answer is not None and answer.label is not None,
     )

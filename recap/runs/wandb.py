@@ -34,7 +34,7 @@ from recap.errors import ConfigError
 from recap.metrics.scores import spread_over_folds
 from recap.records import Example, Prediction, Scores, Spread, Summary
 from recap.runs.folder import locked
-from recap.runs.history import FinishedFolds, HistoryRow
+from recap.runs.history import FinishedFolds, HistoryRow, Tracker
 from recap.system.files import write_atomic
 from recap.system.processes import switch_telemetry_off
 
@@ -479,7 +479,7 @@ ENDED_BY_SIGNAL = 143
 """The exit code of a W&B run that a signal has ended."""
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Tells W&B of a run.
 
     Args:

@@ -1,10 +1,7 @@
-"""Folders that appear whole or not at all, and one message for what a disk refuses.
+"""Files: whole or not at all, for their owner alone, and never trusted when they come from others.
 
-Files that no other account may read: they hold words of clients, or what names them.
-
-Names, links and YAML that come from elsewhere, and what they may not do.
-
-Where the YAML choices live: inside the package when installed, beside it in a checkout.
+One message stands for what a disk refuses. Where the YAML choices live is known here too: inside
+the package when installed, beside it in a checkout.
 """
 
 from __future__ import annotations

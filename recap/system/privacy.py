@@ -1,8 +1,7 @@
-"""Keys and passwords of the environment, kept out of configurations, files and messages.
+"""What may not be said: keys and passwords of the environment, and words that quote clients.
 
-Tracebacks of errors that nobody foresaw: where they come from, without the words they bring.
-
-Libraries quote what they choke on, and here that is what clients said.
+Tracebacks of errors that nobody foresaw say where they come from, without the words they bring:
+libraries quote what they choke on, and here that is what clients said.
 """
 
 from __future__ import annotations

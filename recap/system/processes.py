@@ -1,17 +1,12 @@
-"""Processes: which of several this one is, and the starting of several on this machine.
+"""Processes: which of several this one is, how they are started and ended, and what they run on.
 
 Under torchrun or srun every process runs the whole command, and they meet inside each training.
 Without them, each fold on several devices is trained by processes of its own, which this module
 starts and watches: nothing of one fold, or of one job of a sweep, is left for the next.
 
-Signals that ask a command to end: noted while a step is finished, and answered under SLURM.
-
-SIGTERM ends it. SIGUSR1, by which SLURM gives notice before the time is up (``#SBATCH
---signal=USR1@120``), ends it too, and has the job queued again.
-
-What a run depended on beside its options and its data.
-
-Libraries that talk about choices which recap makes.
+Signals that ask a command to end are noted while a step is finished. SIGTERM ends it. SIGUSR1, by
+which SLURM gives notice before the time is up (``#SBATCH --signal=USR1@120``), ends it too, and has
+the job queued again.
 """
 
 from __future__ import annotations
@@ -122,13 +117,13 @@ def run_processes(
     )
 
     messages = get_context("spawn").SimpleQueue()
-    told: dict[str, list[Any]] = {"error": [], "crash": []}
+    errors: dict[str, list[Any]] = {"error": [], "crash": []}
 
     def read_messages() -> None:
         while not messages.empty():
             name, values = messages.get()
-            if name in told:
-                told[name].append(values[0])
+            if name in errors:
+                errors[name].append(values[0])
             else:
                 on_message(name, values)
 
@@ -141,25 +136,25 @@ def run_processes(
         with _passing_on_sigterm(processes.pids):
             while not processes.join(timeout=_SECONDS_BETWEEN_LOOKS, grace_period=_SECONDS_TO_END):
                 read_messages()
-    except (ProcessExitedException, ProcessRaisedException) as error:
-        failure = error
+    except (ProcessExitedException, ProcessRaisedException) as ended:
+        failure = ended
     finally:
         for process in processes.processes:
             process.kill()
     read_messages()
-    for refused in told["error"]:
-        raise refused
+    for error in errors["error"]:
+        raise error
     if failure is not None:
         codes = [process.exitcode for process in processes.processes]
         by_signal = {_ENDED_BY_SIGTERM, *(-number for number in SIGNALS)}
         if by_signal.issuperset(code for code in codes if code):
             raise SIGTERMException
-        cause = next(iter(told["crash"]), str(failure))
-        raise RecapError(f"{what}: {_obituary(codes, cause)}")
+        cause = next(iter(errors["crash"]), str(failure))
+        raise RecapError(f"{what}: {_failure_message(codes, cause)}")
 
 
-def _obituary(codes: list[int | None], failure: str) -> str:
-    """Return what became of the process that failed first, as far as can be told."""
+def _failure_message(codes: list[int | None], failure: str) -> str:
+    """Return what became of the process that failed first, as far as is known."""
     for rank, code in enumerate(codes):
         # One that is gone takes the others along: their complaints tell nothing.
         if code is not None and code < 0 and code != -signal.SIGTERM:
@@ -197,12 +192,12 @@ def _run_one(
             raise SystemExit(_ENDED_BY_SIGTERM) from None
         raise
     except Exception as error:  # noqa: BLE001 - torch would write what it says to a temporary file
-        told = error if isinstance(error, RecapError) else disk_error(error)
-        if told is None:
+        known = error if isinstance(error, RecapError) else disk_error(error)
+        if known is None:
             messages.put(("crash", (f"\n{safe_traceback(error)}",)))
             raise SystemExit(1) from None
-        messages.put(("error", (told,)))
-        raise SystemExit(told.exit_code) from None
+        messages.put(("error", (known,)))
+        raise SystemExit(known.exit_code) from None
 
 
 def _started_by_launcher() -> int | None:
@@ -254,18 +249,25 @@ def _passing_on_sigterm(pids: Callable[[], list[int]]) -> Iterator[None]:
             except ProcessLookupError:  # it has ended by itself
                 continue
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
+    with answering_signals(pass_on):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """From the weaker to the stronger."""
 
 _noted: set[int] = set()
+
+
+@contextmanager
+def answering_signals(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have a function called for SIGTERM and SIGUSR1 while the block runs, in the main thread."""
+    before = {number: signal.signal(number, answer) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def note(number: int, frame: FrameType | None = None) -> None:

@@ -28,13 +28,14 @@ def _train(config: RunConfig) -> int:
         RecapError: When it cannot be done.
         SystemExit: When a signal asked for an end.
     """
-    from recap.folds.console import TrainingConsole
-    from recap.folds.fold import FoldListener, cross_validate
+    from recap.folds.console import RunConsole
+    from recap.folds.fold import FoldListener
+    from recap.folds.tuned import cross_validate
     from recap.system.processes import is_first_process, limit_library_logging
 
     limit_library_logging()
     with ended_by_sigterm():
-        cross_validate(config, listener=TrainingConsole() if is_first_process() else FoldListener())
+        cross_validate(config, listener=RunConsole() if is_first_process() else FoldListener())
     return 0
 
 

@@ -104,7 +104,7 @@ def test_the_second_stage_is_asked_about_false_alarms_by_the_model_of_their_fold
     assert all(p.text.startswith("Behavior") for p in alarms)
 
 
-def test_without_models_false_alarms_are_refused_or_count_as_unreadable(stages: Path) -> None:
+def test_without_models_false_alarms_are_refused_or_count_as_unparsed(stages: Path) -> None:
     asked = scored(stages)
     for k in (0, 1):
         shutil.rmtree(stages / "fine" / f"fold{k}" / "model")

@@ -90,7 +90,7 @@ def test_every_row_at_fault_is_listed_with_its_line_and_the_mend(
     assert lines[0] == f"{file}: 7 of 8 rows cannot be used:"
     for number, said in {
         2: "id 'e0' is at line 1 already",
-        3: "id 'e99' is not in the labelled data",
+        3: "id 'e99' is not in the labeled data",
         4: "id: is missing",
         5: "label: is missing",
         6: "fold: is no fold's index",
@@ -120,7 +120,7 @@ def test_missing_predictions_fail_unless_something_else_is_asked_for(
     corpus: Path, tmp_path: Path, on_missing: str, n: int, accuracy: float
 ) -> None:
     file = write_rows(tmp_path / "p.jsonl", answers()[2:])
-    with pytest.raises(DataError, match=r"2 of 80 labelled examples have no prediction") as error:
+    with pytest.raises(DataError, match=r"2 of 80 labeled examples have no prediction") as error:
         scored(corpus, file)
     assert "id 'e0'\n  id 'e1'\n" in str(error.value)
     evaluation = scored(corpus, file, f"on_missing={on_missing}")

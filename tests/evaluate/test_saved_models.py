@@ -118,7 +118,7 @@ def test_a_model_without_its_run_is_asked_as_its_own_file_says_and_as_recap_pred
         scored(model, "data=dialogues", f"data.path={file}", "task=flat")
 
 
-def test_what_does_not_fit_the_model_is_not_asked_and_counts_as_unreadable(
+def test_what_does_not_fit_the_model_is_not_asked_and_counts_as_unparsed(
     trained: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "elsewhere" / "mine"

@@ -11,7 +11,7 @@ from shrunk import write_family
 
 from recap import load_config
 from recap.evaluate import __main__ as evaluate
-from recap.folds.partition import draw_partition
+from recap.folds.run import read_run
 from recap.metrics.files import predictions_from_jsonl
 from recap.models.module import ResponseModule
 from recap.train import __main__ as train
@@ -26,9 +26,9 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 def selected_ids(overrides: list[str], fold: int) -> list[str]:
     """Return the ids of the examples that select, drawn again from the data."""
-    partition = draw_partition(load_config(overrides))
-    chosen = set(partition.folds[fold].select) & set(partition.selected)
-    return [partition.corpus.examples[i].id for i in sorted(chosen)]
+    run = read_run(load_config(overrides))
+    chosen = set(run.folds[fold].select) & set(run.selected)
+    return [run.corpus.examples[i].id for i in sorted(chosen)]
 
 
 @pytest.fixture(scope="module")

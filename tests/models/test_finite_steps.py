@@ -19,7 +19,7 @@ from recap.errors import ConfigError
 from recap.models.callbacks import FiniteSteps
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
-from recap.runs.history import History, NoTracker
+from recap.runs.history import History, Tracker
 from recap.tasks.library import builtin_task
 
 TOKENIZER = shrunk.qwen2_tokenizer()
@@ -66,7 +66,7 @@ def train(
     module.losses, module.gradients = losses, gradients or {}
     data = DataModule(train=EXAMPLES, pad_id=0, global_batch_size=4, per_device_batch_size=2)
     finite = FiniteSteps(most)
-    history = History(tmp_path / "history.csv", NoTracker(), every_steps=1, finite=finite)
+    history = History(tmp_path / "history.csv", Tracker(), every_steps=1, finite=finite)
     lightning.Trainer(
         accelerator="cpu",
         max_epochs=epochs,

@@ -473,5 +473,5 @@ def test_two_workers_under_ray_write_what_one_process_writes(
     assert annotate_over_ray(job, RayConfig(workers=2)).found == report.utterances
     options = {"batch_size": 2, "with_rationale": True}
     refused = make_job(model, tmp_path, detector=replace(job.detector, options=options))
-    with pytest.raises(ConfigError, match="trained without reasons"):
+    with pytest.raises(ConfigError, match="trained without rationales"):
         annotate_over_ray(refused, RayConfig(workers=2))

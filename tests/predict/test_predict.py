@@ -98,7 +98,7 @@ def test_a_table_and_a_transcript_are_known_by_their_endings(model: Path, tmp_pa
         (["input=in.jsonl", "output=o.jsonl"], "binary="),
         (["input=no.jsonl", "output=o.jsonl", "model=M"], "no such file"),
         (["input=in.jsonl", "output=o.jsonl", "model=M", "shard=2/2"], "i/n"),
-        (["input=in.jsonl", "output=o.jsonl", "model=M", "rationale=true"], "without reasons"),
+        (["input=in.jsonl", "output=o.jsonl", "model=M", "rationale=true"], "without rationales"),
         (
             ["input=in.jsonl", "output=o.jsonl", "model=M", "threshold=0.1", "decoding=free"],
             "set decoding=scored",

@@ -63,7 +63,7 @@ def test_a_prompt_file_of_ones_own_replaces_the_built_in_prompt(tmp_path: Path) 
 
 def test_a_callback_of_ones_own_gets_its_arguments() -> None:
     entry = "{name: 'lightning.pytorch.callbacks:Timer', duration: '00:01:00:00'}"
-    (built,) = build_callbacks(recap.load_config([f"+callbacks.timer={entry}"]))
+    (built,) = build_callbacks(recap.load_config([f"+callbacks.timer={entry}"]).callbacks)
     assert type(built).__name__ == "Timer"
 
 
@@ -77,4 +77,4 @@ def test_a_callback_of_ones_own_gets_its_arguments() -> None:
 )
 def test_a_callback_that_cannot_be_built_is_named(entry: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build_callbacks(recap.load_config([f"+callbacks.mine={entry}"]))
+        build_callbacks(recap.load_config([f"+callbacks.mine={entry}"]).callbacks)

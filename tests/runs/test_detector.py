@@ -211,7 +211,7 @@ def test_a_reason_is_written_only_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_model_without_reasons_is_not_asked_for_them(binary: Detector) -> None:
-    with pytest.raises(ConfigError, match="trained without reasons"):
+    with pytest.raises(ConfigError, match="trained without rationales"):
         binary.predict(LATER, with_rationale=True)
 
 

@@ -20,9 +20,9 @@ from recap.models.optimizers import OptimizerSettings
 from recap.runs.history import (
     COLUMNS,
     History,
-    NoTracker,
     Speed,
     SpeedMeter,
+    Tracker,
     TrainingBar,
     peak_memory_gib,
     read_history,
@@ -95,7 +95,7 @@ class Shown(lightning.Callback):
 def fit(folder: Path, *, every_steps: int, select: bool = True) -> tuple[list[Any], Shown]:
     """Train two epochs of three steps of two micro-batches; return the rows of the file."""
     clock = Clock()
-    history = History(folder / "history.csv", NoTracker(), every_steps=every_steps, clock=clock)
+    history = History(folder / "history.csv", Tracker(), every_steps=every_steps, clock=clock)
     module = Timed(
         model=shrunk.model_of("qwen2", len(TOKENIZER)),
         task=builtin_task("binary"),
@@ -205,7 +205,7 @@ def test_the_speed_is_that_of_all_devices_without_what_one_only_repeats(tmp_path
         max_epochs=1,
         accumulate_grad_batches=data.accumulation(2),
         use_distributed_sampler=False,
-        callbacks=[History(tmp_path / "h.csv", NoTracker(), every_steps=1, clock=Tick())],
+        callbacks=[History(tmp_path / "h.csv", Tracker(), every_steps=1, clock=Tick())],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

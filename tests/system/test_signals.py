@@ -53,7 +53,7 @@ def test_a_signal_before_the_training_ends_the_command_too(
     tmp_path: Path, sources: list[str]
 ) -> None:
     runs = Runs(tmp_path, sources, ())
-    kill = Kill(target="recap.folds.fold:settle_learning_rate", number=signal.SIGTERM)
+    kill = Kill(target="recap.folds.tuned:settle_learning_rate", number=signal.SIGTERM)
     assert runs.run("cut", kill) == 143, runs.log.read_text()
     assert not (tmp_path / "cut" / "fold0" / "checkpoints").exists()
 

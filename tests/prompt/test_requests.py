@@ -1,4 +1,4 @@
-"""Many questions: bounded, kept, never paid for twice, stopped before the budget ends."""
+"""Many requests: bounded, kept, never paid for twice, stopped before the budget ends."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Echo:
         return Reply(text=f"said {text}", input_tokens=100, output_tokens=10)
 
 
-def questions(n: int) -> list[PromptRequest]:
+def requests(n: int) -> list[PromptRequest]:
     return [
         PromptRequest(
             id=f"e{i}",
@@ -61,7 +61,7 @@ def questions(n: int) -> list[PromptRequest]:
     ]
 
 
-def asker(
+def runner(
     client: Echo, folder: Path, *, budget: Budget | None = None, max_in_flight: int = 3
 ) -> RequestRunner:
     return RequestRunner(
@@ -74,51 +74,51 @@ def asker(
     )
 
 
-def test_answers_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
-    replies = asker(Echo(seconds=0.001), tmp_path, max_in_flight=8).answer(questions(20))
+def test_answers_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
+    replies = runner(Echo(seconds=0.001), tmp_path, max_in_flight=8).answer(requests(20))
     assert [reply.text for reply in replies] == [f"said {i}" for i in range(20)]
 
 
 def test_no_more_are_under_way_than_allowed(tmp_path: Path) -> None:
     client = Echo(seconds=0.02)
-    asker(client, tmp_path, max_in_flight=3).answer(questions(12))
+    runner(client, tmp_path, max_in_flight=3).answer(requests(12))
     assert client.most_at_a_time == 3
 
 
 def test_what_was_answered_is_never_asked_again(tmp_path: Path) -> None:
-    asker(Echo(), tmp_path).answer(questions(5))
+    runner(Echo(), tmp_path).answer(requests(5))
     client = Echo()
-    replies = asker(client, tmp_path).answer(questions(8))
+    replies = runner(client, tmp_path).answer(requests(8))
     assert sorted(client.asked) == ["5", "6", "7"]
     assert [reply.text for reply in replies] == [f"said {i}" for i in range(8)]
 
 
 def test_equal_questions_are_asked_once_and_all_count_as_answered(tmp_path: Path) -> None:
     client, answered = Echo(), []
-    again = [*questions(2), *questions(2)]
-    replies = asker(client, tmp_path).answer(again, on_answer=lambda: answered.append(1))
+    again = [*requests(2), *requests(2)]
+    replies = runner(client, tmp_path).answer(again, on_answer=lambda: answered.append(1))
     assert sorted(client.asked) == ["0", "1"]
     assert [reply.text for reply in replies] == ["said 0", "said 1"] * 2
     assert len(answered) == 4
 
 
 def test_a_file_that_holds_no_answer_is_asked_for_again(tmp_path: Path) -> None:
-    asker(Echo(), tmp_path).answer(questions(2))
+    runner(Echo(), tmp_path).answer(requests(2))
     for number, file in enumerate(sorted(tmp_path.rglob("*.json"))):
         file.write_text(['{"text": "hal', '{"label": 1}'][number], encoding="utf-8")
     client = Echo()
-    asker(client, tmp_path).answer(questions(2))
+    runner(client, tmp_path).answer(requests(2))
     assert sorted(client.asked) == ["0", "1"]
 
 
 def test_a_failure_names_the_example_and_loses_nothing_that_was_under_way(tmp_path: Path) -> None:
     client = Echo(fails_on=["1"], seconds=0.02)
     with pytest.raises(RecapError, match=r"example 'e1': status 500 \(tried 2 times\)"):
-        asker(client, tmp_path, max_in_flight=3).answer(questions(40))
+        runner(client, tmp_path, max_in_flight=3).answer(requests(40))
     answered = {text for text in client.asked if text != "1"}
     assert len(answered) < 20, "nothing new is sent after the failure"
     later = Echo()
-    asker(later, tmp_path).answer(questions(40))
+    runner(later, tmp_path).answer(requests(40))
     assert sorted(later.asked) == sorted({str(i) for i in range(40)} - answered)
 
 
@@ -127,7 +127,7 @@ def test_a_budget_in_tokens_is_used_and_not_exceeded(tmp_path: Path, max_in_flig
     budget = Budget(max_total_tokens=1000)
     client = Echo(seconds=0.005)
     with pytest.raises(ConfigError, match=r"client\.max_total_tokens=1000 \(770 used\)"):
-        asker(client, tmp_path, budget=budget, max_in_flight=max_in_flight).answer(questions(30))
+        runner(client, tmp_path, budget=budget, max_in_flight=max_in_flight).answer(requests(30))
     # A prompt has 201 or 202 bytes: at most 234 tokens, and 10 of answer; 770 + 243 > 1000.
     assert len(client.asked) == 7
     assert budget.spent == Usage(answers=7, input_tokens=700, output_tokens=70)
@@ -137,7 +137,7 @@ def test_a_budget_in_money_is_not_exceeded(tmp_path: Path) -> None:
     budget = Budget(prices=Prices(input=10.0, output=100.0), max_cost=0.0101)
     client = Echo()
     with pytest.raises(ConfigError, match=r"client\.max_cost=0\.0101 \(0\.0080 spent\)"):
-        asker(client, tmp_path, budget=budget, max_in_flight=1).answer(questions(30))
+        runner(client, tmp_path, budget=budget, max_in_flight=1).answer(requests(30))
     # An answer costs 0.002, and could cost 0.0033: 0.008 + 0.0033 > 0.0101.
     assert len(client.asked) == 4
 
@@ -146,7 +146,7 @@ def test_what_was_spent_before_counts(tmp_path: Path) -> None:
     budget = Budget(max_total_tokens=1000, spent=Usage(answers=9, input_tokens=990))
     client = Echo()
     with pytest.raises(ConfigError, match="990 used"):
-        asker(client, tmp_path, budget=budget).answer(questions(1))
+        runner(client, tmp_path, budget=budget).answer(requests(1))
     assert client.asked == []
 
 
@@ -155,10 +155,10 @@ def test_an_attempt_that_may_have_been_charged_counts_at_its_most(tmp_path: Path
         def complete(self, messages: Sequence[Message]) -> Reply:
             raise RequestError("silent", temporary=True, maybe_served=True)
 
-    budget, [question] = Budget(), questions(1)
+    budget, [request] = Budget(), requests(1)
     with pytest.raises(RecapError, match="tried 2 times"):
-        asker(Silent(), tmp_path, budget=budget).answer([question])
-    assert budget.spent.input_tokens == 2 * most_tokens(question.messages)
+        runner(Silent(), tmp_path, budget=budget).answer([request])
+    assert budget.spent.input_tokens == 2 * most_tokens(request.messages)
     assert budget.spent.output_tokens == 2 * 10
 
 
@@ -169,7 +169,7 @@ def test_a_later_process_counts_what_may_have_been_charged_without_an_answer(
         def complete(self, messages: Sequence[Message]) -> Reply:
             raise RequestError("cut", temporary=True, maybe_served=True)
 
-    [question] = questions(1)
+    [request] = requests(1)
     for _ in range(2):
         kept = UnansweredRequests(tmp_path / "run")
         with pytest.raises(RecapError, match="tried 2 times"):
@@ -181,10 +181,10 @@ def test_a_later_process_counts_what_may_have_been_charged_without_an_answer(
                 max_in_flight=1,
                 max_new_tokens=10,
                 unanswered=kept,
-            ).answer([question])
+            ).answer([request])
         with (tmp_path / "run" / "unanswered.jsonl").open("a", encoding="utf-8") as file:
             file.write('{"answers": 1, "inp')
-    most = most_tokens(question.messages)
+    most = most_tokens(request.messages)
     total = UnansweredRequests(tmp_path / "run").total()
     assert total == Usage(answers=4, input_tokens=4 * most, output_tokens=40)
 
@@ -194,10 +194,10 @@ def test_a_reply_without_counts_is_kept_at_its_most(tmp_path: Path) -> None:
         def complete(self, messages: Sequence[Message]) -> Reply:
             return Reply(text="said")
 
-    [question] = questions(1)
-    [reply] = asker(Uncounted(), tmp_path).answer([question])
-    assert (reply.input_tokens, reply.output_tokens) == (most_tokens(question.messages), 10)
-    assert asker(Echo(), tmp_path).answer([question]) == [reply]
+    [request] = requests(1)
+    [reply] = runner(Uncounted(), tmp_path).answer([request])
+    assert (reply.input_tokens, reply.output_tokens) == (most_tokens(request.messages), 10)
+    assert runner(Echo(), tmp_path).answer([request]) == [reply]
 
 
 @given(st.text())

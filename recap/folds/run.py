@@ -1,0 +1,267 @@
+"""A run: labeled data under one configuration, dealt into the same folds for every system."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recap.config import CvConfig, RunConfig
+from recap.data.corpus import Corpus
+from recap.data.encode import EncodedExample, Encoding
+from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
+from recap.data.leakage import leakage_report, with_shots
+from recap.errors import ConfigError, DataError, quote_id
+from recap.models.engine.label_scoring import check_threshold
+from recap.records import Example, Fold
+from recap.runs.build import build_corpus, build_task
+from recap.runs.folder import Part, RunFolder, open_run_folder, refuse_other_data, write_json
+from recap.runs.saved import SavedModel
+from recap.system.processes import environment, is_first_process
+from recap.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all folds of a run share, whatever system answers their examples."""
+
+    config: RunConfig
+    task: Task
+    corpus: Corpus
+    """The examples, before the task selects."""
+    selected: tuple[int, ...]
+    """Those that the task takes, as indices into the corpus."""
+    encoding: Encoding | None = None
+    """The selected examples as token ids, in their order, for systems that learn from them."""
+    shots: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)
+    """The solved examples in the prompts of every fold, for systems that are shown some."""
+    prompted: Mapping[str, Any] = field(default_factory=dict)
+    """What config.yaml holds of a prompted system beside the configuration of a training."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where its files are."""
+        return RunFolder(path=Path(self.config.runs_dir) / self.config.run)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The folds that ``cv.fold`` asks for, or the final model."""
+        cv = self.config.cv
+        return range(cv.folds) if cv.fold == "all" else [cv.fold]
+
+    @cached_property
+    def folds(self) -> tuple[Fold, ...]:
+        """The partition, over all examples of the corpus."""
+        cv = self.config.cv
+        return split_folds(
+            self.corpus.examples,
+            n_folds=cv.folds,
+            seed=cv.seed,
+            group=cv.group,
+            protocol=cv.protocol,
+        )
+
+    @cached_property
+    def leakage(self) -> Mapping[str, Any]:
+        """What folds share with each other and with the examples in prompts."""
+        examples = self.corpus.examples
+        leakage = leakage_report(examples, self.folds)
+        return with_shots(leakage, examples, self.folds, self.shots) if self.shots else leakage
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """Of data, partition and prompt."""
+        return {
+            "data_hash": data_hash(self.corpus.examples),
+            "partition_hash": partition_hash(self.corpus.examples, self.folds),
+            "prompt_hash": _prompt_hash(self.task),
+        }
+
+    @property
+    def judges_selection(self) -> bool:
+        """Whether folds write selection.jsonl: who selects is not who is reported."""
+        return self.config.cv.protocol == "nested"
+
+    def examples(self, indices: Sequence[int] | None = None) -> tuple[Example, ...]:
+        """Return the selected examples, or those of them at these indices of the corpus."""
+        wanted = set(self.selected if indices is None else indices)
+        return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
+
+    def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
+        """Return the encoded examples at these indices of the corpus, less those not selected."""
+        assert self.encoding is not None
+        wanted = set(indices)
+        pairs = zip(self.selected, self.encoding.examples, strict=True)
+        return tuple(example for index, example in pairs if index in wanted)
+
+
+def read_run(config: RunConfig, *, needs_rationales: bool | None = None) -> Run:
+    """Return the examples in their folds: the same ones for every system on the same data.
+
+    Args:
+        config: Names task, data and protocol.
+        needs_rationales: Whether every example has to have one; by default ``config.rationale``.
+
+    Raises:
+        ConfigError: For missing rationales, or a threshold that the task has no use for.
+        DataError: For data at fault, or a fold with nothing to train or test.
+    """
+    task = build_task(config)
+    check_threshold(config.decoding.threshold, task, config.decoding.name)
+    needed = config.rationale if needs_rationales is None else needs_rationales
+    run = _read(config, task, needs_rationales=needed)
+    # Drawn now, for a final model too: what cannot be split is told before anything is written.
+    if run.folds and config.cv.fold != "final":
+        check_folds(run.folds, set(run.selected))
+    return run
+
+
+def read_labeled(config: RunConfig, task: Task) -> Run:
+    """Return the labeled data that a configuration names; rationales are not asked for.
+
+    Raises:
+        DataError: For data at fault, or when the task selects none.
+    """
+    return _read(replace(config, rationale=False), task, needs_rationales=False)
+
+
+def _read(config: RunConfig, task: Task, *, needs_rationales: bool) -> Run:
+    corpus = build_corpus(config, task)
+    selected = tuple(i for i, example in enumerate(corpus.examples) if task.select(example))
+    check_selection(corpus, task, selected, needs_rationales=needs_rationales)
+    return Run(config=config, task=task, corpus=corpus, selected=selected)
+
+
+def read_own_data(saved: SavedModel) -> Run:
+    """Return the data of the run that a model comes from, as they were.
+
+    Raises:
+        ConfigError: When it comes from none.
+        DataError: When they cannot be read.
+    """
+    if saved.run is None:
+        raise ConfigError(
+            f"{saved.folder}: lies in no run folder, so it is not known what it was trained on; "
+            "set cv.fold=all and give data that are new to it"
+        )
+    run = read_run(replace(saved.config, rationale=False))
+    recorded = saved.run.read_manifest().get("data_hash")
+    if recorded is not None and recorded != run.hashes["data_hash"]:
+        raise ConfigError(
+            f"{saved.run.path}: the data {saved.config.data.name!r} are not those that the run was "
+            "made with; restore the file, or set cv.fold=all and give data that are new to it"
+        )
+    return run
+
+
+def open_run(run: Run) -> None:
+    """Make the run's folder with its first files: what was read, how it was dealt into folds.
+
+    Raises:
+        ConfigError: When the folder holds a run with other options.
+        DataError: When the data changed since the run was begun.
+    """
+    folder = open_run_folder(run.config, prompted=run.prompted, write=is_first_process())
+    refuse_other_data(folder, **run.hashes)
+    if is_first_process():
+        if not folder.manifest.is_file():
+            folder.update_manifest(seed=run.config.seed, **run.hashes, **environment())
+        write_json(folder.leakage, dict(run.leakage), private=True)
+        write_json(folder.data, _rows_read(run.corpus, len(run.selected)))
+
+
+def _prompt_hash(task: Task) -> str:
+    """Return a hash of all that a prompt says beside the dialogue."""
+    blank = Example(id="", history=(), response="")
+    shown = "\0".join(message.text for message in task.messages(blank))
+    return hashlib.sha256(shown.encode()).hexdigest()[:HASH_CHARACTERS]
+
+
+def _rows_read(corpus: Corpus, n_selected: int) -> dict[str, Any]:
+    """Return what became of the rows that were read."""
+    return {
+        "name": corpus.name,
+        "synthetic": corpus.synthetic,
+        "rows_read": corpus.rows_read,
+        "rows_accepted": corpus.rows_accepted,
+        "examples": len(corpus.examples),
+        "selected_by_task": n_selected,
+        "counts": dict(corpus.counts),
+        "notes": corpus.notes(),
+        "faults": [str(fault) for fault in corpus.issues],
+    }
+
+
+def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:
+    """Return a line for every way in which prompts lost turns.
+
+    Args:
+        counts: As :class:`recap.data.encode.Encoding` has them; empty where nothing is limited.
+        limit: The option that limits prompts, and its value.
+    """
+    lines = []
+    if counts.get("dropped_turns"):
+        lines.append(
+            f"{counts['truncated_examples']} prompts lost {counts['dropped_turns']} of their "
+            f"oldest turns ({limit})"
+        )
+    if counts.get("still_too_long"):
+        lines.append(
+            f"{counts['still_too_long']} prompts are over that limit with nothing left to lose"
+        )
+    return lines
+
+
+def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
+    """Find a fold that has nothing to train, select or test before the first one is trained.
+
+    Raises:
+        DataError: When there is one.
+    """
+    for fold in folds:
+        for part, indices in (("train", fold.train), ("select", fold.select), ("test", fold.test)):
+            if selected.isdisjoint(indices):
+                raise DataError(
+                    f"fold {fold.index} has no example of this task to {part}: its labels lie in "
+                    "too few groups or rows; use fewer folds (cv.folds) or another cv.group"
+                )
+
+
+def check_fold(cv: CvConfig) -> None:
+    """Check that ``cv.fold`` is one of the folds.
+
+    Raises:
+        ConfigError: When it is not.
+    """
+    if isinstance(cv.fold, int) and not 0 <= cv.fold < cv.folds:
+        raise ConfigError(
+            f"cv.fold: there is no fold {cv.fold} among {cv.folds}; "
+            f"use 0 to {cv.folds - 1}, all or final"
+        )
+
+
+def check_selection(
+    corpus: Corpus, task: Task, selected: Sequence[int], *, needs_rationales: bool
+) -> None:
+    """Check that the task takes any example, and that each has the rationale it is to give.
+
+    Raises:
+        ConfigError: When one lacks a rationale under ``rationale=true``.
+        DataError: When the task takes none.
+    """
+    if not selected:
+        raise DataError(
+            f"none of the {len(corpus.examples)} examples of {corpus.name!r} has a label of task "
+            f"{task.name!r} ({', '.join(task.labels)}); choose another task"
+        )
+    if needs_rationales:
+        without = [corpus.examples[i].id for i in selected if not corpus.examples[i].rationale]
+        if without:
+            raise ConfigError(
+                f"rationale=true needs a rationale in every example, and {len(without)} of "
+                f"{len(selected)} have none (the first: {quote_id(without[0])}); "
+                "set rationale=false to train on labels alone"
+            )

@@ -1,0 +1,291 @@
+"""Cross-validation of a language model that is tuned on each fold; the verb ``train``."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from recap.config import RunConfig
+from recap.config_checks import check_combinations
+from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
+from recap.errors import RecapError
+from recap.folds.fold import (
+    FoldAnswers,
+    FoldListener,
+    FoldResult,
+    end_part,
+    finish_fold,
+    in_processes,
+    recorded,
+    run_folds,
+)
+from recap.folds.merging import merge_models
+from recap.folds.results import (
+    card_of,
+    finished_scores,
+    likeliest_predictions,
+    write_model_cards,
+    write_summary,
+)
+from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
+from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
+from recap.metrics.scores import score
+from recap.models.backbone import load_skeleton, load_tokenizer
+from recap.models.engine.shared_prefix import choose_batching
+from recap.models.export import save_model
+from recap.records import Fold, Prediction, Scores, Summary, prediction_of
+from recap.runs.build import backbone_source, model_settings
+from recap.runs.folder import FoldFolder
+from recap.runs.history import Tracker, selection_loss
+from recap.system.processes import environment, is_first_process, is_launched, world_size
+
+
+def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -> Summary | None:
+    """Run the unfinished folds that ``cv.fold`` asks for; return the summary of all finished ones.
+
+    ``None`` when no fold is finished, which happens only for ``cv.fold=final`` in a fresh folder.
+    On several devices each fold is trained by processes of its own, which import the script that
+    calls this: its work has to stand under ``if __name__ == "__main__":``.
+
+    Raises:
+        UserError: When the configuration or the data are at fault.
+    """
+    listener = listener or FoldListener()
+    tuned = prepare(config)
+    run, summary = tuned.run, None
+    listener.prepared(run, tuned.notes)
+    if config.cv.fold != "final":
+        summary = run_folds(run, tuned, listener)
+    else:
+        finish_final(tuned, listener)
+        if finished := finished_scores(run):
+            summary = write_summary(run)
+            listener.ended(run, summary, finished)
+    _merge(tuned, [run.folder.part(part) for part in run.parts], listener)
+    return summary
+
+
+def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = None) -> Scores:
+    """Train, decode and score one fold (unless finished), write its folder, return its scores.
+
+    Raises:
+        UserError: When the configuration or the data are at fault.
+    """
+    listener = listener or FoldListener()
+    tuned = prepare(config)
+    result = finish_fold(tuned.run, fold, tuned, listener)
+    _merge(tuned, [result.folder], listener)
+    if result.found and is_first_process():
+        # The process that finished it may have been killed before it wrote them.
+        write_model_cards(tuned.run)
+    assert result.scores is not None
+    return result.scores
+
+
+def prepare(config: RunConfig) -> TunedSystem:
+    """Return a run with the tokenizer of its model, and write the run folder's first files.
+
+    Raises:
+        ConfigError: For a fold that does not exist, choices that cannot go together, another number
+            of processes than of devices, a threshold that decides nothing, missing rationales, or
+            a folder that holds another run.
+        DataError: For data at fault, or data that changed since the run was begun.
+    """
+    check_fold(config.cv)
+    check_combinations(config)
+    world_size(config.trainer)
+    run = read_run(config)
+    # Before the folder: a backbone without weights should leave nothing behind.
+    source = backbone_source(config.backbone)
+    encoder = ChatEncoder(load_tokenizer(**source))
+    if config.batching in ("packed", "shared_prefix"):
+        # What is forced and cannot be is refused now, and not after minutes of loading.
+        choose_batching(load_skeleton(**source), config.batching)
+    limit = config.prompt.max_tokens
+    encoding = encode_examples(run.examples(), run.task, encoder, max_tokens=limit)
+    run = replace(run, encoding=encoding)
+    open_run(run)
+    return TunedSystem(run=run, encoder=encoder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedSystem:
+    """Answers the examples of a fold by a model that is tuned on the fold's training examples."""
+
+    run: Run
+    encoder: ChatEncoder
+
+    @property
+    def notes(self) -> list[str]:
+        """What the limit on prompts cost."""
+        assert self.run.encoding is not None
+        limit = f"prompt.max_tokens={self.run.config.prompt.max_tokens}"
+        return lost_turns(self.run.encoding.counts, limit)
+
+    @property
+    def n_processes(self) -> int:
+        """One a device, unless a launcher has started them already."""
+        trainer = self.run.config.trainer
+        n = world_size(trainer)
+        return 0 if is_launched() or (n == 1 and trainer.strategy != "fsdp") else n
+
+    def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
+        """Train, keep the best model, and have it answer the test examples."""
+        run, folder, began = self.run, self.run.folder.fold(fold.index), time.monotonic()
+        assert run.encoding is not None
+        training = self.training(
+            folder,
+            tracker,
+            listener,
+            train=run.encoded(fold.train),
+            select=run.encoded(fold.select),
+            test=run.encoded(fold.test),
+            max_epochs=run.config.trainer.max_epochs,
+        )
+        training.fit()
+        trained = time.monotonic()
+        selected_epoch = training.test()
+        if selected_epoch:
+            self.save(training, folder)
+        scores = training.module.scores()
+        tested = time.monotonic()
+        selection = None
+        if run.judges_selection:
+            training.judge_selection()
+            select = run.examples(fold.select)
+            rows = training.judged(select, run.task.labels)
+            selection = likeliest_predictions(run.task, fold.index, select, rows)
+        # Whatever another process still has to read of the checkpoints, it has read now.
+        training.barrier()
+        predictions = self._predictions(fold, training)
+        loss = scores.metrics["loss"]
+        if score(predictions, task=run.task.name, labels=run.task.labels, loss=loss) != scores:
+            raise RecapError("scores differ from those of predictions.jsonl; report this")
+        return FoldAnswers(
+            predictions=predictions,
+            selection=selection,
+            loss=loss,
+            prompt=run.task.messages(run.examples(fold.test)[0]),
+            entries={"device": training.device, "encoding": dict(run.encoding.counts)},
+            fold_entries={
+                "selected_epoch": selected_epoch,
+                "select_loss": selection_loss(folder.history, selected_epoch),
+                # No prediction holds it: this is what scores.json is verified by.
+                "test_loss": loss,
+                "train_seconds": round(trained - began, 3),
+                "test_seconds": round(tested - trained, 3),
+                "selection_seconds": round(time.monotonic() - tested, 3),
+            },
+            barrier=training.barrier,
+        )
+
+    def training(
+        self,
+        folder: FoldFolder,
+        tracker: Tracker,
+        listener: FoldListener,
+        *,
+        train: Sequence[EncodedExample],
+        select: Sequence[EncodedExample] = (),
+        test: Sequence[EncodedExample] = (),
+        max_epochs: int,
+    ) -> Training:
+        """Return a training that is set up, and write down where a killed one is taken up."""
+        run, name = self.run, folder.path.name
+        listener.training(training_plan(run.config, name, train, test, max_epochs))
+        rate = settle_learning_rate(run, self.encoder, folder, train, on_found=listener.rate_found)
+        training, choice = build_tuned(
+            run,
+            self.encoder,
+            folder,
+            tracker,
+            on_epoch=listener.epoch_ended,
+            train=train,
+            select=select,
+            test=test,
+            max_epochs=max_epochs,
+            learning_rate=rate,
+        )
+        listener.batched(choice, training.data.prefix)
+        resumed = training.resumes_at()
+        if resumed is not None and is_first_process():
+            entry = {"fold": name, "step": resumed[1], "at": resumed[0]}
+            earlier = run.folder.read_manifest().get("resumes", [])
+            run.folder.update_manifest(resumes=[*earlier, entry])
+        return training
+
+    def save(self, training: Training, folder: FoldFolder) -> None:
+        """Write the model of a fold, or the final one, with what it has to be told and its card."""
+        save_model(
+            training.module.model,
+            training.tokenizer,
+            folder.model,
+            end_of_turn_id=self.encoder.end_of_turn_id,
+            pad_id=self.encoder.pad_id,
+            settings=model_settings(self.run.config, self.run.task),
+            # Written again once there are scores; a kill leaves no model without a card.
+            card=card_of(self.run, folder),
+        )
+
+    def _predictions(self, fold: Fold, training: Training) -> list[Prediction]:
+        task, examples = self.run.task, self.run.examples(fold.test)
+        said = training.module.generations
+        if [example.id for example in examples] != [one.id for one in said]:
+            raise RecapError("answers came back in another order than the examples; report this")
+        return [
+            prediction_of(
+                example, one.answer, task=task.name, gold=task.gold(example), fold=fold.index
+            )
+            for example, one in zip(examples, said, strict=True)
+        ]
+
+
+def finish_final(tuned: TunedSystem, listener: FoldListener) -> None:
+    """Make the model on all data, unless it is there."""
+    run, folder, began = tuned.run, tuned.run.folder.final, time.monotonic()
+    found = folder.model.is_dir()
+    if not found:
+        in_processes(train_final, tuned, n=tuned.n_processes, folder=folder, listener=listener)
+    seconds = 0.0 if found else time.monotonic() - began
+    result = FoldResult(name="final", folder=folder, scores=None, seconds=seconds, found=found)
+    end_part(run, result, listener)
+
+
+def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
+    """Train one model on all examples, for the mean selected epoch of the finished folds.
+
+    Every process of a training on several devices calls this; the first one writes.
+    """
+    run, folder = tuned.run, tuned.run.folder.final
+    assert run.encoding is not None
+    with recorded(run, folder) as tracker:
+        began = time.monotonic()
+        # Written down first: folds that finish later must not change a training that is resumed.
+        epochs = run.folder.read_manifest().get("final", {}).get("epochs") or _epochs_for_all(run)
+        if is_first_process():
+            run.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
+        training = tuned.training(
+            folder, tracker, listener, train=run.encoding.examples, max_epochs=epochs
+        )
+        training.fit()
+        tuned.save(training, folder)
+        training.barrier()
+        if is_first_process():
+            seconds = round(time.monotonic() - began, 3)
+            run.folder.update_manifest(final={"train_seconds": seconds})
+        training.barrier()
+        tracker.log_fold(None)
+
+
+def _epochs_for_all(run: Run) -> int:
+    """Return the finished folds' mean selected epoch, ``trainer.max_epochs`` when there is none."""
+    folds = run.folder.read_manifest().get("folds", {})
+    selected = [fold["selected_epoch"] for fold in folds.values()]
+    return round(statistics.fmean(selected)) if selected else run.config.trainer.max_epochs
+
+
+def _merge(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: FoldListener) -> None:
+    if tuned.run.config.merge and is_first_process():
+        merge_models(tuned.run, folders, pad_id=tuned.encoder.pad_id, on_merged=listener.merged)
