@@ -47,7 +47,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "rationale": "rationale reason explanation comments 理由 解释",
     }.items()
 }
-"""What a column can hold, with the names that are recognised in any case, the likeliest first."""
+"""What a column can hold, with the names that are recognized in any case, the likeliest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,7 +322,7 @@ def read_annotations(
 
     Args:
         paths: The files.
-        layout: What cannot be recognised.
+        layout: What cannot be recognized.
         taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
         skip_faults: Whether rows at fault are left out rather than listed in an error.
 
@@ -413,9 +413,9 @@ class _Reader:
                 (key for key in USUAL_NAMES["label"] if key in row), None
             )
             if label_key is not None and not isinstance(row.get(label_key), str):
-                labelled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
-                texts[label_key] = document_label(labelled, numbers, self._layout.multi_label) or ""
-                fields.sound = labelled.sound
+                labeled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
+                texts[label_key] = document_label(labeled, numbers, self._layout.multi_label) or ""
+                fields.sound = labeled.sound
             comments = document_comments(row)
             if comments:
                 texts.setdefault("comments", comments)

@@ -12,9 +12,9 @@ examples, examples of a small class are repeated evenly, and none of a large cla
 good. Where the classes do not divide an epoch, the places that are left over go to one class after
 another, over epochs too.
 
-Which examples are computed together: optimiser steps, micro-batches and shards.
+Which examples are computed together: optimizer steps, micro-batches and shards.
 
-An epoch is a sequence of optimiser steps of exactly ``global_batch_size`` examples (the last may be
+An epoch is a sequence of optimizer steps of exactly ``global_batch_size`` examples (the last may be
 smaller). A step is cut into micro-batches that fit one device; each carries the number of answer
 tokens of its whole step, so that the loss is the token mean over the step however it was cut.
 
@@ -49,10 +49,10 @@ class MicroBatch:
         indices: Empty in a round of a step in which no device has anything to compute. A
             ``filler`` repeats an example for a device that alone would have none, so that all
             devices compute equally often; it must be neither learned from nor scored.
-        step_tokens: Answer tokens of the whole optimiser step, over all its micro-batches and
+        step_tokens: Answer tokens of the whole optimizer step, over all its micro-batches and
             devices.
         number: Position of this micro-batch in the whole training, the same on every device.
-        ends_step: Whether the optimiser steps after it; such a micro-batch is never empty.
+        ends_step: Whether the optimizer steps after it; such a micro-batch is never empty.
     """
 
     indices: tuple[int, ...]
@@ -257,7 +257,7 @@ def _classes(examples: Sequence[EncodedExample]) -> list[list[int]]:
 
 
 def _mix(seed: int, number: int) -> int:
-    """Return one seed for both numbers, without seeds of neighbouring runs meeting."""
+    """Return one seed for both numbers, without seeds of neighboring runs meeting."""
     return (seed * 1_000_003 + number) % 2**63
 
 
@@ -385,7 +385,7 @@ def require_room(examples: Sequence[EncodedExample], room: BatchLimits) -> None:
 def _groups_by_length(
     indices: Sequence[int], examples: Sequence[EncodedExample], room: BatchLimits, world_size: int
 ) -> list[list[int]]:
-    """Return groups of neighbours in length, a multiple of the devices; the last may be empty."""
+    """Return groups of neighbors in length, a multiple of the devices; the last may be empty."""
     ordered = sorted(indices, key=lambda i: (_length(examples[i]), i))
     lengths = [_length(examples[i]) for i in ordered]
     if room.tokens is None:
@@ -414,7 +414,7 @@ def _evenly_filled(lengths: Sequence[int], room: BatchLimits, n_groups: int) -> 
 
 
 def _filled(lengths: Sequence[int], room: BatchLimits, tokens: int) -> list[int]:
-    """Return the sizes of the fewest groups of neighbours of at most so many tokens.
+    """Return the sizes of the fewest groups of neighbors of at most so many tokens.
 
     Filling one after the other is optimal: a group that could take one more gains nothing by
     leaving it to the next.

@@ -1,4 +1,4 @@
-"""A data set in memory: labelled examples, and an account of every row that was read.
+"""A data set in memory: labeled examples, and an account of every row that was read.
 
 The records of a file that nothing is wrong with, under canonical labels, one at a time.
 """
@@ -143,7 +143,7 @@ class _Check:
     def _cut_at_gaps(self, sound: list[int], lines: list[int]) -> list[list[int]]:
         """Return runs of turns with no rejected row between them.
 
-        A turn that was left out would otherwise make neighbours of turns that are none: two client
+        A turn that was left out would otherwise make neighbors of turns that are none: two client
         turns would be merged, and a history would miss what the client answered.
         """
         rejected = [fault.line for fault in self._faults.issues]
@@ -220,11 +220,11 @@ Duplicates = Literal["warn", "error", "drop"]
 _NOTES = {
     "unlabelled": "client turns without a label make no example",
     "empty": "client turns hold no text",
-    "no_intervention": "client turns do not follow a counsellor turn and are skipped",
+    "no_intervention": "client turns do not follow a counselor turn and are skipped",
     "merged_client_turns": "client turns were merged into the next of the same speaker",
-    "merged_counselor_turns": "counsellor turns were merged into the next of the same speaker",
+    "merged_counselor_turns": "counselor turns were merged into the next of the same speaker",
     "merged_label_conflicts": "labels differ from that of the client turn they were merged into",
-    "merged_act_conflicts": "acts differ from that of the counsellor turn they were merged into",
+    "merged_act_conflicts": "acts differ from that of the counselor turn they were merged into",
     "duplicates": "examples repeat the history and the response of an earlier one",
     "label_conflicts": "of these carry another label than the first",
     "cut_dialogues": "dialogues were cut in two at a row that was left out",
@@ -288,7 +288,7 @@ def read_corpus(
         duplicates: What to do with examples of the same history and response: count them
             (``warn``), stop (``error``), or keep the first of each (``drop``).
         merge_adjacent: Whether several turns of one speaker in a row become one.
-        no_intervention: Whether to ``skip`` or ``keep`` a client turn that no counsellor turn
+        no_intervention: Whether to ``skip`` or ``keep`` a client turn that no counselor turn
             precedes.
         require_labels: Whether an example needs a label, as in training; false for prediction.
         options: The reader's own options.

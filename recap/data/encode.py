@@ -154,7 +154,7 @@ class ChatEncoder:
         pieces = [text[start:end] for start, end in itertools.pairwise(cuts) if end > start]
         ids = self._encoded(pieces)
         if not self._forbidden.isdisjoint(ids):
-            # A normaliser can make a token's name of look-alikes (NFKC: of full-width letters).
+            # A normalizer can make a token's name of look-alikes (NFKC: of full-width letters).
             ids = self._encoded(list(text))
         if not self._forbidden.isdisjoint(ids):
             raise RecapError(
@@ -328,7 +328,7 @@ class EncodedPrompt:
 class PromptEncoder:
     """Turns examples into prompts of at most ``max_tokens`` tokens.
 
-    The response, the counsellor's intervention before it, the examples shown and the task's own
+    The response, the counselor's intervention before it, the examples shown and the task's own
     text are never cut; only turns before the intervention go, whole and the oldest first, and no
     more than needed.
 
@@ -474,7 +474,7 @@ def _encoded(
 
 
 def _droppable(history: Sequence[Turn]) -> int:
-    """Return how many turns stand before the intervention, the counsellor's last turn or turns."""
+    """Return how many turns stand before the intervention, the counselor's last turn or turns."""
     kept = 0
     for turn in reversed(history):
         if turn.speaker != "counselor":

@@ -1,6 +1,6 @@
 """The one partition of a data set: stratified folds that keep together what belongs together.
 
-Folds are drawn over every labelled example before any task selects its own, so that fold ``k`` of
+Folds are drawn over every labeled example before any task selects its own, so that fold ``k`` of
 one task is a part of fold ``k`` of every other. The unit that is dealt out is never a row: it is a
 set of examples that must stay together. One rule deals them, largest first: each goes to the fold
 that holds the least of the labels it brings. Where units are single examples this spreads every
@@ -43,7 +43,7 @@ def split_folds(
     group: Group | None = None,
     protocol: Protocol = "paper",
 ) -> tuple[Fold, ...]:
-    """Return ``n_folds`` folds over the labelled examples, the same ones for any order of the rows.
+    """Return ``n_folds`` folds over the labeled examples, the same ones for any order of the rows.
 
     Stratified over ``Example.label``. Examples with equal (context, response) never come to lie in
     two folds, nor do those of one session or client when ``group`` asks for it. Examples without a
@@ -62,7 +62,7 @@ def split_folds(
     Raises:
         ConfigError: For a number of folds that cannot be had, or when ``"nested"`` has nothing to
             set aside.
-        DataError: When no example has a label, or a labelled one lacks the value to group by.
+        DataError: When no example has a label, or a labeled one lacks the value to group by.
     """
     if n_folds < 2:
         raise ConfigError(
@@ -124,19 +124,19 @@ def _digest(text: str) -> str:
 
 
 def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, ...]]:
-    """Return the sets of labelled examples that must stay together.
+    """Return the sets of labeled examples that must stay together.
 
     The sets come in an order that does not depend on that of the rows.
     """
-    labelled = [i for i, example in enumerate(examples) if example.label is not None]
-    if not labelled:
+    labeled = [i for i, example in enumerate(examples) if example.label is not None]
+    if not labeled:
         raise DataError(
             f"none of the {len(examples)} examples has a label, and folds are stratified over "
-            "labels; give a labelled data set"
+            "labels; give a labeled data set"
         )
-    keys = {i: content_key(examples[i]) for i in labelled}
-    labelled.sort(key=lambda i: (keys[i], examples[i].id, str(examples[i].label)))
-    parent = {i: i for i in labelled}
+    keys = {i: content_key(examples[i]) for i in labeled}
+    labeled.sort(key=lambda i: (keys[i], examples[i].id, str(examples[i].label)))
+    parent = {i: i for i in labeled}
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -144,16 +144,16 @@ def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, 
             i = parent[i]
         return i
 
-    groups = {} if group is None else _group_values(examples, labelled, group)
+    groups = {} if group is None else _group_values(examples, labeled, group)
     first: dict[tuple[str, str], int] = {}
-    for i in labelled:
+    for i in labeled:
         ties = [("content", keys[i])]
         if group is not None:
             ties.append((group, groups[i]))
         for tie in ties:
             parent[root(i)] = root(first.setdefault(tie, i))
     members: dict[int, list[int]] = {}
-    for i in labelled:
+    for i in labeled:
         members.setdefault(root(i), []).append(i)
     return [tuple(unit) for unit in members.values()]
 

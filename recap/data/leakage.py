@@ -2,10 +2,10 @@
 
 Texts that are almost the same: Jaccard similarity of character shingles, found by MinHash.
 
-Examples that are nearly the same: counsellor's words and response alike but for a few letters.
+Examples that are nearly the same: counselor's words and response alike but for a few letters.
 
 As exact duplicates are judged on context and response together, so are near ones: "Yeah." after
-another question is another example. Of the context the counsellor's words right before the response
+another question is another example. Of the context the counselor's words right before the response
 count, so that a dialogue that was cut elsewhere, or begins with another greeting, still resembles
 its copy.
 """
@@ -52,7 +52,7 @@ class NearPair:
 def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> list[NearPair]:
     """Return, for each text that resembles earlier ones, the pair with the most similar it met.
 
-    Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighbouring characters, case and
+    Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighboring characters, case and
     white space apart: what both have over what either has (Jaccard). Only candidates are found by
     chance (MinHash, Broder 1997); their similarity is exact but for collisions of 22-bit hashes.
     The same texts always give the same pairs.
@@ -200,7 +200,7 @@ def _signatures(
     factors = random.integers(1, _PRIME, n_hashes, dtype=np.int64)
     shifts = random.integers(0, _PRIME, n_hashes, dtype=np.int64)
     values = members.astype(np.int64) + 1
-    # A row without shingles would make reduceat read its neighbour's: such rows are left out.
+    # A row without shingles would make reduceat read its neighbor's: such rows are left out.
     begins = starts[:-1][rows]
     return np.stack(
         [

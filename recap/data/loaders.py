@@ -46,7 +46,7 @@ class TrainingLoader:
     Args:
         examples: The training set; every one needs an answer.
         pad_id: Fills short rows.
-        global_batch_size: Examples per optimiser step over all devices.
+        global_batch_size: Examples per optimizer step over all devices.
         room: What one device computes at once.
         seed: Of the order.
         world_size: Number of devices.
@@ -254,7 +254,7 @@ class DataModule(lightning.LightningDataModule):
             examples).
         test: Examples to decode and score.
         pad_id: Fills short rows; the encoder's ``pad_id``.
-        global_batch_size: Examples per optimiser step, over all devices and accumulation (paper:
+        global_batch_size: Examples per optimizer step, over all devices and accumulation (paper:
             128).
         per_device_batch_size: Most examples in memory together while training (paper: 4).
         scoring_batch_size: The same for the selection loss; ``None`` takes the training value.
@@ -310,7 +310,7 @@ class DataModule(lightning.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps per epoch."""
+        """Optimizer steps per epoch."""
         return math.ceil(len(self.train) / self._global_batch_size)
 
     def accumulation(self, world_size: int = 1) -> int:
@@ -330,7 +330,7 @@ class DataModule(lightning.LightningDataModule):
         if self.trainer is not None and self.trainer.accumulate_grad_batches != planned:
             raise ConfigError(
                 f"the trainer accumulates {self.trainer.accumulate_grad_batches} batches, but "
-                f"optimiser steps of {self._global_batch_size} examples need {planned}; build it "
+                f"optimizer steps of {self._global_batch_size} examples need {planned}; build it "
                 f"with accumulate_grad_batches={planned}"
             )
         return TrainingLoader(

@@ -39,7 +39,7 @@ def read_utterances(
     no_intervention: NoIntervention = "keep",
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Example]:
-    """Yield every client utterance of a file in its order, labelled or not.
+    """Yield every client utterance of a file in its order, labeled or not.
 
     An utterance without text comes with an empty response. Labels stay as they are written. What
     became of the turns is counted in ``issues.counts`` as :func:`recap.data.examples.examples_of`
@@ -102,7 +102,7 @@ class Utterance:
     """One client utterance and what was said of it.
 
     ``label`` is ``None`` where it has none: it was not annotated, or the model's answer could not
-    be read. ``turn`` is the index in the dialogue; ``act`` the label of the counsellor turn before
+    be read. ``turn`` is the index in the dialogue; ``act`` the label of the counselor turn before
     it. ``probabilities`` and ``rationale`` are there where the annotation came with them.
     ``dialogue`` holds all turns that are known, ``before`` of which precede this one.
     """
@@ -186,7 +186,7 @@ def labels_in_use(taxonomy: Taxonomy, labels: Iterable[str]) -> tuple[str, ...]:
     """Return the categories that annotations tell apart, in canonical order.
 
     These are the labels that occur, and all leaves, unless the annotations stop at a category above
-    a leaf: where ``Resistance`` itself is a label, a behaviour that never occurs was not asked for.
+    a leaf: where ``Resistance`` itself is a label, a behavior that never occurs was not asked for.
 
     Args:
         taxonomy: Of the labels.
@@ -248,7 +248,7 @@ def finite_number(value: object) -> float | None:
 
 
 _MARKS = frozenset({"id", "label", "parsed"})
-"""Columns by which a file of predictions is recognised."""
+"""Columns by which a file of predictions is recognized."""
 _TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
 _OWN = frozenset(
     {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
@@ -302,7 +302,7 @@ def read_annotated(
 ) -> Annotated:
     """Return the client utterances of a file with their labels.
 
-    A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognised, whatever the
+    A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognized, whatever the
     reader. The sessions of its rows have to be there, since everything is counted by session.
 
     Args:
@@ -316,7 +316,7 @@ def read_annotated(
         name: What to call it.
 
     Raises:
-        DataError: When a file cannot be read, rows are faulty, or nothing is labelled.
+        DataError: When a file cannot be read, rows are faulty, or nothing is labeled.
     """
     issues = IssueLog(str(path) if path is not None else reader)
     skipped = 0
@@ -337,7 +337,7 @@ def read_annotated(
     missing = sum(u.label is None for u in utterances)
     counts["unparsed" if predicted else "unlabelled"] = missing
     if missing == len(utterances):
-        raise DataError(f"{issues.file}: {_why_unlabelled(missing, predicted, counts['skipped'])}")
+        raise DataError(f"{issues.file}: {_why_unlabeled(missing, predicted, counts['skipped'])}")
     return Annotated(
         name=name or reader,
         utterances=utterances,
@@ -358,7 +358,7 @@ def is_predictions(path: Path) -> bool:
     return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, issues), 1))
 
 
-def _why_unlabelled(n: int, predicted: bool, skipped: int) -> str:
+def _why_unlabeled(n: int, predicted: bool, skipped: int) -> str:
     if n == 0 and skipped:
         return (
             f"all of its {skipped} client utterances were skipped, as empty or too long for the "

@@ -37,7 +37,7 @@ def load_backbone(
         path: A folder with weights and tokenizer in Hugging Face's format, of any size; goes before
             ``hub_id``.
         dtype: Type of the weights in memory, by its name in torch.
-        quantize: Whether the layers' matrices are kept in 4 bits (NF4, double quantisation);
+        quantize: Whether the layers' matrices are kept in 4 bits (NF4, double quantization);
             embeddings, norms and output layer keep ``dtype``.
         compute_dtype: Type in which matrices of 4 bits are multiplied, by its name in torch.
         seed: Of the random weights of ``tiny``.
@@ -51,7 +51,7 @@ def load_backbone(
         if quantize:
             raise ConfigError(
                 f"backbone {name!r} is made on the spot, and only weights that are loaded are "
-                "quantised; set finetune=lora, or give backbone.path=FOLDER"
+                "quantized; set finetune=lora, or give backbone.path=FOLDER"
             )
         return _tiny(dtype, seed)
     quantization = _four_bits(compute_dtype) if quantize else None
@@ -155,7 +155,7 @@ def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
 
 
 def _four_bits(compute_dtype: str) -> Any:
-    """Return QLoRA's quantisation (Dettmers et al. 2023, section 3): NF4, constants in 8 bits."""
+    """Return QLoRA's quantization (Dettmers et al. 2023, section 3): NF4, constants in 8 bits."""
     import torch
     from transformers import BitsAndBytesConfig
 

@@ -1,6 +1,6 @@
-"""When checkpoints are written: after epochs, every few optimiser steps, and before an end.
+"""When checkpoints are written: after epochs, every few optimizer steps, and before an end.
 
-Optimiser steps whose loss or gradient is no finite number: skipped, counted, in the end fatal.
+Optimizer steps whose loss or gradient is no finite number: skipped, counted, in the end fatal.
 
 One such step would make every weight NaN, and every later checkpoint with them.
 """
@@ -32,7 +32,7 @@ _RECENT, _BEST = 2, 2
 class KeepCheckpoints(Checkpoint):
     """Keeps the two newest checkpoints and those of the two lowest selection losses so far.
 
-    Written after every epoch, after every ``every_steps`` optimiser steps, and when SIGTERM or
+    Written after every epoch, after every ``every_steps`` optimizer steps, and when SIGTERM or
     SIGUSR1 asks the training to end: after the step that is under way, on all devices after the
     same one. A training that goes on from any of them repeats the steps that were lost bit for bit.
 
@@ -42,7 +42,7 @@ class KeepCheckpoints(Checkpoint):
 
     Args:
         folder: Where they go.
-        every_steps: Optimiser steps between two checkpoints within an epoch; ``None``: none.
+        every_steps: Optimizer steps between two checkpoints within an epoch; ``None``: none.
         selecting: Whether there is a selection loss.
     """
 
@@ -203,7 +203,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class FiniteSteps(lightning.Callback):
-    """Skips optimiser steps that would spoil the weights, and stops after several in a row.
+    """Skips optimizer steps that would spoil the weights, and stops after several in a row.
 
     Weights, moments and decay stay as they are; the step counts, so that the learning rate moves
     on. Under ``16-mixed`` gradients that overflow are the loss scaler's affair, and only the loss
@@ -268,7 +268,7 @@ class FiniteSteps(lightning.Callback):
         if not _is_any(not whole, trainer):
             self._in_a_row = 0
             return
-        # An optimiser leaves weights without a gradient alone.
+        # An optimizer leaves weights without a gradient alone.
         optimizer.zero_grad(set_to_none=True)
         self.skipped += 1
         self._in_a_row += 1
@@ -277,13 +277,13 @@ class FiniteSteps(lightning.Callback):
         step = trainer.global_step + 1
         if trainer.is_global_zero:
             _LOG.warning(
-                "optimiser step %d skipped, the loss or its gradient is no finite number "
+                "optimizer step %d skipped, the loss or its gradient is no finite number "
                 "(%d in a row, %d in all): %s",
                 *(step, self._in_a_row, self.skipped, named),
             )
         if self._in_a_row >= self._most_in_a_row:
             raise ConfigError(
-                f"training stopped at optimiser step {step}: in {self._in_a_row} steps in a row "
+                f"training stopped at optimizer step {step}: in {self._in_a_row} steps in a row "
                 f"the loss or its gradient was no finite number, last with {named}; lower "
                 "optimizer.learning_rate, set trainer.precision=32-true, or look at these "
                 "examples (trainer.max_skipped_steps is the limit)"

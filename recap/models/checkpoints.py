@@ -71,7 +71,7 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def read_progress(path: Path) -> tuple[int, int]:
-    """Return the epoch (from 0) and the optimiser step that a checkpoint was written at.
+    """Return the epoch (from 0) and the optimizer step that a checkpoint was written at.
 
     Raises:
         ConfigError: As :func:`read_checkpoint`.
@@ -169,7 +169,7 @@ class CheckpointFolder:
         return found
 
     def stage(self) -> tuple[str, int] | None:
-        """Return the stage and the optimiser step of the newest checkpoint.
+        """Return the stage and the optimizer step of the newest checkpoint.
 
         The stage is ``"train"``, or ``"decode"`` once the training is over; ``None``: a fresh
         start.
@@ -279,9 +279,9 @@ def require_free_space(folder: Path, model: Any, *, optimizer: str, n_saves: int
 def least_bytes(model: nn.Module, *, optimizer: str, n_saves: int) -> int:
     """Return how many bytes checkpoints and the model take together, at least.
 
-    A checkpoint holds trainable weights and the optimiser's moments: two numbers a weight, of its
+    A checkpoint holds trainable weights and the optimizer's moments: two numbers a weight, of its
     own type (torch's AdamW), of 32 bits or of 8 (bitsandbytes 0.50). Nothing is assumed of other
-    optimisers.
+    optimizers.
     """
     weights = list(model.parameters())
     tuned = [weight for weight in weights if weight.requires_grad]

@@ -53,9 +53,9 @@ class EncoderModule(lightning.LightningModule):
         labels: The task's labels; their order is the class index.
         task_name: As scores record it.
         close_id: The token that closes every turn; the response stands between the last two.
-        optimizer: Which optimiser, and its numbers.
+        optimizer: Which optimizer, and its numbers.
         scheduler: Which learning-rate schedule.
-        total_steps: Optimiser steps of the whole training.
+        total_steps: Optimizer steps of the whole training.
         seed: Of dropout.
 
     Attributes:
@@ -164,7 +164,7 @@ class EncoderModule(lightning.LightningModule):
         return self._category_scores.scores(task=self._task_name)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser, and the schedule over all optimiser steps of the training."""
+        """Return the optimizer, and the schedule over all optimizer steps of the training."""
         optimizer = build_optimizer(self.model, self._optimizer)
         scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._total_steps)
         return {
@@ -455,7 +455,7 @@ class EncoderInput:
             cuts = itertools.pairwise([0, *starts, len(text)])
             ids = self._encoded([text[start:end] for start, end in cuts if end > start])
             if not self._marks.isdisjoint(ids):
-                # A normaliser can make a mark's name of look-alikes (of capitals, of full width).
+                # A normalizer can make a mark's name of look-alikes (of capitals, of full width).
                 ids = self._encoded(list(text))
             self._ids_of[text] = tuple(token for token in ids if token not in self._marks)
         return self._ids_of[text]
@@ -470,7 +470,7 @@ class EncoderInput:
 def shown_turns(example: Example, history: History) -> tuple[Turn, ...]:
     """Return the turns before the response that are read, oldest first.
 
-    ``intervention`` stands for the counsellor's turns since the client's last one.
+    ``intervention`` stands for the counselor's turns since the client's last one.
     """
     if history == "full":
         return example.history

@@ -2,11 +2,11 @@
 
 What a model's folder says of how the model is asked: ``recap.json``, beside the weights.
 
-Adapters merged onto their unquantised base: a model of its own, scored again before it is kept.
+Adapters merged onto their unquantized base: a model of its own, scored again before it is kept.
 
 Merging adds the adapters' product to the weights that they stand beside. Over a base in full
 precision nothing but rounding changes. QLoRA's adapters were trained beside weights in 4 bits and
-made up for their errors too, so that beside the unquantised weights they are not quite at home:
+made up for their errors too, so that beside the unquantized weights they are not quite at home:
 how much that costs is measured, never assumed.
 
 Tuned models read back from their folders: whole ones, and adapters beside their base.
@@ -249,7 +249,7 @@ def merge_adapter(
     device: str | torch.device = "cpu",
     autocast: torch.dtype | None = None,
 ) -> Merged:
-    """Write an adapter merged onto its unquantised base as a Hugging Face folder.
+    """Write an adapter merged onto its unquantized base as a Hugging Face folder.
 
     Args:
         folder: A PEFT adapter as :func:`recap.models.export.save_model` writes it.

@@ -38,7 +38,7 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
     Args:
         hub_id: Such as ``Qwen/Qwen2.5-7B-Instruct``.
         name: The model's name, for messages.
-        family: ``qwen2`` or ``llama``, whose licence has to be accepted.
+        family: ``qwen2`` or ``llama``, whose license has to be accepted.
         group: The options that it is chosen by, for messages.
 
     Raises:
@@ -105,13 +105,13 @@ def _require_hub(hub_id: str, name: str, family: str, group: str) -> None:
 
 
 def _no_weights(hub_id: str, name: str, family: str, group: str, why: str) -> ConfigError:
-    licence = (
-        " (after accepting its licence on the hub and `hf auth login`)" if family == "llama" else ""
+    terms = (
+        " (after accepting its license on the hub and `hf auth login`)" if family == "llama" else ""
     )
     return ConfigError(
         f"the weights of {group} {name!r} ({hub_id}) are not on this machine and cannot be "
         f"fetched: {why}. On a machine with access run "
-        f"`hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and add "
+        f"`hf download {hub_id} --local-dir FOLDER`{terms}, copy FOLDER here and add "
         f"{group}.path=FOLDER; or use {group}=tiny, which needs no download"
     )
 

@@ -87,7 +87,7 @@ class ResponseModule(lightning.LightningModule):
     """Trains a language model to answer, and decodes and scores held-out examples.
 
     Works with :class:`recap.data.loaders.DataModule` under any ``lightning.Trainer``. Logs
-    ``train_loss`` every optimiser step, ``val_loss`` every validation and ``test_loss`` at the end
+    ``train_loss`` every optimizer step, ``val_loss`` every validation and ``test_loss`` at the end
     of a test: each the mean over the answers' tokens, in nats, of the whole step or set, however it
     was cut into batches and devices.
 
@@ -96,12 +96,12 @@ class ResponseModule(lightning.LightningModule):
             tuned.
         task: Reads answers; its labels are the classes.
         encoder: The model's tokenizer as a :class:`ChatEncoder`.
-        optimizer: Which optimiser, and its numbers.
+        optimizer: Which optimizer, and its numbers.
         scheduler: Which learning-rate schedule.
         max_new_tokens: Longest answer when decoding.
         decoding: How a label is decided (:data:`recap.models.engine.label_scoring.Decoding`).
         threshold: As for :class:`recap.models.engine.label_scoring.Answerer`.
-        total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data
+        total_steps: Optimizer steps of the whole training, for the schedule; ``None`` asks the data
             module.
         seed: Of dropout.
         weights: Where the values of a model on the meta device come from, which a strategy that
@@ -281,7 +281,7 @@ class ResponseModule(lightning.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser, and the schedule over all optimiser steps of the training."""
+        """Return the optimizer, and the schedule over all optimizer steps of the training."""
         optimizer = build_optimizer(self.model, self._optimizer)
         scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._n_steps())
         return {
@@ -293,7 +293,7 @@ class ResponseModule(lightning.LightningModule):
         """Leave frozen weights out: they do not change, and an adapter's checkpoint stays small."""
         frozen = set(self._frozen_names())
         for key in list(checkpoint["state_dict"]):
-            # A quantised weight brings its scales along, under names that begin with its own.
+            # A quantized weight brings its scales along, under names that begin with its own.
             if key in frozen or not frozen.isdisjoint(_parents(key)):
                 del checkpoint["state_dict"][key]
 
@@ -322,7 +322,7 @@ class ResponseModule(lightning.LightningModule):
         )
         if steps_per_epoch is None:
             raise ConfigError(
-                "the number of optimiser steps is not known without recap's DataModule; "
+                "the number of optimizer steps is not known without recap's DataModule; "
                 "give total_steps="
             )
         epochs, limit = self.trainer.max_epochs, self.trainer.max_steps

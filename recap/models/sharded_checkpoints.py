@@ -231,7 +231,7 @@ def is_sharded_checkpoint(path: Path) -> bool:
 
 
 def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint whose weights and optimiser states are spread over devices.
+    """Write a checkpoint whose weights and optimizer states are spread over devices.
 
     Called by every rank together; the folder appears whole or not at all.
 
@@ -298,7 +298,7 @@ def read_sharded(
         path: The folder.
         like: Weights by name, whose way of being spread is taken over; ``None`` reads every tensor
             whole, in this process alone.
-        optimized: With ``like``: the weights of each optimiser, in its order. Left out, optimiser
+        optimized: With ``like``: the weights of each optimizer, in its order. Left out, optimizer
             states are not read.
     """
     rest = read_rest(path)
@@ -335,7 +335,7 @@ def spread_like(checkpoint: dict[str, Any], like: Mapping[str, Tensor]) -> dict[
 
 
 def spread_states(state: Mapping[str, Any], weights: list[Tensor]) -> dict[str, Any]:
-    """Return an optimiser's state with its moments cut into shares, as the weights are."""
+    """Return an optimizer's state with its moments cut into shares, as the weights are."""
     spread = {
         place: {
             key: _spread(value, weights[place])
@@ -418,7 +418,7 @@ def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def _spread_states(rest: Mapping[str, Any], number: int) -> list[tuple[str, int]]:
-    """Return name and weight's place of everything that is spread in one optimiser's state."""
+    """Return name and weight's place of everything that is spread in one optimizer's state."""
     entries = rest["optimizer_states"][number]["state"]
     return [
         (_key(number, place, key), place)
@@ -428,7 +428,7 @@ def _spread_states(rest: Mapping[str, Any], number: int) -> list[tuple[str, int]
 
 
 def _joined(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
-    """Undo :func:`_split`; optimiser states whose tensors were not read are left out."""
+    """Undo :func:`_split`; optimizer states whose tensors were not read are left out."""
     states = []
     for number, state in enumerate(rest["optimizer_states"]):
         names = _spread_states(rest, number)

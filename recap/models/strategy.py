@@ -41,7 +41,7 @@ def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> 
     Args:
         name: ``fsdp``, or ``auto`` or ``ddp``, which for several devices are the same.
         world_size: Devices over all machines.
-        cpu_offload: Whether ``fsdp`` keeps shares and optimiser state in the host's memory.
+        cpu_offload: Whether ``fsdp`` keeps shares and optimizer state in the host's memory.
     """
     if name == "fsdp":
         return ShardedStrategy(world_size=world_size, cpu_offload=cpu_offload)
@@ -56,7 +56,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Args:
         world_size: Devices over all machines.
-        cpu_offload: Whether shares and optimiser state are kept in the host's memory.
+        cpu_offload: Whether shares and optimizer state are kept in the host's memory.
     """
 
     def __init__(self, *, world_size: int, cpu_offload: bool = False) -> None:
@@ -72,7 +72,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Optimiser states come back through :meth:`load_optimizer_state_dict`."""
+        """Optimizer states come back through :meth:`load_optimizer_state_dict`."""
         return True
 
     def model_to_device(self) -> None:
@@ -91,7 +91,7 @@ class ShardedStrategy(ModelParallelStrategy):
         return self.lightning_module.state_dict()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return an optimiser's state, this rank's shares by the weights' places."""
+        """Return an optimizer's state, this rank's shares by the weights' places."""
         state: dict[str, Any] = getattr(optimizer, "_optimizer", optimizer).state_dict()
         return state
 
@@ -123,7 +123,7 @@ class ShardedStrategy(ModelParallelStrategy):
         self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take back the optimisers' states."""
+        """Take back the optimizers' states."""
         states = checkpoint["optimizer_states"]
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
@@ -170,7 +170,7 @@ def shard(
 
 
 def _weights(optimizer: Any) -> list[torch.Tensor]:
-    """Return an optimiser's weights by their places in its state."""
+    """Return an optimizer's weights by their places in its state."""
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 

@@ -34,7 +34,7 @@ TASKS = ("binary", "fine_grained", "flat", "annomi_talk")
 """Built-in tasks whose prompts the tokenizer knows."""
 
 DEMO_SIZE = 1600
-"""Labelled demo utterances that the tokenizer is built from; more would add no new words."""
+"""Labeled demo utterances that the tokenizer is built from; more would add no new words."""
 
 BRIEF_WEIGHT, FULL_WEIGHT = 50, 2
 """How often the brief and the full prompts count beside the demo corpus."""
@@ -65,7 +65,7 @@ def build_tiny_tokenizer(
 ) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer on ``texts`` and return it as a ``Qwen2Tokenizer``.
 
-    Normaliser (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place
+    Normalizer (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place
     beside a Qwen2 configuration, whatever ``tokenizer.json`` says (transformers 5.23): so a saved
     folder gives the same ids through ``AutoTokenizer``. The same texts give the same tokenizer in
     every process. Padding is ``<|endoftext|>``; a turn ends with ``<|im_end|>``.

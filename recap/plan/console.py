@@ -22,7 +22,7 @@ WIDTH_OF_FILES = 110
 _KIND_TITLES = {
     "weights": "weights",
     "gradients": "gradients",
-    "optimizer": "optimiser",
+    "optimizer": "optimizer",
     "activations": "activations",
     "logits": "logits and loss",
     "cache": "cache of decoding",
@@ -117,7 +117,7 @@ def _overview(plan: Plan) -> ReportTable:
         ("tokens an answer", f"{tokens['mean_answer']:.0f} on average"),
         ("batching", f"{plan.batching.batching}{reason}"),
         ("largest micro-batch", f"{len(group.lengths)} examples, {group.tokens} tokens"),
-        ("optimiser steps", f"{sum(plan.steps):,} in {len(plan.steps)} trainings"),
+        ("optimizer steps", f"{sum(plan.steps):,} in {len(plan.steps)} trainings"),
     ]
     return ReportTable(title="The run", header=("what", "figure"), rows=tuple(rows))
 

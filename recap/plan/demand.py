@@ -5,7 +5,7 @@ Floating-point operations of a training, multiplications and additions counted a
 A matrix product costs two for each weight and token; attention four for each pair of a query and a
 key it may see and each unit of their width. The backward of a layer whose weights are tuned costs
 twice its forward, that of a frozen one once (Kaplan et al. 2020, section 2.1; Hu et al. 2022).
-Softmax, norms, rotations and the optimiser's step, under a percent together, are left out.
+Softmax, norms, rotations and the optimizer's step, under a percent together, are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Demand:
     prefix: int | None
     """Tokens that a micro-batch computes once; ``None`` for padded rows."""
     global_batch_size: int
-    """Examples per optimiser step."""
+    """Examples per optimizer step."""
     per_device_batch_size: int
     """Examples computed at once."""
     max_tokens: int | None

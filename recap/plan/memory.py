@@ -1,4 +1,4 @@
-"""Bytes on one device, by kind and by moment of an optimiser step.
+"""Bytes on one device, by kind and by moment of an optimizer step.
 
 What the forward keeps for the backward, tensor by tensor.
 
@@ -89,7 +89,7 @@ def _fed(architecture: Architecture, setting: Setting) -> float:
 
 
 def _norm(architecture: Architecture, setting: Setting) -> float:
-    """What a norm normalises, in 32 bits, and the normalised for the scale's gradient."""
+    """What a norm normalizes, in 32 bits, and the normalized for the scale's gradient."""
     tuned = 0 if setting.adapted else setting.weight_bytes
     return architecture.hidden * (4 + tuned) + _STATISTIC
 
@@ -288,7 +288,7 @@ KINDS = ("weights", "gradients", "optimizer", "activations", "logits", "cache", 
 """What a device's memory is filled with."""
 
 MOMENTS = ("forward", "backward", "step", "decoding")
-"""The end of the forward with its loss; the backward; the optimiser's step; answering prompts."""
+"""The end of the forward with its loss; the backward; the optimizer's step; answering prompts."""
 
 RUNTIME_BYTES = 1 * 2**30
 """What a GPU holds beside tensors: CUDA's context, workspaces, fragments. An allowance of ours."""
@@ -467,7 +467,7 @@ class _Parts:
         return [begins, ends]
 
     def step(self) -> dict[str, float]:
-        """Return what is held while the optimiser steps; fused kernels of GPUs need no room."""
+        """Return what is held while the optimizer steps; fused kernels of GPUs need no room."""
         temporaries = 0.0
         if not self.setting.on_gpu:
             numbers = _CPU_TEMPORARIES.get(self.setting.optimizer, 2)
@@ -487,7 +487,7 @@ class _Parts:
         inside = (3 * sizes.intermediate + 2 * sizes.query) * width
         return {
             "weights": self._weights() + self._gathered() + self._copies(kept=False),
-            # Lightning moves the optimiser's state off a GPU when a training ends (2.6.6).
+            # Lightning moves the optimizer's state off a GPU when a training ends (2.6.6).
             "optimizer": 0.0 if setting.on_gpu else self._optimizer(),
             "activations": prompts * (inside + 3 * sizes.hidden * setting.weight_bytes),
             "logits": batch.n_examples * sizes.vocabulary * (4 + width),

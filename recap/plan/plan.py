@@ -56,7 +56,7 @@ class Disk:
     models: float
     """Of all models that stay."""
     checkpoint: float
-    """Of one checkpoint: tuned weights and the optimiser's state."""
+    """Of one checkpoint: tuned weights and the optimizer's state."""
 
     @property
     def most(self) -> float:
@@ -149,7 +149,7 @@ class Plan:
     epochs: int
     """Of each training, if none stops early."""
     steps: tuple[int, ...]
-    """Optimiser steps of each training, if none stops early."""
+    """Optimizer steps of each training, if none stops early."""
     operations: Mapping[str, Operations]
     """By batching."""
     tflops: float | None

@@ -358,7 +358,7 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in 4 bits: half a byte, a scale of one byte for each 64, and one of four bytes
-for each 256 of those (Dettmers et al. 2023, section 3, double quantisation)."""
+for each 256 of those (Dettmers et al. 2023, section 3, double quantization)."""
 
 OPTIMIZER_BYTES = {"adamw": 8.0, "paged_adamw32bit": 8.0} | dict.fromkeys(
     ("adamw8bit", "paged_adamw8bit"), 2 + 2 * 4 / 256
@@ -389,7 +389,7 @@ class Setting:
     gradient_checkpointing: bool = False
     """Whether layers are computed again in the backward."""
     accumulates: bool = False
-    """Whether an optimiser step takes more than one micro-batch."""
+    """Whether an optimizer step takes more than one micro-batch."""
     strategy: Strategy = "one"
     """``one``: a single device; ``ddp``: a whole model on each; ``fsdp``: a share on each."""
     n_devices: int = 1

@@ -218,7 +218,7 @@ class AnswerFormat:
     Attributes:
         labels: Canonical names of the labels that may be answered.
         language: Of the keys and of the label names.
-        label_form: ``qualified`` writes the pattern before the behaviour.
+        label_form: ``qualified`` writes the pattern before the behavior.
         rationale: Whether an answer has a ``Reason`` line.
     """
 

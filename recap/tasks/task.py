@@ -196,7 +196,7 @@ def one_line(text: str) -> str:
 
 
 def intervention(history: Sequence[Turn]) -> Sequence[Turn]:
-    """Return what the counsellor said since the client's last turn."""
+    """Return what the counselor said since the client's last turn."""
     start = len(history)
     while start and history[start - 1].speaker == "counselor":
         start -= 1
@@ -402,7 +402,7 @@ class Task:
     def messages(self, example: Example, shots: Sequence[Example] = ()) -> tuple[Message, ...]:
         """Return the prompt: a system message, the same for every example, and the dialogue.
 
-        ``shots`` are labelled examples shown with their answers. Errors as in
+        ``shots`` are labeled examples shown with their answers. Errors as in
         :func:`recap.tasks.task.render_messages`.
         """
         return render_messages(self, example, shots)

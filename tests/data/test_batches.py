@@ -34,7 +34,7 @@ def examples_of(n: int) -> list[EncodedExample]:
 
 
 def steps_of(plans: list[tuple[MicroBatch, ...]]) -> list[list[MicroBatch]]:
-    """Return all ranks' micro-batches by optimiser step."""
+    """Return all ranks' micro-batches by optimizer step."""
     steps: list[list[MicroBatch]] = [[]]
     for round_ in zip(*plans, strict=True):
         steps[-1] += round_
@@ -133,7 +133,7 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_examples_of_one_micro_batch_are_neighbours_in_length() -> None:
+def test_examples_of_one_micro_batch_are_neighbors_in_length() -> None:
     examples = examples_of(64)
     plan = plan_epoch(examples, global_batch_size=64, room=BatchLimits(examples=8), seed=0, epoch=0)
     lengths = [
@@ -329,6 +329,6 @@ def test_a_loader_that_is_told_another_epoch_starts_it_and_its_own_epoch_leaves_
 def test_an_empty_set_and_an_example_without_a_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="no example to train on"):
         TrainingLoader([], pad_id=0, global_batch_size=8, room=BatchLimits(examples=3), seed=0)
-    unlabelled = EncodedExample(id="s1:4", prompt=(1,), answer=())
+    unlabeled = EncodedExample(id="s1:4", prompt=(1,), answer=())
     with pytest.raises(ConfigError, match="'s1:4' has no label"):
-        ScoringLoader([unlabelled], pad_id=0, room=BatchLimits(examples=2))
+        ScoringLoader([unlabeled], pad_id=0, room=BatchLimits(examples=2))

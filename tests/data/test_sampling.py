@@ -152,6 +152,6 @@ def test_an_interrupted_balanced_epoch_goes_on_where_it_stopped() -> None:
 
 
 def test_an_example_without_a_class_is_refused_by_name() -> None:
-    unlabelled = EncodedExample(id="s1:4", prompt=(1,), answer=(2,))
+    unlabeled = EncodedExample(id="s1:4", prompt=(1,), answer=(2,))
     with pytest.raises(ConfigError, match=r"'s1:4' has no class.*sampling=natural"):
-        epoch_order([unlabelled], sampling="balanced", seed=0, epoch=0)
+        epoch_order([unlabeled], sampling="balanced", seed=0, epoch=0)

@@ -37,7 +37,7 @@ SAID = (
 
 
 def examples(task: Task) -> list[Example]:
-    """Return labelled examples with histories of none to five turns."""
+    """Return labeled examples with histories of none to five turns."""
     made = []
     for i, response in enumerate(SAID):
         history = tuple(

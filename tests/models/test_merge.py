@@ -1,4 +1,4 @@
-"""Adapters merged onto their unquantised base: the same answers, as a folder of its own."""
+"""Adapters merged onto their unquantized base: the same answers, as a folder of its own."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def label_text(taxonomy: Taxonomy, name: str, *, language: str | None) -> str:
 
 
 def labels_to_json(taxonomy: Taxonomy, names: Sequence[str], *, language: str | None) -> str:
-    """Return the labels as a file that Doccano imports under Labels, in their colours."""
+    """Return the labels as a file that Doccano imports under Labels, in their colors."""
     rows = [
         {
             "text": label_text(taxonomy, name, language=language),

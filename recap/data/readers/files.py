@@ -22,7 +22,7 @@ from recap.data.issues import IssueLog, Line
 from recap.errors import DataError, did_you_mean
 
 _HEAD = 4096
-"""Bytes by which a file's form is recognised."""
+"""Bytes by which a file's form is recognized."""
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)

@@ -192,7 +192,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "counselor": "counselor counsellor counselor_id counsellor_id therapist_id",
     }.items()
 }
-"""What a column can hold, with the names that are recognised in any case."""
+"""What a column can hold, with the names that are recognized in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,7 @@ def find_columns(
         path: The file, for messages.
         names: The columns of its header.
         chosen: Names that the user gave for some of the roles; the rest (``None``) are
-            recognised.
+            recognized.
 
     Raises:
         ConfigError: When a chosen role does not exist.

@@ -334,12 +334,12 @@ def read_table(
 
     Rows of one session follow each other. A table of utterances without a session column is one
     session, named like the file. A history is JSON turns, or lines such as ``Counselor: ...``; a
-    text that names no speaker is the counsellor's last turn.
+    text that names no speaker is the counselor's last turn.
 
     Args:
         path: The file.
         issues: Where bad rows are noted.
-        columns: Names of the columns that are not recognised, as ``{role: name}``.
+        columns: Names of the columns that are not recognized, as ``{role: name}``.
         speakers: Names of speakers beside the usual ones, each with its role.
         meta: Columns whose values go to ``meta`` (of a session: those of its first row).
         delimiter: Separator of a CSV file, where the header does not show it.

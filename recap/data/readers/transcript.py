@@ -41,7 +41,7 @@ class Utterance:
 
 
 class SpeakerNames:
-    """The names by which a file calls its counsellor and its client.
+    """The names by which a file calls its counselor and its client.
 
     Args:
         extra: Names of the user's own, each with ``counselor`` or ``client``; they come before the
@@ -101,7 +101,7 @@ class SpeakerNames:
         return spoken, untagged
 
     def history(self, text: str) -> tuple[Turn, ...]:
-        """Return a context as turns; one that names no speaker is one turn of the counsellor."""
+        """Return a context as turns; one that names no speaker is one turn of the counselor."""
         turns, untagged = self.utterances(text)
         if not turns or untagged:
             return (Turn(speaker="counselor", text=text.strip()),) if text.strip() else ()

@@ -40,7 +40,7 @@ def generate(
         max_new_tokens: Longest answer; a longer one is cut.
         end_of_turn_id: Ends an answer.
         pad_id: Fills short rows.
-        batch_size: Prompts decoded together; neighbours in length share a batch.
+        batch_size: Prompts decoded together; neighbors in length share a batch.
         in_step: Whether devices go on until the last of them is done, which weights spread over
             devices need: each token gathers them.
     """

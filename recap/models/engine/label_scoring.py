@@ -155,7 +155,7 @@ class Answerer:
         prompts: Sequence[Sequence[int]],
         compute: Callable[[Sequence[Sequence[int]]], list[T]],
     ) -> list[T]:
-        """Return what is computed of prompts, neighbours in length together."""
+        """Return what is computed of prompts, neighbors in length together."""
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         found: dict[int, T] = {}
         with self._in_use():

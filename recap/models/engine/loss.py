@@ -27,7 +27,7 @@ positions until the gradient of the output layer is worth its traffic."""
 def answer_loss(model: Any, batch: Batch, *, logits_bytes: int | None = None) -> Tensor:
     """Return the negative log-likelihood of all answer tokens of a batch, a scalar in nats.
 
-    The sum, not a mean: what to divide by is the number of answer tokens of the whole optimiser
+    The sum, not a mean: what to divide by is the number of answer tokens of the whole optimizer
     step, which the batch's plan knows. Zero, with a gradient of zeros, for a filler. In float32,
     in float64 for a model in float64.
 
@@ -64,7 +64,7 @@ def loss_of_states(
         )
         return loss
     parts = zip(torch.split(states, n_positions), torch.split(targets, n_positions), strict=True)
-    # An adapted or quantised output layer: its logits are computed once more in the backward.
+    # An adapted or quantized output layer: its logits are computed once more in the backward.
     losses = [checkpoint(_cross_entropy, head, *part, use_reentrant=False) for part in parts]
     return torch.stack(losses).sum()
 

@@ -4,7 +4,7 @@ In a row ``[prefix | rest 1 | rest 2 | …]`` the prefix attends causally to its
 the prefix and causally to itself: what it would see in a row of its own, so that hidden states,
 loss and gradients are those of separate rows. Without a prefix this is packing.
 
-The idea is not ours: prefix sharing in preference optimisation (Wang and Hegde, 2024), Prefix
+The idea is not ours: prefix sharing in preference optimization (Wang and Hegde, 2024), Prefix
 Grouper (2025) and, for inference, Hydragen (Juravsky et al., 2024). Here it is an attention
 function under transformers' ``AttentionInterface``, looked up for the calls that carry a layout and
 for no other: decoding keeps the model's own attention.
