@@ -71,6 +71,9 @@ def _closest(location: tuple[int | str, ...], schema: type) -> str:
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
+Decoding = Literal["free", "constrained", "scored"]
+"""How a label is read off a model: ``free``: greedy text, parsed; ``constrained``: greedy among the
+tokens that lead to a label; ``scored``: the likeliest label."""
 OptionValue = Any
 
 
@@ -140,7 +143,7 @@ class PromptConfig:
 class DecodingConfig:
     """How the answer is read off the model."""
 
-    name: Literal["free", "constrained", "scored"] = "free"
+    name: Decoding = "free"
     """``free``: greedy text, as in the paper; ``constrained``: greedy among the tokens of labels;
     ``scored``: the likeliest label."""
     threshold: float | None = Field(default=None, ge=0, le=1)

@@ -279,7 +279,7 @@ class BatchLimits:
     def tokens_of(self, lengths: Sequence[int]) -> int:
         """Return how many tokens are computed for examples of these lengths together.
 
-        >>> [Room(examples=2, prefix=p).tokens_of([10, 14]) for p in (None, 0, 8)]
+        >>> [BatchLimits(examples=2, prefix=p).tokens_of([10, 14]) for p in (None, 0, 8)]
         [28, 24, 16]
         """
         if self.prefix is None:

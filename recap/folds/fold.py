@@ -283,11 +283,13 @@ def judges_selection(config: RunConfig) -> bool:
 
 def _write_selection(setup: Setup, index: int, training: Training) -> None:
     examples = setup.examples(setup.folds[index].select)
-    judgements = training.module.judgements
-    if [example.id for example in examples] != [judgement.id for judgement in judgements]:
-        raise RecapError("judgements came back in another order than the examples; report this")
+    label_probabilities = training.module.label_probabilities
+    if [example.id for example in examples] != [one.id for one in label_probabilities]:
+        raise RecapError(
+            "label probabilities came back in another order than the examples; report this"
+        )
     labels = setup.task.labels
-    rows = [dict(zip(labels, one.probabilities, strict=True)) for one in judgements]
+    rows = [dict(zip(labels, one.probabilities, strict=True)) for one in label_probabilities]
     write_selection(setup, index, examples, rows)
 
 

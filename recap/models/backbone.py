@@ -14,7 +14,7 @@ from recap.models.hub import (
     read_tokenizer,
     require_safetensors,
 )
-from recap.models.lazy_weights import LazyWeights, build_deferred
+from recap.models.lazy_weights import LazyWeights, build_without_weights
 
 
 def load_backbone(
@@ -63,7 +63,7 @@ def load_backbone(
     return model, tokenizer
 
 
-def load_backbone_deferred(
+def load_backbone_lazily(
     *,
     name: str,
     family: str,
@@ -86,7 +86,7 @@ def load_backbone_deferred(
         )
     _check_family(source, name, family)
     tokenizer = _load_tokenizer(source, name)
-    model = build_deferred(source, dtype=getattr(torch, dtype))
+    model = build_without_weights(source, dtype=getattr(torch, dtype))
     _check_rows(tokenizer, model, source, name)
     return model, tokenizer, LazyWeights(source, seed=seed)
 

@@ -59,7 +59,7 @@ class EncoderModule(lightning.LightningModule):
         seed: Of dropout.
 
     Attributes:
-        judgements: After a test or a prediction, one per example, in the set's order.
+        label_probabilities: After a test or a prediction, one per example, in the set's order.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class EncoderModule(lightning.LightningModule):
         self._scheduler = scheduler
         self._total_steps = total_steps
         self._seed = seed
-        self._halving = AutomaticBatchSize(option="trainer.per_device_batch_size")
+        self._batch_size = AutomaticBatchSize(option="trainer.per_device_batch_size")
         self._step_loss = 0.0
         self._val_loss = TokenMean()
         self._category_scores = CategoryScores(labels=labels)
-        self.judgements: list[LabelProbabilities] = []
+        self.label_probabilities: list[LabelProbabilities] = []
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits ``(batch, label)``."""
@@ -111,7 +111,7 @@ class EncoderModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch of selection examples to ``val_loss``."""
-        for part, loss in self._halving.each(self._loss, batch):
+        for part, loss in self._batch_size.each(self._loss, batch):
             self._val_loss.update(loss, len(part.examples))
 
     def on_validation_epoch_end(self) -> None:
@@ -121,35 +121,35 @@ class EncoderModule(lightning.LightningModule):
 
     def on_test_start(self) -> None:
         """Forget an earlier test."""
-        self.judgements = []
+        self.label_probabilities = []
         self._category_scores.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Label a batch, and count its labels."""
-        for part, logits in self._halving.each(self, batch):
+        for part, logits in self._batch_size.each(self, batch):
             gold = torch.tensor([example.gold for example in part.examples], device=self.device)
             self._category_scores.update(logits.argmax(-1), gold)
-            self._judge(part, logits)
+            self._keep(part, logits)
 
     def on_test_epoch_end(self) -> None:
-        """Put the judgements into the test set's order."""
-        self.judgements = gathered(self.judgements)
+        """Put the label probabilities into the test set's order."""
+        self.label_probabilities = gathered(self.label_probabilities)
 
     def on_predict_start(self) -> None:
-        """Forget earlier judgements; the scores of a test stay."""
-        self.judgements = []
+        """Forget an earlier prediction; the scores of a test stay."""
+        self.label_probabilities = []
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return logits ``(batch, label)`` of examples that are not scored."""
         found = []
-        for part, logits in self._halving.each(self, batch):
-            self._judge(part, logits)
+        for part, logits in self._batch_size.each(self, batch):
+            self._keep(part, logits)
             found.append(logits)
         return torch.cat(found)
 
     def on_predict_epoch_end(self) -> None:
-        """Put the judgements into the set's order."""
-        self.judgements = gathered(self.judgements)
+        """Put the label probabilities into the set's order."""
+        self.label_probabilities = gathered(self.label_probabilities)
 
     def scores(self) -> Scores:
         """Return the scores of the last test.
@@ -157,7 +157,7 @@ class EncoderModule(lightning.LightningModule):
         Raises:
             RecapError: When nothing was tested.
         """
-        if not self.judgements:
+        if not self.label_probabilities:
             raise RecapError(
                 "there are no scores before trainer.test(module, datamodule=data) has run"
             )
@@ -172,10 +172,10 @@ class EncoderModule(lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _judge(self, batch: Batch, logits: Tensor) -> None:
+    def _keep(self, batch: Batch, logits: Tensor) -> None:
         rows = torch.softmax(logits.double(), dim=-1).tolist()
         for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.judgements.append(
+            self.label_probabilities.append(
                 LabelProbabilities(index=index, id=example.id, probabilities=tuple(row))
             )
 

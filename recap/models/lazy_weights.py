@@ -76,7 +76,7 @@ class LazyWeights:
         return value.to(weight.dtype)
 
 
-def build_deferred(folder: Path, *, dtype: torch.dtype) -> Any:
+def build_without_weights(folder: Path, *, dtype: torch.dtype) -> Any:
     """Return the causal language model of a folder without its weights, on the meta device.
 
     Raises:

@@ -16,12 +16,13 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from recap.config import Decoding
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.metrics.category_scores import CategoryScores, TokenMean
-from recap.models.engine.label_scoring import Answerer, Decoding, ModelAnswer
-from recap.models.engine.two_phase import training_loss
+from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
+from recap.models.engine.prefix_backward import training_loss
 from recap.models.lazy_weights import LazyWeights
 from recap.models.optimizers import (
     OptimizerSettings,
@@ -99,8 +100,8 @@ class ResponseModule(lightning.LightningModule):
         optimizer: Which optimizer, and its numbers.
         scheduler: Which learning-rate schedule.
         max_new_tokens: Longest answer when decoding.
-        decoding: How a label is decided (:data:`recap.models.engine.label_scoring.Decoding`).
-        threshold: As for :class:`recap.models.engine.label_scoring.Answerer`.
+        decoding: How a label is decided (:data:`recap.config.Decoding`).
+        threshold: As for :class:`recap.models.engine.label_scoring.LabelScorer`.
         total_steps: Optimizer steps of the whole training, for the schedule; ``None`` asks the data
             module.
         seed: Of dropout.
@@ -110,7 +111,7 @@ class ResponseModule(lightning.LightningModule):
     Attributes:
         generations: After a test, one per test example and in the test set's order, on every
             device.
-        judgements: After a prediction, one per judged example, likewise.
+        label_probabilities: After a prediction, one per example, likewise.
     """
 
     def __init__(
@@ -138,8 +139,8 @@ class ResponseModule(lightning.LightningModule):
         self._max_new_tokens = max_new_tokens
         self._decoding: Decoding = decoding
         self._threshold = threshold
-        self._answerer: Answerer | None = None
-        self._halving = AutomaticBatchSize(
+        self._scorer: LabelScorer | None = None
+        self._batch_size = AutomaticBatchSize(
             option="trainer.per_device_batch_size and decoding.batch_size"
         )
         self._total_steps = total_steps
@@ -151,8 +152,8 @@ class ResponseModule(lightning.LightningModule):
         self._category_scores = CategoryScores(labels=task.labels)
         self._shard: list[Generation] = []
         self.generations: list[Generation] = []
-        self._judged: list[LabelProbabilities] = []
-        self.judgements: list[LabelProbabilities] = []
+        self._predicted: list[LabelProbabilities] = []
+        self.label_probabilities: list[LabelProbabilities] = []
         self.strict_loading = not self._frozen_names()
 
     def configure_model(self) -> None:
@@ -175,8 +176,8 @@ class ResponseModule(lightning.LightningModule):
         """
         if wanted == "loss":
             return training_loss(self.model, batch)
-        if self._answerer is None:
-            self._answerer = Answerer(
+        if self._scorer is None:
+            self._scorer = LabelScorer(
                 self.model,
                 self._task,
                 self._encoder,
@@ -188,8 +189,8 @@ class ResponseModule(lightning.LightningModule):
             )
         prompts = [example.prompt for example in batch.examples]
         if wanted == "probabilities":
-            return self._answerer.judge(prompts)
-        return self._answerer.answer(prompts)
+            return self._scorer.label_probabilities(prompts)
+        return self._scorer.answer(prompts)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
@@ -221,7 +222,7 @@ class ResponseModule(lightning.LightningModule):
     def on_test_start(self) -> None:
         """Forget an earlier test."""
         self._shard = []
-        self._answerer = None
+        self._scorer = None
         self.generations = []
         self._category_scores.reset()
         self._test_loss.reset()
@@ -242,19 +243,19 @@ class ResponseModule(lightning.LightningModule):
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction."""
-        self._judged = []
-        self._answerer = None
-        self.judgements = []
+        self._predicted = []
+        self._scorer = None
+        self.label_probabilities = []
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, float]]:
         """Return the probabilities of the labels for each example of a batch; nothing is generated.
 
         ``trainer.predict(module, datamodule=data, return_predictions=False)`` puts them together in
-        :attr:`judgements`.
+        :attr:`label_probabilities`.
         """
         rows: list[dict[str, float]] = self(batch, wanted="probabilities")
         if not batch.plan.filler:
-            self._judged += [
+            self._predicted += [
                 LabelProbabilities(index=index, id=example.id, probabilities=tuple(row.values()))
                 for index, example, row in zip(
                     batch.plan.indices, batch.examples, rows, strict=True
@@ -263,8 +264,8 @@ class ResponseModule(lightning.LightningModule):
         return rows
 
     def on_predict_epoch_end(self) -> None:
-        """Gather the judgements of all devices."""
-        self.judgements = gathered(self._judged)
+        """Gather the label probabilities of all devices."""
+        self.label_probabilities = gathered(self._predicted)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.
@@ -354,7 +355,7 @@ class ResponseModule(lightning.LightningModule):
 
     def _add_loss(self, metric: TokenMean, batch: Batch) -> None:
         # A filler has no answer tokens, but every device has to compute equally often.
-        for part, loss in self._halving.each(self, batch, whole=is_sharded(self)):
+        for part, loss in self._batch_size.each(self, batch, whole=is_sharded(self)):
             metric.update(loss, int(part.answer_mask.sum()))
 
     def _add_answers(self, batch: Batch, answers: Sequence[ModelAnswer]) -> None:

@@ -4,8 +4,7 @@
 ``FSDPStrategy`` is the older FSDP1: it refuses CPUs (2.6.6), so nothing of it could be tested
 without several GPUs, and it keeps flat parameters, which neither adapters beside frozen weights nor
 checkpoints for another number of devices suit.
-
-Batches that are cut in halves when memory runs out, wherever nothing is learned from them.
+Wherever nothing is learned from them, batches are cut in halves when memory runs out.
 """
 
 from __future__ import annotations
@@ -185,29 +184,26 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def tell_of_halving(what: str, n: int) -> None:
-    """Say that ``n`` of something at once were too many."""
-    _LOG.warning(
-        "memory ran out for %d %s at once: from now on there are fewer at a time, which takes "
-        "longer and changes no answer",
-        n,
-        what,
-    )
-
-
 class AutomaticBatchSize:
     """Computes something of batches, and of ever smaller parts of them while memory runs out.
 
-    What fitted once is remembered, and it is said once. In float32 what is computed of an example
+    What fitted once is remembered, and it is logged once. In float32 what is computed of an example
     does not depend on the others beside it; sums over parts differ in the last digit.
 
     Args:
         option: Named in the error, as what could be lowered.
+        what: What batches are made of, in the singular.
+        most: How many are computed at once to begin with; ``None``: as many as a batch has.
+
+    Attributes:
+        most: How many are computed at once by now.
     """
 
-    def __init__(self, *, option: str) -> None:
+    def __init__(self, *, option: str, what: str = "example", most: int | None = None) -> None:
+        self.most = most
         self._option = option
-        self._most: int | None = None
+        self._what = what
+        self._warned = False
 
     def each(
         self, compute: Callable[[Batch], Found], batch: Batch, *, whole: bool = False
@@ -225,29 +221,39 @@ class AutomaticBatchSize:
         waiting = [batch]
         while waiting:
             part = waiting.pop(0)
-            if self._most is not None and len(part.examples) > self._most and not whole:
+            if self.most is not None and len(part.examples) > self.most and not whole:
                 waiting[:0] = halves(part)
                 continue
             try:
                 found = compute(part)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(len(part.examples), whole, error)
+                self.shrink(len(part.examples), error, whole=whole)
                 waiting.insert(0, part)
                 continue
             yield part, found
 
-    def _shrink(self, n: int, whole: bool, error: Exception) -> None:
+    def shrink(self, n: int, error: Exception, *, whole: bool = False) -> None:
+        """Halve the batches when memory ran out for ``n`` at once; raise any other error again.
+
+        Raises:
+            ConfigError: When memory ran out for one, or for a batch that must stay ``whole``.
+        """
+        if not is_out_of_memory(error):
+            raise error
         if n == 1 or whole:
             advice = "set prompt.max_tokens, or use a smaller model"
             if n > 1:
                 advice = f"lower {self._option}: devices that share weights need batches of a size"
-            raise ConfigError(
-                f"memory runs out for {n} example{'s' * (n > 1)} at once; {advice}"
-            ) from error
-        if self._most is None:
-            tell_of_halving("examples", n)
-        self._most = n // 2
+            many = f"{n} {self._what}s at once" if n > 1 else f"a single {self._what}"
+            raise ConfigError(f"memory runs out for {many}; {advice}") from error
+        if not self._warned:
+            _LOG.warning(
+                "memory ran out for %d %ss at once: from now on there are fewer at a time, which "
+                "takes longer and changes no answer",
+                n,
+                self._what,
+            )
+        self._warned = True
+        self.most = n // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

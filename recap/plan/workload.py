@@ -1,14 +1,4 @@
-"""A run's examples as numbers of tokens, and the micro-batches that they will be computed in.
-
-The examples that one device computes together, as lengths.
-
-Token ids without the backbone's tokenizer: texts cut into tokens of a usual length.
-
-Two texts that begin alike begin with the same ids, so that shared prefixes, batches and limits on
-prompts come out as with a real tokenizer, within its few percent.
-
-What memory and operations depend on beside the architecture and the examples.
-"""
+"""A run's examples as numbers of tokens, the micro-batches of them, and how they are trained on."""
 
 from __future__ import annotations
 
@@ -30,8 +20,8 @@ from recap.data.batches import (
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.folds import split_folds
 from recap.folds.partition import check_fold, check_folds, check_selection
-from recap.models.architecture import Architecture, find_tokenizer
 from recap.models.finetune import TARGET_MODULES
+from recap.plan.architecture import Architecture, find_tokenizer
 from recap.records import Message
 from recap.runs.build import build_corpus, build_task
 
@@ -52,7 +42,7 @@ class PlannedBatch:
     prefix: int | None
 
     @property
-    def rests(self) -> tuple[int, ...]:
+    def suffixes(self) -> tuple[int, ...]:
         """Tokens of each example after the shared ones."""
         return tuple(length - (self.prefix or 0) for length in self.lengths)
 
@@ -60,29 +50,29 @@ class PlannedBatch:
     def tokens(self) -> int:
         """Tokens that are computed, padding included.
 
-        >>> [Group(lengths=(10, 14), answers=(2, 2), prefix=p).tokens for p in (None, 0, 8)]
+        >>> [PlannedBatch(lengths=(10, 14), answers=(2, 2), prefix=p).tokens for p in (None, 0, 8)]
         [28, 24, 16]
         """
         if self.prefix is None:
             return len(self.lengths) * max(self.lengths, default=0)
-        return self.prefix + sum(self.rests)
+        return self.prefix + sum(self.suffixes)
 
     @property
     def seen(self) -> int:
-        """Keys that all rests see together, the shared ones once for each."""
+        """Keys that all suffixes see together, the shared ones once for each."""
         return sum(self.lengths)
 
     @property
     def pairs(self) -> int:
         """Pairs of a query and a key before or at its place.
 
-        >>> [Group(lengths=(2, 3), answers=(1, 1), prefix=p).pairs for p in (None, 0, 1)]
+        >>> [PlannedBatch(lengths=(2, 3), answers=(1, 1), prefix=p).pairs for p in (None, 0, 1)]
         [12, 9, 8]
         """
         if self.prefix is None:
             longest = max(self.lengths, default=0)
             return len(self.lengths) * _causal(longest)
-        own = sum(self.prefix * rest + _causal(rest) for rest in self.rests)
+        own = sum(self.prefix * suffix + _causal(suffix) for suffix in self.suffixes)
         return _causal(self.prefix) + own
 
     @property
@@ -94,7 +84,7 @@ class PlannedBatch:
     def last_pairs(self) -> int:
         """Pairs of a query and a key in the last layer.
 
-        >>> Group(lengths=(5,), answers=(2,), prefix=0).last_pairs
+        >>> PlannedBatch(lengths=(5,), answers=(2,), prefix=0).last_pairs
         7
         """
         if self.prefix is None:
@@ -160,7 +150,11 @@ _HAN_RANGES = (("\u3000", "\u303f"), ("\u3400", "\u9fff"), ("\uff00", "\uffef"))
 
 
 class EstimatedEncoder:
-    """Does for :func:`recap.data.encode.encode_examples` what a ``ChatEncoder`` does, by length."""
+    """Stands for a ``ChatEncoder`` whose tokenizer is not here: cuts tokens of a usual length.
+
+    Two texts that begin alike begin with the same ids, so that shared prefixes, batches and limits
+    on prompts come out as with a real tokenizer, within its few percent.
+    """
 
     end_of_turn_id = 0
     pad_id = 1
@@ -407,14 +401,24 @@ class Setting:
         return BYTES[self.dtype]
 
     @property
+    def autocast(self) -> bool:
+        """Whether matrix products and attention are computed under autocast, in 16 bits."""
+        return self.precision in ("bf16-mixed", "16-mixed")
+
+    @property
     def mixed(self) -> bool:
         """Whether autocast computes in another type than the weights have."""
-        return self.precision in ("bf16-mixed", "16-mixed") and self.weight_bytes == 4
+        return self.autocast and self.weight_bytes == 4
 
     @property
     def compute_bytes(self) -> int:
         """Bytes of a number that a matrix product gives."""
         return 2 if self.mixed else self.weight_bytes
+
+    @property
+    def attention_bytes(self) -> int:
+        """Bytes of a number that attention takes and gives."""
+        return 2 if self.autocast else self.compute_bytes
 
     @property
     def adapter_bytes(self) -> int:

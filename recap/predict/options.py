@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.config import DataConfig
+from recap.config import DataConfig, Decoding
 from recap.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -28,7 +28,7 @@ class PredictPromptConfig:
 class PredictDecodingConfig:
     """How the answer is read off the model."""
 
-    name: Literal["free", "constrained", "scored"] = "scored"
+    name: Decoding = "scored"
     """``scored``: the likeliest label; ``constrained``, ``free``: greedy text."""
     threshold: float | None = Field(default=None, ge=0, le=1)
     """The same as ``threshold``."""

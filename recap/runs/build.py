@@ -155,7 +155,7 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
     Raises:
         ConfigError: When the backbone's weights are missing or of another family.
     """
-    from recap.models.backbone import load_backbone, load_backbone_deferred
+    from recap.models.backbone import load_backbone, load_backbone_lazily
     from recap.models.finetune import apply_finetune, checkpoint_gradients
 
     backbone, finetune = config.backbone, config.finetune
@@ -168,7 +168,7 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
     }
     weights = None
     if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
-        model, tokenizer, weights = load_backbone_deferred(**options, seed=config.seed)
+        model, tokenizer, weights = load_backbone_lazily(**options, seed=config.seed)
     else:
         model, tokenizer = load_backbone(
             **options,

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from recap.config import Decoding
 from recap.data.readers.native import record_from_row
 from recap.data.readers.transcript import SpeakerNames
 from recap.data.utterances import utterances_of
@@ -21,7 +22,6 @@ from recap.errors import ConfigError, DataError
 from recap.records import Annotation, Dialogue, Example, Turn
 from recap.runs.saved import (
     AnswerOptions,
-    Decoding,
     FoundModel,
     ModelStage,
     Prompt,

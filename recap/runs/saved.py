@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from recap.config import RunConfig
+from recap.config import Decoding, RunConfig
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.errors import ConfigError
 from recap.models.engine.label_scoring import ModelAnswer
@@ -214,9 +214,6 @@ def _settings(folder: Path) -> ModelSettings:
     return model_settings(config, build_task(config))
 
 
-Decoding = Literal["free", "constrained", "scored"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
     """How answers are read off the models of a detector."""
@@ -269,7 +266,7 @@ class ModelStage:
         options: AnswerOptions,
         threshold: float | None = None,
     ) -> None:
-        from recap.models.engine.label_scoring import Answerer
+        from recap.models.engine.label_scoring import LabelScorer
 
         if options.with_rationale and not task.rationale:
             raise ConfigError(
@@ -283,7 +280,7 @@ class ModelStage:
         self._longest = positions - max_new_tokens
         wanted = options.max_prompt_tokens or settings.max_prompt_tokens or self._longest
         self._max_tokens = min(wanted, self._longest)
-        self._answerer = Answerer(
+        self._answerer = LabelScorer(
             trained.model,
             task,
             self._encoder,

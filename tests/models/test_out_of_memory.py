@@ -21,7 +21,7 @@ from recap.data.batches import Batching, halves
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
-from recap.models.engine.label_scoring import Answerer
+from recap.models.engine.label_scoring import LabelScorer
 from recap.models.module import ResponseModule
 from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example
@@ -157,11 +157,11 @@ def answers_within_a_limit(room: int) -> tuple[bool, list[str]]:
     prompts = [e.prompt for e in encoded(128, encoder, words=300)]
     model = shrunk.model_of("qwen2", len(tokenizer)).eval()
     options: dict[str, Any] = {"max_new_tokens": 2}
-    expected = Answerer(model, TASK, encoder, batch_size=4, **options).answer(prompts)
+    expected = LabelScorer(model, TASK, encoder, batch_size=4, **options).answer(prompts)
     (size,) = re.findall(r"VmSize:\s*(\d+) kB", Path("/proc/self/status").read_text())
     limit = 1024 * int(size) + room
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    found = Answerer(model, TASK, encoder, batch_size=128, **options).answer(prompts)
+    found = LabelScorer(model, TASK, encoder, batch_size=128, **options).answer(prompts)
     same = [replace(a, log_probabilities={}) for a in found] == [
         replace(a, log_probabilities={}) for a in expected
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import recap
-from recap.models.architecture import Architecture, count_parameters, find_architecture
+from recap.plan.architecture import Architecture, count_parameters, find_architecture
 from recap.plan.demand import Demand, changes_that_fit
 from recap.plan.memory import Decoding, Memory, device_memory
 from recap.plan.plan import disk_bytes

@@ -142,7 +142,7 @@ def test_planning_touches_no_run_folder(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "hint"),
     [
         (["data=dialogues", "data.path=missing.jsonl"], "missing.jsonl"),
         (["finetune=qlora"], "finetune=lora"),
