@@ -71,6 +71,11 @@ def _closest(location: tuple[int | str, ...], schema: type) -> str:
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
+COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
+"""What is multiplied in 16 bits, by ``trainer.precision``; matrices of 4 bits otherwise in
+float32."""
+TRUE_DTYPES = {"bf16-true": "bfloat16", "64-true": "float64"}
+"""What Lightning turns all weights into, by ``trainer.precision``."""
 Decoding = Literal["free", "constrained", "scored"]
 """How a label is read off a model: ``free``: greedy text, parsed; ``constrained``: greedy among the
 tokens that lead to a label; ``scored``: the likeliest label."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from recap.config import RunConfig
+from recap.config import COMPUTE_DTYPES, TRUE_DTYPES, RunConfig
 from recap.data.batches import BatchLimits
 from recap.data.encode import EncodedExample
 from recap.data.loaders import ScoringLoader
@@ -19,7 +19,6 @@ from recap.folds.results import read_scores, write_model_cards
 from recap.models.backbone import load_backbone
 from recap.models.export import Merged, is_adapter_folder, mean_answer_loss, merge_adapter
 from recap.models.hub import read_adapter
-from recap.runs.build import COMPUTE_DTYPES, TRUE_DTYPES
 from recap.runs.folder import FoldFolder
 
 N_EXAMPLES = 256

@@ -1,6 +1,4 @@
-"""Models of the Hugging Face hub: from this machine's cache, or fetched when the hub can be had.
-
-Hugging Face folders, read as data: nothing in them runs, and weights are safetensors.
+"""Models of the Hugging Face hub, from the cache or fetched, and folders of them, read as data.
 
 A folder can name code of its own (``auto_map``), keep its weights as a pickle, which is a program,
 and ask for kernels from the hub. All of that is refused here, and nothing of recap calls
@@ -25,6 +23,9 @@ HUB_TIMEOUT_SECONDS = 8.0
 WEIGHT_FILES = ("*.safetensors",)
 """Files of which a folder with weights has at least one: pickles are programs."""
 
+WEIGHTS_INDEX = "model.safetensors.index.json"
+"""Which of several files holds each weight."""
+
 _NOT_NEEDED = (
     *("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx"),
     *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"),
@@ -48,8 +49,8 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
     switch_telemetry_off()
     from huggingface_hub import snapshot_download
 
-    cached = _cached_folder(hub_id)
-    if cached is not None:
+    cached = cached_folder(hub_id)
+    if cached is not None and _has_all_weights(cached):
         return cached
     _require_hub(hub_id, name, family, group)
     try:
@@ -60,21 +61,20 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
         raise _no_weights(hub_id, name, family, group, first_line(error)) from error
 
 
-def _cached_folder(hub_id: str) -> Path | None:
+def cached_folder(hub_id: str) -> Path | None:
+    """Return the hub's snapshot in the local cache, with weights or without, if there is one."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except Exception:  # noqa: BLE001 - nothing cached, or unreadable: the hub is asked next
+    except Exception:  # noqa: BLE001 - nothing cached, or unreadable
         return None
-    return folder if _is_complete(folder) else None
+    return folder if (folder / "config.json").is_file() else None
 
 
-def _is_complete(folder: Path) -> bool:
-    """Return whether a cached model has all of its files; a download may have been cut off."""
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
+def _has_all_weights(folder: Path) -> bool:
+    """Return whether a cached model has all of its weights; a download may have been cut off."""
+    index = folder / WEIGHTS_INDEX
     if index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return all((folder / shard).is_file() for shard in shards)
@@ -97,9 +97,9 @@ def _require_hub(hub_id: str, name: str, family: str, group: str) -> None:
             failure[:] = [first_line(error)]
 
     # In a thread: looking a host name up has no timeout of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_TIMEOUT_SECONDS)
+    request = threading.Thread(target=ask, daemon=True)
+    request.start()
+    request.join(HUB_TIMEOUT_SECONDS)
     if failure:
         raise _no_weights(hub_id, name, family, group, failure[0])
 

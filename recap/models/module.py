@@ -21,9 +21,9 @@ from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.metrics.category_scores import CategoryScores, TokenMean
+from recap.models.backbone import LazyWeights
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.engine.prefix_backward import training_loss
-from recap.models.lazy_weights import LazyWeights
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,

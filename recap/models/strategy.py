@@ -22,9 +22,9 @@ from torch.optim import Optimizer
 
 from recap.data.batches import Batch, halves
 from recap.errors import ConfigError
+from recap.models.backbone import LazyWeights
 from recap.models.checkpoints import read_checkpoint
 from recap.models.finetune import causal_model
-from recap.models.lazy_weights import LazyWeights
 from recap.models.sharded_checkpoints import (
     is_sharded_checkpoint,
     read_sharded,

@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args
 from recap.config import RunConfig
 from recap.config_checks import check_combinations
 from recap.data.batches import Batching
+from recap.models.backbone import build_skeleton
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.finetune import TARGET_MODULES
-from recap.plan.architecture import Architecture, ParameterCounts, find_architecture, meta_model
+from recap.plan.architecture import Architecture, ParameterCounts, find_architecture
 from recap.plan.demand import Change, Demand, changes_that_fit
 from recap.plan.memory import Memory
 from recap.plan.operations import (
@@ -188,7 +189,7 @@ def make_plan(
         path=backbone.path,
         declared=backbone.architecture,
     )
-    choice = choose_batching(meta_model(architecture), config.batching)
+    choice = choose_batching(build_skeleton(architecture.config), config.batching)
     workload = workload or read_workload(config, architecture)
     setting = _setting(config)
     demand = _demand(config, architecture, setting, workload, choice.batching)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from recap.config import RunConfig
+from recap.config import TRUE_DTYPES, RunConfig
 from recap.data.batches import (
     Batching,
     BatchLimits,
@@ -20,6 +20,7 @@ from recap.data.batches import (
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.folds import split_folds
 from recap.folds.partition import check_fold, check_folds, check_selection
+from recap.models.backbone import torch_dtype
 from recap.models.finetune import TARGET_MODULES
 from recap.plan.architecture import Architecture, find_tokenizer
 from recap.records import Message
@@ -347,9 +348,6 @@ def _encoder(config: RunConfig, architecture: Architecture) -> tuple[Any, str]:
 
 Strategy = Literal["one", "ddp", "fsdp"]
 
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of one number."""
-
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in 4 bits: half a byte, a scale of one byte for each 64, and one of four bytes
 for each 256 of those (Dettmers et al. 2023, section 3, double quantization)."""
@@ -396,9 +394,7 @@ class Setting:
     @property
     def weight_bytes(self) -> int:
         """Bytes of a weight that is not in 4 bits."""
-        if self.precision in ("bf16-true", "64-true"):
-            return 2 if self.precision == "bf16-true" else 8
-        return BYTES[self.dtype]
+        return torch_dtype(TRUE_DTYPES.get(self.precision, self.dtype)).itemsize
 
     @property
     def autocast(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recap.config import DataConfig, RunConfig, TaskConfig
+from recap.config import COMPUTE_DTYPES, TRUE_DTYPES, DataConfig, RunConfig, TaskConfig
 from recap.data.corpus import Corpus, read_corpus
 from recap.data.folds import content_key
 from recap.errors import ConfigError
@@ -21,17 +21,10 @@ from recap.taxonomy import taxonomy_from_dict
 if TYPE_CHECKING:
     import lightning
 
+    from recap.models.backbone import LazyWeights
     from recap.models.export import ModelSettings
-    from recap.models.lazy_weights import LazyWeights
     from recap.runs.history import Tracker
 
-
-COMPUTE_DTYPES = {"bf16-mixed": "bfloat16", "bf16-true": "bfloat16", "16-mixed": "float16"}
-"""What is multiplied in 16 bits, by ``trainer.precision``; matrices of 4 bits otherwise in
-float32."""
-
-TRUE_DTYPES = {"bf16-true": "bfloat16", "64-true": "float64"}
-"""What Lightning turns all weights into, by ``trainer.precision``."""
 
 CALLBACKS: Registry[Any] = Registry("callback")
 """Callbacks that configuration can name; ``package.module:Class`` needs no registration."""
