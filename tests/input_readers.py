@@ -150,20 +150,20 @@ def _to_annotate(reader: str, path: Path) -> Account:
     return _account(log, accepted)
 
 
-def _judgements(path: Path) -> Account:
+def _annotations(path: Path) -> Account:
     kwargs = {"layout": AnnotationLayout(), "taxonomy": FLAT.taxonomy}
     found = read_annotations([path], skip_faults=True, **kwargs)
     if not found.rows_rejected:
         read_annotations([path], **kwargs)
     return Account(
         read=found.rows_read,
-        accepted=len(found.judgements) + found.unlabelled,
+        accepted=len(found.annotations) + found.unlabelled,
         rejected=found.rows_rejected,
         issues=found.issues,
     )
 
 
-def _judgement_columns(path: Path) -> None:
+def _annotation_columns(path: Path) -> None:
     read_annotations([path], layout=AnnotationLayout(annotators=["ann", "bo"]), taxonomy=None)
 
 
@@ -238,8 +238,8 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
         partial(_to_annotate, "dialogues"),
     ),
     "tables to annotate": (("predict.output", "data.utterances"), partial(_to_annotate, "table")),
-    "judgements": (("data.annotations", "data.annotations"), _judgements),
-    "judgements, a column an annotator": (("data.annotations",), _judgement_columns),
+    "annotations": (("data.annotations", "data.annotations"), _annotations),
+    "annotations, a column an annotator": (("data.annotations",), _annotation_columns),
     "scores of a study": (("insights.study_statistics",), _study_scores),
     "outcomes of sessions": (("insights.alliance",), _session_table),
     "ratings of rationales": (("data.ratings",), _ratings_of_rationales),

@@ -1,16 +1,10 @@
-"""The client utterances of a file to annotate, one at a time: files of any size pass through.
+"""Client utterances one at a time: those of a file to annotate, and annotated ones.
 
-Client utterances with their labels, as analyses of sessions and feedback cards see them.
-
-Cells of a table of answers, such as ``recap.predict`` writes, as the values that they hold.
-
-Annotated utterances from dialogues, from what ``recap.predict`` wrote, or from both together.
+Annotated utterances come from dialogues, from what ``recap.predict`` wrote, or from both together.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,11 +16,17 @@ from recap.data.corpus import read_records
 from recap.data.examples import NoIntervention, examples_of, has_intervention, with_merged_history
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Fields
-from recap.data.readers.tables import read_sheet
+from recap.data.readers.registry import CanonicalLabels, Fields
+from recap.data.readers.tables import (
+    TABLE_ENDINGS,
+    finite_number,
+    mapping_of,
+    read_rows,
+    read_sheet,
+    whole_number,
+)
 from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
-from recap.system.escaping import bare_cell
 from recap.taxonomy import Taxonomy
 
 
@@ -82,8 +82,8 @@ def utterances_of(
             counts=counted,
         )
         return
-    said = tuple(turn for turn in record.history if turn.text.strip())
-    example = record if len(said) == len(record.history) else replace(record, history=said)
+    history = tuple(turn for turn in record.history if turn.text.strip())
+    example = record if len(history) == len(record.history) else replace(record, history=history)
     if merge_adjacent:
         example = with_merged_history(example)
     counted["client_turns"] += 1
@@ -99,7 +99,7 @@ def utterances_of(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One client utterance and what was said of it.
+    """One client utterance and its annotation.
 
     ``label`` is ``None`` where it has none: it was not annotated, or the model's answer could not
     be read. ``turn`` is the index in the dialogue; ``act`` the label of the counselor turn before
@@ -208,48 +208,8 @@ def membership(taxonomy: Taxonomy, tops: Iterable[str]) -> Callable[[str], bool]
     return lambda label: below[label]
 
 
-def bare_row(cells: Mapping[str, str]) -> dict[str, str]:
-    """Return a table's row without the quotes put in front of what looks like a formula."""
-    return {bare_cell(name): bare_cell(cell) for name, cell in cells.items()}
-
-
-def mapping_of(value: object) -> Mapping[str, Any] | None:
-    """Return a mapping, also one written as JSON in a cell; ``None`` for anything else.
-
-    >>> mapping_of('{"Blaming": 0.25}')
-    {'Blaming': 0.25}
-    """
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, Mapping) else None
-
-
-def whole_number(text: str) -> int | None:
-    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
-
-    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
-    (12, None, None)
-    """
-    return int(text) if len(text) < 10 and text.isdecimal() else None
-
-
-def finite_number(value: object) -> float | None:
-    """Return a JSON number that a float holds, ``None`` for anything else.
-
-    >>> finite_number(1), finite_number(True), finite_number(10**400), finite_number(float("nan"))
-    (1.0, None, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= sys.float_info.max else None
-
-
 _MARKS = frozenset({"id", "label", "parsed"})
 """Columns by which a file of predictions is recognized."""
-_TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
 _OWN = frozenset(
     {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
     | {"response", "skipped", "client", "counselor", "meta"}
@@ -273,7 +233,7 @@ class Annotated:
 
     def notes(self) -> list[str]:
         """Return a sentence for all that a reader of the figures must know of the labels."""
-        said = {
+        sentences = {
             "unlabelled": "client utterances have no label and play no part",
             "unparsed": "answers of the model held no label and play no part",
             "skipped": "client utterances were empty or too long for the model and play no part",
@@ -282,7 +242,9 @@ class Annotated:
             "rows_left_out": "rows were left out for faults",
             "predictions_left_out": "rows of the predictions were left out for faults",
         }
-        notes = [f"{self.counts[key]} {note}" for key, note in said.items() if self.counts.get(key)]
+        notes = [
+            f"{self.counts[key]} {note}" for key, note in sentences.items() if self.counts.get(key)
+        ]
         if self.predicted:
             notes.insert(0, "Labels are predicted by a model, which errs; nobody annotated them.")
         if self.synthetic:
@@ -321,8 +283,8 @@ def read_annotated(
     issues = IssueLog(str(path) if path is not None else reader)
     skipped = 0
     if path is not None and is_predictions(path):
-        answers = _predicted(path, taxonomy, issues)
-        utterances, skipped, synthetic = answers.utterances, len(answers.skipped), False
+        utterances, without_answer = _predicted(path, taxonomy, issues)
+        skipped, synthetic = len(without_answer), False
     else:
         utterances, synthetic = _annotated(
             reader, path, taxonomy, issues, options, keep_empty=predictions is not None
@@ -351,7 +313,7 @@ def is_predictions(path: Path) -> bool:
     """Whether a file holds predictions: its first row has an id, a label and whether it parsed."""
     path = existing_file(path)
     issues = IssueLog(str(path))
-    if path.suffix.lower() in _TABLES:
+    if path.suffix.lower() in TABLE_ENDINGS:
         return set(read_sheet(path, issues).columns) >= _MARKS
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         return False
@@ -402,18 +364,15 @@ def _annotated(
     return tuple(utterances), synthetic
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Answers:
-    utterances: tuple[Utterance, ...]
-    skipped: frozenset[str]
-    """Ids of what the model was not asked about."""
-
-
-def _predicted(path: Path, taxonomy: Taxonomy, issues: IssueLog) -> _Answers:
+def _predicted(
+    path: Path, taxonomy: Taxonomy, issues: IssueLog
+) -> tuple[tuple[Utterance, ...], frozenset[str]]:
+    """Return the utterances of a file of predictions, and the ids of those without an answer."""
+    labels = CanonicalLabels(taxonomy)
     utterances: list[Utterance] = []
     skipped: set[str] = set()
     seen: dict[str, int] = {}
-    for line, row in _rows(path, issues):
+    for line, row in read_rows(path, issues):
         # An empty cell is no value.
         fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, issues=issues)
         identifier, session = fields.identifier("id"), fields.identifier("session")
@@ -432,20 +391,17 @@ def _predicted(path: Path, taxonomy: Taxonomy, issues: IssueLog) -> _Answers:
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
             continue
-        if label:
-            try:
-                label = taxonomy.resolve(label)
-            except DataError as error:
-                reason = str(error).removeprefix("label ")
-                issues.reject(line, "label", reason, "name the task of the predictions with task=…")
-                continue
+        canonical, reason = labels.find(label) if label else (None, "")
+        if label and canonical is None:
+            issues.reject(line, "label", reason, "name the task of the predictions with task=…")
+            continue
         utterances.append(
             Utterance(
                 id=identifier,
                 session=session,
                 turn=whole_number(_text(row.get("turn"))),
                 response=texts["response"] or "",
-                label=label or None,
+                label=canonical,
                 predicted=True,
                 probabilities=_probabilities(row.get("probabilities")),
                 rationale=texts["rationale"] or None,
@@ -454,7 +410,7 @@ def _predicted(path: Path, taxonomy: Taxonomy, issues: IssueLog) -> _Answers:
                 meta=_meta(row),
             )
         )
-    return _Answers(utterances=tuple(utterances), skipped=frozenset(skipped))
+    return tuple(utterances), frozenset(skipped)
 
 
 def _overlaid(
@@ -466,11 +422,11 @@ def _overlaid(
             f"{', '.join(sorted(_MARKS))}, as recap.predict writes them"
         )
     issues = IssueLog(str(predictions))
-    answers = _predicted(predictions, taxonomy, issues)
-    by_id = {answer.id: answer for answer in answers.utterances}
+    answers, skipped = _predicted(predictions, taxonomy, issues)
+    by_id = {answer.id: answer for answer in answers}
     if issues.issues and on_error == "fail":
         raise issues.error()
-    ids = by_id.keys() | answers.skipped
+    ids = by_id.keys() | skipped
     there = {utterance.id for utterance in utterances}
     unknown = ids - there
     if unknown:
@@ -493,15 +449,9 @@ def _overlaid(
     )
     return merged, {
         "predictions_left_out": issues.rows_rejected,
-        "without_prediction": len(utterances) - len(merged) - len(answers.skipped),
-        "skipped": len(answers.skipped),
+        "without_prediction": len(utterances) - len(merged) - len(skipped),
+        "skipped": len(skipped),
     }
-
-
-def _rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if path.suffix.lower() in _TABLES:
-        return ((line, bare_row(cells)) for line, cells in read_sheet(path, issues).rows)
-    return json_rows(path, issues)
 
 
 def _text(value: object) -> str:

@@ -329,7 +329,7 @@ class EncoderFolds:
         labels = self._data.task.labels
         return [
             dict(zip(labels, judgement.probabilities, strict=True))
-            for judgement in training.module.judgements
+            for judgement in training.module.label_probabilities
         ]
 
     def _load(self) -> LoadedEncoder:

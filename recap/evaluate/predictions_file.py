@@ -14,8 +14,14 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
-from recap.data.readers.tables import read_sheet
-from recap.data.utterances import bare_row, finite_number, mapping_of, whole_number
+from recap.data.readers.tables import (
+    TABLE_ENDINGS,
+    bare_row,
+    finite_number,
+    mapping_of,
+    read_sheet,
+    whole_number,
+)
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
@@ -24,9 +30,6 @@ from recap.records import Example, Fold, Prediction
 from recap.runs.build import build_task
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
-
-TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
-"""Endings of files that are read as tables; others hold JSON."""
 
 _NO_LABEL = ("", "null", "none", "nan", "n/a")
 _KNOWN = ("id", "label", "fold", "probabilities", "rationale", "text", "gold", "task")
@@ -78,7 +81,11 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     """
     issues = IssueLog(str(path))
     reader = _Reader(task, known_ids, issues)
-    rows = _table_rows(path, issues) if path.suffix.lower() in TABLES else json_rows(path, issues)
+    rows = (
+        _table_rows(path, issues)
+        if path.suffix.lower() in TABLE_ENDINGS
+        else json_rows(path, issues)
+    )
     for line, row in rows:
         reader.read(line, row)
     if issues.rows_read == 0:

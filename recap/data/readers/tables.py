@@ -1,8 +1,7 @@
 """CSV and Excel tables: a row an utterance of a dialogue, or a row an example with its history.
 
-Rows of Excel files, whatever may be wrong with them.
-
-Rows of CSV files and spreadsheets, as texts under their column names.
+Rows of CSV files and spreadsheets, whatever may be wrong with them, are read as texts under their
+column names.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, Place, too_long
-from recap.data.readers.files import UNREADABLE, existing_file, open_archive, text_lines, unreadable
+from recap.data.readers.files import (
+    UNREADABLE,
+    existing_file,
+    json_rows,
+    open_archive,
+    text_lines,
+    unreadable,
+)
 from recap.data.readers.registry import (
     Columns,
     Record,
@@ -29,6 +36,7 @@ from recap.data.readers.registry import (
 from recap.data.readers.transcript import SpeakerNames
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
+from recap.system.escaping import bare_cell
 
 _KIND, _MEND = "Excel file", "save it again as .xlsx"
 _MOST_ROWS = 1_048_576
@@ -149,6 +157,8 @@ def cell_text(value: Any) -> str:
 
 _DELIMITERS = (",", ";", "\t")
 _EXCEL = (".xlsx", ".xlsm")
+TABLE_ENDINGS = (".csv", ".tsv", *_EXCEL)
+"""Endings of files that are read as tables where others hold JSON."""
 _LONGEST_FIELD = 2**24
 """Characters after which a quotation mark that is not closed is given up."""
 _UNSAVED = (
@@ -201,6 +211,52 @@ def read_sheet(
     columns = tuple(name.strip() for name in header.cells)
     _check_names(path, columns)
     return Sheet(path=path, columns=columns, rows=_named(records, columns, issues))
+
+
+def read_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield ``(line, row)`` of a table, its cells bare, or of a JSON file, by the file's ending."""
+    if path.suffix.lower() in TABLE_ENDINGS:
+        return ((line, bare_row(cells)) for line, cells in read_sheet(path, issues).rows)
+    return json_rows(path, issues)
+
+
+def bare_row(cells: Mapping[str, str]) -> dict[str, str]:
+    """Return a table's row without the quotes put in front of what looks like a formula."""
+    return {bare_cell(name): bare_cell(cell) for name, cell in cells.items()}
+
+
+def mapping_of(value: object) -> Mapping[str, Any] | None:
+    """Return a mapping, also one written as JSON in a cell; ``None`` for anything else.
+
+    >>> mapping_of('{"Blaming": 0.25}')
+    {'Blaming': 0.25}
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, Mapping) else None
+
+
+def whole_number(text: str) -> int | None:
+    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
+
+    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
+    (12, None, None)
+    """
+    return int(text) if len(text) < 10 and text.isdecimal() else None
+
+
+def finite_number(value: object) -> float | None:
+    """Return a JSON number that a float holds, ``None`` for anything else.
+
+    >>> finite_number(1), finite_number(True), finite_number(10**400), finite_number(float("nan"))
+    (1.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,19 +339,19 @@ def _csv_records(path: Path, issues: IssueLog, delimiter: str | None) -> Iterato
 
 
 def _csv_fault(error: csv.Error, line: int) -> tuple[str, str]:
-    said = str(error)
-    if "field limit" in said:
+    message = str(error)
+    if "field limit" in message:
         return (
             f"has a field of more than {_LONGEST_FIELD:,} characters, up to line {line}",
             "close the quotation mark that it begins with; nothing after it could be read",
         )
-    if "new-line" in said:
+    if "new-line" in message:
         return (
             "holds a line end without a line feed outside of quotation marks",
             "quote the text, or save the file with other line ends (is it of an old Mac?)",
         )
     return (
-        f"is not valid CSV up to line {line} ({said})",
+        f"is not valid CSV up to line {line} ({message})",
         "close every quotation mark, and double those inside a text",
     )
 
@@ -420,10 +476,10 @@ def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines)
 
 
 def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
-    said = layout.cell(row, "speaker")
-    speaker = layout.names.find(said)
+    name = layout.cell(row, "speaker")
+    speaker = layout.names.find(name)
     if speaker is None:
-        layout.issues.reject(line, "speaker", *layout.names.complaint(said))
+        layout.issues.reject(line, "speaker", *layout.names.complaint(name))
         return None
     return Turn(
         speaker=speaker,
