@@ -1,10 +1,11 @@
-"""A micro-batch as tensors: padded rows, or one row in which shared leading tokens stand once.
+"""Which examples are computed together, and a micro-batch of them as tensors.
 
-Every prompt of a task begins with the same hundreds of tokens. In a row
-``[prefix | rest 1 | rest 2 | …]`` they are computed once; each rest sees the prefix and itself, and
-its positions go on from the prefix, so that the loss and its gradients are those of separate rows.
-
-Which examples an epoch holds, and in which order: each once, or classes equally often.
+An epoch is a sequence of optimizer steps of exactly ``global_batch_size`` examples (the last may be
+smaller). A step is cut into micro-batches that fit one device; each carries the number of answer
+tokens of its whole step, so that the loss is the token mean over the step however it was cut.
+Lightning accumulates the same number of micro-batches for every step. Where a budget in tokens
+decides how many a step needs, every step has as many rounds as the longest examples could ever
+need; the rounds that it does not need come first, are empty and cost nothing.
 
 Balanced sampling goes round each class's examples in one fixed order, drawn from the seed, and
 takes up in every epoch where the one before left off. So an epoch's length stays the number of
@@ -12,15 +13,9 @@ examples, examples of a small class are repeated evenly, and none of a large cla
 good. Where the classes do not divide an epoch, the places that are left over go to one class after
 another, over epochs too.
 
-Which examples are computed together: optimizer steps, micro-batches and shards.
-
-An epoch is a sequence of optimizer steps of exactly ``global_batch_size`` examples (the last may be
-smaller). A step is cut into micro-batches that fit one device; each carries the number of answer
-tokens of its whole step, so that the loss is the token mean over the step however it was cut.
-
-Lightning accumulates the same number of micro-batches for every step. Where a budget in tokens
-decides how many a step needs, every step has as many rounds as the longest examples could ever
-need; the rounds that it does not need come first, are empty and cost nothing.
+A micro-batch is padded rows, or one row ``[prefix | suffix 1 | suffix 2 | …]`` in which the tokens
+that all prompts begin with stand once; each suffix sees the prefix and itself, and its positions go
+on from the prefix, so that the loss and its gradients are those of separate rows.
 """
 
 from __future__ import annotations
@@ -64,7 +59,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """What stands where in a row: ``prefix`` shared tokens, then rests of these ``lengths``."""
+    """What stands where in a row: ``prefix`` shared tokens, then suffixes of these ``lengths``."""
 
     prefix: int
     lengths: tuple[int, ...]
@@ -156,12 +151,12 @@ def _in_one_row(chosen: tuple[EncodedExample, ...], plan: MicroBatch, prefix: in
     answered = [False] * len(ids)
     lengths = []
     for example in chosen:
-        rest = example.prompt[prefix:] + example.answer
-        ids += rest
-        positions += range(prefix, prefix + len(rest))
-        answered += [False] * (len(rest) - len(example.answer))
+        suffix = example.prompt[prefix:] + example.answer
+        ids += suffix
+        positions += range(prefix, prefix + len(suffix))
+        answered += [False] * (len(suffix) - len(example.answer))
         answered += [not plan.filler] * len(example.answer)
-        lengths.append(len(rest))
+        lengths.append(len(suffix))
     return Batch(
         plan=plan,
         examples=chosen,

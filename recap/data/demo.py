@@ -129,17 +129,13 @@ def _named(text: str, phrases: Mapping[str, str]) -> set[str]:
     return {name for name, phrase in phrases.items() if phrase.casefold() in text.casefold()}
 
 
-@lru_cache
 def _design() -> Mapping[str, Any]:
-    return _load("design")
+    return _parts("design")
 
 
 @lru_cache
-def _parts(language: str) -> Mapping[str, Any]:
-    return _load(language)
-
-
-def _load(name: str) -> Mapping[str, Any]:
+def _parts(name: str) -> Mapping[str, Any]:
+    """Return ``design.yaml``, or the parts of a language."""
     loaded: Mapping[str, Any] = yaml.safe_load((PARTS / f"{name}.yaml").read_text(encoding="utf-8"))
     return loaded
 
@@ -226,8 +222,8 @@ class _Session:
         """Return a person and an event that are not those of the client's own story."""
         slots = self._parts["slots"]
         return {
-            slot: self._rng.choice([word for word in slots[slot] if word != told])
-            for slot, told in self._story.items()
+            slot: self._rng.choice([word for word in slots[slot] if word != own])
+            for slot, own in self._story.items()
         }
 
     def _draw(self, wording: Mapping[str, Any], cores: Sequence[str] | None = None) -> str:

@@ -1,7 +1,4 @@
-"""Loaders: the micro-batches of a training, epoch after epoch, and those of a set to score.
-
-The LightningDataModule: encoded examples of one fold, as loaders.
-"""
+"""The loaders of a training and of a set to score, and the LightningDataModule of one fold."""
 
 from __future__ import annotations
 

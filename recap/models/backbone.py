@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recap.errors import ConfigError
-from recap.models.finetune import PEFT_PREFIX, draw_adapter, is_adapter_weight
+from recap.models.finetune import draw_adapter, is_adapter_weight, plain_name
 from recap.models.hub import (
     WEIGHTS_INDEX,
     first_line,
@@ -252,7 +252,7 @@ def _check_family(source: Path, name: str, family: str) -> None:
 
 
 def _local_folder(folder: Path, name: str) -> Path:
-    """Return a folder that holds a model; one that does not is told before anything slow."""
+    """Return a folder that holds a model; one that does not is refused before anything slow."""
     lacking = None
     if not folder.is_dir():
         lacking = "is not a folder"
@@ -308,7 +308,7 @@ class LazyWeights:
             return draw_adapter(name, weight, self._seed)
         from safetensors import safe_open
 
-        plain = name.removeprefix(PEFT_PREFIX).replace(".base_layer.", ".")
+        plain = plain_name(name)
         if plain not in self._file_of:
             raise ConfigError(
                 f"backbone.path={self._folder}: the weight {plain} is missing; "

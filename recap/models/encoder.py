@@ -1,9 +1,6 @@
-"""The LightningModule of the encoder baseline: one label a dialogue, learned as a class.
+"""The encoder baseline: its input, its model, and the LightningModule that learns classes.
 
-The encoder with its head and its tokenizer: from a folder, from the hub, or from scratch.
-
-What an encoder reads: the turns before the response, and the response, each closed by a mark.
-
+An encoder reads the turns before the response, and the response, each closed by a mark:
 ``[CLS] speaker: turn [SEP] … [SEP] response [SEP]``, in the marks of the encoder's own tokenizer. A
 dialogue that is too long loses whole turns, the oldest first; the response is never cut.
 """
@@ -11,33 +8,30 @@ dialogue that is too long loses whole turns, the oldest first; the response is n
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 
 from recap.data.batches import Batch
-from recap.data.encode import EncodedExample, Encoding
+from recap.data.encode import EncodedExample, Encoding, PlainTextEncoder
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
-from recap.models.module import LabelProbabilities, gathered
+from recap.models.module import LabelProbabilities, gathered, seed_dropout
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
-    build_optimizer,
-    build_scheduler,
+    configured_optimizers,
 )
 from recap.models.strategy import AutomaticBatchSize
 from recap.models.tiny import tiny_tokenizer
 from recap.records import Example, Scores, Turn
-from recap.tasks.task import Task
+from recap.tasks.task import History, Task, intervention
 from recap.tasks.wording import WORDING
 
 
@@ -96,8 +90,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
-        entropy = [self._seed, batch.plan.number]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        seed_dropout(self._seed, batch.plan.number)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's share of the step's mean, before Lightning divides it."""
@@ -165,12 +158,9 @@ class EncoderModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, and the schedule over all optimizer steps of the training."""
-        optimizer = build_optimizer(self.model, self._optimizer)
-        scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._total_steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return configured_optimizers(
+            self.model, self._optimizer, self._scheduler, n_steps=self._total_steps
+        )
 
     def _keep(self, batch: Batch, logits: Tensor) -> None:
         rows = torch.softmax(logits.double(), dim=-1).tolist()
@@ -252,8 +242,6 @@ def load_encoder(
     Raises:
         ConfigError: Within seconds when there are no weights, or they are not an encoder's.
     """
-    import torch
-
     source = _source(name, hub_id, path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -350,9 +338,6 @@ def _longest(model: Any, tokenizer: Any) -> int:
     return int(min(positions, tokenizer.model_max_length))
 
 
-History = Literal["none", "intervention", "full"]
-
-
 class EncoderInput:
     """Turns examples into the ids that an encoder reads.
 
@@ -389,12 +374,9 @@ class EncoderInput:
         assert first is not None
         assert pad is not None
         self.first_id, self.pad_id = first, pad
-        self._tokenizer = tokenizer
+        self._texts = PlainTextEncoder(tokenizer)
         self._max_tokens = max_tokens
         self._longest = longest
-        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        names = sorted((name for name in added if len(name) > 1), key=len, reverse=True)
-        self._mark = re.compile(f"(?={'|'.join(map(re.escape, names)) or '(?!)'})")
         # What is not in the vocabulary is read as unknown, which marks nothing.
         self._marks = frozenset(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
         self._ids_of: dict[str, tuple[int, ...]] = {}
@@ -429,7 +411,7 @@ class EncoderInput:
         words = WORDING[task.language]
         names = {"counselor": words.counselor, "client": words.client}
         response = (*self._text_ids(example.response), self.close_id)
-        room = self._max_tokens - 1 - len(response)
+        left = self._max_tokens - 1 - len(response)
         if 1 + len(response) > self._longest:
             raise DataError(
                 f"example {quote_id(example.id)}: its response has {len(response)} tokens, more "
@@ -440,9 +422,9 @@ class EncoderInput:
         kept: list[tuple[int, ...]] = []
         for turn in reversed(turns):
             ids = self._text_ids(f"{names[turn.speaker]}{words.colon}{turn.text}")
-            if len(ids) + 1 > room:
+            if len(ids) + 1 > left:
                 break
-            room -= len(ids) + 1
+            left -= len(ids) + 1
             kept.append((*ids, self.close_id))
         before = itertools.chain.from_iterable(reversed(kept))
         return (self.first_id, *before, *response), len(turns) - len(kept)
@@ -450,21 +432,9 @@ class EncoderInput:
     def _text_ids(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text; a mark's name in it is read as the letters it consists of."""
         if text not in self._ids_of:
-            # Cut inside every mark's name: split_special_tokens leaves some of them alone.
-            starts = [match.start() + 1 for match in self._mark.finditer(text)]
-            cuts = itertools.pairwise([0, *starts, len(text)])
-            ids = self._encoded([text[start:end] for start, end in cuts if end > start])
-            if not self._marks.isdisjoint(ids):
-                # A normalizer can make a mark's name of look-alikes (of capitals, of full width).
-                ids = self._encoded(list(text))
+            ids = self._texts.ids(text, self._marks)
             self._ids_of[text] = tuple(token for token in ids if token not in self._marks)
         return self._ids_of[text]
-
-    def _encoded(self, pieces: list[str]) -> tuple[int, ...]:
-        found = self._tokenizer(
-            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )["input_ids"] if pieces else []  # fmt: skip
-        return tuple(token for piece in found for token in piece)
 
 
 def shown_turns(example: Example, history: History) -> tuple[Turn, ...]:
@@ -474,13 +444,7 @@ def shown_turns(example: Example, history: History) -> tuple[Turn, ...]:
     """
     if history == "full":
         return example.history
-    shown = 0
-    if history == "intervention":
-        for turn in reversed(example.history):
-            if turn.speaker != "counselor":
-                break
-            shown += 1
-    return example.history[len(example.history) - shown :]
+    return tuple(intervention(example.history)) if history == "intervention" else ()
 
 
 def _first_of(*ids: int | None) -> int | None:

@@ -1,15 +1,10 @@
-"""A trained model as a folder that plain transformers or peft loads.
+"""A trained model as a folder that plain transformers or peft loads, and back.
 
-What a model's folder says of how the model is asked: ``recap.json``, beside the weights.
-
-Adapters merged onto their unquantized base: a model of its own, scored again before it is kept.
-
-Merging adds the adapters' product to the weights that they stand beside. Over a base in full
-precision nothing but rounding changes. QLoRA's adapters were trained beside weights in 4 bits and
-made up for their errors too, so that beside the unquantized weights they are not quite at home:
-how much that costs is measured, never assumed.
-
-Tuned models read back from their folders: whole ones, and adapters beside their base.
+Beside the weights, ``recap.json`` holds the task and the settings that the model answers under. An
+adapter can be merged onto its unquantized base, which adds the adapters' product to the weights
+that they stand beside. Over a base in full precision nothing but rounding changes. QLoRA's adapters
+were trained beside weights in 4 bits and made up for their errors too, so that beside the
+unquantized weights they are not quite at home: how much that costs is measured, never assumed.
 """
 
 from __future__ import annotations
@@ -28,9 +23,9 @@ from torch import Tensor
 
 from recap.data.batches import Batch
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone
+from recap.models.backbone import load_backbone, torch_dtype
 from recap.models.engine.loss import answer_loss
-from recap.models.finetune import PEFT_PREFIX, causal_model, is_adapted
+from recap.models.finetune import causal_model, is_adapted, plain_name
 from recap.models.hub import (
     WEIGHT_FILES,
     add_adapter,
@@ -53,9 +48,9 @@ _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """How a tuned model was asked while it was trained, and in which types it computed.
+    """The task of a tuned model, its limits, and the types that it was trained in.
 
-    Enough to ask it the same way on another machine; nothing of the data, and no path.
+    Enough to prompt it the same way on another machine; nothing of the data, and no path.
     """
 
     task: Task
@@ -87,7 +82,7 @@ def settings_text(settings: ModelSettings) -> str:
 
 
 def read_settings(folder: Path) -> ModelSettings | None:
-    """Return what a model's folder says, ``None`` where it has no ``recap.json``.
+    """Return the settings in a model's folder, ``None`` where it has no ``recap.json``.
 
     Raises:
         ConfigError: When the file cannot be read, or is of another version.
@@ -154,8 +149,8 @@ def save_model(
         folder: Is created; its parents have to exist.
         end_of_turn_id: Where ``generate`` stops.
         pad_id: What ``generate`` pads with.
-        settings: How the model is asked, kept beside it as ``recap.json``.
-        card: What its ``README.md`` says, in place of the empty form that peft writes.
+        settings: Its task and limits, kept beside it as ``recap.json``.
+        card: The text of its ``README.md``, in place of the empty form that peft writes.
     """
     adapted = is_adapted(model)
     alone = not adapted or not model.active_peft_config.base_model_name_or_path
@@ -163,10 +158,8 @@ def save_model(
     if not is_first_rank():
         return
     causal = causal_model(model)
-    own, causal.generation_config = (
-        causal.generation_config,
-        _greedy(causal, end_of_turn_id, pad_id),
-    )
+    own = causal.generation_config
+    causal.generation_config = _greedy(causal, end_of_turn_id, pad_id)
     with whole_folder(folder) as partial:
         try:
             if adapted:
@@ -202,11 +195,7 @@ def _save_adapter(
 
 def _save_base(model: Any, folder: Path, state: dict[str, Tensor]) -> None:
     """Save the frozen weights under the names that they have without adapters."""
-    plain = {
-        name.removeprefix(PEFT_PREFIX).replace(".base_layer.", "."): tensor
-        for name, tensor in state.items()
-        if ".lora_" not in name
-    }
+    plain = {plain_name(name): tensor for name, tensor in state.items() if ".lora_" not in name}
     causal_model(model).save_pretrained(folder, state_dict=plain)
 
 
@@ -278,14 +267,14 @@ def merge_adapter(
             f"than {tolerance:.1e}. The adapter is kept as it was; use it unmerged (merge=false), "
             "or set merge_tolerance if that much is acceptable"
         )
-    asked, card = read_settings(folder), folder / CARD_FILE
+    trained, card = read_settings(folder), folder / CARD_FILE
     save_model(
         model.to("cpu"),
         tokenizer,
         output,
         end_of_turn_id=settings.eos_token_id,
         pad_id=settings.pad_token_id,
-        settings=asked and replace(asked, dtype=dtype, quantize=False),
+        settings=trained and replace(trained, dtype=dtype, quantize=False),
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
     )
     return Merged(adapted_loss=adapted_loss, merged_loss=merged_loss, tolerance=tolerance)
@@ -318,7 +307,7 @@ def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
 
     base = base_of(folder)
     try:
-        model = read_model(AutoModelForCausalLM, base, dtype=getattr(torch, dtype))
+        model = read_model(AutoModelForCausalLM, base, dtype=torch_dtype(dtype))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder}: the adapter's base cannot be loaded from {base}; put its weights back "
@@ -381,19 +370,19 @@ def load_trained(
     device = _device(device)
     shared: dict[tuple[Any, ...], Any] = {}
     loaded = []
-    for number, (folder, asked) in enumerate(zip(folders, settings, strict=True)):
-        chosen = dtype or _dtype_for(device, asked)
+    for number, (folder, own) in enumerate(zip(folders, settings, strict=True)):
+        chosen = dtype or _dtype_for(device, own)
         if not is_adapter_folder(folder):
-            model = _loaded(folder, chosen, asked).to(device)
+            model = _loaded(folder, chosen, own).to(device)
             loaded.append(_ready(model, folder, None))
             continue
         source = _base_folder(folder, base)
-        key = (_identity(source), chosen, asked.quantize, asked.compute_dtype)
+        key = (_identity(source), chosen, own.quantize, own.compute_dtype)
         name = f"stage{number}"
         if key in shared:
             add_adapter(shared[key], folder, name=name)
         else:
-            shared[key] = _adapted(_loaded(source, chosen, asked), folder, name)
+            shared[key] = _adapted(_loaded(source, chosen, own), folder, name)
         shared[key].to(device)
         loaded.append(_ready(shared[key], folder, name))
     return loaded
@@ -412,9 +401,8 @@ def model_identity(folder: Path) -> str:
     for file in sorted(f for pattern in WEIGHT_FILES for f in folder.glob(pattern)):
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         digest.update(_both_ends(file))
-    for pattern in ("adapter_model*.safetensors",):
-        for file in sorted(folder.glob(pattern)):
-            digest.update(_both_ends(file))
+    for file in sorted(folder.glob("adapter_model*.safetensors")):
+        digest.update(_both_ends(file))
     return digest.hexdigest()[:16]
 
 
@@ -434,8 +422,6 @@ def _both_ends(file: Path) -> bytes:
 
 
 def _device(device: str) -> str:
-    import torch
-
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -20,7 +20,7 @@ TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJEC
 blocks.
 """
 
-PEFT_PREFIX = "base_model.model."
+_PEFT_PREFIX = "base_model.model."
 """What peft puts before the names of a model that it wraps."""
 
 
@@ -82,6 +82,11 @@ def apply_finetune(
             if is_adapter_weight(name) and not weight.is_meta:
                 weight.copy_(draw_adapter(name, weight, seed))
     return adapted
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a weight of an adapted model has without adapters."""
+    return name.removeprefix(_PEFT_PREFIX).replace(".base_layer.", ".")
 
 
 def is_adapter_weight(name: str) -> bool:

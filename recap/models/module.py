@@ -1,7 +1,4 @@
-"""The LightningModule: learn answers, select by their loss, decode and score.
-
-Label probabilities of held-out examples, put back into the order of their set.
-"""
+"""The LightningModule: learn answers, select by their loss, decode and score."""
 
 from __future__ import annotations
 
@@ -27,8 +24,7 @@ from recap.models.engine.prefix_backward import training_loss
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
-    build_optimizer,
-    build_scheduler,
+    configured_optimizers,
 )
 from recap.models.strategy import AutomaticBatchSize, is_sharded, shard
 
@@ -69,6 +65,11 @@ def gathered(shard: Sequence[P]) -> list[P]:
         dist.all_gather_object(shards, found)
         found = [one for part in shards for one in part]
     return sorted(found, key=lambda one: one.index)
+
+
+def seed_dropout(*numbers: int) -> None:
+    """Seed the global random state, which dropout draws from, with one seed of some numbers."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
 Wanted = Literal["loss", "answers", "probabilities"]
@@ -194,8 +195,7 @@ class ResponseModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
-        entropy = [self._seed, batch.plan.number, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        seed_dropout(self._seed, batch.plan.number, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's share of the step's token mean, before Lightning divides it."""
@@ -283,12 +283,9 @@ class ResponseModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, and the schedule over all optimizer steps of the training."""
-        optimizer = build_optimizer(self.model, self._optimizer)
-        scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._n_steps())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return configured_optimizers(
+            self.model, self._optimizer, self._scheduler, n_steps=self._n_steps()
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen weights out: they do not change, and an adapter's checkpoint stays small."""

@@ -1,10 +1,9 @@
-"""Optimizers and learning-rate schedules by name.
+"""Optimizers and learning-rate schedules by name, and a test that suggests the learning rate.
 
-Which learning rate to train with: a few steps at rising rates, and where the loss falls fastest.
-
-The learning-rate range test of Smith (2017, "Cyclical Learning Rates", section 3.3). Lightning has
-one too (2.6.6), but it takes the last micro-batch's share for the loss of a step, measures slopes
-over the rate and not its logarithm, and leaves the schedule at the rate that was configured.
+The learning-rate range test of Smith (2017, "Cyclical Learning Rates", section 3.3) takes a few
+steps at rising rates. Lightning has one too (2.6.6), but it takes the last micro-batch's share for
+the loss of a step, measures slopes over the rate and not its logarithm, and leaves the schedule at
+the rate that was configured.
 """
 
 from __future__ import annotations
@@ -81,6 +80,15 @@ def build_scheduler(
     """
     n_warmup_steps = math.ceil(settings.warmup_fraction * n_steps)
     return SCHEDULERS.get(settings.name)(optimizer, n_steps=n_steps, n_warmup_steps=n_warmup_steps)
+
+
+def configured_optimizers(
+    model: nn.Module, optimizer: OptimizerSettings, scheduler: SchedulerSettings, *, n_steps: int
+) -> dict[str, Any]:
+    """Return what Lightning's ``configure_optimizers`` returns: one schedule, moved every step."""
+    built = build_optimizer(model, optimizer)
+    schedule = build_scheduler(built, scheduler, n_steps=n_steps)
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def parameter_groups(

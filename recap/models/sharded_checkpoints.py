@@ -1,20 +1,18 @@
-"""Checkpoints as folders: every rank writes the shares that it holds, any number of ranks reads.
+"""Checkpoints as folders, written and read by any number of ranks, and checksums of both kinds.
 
 Tensors that are spread over devices go through torch's distributed checkpoints under flat names,
 everything else into one file beside them. Names and positions are those of an ordinary checkpoint,
 so that a training may go on with another number of devices, or with one.
 
-The index of a checkpoint in shares, read without running what its pickle may say.
+torch reads the index of such a checkpoint, ``.metadata``, with ``pickle.load`` (2.13), and entries
+that are no tensors without ``weights_only``: a file from elsewhere could run anything. Here the
+index may name nothing but the classes that an index of tensors consists of, and nothing but tensors
+is read by it.
 
-torch reads ``.metadata`` with ``pickle.load`` (2.13), and entries that are no tensors without
-``weights_only``: a file from elsewhere could run anything. Here the index may name nothing but the
-classes that an index of tensors consists of, and nothing but tensors is read by it.
-
-SHA-256 of checkpoints: written with them, compared before they are read.
-
-A file carries its own: torch writes zip archives, and a zip archive ends with a comment of free
-text. So a checkpoint is one file that appears under its name whole or not at all, and that torch,
-Lightning and ``unzip`` read as any other. A folder holds a list that ``sha256sum -c`` reads.
+SHA-256 sums are written with checkpoints and compared before they are read. A file carries its own:
+torch writes zip archives, and a zip archive ends with a comment of free text. So a checkpoint is
+one file that appears under its name whole or not at all, and that torch, Lightning and ``unzip``
+read as any other. A folder holds a list that ``sha256sum -c`` reads.
 """
 
 from __future__ import annotations

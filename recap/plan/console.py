@@ -1,4 +1,4 @@
-"""What a plan says on the console and in its files."""
+"""A plan on the console and in its files."""
 
 from __future__ import annotations
 

@@ -265,10 +265,10 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
         trainings = [PlannedTraining(train=encoding.examples, select=(), test=())]
     else:
         check_folds(folds, set(selected))
-        asked = folds if config.cv.fold == "all" else [folds[config.cv.fold]]
+        planned = folds if config.cv.fold == "all" else [folds[config.cv.fold]]
         trainings = [
             PlannedTraining(train=part(f.train), select=part(f.select), test=part(f.test))
-            for f in asked
+            for f in planned
         ]
     return RunWorkload(
         trainings=tuple(trainings),

@@ -1,4 +1,4 @@
-"""What annotating a file says on the console: what was read, how it goes, what came out."""
+"""What annotating a file prints on the console: what was read, how it goes, what came out."""
 
 from __future__ import annotations
 
@@ -55,13 +55,12 @@ class AnnotationConsole(AnnotationListener):
 
     def checked(self, checked: Checked) -> None:
         """Print what the input holds, and what becomes of its turns."""
-        say = self._console.print
-        say(
+        self._console.print(
             f"input    {checked.rows_read} rows, {checked.rows_read - checked.rows_rejected} "
             f"accepted, {checked.rows_rejected} rejected; {checked.utterances} utterances"
         )
         for note in account_notes(checked.counts):
-            say(f"         {note}")
+            self._console.print(f"         {note}")
 
     def began(self, found: int, total: int) -> None:
         """Show the bar."""

@@ -1,6 +1,6 @@
 """The answer format, written and read: ``Behavior: <label>`` and ``Reason: <rationale>``.
 
-Which label of a task a piece of text names, without ever guessing.
+A label is read out of text by the spellings of the taxonomy, without ever guessing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""A task: the examples it takes, the labels it gives, what a model is asked, what it answers.
+"""A task: the examples it takes, the labels it gives, its prompts and its answers.
 
-A prompt of the user's own: text with placeholders such as ``{taxonomy}`` and ``{dialogue}``.
-
-Prompts: the constant part, the same for every example, and the dialogue to be judged.
+A prompt is the constant part, the same for every example, and the dialogue to be judged. A prompt
+of the user's own is a text with placeholders such as ``{taxonomy}`` and ``{dialogue}``.
 """
 
 from __future__ import annotations
@@ -144,11 +143,11 @@ def taxonomy_text(task: Task) -> str:
         lineage = taxonomy.lineage(category.name)
         if category.name not in above and not set(lineage).intersection(task.labels):
             continue
-        said = category.definition.get(task.language, "")
+        text = category.definition.get(task.language, "")
         if category.name in task.labels:
-            said = words.space.join(filter(None, (said, category.contrast.get(task.language))))
+            text = words.space.join(filter(None, (text, category.contrast.get(task.language))))
         indent = "  " * (len(lineage) - 1)
-        lines.append(f"{indent}- {task.written(category.name)}" + (said and words.colon + said))
+        lines.append(f"{indent}- {task.written(category.name)}" + (text and words.colon + text))
     return "\n".join(lines)
 
 
@@ -162,9 +161,9 @@ def labels_text(task: Task) -> str:
 def format_text(task: Task) -> str:
     """Return how an answer is to look, written by the same code that writes answers."""
     words = WORDING[task.language]
-    told = words.format_with_reason if task.rationale else words.format_label_only
+    rule = words.format_with_reason if task.rationale else words.format_label_only
     slot = words.reason_slot if task.rationale else None
-    return f"{told}\n{task.answer_format.lines(words.label_slot, slot)}"
+    return f"{rule}\n{task.answer_format.lines(words.label_slot, slot)}"
 
 
 def brief_labels_text(task: Task) -> str:
@@ -249,16 +248,17 @@ def _own_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple
 
 def _full_dialogue(task: Task, example: Example) -> str:
     words = WORDING[task.language]
-    said = f"{words.response_heading}\n{words.client}{words.colon}{one_line(example.response)}"
+    response = f"{words.response_heading}\n{words.client}{words.colon}{one_line(example.response)}"
     if task.history == "none":
-        return said
+        return response
     before = "\n".join(history_lines(task, example)) or words.no_history
-    return f"{words.history_heading}\n{before}\n\n{said}"
+    return f"{words.history_heading}\n{before}\n\n{response}"
 
 
 def _brief_dialogue(task: Task, example: Example) -> str:
-    said = WORDING[task.language].response_brief + one_line(example.response)
-    return "\n".join((*history_lines(task, example), said))
+    """Return a dialogue without headings, its response marked."""
+    response = WORDING[task.language].response_brief + one_line(example.response)
+    return "\n".join((*history_lines(task, example), response))
 
 
 def _shots_text(task: Task, shots: Iterable[Example]) -> str:
@@ -272,19 +272,9 @@ def _shots_text(task: Task, shots: Iterable[Example]) -> str:
                 "rationale; choose examples that have one, or set rationale=false"
             )
         answer = task.render(Answer(label=task.gold(shot), rationale=shot.rationale))
-        if brief:
-            texts.append(f"{_brief_dialogue(task, shot)}\n{answer}")
-        else:
-            title = words.example_title.format(number=number)
-            texts.append(f"{title}\n{_shot_dialogue(task, shot)}\n{answer}")
+        title = "" if brief else words.example_title.format(number=number) + "\n"
+        texts.append(f"{title}{_brief_dialogue(task, shot)}\n{answer}")
     return ("\n" if brief else "\n\n").join(texts)
-
-
-def _shot_dialogue(task: Task, shot: Example) -> str:
-    """Return a shot's dialogue without headings, its response marked as in the brief style."""
-    words = WORDING[task.language]
-    said = f"{words.response_brief}{one_line(shot.response)}"
-    return "\n".join((*history_lines(task, shot), said))
 
 
 Style = Literal["full", "brief"]

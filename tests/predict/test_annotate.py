@@ -212,9 +212,7 @@ def test_an_output_of_another_job_is_never_gone_on_with(
     job = make_job(model, tmp_path)
     annotate_file(job, detector=detector)
     before = job.output.read_bytes()
-    other_options = replace(
-        job, detector=replace(job.detector, options={"batch_size": 2, "threshold": 0.1})
-    )
+    other_options = replace(job, detector={**job.detector, "threshold": 0.1})
     with pytest.raises(ConfigError, match=r"detector\.threshold.*resume=never"):
         annotate_file(other_options, detector=detector)
     other_model = write_model(tmp_path / "other", small_task("binary"), seed=5)

@@ -1,8 +1,6 @@
-"""Opening a user's file: does it exist, which encoding has it, and its rows when it holds JSON.
+"""A user's file opened: does it exist, which encoding has it, and its rows when it holds JSON.
 
-What a file is when it is not text in UTF-8, said together with the mend.
-
-Zip files, and Excel files, which are zip files: opened only where they unpack sanely.
+Zip files, and Excel files, which are zip files, are opened only where they unpack sanely.
 """
 
 from __future__ import annotations
