@@ -286,9 +286,19 @@ def read_annotated(
         utterances, without_answer = _predicted(path, taxonomy, issues)
         skipped, synthetic = len(without_answer), False
     else:
-        utterances, synthetic = _annotated(
-            reader, path, taxonomy, issues, options, keep_empty=predictions is not None
+        records = list(
+            read_records(
+                reader=reader,
+                path=path,
+                taxonomy=taxonomy,
+                issues=issues,
+                require_labels=False,
+                keep_empty=predictions is not None,
+                options=options,
+            )
         )
+        synthetic = any(record.meta.get("synthetic") is True for record in records)
+        utterances = tuple(turn for record in records for turn in list_client_turns(record))
     if issues.issues and on_error == "fail":
         raise issues.error()
     counts = {"rows_left_out": issues.rows_rejected, "skipped": skipped}
@@ -337,31 +347,6 @@ def _why_unlabeled(n: int, predicted: bool, skipped: int) -> str:
         f"none of its {n} client utterances has a label; annotate it with recap.predict, and name "
         "what that wrote with predictions=FILE"
     )
-
-
-def _annotated(
-    reader: str,
-    path: Path | None,
-    taxonomy: Taxonomy,
-    issues: IssueLog,
-    options: Mapping[str, Any] | None,
-    *,
-    keep_empty: bool,
-) -> tuple[tuple[Utterance, ...], bool]:
-    utterances: list[Utterance] = []
-    synthetic = False
-    for record in read_records(
-        reader=reader,
-        path=path,
-        taxonomy=taxonomy,
-        issues=issues,
-        require_labels=False,
-        keep_empty=keep_empty,
-        options=options,
-    ):
-        synthetic = synthetic or record.meta.get("synthetic") is True
-        utterances += list_client_turns(record)
-    return tuple(utterances), synthetic
 
 
 def _predicted(

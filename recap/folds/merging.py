@@ -125,8 +125,10 @@ def _loss_of_adapter(
 def _batches(setup: Setup, examples: Sequence[EncodedExample]) -> ScoringLoader:
     """Return padded batches: any model can be scored on them, however it was trained."""
     trainer = setup.config.trainer
-    room = BatchLimits(examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device)
-    return ScoringLoader(examples, pad_id=setup.encoder.pad_id, room=room)
+    limits = BatchLimits(
+        examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device
+    )
+    return ScoringLoader(examples, pad_id=setup.encoder.pad_id, limits=limits)
 
 
 def _autocast(config: RunConfig) -> torch.dtype | None:

@@ -61,7 +61,8 @@ def split_row(
     )
     if not pays:
         return None
-    largest = max(suffix_groups(group.suffixes), key=lambda part: sum(group.suffixes[part]))
+    suffixes = group.suffixes
+    largest = max(suffix_groups(suffixes), key=lambda part: sum(suffixes[part]))
     chosen = group.answers[largest]
     return SplitRow(
         prefix=PlannedBatch(lengths=(prefix,), answers=(1,), prefix=0),

@@ -1,4 +1,4 @@
-"""What a training asks of a device, and what to change when it asks too much."""
+"""What a training demands of a device, and what to change when that is too much."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 from recap.plan.architecture import Architecture, ParameterCounts, count_parameters
-from recap.plan.memory import Decoding, Memory, device_memory
+from recap.plan.memory import DecodedBatch, Memory, device_memory
 from recap.plan.workload import PlannedBatch, Setting, largest_group
 
 SPREAD_OVER = (2, 4, 8, 16, 32, 64, 128)
@@ -42,7 +42,7 @@ class Demand:
 
     @property
     def largest(self) -> PlannedBatch:
-        """The largest micro-batch: a device's share of a step, where that is less than its room."""
+        """The largest micro-batch: a device's share of a step, where that is less than fits."""
         share = math.ceil(self.global_batch_size / self.setting.n_devices)
         rounds = math.ceil(share / self.per_device_batch_size)
         return largest_group(
@@ -55,8 +55,8 @@ class Demand:
     @property
     def accumulates(self) -> bool:
         """Whether gradients of earlier micro-batches wait when the largest one is computed."""
-        room = self.setting.n_devices * len(self.largest.lengths)
-        return min(self.global_batch_size, len(self.examples)) > room
+        at_once = self.setting.n_devices * len(self.largest.lengths)
+        return min(self.global_batch_size, len(self.examples)) > at_once
 
     def counts(self) -> ParameterCounts:
         """Return the numbers of parameters under the tuning method."""
@@ -69,7 +69,7 @@ class Demand:
         """Return what one device holds."""
         decoding = None
         if self.decoding_batch_size:
-            decoding = Decoding(
+            decoding = DecodedBatch(
                 n_examples=min(self.decoding_batch_size, len(self.examples)),
                 prompt=max(length - answer for length, answer in self.examples),
                 answer=self.max_new_tokens,
@@ -90,10 +90,6 @@ class Change:
 
     overrides: tuple[str, ...]
     peak_bytes: float
-
-
-Edit = tuple[tuple[str, ...], Callable[[Demand], Demand]]
-Route = Literal["full", "lora", "qlora"]
 
 
 def changes_that_fit(demand: Demand, limit_bytes: float) -> list[Change]:
@@ -121,7 +117,7 @@ def _least(demand: Demand, given: tuple[str, ...], limit_bytes: float) -> Change
 
 def _spread(demand: Demand, limit_bytes: float) -> Change | None:
     setting = demand.setting
-    if setting.method == "qlora" or setting.optimizer not in ("adamw",):
+    if setting.method == "qlora" or setting.optimizer != "adamw":
         return None
     for n_devices in SPREAD_OVER:
         if n_devices < setting.n_devices or (
@@ -166,7 +162,7 @@ def _edited(**fields: object) -> Callable[[Demand], Demand]:
     return lambda demand: replace(demand, setting=replace(demand.setting, **fields))  # type: ignore[arg-type]
 
 
-def _with_method(demand: Demand, method: Route) -> Demand:
+def _with_method(demand: Demand, method: Literal["lora", "qlora"]) -> Demand:
     strategy = demand.setting.strategy
     if method == "qlora" and strategy == "fsdp":
         strategy = "ddp"

@@ -54,7 +54,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
+class DecodedBatch:
     """The largest batch that is decoded.
 
     Attributes:
@@ -76,7 +76,7 @@ def device_memory(
     setting: Setting,
     *,
     group: PlannedBatch,
-    decoding: Decoding | None = None,
+    decoding: DecodedBatch | None = None,
 ) -> Memory:
     """Return what one device holds, at each moment.
 
@@ -208,7 +208,7 @@ class _Parts:
             "optimizer": self._optimizer() + temporaries,
         }
 
-    def decoding(self, batch: Decoding) -> dict[str, float]:
+    def decoding(self, batch: DecodedBatch) -> dict[str, float]:
         """Return what is held when the last token of the longest prompts is made."""
         sizes, setting = self.architecture, self.setting
         width = setting.attention_bytes

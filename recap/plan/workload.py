@@ -15,7 +15,7 @@ from recap.data.batches import (
     common_prefix,
     plan_epoch,
     plan_scoring,
-    require_room,
+    require_fit,
 )
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.folds import split_folds
@@ -293,15 +293,15 @@ def training_groups(
     Raises:
         ConfigError: When an example has no room in ``trainer.max_tokens_per_device``.
     """
-    room = _room(config, prefix)
-    require_room(training.train, room)
+    limits = _limits(config, prefix)
+    require_fit(training.train, limits)
     return [
         group_of(training.train, planned, prefix)
         for rank in range(n_devices)
         for planned in plan_epoch(
             training.train,
             global_batch_size=config.global_batch_size,
-            room=room,
+            limits=limits,
             seed=config.seed,
             epoch=0,
             world_size=n_devices,
@@ -315,7 +315,7 @@ def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) ->
     """Return the micro-batches that a selection loss is computed in."""
     if not examples:
         return []
-    planned = plan_scoring(examples, room=_room(config, prefix))
+    planned = plan_scoring(examples, limits=_limits(config, prefix))
     return [group_of(examples, batch, prefix) for batch in planned]
 
 
@@ -329,7 +329,7 @@ def group_of(examples: Examples, batch: MicroBatch, prefix: int | None) -> Plann
     )
 
 
-def _room(config: RunConfig, prefix: int | None) -> BatchLimits:
+def _limits(config: RunConfig, prefix: int | None) -> BatchLimits:
     trainer = config.trainer
     return BatchLimits(
         examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device, prefix=prefix

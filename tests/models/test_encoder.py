@@ -161,8 +161,8 @@ def test_a_step_has_the_mean_over_its_examples_however_it_is_cut(
 ) -> None:
     inputs, examples = encoded(encoder)
     losses = []
-    for room in (2, 8):
-        data = data_of(inputs, examples[:8], per_device_batch_size=room)
+    for limits in (2, 8):
+        data = data_of(inputs, examples[:8], per_device_batch_size=limits)
         module = module_of(encoder, inputs, total_steps=1)
         module.model.eval()  # no dropout
         trainer = quiet_trainer(

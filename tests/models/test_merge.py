@@ -34,7 +34,7 @@ FAMILIES = ["qwen2", "llama"]
 
 
 def batches() -> ScoringLoader:
-    return ScoringLoader(EXAMPLES, pad_id=0, room=BatchLimits(examples=3))
+    return ScoringLoader(EXAMPLES, pad_id=0, limits=BatchLimits(examples=3))
 
 
 def write_adapter(folder: Path, family: str, method: str = "lora") -> tuple[Any, ChatEncoder]:

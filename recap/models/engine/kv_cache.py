@@ -219,10 +219,9 @@ class DecodeRow:
         return (len(self._prefix.ids) + self._lengths)[:, None]
 
     def begin(self) -> None:
-        """Make room for a token, before each step."""
+        """Let the KV cache grow by a token, before each step."""
         self._width += 1
-        room = self._keys[0].shape[2]
-        if self._width > room:
+        if self._width > self._keys[0].shape[2]:
             grown = (0, 0, 0, GROWTH_TOKENS)
             self._keys = [pad(key, grown) for key in self._keys]
             self._values = [pad(value, grown) for value in self._values]
