@@ -61,8 +61,9 @@ def split_row(
     )
     if not pays:
         return None
-    suffixes = group.suffixes
-    largest = max(suffix_groups(suffixes), key=lambda part: sum(suffixes[part]))
+    parts = suffix_groups(group.suffixes)
+    tokens = [sum(group.suffixes[part]) for part in parts]
+    largest = parts[tokens.index(max(tokens))]
     chosen = group.answers[largest]
     return SplitRow(
         prefix=PlannedBatch(lengths=(prefix,), answers=(1,), prefix=0),
