@@ -19,13 +19,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from recap.data.batches import Layout
 from recap.models.engine.label_tree import DecodeStart, LabelTree, Prefill
-from recap.models.engine.prefix_attention import (
-    LOGITS_TO_KEEP,
-    ROW,
-    LogitsToKeep,
-    attach,
-    without_mask,
-)
+from recap.models.engine.prefix_attention import LogitsToKeep, attach, run_row
 from recap.models.finetune import causal_model
 
 GROWTH_TOKENS = 32
@@ -396,14 +390,13 @@ class PrefixEngine:
         device = self._head.weight.device
         row = PrefillRow(prefix, [len(prompt) - n for prompt in prompts], tree, device)
         layout = Layout(prefix=0, lengths=tuple(len(prompt) - n + len(nodes) for prompt in prompts))
-        input_ids = torch.tensor([ids], device=device)
-        options = {
-            ROW: row,
-            LOGITS_TO_KEEP: LogitsToKeep(positions=row.last_positions(), layout=layout),
-            "position_ids": torch.tensor([positions], device=device),
-            "attention_mask": without_mask(input_ids),
-        }
-        states = self._decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
+        states = run_row(
+            self._decoder,
+            row,
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            to_keep=LogitsToKeep(positions=row.last_positions(), layout=layout),
+        )
         return row, states[0]
 
     def _scores(self, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -422,14 +415,13 @@ class PrefixEngine:
 
     def _step(self, row: DecodeRow, tokens: list[int]) -> list[int]:
         """Return the likeliest token after each answer's last."""
-        input_ids = torch.tensor(tokens, device=self._head.weight.device)[:, None]
         row.begin()
-        options = {
-            ROW: row,
-            "position_ids": row.positions(),
-            "attention_mask": without_mask(input_ids),
-        }
-        states = self._decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
+        states = run_row(
+            self._decoder,
+            row,
+            input_ids=torch.tensor(tokens, device=self._head.weight.device)[:, None],
+            position_ids=row.positions(),
+        )
         row.end()
         found: list[int] = self._head(states[:, -1]).argmax(dim=1).tolist()
         return found

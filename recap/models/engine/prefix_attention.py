@@ -1,19 +1,16 @@
-"""An attention function of our own under transformers' ``AttentionInterface``.
+"""Rows of tokens under an attention function of our own (transformers' ``AttentionInterface``).
 
-It is looked up for the calls that carry a row (:class:`Row`) and for no other: everywhere else a
+It is looked up for the calls that carry a row (:func:`run_row`) and for no other: everywhere else a
 model keeps its own attention. A row knows what stands where in it, and computes its attention.
 
-The last decoder layer is computed only for the tokens whose states are wanted.
-Only states that predict an answer token have a loss, and behind the last layer nothing looks at any
-other: there all but keys and values is computed for those alone. One layer of 4 is a good part of a
-step, one of 28 is not.
+Of the last decoder layer, only states that predict an answer token have a loss, and nothing looks
+at any other: there all but keys and values is computed for those alone. One layer of 4 is a good
+part of a step, one of 28 is not.
 
-Feed-forward blocks on a CPU, a thousand tokens at a time.
-
-A row of many examples has a few large tensors inside each block. They do not fit a processor's
-cache, and glibc asks the system for every block above 32 MiB anew, which hands out pages of zeros.
-Tokens do not meet in there, so they may as well pass in parts: what is computed, and the memory
-that the backward needs, stay the same.
+On a CPU, feed-forward blocks take a thousand tokens at a time. A row of many examples has a few
+large tensors inside each block. They do not fit a processor's cache, and glibc asks the system for
+every block above 32 MiB anew, which hands out pages of zeros. Tokens do not meet in there, so they
+may as well pass in parts: what is computed, and the memory that the backward needs, stay the same.
 """
 
 from __future__ import annotations
@@ -28,10 +25,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from recap.data.batches import Layout
 
-LOGITS_TO_KEEP = "recap_logits_to_keep"
+_LOGITS_TO_KEEP = "recap_logits_to_keep"
 """The keyword under which a decoder is given the :class:`LogitsToKeep` of its last layer."""
 
-QUERIES_TO_KEEP = "recap_queries_to_keep"
+_QUERIES_TO_KEEP = "recap_queries_to_keep"
 """The keyword under which the last layer passes them on to its attention alone."""
 
 
@@ -53,7 +50,7 @@ class LogitsToKeep:
 
 
 def crop_last_layer(layer: Any) -> None:
-    """Make a layer compute only what a call asks for under :data:`LOGITS_TO_KEEP`.
+    """Make a layer compute only what a call asks for under :data:`_LOGITS_TO_KEEP`.
 
     In any other call it runs as it did.
 
@@ -67,14 +64,14 @@ def _forward_last_layer(
     layer: Any, whole: Any, hidden_states: Tensor, *rest: Any, **options: Any
 ) -> Any:
     """Return the layer's output ``(1, positions, hidden)``, or that of its ``whole`` forward."""
-    to_keep: LogitsToKeep | None = options.pop(LOGITS_TO_KEEP, None)
+    to_keep: LogitsToKeep | None = options.pop(_LOGITS_TO_KEEP, None)
     if to_keep is None:
         return whole(hidden_states, *rest, **options)
     attended, _ = layer.self_attn(
         *rest,
         hidden_states=layer.input_layernorm(hidden_states),
         **options,
-        **{QUERIES_TO_KEEP: to_keep},
+        **{_QUERIES_TO_KEEP: to_keep},
     )
     states = hidden_states[:, to_keep.positions] + attended[:, to_keep.positions]
     return states + layer.mlp(layer.post_attention_layernorm(states))
@@ -150,7 +147,7 @@ def _forward_in_parts(whole: Any, states: Tensor) -> Tensor:
 ATTENTION = "recap_row"
 """The name of the attention function in transformers' ``AttentionInterface``."""
 
-ROW = "recap_row"
+_ROW = "recap_row"
 """The keyword under which a decoder is given the row that its tokens are laid out in."""
 
 SUPPORTED = ("llama", "qwen2", "qwen3")
@@ -205,12 +202,32 @@ def attach(decoder: Any) -> None:
     decoder._recap_attached = True
 
 
-def without_mask(input_ids: Tensor) -> Tensor:
-    """Return what keeps transformers from making a mask of its own, which a row does not need.
+def run_row(
+    decoder: Any,
+    row: Row,
+    *,
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    to_keep: LogitsToKeep | None = None,
+) -> Tensor:
+    """Return the last hidden states ``(batch, time, hidden)`` of a row, or those ``to_keep``.
 
-    It takes a mask of four dimensions for a finished one.
+    Args:
+        decoder: That :func:`attach` was called on.
+        row: The layout of the tokens.
+        input_ids: ``(batch, time)``.
+        position_ids: ``(batch, time)``: each token's place in its own example.
+        to_keep: The positions of one row whose states are wanted; ``None`` for all.
     """
-    return input_ids.new_zeros((1, 1, 1, 1))
+    states: Tensor = decoder(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        # A mask of four dimensions is a finished one: transformers makes none of its own.
+        attention_mask=input_ids.new_zeros((1, 1, 1, 1)),
+        use_cache=False,
+        **{_ROW: row, _LOGITS_TO_KEEP: to_keep},
+    ).last_hidden_state
+    return states
 
 
 def why_unsupported(causal: Any) -> str:
@@ -247,14 +264,16 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Return a row's attention ``(batch, time, heads, head_dim)``, as transformers calls it."""
-    row: Row = options[ROW]
+    row: Row = options[_ROW]
     query, key, value = map(_as_computed, (query, key, value))
     shared: dict[str, Any] = {
         "scale": scaling,
         "dropout_p": dropout,
         "enable_gqa": key.shape[1] != query.shape[1],
     }
-    attended = row.attend(module, query, key, value, to_keep=options.get(QUERIES_TO_KEEP), **shared)
+    attended = row.attend(
+        module, query, key, value, to_keep=options.get(_QUERIES_TO_KEEP), **shared
+    )
     return attended.transpose(1, 2).contiguous(), None
 
 
@@ -269,13 +288,13 @@ def _as_computed(tensor: Tensor) -> Tensor:
 
 
 def _switch_on(module: Any, arguments: Any, options: dict[str, Any]) -> None:
-    row: Row | None = options.get(ROW)
+    row: Row | None = options.get(_ROW)
     if row is not None:
         row.own_attention = module.config._attn_implementation
         module.config._attn_implementation = ATTENTION
 
 
 def _switch_back(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:
-    row: Row | None = options.get(ROW)
+    row: Row | None = options.get(_ROW)
     if row is not None:
         module.config._attn_implementation = row.own_attention

@@ -31,12 +31,10 @@ from torch import Tensor
 from recap.data.batches import Batch, Layout
 from recap.models.engine.loss import answer_loss, loss_of_states
 from recap.models.engine.prefix_attention import (
-    LOGITS_TO_KEEP,
-    ROW,
     LogitsToKeep,
     attach,
     attend_kept_queries,
-    without_mask,
+    run_row,
 )
 from recap.models.engine.shared_prefix import SharingRow, choose_batching
 from recap.models.finetune import causal_model
@@ -303,19 +301,13 @@ class _SplitRow(torch.nn.Module):
         """Return the last hidden states ``to_keep`` of a part of the row."""
         positions = self._batch.position_ids
         assert positions is not None
-        ids = self._batch.input_ids[:, start:end]
-        states: Tensor = (
-            causal_model(self.model)
-            .get_decoder()(
-                input_ids=ids,
-                position_ids=positions[:, start:end],
-                attention_mask=without_mask(ids),
-                use_cache=False,
-                **{ROW: row, LOGITS_TO_KEEP: to_keep},
-            )
-            .last_hidden_state
+        return run_row(
+            causal_model(self.model).get_decoder(),
+            row,
+            input_ids=self._batch.input_ids[:, start:end],
+            position_ids=positions[:, start:end],
+            to_keep=to_keep,
         )
-        return states
 
     def _parts(self, layout: Layout) -> Iterator[_Part]:
         start = layout.prefix

@@ -27,15 +27,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from recap.data.batches import Batch, Batching, Layout
 from recap.errors import ConfigError
 from recap.models.engine.prefix_attention import (
-    LOGITS_TO_KEEP,
-    ROW,
     SUPPORTED,
     LogitsToKeep,
     attach,
     attend_kept_queries,
     flash_supports,
+    run_row,
     why_unsupported,
-    without_mask,
 )
 from recap.models.finetune import causal_model
 
@@ -73,13 +71,39 @@ def choose_batching(model: Any, requested: str = "auto") -> BatchingChoice:
     return BatchingChoice(batching="shared_prefix")
 
 
-def hidden_states(model: Any, batch: Batch) -> Tensor:
+def hidden_states(model: Any, batch: Batch, to_keep: LogitsToKeep | None = None) -> Tensor:
     """Return the last hidden states ``(batch, time, hidden)`` of a batch, whatever its layout.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        batch: Padded rows or one row of several examples.
+        to_keep: Of one row, the positions whose states are wanted; ``None`` for all.
 
     Raises:
         ConfigError: When the batch shares a prefix and the model cannot.
     """
-    return _last_states(model, batch)
+    causal = causal_model(model)
+    decoder = causal.get_decoder()
+    options: dict[str, Any] = {}
+    if batch.layout is not None:
+        not_shared = _why_not_shared(causal)
+        if not not_shared:
+            attach(decoder)
+            return run_row(
+                decoder,
+                SharingRow(batch.layout),
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                to_keep=to_keep,
+            )
+        if batch.layout.prefix:
+            raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching=packed")
+        # transformers finds from the positions where examples begin, and masks (5.23).
+        options = {"position_ids": batch.position_ids}
+    states: Tensor = decoder(
+        input_ids=batch.input_ids, use_cache=False, **options
+    ).last_hidden_state
+    return states
 
 
 def predicting_states(model: Any, batch: Batch) -> Tensor:
@@ -93,29 +117,9 @@ def predicting_states(model: Any, batch: Batch) -> Tensor:
     """
     predicts = batch.answer_mask[:, 1:]
     if batch.layout is None or not predicts.any() or _why_not_shared(causal_model(model)):
-        return _last_states(model, batch)[:, :-1][predicts]
+        return hidden_states(model, batch)[:, :-1][predicts]
     to_keep = LogitsToKeep(positions=predicts[0].nonzero()[:, 0], layout=batch.layout)
-    return _last_states(model, batch, to_keep)[0]
-
-
-def _last_states(model: Any, batch: Batch, to_keep: LogitsToKeep | None = None) -> Tensor:
-    """Return the last hidden states of a batch; only those ``to_keep``, if given."""
-    causal = causal_model(model)
-    decoder = causal.get_decoder()
-    options: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
-    if batch.layout is not None:
-        options["position_ids"] = batch.position_ids
-        not_shared = _why_not_shared(causal)
-        if not not_shared:
-            attach(decoder)
-            options[ROW] = SharingRow(batch.layout)
-            options[LOGITS_TO_KEEP] = to_keep
-            options["attention_mask"] = without_mask(batch.input_ids)
-        elif batch.layout.prefix:
-            raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching=packed")
-        # Otherwise transformers finds from the positions where examples begin, and masks (5.23).
-    states: Tensor = decoder(**options).last_hidden_state
-    return states
+    return hidden_states(model, batch, to_keep)[0]
 
 
 class SharingRow:
