@@ -9,6 +9,7 @@ unquantized weights they are not quite at home: how much that costs is measured,
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -16,11 +17,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import torch
 from torch import Tensor
 
+from recap.config import validated
 from recap.data.batches import Batch
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone, torch_dtype
@@ -43,25 +46,28 @@ from recap.tasks.task import Task
 
 SETTINGS_FILE = "recap.json"
 _FORMAT = 1
-_DTYPES = ("float32", "float16", "bfloat16", "float64")
+Dtype = Annotated[str, pydantic.Field(pattern="^(float32|float16|bfloat16|float64)$")]
+"""A type of numbers, by its name in torch; no other attribute of torch is looked up."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@pydantic.dataclasses.dataclass(
+    frozen=True, kw_only=True, config=pydantic.ConfigDict(strict=True, extra="forbid")
+)
 class ModelSettings:
     """The task of a tuned model, its limits, and the types that it was trained in.
 
     Enough to prompt it the same way on another machine; nothing of the data, and no path.
     """
 
-    task: Task
+    task: pydantic.InstanceOf[Task]
     """Labels, prompt and answer format."""
-    max_prompt_tokens: int | None = None
+    max_prompt_tokens: pydantic.PositiveInt | None = None
     """Longest prompt; longer ones lost whole oldest turns."""
-    max_new_tokens: int = 128
+    max_new_tokens: pydantic.PositiveInt = 128
     """Longest answer."""
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     """Type of the weights in memory, by its name in torch."""
-    compute_dtype: str = "float32"
+    compute_dtype: Dtype = "float32"
     """Type that matrices were multiplied in."""
     quantize: bool = False
     """Whether an adapter's base was held in 4 bits."""
@@ -69,15 +75,8 @@ class ModelSettings:
 
 def settings_text(settings: ModelSettings) -> str:
     """Return the text of ``recap.json``."""
-    values = {
-        "format": _FORMAT,
-        "task": task_to_dict(settings.task),
-        "max_prompt_tokens": settings.max_prompt_tokens,
-        "max_new_tokens": settings.max_new_tokens,
-        "dtype": settings.dtype,
-        "compute_dtype": settings.compute_dtype,
-        "quantize": settings.quantize,
-    }
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    values = {"format": _FORMAT, **fields, "task": task_to_dict(settings.task)}
     return json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
@@ -92,29 +91,14 @@ def read_settings(folder: Path) -> ModelSettings | None:
         return None
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if values.pop("format") != _FORMAT:
+        names = {field.name for field in dataclasses.fields(ModelSettings)}
+        if values.pop("format") != _FORMAT or values.keys() != names:
             raise ConfigError("it was written by another version of recap")
-        _check_types(values)
-        return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
+        return validated(ModelSettings, {**values, "task": task_from_saved(values["task"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise ConfigError(
             f"{file}: cannot be used ({error}); copy it again from where the model was trained"
         ) from error
-
-
-def _check_types(values: dict[str, Any]) -> None:
-    """Refuse values of other types: names of types are looked up in torch, lengths are counted."""
-    for key in ("dtype", "compute_dtype"):
-        if values[key] not in _DTYPES:
-            raise ConfigError(f"{key} has to be one of {', '.join(_DTYPES)}")
-    for key in ("max_prompt_tokens", "max_new_tokens"):
-        n = values[key]
-        if key == "max_prompt_tokens" and n is None:
-            continue
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ConfigError(f"{key} has to be a positive whole number")
-    if not isinstance(values["quantize"], bool):
-        raise ConfigError("quantize has to be true or false")
 
 
 CARD_FILE = "README.md"

@@ -14,7 +14,7 @@ import recap
 from recap.cli.compose import load_command
 from recap.errors import ConfigError
 from recap.plan.__main__ import main
-from recap.plan.console import verdict
+from recap.plan.report import verdict
 from recap.plan.options import PlanConfig, PlanOptions
 from recap.plan.plan import Plan, make_plan, plan_dict
 from tests.shrunk import write_family
@@ -173,4 +173,4 @@ def test_a_sweep_plans_each_of_its_jobs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["-m", "finetune=full,lora", *FEW]) == 0
-    assert capsys.readouterr().out.count("plan of ") == 2
+    assert capsys.readouterr().out.count("Plan of ") == 2
