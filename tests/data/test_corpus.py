@@ -441,7 +441,7 @@ def test_a_reader_of_ones_own_is_found_by_its_import_path(
 ) -> None:
     (tmp_path / "own_reader.py").write_text(
         "from recap.records import Example, Turn\n"
-        "def read(path, *, faults, n=1):\n"
+        "def read(path, *, issues, n=1):\n"
         "    asked = (Turn(speaker='counselor', text='Why?'),)\n"
         "    for i in range(n):\n"
         "        yield Example(id=str(i), history=asked, response=f'r{i}', label='合作')\n"

@@ -270,7 +270,7 @@ def test_a_kill_at_any_moment_of_beginning_again_leaves_no_rows_of_the_former_jo
         kept_at_kill.append(job.output.stat().st_size)
         raise KeyboardInterrupt
 
-    for moment in ("write_state", "_go_on"):
+    for moment in ("write_state", "_from"):
         with monkeypatch.context() as patched:
             patched.setattr(f"recap.predict.job.{moment}", killed)
             with pytest.raises(KeyboardInterrupt):

@@ -139,7 +139,7 @@ def test_a_job_of_a_sweep_has_an_output_of_its_own(
 
 def test_help_names_the_choices_and_loads_no_torch(tmp_path: Path, project_root: Path) -> None:
     code = (
-        "import sys, recap.predict as p; c = p.main(['--help']); "
+        "import sys, recap.predict.__main__ as p; c = p.main(['--help']); "
         "print('torch' in sys.modules); sys.exit(c)"
     )
     done = subprocess.run(
