@@ -370,18 +370,16 @@ class _Reader:
         else:
             sheet = read_sheet(file.path, issues)
             rows, names = list(sheet.rows), sheet.columns
-        shown = Path(file.shown)
-        found = annotation_columns(shown, names, self._layout)
-        owner = None
-        if not self._layout.annotators and "annotator" not in found:
-            if not (is_json or file.of_one):
-                raise DataError(
-                    f"{shown}: no column is called annotator; name it with "
-                    "annotations.columns.annotator=NAME, or, where each annotator has a column, "
-                    "annotations.annotators=[A,B]"
-                )
-            # ``ann`` for ann.jsonl and ann.2.jsonl
-            owner = re.sub(r"\.\d+$", "", shown.stem)
+        found = annotation_columns(Path(file.shown), names, self._layout)
+        named = bool(self._layout.annotators) or "annotator" in found
+        if not (named or is_json or file.of_one):
+            raise DataError(
+                f"{file.shown}: no column is called annotator; name it with "
+                "annotations.columns.annotator=NAME, or, where each annotator has a column, "
+                "annotations.annotators=[A,B]"
+            )
+        # ``ann`` for ann.jsonl and ann.2.jsonl
+        owner = None if named else re.sub(r"\.\d+$", "", Path(file.shown).stem)
         for line, row in rows:
             cells = {
                 role: ":".join(bare_cell(row.get(name, "").strip()) for name in columns)

@@ -209,9 +209,7 @@ def require_safetensors(folder: Path, shown: str) -> None:
     """
     if any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
         return
-    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
-    if pickles:
-        raise ConfigError(f"{shown} holds {_is_a_program(pickles[0])}")
+    _refuse_pickles(folder, shown)
     raise ConfigError(
         f"{shown} holds no *.safetensors; it has to be a folder in Hugging Face's format with the "
         "weights and tokenizer of the model (config.json, *.safetensors, tokenizer.json)"
@@ -222,18 +220,18 @@ def _require_adapter_weights(folder: Path) -> None:
     """Refuse what peft would look for next: a pickle, or an adapter of that name on the hub."""
     if (folder / ADAPTER_WEIGHTS).is_file():
         return
-    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
-    if pickles:
-        raise ConfigError(f"{folder} holds {_is_a_program(pickles[0])}")
+    _refuse_pickles(folder, str(folder))
     raise ConfigError(f"{folder}: lacks {ADAPTER_WEIGHTS}; copy the whole folder again")
 
 
-def _is_a_program(name: str) -> str:
-    return (
-        f"no *.safetensors but {name}, a pickle: a program that would run with your rights. Get "
-        "the weights as *.safetensors, or, where you trust who made them, convert them as "
-        "docs/security.md shows"
-    )
+def _refuse_pickles(folder: Path, shown: str) -> None:
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise ConfigError(
+            f"{shown} holds no *.safetensors but {pickles[0]}, a pickle: a program that would run "
+            "with your rights. Get the weights as *.safetensors, or, where you trust who made "
+            "them, convert them as docs/security.md shows"
+        )
 
 
 @contextmanager

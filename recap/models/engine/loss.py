@@ -75,6 +75,17 @@ def _cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(_at_least_float32(logits), targets, reduction="sum")
 
 
+def scaled_gradients(ctx: Any, scale: Tensor) -> list[Tensor | None]:
+    """Return the gradients that a forward made and kept in its context, times ``scale``.
+
+    Only once, since it changes them in place.
+    """
+    gradients, ctx.gradients = ctx.gradients, None
+    if gradients is None:
+        raise RuntimeError("the backward of this loss has run; compute the loss again")
+    return [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Summed cross-entropy behind a linear layer, whose gradients are made with the loss itself.
 
@@ -116,12 +127,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> Any:
-        """Return the gradients times ``scale``; only once, since it changes them in place."""
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            raise RuntimeError("the backward of this loss has run; compute the loss again")
-        scaled = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
-        return *scaled, None, None, None
+        """Return the gradients times ``scale``."""
+        return *scaled_gradients(ctx, scale), None, None, None
 
 
 def _add_gradients(

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from recap.data.batches import Batch, Layout
-from recap.models.engine.loss import answer_loss, loss_of_states
+from recap.models.engine.loss import answer_loss, loss_of_states, scaled_gradients
 from recap.models.engine.prefix_attention import (
     LogitsToKeep,
     attach,
@@ -247,12 +247,8 @@ class _SplitBackward(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> Any:
-        """Return the gradients times ``scale``; only once, since it changes them in place."""
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            raise RuntimeError("the backward of this loss has run; compute the loss again")
-        scaled = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
-        return None, None, None, *scaled
+        """Return the gradients times ``scale``."""
+        return None, None, None, *scaled_gradients(ctx, scale)
 
 
 class _SplitRow(torch.nn.Module):
