@@ -14,9 +14,9 @@ import recap
 from recap.cli.compose import load_command
 from recap.errors import ConfigError
 from recap.plan.__main__ import main
-from recap.plan.report import verdict
 from recap.plan.options import PlanConfig, PlanOptions
 from recap.plan.plan import Plan, make_plan, plan_dict
+from recap.plan.report import verdict
 from tests.shrunk import write_family
 
 FEW = ("cv.folds=2", "cv.max_examples=60")
