@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import torch
 
+from recap.config import Sampling
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError, quote_id
 
@@ -187,10 +188,6 @@ def _part(batch: Batch, rows: slice) -> Batch:
         input_ids=batch.input_ids[rows],
         answer_mask=batch.answer_mask[rows],
     )
-
-
-Sampling = Literal["natural", "balanced"]
-"""Each example once an epoch, or every class equally often."""
 
 
 def epoch_order(

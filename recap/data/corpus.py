@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from recap.config import Duplicates, NoIntervention, OnError
 from recap.data.examples import (
-    NoIntervention,
     examples_of,
     has_intervention,
     turn_id,
@@ -206,9 +206,6 @@ class _Check:
     def _reject(self, place: Place, field: str, reason: str, hint: str, within: str = "") -> None:
         self._issues.reject(place.line, within + field, reason, hint, rows=place.rows)
 
-
-OnError = Literal["fail", "skip"]
-Duplicates = Literal["warn", "error", "drop"]
 
 _NOTES = {
     "unlabelled": "client turns without a label make no example",

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from recap.config import NoIntervention
 from recap.records import Dialogue, Example, Turn
-
-NoIntervention = Literal["skip", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,13 +17,10 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
+from recap.config import FoldGroup, SelectionProtocol
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Example, Fold
-
-Group = Literal["session", "client"]
-Protocol = Literal["paper", "nested"]
 
 SELECT_PARTS = 10
 """``protocol="nested"`` selects on one of so many parts of the training folds; our own choice."""
@@ -40,8 +37,8 @@ def split_folds(
     *,
     n_folds: int,
     seed: int,
-    group: Group | None = None,
-    protocol: Protocol = "paper",
+    group: FoldGroup | None = None,
+    protocol: SelectionProtocol = "paper",
 ) -> tuple[Fold, ...]:
     """Return ``n_folds`` folds over the labeled examples, the same ones for any order of the rows.
 
@@ -123,7 +120,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, ...]]:
+def _units(examples: Sequence[Example], group: FoldGroup | None) -> list[tuple[int, ...]]:
     """Return the sets of labeled examples that must stay together.
 
     The sets come in an order that does not depend on that of the rows.
@@ -159,7 +156,7 @@ def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, 
 
 
 def _group_values(
-    examples: Sequence[Example], indices: Sequence[int], group: Group
+    examples: Sequence[Example], indices: Sequence[int], group: FoldGroup
 ) -> dict[int, str]:
     values = {i: getattr(examples[i], group) for i in indices}
     missing = sorted(examples[i].id for i, value in values.items() if not value)
@@ -207,7 +204,7 @@ def _fold(
     counts: Sequence[Counter[str]],
     dealt: Sequence[int],
     seed: int,
-    protocol: Protocol,
+    protocol: SelectionProtocol,
 ) -> Fold:
     def rows(chosen: Sequence[int]) -> tuple[int, ...]:
         return tuple(sorted(i for unit in chosen for i in units[unit]))

@@ -13,12 +13,12 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from recap.config import Sampling
 from recap.data.batches import (
     Batch,
     Batching,
     BatchLimits,
     MicroBatch,
-    Sampling,
     collate,
     common_prefix,
     count_rounds,

@@ -12,8 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from recap.config import NoIntervention
 from recap.data.corpus import read_records
-from recap.data.examples import NoIntervention, examples_of, has_intervention, with_merged_history
+from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import CanonicalLabels, Fields

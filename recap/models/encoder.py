@@ -17,6 +17,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from recap.config import PromptHistory
 from recap.data.batches import Batch
 from recap.data.encode import EncodedExample, Encoding, PlainTextEncoder
 from recap.errors import ConfigError, DataError, RecapError, quote_id
@@ -31,7 +32,7 @@ from recap.models.optimizers import (
 from recap.models.strategy import AutomaticBatchSize
 from recap.models.tiny import tiny_tokenizer
 from recap.records import Example, Scores, Turn
-from recap.tasks.task import History, Task, intervention
+from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING
 
 
@@ -382,7 +383,7 @@ class EncoderInput:
         self._ids_of: dict[str, tuple[int, ...]] = {}
 
     def encode(
-        self, examples: Sequence[Example], task: Task, *, history: History = "full"
+        self, examples: Sequence[Example], task: Task, *, history: PromptHistory = "full"
     ) -> Encoding:
         """Return the ids of examples that the task has selected, in the order given.
 
@@ -406,7 +407,9 @@ class EncoderInput:
             )
         return Encoding(examples=tuple(encoded), counts=counts)
 
-    def _ids(self, example: Example, task: Task, history: History) -> tuple[tuple[int, ...], int]:
+    def _ids(
+        self, example: Example, task: Task, history: PromptHistory
+    ) -> tuple[tuple[int, ...], int]:
         """Return the ids of one example, and how many turns it lost."""
         words = WORDING[task.language]
         names = {"counselor": words.counselor, "client": words.client}
@@ -437,7 +440,7 @@ class EncoderInput:
         return self._ids_of[text]
 
 
-def shown_turns(example: Example, history: History) -> tuple[Turn, ...]:
+def shown_turns(example: Example, history: PromptHistory) -> tuple[Turn, ...]:
     """Return the turns before the response that are read, oldest first.
 
     ``intervention`` stands for the counselor's turns since the client's last one.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from recap.config import FinetuneMethod
 from recap.errors import ConfigError, did_you_mean
 
-METHODS = ("full", "lora", "qlora", "none")
+METHODS = get_args(FinetuneMethod)
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJECTIONS}

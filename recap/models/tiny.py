@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
-from recap.tasks.answer import Language
+from recap.config import Language
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer

@@ -6,9 +6,9 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from recap.config import RunConfig
+from recap.config import KeepModels, RunConfig
 from recap.config_checks import check_combinations
 from recap.data.batches import Batching
 from recap.models.backbone import build_skeleton
@@ -63,7 +63,7 @@ def disk_bytes(
     setting: Setting,
     *,
     n_models: int,
-    keep: Literal["all", "best", "none"],
+    keep: KeepModels,
     whole: bool = False,
 ) -> Disk:
     """Return what a run leaves on the disk.

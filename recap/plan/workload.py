@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from recap.config import TRUE_DTYPES, RunConfig
+from recap.config import TRUE_DTYPES, FinetuneMethod, RunConfig
 from recap.data.batches import (
     Batching,
     BatchLimits,
@@ -366,7 +366,7 @@ SMALL_BYTES = 8.0
 class Setting:
     """How a model is trained, as far as memory and operations depend on it."""
 
-    method: Literal["full", "lora", "qlora", "none"] = "full"
+    method: FinetuneMethod = "full"
     """As ``finetune.method``."""
     rank: int = 8
     """Of the adapters."""

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
+from recap.config import LabelForm, Language
 from recap.errors import DataError
 from recap.records import Answer
 from recap.taxonomy import Taxonomy, normalize_label
@@ -180,9 +180,6 @@ def _denied(folded: str, start: int, end: int) -> bool:
         return True
     return _NEGATION_AFTER.match(folded[end : end + _REACH_AFTER]) is not None
 
-
-Language = Literal["en", "zh"]
-LabelForm = Literal["qualified", "bare"]
 
 _KEYS = {"en": ("Behavior: ", "Reason: "), "zh": ("行为：", "理由：")}
 

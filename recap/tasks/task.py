@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 
+from recap.config import LabelForm, Language, PromptHistory, PromptLayout, PromptStyle
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id, quote_label
 from recap.records import Answer, Example, Message, Turn
-from recap.tasks.answer import AnswerFormat, LabelForm, LabelReader, Language
+from recap.tasks.answer import AnswerFormat, LabelReader
 from recap.tasks.wording import WORDING
 from recap.taxonomy import Taxonomy
 
@@ -277,16 +278,12 @@ def _shots_text(task: Task, shots: Iterable[Example]) -> str:
     return ("\n" if brief else "\n\n").join(texts)
 
 
-Style = Literal["full", "brief"]
-History = Literal["none", "intervention", "full"]
-Layout = Literal["format_last", "format_first"]
-
 _CHOICES = {
     "language": get_args(Language),
     "label_form": get_args(LabelForm),
-    "style": get_args(Style),
-    "history": get_args(History),
-    "layout": get_args(Layout),
+    "style": get_args(PromptStyle),
+    "history": get_args(PromptHistory),
+    "layout": get_args(PromptLayout),
 }
 
 
@@ -311,11 +308,11 @@ class Task:
     """Whether an answer gives a reason."""
     label_form: LabelForm = "qualified"
     """``qualified`` writes ``Arguing - Challenging``, ``bare`` writes ``Challenging``."""
-    style: Style = "full"
+    style: PromptStyle = "full"
     """``brief`` leaves out role and definitions: for small models that learn them from the data."""
-    history: History = "full"
+    history: PromptHistory = "full"
     """Earlier turns shown; ``intervention``: the counselor's words since the client's last turn."""
-    layout: Layout = "format_last"
+    layout: PromptLayout = "format_last"
     """Where the output format stands: after the dialogue, or before it, shared by all examples."""
     role: Mapping[str, str] = field(default_factory=dict)
     """Language to the text that says who the model is; missing languages have a built-in one."""
