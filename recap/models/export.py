@@ -167,7 +167,9 @@ def _save_adapter(
     named = config.base_model_name_or_path
     if not named:
         base = partial / BASE_FOLDER
-        _save_base(model, base, state)
+        # The frozen weights, under the names that they have without adapters.
+        plain = {plain_name(name): tensor for name, tensor in state.items() if ".lora_" not in name}
+        causal_model(model).save_pretrained(base, state_dict=plain)
         tokenizer.save_pretrained(base)
         config.base_model_name_or_path = str((folder / BASE_FOLDER).resolve())
     try:
@@ -175,12 +177,6 @@ def _save_adapter(
         model.save_pretrained(partial, state_dict=state, save_embedding_layers=False)
     finally:
         config.base_model_name_or_path = named
-
-
-def _save_base(model: Any, folder: Path, state: dict[str, Tensor]) -> None:
-    """Save the frozen weights under the names that they have without adapters."""
-    plain = {plain_name(name): tensor for name, tensor in state.items() if ".lora_" not in name}
-    causal_model(model).save_pretrained(folder, state_dict=plain)
 
 
 def _greedy(causal: Any, end_of_turn_id: int, pad_id: int) -> Any:
