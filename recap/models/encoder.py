@@ -200,20 +200,6 @@ _WITH_OFFSET = ("roberta", "xlm-roberta", "camembert")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyEncoderSizes:
-    """Sizes of the tiny encoder; the defaults make about a million weights."""
-
-    hidden: int = 128
-    layers: int = 3
-    heads: int = 4
-    intermediate: int = 384
-    max_positions: int = 512
-    dropout: float = 0.1
-    initial_deviation: float = 0.06
-    """Of the random weights; BERT's 0.02 is meant for six times the width."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoadedEncoder:
     """An encoder with a head over some labels, and its tokenizer."""
 
@@ -302,19 +288,21 @@ def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
 
 
 def _tiny(labels: Sequence[str]) -> tuple[Any, Any]:
+    """Return an encoder of about a million random weights, and its tokenizer."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    tokenizer, sizes = tiny_tokenizer(), TinyEncoderSizes()
+    tokenizer = tiny_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=sizes.hidden,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        intermediate_size=sizes.intermediate,
-        max_position_embeddings=sizes.max_positions,
-        initializer_range=sizes.initial_deviation,
-        hidden_dropout_prob=sizes.dropout,
-        attention_probs_dropout_prob=sizes.dropout,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=384,
+        max_position_embeddings=512,
+        # BERT's 0.02 is meant for six times the width.
+        initializer_range=0.06,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
         pad_token_id=tokenizer.pad_token_id,
         **_head(labels),
     )
