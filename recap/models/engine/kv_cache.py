@@ -161,7 +161,7 @@ class PrefillRow:
             values=tuple(values for _, values in both),
         )
 
-    def answers(self, paths: Sequence[tuple[int, Sequence[int]]]) -> DecodeRow:
+    def decode_row(self, paths: Sequence[tuple[int, Sequence[int]]]) -> DecodeRow:
         """Return a row for the next token of answers, and lay down the keys and values held here.
 
         Args:
@@ -342,7 +342,7 @@ class PrefixEngine:
         begun = [
             starts[i] if i >= 0 else DecodeStart(row=0, nodes=(), token=self._end) for i in rows
         ]
-        row: DecodeRow = prefill.cache.answers([(start.row, start.nodes) for start in begun])
+        row: DecodeRow = prefill.cache.decode_row([(start.row, start.nodes) for start in begun])
         tokens = [start.token for start in begun]
         while True:
             tokens = self._step(row, tokens)
