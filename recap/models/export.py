@@ -23,7 +23,7 @@ import pydantic
 import torch
 from torch import Tensor
 
-from recap.config import validated
+from recap.config import explain_faults
 from recap.data.batches import Batch
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone, torch_dtype
@@ -94,11 +94,14 @@ def read_settings(folder: Path) -> ModelSettings | None:
         names = {field.name for field in dataclasses.fields(ModelSettings)}
         if values.pop("format") != _FORMAT or values.keys() != names:
             raise ConfigError("it was written by another version of recap")
-        return validated(ModelSettings, {**values, "task": task_from_saved(values["task"])})
+        return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
+    except pydantic.ValidationError as error:
+        reason = explain_faults(error, ModelSettings)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
-        raise ConfigError(
-            f"{file}: cannot be used ({error}); copy it again from where the model was trained"
-        ) from error
+        reason = str(error)
+    raise ConfigError(
+        f"{file}: cannot be used ({reason}); copy it again from where the model was trained"
+    )
 
 
 CARD_FILE = "README.md"

@@ -134,7 +134,7 @@ def test_a_single_example_or_a_batch_that_devices_share_is_refused_with_the_mend
     def never(_: Any) -> None:
         raise MemoryError
 
-    with pytest.raises(ConfigError, match=r"1 example at once; set prompt\.max_tokens"):
+    with pytest.raises(ConfigError, match=r"a single example; set prompt\.max_tokens"):
         list(AutomaticBatchSize(option="x").each(never, batch))
     with pytest.raises(ConfigError, match=r"4 examples at once; lower decoding\.batch_size"):
         list(AutomaticBatchSize(option="decoding.batch_size").each(never, batch, whole=True))
