@@ -26,26 +26,22 @@ def plan_report(plan: Plan) -> Report:
         title=f"Plan of {plan.config.run}",
         figures=plan_dict(plan),
         sheets=(_overview(plan), _memory(plan), _operations(plan), _disk(plan)),
-        notes=tuple(verdict(plan).split("\n")),
+        notes=verdict(plan),
     )
 
 
-def verdict(plan: Plan) -> str:
-    """Return whether the run fits, and where it does not, what would make it."""
+def verdict(plan: Plan) -> tuple[str, ...]:
+    """Return whether the run fits, and where it does not, what would make it, a line each."""
     peak, limit = _gb(plan.memory.peak), _gb(plan.limit_bytes)
     at = f"{peak} GB at the peak ({plan.memory.peak_moment}), {limit} GB on the device"
     if plan.fits:
-        return f"fits: {at}"
-    lines = [f"does not fit: {at}"]
-    if plan.changes:
-        lines.append("what would fit:")
-        lines += [
-            f"  {' '.join(change.overrides)}  ({_gb(change.peak_bytes)} GB)"
-            for change in plan.changes
-        ]
-    else:
-        lines.append("no change that recap knows of makes it fit: take a smaller backbone")
-    return "\n".join(lines)
+        return (f"fits: {at}",)
+    changes = [
+        f"would fit with {' '.join(change.overrides)} ({_gb(change.peak_bytes)} GB)"
+        for change in plan.changes
+    ]
+    unknown = "no change that recap knows of makes it fit: take a smaller backbone"
+    return (f"does not fit: {at}", *(changes or [unknown]))
 
 
 def _overview(plan: Plan) -> ReportTable:

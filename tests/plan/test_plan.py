@@ -103,10 +103,10 @@ def test_a_local_tokenizer_counts_the_tokens(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told_with_what_would() -> None:
     plan = plan_of("backbone=llama8b", "trainer=gpu")
     assert not plan.fits
-    said = verdict(plan)
-    assert said.startswith("does not fit")
-    assert "finetune=qlora" in said
-    assert verdict(plan_of()).startswith("fits")
+    first, *changes = verdict(plan)
+    assert first.startswith("does not fit")
+    assert any("finetune=qlora" in change for change in changes)
+    assert verdict(plan_of())[0].startswith("fits")
 
 
 def test_an_untuned_backbone_takes_no_steps() -> None:
