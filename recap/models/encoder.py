@@ -23,7 +23,7 @@ from recap.data.encode import EncodedExample, Encoding, PlainTextEncoder
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
-from recap.models.module import LabelProbabilities, gathered, seed_dropout
+from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
@@ -127,7 +127,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Put the label probabilities into the test set's order."""
-        self.label_probabilities = gathered(self.label_probabilities)
+        self.label_probabilities = gather_over_devices(self.label_probabilities)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction; the scores of a test stay."""
@@ -143,7 +143,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Put the label probabilities into the set's order."""
-        self.label_probabilities = gathered(self.label_probabilities)
+        self.label_probabilities = gather_over_devices(self.label_probabilities)
 
     def scores(self) -> Scores:
         """Return the scores of the last test.

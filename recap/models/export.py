@@ -39,7 +39,7 @@ from recap.models.hub import (
     read_model_config,
     read_tokenizer,
 )
-from recap.models.sharded_checkpoints import gathered, is_first_rank
+from recap.models.sharded_checkpoints import is_first_rank, whole_weights
 from recap.system.files import whole_folder
 from recap.tasks.library import task_from_saved, task_to_dict
 from recap.tasks.task import Task
@@ -141,7 +141,7 @@ def save_model(
     """
     adapted = is_adapted(model)
     alone = not adapted or not model.active_peft_config.base_model_name_or_path
-    state = gathered(model, lambda name: alone or ".lora_" in name)
+    state = whole_weights(model, lambda name: alone or ".lora_" in name)
     if not is_first_rank():
         return
     causal = causal_model(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import lightning
 import numpy as np
@@ -46,18 +46,10 @@ class LabelProbabilities:
     probabilities: tuple[float, ...]
 
 
-class Placed(Protocol):
-    """What belongs to one example of a set."""
-
-    @property
-    def index(self) -> int:
-        """The example's place in the set."""
+P = TypeVar("P", "LabelProbabilities", "Generation")
 
 
-P = TypeVar("P", bound=Placed)
-
-
-def gathered(shard: Sequence[P]) -> list[P]:
+def gather_over_devices(shard: Sequence[P]) -> list[P]:
     """Return what all devices have found of a set, in the set's order, on every device."""
     found = list(shard)
     if dist.is_available() and dist.is_initialized():
@@ -236,7 +228,7 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the answers of all devices and log the scores."""
-        self.generations = gathered(self._shard)
+        self.generations = gather_over_devices(self._shard)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
         self.log_dict(logged, sync_dist=True)
@@ -265,7 +257,7 @@ class ResponseModule(lightning.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Gather the label probabilities of all devices."""
-        self.label_probabilities = gathered(self._predicted)
+        self.label_probabilities = gather_over_devices(self._predicted)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.

@@ -346,7 +346,7 @@ def spread_states(state: Mapping[str, Any], weights: list[Tensor]) -> dict[str, 
     return {**state, "state": spread}
 
 
-def gathered(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+def whole_weights(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     """Return the whole weights of a module on the CPU; on ranks other than the first, nothing.
 
     Called by every rank together. One weight at a time is whole on the other ranks. Weights that
