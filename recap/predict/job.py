@@ -329,7 +329,7 @@ def annotate_file(
         output=job.part,
         utterances=total,
         found=found,
-        outcomes=outcomes,
+        outcomes=dict(outcomes),
         seconds=time.monotonic() - began,
     )
     listener.ended(report)

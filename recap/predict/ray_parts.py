@@ -96,7 +96,7 @@ def annotate_over_ray(
         output=job.output,
         utterances=known.checked.utterances,
         found=found,
-        outcomes=outcomes,
+        outcomes=dict(outcomes),
         seconds=time.monotonic() - began,
     )
     listener.ended(report)
