@@ -133,7 +133,7 @@ CHECK = (
 
 def predict(case: Case) -> dict[str, float]:
     """Return the bytes above the loaded weights that the plan expects, and at which moment."""
-    from recap.models.architecture import Architecture, count_parameters
+    from recap.plan.architecture import Architecture, count_parameters
     from recap.plan.memory import device_memory
     from recap.plan.workload import Setting, largest_group
 

@@ -67,8 +67,21 @@ def _closest(location: tuple[int | str, ...], schema: type) -> str:
 
 _STRICT = ConfigDict(extra="forbid")
 Language = Literal["en", "zh"]
+LabelForm = Literal["qualified", "bare"]
+PromptStyle = Literal["full", "brief"]
+PromptHistory = Literal["none", "intervention", "full"]
+PromptLayout = Literal["format_last", "format_first"]
+OnError = Literal["fail", "skip"]
+Duplicates = Literal["warn", "error", "drop"]
+NoIntervention = Literal["skip", "keep"]
+FoldGroup = Literal["session", "client"]
+SelectionProtocol = Literal["paper", "nested"]
+Sampling = Literal["natural", "balanced"]
+FinetuneMethod = Literal["full", "lora", "qlora", "none"]
+KeepModels = Literal["all", "best", "none"]
 Decoding = Literal["free", "constrained", "scored"]
-"""How a label is decided: greedy text; greedy among the tokens of labels; the likeliest label."""
+"""How a label is read off a model: ``free``: greedy text, parsed; ``constrained``: greedy among the
+tokens that lead to a label; ``scored``: the likeliest label."""
 OptionValue = Any
 
 
@@ -102,13 +115,13 @@ class DataConfig:
     """File or folder to read; the demo corpus needs none."""
     language: Literal["en", "zh", "both"] | None = None
     """Language of the dialogues; the prompt follows it."""
-    on_error: Literal["fail", "skip"] = "fail"
+    on_error: OnError = "fail"
     """Whether rows at fault stop the run, after all of them were listed."""
-    duplicates: Literal["warn", "error", "drop"] = "warn"
+    duplicates: Duplicates = "warn"
     """What happens to examples with the same history and response."""
     merge_adjacent: bool = True
     """Whether several turns of one speaker in a row become one."""
-    no_intervention: Literal["skip", "keep"] = "skip"
+    no_intervention: NoIntervention = "skip"
     """What happens to client turns with no counselor turn before them."""
     options: Mapping[str, OptionValue] = Field(default_factory=dict)
     """Options of this reader alone."""
@@ -118,15 +131,15 @@ class DataConfig:
 class PromptConfig:
     """How an example is put to the model."""
 
-    style: Literal["full", "brief"] = "full"
+    style: PromptStyle = "full"
     """``full``: role, task, taxonomy, format; ``brief``: task, label names, format."""
     language: Language | None = None
     """Language of the prompt; ``None`` follows data.language (English for ``both``)."""
-    label_form: Literal["qualified", "bare"] = "qualified"
+    label_form: LabelForm = "qualified"
     """``Pattern - Behavior`` or the behavior alone."""
-    history: Literal["none", "intervention", "full"] = "full"
+    history: PromptHistory = "full"
     """How much of the dialogue before the response is shown."""
-    layout: Literal["format_last", "format_first"] = "format_last"
+    layout: PromptLayout = "format_last"
     """Whether the output format follows the dialogue (the paper's order) or precedes it."""
     max_tokens: int | None = Field(default=None, ge=16)
     """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``: no limit."""
@@ -173,7 +186,7 @@ class BackboneConfig:
 class FinetuneConfig:
     """Which weights are tuned."""
 
-    method: Literal["full", "lora", "qlora", "none"]
+    method: FinetuneMethod
     """All weights, low-rank adapters (LoRA), adapters over a backbone in 4 bits (QLoRA), or none:
     the untouched backbone is evaluated."""
     rank: int = Field(default=8, ge=1)
@@ -272,9 +285,9 @@ class CvConfig:
     """Number of folds."""
     fold: Literal["all", "final"] | int = "all"
     """All folds, one of them, or one model on all data for use."""
-    protocol: Literal["paper", "nested"] = "paper"
+    protocol: SelectionProtocol = "paper"
     """``paper``: the held-out fold also selects the epoch; ``nested``: an inner split does."""
-    group: Literal["session", "client"] | None = None
+    group: FoldGroup | None = None
     """Examples of one group stay in one fold."""
     seed: int = Field(default=0, ge=0)
     """Seed of the partition; not that of the weights, so that runs share their folds."""
@@ -343,7 +356,7 @@ class RunConfig:
     """Seed of weights, order and dropout."""
     global_batch_size: int = Field(default=16, ge=1)
     """Examples per optimizer step, over all devices and accumulation (paper: 128)."""
-    sampling: Literal["natural", "balanced"] = "natural"
+    sampling: Sampling = "natural"
     """``natural``: each training example once an epoch; ``balanced``: every class equally often in
     epochs of the same length, by repeating examples of small classes."""
     batching: Literal["auto", "shared_prefix", "packed", "padded"] = "auto"
@@ -357,7 +370,7 @@ class RunConfig:
     """Where run folders are."""
     resume: Literal["auto", "never"] = "auto"
     """Whether an unfinished fold goes on from its last checkpoint."""
-    keep_models: Literal["all", "best", "none"] = "all"
+    keep_models: KeepModels = "all"
     """Which finished folds' ``model/`` folders stay: all, the one with the lowest selection loss,
     or none; that of the ``final`` model always stays."""
     merge: bool = False

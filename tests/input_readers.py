@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sound_files import (
     REGISTERED,
 )
 
+from recap.config import DataConfig
 from recap.corpus import assign as batches
 from recap.corpus import exam as exam_tables
 from recap.corpus.adjudicate import read_decisions
@@ -32,7 +33,7 @@ from recap.insights import study_sheets
 from recap.insights.alliance import read_session_table
 from recap.insights.study_sheets import BlindRating, Response, StudyKey
 from recap.insights.study_statistics import ScoreColumns, arrange_scores, read_scores
-from recap.predict.output import AnnotationInput, check_source
+from recap.predict.output import check_input, utterances_in
 from recap.tasks.library import builtin_task
 
 FLAT = builtin_task("flat")
@@ -133,31 +134,36 @@ def _annotated_predictions(path: Path) -> None:
 
 
 def _to_annotate(reader: str, path: Path) -> Account:
-    source = AnnotationInput(
-        path=path, reader=reader, on_error="skip", merge_adjacent=False, options={}
+    data = DataConfig(
+        name=reader,
+        reader=reader,
+        path=str(path),
+        on_error="skip",
+        merge_adjacent=False,
+        no_intervention="keep",
     )
     log = IssueLog(str(path))
-    accepted = sum(1 for _ in source.utterances(log))
-    checked = check_source(source)
+    accepted = sum(1 for _ in utterances_in(data, log))
+    checked = check_input(data)
     assert (checked.rows_read, checked.rows_rejected) == (log.rows_read, log.rows_rejected)
-    check_source(AnnotationInput(path=path, reader=reader, on_error="fail", options={}))
+    check_input(replace(data, on_error="fail", merge_adjacent=True))
     return _account(log, accepted)
 
 
-def _judgements(path: Path) -> Account:
+def _annotations(path: Path) -> Account:
     kwargs = {"layout": AnnotationLayout(), "taxonomy": FLAT.taxonomy}
     found = read_annotations([path], skip_faults=True, **kwargs)
     if not found.rows_rejected:
         read_annotations([path], **kwargs)
     return Account(
         read=found.rows_read,
-        accepted=len(found.judgements) + found.unlabelled,
+        accepted=len(found.annotations) + found.unlabelled,
         rejected=found.rows_rejected,
         issues=found.issues,
     )
 
 
-def _judgement_columns(path: Path) -> None:
+def _annotation_columns(path: Path) -> None:
     read_annotations([path], layout=AnnotationLayout(annotators=["ann", "bo"]), taxonomy=None)
 
 
@@ -232,8 +238,8 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
         partial(_to_annotate, "dialogues"),
     ),
     "tables to annotate": (("predict.output", "data.utterances"), partial(_to_annotate, "table")),
-    "judgements": (("data.annotations", "data.annotations"), _judgements),
-    "judgements, a column an annotator": (("data.annotations",), _judgement_columns),
+    "annotations": (("data.annotations", "data.annotations"), _annotations),
+    "annotations, a column an annotator": (("data.annotations",), _annotation_columns),
     "scores of a study": (("insights.study_statistics",), _study_scores),
     "outcomes of sessions": (("insights.alliance",), _session_table),
     "ratings of rationales": (("data.ratings",), _ratings_of_rationales),

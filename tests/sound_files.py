@@ -192,7 +192,7 @@ OTHERS: dict[str, tuple[Sample, ...]] = {
     ),
     "dialogues to annotate": samples_in(".jsonl", rows=examples(), text=("text", "response")),
     "tables to annotate": samples_in(*_BOTH, rows=examples(), text=("response", "history")),
-    "judgements": (
+    "annotations": (
         *samples_in(
             *_BOTH,
             rows=rows_of(example_id=id_of, annotator="ann", label="Blaming", reason=said),
@@ -201,7 +201,7 @@ OTHERS: dict[str, tuple[Sample, ...]] = {
         ),
         *samples_in(".jsonl", ".zip", rows=documents("data", lists=True), text=("data",)),
     ),
-    "judgements, a column an annotator": samples_in(
+    "annotations, a column an annotator": samples_in(
         *_BOTH,
         rows=rows_of(id=id_of, ann="Blaming", bo="Excusing", comments=said),
         text=("comments",),

@@ -19,7 +19,7 @@ from shrunk import model_of
 from recap.cli.compose import load_config
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.folds.tuned import prepare
-from recap.models.engine.label_scoring import Answerer
+from recap.models.engine.label_scoring import LabelScorer
 from recap.models.export import ModelSettings, save_model
 from recap.prompt.clients import build_client
 from recap.prompt.options import ClientConfig
@@ -204,13 +204,13 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
     """Return the prompts that models are asked while a test runs."""
     prompts: list[list[int]] = []
-    answer = Answerer.answer
+    answer = LabelScorer.answer
 
-    def noted(self: Answerer, given: Sequence[Sequence[int]]) -> Any:
+    def noted(self: LabelScorer, given: Sequence[Sequence[int]]) -> Any:
         prompts.extend(map(list, given))
         return answer(self, given)
 
-    monkeypatch.setattr(Answerer, "answer", noted)
+    monkeypatch.setattr(LabelScorer, "answer", noted)
     return prompts
 
 

@@ -225,7 +225,7 @@ def test_eight_devices_accumulate_four_micro_batches_of_four(
         plan = plan_epoch(
             examples,
             global_batch_size=config.global_batch_size,
-            room=BatchLimits(examples=config.trainer.per_device_batch_size),
+            limits=BatchLimits(examples=config.trainer.per_device_batch_size),
             seed=0,
             epoch=0,
             world_size=8,

@@ -18,7 +18,7 @@ from harness.workload import ANSWER, TokenExample, Workload, examples, workload_
 from recap.data.encode import ChatEncoder
 from recap.models.backbone import load_backbone
 from recap.models.engine.generate import generate
-from recap.models.engine.label_scoring import Answerer
+from recap.models.engine.label_scoring import LabelScorer
 from recap.tasks.library import get_task
 
 LABEL_TOKENS = 6
@@ -53,9 +53,9 @@ class Work:
 
     def answerer(
         self, constant: Sequence[int], task: str = "fine_grained", **more: Any
-    ) -> Answerer:
+    ) -> LabelScorer:
         """Return an answerer of prompts that begin with ``constant``."""
-        return Answerer(
+        return LabelScorer(
             self.model,
             get_task(task),
             self.encoder,

@@ -17,7 +17,7 @@ from recap.cli.compose import load_config
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone
-from recap.models.engine.two_phase import training_loss
+from recap.models.engine.prefix_backward import training_loss
 from recap.models.module import ResponseModule
 from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.runs.build import build_task

@@ -27,7 +27,7 @@ from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.data.issues import IssueLog
 from recap.data.readers.native import records_to_jsonl
 from recap.errors import DataError, quote_id
-from recap.models.engine.loglikelihood import Passage
+from recap.models.engine.loglikelihood import LoglikelihoodRequest
 from recap.records import Answer, Example, Turn
 from recap.tasks.task import Task
 
@@ -186,11 +186,11 @@ class TokenSpan:
     start: int
     end: int
 
-    def behind(self, n: int, *, shortest: int) -> Passage | None:
+    def behind(self, n: int, *, shortest: int) -> LoglikelihoodRequest | None:
         """Return the text's tokens behind its first ``n``; ``None`` where fewer are left."""
         if self.end - self.start - n < shortest:
             return None
-        return Passage(ids=self.ids[: self.end], start=self.start + n)
+        return LoglikelihoodRequest(ids=self.ids[: self.end], start=self.start + n)
 
 
 class TokenSpans:
@@ -234,11 +234,11 @@ class TokenSpans:
         return own, min(_common(own, probe) for probe in probes)
 
 
-def candidates(spans: Sequence[TokenSpan]) -> list[Passage]:
+def candidates(spans: Sequence[TokenSpan]) -> list[LoglikelihoodRequest]:
     """Return the same text with several secrets, each from where the first of them differs."""
     first = spans[0]
     start = min(_common(first.ids, span.ids) for span in spans[1:])
-    return [Passage(ids=span.ids[: span.end], start=max(1, start)) for span in spans]
+    return [LoglikelihoodRequest(ids=span.ids[: span.end], start=max(1, start)) for span in spans]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -36,7 +36,7 @@ from recap.data.encode import ChatEncoder
 from recap.data.folds import content_key
 from recap.errors import ConfigError
 from recap.folds.run import read_labeled, read_own_data
-from recap.models.engine.loglikelihood import Passage, Reading, read_passages
+from recap.models.engine.loglikelihood import Loglikelihood, LoglikelihoodRequest, loglikelihoods
 from recap.models.export import TrainedModel
 from recap.output.report import Report
 from recap.output.tables import ReportTable
@@ -198,7 +198,7 @@ class _Reader:
             audited.saved.task, encoder, max_tokens=audited.saved.settings.max_prompt_tokens
         )
 
-    def read(self, passages: Sequence[Passage], what: str) -> list[Reading]:
+    def read(self, passages: Sequence[LoglikelihoodRequest], what: str) -> list[Loglikelihood]:
         if self._trained.adapter is not None:
             self._trained.model.set_adapter(self._trained.adapter)
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -206,11 +206,11 @@ class _Reader:
         hidden = not console.is_terminal
         with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
             line = progress.add_task(what, total=len(passages))
-            return read_passages(
+            return loglikelihoods(
                 self._trained.model,
                 passages,
                 batch_size=self._batch_size,
-                on_read=lambda n: progress.advance(line, n),
+                on_scored=lambda n: progress.advance(line, n),
             )
 
 
@@ -275,7 +275,7 @@ def _extract(
 
 def _asked(
     examples: Sequence[Example], spans: Sequence[TokenSpan], n: int, *, shortest: int
-) -> list[tuple[Example, Passage]]:
+) -> list[tuple[Example, LoglikelihoodRequest]]:
     pairs = (
         (example, span.behind(n, shortest=shortest))
         for example, span in zip(examples, spans, strict=True)

@@ -267,15 +267,15 @@ def adjudicate_labels(config: CorpusConfig) -> Report:
     """
     options = config.adjudicate
     read = open_annotations(config)
-    rounds = rounds_of(read.judgements)
-    in_order = sorted(read.judgements, key=lambda judgement: rounds.index(judgement.round))
+    rounds = rounds_of(read.annotations)
+    in_order = sorted(read.annotations, key=lambda judgement: rounds.index(judgement.round))
     voted = adjudicate(in_order, rule=options.rule, min_votes=options.min_votes)
     decisions = read_decisions(config, {verdict.id for verdict in voted})
     verdicts = decide(voted, decisions)
     texts = read_texts(config, {verdict.id for verdict in verdicts})
     by_round = [(name, *_agreements(in_order, rounds, name)) for name in rounds]
     still_open = [verdict for verdict in verdicts if verdict.open]
-    next_round, nobody_left = _next_round(config, read.judgements, still_open, texts, rounds)
+    next_round, nobody_left = _next_round(config, read.annotations, still_open, texts, rounds)
     pages = {**next_round, TODO: _todo(still_open, texts, config.data.language)}
     keep_filled_in(config, pages)
     if texts.records:

@@ -54,7 +54,7 @@ def agreement(config: CorpusConfig) -> Report:
     read = open_annotations(config)
     options = config.agreement
     found = measure_agreement(
-        tabulate(read.judgements, labels=label_order(config)),
+        tabulate(read.annotations, labels=label_order(config)),
         replicates=options.replicates,
         level=options.level,
         seed=options.seed,

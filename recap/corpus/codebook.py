@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 
+from recap.config import Language
 from recap.corpus.describe import in_tree_order
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import find_task
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.system.escaping import plain_markdown
-from recap.tasks.answer import Language
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 

@@ -307,7 +307,7 @@ def exam(config: CorpusConfig) -> Report:
         exams, accuracies = read_scores(options.scores)
         return _findings(config, exams, _select(config, accuracies), (), (), {})
     read = open_annotations(config)
-    judged = {judgement.id for judgement in read.judgements}
+    judged = {judgement.id for judgement in read.annotations}
     texts = read_texts(config, judged)
     if options.key is not None:
         key = read_key(options.key, find_taxonomy(config))
@@ -320,8 +320,8 @@ def exam(config: CorpusConfig) -> Report:
             "none of the answered items has a correct label; name a table of them (id, label) "
             "with exam.key, or the labelled data with data=... data.path=..."
         )
-    exams = rounds_of(j for j in read.judgements if j.id in answered)
-    sheets = mark_exams(read.judgements, key, exams)
+    exams = rounds_of(j for j in read.annotations if j.id in answered)
+    sheets = mark_exams(read.annotations, key, exams)
     by_place = {(sheet.candidate, sheet.exam): sheet.accuracy for sheet in sheets}
     candidates = dict.fromkeys(sheet.candidate for sheet in sheets)
     results = _select(

@@ -169,9 +169,9 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
         skip_faults=config.data.on_error == "skip",
     )
     if task is None:
-        _refuse_texts({judgement.label for judgement in found.judgements})
+        _refuse_texts({judgement.label for judgement in found.annotations})
         return found
-    return replace(found, judgements=tuple(_of_task(task, j) for j in found.judgements))
+    return replace(found, annotations=tuple(_of_task(task, j) for j in found.annotations))
 
 
 def annotation_paths(config: CorpusConfig) -> list[Path]:

@@ -1,10 +1,8 @@
-"""What annotators said, from a table (a row a judgement, or a column an annotator) or Doccano.
+"""Labels that annotators gave: read from tables and Doccano exports, and put into one table.
 
-Which column of a file of judgements holds what.
-
-The files behind a path of judgements: a table, a folder or a zip with one file an annotator.
-
-What annotators said: one label a judgement, and the table of examples by annotators.
+A CSV, Excel or JSON-lines file holds a row an annotation, or a column an annotator. A zip or a
+folder holds one file an annotator, named like the annotator (``ann.jsonl``, or ``ann.1.jsonl`` and
+``ann.2.jsonl``), as Doccano exports them.
 """
 
 from __future__ import annotations
@@ -13,10 +11,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,8 +24,14 @@ from recap.data.issues import IssueLog, RowIssue, damage
 from recap.data.readers.doccano import document_comments, document_label
 from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
 from recap.data.readers.json_samples import single_label
-from recap.data.readers.registry import Fields, require_column
-from recap.data.readers.tables import read_sheet
+from recap.data.readers.registry import (
+    NO_LABEL,
+    CanonicalLabels,
+    Fields,
+    fold_name,
+    require_column,
+)
+from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.system.escaping import bare_cell
 from recap.taxonomy import Taxonomy
@@ -47,12 +50,12 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "rationale": "rationale reason explanation comments 理由 解释",
     }.items()
 }
-"""What a column can hold, with the names that are recognised in any case, the likeliest first."""
+"""What a column can hold, with the names that are recognized in any case, the likeliest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationLayout:
-    """How a file of judgements is laid out, where the usual names do not say it."""
+    """How a file of annotations is laid out, where the usual names do not say it."""
 
     columns: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
     """Names of columns by role (the keys of :data:`USUAL_NAMES`); several for the id are joined."""
@@ -78,7 +81,7 @@ def check_layout(layout: AnnotationLayout) -> None:
             )
 
 
-def judgement_columns(
+def annotation_columns(
     path: Path, names: tuple[str, ...], layout: AnnotationLayout
 ) -> dict[str, tuple[str, ...]]:
     """Return the columns for each role that a file with the header ``names`` has.
@@ -94,7 +97,7 @@ def judgement_columns(
             hint = f"correct annotations.columns.{role}"
             found[role] = tuple(require_column(path, names, name, hint) for name in wanted)
             continue
-        folded = {_folded(name): name for name in reversed(names)}
+        folded = {fold_name(name): name for name in reversed(names)}
         known = next((folded[name] for name in usual if name in folded), None)
         if known is not None and known not in layout.annotators:
             found[role] = (known,)
@@ -107,21 +110,16 @@ def judgement_columns(
     return found
 
 
-def _folded(name: str) -> str:
-    return name.strip().casefold().replace(" ", "_").replace("-", "_")
-
-
 JSON_ENDINGS = (".json", ".jsonl")
 """Endings of files whose rows are JSON objects."""
 
-_TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
 _KIND, _MEND = "zip file", "export it again"
 _NOTHING_INSIDE = "holds no .jsonl, .json, .csv or .xlsx file; put in one export an annotator"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotatorFile:
-    """One file of judgements."""
+    """One file of annotations."""
 
     path: Path
     """Where it can be read."""
@@ -139,7 +137,7 @@ def annotator_files(path: Path) -> Iterator[list[AnnotatorFile]]:
         DataError: When there is no such file, or nothing usable in it.
     """
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if _is_judgement_file(p.name) and p.is_file())
+        inside = sorted(p for p in path.rglob("*") if _is_annotation_file(p.name) and p.is_file())
         if not inside:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [AnnotatorFile(path=file, shown=str(file), of_one=True) for file in inside]
@@ -167,7 +165,7 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
     """Return the files of a zip; the folder gets their names, memory alone what they hold."""
     files = []
     with open_archive(path, kind=_KIND, hint=_MEND) as archive:
-        parts = [part for part in archive.infolist() if _is_judgement_file(part.filename)]
+        parts = [part for part in archive.infolist() if _is_annotation_file(part.filename)]
         for number, part in enumerate(sorted(parts, key=lambda part: part.filename)):
             if not part.filename.isprintable():
                 raise DataError(
@@ -186,17 +184,17 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
     return files
 
 
-def _is_judgement_file(name: str) -> bool:
+def _is_annotation_file(name: str) -> bool:
     path = Path(name)
     hidden = path.name.startswith((".", "~")) or "__MACOSX" in path.parts
-    return not hidden and path.suffix.lower() in (*JSON_ENDINGS, *_TABLES)
+    return not hidden and path.suffix.lower() in (*JSON_ENDINGS, *TABLE_ENDINGS, ".txt")
 
 
 MISSING = -1
 """Code of a cell without a label."""
 
 FIRST_ROUND = "1"
-"""Round of a judgement whose file names none."""
+"""Round of an annotation whose file names none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +214,7 @@ class AnnotationTable:
     """Labels as a table of examples by annotators.
 
     ``codes`` has the shape (examples, annotators): the index of the label, or :data:`MISSING`.
-    ``sessions`` names the session of every example, ``None`` where none of its judgements does.
+    ``sessions`` names the session of every example, ``None`` where none of its annotations does.
     """
 
     ids: tuple[str, ...]
@@ -235,17 +233,17 @@ class AnnotationTable:
 
 
 def tabulate(
-    judgements: Iterable[AnnotatorLabel], *, labels: Sequence[str] = ()
+    annotations: Iterable[AnnotatorLabel], *, labels: Sequence[str] = ()
 ) -> AnnotationTable:
-    """Return judgements as a table; examples and annotators stand in order of appearance.
+    """Return annotations as a table; examples and annotators stand in order of appearance.
 
-    Where an annotator judged an example in several rounds, the last round counts.
+    Where an annotator labeled an example in several rounds, the last round counts.
 
     Args:
-        judgements: In any order.
+        annotations: In any order.
         labels: The order of labels; those that nobody gave are left out, others come after, sorted.
     """
-    every = tuple(judgements)
+    every = tuple(annotations)
     kept = _last_rounds(every)
     ids = tuple(dict.fromkeys(j.id for j in kept))
     annotators = tuple(dict.fromkeys(j.annotator for j in kept))
@@ -256,28 +254,28 @@ def tabulate(
     code = _places(ordered)
     codes = np.full((len(ids), len(annotators)), MISSING, dtype=np.int64)
     sessions: list[str | None] = [None] * len(ids)
-    for judgement in kept:
-        codes[row[judgement.id], column[judgement.annotator]] = code[judgement.label]
-    for judgement in every:
-        if sessions[row[judgement.id]] is None:
-            sessions[row[judgement.id]] = judgement.session
+    for one in kept:
+        codes[row[one.id], column[one.annotator]] = code[one.label]
+    for one in every:
+        if sessions[row[one.id]] is None:
+            sessions[row[one.id]] = one.session
     return AnnotationTable(
         ids=ids, annotators=annotators, labels=ordered, sessions=tuple(sessions), codes=codes
     )
 
 
-def rounds_of(judgements: Iterable[AnnotatorLabel]) -> tuple[str, ...]:
+def rounds_of(annotations: Iterable[AnnotatorLabel]) -> tuple[str, ...]:
     """Return the rounds in order, ``round2`` before ``round10``."""
-    return tuple(sorted({judgement.round for judgement in judgements}, key=_natural))
+    return tuple(sorted({one.round for one in annotations}, key=_natural))
 
 
-def _last_rounds(judgements: Iterable[AnnotatorLabel]) -> list[AnnotatorLabel]:
+def _last_rounds(annotations: Iterable[AnnotatorLabel]) -> list[AnnotatorLabel]:
     kept: dict[tuple[str, str], AnnotatorLabel] = {}
-    for judgement in judgements:
-        key = (judgement.id, judgement.annotator)
+    for one in annotations:
+        key = (one.id, one.annotator)
         there = kept.get(key)
-        if there is None or _natural(judgement.round) >= _natural(there.round):
-            kept[key] = judgement
+        if there is None or _natural(one.round) >= _natural(there.round):
+            kept[key] = one
     return list(kept.values())
 
 
@@ -290,14 +288,11 @@ def _places(names: Sequence[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(names)}
 
 
-_NO_LABEL = ("", "n/a", "nan", "null")
-
-
 @dataclass(frozen=True, kw_only=True)
 class AnnotatorLabels:
-    """What was read: the judgements in order, and an account of the rows."""
+    """What was read: the annotations in order, and an account of the rows."""
 
-    judgements: tuple[AnnotatorLabel, ...]
+    annotations: tuple[AnnotatorLabel, ...]
     rows_read: int
     rows_rejected: int
     issues: tuple[RowIssue, ...] = ()
@@ -313,16 +308,13 @@ def read_annotations(
     taxonomy: Taxonomy | None,
     skip_faults: bool = False,
 ) -> AnnotatorLabels:
-    """Return the judgements of one or more files.
+    """Return the annotations of one or more files.
 
-    A CSV, Excel or JSON-lines file holds a row a judgement, or a column an annotator. A zip or a
-    folder holds one file an annotator, named like the annotator (``ann.jsonl``, or ``ann.1.jsonl``
-    and ``ann.2.jsonl``), as Doccano exports them. Of several paths each is a round of annotation,
-    unless a column names the round.
+    Of several paths each is a round of annotation, unless a column names the round.
 
     Args:
         paths: The files.
-        layout: What cannot be recognised.
+        layout: What cannot be recognized.
         taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
         skip_faults: Whether rows at fault are left out rather than listed in an error.
 
@@ -338,7 +330,7 @@ def read_annotations(
             for file in files:
                 logs.append(IssueLog(file.shown))
                 try:
-                    reader.read(file.path, logs[-1], _Defaults(str(number), file.of_one))
+                    reader.read(file, logs[-1], default_round=str(number))
                 except DataError as error:
                     # A file of a zip has no path of its own.
                     raise DataError(str(error).replace(str(file.path), file.shown)) from None
@@ -354,50 +346,76 @@ def read_annotations(
             f"{first}"
         )
     return AnnotatorLabels(
-        judgements=tuple(reader.found),
+        annotations=tuple(reader.found),
         rows_read=sum(log.rows_read for log in logs),
         rows_rejected=sum(log.rows_rejected for log in logs),
-        unlabelled=reader.counts["unlabelled"],
+        unlabelled=reader.unlabelled,
         issues=issues,
     )
-
-
-@dataclass(frozen=True)
-class _Defaults:
-    round: str
-    holds_one: bool
-    """Whether the file holds the judgements of one annotator, after whom it is named."""
 
 
 class _Reader:
     def __init__(self, layout: AnnotationLayout, taxonomy: Taxonomy | None) -> None:
         self._layout = layout
-        self._taxonomy = taxonomy
-        self._resolved: dict[str, str] = {}
+        self._labels = CanonicalLabels(taxonomy)
         self._seen: set[tuple[str, str, str]] = set()
         self.found: list[AnnotatorLabel] = []
-        self.counts: Counter[str] = Counter()
+        self.unlabelled = 0
 
-    def read(self, path: Path, issues: IssueLog, defaults: _Defaults) -> None:
-        is_json = path.suffix.lower() in JSON_ENDINGS
+    def read(self, file: AnnotatorFile, issues: IssueLog, *, default_round: str) -> None:
+        is_json = file.path.suffix.lower() in JSON_ENDINGS
         if is_json:
-            rows = list(self._json_rows(path, issues))
+            rows = list(self._json_rows(file.path, issues))
             names = tuple(dict.fromkeys(key for _, row in rows for key in row))
         else:
-            sheet = read_sheet(path, issues)
+            sheet = read_sheet(file.path, issues)
             rows, names = list(sheet.rows), sheet.columns
-        shown = Path(issues.file)
-        found = judgement_columns(shown, names, self._layout)
-        if not self._layout.annotators and "annotator" not in found:
-            if not (is_json or defaults.holds_one):
-                raise DataError(
-                    f"{shown}: no column is called annotator; name it with "
-                    "annotations.columns.annotator=NAME, or, where each annotator has a column, "
-                    "annotations.annotators=[A,B]"
+        found = annotation_columns(Path(file.shown), names, self._layout)
+        named = bool(self._layout.annotators) or "annotator" in found
+        if not (named or is_json or file.of_one):
+            raise DataError(
+                f"{file.shown}: no column is called annotator; name it with "
+                "annotations.columns.annotator=NAME, or, where each annotator has a column, "
+                "annotations.annotators=[A,B]"
+            )
+        # ``ann`` for ann.jsonl and ann.2.jsonl
+        owner = None if named else re.sub(r"\.\d+$", "", Path(file.shown).stem)
+        for line, row in rows:
+            cells = {
+                role: ":".join(bare_cell(row.get(name, "").strip()) for name in columns)
+                for role, columns in found.items()
+            }
+            if self._damaged(line, cells, issues):
+                continue
+            given = self._given(row, cells, owner)
+            session, turn = cells.get("session"), cells.get("turn")
+            identifier = cells.get("id") or (f"{session}:{turn}" if session and turn else "")
+            if not identifier:
+                issues.reject(line, "id", "is missing", "give every example an id")
+                continue
+            labeled = [(a, label) for a, label in given if label.casefold() not in NO_LABEL]
+            annotations = [
+                self._annotation(
+                    AnnotatorLabel(
+                        id=identifier,
+                        annotator=annotator,
+                        label=label,
+                        session=session or None,
+                        round=cells.get("round") or default_round,
+                        rationale=cells.get("rationale") or None,
+                    ),
+                    line,
+                    issues,
+                    may_be_several=file.of_one,
                 )
-            self._each(rows, found, issues, defaults, annotator=_owner(shown))
-        else:
-            self._each(rows, found, issues, defaults, annotator=None)
+                for annotator, label in labeled
+            ]
+            sound = [annotation for annotation in annotations if annotation is not None]
+            # A row with a fault is left out whole.
+            if len(sound) == len(annotations):
+                self.unlabelled += len(given) - len(labeled)
+                self.found += sound
+                self._seen.update((one.id, one.annotator, one.round) for one in sound)
 
     def _json_rows(self, path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield rows of texts; labels in whatever form Doccano writes them become one text."""
@@ -409,67 +427,28 @@ class _Reader:
                 for key, value in row.items()
                 if isinstance(value, str | int) and not isinstance(value, bool)
             }
-            label_key = self._one(self._layout.columns.get("label")) or next(
+            chosen = self._layout.columns.get("label")
+            label_key = (chosen if isinstance(chosen, str) else None) or next(
                 (key for key in USUAL_NAMES["label"] if key in row), None
             )
             if label_key is not None and not isinstance(row.get(label_key), str):
-                labelled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
-                texts[label_key] = document_label(labelled, numbers, self._layout.multi_label) or ""
-                fields.sound = labelled.sound
+                labeled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
+                texts[label_key] = document_label(labeled, numbers, self._layout.multi_label) or ""
+                fields.sound = labeled.sound
             comments = document_comments(row)
             if comments:
                 texts.setdefault("comments", comments)
             if fields.sound:
                 yield line, texts
 
-    def _each(
-        self,
-        rows: Sequence[tuple[int, Mapping[str, str]]],
-        found: Mapping[str, tuple[str, ...]],
-        issues: IssueLog,
-        defaults: _Defaults,
-        *,
-        annotator: str | None,
-    ) -> None:
-        for line, row in rows:
-            cells = {
-                role: ":".join(bare_cell(row.get(name, "").strip()) for name in names)
-                for role, names in found.items()
-            }
-            identifier = cells.get("id") or self._from_turn(cells)
-            if self._damaged(line, cells, issues):
-                continue
-            if not identifier:
-                issues.reject(line, "id", "is missing", "give every example an id")
-                continue
-            if self._layout.annotators:
-                said = [(name, row.get(name, "").strip()) for name in self._layout.annotators]
-            else:
-                name = cells.get("annotator", "") if annotator is None else annotator
-                said = [(name, cells.get("label", ""))]
-            given = [(name, label) for name, label in said if label.casefold() not in _NO_LABEL]
-            judged = [
-                self._judgement(
-                    line,
-                    _Said(
-                        id=identifier,
-                        annotator=name,
-                        session=cells.get("session") or None,
-                        round=cells.get("round") or defaults.round,
-                        rationale=cells.get("rationale") or None,
-                    ),
-                    label,
-                    issues,
-                    defaults.holds_one,
-                )
-                for name, label in given
-            ]
-            sound = [judgement for judgement in judged if judgement is not None]
-            # A row with a fault is left out whole.
-            if len(sound) == len(judged):
-                self.counts["unlabelled"] += len(said) - len(given)
-                self.found += sound
-                self._seen.update((one.id, one.annotator, one.round) for one in sound)
+    def _given(
+        self, row: Mapping[str, str], cells: Mapping[str, str], owner: str | None
+    ) -> list[tuple[str, str]]:
+        """Return annotators and what stands where their labels do."""
+        if self._layout.annotators:
+            return [(name, row.get(name, "").strip()) for name in self._layout.annotators]
+        name = cells.get("annotator", "") if owner is None else owner
+        return [(name, cells.get("label", ""))]
 
     @staticmethod
     def _damaged(line: int, cells: Mapping[str, str], issues: IssueLog) -> bool:
@@ -478,68 +457,29 @@ class _Reader:
             issues.reject(line, role, *found)
         return bool(broken)
 
-    def _judgement(
-        self, line: int, said: _Said, label: str, issues: IssueLog, may_be_several: bool
+    def _annotation(
+        self, given: AnnotatorLabel, line: int, issues: IssueLog, *, may_be_several: bool
     ) -> AnnotatorLabel | None:
-        if not said.annotator:
+        """Return an annotation under its canonical label, ``None`` where it is at fault."""
+        if not given.annotator:
             issues.reject(line, "annotator", "is empty", "write who gave this label")
             return None
-        if may_be_several and "#" in label:
+        label: str | None = given.label
+        if may_be_several and "#" in given.label:
             # Doccano's CSV joins several labels.
             fields = Fields({}, line=line, issues=issues)
-            one = single_label(fields, "label", label.split("#"), self._layout.multi_label)
-            if one is None:
-                return None
-            label = one
-        canonical = self._canonical(line, label, issues)
-        if canonical is None:
+            label = single_label(fields, "label", given.label.split("#"), self._layout.multi_label)
+        if label is None:
             return None
-        if (said.id, said.annotator, said.round) in self._seen:
+        canonical, reason = self._labels.find(label)
+        if canonical is None:
+            issues.reject(line, "label", reason, "correct it, or keep labels with labels=raw")
+            return None
+        if (given.id, given.annotator, given.round) in self._seen:
             reason = (
-                f"annotator {quote_id(said.annotator)} has judged id {quote_id(said.id)} before"
+                f"annotator {quote_id(given.annotator)} has labeled id {quote_id(given.id)} before"
             )
             hint = "keep one row, or number the rounds in a column round"
             issues.reject(line, "id", reason, hint)
             return None
-        return AnnotatorLabel(
-            id=said.id,
-            annotator=said.annotator,
-            label=canonical,
-            session=said.session,
-            round=said.round,
-            rationale=said.rationale,
-        )
-
-    def _canonical(self, line: int, label: str, issues: IssueLog) -> str | None:
-        if self._taxonomy is None:
-            return label
-        if label not in self._resolved:
-            try:
-                self._resolved[label] = self._taxonomy.resolve(label)
-            except DataError as error:
-                reason = str(error).removeprefix("label ")
-                issues.reject(line, "label", reason, "correct it, or keep labels with labels=raw")
-                return None
-        return self._resolved[label]
-
-    def _from_turn(self, cells: Mapping[str, str]) -> str:
-        session, turn = cells.get("session"), cells.get("turn")
-        return f"{session}:{turn}" if session and turn else ""
-
-    @staticmethod
-    def _one(chosen: str | Sequence[str] | None) -> str | None:
-        return chosen if isinstance(chosen, str) else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Said:
-    id: str
-    annotator: str
-    session: str | None
-    round: str = FIRST_ROUND
-    rationale: str | None = None
-
-
-def _owner(path: Path) -> str:
-    """Return the annotator after whom a file is named: ``ann`` for ann.jsonl and ann.2.jsonl."""
-    return re.sub(r"\.\d+$", "", path.stem)
+        return replace(given, label=canonical)

@@ -1,10 +1,11 @@
-"""A micro-batch as tensors: padded rows, or one row in which shared leading tokens stand once.
+"""Which examples are computed together, and a micro-batch of them as tensors.
 
-Every prompt of a task begins with the same hundreds of tokens. In a row
-``[prefix | rest 1 | rest 2 | …]`` they are computed once; each rest sees the prefix and itself, and
-its positions go on from the prefix, so that the loss and its gradients are those of separate rows.
-
-Which examples an epoch holds, and in which order: each once, or classes equally often.
+An epoch is a sequence of optimizer steps of exactly ``global_batch_size`` examples (the last may be
+smaller). A step is cut into micro-batches that fit one device; each carries the number of answer
+tokens of its whole step, so that the loss is the token mean over the step however it was cut.
+Lightning accumulates the same number of micro-batches for every step. Where a budget in tokens
+decides how many a step needs, every step has as many rounds as the longest examples could ever
+need; the rounds that it does not need come first, are empty and cost nothing.
 
 Balanced sampling goes round each class's examples in one fixed order, drawn from the seed, and
 takes up in every epoch where the one before left off. So an epoch's length stays the number of
@@ -12,15 +13,9 @@ examples, examples of a small class are repeated evenly, and none of a large cla
 good. Where the classes do not divide an epoch, the places that are left over go to one class after
 another, over epochs too.
 
-Which examples are computed together: optimiser steps, micro-batches and shards.
-
-An epoch is a sequence of optimiser steps of exactly ``global_batch_size`` examples (the last may be
-smaller). A step is cut into micro-batches that fit one device; each carries the number of answer
-tokens of its whole step, so that the loss is the token mean over the step however it was cut.
-
-Lightning accumulates the same number of micro-batches for every step. Where a budget in tokens
-decides how many a step needs, every step has as many rounds as the longest examples could ever
-need; the rounds that it does not need come first, are empty and cost nothing.
+A micro-batch is padded rows, or one row ``[prefix | suffix 1 | suffix 2 | …]`` in which the tokens
+that all prompts begin with stand once; each suffix sees the prefix and itself, and its positions go
+on from the prefix, so that the loss and its gradients are those of separate rows.
 """
 
 from __future__ import annotations
@@ -28,12 +23,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
+from recap.config import Sampling
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError, quote_id
 
@@ -49,10 +45,10 @@ class MicroBatch:
         indices: Empty in a round of a step in which no device has anything to compute. A
             ``filler`` repeats an example for a device that alone would have none, so that all
             devices compute equally often; it must be neither learned from nor scored.
-        step_tokens: Answer tokens of the whole optimiser step, over all its micro-batches and
+        step_tokens: Answer tokens of the whole optimizer step, over all its micro-batches and
             devices.
         number: Position of this micro-batch in the whole training, the same on every device.
-        ends_step: Whether the optimiser steps after it; such a micro-batch is never empty.
+        ends_step: Whether the optimizer steps after it; such a micro-batch is never empty.
     """
 
     indices: tuple[int, ...]
@@ -64,7 +60,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """What stands where in a row: ``prefix`` shared tokens, then rests of these ``lengths``."""
+    """What stands where in a row: ``prefix`` shared tokens, then suffixes of these ``lengths``."""
 
     prefix: int
     lengths: tuple[int, ...]
@@ -156,12 +152,12 @@ def _in_one_row(chosen: tuple[EncodedExample, ...], plan: MicroBatch, prefix: in
     answered = [False] * len(ids)
     lengths = []
     for example in chosen:
-        rest = example.prompt[prefix:] + example.answer
-        ids += rest
-        positions += range(prefix, prefix + len(rest))
-        answered += [False] * (len(rest) - len(example.answer))
+        suffix = example.prompt[prefix:] + example.answer
+        ids += suffix
+        positions += range(prefix, prefix + len(suffix))
+        answered += [False] * (len(suffix) - len(example.answer))
         answered += [not plan.filler] * len(example.answer)
-        lengths.append(len(rest))
+        lengths.append(len(suffix))
     return Batch(
         plan=plan,
         examples=chosen,
@@ -192,10 +188,6 @@ def _part(batch: Batch, rows: slice) -> Batch:
         input_ids=batch.input_ids[rows],
         answer_mask=batch.answer_mask[rows],
     )
-
-
-Sampling = Literal["natural", "balanced"]
-"""Each example once an epoch, or every class equally often."""
 
 
 def epoch_order(
@@ -257,7 +249,7 @@ def _classes(examples: Sequence[EncodedExample]) -> list[list[int]]:
 
 
 def _mix(seed: int, number: int) -> int:
-    """Return one seed for both numbers, without seeds of neighbouring runs meeting."""
+    """Return one seed for both numbers, without seeds of neighboring runs meeting."""
     return (seed * 1_000_003 + number) % 2**63
 
 
@@ -279,7 +271,7 @@ class BatchLimits:
     def tokens_of(self, lengths: Sequence[int]) -> int:
         """Return how many tokens are computed for examples of these lengths together.
 
-        >>> [Room(examples=2, prefix=p).tokens_of([10, 14]) for p in (None, 0, 8)]
+        >>> [BatchLimits(examples=2, prefix=p).tokens_of([10, 14]) for p in (None, 0, 8)]
         [28, 24, 16]
         """
         if self.prefix is None:
@@ -289,7 +281,7 @@ class BatchLimits:
 
 def count_rounds(
     examples: Sequence[EncodedExample],
-    room: BatchLimits,
+    limits: BatchLimits,
     n: int,
     world_size: int,
     sampling: Sampling = "natural",
@@ -298,19 +290,19 @@ def count_rounds(
 
     This is what ``Trainer(accumulate_grad_batches=)`` has to be for steps of ``n`` examples.
     """
-    if room.tokens is None:
-        return math.ceil(n / (room.examples * world_size))
+    if limits.tokens is None:
+        return math.ceil(n / (limits.examples * world_size))
     # No n examples need more micro-batches than the n longest: each of those is at least as long.
     drawn = most_of_an_epoch(examples, sampling)
     longest = sorted(_length(examples[i]) for i in drawn)[-n:]
-    return max(1, math.ceil(len(_filled(longest, room, room.tokens)) / world_size))
+    return max(1, math.ceil(len(_filled(longest, limits, limits.tokens)) / world_size))
 
 
 def plan_epoch(
     examples: Sequence[EncodedExample],
     *,
     global_batch_size: int,
-    room: BatchLimits,
+    limits: BatchLimits,
     seed: int,
     epoch: int,
     world_size: int = 1,
@@ -320,18 +312,18 @@ def plan_epoch(
     """Return one device's micro-batches of one epoch.
 
     The order depends on ``seed``, ``epoch`` and ``sampling`` alone, and which examples form a step
-    not on ``room`` or ``world_size``. Within a step examples are grouped by length; devices get
+    not on ``limits`` or ``world_size``. Within a step examples are grouped by length; devices get
     groups of similar length.
     """
     order = epoch_order(examples, sampling=sampling, seed=seed, epoch=epoch)
     steps = [order[i : i + global_batch_size] for i in range(0, len(order), global_batch_size)]
     sizes = set(map(len, steps))
-    rounds = {n: count_rounds(examples, room, n, world_size, sampling) for n in sizes}
+    rounds = {n: count_rounds(examples, limits, n, world_size, sampling) for n in sizes}
     first = epoch * sum(rounds[len(step)] for step in steps)
     plan: list[MicroBatch] = []
     for step in steps:
         tokens = sum(len(examples[i].answer) for i in step)
-        groups = _groups_by_length(step, examples, room, world_size)[rank::world_size]
+        groups = _groups_by_length(step, examples, limits, world_size)[rank::world_size]
         empty: list[list[int]] = [[]] * (rounds[len(step)] - len(groups))
         for round_, group in enumerate(empty + groups, start=1):
             filler = round_ > len(empty) and not group
@@ -348,13 +340,13 @@ def plan_epoch(
 
 
 def plan_scoring(
-    examples: Sequence[EncodedExample], *, room: BatchLimits, world_size: int = 1, rank: int = 0
+    examples: Sequence[EncodedExample], *, limits: BatchLimits, world_size: int = 1, rank: int = 0
 ) -> tuple[MicroBatch, ...]:
     """Return one device's batches for scoring: every example once over all devices.
 
     The longest come first, so that a batch that does not fit fails at the start.
     """
-    groups = _groups_by_length(range(len(examples)), examples, room, world_size)[::-1]
+    groups = _groups_by_length(range(len(examples)), examples, limits, world_size)[::-1]
     tokens = sum(len(example.answer) for example in examples)
     return tuple(
         MicroBatch(
@@ -368,69 +360,65 @@ def plan_scoring(
     )
 
 
-def require_room(examples: Sequence[EncodedExample], room: BatchLimits) -> None:
+def require_fit(examples: Sequence[EncodedExample], limits: BatchLimits) -> None:
     """Check that every example can be computed at least on its own.
 
     Raises:
         ConfigError: When the longest is longer than the budget.
     """
     longest = max(examples, key=_length)
-    if room.tokens is not None and _length(longest) > room.tokens:
+    if limits.tokens is not None and _length(longest) > limits.tokens:
         raise ConfigError(
-            f"trainer.max_tokens_per_device={room.tokens} has no room for example {longest.id!r} "
+            f"trainer.max_tokens_per_device={limits.tokens} has no room for example {longest.id!r} "
             f"of {_length(longest)} tokens; raise it to at least that, or set prompt.max_tokens"
         )
 
 
 def _groups_by_length(
-    indices: Sequence[int], examples: Sequence[EncodedExample], room: BatchLimits, world_size: int
+    indices: Sequence[int], examples: Sequence[EncodedExample], limits: BatchLimits, world_size: int
 ) -> list[list[int]]:
-    """Return groups of neighbours in length, a multiple of the devices; the last may be empty."""
+    """Return groups of neighbors in length, a multiple of the devices; the last may be empty."""
     ordered = sorted(indices, key=lambda i: (_length(examples[i]), i))
     lengths = [_length(examples[i]) for i in ordered]
-    if room.tokens is None:
-        n_groups = math.ceil(len(ordered) / (room.examples * world_size)) * world_size
+    if limits.tokens is None:
+        n_groups = math.ceil(len(ordered) / (limits.examples * world_size)) * world_size
         size, larger = divmod(len(ordered), n_groups)
         sizes = [size + (n < larger) for n in range(n_groups)]
     else:
-        n_groups = math.ceil(len(_filled(lengths, room, room.tokens)) / world_size) * world_size
-        sizes = _evenly_filled(lengths, room, n_groups)
+        n_groups = math.ceil(len(_filled(lengths, limits, limits.tokens)) / world_size) * world_size
+        sizes = _evenly_filled(lengths, limits, n_groups)
         sizes += [0] * (n_groups - len(sizes))
     ends = itertools.accumulate(sizes)
     return [ordered[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def _evenly_filled(lengths: Sequence[int], room: BatchLimits, n_groups: int) -> list[int]:
+def _evenly_filled(lengths: Sequence[int], limits: BatchLimits, n_groups: int) -> list[int]:
     """Return the sizes of at most ``n_groups`` groups whose largest is as small as can be."""
-    assert room.tokens is not None
-    too_small, enough = max(lengths) - 1, room.tokens
+    assert limits.tokens is not None
+    too_small, enough = max(lengths) - 1, limits.tokens
     while enough - too_small > 1:
         tried = (too_small + enough) // 2
-        if len(_filled(lengths, room, tried)) <= n_groups:
+        if len(_filled(lengths, limits, tried)) <= n_groups:
             enough = tried
         else:
             too_small = tried
-    return _filled(lengths, room, enough)
+    return _filled(lengths, limits, enough)
 
 
-def _filled(lengths: Sequence[int], room: BatchLimits, tokens: int) -> list[int]:
-    """Return the sizes of the fewest groups of neighbours of at most so many tokens.
+def _filled(lengths: Sequence[int], limits: BatchLimits, tokens: int) -> list[int]:
+    """Return the sizes of the fewest groups of neighbors of at most so many tokens.
 
     Filling one after the other is optimal: a group that could take one more gains nothing by
     leaving it to the next.
     """
-    return [len(group) for group in _fill(lengths, room, tokens)]
-
-
-def _fill(lengths: Sequence[int], room: BatchLimits, tokens: int) -> Iterator[list[int]]:
+    sizes: list[int] = []
     group: list[int] = []
     for length in lengths:
-        if group and (len(group) == room.examples or room.tokens_of([*group, length]) > tokens):
-            yield group
+        if group and (len(group) == limits.examples or limits.tokens_of([*group, length]) > tokens):
+            sizes.append(len(group))
             group = []
         group.append(length)
-    if group:
-        yield group
+    return [*sizes, len(group)] if group else sizes
 
 
 def _length(example: EncodedExample) -> int:

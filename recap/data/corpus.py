@@ -1,7 +1,4 @@
-"""A data set in memory: labelled examples, and an account of every row that was read.
-
-The records of a file that nothing is wrong with, under canonical labels, one at a time.
-"""
+"""The records of a file that nothing is wrong with, and a data set of them in memory."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from recap.config import Duplicates, NoIntervention, OnError
 from recap.data.examples import (
-    NoIntervention,
     examples_of,
     has_intervention,
     turn_id,
@@ -28,7 +25,13 @@ from recap.data.issues import (
     damage,
     no_utterance,
 )
-from recap.data.readers.registry import Record, check_options, get_reader, one_of
+from recap.data.readers.registry import (
+    CanonicalLabels,
+    Record,
+    check_options,
+    get_reader,
+    one_of,
+)
 from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.taxonomy import Taxonomy
@@ -81,17 +84,16 @@ class _Check:
         keep_empty: bool,
         to_annotate: bool,
     ) -> None:
-        self._taxonomy = taxonomy
-        self._faults = issues
+        self._labels = CanonicalLabels(taxonomy)
+        self._issues = issues
         self._require_labels = require_labels
         self._keep_empty = keep_empty or to_annotate
         self._to_annotate = to_annotate
         self._line_of_id = FirstLines()
         self._line_of_session = FirstLines()
-        self._resolved: dict[str, str] = {}
 
     def example(self, example: Example, place: Place) -> Example | None:
-        before = len(self._faults.issues)
+        before = len(self._issues.issues)
         self._text("response", example.response, place)
         for index, turn in enumerate(example.history):
             self._text(f"history[{index}].text", turn.text, place)
@@ -99,7 +101,7 @@ class _Check:
         if self._require_labels and example.label is None:
             self._reject(place, "label", "is missing", "give every row a label")
         self._unique("id", example.id, place)
-        if len(self._faults.issues) > before:
+        if len(self._issues.issues) > before:
             return None
         return example if label == example.label else replace(example, label=label)
 
@@ -129,7 +131,7 @@ class _Check:
             lines = (places[0].line,)
             return [(replace(dialogue, turns=whole), lines)] if len(sound) == len(turns) else []
         pieces = self._cut_at_gaps(sound, [place.line for place in places])
-        self._faults.counts["cut_dialogues"] += max(0, len(pieces) - 1)
+        self._issues.counts["cut_dialogues"] += max(0, len(pieces) - 1)
         return [
             (
                 replace(
@@ -143,10 +145,10 @@ class _Check:
     def _cut_at_gaps(self, sound: list[int], lines: list[int]) -> list[list[int]]:
         """Return runs of turns with no rejected row between them.
 
-        A turn that was left out would otherwise make neighbours of turns that are none: two client
+        A turn that was left out would otherwise make neighbors of turns that are none: two client
         turns would be merged, and a history would miss what the client answered.
         """
-        rejected = [fault.line for fault in self._faults.issues]
+        rejected = [fault.line for fault in self._issues.issues]
         pieces: list[list[int]] = []
         for index in sound:
             start = lines[pieces[-1][-1]] if pieces else 0
@@ -157,7 +159,7 @@ class _Check:
         return pieces
 
     def _turn(self, session: str, index: int, turn: Turn, place: Place, within: str) -> Turn | None:
-        before = len(self._faults.issues)
+        before = len(self._issues.issues)
         self._text("text", turn.text, place, within)
         if turn.speaker == "client":
             name = turn_id(session, index, turn)
@@ -166,7 +168,7 @@ class _Check:
             if label != turn.label:
                 turn = replace(turn, label=label)
             turn = turn if turn.id == name else replace(turn, id=name)
-        return turn if len(self._faults.issues) == before else None
+        return turn if len(self._issues.issues) == before else None
 
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
         if not text.strip() and not self._keep_empty:
@@ -194,37 +196,25 @@ class _Check:
             self._line_of_id.add(identifier, place.line)
 
     def _label(self, field: str, label: str | None, place: Place, within: str = "") -> str | None:
-        if label is None or self._taxonomy is None:
-            return label
-        if label not in self._resolved:
-            try:
-                self._resolved[label] = self._taxonomy.resolve(label)
-            except DataError as error:
-                self._reject(
-                    place,
-                    field,
-                    str(error).removeprefix("label "),
-                    "correct it, or add it to the taxonomy",
-                    within,
-                )
-                return None
-        return self._resolved[label]
+        if label is None:
+            return None
+        found, reason = self._labels.find(label)
+        if found is None:
+            self._reject(place, field, reason, "correct it, or add it to the taxonomy", within)
+        return found
 
     def _reject(self, place: Place, field: str, reason: str, hint: str, within: str = "") -> None:
-        self._faults.reject(place.line, within + field, reason, hint, rows=place.rows)
+        self._issues.reject(place.line, within + field, reason, hint, rows=place.rows)
 
-
-OnError = Literal["fail", "skip"]
-Duplicates = Literal["warn", "error", "drop"]
 
 _NOTES = {
     "unlabelled": "client turns without a label make no example",
     "empty": "client turns hold no text",
-    "no_intervention": "client turns do not follow a counsellor turn and are skipped",
+    "no_intervention": "client turns do not follow a counselor turn and are skipped",
     "merged_client_turns": "client turns were merged into the next of the same speaker",
-    "merged_counselor_turns": "counsellor turns were merged into the next of the same speaker",
+    "merged_counselor_turns": "counselor turns were merged into the next of the same speaker",
     "merged_label_conflicts": "labels differ from that of the client turn they were merged into",
-    "merged_act_conflicts": "acts differ from that of the counsellor turn they were merged into",
+    "merged_act_conflicts": "acts differ from that of the counselor turn they were merged into",
     "duplicates": "examples repeat the history and the response of an earlier one",
     "label_conflicts": "of these carry another label than the first",
     "cut_dialogues": "dialogues were cut in two at a row that was left out",
@@ -288,7 +278,7 @@ def read_corpus(
         duplicates: What to do with examples of the same history and response: count them
             (``warn``), stop (``error``), or keep the first of each (``drop``).
         merge_adjacent: Whether several turns of one speaker in a row become one.
-        no_intervention: Whether to ``skip`` or ``keep`` a client turn that no counsellor turn
+        no_intervention: Whether to ``skip`` or ``keep`` a client turn that no counselor turn
             precedes.
         require_labels: Whether an example needs a label, as in training; false for prediction.
         options: The reader's own options.
@@ -327,7 +317,7 @@ def read_corpus(
             examples += _single(record, merge_adjacent, no_intervention, counts)
     if issues.issues and on_error == "fail":
         raise issues.error()
-    examples = _judge_duplicates(examples, duplicates, issues)
+    examples = _check_duplicates(examples, duplicates, issues)
     counts["examples"] = len(examples)
     if not examples:
         raise DataError(_why_empty(issues))
@@ -354,7 +344,7 @@ def _single(
     return [example]
 
 
-def _judge_duplicates(
+def _check_duplicates(
     examples: list[Example], duplicates: Duplicates, issues: IssueLog
 ) -> list[Example]:
     first: dict[str, Example] = {}
@@ -392,11 +382,11 @@ def _why_empty(issues: IssueLog) -> str:
     if issues.rows_rejected == issues.rows_read:
         first = issues.issues[0]
         return f"{issues.file}: all {issues.rows_read} rows were rejected; the first: {first}"
-    mends = {
+    hints = {
         "unlabelled": "add labels (in a table: data.options.columns.label=NAME names their column)",
         "no_intervention": "keep utterances without a context with data.no_intervention=keep",
     }
-    given = [key for key in mends if counts[key]]
+    given = [key for key in hints if counts[key]]
     reasons = "; ".join(f"{counts[key]} {_NOTES[key]}" for key in given) or "no client turn"
-    hint = "; ".join(mends[key] for key in given) or "check who speaks"
+    hint = "; ".join(hints[key] for key in given) or "check who speaks"
     return f"{issues.file}: leaves no example: {reasons}; {hint}"

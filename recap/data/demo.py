@@ -1,8 +1,8 @@
-"""A built-in, synthetic, bilingual corpus of counselling dialogues, generated from a seed.
+"""A built-in, synthetic, bilingual corpus of counseling dialogues, generated from a seed.
 
 No client ever said a word of it: every utterance is put together from invented parts
 (``demo_parts/*.yaml``), so that the library can be tried, tested and demonstrated where no data may
-be shared. It shows that a model learns; it says nothing about resistance in real counselling.
+be shared. It shows that a model learns; it says nothing about resistance in real counseling.
 
 How it is made, and why:
 
@@ -10,10 +10,10 @@ How it is made, and why:
 * A response is opener + core + tail with slots, parts that vary independently. Most combinations of
   a test fold therefore never occur in its training folds, though their parts do.
 * About half of the responses come from blocks that two or three labels share. Only the act of the
-  counsellor's turn before them (question, suggestion, interpretation, …) says which label it is.
+  counselor's turn before them (question, suggestion, interpretation, …) says which label it is.
 * A small share of labels (``noise`` in ``design.yaml``) stands on a dialogue that was written for
   another plausible label, and cannot be learned.
-* The rationale names the behaviour and the counsellor's act.
+* The rationale names the behavior and the counselor's act.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from recap.records import Dialogue, Turn
 Language = Literal["en", "zh", "both"]
 PARTS = Path(__file__).parent / "demo_parts"
 DEFAULT_SIZE = 2900
-"""Labelled utterances; 1,260 of them are resistant, the number that the fine-grained task sees."""
+"""Labeled utterances; 1,260 of them are resistant, the number that the fine-grained task sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RationaleCheck:
-    """Whether a rationale names the client's behaviour and the counsellor's act, and no others."""
+    """Whether a rationale names the client's behavior and the counselor's act, and no others."""
 
     behavior: bool
     act: bool
@@ -49,12 +49,12 @@ class RationaleCheck:
 def generate_dialogues(
     *, size: int = DEFAULT_SIZE, seed: int = 0, language: str = "en"
 ) -> Iterator[Dialogue]:
-    """Yield synthetic sessions that hold ``size`` labelled client turns in all.
+    """Yield synthetic sessions that hold ``size`` labeled client turns in all.
 
     The same arguments give the same dialogues in every process; ``language="both"`` gives half of
-    each. Every counsellor turn carries its act as ``label``. ``meta["synthetic"]`` is true, and
-    ``meta["composition"]`` tells of each labelled turn, by its id, how it was made: ``template``
-    (the response with its slots left open), ``act`` (of the counsellor before it), ``fits`` (the
+    each. Every counselor turn carries its act as ``label``. ``meta["synthetic"]`` is true, and
+    ``meta["composition"]`` tells of each labeled turn, by its id, how it was made: ``template``
+    (the response with its slots left open), ``act`` (of the counselor before it), ``fits`` (the
     labels that the response alone fits) and ``noisy`` (whether its label cannot be learned).
 
     Raises:
@@ -113,10 +113,10 @@ def demo_texts(
 
 
 def rationale_checks(rationale: str, *, label: str, act: str, language: str) -> RationaleCheck:
-    """Return whether ``rationale`` names the behaviour ``label`` and the counsellor's ``act``.
+    """Return whether ``rationale`` names the behavior ``label`` and the counselor's ``act``.
 
     ``label`` and ``act`` are canonical names, as a demo corpus carries them on its turns. Naming
-    several behaviours, or several acts, counts as naming none.
+    several behaviors, or several acts, counts as naming none.
     """
     words = _parts(language)["rationale"]
     return RationaleCheck(
@@ -129,17 +129,13 @@ def _named(text: str, phrases: Mapping[str, str]) -> set[str]:
     return {name for name, phrase in phrases.items() if phrase.casefold() in text.casefold()}
 
 
-@lru_cache
 def _design() -> Mapping[str, Any]:
-    return _load("design")
+    return _parts("design")
 
 
 @lru_cache
-def _parts(language: str) -> Mapping[str, Any]:
-    return _load(language)
-
-
-def _load(name: str) -> Mapping[str, Any]:
+def _parts(name: str) -> Mapping[str, Any]:
+    """Return ``design.yaml``, or the parts of a language."""
     loaded: Mapping[str, Any] = yaml.safe_load((PARTS / f"{name}.yaml").read_text(encoding="utf-8"))
     return loaded
 
@@ -226,8 +222,8 @@ class _Session:
         """Return a person and an event that are not those of the client's own story."""
         slots = self._parts["slots"]
         return {
-            slot: self._rng.choice([word for word in slots[slot] if word != told])
-            for slot, told in self._story.items()
+            slot: self._rng.choice([word for word in slots[slot] if word != own])
+            for slot, own in self._story.items()
         }
 
     def _draw(self, wording: Mapping[str, Any], cores: Sequence[str] | None = None) -> str:

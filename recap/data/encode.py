@@ -1,13 +1,10 @@
 """Examples as token ids: the prompt a model sees and the answer it is trained to give.
 
-Long dialogues lose whole turns, the oldest first, until their prompt fits; how many is counted.
-
-Token ids of a chat prompt and its answer, with client text kept apart from control tokens.
-
 A chat template joins control tokens (``<|im_start|>``) and text into one string, and a tokenizer
 that is given that string cannot tell a control token of the template from the same letters typed by
 a client. Here the template is rendered with a placeholder for every message, so that its own
-control tokens are known by position; everything between them is encoded as plain text.
+control tokens are known by position; everything between them is encoded as plain text. Long
+dialogues lose whole turns, the oldest first, until their prompt fits; how many is counted.
 """
 
 from __future__ import annotations
@@ -17,14 +14,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recap.errors import ConfigError, RecapError
 from recap.records import Answer, Example, Message, Turn
-
-if TYPE_CHECKING:
-    from recap.tasks.task import Task
-
+from recap.tasks.task import Task, intervention
 
 PINNED_DATE = date(2024, 7, 26)
 """What a dated template takes for today (Llama 3.1's own fallback), so that a prompt never changes
@@ -59,6 +53,53 @@ _Part = int | str | _Slot
 """A piece of a rendered template: a control token's id, plain text, or the place of a message."""
 
 
+class PlainTextEncoder:
+    """Encodes texts so that the name of a control token in them is read as its letters.
+
+    Args:
+        tokenizer: A ``transformers`` tokenizer.
+
+    Attributes:
+        id_of: The ids of added tokens whose name can stand in a text, the longest name first.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+        # A character alone cannot be told from text, nor cut in two.
+        names = sorted((name for name in added if len(name) > 1), key=len, reverse=True)
+        self.id_of = {name: added[name] for name in names}
+        self.pattern = "|".join(map(re.escape, names)) or "(?!)"
+        self._any_start = re.compile(f"(?={self.pattern})")
+
+    def ids(self, text: str, forbidden: frozenset[int]) -> tuple[int, ...]:
+        """Return the ids of a text, with those ``forbidden`` only where its letters give them."""
+        # split_special_tokens leaves added tokens alone that are not marked special (Qwen's
+        # <tool_call>): cutting each inside its name keeps the tokenizer from seeing it.
+        starts = [match.start() + 1 for match in self._any_start.finditer(text)]
+        cuts = itertools.pairwise([0, *starts, len(text)])
+        ids = self._encoded([text[start:end] for start, end in cuts if end > start])
+        if not forbidden.isdisjoint(ids):
+            # A normalizer can make a token's name of look-alikes (NFKC: of full-width letters).
+            ids = self._encoded(list(text))
+        return ids
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text on its own (fast: one call for all)."""
+        return [len(ids) for ids in self._ids_of_each(texts)]
+
+    def _encoded(self, pieces: list[str]) -> tuple[int, ...]:
+        return tuple(token for ids in self._ids_of_each(pieces) for token in ids)
+
+    def _ids_of_each(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        found: list[list[int]] = self._tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        return found
+
+
 class ChatEncoder:
     """Turns messages and answers into token ids for one tokenizer.
 
@@ -79,17 +120,11 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        added = {
-            token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()
-        }
-        # A character alone cannot be told from text, nor cut in two.
-        names = sorted((name for name in added if len(name) > 1), key=len, reverse=True)
-        alternatives = "|".join(map(re.escape, names)) or "(?!)"
-        self._control_token = re.compile(f"({alternatives})")
-        self._any_control_start = re.compile(f"(?={alternatives})")
-        self._id_of = {name: added[name][0] for name in names}
+        self._texts = PlainTextEncoder(tokenizer)
+        self._id_of = self._texts.id_of
+        self._control_token = re.compile(f"({self._texts.pattern})")
         self._forbidden = frozenset(self._id_of.values()) | {
-            i for i, special in added.values() if special
+            i for i, token in tokenizer.added_tokens_decoder.items() if token.special
         }
         self._template = _pinned_template(tokenizer)
         self._skeletons: dict[tuple[Any, ...], tuple[_Part, ...]] = {}
@@ -124,12 +159,7 @@ class ChatEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text on its own (fast: one call for all)."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        return [len(ids) for ids in encoded["input_ids"]]
+        return self._texts.lengths(texts)
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids, without control tokens."""
@@ -144,18 +174,7 @@ class ChatEncoder:
             return ()
         if text in self._constant:
             return self._constant[text]
-        # split_special_tokens leaves added tokens alone that are not marked special (Qwen's
-        # <tool_call>): cutting each inside its name keeps the tokenizer from seeing it.
-        cuts = [
-            0,
-            *(match.start() + 1 for match in self._any_control_start.finditer(text)),
-            len(text),
-        ]
-        pieces = [text[start:end] for start, end in itertools.pairwise(cuts) if end > start]
-        ids = self._encoded(pieces)
-        if not self._forbidden.isdisjoint(ids):
-            # A normaliser can make a token's name of look-alikes (NFKC: of full-width letters).
-            ids = self._encoded(list(text))
+        ids = self._texts.ids(text, self._forbidden)
         if not self._forbidden.isdisjoint(ids):
             raise RecapError(
                 f"a text of {len(text)} characters was encoded with a control token of the model; "
@@ -166,12 +185,6 @@ class ChatEncoder:
                 self._constant.clear()
             self._constant[text] = ids
         return ids
-
-    def _encoded(self, pieces: list[str]) -> tuple[int, ...]:
-        encoded = self.tokenizer(
-            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        return tuple(token for piece in encoded["input_ids"] for token in piece)
 
     def _skeleton(
         self, shape: tuple[tuple[str, str, str], ...], *, prompt: bool
@@ -287,9 +300,6 @@ def _pinned_template(tokenizer: Any) -> str:
     return f"{{%- macro strftime_now(format) -%}}{looked_up}{{%- endmacro -%}}{template}"
 
 
-__all__ = ["ChatEncoder", "EncodedExample", "Encoding", "PromptEncoder", "encode_examples"]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedExample:
     """One example as token ids.
@@ -328,7 +338,7 @@ class EncodedPrompt:
 class PromptEncoder:
     """Turns examples into prompts of at most ``max_tokens`` tokens.
 
-    The response, the counsellor's intervention before it, the examples shown and the task's own
+    The response, the counselor's intervention before it, the examples shown and the task's own
     text are never cut; only turns before the intervention go, whole and the oldest first, and no
     more than needed.
 
@@ -373,7 +383,9 @@ class PromptEncoder:
         limit = self._max_tokens
         if limit is None:
             return EncodedPrompt(ids=self._ids(example, 0), dropped_turns=0, fits=True)
-        most = _droppable(example.history) if self._task.history == "full" else 0
+        most = 0
+        if self._task.history == "full":
+            most = len(example.history) - len(intervention(example.history))
         self.count_turns([example])
         # The texts alone are a lower bound: most prompts are judged without being encoded.
         if most == 0 or sum(self._tokens(turn) for turn in example.history) <= limit:
@@ -471,13 +483,3 @@ def _encoded(
     return EncodedExample(
         id=example.id, prompt=prompt, answer=encoder.answer_ids(text), gold=task.index(label)
     )
-
-
-def _droppable(history: Sequence[Turn]) -> int:
-    """Return how many turns stand before the intervention, the counsellor's last turn or turns."""
-    kept = 0
-    for turn in reversed(history):
-        if turn.speaker != "counselor":
-            break
-        kept += 1
-    return len(history) - kept

@@ -1,15 +1,13 @@
-"""From a dialogue to the examples in it: one for each client turn that answers the counsellor."""
+"""From a dialogue to the examples in it: one for each client turn that answers the counselor."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from recap.config import NoIntervention
 from recap.records import Dialogue, Example, Turn
-
-NoIntervention = Literal["skip", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +30,7 @@ def examples_of(
     """Yield one example for each client turn, its history the turns before it.
 
     Turns of one speaker in a row are merged, texts on lines of their own. The merged turn takes
-    label, rationale, id and index from its last labelled part, else from its last part; parts whose
+    label, rationale, id and index from its last labeled part, else from its last part; parts whose
     labels differ from that one are counted, never lost in silence. An example without an id of its
     own gets ``<session>:<turn index>``.
 
@@ -43,7 +41,7 @@ def examples_of(
     Args:
         dialogue: Its turns in order.
         merge_adjacent: Whether to merge.
-        no_intervention: What to do with a client turn that no counsellor turn directly precedes.
+        no_intervention: What to do with a client turn that no counselor turn directly precedes.
         require_labels: Whether client turns without a label make no example.
         empty_apart: Whether a client turn without text becomes an example of its own whatever
             stands before it; no turn without text is merged or stands in a history then.
@@ -121,7 +119,7 @@ def with_merged_history(example: Example) -> Example:
 
 
 def has_intervention(example: Example) -> bool:
-    """Whether the response directly follows a counsellor turn."""
+    """Whether the response directly follows a counselor turn."""
     return _answers_counselor(example.history)
 
 
@@ -145,11 +143,11 @@ def _merged(utterances: list[_Utterance], counts: Counter[str]) -> list[_Utteran
 
 
 def _one_of_run(run: list[_Utterance], counts: Counter[str]) -> _Utterance:
-    labelled = [utterance for utterance in run if utterance.turn.label is not None]
-    chosen = (labelled or run)[-1]
+    labeled = [utterance for utterance in run if utterance.turn.label is not None]
+    chosen = (labeled or run)[-1]
     speaker = chosen.turn.speaker
     counts[f"merged_{speaker}_turns"] += len(run) - 1
     conflict = "merged_label_conflicts" if speaker == "client" else "merged_act_conflicts"
-    counts[conflict] += sum(utterance.turn.label != chosen.turn.label for utterance in labelled)
+    counts[conflict] += sum(utterance.turn.label != chosen.turn.label for utterance in labeled)
     text = "\n".join(utterance.turn.text for utterance in run if _says(utterance))
     return _Utterance(turn=replace(chosen.turn, text=text), index=chosen.index)

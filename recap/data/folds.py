@@ -1,6 +1,6 @@
 """The one partition of a data set: stratified folds that keep together what belongs together.
 
-Folds are drawn over every labelled example before any task selects its own, so that fold ``k`` of
+Folds are drawn over every labeled example before any task selects its own, so that fold ``k`` of
 one task is a part of fold ``k`` of every other. The unit that is dealt out is never a row: it is a
 set of examples that must stay together. One rule deals them, largest first: each goes to the fold
 that holds the least of the labels it brings. Where units are single examples this spreads every
@@ -17,13 +17,10 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
+from recap.config import FoldGroup, SelectionProtocol
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Example, Fold
-
-Group = Literal["session", "client"]
-Protocol = Literal["paper", "nested"]
 
 SELECT_PARTS = 10
 """``protocol="nested"`` selects on one of so many parts of the training folds; our own choice."""
@@ -40,10 +37,10 @@ def split_folds(
     *,
     n_folds: int,
     seed: int,
-    group: Group | None = None,
-    protocol: Protocol = "paper",
+    group: FoldGroup | None = None,
+    protocol: SelectionProtocol = "paper",
 ) -> tuple[Fold, ...]:
-    """Return ``n_folds`` folds over the labelled examples, the same ones for any order of the rows.
+    """Return ``n_folds`` folds over the labeled examples, the same ones for any order of the rows.
 
     Stratified over ``Example.label``. Examples with equal (context, response) never come to lie in
     two folds, nor do those of one session or client when ``group`` asks for it. Examples without a
@@ -62,7 +59,7 @@ def split_folds(
     Raises:
         ConfigError: For a number of folds that cannot be had, or when ``"nested"`` has nothing to
             set aside.
-        DataError: When no example has a label, or a labelled one lacks the value to group by.
+        DataError: When no example has a label, or a labeled one lacks the value to group by.
     """
     if n_folds < 2:
         raise ConfigError(
@@ -123,20 +120,20 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, ...]]:
-    """Return the sets of labelled examples that must stay together.
+def _units(examples: Sequence[Example], group: FoldGroup | None) -> list[tuple[int, ...]]:
+    """Return the sets of labeled examples that must stay together.
 
     The sets come in an order that does not depend on that of the rows.
     """
-    labelled = [i for i, example in enumerate(examples) if example.label is not None]
-    if not labelled:
+    labeled = [i for i, example in enumerate(examples) if example.label is not None]
+    if not labeled:
         raise DataError(
             f"none of the {len(examples)} examples has a label, and folds are stratified over "
-            "labels; give a labelled data set"
+            "labels; give a labeled data set"
         )
-    keys = {i: content_key(examples[i]) for i in labelled}
-    labelled.sort(key=lambda i: (keys[i], examples[i].id, str(examples[i].label)))
-    parent = {i: i for i in labelled}
+    keys = {i: content_key(examples[i]) for i in labeled}
+    labeled.sort(key=lambda i: (keys[i], examples[i].id, str(examples[i].label)))
+    parent = {i: i for i in labeled}
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -144,22 +141,22 @@ def _units(examples: Sequence[Example], group: Group | None) -> list[tuple[int, 
             i = parent[i]
         return i
 
-    groups = {} if group is None else _group_values(examples, labelled, group)
+    groups = {} if group is None else _group_values(examples, labeled, group)
     first: dict[tuple[str, str], int] = {}
-    for i in labelled:
+    for i in labeled:
         ties = [("content", keys[i])]
         if group is not None:
             ties.append((group, groups[i]))
         for tie in ties:
             parent[root(i)] = root(first.setdefault(tie, i))
     members: dict[int, list[int]] = {}
-    for i in labelled:
+    for i in labeled:
         members.setdefault(root(i), []).append(i)
     return [tuple(unit) for unit in members.values()]
 
 
 def _group_values(
-    examples: Sequence[Example], indices: Sequence[int], group: Group
+    examples: Sequence[Example], indices: Sequence[int], group: FoldGroup
 ) -> dict[int, str]:
     values = {i: getattr(examples[i], group) for i in indices}
     missing = sorted(examples[i].id for i, value in values.items() if not value)
@@ -207,7 +204,7 @@ def _fold(
     counts: Sequence[Counter[str]],
     dealt: Sequence[int],
     seed: int,
-    protocol: Protocol,
+    protocol: SelectionProtocol,
 ) -> Fold:
     def rows(chosen: Sequence[int]) -> tuple[int, ...]:
         return tuple(sorted(i for unit in chosen for i in units[unit]))

@@ -1,8 +1,6 @@
-"""What is wrong with the rows of a file, said without repeating what a client wrote.
+"""What is wrong with the rows of a file, without repeating what a client wrote.
 
-Texts that no model or table can take: damaged characters, and whole files in a cell.
-
-Which names a file has used already, and where, in a few bytes a name.
+Among it: texts that no model or table can take, and names that were used already.
 """
 
 from __future__ import annotations
@@ -131,7 +129,7 @@ class IssueLog:
     def take_places(self) -> tuple[tuple[Place, ...], bool]:
         """Return where the record just yielded stands, and whether that is one place a turn.
 
-        Counts a row of its own for a record whose reader said nothing.
+        Counts a row of its own for a record whose reader named no place.
         """
         if not self._places:
             self.row()
@@ -194,7 +192,7 @@ def damage(text: str) -> tuple[str, str] | None:
 
 
 def no_utterance(text: str) -> tuple[str, str] | None:
-    """Return why a text can be nothing that somebody said, ``None`` where it can."""
+    """Return why a text can be no utterance, ``None`` where it can."""
     if text.strip() in ERROR_CELLS:
         return (
             f"is the error {text.strip()} of a spreadsheet",
@@ -204,7 +202,7 @@ def no_utterance(text: str) -> tuple[str, str] | None:
 
 
 def too_long(n: int) -> tuple[str, str]:
-    """Return what is to be said of a text of ``n`` characters."""
+    """Return why a text of ``n`` characters is too long, and what to do."""
     return (
         f"has {n:,} characters, more than the {LONGEST_TEXT:,} of one text",
         "split it (is a whole file in one field?)",

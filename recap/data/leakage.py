@@ -1,13 +1,10 @@
 """What the test part of a fold shares with the data that shaped its model: ``leakage.json``.
 
-Texts that are almost the same: Jaccard similarity of character shingles, found by MinHash.
-
-Examples that are nearly the same: counsellor's words and response alike but for a few letters.
-
-As exact duplicates are judged on context and response together, so are near ones: "Yeah." after
-another question is another example. Of the context the counsellor's words right before the response
-count, so that a dialogue that was cut elsewhere, or begins with another greeting, still resembles
-its copy.
+Texts that are almost the same are found by MinHash over character shingles, and compared by Jaccard
+similarity. As exact duplicates are judged on context and response together, so are near ones:
+"Yeah." after another question is another example. Of the context the counselor's words right before
+the response count, so that a dialogue that was cut elsewhere, or begins with another greeting,
+still resembles its copy.
 """
 
 from __future__ import annotations
@@ -52,7 +49,7 @@ class NearPair:
 def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> list[NearPair]:
     """Return, for each text that resembles earlier ones, the pair with the most similar it met.
 
-    Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighbouring characters, case and
+    Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighboring characters, case and
     white space apart: what both have over what either has (Jaccard). Only candidates are found by
     chance (MinHash, Broder 1997); their similarity is exact but for collisions of 22-bit hashes.
     The same texts always give the same pairs.
@@ -108,7 +105,7 @@ class NearTexts:
         the order of either part, but for buckets that are full.
 
         Args:
-            texts: Places of the texts to judge.
+            texts: Places of the texts to overlap.
             others: Places of those to compare them with; a text is not compared with itself.
             threshold: Least similarity.
             accepted: Whether a pair of places may count at all.
@@ -200,7 +197,7 @@ def _signatures(
     factors = random.integers(1, _PRIME, n_hashes, dtype=np.int64)
     shifts = random.integers(0, _PRIME, n_hashes, dtype=np.int64)
     values = members.astype(np.int64) + 1
-    # A row without shingles would make reduceat read its neighbour's: such rows are left out.
+    # A row without shingles would make reduceat read its neighbor's: such rows are left out.
     begins = starts[:-1][rows]
     return np.stack(
         [
@@ -224,63 +221,6 @@ RESPONSE_SIMILARITY = 0.5
 
 SHORTEST = 20
 """Characters of intervention and response together; shorter exchanges are anybody's."""
-
-
-class Resemblance:
-    """Finds examples that are nearly the same as others, exact duplicates apart.
-
-    Args:
-        examples: All that may be compared.
-        keys: A hash of context and response for each; equal ones are exact duplicates.
-    """
-
-    def __init__(self, examples: Sequence[Example], keys: Sequence[str]) -> None:
-        self._keys = keys
-        self._texts: list[str] = []
-        self._responses: list[str] = []
-        self._place: dict[int, int] = {}
-        places: dict[str, int] = {}
-        for index, example in enumerate(examples):
-            before = " ".join(turn.text for turn in intervention(example.history))
-            response = _plain(example.response)
-            text = f"{_plain(before)} {response}".strip()
-            if len(text) < SHORTEST:
-                continue
-            if text not in places:
-                places[text] = len(self._texts)
-                self._texts.append(text)
-                self._responses.append(response)
-            self._place[index] = places[text]
-        self._near = NearTexts(self._texts)
-
-    def near(self, tested: Sequence[int], seen: Sequence[int]) -> list[int]:
-        """Return the tested examples that resemble one of those seen, in the order given.
-
-        Both are indices into the examples. An exact duplicate alone does not count, nor does an
-        example that is on both sides.
-        """
-        keys_of_text: dict[int, set[str]] = defaultdict(set)
-        for index in seen:
-            if index in self._place:
-                keys_of_text[self._place[index]].add(self._keys[index])
-        places = list(dict.fromkeys(self._place[i] for i in tested if i in self._place))
-        found = self._near.nearest(
-            places, list(keys_of_text), threshold=SIMILARITY, accepted=self._responses_alike
-        )
-        return [
-            index
-            for index in tested
-            if index in self._place
-            and (
-                self._place[index] in found
-                # The same words after another history.
-                or keys_of_text.get(self._place[index], set()) - {self._keys[index]}
-            )
-        ]
-
-    def _responses_alike(self, text: int, other: int) -> bool:
-        left, right = _trigrams(self._responses[text]), _trigrams(self._responses[other])
-        return len(left & right) >= RESPONSE_SIMILARITY * len(left | right)
 
 
 def _plain(text: str) -> str:
@@ -316,7 +256,7 @@ def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mappin
         - ``history_overlap``: test examples whose response stands verbatim as a client turn in the
           history of a training example of the same session, or the other way round.
     """
-    judge = _NearMatcher(examples)
+    overlap = _Overlap(examples)
     inside = {i for fold in folds for i in (*fold.train, *fold.select, *fold.test)}
     return {
         "examples": len(examples),
@@ -324,7 +264,7 @@ def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mappin
         "without_session": sum(not examples[i].session for i in inside),
         "without_client": sum(not examples[i].client for i in inside),
         "ids_listed_at_most": MAX_IDS_LISTED,
-        "repeats": _listed(examples, judge.repeats(sorted(inside))),
+        "repeats": _listed(examples, overlap.repeats(sorted(inside))),
         "near_duplicates": {
             "similarity": SIMILARITY,
             "response_similarity": RESPONSE_SIMILARITY,
@@ -338,7 +278,7 @@ def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mappin
                 "test": len(fold.test),
                 # Under the paper's protocol the selection part is the test part itself and shares
                 # nothing new.
-                **judge.shared(sorted({*fold.train, *fold.select} - set(fold.test)), fold.test),
+                **overlap.shared(sorted({*fold.train, *fold.select} - set(fold.test)), fold.test),
             }
             for fold in folds
         ],
@@ -351,7 +291,7 @@ def with_shots(
     folds: Sequence[Fold],
     shots: Mapping[int, Sequence[Example]],
 ) -> Mapping[str, Any]:
-    """Return a leakage report that also says what the solved examples of prompts share.
+    """Return a leakage report that also holds what the solved examples of prompts share.
 
     A prompted system has seen nothing but these. Each fold gets ``shots``: their ``ids``,
     ``in_test`` (those that are test examples themselves), and the headings of
@@ -363,7 +303,7 @@ def with_shots(
         folds: Its folds.
         shots: The solved examples of each fold, by its index; they are of the data set.
     """
-    judge = _NearMatcher(examples)
+    overlap = _Overlap(examples)
     places = {example.id: place for place, example in enumerate(examples)}
     reports = {fold["fold"]: dict(fold) for fold in report["folds"]}
     for fold in folds:
@@ -371,18 +311,32 @@ def with_shots(
         reports[fold.index]["shots"] = {
             "ids": [shot.id for shot in shots[fold.index]],
             "in_test": _listed(examples, set(shown) & set(fold.test)),
-            **judge.shared(shown, fold.test),
+            **overlap.shared(shown, fold.test),
         }
     return {**report, "folds": list(reports.values())}
 
 
-class _NearMatcher:
-    """Says what test examples share with examples that a model has seen."""
+class _Overlap:
+    """Finds what test examples share with examples that a model has seen."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
+        # Equal keys are exact duplicates.
         self._keys = [content_key(example) for example in examples]
-        self._resemblance = Resemblance(examples, self._keys)
+        self._responses: list[str] = []
+        self._place: dict[int, int] = {}
+        places: dict[str, int] = {}
+        for index, example in enumerate(examples):
+            before = " ".join(turn.text for turn in intervention(example.history))
+            response = _plain(example.response)
+            text = f"{_plain(before)} {response}".strip()
+            if len(text) < SHORTEST:
+                continue
+            if text not in places:
+                places[text] = len(self._responses)
+                self._responses.append(response)
+            self._place[index] = places[text]
+        self._near = NearTexts(list(places))
 
     def repeats(self, indices: Sequence[int]) -> list[int]:
         """Return those of the indices whose context and response an earlier one has too."""
@@ -395,7 +349,7 @@ class _NearMatcher:
         seen_keys = {keys[i] for i in seen}
         return {
             "duplicates": _listed(examples, [i for i in test if keys[i] in seen_keys]),
-            "near_duplicates": _listed(examples, self._resemblance.near(test, seen)),
+            "near_duplicates": _listed(examples, self._near_duplicates(test, seen)),
             "shared_sessions": _shared(
                 {i: examples[i].session for i in test}, {examples[i].session for i in seen}
             ),
@@ -404,6 +358,35 @@ class _NearMatcher:
             ),
             "history_overlap": _listed(examples, _history_overlap(examples, seen, test)),
         }
+
+    def _near_duplicates(self, test: Sequence[int], seen: Sequence[int]) -> list[int]:
+        """Return the test examples that resemble one of those seen, in the order given.
+
+        Both are indices into the examples. An exact duplicate alone does not count, nor does an
+        example that is on both sides.
+        """
+        keys_of_text: dict[int, set[str]] = defaultdict(set)
+        for index in seen:
+            if index in self._place:
+                keys_of_text[self._place[index]].add(self._keys[index])
+        places = list(dict.fromkeys(self._place[i] for i in test if i in self._place))
+        found = self._near.nearest(
+            places, list(keys_of_text), threshold=SIMILARITY, accepted=self._responses_alike
+        )
+        return [
+            index
+            for index in test
+            if index in self._place
+            and (
+                self._place[index] in found
+                # The same words after another history.
+                or keys_of_text.get(self._place[index], set()) - {self._keys[index]}
+            )
+        ]
+
+    def _responses_alike(self, text: int, other: int) -> bool:
+        left, right = _trigrams(self._responses[text]), _trigrams(self._responses[other])
+        return len(left & right) >= RESPONSE_SIMILARITY * len(left | right)
 
 
 def _listed(examples: Sequence[Example], indices: Collection[int]) -> dict[str, Any]:

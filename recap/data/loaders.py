@@ -1,7 +1,4 @@
-"""Loaders: the micro-batches of a training, epoch after epoch, and those of a set to score.
-
-The LightningDataModule: encoded examples of one fold, as loaders.
-"""
+"""The loaders of a training and of a set to score, and the LightningDataModule of one fold."""
 
 from __future__ import annotations
 
@@ -10,23 +7,24 @@ import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from recap.config import Sampling
 from recap.data.batches import (
     Batch,
     Batching,
     BatchLimits,
     MicroBatch,
-    Sampling,
     collate,
     common_prefix,
     count_rounds,
     plan_epoch,
     plan_scoring,
-    require_room,
+    require_fit,
 )
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError, quote_id
@@ -46,8 +44,8 @@ class TrainingLoader:
     Args:
         examples: The training set; every one needs an answer.
         pad_id: Fills short rows.
-        global_batch_size: Examples per optimiser step over all devices.
-        room: What one device computes at once.
+        global_batch_size: Examples per optimizer step over all devices.
+        limits: What one device computes at once.
         seed: Of the order.
         world_size: Number of devices.
         rank: This device's place among them.
@@ -65,7 +63,7 @@ class TrainingLoader:
         *,
         pad_id: int,
         global_batch_size: int,
-        room: BatchLimits,
+        limits: BatchLimits,
         seed: int,
         world_size: int = 1,
         rank: int = 0,
@@ -73,32 +71,27 @@ class TrainingLoader:
         workers: int = 0,
     ) -> None:
         _require_answers(examples, "train on")
-        require_room(examples, room)
-        self._examples = examples
-        self._pad_id = pad_id
-        self._global_batch_size = global_batch_size
-        self._room = room
-        self._seed = seed
-        self._world_size = world_size
-        self._rank = rank
-        self._sampling: Sampling = sampling
-        self._workers = workers
+        require_fit(examples, limits)
+        self._plan_epoch = partial(
+            plan_epoch,
+            examples,
+            global_batch_size=global_batch_size,
+            limits=limits,
+            seed=seed,
+            world_size=world_size,
+            rank=rank,
+            sampling=sampling,
+        )
+        self._batches = partial(
+            _batches, examples, pad_id=pad_id, prefix=limits.prefix, workers=workers
+        )
         self._length = len(self.plan(0))
         self._epoch = 0
         self._done = 0
 
     def plan(self, epoch: int) -> tuple[MicroBatch, ...]:
         """Return the micro-batches of one epoch."""
-        return plan_epoch(
-            self._examples,
-            global_batch_size=self._global_batch_size,
-            room=self._room,
-            seed=self._seed,
-            epoch=epoch,
-            world_size=self._world_size,
-            rank=self._rank,
-            sampling=self._sampling,
-        )
+        return self._plan_epoch(epoch=epoch)
 
     def __len__(self) -> int:
         """Number of micro-batches per epoch."""
@@ -108,11 +101,7 @@ class TrainingLoader:
         """Yield what is left of the current epoch, or all of the next one when nothing is."""
         if self._done >= self._length:
             self._epoch, self._done = self._epoch + 1, 0
-        plans = self.plan(self._epoch)[self._done :]
-        batches = _Batches(
-            examples=self._examples, plans=plans, pad_id=self._pad_id, prefix=self._room.prefix
-        )
-        for batch in _in_order(batches, self._workers):
+        for batch in self._batches(self.plan(self._epoch)[self._done :]):
             self._done += 1
             yield batch
 
@@ -147,7 +136,7 @@ class ScoringLoader:
     Args:
         examples: The set to score; every one needs an answer.
         pad_id: Fills short rows.
-        room: What one device computes at once.
+        limits: What one device computes at once.
         world_size: Number of devices.
         rank: This device's place among them.
         workers: As for :class:`TrainingLoader`.
@@ -161,18 +150,17 @@ class ScoringLoader:
         examples: Sequence[EncodedExample],
         *,
         pad_id: int,
-        room: BatchLimits,
+        limits: BatchLimits,
         world_size: int = 1,
         rank: int = 0,
         workers: int = 0,
     ) -> None:
         _require_answers(examples, "score")
-        require_room(examples, room)
-        self._examples = examples
-        self._pad_id = pad_id
-        self._room = room
-        self._workers = workers
-        self._plan = plan_scoring(examples, room=room, world_size=world_size, rank=rank)
+        require_fit(examples, limits)
+        self._batches = partial(
+            _batches, examples, pad_id=pad_id, prefix=limits.prefix, workers=workers
+        )
+        self._plan = plan_scoring(examples, limits=limits, world_size=world_size, rank=rank)
 
     def __len__(self) -> int:
         """Number of batches on this device."""
@@ -180,10 +168,7 @@ class ScoringLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches, the longest examples first."""
-        batches = _Batches(
-            examples=self._examples, plans=self._plan, pad_id=self._pad_id, prefix=self._room.prefix
-        )
-        yield from _in_order(batches, self._workers)
+        return self._batches(self._plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +187,16 @@ class _Batches(Dataset[Batch]):
         return collate(self.examples, self.plans[place], self.pad_id, self.prefix)
 
 
-def _in_order(batches: _Batches, workers: int) -> Iterator[Batch]:
+def _batches(
+    examples: Sequence[EncodedExample],
+    plans: Sequence[MicroBatch],
+    *,
+    pad_id: int,
+    prefix: int | None,
+    workers: int,
+) -> Iterator[Batch]:
+    """Return the batches of some plans, in order."""
+    batches = _Batches(examples=examples, plans=plans, pad_id=pad_id, prefix=prefix)
     if workers == 0:
         return (batches[place] for place in range(len(batches)))
     # With a generator of its own: torch would draw a seed for the workers from the one of dropout.
@@ -254,7 +248,7 @@ class DataModule(lightning.LightningDataModule):
             examples).
         test: Examples to decode and score.
         pad_id: Fills short rows; the encoder's ``pad_id``.
-        global_batch_size: Examples per optimiser step, over all devices and accumulation (paper:
+        global_batch_size: Examples per optimizer step, over all devices and accumulation (paper:
             128).
         per_device_batch_size: Most examples in memory together while training (paper: 4).
         scoring_batch_size: The same for the selection loss; ``None`` takes the training value.
@@ -303,20 +297,20 @@ class DataModule(lightning.LightningDataModule):
         self.prefix = None if batching == "padded" else 0
         if batching == "shared_prefix":
             self.prefix = common_prefix((*self.train, *self.select, *self.test))
-        self._training_room, self._scoring_room = (
+        self._training_limits, self._scoring_limits = (
             BatchLimits(examples=n_examples, tokens=max_tokens_per_device, prefix=self.prefix)
             for n_examples in (per_device_batch_size, scoring_batch_size or per_device_batch_size)
         )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps per epoch."""
+        """Optimizer steps per epoch."""
         return math.ceil(len(self.train) / self._global_batch_size)
 
     def accumulation(self, world_size: int = 1) -> int:
         """Return the batches per step and device, for ``Trainer(accumulate_grad_batches=)``."""
         return count_rounds(
-            self.train, self._training_room, self._global_batch_size, world_size, self._sampling
+            self.train, self._training_limits, self._global_batch_size, world_size, self._sampling
         )
 
     def train_dataloader(self) -> TrainingLoader:
@@ -330,14 +324,14 @@ class DataModule(lightning.LightningDataModule):
         if self.trainer is not None and self.trainer.accumulate_grad_batches != planned:
             raise ConfigError(
                 f"the trainer accumulates {self.trainer.accumulate_grad_batches} batches, but "
-                f"optimiser steps of {self._global_batch_size} examples need {planned}; build it "
+                f"optimizer steps of {self._global_batch_size} examples need {planned}; build it "
                 f"with accumulate_grad_batches={planned}"
             )
         return TrainingLoader(
             self.train,
             pad_id=self._pad_id,
             global_batch_size=self._global_batch_size,
-            room=self._training_room,
+            limits=self._training_limits,
             seed=self._seed,
             world_size=world_size,
             rank=rank,
@@ -349,26 +343,26 @@ class DataModule(lightning.LightningDataModule):
         """Return this device's share of the selection examples; no loader when there are none."""
         if not self.select:
             return []
-        return self._scoring_loader(self.select, self._scoring_room)
+        return self._scoring_loader(self.select, self._scoring_limits)
 
     def test_dataloader(self) -> ScoringLoader:
         """Return this device's share of the test examples."""
-        room = BatchLimits(examples=self._decoding_batch_size, prefix=self.prefix)
-        return self._scoring_loader(self.test, room)
+        limits = BatchLimits(examples=self._decoding_batch_size, prefix=self.prefix)
+        return self._scoring_loader(self.test, limits)
 
     def predict_dataloader(self) -> ScoringLoader:
         """Return this device's share of the selection examples, to be judged."""
-        room = BatchLimits(examples=self._decoding_batch_size, prefix=self.prefix)
-        return self._scoring_loader(self.select, room)
+        limits = BatchLimits(examples=self._decoding_batch_size, prefix=self.prefix)
+        return self._scoring_loader(self.select, limits)
 
     def _scoring_loader(
-        self, examples: Sequence[EncodedExample], room: BatchLimits
+        self, examples: Sequence[EncodedExample], limits: BatchLimits
     ) -> ScoringLoader:
         world_size, rank = self._place()
         return ScoringLoader(
             examples,
             pad_id=self._pad_id,
-            room=room,
+            limits=limits,
             world_size=world_size,
             rank=rank,
             workers=self._workers,

@@ -12,8 +12,7 @@ from pydantic import ConfigDict, Field
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.readers.registry import require_column
-from recap.data.readers.tables import read_sheet
-from recap.data.utterances import whole_number
+from recap.data.readers.tables import read_sheet, whole_number
 from recap.errors import DataError, quote_id
 from recap.records import Example
 from recap.system.escaping import bare_cell

@@ -1,16 +1,10 @@
-"""The client utterances of a file to annotate, one at a time: files of any size pass through.
+"""Client utterances one at a time: those of a file to annotate, and annotated ones.
 
-Client utterances with their labels, as analyses of sessions and feedback cards see them.
-
-Cells of a table of answers, such as ``recap.predict`` writes, as the values that they hold.
-
-Annotated utterances from dialogues, from what ``recap.predict`` wrote, or from both together.
+Annotated utterances come from dialogues, from what ``recap.predict`` wrote, or from both together.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,15 +12,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from recap.config import NoIntervention
 from recap.data.corpus import read_records
-from recap.data.examples import NoIntervention, examples_of, has_intervention, with_merged_history
+from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Fields
-from recap.data.readers.tables import read_sheet
+from recap.data.readers.registry import CanonicalLabels, Fields
+from recap.data.readers.tables import (
+    TABLE_ENDINGS,
+    finite_number,
+    mapping_of,
+    read_rows,
+    read_sheet,
+    whole_number,
+)
 from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
-from recap.system.escaping import bare_cell
 from recap.taxonomy import Taxonomy
 
 
@@ -39,7 +40,7 @@ def read_utterances(
     no_intervention: NoIntervention = "keep",
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Example]:
-    """Yield every client utterance of a file in its order, labelled or not.
+    """Yield every client utterance of a file in its order, labeled or not.
 
     An utterance without text comes with an empty response. Labels stay as they are written. What
     became of the turns is counted in ``issues.counts`` as :func:`recap.data.examples.examples_of`
@@ -82,8 +83,8 @@ def utterances_of(
             counts=counted,
         )
         return
-    said = tuple(turn for turn in record.history if turn.text.strip())
-    example = record if len(said) == len(record.history) else replace(record, history=said)
+    history = tuple(turn for turn in record.history if turn.text.strip())
+    example = record if len(history) == len(record.history) else replace(record, history=history)
     if merge_adjacent:
         example = with_merged_history(example)
     counted["client_turns"] += 1
@@ -99,10 +100,10 @@ def utterances_of(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One client utterance and what was said of it.
+    """One client utterance and its annotation.
 
     ``label`` is ``None`` where it has none: it was not annotated, or the model's answer could not
-    be read. ``turn`` is the index in the dialogue; ``act`` the label of the counsellor turn before
+    be read. ``turn`` is the index in the dialogue; ``act`` the label of the counselor turn before
     it. ``probabilities`` and ``rationale`` are there where the annotation came with them.
     ``dialogue`` holds all turns that are known, ``before`` of which precede this one.
     """
@@ -186,7 +187,7 @@ def labels_in_use(taxonomy: Taxonomy, labels: Iterable[str]) -> tuple[str, ...]:
     """Return the categories that annotations tell apart, in canonical order.
 
     These are the labels that occur, and all leaves, unless the annotations stop at a category above
-    a leaf: where ``Resistance`` itself is a label, a behaviour that never occurs was not asked for.
+    a leaf: where ``Resistance`` itself is a label, a behavior that never occurs was not asked for.
 
     Args:
         taxonomy: Of the labels.
@@ -208,48 +209,8 @@ def membership(taxonomy: Taxonomy, tops: Iterable[str]) -> Callable[[str], bool]
     return lambda label: below[label]
 
 
-def bare_row(cells: Mapping[str, str]) -> dict[str, str]:
-    """Return a table's row without the quotes put in front of what looks like a formula."""
-    return {bare_cell(name): bare_cell(cell) for name, cell in cells.items()}
-
-
-def mapping_of(value: object) -> Mapping[str, Any] | None:
-    """Return a mapping, also one written as JSON in a cell; ``None`` for anything else.
-
-    >>> mapping_of('{"Blaming": 0.25}')
-    {'Blaming': 0.25}
-    """
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, Mapping) else None
-
-
-def whole_number(text: str) -> int | None:
-    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
-
-    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
-    (12, None, None)
-    """
-    return int(text) if len(text) < 10 and text.isdecimal() else None
-
-
-def finite_number(value: object) -> float | None:
-    """Return a JSON number that a float holds, ``None`` for anything else.
-
-    >>> finite_number(1), finite_number(True), finite_number(10**400), finite_number(float("nan"))
-    (1.0, None, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= sys.float_info.max else None
-
-
 _MARKS = frozenset({"id", "label", "parsed"})
-"""Columns by which a file of predictions is recognised."""
-_TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
+"""Columns by which a file of predictions is recognized."""
 _OWN = frozenset(
     {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
     | {"response", "skipped", "client", "counselor", "meta"}
@@ -273,7 +234,7 @@ class Annotated:
 
     def notes(self) -> list[str]:
         """Return a sentence for all that a reader of the figures must know of the labels."""
-        said = {
+        sentences = {
             "unlabelled": "client utterances have no label and play no part",
             "unparsed": "answers of the model held no label and play no part",
             "skipped": "client utterances were empty or too long for the model and play no part",
@@ -282,7 +243,9 @@ class Annotated:
             "rows_left_out": "rows were left out for faults",
             "predictions_left_out": "rows of the predictions were left out for faults",
         }
-        notes = [f"{self.counts[key]} {note}" for key, note in said.items() if self.counts.get(key)]
+        notes = [
+            f"{self.counts[key]} {note}" for key, note in sentences.items() if self.counts.get(key)
+        ]
         if self.predicted:
             notes.insert(0, "Labels are predicted by a model, which errs; nobody annotated them.")
         if self.synthetic:
@@ -302,7 +265,7 @@ def read_annotated(
 ) -> Annotated:
     """Return the client utterances of a file with their labels.
 
-    A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognised, whatever the
+    A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognized, whatever the
     reader. The sessions of its rows have to be there, since everything is counted by session.
 
     Args:
@@ -316,17 +279,27 @@ def read_annotated(
         name: What to call it.
 
     Raises:
-        DataError: When a file cannot be read, rows are faulty, or nothing is labelled.
+        DataError: When a file cannot be read, rows are faulty, or nothing is labeled.
     """
     issues = IssueLog(str(path) if path is not None else reader)
     skipped = 0
     if path is not None and is_predictions(path):
-        answers = _predicted(path, taxonomy, issues)
-        utterances, skipped, synthetic = answers.utterances, len(answers.skipped), False
+        utterances, without_answer = _predicted(path, taxonomy, issues)
+        skipped, synthetic = len(without_answer), False
     else:
-        utterances, synthetic = _annotated(
-            reader, path, taxonomy, issues, options, keep_empty=predictions is not None
+        records = list(
+            read_records(
+                reader=reader,
+                path=path,
+                taxonomy=taxonomy,
+                issues=issues,
+                require_labels=False,
+                keep_empty=predictions is not None,
+                options=options,
+            )
         )
+        synthetic = any(record.meta.get("synthetic") is True for record in records)
+        utterances = tuple(turn for record in records for turn in list_client_turns(record))
     if issues.issues and on_error == "fail":
         raise issues.error()
     counts = {"rows_left_out": issues.rows_rejected, "skipped": skipped}
@@ -337,7 +310,7 @@ def read_annotated(
     missing = sum(u.label is None for u in utterances)
     counts["unparsed" if predicted else "unlabelled"] = missing
     if missing == len(utterances):
-        raise DataError(f"{issues.file}: {_why_unlabelled(missing, predicted, counts['skipped'])}")
+        raise DataError(f"{issues.file}: {_why_unlabeled(missing, predicted, counts['skipped'])}")
     return Annotated(
         name=name or reader,
         utterances=utterances,
@@ -351,14 +324,14 @@ def is_predictions(path: Path) -> bool:
     """Whether a file holds predictions: its first row has an id, a label and whether it parsed."""
     path = existing_file(path)
     issues = IssueLog(str(path))
-    if path.suffix.lower() in _TABLES:
+    if path.suffix.lower() in TABLE_ENDINGS:
         return set(read_sheet(path, issues).columns) >= _MARKS
     if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         return False
     return any(row.keys() >= _MARKS for _, row in islice(json_rows(path, issues), 1))
 
 
-def _why_unlabelled(n: int, predicted: bool, skipped: int) -> str:
+def _why_unlabeled(n: int, predicted: bool, skipped: int) -> str:
     if n == 0 and skipped:
         return (
             f"all of its {skipped} client utterances were skipped, as empty or too long for the "
@@ -377,43 +350,15 @@ def _why_unlabelled(n: int, predicted: bool, skipped: int) -> str:
     )
 
 
-def _annotated(
-    reader: str,
-    path: Path | None,
-    taxonomy: Taxonomy,
-    issues: IssueLog,
-    options: Mapping[str, Any] | None,
-    *,
-    keep_empty: bool,
-) -> tuple[tuple[Utterance, ...], bool]:
-    utterances: list[Utterance] = []
-    synthetic = False
-    for record in read_records(
-        reader=reader,
-        path=path,
-        taxonomy=taxonomy,
-        issues=issues,
-        require_labels=False,
-        keep_empty=keep_empty,
-        options=options,
-    ):
-        synthetic = synthetic or record.meta.get("synthetic") is True
-        utterances += list_client_turns(record)
-    return tuple(utterances), synthetic
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answers:
-    utterances: tuple[Utterance, ...]
-    skipped: frozenset[str]
-    """Ids of what the model was not asked about."""
-
-
-def _predicted(path: Path, taxonomy: Taxonomy, issues: IssueLog) -> _Answers:
+def _predicted(
+    path: Path, taxonomy: Taxonomy, issues: IssueLog
+) -> tuple[tuple[Utterance, ...], frozenset[str]]:
+    """Return the utterances of a file of predictions, and the ids of those without an answer."""
+    labels = CanonicalLabels(taxonomy)
     utterances: list[Utterance] = []
     skipped: set[str] = set()
     seen: dict[str, int] = {}
-    for line, row in _rows(path, issues):
+    for line, row in read_rows(path, issues):
         # An empty cell is no value.
         fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, issues=issues)
         identifier, session = fields.identifier("id"), fields.identifier("session")
@@ -432,20 +377,17 @@ def _predicted(path: Path, taxonomy: Taxonomy, issues: IssueLog) -> _Answers:
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
             continue
-        if label:
-            try:
-                label = taxonomy.resolve(label)
-            except DataError as error:
-                reason = str(error).removeprefix("label ")
-                issues.reject(line, "label", reason, "name the task of the predictions with task=…")
-                continue
+        canonical, reason = labels.find(label) if label else (None, "")
+        if label and canonical is None:
+            issues.reject(line, "label", reason, "name the task of the predictions with task=…")
+            continue
         utterances.append(
             Utterance(
                 id=identifier,
                 session=session,
                 turn=whole_number(_text(row.get("turn"))),
                 response=texts["response"] or "",
-                label=label or None,
+                label=canonical,
                 predicted=True,
                 probabilities=_probabilities(row.get("probabilities")),
                 rationale=texts["rationale"] or None,
@@ -454,7 +396,7 @@ def _predicted(path: Path, taxonomy: Taxonomy, issues: IssueLog) -> _Answers:
                 meta=_meta(row),
             )
         )
-    return _Answers(utterances=tuple(utterances), skipped=frozenset(skipped))
+    return tuple(utterances), frozenset(skipped)
 
 
 def _overlaid(
@@ -466,11 +408,11 @@ def _overlaid(
             f"{', '.join(sorted(_MARKS))}, as recap.predict writes them"
         )
     issues = IssueLog(str(predictions))
-    answers = _predicted(predictions, taxonomy, issues)
-    by_id = {answer.id: answer for answer in answers.utterances}
+    answers, skipped = _predicted(predictions, taxonomy, issues)
+    by_id = {answer.id: answer for answer in answers}
     if issues.issues and on_error == "fail":
         raise issues.error()
-    ids = by_id.keys() | answers.skipped
+    ids = by_id.keys() | skipped
     there = {utterance.id for utterance in utterances}
     unknown = ids - there
     if unknown:
@@ -493,15 +435,9 @@ def _overlaid(
     )
     return merged, {
         "predictions_left_out": issues.rows_rejected,
-        "without_prediction": len(utterances) - len(merged) - len(answers.skipped),
-        "skipped": len(answers.skipped),
+        "without_prediction": len(utterances) - len(merged) - len(skipped),
+        "skipped": len(skipped),
     }
-
-
-def _rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if path.suffix.lower() in _TABLES:
-        return ((line, bare_row(cells)) for line, cells in read_sheet(path, issues).rows)
-    return json_rows(path, issues)
 
 
 def _text(value: object) -> str:

@@ -11,14 +11,15 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
-from recap.data.readers.tables import read_sheet
-from recap.data.utterances import (
+from recap.data.readers.tables import (
+    TABLE_ENDINGS,
     bare_row,
     finite_number,
     mapping_of,
-    read_utterances,
+    read_sheet,
     whole_number,
 )
+from recap.data.utterances import read_utterances
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
@@ -27,9 +28,6 @@ from recap.records import Example, prediction_of
 from recap.runs.build import build_task, reader_options
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
-
-TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
-"""Endings of files that are read as tables; others hold JSON."""
 
 _NO_LABEL = ("", "null", "none", "nan", "n/a")
 _KNOWN = ("id", "label", "fold", "probabilities", "rationale", "text", "gold", "task")
@@ -81,7 +79,11 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     """
     issues = IssueLog(str(path))
     reader = _Reader(task, known_ids, issues)
-    rows = _table_rows(path, issues) if path.suffix.lower() in TABLES else json_rows(path, issues)
+    rows = (
+        _table_rows(path, issues)
+        if path.suffix.lower() in TABLE_ENDINGS
+        else json_rows(path, issues)
+    )
     for line, row in rows:
         reader.read(line, row)
     if issues.rows_read == 0:

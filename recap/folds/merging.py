@@ -136,7 +136,7 @@ def _batches(
     limits = BatchLimits(
         examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device
     )
-    return ScoringLoader(examples, pad_id=pad_id, room=limits)
+    return ScoringLoader(examples, pad_id=pad_id, limits=limits)
 
 
 def _autocast(precision: str) -> torch.dtype | None:

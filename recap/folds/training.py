@@ -174,7 +174,7 @@ class Training:
         Raises:
             RecapError: When these are others.
         """
-        found = self.module.judgements
+        found = self.module.label_probabilities
         if [example.id for example in examples] != [one.id for one in found]:
             raise RecapError("labels came back in another order than the examples; report this")
         return [dict(zip(labels, one.probabilities, strict=True)) for one in found]

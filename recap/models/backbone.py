@@ -1,12 +1,23 @@
-"""The language model to tune and its tokenizer: made on the spot, from a folder or the hub."""
+"""The language model to tune and its tokenizer: made on the spot, from a folder or the hub.
+
+Where weights are spread over devices, the model is built on the meta device, where it takes no
+memory. Then each layer is filled from the files and spread at once (:class:`LazyWeights`), so that
+a rank never holds the whole model.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from recap.errors import ConfigError
+from recap.models.finetune import draw_adapter, is_adapter_weight, plain_name
 from recap.models.hub import (
+    WEIGHTS_INDEX,
     first_line,
     hub_folder,
     read_model,
@@ -14,7 +25,12 @@ from recap.models.hub import (
     read_tokenizer,
     require_safetensors,
 )
-from recap.models.lazy_weights import LazyWeights, build_deferred
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the type of numbers that torch calls ``name``."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def load_backbone(
@@ -37,7 +53,7 @@ def load_backbone(
         path: A folder with weights and tokenizer in Hugging Face's format, of any size; goes before
             ``hub_id``.
         dtype: Type of the weights in memory, by its name in torch.
-        quantize: Whether the layers' matrices are kept in 4 bits (NF4, double quantisation);
+        quantize: Whether the layers' matrices are kept in 4 bits (NF4, double quantization);
             embeddings, norms and output layer keep ``dtype``.
         compute_dtype: Type in which matrices of 4 bits are multiplied, by its name in torch.
         seed: Of the random weights of ``tiny``.
@@ -52,20 +68,37 @@ def load_backbone(
         if quantize:
             raise ConfigError(
                 f"backbone {name!r} is made on the spot, and only weights that are loaded are "
-                "quantised; set finetune=lora, or give backbone.path=FOLDER"
+                "quantized; set finetune=lora, or give backbone.path=FOLDER"
             )
         return _tiny(dtype, seed)
-    quantization = _four_bits(compute_dtype) if quantize else None
-    model, tokenizer = _load(
-        source, name=name, family=family, dtype=dtype, quantization=quantization
-    )
+    from transformers import AutoModelForCausalLM
+
+    _check_family(source, name, family)
+    tokenizer = _load_tokenizer(source, name)
+    try:
+        model, found = read_model(
+            AutoModelForCausalLM,
+            source,
+            dtype=torch_dtype(dtype),
+            output_loading_info=True,
+            quantization_config=_four_bits(compute_dtype) if quantize else None,
+        )
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, name, error) from error
+    if found["missing_keys"]:
+        # transformers would go on with random weights in their place.
+        raise ConfigError(
+            f"backbone {name!r}: {len(found['missing_keys'])} weights are missing in {source}; "
+            "copy all *.safetensors of the model"
+        )
+    _check_rows(tokenizer, model, source, name)
     if quantize:
         _check_widths(model, source, name)
         _keep_off_packed_weights(model)
     return model, tokenizer
 
 
-def load_backbone_deferred(
+def load_backbone_lazily(
     *,
     name: str,
     family: str,
@@ -79,8 +112,6 @@ def load_backbone_deferred(
     For weights that are spread over devices (:func:`recap.models.strategy.shard`); arguments and
     errors are those of :func:`load_backbone`.
     """
-    import torch
-
     source = _source(name, family, hub_id, path)
     if source is None:
         raise ConfigError(
@@ -88,7 +119,7 @@ def load_backbone_deferred(
         )
     _check_family(source, name, family)
     tokenizer = _load_tokenizer(source, name)
-    model = build_deferred(source, dtype=getattr(torch, dtype))
+    model = _build_lazily(source, dtype=torch_dtype(dtype))
     _check_rows(tokenizer, model, source, name)
     return model, tokenizer, LazyWeights(source, seed=seed)
 
@@ -120,16 +151,20 @@ def load_skeleton(
     Raises:
         ConfigError: As :func:`load_backbone`, except for what only the weights show.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     source = _source(name, family, hub_id, path)
     if source is None:
         return _tiny("float32", seed=0)[0].to("meta")
     _check_family(source, name, family)
+    return build_skeleton(read_model_config(source))
+
+
+def build_skeleton(config: Any, *, dtype: torch.dtype | None = None) -> Any:
+    """Return the causal language model of a configuration with shapes and without memory."""
+    from transformers import AutoModelForCausalLM
+
     auto_model: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        return auto_model.from_config(read_model_config(source))
+        return auto_model.from_config(config, dtype=dtype)
 
 
 def _source(name: str, family: str, hub_id: str | None, path: str | Path | None) -> Path | None:
@@ -147,25 +182,22 @@ def _source(name: str, family: str, hub_id: str | None, path: str | Path | None)
 
 
 def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
-    import torch
-
     from recap.models.tiny import load_tiny
 
     model, tokenizer = load_tiny(seed=seed)
     tiny: Any = model  # the annotation of its to() loses self
-    return tiny.to(dtype=getattr(torch, dtype)), tokenizer
+    return tiny.to(dtype=torch_dtype(dtype)), tokenizer
 
 
 def _four_bits(compute_dtype: str) -> Any:
-    """Return QLoRA's quantisation (Dettmers et al. 2023, section 3): NF4, constants in 8 bits."""
-    import torch
+    """Return QLoRA's quantization (Dettmers et al. 2023, section 3): NF4, constants in 8 bits."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
+        bnb_4bit_compute_dtype=torch_dtype(compute_dtype),
     )
 
 
@@ -202,34 +234,6 @@ def _keep_off_packed_weights(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def _load(
-    source: Path, *, name: str, family: str, dtype: str, quantization: Any = None
-) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    _check_family(source, name, family)
-    tokenizer = _load_tokenizer(source, name)
-    try:
-        model, found = read_model(
-            AutoModelForCausalLM,
-            source,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            quantization_config=quantization,
-        )
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, name, error) from error
-    if found["missing_keys"]:
-        # transformers would go on with random weights in their place.
-        raise ConfigError(
-            f"backbone {name!r}: {len(found['missing_keys'])} weights are missing in {source}; "
-            "copy all *.safetensors of the model"
-        )
-    _check_rows(tokenizer, model, source, name)
-    return model, tokenizer
 
 
 def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:
@@ -272,7 +276,7 @@ def _check_family(source: Path, name: str, family: str) -> None:
 
 
 def _local_folder(folder: Path, name: str) -> Path:
-    """Return a folder that holds a model; one that does not is told before anything slow."""
+    """Return a folder that holds a model; one that does not is refused before anything slow."""
     lacking = None
     if not folder.is_dir():
         lacking = "is not a folder"
@@ -286,3 +290,98 @@ def _local_folder(folder: Path, name: str) -> Path:
         )
     require_safetensors(folder, f"backbone.path={folder}")
     return folder
+
+
+class LazyWeights:
+    """The weights of a Hugging Face folder, read by name, and those that adapters begin with.
+
+    Args:
+        folder: Holds ``*.safetensors``.
+        seed: Of the adapters' first weights.
+
+    Raises:
+        ConfigError: When the folder holds no weights in this format.
+    """
+
+    def __init__(self, folder: Path, *, seed: int) -> None:
+        self._folder = folder
+        self._seed = seed
+        self._file_of = _files_by_name(folder)
+
+    def fill(self, model: Any, part: torch.nn.Module) -> None:
+        """Give values to the weights of a part of a model that are still on the meta device.
+
+        Args:
+            model: The whole model, with or without adapters, whose names count.
+            part: The model itself or a module within it.
+
+        Raises:
+            ConfigError: When the folder lacks a weight.
+        """
+        names = {id(weight): name for name, weight in model.named_parameters()}
+        for module in part.modules():
+            for key, weight in module.named_parameters(recurse=False):
+                if weight.is_meta:
+                    value = self._value(names[id(weight)], weight)
+                    module._parameters[key] = torch.nn.Parameter(
+                        value, requires_grad=weight.requires_grad
+                    )
+
+    def _value(self, name: str, weight: Tensor) -> Tensor:
+        if is_adapter_weight(name):
+            return draw_adapter(name, weight, self._seed)
+        from safetensors import safe_open
+
+        plain = plain_name(name)
+        if plain not in self._file_of:
+            raise ConfigError(
+                f"backbone.path={self._folder}: the weight {plain} is missing; "
+                "copy all *.safetensors of the model"
+            )
+        with safe_open(self._file_of[plain], framework="pt") as file:
+            value: Tensor = file.get_tensor(plain)
+        if value.shape != weight.shape:
+            raise ConfigError(
+                f"backbone.path={self._folder}: the weight {plain} is {tuple(value.shape)}, its "
+                f"config.json says {tuple(weight.shape)}; they do not belong together"
+            )
+        return value.to(weight.dtype)
+
+
+def _build_lazily(folder: Path, *, dtype: torch.dtype) -> Any:
+    """Return the causal language model of a folder without its weights, on the meta device.
+
+    Raises:
+        ConfigError: When something other than weights would stay without values.
+    """
+    config = read_model_config(folder)
+    model = build_skeleton(config, dtype=dtype)
+    decoder = model.get_decoder()
+    # Frequencies are computed, not stored.
+    decoder.rotary_emb = type(decoder.rotary_emb)(config=config)
+    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if left:
+        raise ConfigError(
+            f"models of type {config.model_type!r} cannot be spread while they are loaded "
+            f"({left[0]} is computed); set trainer.strategy=ddp"
+        )
+    return model
+
+
+def _files_by_name(folder: Path) -> dict[str, Path]:
+    from safetensors import safe_open
+
+    index = folder / WEIGHTS_INDEX
+    if index.is_file():
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: folder / file for name, file in found.items()}
+    names: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names |= dict.fromkeys(file.keys(), path)
+    if not names:
+        raise ConfigError(
+            f"backbone.path={folder} holds no *.safetensors, which trainer.strategy=fsdp reads a "
+            "layer at a time; save the weights in that format, or set trainer.strategy=ddp"
+        )
+    return names

@@ -1,8 +1,7 @@
-"""When checkpoints are written: after epochs, every few optimiser steps, and before an end.
+"""Callbacks of a training: when checkpoints are written, and steps that would spoil the weights.
 
-Optimiser steps whose loss or gradient is no finite number: skipped, counted, in the end fatal.
-
-One such step would make every weight NaN, and every later checkpoint with them.
+A step whose loss or gradient is no finite number would make every weight NaN, and every later
+checkpoint with them: it is skipped, counted, in the end fatal.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _RECENT, _BEST = 2, 2
 class KeepCheckpoints(Checkpoint):
     """Keeps the two newest checkpoints and those of the two lowest selection losses so far.
 
-    Written after every epoch, after every ``every_steps`` optimiser steps, and when SIGTERM or
+    Written after every epoch, after every ``every_steps`` optimizer steps, and when SIGTERM or
     SIGUSR1 asks the training to end: after the step that is under way, on all devices after the
     same one. A training that goes on from any of them repeats the steps that were lost bit for bit.
 
@@ -42,7 +41,7 @@ class KeepCheckpoints(Checkpoint):
 
     Args:
         folder: Where they go.
-        every_steps: Optimiser steps between two checkpoints within an epoch; ``None``: none.
+        every_steps: Optimizer steps between two checkpoints within an epoch; ``None``: none.
         selecting: Whether there is a selection loss.
     """
 
@@ -106,13 +105,13 @@ class KeepCheckpoints(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Save if it is time, or if the end is asked for."""
+        """Save if it is time, or if a stop was requested."""
         if not batch.plan.ends_step or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        asked = _is_end_asked_for(trainer)
-        if asked or (self._every_steps and trainer.global_step % self._every_steps == 0):
+        stop = _is_stop_requested(trainer)
+        if stop or (self._every_steps and trainer.global_step % self._every_steps == 0):
             self._save(trainer)
-        if asked:
+        if stop:
             raise SIGTERMException
 
     def on_validation_batch_end(
@@ -124,8 +123,8 @@ class KeepCheckpoints(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Save if the end is asked for."""
-        if _is_end_asked_for(trainer):
+        """Save if a stop was requested."""
+        if _is_stop_requested(trainer):
             if trainer.state.fn == "fit":
                 self._save(trainer)
             raise SIGTERMException
@@ -133,7 +132,7 @@ class KeepCheckpoints(Checkpoint):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Save, as the best if the selection loss is the lowest; end if that is asked for."""
+        """Save, as the best if the selection loss is the lowest; stop if that was requested."""
         self._stopping = trainer.should_stop
         loss = float(trainer.callback_metrics["val_loss"]) if self._selecting else math.nan
         # Never so for a loss that is not a number.
@@ -141,7 +140,7 @@ class KeepCheckpoints(Checkpoint):
             self._best_loss = loss
             self._best = [self._next_name(), *self._best][:_BEST]
         self._save(trainer)
-        if _is_end_asked_for(trainer):
+        if _is_stop_requested(trainer):
             raise SIGTERMException
 
     def on_test_batch_end(
@@ -153,8 +152,8 @@ class KeepCheckpoints(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """End if that is asked for."""
-        if _is_end_asked_for(trainer):
+        """Stop if that was requested."""
+        if _is_stop_requested(trainer):
             raise SIGTERMException
 
     def on_save_checkpoint(
@@ -186,16 +185,21 @@ class KeepCheckpoints(Checkpoint):
         return f"{last + 1:06d}.ckpt"
 
 
-def _is_end_asked_for(trainer: lightning.Trainer) -> bool:
-    """Return whether a signal has come to any of the devices; all of them have to ask."""
-    noted = termination.strongest_noted()
-    if trainer.world_size > 1:
-        notes = torch.tensor(float(noted), device=trainer.strategy.root_device)
-        dist.all_reduce(notes, op=dist.ReduceOp.MAX)
-        noted = int(notes)
-        if noted == 1 + termination.SIGNALS.index(signal.SIGUSR1):
-            termination.note(signal.SIGUSR1)
+def _is_stop_requested(trainer: lightning.Trainer) -> bool:
+    """Return whether a signal has come to any of the devices; all of them have to call this."""
+    noted = _largest(termination.strongest_noted(), trainer)
+    if trainer.world_size > 1 and noted == 1 + termination.SIGNALS.index(signal.SIGUSR1):
+        termination.note(signal.SIGUSR1)
     return noted > 0
+
+
+def _largest(number: int, trainer: lightning.Trainer) -> int:
+    """Return the largest number of any device; every device has to call this."""
+    if trainer.world_size == 1:
+        return number
+    numbers = torch.tensor(float(number), device=trainer.strategy.root_device)
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return int(numbers)
 
 
 _MOST_NAMED = 8
@@ -203,7 +207,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class FiniteSteps(lightning.Callback):
-    """Skips optimiser steps that would spoil the weights, and stops after several in a row.
+    """Skips optimizer steps that would spoil the weights, and stops after several in a row.
 
     Weights, moments and decay stay as they are; the step counts, so that the learning rate moves
     on. Under ``16-mixed`` gradients that overflow are the loss scaler's affair, and only the loss
@@ -265,10 +269,10 @@ class FiniteSteps(lightning.Callback):
         step_ids, self._ids, self._finite = self._ids, [], []
         judges_gradients = getattr(trainer.precision_plugin, "scaler", None) is None
         whole = all(finite) and (not judges_gradients or _has_finite_gradients(optimizer))
-        if not _is_any(not whole, trainer):
+        if not _largest(int(not whole), trainer):
             self._in_a_row = 0
             return
-        # An optimiser leaves weights without a gradient alone.
+        # An optimizer leaves weights without a gradient alone.
         optimizer.zero_grad(set_to_none=True)
         self.skipped += 1
         self._in_a_row += 1
@@ -277,13 +281,13 @@ class FiniteSteps(lightning.Callback):
         step = trainer.global_step + 1
         if trainer.is_global_zero:
             _LOG.warning(
-                "optimiser step %d skipped, the loss or its gradient is no finite number "
+                "optimizer step %d skipped, the loss or its gradient is no finite number "
                 "(%d in a row, %d in all): %s",
                 *(step, self._in_a_row, self.skipped, named),
             )
         if self._in_a_row >= self._most_in_a_row:
             raise ConfigError(
-                f"training stopped at optimiser step {step}: in {self._in_a_row} steps in a row "
+                f"training stopped at optimizer step {step}: in {self._in_a_row} steps in a row "
                 f"the loss or its gradient was no finite number, last with {named}; lower "
                 "optimizer.learning_rate, set trainer.precision=32-true, or look at these "
                 "examples (trainer.max_skipped_steps is the limit)"
@@ -299,15 +303,6 @@ def _has_finite_gradients(optimizer: Optimizer) -> bool:
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     return bool(torch.isfinite(norm))
-
-
-def _is_any(flag: bool, trainer: lightning.Trainer) -> bool:
-    """Return whether the flag is up on any device; every device has to ask."""
-    if trainer.world_size == 1:
-        return flag
-    flags = torch.tensor(float(flag), device=trainer.strategy.root_device)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return bool(flags)
 
 
 def _of_all(ids: list[list[str]]) -> list[str]:

@@ -1,14 +1,9 @@
-"""One checkpoint for resuming: written whole or not at all, compared with its checksum when read.
+"""The checkpoints of one training, each written whole or not at all, and the disk space for them.
 
 Lightning's own save (2.6.6) leaves half a file where the temporary folder is on another disk, and
-puts the whole checkpoint together in memory first.
-
-The checkpoints of one training: numbered in the order in which they were written.
-
-A checkpoint never takes the place of another, so that a kill can at most leave a partial one
-behind. The newest whole one is what a training goes on from.
-
-Room on the disk, looked for before a training begins.
+puts the whole checkpoint together in memory first. Here checkpoints are numbered in the order in
+which they were written, and one never takes the place of another, so that a kill can at most leave
+a partial one behind. The newest whole one is what a training goes on from.
 """
 
 from __future__ import annotations
@@ -71,7 +66,7 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def read_progress(path: Path) -> tuple[int, int]:
-    """Return the epoch (from 0) and the optimiser step that a checkpoint was written at.
+    """Return the epoch (from 0) and the optimizer step that a checkpoint was written at.
 
     Raises:
         ConfigError: As :func:`read_checkpoint`.
@@ -151,7 +146,7 @@ class CheckpointFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._told: set[Path] = set()
+        self._warned: set[Path] = set()
 
     def newest(self) -> Path | None:
         """Return the newest checkpoint that is as it was written, ``None`` when there is none.
@@ -169,7 +164,7 @@ class CheckpointFolder:
         return found
 
     def stage(self) -> tuple[str, int] | None:
-        """Return the stage and the optimiser step of the newest checkpoint.
+        """Return the stage and the optimizer step of the newest checkpoint.
 
         The stage is ``"train"``, or ``"decode"`` once the training is over; ``None``: a fresh
         start.
@@ -231,8 +226,8 @@ class CheckpointFolder:
             fault = fault_of(path) if path.exists() else "is not there any more"
             if fault is None:
                 return path
-            if path not in self._told:
-                self._told.add(path)
+            if path not in self._warned:
+                self._warned.add(path)
                 _LOG.warning("%s: this checkpoint %s; the one before it is taken", path, fault)
         return None
 
@@ -249,7 +244,7 @@ _GIGABYTE = 1e9
 
 
 def require_free_space(folder: Path, model: Any, *, optimizer: str, n_saves: int) -> None:
-    """Check that a training's checkpoints and its model have room.
+    """Check that there is disk space for a training's checkpoints and its model.
 
     What is required is the least that the training will need, so that no run that could end is
     refused; quotas are not seen.
@@ -279,9 +274,9 @@ def require_free_space(folder: Path, model: Any, *, optimizer: str, n_saves: int
 def least_bytes(model: nn.Module, *, optimizer: str, n_saves: int) -> int:
     """Return how many bytes checkpoints and the model take together, at least.
 
-    A checkpoint holds trainable weights and the optimiser's moments: two numbers a weight, of its
+    A checkpoint holds trainable weights and the optimizer's moments: two numbers a weight, of its
     own type (torch's AdamW), of 32 bits or of 8 (bitsandbytes 0.50). Nothing is assumed of other
-    optimisers.
+    optimizers.
     """
     weights = list(model.parameters())
     tuned = [weight for weight in weights if weight.requires_grad]

@@ -1,9 +1,6 @@
-"""The LightningModule of the encoder baseline: one label a dialogue, learned as a class.
+"""The encoder baseline: its input, its model, and the LightningModule that learns classes.
 
-The encoder with its head and its tokenizer: from a folder, from the hub, or from scratch.
-
-What an encoder reads: the turns before the response, and the response, each closed by a mark.
-
+An encoder reads the turns before the response, and the response, each closed by a mark:
 ``[CLS] speaker: turn [SEP] … [SEP] response [SEP]``, in the marks of the encoder's own tokenizer. A
 dialogue that is too long loses whole turns, the oldest first; the response is never cut.
 """
@@ -11,33 +8,31 @@ dialogue that is too long loses whole turns, the oldest first; the response is n
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 
+from recap.config import PromptHistory
 from recap.data.batches import Batch
-from recap.data.encode import EncodedExample, Encoding
+from recap.data.encode import EncodedExample, Encoding, PlainTextEncoder
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
-from recap.models.module import LabelProbabilities, gathered
+from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
-    build_optimizer,
-    build_scheduler,
+    configured_optimizers,
 )
 from recap.models.strategy import AutomaticBatchSize
 from recap.models.tiny import tiny_tokenizer
 from recap.records import Example, Scores, Turn
-from recap.tasks.task import Task
+from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING
 
 
@@ -53,13 +48,13 @@ class EncoderModule(lightning.LightningModule):
         labels: The task's labels; their order is the class index.
         task_name: As scores record it.
         close_id: The token that closes every turn; the response stands between the last two.
-        optimizer: Which optimiser, and its numbers.
+        optimizer: Which optimizer, and its numbers.
         scheduler: Which learning-rate schedule.
-        total_steps: Optimiser steps of the whole training.
+        total_steps: Optimizer steps of the whole training.
         seed: Of dropout.
 
     Attributes:
-        judgements: After a test or a prediction, one per example, in the set's order.
+        label_probabilities: After a test or a prediction, one per example, in the set's order.
     """
 
     def __init__(
@@ -83,11 +78,11 @@ class EncoderModule(lightning.LightningModule):
         self._scheduler = scheduler
         self._total_steps = total_steps
         self._seed = seed
-        self._halving = AutomaticBatchSize(option="trainer.per_device_batch_size")
+        self._batch_size = AutomaticBatchSize(option="trainer.per_device_batch_size")
         self._step_loss = 0.0
         self._val_loss = TokenMean()
         self._category_scores = CategoryScores(labels=labels)
-        self.judgements: list[LabelProbabilities] = []
+        self.label_probabilities: list[LabelProbabilities] = []
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits ``(batch, label)``."""
@@ -96,8 +91,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
-        entropy = [self._seed, batch.plan.number]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        seed_dropout(self._seed, batch.plan.number)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's share of the step's mean, before Lightning divides it."""
@@ -111,7 +105,7 @@ class EncoderModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch of selection examples to ``val_loss``."""
-        for part, loss in self._halving.each(self._loss, batch):
+        for part, loss in self._batch_size.each(self._loss, batch):
             self._val_loss.update(loss, len(part.examples))
 
     def on_validation_epoch_end(self) -> None:
@@ -121,35 +115,35 @@ class EncoderModule(lightning.LightningModule):
 
     def on_test_start(self) -> None:
         """Forget an earlier test."""
-        self.judgements = []
+        self.label_probabilities = []
         self._category_scores.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Label a batch, and count its labels."""
-        for part, logits in self._halving.each(self, batch):
+        for part, logits in self._batch_size.each(self, batch):
             gold = torch.tensor([example.gold for example in part.examples], device=self.device)
             self._category_scores.update(logits.argmax(-1), gold)
-            self._judge(part, logits)
+            self._keep(part, logits)
 
     def on_test_epoch_end(self) -> None:
-        """Put the judgements into the test set's order."""
-        self.judgements = gathered(self.judgements)
+        """Put the label probabilities into the test set's order."""
+        self.label_probabilities = gather_over_devices(self.label_probabilities)
 
     def on_predict_start(self) -> None:
-        """Forget earlier judgements; the scores of a test stay."""
-        self.judgements = []
+        """Forget an earlier prediction; the scores of a test stay."""
+        self.label_probabilities = []
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return logits ``(batch, label)`` of examples that are not scored."""
         found = []
-        for part, logits in self._halving.each(self, batch):
-            self._judge(part, logits)
+        for part, logits in self._batch_size.each(self, batch):
+            self._keep(part, logits)
             found.append(logits)
         return torch.cat(found)
 
     def on_predict_epoch_end(self) -> None:
-        """Put the judgements into the set's order."""
-        self.judgements = gathered(self.judgements)
+        """Put the label probabilities into the set's order."""
+        self.label_probabilities = gather_over_devices(self.label_probabilities)
 
     def scores(self) -> Scores:
         """Return the scores of the last test.
@@ -157,25 +151,22 @@ class EncoderModule(lightning.LightningModule):
         Raises:
             RecapError: When nothing was tested.
         """
-        if not self.judgements:
+        if not self.label_probabilities:
             raise RecapError(
                 "there are no scores before trainer.test(module, datamodule=data) has run"
             )
         return self._category_scores.scores(task=self._task_name)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser, and the schedule over all optimiser steps of the training."""
-        optimizer = build_optimizer(self.model, self._optimizer)
-        scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._total_steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        """Return the optimizer, and the schedule over all optimizer steps of the training."""
+        return configured_optimizers(
+            self.model, self._optimizer, self._scheduler, n_steps=self._total_steps
+        )
 
-    def _judge(self, batch: Batch, logits: Tensor) -> None:
+    def _keep(self, batch: Batch, logits: Tensor) -> None:
         rows = torch.softmax(logits.double(), dim=-1).tolist()
         for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.judgements.append(
+            self.label_probabilities.append(
                 LabelProbabilities(index=index, id=example.id, probabilities=tuple(row))
             )
 
@@ -209,20 +200,6 @@ _WITH_OFFSET = ("roberta", "xlm-roberta", "camembert")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyEncoderSizes:
-    """Sizes of the tiny encoder; the defaults make about a million weights."""
-
-    hidden: int = 128
-    layers: int = 3
-    heads: int = 4
-    intermediate: int = 384
-    max_positions: int = 512
-    dropout: float = 0.1
-    initial_deviation: float = 0.06
-    """Of the random weights; BERT's 0.02 is meant for six times the width."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoadedEncoder:
     """An encoder with a head over some labels, and its tokenizer."""
 
@@ -252,8 +229,6 @@ def load_encoder(
     Raises:
         ConfigError: Within seconds when there are no weights, or they are not an encoder's.
     """
-    import torch
-
     source = _source(name, hub_id, path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -313,19 +288,21 @@ def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
 
 
 def _tiny(labels: Sequence[str]) -> tuple[Any, Any]:
+    """Return an encoder of about a million random weights, and its tokenizer."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    tokenizer, sizes = tiny_tokenizer(), TinyEncoderSizes()
+    tokenizer = tiny_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=sizes.hidden,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        intermediate_size=sizes.intermediate,
-        max_position_embeddings=sizes.max_positions,
-        initializer_range=sizes.initial_deviation,
-        hidden_dropout_prob=sizes.dropout,
-        attention_probs_dropout_prob=sizes.dropout,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=384,
+        max_position_embeddings=512,
+        # BERT's 0.02 is meant for six times the width.
+        initializer_range=0.06,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
         pad_token_id=tokenizer.pad_token_id,
         **_head(labels),
     )
@@ -348,9 +325,6 @@ def _longest(model: Any, tokenizer: Any) -> int:
     elif config.model_type in _WITH_OFFSET:
         positions -= config.pad_token_id + 1
     return int(min(positions, tokenizer.model_max_length))
-
-
-History = Literal["none", "intervention", "full"]
 
 
 class EncoderInput:
@@ -389,18 +363,15 @@ class EncoderInput:
         assert first is not None
         assert pad is not None
         self.first_id, self.pad_id = first, pad
-        self._tokenizer = tokenizer
+        self._texts = PlainTextEncoder(tokenizer)
         self._max_tokens = max_tokens
         self._longest = longest
-        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        names = sorted((name for name in added if len(name) > 1), key=len, reverse=True)
-        self._mark = re.compile(f"(?={'|'.join(map(re.escape, names)) or '(?!)'})")
         # What is not in the vocabulary is read as unknown, which marks nothing.
         self._marks = frozenset(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
         self._ids_of: dict[str, tuple[int, ...]] = {}
 
     def encode(
-        self, examples: Sequence[Example], task: Task, *, history: History = "full"
+        self, examples: Sequence[Example], task: Task, *, history: PromptHistory = "full"
     ) -> Encoding:
         """Return the ids of examples that the task has selected, in the order given.
 
@@ -424,12 +395,14 @@ class EncoderInput:
             )
         return Encoding(examples=tuple(encoded), counts=counts)
 
-    def _ids(self, example: Example, task: Task, history: History) -> tuple[tuple[int, ...], int]:
+    def _ids(
+        self, example: Example, task: Task, history: PromptHistory
+    ) -> tuple[tuple[int, ...], int]:
         """Return the ids of one example, and how many turns it lost."""
         words = WORDING[task.language]
         names = {"counselor": words.counselor, "client": words.client}
         response = (*self._text_ids(example.response), self.close_id)
-        room = self._max_tokens - 1 - len(response)
+        left = self._max_tokens - 1 - len(response)
         if 1 + len(response) > self._longest:
             raise DataError(
                 f"example {quote_id(example.id)}: its response has {len(response)} tokens, more "
@@ -440,9 +413,9 @@ class EncoderInput:
         kept: list[tuple[int, ...]] = []
         for turn in reversed(turns):
             ids = self._text_ids(f"{names[turn.speaker]}{words.colon}{turn.text}")
-            if len(ids) + 1 > room:
+            if len(ids) + 1 > left:
                 break
-            room -= len(ids) + 1
+            left -= len(ids) + 1
             kept.append((*ids, self.close_id))
         before = itertools.chain.from_iterable(reversed(kept))
         return (self.first_id, *before, *response), len(turns) - len(kept)
@@ -450,37 +423,19 @@ class EncoderInput:
     def _text_ids(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text; a mark's name in it is read as the letters it consists of."""
         if text not in self._ids_of:
-            # Cut inside every mark's name: split_special_tokens leaves some of them alone.
-            starts = [match.start() + 1 for match in self._mark.finditer(text)]
-            cuts = itertools.pairwise([0, *starts, len(text)])
-            ids = self._encoded([text[start:end] for start, end in cuts if end > start])
-            if not self._marks.isdisjoint(ids):
-                # A normaliser can make a mark's name of look-alikes (of capitals, of full width).
-                ids = self._encoded(list(text))
+            ids = self._texts.ids(text, self._marks)
             self._ids_of[text] = tuple(token for token in ids if token not in self._marks)
         return self._ids_of[text]
 
-    def _encoded(self, pieces: list[str]) -> tuple[int, ...]:
-        found = self._tokenizer(
-            pieces, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )["input_ids"] if pieces else []  # fmt: skip
-        return tuple(token for piece in found for token in piece)
 
-
-def shown_turns(example: Example, history: History) -> tuple[Turn, ...]:
+def shown_turns(example: Example, history: PromptHistory) -> tuple[Turn, ...]:
     """Return the turns before the response that are read, oldest first.
 
-    ``intervention`` stands for the counsellor's turns since the client's last one.
+    ``intervention`` stands for the counselor's turns since the client's last one.
     """
     if history == "full":
         return example.history
-    shown = 0
-    if history == "intervention":
-        for turn in reversed(example.history):
-            if turn.speaker != "counselor":
-                break
-            shown += 1
-    return example.history[len(example.history) - shown :]
+    return tuple(intervention(example.history)) if history == "intervention" else ()
 
 
 def _first_of(*ids: int | None) -> int | None:

@@ -1,19 +1,15 @@
-"""A trained model as a folder that plain transformers or peft loads.
+"""A trained model as a folder that plain transformers or peft loads, and back.
 
-What a model's folder says of how the model is asked: ``recap.json``, beside the weights.
-
-Adapters merged onto their unquantised base: a model of its own, scored again before it is kept.
-
-Merging adds the adapters' product to the weights that they stand beside. Over a base in full
-precision nothing but rounding changes. QLoRA's adapters were trained beside weights in 4 bits and
-made up for their errors too, so that beside the unquantised weights they are not quite at home:
-how much that costs is measured, never assumed.
-
-Tuned models read back from their folders: whole ones, and adapters beside their base.
+Beside the weights, ``recap.json`` holds the task and the settings that the model answers under. An
+adapter can be merged onto its unquantized base, which adds the adapters' product to the weights
+that they stand beside. Over a base in full precision nothing but rounding changes. QLoRA's adapters
+were trained beside weights in 4 bits and made up for their errors too, so that beside the
+unquantized weights they are not quite at home: how much that costs is measured, never assumed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -21,16 +17,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import torch
 from torch import Tensor
 
+from recap.config import explain_faults
 from recap.data.batches import Batch
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone
+from recap.models.backbone import load_backbone, torch_dtype
 from recap.models.engine.loss import answer_loss
-from recap.models.finetune import PEFT_PREFIX, causal_model, is_adapted
+from recap.models.finetune import causal_model, is_adapted, plain_name
 from recap.models.hub import (
     WEIGHT_FILES,
     add_adapter,
@@ -41,32 +39,35 @@ from recap.models.hub import (
     read_model_config,
     read_tokenizer,
 )
-from recap.models.sharded_checkpoints import gathered, is_first_rank
+from recap.models.sharded_checkpoints import is_first_rank, whole_weights
 from recap.system.files import whole_folder
 from recap.tasks.library import task_from_saved, task_to_dict
 from recap.tasks.task import Task
 
 SETTINGS_FILE = "recap.json"
 _FORMAT = 1
-_DTYPES = ("float32", "float16", "bfloat16", "float64")
+Dtype = Annotated[str, pydantic.Field(pattern="^(float32|float16|bfloat16|float64)$")]
+"""A type of numbers, by its name in torch; no other attribute of torch is looked up."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@pydantic.dataclasses.dataclass(
+    frozen=True, kw_only=True, config=pydantic.ConfigDict(strict=True, extra="forbid")
+)
 class ModelSettings:
-    """How a tuned model was asked while it was trained, and in which types it computed.
+    """The task of a tuned model, its limits, and the types that it was trained in.
 
-    Enough to ask it the same way on another machine; nothing of the data, and no path.
+    Enough to prompt it the same way on another machine; nothing of the data, and no path.
     """
 
-    task: Task
+    task: pydantic.InstanceOf[Task]
     """Labels, prompt and answer format."""
-    max_prompt_tokens: int | None = None
+    max_prompt_tokens: pydantic.PositiveInt | None = None
     """Longest prompt; longer ones lost whole oldest turns."""
-    max_new_tokens: int = 128
+    max_new_tokens: pydantic.PositiveInt = 128
     """Longest answer."""
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     """Type of the weights in memory, by its name in torch."""
-    compute_dtype: str = "float32"
+    compute_dtype: Dtype = "float32"
     """Type that matrices were multiplied in."""
     quantize: bool = False
     """Whether an adapter's base was held in 4 bits."""
@@ -74,20 +75,13 @@ class ModelSettings:
 
 def settings_text(settings: ModelSettings) -> str:
     """Return the text of ``recap.json``."""
-    values = {
-        "format": _FORMAT,
-        "task": task_to_dict(settings.task),
-        "max_prompt_tokens": settings.max_prompt_tokens,
-        "max_new_tokens": settings.max_new_tokens,
-        "dtype": settings.dtype,
-        "compute_dtype": settings.compute_dtype,
-        "quantize": settings.quantize,
-    }
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    values = {"format": _FORMAT, **fields, "task": task_to_dict(settings.task)}
     return json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def read_settings(folder: Path) -> ModelSettings | None:
-    """Return what a model's folder says, ``None`` where it has no ``recap.json``.
+    """Return the settings in a model's folder, ``None`` where it has no ``recap.json``.
 
     Raises:
         ConfigError: When the file cannot be read, or is of another version.
@@ -97,29 +91,17 @@ def read_settings(folder: Path) -> ModelSettings | None:
         return None
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if values.pop("format") != _FORMAT:
+        names = {field.name for field in dataclasses.fields(ModelSettings)}
+        if values.pop("format") != _FORMAT or values.keys() != names:
             raise ConfigError("it was written by another version of recap")
-        _check_types(values)
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
+    except pydantic.ValidationError as error:
+        reason = explain_faults(error, ModelSettings)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
-        raise ConfigError(
-            f"{file}: cannot be used ({error}); copy it again from where the model was trained"
-        ) from error
-
-
-def _check_types(values: dict[str, Any]) -> None:
-    """Refuse values of other types: names of types are looked up in torch, lengths are counted."""
-    for key in ("dtype", "compute_dtype"):
-        if values[key] not in _DTYPES:
-            raise ConfigError(f"{key} has to be one of {', '.join(_DTYPES)}")
-    for key in ("max_prompt_tokens", "max_new_tokens"):
-        n = values[key]
-        if key == "max_prompt_tokens" and n is None:
-            continue
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ConfigError(f"{key} has to be a positive whole number")
-    if not isinstance(values["quantize"], bool):
-        raise ConfigError("quantize has to be true or false")
+        reason = str(error)
+    raise ConfigError(
+        f"{file}: cannot be used ({reason}); copy it again from where the model was trained"
+    )
 
 
 CARD_FILE = "README.md"
@@ -154,19 +136,17 @@ def save_model(
         folder: Is created; its parents have to exist.
         end_of_turn_id: Where ``generate`` stops.
         pad_id: What ``generate`` pads with.
-        settings: How the model is asked, kept beside it as ``recap.json``.
-        card: What its ``README.md`` says, in place of the empty form that peft writes.
+        settings: Its task and limits, kept beside it as ``recap.json``.
+        card: The text of its ``README.md``, in place of the empty form that peft writes.
     """
     adapted = is_adapted(model)
     alone = not adapted or not model.active_peft_config.base_model_name_or_path
-    state = gathered(model, lambda name: alone or ".lora_" in name)
+    state = whole_weights(model, lambda name: alone or ".lora_" in name)
     if not is_first_rank():
         return
     causal = causal_model(model)
-    own, causal.generation_config = (
-        causal.generation_config,
-        _greedy(causal, end_of_turn_id, pad_id),
-    )
+    own = causal.generation_config
+    causal.generation_config = _greedy(causal, end_of_turn_id, pad_id)
     with whole_folder(folder) as partial:
         try:
             if adapted:
@@ -190,7 +170,9 @@ def _save_adapter(
     named = config.base_model_name_or_path
     if not named:
         base = partial / BASE_FOLDER
-        _save_base(model, base, state)
+        # The frozen weights, under the names that they have without adapters.
+        plain = {plain_name(name): tensor for name, tensor in state.items() if ".lora_" not in name}
+        causal_model(model).save_pretrained(base, state_dict=plain)
         tokenizer.save_pretrained(base)
         config.base_model_name_or_path = str((folder / BASE_FOLDER).resolve())
     try:
@@ -198,16 +180,6 @@ def _save_adapter(
         model.save_pretrained(partial, state_dict=state, save_embedding_layers=False)
     finally:
         config.base_model_name_or_path = named
-
-
-def _save_base(model: Any, folder: Path, state: dict[str, Tensor]) -> None:
-    """Save the frozen weights under the names that they have without adapters."""
-    plain = {
-        name.removeprefix(PEFT_PREFIX).replace(".base_layer.", "."): tensor
-        for name, tensor in state.items()
-        if ".lora_" not in name
-    }
-    causal_model(model).save_pretrained(folder, state_dict=plain)
 
 
 def _greedy(causal: Any, end_of_turn_id: int, pad_id: int) -> Any:
@@ -249,7 +221,7 @@ def merge_adapter(
     device: str | torch.device = "cpu",
     autocast: torch.dtype | None = None,
 ) -> Merged:
-    """Write an adapter merged onto its unquantised base as a Hugging Face folder.
+    """Write an adapter merged onto its unquantized base as a Hugging Face folder.
 
     Args:
         folder: A PEFT adapter as :func:`recap.models.export.save_model` writes it.
@@ -278,14 +250,14 @@ def merge_adapter(
             f"than {tolerance:.1e}. The adapter is kept as it was; use it unmerged (merge=false), "
             "or set merge_tolerance if that much is acceptable"
         )
-    asked, card = read_settings(folder), folder / CARD_FILE
+    trained, card = read_settings(folder), folder / CARD_FILE
     save_model(
         model.to("cpu"),
         tokenizer,
         output,
         end_of_turn_id=settings.eos_token_id,
         pad_id=settings.pad_token_id,
-        settings=asked and replace(asked, dtype=dtype, quantize=False),
+        settings=trained and replace(trained, dtype=dtype, quantize=False),
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
     )
     return Merged(adapted_loss=adapted_loss, merged_loss=merged_loss, tolerance=tolerance)
@@ -318,7 +290,7 @@ def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
 
     base = base_of(folder)
     try:
-        model = read_model(AutoModelForCausalLM, base, dtype=getattr(torch, dtype))
+        model = read_model(AutoModelForCausalLM, base, dtype=torch_dtype(dtype))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder}: the adapter's base cannot be loaded from {base}; put its weights back "
@@ -381,19 +353,19 @@ def load_trained(
     device = _device(device)
     shared: dict[tuple[Any, ...], Any] = {}
     loaded = []
-    for number, (folder, asked) in enumerate(zip(folders, settings, strict=True)):
-        chosen = dtype or _dtype_for(device, asked)
+    for number, (folder, own) in enumerate(zip(folders, settings, strict=True)):
+        chosen = dtype or _dtype_for(device, own)
         if not is_adapter_folder(folder):
-            model = _loaded(folder, chosen, asked).to(device)
+            model = _loaded(folder, chosen, own).to(device)
             loaded.append(_ready(model, folder, None))
             continue
         source = _base_folder(folder, base)
-        key = (_identity(source), chosen, asked.quantize, asked.compute_dtype)
+        key = (_identity(source), chosen, own.quantize, own.compute_dtype)
         name = f"stage{number}"
         if key in shared:
             add_adapter(shared[key], folder, name=name)
         else:
-            shared[key] = _adapted(_loaded(source, chosen, asked), folder, name)
+            shared[key] = _adapted(_loaded(source, chosen, own), folder, name)
         shared[key].to(device)
         loaded.append(_ready(shared[key], folder, name))
     return loaded
@@ -412,9 +384,8 @@ def model_identity(folder: Path) -> str:
     for file in sorted(f for pattern in WEIGHT_FILES for f in folder.glob(pattern)):
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         digest.update(_both_ends(file))
-    for pattern in ("adapter_model*.safetensors",):
-        for file in sorted(folder.glob(pattern)):
-            digest.update(_both_ends(file))
+    for file in sorted(folder.glob("adapter_model*.safetensors")):
+        digest.update(_both_ends(file))
     return digest.hexdigest()[:16]
 
 
@@ -434,8 +405,6 @@ def _both_ends(file: Path) -> bytes:
 
 
 def _device(device: str) -> str:
-    import torch
-
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

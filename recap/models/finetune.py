@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from recap.config import FinetuneMethod
 from recap.errors import ConfigError, did_you_mean
 
-METHODS = ("full", "lora", "qlora", "none")
+METHODS = get_args(FinetuneMethod)
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJECTIONS}
@@ -20,7 +21,7 @@ TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJEC
 blocks.
 """
 
-PEFT_PREFIX = "base_model.model."
+_PEFT_PREFIX = "base_model.model."
 """What peft puts before the names of a model that it wraps."""
 
 
@@ -82,6 +83,11 @@ def apply_finetune(
             if is_adapter_weight(name) and not weight.is_meta:
                 weight.copy_(draw_adapter(name, weight, seed))
     return adapted
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a weight of an adapted model has without adapters."""
+    return name.removeprefix(_PEFT_PREFIX).replace(".base_layer.", ".")
 
 
 def is_adapter_weight(name: str) -> bool:

@@ -1,6 +1,4 @@
-"""Models of the Hugging Face hub: from this machine's cache, or fetched when the hub can be had.
-
-Hugging Face folders, read as data: nothing in them runs, and weights are safetensors.
+"""Models of the Hugging Face hub, from the cache or fetched, and folders of them, read as data.
 
 A folder can name code of its own (``auto_map``), keep its weights as a pickle, which is a program,
 and ask for kernels from the hub. All of that is refused here, and nothing of recap calls
@@ -25,6 +23,9 @@ HUB_TIMEOUT_SECONDS = 8.0
 WEIGHT_FILES = ("*.safetensors",)
 """Files of which a folder with weights has at least one: pickles are programs."""
 
+WEIGHTS_INDEX = "model.safetensors.index.json"
+"""Which of several files holds each weight."""
+
 _NOT_NEEDED = (
     *("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx"),
     *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"),
@@ -38,7 +39,7 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
     Args:
         hub_id: Such as ``Qwen/Qwen2.5-7B-Instruct``.
         name: The model's name, for messages.
-        family: ``qwen2`` or ``llama``, whose licence has to be accepted.
+        family: ``qwen2`` or ``llama``, whose license has to be accepted.
         group: The options that it is chosen by, for messages.
 
     Raises:
@@ -48,8 +49,8 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
     switch_telemetry_off()
     from huggingface_hub import snapshot_download
 
-    cached = _cached_folder(hub_id)
-    if cached is not None:
+    cached = cached_folder(hub_id)
+    if cached is not None and _has_all_weights(cached):
         return cached
     _require_hub(hub_id, name, family, group)
     try:
@@ -60,21 +61,20 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
         raise _no_weights(hub_id, name, family, group, first_line(error)) from error
 
 
-def _cached_folder(hub_id: str) -> Path | None:
+def cached_folder(hub_id: str) -> Path | None:
+    """Return the hub's snapshot in the local cache, with weights or without, if there is one."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except Exception:  # noqa: BLE001 - nothing cached, or unreadable: the hub is asked next
+    except Exception:  # noqa: BLE001 - nothing cached, or unreadable
         return None
-    return folder if _is_complete(folder) else None
+    return folder if (folder / "config.json").is_file() else None
 
 
-def _is_complete(folder: Path) -> bool:
-    """Return whether a cached model has all of its files; a download may have been cut off."""
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
+def _has_all_weights(folder: Path) -> bool:
+    """Return whether a cached model has all of its weights; a download may have been cut off."""
+    index = folder / WEIGHTS_INDEX
     if index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return all((folder / shard).is_file() for shard in shards)
@@ -97,21 +97,21 @@ def _require_hub(hub_id: str, name: str, family: str, group: str) -> None:
             failure[:] = [first_line(error)]
 
     # In a thread: looking a host name up has no timeout of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_TIMEOUT_SECONDS)
+    request = threading.Thread(target=ask, daemon=True)
+    request.start()
+    request.join(HUB_TIMEOUT_SECONDS)
     if failure:
         raise _no_weights(hub_id, name, family, group, failure[0])
 
 
 def _no_weights(hub_id: str, name: str, family: str, group: str, why: str) -> ConfigError:
-    licence = (
-        " (after accepting its licence on the hub and `hf auth login`)" if family == "llama" else ""
+    terms = (
+        " (after accepting its license on the hub and `hf auth login`)" if family == "llama" else ""
     )
     return ConfigError(
         f"the weights of {group} {name!r} ({hub_id}) are not on this machine and cannot be "
         f"fetched: {why}. On a machine with access run "
-        f"`hf download {hub_id} --local-dir FOLDER`{licence}, copy FOLDER here and add "
+        f"`hf download {hub_id} --local-dir FOLDER`{terms}, copy FOLDER here and add "
         f"{group}.path=FOLDER; or use {group}=tiny, which needs no download"
     )
 
@@ -209,9 +209,7 @@ def require_safetensors(folder: Path, shown: str) -> None:
     """
     if any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
         return
-    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
-    if pickles:
-        raise ConfigError(f"{shown} holds {_is_a_program(pickles[0])}")
+    _refuse_pickles(folder, shown)
     raise ConfigError(
         f"{shown} holds no *.safetensors; it has to be a folder in Hugging Face's format with the "
         "weights and tokenizer of the model (config.json, *.safetensors, tokenizer.json)"
@@ -222,18 +220,18 @@ def _require_adapter_weights(folder: Path) -> None:
     """Refuse what peft would look for next: a pickle, or an adapter of that name on the hub."""
     if (folder / ADAPTER_WEIGHTS).is_file():
         return
-    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
-    if pickles:
-        raise ConfigError(f"{folder} holds {_is_a_program(pickles[0])}")
+    _refuse_pickles(folder, str(folder))
     raise ConfigError(f"{folder}: lacks {ADAPTER_WEIGHTS}; copy the whole folder again")
 
 
-def _is_a_program(name: str) -> str:
-    return (
-        f"no *.safetensors but {name}, a pickle: a program that would run with your rights. Get "
-        "the weights as *.safetensors, or, where you trust who made them, convert them as "
-        "docs/security.md shows"
-    )
+def _refuse_pickles(folder: Path, shown: str) -> None:
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise ConfigError(
+            f"{shown} holds no *.safetensors but {pickles[0]}, a pickle: a program that would run "
+            "with your rights. Get the weights as *.safetensors, or, where you trust who made "
+            "them, convert them as docs/security.md shows"
+        )
 
 
 @contextmanager

@@ -1,13 +1,10 @@
-"""The LightningModule: learn answers, select by their loss, decode and score.
-
-Label probabilities of held-out examples, put back into the order of their set.
-"""
+"""The LightningModule: learn answers, select by their loss, decode and score."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import lightning
 import numpy as np
@@ -16,18 +13,18 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from recap.config import Decoding
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.metrics.category_scores import CategoryScores, TokenMean
-from recap.models.engine.label_scoring import Answerer, Decoding, ModelAnswer
-from recap.models.engine.two_phase import training_loss
-from recap.models.lazy_weights import LazyWeights
+from recap.models.backbone import LazyWeights
+from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
+from recap.models.engine.prefix_backward import training_loss
 from recap.models.optimizers import (
     OptimizerSettings,
     SchedulerSettings,
-    build_optimizer,
-    build_scheduler,
+    configured_optimizers,
 )
 from recap.models.strategy import AutomaticBatchSize, is_sharded, shard
 
@@ -49,18 +46,10 @@ class LabelProbabilities:
     probabilities: tuple[float, ...]
 
 
-class Placed(Protocol):
-    """What belongs to one example of a set."""
-
-    @property
-    def index(self) -> int:
-        """The example's place in the set."""
+P = TypeVar("P", "LabelProbabilities", "Generation")
 
 
-P = TypeVar("P", bound=Placed)
-
-
-def gathered(shard: Sequence[P]) -> list[P]:
+def gather_over_devices(shard: Sequence[P]) -> list[P]:
     """Return what all devices have found of a set, in the set's order, on every device."""
     found = list(shard)
     if dist.is_available() and dist.is_initialized():
@@ -68,6 +57,11 @@ def gathered(shard: Sequence[P]) -> list[P]:
         dist.all_gather_object(shards, found)
         found = [one for part in shards for one in part]
     return sorted(found, key=lambda one: one.index)
+
+
+def seed_dropout(*numbers: int) -> None:
+    """Seed the global random state, which dropout draws from, with one seed of some numbers."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
 Wanted = Literal["loss", "answers", "probabilities"]
@@ -87,7 +81,7 @@ class ResponseModule(lightning.LightningModule):
     """Trains a language model to answer, and decodes and scores held-out examples.
 
     Works with :class:`recap.data.loaders.DataModule` under any ``lightning.Trainer``. Logs
-    ``train_loss`` every optimiser step, ``val_loss`` every validation and ``test_loss`` at the end
+    ``train_loss`` every optimizer step, ``val_loss`` every validation and ``test_loss`` at the end
     of a test: each the mean over the answers' tokens, in nats, of the whole step or set, however it
     was cut into batches and devices.
 
@@ -96,12 +90,12 @@ class ResponseModule(lightning.LightningModule):
             tuned.
         task: Reads answers; its labels are the classes.
         encoder: The model's tokenizer as a :class:`ChatEncoder`.
-        optimizer: Which optimiser, and its numbers.
+        optimizer: Which optimizer, and its numbers.
         scheduler: Which learning-rate schedule.
         max_new_tokens: Longest answer when decoding.
-        decoding: How a label is decided (:data:`recap.models.engine.label_scoring.Decoding`).
-        threshold: As for :class:`recap.models.engine.label_scoring.Answerer`.
-        total_steps: Optimiser steps of the whole training, for the schedule; ``None`` asks the data
+        decoding: How a label is decided (:data:`recap.config.Decoding`).
+        threshold: As for :class:`recap.models.engine.label_scoring.LabelScorer`.
+        total_steps: Optimizer steps of the whole training, for the schedule; ``None`` asks the data
             module.
         seed: Of dropout.
         weights: Where the values of a model on the meta device come from, which a strategy that
@@ -110,7 +104,7 @@ class ResponseModule(lightning.LightningModule):
     Attributes:
         generations: After a test, one per test example and in the test set's order, on every
             device.
-        judgements: After a prediction, one per judged example, likewise.
+        label_probabilities: After a prediction, one per example, likewise.
     """
 
     def __init__(
@@ -138,8 +132,8 @@ class ResponseModule(lightning.LightningModule):
         self._max_new_tokens = max_new_tokens
         self._decoding: Decoding = decoding
         self._threshold = threshold
-        self._answerer: Answerer | None = None
-        self._halving = AutomaticBatchSize(
+        self._scorer: LabelScorer | None = None
+        self._batch_size = AutomaticBatchSize(
             option="trainer.per_device_batch_size and decoding.batch_size"
         )
         self._total_steps = total_steps
@@ -151,8 +145,8 @@ class ResponseModule(lightning.LightningModule):
         self._category_scores = CategoryScores(labels=task.labels)
         self._shard: list[Generation] = []
         self.generations: list[Generation] = []
-        self._judged: list[LabelProbabilities] = []
-        self.judgements: list[LabelProbabilities] = []
+        self._predicted: list[LabelProbabilities] = []
+        self.label_probabilities: list[LabelProbabilities] = []
         self.strict_loading = not self._frozen_names()
 
     def configure_model(self) -> None:
@@ -175,8 +169,8 @@ class ResponseModule(lightning.LightningModule):
         """
         if wanted == "loss":
             return training_loss(self.model, batch)
-        if self._answerer is None:
-            self._answerer = Answerer(
+        if self._scorer is None:
+            self._scorer = LabelScorer(
                 self.model,
                 self._task,
                 self._encoder,
@@ -188,13 +182,12 @@ class ResponseModule(lightning.LightningModule):
             )
         prompts = [example.prompt for example in batch.examples]
         if wanted == "probabilities":
-            return self._answerer.judge(prompts)
-        return self._answerer.answer(prompts)
+            return self._scorer.label_probabilities(prompts)
+        return self._scorer.answer(prompts)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from the micro-batch's number: a resumed run draws what it would have."""
-        entropy = [self._seed, batch.plan.number, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        seed_dropout(self._seed, batch.plan.number, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's share of the step's token mean, before Lightning divides it."""
@@ -221,7 +214,7 @@ class ResponseModule(lightning.LightningModule):
     def on_test_start(self) -> None:
         """Forget an earlier test."""
         self._shard = []
-        self._answerer = None
+        self._scorer = None
         self.generations = []
         self._category_scores.reset()
         self._test_loss.reset()
@@ -235,26 +228,26 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the answers of all devices and log the scores."""
-        self.generations = gathered(self._shard)
+        self.generations = gather_over_devices(self._shard)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
         self.log_dict(logged, sync_dist=True)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction."""
-        self._judged = []
-        self._answerer = None
-        self.judgements = []
+        self._predicted = []
+        self._scorer = None
+        self.label_probabilities = []
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, float]]:
         """Return the probabilities of the labels for each example of a batch; nothing is generated.
 
         ``trainer.predict(module, datamodule=data, return_predictions=False)`` puts them together in
-        :attr:`judgements`.
+        :attr:`label_probabilities`.
         """
         rows: list[dict[str, float]] = self(batch, wanted="probabilities")
         if not batch.plan.filler:
-            self._judged += [
+            self._predicted += [
                 LabelProbabilities(index=index, id=example.id, probabilities=tuple(row.values()))
                 for index, example, row in zip(
                     batch.plan.indices, batch.examples, rows, strict=True
@@ -263,8 +256,8 @@ class ResponseModule(lightning.LightningModule):
         return rows
 
     def on_predict_epoch_end(self) -> None:
-        """Gather the judgements of all devices."""
-        self.judgements = gathered(self._judged)
+        """Gather the label probabilities of all devices."""
+        self.label_probabilities = gather_over_devices(self._predicted)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.
@@ -281,19 +274,16 @@ class ResponseModule(lightning.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser, and the schedule over all optimiser steps of the training."""
-        optimizer = build_optimizer(self.model, self._optimizer)
-        scheduler = build_scheduler(optimizer, self._scheduler, n_steps=self._n_steps())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        """Return the optimizer, and the schedule over all optimizer steps of the training."""
+        return configured_optimizers(
+            self.model, self._optimizer, self._scheduler, n_steps=self._n_steps()
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen weights out: they do not change, and an adapter's checkpoint stays small."""
         frozen = set(self._frozen_names())
         for key in list(checkpoint["state_dict"]):
-            # A quantised weight brings its scales along, under names that begin with its own.
+            # A quantized weight brings its scales along, under names that begin with its own.
             if key in frozen or not frozen.isdisjoint(_parents(key)):
                 del checkpoint["state_dict"][key]
 
@@ -322,7 +312,7 @@ class ResponseModule(lightning.LightningModule):
         )
         if steps_per_epoch is None:
             raise ConfigError(
-                "the number of optimiser steps is not known without recap's DataModule; "
+                "the number of optimizer steps is not known without recap's DataModule; "
                 "give total_steps="
             )
         epochs, limit = self.trainer.max_epochs, self.trainer.max_steps
@@ -354,7 +344,7 @@ class ResponseModule(lightning.LightningModule):
 
     def _add_loss(self, metric: TokenMean, batch: Batch) -> None:
         # A filler has no answer tokens, but every device has to compute equally often.
-        for part, loss in self._halving.each(self, batch, whole=is_sharded(self)):
+        for part, loss in self._batch_size.each(self, batch, whole=is_sharded(self)):
             metric.update(loss, int(part.answer_mask.sum()))
 
     def _add_answers(self, batch: Batch, answers: Sequence[ModelAnswer]) -> None:

@@ -1,10 +1,9 @@
-"""Optimisers and learning-rate schedules by name.
+"""Optimizers and learning-rate schedules by name, and a test that suggests the learning rate.
 
-Which learning rate to train with: a few steps at rising rates, and where the loss falls fastest.
-
-The learning-rate range test of Smith (2017, "Cyclical Learning Rates", section 3.3). Lightning has
-one too (2.6.6), but it takes the last micro-batch's share for the loss of a step, measures slopes
-over the rate and not its logarithm, and leaves the schedule at the rate that was configured.
+The learning-rate range test of Smith (2017, "Cyclical Learning Rates", section 3.3) takes a few
+steps at rising rates. Lightning has one too (2.6.6), but it takes the last micro-batch's share for
+the loss of a step, measures slopes over the rate and not its logarithm, and leaves the schedule at
+the rate that was configured.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ SCHEDULERS: Registry[Callable[..., LRScheduler]] = Registry("scheduler")
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """Which optimiser, and its numbers."""
+    """Which optimizer, and its numbers."""
 
     name: str = "adamw"
     """Registered name, or ``package.module:function`` that is called as :func:`adamw` is."""
@@ -52,16 +51,16 @@ class SchedulerSettings:
     name: str = "cosine"
     """Registered name, or ``package.module:function`` that is called as :func:`cosine` is."""
     warmup_fraction: float = 0.1
-    """Share of all optimiser steps during which the rate rises linearly from zero (paper, Table
+    """Share of all optimizer steps during which the rate rises linearly from zero (paper, Table
     7).
     """
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """Return the optimiser over a model's trainable weights.
+    """Return the optimizer over a model's trainable weights.
 
     Raises:
-        UnknownNameError: When no optimiser has that name.
+        UnknownNameError: When no optimizer has that name.
     """
     return OPTIMIZERS.get(settings.name)(
         parameter_groups(model.named_parameters(), settings.weight_decay),
@@ -74,13 +73,22 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
 def build_scheduler(
     optimizer: Optimizer, settings: SchedulerSettings, *, n_steps: int
 ) -> LRScheduler:
-    """Return the schedule over ``n_steps`` optimiser steps, to be advanced after each.
+    """Return the schedule over ``n_steps`` optimizer steps, to be advanced after each.
 
     Raises:
         UnknownNameError: When no schedule has that name.
     """
     n_warmup_steps = math.ceil(settings.warmup_fraction * n_steps)
     return SCHEDULERS.get(settings.name)(optimizer, n_steps=n_steps, n_warmup_steps=n_warmup_steps)
+
+
+def configured_optimizers(
+    model: nn.Module, optimizer: OptimizerSettings, scheduler: SchedulerSettings, *, n_steps: int
+) -> dict[str, Any]:
+    """Return what Lightning's ``configure_optimizers`` returns: one schedule, moved every step."""
+    built = build_optimizer(model, optimizer)
+    schedule = build_scheduler(built, scheduler, n_steps=n_steps)
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def parameter_groups(
@@ -188,12 +196,12 @@ LOWEST_RATE, HIGHEST_RATE, N_STEPS = 1e-7, 1.0, 100
 DIVERGED = 4.0
 """The test ends where the loss is so many times the lowest so far (Lightning's threshold)."""
 
-_NEIGHBOURS = 4
+_NEIGHBORS = 4
 """Steps on either side that a loss is averaged with before slopes are taken."""
 
 
 class RangeTest(lightning.Callback):
-    """Raises the learning rate with every optimiser step, and keeps each step's loss.
+    """Raises the learning rate with every optimizer step, and keeps each step's loss.
 
     The trainer stops after the last rate, or when the loss diverges.
 
@@ -239,14 +247,14 @@ class RangeTest(lightning.Callback):
 def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate at which the loss falls fastest over the logarithm of the rate.
 
-    Losses are averaged over neighbouring steps first; what comes after the lowest of these averages
+    Losses are averaged over neighboring steps first; what comes after the lowest of these averages
     is not looked at.
 
     Raises:
         ConfigError: When the loss never falls, or too few steps were taken to tell.
     """
     finite = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)]
-    window = 2 * _NEIGHBOURS + 1
+    window = 2 * _NEIGHBORS + 1
     if len(finite) <= window:
         raise ConfigError(
             f"optimizer.find_learning_rate: the loss diverged after {len(finite)} steps at "
@@ -254,7 +262,7 @@ def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
             "set optimizer.learning_rate"
         )
     smooth = np.convolve([loss for _, loss in finite], np.ones(window) / window, mode="valid")
-    logarithms = np.log([rate for rate, _ in finite])[_NEIGHBOURS:-_NEIGHBOURS]
+    logarithms = np.log([rate for rate, _ in finite])[_NEIGHBORS:-_NEIGHBORS]
     slopes = np.gradient(smooth, logarithms)[: int(smooth.argmin()) + 1]
     steepest = int(slopes.argmin())
     if slopes[steepest] >= 0:

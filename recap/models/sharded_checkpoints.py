@@ -1,20 +1,18 @@
-"""Checkpoints as folders: every rank writes the shares that it holds, any number of ranks reads.
+"""Checkpoints as folders, written and read by any number of ranks, and checksums of both kinds.
 
 Tensors that are spread over devices go through torch's distributed checkpoints under flat names,
 everything else into one file beside them. Names and positions are those of an ordinary checkpoint,
 so that a training may go on with another number of devices, or with one.
 
-The index of a checkpoint in shares, read without running what its pickle may say.
+torch reads the index of such a checkpoint, ``.metadata``, with ``pickle.load`` (2.13), and entries
+that are no tensors without ``weights_only``: a file from elsewhere could run anything. Here the
+index may name nothing but the classes that an index of tensors consists of, and nothing but tensors
+is read by it.
 
-torch reads ``.metadata`` with ``pickle.load`` (2.13), and entries that are no tensors without
-``weights_only``: a file from elsewhere could run anything. Here the index may name nothing but the
-classes that an index of tensors consists of, and nothing but tensors is read by it.
-
-SHA-256 of checkpoints: written with them, compared before they are read.
-
-A file carries its own: torch writes zip archives, and a zip archive ends with a comment of free
-text. So a checkpoint is one file that appears under its name whole or not at all, and that torch,
-Lightning and ``unzip`` read as any other. A folder holds a list that ``sha256sum -c`` reads.
+SHA-256 sums are written with checkpoints and compared before they are read. A file carries its own:
+torch writes zip archives, and a zip archive ends with a comment of free text. So a checkpoint is
+one file that appears under its name whole or not at all, and that torch, Lightning and ``unzip``
+read as any other. A folder holds a list that ``sha256sum -c`` reads.
 """
 
 from __future__ import annotations
@@ -231,7 +229,7 @@ def is_sharded_checkpoint(path: Path) -> bool:
 
 
 def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint whose weights and optimiser states are spread over devices.
+    """Write a checkpoint whose weights and optimizer states are spread over devices.
 
     Called by every rank together; the folder appears whole or not at all.
 
@@ -298,7 +296,7 @@ def read_sharded(
         path: The folder.
         like: Weights by name, whose way of being spread is taken over; ``None`` reads every tensor
             whole, in this process alone.
-        optimized: With ``like``: the weights of each optimiser, in its order. Left out, optimiser
+        optimized: With ``like``: the weights of each optimizer, in its order. Left out, optimizer
             states are not read.
     """
     rest = read_rest(path)
@@ -335,7 +333,7 @@ def spread_like(checkpoint: dict[str, Any], like: Mapping[str, Tensor]) -> dict[
 
 
 def spread_states(state: Mapping[str, Any], weights: list[Tensor]) -> dict[str, Any]:
-    """Return an optimiser's state with its moments cut into shares, as the weights are."""
+    """Return an optimizer's state with its moments cut into shares, as the weights are."""
     spread = {
         place: {
             key: _spread(value, weights[place])
@@ -348,7 +346,7 @@ def spread_states(state: Mapping[str, Any], weights: list[Tensor]) -> dict[str, 
     return {**state, "state": spread}
 
 
-def gathered(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+def whole_weights(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     """Return the whole weights of a module on the CPU; on ranks other than the first, nothing.
 
     Called by every rank together. One weight at a time is whole on the other ranks. Weights that
@@ -418,7 +416,7 @@ def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def _spread_states(rest: Mapping[str, Any], number: int) -> list[tuple[str, int]]:
-    """Return name and weight's place of everything that is spread in one optimiser's state."""
+    """Return name and weight's place of everything that is spread in one optimizer's state."""
     entries = rest["optimizer_states"][number]["state"]
     return [
         (_key(number, place, key), place)
@@ -428,7 +426,7 @@ def _spread_states(rest: Mapping[str, Any], number: int) -> list[tuple[str, int]
 
 
 def _joined(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
-    """Undo :func:`_split`; optimiser states whose tensors were not read are left out."""
+    """Undo :func:`_split`; optimizer states whose tensors were not read are left out."""
     states = []
     for number, state in enumerate(rest["optimizer_states"]):
         names = _spread_states(rest, number)

@@ -4,8 +4,7 @@
 ``FSDPStrategy`` is the older FSDP1: it refuses CPUs (2.6.6), so nothing of it could be tested
 without several GPUs, and it keeps flat parameters, which neither adapters beside frozen weights nor
 checkpoints for another number of devices suit.
-
-Batches that are cut in halves when memory runs out, wherever nothing is learned from them.
+Wherever nothing is learned from them, batches are cut in halves when memory runs out.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from torch.optim import Optimizer
 
 from recap.data.batches import Batch, halves
 from recap.errors import ConfigError
+from recap.models.backbone import LazyWeights
 from recap.models.checkpoints import read_checkpoint
 from recap.models.finetune import causal_model
-from recap.models.lazy_weights import LazyWeights
 from recap.models.sharded_checkpoints import (
     is_sharded_checkpoint,
     read_sharded,
@@ -41,7 +40,7 @@ def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> 
     Args:
         name: ``fsdp``, or ``auto`` or ``ddp``, which for several devices are the same.
         world_size: Devices over all machines.
-        cpu_offload: Whether ``fsdp`` keeps shares and optimiser state in the host's memory.
+        cpu_offload: Whether ``fsdp`` keeps shares and optimizer state in the host's memory.
     """
     if name == "fsdp":
         return ShardedStrategy(world_size=world_size, cpu_offload=cpu_offload)
@@ -56,7 +55,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Args:
         world_size: Devices over all machines.
-        cpu_offload: Whether shares and optimiser state are kept in the host's memory.
+        cpu_offload: Whether shares and optimizer state are kept in the host's memory.
     """
 
     def __init__(self, *, world_size: int, cpu_offload: bool = False) -> None:
@@ -72,7 +71,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Optimiser states come back through :meth:`load_optimizer_state_dict`."""
+        """Optimizer states come back through :meth:`load_optimizer_state_dict`."""
         return True
 
     def model_to_device(self) -> None:
@@ -91,7 +90,7 @@ class ShardedStrategy(ModelParallelStrategy):
         return self.lightning_module.state_dict()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return an optimiser's state, this rank's shares by the weights' places."""
+        """Return an optimizer's state, this rank's shares by the weights' places."""
         state: dict[str, Any] = getattr(optimizer, "_optimizer", optimizer).state_dict()
         return state
 
@@ -123,7 +122,7 @@ class ShardedStrategy(ModelParallelStrategy):
         self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take back the optimisers' states."""
+        """Take back the optimizers' states."""
         states = checkpoint["optimizer_states"]
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
@@ -170,7 +169,7 @@ def shard(
 
 
 def _weights(optimizer: Any) -> list[torch.Tensor]:
-    """Return an optimiser's weights by their places in its state."""
+    """Return an optimizer's weights by their places in its state."""
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
@@ -185,16 +184,6 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def tell_of_halving(what: str, n: int) -> None:
-    """Say that ``n`` of something at once were too many."""
-    _LOG.warning(
-        "memory ran out for %d %s at once: from now on there are fewer at a time, which takes "
-        "longer and changes no answer",
-        n,
-        what,
-    )
-
-
 class AutomaticBatchSize:
     """Computes something of batches, and of ever smaller parts of them while memory runs out.
 
@@ -203,11 +192,18 @@ class AutomaticBatchSize:
 
     Args:
         option: Named in the error, as what could be lowered.
+        what: What batches are made of, in the singular.
+        most: How many are computed at once to begin with; ``None``: as many as a batch has.
+
+    Attributes:
+        most: How many are computed at once by now.
     """
 
-    def __init__(self, *, option: str) -> None:
+    def __init__(self, *, option: str, what: str = "example", most: int | None = None) -> None:
+        self.most = most
         self._option = option
-        self._most: int | None = None
+        self._what = what
+        self._warned = False
 
     def each(
         self, compute: Callable[[Batch], Found], batch: Batch, *, whole: bool = False
@@ -225,29 +221,39 @@ class AutomaticBatchSize:
         waiting = [batch]
         while waiting:
             part = waiting.pop(0)
-            if self._most is not None and len(part.examples) > self._most and not whole:
+            if self.most is not None and len(part.examples) > self.most and not whole:
                 waiting[:0] = halves(part)
                 continue
             try:
                 found = compute(part)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(len(part.examples), whole, error)
+                self.shrink(len(part.examples), error, whole=whole)
                 waiting.insert(0, part)
                 continue
             yield part, found
 
-    def _shrink(self, n: int, whole: bool, error: Exception) -> None:
+    def shrink(self, n: int, error: Exception, *, whole: bool = False) -> None:
+        """Halve the batches when memory ran out for ``n`` at once; raise any other error again.
+
+        Raises:
+            ConfigError: When memory ran out for one, or for a batch that must stay ``whole``.
+        """
+        if not is_out_of_memory(error):
+            raise error
         if n == 1 or whole:
             advice = "set prompt.max_tokens, or use a smaller model"
             if n > 1:
                 advice = f"lower {self._option}: devices that share weights need batches of a size"
-            raise ConfigError(
-                f"memory runs out for {n} example{'s' * (n > 1)} at once; {advice}"
-            ) from error
-        if self._most is None:
-            tell_of_halving("examples", n)
-        self._most = n // 2
+            many = f"{n} {self._what}s at once" if n > 1 else f"a single {self._what}"
+            raise ConfigError(f"memory runs out for {many}; {advice}") from error
+        if not self._warned:
+            _LOG.warning(
+                "memory ran out for %d %ss at once: from now on there are fewer at a time, which "
+                "takes longer and changes no answer",
+                n,
+                self._what,
+            )
+        self._warned = True
+        self.most = n // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

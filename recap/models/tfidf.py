@@ -20,7 +20,7 @@ def example_text(example: Example, *, context: Context = "response") -> str:
 
     Args:
         example: The example.
-        context: ``"response"`` alone, with the ``"intervention"`` (the counsellor's last turn)
+        context: ``"response"`` alone, with the ``"intervention"`` (the counselor's last turn)
             before it, or with the ``"full"`` history before it.
 
     Raises:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
-from recap.tasks.answer import Language
+from recap.config import Language
 
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -34,7 +34,7 @@ TASKS = ("binary", "fine_grained", "flat", "annomi_talk")
 """Built-in tasks whose prompts the tokenizer knows."""
 
 DEMO_SIZE = 1600
-"""Labelled demo utterances that the tokenizer is built from; more would add no new words."""
+"""Labeled demo utterances that the tokenizer is built from; more would add no new words."""
 
 BRIEF_WEIGHT, FULL_WEIGHT = 50, 2
 """How often the brief and the full prompts count beside the demo corpus."""
@@ -65,7 +65,7 @@ def build_tiny_tokenizer(
 ) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer on ``texts`` and return it as a ``Qwen2Tokenizer``.
 
-    Normaliser (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place
+    Normalizer (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place
     beside a Qwen2 configuration, whatever ``tokenizer.json`` says (transformers 5.23): so a saved
     folder gives the same ids through ``AutoTokenizer``. The same texts give the same tokenizer in
     every process. Padding is ``<|endoftext|>``; a turn ends with ``<|im_end|>``.
@@ -98,17 +98,18 @@ def build_tiny_tokenizer(
     )
 
 
-def build_tiny_model(
-    *, n_tokens: int, pad_id: int, end_id: int, seed: int, sizes: TinySizes
-) -> Qwen2ForCausalLM:
-    """Return a Qwen2 model with random weights drawn from ``seed``.
+def tiny_config(
+    *,
+    n_tokens: int,
+    pad_id: int | None = None,
+    end_id: int | None = None,
+    sizes: TinySizes | None = None,
+) -> Qwen2Config:
+    """Return the configuration of the tiny model."""
+    from transformers import Qwen2Config
 
-    The global random state stays as it was.
-    """
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    config = Qwen2Config(
+    sizes = sizes or TinySizes()
+    return Qwen2Config(
         vocab_size=n_tokens,
         hidden_size=sizes.hidden,
         intermediate_size=sizes.intermediate,
@@ -121,25 +122,29 @@ def build_tiny_model(
         eos_token_id=end_id,
         bos_token_id=None,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config)
 
 
 def load_tiny(
     *, seed: int, sizes: TinySizes | None = None
 ) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
-    """Return a fresh tiny model and its tokenizer, which is built once a process."""
+    """Return a tiny model with random weights drawn from ``seed``, and its tokenizer.
+
+    The tokenizer is built once a process; the global random state stays as it was.
+    """
+    import torch
+    from transformers import Qwen2ForCausalLM
+
     sizes = sizes or TinySizes()
     tokenizer = tiny_tokenizer(sizes.vocabulary)
-    model = build_tiny_model(
+    config = tiny_config(
         n_tokens=len(tokenizer),
         pad_id=tokenizer.pad_token_id,
         end_id=tokenizer.eos_token_id,
-        seed=seed,
         sizes=sizes,
     )
-    return model, tokenizer
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config), tokenizer
 
 
 @lru_cache(maxsize=2)
@@ -174,8 +179,8 @@ def prompt_texts() -> Iterator[str]:
         for language in get_args(Language):
             brief = builtin_task(name, language=language, style="brief")
             full = builtin_task(name, language=language, style="full")
-            said = [message.text for message in brief.messages(example)]
-            said += [brief.render(Answer(label=label, rationale="")) for label in brief.labels]
-            yield from said * BRIEF_WEIGHT
+            texts = [message.text for message in brief.messages(example)]
+            texts += [brief.render(Answer(label=label, rationale="")) for label in brief.labels]
+            yield from texts * BRIEF_WEIGHT
             for message in full.messages(example):
                 yield from _PIECES.findall(message.text) * FULL_WEIGHT

@@ -30,15 +30,16 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PlanConfig:
 def _plan(config: PlanConfig) -> None:
     from pathlib import Path
 
-    from recap.plan.console import print_plan, write_plan
+    from recap.output.report import print_report, write_report
     from recap.plan.plan import make_plan
+    from recap.plan.report import plan_report
     from recap.system.processes import limit_library_logging
 
     limit_library_logging()
-    plan = make_plan(config.training, config.plan)
-    print_plan(plan)
+    report = plan_report(make_plan(config.training, config.plan))
+    print_report(report)
     if config.out is not None:
-        write_plan(plan, Path(config.out))
+        write_report(report, Path(config.out))
 
 
 if __name__ == "__main__":

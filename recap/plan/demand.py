@@ -1,23 +1,15 @@
-"""What a training asks of a device, and what to change when it asks too much.
-
-Floating-point operations of a training, multiplications and additions counted apart.
-
-A matrix product costs two for each weight and token; attention four for each pair of a query and a
-key it may see and each unit of their width. The backward of a layer whose weights are tuned costs
-twice its forward, that of a frozen one once (Kaplan et al. 2020, section 2.1; Hu et al. 2022).
-Softmax, norms, rotations and the optimiser's step, under a percent together, are left out.
-"""
+"""What a training demands of a device, and what to change when that is too much."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from recap.models.architecture import Architecture, ParameterCounts, count_parameters
-from recap.plan.memory import Decoding, Memory, device_memory
+from recap.plan.architecture import Architecture, ParameterCounts, count_parameters
+from recap.plan.memory import DecodedBatch, Memory, device_memory
 from recap.plan.workload import PlannedBatch, Setting, largest_group
 
 SPREAD_OVER = (2, 4, 8, 16, 32, 64, 128)
@@ -38,7 +30,7 @@ class Demand:
     prefix: int | None
     """Tokens that a micro-batch computes once; ``None`` for padded rows."""
     global_batch_size: int
-    """Examples per optimiser step."""
+    """Examples per optimizer step."""
     per_device_batch_size: int
     """Examples computed at once."""
     max_tokens: int | None
@@ -50,7 +42,7 @@ class Demand:
 
     @property
     def largest(self) -> PlannedBatch:
-        """The largest micro-batch: a device's share of a step, where that is less than its room."""
+        """The largest micro-batch: a device's share of a step, where that is less than fits."""
         share = math.ceil(self.global_batch_size / self.setting.n_devices)
         rounds = math.ceil(share / self.per_device_batch_size)
         return largest_group(
@@ -63,8 +55,8 @@ class Demand:
     @property
     def accumulates(self) -> bool:
         """Whether gradients of earlier micro-batches wait when the largest one is computed."""
-        room = self.setting.n_devices * len(self.largest.lengths)
-        return min(self.global_batch_size, len(self.examples)) > room
+        at_once = self.setting.n_devices * len(self.largest.lengths)
+        return min(self.global_batch_size, len(self.examples)) > at_once
 
     def counts(self) -> ParameterCounts:
         """Return the numbers of parameters under the tuning method."""
@@ -77,7 +69,7 @@ class Demand:
         """Return what one device holds."""
         decoding = None
         if self.decoding_batch_size:
-            decoding = Decoding(
+            decoding = DecodedBatch(
                 n_examples=min(self.decoding_batch_size, len(self.examples)),
                 prompt=max(length - answer for length, answer in self.examples),
                 answer=self.max_new_tokens,
@@ -98,10 +90,6 @@ class Change:
 
     overrides: tuple[str, ...]
     peak_bytes: float
-
-
-Edit = tuple[tuple[str, ...], Callable[[Demand], Demand]]
-Route = Literal["full", "lora", "qlora"]
 
 
 def changes_that_fit(demand: Demand, limit_bytes: float) -> list[Change]:
@@ -129,7 +117,7 @@ def _least(demand: Demand, given: tuple[str, ...], limit_bytes: float) -> Change
 
 def _spread(demand: Demand, limit_bytes: float) -> Change | None:
     setting = demand.setting
-    if setting.method == "qlora" or setting.optimizer not in ("adamw",):
+    if setting.method == "qlora" or setting.optimizer != "adamw":
         return None
     for n_devices in SPREAD_OVER:
         if n_devices < setting.n_devices or (
@@ -174,7 +162,7 @@ def _edited(**fields: object) -> Callable[[Demand], Demand]:
     return lambda demand: replace(demand, setting=replace(demand.setting, **fields))  # type: ignore[arg-type]
 
 
-def _with_method(demand: Demand, method: Route) -> Demand:
+def _with_method(demand: Demand, method: Literal["lora", "qlora"]) -> Demand:
     strategy = demand.setting.strategy
     if method == "qlora" and strategy == "fsdp":
         strategy = "ddp"
@@ -186,95 +174,3 @@ def _counted(
     architecture: Architecture, method: str, rank: int, target_modules: tuple[str, ...]
 ) -> ParameterCounts:
     return count_parameters(architecture, method=method, rank=rank, target_modules=target_modules)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """What groups amount to together."""
-
-    tokens: int
-    """Computed tokens."""
-    pairs: int
-    """Pairs of a query and a key that it sees."""
-    predicted: int
-    """Tokens with a loss."""
-    fed: int
-    """Tokens that reach the last layer's feed-forward block."""
-    last_pairs: int
-    """Pairs of a query and a key in the last layer."""
-
-
-def add_up(groups: Iterable[PlannedBatch]) -> Totals:
-    """Return the totals of micro-batches."""
-    listed = list(groups)
-    return Totals(
-        tokens=sum(group.tokens for group in listed),
-        pairs=sum(group.pairs for group in listed),
-        predicted=sum(group.predicted for group in listed),
-        fed=sum(group.fed for group in listed),
-        last_pairs=sum(group.last_pairs for group in listed),
-    )
-
-
-def forward_operations(
-    architecture: Architecture, counts: ParameterCounts, totals: Totals
-) -> float:
-    """Return the operations of one forward with the loss over tokens and pairs."""
-    adapters = 2.0 * counts.adapters * totals.tokens
-    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    matrices = _matrices(architecture, counts, totals)
-    return matrices + adapters + head + _attention(architecture, totals)
-
-
-def training_operations(
-    architecture: Architecture, counts: ParameterCounts, setting: Setting, totals: Totals
-) -> float:
-    """Return the operations of a forward and backward over tokens and pairs."""
-    frozen = setting.adapted
-    matrices = _matrices(architecture, counts, totals)
-    adapters = 2.0 * counts.adapters * totals.tokens
-    attention = _attention(architecture, totals)
-    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    again = matrices + adapters + attention if setting.gradient_checkpointing else 0.0
-    weights = (2 if frozen else 3) * (matrices + head)
-    return weights + 3 * (adapters + attention) + again
-
-
-def decoding_operations(
-    architecture: Architecture,
-    counts: ParameterCounts,
-    examples: Iterable[tuple[int, int]],
-    *,
-    prefix: int = 0,
-) -> float:
-    """Return the operations of answering prompts one token at a time, with a cache.
-
-    The tokens of labels that are tried behind each prompt are not counted.
-
-    Args:
-        architecture: The backbone's sizes.
-        counts: Its parameters.
-        examples: Tokens of each prompt and of its answer.
-        prefix: Tokens that all prompts begin with and that are computed once.
-    """
-    shared = prefix * (prefix + 1) // 2
-    once = Totals(tokens=prefix, pairs=shared, predicted=0, fed=prefix, last_pairs=shared)
-    total = forward_operations(architecture, counts, once)
-    for prompt, answer in examples:
-        length = prompt + answer
-        own, pairs = length - prefix, length * (length + 1) // 2 - shared
-        totals = Totals(tokens=own, pairs=pairs, predicted=answer, fed=own, last_pairs=pairs)
-        total += forward_operations(architecture, counts, totals)
-    return total
-
-
-def _matrices(architecture: Architecture, counts: ParameterCounts, totals: Totals) -> float:
-    """Products with the layers' matrices; the last layer feeds on fewer tokens in one row."""
-    block = 3 * architecture.hidden * architecture.intermediate
-    spared = block * (totals.tokens - totals.fed)
-    return 2.0 * (counts.layer_matrices * totals.tokens - spared)
-
-
-def _attention(architecture: Architecture, totals: Totals) -> float:
-    pairs = (architecture.layers - 1) * totals.pairs + totals.last_pairs
-    return 4.0 * architecture.query * pairs

@@ -1,9 +1,4 @@
-"""The plan of a run: everything that can be said of it before it begins.
-
-Bytes on the disk: models that stay, and checkpoints while a fold is trained.
-
-Every figure of a plan as plain values.
-"""
+"""The plan of a run: everything that can be said of it before it begins."""
 
 from __future__ import annotations
 
@@ -11,24 +6,23 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from recap.config import RunConfig
+from recap.config import KeepModels, RunConfig
 from recap.config_checks import check_combinations
 from recap.data.batches import Batching
-from recap.models.architecture import Architecture, ParameterCounts, find_architecture, meta_model
+from recap.models.backbone import build_skeleton
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.finetune import TARGET_MODULES
-from recap.plan.demand import (
-    Change,
-    Demand,
+from recap.plan.architecture import Architecture, ParameterCounts, find_architecture
+from recap.plan.demand import Change, Demand, changes_that_fit
+from recap.plan.memory import Memory
+from recap.plan.operations import (
     add_up,
-    changes_that_fit,
     decoding_operations,
     forward_operations,
     training_operations,
 )
-from recap.plan.memory import Memory, as_dict
 from recap.plan.options import PlanOptions
 from recap.plan.workload import (
     OPTIMIZER_BYTES,
@@ -56,7 +50,7 @@ class Disk:
     models: float
     """Of all models that stay."""
     checkpoint: float
-    """Of one checkpoint: tuned weights and the optimiser's state."""
+    """Of one checkpoint: tuned weights and the optimizer's state."""
 
     @property
     def most(self) -> float:
@@ -69,7 +63,7 @@ def disk_bytes(
     setting: Setting,
     *,
     n_models: int,
-    keep: Literal["all", "best", "none"],
+    keep: KeepModels,
     whole: bool = False,
 ) -> Disk:
     """Return what a run leaves on the disk.
@@ -149,7 +143,7 @@ class Plan:
     epochs: int
     """Of each training, if none stops early."""
     steps: tuple[int, ...]
-    """Optimiser steps of each training, if none stops early."""
+    """Optimizer steps of each training, if none stops early."""
     operations: Mapping[str, Operations]
     """By batching."""
     tflops: float | None
@@ -195,7 +189,7 @@ def make_plan(
         path=backbone.path,
         declared=backbone.architecture,
     )
-    choice = choose_batching(meta_model(architecture), config.batching)
+    choice = choose_batching(build_skeleton(architecture.config), config.batching)
     workload = workload or read_workload(config, architecture)
     setting = _setting(config)
     demand = _demand(config, architecture, setting, workload, choice.batching)
@@ -301,12 +295,6 @@ def _operations(
     return Operations(training=training, selection=selection, decoding=decoding)
 
 
-def _changes(demand: Demand, memory: Memory, limit_bytes: float) -> tuple[Change, ...]:
-    if memory.peak <= limit_bytes:
-        return ()
-    return tuple(changes_that_fit(demand, (1 - FREE_SHARE) * limit_bytes))
-
-
 def _epochs(config: RunConfig) -> int:
     return 0 if config.finetune.method == "none" else config.trainer.max_epochs
 
@@ -314,7 +302,7 @@ def _epochs(config: RunConfig) -> int:
 def _tflops(options: PlanOptions, setting: Setting) -> float | None:
     if options.tflops is not None or not setting.on_gpu:
         return options.tflops
-    in_16_bits = setting.precision.endswith("-mixed") or setting.compute_bytes == 2
+    in_16_bits = setting.autocast or setting.compute_bytes == 2
     return A100_TFLOPS[2 if in_16_bits else setting.compute_bytes]
 
 
@@ -356,7 +344,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             "tokens": plan.group.tokens,
             "accumulated": plan.accumulates,
         },
-        "memory": as_dict(plan.memory),
+        "memory": plan.memory.as_dict(),
         "device_memory_bytes": plan.limit_bytes,
         "fits": plan.fits,
         "changes_that_fit": [

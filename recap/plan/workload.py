@@ -1,14 +1,4 @@
-"""A run's examples as numbers of tokens, and the micro-batches that they will be computed in.
-
-The examples that one device computes together, as lengths.
-
-Token ids without the backbone's tokenizer: texts cut into tokens of a usual length.
-
-Two texts that begin alike begin with the same ids, so that shared prefixes, batches and limits on
-prompts come out as with a real tokenizer, within its few percent.
-
-What memory and operations depend on beside the architecture and the examples.
-"""
+"""A run's examples as numbers of tokens, the micro-batches of them, and how they are trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from recap.config import RunConfig
+from recap.config import FinetuneMethod, RunConfig, weights_dtype
 from recap.data.batches import (
     Batching,
     BatchLimits,
@@ -25,13 +15,14 @@ from recap.data.batches import (
     common_prefix,
     plan_epoch,
     plan_scoring,
-    require_room,
+    require_fit,
 )
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.folds import split_folds
 from recap.folds.run import check_fold, check_folds, check_selection
-from recap.models.architecture import Architecture, find_tokenizer
+from recap.models.backbone import torch_dtype
 from recap.models.finetune import TARGET_MODULES
+from recap.plan.architecture import Architecture, find_tokenizer
 from recap.records import Message
 from recap.runs.build import build_corpus, build_task
 
@@ -52,7 +43,7 @@ class PlannedBatch:
     prefix: int | None
 
     @property
-    def rests(self) -> tuple[int, ...]:
+    def suffixes(self) -> tuple[int, ...]:
         """Tokens of each example after the shared ones."""
         return tuple(length - (self.prefix or 0) for length in self.lengths)
 
@@ -60,29 +51,29 @@ class PlannedBatch:
     def tokens(self) -> int:
         """Tokens that are computed, padding included.
 
-        >>> [Group(lengths=(10, 14), answers=(2, 2), prefix=p).tokens for p in (None, 0, 8)]
+        >>> [PlannedBatch(lengths=(10, 14), answers=(2, 2), prefix=p).tokens for p in (None, 0, 8)]
         [28, 24, 16]
         """
         if self.prefix is None:
             return len(self.lengths) * max(self.lengths, default=0)
-        return self.prefix + sum(self.rests)
+        return self.prefix + sum(self.suffixes)
 
     @property
     def seen(self) -> int:
-        """Keys that all rests see together, the shared ones once for each."""
+        """Keys that all suffixes see together, the shared ones once for each."""
         return sum(self.lengths)
 
     @property
     def pairs(self) -> int:
         """Pairs of a query and a key before or at its place.
 
-        >>> [Group(lengths=(2, 3), answers=(1, 1), prefix=p).pairs for p in (None, 0, 1)]
+        >>> [PlannedBatch(lengths=(2, 3), answers=(1, 1), prefix=p).pairs for p in (None, 0, 1)]
         [12, 9, 8]
         """
         if self.prefix is None:
             longest = max(self.lengths, default=0)
             return len(self.lengths) * _causal(longest)
-        own = sum(self.prefix * rest + _causal(rest) for rest in self.rests)
+        own = sum(self.prefix * suffix + _causal(suffix) for suffix in self.suffixes)
         return _causal(self.prefix) + own
 
     @property
@@ -94,7 +85,7 @@ class PlannedBatch:
     def last_pairs(self) -> int:
         """Pairs of a query and a key in the last layer.
 
-        >>> Group(lengths=(5,), answers=(2,), prefix=0).last_pairs
+        >>> PlannedBatch(lengths=(5,), answers=(2,), prefix=0).last_pairs
         7
         """
         if self.prefix is None:
@@ -160,7 +151,11 @@ _HAN_RANGES = (("\u3000", "\u303f"), ("\u3400", "\u9fff"), ("\uff00", "\uffef"))
 
 
 class EstimatedEncoder:
-    """Does for :func:`recap.data.encode.encode_examples` what a ``ChatEncoder`` does, by length."""
+    """Stands for a ``ChatEncoder`` whose tokenizer is not here: cuts tokens of a usual length.
+
+    Two texts that begin alike begin with the same ids, so that shared prefixes, batches and limits
+    on prompts come out as with a real tokenizer, within its few percent.
+    """
 
     end_of_turn_id = 0
     pad_id = 1
@@ -270,10 +265,10 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
         trainings = [PlannedTraining(train=encoding.examples, select=(), test=())]
     else:
         check_folds(folds, set(selected))
-        asked = folds if config.cv.fold == "all" else [folds[config.cv.fold]]
+        planned = folds if config.cv.fold == "all" else [folds[config.cv.fold]]
         trainings = [
             PlannedTraining(train=part(f.train), select=part(f.select), test=part(f.test))
-            for f in asked
+            for f in planned
         ]
     return RunWorkload(
         trainings=tuple(trainings),
@@ -298,15 +293,15 @@ def training_groups(
     Raises:
         ConfigError: When an example has no room in ``trainer.max_tokens_per_device``.
     """
-    room = _room(config, prefix)
-    require_room(training.train, room)
+    limits = _limits(config, prefix)
+    require_fit(training.train, limits)
     return [
         group_of(training.train, planned, prefix)
         for rank in range(n_devices)
         for planned in plan_epoch(
             training.train,
             global_batch_size=config.global_batch_size,
-            room=room,
+            limits=limits,
             seed=config.seed,
             epoch=0,
             world_size=n_devices,
@@ -320,7 +315,7 @@ def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) ->
     """Return the micro-batches that a selection loss is computed in."""
     if not examples:
         return []
-    planned = plan_scoring(examples, room=_room(config, prefix))
+    planned = plan_scoring(examples, limits=_limits(config, prefix))
     return [group_of(examples, batch, prefix) for batch in planned]
 
 
@@ -334,7 +329,7 @@ def group_of(examples: Examples, batch: MicroBatch, prefix: int | None) -> Plann
     )
 
 
-def _room(config: RunConfig, prefix: int | None) -> BatchLimits:
+def _limits(config: RunConfig, prefix: int | None) -> BatchLimits:
     trainer = config.trainer
     return BatchLimits(
         examples=trainer.per_device_batch_size, tokens=trainer.max_tokens_per_device, prefix=prefix
@@ -353,12 +348,9 @@ def _encoder(config: RunConfig, architecture: Architecture) -> tuple[Any, str]:
 
 Strategy = Literal["one", "ddp", "fsdp"]
 
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of one number."""
-
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in 4 bits: half a byte, a scale of one byte for each 64, and one of four bytes
-for each 256 of those (Dettmers et al. 2023, section 3, double quantisation)."""
+for each 256 of those (Dettmers et al. 2023, section 3, double quantization)."""
 
 OPTIMIZER_BYTES = {"adamw": 8.0, "paged_adamw32bit": 8.0} | dict.fromkeys(
     ("adamw8bit", "paged_adamw8bit"), 2 + 2 * 4 / 256
@@ -374,7 +366,7 @@ SMALL_BYTES = 8.0
 class Setting:
     """How a model is trained, as far as memory and operations depend on it."""
 
-    method: Literal["full", "lora", "qlora", "none"] = "full"
+    method: FinetuneMethod = "full"
     """As ``finetune.method``."""
     rank: int = 8
     """Of the adapters."""
@@ -389,7 +381,7 @@ class Setting:
     gradient_checkpointing: bool = False
     """Whether layers are computed again in the backward."""
     accumulates: bool = False
-    """Whether an optimiser step takes more than one micro-batch."""
+    """Whether an optimizer step takes more than one micro-batch."""
     strategy: Strategy = "one"
     """``one``: a single device; ``ddp``: a whole model on each; ``fsdp``: a share on each."""
     n_devices: int = 1
@@ -402,19 +394,27 @@ class Setting:
     @property
     def weight_bytes(self) -> int:
         """Bytes of a weight that is not in 4 bits."""
-        if self.precision in ("bf16-true", "64-true"):
-            return 2 if self.precision == "bf16-true" else 8
-        return BYTES[self.dtype]
+        return torch_dtype(weights_dtype(self.precision, self.dtype)).itemsize
+
+    @property
+    def autocast(self) -> bool:
+        """Whether matrix products and attention are computed under autocast, in 16 bits."""
+        return self.precision in ("bf16-mixed", "16-mixed")
 
     @property
     def mixed(self) -> bool:
         """Whether autocast computes in another type than the weights have."""
-        return self.precision in ("bf16-mixed", "16-mixed") and self.weight_bytes == 4
+        return self.autocast and self.weight_bytes == 4
 
     @property
     def compute_bytes(self) -> int:
         """Bytes of a number that a matrix product gives."""
         return 2 if self.mixed else self.weight_bytes
+
+    @property
+    def attention_bytes(self) -> int:
+        """Bytes of a number that attention takes and gives."""
+        return 2 if self.autocast else self.compute_bytes
 
     @property
     def adapter_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,8 @@ def _predict(config: PredictConfig) -> None:
 
 def _job(config: PredictConfig) -> AnnotationJob:
     from recap.errors import ConfigError
-    from recap.predict.job import AnnotationJob, DetectorSource
+    from recap.predict.job import AnnotationJob
     from recap.predict.options import parse_shard
-    from recap.predict.output import AnnotationInput
 
     data, decoding = config.data, config.decoding
     path = config.input or data.path
@@ -70,19 +70,12 @@ def _job(config: PredictConfig) -> AnnotationJob:
         )
     if config.shard is not None and config.engine == "ray":
         raise ConfigError("engine=ray makes parts itself; leave shard out")
-    source = AnnotationInput(
-        path=Path(path),
-        reader=data.reader,
-        on_error=data.on_error,
-        merge_adjacent=data.merge_adjacent,
-        no_intervention=data.no_intervention,
-        options=data.options,
-    )
-    detector = DetectorSource(
-        model=config.model,
-        binary=config.binary,
-        fine_grained=config.fine_grained,
-        options={
+    return AnnotationJob(
+        data=replace(data, path=path),
+        detector={
+            "model": config.model,
+            "binary": config.binary,
+            "fine_grained": config.fine_grained,
             "threshold": decoding.threshold if config.threshold is None else config.threshold,
             "with_rationale": config.rationale,
             "language": config.language,
@@ -95,10 +88,6 @@ def _job(config: PredictConfig) -> AnnotationJob:
             "device": config.device,
             "dtype": config.dtype,
         },
-    )
-    return AnnotationJob(
-        source=source,
-        detector=detector,
         output=Path(config.output),
         shard=None if config.shard is None else parse_shard(config.shard),
         resume=config.resume == "auto",

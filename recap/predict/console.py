@@ -1,4 +1,4 @@
-"""What annotating a file says on the console: what was read, how it goes, what came out."""
+"""What annotating a file prints on the console: what was read, how it goes, what came out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import (
 
 from recap.data.corpus import account_notes
 from recap.folds.console import WIDTH_OF_FILES, duration_text
-from recap.predict.job import AnnotationListener, JobReport
+from recap.predict.job import AnnotationListener, AnnotationReport
 from recap.predict.output import Checked
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -55,13 +55,12 @@ class AnnotationConsole(AnnotationListener):
 
     def checked(self, checked: Checked) -> None:
         """Print what the input holds, and what becomes of its turns."""
-        say = self._console.print
-        say(
+        self._console.print(
             f"input    {checked.rows_read} rows, {checked.rows_read - checked.rows_rejected} "
             f"accepted, {checked.rows_rejected} rejected; {checked.utterances} utterances"
         )
         for note in account_notes(checked.counts):
-            say(f"         {note}")
+            self._console.print(f"         {note}")
 
     def began(self, found: int, total: int) -> None:
         """Show the bar."""
@@ -91,18 +90,21 @@ class AnnotationConsole(AnnotationListener):
             self._last_line = time.monotonic()
             self._console.print(f"         {self._done} of {self._total}, {self._speed()}")
 
-    def ended(self, report: JobReport) -> None:
+    def ended(self, report: AnnotationReport) -> None:
         """Print one line on what came out."""
         if self._progress is not None:
             self._progress.stop()
-        skipped = ", ".join(f"{n} skipped ({why})" for why, n in sorted(report.skipped.items()))
+        skipped = ", ".join(
+            f"{n} skipped ({why})" for why, n in sorted(report.counts("skipped").items())
+        )
+        invalid, labels = report.outcomes.get("invalid", 0), report.counts("label")
         parts = [f"{report.utterances} utterances", skipped or "none skipped"]
-        parts += [f"{report.invalid} invalid"] if report.invalid else []
+        parts += [f"{invalid} invalid"] if invalid else []
         parts += [f"{report.found} found"] if report.found else []
         self._console.print(f"output   {report.output}")
         self._console.print(f"         {'; '.join(parts)}; {duration_text(report.seconds)}")
-        if report.labels:
-            counts = sorted(report.labels.items(), key=lambda item: -item[1])
+        if labels:
+            counts = sorted(labels.items(), key=lambda item: -item[1])
             self._console.print(f"         {', '.join(f'{label} {n}' for label, n in counts)}")
 
     def _speed(self) -> str:

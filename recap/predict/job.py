@@ -1,21 +1,23 @@
 """A file annotated from end to end: checked, streamed through the detector, appended to.
 
-A job of annotation, and the state file that lets another process go on with it.
+Beside the output a state file says of which input, models and options it is, so that another
+process can go on with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recap.config import flatten
+from recap.config import DataConfig, flatten
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file
 from recap.errors import ConfigError, DataError, RecapError
@@ -23,12 +25,12 @@ from recap.models.export import model_identity
 from recap.predict.options import Shard
 from recap.predict.output import (
     AnnotationFile,
-    AnnotationInput,
     Checked,
-    check_source,
+    check_input,
     columns_without_text,
     is_csv,
     row_of,
+    utterances_in,
     without_text,
 )
 from recap.runs.detector import WINDOW_BATCHES, Detector
@@ -37,78 +39,60 @@ from recap.runs.saved import find_model_folder
 
 if TYPE_CHECKING:
     from recap.records import Annotation, Example
-    from recap.runs.detector import Detector
 
 
 LEAST_WINDOWS = 16
 """Windows of an input with at least as many utterances, so that shards of it hold about as much."""
+
+STAGES = ("model", "binary", "fine_grained")
+"""Arguments of a detector that name the folder of a stage."""
 
 _FORMAT = 1
 """Of rows, windows and state; outputs of another one are not gone on with."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorSource:
-    """The arguments of :meth:`recap.runs.detector.Detector.from_pretrained`."""
-
-    model: str | None = None
-    binary: str | None = None
-    fine_grained: str | None = None
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def load(self) -> Detector:
-        """Return the detector."""
-        return Detector.from_pretrained(
-            self.model, binary=self.binary, fine_grained=self.fine_grained, **self.options
-        )
-
-    def identity(self) -> dict[str, Any]:
-        """Return what has to be the same for an output to be gone on with."""
-        named = {"model": self.model, "binary": self.binary, "fine_grained": self.fine_grained}
-        models = {
-            name: model_identity(find_model_folder(Path(folder)))
-            for name, folder in named.items()
-            if folder is not None
-        }
-        # Where the weights lie and what computes does not change what is asked.
-        asked = {k: v for k, v in self.options.items() if k not in ("device", "base")}
-        return {**models, **asked}
-
-
-@dataclass(frozen=True, kw_only=True)
 class AnnotationJob:
     """A file to annotate, with what, and where to."""
 
-    source: AnnotationInput
-    detector: DetectorSource
+    data: DataConfig
+    """The file, and how it is read."""
+    detector: Mapping[str, Any]
+    """The arguments of :meth:`recap.runs.detector.Detector.from_pretrained`."""
     output: Path
     shard: Shard | None = None
     resume: bool = True
     replace_text: bool = False
     """Whether rows hold their ids in the place of texts."""
 
-    def columns(self, checked: Checked) -> tuple[str, ...]:
-        """Return the columns of a CSV output."""
-        return columns_without_text(checked.columns) if self.replace_text else checked.columns
+    @property
+    def input(self) -> Path:
+        """The file to annotate."""
+        return Path(str(self.data.path))
 
     @property
     def part(self) -> Path:
         """The file that is written: the output, or this shard's part of it."""
         return self.output if self.shard is None else self.shard.output(self.output)
 
+    def columns(self, checked: Checked) -> tuple[str, ...]:
+        """Return the columns of a CSV output."""
+        return columns_without_text(checked.columns) if self.replace_text else checked.columns
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job whose input has been read once; ``complete`` when its output is finished already."""
+    """A job whose input has been read once."""
 
     identity: Mapping[str, Any]
+    """What has to be the same for an output to be gone on with."""
     checked: Checked
     window: int
     """Utterances that are computed and written together."""
     begun: bool
     """Whether the output was begun by the same job."""
     complete_bytes: int | None
-    """Size of the finished output."""
+    """Size of the finished output, ``None`` where it is not finished."""
 
 
 def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
@@ -124,18 +108,23 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     """
     is_csv(job.output)
     _refuse_input(job)
-    identity = {**(_identity(job) if known is None else known.identity), "shard": _shard_text(job)}
+    identity = {
+        **(_identity(job) if known is None else known.identity),
+        "shard": None if job.shard is None else f"{job.shard.index}/{job.shard.count}",
+    }
     state = _read_state(state_file(job.part)) if job.resume else None
     _refuse_other(job, state, identity)
     checked = known.checked if known else _checked(state["checked"]) if state else None
     if checked is None:
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        checked = check_source(job.source, rejects=rejects_file(job.part))
+        checked = check_input(job.data, rejects=rejects_file(job.part))
     complete = (state or {}).get("complete") or {}
+    # Several batches, of small inputs a fair part.
+    batches = WINDOW_BATCHES * int(job.detector.get("batch_size", 32))
     return Prepared(
         identity=identity,
         checked=checked,
-        window=_window(job, checked),
+        window=min(batches, -(-checked.utterances // LEAST_WINDOWS)),
         begun=state is not None,
         complete_bytes=complete.get("bytes"),
     )
@@ -161,24 +150,31 @@ def rejects_file(output: Path) -> Path:
 
 
 def _identity(job: AnnotationJob) -> dict[str, Any]:
+    data = job.data
+    with existing_file(job.input).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    models = {
+        name: model_identity(find_model_folder(Path(folder)))
+        for name in STAGES
+        if (folder := job.detector.get(name)) is not None
+    }
+    # Where the weights lie and what computes does not change the answers.
+    apart = (*STAGES, "device", "base")
     identity = {
         "format": _FORMAT,
-        "input": job.source.identity(),
-        "detector": job.detector.identity(),
+        "input": {
+            "sha256": digest,
+            "reader": data.reader,
+            "on_error": data.on_error,
+            "merge_adjacent": data.merge_adjacent,
+            "no_intervention": data.no_intervention,
+            "options": dict(data.options),
+        },
+        "detector": {**models, **{k: v for k, v in job.detector.items() if k not in apart}},
         "replace_text": job.replace_text,
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
-
-
-def _window(job: AnnotationJob, checked: Checked) -> int:
-    """Return how many utterances make a window: several batches, of small inputs a fair part."""
-    batches = WINDOW_BATCHES * int(job.detector.options.get("batch_size", 32))
-    return min(batches, -(-checked.utterances // LEAST_WINDOWS))
-
-
-def _shard_text(job: AnnotationJob) -> str | None:
-    return None if job.shard is None else f"{job.shard.index}/{job.shard.count}"
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:
@@ -200,15 +196,11 @@ def _refuse_input(job: AnnotationJob) -> None:
         ConfigError: When a file that would be written is the input.
     """
     for written in (job.output, job.part, state_file(job.part), rejects_file(job.part)):
-        if _is_same(written, job.source.path):
+        both_there = written.exists() and job.input.exists()
+        if written.resolve() == job.input.resolve() or (both_there and written.samefile(job.input)):
             raise ConfigError(
                 f"{written}: is the input, which would be overwritten; name another output"
             )
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    both_there = one.exists() and other.exists()
-    return one.resolve() == other.resolve() or (both_there and one.samefile(other))
 
 
 def _refuse_other(
@@ -244,22 +236,27 @@ def _checked(values: Mapping[str, Any]) -> Checked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobReport:
-    """What became of a job; counts of answers are of this process alone."""
+class AnnotationReport:
+    """What became of a job; ``outcomes`` are of the utterances that this process annotated.
+
+    Their keys are ``label <label>``, ``skipped <why>`` and ``invalid``.
+    """
 
     output: Path
-    checked: Checked
     utterances: int
     found: int
     """Utterances that were annotated before this process."""
-    skipped: Mapping[str, int]
-    invalid: int
-    labels: Mapping[str, int]
+    outcomes: Mapping[str, int]
     seconds: float
+
+    def counts(self, kind: str) -> dict[str, int]:
+        """Return the outcomes of a kind, ``label`` or ``skipped``, by what follows it."""
+        marked = f"{kind} "
+        return {k.removeprefix(marked): n for k, n in self.outcomes.items() if k.startswith(marked)}
 
 
 class AnnotationListener:
-    """Is told how an annotation goes; this one keeps silent."""
+    """Follows an annotation; this one keeps silent."""
 
     def checked(self, checked: Checked) -> None:
         """The input has been read once."""
@@ -270,7 +267,7 @@ class AnnotationListener:
     def advanced(self, utterances: int) -> None:
         """So many more utterances are on the disk."""
 
-    def ended(self, report: JobReport) -> None:
+    def ended(self, report: AnnotationReport) -> None:
         """All utterances are on the disk."""
 
 
@@ -280,15 +277,14 @@ def annotate_file(
     *,
     detector: Detector | None = None,
     known: Prepared | None = None,
-) -> JobReport:
+) -> AnnotationReport:
     """Annotate a file, going on from what is there already, and return what became of it.
 
     The output is appended to in whole windows, each of them on the disk before the next begins.
-    Beside it, ``<output>.state.json`` says of which input, models and options it is.
 
     Args:
         job: What to do.
-        listener: Is told how it goes.
+        listener: Follows it.
         detector: The loaded models, where they are.
         known: What is known of the input already.
 
@@ -298,76 +294,68 @@ def annotate_file(
     """
     listener = listener or AnnotationListener()
     began = time.monotonic()
-    before = _stamp(job.source.path)
+    before = _stamp(job.input)
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
+    first, total = _part_of(job, prepared)
+    outcomes: Counter[str] = Counter()
     columns = job.columns(prepared.checked)
     with AnnotationFile(job.part, columns=columns, window=prepared.window) as file:
         if not prepared.begun:
             # Before the state: rows of another job must never stand under this one's.
             file.clear()
             write_state(job, prepared, complete=None)
-        report = _go_on(job, prepared, file, listener, detector, began)
-        if _stamp(job.source.path) != before:
-            raise DataError(f"{job.source.path}: was changed while it was read; begin again")
-        write_state(job, prepared, complete={"bytes": file.size, "utterances": report.utterances})
+        if prepared.complete_bytes is not None and prepared.complete_bytes == file.size:
+            found = total
+        else:
+            found = file.find_kept().rows if prepared.begun else 0
+            if found > total:
+                raise ConfigError(
+                    f"{job.part}: holds more rows than the input has utterances; name another "
+                    "output, or begin again with resume=never"
+                )
+            examples = _from(job.data, first + found, file if found else None)
+            file.cut()
+            if found < total:
+                detector = detector or Detector.from_pretrained(**job.detector)
+                listener.began(found, total)
+                for annotations in _windows(job, examples, total - found, prepared, detector, file):
+                    outcomes.update(map(_outcome, annotations))
+                    listener.advanced(len(annotations))
+        if _stamp(job.input) != before:
+            raise DataError(f"{job.input}: was changed while it was read; begin again")
+        write_state(job, prepared, complete={"bytes": file.size, "utterances": total})
+    report = AnnotationReport(
+        output=job.part,
+        utterances=total,
+        found=found,
+        outcomes=dict(outcomes),
+        seconds=time.monotonic() - began,
+    )
     listener.ended(report)
     return report
 
 
-def _go_on(
-    job: AnnotationJob,
-    prepared: Prepared,
-    file: AnnotationFile,
-    listener: AnnotationListener,
-    detector: Detector | None,
-    began: float,
-) -> JobReport:
-    checked = prepared.checked
-    window = prepared.window
-    n_windows = -(-checked.utterances // window)
-    windows = (job.shard or Shard(index=0, count=1)).windows(n_windows)
+def _part_of(job: AnnotationJob, prepared: Prepared) -> tuple[int, int]:
+    """Return the first utterance of a job's shard, and how many it has."""
+    window, utterances = prepared.window, prepared.checked.utterances
+    windows = (job.shard or Shard(index=0, count=1)).windows(-(-utterances // window))
     first = windows.start * window
-    total = max(0, min(windows.stop * window, checked.utterances) - first)
-    counted: Counter[str] = Counter()
-    if prepared.complete_bytes is not None and prepared.complete_bytes == file.size:
-        found = total
-    else:
-        found = file.find_kept().rows if prepared.begun else 0
-        if found > total:
-            raise _grown(job.part)
-        examples = _from(job.source, first + found, file if found else None)
-        file.cut()
-        if found < total:
-            detector = detector or job.detector.load()
-            listener.began(found, total)
-            shown = without_text if job.replace_text else dict
-            for annotations in _windows(examples, total - found, window, detector, file, shown):
-                _count(annotations, counted)
-                listener.advanced(len(annotations))
-    return JobReport(
-        output=job.part,
-        checked=checked,
-        utterances=total,
-        found=found,
-        skipped={k.removeprefix("skipped "): n for k, n in counted.items() if k[:8] == "skipped "},
-        invalid=counted["invalid"],
-        labels={k.removeprefix("label "): n for k, n in counted.items() if k[:6] == "label "},
-        seconds=time.monotonic() - began,
-    )
+    return first, max(0, min(windows.stop * window, utterances) - first)
 
 
 def _windows(
+    job: AnnotationJob,
     examples: Iterator[Example],
     wanted: int,
-    window: int,
+    prepared: Prepared,
     detector: Detector,
     file: AnnotationFile,
-    shown: Callable[[Mapping[str, Any]], dict[str, Any]],
 ) -> Iterator[list[Annotation]]:
     """Annotate and write window after window."""
+    shown = without_text if job.replace_text else dict
     while wanted:
-        taken = list(islice(examples, min(window, wanted)))
+        taken = list(islice(examples, min(prepared.window, wanted)))
         if not taken:
             raise DataError(f"{file.path}: the input became shorter while it was read")
         annotations = detector.annotate(taken)
@@ -376,10 +364,10 @@ def _windows(
         yield annotations
 
 
-def _from(source: AnnotationInput, start: int, file: AnnotationFile | None) -> Iterator[Example]:
+def _from(data: DataConfig, start: int, file: AnnotationFile | None) -> Iterator[Example]:
     """Return the utterances from the ``start``-th on; the one before is the file's last row."""
-    issues = IssueLog(str(source.path))
-    examples = _forgetting(source.utterances(issues), issues)
+    issues = IssueLog(str(data.path))
+    examples = _forgetting(utterances_in(data, issues), issues)
     last = deque(islice(examples, start), maxlen=1)
     if file is not None and last:
         file.check_last(last[0].id)
@@ -387,30 +375,19 @@ def _from(source: AnnotationInput, start: int, file: AnnotationFile | None) -> I
 
 
 def _forgetting(examples: Iterator[Example], issues: IssueLog) -> Iterator[Example]:
-    """Pass utterances on; faults were told in the first pass and need no memory now."""
+    """Pass utterances on; faults were listed in the first pass and need no memory now."""
     for example in examples:
         if issues.issues:
             issues.take()
         yield example
 
 
-def _count(annotations: list[Annotation], counted: Counter[str]) -> None:
-    for annotation in annotations:
-        if annotation.skipped:
-            counted[f"skipped {annotation.skipped}"] += 1
-        elif annotation.label is None:
-            counted["invalid"] += 1
-        else:
-            counted[f"label {annotation.label}"] += 1
+def _outcome(annotation: Annotation) -> str:
+    if annotation.skipped:
+        return f"skipped {annotation.skipped}"
+    return "invalid" if annotation.label is None else f"label {annotation.label}"
 
 
 def _stamp(path: Path) -> tuple[int, int]:
     there = existing_file(path).stat()
     return there.st_size, there.st_mtime_ns
-
-
-def _grown(path: Path) -> ConfigError:
-    return ConfigError(
-        f"{path}: holds more rows than the input has utterances; name another output, or begin "
-        "again with resume=never"
-    )

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.config import DataConfig, Decoding
+from recap.config import DataConfig, Decoding, Language
 from recap.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -90,7 +90,7 @@ class PredictConfig:
     """Probability from which the first of two labels, or the named one, is decided for."""
     rationale: bool = False
     """Whether the reason is written too."""
-    language: Literal["en", "zh"] | None = None
+    language: Language | None = None
     """Of prompt and answer; ``None``: as in training."""
     device: str = "auto"
     """``cpu``, ``cuda`` or ``auto``: a GPU where there is one."""

@@ -1,19 +1,14 @@
-"""The file that annotation appends to: whole windows, one after the other, whatever ends it.
+"""What annotation reads and writes: a first pass over the input, rows, and the file of rows.
 
-A window is a fixed number of rows. A process that goes on drops what follows the last whole window
-and computes from there, so that windows are always computed together, and the file ends the same
-whether it was interrupted or not.
-
-One annotated client turn as a row of JSON lines or CSV.
-
-A first pass over an input: its rows are sound, and it is known how much there is to do.
+The file is appended to in windows of a fixed number of rows. A process that goes on drops what
+follows the last whole window and computes from there, so that windows are always computed together,
+and the file ends the same whether it was interrupted or not.
 """
 
 from __future__ import annotations
 
 import csv
 import fcntl
-import hashlib
 import io
 import json
 import os
@@ -22,13 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from recap.data.examples import NoIntervention
+from recap.config import DataConfig
 from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error
-from recap.data.readers.files import existing_file
 from recap.data.utterances import read_utterances
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Annotation, Example
@@ -62,7 +56,11 @@ def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
         "turn": annotation.turn,
         "label": annotation.label,
         "pattern": annotation.pattern,
-        "probabilities": _rounded(annotation.probabilities),
+        "probabilities": annotation.probabilities
+        and {
+            label: float(f"{p:.{SIGNIFICANT_DIGITS}g}")
+            for label, p in annotation.probabilities.items()
+        },
         "rationale": annotation.rationale,
         "text": annotation.text,
         "parsed": annotation.parsed,
@@ -136,12 +134,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         return protect_cell(value)
     return json.dumps(value, ensure_ascii=False)
-
-
-def _rounded(probabilities: Mapping[str, float] | None) -> dict[str, float] | None:
-    if probabilities is None:
-        return None
-    return {label: float(f"{p:.{SIGNIFICANT_DIGITS}g}") for label, p in probabilities.items()}
 
 
 _CHUNK_BYTES = 1 << 22
@@ -252,7 +244,9 @@ class AnnotationFile:
                 return str(json.loads(text)["id"])
             return next(csv.reader(io.StringIO(text)))[self._columns.index("id")]
         except (ValueError, LookupError, TypeError, StopIteration, csv.Error):
-            raise _changed(self.path) from None
+            raise DataError(
+                f"{self.path}: was changed since it was written; remove it, or name another output"
+            ) from None
 
     def check_last(self, identifier: str) -> None:
         """Check that the last row kept is about the utterance of this id.
@@ -285,12 +279,9 @@ class AnnotationFile:
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write one window; when this returns, it is on the disk."""
         columns = self._columns
-        if columns is None:
-            text = b"".join(json_line(row) for row in rows)
-        else:
-            text = b"".join(csv_line(row, columns) for row in rows)
+        lines = [json_line(row) if columns is None else csv_line(row, columns) for row in rows]
         with writing(self.path):
-            self._file.write(text)
+            self._file.write(b"".join(lines))
             self._to_disk()
 
     def join(self, parts: Iterable[Path]) -> None:
@@ -322,46 +313,20 @@ def is_csv(path: Path) -> bool:
     return ending == ".csv"
 
 
-def _changed(path: Path) -> DataError:
-    return DataError(f"{path}: was changed since it was written; remove it, or name another output")
-
-
 MOST_COLUMNS = 1000
 """Columns of a CSV output; keys that are all different belong into ``meta``."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnnotationInput:
-    """A file of dialogues, and how it is read."""
-
-    path: Path
-    reader: str
-    on_error: Literal["fail", "skip"] = "fail"
-    merge_adjacent: bool = True
-    no_intervention: NoIntervention = "keep"
-    options: Mapping[str, Any]
-
-    def utterances(self, issues: IssueLog) -> Iterator[Example]:
-        """Yield the client utterances; see :func:`recap.data.utterances.read_utterances`."""
-        return read_utterances(
-            reader=self.reader,
-            path=self.path,
-            issues=issues,
-            merge_adjacent=self.merge_adjacent,
-            no_intervention=self.no_intervention,
-            options=self.options,
-        )
-
-    def identity(self) -> dict[str, Any]:
-        """Return what has to be the same for an output to be gone on with."""
-        return {
-            "sha256": _sha256(existing_file(self.path)),
-            "reader": self.reader,
-            "on_error": self.on_error,
-            "merge_adjacent": self.merge_adjacent,
-            "no_intervention": self.no_intervention,
-            "options": dict(self.options),
-        }
+def utterances_in(data: DataConfig, issues: IssueLog) -> Iterator[Example]:
+    """Yield the client utterances of a file; see :func:`recap.data.utterances.read_utterances`."""
+    return read_utterances(
+        reader=data.reader,
+        path=None if data.path is None else Path(data.path),
+        issues=issues,
+        merge_adjacent=data.merge_adjacent,
+        no_intervention=data.no_intervention,
+        options=data.options,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -379,11 +344,11 @@ class Checked:
     columns: tuple[str, ...]
 
 
-def check_source(source: AnnotationInput, *, rejects: Path | None = None) -> Checked:
+def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
     """Read an input once, in constant memory.
 
     Args:
-        source: The input.
+        data: The input, and how it is read.
         rejects: Where the faults of rows that are left out are written, one a line, if there are
             any.
 
@@ -391,33 +356,36 @@ def check_source(source: AnnotationInput, *, rejects: Path | None = None) -> Che
         DataError: When rows are at fault and ``on_error`` is ``fail``, after all of them were met,
             or when nothing is left to annotate.
     """
-    issues = IssueLog(str(source.path))
+    file = str(data.path)
+    issues = IssueLog(file)
     listed: list[RowIssue] = []
     columns: dict[str, None] = dict.fromkeys(OWN_COLUMNS)
     utterances, n_faults = 0, 0
-    skipping = source.on_error == "skip"
-    with _Rejects(rejects if skipping else None) as written:
-        for example in source.utterances(issues):
-            utterances += 1
-            _note_columns(columns, example)
-            if issues.issues:
-                taken = issues.take()
-                n_faults += len(taken)
-                listed += taken[: LISTED_FAULTS - len(listed)]
-                written.add(taken)
+    skipping = data.on_error == "skip"
+    if rejects is not None and skipping:
+        rejects.unlink(missing_ok=True)
+
+    def note_faults() -> int:
         taken = issues.take()
-        n_faults += len(taken)
-        listed += taken[: LISTED_FAULTS - len(listed)]
-        written.add(taken)
+        listed.extend(taken[: LISTED_FAULTS - len(listed)])
+        if rejects is not None and skipping and taken:
+            with open_private(rejects, "a") as written:
+                written.writelines(f"{fault}\n" for fault in taken)
+        return len(taken)
+
+    for example in utterances_in(data, issues):
+        utterances += 1
+        _note_columns(columns, example)
+        if issues.issues:
+            n_faults += note_faults()
+    n_faults += note_faults()
     rejected, read = issues.rows_rejected, issues.rows_read
     if n_faults and not skipping:
-        raise rows_error(
-            str(source.path), listed, n_faults=n_faults, rows_rejected=rejected, rows_read=read
-        )
+        raise rows_error(file, listed, n_faults=n_faults, rows_rejected=rejected, rows_read=read)
     if not utterances:
         first = f"; the first fault: {listed[0]}" if listed else ""
         raise DataError(
-            f"{source.path}: leaves no client turn to annotate ({read} rows, {rejected} "
+            f"{file}: leaves no client turn to annotate ({read} rows, {rejected} "
             f"rejected{first}); check who speaks, and that data=… names the right reader"
         )
     return Checked(
@@ -427,27 +395,6 @@ def check_source(source: AnnotationInput, *, rejects: Path | None = None) -> Che
         counts=dict(issues.counts),
         columns=tuple(columns),
     )
-
-
-class _Rejects:
-    """Writes faults to a file that exists only when there are any."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._begun = False
-
-    def __enter__(self) -> _Rejects:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open between two calls."""
-
-    def add(self, issues: list[RowIssue]) -> None:
-        if self._path is not None and issues:
-            with open_private(self._path, "a") as file:
-                file.writelines(f"{fault}\n" for fault in issues)
 
 
 def _note_columns(columns: dict[str, None], example: Example) -> None:
@@ -462,8 +409,3 @@ def _note_columns(columns: dict[str, None], example: Example) -> None:
             f"the rows have more than {MOST_COLUMNS} different keys; put what differs from row to "
             "row into 'meta'"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,9 +14,10 @@ from typing import Any
 from recap import errors
 from recap.errors import ConfigError, RecapError
 from recap.predict.job import (
+    STAGES,
     AnnotationJob,
     AnnotationListener,
-    JobReport,
+    AnnotationReport,
     Prepared,
     annotate_file,
     prepare_job,
@@ -25,6 +26,7 @@ from recap.predict.job import (
 )
 from recap.predict.options import RayConfig, Shard
 from recap.predict.output import AnnotationFile
+from recap.runs.detector import Detector
 from recap.system.processes import switch_telemetry_off
 
 SHARDS_PER_WORKER = 4
@@ -37,7 +39,7 @@ class _Worker:
     def __init__(self, job: AnnotationJob, known: Prepared) -> None:
         self._job = job
         self._known = known
-        self._detector = job.detector.load()
+        self._detector = Detector.from_pretrained(**job.detector)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         done = []
@@ -50,7 +52,7 @@ class _Worker:
 
 def annotate_over_ray(
     job: AnnotationJob, ray_config: RayConfig, listener: AnnotationListener | None = None
-) -> JobReport:
+) -> AnnotationReport:
     """Annotate a file with workers under Ray; the output is that of a single process.
 
     Workers write parts beside the output and go on from what is there of them, so a stopped run is
@@ -70,7 +72,7 @@ def annotate_over_ray(
         job.output, columns=job.columns(known.checked), window=known.window
     ) as file:
         if known.complete_bytes is not None and known.complete_bytes == file.size:
-            report = _report(job, known, [], known.checked.utterances, began)
+            found, outcomes = known.checked.utterances, Counter[str]()
         else:
             if not known.begun:
                 file.clear()
@@ -83,12 +85,20 @@ def annotate_over_ray(
             done = _run(job, known, ray_config, shards, listener)
             parts = [shard.output(job.output) for shard in shards]
             file.join(parts)
-            report = _report(job, known, done, sum(part["found"] for part in done), began)
+            found = sum(part["found"] for part in done)
+            outcomes = sum((Counter(part["outcomes"]) for part in done), Counter[str]())
             complete = {"bytes": file.size, "utterances": known.checked.utterances}
             write_state(job, known, complete=complete)
             for part in parts:
                 part.unlink()
                 state_file(part).unlink()
+    report = AnnotationReport(
+        output=job.output,
+        utterances=known.checked.utterances,
+        found=found,
+        outcomes=dict(outcomes),
+        seconds=time.monotonic() - began,
+    )
     listener.ended(report)
     return report
 
@@ -137,53 +147,25 @@ def _run(
 
 def _cause(error: Exception) -> RecapError:
     """Return what a worker raised, which Ray hands on as the text of a traceback."""
-    told = re.search(r"^recap\.errors\.(\w+): (.*)", str(error), re.MULTILINE)
-    kind = getattr(errors, told[1], None) if told else None
-    if told and isinstance(kind, type) and issubclass(kind, RecapError):
-        return kind(told[2])
+    raised = re.search(r"^recap\.errors\.(\w+): (.*)", str(error), re.MULTILINE)
+    kind = getattr(errors, raised[1], None) if raised else None
+    if raised and isinstance(kind, type) and issubclass(kind, RecapError):
+        return kind(raised[2])
     return RecapError(f"a worker under Ray failed ({type(error).__name__})")
-
-
-def _report(
-    job: AnnotationJob, known: Prepared, done: list[dict[str, Any]], found: int, began: float
-) -> JobReport:
-    skipped: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    for part in done:
-        skipped.update(part["skipped"])
-        labels.update(part["labels"])
-    return JobReport(
-        output=job.output,
-        checked=known.checked,
-        utterances=known.checked.utterances,
-        found=found,
-        skipped=dict(skipped),
-        invalid=sum(part["invalid"] for part in done),
-        labels=dict(labels),
-        seconds=time.monotonic() - began,
-    )
 
 
 def _with_whole_paths(job: AnnotationJob) -> AnnotationJob:
     """Return the job with paths that mean the same in every working directory."""
-    given = job.detector
-    folders = {
-        name: None if folder is None else str(Path(folder).resolve())
-        for name, folder in (
-            ("model", given.model),
-            ("binary", given.binary),
-            ("fine_grained", given.fine_grained),
-        )
-    }
-    options = dict(given.options)
-    base = options.get("base")
-    if base and Path(base).is_dir():
-        options["base"] = str(Path(base).resolve())
-    source = dataclasses.replace(job.source, path=job.source.path.resolve())
+    detector = dict(job.detector)
+    for name in (*STAGES, "base"):
+        folder = detector.get(name)
+        # A base may also be the id of a model on the hub.
+        if folder is not None and (name != "base" or Path(folder).is_dir()):
+            detector[name] = str(Path(folder).resolve())
     return dataclasses.replace(
         job,
-        source=source,
-        detector=dataclasses.replace(given, **folders, options=options),
+        data=dataclasses.replace(job.data, path=str(job.input.resolve())),
+        detector=detector,
         output=job.output.resolve(),
     )
 

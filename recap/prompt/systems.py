@@ -18,7 +18,7 @@ from recap.data.encode import ChatEncoder, encode_examples
 from recap.data.folds import content_key
 from recap.errors import ConfigError, DataError
 from recap.models.backbone import load_backbone, load_tokenizer
-from recap.models.engine.label_scoring import Answerer, ModelAnswer
+from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.export import CARD_FILE
 from recap.models.hub import hub_folder
 from recap.prompt.clients import ChatClient, Reply, RetryPolicy, check_destination, endpoint
@@ -429,7 +429,7 @@ class LocalModel:
         if not prompts:
             return
         decoding = self._config.decoding
-        answerer = Answerer(
+        answerer = LabelScorer(
             self._model,
             self._task,
             self._encoder,

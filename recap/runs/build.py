@@ -29,8 +29,8 @@ from recap.taxonomy import taxonomy_from_dict
 if TYPE_CHECKING:
     import lightning
 
+    from recap.models.backbone import LazyWeights
     from recap.models.export import ModelSettings
-    from recap.models.lazy_weights import LazyWeights
     from recap.runs.history import Tracker
 
 
@@ -166,13 +166,13 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
     Raises:
         ConfigError: When the backbone's weights are missing or of another family.
     """
-    from recap.models.backbone import load_backbone, load_backbone_deferred
+    from recap.models.backbone import load_backbone, load_backbone_lazily
     from recap.models.finetune import apply_finetune, checkpoint_gradients
 
     backbone, finetune = config.backbone, config.finetune
     source, weights = backbone_source(backbone), None
     if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
-        model, tokenizer, weights = load_backbone_deferred(
+        model, tokenizer, weights = load_backbone_lazily(
             **source, dtype=backbone.dtype, seed=config.seed
         )
     else:

@@ -12,7 +12,7 @@ from typing import Literal
 from recap.config import Decoding, Language, RunConfig
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.errors import ConfigError
-from recap.models.engine.label_scoring import Answerer, Conversation, ModelAnswer
+from recap.models.engine.label_scoring import Conversation, LabelScorer, ModelAnswer
 from recap.models.export import (
     ADAPTER_CONFIG,
     SETTINGS_FILE,
@@ -268,7 +268,7 @@ class ModelStage:
         self._longest = positions - max_new_tokens
         wanted = options.max_prompt_tokens or settings.max_prompt_tokens or self._longest
         self._max_tokens = min(wanted, self._longest)
-        self._answerer = Answerer(
+        self._answerer = LabelScorer(
             trained.model,
             task,
             self._encoder,

@@ -1,4 +1,4 @@
-"""What a model is asked and how its answer is read: tasks, prompts and the answer format.
+"""Tasks, their prompts and the format of answers.
 
 A task is a value (:class:`recap.tasks.task.Task`); :mod:`recap.tasks.library` makes one from a YAML
 file.

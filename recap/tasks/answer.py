@@ -1,6 +1,6 @@
 """The answer format, written and read: ``Behavior: <label>`` and ``Reason: <rationale>``.
 
-Which label of a task a piece of text names, without ever guessing.
+A label is read out of text by the spellings of the taxonomy, without ever guessing.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
+from recap.config import LabelForm, Language
 from recap.errors import DataError
 from recap.records import Answer
 from recap.taxonomy import Taxonomy, normalize_label
@@ -181,9 +181,6 @@ def _denied(folded: str, start: int, end: int) -> bool:
     return _NEGATION_AFTER.match(folded[end : end + _REACH_AFTER]) is not None
 
 
-Language = Literal["en", "zh"]
-LabelForm = Literal["qualified", "bare"]
-
 _KEYS = {"en": ("Behavior: ", "Reason: "), "zh": ("行为：", "理由：")}
 
 _CLOSING = r"[\s\"'”’`*_]{0,5}:"
@@ -218,7 +215,7 @@ class AnswerFormat:
     Attributes:
         labels: Canonical names of the labels that may be answered.
         language: Of the keys and of the label names.
-        label_form: ``qualified`` writes the pattern before the behaviour.
+        label_form: ``qualified`` writes the pattern before the behavior.
         rationale: Whether an answer has a ``Reason`` line.
     """
 

@@ -1,8 +1,6 @@
-"""Tasks and taxonomies from YAML files: ``conf/task/*.yaml`` and ``conf/taxonomy/*.yaml``.
+"""Tasks by name: from YAML files (``conf/task/``), from installed packages, registered in Python.
 
-Tasks by name: the built-in ones, those of installed packages, and those registered in Python.
-
-A task as plain values and back, so that a model's folder can say what the model was taught.
+A task can be written as plain values and back, so that a model's folder holds the task it learned.
 """
 
 from __future__ import annotations

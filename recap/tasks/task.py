@@ -1,8 +1,7 @@
-"""A task: the examples it takes, the labels it gives, what a model is asked, what it answers.
+"""A task: the examples it takes, the labels it gives, its prompts and its answers.
 
-A prompt of the user's own: text with placeholders such as ``{taxonomy}`` and ``{dialogue}``.
-
-Prompts: the constant part, the same for every example, and the dialogue to be judged.
+A prompt is the constant part, the same for every example, and the dialogue to be judged. A prompt
+of the user's own is a text with placeholders such as ``{taxonomy}`` and ``{dialogue}``.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 
+from recap.config import LabelForm, Language, PromptHistory, PromptLayout, PromptStyle
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id, quote_label
 from recap.records import Answer, Example, Message, Turn
-from recap.tasks.answer import AnswerFormat, LabelForm, LabelReader, Language
+from recap.tasks.answer import AnswerFormat, LabelReader
 from recap.tasks.wording import WORDING
 from recap.taxonomy import Taxonomy
 
@@ -144,11 +144,11 @@ def taxonomy_text(task: Task) -> str:
         lineage = taxonomy.lineage(category.name)
         if category.name not in above and not set(lineage).intersection(task.labels):
             continue
-        said = category.definition.get(task.language, "")
+        text = category.definition.get(task.language, "")
         if category.name in task.labels:
-            said = words.space.join(filter(None, (said, category.contrast.get(task.language))))
+            text = words.space.join(filter(None, (text, category.contrast.get(task.language))))
         indent = "  " * (len(lineage) - 1)
-        lines.append(f"{indent}- {task.written(category.name)}" + (said and words.colon + said))
+        lines.append(f"{indent}- {task.written(category.name)}" + (text and words.colon + text))
     return "\n".join(lines)
 
 
@@ -162,9 +162,9 @@ def labels_text(task: Task) -> str:
 def format_text(task: Task) -> str:
     """Return how an answer is to look, written by the same code that writes answers."""
     words = WORDING[task.language]
-    told = words.format_with_reason if task.rationale else words.format_label_only
+    rule = words.format_with_reason if task.rationale else words.format_label_only
     slot = words.reason_slot if task.rationale else None
-    return f"{told}\n{task.answer_format.lines(words.label_slot, slot)}"
+    return f"{rule}\n{task.answer_format.lines(words.label_slot, slot)}"
 
 
 def brief_labels_text(task: Task) -> str:
@@ -196,7 +196,7 @@ def one_line(text: str) -> str:
 
 
 def intervention(history: Sequence[Turn]) -> Sequence[Turn]:
-    """Return what the counsellor said since the client's last turn."""
+    """Return what the counselor said since the client's last turn."""
     start = len(history)
     while start and history[start - 1].speaker == "counselor":
         start -= 1
@@ -249,16 +249,17 @@ def _own_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple
 
 def _full_dialogue(task: Task, example: Example) -> str:
     words = WORDING[task.language]
-    said = f"{words.response_heading}\n{words.client}{words.colon}{one_line(example.response)}"
+    response = f"{words.response_heading}\n{words.client}{words.colon}{one_line(example.response)}"
     if task.history == "none":
-        return said
+        return response
     before = "\n".join(history_lines(task, example)) or words.no_history
-    return f"{words.history_heading}\n{before}\n\n{said}"
+    return f"{words.history_heading}\n{before}\n\n{response}"
 
 
 def _brief_dialogue(task: Task, example: Example) -> str:
-    said = WORDING[task.language].response_brief + one_line(example.response)
-    return "\n".join((*history_lines(task, example), said))
+    """Return a dialogue without headings, its response marked."""
+    response = WORDING[task.language].response_brief + one_line(example.response)
+    return "\n".join((*history_lines(task, example), response))
 
 
 def _shots_text(task: Task, shots: Iterable[Example]) -> str:
@@ -272,31 +273,17 @@ def _shots_text(task: Task, shots: Iterable[Example]) -> str:
                 "rationale; choose examples that have one, or set rationale=false"
             )
         answer = task.render(Answer(label=task.gold(shot), rationale=shot.rationale))
-        if brief:
-            texts.append(f"{_brief_dialogue(task, shot)}\n{answer}")
-        else:
-            title = words.example_title.format(number=number)
-            texts.append(f"{title}\n{_shot_dialogue(task, shot)}\n{answer}")
+        title = "" if brief else words.example_title.format(number=number) + "\n"
+        texts.append(f"{title}{_brief_dialogue(task, shot)}\n{answer}")
     return ("\n" if brief else "\n\n").join(texts)
 
-
-def _shot_dialogue(task: Task, shot: Example) -> str:
-    """Return a shot's dialogue without headings, its response marked as in the brief style."""
-    words = WORDING[task.language]
-    said = f"{words.response_brief}{one_line(shot.response)}"
-    return "\n".join((*history_lines(task, shot), said))
-
-
-Style = Literal["full", "brief"]
-History = Literal["none", "intervention", "full"]
-Layout = Literal["format_last", "format_first"]
 
 _CHOICES = {
     "language": get_args(Language),
     "label_form": get_args(LabelForm),
-    "style": get_args(Style),
-    "history": get_args(History),
-    "layout": get_args(Layout),
+    "style": get_args(PromptStyle),
+    "history": get_args(PromptHistory),
+    "layout": get_args(PromptLayout),
 }
 
 
@@ -321,11 +308,11 @@ class Task:
     """Whether an answer gives a reason."""
     label_form: LabelForm = "qualified"
     """``qualified`` writes ``Arguing - Challenging``, ``bare`` writes ``Challenging``."""
-    style: Style = "full"
+    style: PromptStyle = "full"
     """``brief`` leaves out role and definitions: for small models that learn them from the data."""
-    history: History = "full"
+    history: PromptHistory = "full"
     """Earlier turns shown; ``intervention``: the counselor's words since the client's last turn."""
-    layout: Layout = "format_last"
+    layout: PromptLayout = "format_last"
     """Where the output format stands: after the dialogue, or before it, shared by all examples."""
     role: Mapping[str, str] = field(default_factory=dict)
     """Language to the text that says who the model is; missing languages have a built-in one."""
@@ -402,7 +389,7 @@ class Task:
     def messages(self, example: Example, shots: Sequence[Example] = ()) -> tuple[Message, ...]:
         """Return the prompt: a system message, the same for every example, and the dialogue.
 
-        ``shots`` are labelled examples shown with their answers. Errors as in
+        ``shots`` are labeled examples shown with their answers. Errors as in
         :func:`recap.tasks.task.render_messages`.
         """
         return render_messages(self, example, shots)

@@ -63,7 +63,7 @@ def test_annotated_dialogues_keep_their_labels_and_count_what_has_none(tmp_path:
     assert found.notes() == ["2 client utterances have no label and play no part"]
 
 
-def test_predictions_are_recognised_and_marked(tmp_path: Path) -> None:
+def test_predictions_are_recognized_and_marked(tmp_path: Path) -> None:
     path = jsonl(
         tmp_path / "answers.jsonl",
         prediction("S:0", "否认-责怪", response="first", client="K", meta={"site": "A"}),

@@ -34,7 +34,7 @@ def examples_of(n: int) -> list[EncodedExample]:
 
 
 def steps_of(plans: list[tuple[MicroBatch, ...]]) -> list[list[MicroBatch]]:
-    """Return all ranks' micro-batches by optimiser step."""
+    """Return all ranks' micro-batches by optimizer step."""
     steps: list[list[MicroBatch]] = [[]]
     for round_ in zip(*plans, strict=True):
         steps[-1] += round_
@@ -66,7 +66,7 @@ def test_an_epoch_is_steps_of_exactly_the_global_batch_size_and_holds_every_exam
         plan_epoch(
             examples,
             global_batch_size=global_batch_size,
-            room=BatchLimits(examples=per_device),
+            limits=BatchLimits(examples=per_device),
             seed=3,
             epoch=epoch,
             world_size=world_size,
@@ -101,7 +101,7 @@ def test_which_examples_share_a_step_does_not_depend_on_devices_or_memory(
     def members(per_device: int, world_size: int) -> list[set[int]]:
         options = {
             "global_batch_size": global_batch_size,
-            "room": BatchLimits(examples=per_device),
+            "limits": BatchLimits(examples=per_device),
             "seed": 1,
             "epoch": epoch,
         }
@@ -122,7 +122,7 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
         plan = plan_epoch(
             examples_of(50),
             global_batch_size=1,
-            room=BatchLimits(examples=1),
+            limits=BatchLimits(examples=1),
             seed=seed,
             epoch=epoch,
         )
@@ -133,9 +133,11 @@ def test_order_depends_on_seed_and_epoch_and_leaves_the_global_random_state_alon
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_examples_of_one_micro_batch_are_neighbours_in_length() -> None:
+def test_examples_of_one_micro_batch_are_neighbors_in_length() -> None:
     examples = examples_of(64)
-    plan = plan_epoch(examples, global_batch_size=64, room=BatchLimits(examples=8), seed=0, epoch=0)
+    plan = plan_epoch(
+        examples, global_batch_size=64, limits=BatchLimits(examples=8), seed=0, epoch=0
+    )
     lengths = [
         [len(examples[i].prompt) + len(examples[i].answer) for i in micro.indices] for micro in plan
     ]
@@ -149,7 +151,10 @@ def test_scoring_takes_every_example_once_over_all_devices(
 ) -> None:
     plans = [
         plan_scoring(
-            examples_of(n), room=BatchLimits(examples=batch_size), world_size=world_size, rank=rank
+            examples_of(n),
+            limits=BatchLimits(examples=batch_size),
+            world_size=world_size,
+            rank=rank,
         )
         for rank in range(world_size)
     ]
@@ -175,7 +180,7 @@ def test_a_filler_is_computed_but_nothing_of_it_is_learned() -> None:
     assert not collate(examples_of(1), plan, pad_id=0).answer_mask.any()
 
 
-ROOMS = st.builds(
+LIMITS = st.builds(
     BatchLimits,
     examples=st.integers(1, 8),
     tokens=st.integers(15, 60),  # the longest example has 15
@@ -195,30 +200,30 @@ def computed(examples: list[EncodedExample], micro: MicroBatch, prefix: int | No
 @given(
     n=st.integers(1, 60),
     global_batch_size=st.integers(1, 20),
-    room=ROOMS,
+    limits=LIMITS,
     world_size=st.integers(1, 4),
     epoch=st.integers(0, 3),
 )
 @settings(max_examples=200, deadline=None)
 def test_a_budget_in_tokens_holds_and_changes_neither_steps_nor_their_number_of_rounds(
-    n: int, global_batch_size: int, room: BatchLimits, world_size: int, epoch: int
+    n: int, global_batch_size: int, limits: BatchLimits, world_size: int, epoch: int
 ) -> None:
     examples = examples_of(n)
     options = {"global_batch_size": global_batch_size, "seed": 3, "epoch": epoch}
     plans = [
-        plan_epoch(examples, **options, room=room, world_size=world_size, rank=rank)
+        plan_epoch(examples, **options, limits=limits, world_size=world_size, rank=rank)
         for rank in range(world_size)
     ]
-    whole = plan_epoch(examples, **options, room=BatchLimits(examples=global_batch_size))
+    whole = plan_epoch(examples, **options, limits=BatchLimits(examples=global_batch_size))
     steps = steps_of(plans)
     assert [sorted(indices(step)) for step in steps] == [sorted(m.indices) for m in whole]
-    rounds = count_rounds(examples, room, global_batch_size, world_size)
+    rounds = count_rounds(examples, limits, global_batch_size, world_size)
     for step, micro_whole in zip(steps, whole, strict=True):
         assert {micro.step_tokens for micro in step} == {micro_whole.step_tokens}
         assert len(step) <= rounds * world_size
         for micro in step:
-            assert len(micro.indices) <= room.examples
-            assert computed(examples, micro, room.prefix) <= (room.tokens or 0)
+            assert len(micro.indices) <= limits.examples
+            assert computed(examples, micro, limits.prefix) <= (limits.tokens or 0)
         empty = [not micro.indices for micro in step]
         assert empty == sorted(empty, reverse=True), "empty rounds come first"
         assert len(set(empty[-world_size:])) == 1, "on all devices alike"
@@ -233,20 +238,20 @@ def test_a_budget_in_tokens_holds_and_changes_neither_steps_nor_their_number_of_
     ]
 
 
-@given(n=st.integers(1, 40), room=ROOMS, world_size=st.integers(1, 3))
+@given(n=st.integers(1, 40), limits=LIMITS, world_size=st.integers(1, 3))
 @settings(max_examples=100, deadline=None)
 def test_scoring_keeps_to_a_budget_in_tokens_too(
-    n: int, room: BatchLimits, world_size: int
+    n: int, limits: BatchLimits, world_size: int
 ) -> None:
     examples = examples_of(n)
     plans = [
-        plan_scoring(examples, room=room, world_size=world_size, rank=rank)
+        plan_scoring(examples, limits=limits, world_size=world_size, rank=rank)
         for rank in range(world_size)
     ]
     assert len({len(plan) for plan in plans}) == 1
     assert sorted(i for plan in plans for i in indices(list(plan))) == list(range(n))
     assert all(
-        computed(examples, micro, room.prefix) <= (room.tokens or 0)
+        computed(examples, micro, limits.prefix) <= (limits.tokens or 0)
         for plan in plans
         for micro in plan
     )
@@ -258,8 +263,8 @@ def test_groups_of_a_budget_are_as_few_and_as_even_as_can_be() -> None:
         for i, n in enumerate([3, 3, 3, 3, 7, 7])  # 4, 4, 4, 4, 8, 8 tokens
     ]
 
-    def sizes(room: BatchLimits) -> list[list[int]]:
-        plan = plan_epoch(examples, global_batch_size=6, room=room, seed=0, epoch=0)
+    def sizes(limits: BatchLimits) -> list[list[int]]:
+        plan = plan_epoch(examples, global_batch_size=6, limits=limits, seed=0, epoch=0)
         return [lengths(examples, micro) for micro in plan]
 
     assert sizes(BatchLimits(examples=6, tokens=24, prefix=0)) == [[4, 4, 4, 4], [8, 8]]
@@ -273,12 +278,12 @@ def test_groups_of_a_budget_are_as_few_and_as_even_as_can_be() -> None:
 def test_an_example_longer_than_the_budget_is_refused_with_its_length() -> None:
     long = EncodedExample(id="s1:4", prompt=(1,) * 30, answer=(2,), gold=0)
     with pytest.raises(ConfigError, match=r"=20 has no room for example 's1:4' of 31 tokens"):
-        ScoringLoader([*examples_of(4), long], pad_id=0, room=BatchLimits(examples=4, tokens=20))
+        ScoringLoader([*examples_of(4), long], pad_id=0, limits=BatchLimits(examples=4, tokens=20))
 
 
 def loader() -> TrainingLoader:
     return TrainingLoader(
-        examples_of(23), pad_id=0, global_batch_size=8, room=BatchLimits(examples=3), seed=0
+        examples_of(23), pad_id=0, global_batch_size=8, limits=BatchLimits(examples=3), seed=0
     )
 
 
@@ -328,7 +333,7 @@ def test_a_loader_that_is_told_another_epoch_starts_it_and_its_own_epoch_leaves_
 
 def test_an_empty_set_and_an_example_without_a_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="no example to train on"):
-        TrainingLoader([], pad_id=0, global_batch_size=8, room=BatchLimits(examples=3), seed=0)
-    unlabelled = EncodedExample(id="s1:4", prompt=(1,), answer=())
+        TrainingLoader([], pad_id=0, global_batch_size=8, limits=BatchLimits(examples=3), seed=0)
+    unlabeled = EncodedExample(id="s1:4", prompt=(1,), answer=())
     with pytest.raises(ConfigError, match="'s1:4' has no label"):
-        ScoringLoader([unlabelled], pad_id=0, room=BatchLimits(examples=2))
+        ScoringLoader([unlabeled], pad_id=0, limits=BatchLimits(examples=2))

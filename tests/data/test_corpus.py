@@ -63,7 +63,7 @@ def example(name: str, response: str, label: str | None, asked: str = "Why?") ->
     return row if label is None else {**row, "label": label}
 
 
-def test_labels_of_the_client_become_canonical_and_acts_of_the_counsellor_stay(
+def test_labels_of_the_client_become_canonical_and_acts_of_the_counselor_stay(
     tmp_path: Path,
 ) -> None:
     spellings = ["challenging", "争辩/Arguing-挑战/Challenging", "Disagreement", "合作"]
@@ -115,11 +115,11 @@ def test_skipping_keeps_the_faults_and_the_other_rows(tmp_path: Path) -> None:
     assert corpus.notes()[0] == "1 of 5 rows were left out"
 
 
-def test_a_row_left_out_makes_no_neighbours_of_the_rows_around_it(tmp_path: Path) -> None:
+def test_a_row_left_out_makes_no_neighbors_of_the_rows_around_it(tmp_path: Path) -> None:
     rows = [
         ["s", "counselor", "How are you?", ""],
         ["s", "client", "first", "Disagreeing"],
-        ["s", "nobody", "a counsellor's turn, perhaps", ""],
+        ["s", "nobody", "a counselor's turn, perhaps", ""],
         ["s", "client", "second", "Collaboration"],
         ["s", "counselor", "Go on.", ""],
         ["s", "client", "third", "Collaboration"],
@@ -441,7 +441,7 @@ def test_a_reader_of_ones_own_is_found_by_its_import_path(
 ) -> None:
     (tmp_path / "own_reader.py").write_text(
         "from recap.records import Example, Turn\n"
-        "def read(path, *, faults, n=1):\n"
+        "def read(path, *, issues, n=1):\n"
         "    asked = (Turn(speaker='counselor', text='Why?'),)\n"
         "    for i in range(n):\n"
         "        yield Example(id=str(i), history=asked, response=f'r{i}', label='合作')\n"

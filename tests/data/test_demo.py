@@ -33,8 +33,8 @@ TABLE_3 = {
 
 
 @dataclass
-class Labelled:
-    """A labelled client turn with what came before it and how it was made."""
+class Labeled:
+    """A labeled client turn with what came before it and how it was made."""
 
     dialogue: Dialogue
     index: int
@@ -52,9 +52,9 @@ class Labelled:
         return self.dialogue.meta["composition"][self.turn.id]
 
 
-def labelled(language: str = "en", size: int = DEFAULT_SIZE, seed: int = 0) -> list[Labelled]:
+def labeled(language: str = "en", size: int = DEFAULT_SIZE, seed: int = 0) -> list[Labeled]:
     return [
-        Labelled(dialogue, index)
+        Labeled(dialogue, index)
         for dialogue in generate_dialogues(size=size, seed=seed, language=language)
         for index, turn in enumerate(dialogue.turns)
         if turn.speaker == "client" and turn.label is not None
@@ -62,28 +62,28 @@ def labelled(language: str = "en", size: int = DEFAULT_SIZE, seed: int = 0) -> l
 
 
 @pytest.fixture(scope="module", params=["en", "zh"])
-def rows(request: pytest.FixtureRequest) -> list[Labelled]:
-    return labelled(request.param)
+def rows(request: pytest.FixtureRequest) -> list[Labeled]:
+    return labeled(request.param)
 
 
 @pytest.mark.parametrize("language", ["en", "zh", "both"])
 @pytest.mark.parametrize("size", [1, 2, 13, 500])
-def test_there_are_as_many_labelled_turns_as_asked_for(size: int, language: str) -> None:
-    assert len(labelled(language, size)) == size
+def test_there_are_as_many_labeled_turns_as_asked_for(size: int, language: str) -> None:
+    assert len(labeled(language, size)) == size
 
 
 def test_the_whole_of_table_3_comes_back_at_its_own_size() -> None:
-    counts = Counter(row.turn.label for row in labelled(size=sum(TABLE_3.values())))
+    counts = Counter(row.turn.label for row in labeled(size=sum(TABLE_3.values())))
     assert counts == TABLE_3
 
 
-def test_a_smaller_corpus_keeps_the_proportions_to_within_one_example(rows: list[Labelled]) -> None:
+def test_a_smaller_corpus_keeps_the_proportions_to_within_one_example(rows: list[Labeled]) -> None:
     counts = Counter(row.turn.label for row in rows)
     for label, count in TABLE_3.items():
         assert abs(counts[label] - len(rows) * count / 23930) < 1
 
 
-def test_the_fine_grained_task_sees_at_most_1300_examples_by_default(rows: list[Labelled]) -> None:
+def test_the_fine_grained_task_sees_at_most_1300_examples_by_default(rows: list[Labeled]) -> None:
     assert sum(row.turn.label != "Collaboration" for row in rows) <= 1300
 
 
@@ -111,12 +111,12 @@ def test_another_seed_gives_another_corpus() -> None:
     assert first != second
 
 
-def test_at_least_98_percent_of_contexts_with_responses_are_distinct(rows: list[Labelled]) -> None:
+def test_at_least_98_percent_of_contexts_with_responses_are_distinct(rows: list[Labeled]) -> None:
     seen = {(tuple(t.text for t in row.dialogue.turns[: row.index]), row.turn.text) for row in rows}
     assert len(seen) >= 0.98 * len(rows)
 
 
-def test_about_half_of_the_responses_fit_two_or_three_labels(rows: list[Labelled]) -> None:
+def test_about_half_of_the_responses_fit_two_or_three_labels(rows: list[Labeled]) -> None:
     fitting = [len(row.made["fits"]) for row in rows]  # type: ignore[arg-type]
     assert max(fitting) == 3
     assert 0.45 <= sum(n > 1 for n in fitting) / len(rows) <= 0.6
@@ -125,7 +125,7 @@ def test_about_half_of_the_responses_fit_two_or_three_labels(rows: list[Labelled
     assert 0.45 <= sum(shared) / len(resistant) <= 0.65
 
 
-def test_the_counselors_act_decides_which_of_the_fitting_labels_it_is(rows: list[Labelled]) -> None:
+def test_the_counselors_act_decides_which_of_the_fitting_labels_it_is(rows: list[Labeled]) -> None:
     decided = defaultdict(set)
     for row in rows:
         if len(row.made["fits"]) > 1 and not row.made["noisy"]:  # type: ignore[arg-type]
@@ -134,18 +134,18 @@ def test_the_counselors_act_decides_which_of_the_fitting_labels_it_is(rows: list
     assert all(len(labels) == 1 for labels in decided.values())
 
 
-def test_about_4_percent_of_the_labels_cannot_be_learned(rows: list[Labelled]) -> None:
+def test_about_4_percent_of_the_labels_cannot_be_learned(rows: list[Labeled]) -> None:
     assert 0.03 <= sum(bool(row.made["noisy"]) for row in rows) / len(rows) <= 0.055
 
 
-def test_the_label_alone_predicts_the_act_in_at_most_half(rows: list[Labelled]) -> None:
+def test_the_label_alone_predicts_the_act_in_at_most_half(rows: list[Labeled]) -> None:
     acts: dict[str | None, Counter[str | None]] = defaultdict(Counter)
     for row in rows:
         acts[row.turn.label][row.counselor.label] += 1
     assert sum(max(counts.values()) for counts in acts.values()) <= len(rows) / 2
 
 
-def test_templates_of_a_fold_are_mostly_new_but_their_parts_are_not(rows: list[Labelled]) -> None:
+def test_templates_of_a_fold_are_mostly_new_but_their_parts_are_not(rows: list[Labeled]) -> None:
     resistant = [row for row in rows if row.turn.label != "Collaboration"]
     for fold in range(5):
         held_out = {str(row.made["template"]) for row in resistant[fold::5]}
@@ -163,7 +163,7 @@ def parts(template: str) -> list[str]:
     return [part.strip() for part in template.splitlines() if part.strip()]
 
 
-def test_every_rationale_names_the_behavior_and_the_act_before_it(rows: list[Labelled]) -> None:
+def test_every_rationale_names_the_behavior_and_the_act_before_it(rows: list[Labeled]) -> None:
     for row in rows:
         assert row.turn.rationale is not None
         assert row.turn.label is not None
@@ -191,7 +191,7 @@ def test_a_rationale_that_names_two_acts_names_none() -> None:
     assert not rationale_checks(said, label="Blaming", act="suggestion", language="en").act
 
 
-def test_sessions_hold_several_labelled_turns_and_clients_several_sessions() -> None:
+def test_sessions_hold_several_labeled_turns_and_clients_several_sessions() -> None:
     dialogues = list(generate_dialogues(size=400, seed=0, language="en"))
     turns = [sum(t.speaker == "client" and t.label is not None for t in d.turns) for d in dialogues]
     assert max(turns) > 1
@@ -199,8 +199,8 @@ def test_sessions_hold_several_labelled_turns_and_clients_several_sessions() -> 
     assert len({d.session for d in dialogues}) == len(dialogues)
 
 
-def test_a_counselor_turn_stands_before_every_labelled_turn_and_names_its_act(
-    rows: list[Labelled],
+def test_a_counselor_turn_stands_before_every_labeled_turn_and_names_its_act(
+    rows: list[Labeled],
 ) -> None:
     for row in rows:
         assert row.counselor.speaker == "counselor"
@@ -214,7 +214,7 @@ def test_every_dialogue_says_that_it_is_synthetic() -> None:
         assert all(turn.id is not None and turn.id.startswith("demo-") for turn in dialogue.turns)
 
 
-def test_no_slot_is_left_open_and_each_language_keeps_to_its_script(rows: list[Labelled]) -> None:
+def test_no_slot_is_left_open_and_each_language_keeps_to_its_script(rows: list[Labeled]) -> None:
     chinese = rows[0].dialogue.meta["language"] == "zh"
     for dialogue in {row.dialogue.session: row.dialogue for row in rows}.values():
         for turn in dialogue.turns:
@@ -236,7 +236,7 @@ def test_the_two_languages_are_made_of_the_same_parts() -> None:
 
 
 def test_both_languages_are_half_each() -> None:
-    languages = Counter(row.dialogue.meta["language"] for row in labelled("both", 101))
+    languages = Counter(row.dialogue.meta["language"] for row in labeled("both", 101))
     assert languages == {"en": 51, "zh": 50}
 
 

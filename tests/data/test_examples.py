@@ -61,7 +61,7 @@ def test_adjacent_turns_merge_into_one_with_texts_on_lines_of_their_own() -> Non
     assert counts["merged_label_conflicts"] == 0
 
 
-def test_a_merged_turn_takes_the_id_and_label_of_its_last_labelled_part() -> None:
+def test_a_merged_turn_takes_the_id_and_label_of_its_last_labeled_part() -> None:
     (example,) = examples_of(
         dialogue(("T", "a", None), ("C", "b", "Blaming"), ("C", "c", None)),
     )
@@ -91,7 +91,7 @@ def test_without_merging_every_turn_stands_alone() -> None:
     assert [(e.response, len(e.history)) for e in found] == [("b", 1), ("c", 2)]
 
 
-def test_a_client_turn_that_follows_no_counsellor_turn_is_skipped_and_counted_or_kept() -> None:
+def test_a_client_turn_that_follows_no_counselor_turn_is_skipped_and_counted_or_kept() -> None:
     opening = dialogue(("C", "a", None), ("T", "b", None), ("C", "c", None))
     counts: Counter[str] = Counter()
     assert [e.response for e in examples_of(opening, counts=counts)] == ["c"]
@@ -99,7 +99,7 @@ def test_a_client_turn_that_follows_no_counsellor_turn_is_skipped_and_counted_or
     assert [e.response for e in examples_of(opening, no_intervention="keep")] == ["a", "c"]
 
 
-def test_unlabelled_client_turns_make_no_example_where_labels_are_required() -> None:
+def test_unlabeled_client_turns_make_no_example_where_labels_are_required() -> None:
     counts: Counter[str] = Counter()
     found = examples_of(
         dialogue(("T", "a", None), ("C", "b", None), ("T", "c", None), ("C", "d", "Blaming")),
@@ -144,9 +144,7 @@ def test_every_client_turn_is_accounted_for_once(
     ("speakers", "expected"),
     [("", False), ("T", True), ("TC", False), ("CT", True)],
 )
-def test_an_intervention_is_a_counsellor_turn_directly_before(
-    speakers: str, expected: bool
-) -> None:
+def test_an_intervention_is_a_counselor_turn_directly_before(speakers: str, expected: bool) -> None:
     turns = dialogue(*((who, "x", None) for who in speakers)).turns
     assert has_intervention(Example(id="e", history=turns, response="y")) is expected
 

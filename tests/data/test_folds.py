@@ -48,14 +48,14 @@ def example(number, *, label="a", response=None, session=None, client=None, hist
     )
 
 
-def labelled(counts):
+def labeled(counts):
     labels = [label for label, n in counts.items() for _ in range(n)]
     return [example(i, label=label) for i, label in enumerate(labels)]
 
 
 @st.composite
 def data_sets(draw):
-    """Small data sets with rare classes, duplicates, sessions of all sizes and unlabelled rows."""
+    """Small data sets with rare classes, duplicates, sessions of all sizes and unlabeled rows."""
     rows = draw(
         st.lists(
             st.tuples(
@@ -88,7 +88,7 @@ OPTIONS = {
 
 @settings(max_examples=150, deadline=None)
 @given(examples=data_sets(), **OPTIONS)
-def test_folds_partition_the_labelled_examples_and_nothing_that_belongs_together_straddles(
+def test_folds_partition_the_labeled_examples_and_nothing_that_belongs_together_straddles(
     examples, n_folds, seed, group, protocol
 ):
     folds = folds_or_refusal(examples, n_folds=n_folds, seed=seed, group=group, protocol=protocol)
@@ -139,7 +139,7 @@ def test_the_order_of_the_rows_changes_neither_folds_nor_hashes(
     seed=st.integers(0, 5),
 )
 def test_classes_and_totals_are_spread_as_evenly_as_scikit_learn_spreads_them(sizes, n_folds, seed):
-    examples = labelled({f"label {i}": size for i, size in enumerate(sizes)})
+    examples = labeled({f"label {i}": size for i, size in enumerate(sizes)})
     if len(examples) < n_folds:
         return
     folds = split_folds(examples, n_folds=n_folds, seed=seed)
@@ -160,7 +160,7 @@ def test_classes_and_totals_are_spread_as_evenly_as_scikit_learn_spreads_them(si
 
 
 def test_the_papers_counts_are_split_to_within_one_example_a_class():
-    examples = labelled(TABLE_3)
+    examples = labeled(TABLE_3)
     folds = split_folds(examples, n_folds=5, seed=1)
     assert [len(fold.test) for fold in folds] == [4786] * 5  # 23,930 / 5
     held = [Counter(examples[i].label for i in fold.test) for fold in folds]
@@ -172,7 +172,7 @@ def test_the_papers_counts_are_split_to_within_one_example_a_class():
 
 def test_utterances_that_occur_twice_leave_the_folds_level():
     counts = {"a": 500, "b": 120, "c": 31}
-    examples = labelled(counts)
+    examples = labeled(counts)
     examples += [
         example(10_000 + i, label=e.label, response=e.response)
         for i, e in enumerate(examples)
@@ -246,7 +246,7 @@ def test_equal_responses_after_different_interventions_are_no_duplicates():
 
 
 def test_a_class_smaller_than_the_number_of_folds_is_spread_without_a_warning():
-    examples = labelled({"a": 40, "rare": 2, "single": 1})
+    examples = labeled({"a": 40, "rare": 2, "single": 1})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         folds = split_folds(examples, n_folds=5, seed=0)
@@ -255,7 +255,7 @@ def test_a_class_smaller_than_the_number_of_folds_is_spread_without_a_warning():
 
 
 def test_another_seed_gives_another_partition():
-    examples = labelled({"a": 40, "b": 20})
+    examples = labeled({"a": 40, "b": 20})
     hashes = {
         partition_hash(examples, split_folds(examples, n_folds=5, seed=seed)) for seed in range(5)
     }
@@ -263,7 +263,7 @@ def test_another_seed_gives_another_partition():
 
 
 def test_nested_selection_is_a_tenth_of_the_training_folds_and_leaves_the_test_folds_alone():
-    examples = labelled(TABLE_3)
+    examples = labeled(TABLE_3)
     paper = split_folds(examples, n_folds=5, seed=1)
     nested = split_folds(examples, n_folds=5, seed=1, protocol="nested")
     assert partition_hash(examples, paper) == partition_hash(examples, nested)
@@ -284,7 +284,7 @@ def test_nested_selection_is_a_tenth_when_sessions_are_kept_whole():
 
 
 def test_nested_selection_takes_one_of_a_rare_class_but_never_the_last_one():
-    examples = labelled({"a": 60, "b": 30, "rare": 5, "single": 1})
+    examples = labeled({"a": 60, "b": 30, "rare": 5, "single": 1})
     for fold in split_folds(examples, n_folds=5, seed=0, protocol="nested"):
         selected = Counter(examples[i].label for i in fold.select)
         trained = Counter(examples[i].label for i in fold.train)
@@ -295,13 +295,13 @@ def test_nested_selection_takes_one_of_a_rare_class_but_never_the_last_one():
 
 def test_nested_selection_with_nothing_to_spare_says_what_to_do():
     with pytest.raises(ConfigError, match=r"cv\.protocol=paper"):
-        split_folds(labelled({"a": 2, "b": 2}), n_folds=2, seed=0, protocol="nested")
+        split_folds(labeled({"a": 2, "b": 2}), n_folds=2, seed=0, protocol="nested")
 
 
 @pytest.mark.parametrize("n_folds", [1, 0, -3])
 def test_fewer_than_two_folds_are_refused_with_the_mend(n_folds):
     with pytest.raises(ConfigError, match=r"at least 2 folds.*cv\.fold=final") as refusal:
-        split_folds(labelled({"a": 9}), n_folds=n_folds, seed=0)
+        split_folds(labeled({"a": 9}), n_folds=n_folds, seed=0)
     assert refusal.value.exit_code == 2
 
 
@@ -325,7 +325,7 @@ def test_data_without_labels_cannot_be_split():
 
 
 def test_the_data_hash_changes_with_any_text_label_or_id():
-    examples = labelled({"a": 3, "b": 3})
+    examples = labeled({"a": 3, "b": 3})
     others = [
         example(5, label="a"),
         example(5, label="b", response="another answer"),
@@ -338,7 +338,7 @@ def test_the_data_hash_changes_with_any_text_label_or_id():
 
 
 def test_the_partition_hash_ignores_ids_and_sees_which_fold_an_example_is_in():
-    examples = labelled({"a": 6, "b": 4})
+    examples = labeled({"a": 6, "b": 4})
     folds = split_folds(examples, n_folds=2, seed=0)
     renamed = [example(f"x{i}", label=e.label, response=e.response) for i, e in enumerate(examples)]
     assert partition_hash(renamed, folds) == partition_hash(examples, folds)

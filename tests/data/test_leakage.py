@@ -71,7 +71,7 @@ def test_whole_sessions_apart_share_nothing_even_with_equal_texts():
     assert found["shared_clients"] == {"count": 0, "test_examples": 0}
 
 
-def test_a_counsellors_words_are_no_client_turn():
+def test_a_counselors_words_are_no_client_turn():
     first, second = dialogue("s1", None, ["p", "q"])
     echo = Example(id="x", history=(), response="question 0", session="s1", label="a")
     found = only(leakage_report([first, second, echo], [fold([0], (2,))]))
@@ -139,7 +139,7 @@ def test_a_corpus_of_the_papers_size_is_split_and_judged_in_seconds():
 
 
 ASKED = "What would have to happen so that you could sleep through the night again?"
-SAID = "If my neighbour stopped drilling holes at midnight, I would sleep like a stone."
+SAID = "If my neighbor stopped drilling holes at midnight, I would sleep like a stone."
 OTHER = "The new manager reads out our figures each Monday, and nobody dares to look up."
 
 

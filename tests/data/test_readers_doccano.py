@@ -81,6 +81,6 @@ def test_marked_passages_are_no_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [{"text": "a"}, {"text": "a", "label": []}])
-def test_a_document_that_nobody_labelled_has_no_label(tmp_path: Path, row: Any) -> None:
+def test_a_document_that_nobody_labeled_has_no_label(tmp_path: Path, row: Any) -> None:
     (found,), _ = read(tmp_path, json.dumps(row))
     assert (found.id, found.label, found.rationale) == ("d:1", None, None)

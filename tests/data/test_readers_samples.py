@@ -53,7 +53,7 @@ def test_the_authors_samples_split_at_the_last_blank_line(tmp_path: Path) -> Non
     assert (found.id, found.response, found.label) == ("s:1", "不想说。", "否认-犹豫")
 
 
-def test_a_context_that_names_no_speaker_is_the_counsellors_turn(tmp_path: Path) -> None:
+def test_a_context_that_names_no_speaker_is_the_counselors_turn(tmp_path: Path) -> None:
     (found,), _ = read(tmp_path, "client_resistance", [{"text": "Why?\n\nNo idea.", "label": "x"}])
     assert (said(found), found.response) == ([("counselor", "Why?")], "No idea.")
 

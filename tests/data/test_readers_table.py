@@ -119,7 +119,7 @@ def test_a_missing_openpyxl_is_told_with_the_install_command(
         read(path)
 
 
-@pytest.mark.parametrize(("name", "mend"), [("t.xlsx", "save it again"), ("t.xls", "save it as")])
+@pytest.mark.parametrize(("name", "hint"), [("t.xlsx", "save it again"), ("t.xls", "save it as")])
 def test_a_file_that_is_no_excel_file_is_told_so(tmp_path: Path, name: str, hint: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"not a workbook")

@@ -43,7 +43,11 @@ def test_natural_epochs_are_the_permutations_that_they_have_always_been(
     order = epoch_order(examples_of([n]), sampling="natural", seed=seed, epoch=epoch)
     assert order == expected
     plan = plan_epoch(
-        examples_of([n]), global_batch_size=1, room=BatchLimits(examples=1), seed=seed, epoch=epoch
+        examples_of([n]),
+        global_batch_size=1,
+        limits=BatchLimits(examples=1),
+        seed=seed,
+        epoch=epoch,
     )
     assert [micro.indices[0] for micro in plan] == expected
 
@@ -109,9 +113,11 @@ def test_balanced_steps_are_the_same_for_any_number_of_devices_and_any_memory(
     sizes: list[int], tokens: int | None, world_size: int, epoch: int
 ) -> None:
     examples = examples_of(sizes)
-    room = BatchLimits(examples=3, tokens=tokens)
+    limits = BatchLimits(examples=3, tokens=tokens)
     plans = [
-        plan_epoch(examples, **options(room=room, epoch=epoch, world_size=world_size, rank=rank))
+        plan_epoch(
+            examples, **options(limits=limits, epoch=epoch, world_size=world_size, rank=rank)
+        )
         for rank in range(world_size)
     ]
     assert len({len(plan) for plan in plans}) == 1
@@ -123,18 +129,20 @@ def test_balanced_steps_are_the_same_for_any_number_of_devices_and_any_memory(
     order = epoch_order(examples, sampling="balanced", seed=3, epoch=epoch)
     expected = [order[start : start + 8] for start in range(0, len(order), 8)]
     assert [sorted(step) for step in steps[:-1]] == [sorted(step) for step in expected]
-    rounds = count_rounds(examples, room, 8, world_size, "balanced")
+    rounds = count_rounds(examples, limits, 8, world_size, "balanced")
     assert len(plans[0]) <= rounds * len(expected)
-    assert len({len(plan_epoch(examples, **options(room=room, epoch=e))) for e in range(4)}) == 1
+    assert (
+        len({len(plan_epoch(examples, **options(limits=limits, epoch=e))) for e in range(4)}) == 1
+    )
 
 
 def test_a_long_example_that_is_repeated_in_one_step_has_room_for_every_repetition() -> None:
     long = EncodedExample(id="long", prompt=(1,) * 20, answer=(2,), gold=1)
     short = [EncodedExample(id=str(i), prompt=(1,), answer=(2,), gold=0) for i in range(7)]
-    room = BatchLimits(examples=8, tokens=21)
+    limits = BatchLimits(examples=8, tokens=21)
     # Half of the eight examples are the long one, and each fills a device alone.
-    assert count_rounds([*short, long], room, 8, 1, "balanced") == 5
-    plan = plan_epoch([*short, long], **options(room=room, epoch=0))
+    assert count_rounds([*short, long], limits, 8, 1, "balanced") == 5
+    plan = plan_epoch([*short, long], **options(limits=limits, epoch=0))
     assert [len(micro.indices) for micro in plan] == [4, 1, 1, 1, 1]
 
 
@@ -152,6 +160,6 @@ def test_an_interrupted_balanced_epoch_goes_on_where_it_stopped() -> None:
 
 
 def test_an_example_without_a_class_is_refused_by_name() -> None:
-    unlabelled = EncodedExample(id="s1:4", prompt=(1,), answer=(2,))
+    unlabeled = EncodedExample(id="s1:4", prompt=(1,), answer=(2,))
     with pytest.raises(ConfigError, match=r"'s1:4' has no class.*sampling=natural"):
-        epoch_order([unlabelled], sampling="balanced", seed=0, epoch=0)
+        epoch_order([unlabeled], sampling="balanced", seed=0, epoch=0)

@@ -35,7 +35,7 @@ def test_a_client_turn_without_text_stands_apart_and_in_no_history() -> None:
     assert counts["examples"] + counts["empty"] + counts["merged_client_turns"] == 4
 
 
-def test_turns_apart_keep_their_places_beside_an_empty_counsellor_turn() -> None:
+def test_turns_apart_keep_their_places_beside_an_empty_counselor_turn() -> None:
     talk = dialogue(("a", "one"), ("c", " "), ("a", "two"))
     found = list(utterances_of(talk, merge_adjacent=False))
     assert [(e.id, e.response, said(e)) for e in found] == [

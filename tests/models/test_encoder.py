@@ -169,8 +169,8 @@ def test_a_step_has_the_mean_over_its_examples_however_it_is_cut(
 ) -> None:
     inputs, examples = encoded(encoder)
     losses = []
-    for room in (2, 8):
-        data = data_of(inputs, examples[:8], per_device_batch_size=room)
+    for limits in (2, 8):
+        data = data_of(inputs, examples[:8], per_device_batch_size=limits)
         module = module_of(encoder, inputs, total_steps=1)
         module.model.eval()  # no dropout
         trainer = quiet_trainer(
@@ -198,6 +198,6 @@ def test_it_learns_to_tell_yes_from_no_and_says_how_sure_it_is(
     trainer.fit(module, datamodule=data)
     assert float(trainer.callback_metrics["val_loss"]) < 0.3
     trainer.test(module, datamodule=data, verbose=False)
-    assert [judgement.id for judgement in module.judgements] == [e.id for e in examples]
-    assert all(sum(j.probabilities) == pytest.approx(1) for j in module.judgements)
+    assert [found.id for found in module.label_probabilities] == [e.id for e in examples]
+    assert all(sum(j.probabilities) == pytest.approx(1) for j in module.label_probabilities)
     assert module.scores().metrics["accuracy"] == 1.0

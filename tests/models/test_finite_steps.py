@@ -103,7 +103,7 @@ def test_a_step_that_is_not_finite_leaves_weights_and_moments_as_they_were(
     assert finite.skipped == 1
     assert [row["skipped_steps"] for row in rows] == ["0", "1"]
     (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("recap.")]
-    assert line.startswith("optimiser step 2 skipped")
+    assert line.startswith("optimizer step 2 skipped")
     assert "(1 in a row, 1 in all): examples 'e" in line
     record_fault("non-finite loss", tried=1, survived=1, lost=0)
 

@@ -21,7 +21,7 @@ def test_the_least_that_is_needed_follows_from_weights_and_moments() -> None:
     # One checkpoint stands while the model is written.
     assert least_bytes(model, optimizer="adamw", n_saves=1) == checkpoint + 4 * 1010
     assert least_bytes(model, optimizer="adamw8bit", n_saves=10) == 3 * (4 + 2) * 1010
-    # Of an optimiser that is not known, the weights alone.
+    # Of an optimizer that is not known, the weights alone.
     assert least_bytes(model, optimizer="my.module:sgd", n_saves=3) == 3 * 4 * 1010
     model.weight.requires_grad_(False)
     assert least_bytes(model, optimizer="adamw", n_saves=10) == 3 * 12 * 10

@@ -1,4 +1,4 @@
-"""Adapters merged onto their unquantised base: the same answers, as a folder of its own."""
+"""Adapters merged onto their unquantized base: the same answers, as a folder of its own."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def merged_by_hand(source: Path, adapted: Any, *, on_four_bits: bool) -> Any:
 
 
 def batches() -> ScoringLoader:
-    return ScoringLoader(EXAMPLES, pad_id=0, room=BatchLimits(examples=3))
+    return ScoringLoader(EXAMPLES, pad_id=0, limits=BatchLimits(examples=3))
 
 
 def write_adapter(folder: Path, family: str, method: str = "lora") -> tuple[Any, ChatEncoder]:

@@ -1,4 +1,4 @@
-"""Optimisers and schedules against transformers' own schedules and against hand-counted groups."""
+"""Optimizers and schedules against transformers' own schedules and against hand-counted groups."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def stepped(name: str, n_steps: int, *, stop_after: int | None = None) -> torch.
     # Blockwise 8-bit moments (Dettmers et al. 2022): a few per cent of six steps of 1e-3.
     [("adamw8bit", 5e-4), ("paged_adamw8bit", 5e-4), ("paged_adamw32bit", 1e-6)],
 )
-def test_the_optimisers_of_bitsandbytes_step_as_torch_does_and_resume_exactly(
+def test_the_optimizers_of_bitsandbytes_step_as_torch_does_and_resume_exactly(
     name: str, nearness: float
 ) -> None:
     found = stepped(name, 6)

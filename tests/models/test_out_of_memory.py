@@ -21,7 +21,7 @@ from recap.data.batches import Batching, halves
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
-from recap.models.engine.label_scoring import Answerer, ModelAnswer
+from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.module import ResponseModule
 from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example
@@ -131,7 +131,7 @@ def test_a_single_example_or_a_batch_that_devices_share_is_refused_with_the_mend
     def never(_: Any) -> None:
         raise MemoryError
 
-    with pytest.raises(ConfigError, match=r"1 example at once; set prompt\.max_tokens"):
+    with pytest.raises(ConfigError, match=r"a single example; set prompt\.max_tokens"):
         list(AutomaticBatchSize(option="x").each(never, batch))
     with pytest.raises(ConfigError, match=r"4 examples at once; lower decoding\.batch_size"):
         list(AutomaticBatchSize(option="decoding.batch_size").each(never, batch, whole=True))
@@ -156,11 +156,11 @@ def answers_within_a_limit(
     prompts = [e.prompt for e in encoded(128, encoder, words=300)]
     model = shrunk.model_of("qwen2", len(tokenizer)).eval()
     options: dict[str, Any] = {"max_new_tokens": 2}
-    expected = Answerer(model, TASK, encoder, batch_size=4, **options).answer(prompts)
+    expected = LabelScorer(model, TASK, encoder, batch_size=4, **options).answer(prompts)
     (size,) = re.findall(r"VmSize:\s*(\d+) kB", Path("/proc/self/status").read_text())
     limit = 1024 * int(size) + room
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    found = Answerer(model, TASK, encoder, batch_size=128, **options).answer(prompts)
+    found = LabelScorer(model, TASK, encoder, batch_size=128, **options).answer(prompts)
     return found, expected, lines
 
 

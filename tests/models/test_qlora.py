@@ -22,7 +22,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
 FAMILIES = ["qwen2", "llama"]
 
 
-def quantised(folder: Path, family: str, compute_dtype: str = "float32") -> tuple[Any, Any]:
+def quantized(folder: Path, family: str, compute_dtype: str = "float32") -> tuple[Any, Any]:
     source = shrunk.write_family(folder, family, widths=shrunk.IN_BLOCKS)
     return load_backbone(
         name="any", family=family, path=source, quantize=True, compute_dtype=compute_dtype
@@ -46,10 +46,10 @@ def gradients(model: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_projection_is_kept_in_nf4_with_quantised_constants(
+def test_every_projection_is_kept_in_nf4_with_quantized_constants(
     tmp_path: Path, family: str
 ) -> None:
-    model, _ = quantised(tmp_path, family, "bfloat16")
+    model, _ = quantized(tmp_path, family, "bfloat16")
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert len(layers) == 2 * 7  # two layers, seven projections
     assert {layer.weight.quant_state.quant_type for layer in layers} == {"nf4"}
@@ -64,7 +64,7 @@ def test_each_weight_is_read_as_the_value_of_nf4_that_is_next_to_it(
 ) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
-    model, _ = quantised(tmp_path, family)
+    model, _ = quantized(tmp_path, family)
     plain, _ = load_backbone(name="any", family=family, path=tmp_path)
     layers = dict(plain.named_modules())
     for name, layer in model.named_modules():
@@ -96,7 +96,7 @@ def test_rows_that_blocks_do_not_divide_are_refused(
 def test_an_evaluation_between_two_steps_leaves_gradients_as_they_were(
     tmp_path: Path, family: str
 ) -> None:
-    model = adapted(quantised(tmp_path, family)[0])
+    model = adapted(quantized(tmp_path, family)[0])
     before = gradients(model)
     with torch.no_grad():
         model.eval()(input_ids=IDS)
@@ -111,7 +111,7 @@ def test_an_evaluation_between_two_steps_leaves_gradients_as_they_were(
 def test_gradients_are_those_of_adapters_on_the_weights_that_four_bits_stand_for(
     tmp_path: Path, family: str
 ) -> None:
-    model, _ = quantised(tmp_path, family)
+    model, _ = quantized(tmp_path, family)
     plain, _ = load_backbone(name="any", family=family, path=tmp_path)
     layers = dict(plain.named_modules())
     for name, layer in model.named_modules():
@@ -122,8 +122,8 @@ def test_gradients_are_those_of_adapters_on_the_weights_that_four_bits_stand_for
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_plain_peft_loads_the_adapter_onto_the_unquantised_base(tmp_path: Path) -> None:
-    model, tokenizer = quantised(tmp_path / "source", "qwen2")
+def test_plain_peft_loads_the_adapter_onto_the_unquantized_base(tmp_path: Path) -> None:
+    model, tokenizer = quantized(tmp_path / "source", "qwen2")
     model = adapted(model)
     encoder = ChatEncoder(tokenizer)
     folder = tmp_path / "model"

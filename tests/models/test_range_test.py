@@ -26,14 +26,14 @@ from recap.tasks.library import builtin_task
 RATES = np.geomspace(LOWEST_RATE, HIGHEST_RATE, N_STEPS).tolist()
 
 
-@pytest.mark.parametrize("centre", [1e-5, 3e-4, 1e-2])
-def test_the_rate_where_the_loss_falls_fastest_is_suggested(centre: float) -> None:
-    # A logistic fall over the logarithm of the rate is steepest at its centre.
-    losses = [1 + 2 / (1 + math.exp(4 * math.log10(rate / centre))) for rate in RATES]
+@pytest.mark.parametrize("center", [1e-5, 3e-4, 1e-2])
+def test_the_rate_where_the_loss_falls_fastest_is_suggested(center: float) -> None:
+    # A logistic fall over the logarithm of the rate is steepest at its center.
+    losses = [1 + 2 / (1 + math.exp(4 * math.log10(rate / center))) for rate in RATES]
     noise = np.random.default_rng(0).normal(0, 0.02, N_STEPS)
     step = math.log(RATES[1] / RATES[0])
     for observed in (losses, [*np.add(losses, noise)]):
-        assert abs(math.log(suggest_rate(RATES, observed) / centre)) <= 4 * step
+        assert abs(math.log(suggest_rate(RATES, observed) / center)) <= 4 * step
 
 
 def test_what_comes_after_the_lowest_loss_is_not_looked_at() -> None:

@@ -89,7 +89,7 @@ def trainer(source: DataModule, **options: Any) -> lightning.Trainer:
 
 
 class StepLosses(Callback):
-    """Keeps the training loss of every optimiser step, and stops hard after some micro-batches."""
+    """Keeps the training loss of every optimizer step, and stops hard after some micro-batches."""
 
     def __init__(self, die_after: int | None = None) -> None:
         self.losses: list[float] = []

@@ -179,7 +179,7 @@ def test_torchs_own_bias_gives_the_loss_and_gradients_of_the_mask(
     loss = answer_loss(model, batch_of(RATIONALES, PREFIX))
     expected = gradient(model, loss)
     # On a CPU the bias fills its pattern in, so that its pattern is what is compared here.
-    monkeypatch.setattr(shared_prefix, "flash_serves", lambda *_: True)
+    monkeypatch.setattr(shared_prefix, "flash_supports", lambda *_: True)
     monkeypatch.setattr(shared_prefix.SharingRow, "_mask", _no_kernel)
     biased = answer_loss(model, batch_of(RATIONALES, PREFIX))
     assert biased.item() == pytest.approx(loss.item(), rel=1e-12)
@@ -193,7 +193,7 @@ def test_torchs_own_bias_meets_one_type_under_mixed_precision(
     exact = separately(model, RATIONALES)[1]
     found = []
     for flash in (False, True):
-        monkeypatch.setattr(shared_prefix, "flash_serves", lambda *_, flash=flash: flash)
+        monkeypatch.setattr(shared_prefix, "flash_supports", lambda *_, flash=flash: flash)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = answer_loss(model, batch_of(RATIONALES, PREFIX))
         found.append(difference(gradient(model, loss), exact))

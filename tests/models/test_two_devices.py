@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM
 
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.data.loaders import DataModule
-from recap.models.backbone import load_backbone, load_backbone_deferred
+from recap.models.backbone import load_backbone, load_backbone_lazily
 from recap.models.checkpoints import AtomicCheckpointIO
-from recap.models.engine import two_phase
+from recap.models.engine import prefix_backward
 from recap.models.export import save_model
 from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
@@ -37,7 +37,10 @@ TASK = builtin_task("binary", style="brief", rationale=False)
 # 13 examples in steps of 12: the last one has a device without any.
 LABELS = ["Resistance", "Collaboration", "Collaboration"] * 4 + ["Resistance"]
 EPOCHS = 2
-PHASES: dict[str, Any] = {"TOKENS_AT_ONCE": 1, "phases_pay": lambda layout, **_: layout.prefix > 0}
+PHASES: dict[str, Any] = {
+    "TOKENS_AT_ONCE": 1,
+    "splitting_pays": lambda layout, **_: layout.prefix > 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +156,7 @@ class Record(Callback):
         )
 
     def on_predict_end(self, trainer: Any, module: Any) -> None:
-        judged = [[j.id, *j.probabilities] for j in module.judgements]
+        judged = [[j.id, *j.probabilities] for j in module.label_probabilities]
         answered = [[g.id, *g.answer.probabilities.values()] for g in module.generations]
         self._write(trainer, "predict", {"judged": judged, "answered": answered})
 
@@ -179,7 +182,7 @@ def run(folder: Path, name: str, case: Case) -> None:
     }
     weights = None
     if case.deferred:
-        model, tokenizer, weights = load_backbone_deferred(**source)
+        model, tokenizer, weights = load_backbone_lazily(**source)
     else:
         model, tokenizer = load_backbone(**source, quantize=case.method == "qlora")
     encoder = ChatEncoder(tokenizer)
@@ -232,7 +235,7 @@ def run(folder: Path, name: str, case: Case) -> None:
         log_every_n_steps=1,
     )
     resumed = folder / str(case.resume_from) / "last.ckpt" if case.resume_from else None
-    patched = mock.patch.multiple(two_phase, **PHASES) if case.in_phases else nullcontext()
+    patched = mock.patch.multiple(prefix_backward, **PHASES) if case.in_phases else nullcontext()
     with patched:
         trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     trainer.save_checkpoint(here / "last.ckpt")

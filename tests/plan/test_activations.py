@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.architecture import Architecture
 from recap.models.engine.shared_prefix import predicting_states
 from recap.models.finetune import apply_finetune, checkpoint_gradients
-from recap.plan.memory import kept_bytes, layer_bytes
+from recap.plan.activations import Activations
+from recap.plan.architecture import Architecture
 from recap.plan.workload import PlannedBatch, Setting
 
 SHARED, RESTS, ANSWER = 40, (20, 30, 25), 6
@@ -108,7 +108,7 @@ def test_a_layer_keeps_what_autograd_saves_for_it(
     setting = Setting(method=method, dtype=dtype, precision=precision)
     prefix = LAYOUTS[layout]
     measured = (saved_bytes(4, setting, prefix) - saved_bytes(2, setting, prefix)) / 2
-    assert layer_bytes(architecture_of(1), setting, group_of(prefix)) == measured
+    assert Activations(architecture_of(1), setting).layer(group_of(prefix)) == measured
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -116,7 +116,7 @@ def test_the_same_holds_for_llama_and_for_adapters_on_two_projections(layout: st
     setting = Setting(method="lora", target_modules=("q_proj", "v_proj"))
     prefix = LAYOUTS[layout]
     measured = saved_bytes(3, setting, prefix, "llama") - saved_bytes(2, setting, prefix, "llama")
-    assert layer_bytes(architecture_of(1, "llama"), setting, group_of(prefix)) == measured
+    assert Activations(architecture_of(1, "llama"), setting).layer(group_of(prefix)) == measured
 
 
 def test_with_gradient_checkpointing_a_layer_keeps_its_input_alone() -> None:
@@ -130,6 +130,5 @@ def test_with_gradient_checkpointing_a_layer_keeps_its_input_alone() -> None:
 def test_the_whole_forward_keeps_its_layers_and_little_else(layout: str) -> None:
     prefix = LAYOUTS[layout]
     measured = saved_bytes(8, Setting(), prefix)
-    assert kept_bytes(architecture_of(8), Setting(), group_of(prefix)) == pytest.approx(
-        measured, rel=0.02
-    )
+    kept = Activations(architecture_of(8), Setting()).kept(group_of(prefix))
+    assert kept == pytest.approx(measured, rel=0.02)

@@ -8,7 +8,7 @@ import pytest
 
 import recap
 from recap.errors import ConfigError
-from recap.models.architecture import (
+from recap.plan.architecture import (
     Architecture,
     count_parameters,
     find_architecture,

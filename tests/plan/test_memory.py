@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import recap
-from recap.models.architecture import Architecture, count_parameters, find_architecture
+from recap.plan.architecture import Architecture, count_parameters, find_architecture
 from recap.plan.demand import Demand, changes_that_fit
-from recap.plan.memory import Decoding, Memory, device_memory
+from recap.plan.memory import DecodedBatch, Memory, device_memory
 from recap.plan.plan import disk_bytes
 from recap.plan.workload import PlannedBatch, Setting, largest_group
 
@@ -95,7 +95,7 @@ def test_checkpointing_trades_layers_for_their_inputs() -> None:
 
 def test_the_cache_of_decoding_is_keys_and_values_of_every_layer() -> None:
     architecture = architecture_of("llama8b")
-    batch = Decoding(n_examples=32, prompt=1000, answer=128)
+    batch = DecodedBatch(n_examples=32, prompt=1000, answer=128)
     memory = device_memory(
         architecture,
         count_parameters(architecture),
@@ -122,7 +122,7 @@ def test_an_untouched_backbone_is_decoded_and_never_trained() -> None:
         count_parameters(architecture, method="none"),
         Setting(method="none"),
         group=GROUP,
-        decoding=Decoding(n_examples=1, prompt=10, answer=10),
+        decoding=DecodedBatch(n_examples=1, prompt=10, answer=10),
     )
     assert list(memory.table) == ["decoding"]
 

@@ -9,8 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from recap.models.architecture import Architecture, count_parameters
-from recap.plan.demand import (
+from recap.plan.architecture import Architecture, count_parameters
+from recap.plan.operations import (
     Totals,
     add_up,
     decoding_operations,

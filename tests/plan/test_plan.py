@@ -14,9 +14,9 @@ import recap
 from recap.cli.compose import load_command
 from recap.errors import ConfigError
 from recap.plan.__main__ import main
-from recap.plan.console import verdict
 from recap.plan.options import PlanConfig, PlanOptions
 from recap.plan.plan import Plan, make_plan, plan_dict
+from recap.plan.report import verdict
 from tests.shrunk import write_family
 
 FEW = ("cv.folds=2", "cv.max_examples=60")
@@ -103,10 +103,10 @@ def test_a_local_tokenizer_counts_the_tokens(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told_with_what_would() -> None:
     plan = plan_of("backbone=llama8b", "trainer=gpu")
     assert not plan.fits
-    said = verdict(plan)
-    assert said.startswith("does not fit")
-    assert "finetune=qlora" in said
-    assert verdict(plan_of()).startswith("fits")
+    first, *changes = verdict(plan)
+    assert first.startswith("does not fit")
+    assert any("finetune=qlora" in change for change in changes)
+    assert verdict(plan_of())[0].startswith("fits")
 
 
 def test_an_untuned_backbone_takes_no_steps() -> None:
@@ -142,7 +142,7 @@ def test_planning_touches_no_run_folder(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "hint"),
     [
         (["data=dialogues", "data.path=missing.jsonl"], "missing.jsonl"),
         (["finetune=qlora"], "finetune=lora"),
@@ -173,4 +173,4 @@ def test_a_sweep_plans_each_of_its_jobs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["-m", "finetune=full,lora", *FEW]) == 0
-    assert capsys.readouterr().out.count("plan of ") == 2
+    assert capsys.readouterr().out.count("Plan of ") == 2

@@ -17,20 +17,19 @@ from detectors import small_task, write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recap.config import DataConfig
 from recap.errors import ConfigError, DataError
 from recap.models.export import model_identity
 from recap.predict.job import (
     AnnotationJob,
     AnnotationListener,
-    DetectorSource,
     annotate_file,
     state_file,
 )
 from recap.predict.options import RayConfig, Shard, parse_shard
 from recap.predict.output import (
     AnnotationFile,
-    AnnotationInput,
-    check_source,
+    check_input,
     csv_header,
     csv_line,
     whole_windows,
@@ -73,11 +72,17 @@ def write_talks(path: Path, n_talks: int = 9) -> list[str]:
     return ids
 
 
+def input_at(path: Path, **options: Any) -> DataConfig:
+    return DataConfig(
+        **{"name": "talks", "reader": "dialogues", "no_intervention": "keep", **options},
+        path=str(path),
+    )
+
+
 def make_job(model: Path, folder: Path, name: str = "out.jsonl", **changes: Any) -> AnnotationJob:
-    source = AnnotationInput(path=folder / "in.jsonl", reader="dialogues", options={})
     job = AnnotationJob(
-        source=source,
-        detector=DetectorSource(model=str(model), options={"batch_size": 2}),
+        data=input_at(folder / "in.jsonl"),
+        detector={"model": str(model), "batch_size": 2},
         output=folder / name,
     )
     return replace(job, **changes)
@@ -100,8 +105,8 @@ def test_every_utterance_comes_out_once_and_in_order_with_all_that_came_in(
     rows = rows_of(tmp_path / name)
     assert [row["id"] for row in rows] == ids
     assert (report.utterances, report.found) == (len(ids), 0)
-    assert report.skipped == {"empty": 1}
-    assert sum(report.labels.values()) == len(ids) - 1
+    assert report.counts("skipped") == {"empty": 1}
+    assert sum(report.counts("label").values()) == len(ids) - 1
     [empty] = [row for row in rows if row["skipped"]]
     assert empty["id"] == "t4:5"
     assert empty["skipped"] == "empty"
@@ -164,7 +169,7 @@ def test_small_inputs_are_shared_out_about_evenly(
     model: Path, detector: Detector, tmp_path: Path
 ) -> None:
     write_talks(tmp_path / "in.jsonl")
-    detector_source = DetectorSource(model=str(model), options={"batch_size": 32})
+    detector_source = {"model": str(model), "batch_size": 32}
     job = make_job(model, tmp_path, detector=detector_source)
     shares = [
         annotate_file(replace(job, shard=Shard(index=i, count=4)), detector=detector).utterances
@@ -207,9 +212,7 @@ def test_an_output_of_another_job_is_never_gone_on_with(
     job = make_job(model, tmp_path)
     annotate_file(job, detector=detector)
     before = job.output.read_bytes()
-    other_options = replace(
-        job, detector=replace(job.detector, options={"batch_size": 2, "threshold": 0.1})
-    )
+    other_options = replace(job, detector={**job.detector, "threshold": 0.1})
     with pytest.raises(ConfigError, match=r"detector\.threshold.*resume=never"):
         annotate_file(other_options, detector=detector)
     other_model = write_model(tmp_path / "other", small_task("binary"), seed=5)
@@ -237,7 +240,7 @@ def test_the_input_is_never_written_over(
     job = make_job(model, tmp_path / "link", "in.jsonl", resume=resume)
     job = replace(job, shard=None if shard is None else parse_shard(shard))
     with pytest.raises(ConfigError, match="is the input"):
-        annotate_file(replace(job, source=replace(job.source, path=tmp_path / "in.jsonl")))
+        annotate_file(replace(job, data=input_at(tmp_path / "in.jsonl")))
     assert (tmp_path / "in.jsonl").read_bytes() == before
 
 
@@ -248,7 +251,7 @@ def test_a_part_of_the_output_is_not_written_over_the_input_either(
     before = (tmp_path / "out.0-of-2.jsonl").read_bytes()
     job = make_job(model, tmp_path, shard=parse_shard("0/2"), resume=False)
     with pytest.raises(ConfigError, match="is the input"):
-        annotate_file(replace(job, source=replace(job.source, path=job.part)))
+        annotate_file(replace(job, data=input_at(job.part)))
     assert job.part.read_bytes() == before
 
 
@@ -259,7 +262,7 @@ def test_a_kill_at_any_moment_of_beginning_again_leaves_no_rows_of_the_former_jo
     job = make_job(model, tmp_path)
     annotate_file(job, detector=detector)
     options = {"batch_size": 2, "threshold": 0.0}
-    other = replace(job, detector=replace(job.detector, options=options), resume=False)
+    other = replace(job, detector={**job.detector, **options}, resume=False)
     strict = Detector.from_pretrained(model, **options)
     kept_at_kill = []
 
@@ -267,7 +270,7 @@ def test_a_kill_at_any_moment_of_beginning_again_leaves_no_rows_of_the_former_jo
         kept_at_kill.append(job.output.stat().st_size)
         raise KeyboardInterrupt
 
-    for moment in ("write_state", "_go_on"):
+    for moment in ("write_state", "_from"):
         with monkeypatch.context() as patched:
             patched.setattr(f"recap.predict.job.{moment}", killed)
             with pytest.raises(KeyboardInterrupt):
@@ -318,9 +321,11 @@ def test_rows_at_fault_are_listed_and_nothing_is_written(
     assert "private" not in str(refused.value)
     assert not job.output.exists()
 
-    skipping = replace(job, source=replace(job.source, on_error="skip"))
+    skipping = replace(job, data=replace(job.data, on_error="skip"))
     report = annotate_file(skipping, detector=detector)
-    assert (report.checked.rows_read, report.checked.rows_rejected) == (5, 2)
+    assert report.utterances == len(ids)
+    state = json.loads(state_file(job.output).read_text(encoding="utf-8"))
+    assert (state["checked"]["rows_read"], state["checked"]["rows_rejected"]) == (5, 2)
     assert [row["id"] for row in rows_of(job.output)] == ids
     rejected = (tmp_path / "out.jsonl.rejected.txt").read_text(encoding="utf-8")
     assert [line.split(": ")[0].rsplit(":")[-1] for line in rejected.splitlines()] == ["4", "5"]
@@ -333,7 +338,7 @@ def test_every_shard_lists_rows_at_fault_beside_its_own_part(
     with (tmp_path / "in.jsonl").open("a", encoding="utf-8") as file:
         file.write("not json\n")
     job = make_job(model, tmp_path)
-    job = replace(job, source=replace(job.source, on_error="skip"))
+    job = replace(job, data=replace(job.data, on_error="skip"))
     for index in range(2):
         annotate_file(replace(job, shard=parse_shard(f"{index}/2")), detector=detector)
     names = sorted(path.name for path in tmp_path.glob("*.rejected.txt"))
@@ -370,9 +375,9 @@ def peak_bytes(path: Path, n_talks: int) -> int:
         for talk in range(n_talks):
             file.write(json.dumps({"session": f"t{talk}", "turns": turns}) + "\n")
             file.write("broken\n")
-    source = AnnotationInput(path=path, reader="dialogues", on_error="skip", options={})
+    data = input_at(path, on_error="skip")
     tracemalloc.start()
-    checked = check_source(source, rejects=path.with_suffix(".txt"))
+    checked = check_input(data, rejects=path.with_suffix(".txt"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (checked.utterances, checked.rows_rejected) == (5 * n_talks, n_talks)
@@ -471,7 +476,7 @@ def test_two_workers_under_ray_write_what_one_process_writes(
     assert report.utterances == len(rows_of(job.output))
     assert not list(tmp_path.glob("many.*-of-*"))
     assert annotate_over_ray(job, RayConfig(workers=2)).found == report.utterances
-    options = {"batch_size": 2, "with_rationale": True}
-    refused = make_job(model, tmp_path, detector=replace(job.detector, options=options))
+    options = {"with_rationale": True}
+    refused = make_job(model, tmp_path, detector={**job.detector, **options})
     with pytest.raises(ConfigError, match="trained without rationales"):
         annotate_over_ray(refused, RayConfig(workers=2))

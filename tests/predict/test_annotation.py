@@ -6,20 +6,17 @@ from pathlib import Path
 from rich.console import Console
 
 from recap.predict.console import AnnotationConsole
-from recap.predict.job import JobReport
+from recap.predict.job import AnnotationReport
 from recap.predict.output import Checked
 
 CHECKED = Checked(
     utterances=10, rows_read=5, rows_rejected=1, counts={"merged_client_turns": 3}, columns=()
 )
-REPORT = JobReport(
+REPORT = AnnotationReport(
     output=Path("o.jsonl"),
-    checked=CHECKED,
     utterances=10,
     found=4,
-    skipped={"empty": 2},
-    invalid=1,
-    labels={"Resistance": 1, "Collaboration": 2},
+    outcomes={"skipped empty": 2, "invalid": 1, "label Resistance": 1, "label Collaboration": 2},
     seconds=12,
 )
 

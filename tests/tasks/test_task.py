@@ -16,49 +16,49 @@ from recap.taxonomy import taxonomy_from_dict
 PSYFIRE = load_taxonomy("psyfire")
 
 
-def labelled(label):
+def labeled(label):
     return Example(id=f"is-{label}", history=(), response="…", label=label)
 
 
 def test_binary_takes_every_example_and_folds_the_thirteen_behaviors_into_resistance():
     task = builtin_task("binary")
     assert task.labels == ("Resistance", "Collaboration")
-    golds = [task.gold(labelled(leaf)) for leaf in PSYFIRE.leaves]
+    golds = [task.gold(labeled(leaf)) for leaf in PSYFIRE.leaves]
     assert golds == ["Resistance"] * 13 + ["Collaboration"]
 
 
 def test_fine_grained_takes_resistant_examples_only():
     task = builtin_task("fine_grained")
     assert len(task.labels) == 13
-    assert not task.select(labelled("Collaboration"))
-    assert all(task.gold(labelled(name)) == name for name in task.labels)
+    assert not task.select(labeled("Collaboration"))
+    assert all(task.gold(labeled(name)) == name for name in task.labels)
 
 
 def test_flat_takes_all_fourteen():
     task = builtin_task("flat")
     assert task.labels == PSYFIRE.leaves
-    assert all(task.gold(labelled(name)) == name for name in task.labels)
+    assert all(task.gold(labeled(name)) == name for name in task.labels)
 
 
-def test_an_example_labelled_coarser_than_the_task_is_not_selected():
-    assert not builtin_task("fine_grained").select(labelled("Arguing"))
-    assert builtin_task("binary").gold(labelled("Arguing")) == "Resistance"
+def test_an_example_labeled_coarser_than_the_task_is_not_selected():
+    assert not builtin_task("fine_grained").select(labeled("Arguing"))
+    assert builtin_task("binary").gold(labeled("Arguing")) == "Resistance"
 
 
-def test_an_unlabelled_example_is_not_selected_and_still_gets_a_prompt():
+def test_an_unlabeled_example_is_not_selected_and_still_gets_a_prompt():
     task = builtin_task("flat")
-    assert not task.select(labelled(None))
-    assert len(task.messages(labelled(None))) == 2
+    assert not task.select(labeled(None))
+    assert len(task.messages(labeled(None))) == 2
 
 
 def test_gold_of_an_example_outside_the_task_is_refused_by_id():
     with pytest.raises(DataError, match="'is-Collaboration'"):
-        builtin_task("fine_grained").gold(labelled("Collaboration"))
+        builtin_task("fine_grained").gold(labeled("Collaboration"))
 
 
 def test_a_label_outside_the_taxonomy_is_refused_with_the_nearest_name():
     with pytest.raises(DataError, match=r"'Agreeing'.*did you mean 'Disagreeing'"):
-        builtin_task("fine_grained").select(labelled("Agreeing"))
+        builtin_task("fine_grained").select(labeled("Agreeing"))
 
 
 def test_the_class_index_is_the_place_in_the_list_of_labels():
@@ -73,8 +73,8 @@ def test_labels_may_be_nodes_of_any_level_in_any_spelling():
         name="patterns", taxonomy=PSYFIRE, labels=["争辩", "Denying", "Avoidance", "ignoring"]
     )
     assert task.labels == ("Arguing", "Denying", "Avoiding", "Ignoring")
-    assert task.gold(labelled("Minimum Talk")) == "Avoiding"
-    assert not task.select(labelled("Collaboration"))
+    assert task.gold(labeled("Minimum Talk")) == "Avoiding"
+    assert not task.select(labeled("Collaboration"))
 
 
 def test_within_limits_the_leaves_to_one_branch():
@@ -120,7 +120,7 @@ def test_a_label_above_all_labels_does_not_hide_the_one_between():
         }
     )
     task = define_task(name="t", taxonomy=taxonomy, labels=["middle", "side"])
-    assert task.gold(labelled("low")) == "middle"
+    assert task.gold(labeled("low")) == "middle"
     assert task.parse("Behavior: low").label == "middle"
     assert task.parse("Behavior: top").label is None
 

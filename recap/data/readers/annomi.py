@@ -1,6 +1,6 @@
 """AnnoMI: motivational interviewing, simple (a row an utterance) or full (a row an annotator).
 
-Wu et al., Anno-MI: A dataset of expert-annotated counselling dialogues, ICASSP 2022.
+Wu et al., Anno-MI: A dataset of expert-annotated counseling dialogues, ICASSP 2022.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _turn(
         issues.counts["annotation_ties"] += 1
         if annotations == "reject":
             reason = f"the {len(annotated)} annotators are evenly split"
-            hint = "adjudicate it, or leave it unlabelled with data.options.annotations=majority"
+            hint = "adjudicate it, or leave it unlabeled with data.options.annotations=majority"
             issues.reject(line, column, reason, hint, rows=len(annotated))
             return None
     return Turn(

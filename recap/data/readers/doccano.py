@@ -1,6 +1,6 @@
-"""Exports of the annotation tool Doccano: JSON lines, CSV, and the older ``annotations`` form.
+"""The annotation tool Doccano: its exports read, and batches written that it imports.
 
-Batches for the annotation tool Doccano, as :mod:`recap.data.readers.doccano` reads them back.
+Exports are JSON lines, CSV, or the older ``annotations`` form.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.json_samples import single_label
 from recap.data.readers.registry import Fields, one_of, register_reader
 from recap.data.readers.tables import read_sheet
-from recap.data.readers.transcript import SpeakerNames
+from recap.data.readers.transcript import SpeakerNames, text_example
 from recap.records import Example, Speaker
 from recap.taxonomy import Taxonomy
 
@@ -54,14 +54,11 @@ def read_doccano(
     rows = _csv_rows(path, issues) if path.suffix.lower() == ".csv" else json_rows(path, issues)
     for line, row in rows:
         fields = Fields(row, line=line, issues=issues)
-        document = fields.text(_first_key(row, _TEXT_KEYS))
-        history, response = names.context_and_response(document)
-        example = Example(
-            id=fields.identifier("id") or f"{path.stem}:{line}",
-            session=fields.identifier("session"),
-            client=fields.identifier("client"),
-            history=history,
-            response=response,
+        example = text_example(
+            fields,
+            fields.text(_first_key(row, _TEXT_KEYS)),
+            names,
+            fallback_id=f"{path.stem}:{line}",
             label=document_label(fields, label_of, multi_label),
             rationale=document_comments(row),
         )
@@ -154,8 +151,8 @@ def document_text(example: Example, *, language: str | None = "en") -> str:
     written = language if language is not None and language in _NAMES else "en"
 
     def line(speaker: Speaker, text: str) -> str:
-        said = "\n".join(filter(None, map(str.strip, text.split("\n"))))
-        return f"{_NAMES[written][speaker]}{_SEPARATOR[written]}{said}"
+        filled = "\n".join(filter(None, map(str.strip, text.split("\n"))))
+        return f"{_NAMES[written][speaker]}{_SEPARATOR[written]}{filled}"
 
     response = line("client", example.response)
     if not example.history:
@@ -202,7 +199,7 @@ def label_text(taxonomy: Taxonomy, name: str, *, language: str | None) -> str:
 
 
 def labels_to_json(taxonomy: Taxonomy, names: Sequence[str], *, language: str | None) -> str:
-    """Return the labels as a file that Doccano imports under Labels, in their colours."""
+    """Return the labels as a file that Doccano imports under Labels, in their colors."""
     rows = [
         {
             "text": label_text(taxonomy, name, language=language),

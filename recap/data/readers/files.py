@@ -1,8 +1,6 @@
-"""Opening a user's file: does it exist, which encoding has it, and its rows when it holds JSON.
+"""A user's file opened: does it exist, which encoding has it, and its rows when it holds JSON.
 
-What a file is when it is not text in UTF-8, said together with the mend.
-
-Zip files, and Excel files, which are zip files: opened only where they unpack sanely.
+Zip files, and Excel files, which are zip files, are opened only where they unpack sanely.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from recap.data.issues import IssueLog, Line
 from recap.errors import DataError, did_you_mean
 
 _HEAD = 4096
-"""Bytes by which a file's form is recognised."""
+"""Bytes by which a file's form is recognized."""
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)

@@ -1,10 +1,6 @@
-"""What formats of single samples share: several labels on a row, a label above its reason.
+"""Formats of single samples: alpaca, ClientResistance, PsyGUARD.
 
-Alpaca instruction files: the dialogue is the input, the label (and reason) the output.
-
-The ClientResistance authors' samples: a JSON list of texts, each with its label.
-
-PsyGUARD: single client messages with risk labels.
+A sample may carry several labels, or a label above its reason.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from pathlib import Path
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
-from recap.data.readers.transcript import SpeakerNames
+from recap.data.readers.transcript import SpeakerNames, text_example
 from recap.records import Example
 
 _LABEL_KEY = re.compile(r"^(?:behaviou?r|label|category|行为|标签|类别)\s*[:：]\s*", re.IGNORECASE)
@@ -73,16 +69,9 @@ def read_alpaca(path: Path | None, *, issues: IssueLog) -> Iterator[Example]:
         text = fields.text("input")
         if not text.strip() and fields.sound:
             fields.reject("input", "is empty", "write the dialogue there, not in the instruction")
-        history, response = names.context_and_response(text)
         label, reason = label_and_reason(fields.optional_text("output") or "")
-        example = Example(
-            id=fields.identifier("id") or f"{path.stem}:{number}",
-            session=fields.identifier("session"),
-            client=fields.identifier("client"),
-            history=history,
-            response=response,
-            label=label,
-            rationale=reason,
+        example = text_example(
+            fields, text, names, fallback_id=f"{path.stem}:{number}", label=label, rationale=reason
         )
         if fields.sound:
             issues.at(line)
@@ -100,13 +89,11 @@ def read_client_resistance(path: Path | None, *, issues: IssueLog) -> Iterator[E
     names = SpeakerNames()
     for number, (line, row) in enumerate(json_rows(path, issues), start=1):
         fields = Fields(row, line=line, issues=issues)
-        history, response = names.context_and_response(fields.text("text"))
-        example = Example(
-            id=fields.identifier("id") or f"{path.stem}:{number}",
-            session=fields.identifier("session"),
-            client=fields.identifier("client"),
-            history=history,
-            response=response,
+        example = text_example(
+            fields,
+            fields.text("text"),
+            names,
+            fallback_id=f"{path.stem}:{number}",
             label=fields.optional_text("label") or None,
             rationale=fields.optional_text("rationale") or None,
         )

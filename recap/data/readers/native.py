@@ -1,7 +1,4 @@
-"""The library's own JSON lines: one dialogue or one example a line, also mixed in one file.
-
-Records as the library's own JSON lines, as :mod:`recap.data.readers.native` reads them.
-"""
+"""The library's own JSON lines, read and written: a dialogue or an example a line, also mixed."""
 
 from __future__ import annotations
 
@@ -124,10 +121,10 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
 
 
 def _turn(part: Fields, names: SpeakerNames) -> Turn:
-    said = part.text("speaker")
-    speaker = names.find(said)
+    name = part.text("speaker")
+    speaker = names.find(name)
     if speaker is None and part.sound:
-        part.reject("speaker", *names.complaint(said))
+        part.reject("speaker", *names.complaint(name))
     unknown = len(part.row.keys() - _TURN_KEYS)
     if unknown:
         part.issues.counts["unknown_turn_keys"] += unknown

@@ -1,8 +1,7 @@
-"""The readers that configuration can name.
+"""The readers that configuration can name, and what they share.
 
-Values of a JSON row, checked one by one, each fault noted under its field.
-
-Which column of a table holds what, from what the user says or from the usual names.
+Fields of a JSON row are checked one by one, each fault noted under its field. Which column of a
+table holds what follows from what the user says or from the usual names.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ from recap.data.issues import IssueLog, damage
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example
 from recap.registry import Registry
+from recap.taxonomy import Taxonomy
 
 Record = Dialogue | Example
 
 Reader = Callable[..., Iterator[Record]]
-"""``read(path, *, faults, **options)``: yields records and notes bad rows in ``issues``."""
+"""``read(path, *, issues, **options)``: yields records and notes bad rows in ``issues``."""
 
 READERS: Registry[Reader] = Registry("data reader")
 
@@ -176,6 +176,33 @@ class Fields:
         return []
 
 
+NO_LABEL = ("", "n/a", "nan", "null")
+"""What stands in a cell, in folded case, that says that there is no label."""
+
+
+class CanonicalLabels:
+    """The labels of a file under their canonical names, each looked up once.
+
+    Args:
+        taxonomy: Where they are looked up; ``None`` leaves them as they stand.
+    """
+
+    def __init__(self, taxonomy: Taxonomy | None) -> None:
+        self._taxonomy = taxonomy
+        self._known: dict[str, str] = {}
+
+    def find(self, label: str) -> tuple[str | None, str]:
+        """Return a label's canonical name; ``None``, and why, where it has none."""
+        if self._taxonomy is None:
+            return label, ""
+        if label not in self._known:
+            try:
+                self._known[label] = self._taxonomy.resolve(label)
+            except DataError as error:
+                return None, str(error).removeprefix("label ")
+        return self._known[label], ""
+
+
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     role: tuple(names.split())
     for role, names in {
@@ -192,7 +219,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "counselor": "counselor counsellor counselor_id counsellor_id therapist_id",
     }.items()
 }
-"""What a column can hold, with the names that are recognised in any case."""
+"""What a column can hold, with the names that are recognized in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +239,7 @@ class Columns:
     def label(self, row: Mapping[str, str]) -> str | None:
         """Return the label, ``None`` where the cell is empty or says that there is none."""
         label = self.value(row, "label")
-        return None if label.casefold() in ("", "n/a", "nan", "null") else label
+        return None if label.casefold() in NO_LABEL else label
 
 
 def find_columns(
@@ -224,7 +251,7 @@ def find_columns(
         path: The file, for messages.
         names: The columns of its header.
         chosen: Names that the user gave for some of the roles; the rest (``None``) are
-            recognised.
+            recognized.
 
     Raises:
         ConfigError: When a chosen role does not exist.
@@ -239,10 +266,13 @@ def find_columns(
                 f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
             )
     taken = set(named.values())
-    found = {role: _chosen_column(path, names, role, name) for role, name in named.items()}
+    found = {
+        role: require_column(path, names, name, f"correct data.options.columns.{role}")
+        for role, name in named.items()
+    }
     for role in USUAL_NAMES:
         if role not in found:
-            candidates = [n for n in names if _folded(n) in USUAL_NAMES[role] and n not in taken]
+            candidates = [n for n in names if fold_name(n) in USUAL_NAMES[role] and n not in taken]
             if len(candidates) > 1:
                 raise DataError(
                     f"{path}: columns {candidates[0]!r} and {candidates[1]!r} both look like the "
@@ -252,7 +282,8 @@ def find_columns(
     if "text" not in found:
         usual = USUAL_NAMES["text"]
         close = next(
-            (did_you_mean(_folded(n), usual) for n in names if did_you_mean(_folded(n), usual)), ""
+            (did_you_mean(fold_name(n), usual) for n in names if did_you_mean(fold_name(n), usual)),
+            "",
         )
         raise DataError(
             f"{path}: none of its {len(names)} columns is called {', '.join(usual[:4])} or the like"
@@ -274,9 +305,6 @@ def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -
     return column
 
 
-def _chosen_column(path: Path, names: tuple[str, ...], role: str, column: str) -> str:
-    return require_column(path, names, column, f"correct data.options.columns.{role}")
-
-
-def _folded(name: str) -> str:
+def fold_name(name: str) -> str:
+    """Return a column's name in the form in which usual names are compared."""
     return name.strip().casefold().replace(" ", "_").replace("-", "_")

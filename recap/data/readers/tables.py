@@ -1,8 +1,7 @@
 """CSV and Excel tables: a row an utterance of a dialogue, or a row an example with its history.
 
-Rows of Excel files, whatever may be wrong with them.
-
-Rows of CSV files and spreadsheets, as texts under their column names.
+Rows of CSV files and spreadsheets, whatever may be wrong with them, are read as texts under their
+column names.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, Place, too_long
-from recap.data.readers.files import UNREADABLE, existing_file, open_archive, text_lines, unreadable
+from recap.data.readers.files import (
+    UNREADABLE,
+    existing_file,
+    json_rows,
+    open_archive,
+    text_lines,
+    unreadable,
+)
 from recap.data.readers.registry import (
     Columns,
     Record,
@@ -29,6 +36,7 @@ from recap.data.readers.registry import (
 from recap.data.readers.transcript import SpeakerNames
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
+from recap.system.escaping import bare_cell
 
 _KIND, _MEND = "Excel file", "save it again as .xlsx"
 _MOST_ROWS = 1_048_576
@@ -36,119 +44,10 @@ _PIECE = 1 << 20
 _FORMULA = re.compile(rb"<(\w+:)?f[\s/>]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExcelRow:
-    """One row of a sheet."""
-
-    number: int
-    """As the spreadsheet counts, from 1."""
-    cells: list[str]
-    unsaved: int | None
-    """Index of a cell that is a formula without the value it had, ``None`` where none is."""
-
-
-def excel_rows(path: Path, sheet: str | None) -> Iterator[ExcelRow]:
-    """Yield the rows of one sheet, from the first that is not empty on.
-
-    Args:
-        path: An ``.xlsx`` file.
-        sheet: Name of the sheet; by default the first.
-
-    Raises:
-        DataError: When openpyxl is missing, or the file is broken, too large, or lacks the sheet.
-    """
-    try:
-        import openpyxl  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError:
-        raise DataError(
-            f"{path}: Excel files need openpyxl: pip install recap[excel]; "
-            "or save the sheet as 'CSV UTF-8'"
-        ) from None
-    with open_archive(path, kind=_KIND, hint=_MEND) as archive:
-        has_formulas = _look_through(path, archive)
-    try:
-        yield from _rows(path, sheet, has_formulas)
-    except DataError:
-        raise
-    except Exception as error:  # noqa: BLE001 - openpyxl has many of its own
-        raise unreadable(path, _KIND, error, _MEND) from None
-
-
-def _look_through(path: Path, archive: zipfile.ZipFile) -> bool:
-    """Return whether a sheet may hold formulas; refuse XML that defines entities.
-
-    A few nested entities expand to gigabytes, and no spreadsheet program writes any.
-    """
-    formulas = False
-    for part in archive.infolist():
-        is_sheet = "worksheets/" in part.filename
-        try:
-            with archive.open(part) as file:
-                before = b""
-                while piece := file.read(_PIECE):
-                    seen = (before + piece).replace(b"\0", b"")
-                    if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen:
-                        raise DataError(f"{path}: its XML defines a document type; {_MEND}")
-                    formulas = formulas or (is_sheet and _FORMULA.search(seen) is not None)
-                    before = piece[-20:]
-        except UNREADABLE as error:
-            raise unreadable(path, _KIND, error, _MEND) from None
-    return formulas
-
-
-def _rows(path: Path, sheet: str | None, has_formulas: bool) -> Iterator[ExcelRow]:
-    values = _values(path, sheet, saved=True)
-    formulas = _values(path, sheet, saved=False) if has_formulas else None
-    begun = False
-    for number, row in enumerate(values, start=1):
-        if number > _MOST_ROWS:
-            raise DataError(f"{path}: has rows beyond {_MOST_ROWS:,}, the most of a sheet; {_MEND}")
-        written: Sequence[Any] = next(formulas, ()) if formulas is not None else ()
-        if not row:
-            continue
-        unsaved = next(
-            (
-                index
-                for index, (value, text) in enumerate(zip(row, written, strict=False))
-                if value is None and text is not None
-            ),
-            None,
-        )
-        cells = [cell_text(value) for value in row]
-        begun = begun or any(cells) or unsaved is not None
-        if begun:
-            yield ExcelRow(number=number, cells=cells, unsaved=unsaved)
-
-
-def _values(path: Path, sheet: str | None, *, saved: bool) -> Iterator[Sequence[Any]]:
-    """Yield rows of a sheet: of formulas the value that was saved, or the formulas themselves."""
-    import openpyxl
-
-    book = openpyxl.load_workbook(path, read_only=True, data_only=saved)
-    try:
-        if sheet is not None and sheet not in book.sheetnames:
-            raise DataError(
-                f"{path}: has no sheet {sheet!r}; correct data.options.sheet, one of: "
-                f"{', '.join(book.sheetnames)}"
-            )
-        page = book[sheet] if sheet is not None else book.worksheets[0]
-        # What a file says of its size cuts off all rows and columns beyond, unnoticed.
-        page.reset_dimensions()
-        yield from page.iter_rows(values_only=True)
-    finally:
-        book.close()
-
-
-def cell_text(value: Any) -> str:
-    """Return a cell's value as text, ``""`` for an empty one."""
-    if value is None:
-        return ""
-    # A spreadsheet keeps the id 12 as 12.0.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 _DELIMITERS = (",", ";", "\t")
 _EXCEL = (".xlsx", ".xlsm")
+TABLE_ENDINGS = (".csv", ".tsv", *_EXCEL)
+"""Endings of files that are read as tables where others hold JSON."""
 _LONGEST_FIELD = 2**24
 """Characters after which a quotation mark that is not closed is given up."""
 _UNSAVED = (
@@ -201,6 +100,52 @@ def read_sheet(
     columns = tuple(name.strip() for name in header.cells)
     _check_names(path, columns)
     return Sheet(path=path, columns=columns, rows=_named(records, columns, issues))
+
+
+def read_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield ``(line, row)`` of a table, its cells bare, or of a JSON file, by the file's ending."""
+    if path.suffix.lower() in TABLE_ENDINGS:
+        return ((line, bare_row(cells)) for line, cells in read_sheet(path, issues).rows)
+    return json_rows(path, issues)
+
+
+def bare_row(cells: Mapping[str, str]) -> dict[str, str]:
+    """Return a table's row without the quotes put in front of what looks like a formula."""
+    return {bare_cell(name): bare_cell(cell) for name, cell in cells.items()}
+
+
+def mapping_of(value: object) -> Mapping[str, Any] | None:
+    """Return a mapping, also one written as JSON in a cell; ``None`` for anything else.
+
+    >>> mapping_of('{"Blaming": 0.25}')
+    {'Blaming': 0.25}
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, Mapping) else None
+
+
+def whole_number(text: str) -> int | None:
+    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
+
+    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
+    (12, None, None)
+    """
+    return int(text) if len(text) < 10 and text.isdecimal() else None
+
+
+def finite_number(value: object) -> float | None:
+    """Return a JSON number that a float holds, ``None`` for anything else.
+
+    >>> finite_number(1), finite_number(True), finite_number(10**400), finite_number(float("nan"))
+    (1.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,34 +228,122 @@ def _csv_records(path: Path, issues: IssueLog, delimiter: str | None) -> Iterato
 
 
 def _csv_fault(error: csv.Error, line: int) -> tuple[str, str]:
-    said = str(error)
-    if "field limit" in said:
+    message = str(error)
+    if "field limit" in message:
         return (
             f"has a field of more than {_LONGEST_FIELD:,} characters, up to line {line}",
             "close the quotation mark that it begins with; nothing after it could be read",
         )
-    if "new-line" in said:
+    if "new-line" in message:
         return (
             "holds a line end without a line feed outside of quotation marks",
             "quote the text, or save the file with other line ends (is it of an old Mac?)",
         )
     return (
-        f"is not valid CSV up to line {line} ({said})",
+        f"is not valid CSV up to line {line} ({message})",
         "close every quotation mark, and double those inside a text",
     )
 
 
 def _excel_records(path: Path, sheet: str | None) -> Iterator[_Record]:
+    """Yield the rows of one sheet of an ``.xlsx`` file, from the first that is not empty on.
+
+    Raises:
+        DataError: When openpyxl is missing, or the file is broken, too large, or lacks the sheet.
+    """
+    try:
+        import openpyxl  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        raise DataError(
+            f"{path}: Excel files need openpyxl: pip install recap[excel]; "
+            "or save the sheet as 'CSV UTF-8'"
+        ) from None
+    with open_archive(path, kind=_KIND, hint=_MEND) as archive:
+        has_formulas = _look_through(path, archive)
+    try:
+        yield from _sheet_records(path, sheet, has_formulas)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - openpyxl has many of its own
+        raise unreadable(path, _KIND, error, _MEND) from None
+
+
+def _look_through(path: Path, archive: zipfile.ZipFile) -> bool:
+    """Return whether a sheet may hold formulas; refuse XML that defines entities.
+
+    A few nested entities expand to gigabytes, and no spreadsheet program writes any.
+    """
+    formulas = False
+    for part in archive.infolist():
+        is_sheet = "worksheets/" in part.filename
+        try:
+            with archive.open(part) as file:
+                before = b""
+                while piece := file.read(_PIECE):
+                    seen = (before + piece).replace(b"\0", b"")
+                    if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen:
+                        raise DataError(f"{path}: its XML defines a document type; {_MEND}")
+                    formulas = formulas or (is_sheet and _FORMULA.search(seen) is not None)
+                    before = piece[-20:]
+        except UNREADABLE as error:
+            raise unreadable(path, _KIND, error, _MEND) from None
+    return formulas
+
+
+def _sheet_records(path: Path, sheet: str | None, has_formulas: bool) -> Iterator[_Record]:
+    values = _values(path, sheet, saved=True)
+    formulas = _values(path, sheet, saved=False) if has_formulas else None
     width = 0
-    for row in excel_rows(path, sheet):
-        width = width or len(row.cells)
-        cells = row.cells + [""] * (width - len(row.cells))
-        if row.unsaved is None:
-            yield _Record(line=row.number, cells=cells)
+    for number, row in enumerate(values, start=1):
+        if number > _MOST_ROWS:
+            raise DataError(f"{path}: has rows beyond {_MOST_ROWS:,}, the most of a sheet; {_MEND}")
+        written: Sequence[Any] = next(formulas, ()) if formulas is not None else ()
+        if not row:
+            continue
+        unsaved = next(
+            (
+                index
+                for index, (value, text) in enumerate(zip(row, written, strict=False))
+                if value is None and text is not None
+            ),
+            None,
+        )
+        cells = [_cell_text(value) for value in row]
+        if not (width or any(cells) or unsaved is not None):
+            continue
+        width = width or len(cells)
+        cells += [""] * (width - len(cells))
+        if unsaved is None:
+            yield _Record(line=number, cells=cells)
         else:
-            yield _Record(
-                line=row.number, cells=cells, broken=_UNSAVED, field=f"column {row.unsaved + 1}"
+            yield _Record(line=number, cells=cells, broken=_UNSAVED, field=f"column {unsaved + 1}")
+
+
+def _values(path: Path, sheet: str | None, *, saved: bool) -> Iterator[Sequence[Any]]:
+    """Yield rows of a sheet: of formulas the value that was saved, or the formulas themselves."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(path, read_only=True, data_only=saved)
+    try:
+        if sheet is not None and sheet not in book.sheetnames:
+            raise DataError(
+                f"{path}: has no sheet {sheet!r}; correct data.options.sheet, one of: "
+                f"{', '.join(book.sheetnames)}"
             )
+        page = book[sheet] if sheet is not None else book.worksheets[0]
+        # What a file says of its size cuts off all rows and columns beyond, unnoticed.
+        page.reset_dimensions()
+        yield from page.iter_rows(values_only=True)
+    finally:
+        book.close()
+
+
+def _cell_text(value: Any) -> str:
+    """Return a cell's value as text, ``""`` for an empty one."""
+    if value is None:
+        return ""
+    # A spreadsheet keeps the id 12 as 12.0.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 _EXAMPLE_ROLES = ("id", "session", "text", "label", "rationale")
@@ -334,12 +367,12 @@ def read_table(
 
     Rows of one session follow each other. A table of utterances without a session column is one
     session, named like the file. A history is JSON turns, or lines such as ``Counselor: ...``; a
-    text that names no speaker is the counsellor's last turn.
+    text that names no speaker is the counselor's last turn.
 
     Args:
         path: The file.
         issues: Where bad rows are noted.
-        columns: Names of the columns that are not recognised, as ``{role: name}``.
+        columns: Names of the columns that are not recognized, as ``{role: name}``.
         speakers: Names of speakers beside the usual ones, each with its role.
         meta: Columns whose values go to ``meta`` (of a session: those of its first row).
         delimiter: Separator of a CSV file, where the header does not show it.
@@ -420,10 +453,10 @@ def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines)
 
 
 def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
-    said = layout.cell(row, "speaker")
-    speaker = layout.names.find(said)
+    name = layout.cell(row, "speaker")
+    speaker = layout.names.find(name)
     if speaker is None:
-        layout.issues.reject(line, "speaker", *layout.names.complaint(said))
+        layout.issues.reject(line, "speaker", *layout.names.complaint(name))
         return None
     return Turn(
         speaker=speaker,

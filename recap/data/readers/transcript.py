@@ -1,6 +1,6 @@
-"""Transcripts that name the speaker before each turn, such as those of CPsyCounD.
+"""Dialogue written as text: transcripts, and samples that are a context above its response.
 
-Dialogue written as one text: turns behind a speaker's name, or a context above its response.
+A transcript names the speaker before each turn, as those of CPsyCounD do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from recap.data.issues import IssueLog, Place
 from recap.data.readers.files import existing_file, json_rows, text_lines
 from recap.data.readers.registry import Fields, register_reader
 from recap.errors import ConfigError, quote_label
-from recap.records import Dialogue, Speaker, Turn
+from recap.records import Dialogue, Example, Speaker, Turn
 
 SPEAKERS: Mapping[str, Speaker] = {
     **dict.fromkeys(
@@ -32,7 +32,7 @@ _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[ \t\u3000]*(?:\r\n|\r|\n)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Utterance:
+class WrittenTurn:
     """One turn of a written transcript; ``line`` counts from 1 within the text."""
 
     speaker: Speaker
@@ -41,7 +41,7 @@ class Utterance:
 
 
 class SpeakerNames:
-    """The names by which a file calls its counsellor and its client.
+    """The names by which a file calls its counselor and its client.
 
     Args:
         extra: Names of the user's own, each with ``counselor`` or ``client``; they come before the
@@ -72,13 +72,12 @@ class SpeakerNames:
         """Return why ``name`` is no speaker and what to do, without repeating client text."""
         if not name.strip():
             return "is empty", "write counselor or client"
-        said = quote_label(name, self._roles)
         return (
-            f"{said} is not a known speaker",
+            f"{quote_label(name, self._roles)} is not a known speaker",
             "write counselor or client, or name it with +data.options.speakers.NAME=client",
         )
 
-    def utterances(self, text: str) -> tuple[list[Utterance], int]:
+    def utterances(self, text: str) -> tuple[list[WrittenTurn], int]:
         """Return the turns of a transcript and the number of lines before its first speaker.
 
         A line without a speaker's name goes on with the turn above it.
@@ -95,13 +94,13 @@ class SpeakerNames:
             elif line.strip():
                 untagged += 1
         spoken = [
-            Utterance(speaker=speaker, text="\n".join(filter(None, lines)), line=number)
+            WrittenTurn(speaker=speaker, text="\n".join(filter(None, lines)), line=number)
             for speaker, lines, number in turns
         ]
         return spoken, untagged
 
     def history(self, text: str) -> tuple[Turn, ...]:
-        """Return a context as turns; one that names no speaker is one turn of the counsellor."""
+        """Return a context as turns; one that names no speaker is one turn of the counselor."""
         turns, untagged = self.utterances(text)
         if not turns or untagged:
             return (Turn(speaker="counselor", text=text.strip()),) if text.strip() else ()
@@ -120,8 +119,9 @@ class SpeakerNames:
         Without a blank line, a transcript that ends with the client is split before its last turn,
         and anything else is all response.
         """
-        blank = _last_blank_line(text)
-        if blank is not None:
+        blanks = list(_BLANK_LINE.finditer(text))
+        if blanks:
+            blank = blanks[-1]
             return self.history(text[: blank.start()]), self.without_prefix(text[blank.end() :])
         turns, untagged = self.utterances(text)
         if len(turns) > 1 and not untagged and turns[-1].speaker == "client":
@@ -130,8 +130,26 @@ class SpeakerNames:
         return (), self.without_prefix(text)
 
 
-def _last_blank_line(text: str) -> re.Match[str] | None:
-    return next(iter(reversed(list(_BLANK_LINE.finditer(text)))), None)
+def text_example(
+    fields: Fields,
+    text: str,
+    names: SpeakerNames,
+    *,
+    fallback_id: str,
+    label: str | None,
+    rationale: str | None,
+) -> Example:
+    """Return the example of a row whose text is a context above its response."""
+    history, response = names.context_and_response(text)
+    return Example(
+        id=fields.identifier("id") or fallback_id,
+        session=fields.identifier("session"),
+        client=fields.identifier("client"),
+        history=history,
+        response=response,
+        label=label,
+        rationale=rationale,
+    )
 
 
 _NO_SPEAKER = (
@@ -191,7 +209,7 @@ def _plain_text(path: Path, names: SpeakerNames, issues: IssueLog) -> Iterator[D
     yield _dialogue(path.stem, spoken, {})
 
 
-def _dialogue(session: str, spoken: list[Utterance], extra: Mapping[str, Any]) -> Dialogue:
+def _dialogue(session: str, spoken: list[WrittenTurn], extra: Mapping[str, Any]) -> Dialogue:
     turns = tuple(Turn(speaker=u.speaker, text=u.text) for u in spoken)
     return Dialogue(session=session, turns=turns, extra=extra)
 

@@ -1,7 +1,4 @@
-"""Inference by whole forward passes and transformers' own ``generate``, for any architecture.
-
-Greedy decoding of many prompts.
-"""
+"""Inference by whole forward passes and transformers' own ``generate``, for any architecture."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recap.models.engine.label_tree import LabelTree, Opening, Start
+from recap.models.engine.label_tree import DecodeStart, LabelTree, Prefill
 from recap.models.finetune import causal_model
 
 
@@ -41,7 +38,7 @@ def generate(
         max_new_tokens: Longest answer; a longer one is cut.
         end_of_turn_id: Ends an answer.
         pad_id: Fills short rows.
-        batch_size: Prompts decoded together; neighbours in length share a batch.
+        batch_size: Prompts decoded together; neighbors in length share a batch.
         in_step: Whether devices go on until the last of them is done, which weights spread over
             devices need: each token gathers them.
     """
@@ -137,39 +134,45 @@ class PlainEngine:
         self._pad = pad_id
         self._in_step = in_step
 
-    def open(self, prompts: Sequence[Sequence[int]]) -> Opening:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill:
         """Return what the model makes of a batch of prompts, one pass for every label."""
         tree = self._tree
         edges = torch.zeros((len(prompts), len(tree.tokens)), dtype=torch.float64)
         likeliest = torch.zeros((len(prompts), 1 + tree.n_inner), dtype=torch.long)
         for path in tree.paths:
             logits = self._logits(prompts, tree.path_tokens(path[:-1]))
-            chances = torch.log_softmax(logits.double(), dim=2)
+            log_probabilities = torch.log_softmax(logits.double(), dim=2)
             for place, node in enumerate(path):
-                edges[:, node] = chances[:, place, tree.tokens[node]]
+                edges[:, node] = log_probabilities[:, place, tree.tokens[node]]
                 likeliest[:, tree.parents[node] + 1] = logits[:, place].argmax(dim=1)
-        return Opening(edges=edges, likeliest=likeliest, kept=[list(prompt) for prompt in prompts])
+        return Prefill(edges=edges, likeliest=likeliest, cache=[list(prompt) for prompt in prompts])
 
-    def extend(self, opening: Opening, starts: Sequence[Start], *, most: int) -> list[list[int]]:
+    def decode(
+        self, prefill: Prefill, starts: Sequence[DecodeStart], *, max_new_tokens: int
+    ) -> list[list[int]]:
         """Return the greedy tokens after each start, without the end of turn."""
         if self._in_step and not starts:
             # The other devices go on, and need this one to compute along.
-            self.extend(opening, [Start(row=0, nodes=(), token=self._end)], most=most)
+            self.decode(
+                prefill,
+                [DecodeStart(row=0, nodes=(), token=self._end)],
+                max_new_tokens=max_new_tokens,
+            )
             return []
         begun = [(*self._tree.path_tokens(start.nodes), start.token) for start in starts]
         answers = generate(
             self._causal,
-            [(*opening.kept[s.row], *b) for s, b in zip(starts, begun, strict=True)],
-            max_new_tokens=max(1, most - 1),
+            [(*prefill.cache[s.row], *b) for s, b in zip(starts, begun, strict=True)],
+            max_new_tokens=max(1, max_new_tokens - 1),
             end_of_turn_id=self._end,
             pad_id=self._pad,
             batch_size=max(1, len(starts)),
             in_step=self._in_step,
         )
-        return [answer[: max(0, most - len(b))] for answer, b in zip(answers, begun, strict=True)]
-
-    def forget(self) -> None:
-        """Do nothing: nothing is kept."""
+        return [
+            answer[: max(0, max_new_tokens - len(b))]
+            for answer, b in zip(answers, begun, strict=True)
+        ]
 
     def _logits(self, prompts: Sequence[Sequence[int]], tokens: list[int]) -> Tensor:
         """Return logits ``(batch, 1 + tokens, vocabulary)`` after the prompts and each token."""

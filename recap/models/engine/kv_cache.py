@@ -1,11 +1,9 @@
 """Inference that computes what prompts share once, tries all labels at once, and steps together.
 
-Rows of inference: what was computed before is kept as keys and values, and looked at.
-
-The constant beginning of all prompts is a :class:`Context`, encoded once. An :class:`OpeningRow`
-holds the rests of a batch of prompts, one after another, each with the beginnings of all labels
-behind it; a :class:`SteppingRow` the next token of every answer. Attention to a context that rows
-share is one product for all of them (Hydragen, Juravsky et al. 2024).
+The constant beginning of all prompts is a :class:`CachedPrefix`, encoded once. A
+:class:`PrefillRow` holds the suffixes of a batch of prompts, one after another, each with the
+beginnings of all labels behind it; a :class:`DecodeRow` the next token of every answer. Attention
+to a prefix that rows share is one product for all of them (Hydragen, Juravsky et al. 2024).
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from recap.data.batches import Layout
-from recap.models.engine.label_tree import LabelTree, Opening, Start
-from recap.models.engine.prefix_attention import ROW, WANTED, Asked, attach, without_mask
+from recap.models.engine.label_tree import DecodeStart, LabelTree, Prefill
+from recap.models.engine.prefix_attention import LogitsToKeep, attach, run_row
 from recap.models.finetune import causal_model
 
-SPARE = 32
-"""Tokens by which the room of answers grows when it is full."""
+GROWTH_TOKENS = 32
+"""Tokens by which the KV cache of answers grows when it is full."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Context:
+class CachedPrefix:
     """Tokens at the beginning of a prompt, with their keys and values.
 
     Attributes:
@@ -42,20 +40,20 @@ class Context:
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
 
-    def first(self, n: int) -> Context:
+    def first(self, n: int) -> CachedPrefix:
         """Return the first ``n`` tokens of it, without copying."""
         if n == len(self.ids):
             return self
         if n == 0:
-            return Context()
-        return Context(
+            return CachedPrefix()
+        return CachedPrefix(
             ids=self.ids[:n],
             keys=tuple(key[:, :, :n] for key in self.keys),
             values=tuple(value[:, :, :n] for value in self.values),
         )
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a layer's keys and values with those of the context before them."""
+        """Return a layer's keys and values with those of the prefix before them."""
         if not self.ids:
             return keys, values
         return (
@@ -64,15 +62,15 @@ class Context:
         )
 
 
-class OpeningRow:
-    """The rests of prompts behind a context, each followed by the inner nodes of a tree of labels.
+class PrefillRow:
+    """The suffixes of prompts behind a prefix, each followed by the inner nodes of a label tree.
 
-    A rest sees the context and causally itself; a node sees the context, the rest and the nodes
+    A suffix sees the prefix and causally itself; a node sees the prefix, the suffix and the nodes
     above it. Keys and values of all layers stay here afterwards.
 
     Args:
-        context: What all prompts begin with.
-        lengths: Tokens of each rest.
+        prefix: What all prompts begin with.
+        lengths: Tokens of each suffix.
         tree: The labels.
         device: Where the model is.
     """
@@ -80,9 +78,9 @@ class OpeningRow:
     own_attention: str
 
     def __init__(
-        self, context: Context, lengths: Sequence[int], tree: LabelTree, device: torch.device
+        self, prefix: CachedPrefix, lengths: Sequence[int], tree: LabelTree, device: torch.device
     ) -> None:
-        self.context = context
+        self.prefix = prefix
         self.lengths = tuple(lengths)
         self.n_nodes = tree.n_inner
         self.keys: dict[int, Tensor] = {}
@@ -98,8 +96,8 @@ class OpeningRow:
             self.starts.append(place)
             place += length + self.n_nodes
 
-    def asked(self) -> Tensor:
-        """Return where each rest's last token and its nodes are, ``(batch * (1 + nodes),)``."""
+    def last_positions(self) -> Tensor:
+        """Return where each suffix's last token and its nodes are, ``(batch * (1 + nodes),)``."""
         places = [
             torch.arange(start + length - 1, start + length + self.n_nodes, device=self._device)
             for start, length in zip(self.starts, self.lengths, strict=True)
@@ -113,10 +111,10 @@ class OpeningRow:
         key: Tensor,
         value: Tensor,
         *,
-        asked: Asked | None,
+        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
-        """Return the attention of one row; in the last layer that of the asked places alone."""
+        """Return the attention of one row; in the last layer at the positions ``to_keep``."""
         layer = module.layer_idx
         self.keys[layer], self.values[layer] = key, value
         sizes = [length + self.n_nodes for length in self.lengths]
@@ -125,45 +123,45 @@ class OpeningRow:
             self.lengths, *(torch.split(each, sizes, dim=2) for each in (query, key, value)),
             strict=True,
         ):  # fmt: skip
-            keys, values = self.context.before(layer, *own)
+            keys, values = self.prefix.before(layer, *own)
             mask = self._mask(length, query.dtype)
-            if asked is not None:
+            if to_keep is not None:
                 own_query, mask = own_query[:, :, length - 1 :], mask[length - 1 :]
             outputs.append(
                 scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, **shared)
             )
         found = torch.cat(outputs, dim=2)
-        if asked is None:
+        if to_keep is None:
             return found
-        return found.new_zeros(query.shape).index_copy(2, asked.positions, found)
+        return found.new_zeros(query.shape).index_copy(2, to_keep.positions, found)
 
     def _mask(self, length: int, dtype: torch.dtype) -> Tensor:
-        """Return what a rest and its nodes see ``(time, context + time)``, to add to scores."""
+        """Return what a suffix and its nodes see ``(time, prefix + time)``, to add to scores."""
         if length not in self._masks:
             n = length + self.n_nodes
             seen = torch.ones((n, n), dtype=torch.bool, device=self._device).tril()
             seen[length:, length:] = self._above
-            hidden = pad(~seen, (len(self.context.ids), 0))
+            hidden = pad(~seen, (len(self.prefix.ids), 0))
             self._masks[length] = torch.zeros(
                 hidden.shape, dtype=dtype, device=self._device
             ).masked_fill_(hidden, -torch.inf)
         return self._masks[length]
 
-    def whole_context(self, row: int, ids: Sequence[int]) -> Context:
-        """Return the context of a whole prompt, whose tokens are ``ids``: for the next turn."""
+    def cached_prompt(self, row: int, ids: Sequence[int]) -> CachedPrefix:
+        """Return the prefix of a whole prompt, whose tokens are ``ids``: for the next turn."""
         start = self.starts[row]
         own = slice(start, start + self.lengths[row])
         both = [
-            self.context.before(layer, self.keys[layer][:, :, own], self.values[layer][:, :, own])
+            self.prefix.before(layer, self.keys[layer][:, :, own], self.values[layer][:, :, own])
             for layer in range(len(self.keys))
         ]
-        return Context(
+        return CachedPrefix(
             ids=tuple(ids),
             keys=tuple(keys for keys, _ in both),
             values=tuple(values for _, values in both),
         )
 
-    def answers(self, paths: Sequence[tuple[int, Sequence[int]]]) -> SteppingRow:
+    def decode_row(self, paths: Sequence[tuple[int, Sequence[int]]]) -> DecodeRow:
         """Return a row for the next token of answers, and lay down the keys and values held here.
 
         Args:
@@ -178,8 +176,8 @@ class OpeningRow:
             places[i, length : lengths[i]] = start + length + after
         places = places.to(self._device)
         layers = range(len(self.keys))
-        return SteppingRow(
-            self.context,
+        return DecodeRow(
+            self.prefix,
             # Given up layer by layer, so that they do not exist twice.
             [self.keys.pop(layer)[0][:, places].transpose(0, 1) for layer in layers],
             [self.values.pop(layer)[0][:, places].transpose(0, 1) for layer in layers],
@@ -187,11 +185,11 @@ class OpeningRow:
         )
 
 
-class SteppingRow:
-    """The next token of each of many answers, which sees the context and what is its own.
+class DecodeRow:
+    """The next token of each of many answers, which sees the prefix and what is its own.
 
     Args:
-        context: What all of them begin with.
+        prefix: What all of them begin with.
         keys: For each layer ``(batch, key_value_heads, time, head_dim)``, filled from the left.
         values: As ``keys``.
         lengths: ``(batch,)``: how many are filled.
@@ -200,9 +198,9 @@ class SteppingRow:
     own_attention: str
 
     def __init__(
-        self, context: Context, keys: list[Tensor], values: list[Tensor], lengths: Tensor
+        self, prefix: CachedPrefix, keys: list[Tensor], values: list[Tensor], lengths: Tensor
     ) -> None:
-        self._context = context
+        self._prefix = prefix
         self._keys = keys
         self._values = values
         self._lengths = lengths
@@ -212,14 +210,13 @@ class SteppingRow:
 
     def positions(self) -> Tensor:
         """Return the place ``(batch, 1)`` of each next token in its own prompt and answer."""
-        return (len(self._context.ids) + self._lengths)[:, None]
+        return (len(self._prefix.ids) + self._lengths)[:, None]
 
     def begin(self) -> None:
-        """Make room for a token, before each step."""
+        """Let the KV cache grow by a token, before each step."""
         self._width += 1
-        room = self._keys[0].shape[2]
-        if self._width > room:
-            grown = (0, 0, 0, SPARE)
+        if self._width > self._keys[0].shape[2]:
+            grown = (0, 0, 0, GROWTH_TOKENS)
             self._keys = [pad(key, grown) for key in self._keys]
             self._values = [pad(value, grown) for value in self._values]
         columns = torch.arange(self._width, device=self._lengths.device)
@@ -245,7 +242,7 @@ class SteppingRow:
         key: Tensor,
         value: Tensor,
         *,
-        asked: Asked | None,
+        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
         """Return the attention of one token each, ``(batch, heads, 1, head_dim)``."""
@@ -259,17 +256,17 @@ class SteppingRow:
         own = (query * scale).view(batch, groups, heads // groups, width)
         scores = (own @ keys.transpose(2, 3)).transpose(0, 1).float()
         scores = scores.masked_fill(self._hidden, -torch.inf)
-        n_shared = len(self._context.ids)
+        n_shared = len(self._prefix.ids)
         if n_shared:
             together = own.transpose(0, 1).reshape(groups, -1, width)
-            before = together @ self._context.keys[layer][0].transpose(1, 2)
+            before = together @ self._prefix.keys[layer][0].transpose(1, 2)
             before = before.view(groups, batch, -1, n_shared)
             scores = torch.cat([before.float(), scores], dim=3)
         weights = torch.softmax(scores, dim=3).to(query.dtype)
         found = weights[..., n_shared:].transpose(0, 1) @ values
         if n_shared:
             first = weights[..., :n_shared].reshape(groups, -1, n_shared)
-            shared_part = (first @ self._context.values[layer][0]).view(groups, batch, -1, width)
+            shared_part = (first @ self._prefix.values[layer][0]).view(groups, batch, -1, width)
             found = found + shared_part.transpose(0, 1)
         attended: Tensor = found.reshape(batch, heads, 1, width)
         return attended
@@ -314,32 +311,38 @@ class PrefixEngine:
         self._end = end_of_turn_id
         self._constant = tuple(constant)
         self._in_step = in_step
-        self._context: Context | None = None
+        self._prefix: CachedPrefix | None = None
         attach(self._decoder)
 
-    def open(self, prompts: Sequence[Sequence[int]], *, context: Context | None = None) -> Opening:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], *, prefix: CachedPrefix | None = None
+    ) -> Prefill:
         """Return what the model makes of a batch of prompts.
 
         Args:
             prompts: Token ids.
-            context: Known beginning of every prompt; ``None`` for the constant one.
+            prefix: Known beginning of every prompt; ``None`` for the constant one.
         """
-        context = self._shared_context(prompts) if context is None else context
-        row, states = self._run(prompts, context, self._tree)
+        prefix = self._shared_prefix(prompts) if prefix is None else prefix
+        row, states = self._run(prompts, prefix, self._tree)
         edges, likeliest = self._scores(states.view(len(prompts), -1, states.shape[-1]))
-        return Opening(edges=edges, likeliest=likeliest, kept=row)
+        return Prefill(edges=edges, likeliest=likeliest, cache=row)
 
-    def extend(self, opening: Opening, starts: Sequence[Start], *, most: int) -> list[list[int]]:
+    def decode(
+        self, prefill: Prefill, starts: Sequence[DecodeStart], *, max_new_tokens: int
+    ) -> list[list[int]]:
         """Return the greedy tokens after each start, without the end of turn."""
         answers: list[list[int]] = [[] for _ in starts]
-        left = [most - len(start.nodes) - 1 for start in starts]
+        left = [max_new_tokens - len(start.nodes) - 1 for start in starts]
         active = [i for i in range(len(starts)) if left[i] > 0]
         if not self._goes_on(active):
             return answers
         # A device that is done computes on with one answer, whose tokens nobody looks at.
         rows = active or [-1]
-        begun = [starts[i] if i >= 0 else Start(row=0, nodes=(), token=self._end) for i in rows]
-        row: SteppingRow = opening.kept.answers([(start.row, start.nodes) for start in begun])
+        begun = [
+            starts[i] if i >= 0 else DecodeStart(row=0, nodes=(), token=self._end) for i in rows
+        ]
+        row: DecodeRow = prefill.cache.decode_row([(start.row, start.nodes) for start in begun])
         tokens = [start.token for start in begun]
         while True:
             tokens = self._step(row, tokens)
@@ -360,28 +363,24 @@ class PrefixEngine:
                 row.keep(going)
                 rows, tokens = [rows[p] for p in going], [tokens[p] for p in going]
 
-    def whole_context(self, opening: Opening, row: int, prompt: Sequence[int]) -> Context:
-        """Return the context of an opened prompt as a whole."""
-        whole: Context = opening.kept.whole_context(row, prompt)
+    def cached_prompt(self, prefill: Prefill, row: int, prompt: Sequence[int]) -> CachedPrefix:
+        """Return the prefix of an opened prompt as a whole."""
+        whole: CachedPrefix = prefill.cache.cached_prompt(row, prompt)
         return whole
 
-    def forget(self) -> None:
-        """Forget the constant context: the weights have changed, or other adapters are on."""
-        self._context = None
-
-    def _shared_context(self, prompts: Sequence[Sequence[int]]) -> Context:
-        if self._context is None:
-            self._context = Context()
+    def _shared_prefix(self, prompts: Sequence[Sequence[int]]) -> CachedPrefix:
+        if self._prefix is None:
+            self._prefix = CachedPrefix()
             if self._constant:
-                row, _ = self._run([self._constant], Context(), _NO_TREE)
-                self._context = row.whole_context(0, self._constant)
-        return self._context.first(shared_length(self._context.ids, prompts))
+                row, _ = self._run([self._constant], CachedPrefix(), _NO_TREE)
+                self._prefix = row.cached_prompt(0, self._constant)
+        return self._prefix.first(shared_length(self._prefix.ids, prompts))
 
     def _run(
-        self, prompts: Sequence[Sequence[int]], context: Context, tree: LabelTree
-    ) -> tuple[OpeningRow, Tensor]:
-        """Return the row of opened prompts and the states that it was asked for."""
-        n = len(context.ids)
+        self, prompts: Sequence[Sequence[int]], prefix: CachedPrefix, tree: LabelTree
+    ) -> tuple[PrefillRow, Tensor]:
+        """Return the row of prompts and the states after each of them and each of its nodes."""
+        n = len(prefix.ids)
         nodes, depths = list(tree.tokens[: tree.n_inner]), tree.depths[: tree.n_inner]
         ids: list[int] = []
         positions: list[int] = []
@@ -389,16 +388,15 @@ class PrefixEngine:
             ids += [*prompt[n:], *nodes]
             positions += [*range(n, len(prompt)), *(len(prompt) + depth for depth in depths)]
         device = self._head.weight.device
-        row = OpeningRow(context, [len(prompt) - n for prompt in prompts], tree, device)
+        row = PrefillRow(prefix, [len(prompt) - n for prompt in prompts], tree, device)
         layout = Layout(prefix=0, lengths=tuple(len(prompt) - n + len(nodes) for prompt in prompts))
-        input_ids = torch.tensor([ids], device=device)
-        options = {
-            ROW: row,
-            WANTED: Asked(positions=row.asked(), layout=layout),
-            "position_ids": torch.tensor([positions], device=device),
-            "attention_mask": without_mask(input_ids),
-        }
-        states = self._decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
+        states = run_row(
+            self._decoder,
+            row,
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            to_keep=LogitsToKeep(positions=row.last_positions(), layout=layout),
+        )
         return row, states[0]
 
     def _scores(self, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -415,16 +413,15 @@ class PrefixEngine:
             likeliest.append(logits.argmax(dim=2).cpu())
         return torch.cat(edges), torch.cat(likeliest)
 
-    def _step(self, row: SteppingRow, tokens: list[int]) -> list[int]:
+    def _step(self, row: DecodeRow, tokens: list[int]) -> list[int]:
         """Return the likeliest token after each answer's last."""
-        input_ids = torch.tensor(tokens, device=self._head.weight.device)[:, None]
         row.begin()
-        options = {
-            ROW: row,
-            "position_ids": row.positions(),
-            "attention_mask": without_mask(input_ids),
-        }
-        states = self._decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
+        states = run_row(
+            self._decoder,
+            row,
+            input_ids=torch.tensor(tokens, device=self._head.weight.device)[:, None],
+            position_ids=row.positions(),
+        )
         row.end()
         found: list[int] = self._head(states[:, -1]).argmax(dim=1).tolist()
         return found

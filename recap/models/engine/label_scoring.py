@@ -1,43 +1,39 @@
-"""From prompts to answers: label, probabilities, reason."""
+"""From prompts to answers: label, label probabilities, rationale."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from recap.config import Decoding
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError
 from recap.models.engine.generate import PlainEngine, evaluating
-from recap.models.engine.kv_cache import Context, PrefixEngine, shared_length
-from recap.models.engine.label_tree import Opening, Start, best_path, greedy_start, label_tree
-from recap.models.engine.prefix_attention import why_not_served
+from recap.models.engine.kv_cache import CachedPrefix, PrefixEngine, shared_length
+from recap.models.engine.label_tree import DecodeStart, Prefill, best_path, greedy_start, label_tree
+from recap.models.engine.prefix_attention import why_unsupported
 from recap.models.finetune import causal_model
-from recap.models.strategy import is_out_of_memory, tell_of_halving
+from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example, Turn
 from recap.tasks.task import Task
-
-Decoding = Literal["free", "constrained", "scored"]
-"""``free``: greedy text, read by the parser; ``constrained``: greedy among tokens that lead to a
-label; ``scored``: the likeliest label."""
-
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelAnswer:
-    """What a model says to one prompt.
+    """A model's answer to one prompt.
 
     Attributes:
-        tokens: What it emitted, or the tokens of the label that was decided for and of the reason;
-            without the end of turn.
+        tokens: What it emitted, or the tokens of the label that was decided for and of the
+            rationale; without the end of turn.
         text: The same as text.
         label: Canonical name; ``None`` for free text without a readable label.
-        rationale: ``None`` where there is none, or none was asked for.
+        rationale: ``None`` where there is none, or none was wanted.
         log_probabilities: Of every label's whole token sequence, what ends it included; in nats.
         probabilities: The same, made to add up to 1 over the labels, to 6 significant digits. In
             float32 another batch or processor changes them by less than 1e-4 (docs/decoding.md).
@@ -51,7 +47,7 @@ class ModelAnswer:
     probabilities: Mapping[str, float]
 
 
-class Answerer:
+class LabelScorer:
     """Answers a task's prompts with one model.
 
     The constant part of the prompts is encoded once, all labels are tried in the pass that encodes
@@ -60,15 +56,16 @@ class Answerer:
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
-        task: Its labels are told apart; reads answers.
+        task: Whose labels are scored; parses answers.
         encoder: The model's tokenizer.
         shots: Solved examples that stand in every prompt.
         constant: Tokens that the prompts begin with; ``None``: found from task and shots. Prompts
             that begin otherwise are answered all the same, only slower.
-        decoding: How the label is decided.
         max_new_tokens: Longest answer; a longer one is cut.
         batch_size: Prompts answered together, halved for good when memory runs out; ``None``: all.
-        rationale: Whether reasons are wanted; ``None``: where the task has them.
+        rationale: Whether rationales are wanted; ``None``: where the task has them.
+        decoding: ``free``: greedy text, parsed; ``constrained``: greedy among tokens that lead to a
+            label; ``scored``: the likeliest label.
         threshold: Of the first of two labels: it is decided for wherever its probability reaches
             this, and nowhere else. For ``scored`` decoding alone; ``None``: the likelier label.
         adapter: A PEFT adapter that is switched on before each use, where several share one base.
@@ -101,9 +98,10 @@ class Answerer:
         self._encoder = encoder
         self._decoding = decoding
         self._max_new_tokens = max_new_tokens
-        self._batch_size = batch_size
-        self._halved = False
-        self._explains = task.rationale and rationale is not False
+        self._batch_size = AutomaticBatchSize(
+            option="decoding.batch_size", what="prompt", most=batch_size
+        )
+        self._with_rationale = task.rationale and rationale is not False
         self._threshold = threshold
         self._adapter = adapter
         self._in_step = in_step
@@ -111,7 +109,7 @@ class Answerer:
         self._tree = label_tree(task, encoder)
         end = encoder.end_of_turn_id
         self._engine: PrefixEngine | PlainEngine
-        if why_not_served(self._causal):
+        if why_unsupported(self._causal):
             self._engine = PlainEngine(
                 model, self._tree, end_of_turn_id=end, pad_id=encoder.pad_id, in_step=in_step
             )
@@ -130,9 +128,9 @@ class Answerer:
         Raises:
             ConfigError: When memory runs out for a single prompt.
         """
-        return self._in_batches(prompts, self._answer_batch)
+        return self._in_batches(prompts, lambda batch: self._answers(self._engine.prefill(batch)))
 
-    def judge(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+    def label_probabilities(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
         """Return the probability of every label for each prompt, in the order given.
 
         They are those of :meth:`answer`; nothing is generated.
@@ -140,96 +138,91 @@ class Answerer:
         Raises:
             ConfigError: When memory runs out for a single prompt.
         """
-        return self._in_batches(prompts, self._judge_batch)
+        return self._in_batches(prompts, self._label_probabilities)
 
     def conversation(self) -> Conversation:
         """Return answers to the growing prompts of one dialogue, as its turns come in."""
         return Conversation(self)
-
-    def forget(self) -> None:
-        """Forget what was encoded once: the model's weights have changed."""
-        self._engine.forget()
 
     def _in_batches(
         self,
         prompts: Sequence[Sequence[int]],
         compute: Callable[[Sequence[Sequence[int]]], list[T]],
     ) -> list[T]:
-        """Return what is computed of prompts, neighbours in length together."""
+        """Return what is computed of prompts, neighbors in length together."""
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         found: dict[int, T] = {}
         with self._in_use():
             while order:
-                batch = order[: self._batch_size]
+                batch = order[: self._batch_size.most]
                 try:
                     computed = compute([prompts[i] for i in batch])
                 except (RuntimeError, MemoryError) as error:
-                    self._shrink(len(batch), error)
+                    self._batch_size.shrink(len(batch), error, whole=self._in_step)
                     continue
                 found.update(zip(batch, computed, strict=True))
                 order = order[len(batch) :]
         return [found[i] for i in range(len(prompts))]
 
-    def _answer_batch(self, prompts: Sequence[Sequence[int]]) -> list[ModelAnswer]:
-        return self._answers(self._engine.open(prompts))
+    def _label_probabilities(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+        scores = self._engine.prefill(prompts).log_probabilities(self._tree).double()
+        return [self._by_label(row) for row in torch.softmax(scores, dim=1)]
 
-    def _judge_batch(self, prompts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
-        scores = self._engine.open(prompts).log_probabilities(self._tree).double()
-        return [self._named(row) for row in torch.softmax(scores, dim=1)]
-
-    def _named(self, chances: torch.Tensor) -> dict[str, float]:
+    def _by_label(self, probabilities: torch.Tensor) -> dict[str, float]:
         """Return one row of probabilities by label, to 6 significant digits."""
-        rounded = [float(f"{chance:.6g}") for chance in chances.tolist()]
+        rounded = [float(f"{p:.6g}") for p in probabilities.tolist()]
         return dict(zip(self._task.labels, rounded, strict=True))
 
-    def _answers(self, opening: Opening) -> list[ModelAnswer]:
-        scores = opening.log_probabilities(self._tree).double()
-        chances = torch.softmax(scores, dim=1)
-        labels = [self._decided(opening, row, chances[row]) for row in range(len(scores))]
-        tokens = self._tokens(opening, labels)
+    def _answers(self, prefill: Prefill) -> list[ModelAnswer]:
+        scores = prefill.log_probabilities(self._tree).double()
+        probabilities = torch.softmax(scores, dim=1)
+        labels = [self._decided(prefill, row, probabilities[row]) for row in range(len(scores))]
+        tokens = self._tokens(prefill, labels)
         names = self._task.labels
         answers = []
         for row, (label, emitted) in enumerate(zip(labels, tokens, strict=True)):
             text = self._encoder.text(emitted)
-            read = self._task.parse(text)
+            parsed = self._task.parse(text)
             answers.append(
                 ModelAnswer(
                     tokens=tuple(emitted),
                     text=text,
-                    label=read.label if label is None else names[label],
-                    rationale=read.rationale if self._explains else None,
+                    label=parsed.label if label is None else names[label],
+                    rationale=parsed.rationale if self._with_rationale else None,
                     log_probabilities=dict(zip(names, scores[row].tolist(), strict=True)),
-                    probabilities=self._named(chances[row]),
+                    probabilities=self._by_label(probabilities[row]),
                 )
             )
         return answers
 
-    def _decided(self, opening: Opening, row: int, chances: torch.Tensor) -> int | None:
+    def _decided(self, prefill: Prefill, row: int, probabilities: torch.Tensor) -> int | None:
         """Return the label that is decided for before anything is generated, if any."""
         if self._decoding == "free":
             return None
         if self._decoding == "constrained":
-            return best_path(opening, self._tree, row)
+            return best_path(prefill, self._tree, row)
         if self._threshold is None:
-            return int(chances.argmax())
-        return 0 if chances[0] >= self._threshold else 1
+            return int(probabilities.argmax())
+        return 0 if probabilities[0] >= self._threshold else 1
 
-    def _tokens(self, opening: Opening, labels: Sequence[int | None]) -> list[list[int]]:
+    def _tokens(self, prefill: Prefill, labels: Sequence[int | None]) -> list[list[int]]:
         """Return the tokens of every answer, decoded where they are not known yet."""
         tree, end = self._tree, self._encoder.end_of_turn_id
         starts, ended = [], []
         for row, label in enumerate(labels):
             if label is None:
-                start, leaf = greedy_start(opening, tree, row)
+                start, leaf = greedy_start(prefill, tree, row)
             else:
                 *nodes, leaf = tree.paths[label]
-                start = Start(row=row, nodes=tuple(nodes), token=tree.tokens[leaf])
+                start = DecodeStart(row=row, nodes=tuple(nodes), token=tree.tokens[leaf])
             starts.append(start)
-            ended.append(start.token == end or (leaf is not None and not self._explains))
+            ended.append(start.token == end or (leaf is not None and not self._with_rationale))
         going = [start for start, over in zip(starts, ended, strict=True) if not over]
         followed: Iterator[list[int]] = iter(())
         if going or self._in_step:
-            followed = iter(self._engine.extend(opening, going, most=self._max_new_tokens))
+            followed = iter(
+                self._engine.decode(prefill, going, max_new_tokens=self._max_new_tokens)
+            )
         tokens = []
         for start, over in zip(starts, ended, strict=True):
             emitted = tree.path_tokens(start.nodes)
@@ -246,51 +239,31 @@ class Answerer:
         with evaluating(self._causal), torch.no_grad():
             yield
 
-    def _shrink(self, n: int, error: Exception) -> None:
-        """Halve the batches when memory ran out; any other error is raised again."""
-        if not is_out_of_memory(error):
-            raise error
-        if self._in_step:
-            raise ConfigError(
-                f"memory runs out for {n} prompts at once; lower decoding.batch_size: devices that "
-                "share weights need batches of a size"
-            ) from error
-        if n == 1:
-            raise ConfigError(
-                "memory runs out for a single prompt; set prompt.max_tokens, or use a smaller model"
-            ) from error
-        if not self._halved:
-            tell_of_halving("prompts", n)
-        self._halved = True
-        self._batch_size = n // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
 
 class Conversation:
     """Answers to the prompts of one dialogue, each of which repeats most of the one before.
 
     What two prompts in a row share is not computed again. The answers are those of
-    :meth:`Answerer.answer`.
+    :meth:`LabelScorer.answer`.
     """
 
-    def __init__(self, answerer: Answerer) -> None:
-        self._answerer = answerer
-        self._context: Context | None = None
+    def __init__(self, scorer: LabelScorer) -> None:
+        self._scorer = scorer
+        self._prefix: CachedPrefix | None = None
 
     def answer(self, prompt: Sequence[int]) -> ModelAnswer:
         """Return the answer to the dialogue's next prompt."""
-        answerer = self._answerer
-        engine = answerer._engine
-        with answerer._in_use():
+        scorer = self._scorer
+        engine = scorer._engine
+        with scorer._in_use():
             if isinstance(engine, PlainEngine):
-                return answerer._answer_batch([prompt])[0]
-            context = self._context
-            if context is not None:
-                context = context.first(shared_length(context.ids, [prompt]))
-            opening = engine.open([prompt], context=context)
-            self._context = engine.whole_context(opening, 0, prompt)
-            return answerer._answers(opening)[0]
+                return scorer._answers(engine.prefill([prompt]))[0]
+            prefix = self._prefix
+            if prefix is not None:
+                prefix = prefix.first(shared_length(prefix.ids, [prompt]))
+            prefill = engine.prefill([prompt], prefix=prefix)
+            self._prefix = engine.cached_prompt(prefill, 0, prompt)
+            return scorer._answers(prefill)[0]
 
 
 def constant_ids(

@@ -1,14 +1,11 @@
-"""The labels of a task as a tree of tokens: what an answer may begin with, each beginning once.
-
-What a model makes of prompts before anything is decided: label probabilities, next tokens.
-"""
+"""The labels of a task as a tree of tokens, and what a model's prefill says of each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -138,19 +135,19 @@ def _through_line_end(encoder: ChatEncoder, ids: tuple[int, ...]) -> tuple[int, 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Opening:
-    """A batch of prompts with all labels tried behind each.
+class Prefill:
+    """What a model makes of a batch of prompts with all labels tried behind each.
 
     Attributes:
         edges: ``(batch, nodes)``: log-probability of each node's token after the tokens above it.
         likeliest: ``(batch, 1 + inner nodes)``: the likeliest token after the prompt, and after
             each inner node.
-        kept: What the engine needs to go on from here.
+        cache: What the engine decodes on from.
     """
 
     edges: Tensor
     likeliest: Tensor
-    kept: Any
+    cache: Any
 
     def log_probabilities(self, tree: LabelTree) -> Tensor:
         """Return the log-probability ``(batch, labels)`` of each label's whole sequence."""
@@ -160,7 +157,7 @@ class Opening:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
+class DecodeStart:
     """How an answer begins.
 
     Attributes:
@@ -174,41 +171,23 @@ class Start:
     token: int
 
 
-class Engine(Protocol):
-    """Opens prompts, and goes on with answers."""
-
-    def open(self, prompts: Sequence[Sequence[int]]) -> Opening:
-        """Return what the model makes of a batch of prompts."""
-        ...
-
-    def extend(self, opening: Opening, starts: Sequence[Start], *, most: int) -> list[list[int]]:
-        """Return the greedy tokens after each start, without the end of turn.
-
-        Args:
-            opening: What :meth:`open` returned.
-            starts: Answers to go on with.
-            most: Longest answer in tokens, those of the start included.
-        """
-        ...
-
-
-def greedy_start(opening: Opening, tree: LabelTree, row: int) -> tuple[Start, int | None]:
+def greedy_start(prefill: Prefill, tree: LabelTree, row: int) -> tuple[DecodeStart, int | None]:
     """Return how a greedy answer begins, and the node of the label that it comes to, if any."""
     nodes: list[int] = []
     place = CONTEXT
     while True:
-        token = int(opening.likeliest[row, place + 1])
+        token = int(prefill.likeliest[row, place + 1])
         found = next((n for n in tree.children[place + 1] if tree.tokens[n] == token), None)
         if found is None or found >= tree.n_inner:
-            return Start(row=row, nodes=tuple(nodes), token=token), found
+            return DecodeStart(row=row, nodes=tuple(nodes), token=token), found
         nodes.append(found)
         place = found
 
 
-def best_path(opening: Opening, tree: LabelTree, row: int) -> int:
+def best_path(prefill: Prefill, tree: LabelTree, row: int) -> int:
     """Return the label that greedy decoding comes to when no other token is allowed."""
     place = CONTEXT
     while place < tree.n_inner:
         below = tree.children[place + 1]
-        place = max(below, key=lambda node: float(opening.edges[row, node]))
+        place = max(below, key=lambda node: float(prefill.edges[row, node]))
     return next(label for label, path in enumerate(tree.paths) if path[-1] == place)

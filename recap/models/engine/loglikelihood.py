@@ -1,4 +1,4 @@
-"""How likely a model finds given tokens, and whether it would have written them itself."""
+"""Loglikelihoods of given tokens, and whether greedy decoding would give exactly them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _WORTH_SHARING = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Passage:
-    """Tokens, of which those from ``start`` on are asked about; ``start`` is at least 1."""
+class LoglikelihoodRequest:
+    """Tokens, of which those from ``start`` on are scored; ``start`` is at least 1."""
 
     ids: tuple[int, ...]
     start: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
-    """What a model makes of a passage.
+class Loglikelihood:
+    """How likely a model holds the tokens that are asked for.
 
     ``log_perplexity``: minus the logarithm of the probability of the tokens from ``start`` on,
     given those before, in nats (their sum, as in Carlini et al. 2019, not a mean). ``greedy``:
@@ -40,39 +40,39 @@ class Reading:
     greedy: bool
 
 
-def read_passages(
+def loglikelihoods(
     model: Any,
-    passages: Sequence[Passage],
+    requests: Sequence[LoglikelihoodRequest],
     *,
     batch_size: int = 16,
-    on_read: Callable[[int], None] = lambda n: None,
-) -> list[Reading]:
-    """Return what a model makes of passages, in their order.
+    on_scored: Callable[[int], None] = lambda n: None,
+) -> list[Loglikelihood]:
+    """Return the loglikelihood of each request, in their order.
 
     Tokens that all of them begin with are encoded once.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
-        passages: Each with at least one token asked about.
+        requests: Each with at least one token to score.
         batch_size: Passages computed together.
-        on_read: Is told how many more are done.
+        on_scored: Called with how many more are done.
     """
-    if not passages:
+    if not requests:
         return []
     causal = causal_model(model)
-    shared = shared_length(passages[0].ids, [p.ids for p in passages])
-    shared = min(shared, *(p.start - 1 for p in passages))
-    shared = shared if shared >= _WORTH_SHARING and len(passages) > 1 else 0
-    order = sorted(range(len(passages)), key=lambda i: -len(passages[i].ids))
-    found: dict[int, Reading] = {}
+    shared = shared_length(requests[0].ids, [p.ids for p in requests])
+    shared = min(shared, *(p.start - 1 for p in requests))
+    shared = shared if shared >= _WORTH_SHARING and len(requests) > 1 else 0
+    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))
+    found: dict[int, Loglikelihood] = {}
     with evaluating(causal), torch.no_grad():
-        cache = _encoded(causal, passages[0].ids[:shared]) if shared else None
+        cache = _encoded(causal, requests[0].ids[:shared]) if shared else None
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            read = _read_batch(causal, [passages[i] for i in chosen], shared, cache)
-            found.update(zip(chosen, read, strict=True))
-            on_read(len(chosen))
-    return [found[i] for i in range(len(passages))]
+            scored = _score_batch(causal, [requests[i] for i in chosen], shared, cache)
+            found.update(zip(chosen, scored, strict=True))
+            on_scored(len(chosen))
+    return [found[i] for i in range(len(requests))]
 
 
 def _encoded(causal: Any, ids: Sequence[int]) -> Any:
@@ -81,10 +81,10 @@ def _encoded(causal: Any, ids: Sequence[int]) -> Any:
     return causal.get_decoder()(input_ids=row, use_cache=True).past_key_values
 
 
-def _read_batch(
-    causal: Any, passages: Sequence[Passage], shared: int, cache: Any
-) -> Iterator[Reading]:
-    rows = [list(passage.ids[shared:]) for passage in passages]
+def _score_batch(
+    causal: Any, requests: Sequence[LoglikelihoodRequest], shared: int, cache: Any
+) -> Iterator[Loglikelihood]:
+    rows = [list(request.ids[shared:]) for request in requests]
     time = max(map(len, rows))
     # Padding on the right comes after all that counts, and attention is causal.
     ids = torch.tensor([row + [0] * (time - len(row)) for row in rows], device=causal.device)
@@ -95,17 +95,17 @@ def _read_batch(
         whole = torch.ones((len(rows), shared + time), dtype=torch.long, device=ids.device)
         options = {"past_key_values": own, "attention_mask": whole, "use_cache": True}
     states = causal.get_decoder()(input_ids=ids, **options).last_hidden_state
-    for row, passage, state in zip(rows, passages, states, strict=True):
-        first = passage.start - shared
+    for row, request, state in zip(rows, requests, states, strict=True):
+        first = request.start - shared
         targets = torch.tensor(row[first:], device=ids.device)
-        yield _judged(causal, state[first - 1 : len(row) - 1], targets)
+        yield _loglikelihood(causal, state[first - 1 : len(row) - 1], targets)
 
 
-def _judged(causal: Any, states: Tensor, targets: Tensor) -> Reading:
-    """Return the reading of targets ``(n,)`` that states ``(n, hidden)`` predict."""
+def _loglikelihood(causal: Any, states: Tensor, targets: Tensor) -> Loglikelihood:
+    """Return the loglikelihood of targets ``(n,)`` that states ``(n, hidden)`` predict."""
     head = causal.get_output_embeddings()
-    room = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])
-    at_once = max(1, room // (4 * int(causal.config.vocab_size)))
+    n_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])
+    at_once = max(1, n_bytes // (4 * int(causal.config.vocab_size)))
     nats, greedy = 0.0, True
     for part, wanted in zip(
         torch.split(states, at_once), torch.split(targets, at_once), strict=True
@@ -113,4 +113,4 @@ def _judged(causal: Any, states: Tensor, targets: Tensor) -> Reading:
         scores = head(part).float().log_softmax(dim=-1)
         nats -= float(scores.gather(1, wanted[:, None]).sum())
         greedy = greedy and bool((scores.argmax(dim=-1) == wanted).all())
-    return Reading(log_perplexity=nats, greedy=greedy)
+    return Loglikelihood(log_perplexity=nats, greedy=greedy)

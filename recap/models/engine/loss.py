@@ -27,7 +27,7 @@ positions until the gradient of the output layer is worth its traffic."""
 def answer_loss(model: Any, batch: Batch, *, logits_bytes: int | None = None) -> Tensor:
     """Return the negative log-likelihood of all answer tokens of a batch, a scalar in nats.
 
-    The sum, not a mean: what to divide by is the number of answer tokens of the whole optimiser
+    The sum, not a mean: what to divide by is the number of answer tokens of the whole optimizer
     step, which the batch's plan knows. Zero, with a gradient of zeros, for a filler. In float32,
     in float64 for a model in float64.
 
@@ -64,7 +64,7 @@ def loss_of_states(
         )
         return loss
     parts = zip(torch.split(states, n_positions), torch.split(targets, n_positions), strict=True)
-    # An adapted or quantised output layer: its logits are computed once more in the backward.
+    # An adapted or quantized output layer: its logits are computed once more in the backward.
     losses = [checkpoint(_cross_entropy, head, *part, use_reentrant=False) for part in parts]
     return torch.stack(losses).sum()
 
@@ -73,6 +73,17 @@ def _cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
     logits = head(states)
     with torch.autocast(device_type=logits.device.type, enabled=False):
         return cross_entropy(_at_least_float32(logits), targets, reduction="sum")
+
+
+def scaled_gradients(ctx: Any, scale: Tensor) -> list[Tensor | None]:
+    """Return the gradients that a forward made and kept in its context, times ``scale``.
+
+    Only once, since it changes them in place.
+    """
+    gradients, ctx.gradients = ctx.gradients, None
+    if gradients is None:
+        raise RuntimeError("the backward of this loss has run; compute the loss again")
+    return [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -116,12 +127,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> Any:
-        """Return the gradients times ``scale``; only once, since it changes them in place."""
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            raise RuntimeError("the backward of this loss has run; compute the loss again")
-        scaled = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
-        return *scaled, None, None, None
+        """Return the gradients times ``scale``."""
+        return *scaled_gradients(ctx, scale), None, None, None
 
 
 def _add_gradients(

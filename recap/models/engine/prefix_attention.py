@@ -1,20 +1,16 @@
-"""An attention function of our own under transformers' ``AttentionInterface``.
+"""Rows of tokens under an attention function of our own (transformers' ``AttentionInterface``).
 
-It is looked up for the calls that carry a row (:class:`Row`) and for no other: everywhere else a
+It is looked up for the calls that carry a row (:func:`run_row`) and for no other: everywhere else a
 model keeps its own attention. A row knows what stands where in it, and computes its attention.
 
-The last decoder layer, computed only for the tokens whose states are asked for.
+Of the last decoder layer, only states that predict an answer token have a loss, and nothing looks
+at any other: there all but keys and values is computed for those alone. One layer of 4 is a good
+part of a step, one of 28 is not.
 
-Only states that predict an answer token have a loss, and behind the last layer nothing looks at any
-other: there all but keys and values is computed for those alone. One layer of 4 is a good part of a
-step, one of 28 is not.
-
-Feed-forward blocks on a CPU, a thousand tokens at a time.
-
-A row of many examples has a few large tensors inside each block. They do not fit a processor's
-cache, and glibc asks the system for every block above 32 MiB anew, which hands out pages of zeros.
-Tokens do not meet in there, so they may as well pass in parts: what is computed, and the memory
-that the backward needs, stay the same.
+On a CPU, feed-forward blocks take a thousand tokens at a time. A row of many examples has a few
+large tensors inside each block. They do not fit a processor's cache, and glibc asks the system for
+every block above 32 MiB anew, which hands out pages of zeros. Tokens do not meet in there, so they
+may as well pass in parts: what is computed, and the memory that the backward needs, stay the same.
 """
 
 from __future__ import annotations
@@ -29,22 +25,22 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from recap.data.batches import Layout
 
-WANTED = "recap_wanted"
-"""The keyword under which a decoder is told what is asked of its last layer."""
+_LOGITS_TO_KEEP = "recap_logits_to_keep"
+"""The keyword under which a decoder is given the :class:`LogitsToKeep` of its last layer."""
 
-ASKED = "recap_asked"
-"""The keyword under which the last layer passes it on to its attention alone."""
+_QUERIES_TO_KEEP = "recap_queries_to_keep"
+"""The keyword under which the last layer passes them on to its attention alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
-    """What is asked of the last layer: ``positions`` of one row, in order, and its layout."""
+class LogitsToKeep:
+    """What the last layer has to compute: ``positions`` of one row, in order, and its layout."""
 
     positions: Tensor
     layout: Layout
 
     def places(self) -> list[Tensor]:
-        """Return the positions of each rest, counted from its start."""
+        """Return the positions of each suffix, counted from its start."""
         positions, start, found = self.positions.tolist(), self.layout.prefix, []
         for length in self.layout.lengths:
             own = [place - start for place in positions if start <= place < start + length]
@@ -54,7 +50,7 @@ class Asked:
 
 
 def crop_last_layer(layer: Any) -> None:
-    """Make a layer compute only what a call asks for under :data:`WANTED`.
+    """Make a layer compute only what a call asks for under :data:`_LOGITS_TO_KEEP`.
 
     In any other call it runs as it did.
 
@@ -68,18 +64,21 @@ def _forward_last_layer(
     layer: Any, whole: Any, hidden_states: Tensor, *rest: Any, **options: Any
 ) -> Any:
     """Return the layer's output ``(1, positions, hidden)``, or that of its ``whole`` forward."""
-    asked: Asked | None = options.pop(WANTED, None)
-    if asked is None:
+    to_keep: LogitsToKeep | None = options.pop(_LOGITS_TO_KEEP, None)
+    if to_keep is None:
         return whole(hidden_states, *rest, **options)
     attended, _ = layer.self_attn(
-        *rest, hidden_states=layer.input_layernorm(hidden_states), **options, **{ASKED: asked}
+        *rest,
+        hidden_states=layer.input_layernorm(hidden_states),
+        **options,
+        **{_QUERIES_TO_KEEP: to_keep},
     )
-    states = hidden_states[:, asked.positions] + attended[:, asked.positions]
+    states = hidden_states[:, to_keep.positions] + attended[:, to_keep.positions]
     return states + layer.mlp(layer.post_attention_layernorm(states))
 
 
-def attention_of_asked(
-    asked: Asked,
+def attend_kept_queries(
+    to_keep: LogitsToKeep,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -89,22 +88,24 @@ def attention_of_asked(
 ) -> Tensor:
     """Return the attention of one row in the last layer, as large as ``query``.
 
-    It is zero where nothing is asked for.
+    It is zero at all other positions.
 
     Args:
-        asked: What is.
+        to_keep: The positions to compute.
         query: ``(1, heads, time, head_dim)``.
         key: ``(1, key_value_heads, time, head_dim)``.
         value: As ``key``.
         before: Keys and values of a prefix that is no part of the row.
         **shared: Options of every call of torch's attention.
     """
-    sizes = [asked.layout.prefix, *asked.layout.lengths]
+    sizes = [to_keep.layout.prefix, *to_keep.layout.lengths]
     queries, keys, values = (torch.split(each, sizes, dim=2) for each in (query, key, value))
     first_key, first_value = before or (keys[0], values[0])
     prefix = first_key.shape[2]
     outputs = []
-    for places, own, *parts in zip(asked.places(), queries[1:], keys[1:], values[1:], strict=True):
+    for places, own, *parts in zip(
+        to_keep.places(), queries[1:], keys[1:], values[1:], strict=True
+    ):
         time = torch.arange(prefix + own.shape[2], device=own.device)
         outputs.append(
             scaled_dot_product_attention(
@@ -116,7 +117,7 @@ def attention_of_asked(
             )
         )
     found = torch.cat(outputs, dim=2)
-    return found.new_zeros(query.shape).index_copy(2, asked.positions, found)
+    return found.new_zeros(query.shape).index_copy(2, to_keep.positions, found)
 
 
 def _behind(first: Tensor, own: Tensor) -> Tensor:
@@ -146,10 +147,10 @@ def _forward_in_parts(whole: Any, states: Tensor) -> Tensor:
 ATTENTION = "recap_row"
 """The name of the attention function in transformers' ``AttentionInterface``."""
 
-ROW = "recap_row"
+_ROW = "recap_row"
 """The keyword under which a decoder is given the row that its tokens are laid out in."""
 
-SERVED = ("llama", "qwen2", "qwen3")
+SUPPORTED = ("llama", "qwen2", "qwen3")
 """Architectures (``config.model_type``) whose results are tested to be exact."""
 
 
@@ -166,7 +167,7 @@ class Row(Protocol):
         key: Tensor,
         value: Tensor,
         *,
-        asked: Asked | None,
+        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
         """Return the attention ``(batch, heads, time, head_dim)`` of one layer.
@@ -176,7 +177,7 @@ class Row(Protocol):
             query: ``(batch, heads, time, head_dim)``.
             key: ``(batch, key_value_heads, time, head_dim)``.
             value: As ``key``.
-            asked: What alone is asked of the last layer; the rest of its output is not looked at.
+            to_keep: What alone the last layer has to compute; no one looks at its other output.
             **shared: Options of every call of torch's attention.
         """
         ...
@@ -201,26 +202,46 @@ def attach(decoder: Any) -> None:
     decoder._recap_attached = True
 
 
-def without_mask(input_ids: Tensor) -> Tensor:
-    """Return what keeps transformers from making a mask of its own, which a row does not need.
+def run_row(
+    decoder: Any,
+    row: Row,
+    *,
+    input_ids: Tensor,
+    position_ids: Tensor | None,
+    to_keep: LogitsToKeep | None = None,
+) -> Tensor:
+    """Return the last hidden states ``(batch, time, hidden)`` of a row, or those ``to_keep``.
 
-    It takes a mask of four dimensions for a finished one.
+    Args:
+        decoder: That :func:`attach` was called on.
+        row: The layout of the tokens.
+        input_ids: ``(batch, time)``.
+        position_ids: ``(batch, time)``: each token's place in its own example.
+        to_keep: The positions of one row whose states are wanted; ``None`` for all.
     """
-    return input_ids.new_zeros((1, 1, 1, 1))
+    states: Tensor = decoder(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        # A mask of four dimensions is a finished one: transformers makes none of its own.
+        attention_mask=input_ids.new_zeros((1, 1, 1, 1)),
+        use_cache=False,
+        **{_ROW: row, _LOGITS_TO_KEEP: to_keep},
+    ).last_hidden_state
+    return states
 
 
-def why_not_served(causal: Any) -> str:
+def why_unsupported(causal: Any) -> str:
     """Return why rows of our own are not exact for a causal model; empty when they are."""
     config = causal.config
-    if config.model_type not in SERVED:
-        return f"it is not made for models of type {config.model_type!r} ({', '.join(SERVED)})"
+    if config.model_type not in SUPPORTED:
+        return f"it is not made for models of type {config.model_type!r} ({', '.join(SUPPORTED)})"
     other = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     if other:
         return f"the model has layers of {', '.join(sorted(other))}"
     return ""
 
 
-def flash_serves(query: Tensor, key: Tensor, value: Tensor, shared: dict[str, Any]) -> bool:
+def flash_supports(query: Tensor, key: Tensor, value: Tensor, shared: dict[str, Any]) -> bool:
     """Return whether FlashAttention computes this call: on a GPU that has it, in 16 bits."""
     if not query.is_cuda:
         return False
@@ -243,14 +264,16 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Return a row's attention ``(batch, time, heads, head_dim)``, as transformers calls it."""
-    row: Row = options[ROW]
+    row: Row = options[_ROW]
     query, key, value = map(_as_computed, (query, key, value))
     shared: dict[str, Any] = {
         "scale": scaling,
         "dropout_p": dropout,
         "enable_gqa": key.shape[1] != query.shape[1],
     }
-    attended = row.attend(module, query, key, value, asked=options.get(ASKED), **shared)
+    attended = row.attend(
+        module, query, key, value, to_keep=options.get(_QUERIES_TO_KEEP), **shared
+    )
     return attended.transpose(1, 2).contiguous(), None
 
 
@@ -265,13 +288,13 @@ def _as_computed(tensor: Tensor) -> Tensor:
 
 
 def _switch_on(module: Any, arguments: Any, options: dict[str, Any]) -> None:
-    row: Row | None = options.get(ROW)
+    row: Row | None = options.get(_ROW)
     if row is not None:
         row.own_attention = module.config._attn_implementation
         module.config._attn_implementation = ATTENTION
 
 
 def _switch_back(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:
-    row: Row | None = options.get(ROW)
+    row: Row | None = options.get(_ROW)
     if row is not None:
         module.config._attn_implementation = row.own_attention

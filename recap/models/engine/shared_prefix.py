@@ -1,10 +1,10 @@
 """Attention for rows in which the examples' common beginning stands once.
 
-In a row ``[prefix | rest 1 | rest 2 | …]`` the prefix attends causally to itself, and each rest to
-the prefix and causally to itself: what it would see in a row of its own, so that hidden states,
-loss and gradients are those of separate rows. Without a prefix this is packing.
+In a row ``[prefix | suffix 1 | suffix 2 | …]`` the prefix attends causally to itself, and each
+suffix to the prefix and causally to itself: what it would see in a row of its own, so that hidden
+states, loss and gradients are those of separate rows. Without a prefix this is packing.
 
-The idea is not ours: prefix sharing in preference optimisation (Wang and Hegde, 2024), Prefix
+The idea is not ours: prefix sharing in preference optimization (Wang and Hegde, 2024), Prefix
 Grouper (2025) and, for inference, Hydragen (Juravsky et al., 2024). Here it is an attention
 function under transformers' ``AttentionInterface``, looked up for the calls that carry a layout and
 for no other: decoding keeps the model's own attention.
@@ -27,15 +27,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from recap.data.batches import Batch, Batching, Layout
 from recap.errors import ConfigError
 from recap.models.engine.prefix_attention import (
-    ROW,
-    SERVED,
-    WANTED,
-    Asked,
+    SUPPORTED,
+    LogitsToKeep,
     attach,
-    attention_of_asked,
-    flash_serves,
-    why_not_served,
-    without_mask,
+    attend_kept_queries,
+    flash_supports,
+    run_row,
+    why_unsupported,
 )
 from recap.models.finetune import causal_model
 
@@ -73,13 +71,39 @@ def choose_batching(model: Any, requested: str = "auto") -> BatchingChoice:
     return BatchingChoice(batching="shared_prefix")
 
 
-def hidden_states(model: Any, batch: Batch) -> Tensor:
+def hidden_states(model: Any, batch: Batch, to_keep: LogitsToKeep | None = None) -> Tensor:
     """Return the last hidden states ``(batch, time, hidden)`` of a batch, whatever its layout.
+
+    Args:
+        model: A ``transformers`` causal language model, or a PEFT model around one.
+        batch: Padded rows or one row of several examples.
+        to_keep: Of one row, the positions whose states are wanted; ``None`` for all.
 
     Raises:
         ConfigError: When the batch shares a prefix and the model cannot.
     """
-    return _last_states(model, batch)
+    causal = causal_model(model)
+    decoder = causal.get_decoder()
+    options: dict[str, Any] = {}
+    if batch.layout is not None:
+        not_shared = _why_not_shared(causal)
+        if not not_shared:
+            attach(decoder)
+            return run_row(
+                decoder,
+                SharingRow(batch.layout),
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                to_keep=to_keep,
+            )
+        if batch.layout.prefix:
+            raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching=packed")
+        # transformers finds from the positions where examples begin, and masks (5.23).
+        options = {"position_ids": batch.position_ids}
+    states: Tensor = decoder(
+        input_ids=batch.input_ids, use_cache=False, **options
+    ).last_hidden_state
+    return states
 
 
 def predicting_states(model: Any, batch: Batch) -> Tensor:
@@ -93,29 +117,9 @@ def predicting_states(model: Any, batch: Batch) -> Tensor:
     """
     predicts = batch.answer_mask[:, 1:]
     if batch.layout is None or not predicts.any() or _why_not_shared(causal_model(model)):
-        return _last_states(model, batch)[:, :-1][predicts]
-    asked = Asked(positions=predicts[0].nonzero()[:, 0], layout=batch.layout)
-    return _last_states(model, batch, asked)[0]
-
-
-def _last_states(model: Any, batch: Batch, asked: Asked | None = None) -> Tensor:
-    """Return the last hidden states of a batch; where something is asked of its row, only those."""
-    causal = causal_model(model)
-    decoder = causal.get_decoder()
-    options: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
-    if batch.layout is not None:
-        options["position_ids"] = batch.position_ids
-        not_shared = _why_not_shared(causal)
-        if not not_shared:
-            attach(decoder)
-            options[ROW] = SharingRow(batch.layout)
-            options[WANTED] = asked
-            options["attention_mask"] = without_mask(batch.input_ids)
-        elif batch.layout.prefix:
-            raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching=packed")
-        # Otherwise transformers finds from the positions where examples begin, and masks (5.23).
-    states: Tensor = decoder(**options).last_hidden_state
-    return states
+        return hidden_states(model, batch)[:, :-1][predicts]
+    to_keep = LogitsToKeep(positions=predicts[0].nonzero()[:, 0], layout=batch.layout)
+    return hidden_states(model, batch, to_keep)[0]
 
 
 class SharingRow:
@@ -135,12 +139,12 @@ class SharingRow:
         key: Tensor,
         value: Tensor,
         *,
-        asked: Asked | None,
+        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
-        """Return the attention of one row, of the prefix and of each rest after it."""
-        if asked is not None:
-            return attention_of_asked(asked, query, key, value, **shared)
+        """Return the attention of one row, of the prefix and of each suffix after it."""
+        if to_keep is not None:
+            return attend_kept_queries(to_keep, query, key, value, **shared)
         sizes = [self.prefix, *self.lengths]
         (first_query, *queries), (first_key, *keys), (first_value, *values) = (
             torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)
@@ -153,11 +157,11 @@ class SharingRow:
                 )
             )
         first = (first_key, first_value) if self.prefix else None
-        for rest in zip(queries, keys, values, strict=True):
-            outputs.append(self.attend_rest(first, *rest, **shared))
+        for suffix in zip(queries, keys, values, strict=True):
+            outputs.append(self.attend_suffix(first, *suffix, **shared))
         return torch.cat(outputs, dim=2)
 
-    def attend_rest(
+    def attend_suffix(
         self,
         first: tuple[Tensor, Tensor] | None,
         query: Tensor,
@@ -165,7 +169,7 @@ class SharingRow:
         value: Tensor,
         **shared: Any,
     ) -> Tensor:
-        """Return the attention of one rest to itself, and to the ``first`` keys and values."""
+        """Return the attention of one suffix to itself, and to the ``first`` keys and values."""
         if first is None:
             return scaled_dot_product_attention(query, key, value, is_causal=True, **shared)
         key, value = (
@@ -174,12 +178,12 @@ class SharingRow:
         return self._behind(query, key, value, **shared)
 
     def _behind(self, query: Tensor, key: Tensor, value: Tensor, **shared: Any) -> Tensor:
-        """Return the attention of a rest to all that stands before it and to itself."""
-        bias = self._bias(query, flash=flash_serves(query, key, value, shared))
+        """Return the attention of a suffix to all that stands before it and to itself."""
+        bias = self._bias(query, flash=flash_supports(query, key, value, shared))
         return scaled_dot_product_attention(query, key, value, attn_mask=bias, **shared)
 
     def _bias(self, query: Tensor, *, flash: bool) -> Tensor:
-        """Return what a rest's queries may see of prefix and rest, ``(length, prefix + length)``.
+        """Return what a suffix's queries may see of both, ``(length, prefix + length)``.
 
         FlashAttention takes no mask; torch's own bias names the pattern without filling it in.
         """
@@ -191,7 +195,7 @@ class SharingRow:
     def _mask(self, length: int, like: Tensor) -> Tensor:
         """Return the same as a tensor to be added to the scores.
 
-        The masks of shorter rests are corners of that of the longest.
+        The masks of shorter suffixes are corners of that of the longest.
         """
         key = like.dtype, like.device
         if key not in self._masks:
@@ -207,7 +211,7 @@ class SharingRow:
 
 def _why_not_shared(causal: Any) -> str:
     """Return why a prefix cannot be shared exactly; empty when it can."""
-    not_served = why_not_served(causal)
+    not_served = why_unsupported(causal)
     if not_served:
         return not_served
     if any(layer.self_attn.attention_dropout for layer in causal.get_decoder().layers):
@@ -225,7 +229,7 @@ def _why_not_packed(causal: Any) -> str:
         and "position_ids" in inspect.signature(decoder.forward).parameters
         # Layers that carry a state from token to token do not look at positions.
         and kinds <= {"full_attention", "sliding_attention"}
-        and (kinds or family in SERVED)
+        and (kinds or family in SUPPORTED)
     )
     if masked_by_positions:
         return ""

@@ -33,7 +33,7 @@ def read(*paths: Path, **layout: Any) -> AnnotatorLabels:
 
 
 def said(found: AnnotatorLabels) -> list[tuple[str, str, str]]:
-    return [(j.id, j.annotator, j.label) for j in found.judgements]
+    return [(j.id, j.annotator, j.label) for j in found.annotations]
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -46,7 +46,7 @@ def export(path: Path, *rows: dict[str, Any]) -> Path:
     return write(path, *(json.dumps(row, ensure_ascii=False) for row in rows))
 
 
-def test_a_row_a_judgement(tmp_path: Path) -> None:
+def test_a_row_an_annotation(tmp_path: Path) -> None:
     file = write(
         tmp_path / "labels.csv",
         "id,annotator,label,session,round,reason",
@@ -56,7 +56,7 @@ def test_a_row_a_judgement(tmp_path: Path) -> None:
         "1,ann,Excusing,s1,2,",
     )
     found = read(file)
-    assert found.judgements == (
+    assert found.annotations == (
         AnnotatorLabel(id="1", annotator="ann", label="Blaming", session="s1", rationale="because"),
         AnnotatorLabel(id="1", annotator="bo", label="Excusing", session="s1"),
         AnnotatorLabel(id="1", annotator="ann", label="Excusing", session="s1", round="2"),
@@ -112,8 +112,8 @@ def test_a_folder_of_doccano_exports_has_one_file_an_annotator(tmp_path: Path) -
     found = read(tmp_path / "round1")
     assert said(found) == DOCCANO_SAID
     assert found.unlabelled == 1
-    assert found.judgements[0].session == "s"
-    assert found.judgements[2].rationale == "since"
+    assert found.annotations[0].session == "s"
+    assert found.annotations[2].rationale == "since"
 
 
 def test_a_zip_holds_the_same_whatever_its_names_lead_to(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_of_several_paths_each_is_a_round(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.csv", "id,annotator,label", f"1,ann,{label}")
         for name, label in (("x", "Blaming"), ("y", "Excusing"))
     )
-    assert [j.round for j in read(first, second).judgements] == ["1", "2"]
+    assert [j.round for j in read(first, second).annotations] == ["1", "2"]
 
 
 def test_every_fault_is_listed_and_no_text_is_shown(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ KEYS = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.dictionaries(KEYS, VALUES, max_size=8), max_size=5))
-def test_whatever_an_export_holds_is_a_judgement_or_a_fault(
+def test_whatever_an_export_holds_is_an_annotation_or_a_fault(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
 ) -> None:
     file = export(tmp_path_factory.mktemp("fuzz") / "ann.jsonl", *rows)
@@ -231,7 +231,7 @@ def test_whatever_an_export_holds_is_a_judgement_or_a_fault(
         found = read_annotations([file], layout=layout, taxonomy=TAXONOMY, skip_faults=True)
     except DataError:
         return
-    told = found.rows_rejected + found.unlabelled + len(found.judgements)
+    told = found.rows_rejected + found.unlabelled + len(found.annotations)
     assert told == found.rows_read == len(rows)
 
 

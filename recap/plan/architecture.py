@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
+from recap.models.backbone import build_skeleton
 from recap.models.finetune import apply_finetune, causal_model
-from recap.models.hub import read_model_config, read_tokenizer
+from recap.models.hub import cached_folder, read_model_config, read_tokenizer
+from recap.models.tiny import tiny_config, tiny_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,17 +47,17 @@ class Architecture:
     @property
     def query(self) -> int:
         """Width of all queries together."""
-        return self.heads * self._head_dim
+        return self.heads * self.head_dim
 
     @property
     def key(self) -> int:
         """Width of all keys together, and of all values."""
-        return int(self.config.num_key_value_heads) * self._head_dim
+        return int(self.config.num_key_value_heads) * self.head_dim
 
     @property
     def head_dim(self) -> int:
         """Width of one head."""
-        return self._head_dim
+        return int(getattr(self.config, "head_dim", None) or self.hidden // self.heads)
 
     @property
     def intermediate(self) -> int:
@@ -66,10 +68,6 @@ class Architecture:
     def vocabulary(self) -> int:
         """Rows of the embedding and of the output layer."""
         return int(self.config.vocab_size)
-
-    @property
-    def _head_dim(self) -> int:
-        return int(getattr(self.config, "head_dim", None) or self.hidden // self.heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +115,7 @@ def find_architecture(
     """
     from transformers import AutoConfig
 
-    folder = Path(path) if path is not None else _cached(hub_id)
+    folder = Path(path) if path is not None else (cached_folder(hub_id) if hub_id else None)
     if folder is not None:
         try:
             config = read_model_config(folder)
@@ -137,7 +135,8 @@ def find_architecture(
         config = AutoConfig.for_model(family, **keys)
         return Architecture(config=config, source=f"conf/backbone/{name}.yaml", folder=None)
     if name == "tiny":
-        return _tiny()
+        config = tiny_config(n_tokens=len(tiny_tokenizer()))
+        return Architecture(config=config, source="the tiny backbone itself", folder=None)
     raise ConfigError(
         f"nothing says how large backbone {name!r} is: give backbone.path=FOLDER with its "
         "config.json, or its sizes under architecture: in its YAML file, as conf/backbone/qwen7b "
@@ -150,8 +149,6 @@ def find_tokenizer(architecture: Architecture, name: str) -> Any | None:
     if architecture.folder is None:
         if name != "tiny":
             return None
-        from recap.models.tiny import tiny_tokenizer
-
         return tiny_tokenizer()
     try:
         return read_tokenizer(architecture.folder)
@@ -171,7 +168,7 @@ def count_parameters(
     Raises:
         ConfigError: As :func:`recap.models.finetune.apply_finetune`.
     """
-    model = meta_model(architecture)
+    model = build_skeleton(architecture.config)
     # In 4 bits or not, adapters are the same; bitsandbytes cannot build on the meta device.
     with warnings.catch_warnings():
         # peft asks transformers 5.23 for gradient checkpointing by a name that it will drop.
@@ -200,44 +197,3 @@ def count_parameters(
         small=sum(n for n in trainable if n < 4096),
         largest_trainable=max(trainable, default=0),
     )
-
-
-def meta_model(architecture: Architecture) -> Any:
-    """Return the model with parameters that have shapes and no memory."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    auto_model: Any = AutoModelForCausalLM
-    with torch.device("meta"):
-        return auto_model.from_config(architecture.config)
-
-
-def _cached(hub_id: str | None) -> Path | None:
-    """Return the hub's snapshot in the local cache, with weights or without."""
-    if hub_id is None:
-        return None
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except Exception:  # noqa: BLE001 - nothing cached, or unreadable: the declared sizes serve
-        return None
-    return folder if (folder / "config.json").is_file() else None
-
-
-def _tiny() -> Architecture:
-    from transformers import Qwen2Config
-
-    from recap.models.tiny import TinySizes, tiny_tokenizer
-
-    sizes, tokenizer = TinySizes(), tiny_tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.intermediate,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.key_value_heads,
-        tie_word_embeddings=True,
-    )
-    return Architecture(config=config, source="the tiny backbone itself", folder=None)

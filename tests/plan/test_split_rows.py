@@ -1,4 +1,4 @@
-"""A row in two phases: the formulas against the tensors that autograd really saves."""
+"""A split backward: the formulas against the tensors that autograd really saves."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.architecture import Architecture, count_parameters
-from recap.models.engine import two_phase
-from recap.models.engine import two_phase as behind_prefix
-from recap.models.engine.two_phase import training_loss
+from recap.models.engine import prefix_backward
+from recap.models.engine.prefix_backward import training_loss
 from recap.models.finetune import apply_finetune, checkpoint_gradients
-from recap.plan import memory as phases
-from recap.plan.memory import Phases, phases_of, prefix_bytes, rests_bytes
+from recap.plan import activations
+from recap.plan.activations import Activations, SplitRow, split_row
+from recap.plan.architecture import Architecture, count_parameters
 from recap.plan.workload import PlannedBatch, Setting
 
-SHARED, RESTS, ANSWER = 300, (60, 70, 90, 100, 110, 120), 6
+SHARED, SUFFIXES, ANSWER = 300, (60, 70, 90, 100, 110, 120), 6
 GROUP = PlannedBatch(
-    lengths=tuple(SHARED + rest for rest in RESTS), answers=(ANSWER,) * len(RESTS), prefix=SHARED
+    lengths=tuple(SHARED + suffix for suffix in SUFFIXES),
+    answers=(ANSWER,) * len(SUFFIXES),
+    prefix=SHARED,
 )
 AT_ONCE = 200
-"""Tokens: one or two rests."""
+"""Tokens: one or two suffixes."""
 
 
 @pytest.fixture(autouse=True)
-def small_phases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_phase, "TOKENS_AT_ONCE", AT_ONCE)
-    monkeypatch.setattr(behind_prefix, "QUERIES_AT_ONCE", 32)
-    monkeypatch.setattr(phases, "QUERIES_AT_ONCE", 32)
-    for module in (two_phase, phases):
-        monkeypatch.setattr(module, "phases_pay", lambda *_, **__: True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(prefix_backward, "QUERIES_AT_ONCE", 32)
+    monkeypatch.setattr(activations, "QUERIES_AT_ONCE", 32)
+    for module in (prefix_backward, activations):
+        monkeypatch.setattr(module, "splitting_pays", lambda *_, **__: True)
 
 
 def architecture_of(n_layers: int) -> Architecture:
@@ -52,10 +53,10 @@ def architecture_of(n_layers: int) -> Architecture:
     return Architecture(config=config, source="a test", folder=None)
 
 
-def planned(n_layers: int, setting: Setting) -> Phases:
+def planned(n_layers: int, setting: Setting) -> SplitRow:
     architecture = architecture_of(n_layers)
     counts = count_parameters(architecture, method=setting.method)
-    found = phases_of(architecture, counts, setting, GROUP)
+    found = split_row(architecture, counts, setting, GROUP)
     assert found is not None
     return found
 
@@ -63,7 +64,7 @@ def planned(n_layers: int, setting: Setting) -> Phases:
 def saved_bytes(
     n_layers: int, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[float, float]:
-    """Return the bytes saved for the backward of the prefix, and most of those of rests."""
+    """Return the bytes saved for the backward of the prefix, and most of those of suffixes."""
     model: Any = Qwen2ForCausalLM(architecture_of(n_layers).config).train()
     if setting.adapted:
         model = apply_finetune(model, method="lora", rank=8, target_modules=setting.target_modules)
@@ -72,13 +73,13 @@ def saved_bytes(
     examples = [
         EncodedExample(
             id=str(i),
-            prompt=(1,) * SHARED + (2 + i,) * (rest - ANSWER),
+            prompt=(1,) * SHARED + (2 + i,) * (suffix - ANSWER),
             answer=(9,) * ANSWER,
             gold=0,
         )
-        for i, rest in enumerate(RESTS)
+        for i, suffix in enumerate(SUFFIXES)
     ]
-    plan = MicroBatch(indices=tuple(range(len(RESTS))), step_tokens=1, number=0, ends_step=True)
+    plan = MicroBatch(indices=tuple(range(len(SUFFIXES))), step_tokens=1, number=0, ends_step=True)
     batch = collate(examples, plan, 0, SHARED)
     shapes = {tuple(p.shape) for p in model.parameters()}
     shapes |= {shape[::-1] for shape in shapes}
@@ -90,7 +91,7 @@ def saved_bytes(
             parts[-1][storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    states = two_phase._Phases._states
+    states = prefix_backward._SplitRow._states
 
     def noted(*arguments: Any) -> torch.Tensor:
         parts.append({})
@@ -101,7 +102,7 @@ def saved_bytes(
     mixed = setting.precision == "bf16-mixed"
     autocast = torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext()
     with monkeypatch.context() as patch, autocast:
-        patch.setattr(two_phase._Phases, "_states", noted)
+        patch.setattr(prefix_backward._SplitRow, "_states", noted)
         training_loss(model, batch)
     first, *others = parts
     seen = set(first)
@@ -111,16 +112,18 @@ def saved_bytes(
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_each_phase_keeps_what_autograd_saves_for_it(
+def test_each_part_keeps_what_autograd_saves_for_it(
     method: Any, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = Setting(method=method, precision=precision, on_gpu=False)
-    of_prefix, of_rests = saved_bytes(6, setting, monkeypatch)
+    of_prefix, of_suffixes = saved_bytes(6, setting, monkeypatch)
     architecture, found = architecture_of(6), planned(6, setting)
     gathered = 2 * 6 * architecture.key * (2 if setting.mixed else 4) * SHARED
-    kept = prefix_bytes(architecture, setting, found) - gathered
+    kept = Activations(architecture, setting).split_prefix(found) - gathered
     assert kept == pytest.approx(of_prefix, rel=0.05)
-    assert rests_bytes(architecture, setting, found) == pytest.approx(of_rests, rel=0.05)
+    assert Activations(architecture, setting).split_suffixes(found) == pytest.approx(
+        of_suffixes, rel=0.05
+    )
 
 
 def test_layers_that_are_computed_again_keep_their_inputs_alone(
@@ -134,20 +137,20 @@ def test_layers_that_are_computed_again_keep_their_inputs_alone(
     assert many[1] - few[1] == 4 * 48 * 4 * (90 + 100)
 
 
-def test_rows_are_planned_in_phases_where_they_are_computed_so() -> None:
+def test_backwards_are_planned_split_where_they_are_computed_so() -> None:
     architecture = architecture_of(4)
     counts = count_parameters(architecture, method="full")
     setting = Setting(on_gpu=False)
-    found = phases_of(architecture, counts, setting, GROUP)
+    found = split_row(architecture, counts, setting, GROUP)
     assert found is not None
     # By length, as batches are: 60 + 70, 90 + 100, 110, 120.
-    assert found.rests.lengths == (90, 100)
-    assert found.behind.lengths == (390, 400)
+    assert found.suffixes.lengths == (90, 100)
+    assert found.whole.lengths == (390, 400)
     for other in (
         replace(setting, on_gpu=True),
         replace(setting, strategy="fsdp", n_devices=2),
     ):
-        assert phases_of(architecture, counts, other, GROUP) is None
+        assert split_row(architecture, counts, other, GROUP) is None
     for prefix in (None, 0):
         apart = replace(GROUP, prefix=prefix)
-        assert phases_of(architecture, counts, setting, apart) is None
+        assert split_row(architecture, counts, setting, apart) is None

@@ -10,7 +10,7 @@ from shrunk import model_of
 from torch.nn.functional import cross_entropy
 
 from recap.models.engine.generate import generate
-from recap.models.engine.loglikelihood import Passage, read_passages
+from recap.models.engine.loglikelihood import LoglikelihoodRequest, loglikelihoods
 from recap.models.finetune import apply_finetune
 
 N_TOKENS = 300
@@ -37,14 +37,14 @@ def draw(n: int, seed: int) -> tuple[int, ...]:
 @pytest.mark.parametrize("shared", [0, 40])
 def test_log_perplexity_is_that_of_a_whole_forward(model: Any, shared: int) -> None:
     begin = draw(shared, 0)
-    passages = [
-        Passage(ids=(*begin, *draw(n, n)), start=shared + start)
+    requests = [
+        LoglikelihoodRequest(ids=(*begin, *draw(n, n)), start=shared + start)
         for n, start in ((9, 3), (14, 1), (7, 6), (11, 2), (8, 4))
     ]
     told: list[int] = []
-    found = read_passages(model, passages, batch_size=2, on_read=told.append)
-    assert sum(told) == len(passages)
-    for passage, reading in zip(passages, found, strict=True):
+    found = loglikelihoods(model, requests, batch_size=2, on_scored=told.append)
+    assert sum(told) == len(requests)
+    for passage, reading in zip(requests, found, strict=True):
         ids = torch.tensor(passage.ids)
         with torch.no_grad():
             logits = model(input_ids=ids[None]).logits[0]
@@ -56,14 +56,14 @@ def test_log_perplexity_is_that_of_a_whole_forward(model: Any, shared: int) -> N
 def test_greedy_says_what_generation_would_give(model: Any) -> None:
     prompts = [draw(12, seed) for seed in range(4)]
     said = generate(model, prompts, max_new_tokens=6, end_of_turn_id=N_TOKENS + 1, pad_id=0)
-    own = [Passage(ids=(*p, *s), start=12) for p, s in zip(prompts, said, strict=True)]
+    own = [LoglikelihoodRequest(ids=(*p, *s), start=12) for p, s in zip(prompts, said, strict=True)]
     changed = [
-        Passage(ids=(*p, *s[:-1], (s[-1] + 1) % N_TOKENS), start=12)
+        LoglikelihoodRequest(ids=(*p, *s[:-1], (s[-1] + 1) % N_TOKENS), start=12)
         for p, s in zip(prompts, said, strict=True)
     ]
-    assert [reading.greedy for reading in read_passages(model, own)] == [True] * 4
-    assert [reading.greedy for reading in read_passages(model, changed)] == [False] * 4
+    assert [reading.greedy for reading in loglikelihoods(model, own)] == [True] * 4
+    assert [reading.greedy for reading in loglikelihoods(model, changed)] == [False] * 4
 
 
 def test_nothing_to_read_gives_nothing(model: Any) -> None:
-    assert read_passages(model, []) == []
+    assert loglikelihoods(model, []) == []

@@ -1,19 +1,19 @@
-"""The loss of a row and its gradients in two phases: the shared prefix, then a few rests at a time.
+"""The prefix-then-suffix backward: a row's loss and gradients, a few suffixes at a time.
 
-A row ``[prefix | rest 1 | rest 2 | …]`` keeps the activations of all its examples for the backward.
-But rests meet only in the keys and values of the prefix. So the prefix is computed once; then a few
-rests at a time, forward and backward, while gradients gather in the weights and in the prefix' keys
-and values; last the prefix' own backward, from these. Sums are taken in another order, nothing else
-changes: memory is that of the prefix and of a few rests, however many share it.
+A row ``[prefix | suffix 1 | suffix 2 | …]`` keeps the activations of all its examples for the
+backward. But suffixes meet only in the keys and values of the prefix. So the prefix is computed
+once; then a few suffixes at a time, forward and backward, while gradients gather in the weights and
+in the prefix' keys and values; last the prefix' own backward, from these. Sums are taken in another
+order, nothing else changes: memory is that of the prefix and of a few suffixes, however many share
+it.
 
 Like the loss itself (:mod:`recap.models.engine.loss`) this makes its gradients with the loss and
 hands them over in the backward, scaled: accumulation, clipping, scaled losses and DDP see one loss
 with one backward. For that the gradients of the tuned weights exist twice for a moment.
 
-Attention of a rest to what stands before it, on a CPU, with its weights kept for the backward.
-
-torch's flash kernel for CPUs (2.13) computes the weights of attention once more in the backward and
-multiplies in small blocks. Where a few rests are computed at a time there is room for their
+On a CPU, attention of a suffix to what stands before it keeps its weights for the backward: torch's
+flash kernel for CPUs (2.13) computes the weights of attention once more in the backward and
+multiplies in small blocks. Where a few suffixes are computed at a time there is room for their
 weights: four products instead of five in the backward, all of them large, and none for pairs that
 the causal pattern hides. It takes a sixth to a fifth less than the kernel, forward and backward
 (prefixes of 850 and of 4,000 tokens, one core).
@@ -29,30 +29,28 @@ import torch
 from torch import Tensor
 
 from recap.data.batches import Batch, Layout
-from recap.models.engine.loss import answer_loss, loss_of_states
+from recap.models.engine.loss import answer_loss, loss_of_states, scaled_gradients
 from recap.models.engine.prefix_attention import (
-    ROW,
-    WANTED,
-    Asked,
+    LogitsToKeep,
     attach,
-    attention_of_asked,
-    without_mask,
+    attend_kept_queries,
+    run_row,
 )
 from recap.models.engine.shared_prefix import SharingRow, choose_batching
 from recap.models.finetune import causal_model
 from recap.models.strategy import is_sharded
 
 QUERIES_AT_ONCE = 128
-"""From 32 to 192 made no difference beyond that of two runs; all 371 of a rest were slower."""
+"""From 32 to 192 made no difference beyond that of two runs; all 371 of a suffix were slower."""
 
 
-def kept_weights_serve(query: Tensor, shared: dict[str, Any]) -> bool:
-    """Return whether :func:`attend_behind` computes this call: on a CPU, without 16 bits."""
+def saved_weights_support(query: Tensor, shared: dict[str, Any]) -> bool:
+    """Return whether :func:`suffix_attention` computes this call: on a CPU, without 16 bits."""
     full = query.dtype in (torch.float32, torch.float64)
     return query.device.type == "cpu" and full and not shared["dropout_p"]
 
 
-def attend_behind(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None) -> Tensor:
+def suffix_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None) -> Tensor:
     """Return the attention of the last tokens of a sequence, ``(1, heads, time, head_dim)``.
 
     Args:
@@ -62,11 +60,11 @@ def attend_behind(query: Tensor, key: Tensor, value: Tensor, *, scale: float | N
         scale: Of the scores; ``None`` for one over the root of ``head_dim``.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    attended: Tensor = _KeptWeights.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
+    attended: Tensor = _SavedWeightsAttention.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
     return attended
 
 
-class _KeptWeights(torch.autograd.Function):
+class _SavedWeightsAttention(torch.autograd.Function):
     """Attention by matrix products, so many queries of all heads of one key at a time."""
 
     @staticmethod
@@ -129,28 +127,28 @@ def _parts(time: int) -> list[tuple[int, int]]:
 
 
 TOKENS_AT_ONCE = 1024
-"""Tokens of the rests that are computed together, or one rest. On a CPU half as many are slower,
+"""Tokens of suffixes that are computed together, or one suffix. On a CPU half as many are slower,
 since gradients are added up more often, and twice as many no faster."""
 
 
 def training_loss(model: Any, batch: Batch) -> Tensor:
-    """Return the loss of the answers and its gradients, in two phases if that pays.
+    """Return the loss of the answers and its gradients, by prefix and suffixes if that pays.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
         batch: Padded rows or one row of several examples.
     """
-    if not computes_in_phases(model, batch):
+    if not splits_backward(model, batch):
         return answer_loss(model, batch)
     tuned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    loss: Tensor = _InPhases.apply(  # type: ignore[no-untyped-call]
+    loss: Tensor = _SplitBackward.apply(  # type: ignore[no-untyped-call]
         model, batch, tuple(tuned), *tuned.values()
     )
     return loss
 
 
-def computes_in_phases(model: Any, batch: Batch) -> bool:
-    """Return whether the loss of a batch is computed in phases: where that is exact and pays."""
+def splits_backward(model: Any, batch: Batch) -> bool:
+    """Return whether a batch's backward is split: where that is exact and saves memory."""
     layout = batch.layout
     if layout is None or not torch.is_grad_enabled() or not batch.answer_mask.any():
         return False
@@ -166,10 +164,10 @@ def computes_in_phases(model: Any, batch: Batch) -> bool:
         return False
     tuned = [weight for weight in model.parameters() if weight.requires_grad]
     config = causal.config
-    return bool(tuned) and phases_pay(
+    return bool(tuned) and splitting_pays(
         layout,
         layers=config.num_hidden_layers,
-        numbers=numbers_kept(
+        numbers=numbers_saved(
             config.hidden_size, config.intermediate_size, again=_computes_again(causal)
         ),
         width=causal.dtype.itemsize,
@@ -177,10 +175,10 @@ def computes_in_phases(model: Any, batch: Batch) -> bool:
     )
 
 
-def phases_pay(
+def splitting_pays(
     layout: Layout, *, layers: int, numbers: int, width: int, gradient_bytes: float
 ) -> bool:
-    """Return whether two phases of a row save more than the gradients that they hold twice.
+    """Return whether a split backward saves more than the gradients that it holds twice.
 
     Args:
         layout: The row.
@@ -191,12 +189,12 @@ def phases_pay(
     """
     if not layout.prefix:
         return False
-    at_once = [sum(layout.lengths[part]) for part in rests_at_once(layout.lengths)]
+    at_once = [sum(layout.lengths[part]) for part in suffix_groups(layout.lengths)]
     put_off = sum(at_once) - max(at_once)
     return put_off * layers * numbers * width > gradient_bytes
 
 
-def numbers_kept(hidden: int, intermediate: int, *, again: bool) -> int:
+def numbers_saved(hidden: int, intermediate: int, *, again: bool) -> int:
     """Return about how many numbers a layer keeps of each token, at least.
 
     Its input, and where it is not computed ``again`` gate, up and their product.
@@ -204,10 +202,10 @@ def numbers_kept(hidden: int, intermediate: int, *, again: bool) -> int:
     return hidden if again else hidden + 3 * intermediate
 
 
-def rests_at_once(lengths: Sequence[int]) -> list[slice]:
-    """Return which rests are computed together, in order.
+def suffix_groups(lengths: Sequence[int]) -> list[slice]:
+    """Return which suffixes are computed together, in order.
 
-    >>> rests_at_once((400, 500, 300, 2000, 100))
+    >>> suffix_groups((400, 500, 300, 2000, 100))
     [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None), slice(4, 5, None)]
     """
     found, first, tokens = [], 0, 0
@@ -230,7 +228,7 @@ def _is_reentrant(causal: Any) -> bool:
     return _computes_again(causal) and getattr(again, "keywords", {}).get("use_reentrant", True)
 
 
-class _InPhases(torch.autograd.Function):
+class _SplitBackward(torch.autograd.Function):
     """The loss of a row, whose gradients are made with it; the backward scales and hands over."""
 
     @staticmethod
@@ -239,26 +237,22 @@ class _InPhases(torch.autograd.Function):
         # In the place of the weights, so that gradients gather apart from theirs: DDP, for one,
         # counts the times that a weight gets a gradient.
         apart = [weight.detach().requires_grad_() for weight in tuned]
-        phases = _Phases(model, batch)
+        row = _SplitRow(model, batch)
         renamed = {f"model.{name}": weight for name, weight in zip(names, apart, strict=True)}
         with torch.enable_grad():
-            loss = torch.func.functional_call(phases, renamed, ())
+            loss = torch.func.functional_call(row, renamed, ())
         ctx.gradients = [weight.grad for weight in apart]
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> Any:
-        """Return the gradients times ``scale``; only once, since it changes them in place."""
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            raise RuntimeError("the backward of this loss has run; compute the loss again")
-        scaled = [None if gradient is None else gradient.mul_(scale) for gradient in gradients]
-        return None, None, None, *scaled
+        """Return the gradients times ``scale``."""
+        return None, None, None, *scaled_gradients(ctx, scale)
 
 
-class _Phases(torch.nn.Module):
-    """Both phases of a row, as a module whose weights can be exchanged for a call."""
+class _SplitRow(torch.nn.Module):
+    """The split forward and backward, as a module whose weights can be exchanged for a call."""
 
     def __init__(self, model: Any, batch: Batch) -> None:
         super().__init__()
@@ -272,7 +266,9 @@ class _Phases(torch.nn.Module):
         attach(causal_model(self.model).get_decoder())
         prefix = _Prefix(layout.prefix)
         # Of the last layer only keys and values matter. One token, since some kernels take no none.
-        self._states(0, layout.prefix, prefix, Asked(positions=self._first(), layout=prefix.layout))
+        first = torch.zeros(1, dtype=torch.long, device=self._batch.input_ids.device)
+        to_keep = LogitsToKeep(positions=first, layout=prefix.layout)
+        self._states(0, layout.prefix, prefix, to_keep)
         made = [tensor for pair in prefix.found.values() for tensor in pair]
         apart = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in made]
         pairs = zip(apart[::2], apart[1::2], strict=True)
@@ -285,42 +281,33 @@ class _Phases(torch.nn.Module):
         return torch.stack(losses).sum()
 
     def _learn(self, part: _Part, shared: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
-        """Return the loss of a few rests, after its backward."""
+        """Return the loss of a few suffixes, after its backward."""
         answered = self._batch.answer_mask[0, part.start : part.end]
-        asked = Asked(
+        to_keep = LogitsToKeep(
             positions=answered[1:].nonzero()[:, 0],
             layout=Layout(prefix=0, lengths=part.layout.lengths),
         )
-        states = self._states(part.start, part.end, _Rests(part.layout, shared), asked)
+        states = self._states(part.start, part.end, _Suffixes(part.layout, shared), to_keep)
         targets = self._batch.input_ids[0, part.start : part.end][answered]
         loss = loss_of_states(self.model, states[0], targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _states(self, start: int, end: int, row: Any, asked: Asked) -> Tensor:
-        """Return the asked last hidden states of a part of the row."""
+    def _states(self, start: int, end: int, row: Any, to_keep: LogitsToKeep) -> Tensor:
+        """Return the last hidden states ``to_keep`` of a part of the row."""
         positions = self._batch.position_ids
         assert positions is not None
-        ids = self._batch.input_ids[:, start:end]
-        states: Tensor = (
-            causal_model(self.model)
-            .get_decoder()(
-                input_ids=ids,
-                position_ids=positions[:, start:end],
-                attention_mask=without_mask(ids),
-                use_cache=False,
-                **{ROW: row, WANTED: asked},
-            )
-            .last_hidden_state
+        return run_row(
+            causal_model(self.model).get_decoder(),
+            row,
+            input_ids=self._batch.input_ids[:, start:end],
+            position_ids=positions[:, start:end],
+            to_keep=to_keep,
         )
-        return states
-
-    def _first(self) -> Tensor:
-        return torch.zeros(1, dtype=torch.long, device=self._batch.input_ids.device)
 
     def _parts(self, layout: Layout) -> Iterator[_Part]:
         start = layout.prefix
-        for part in rests_at_once(layout.lengths):
+        for part in suffix_groups(layout.lengths):
             lengths = layout.lengths[part]
             yield _Part(start=start, layout=Layout(prefix=layout.prefix, lengths=lengths))
             start += sum(lengths)
@@ -328,7 +315,7 @@ class _Phases(torch.nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
-    """A few rests of a row, and where they start in it."""
+    """A few suffixes of a row, and where they start in it."""
 
     start: int
     layout: Layout
@@ -355,19 +342,19 @@ class _Prefix:
         key: Tensor,
         value: Tensor,
         *,
-        asked: Asked | None,
+        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
         """Return the causal attention of the prefix, and of the last layer nothing."""
-        # A layer that is computed again comes here again; the rests have seen what it gave first.
+        # A layer that is computed again comes here again; suffixes have seen what it gave first.
         self.found.setdefault(module.layer_idx, (key, value))
-        if asked is not None:
+        if to_keep is not None:
             return torch.zeros_like(query)
-        return self._row.attend(module, query, key, value, asked=None, **shared)
+        return self._row.attend(module, query, key, value, to_keep=None, **shared)
 
 
-class _Rests(SharingRow):
-    """A row of rests, behind keys and values of a prefix that was computed before."""
+class _Suffixes(SharingRow):
+    """A row of suffixes, behind keys and values of a prefix that was computed before."""
 
     def __init__(self, layout: Layout, shared: dict[int, tuple[Tensor, Tensor]]) -> None:
         super().__init__(layout)
@@ -380,20 +367,22 @@ class _Rests(SharingRow):
         key: Tensor,
         value: Tensor,
         *,
-        asked: Asked | None,
+        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
-        """Return the attention of each rest to the prefix and to itself."""
+        """Return the attention of each suffix to the prefix and to itself."""
         before = self._shared[module.layer_idx]
-        if asked is not None:
-            return attention_of_asked(asked, query, key, value, before=before, **shared)
+        if to_keep is not None:
+            return attend_kept_queries(to_keep, query, key, value, before=before, **shared)
         lengths = list(self.lengths)
-        rests = zip(
+        suffixes = zip(
             *(torch.split(each, lengths, dim=2) for each in (query, key, value)), strict=True
         )
-        return torch.cat([self.attend_rest(before, *rest, **shared) for rest in rests], dim=2)
+        return torch.cat(
+            [self.attend_suffix(before, *suffix, **shared) for suffix in suffixes], dim=2
+        )
 
     def _behind(self, query: Tensor, key: Tensor, value: Tensor, **shared: Any) -> Tensor:
-        if kept_weights_serve(query, shared):
-            return attend_behind(query, key, value, scale=shared["scale"])
+        if saved_weights_support(query, shared):
+            return suffix_attention(query, key, value, scale=shared["scale"])
         return super()._behind(query, key, value, **shared)

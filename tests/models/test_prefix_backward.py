@@ -12,14 +12,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from recap.data.batches import Batch, Layout, MicroBatch, collate
 from recap.data.encode import EncodedExample
-from recap.models.engine import two_phase
-from recap.models.engine import two_phase as behind_prefix
+from recap.models.engine import prefix_backward
 from recap.models.engine.loss import answer_loss
-from recap.models.engine.two_phase import (
-    attend_behind,
-    computes_in_phases,
-    phases_pay,
-    rests_at_once,
+from recap.models.engine.prefix_backward import (
+    splits_backward,
+    splitting_pays,
+    suffix_attention,
+    suffix_groups,
     training_loss,
 )
 from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
@@ -93,9 +92,9 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.fixture(autouse=True)
 def small_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute a few dozen tokens at a time, whatever that saves."""
-    monkeypatch.setattr(two_phase, "TOKENS_AT_ONCE", 48)
-    monkeypatch.setattr(behind_prefix, "QUERIES_AT_ONCE", 7)
-    monkeypatch.setattr(two_phase, "phases_pay", lambda layout, **_: layout.prefix > 0)
+    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", 48)
+    monkeypatch.setattr(prefix_backward, "QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr(prefix_backward, "splitting_pays", lambda layout, **_: layout.prefix > 0)
 
 
 @pytest.mark.parametrize("dtype", LARGEST_DIFFERENCE, ids=str)
@@ -115,7 +114,7 @@ def test_loss_and_gradients_are_those_of_separate_forwards(
         expected_loss += one.item()
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     expected = torch.cat([weight.grad.flatten().double() for weight in learned])
-    assert computes_in_phases(model, batch)
+    assert splits_backward(model, batch)
     loss = training_loss(model, batch)
     assert loss.item() == pytest.approx(expected_loss, rel=LARGEST_DIFFERENCE[dtype])
     assert difference(gradients(model, loss), expected) <= LARGEST_DIFFERENCE[dtype]
@@ -129,7 +128,7 @@ def test_how_many_rests_are_computed_together_changes_nothing(
     model, batch = build(family, tied=family == "qwen2"), batch_of(ANSWERS["rationales"])
     expected_loss = answer_loss(model, batch)
     expected = gradients(model, expected_loss)
-    monkeypatch.setattr(two_phase, "TOKENS_AT_ONCE", tokens)
+    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", tokens)
     loss = training_loss(model, batch)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-7)
     assert difference(gradients(model, loss), expected) <= 1e-7
@@ -149,7 +148,7 @@ def test_layers_that_are_computed_again_give_the_same_gradients(family: str, met
     model, batch = build(family, method=method), batch_of(ANSWERS["rationales"])
     expected = gradients(model, answer_loss(model, batch))
     checkpoint_gradients(model)
-    assert computes_in_phases(model, batch)
+    assert splits_backward(model, batch)
     assert difference(gradients(model, training_loss(model, batch)), expected) <= 1e-7
 
 
@@ -234,7 +233,7 @@ def test_attention_with_kept_weights_is_torchs(heads: int, time: int, before: in
     expected = scaled_dot_product_attention(
         query, key, value, attn_mask=visible, scale=0.3, enable_gqa=True
     )
-    found = attend_behind(query, key, value, scale=0.3)
+    found = suffix_attention(query, key, value, scale=0.3)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12)
     inputs = (query, key, value)
     for one, other in zip(
@@ -250,30 +249,30 @@ def test_attention_with_kept_weights_is_torchs(heads: int, time: int, before: in
 
 def test_rows_that_phases_would_not_serve_stay_whole() -> None:
     model, batch = build("qwen2"), batch_of(ANSWERS["labels"])
-    assert computes_in_phases(model, batch)
+    assert splits_backward(model, batch)
     with torch.no_grad():
-        assert not computes_in_phases(model, batch)
-    assert not computes_in_phases(model, batch_of((3,), filler=True))
+        assert not splits_backward(model, batch)
+    assert not splits_backward(model, batch_of((3,), filler=True))
     padded = collate(batch.examples, batch.plan, 0)
-    assert not computes_in_phases(model, padded)
-    assert not computes_in_phases(model.requires_grad_(False), batch)
+    assert not splits_backward(model, padded)
+    assert not splits_backward(model.requires_grad_(False), batch)
     causal_model(model).gradient_checkpointing_enable({"use_reentrant": True})
-    assert not computes_in_phases(model.requires_grad_(True), batch)
+    assert not splits_backward(model.requires_grad_(True), batch)
 
 
 def test_phases_pay_when_they_put_off_more_than_the_gradients_they_hold_twice() -> None:
     # 5 rests of 40 tokens, one at a time: 160 are put off, 2 layers, 10 numbers of 4 bytes each.
     layout = Layout(prefix=10, lengths=(40,) * 5)
     sizes = {"layers": 2, "numbers": 10, "width": 4}
-    assert phases_pay(layout, **sizes, gradient_bytes=160 * 2 * 10 * 4 - 1)
-    assert not phases_pay(layout, **sizes, gradient_bytes=160 * 2 * 10 * 4)
-    assert not phases_pay(Layout(prefix=0, lengths=(40,) * 5), **sizes, gradient_bytes=0)
-    assert not phases_pay(Layout(prefix=10, lengths=(400,)), **sizes, gradient_bytes=0)
+    assert splitting_pays(layout, **sizes, gradient_bytes=160 * 2 * 10 * 4 - 1)
+    assert not splitting_pays(layout, **sizes, gradient_bytes=160 * 2 * 10 * 4)
+    assert not splitting_pays(Layout(prefix=0, lengths=(40,) * 5), **sizes, gradient_bytes=0)
+    assert not splitting_pays(Layout(prefix=10, lengths=(400,)), **sizes, gradient_bytes=0)
 
 
 def test_rests_are_computed_together_up_to_a_number_of_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(two_phase, "TOKENS_AT_ONCE", 10)
-    parts = rests_at_once((5, 5, 1, 30, 2, 8))
+    monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", 10)
+    parts = suffix_groups((5, 5, 1, 30, 2, 8))
     assert [(part.start, part.stop) for part in parts] == [(0, 2), (2, 3), (3, 4), (4, 6)]

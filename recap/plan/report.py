@@ -1,28 +1,16 @@
-"""What a plan says on the console and in its files."""
+"""A plan on the console and in its files."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-
+from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.plan.memory import KINDS
 from recap.plan.plan import Plan, plan_dict
-from recap.runs.folder import write_json
-from recap.system.files import write_atomic
-
-WIDTH_OF_FILES = 110
-"""Characters a line where the console is no terminal."""
 
 _KIND_TITLES = {
     "weights": "weights",
     "gradients": "gradients",
-    "optimizer": "optimiser",
+    "optimizer": "optimizer",
     "activations": "activations",
     "logits": "logits and loss",
     "cache": "cache of decoding",
@@ -31,67 +19,29 @@ _KIND_TITLES = {
 _DASH = "–"
 
 
-def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Print the plan: what is trained, memory, operations, disk, and what would make it fit."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_FILES
-    console.print(f"plan of {plan.config.run}", soft_wrap=True, markup=False)
-    for sheet in plan_sheets(plan):
-        console.print(sheet.table())
-    console.print(verdict(plan), soft_wrap=True, markup=False)
+def plan_report(plan: Plan) -> Report:
+    """Return the plan as it is printed and written: the run, memory, operations, disk, verdict."""
+    return Report(
+        action="plan",
+        title=f"Plan of {plan.config.run}",
+        figures=plan_dict(plan),
+        sheets=(_overview(plan), _memory(plan), _operations(plan), _disk(plan)),
+        notes=verdict(plan),
+    )
 
 
-def write_plan(plan: Plan, folder: Path) -> None:
-    """Write plan.json, plan.md, plan.tex and plan.csv.
-
-    Raises:
-        ConfigError: When the folder cannot be written.
-    """
-    sheets, figures = plan_sheets(plan), plan_dict(plan)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("figure", "value"))
-    writer.writerows(_one_by_one(figures))
-    pages = "\n".join(sheet.markdown() for sheet in sheets)
-    page = f"# Plan of {plan.config.run}\n\n{pages}\n```text\n{verdict(plan)}\n```\n"
-    write_json(folder / "plan.json", figures)
-    write_atomic(folder / "plan.md", page)
-    write_atomic(folder / "plan.tex", "\n".join(sheet.latex() for sheet in sheets))
-    write_atomic(folder / "plan.csv", table.getvalue())
-
-
-def plan_sheets(plan: Plan) -> tuple[ReportTable, ...]:
-    """Return the tables of a plan."""
-    return _overview(plan), _memory(plan), _operations(plan), _disk(plan)
-
-
-def verdict(plan: Plan) -> str:
-    """Return whether the run fits, and where it does not, what would make it."""
+def verdict(plan: Plan) -> tuple[str, ...]:
+    """Return whether the run fits, and where it does not, what would make it, a line each."""
     peak, limit = _gb(plan.memory.peak), _gb(plan.limit_bytes)
     at = f"{peak} GB at the peak ({plan.memory.peak_moment}), {limit} GB on the device"
     if plan.fits:
-        return f"fits: {at}"
-    lines = [f"does not fit: {at}"]
-    if plan.changes:
-        lines.append("what would fit:")
-        lines += [
-            f"  {' '.join(change.overrides)}  ({_gb(change.peak_bytes)} GB)"
-            for change in plan.changes
-        ]
-    else:
-        lines.append("no change that recap knows of makes it fit: take a smaller backbone")
-    return "\n".join(lines)
-
-
-def _one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every figure under a dotted name; items of a list are numbered from 0."""
-    if isinstance(value, Mapping | list):
-        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, inner in pairs:
-            yield from _one_by_one(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
+        return (f"fits: {at}",)
+    changes = [
+        f"would fit with {' '.join(change.overrides)} ({_gb(change.peak_bytes)} GB)"
+        for change in plan.changes
+    ]
+    unknown = "no change that recap knows of makes it fit: take a smaller backbone"
+    return (f"does not fit: {at}", *(changes or [unknown]))
 
 
 def _overview(plan: Plan) -> ReportTable:
@@ -117,7 +67,7 @@ def _overview(plan: Plan) -> ReportTable:
         ("tokens an answer", f"{tokens['mean_answer']:.0f} on average"),
         ("batching", f"{plan.batching.batching}{reason}"),
         ("largest micro-batch", f"{len(group.lengths)} examples, {group.tokens} tokens"),
-        ("optimiser steps", f"{sum(plan.steps):,} in {len(plan.steps)} trainings"),
+        ("optimizer steps", f"{sum(plan.steps):,} in {len(plan.steps)} trainings"),
     ]
     return ReportTable(title="The run", header=("what", "figure"), rows=tuple(rows))
 

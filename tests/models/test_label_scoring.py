@@ -15,9 +15,9 @@ from same_answers import assert_same_answer
 from recap.data.batches import MicroBatch, collate
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError, RecapError
-from recap.models.engine import label_scoring as answerer_module
+from recap.models.engine import label_scoring
 from recap.models.engine.generate import generate
-from recap.models.engine.label_scoring import Answerer, constant_ids
+from recap.models.engine.label_scoring import LabelScorer, constant_ids
 from recap.models.engine.label_tree import grow_tree, label_tree
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import apply_finetune
@@ -38,7 +38,7 @@ SAID = (
 
 
 def examples(task: Task) -> list[Example]:
-    """Return labelled examples with histories of none to five turns."""
+    """Return labeled examples with histories of none to five turns."""
     made = []
     for i, response in enumerate(SAID):
         history = tuple(
@@ -106,7 +106,7 @@ def log_probability(model: Any, prompt: tuple[int, ...], sequence: tuple[int, ..
 def test_log_probabilities_are_those_of_plain_forward_passes(family: str, rationale: bool) -> None:
     model, task, prompts = trained(family, rationale)
     encoder = tokenizer(family)
-    answers = Answerer(model, task, encoder, decoding="scored", batch_size=3).answer(prompts)
+    answers = LabelScorer(model, task, encoder, decoding="scored", batch_size=3).answer(prompts)
     spread = []
     for prompt, answer in zip(prompts, answers, strict=True):
         expected = {
@@ -120,7 +120,7 @@ def test_log_probabilities_are_those_of_plain_forward_passes(family: str, ration
         assert answer.label == max(expected, key=expected.__getitem__)
         spread.append(max(chances.values()) - min(chances.values()))
     assert max(spread) > 0.5, "labels that are all equally likely would prove little"
-    judged = Answerer(model, task, encoder, batch_size=2).judge(prompts)
+    judged = LabelScorer(model, task, encoder, batch_size=2).label_probabilities(prompts)
     for row, answer in zip(judged, answers, strict=True):
         assert row == pytest.approx(answer.probabilities, abs=1e-5)
         assert list(row) == list(task.labels)
@@ -133,7 +133,7 @@ def test_log_probabilities_are_exact_in_float64(family: str) -> None:
     encoder = tokenizer(family)
     prompts = [e.prompt for e in encode_examples(examples(task), task, encoder).examples]
     for prompt, answer in zip(
-        prompts, Answerer(model, task, encoder, max_new_tokens=1).answer(prompts), strict=True
+        prompts, LabelScorer(model, task, encoder, max_new_tokens=1).answer(prompts), strict=True
     ):
         for label in task.labels:
             expected = log_probability(model, prompt, sequence_of(task, encoder, label))
@@ -149,7 +149,7 @@ def test_free_tokens_are_those_of_generate(family: str, rationale: bool) -> None
         options = {"end_of_turn_id": encoder.end_of_turn_id, "pad_id": encoder.pad_id}
         expected = generate(model, prompts, max_new_tokens=n, **options)
         for batch_size in (1, 3, 32):
-            found = Answerer(model, task, encoder, max_new_tokens=n, batch_size=batch_size)
+            found = LabelScorer(model, task, encoder, max_new_tokens=n, batch_size=batch_size)
             answers = found.answer(prompts)
             if batch_size == 1:
                 alone = answers
@@ -175,7 +175,7 @@ def test_tokens_of_a_model_that_follows_no_format_are_those_of_generate(family: 
         pad_id=encoder.pad_id,
     )  # fmt: skip
     assert len({tuple(answer) for answer in expected}) > 5
-    found = Answerer(model, task, encoder, max_new_tokens=70, batch_size=4).answer(prompts)
+    found = LabelScorer(model, task, encoder, max_new_tokens=70, batch_size=4).answer(prompts)
     assert [list(answer.tokens) for answer in found] == expected
 
 
@@ -183,7 +183,9 @@ def test_tokens_of_a_model_that_follows_no_format_are_those_of_generate(family: 
 def test_after_a_label_that_was_decided_for_goes_what_generate_says(family: str) -> None:
     model, task, prompts = trained(family, True)
     encoder = tokenizer(family)
-    answers = Answerer(model, task, encoder, decoding="scored", max_new_tokens=30).answer(prompts)
+    answers = LabelScorer(model, task, encoder, decoding="scored", max_new_tokens=30).answer(
+        prompts
+    )
     for prompt, answer in zip(prompts, answers, strict=True):
         sequence = sequence_of(task, encoder, answer.label or "")
         (followed,) = generate(
@@ -202,7 +204,7 @@ def test_constrained_answers_are_greedy_among_the_tokens_of_labels(family: str) 
     model, encoder = random_model(family), tokenizer(family)
     task = get_task("fine_grained", style="brief", rationale=False)
     prompts = [e.prompt for e in encode_examples(examples(task), task, encoder).examples]
-    answers = Answerer(model, task, encoder, decoding="constrained").answer(prompts)
+    answers = LabelScorer(model, task, encoder, decoding="constrained").answer(prompts)
     by_sequence = {sequence_of(task, encoder, label): label for label in task.labels}
     for prompt, answer in zip(prompts, answers, strict=True):
         said: tuple[int, ...] = ()
@@ -218,9 +220,11 @@ def test_constrained_answers_are_greedy_among_the_tokens_of_labels(family: str) 
 def test_a_label_without_a_reason_costs_no_further_tokens() -> None:
     model, task, prompts = trained("qwen2", True)
     encoder = tokenizer("qwen2")
-    whole = Answerer(model, task, encoder, decoding="scored").answer(prompts)
+    whole = LabelScorer(model, task, encoder, decoding="scored").answer(prompts)
     for decoding in ("scored", "free"):
-        short = Answerer(model, task, encoder, decoding=decoding, rationale=False).answer(prompts)
+        short = LabelScorer(model, task, encoder, decoding=decoding, rationale=False).answer(
+            prompts
+        )
         for a, b in zip(short, whole, strict=True):
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
             assert a.rationale is None
@@ -237,17 +241,17 @@ def test_a_threshold_decides_for_its_label_and_the_next_best_otherwise() -> None
     options: dict[str, Any] = {"decoding": "scored"}
     chances = [
         a.probabilities["Resistance"]
-        for a in Answerer(model, task, encoder, **options).answer(prompts)
+        for a in LabelScorer(model, task, encoder, **options).answer(prompts)
     ]
     least = sum(sorted(chances)[2:4]) / 2
-    deciding = Answerer(model, task, encoder, **options, threshold=least)
+    deciding = LabelScorer(model, task, encoder, **options, threshold=least)
     labels = [answer.label for answer in deciding.answer(prompts)]
     assert labels == ["Resistance" if p >= least else "Collaboration" for p in chances]
     assert set(labels) == {"Resistance", "Collaboration"}
     with pytest.raises(ConfigError, match="decoding=scored"):
-        Answerer(model, task, encoder, decoding="free", threshold=0.5)
+        LabelScorer(model, task, encoder, decoding="free", threshold=0.5)
     with pytest.raises(ConfigError, match="two labels"):
-        Answerer(model, get_task("flat"), encoder, decoding="scored", threshold=0.5)
+        LabelScorer(model, get_task("flat"), encoder, decoding="scored", threshold=0.5)
 
 
 def test_the_constant_part_is_what_all_prompts_begin_with_and_is_encoded_once() -> None:
@@ -261,9 +265,9 @@ def test_the_constant_part_is_what_all_prompts_begin_with_and_is_encoded_once() 
     hook = model.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    answerer = Answerer(model, task, encoder, decoding="scored", rationale=False, batch_size=3)
-    answerer.answer(prompts)
-    answerer.answer(prompts)
+    scorer = LabelScorer(model, task, encoder, decoding="scored", rationale=False, batch_size=3)
+    scorer.answer(prompts)
+    scorer.answer(prompts)
     hook.remove()
     inner = label_tree(task, encoder).n_inner
     own = sum(len(prompt) - len(constant) + inner for prompt in prompts)
@@ -277,7 +281,7 @@ def test_prompts_that_begin_otherwise_are_answered_all_the_same() -> None:
     mixed = [*prompts, *other, prompts[0][:5]]
     options = {"end_of_turn_id": encoder.end_of_turn_id, "pad_id": encoder.pad_id}
     expected = generate(model, mixed, max_new_tokens=12, **options)
-    found = Answerer(model, task, encoder, max_new_tokens=12).answer(mixed)
+    found = LabelScorer(model, task, encoder, max_new_tokens=12).answer(mixed)
     assert [list(answer.tokens) for answer in found] == expected
 
 
@@ -292,13 +296,13 @@ def test_a_conversation_answers_as_a_batch_does_and_computes_only_what_is_new(fa
         Example(id=str(i), history=turns[:i], response=turns[i].text) for i in range(1, 12, 2)
     ]
     prompts = [encoder.prompt_ids(task.messages(example)) for example in dialogue]
-    answerer = Answerer(model, task, encoder, max_new_tokens=12)
-    expected = answerer.answer(prompts)
+    scorer = LabelScorer(model, task, encoder, max_new_tokens=12)
+    expected = scorer.answer(prompts)
     calls: list[int] = []
     hook = model.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    conversation = Answerer(model, task, encoder, max_new_tokens=12).conversation()
+    conversation = LabelScorer(model, task, encoder, max_new_tokens=12).conversation()
     for prompt, batch_answer in zip(prompts, expected, strict=True):
         calls.clear()
         answer = conversation.answer(prompt)
@@ -321,9 +325,9 @@ def test_batches_are_halved_when_memory_runs_out_and_answers_stay(
 ) -> None:
     model, task, prompts = trained("qwen2", True)
     encoder = tokenizer("qwen2")
-    expected = Answerer(model, task, encoder, max_new_tokens=9).answer(prompts)
-    answerer = Answerer(model, task, encoder, max_new_tokens=9, batch_size=7)
-    opened = answerer._engine.open
+    expected = LabelScorer(model, task, encoder, max_new_tokens=9).answer(prompts)
+    scorer = LabelScorer(model, task, encoder, max_new_tokens=9, batch_size=7)
+    opened = scorer._engine.prefill
     sizes = []
 
     def limited(batch: Any, **options: Any) -> Any:
@@ -332,8 +336,8 @@ def test_batches_are_halved_when_memory_runs_out_and_answers_stay(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return opened(batch, **options)
 
-    monkeypatch.setattr(answerer._engine, "open", limited)
-    found = answerer.answer(prompts)
+    monkeypatch.setattr(scorer._engine, "prefill", limited)
+    found = scorer.answer(prompts)
     for part, among in zip(found, expected, strict=True):
         assert_same_answer(part, among)
     assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
@@ -341,21 +345,21 @@ def test_batches_are_halved_when_memory_runs_out_and_answers_stay(
     def never(batch: Any, **options: Any) -> Any:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes")
 
-    monkeypatch.setattr(answerer._engine, "open", never)
+    monkeypatch.setattr(scorer._engine, "prefill", never)
     with pytest.raises(ConfigError, match=r"prompt\.max_tokens"):
-        answerer.answer(prompts)
+        scorer.answer(prompts)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model, task, prompts = trained("qwen2", True)
-    answerer = Answerer(model, task, tokenizer("qwen2"))
+    scorer = LabelScorer(model, task, tokenizer("qwen2"))
 
     def broken(batch: Any, **options: Any) -> Any:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(answerer._engine, "open", broken)
+    monkeypatch.setattr(scorer._engine, "prefill", broken)
     with pytest.raises(RuntimeError, match="shapes"):
-        answerer.answer(prompts)
+        scorer.answer(prompts)
 
 
 def test_adapters_share_a_base_and_answer_as_alone() -> None:
@@ -366,18 +370,18 @@ def test_adapters_share_a_base_and_answer_as_alone() -> None:
     for seed in (1, 2):
         model = apply_finetune(random_model("qwen2"), method="lora", rank=4, seed=seed)
         _shake(model, seed)
-        alone.append(Answerer(model, task, encoder, max_new_tokens=8).answer(prompts))
+        alone.append(LabelScorer(model, task, encoder, max_new_tokens=8).answer(prompts))
     shared = apply_finetune(random_model("qwen2"), method="lora", rank=4, seed=1)
     shared.add_adapter("second", shared.peft_config["default"])
     _shake(shared, 1, "default")
     _shake(shared, 2, "second")
     both = [
-        Answerer(shared, task, encoder, max_new_tokens=8, adapter=name)
+        LabelScorer(shared, task, encoder, max_new_tokens=8, adapter=name)
         for name in ("default", "second")
     ]
     for _ in range(2):
-        for answerer, expected in zip(both, alone, strict=True):
-            found = answerer.answer(prompts)
+        for scorer, expected in zip(both, alone, strict=True):
+            found = scorer.answer(prompts)
             for a, b in zip(found, expected, strict=True):
                 assert_same_answer(a, b)
     assert [a.tokens for a in alone[0]] != [a.tokens for a in alone[1]]
@@ -400,29 +404,29 @@ def test_an_architecture_that_is_not_served_answers_the_slow_way(
     encoder = tokenizer("qwen2")
     for decoding in ("free", "constrained", "scored"):
         options: dict[str, Any] = {"decoding": decoding, "max_new_tokens": 20, "batch_size": 3}
-        expected = Answerer(model, task, encoder, **options).answer(prompts)
+        expected = LabelScorer(model, task, encoder, **options).answer(prompts)
         with monkeypatch.context() as patch:
-            patch.setattr(answerer_module, "why_not_served", lambda causal: "another family")
-            plain = Answerer(model, task, encoder, **options)
+            patch.setattr(label_scoring, "why_unsupported", lambda causal: "another family")
+            plain = LabelScorer(model, task, encoder, **options)
         assert type(plain._engine).__name__ == "PlainEngine"
         found = plain.answer(prompts)
         for a, b in zip(found, expected, strict=True):
             assert_same_answer(a, b)
-        for judged, answer in zip(plain.judge(prompts), found, strict=True):
+        for judged, answer in zip(plain.label_probabilities(prompts), found, strict=True):
             assert judged == pytest.approx(answer.probabilities, abs=1e-5)
 
 
 def test_a_model_comes_back_in_the_mode_it_was_in() -> None:
     model, task, prompts = trained("qwen2", True)
     model.train()
-    Answerer(model, task, tokenizer("qwen2"), max_new_tokens=2).answer(prompts[:1])
+    LabelScorer(model, task, tokenizer("qwen2"), max_new_tokens=2).answer(prompts[:1])
     assert model.training
     model.eval()
 
 
 def test_no_prompts_give_no_answers() -> None:
     model, task, _ = trained("qwen2", True)
-    assert Answerer(model, task, tokenizer("qwen2")).answer([]) == []
+    assert LabelScorer(model, task, tokenizer("qwen2")).answer([]) == []
 
 
 def test_a_tree_holds_common_beginnings_once() -> None:
