@@ -22,12 +22,13 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import keep_filled_in, named_path, several
 from recap.data.ratings import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
+from recap.metrics.arrays import Floats
 from recap.output.charts import Bar, bar_chart
 from recap.output.excel import NO_OPENPYXL, fill_in_workbook
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example
-from recap.statistics.agreement import Floats, cohen_kappa, krippendorff_alpha
+from recap.statistics.agreement import cohen_kappa, krippendorff_alpha
 from recap.system.escaping import sheet_to_csv
 
 

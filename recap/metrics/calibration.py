@@ -18,14 +18,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from recap.errors import DataError, quote_id
+from recap.metrics.arrays import Bools, Floats, Ints
 from recap.records import Prediction
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 SUM_TOLERANCE = 1e-3
 """How far probabilities may be from adding up to 1: files hold them to a few digits."""

@@ -8,18 +8,18 @@ be expected (everybody gave one and the same label), or nothing was judged twice
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from recap.data.annotations import MISSING, AnnotationTable
+from recap.metrics.arrays import Floats, Ints
+from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
-Floats = NDArray[np.float64]
 Weights = Literal["none", "linear", "quadratic"]
 Level = Literal["nominal", "ordinal", "interval"]
 
@@ -56,7 +56,7 @@ def cohen_kappa_per_label(confusion: Floats) -> Floats:
     return one_minus_ratio(observed, expected)
 
 
-def fleiss_kappa(counts: NDArray[np.int64]) -> float:
+def fleiss_kappa(counts: Ints) -> float:
     """Return Fleiss' kappa (Fleiss 1971) of counts of shape (examples, labels).
 
     Examples may differ in their number of judgements: those with fewer than two are left out, and
@@ -67,7 +67,7 @@ def fleiss_kappa(counts: NDArray[np.int64]) -> float:
     return float(fleiss_from(*(part.sum(axis=0) for part in parts)))
 
 
-def fleiss_parts(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+def fleiss_parts(counts: Ints) -> tuple[Floats, Floats, Floats]:
     """Return what Fleiss' kappa sums up, example by example.
 
     Returns:
@@ -100,7 +100,7 @@ def fleiss_per_label_from(disagreement: Floats, shares: Floats, n: Floats) -> Fl
     return one_minus_ratio(disagreement * n, shares * (n - shares))
 
 
-def krippendorff_alpha(counts: NDArray[np.int64], level: Level = "nominal") -> float:
+def krippendorff_alpha(counts: Ints, level: Level = "nominal") -> float:
     """Return Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12).
 
     Args:
@@ -117,7 +117,7 @@ def krippendorff_alpha(counts: NDArray[np.int64], level: Level = "nominal") -> f
     return float(one_minus_ratio(observed, totals @ weight @ totals))
 
 
-def alpha_parts(counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def alpha_parts(counts: Ints) -> tuple[Floats, Floats]:
     """Return what nominal alpha sums up, example by example, each of shape (examples, labels).
 
     The first is each label's coincidences with other labels, the second its judgements that can be
@@ -161,7 +161,7 @@ def disagreement_weights(n_labels: int, weights: Weights) -> Floats:
     return distance if weights == "linear" else distance**2
 
 
-def _coincidences(counts: NDArray[np.int64]) -> Floats:
+def _coincidences(counts: Ints) -> Floats:
     n = counts.sum(axis=1)
     paired = counts[n > 1].astype(np.float64)
     scaled = paired / (n[n > 1, None] - 1)
@@ -201,22 +201,13 @@ _CELLS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EstimatedFigure:
-    """A figure and its interval; ``None`` where it is not defined."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelAgreement:
     """How far annotators agree on one label against the rest."""
 
     label: str
     judgements: int
     """How often it was given."""
-    coefficients: Mapping[str, EstimatedFigure]
+    coefficients: Mapping[str, Interval]
     """By the names of :data:`PER_LABEL`."""
 
 
@@ -251,7 +242,7 @@ class Agreement:
     replicates: int
     level: float
     seed: int
-    coefficients: Mapping[str, EstimatedFigure]
+    coefficients: Mapping[str, Interval]
     """By the names of :data:`OVERALL`."""
     per_label: tuple[LabelAgreement, ...]
     pairs: tuple[PairAgreement, ...]
@@ -276,16 +267,18 @@ def measure_agreement(
         seed: Another seed, other draws.
     """
     sums = _Sums(table)
-    point = sums.figures(np.ones((1, sums.clusters)))
-    drawn = [sums.figures(weights) for weights in sums.draws(replicates, seed)]
     n_labels = len(table.labels)
-    estimates = {
-        name: [
-            _estimate(value, [part[name][:, place] for part in drawn], level)
-            for place, value in enumerate(point[name][0])
-        ]
-        for name in point
-    }
+    point = sums.figures(np.ones((1, sums.clusters)))[0]
+    drawn = np.empty((0, len(point)))
+    if replicates and sums.clusters > 1:
+        drawn = resample(
+            lambda rng, size: sums.figures(resampled(rng, sums.clusters, size)),
+            resamples=replicates,
+            seed=seed,
+            at_once=max(1, _CELLS_AT_ONCE // max(sums.confusions.size, sums.clusters)),
+        )
+    found = [percentile_interval(value, drawn[:, i], level) for i, value in enumerate(point)]
+    of_labels = found[len(OVERALL) :]
     counts = table.counts()
     return Agreement(
         examples=len(table.ids),
@@ -300,12 +293,12 @@ def measure_agreement(
         replicates=replicates,
         level=level,
         seed=seed,
-        coefficients={name: estimates[name][0] for name in OVERALL},
+        coefficients=dict(zip(OVERALL, found, strict=False)),
         per_label=tuple(
             LabelAgreement(
                 label=label,
                 judgements=int(counts[:, place].sum()),
-                coefficients={name: estimates[f"label {name}"][place] for name in PER_LABEL},
+                coefficients=dict(zip(PER_LABEL, of_labels[place::n_labels], strict=True)),
             )
             for place, label in enumerate(table.labels)
         ),
@@ -342,8 +335,12 @@ class _Sums:
         shape = (len(self._pairs), n_labels, n_labels)
         self.confusions = np.asarray(self._by_pair.sum(axis=0)).reshape(shape)
 
-    def figures(self, weights: Floats) -> dict[str, Floats]:
-        """Return every coefficient for weights of shape (draws, clusters): (draws, 1 or labels)."""
+    def figures(self, weights: Floats) -> Floats:
+        """Return all coefficients for weights ``(draws, clusters)``.
+
+        Of shape ``(draws, figures)``: those of :data:`OVERALL`, then of each of :data:`PER_LABEL`
+        every label's.
+        """
         n_labels = len(self._table.labels)
         sums = weights @ self._dense
         disagreement, shares, unlike, totals = (
@@ -354,20 +351,23 @@ class _Sums:
         confusions = flat.reshape(len(weights), len(self._pairs), n_labels, n_labels)
         kappas, shared = cohen_kappa(confusions), confusions.sum(axis=(-2, -1))
         agreeing = np.trace(confusions, axis1=-2, axis2=-1).sum(axis=-1)
-        return {
-            "mean_pairwise_cohen_kappa": _mean(kappas, np.ones_like(shared))[:, None],
-            "weighted_pairwise_cohen_kappa": _mean(kappas, shared)[:, None],
-            "fleiss_kappa": fleiss_from(disagreement, shares, n)[:, None],
-            "krippendorff_alpha": alpha_from(unlike, totals)[:, None],
-            "percent_agreement": _share(agreeing, shared.sum(axis=-1))[:, None],
-            "unanimous_share": _share(unanimous, n)[:, None],
-            "label cohen_kappa": _mean(
-                np.moveaxis(cohen_kappa_per_label(confusions), 1, -1),
-                np.broadcast_to(1.0, (len(weights), n_labels, len(self._pairs))),
-            ),
-            "label fleiss_kappa": fleiss_per_label_from(disagreement, shares, n),
-            "label krippendorff_alpha": alpha_per_label_from(unlike, totals),
-        }
+        overall = (
+            _mean(kappas, np.ones_like(shared)),
+            _mean(kappas, shared),
+            fleiss_from(disagreement, shares, n),
+            alpha_from(unlike, totals),
+            _share(agreeing, shared.sum(axis=-1)),
+            _share(unanimous, n),
+        )
+        of_labels = np.moveaxis(cohen_kappa_per_label(confusions), 1, -1)
+        return np.hstack(
+            [
+                np.column_stack(overall),
+                _mean(of_labels, np.ones_like(of_labels)),
+                fleiss_per_label_from(disagreement, shares, n),
+                alpha_per_label_from(unlike, totals),
+            ]
+        )
 
     def pairs(self) -> tuple[PairAgreement, ...]:
         """Return the pairs of annotators with an example in common."""
@@ -384,17 +384,6 @@ class _Sums:
             for (first, second), confusion in zip(self._pairs, self.confusions, strict=True)
         )
 
-    def draws(self, replicates: int, seed: int) -> Iterator[Floats]:
-        """Yield how often each replicate draws each cluster, some replicates at once."""
-        if self.clusters < 2:
-            return
-        at_once = max(1, _CELLS_AT_ONCE // max(self.confusions.size, self.clusters))
-        generator = np.random.default_rng(seed)
-        even = np.full(self.clusters, 1 / self.clusters)
-        for begin in range(0, replicates, at_once):
-            size = min(at_once, replicates - begin)
-            yield generator.multinomial(self.clusters, even, size=size).astype(np.float64)
-
 
 def _pair_cells(table: AnnotationTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
     """Return a row an example, a one in the cell of every pair's confusion that it falls in."""
@@ -410,22 +399,13 @@ def _pair_cells(table: AnnotationTable, pairs: Sequence[tuple[int, int]]) -> spa
     return sparse.csr_array((np.ones(len(row)), (row, cell)), shape=shape)
 
 
-def _cluster_places(table: AnnotationTable, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+def _cluster_places(table: AnnotationTable, examples: Ints) -> Ints:
     places: dict[tuple[str, str], int] = {}
     keys = [
         ("example", table.ids[place]) if session is None else ("session", session)
         for place, session in ((place, table.sessions[place]) for place in examples)
     ]
     return np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
-
-
-def _estimate(value: float, drawn: Sequence[Floats], level: float) -> EstimatedFigure:
-    values = np.concatenate(drawn) if drawn else np.zeros(0)
-    values = values[np.isfinite(values)]
-    if not np.isfinite(value) or not len(values):
-        return EstimatedFigure(value=_defined(value))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return EstimatedFigure(value=float(value), low=float(low), high=float(high))
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

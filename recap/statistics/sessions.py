@@ -34,7 +34,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recap.data.utterances import Utterance
-from recap.statistics.bootstrap import Floats, Interval, resampled, with_intervals
+from recap.metrics.arrays import Floats
+from recap.statistics.bootstrap import Interval, bootstrap, resampled, share_of, with_intervals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +155,8 @@ def prevalence(
             [sums[:, :3] / size, sums[:, [3]] / sums[:, [4]], sums[:, 5:] / sums[:, [4]]]
         )
 
-    values = figures(np.ones((1, len(sessions))))[0]
-    intervals = with_intervals(
-        values,
-        lambda rng, size: figures(resampled(rng, len(sessions), size)),
-        resamples=resamples if len(sessions) > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    intervals = bootstrap(
+        figures, len(sessions), resamples=resamples, confidence=confidence, seed=seed
     )
     some = distinct[resistant > 0]
     return Prevalence(
@@ -205,15 +201,10 @@ def development(
     resistant, totals = counts @ chosen, counts.sum(axis=2)
 
     def shares(weights: Floats) -> Floats:
-        return _share(weights @ resistant, weights @ totals)
+        return share_of(weights @ resistant, weights @ totals)
 
-    n = len(by_session)
-    intervals = with_intervals(
-        shares(np.ones((1, n)))[0],
-        lambda rng, size: shares(resampled(rng, n, size)),
-        resamples=resamples if n > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    intervals = bootstrap(
+        shares, len(by_session), resamples=resamples, confidence=confidence, seed=seed
     )
     summed = counts.sum(axis=0)
     return Development(
@@ -250,17 +241,12 @@ def after_acts(
     resistant, totals = counts @ chosen, counts.sum(axis=2)
 
     def shares(weights: Floats) -> Floats:
-        return _share(weights @ resistant, weights @ totals)
+        return share_of(weights @ resistant, weights @ totals)
 
-    n = len(sessions)
-    if n == 0:
+    if not sessions:
         return ()
-    intervals = with_intervals(
-        shares(np.ones((1, n)))[0],
-        lambda rng, size: shares(resampled(rng, n, size)),
-        resamples=resamples if n > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    intervals = bootstrap(
+        shares, len(sessions), resamples=resamples, confidence=confidence, seed=seed
     )
     return tuple(
         AfterAct(
@@ -272,12 +258,6 @@ def after_acts(
         )
         for act, index in at.items()
     )
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    none = np.full(whole.shape, np.nan)
-    shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
-    return shares
 
 
 EM_STEPS = 5000
@@ -340,8 +320,7 @@ def correct_shares(
     sessions = len(said)
 
     def draw(rng: np.random.Generator, size: int) -> Floats:
-        weights = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=size)
-        drawn = weights @ said
+        drawn = resampled(rng, sessions, size) @ said
         errors = np.stack(
             [
                 rng.multinomial(int(total), row, size=size) / total
