@@ -12,6 +12,7 @@ from rich.console import Console
 from recap.errors import ConfigError
 from recap.evaluate.saved_model import Evaluation
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
+from recap.metrics.scalar import metric_of, without_loss
 from recap.metrics.scores import argmax_disagreement, spread_text, summary_markdown
 from recap.output.tables import ReportTable
 from recap.records import Scores
@@ -20,13 +21,6 @@ from recap.system.files import write_atomic
 WIDTH_OF_FILES = 100
 """Characters a line where the console is no terminal."""
 
-METRICS = {
-    "macro_f1": "macro F1",
-    "macro_precision": "macro P",
-    "macro_recall": "macro R",
-    "accuracy": "accuracy",
-    "invalid_rate": "invalid",
-}
 _FILES = ("predictions.jsonl", "scores.md", "scores.json", "summary.json", "summary.md")
 _PART = re.compile(r"fold\d+|final")
 _ERRORS = {
@@ -122,8 +116,8 @@ def _metric_sheet(evaluation: Evaluation) -> ReportTable:
     header = ["metric", "end to end" if stages else f"all {scores.n}"]
     header += [] if summary is None else ["mean ± SD of folds"]
     rows = []
-    for name, title in METRICS.items():
-        row = [title, _percent(scores.metrics[name])]
+    for name, value in without_loss(scores.metrics).items():
+        row = [metric_of(name).short, _percent(value)]
         row += [] if summary is None else [spread_text(summary.metrics[name])]
         row += [_percent(stage["metrics"][name]) for stage in stages.values()]
         rows.append(tuple(row))

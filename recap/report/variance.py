@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from recap.metrics.scalar import metric_of
 from recap.metrics.scores import DDOF, session_confusions, unit_of
 from recap.output.report import Report
 from recap.output.tables import DASH, ReportTable, number, p_cell
@@ -50,7 +51,7 @@ def ends(low: float | None, high: float | None) -> str:
     return f"[{percent(low)}, {percent(high)}]"
 
 
-METRICS = {"macro_f1": "Macro-F1", "accuracy": "Accuracy"}
+METRICS = ("macro_f1", "accuracy")
 """Metrics whose spread is shown."""
 
 
@@ -94,7 +95,7 @@ def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportTa
     rows = [
         (
             name,
-            METRICS[metric],
+            metric_of(metric).title,
             f"{spread.n_repeats}",
             percent(spread.mean),
             percent(spread.std_within),
@@ -311,7 +312,7 @@ def _folds_sheet(
             )
         )
     return ReportTable(
-        title=f"{METRICS[metric]} of {runs[0].task.name} over folds",
+        title=f"{metric_of(metric).title} of {runs[0].task.name} over folds",
         header=("run", "folds", "mean", "SD", f"{level} of mean", "pooled", f"{level} of pooled"),
         rows=tuple(rows),
     )

@@ -4,8 +4,6 @@ W&B collects console output, code, git state and machine details by default; all
 off, and only options on a list of our own are sent as configuration, so that no client text can
 reach its files, unless ``privacy.log_text`` asks for a table of it.
 
-The confusion of several folds together: mean and sample standard deviation of every cell.
-
 Pages for W&B: box plots over folds, and the confusion matrix with its spread.
 
 W&B has no box plot that needs no account, hence HTML with drawings of its own: no library, no
@@ -23,78 +21,20 @@ import hashlib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from recap.errors import ConfigError
-from recap.metrics.scores import spread_over_folds
+from recap.metrics.scalar import LOSS, metric_of, without_loss
+from recap.metrics.scores import CellSpread, confusion_spread
 from recap.records import Example, Prediction, Scores, Spread, Summary
 from recap.runs.folder import locked
 from recap.runs.history import FinishedFolds, HistoryRow
 from recap.system.files import write_atomic
 from recap.system.processes import switch_telemetry_off
-
-INVALID = "invalid"
-"""The column of answers without a readable label."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellSpread:
-    """One cell of the confusion matrix over folds.
-
-    ``count`` is of examples a fold. ``share`` is the part of the fold's examples of label ``gold``
-    that were answered ``predicted``; a fold without such examples has none (``None`` among its
-    values), and mean and deviation are over the others. So the mean of a diagonal share differs
-    from the mean recall, which counts such a fold as 0.
-    """
-
-    gold: str
-    predicted: str
-    """A label, or :data:`INVALID`."""
-    count: Spread
-    share: Spread
-
-    @property
-    def n_folds(self) -> int:
-        """The folds that hold examples of label ``gold``."""
-        return sum(value is not None for value in self.share.values)
-
-
-def confusion_spread(scores: Sequence[Scores]) -> tuple[CellSpread, ...]:
-    """Return mean and sample SD (ddof 1) of every cell, row by row, invalid answers last in a row.
-
-    Args:
-        scores: Those of the folds, in order.
-
-    Raises:
-        ConfigError: For no folds, or folds with different labels.
-    """
-    if len({one.labels for one in scores}) != 1:
-        raise ConfigError(
-            "confusion matrices of other labels, or none at all; take one run's folds"
-        )
-    labels = scores[0].labels
-    return tuple(
-        _cell(gold, predicted, [one.confusion[row] for one in scores], column)
-        for row, gold in enumerate(labels)
-        for column, predicted in enumerate((*labels, INVALID))
-    )
-
-
-def _cell(gold: str, predicted: str, rows: Sequence[Sequence[int]], column: int) -> CellSpread:
-    shares = [row[column] / sum(row) if any(row) else None for row in rows]
-    known = spread_over_folds([share for share in shares if share is not None])
-    return CellSpread(
-        gold=gold,
-        predicted=predicted,
-        count=spread_over_folds([row[column] for row in rows]),
-        share=replace(known, values=tuple(shares)),
-    )
-
 
 _PLOT, _RIGHT, _ROW = 460, 120, 26
 """Pixels: the scale, room for mean and deviation, and the height of a row."""
@@ -150,7 +90,7 @@ def confusion_page(cells: Sequence[CellSpread], summary: Summary) -> str:
     """Return the confusion matrix, each cell with mean and deviation of its share and its count.
 
     Args:
-        cells: As :func:`recap.runs.wandb.confusion_spread` gives them.
+        cells: As :func:`recap.metrics.scores.confusion_spread` gives them.
         summary: That of their folds.
     """
     n_columns = len(dict.fromkeys(cell.predicted for cell in cells))
@@ -421,13 +361,16 @@ def _confusion(cells: Sequence[CellSpread]) -> Any:
 
 
 def _metric_panels(summary: Summary) -> list[BoxPanel]:
-    """Return scores, invalid answers and loss on scales of their own."""
-    apart = {name: [(name, summary.metrics[name])] for name in ("invalid_rate", "loss")}
-    scores = [row for row in summary.metrics.items() if row[0] not in apart]
+    """Return scores, metrics in which less is better, and loss, on scales of their own."""
+    shown = without_loss(summary.metrics).items()
+    scores = [row for row in shown if metric_of(row[0]).higher_is_better]
+    loss = [(LOSS.name, summary.metrics[LOSS.name])]
     return [
         BoxPanel(title="Scores", unit="percent", rows=scores),
-        BoxPanel(title="Answers without a label", unit="percent", rows=apart["invalid_rate"]),
-        BoxPanel(title="Loss", unit="nats per token", rows=apart["loss"], scale=1.0, digits=4),
+        BoxPanel(
+            title="Less is better", unit="percent", rows=[r for r in shown if r not in scores]
+        ),
+        BoxPanel(title="Loss", unit="nats per token", rows=loss, scale=1.0, digits=4),
     ]
 
 
