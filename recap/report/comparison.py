@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from recap.errors import ConfigError, did_you_mean
+from recap.output.format import DASH, number, p_cell
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable, number, p_cell
+from recap.output.tables import ReportTable
 from recap.report.charts import SpreadRow, difference_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (

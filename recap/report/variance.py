@@ -16,8 +16,9 @@ import numpy as np
 
 from recap.metrics.scalar import metric_of
 from recap.metrics.scores import DDOF, session_confusions, unit_of
+from recap.output.format import DASH, number, p_cell
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable, number, p_cell
+from recap.output.tables import ReportTable
 from recap.report.charts import SpreadRow, fold_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
