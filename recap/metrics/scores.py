@@ -22,8 +22,19 @@ from recap.metrics.scalar import (
 )
 from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
 
+DDOF = 1
+"""The paper's Table 10 fits the sample standard deviation."""
+
+_PROTOCOLS = {
+    "paper": "checkpoints selected on the fold that is reported",
+    "nested": "checkpoints selected on a part of the training folds",
+}
+
 UNPARSED = "invalid"
 """What files call the last column of a confusion matrix, answers without a readable label."""
+
+Unit = tuple[str, str]
+"""``("session", id)``, or ``("example", id)`` where the session is not known."""
 
 
 def score(
@@ -141,16 +152,12 @@ def argmax_disagreement(predictions: Iterable[Prediction]) -> float | None:
     judged = [p for p in predictions if p.probabilities]
     if not judged:
         return None
-    return sum(not _agrees(prediction) for prediction in judged) / len(judged)
-
-
-def _agrees(prediction: Prediction) -> bool:
-    found = prediction.probabilities or {}
-    return prediction.label is not None and found.get(prediction.label) == max(found.values())
-
-
-Unit = tuple[str, str]
-"""``("session", id)``, or ``("example", id)`` where the session is not known."""
+    others = 0
+    for prediction in judged:
+        found = prediction.probabilities or {}
+        agrees = prediction.label is not None and found.get(prediction.label) == max(found.values())
+        others += not agrees
+    return others / len(judged)
 
 
 def unit_of(prediction: Prediction) -> Unit:
@@ -184,15 +191,6 @@ def stacked(confusions: Mapping[Unit, Ints], units: Sequence[Unit]) -> Ints:
     some = next(iter(confusions.values()))
     blank = np.zeros_like(some)
     return np.stack([confusions.get(unit, blank) for unit in units])
-
-
-DDOF = 1
-"""The paper's Table 10 fits the sample standard deviation."""
-
-_PROTOCOLS = {
-    "paper": "checkpoints selected on the fold that is reported",
-    "nested": "checkpoints selected on a part of the training folds",
-}
 
 
 def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
@@ -267,10 +265,10 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread_text(spread: Spread, scale: float = 100.0) -> str:
+def spread_text(spread: Spread, scale: float = 100.0, *, digits: int | None = None) -> str:
     """Return ``"66.58 ± 1.30"``, the mean alone for one fold, ``"–"`` where there is no mean."""
-    mean = _number(spread.mean, scale)
-    return mean if spread.std is None else f"{mean} ± {_number(spread.std, scale)}"
+    mean = _number(spread.mean, scale, digits)
+    return mean if spread.std is None else f"{mean} ± {_number(spread.std, scale, digits)}"
 
 
 def spread_over_folds(values: Sequence[float | None]) -> Spread:
@@ -285,10 +283,10 @@ def spread_over_folds(values: Sequence[float | None]) -> Spread:
     )
 
 
-def _number(value: float | None, scale: float) -> str:
+def _number(value: float | None, scale: float, digits: int | None = None) -> str:
     if value is None:
         return "–"
-    return f"{value:.4f}" if scale == 1.0 else f"{scale * value:.2f}"
+    return f"{scale * value:.{(4 if scale == 1.0 else 2) if digits is None else digits}f}"
 
 
 def _label_spread(label: str, scores: Sequence[Scores]) -> LabelSpread:

@@ -1,9 +1,4 @@
-"""How scores vary: over folds, over sessions, over repetitions, and between protocols.
-
-Percentages, intervals and differences as the report's tables print them.
-
-Repeated cross-validation, and the two protocols side by side.
-"""
+"""How scores vary: over folds, over sessions, over repetitions, and between protocols."""
 
 from __future__ import annotations
 
@@ -16,7 +11,7 @@ import numpy as np
 
 from recap.metrics.scalar import metric_of
 from recap.metrics.scores import DDOF, session_confusions, unit_of
-from recap.output.format import DASH, number, p_cell
+from recap.output.format import DASH, p_cell, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.report.charts import SpreadRow, fold_chart
@@ -32,11 +27,6 @@ from recap.report.runs import (
 from recap.report.significance import Comparison, RepeatSpread, compare, repeat_spread
 from recap.statistics.bootstrap import FEW_SESSIONS, ScoreIntervals, score_intervals
 from recap.statistics.hypothesis_tests import corrected_t_test
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent with two digits, a dash for ``None``."""
-    return number(None if value is None else 100 * value)
 
 
 def points(value: float | None) -> str:
@@ -66,12 +56,11 @@ def spread_of_repeats(group: Repeats) -> dict[str, RepeatSpread]:
     }
 
 
-def protocol_gap(pair: tuple[Repeats, Repeats], options: ReportConfig) -> Comparison:
-    """Return the comparison of ``(paper, nested)`` over their common folds."""
-    paper, nested = map(as_compared, pair)
+def compared(first: Repeats, second: Repeats, options: ReportConfig) -> Comparison:
+    """Return the comparison of two systems over the folds that both have finished."""
     return compare(
-        paper,
-        nested,
+        as_compared(first),
+        as_compared(second),
         resamples=options.resamples,
         confidence=options.confidence,
         seed=options.seed,
@@ -147,7 +136,7 @@ _ABOUT_FOLDS = (
 )
 _ABOUT_POOLED = (
     "Pooled figures are scores of all folds' predictions together, which for macro-F1 is not the "
-    "mean over folds. Their intervals are studentised bootstrap intervals over whole sessions: "
+    "mean over folds. Their intervals are studentized bootstrap intervals over whole sessions: "
     "what these models would score on other sessions, not what another training would give"
 )
 _ABOUT_REPEATS = (
@@ -187,7 +176,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
         for group in group_repeats(runs)
         if len(group) > 1
     }
-    gaps = [protocol_gap(pair, options) for pair in protocol_twins(runs)]
+    gaps = [compared(*pair, options) for pair in protocol_twins(runs)]
     sheets = [
         sheet
         for task in tasks

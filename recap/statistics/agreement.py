@@ -1,9 +1,7 @@
 """How far annotators agree: coefficients with intervals, for all labels, each label, each pair.
 
-Coefficients of agreement from counts, many at once; not a number where they are undefined.
-
 Every coefficient here is one minus observed over expected disagreement. Where no disagreement can
-be expected (everybody gave one and the same label), or nothing was judged twice, it is undefined.
+be expected (everybody gave one and the same label), or nothing was annotated twice, it is NaN.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ def cohen_kappa_per_label(confusion: Floats) -> Floats:
 def fleiss_kappa(counts: Ints) -> float:
     """Return Fleiss' kappa (Fleiss 1971) of counts of shape (examples, labels).
 
-    Examples may differ in their number of judgements: those with fewer than two are left out, and
+    Examples may differ in their number of annotations: those with fewer than two are left out, and
     the others weigh alike (Gwet 2014, Handbook of Inter-Rater Reliability, section 2.4). With one
     number for all it is Fleiss' own.
     """
@@ -71,8 +69,8 @@ def fleiss_parts(counts: Ints) -> tuple[Floats, Floats, Floats]:
     """Return what Fleiss' kappa sums up, example by example.
 
     Returns:
-        Each label's disagreeing share of the pairs of judgements, and each label's share of the
-        judgements, both of shape (examples, labels); and 1 where an example has two judgements or
+        Each label's disagreeing share of the pairs of annotations, and each label's share of the
+        annotations, both of shape (examples, labels); and 1 where an example has two annotations or
         more, else 0, of shape (examples,).
     """
     n = counts.sum(axis=1, keepdims=True).astype(np.float64)
@@ -113,14 +111,14 @@ def krippendorff_alpha(counts: Ints, level: Level = "nominal") -> float:
     totals = coincidences.sum(axis=1)
     weight = _squared_distances(totals, level)
     observed = (coincidences * weight).sum() * (totals.sum() - 1)
-    # Distances are 0 between like values, so pairs of a judgement with itself count nothing.
+    # Distances are 0 between like values, so pairs of an annotation with itself count nothing.
     return float(one_minus_ratio(observed, totals @ weight @ totals))
 
 
 def alpha_parts(counts: Ints) -> tuple[Floats, Floats]:
     """Return what nominal alpha sums up, example by example, each of shape (examples, labels).
 
-    The first is each label's coincidences with other labels, the second its judgements that can be
+    The first is each label's coincidences with other labels, the second its annotations that can be
     paired.
     """
     n = counts.sum(axis=1, keepdims=True).astype(np.float64)
@@ -173,7 +171,7 @@ def _squared_distances(totals: Floats, level: Level) -> Floats:
         return disagreement_weights(len(totals), "none")
     if level == "interval":
         return disagreement_weights(len(totals), "quadratic")
-    # Ranks: the judgements from one value to the other, those at the two ends by half.
+    # Ranks: the annotations from one value to the other, those at the two ends by half.
     middles = np.cumsum(totals) - totals / 2
     return np.asarray((middles[:, None] - middles[None, :]) ** 2)
 
@@ -189,8 +187,9 @@ OVERALL = (
 """The coefficients over all labels, in the order of tables.
 
 ``mean_pairwise_cohen_kappa`` weighs every pair of annotators alike, ``weighted_...`` by the
-examples that both judged. ``percent_agreement`` is the share of pairs of judgements of one example
-that agree, ``unanimous_share`` that of the examples judged twice or more on which all agree.
+examples that both annotated. ``percent_agreement`` is the share of pairs of annotations of one
+example that agree, ``unanimous_share`` that of the examples annotated twice or more on which all
+agree.
 """
 
 PER_LABEL = ("cohen_kappa", "fleiss_kappa", "krippendorff_alpha")
@@ -213,7 +212,7 @@ class LabelAgreement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairAgreement:
-    """How far two annotators agree on the examples that both judged."""
+    """How far two annotators agree on the examples that both annotated."""
 
     first: str
     second: str
@@ -226,17 +225,17 @@ class PairAgreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Everything that a table of judgements says of agreement."""
+    """Everything that a table of annotations says of agreement."""
 
     examples: int
     paired_examples: int
-    """Examples with two judgements or more."""
+    """Examples with two annotations or more."""
     judgements: int
     labels: tuple[str, ...]
     annotators: Mapping[str, int]
-    """Judgements of each annotator."""
+    """Annotations of each annotator."""
     clusters: int
-    """What the bootstrap draws: sessions with an example judged twice or more, and such examples
+    """What the bootstrap draws: sessions with an example annotated twice or more, and such examples
     that have no session."""
     sessions_known: bool
     replicates: int
@@ -247,7 +246,7 @@ class Agreement:
     per_label: tuple[LabelAgreement, ...]
     pairs: tuple[PairAgreement, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """Pairs of judgements of one example by their labels, each counted both ways round."""
+    """Pairs of annotations of one example by their labels, each counted both ways round."""
 
 
 def measure_agreement(
@@ -255,8 +254,9 @@ def measure_agreement(
 ) -> Agreement:
     """Return coefficients of agreement, with percentile bootstrap intervals clustered by session.
 
-    A coefficient is ``None`` where it is undefined: no example was judged twice, or everybody gave
-    one and the same label. Pairs of annotators for whom kappa is undefined are left out of means.
+    A coefficient is ``None`` where it is undefined: no example was annotated twice, or everybody
+    gave one and the same label. Pairs of annotators for whom kappa is undefined are left out of
+    means.
     An interval is ``None`` with fewer than two clusters, and is taken over the replicates in which
     the coefficient is defined.
 

@@ -307,7 +307,7 @@ def score_intervals(
     confidence: float,
     seed: int,
 ) -> ScoreIntervals:
-    """Return pooled scores with studentised bootstrap intervals clustered by session.
+    """Return pooled scores with studentized bootstrap intervals clustered by session.
 
     Args:
         confusions: Counts ``(sessions, n_labels gold, n_labels + 1 predicted)``.

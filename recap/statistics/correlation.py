@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,35 +139,32 @@ def fisher_interval(
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
     """Return p values adjusted by Holm's step-down rule (1979); ``None`` stays and is no test."""
-    known, order, values = _sorted(p)
-    m = len(values)
-    raised = np.minimum(np.maximum.accumulate(values * (m - np.arange(m))), 1)
-    return _put_back(p, known, order, raised)
+
+    def raised(values: Floats) -> Floats:
+        return np.minimum(np.maximum.accumulate(values * np.arange(len(values), 0, -1)), 1)
+
+    return _adjusted(p, raised)
 
 
 def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
     """Return p values adjusted to the false discovery rate (Benjamini & Hochberg 1995)."""
-    known, order, values = _sorted(p)
-    m = len(values)
-    scaled = values * m / np.arange(1, m + 1)
-    raised = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
-    return _put_back(p, known, order, raised)
+
+    def raised(values: Floats) -> Floats:
+        # Not scipy's false_discovery_control, which multiplies in another order (1.18): the last
+        # digit of published figures would change.
+        scaled = values * len(values) / np.arange(1, len(values) + 1)
+        return np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
+
+    return _adjusted(p, raised)
 
 
-def _sorted(p: Sequence[float | None]) -> tuple[list[int], npt.NDArray[np.intp], Floats]:
-    known = [index for index, value in enumerate(p) if value is not None]
+def _adjusted(p: Sequence[float | None], raised: Callable[[Floats], Floats]) -> list[float | None]:
+    """Return p values, those that are known adjusted by a rule for values in rising order."""
     values = np.array([value for value in p if value is not None], dtype=np.float64)
     order = np.argsort(values, kind="stable")
-    return known, order, values[order]
-
-
-def _put_back(
-    p: Sequence[float | None], known: list[int], order: npt.NDArray[np.intp], raised: Floats
-) -> list[float | None]:
-    result: list[float | None] = [None] * len(p)
-    for place, value in zip(order, raised, strict=True):
-        result[known[int(place)]] = float(value)
-    return result
+    values[order] = raised(values[order])
+    known = iter(values.tolist())
+    return [None if value is None else next(known) for value in p]
 
 
 def _codes(groups: Sequence[Hashable]) -> npt.NDArray[np.intp]:

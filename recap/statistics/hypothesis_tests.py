@@ -1,12 +1,6 @@
-"""Tests of two means: paired, of folds that share training examples, of two groups, Welch's.
+"""Tests: t of two means, McNemar's, the mixed analysis of variance and what it assumes.
 
-Whether scores vary at all, or only by the rounding of their last digits.
-
-The mixed analysis of variance of a study with groups and phases.
-
-What a mixed analysis of variance assumes of its scores, tested.
-
-McNemar's test of two systems' answers to the same examples.
+scipy's own t-tests sum in another order, which changes the last digit of published figures.
 """
 
 from __future__ import annotations

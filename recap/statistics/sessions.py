@@ -1,25 +1,23 @@
-"""How often clients resist: per session, per behaviour, over a session, after what.
+"""How often clients resist: per session, per behavior, over a session, after what.
 
 The quantities of Section 7 of the paper and the left of its Figure 2, with intervals that resample
 whole sessions, since utterances of one session resemble each other.
 
-Prevalence corrected for a classifier's errors, from its confusion matrix.
-
-A classifier that errs gives each label a share that is mixed from the true shares: with ``M[i, j]``
-the probability that it answers ``j`` where ``i`` is right, the observed shares are ``q = p M``.
-Solving for ``p`` needs no gold label of the sessions at hand; it assumes that the classifier errs
-there as it did where the matrix was counted (only the shares may differ: prior-probability shift).
-Two solutions are given:
+Prevalence is corrected for a classifier's errors from its confusion matrix. A classifier that errs
+gives each label a share that is mixed from the true shares: with ``M[i, j]`` the probability that
+it answers ``j`` where ``i`` is right, the observed shares are ``q = p M``. Solving for ``p`` needs
+no gold label of the sessions at hand; it assumes that the classifier errs there as it did where the
+matrix was counted (only the shares may differ: prior-probability shift). Two solutions are given:
 
 * ``inverse``: ``p = q M^-1``, the adjusted count (Rogan & Gladen 1978, Estimating prevalence from
   the results of a screening test, for two labels; Forman 2008, Quantifying counts and costs via
-  classification, for many), with the column of unreadable answers left out of ``q`` and ``M``. It
+  classification, for many), with the column of unparsed answers left out of ``q`` and ``M``. It
   may leave the range 0 to 1.
-* ``em``: the shares of largest likelihood, found by expectation-maximisation, which stay in the
+* ``em``: the shares of largest likelihood, found by expectation-maximization, which stay in the
   range (Saerens, Latinne & Decaestecker 2002, Adjusting the outputs of a classifier to new a priori
   probabilities, applied to answered labels in place of posteriors; the multinomial likelihood of
   Vucetic & Obradovic 2001, Classification on data with biased class distribution). Both agree
-  wherever the inverse lies inside the range and no answer is unreadable.
+  wherever the inverse lies inside the range and no answer is unparsed.
 
 The interval resamples sessions and, each time, the examples behind every row of the matrix.
 """
@@ -40,7 +38,7 @@ from recap.statistics.bootstrap import Interval, bootstrap, resampled, share_of,
 
 @dataclass(frozen=True, kw_only=True)
 class SessionCounts:
-    """The labelled utterances of one session, counted."""
+    """The labeled utterances of one session, counted."""
 
     session: str
     client: str | None
@@ -50,7 +48,7 @@ class SessionCounts:
 
     @property
     def n(self) -> int:
-        """Labelled utterances."""
+        """Labeled utterances."""
         return sum(self.counts)
 
     @property
@@ -92,7 +90,7 @@ class Development:
 
 @dataclass(frozen=True, kw_only=True)
 class AfterAct:
-    """What clients do right after one act of the counsellor."""
+    """What clients do right after one act of the counselor."""
 
     act: str
     n: int
@@ -104,7 +102,7 @@ class AfterAct:
 def count_sessions(
     utterances: Sequence[Utterance], labels: Sequence[str], is_resistant: Callable[[str], bool]
 ) -> tuple[SessionCounts, ...]:
-    """Return the counts of each session that has a labelled utterance, in order of appearance."""
+    """Return the counts of each session that has a labeled utterance, in order of appearance."""
     place = {label: index for index, label in enumerate(labels)}
     counts: dict[str, Counter[str]] = {}
     clients: dict[str, str | None] = {}
@@ -184,7 +182,7 @@ def development(
 ) -> Development:
     """Return the share of resistance in each of ``bins`` parts of the sessions.
 
-    Utterance ``k`` of a session's ``n`` labelled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
+    Utterance ``k`` of a session's ``n`` labeled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
     of it and belongs to the part that holds the middle of that; sessions of fewer utterances than
     parts leave some empty.
     """
@@ -225,9 +223,9 @@ def after_acts(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[AfterAct, ...]:
-    """Return how clients answer each act of the counsellor, most frequent acts first.
+    """Return how clients answer each act of the counselor, most frequent acts first.
 
-    Only utterances that directly follow a counsellor turn whose act is annotated count.
+    Only utterances that directly follow a counselor turn whose act is annotated count.
     """
     known = [u for u in utterances if u.act is not None and u.label is not None]
     acts = [act for act, _ in Counter(str(u.act) for u in known).most_common()]
@@ -261,7 +259,7 @@ def after_acts(
 
 
 EM_STEPS = 5000
-"""Most steps of expectation-maximisation."""
+"""Most steps of expectation-maximization."""
 
 EM_TOLERANCE = 1e-10
 """It ends when no share moves further than this in one step."""
@@ -273,7 +271,7 @@ class CorrectedShares:
 
     labels: tuple[str, ...]
     observed: tuple[float, ...]
-    """Among all answers, unreadable ones included."""
+    """Among all answers, unparsed ones included."""
     em: tuple[Interval, ...]
     inverse: tuple[float, ...] | None
     """``None`` where the matrix has no inverse."""
@@ -293,9 +291,9 @@ def correct_shares(
     """Return the shares of labels corrected for misclassification.
 
     Args:
-        answers: Counts ``(sessions, n_labels + 1)`` of what the classifier said, unreadable answers
+        answers: Counts ``(sessions, n_labels + 1)`` of what the classifier said, unparsed answers
             in the last column; at least one answer a session.
-        confusion: Counts ``(n_labels gold, n_labels + 1 answered)`` over labelled examples, as in
+        confusion: Counts ``(n_labels gold, n_labels + 1 answered)`` over labeled examples, as in
             ``scores.json``, summed over folds.
         labels: Their names.
         resamples: Of the bootstrap; 0 gives no intervals.
