@@ -196,18 +196,13 @@ def development(
         for k, label in enumerate(said):
             counts[row, bins * (2 * k + 1) // (2 * len(said)), place[label]] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
-    resistant, totals = counts @ chosen, counts.sum(axis=2)
-
-    def shares(weights: Floats) -> Floats:
-        return share_of(weights @ resistant, weights @ totals)
-
-    intervals = bootstrap(
-        shares, len(by_session), resamples=resamples, confidence=confidence, seed=seed
+    shares = _resistant_shares(
+        counts, chosen, resamples=resamples, confidence=confidence, seed=seed
     )
     summed = counts.sum(axis=0)
     return Development(
-        n_utterances=tuple(int(total) for total in totals.sum(axis=0)),
-        share=tuple(intervals),
+        n_utterances=tuple(int(row.sum()) for row in summed),
+        share=tuple(shares),
         label_shares=tuple(
             tuple(float(x) for x in (row / row.sum() if row.sum() else row)) for row in summed
         ),
@@ -236,25 +231,32 @@ def after_acts(
     for u in known:
         counts[sessions[u.session], at[str(u.act)], place[str(u.label)]] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
-    resistant, totals = counts @ chosen, counts.sum(axis=2)
-
-    def shares(weights: Floats) -> Floats:
-        return share_of(weights @ resistant, weights @ totals)
-
-    if not sessions:
-        return ()
-    intervals = bootstrap(
-        shares, len(sessions), resamples=resamples, confidence=confidence, seed=seed
+    shares = _resistant_shares(
+        counts, chosen, resamples=resamples, confidence=confidence, seed=seed
     )
     return tuple(
         AfterAct(
             act=act,
-            n=int(totals[:, index].sum()),
-            resistant=int(resistant[:, index].sum()),
-            share=intervals[index],
-            counts=tuple(int(x) for x in counts[:, index].sum(axis=0)),
+            n=int(row.sum()),
+            resistant=int(row @ chosen),
+            share=share,
+            counts=tuple(int(x) for x in row),
         )
-        for act, index in at.items()
+        for act, share, row in zip(acts, shares, counts.sum(axis=0), strict=True)
+    )
+
+
+def _resistant_shares(
+    counts: Floats, chosen: Floats, *, resamples: int, confidence: float, seed: int
+) -> list[Interval]:
+    """Return the share of ``chosen`` labels in each group, from ``(sessions, groups, labels)``."""
+    part, whole = counts @ chosen, counts.sum(axis=2)
+    return bootstrap(
+        lambda weights: share_of(weights @ part, weights @ whole),
+        len(counts),
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
     )
 
 
