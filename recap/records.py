@@ -193,9 +193,9 @@ class LabelScores:
 class Scores:
     """The scores of one set of predictions, as in ``scores.json``.
 
-    ``metrics`` holds ``macro_f1, macro_precision, macro_recall, accuracy, invalid_rate, loss`` as
-    fractions (``loss``: token mean in nats, or ``None``). ``confusion`` has a row per gold label
-    and a column per label, then one for invalid answers.
+    ``metrics`` holds those of :mod:`recap.metrics.scalar` as fractions, then ``loss`` (token mean
+    in nats, or ``None``). ``confusion`` has a row per gold label and a column per label, then one
+    for unparsed answers.
     """
 
     task: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -147,7 +148,8 @@ def test_documented_make_targets_exist() -> None:
 def test_each_recipe_for_contributors_is_under_twenty_lines() -> None:
     sections = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")
     recipes = [section for section in sections if section.startswith("Add a ")]
-    assert [r.splitlines()[0] for r in recipes] == ["Add a task", "Add a backbone", "Add a reader"]
+    things = ("task", "backbone", "reader", "metric")
+    assert [r.splitlines()[0] for r in recipes] == [f"Add a {thing}" for thing in things]
     for recipe in recipes:
         for block in FENCE.findall(recipe):
             assert len(block[1].splitlines()) < 20
@@ -298,6 +300,7 @@ def test_the_python_example_of_the_readme_runs(
 def test_the_recipes_for_contributors_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from recap.metrics.scalar import SCALAR_METRICS
     from recap.train.__main__ import main
 
     written = write_named_files(ROOT / "CONTRIBUTING.md", tmp_path)
@@ -306,6 +309,7 @@ def test_the_recipes_for_contributors_work(
         "conf/backbone/my_model.yaml",
         "conf/data/diary.yaml",
         "diary_reader.py",
+        "weighted_kappa.py",
     }
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -314,9 +318,16 @@ def test_the_recipes_for_contributors_work(
     (tmp_path / "diary.txt").write_text(diary, encoding="utf-8")
     reader_and_task = ["data=diary", "data.path=diary.txt", "task=talk_time", "rationale=false"]
 
-    assert main([*reader_and_task, *SMOKE, "run=diary"]) == 0, capsys.readouterr().err
+    import_module("weighted_kappa")
+    try:
+        assert main([*reader_and_task, *SMOKE, "run=diary"]) == 0, capsys.readouterr().err
+    finally:
+        del SCALAR_METRICS["weighted_kappa"]
+    summary = (tmp_path / "runs" / "diary" / "summary.json").read_text(encoding="utf-8")
+    assert "weighted_kappa" in json.loads(summary)["metrics"]
     assert main([*reader_and_task, *SMOKE, "run=diary", "cv.fold=final"]) == 0
     weights = tmp_path / "runs" / "diary" / "final" / "model"
     backbone = ["backbone=my_model", f"backbone.path={weights}"]
     assert main([*reader_and_task, *backbone, *SMOKE]) == 0, capsys.readouterr().err
-    sys.modules.pop("diary_reader")
+    for module in ("diary_reader", "weighted_kappa"):
+        sys.modules.pop(module)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import yaml
 
 from recap.records import Example
-from recap.statistics.bootstrap import resampled, with_intervals
+from recap.statistics.bootstrap import bootstrap
 from recap.tasks.task import Task
 
 Place = Literal["appended", "prepended"]
@@ -170,13 +170,13 @@ def flip_rates(outcomes: Sequence[Outcome], n_examples: int, *, seed: int = 0) -
         ]
     )
 
-    def draw(rng: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
-        weights = resampled(rng, n_examples, size)
+    def figures(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         with np.errstate(invalid="ignore"):  # a resample may have none of the examples asked about
             return (weights @ differences.T) / (weights @ sizes)[:, None]
 
-    values = differences.sum(axis=1) / sizes.sum()
-    intervals = with_intervals(values, draw, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)
+    intervals = bootstrap(
+        figures, n_examples, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed
+    )
     return {
         "trials": len(outcomes),
         **{name: float(np.mean(found)) for name, found in flips.items()},

@@ -19,11 +19,10 @@ from scipy import special
 
 from recap.statistics.bootstrap import (
     Interval,
+    bootstrap,
     difference_intervals,
     ratio_parts,
-    resampled,
     score_intervals,
-    with_intervals,
 )
 
 Array = npt.NDArray[Any]
@@ -159,13 +158,7 @@ def percentile_interval(confusions: Array, seed: int) -> Interval:
         f1 = np.divide(weights @ top, below, out=np.zeros_like(below), where=below > 0)
         return f1.mean(axis=1, keepdims=True)
 
-    [interval] = with_intervals(
-        macro_f1(np.ones((1, len(top))))[0],
-        lambda rng, size: macro_f1(resampled(rng, len(top), size)),
-        resamples=RESAMPLES,
-        confidence=LEVEL,
-        seed=seed,
-    )
+    [interval] = bootstrap(macro_f1, len(top), resamples=RESAMPLES, confidence=LEVEL, seed=seed)
     return interval
 
 

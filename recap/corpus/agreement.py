@@ -14,13 +14,8 @@ from recap.data.annotations import tabulate
 from recap.output.charts import matrix_chart
 from recap.output.report import Report
 from recap.output.tables import ReportTable
-from recap.statistics.agreement import (
-    OVERALL,
-    PER_LABEL,
-    Agreement,
-    EstimatedFigure,
-    measure_agreement,
-)
+from recap.statistics.agreement import OVERALL, PER_LABEL, Agreement, measure_agreement
+from recap.statistics.bootstrap import Interval
 
 NAMES = {
     "mean_pairwise_cohen_kappa": "Cohen's kappa, mean over pairs of annotators",
@@ -215,11 +210,11 @@ def _chart(found: Agreement) -> Any:
     )
 
 
-def _interval(estimate: EstimatedFigure) -> dict[str, float | None]:
+def _interval(estimate: Interval) -> dict[str, float | None]:
     return {"low": estimate.low, "high": estimate.high}
 
 
-def _cells(estimate: EstimatedFigure, *, percent: bool = False) -> tuple[str, str]:
+def _cells(estimate: Interval, *, percent: bool = False) -> tuple[str, str]:
     """Return a value and its interval as a table shows them."""
 
     def text(value: float | None) -> str:

@@ -22,12 +22,13 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import keep_filled_in, named_path, several
 from recap.data.ratings import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
+from recap.metrics.arrays import Floats
 from recap.output.charts import Bar, bar_chart
-from recap.output.excel import NO_OPENPYXL, fill_in_workbook
+from recap.output.excel import NO_OPENPYXL, NoOpenpyxlError, workbook_bytes
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example
-from recap.statistics.agreement import Floats, cohen_kappa, krippendorff_alpha
+from recap.statistics.agreement import cohen_kappa, krippendorff_alpha
 from recap.system.escaping import sheet_to_csv
 
 
@@ -191,7 +192,11 @@ def _blank(config: CorpusConfig) -> Report:
     read = read_utterances(config)
     examples = _drawn(_explained(config, read.examples), options.size, options.seed)
     sheet = blank_sheet(examples, criteria=options.criteria, language=config.data.language)
-    book = fill_in_workbook(sheet.header, sheet.rows, scale=options.criteria, points=options.points)
+    try:
+        scales = dict.fromkeys(options.criteria, options.points)
+        book = workbook_bytes({"Sheet": (sheet.header, sheet.rows)}, scales=scales)
+    except NoOpenpyxlError:
+        book = None
     pages: dict[str, str | bytes] = {}
     for rater in options.raters:
         check_file_name("ratings.raters", rater)

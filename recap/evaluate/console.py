@@ -11,8 +11,9 @@ from rich.console import Console
 
 from recap.errors import ConfigError
 from recap.evaluate.saved_model import Evaluation
-from recap.folds.console import METRICS, console_for
+from recap.folds.console import console_for
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
+from recap.metrics.scalar import metric_of, without_loss
 from recap.metrics.scores import argmax_disagreement, spread_text, summary_markdown
 from recap.output.tables import ReportTable
 from recap.records import Scores
@@ -111,8 +112,8 @@ def _metric_sheet(evaluation: Evaluation) -> ReportTable:
     header = ["metric", "end to end" if stages else f"all {scores.n}"]
     header += [] if summary is None else ["mean ± SD of folds"]
     rows = []
-    for name, title in METRICS.items():
-        row = [title, _percent(scores.metrics[name])]
+    for name, value in without_loss(scores.metrics).items():
+        row = [metric_of(name).short, _percent(value)]
         row += [] if summary is None else [spread_text(summary.metrics[name])]
         row += [_percent(stage["metrics"][name]) for stage in stages.values()]
         rows.append(tuple(row))

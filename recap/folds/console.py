@@ -17,6 +17,7 @@ from recap.config import RunConfig
 from recap.folds.fold import FoldListener, FoldResult, TextSample, TrainingPlan
 from recap.folds.run import Run, lost_turns
 from recap.metrics.files import summary_from_dict
+from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
@@ -120,15 +121,6 @@ def finished_folds(run: Run) -> dict[str, FinishedFold]:
         if name in entries
     }
 
-
-METRICS = {
-    "macro_f1": "macro F1",
-    "macro_precision": "macro P",
-    "macro_recall": "macro R",
-    "accuracy": "accuracy",
-    "invalid_rate": "unparsed",
-}
-"""Metrics in the order of tables, and what they are called there."""
 
 WIDTH_OF_FILES = 100
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
@@ -313,18 +305,18 @@ def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
 
 def print_sweep(configs: Sequence[RunConfig]) -> None:
     """Print one table of all jobs of a sweep, a row a run folder."""
-    table = Table(
-        "run", "folds", *METRICS.values(), title="All jobs: mean ± SD over folds, in percent"
-    )
+    heads = [metric.short for metric in SCALAR_METRICS.values()]
+    table = Table("run", "folds", *heads, title="All jobs: mean ± SD over folds, in percent")
     for config in configs:
         file = RunFolder(path=Path(config.runs_dir) / config.run).summary
         if not file.is_file():
-            table.add_row(config.run, "–", *("–" for _ in METRICS))
+            table.add_row(config.run, "–", *("–" for _ in heads))
             continue
         summary = summary_from_dict(json.loads(file.read_text(encoding="utf-8")))
-        cells = [spread_text(summary.metrics[name]) for name in METRICS]
+        found = [summary.metrics.get(name) for name in SCALAR_METRICS]
+        cells = ["–" if spread is None else spread_text(spread) for spread in found]
         table.add_row(config.run, str(len(summary.folds)), *cells)
-    width = 40 + max(len(config.run) for config in configs) + 16 * len(METRICS)
+    width = 40 + max(len(config.run) for config in configs) + 16 * len(heads)
     console = Console(highlight=False)
     Console(highlight=False, width=max(width, console.width)).print(table)
 
@@ -342,18 +334,17 @@ def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> 
 
 
 def _score_line(scores: Scores) -> str:
-    parts = [f"{title} {100 * (scores.metrics[name] or 0):.2f}" for name, title in METRICS.items()]
-    return "  ".join(parts)
+    shown = without_loss(scores.metrics).items()
+    return "  ".join(f"{metric_of(name).short} {100 * (value or 0):.2f}" for name, value in shown)
 
 
 def _metric_table(summary: Summary) -> Table:
     table = Table(
         "metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task
     )
-    for name, title in METRICS.items():
-        spread = summary.metrics[name]
+    for name, spread in without_loss(summary.metrics).items():
         values = ["–" if value is None else f"{100 * value:.2f}" for value in spread.values]
-        table.add_row(title, spread_text(spread), *values)
+        table.add_row(metric_of(name).short, spread_text(spread), *values)
     return table
 
 

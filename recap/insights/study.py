@@ -27,8 +27,9 @@ from recap.insights.study_statistics import (
     plan_study,
     read_scores,
 )
+from recap.output.format import DASH, degrees, interval, number, p_cell, p_value, share
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable, degrees, interval, number, p_cell, p_value, share
+from recap.output.tables import ReportTable
 from recap.statistics.effect_sizes import EffectSize, InteractionDesign
 from recap.statistics.hypothesis_tests import Check, Effect
 

@@ -9,12 +9,11 @@ The cards that the experimental group of a study sees, in the order of its scena
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
-from recap.insights.cards import Card, card_block, card_of
+from recap.insights.cards import Card, card_of, card_words
 from recap.insights.options import InsightsConfig, StudyMaterialsOptions
 from recap.insights.source import AnnotatedSource, read_source
 from recap.insights.study_sheets import (
@@ -30,53 +29,37 @@ from recap.insights.study_sheets import (
     refuse_existing,
 )
 from recap.output.excel import sheet_file
-from recap.output.html import html_page
+from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable, printable
 from recap.records import Turn
 
-_WORDS = {"en": ("Feedback cards", "Scenario"), "zh": ("反馈卡", "情境")}
 
-
-def study_cards_text(cards: Mapping[str, Card]) -> str:
-    """Return cards as plain text.
+def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
+    """Return cards in a participant's order as a page and as plain text, by the files' names.
 
     Args:
-        cards: By the code of the scenario, in the participant's order; at least one.
+        cards: By the code of the scenario; at least one.
+        language: ``en`` or ``zh``.
     """
-    first = next(iter(cards.values()))
-    title, scenario = _WORDS[first.language]
-    parts = [title, _note(first)]
-    for place, (code, card) in enumerate(cards.items(), start=1):
-        lines = [f"{scenario} {place} ({code})", f"{card.word('client')}: {card.response}"]
-        lines += [
-            f"{card.word(key)}: {text}"
-            for key, text in (
-                ("behavior", card.heading),
-                ("meaning", card.meaning),
-                ("contrast", card.contrast),
-                ("rationale", card.rationale),
-                ("sure", card.certainty),
-            )
-            if text
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(printable(part) for part in parts) + "\n"
-
-
-def study_cards_html(cards: Mapping[str, Card]) -> str:
-    """Return cards as one page that needs nothing beside it; arguments as for the text."""
-    first = next(iter(cards.values()))
-    title, scenario = _WORDS[first.language]
-    body = [f"<h1>{escape(title)}</h1>", f'<p class="note">{escape(_note(first))}</p>']
-    for place, (code, card) in enumerate(cards.items(), start=1):
-        body.append(f"<h2>{escape(f'{scenario} {place} ({code})')}</h2>\n{card_block(card)}")
-    return html_page(title=title, language=first.language, body="\n".join(body))
-
-
-def _note(card: Card) -> str:
-    aid = card.word("aid" if card.predicted else "aid_annotated")
-    return f"{aid} {card.word('private')}"
+    words, first = card_words()[language], next(iter(cards.values()))
+    headed = [
+        (f"{words['scenario']} {place} ({code})", card)
+        for place, (code, card) in enumerate(cards.items(), start=1)
+    ]
+    note = f"{first.note} {words['private']}"
+    texts = [words["cards"], note]
+    for heading, card in headed:
+        lines = [heading, f"{words['client']}: {card.response}", *card.lines]
+        texts.append("\n".join(lines))
+    page = render(
+        "insights/templates/study_cards.html",
+        title=words["cards"],
+        language=language,
+        note=note,
+        cards=headed,
+    )
+    return {"cards.html": page, "cards.txt": "\n\n".join(map(printable, texts)) + "\n"}
 
 
 _SPEAKERS = {
@@ -223,8 +206,8 @@ def _handed_out(
             )
             for code in participant.orders[1]
         }
-        files[f"{folder}/cards.html"] = study_cards_html(cards)
-        files[f"{folder}/cards.txt"] = study_cards_text(cards)
+        for name, content in study_cards(cards, language).items():
+            files[f"{folder}/{name}"] = content
     return files
 
 

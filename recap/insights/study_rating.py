@@ -39,8 +39,9 @@ from recap.insights.study_sheets import (
     refuse_existing,
 )
 from recap.output.excel import sheet_file
+from recap.output.format import number, share
 from recap.output.report import Report
-from recap.output.tables import ReportTable, number, share
+from recap.output.tables import ReportTable
 from recap.statistics.agreement import Agreement, cohen_kappa, krippendorff_alpha, measure_agreement
 
 

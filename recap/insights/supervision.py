@@ -1,28 +1,27 @@
 """``action=supervision``: one page a session, for people who never open a terminal.
 
-The supervision page of one session: where the client resisted, what it may mean, how sure.
+Where the client resisted, what it may mean, how sure that is, and the whole session.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
-from recap.insights.cards import WORDS, card_block, card_of, percent_text, place_of, said
+from recap.insights.cards import NO_COLOR, Card, card_of, card_words
 from recap.insights.options import InsightsConfig
 from recap.insights.source import AnnotatedSource, read_source
 from recap.output.excel import CellValue, workbook_bytes
-from recap.output.html import html_page
+from recap.output.format import rounded_percent
+from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.taxonomy import Taxonomy
-
-_STRIP_WIDTH, _STRIP_HEIGHT = 1000, 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,149 +35,108 @@ class SessionPage:
     """Its client utterances in order."""
     resistant: tuple[Utterance, ...]
     unsure: tuple[Utterance, ...]
-    """Labelled utterances under the threshold, resistant or not."""
+    """Labeled utterances under the threshold, resistant or not."""
     threshold: float
     taxonomy: Taxonomy
     language: str
     context: int
 
     @property
-    def labelled(self) -> int:
+    def words(self) -> Mapping[str, str]:
+        """The fixed words of pages."""
+        return card_words()[self.language]
+
+    @property
+    def labeled(self) -> tuple[Utterance, ...]:
         """Utterances with a label."""
-        return sum(utterance.label is not None for utterance in self.utterances)
+        return tuple(utterance for utterance in self.utterances if utterance.label is not None)
 
     @property
     def predicted(self) -> bool:
         """Whether a model gave the labels."""
         return any(utterance.predicted for utterance in self.utterances)
 
-    def word(self, key: str, **values: object) -> str:
-        """Return one of the fixed words."""
-        return WORDS[self.language][key].format(**values)
+    @property
+    def note(self) -> str:
+        """That the page is an aid, which may be wrong."""
+        return self.words["aid" if self.predicted else "aid_annotated"]
 
-    def name(self, label: str) -> str:
+    def name(self, label: str | None) -> str:
         """Return a label as the page writes it."""
-        return self.taxonomy.written(label, language=self.language)
+        return self.taxonomy.written(str(label), language=self.language)
 
-    def behaviors(self) -> dict[str, int]:
+    def color(self, label: str | None) -> str:
+        """Return the color of a label's category."""
+        return self.taxonomy[str(label)].color or NO_COLOR
+
+    def card(self, utterance: Utterance) -> Card:
+        """Return the card of one of the utterances."""
+        return card_of(
+            utterance,
+            self.taxonomy,
+            language=self.language,
+            context=self.context,
+            unsure=self.threshold,
+        )
+
+    def behaviors(self) -> list[tuple[str, int]]:
         """Return how often each resistant label occurs, the most frequent first."""
-        counts: dict[str, int] = {}
-        for utterance in self.resistant:
-            counts[str(utterance.label)] = counts.get(str(utterance.label), 0) + 1
-        return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
+        return Counter(str(utterance.label) for utterance in self.resistant).most_common()
 
 
 def supervision_html(page: SessionPage) -> str:
     """Return the page, self-contained."""
-    title = f"{page.word('supervision')}: {page.session}"
-    note = page.word("aid" if page.predicted else "aid_annotated")
-    chosen = {id(utterance) for utterance in page.resistant}
-    others = [utterance for utterance in page.unsure if id(utterance) not in chosen]
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="note">{escape(note)} {escape(page.word("private"))}</p>',
-        f"<h2>{escape(page.word('overview'))}</h2>",
-        _overview(page),
-        _strip(page),
-        f"<h2>{escape(page.word('moments'))}</h2>",
-        _cards(page, page.resistant) or f"<p>{escape(page.word('no_moments'))}</p>",
-    ]
-    if others:
-        parts += [f"<h2>{escape(page.word('also_unsure'))}</h2>", _cards(page, others)]
-    parts.append(_dialogue(page))
-    return html_page(title=title, language=page.language, body="\n".join(parts))
+    resistant = {id(utterance) for utterance in page.resistant}
+    return render(
+        "insights/templates/supervision.html",
+        title=f"{page.words['supervision']}: {page.session}",
+        language=page.language,
+        words=page.words,
+        note=page.note,
+        overview=overview_rows(page),
+        bars=[(page.name(u.label), page.color(u.label), id(u) in resistant) for u in page.labeled],
+        moments=[page.card(u) for u in page.resistant],
+        others=[page.card(u) for u in page.unsure if id(u) not in resistant],
+        dialogue=[(speaker, text, *_tag(page, u)) for speaker, text, u in dialogue_lines(page)],
+    )
+
+
+def _tag(page: SessionPage, utterance: Utterance | None) -> tuple[str, str]:
+    """Return an utterance's label with its probability, and its color; empty without a label."""
+    if utterance is None or utterance.label is None:
+        return "", ""
+    p = "" if utterance.probability is None else f" {rounded_percent(utterance.probability)}"
+    return page.name(utterance.label) + p, page.color(utterance.label)
 
 
 def overview_rows(page: SessionPage) -> list[tuple[str, str]]:
     """Return what is at the head of the page, as names and figures."""
-    share = f" ({percent_text(len(page.resistant) / page.labelled)})" if page.labelled else ""
-    behaviors = ", ".join(f"{page.name(label)} {n}" for label, n in page.behaviors().items())
-    rows = [(page.word("session"), page.session)]
-    rows += [(page.word("client"), page.client)] if page.client else []
-    rows += [(page.word("counselor"), page.counselor)] if page.counselor else []
-    rows.append((page.word("utterances"), str(page.labelled)))
-    rows.append((page.word("resistant"), f"{len(page.resistant)}{share}"))
-    rows += [(page.word("behaviors"), behaviors)] if behaviors else []
+    words, n = page.words, len(page.labeled)
+    share = f" ({rounded_percent(len(page.resistant) / n)})" if n else ""
+    behaviors = ", ".join(f"{page.name(label)} {times}" for label, times in page.behaviors())
+    rows = [(words["session"], page.session)]
+    rows += [(words["client"], page.client)] if page.client else []
+    rows += [(words["counselor"], page.counselor)] if page.counselor else []
+    rows.append((words["utterances"], str(n)))
+    rows.append((words["resistant"], f"{len(page.resistant)}{share}"))
+    rows += [(words["behaviors"], behaviors)] if behaviors else []
     if page.predicted:
-        limit = percent_text(page.threshold)
-        rows.append((page.word("unsure_count", p=limit), str(len(page.unsure))))
+        limit = rounded_percent(page.threshold)
+        rows.append((words["unsure_count"].format(p=limit), str(len(page.unsure))))
     return rows
-
-
-def _overview(page: SessionPage) -> str:
-    rows = [
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
-        for name, value in overview_rows(page)
-    ]
-    return "<table>" + "".join(rows) + "</table>"
-
-
-def _strip(page: SessionPage) -> str:
-    """Return the session from left to right: a bar an utterance, tall where it is resistant."""
-    said_labels = [u for u in page.utterances if u.label is not None]
-    if not said_labels:
-        return ""
-    chosen = {id(utterance) for utterance in page.resistant}
-    width = _STRIP_WIDTH / len(said_labels)
-    bars = []
-    for index, utterance in enumerate(said_labels):
-        label = str(utterance.label)
-        tall = id(utterance) in chosen
-        height = _STRIP_HEIGHT if tall else _STRIP_HEIGHT / 4
-        color = page.taxonomy[label].color or "#808080"
-        bars.append(
-            f'<rect x="{index * width:.2f}" y="{_STRIP_HEIGHT - height:.2f}" '
-            f'width="{max(width - 1, 0.5):.2f}" height="{height:.2f}" fill="{escape(color)}">'
-            f"<title>{escape(page.name(label))}</title></rect>"
-        )
-    return (
-        f'<svg viewBox="0 0 {_STRIP_WIDTH} {_STRIP_HEIGHT}" role="img" '
-        f'aria-label="{escape(page.word("moments"))}">{"".join(bars)}</svg>'
-    )
-
-
-def _cards(page: SessionPage, utterances: Sequence[Utterance]) -> str:
-    blocks = []
-    for utterance in utterances:
-        card = card_of(
-            utterance,
-            page.taxonomy,
-            language=page.language,
-            context=page.context,
-            unsure=page.threshold,
-        )
-        blocks.append(f'<p class="faint">{escape(place_of(card))}</p>\n{card_block(card)}')
-    return "\n".join(blocks)
 
 
 def dialogue_lines(page: SessionPage) -> list[tuple[str, str, Utterance | None]]:
     """Return speaker, text and annotation of every turn that is known, in order."""
-    turns = page.utterances[0].dialogue if page.utterances else ()
+    words = page.words
     if not any(len(u.dialogue) > u.before for u in page.utterances):
         # Rows of predictions, or examples, hold no dialogue: only what the client said.
-        return [
-            (page.word("client"), u.response or page.word("no_text"), u) for u in page.utterances
-        ]
+        return [(words["client"], u.response or words["no_text"], u) for u in page.utterances]
     by_place = {u.before: u for u in page.utterances}
-    lines: list[tuple[str, str, Utterance | None]] = []
-    for index, turn in enumerate(turns):
-        utterance = by_place.get(index) if turn.speaker == "client" else None
-        lines.append((page.word(turn.speaker), turn.text, utterance))
-    return lines
-
-
-def _dialogue(page: SessionPage) -> str:
-    lines = []
-    for speaker, text, utterance in dialogue_lines(page):
-        tag = ""
-        if utterance is not None and utterance.label is not None:
-            color = page.taxonomy[utterance.label].color or "#808080"
-            p = "" if utterance.probability is None else f" {percent_text(utterance.probability)}"
-            shown = escape(page.name(utterance.label) + p)
-            tag = f' <span class="tag" style="--tone:{escape(color)}">{shown}</span>'
-        lines.append(said(speaker, text).replace("</p>", f"{tag}</p>"))
-    body = "\n".join(lines)
-    return f"<details><summary>{escape(page.word('dialogue'))}</summary>\n{body}\n</details>"
+    return [
+        (words[turn.speaker], turn.text, by_place.get(index) if turn.speaker == "client" else None)
+        for index, turn in enumerate(page.utterances[0].dialogue)
+    ]
 
 
 MOST_SHOWN = 20
@@ -276,28 +234,22 @@ def _row(page: SessionPage, file: str) -> dict[str, Any]:
     return {
         "session": page.session,
         "client": page.client,
-        "n_utterances": page.labelled,
+        "n_utterances": len(page.labeled),
         "n_resistant": len(page.resistant),
         "n_unsure": len(page.unsure),
-        "behaviors": "; ".join(f"{label} {n}" for label, n in page.behaviors().items()),
+        "behaviors": "; ".join(f"{label} {n}" for label, n in page.behaviors()),
         "file": file,
     }
 
 
 def _sheets(page: SessionPage) -> dict[str, tuple[Sequence[str], Sequence[Sequence[CellValue]]]]:
-    header = (
-        page.word("turn"),
-        page.word("response"),
-        page.word("behavior"),
-        page.word("sure"),
-        page.word("meaning"),
-        page.word("rationale"),
-    )
+    words = page.words
+    keys = ("turn", "response", "behavior", "sure", "meaning", "rationale")
     moments = [
         (
             None if u.turn is None else u.turn + 1,
             u.response,
-            page.name(str(u.label)),
+            page.name(u.label),
             u.probability,
             page.taxonomy[str(u.label)].definition.get(page.language, ""),
             u.rationale,
@@ -313,13 +265,11 @@ def _sheets(page: SessionPage) -> dict[str, tuple[Sequence[str], Sequence[Sequen
         )
         for speaker, text, u in dialogue_lines(page)
     ]
-    note = page.word("aid" if page.predicted else "aid_annotated")
-    overview = [*overview_rows(page), ("", note), ("", page.word("private"))]
-    columns = ("", page.word("dialogue"), page.word("behavior"), page.word("sure"))
+    overview = [*overview_rows(page), ("", page.note), ("", words["private"])]
     return {
-        page.word("overview"): (("", ""), overview),
-        page.word("moments"): (header, moments),
-        page.word("dialogue"): (columns, dialogue),
+        words["overview"]: (("", ""), overview),
+        words["moments"]: (tuple(words[key] for key in keys), moments),
+        words["dialogue"]: (("", words["dialogue"], words["behavior"], words["sure"]), dialogue),
     }
 
 

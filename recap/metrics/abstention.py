@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recap.errors import DataError
-from recap.metrics.calibration import Bools, Floats
+from recap.metrics.arrays import Bools, Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

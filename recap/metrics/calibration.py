@@ -1,13 +1,11 @@
-"""Whether probabilities mean what they say: bins, calibration errors, Brier score, likelihood.
+"""Whether probabilities mean what they say, and how to make them.
+
+Predictions are taken as forecasts; bins, calibration errors, Brier score and likelihood judge them,
+one temperature makes them as sure as they deserve to be, and Bayes' rule fits them to a population
+in which resistance is rarer than it was in training.
 
 Probabilities are arrays ``(example, label)`` whose rows add up to 1, true labels are indices
 ``(example,)``.
-
-Predictions as forecasts: the probabilities that a system gave, and what was true.
-
-Temperature scaling: one number that makes probabilities as sure as they deserve to be.
-
-Resistance is rarer in practice than in training: what that does, and its correction.
 """
 
 from __future__ import annotations
@@ -18,14 +16,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from recap.errors import DataError, quote_id
+from recap.metrics.arrays import Bools, Floats, Ints
 from recap.records import Prediction
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 SUM_TOLERANCE = 1e-3
 """How far probabilities may be from adding up to 1: files hold them to a few digits."""
@@ -189,7 +183,8 @@ def calibration_of(probabilities: Floats, gold: Ints, *, n_bins: int = N_BINS) -
     """
     if not len(gold):
         raise DataError("there is no forecast to judge; give predictions with probabilities")
-    confidence, correct = _top(probabilities, gold)
+    confidence = np.asarray(probabilities.max(axis=1), dtype=np.float64)
+    correct = np.asarray(probabilities.argmax(axis=1) == gold)
     per_label = classwise_errors(probabilities, gold, n_bins=n_bins)
     true = probabilities[np.arange(len(gold)), gold]
     return Calibration(
@@ -297,11 +292,6 @@ def negative_log_likelihood(probabilities: Floats, gold: Ints) -> float:
     return float(np.log(1 / np.maximum(true, FLOOR)).mean())
 
 
-def _top(probabilities: Floats, gold: Ints) -> tuple[Floats, Bools]:
-    confidence = np.asarray(probabilities.max(axis=1), dtype=np.float64)
-    return confidence, np.asarray(probabilities.argmax(axis=1) == gold)
-
-
 def _mass_ends(forecast: Floats, n_bins: int) -> Floats:
     """Return the upper ends of bins of equally many examples, each once."""
     ranks = np.ceil(np.arange(1, n_bins + 1) * len(forecast) / n_bins).astype(int)
@@ -331,7 +321,7 @@ class Temperature:
 def fit_temperature(probabilities: Floats, gold: Ints) -> Temperature:
     """Return the temperature under which forecasts make what is true the likeliest.
 
-    The one scalar of Guo et al. (2017), Section 4.2, found by minimising the negative
+    The one scalar of Guo et al. (2017), Section 4.2, found by minimizing the negative
     log-likelihood, which has a single minimum: it is convex in 1 / temperature. Logarithms of the
     labels' probabilities stand in for the logits, from which they differ by a constant an example,
     without effect on what follows.

@@ -50,8 +50,8 @@ class TokenMean(Metric):
 class CategoryScores(Metric):
     """A confusion matrix that grows batch by batch and is summed over ranks.
 
-    torchmetrics' own macro averages count an extra "invalid" class as a class of zeros and drop
-    labels that never occur; here only counts are kept, and :meth:`scores` applies the one
+    torchmetrics' own macro averages count an extra class of unparsed answers as a class of zeros
+    and drop labels that never occur; here only counts are kept, and :meth:`scores` applies the one
     arithmetic.
 
     Args:
@@ -103,7 +103,7 @@ class CategoryScores(Metric):
         if low < 0 or int(gold.max()) >= self.invalid_index or predicted.max() > self.invalid_index:
             raise RecapError(
                 f"class indices must lie in 0 to {self.invalid_index - 1}, "
-                f"and {self.invalid_index} for an invalid answer"
+                f"and {self.invalid_index} for an unparsed answer"
             )
         one = torch.ones((), dtype=torch.long, device=self.confusion.device)
         # Not bincount: CUDA refuses it under deterministic algorithms.

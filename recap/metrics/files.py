@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, NoReturn, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from recap.errors import DataError
-from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
+from recap.records import Prediction, Scores, Summary
 
 T = TypeVar("T", Scores, Summary)
 
@@ -62,7 +64,8 @@ def predictions_from_jsonl(
 
 def scores_to_dict(scores: Scores) -> dict[str, Any]:
     """Return the mapping that ``scores.json`` holds."""
-    return {key: _plain(value) for key, value in asdict(scores).items()}
+    plain: dict[str, Any] = _plain(asdict(scores))
+    return plain
 
 
 def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") -> Scores:
@@ -71,12 +74,13 @@ def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") ->
     Raises:
         DataError: When a key is missing or its value has another form, naming ``source``.
     """
-    return _built(lambda: _scores(data), source)
+    return _record(Scores, data, source)
 
 
 def summary_to_dict(summary: Summary) -> dict[str, Any]:
     """Return the mapping that ``summary.json`` holds."""
-    return {key: _plain(value) for key, value in asdict(summary).items()}
+    plain: dict[str, Any] = _plain(asdict(summary))
+    return plain
 
 
 def summary_from_dict(data: Mapping[str, Any], *, source: str = "summary.json") -> Summary:
@@ -85,7 +89,7 @@ def summary_from_dict(data: Mapping[str, Any], *, source: str = "summary.json") 
     Raises:
         DataError: When a key is missing or its value has another form, naming ``source``.
     """
-    return _built(lambda: _summary(data), source)
+    return _record(Summary, data, source)
 
 
 def json_text(data: Mapping[str, Any]) -> str:
@@ -133,14 +137,6 @@ def _refuse_constant(name: str) -> NoReturn:
     raise DataError(f"line: {name} is not valid JSON, write null")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_text_or_null(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
 def _is_fold(value: object) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
@@ -157,8 +153,8 @@ def _is_probabilities(value: object) -> bool:
     )
 
 
-_TEXT = ("a string", _is_text)
-_TEXT_OR_NULL = ("a string or null", _is_text_or_null)
+_TEXT = ("a string", lambda value: isinstance(value, str))
+_TEXT_OR_NULL = ("a string or null", lambda value: isinstance(value, str | None))
 _FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "id": _TEXT,
     "session": _TEXT_OR_NULL,
@@ -173,61 +169,14 @@ _FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
 }
 
 
-def _built(build: Callable[[], T], source: str) -> T:
+def _record(kind: type[T], data: Mapping[str, Any], source: str) -> T:
     try:
-        return build()
-    except KeyError as error:
-        raise DataError(f"{source}: the key {error} is missing; write the file again") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{source}: a value has another form ({error}); write it again") from error
-
-
-def _scores(data: Mapping[str, Any]) -> Scores:
-    return Scores(
-        task=data["task"],
-        labels=tuple(data["labels"]),
-        n=int(data["n"]),
-        metrics={name: _number(value) for name, value in data["metrics"].items()},
-        per_label={
-            label: LabelScores(
-                precision=float(row["precision"]),
-                recall=float(row["recall"]),
-                f1=float(row["f1"]),
-                support=int(row["support"]),
-            )
-            for label, row in data["per_label"].items()
-        },
-        confusion=tuple(tuple(int(count) for count in row) for row in data["confusion"]),
-    )
-
-
-def _summary(data: Mapping[str, Any]) -> Summary:
-    return Summary(
-        task=data["task"],
-        labels=tuple(data["labels"]),
-        folds=tuple(int(fold) for fold in data["folds"]),
-        protocol=data["protocol"],
-        ddof=int(data["ddof"]),
-        metrics={name: _spread(spread) for name, spread in data["metrics"].items()},
-        per_label={
-            label: LabelSpread(
-                precision=_spread(row["precision"]),
-                recall=_spread(row["recall"]),
-                f1=_spread(row["f1"]),
-                support=int(row["support"]),
-            )
-            for label, row in data["per_label"].items()
-        },
-    )
-
-
-def _spread(data: Mapping[str, Any]) -> Spread:
-    return Spread(
-        mean=_number(data["mean"]),
-        std=_number(data["std"]),
-        values=tuple(_number(value) for value in data["values"]),
-    )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            fault = f"the key {key!r} is missing; write the file again"
+        else:
+            fault = f"a value has another form ({key}: {first['msg']}); write it again"
+        raise DataError(f"{source}: {fault}") from error

@@ -1,23 +1,40 @@
-"""The arithmetic of scores: from predictions to a confusion matrix to scores.
-
-Whether the label that was answered is the one that was held likeliest.
-
-Confusion matrices session by session: what a bootstrap over whole sessions resamples.
-
-The scores of several folds together: mean, sample standard deviation, and a table to read.
-"""
+"""From predictions to a confusion matrix to scores; from the scores of folds to their spread."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from recap.errors import ConfigError, DataError, quote_id, quote_label
+from recap.metrics.arrays import Ints
+from recap.metrics.scalar import (
+    LOSS,
+    SCALAR_METRICS,
+    label_f1,
+    label_precision,
+    label_recall,
+    metric_of,
+)
 from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
+
+DDOF = 1
+"""The paper's Table 10 fits the sample standard deviation."""
+
+_PROTOCOLS = {
+    "paper": "checkpoints selected on the fold that is reported",
+    "nested": "checkpoints selected on a part of the training folds",
+}
+
+UNPARSED = "invalid"
+"""What files call the last column of a confusion matrix, answers without a readable label."""
+
+Unit = tuple[str, str]
+"""``("session", id)``, or ``("example", id)`` where the session is not known."""
 
 
 def score(
@@ -43,17 +60,14 @@ def score(
     )
 
 
-def confusion_of(
-    predictions: Iterable[Prediction], *, task: str, labels: Sequence[str]
-) -> npt.NDArray[np.int64]:
-    """Return the counts ``(n_labels gold, n_labels + 1 predicted)``; last come invalid answers.
+def confusion_of(predictions: Iterable[Prediction], *, task: str, labels: Sequence[str]) -> Ints:
+    """Return the counts ``(n_labels gold, n_labels + 1 predicted)``; last come unparsed answers.
 
     Raises:
         DataError: For a prediction whose gold or label is not among ``labels``.
     """
     index: dict[str | None, int] = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
-    invalid = len(labels)
     for prediction in predictions:
         for name, value in (("gold", prediction.gold), ("label", prediction.label)):
             if value is not None and value not in index:
@@ -62,28 +76,28 @@ def confusion_of(
                     f"is not a label of task {task!r}; score it under the task that made it "
                     f"({prediction.task!r})"
                 )
-        counts[index[prediction.gold], index.get(prediction.label, invalid)] += 1
+        counts[index[prediction.gold], index.get(prediction.label, len(labels))] += 1
     return counts
 
 
 def scores_from_confusion(
     task: str, labels: Sequence[str], confusion: npt.ArrayLike, loss: float | None = None
 ) -> Scores:
-    """Return the scores that follow from a confusion matrix.
+    """Return the scores that follow from a confusion matrix, all of :data:`SCALAR_METRICS` in them.
 
     A precision, recall or F1 whose denominator is 0 counts as 0, and a label that never occurs
     stays in the macro means with 0, as in scikit-learn 1.9's
     ``precision_recall_fscore_support(labels=…, average="macro", zero_division=0)``. ``macro_f1`` is
-    the mean of the classes' F1, as the paper's binary row has it (Table 4). The invalid column is
+    the mean of the classes' F1, as the paper's binary row has it (Table 4). The unparsed column is
     no class: it lowers recall and accuracy, and ``invalid_rate`` reports it.
 
     Args:
         task: The task's name.
         labels: The task's labels, in the order of rows and columns.
-        confusion: Counts ``(n_labels gold, n_labels + 1 predicted)``, invalid answers in the last
+        confusion: Ints ``(n_labels gold, n_labels + 1 predicted)``, unparsed answers in the last
             column.
         loss: Mean loss over answer tokens in nats. A value that is not finite is stored as
-            ``None``, since ``scores.json`` is strict JSON.
+            ``None``, since ``scores.json`` is strict JSON; so is a metric's.
 
     Raises:
         DataError: When the matrix counts no example.
@@ -101,49 +115,28 @@ def scores_from_confusion(
             f"task {task!r}: there is no prediction to score; give examples that the task selects, "
             "or use fewer folds"
         )
-    correct = np.diagonal(counts)
-    support = counts.sum(axis=1)
-    predicted = counts[:, :-1].sum(axis=0)
-    precision = _ratio(correct, predicted)
-    recall = _ratio(correct, support)
-    f1 = _ratio(2 * correct, support + predicted)
-    metrics = {
-        "macro_f1": float(f1.mean()),
-        "macro_precision": float(precision.mean()),
-        "macro_recall": float(recall.mean()),
-        "accuracy": float(correct.sum() / n),
-        "invalid_rate": float(counts[:, -1].sum() / n),
-        "loss": loss if loss is not None and math.isfinite(loss) else None,
-    }
-    per_label = {
-        label: LabelScores(
-            precision=float(precision[i]),
-            recall=float(recall[i]),
-            f1=float(f1[i]),
-            support=int(support[i]),
-        )
-        for i, label in enumerate(labels)
-    }
+    found = {m.name: m.compute(counts) for m in SCALAR_METRICS.values() if m.compute}
+    figures = zip(
+        labels,
+        label_precision(counts).tolist(),
+        label_recall(counts).tolist(),
+        label_f1(counts).tolist(),
+        counts.sum(axis=1).tolist(),
+        strict=True,
+    )
     return Scores(
         task=task,
         labels=tuple(labels),
         n=n,
-        metrics=metrics,
-        per_label=per_label,
-        confusion=tuple(tuple(int(count) for count in row) for row in counts),
-    )
-
-
-def _ratio(
-    numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    # Integers divide exactly as scikit-learn's do, so the figures agree to the last bit or nearly
-    # so.
-    return np.divide(
-        numerator,
-        denominator,
-        out=np.zeros(len(numerator), dtype=np.float64),
-        where=denominator > 0,
+        metrics={
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in {**found, LOSS.name: loss}.items()
+        },
+        per_label={
+            label: LabelScores(precision=precision, recall=recall, f1=f1, support=support)
+            for label, precision, recall, f1, support in figures
+        },
+        confusion=tuple(map(tuple, counts.tolist())),
     )
 
 
@@ -159,18 +152,12 @@ def argmax_disagreement(predictions: Iterable[Prediction]) -> float | None:
     judged = [p for p in predictions if p.probabilities]
     if not judged:
         return None
-    return sum(not _agrees(prediction) for prediction in judged) / len(judged)
-
-
-def _agrees(prediction: Prediction) -> bool:
-    found = prediction.probabilities or {}
-    return prediction.label is not None and found.get(prediction.label) == max(found.values())
-
-
-Unit = tuple[str, str]
-"""``("session", id)``, or ``("example", id)`` where the session is not known."""
-
-Counts = npt.NDArray[np.int64]
+    others = 0
+    for prediction in judged:
+        found = prediction.probabilities or {}
+        agrees = prediction.label is not None and found.get(prediction.label) == max(found.values())
+        others += not agrees
+    return others / len(judged)
 
 
 def unit_of(prediction: Prediction) -> Unit:
@@ -182,10 +169,10 @@ def unit_of(prediction: Prediction) -> Unit:
 
 def session_confusions(
     predictions: Iterable[Prediction], *, task: str, labels: Sequence[str]
-) -> dict[Unit, Counts]:
+) -> dict[Unit, Ints]:
     """Return the counts ``(n_labels gold, n_labels + 1 predicted)`` of every session, by unit.
 
-    The last column counts invalid answers. All matrices together add up to that of the run.
+    The last column counts unparsed answers. All matrices together add up to that of the run.
 
     Raises:
         DataError: For a prediction whose gold or label is not among ``labels``.
@@ -196,7 +183,7 @@ def session_confusions(
     return {unit: confusion_of(part, task=task, labels=labels) for unit, part in by_unit.items()}
 
 
-def stacked(confusions: Mapping[Unit, Counts], units: Sequence[Unit]) -> Counts:
+def stacked(confusions: Mapping[Unit, Ints], units: Sequence[Unit]) -> Ints:
     """Return matrices ``(units, n_labels, n_labels + 1)`` in the order of ``units``.
 
     Zeros stand where a unit has none.
@@ -206,34 +193,18 @@ def stacked(confusions: Mapping[Unit, Counts], units: Sequence[Unit]) -> Counts:
     return np.stack([confusions.get(unit, blank) for unit in units])
 
 
-DDOF = 1
-"""The paper's Table 10 fits the sample standard deviation."""
-
-_PROTOCOLS = {
-    "paper": "checkpoints selected on the fold that is reported",
-    "nested": "checkpoints selected on a part of the training folds",
-}
-_METRICS = {
-    "macro_f1": "Macro-F1",
-    "macro_precision": "Macro precision",
-    "macro_recall": "Macro recall",
-    "accuracy": "Accuracy",
-    "invalid_rate": "Invalid answers",
-    "loss": "Loss (nats per token)",
-}
-
-
 def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
     """Return mean and spread of every figure over the folds done so far; support is summed.
 
-    A figure that any fold lacks (the loss of a prompted system) has neither mean nor deviation.
+    A figure that any fold lacks (the loss of a prompted system, a metric that was registered after
+    the fold was scored) has neither mean nor deviation.
 
     Args:
         scores: Fold index to its scores.
         protocol: How checkpoints were selected, ``"paper"`` or ``"nested"``.
 
     Raises:
-        ConfigError: For no folds, or folds of different tasks, labels or metrics.
+        ConfigError: For no folds, or folds of different tasks or labels.
     """
     if not scores:
         raise ConfigError("there is no fold to summarize; run at least one")
@@ -241,11 +212,7 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
     ordered = [scores[fold] for fold in folds]
     first = ordered[0]
     for fold, one in zip(folds, ordered, strict=True):
-        if (one.task, one.labels, set(one.metrics)) != (
-            first.task,
-            first.labels,
-            set(first.metrics),
-        ):
+        if (one.task, one.labels) != (first.task, first.labels):
             raise ConfigError(
                 f"fold {fold} was scored for task {one.task!r} with {len(one.labels)} labels, "
                 f"fold {folds[0]} for {first.task!r} with {len(first.labels)}; "
@@ -258,7 +225,8 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
         protocol=protocol,
         ddof=DDOF,
         metrics={
-            name: spread_over_folds([s.metrics[name] for s in ordered]) for name in first.metrics
+            name: spread_over_folds([s.metrics.get(name) for s in ordered])
+            for name in dict.fromkeys(name for s in ordered for name in s.metrics)
         },
         per_label={label: _label_spread(label, ordered) for label in first.labels},
     )
@@ -273,20 +241,21 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
         if n_folds > 1
         else "one fold, hence no standard deviation"
     )
+    folds = " | ".join(f"Fold {fold}" for fold in summary.folds)
     lines = [
         f"# {summary.task}",
         "",
         f"Folds {', '.join(map(str, summary.folds))}; {spread}; in percent, but for the loss.",
         f"Protocol `{summary.protocol}`: {how}.",
-        "Macro figures are means over the task's labels; an unreadable answer counts as wrong.",
+        "Macro figures are means over the task's labels; an unparsed answer counts as wrong.",
         "",
-        f"| Metric | {'Mean ± SD' if n_folds > 1 else 'Value'} | {_columns(summary.folds)} |",
+        f"| Metric | {'Mean ± SD' if n_folds > 1 else 'Value'} | {folds} |",
         f"|---|---:|{'---:|' * n_folds}",
     ]
     for name, figures in summary.metrics.items():
-        scale = 1.0 if name == "loss" else 100.0
+        scale = 1.0 if name == LOSS.name else 100.0
         values = " | ".join(_number(value, scale) for value in figures.values)
-        lines.append(f"| {_METRICS.get(name, name)} | {spread_text(figures, scale)} | {values} |")
+        lines.append(f"| {metric_of(name).title} | {spread_text(figures, scale)} | {values} |")
     lines += ["", "| Category | Precision | Recall | F1 | Support |", "|---|---:|---:|---:|---:|"]
     for label, row in summary.per_label.items():
         cells = " | ".join(spread_text(figures) for figures in (row.precision, row.recall, row.f1))
@@ -296,10 +265,10 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread_text(spread: Spread, scale: float = 100.0) -> str:
+def spread_text(spread: Spread, scale: float = 100.0, *, digits: int | None = None) -> str:
     """Return ``"66.58 ± 1.30"``, the mean alone for one fold, ``"–"`` where there is no mean."""
-    mean = _number(spread.mean, scale)
-    return mean if spread.std is None else f"{mean} ± {_number(spread.std, scale)}"
+    mean = _number(spread.mean, scale, digits)
+    return mean if spread.std is None else f"{mean} ± {_number(spread.std, scale, digits)}"
 
 
 def spread_over_folds(values: Sequence[float | None]) -> Spread:
@@ -314,14 +283,10 @@ def spread_over_folds(values: Sequence[float | None]) -> Spread:
     )
 
 
-def _columns(folds: Sequence[int]) -> str:
-    return " | ".join(f"Fold {fold}" for fold in folds)
-
-
-def _number(value: float | None, scale: float) -> str:
+def _number(value: float | None, scale: float, digits: int | None = None) -> str:
     if value is None:
         return "–"
-    return f"{value:.4f}" if scale == 1.0 else f"{scale * value:.2f}"
+    return f"{scale * value:.{(4 if scale == 1.0 else 2) if digits is None else digits}f}"
 
 
 def _label_spread(label: str, scores: Sequence[Scores]) -> LabelSpread:
@@ -331,4 +296,58 @@ def _label_spread(label: str, scores: Sequence[Scores]) -> LabelSpread:
         recall=spread_over_folds([row.recall for row in rows]),
         f1=spread_over_folds([row.f1 for row in rows]),
         support=sum(row.support for row in rows),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSpread:
+    """One cell of the confusion matrix over folds.
+
+    ``count`` is of examples a fold. ``share`` is the part of the fold's examples of label ``gold``
+    that were answered ``predicted``; a fold without such examples has none (``None`` among its
+    values), and mean and deviation are over the others. So the mean of a diagonal share differs
+    from the mean recall, which counts such a fold as 0.
+    """
+
+    gold: str
+    predicted: str
+    """A label, or :data:`UNPARSED`."""
+    count: Spread
+    share: Spread
+
+    @property
+    def n_folds(self) -> int:
+        """The folds that hold examples of label ``gold``."""
+        return sum(value is not None for value in self.share.values)
+
+
+def confusion_spread(scores: Sequence[Scores]) -> tuple[CellSpread, ...]:
+    """Return mean and sample SD (ddof 1) of every cell, row by row, unparsed answers last in a row.
+
+    Args:
+        scores: Those of the folds, in order.
+
+    Raises:
+        ConfigError: For no folds, or folds with different labels.
+    """
+    if len({one.labels for one in scores}) != 1:
+        raise ConfigError(
+            "confusion matrices of other labels, or none at all; take one run's folds"
+        )
+    labels = scores[0].labels
+    return tuple(
+        _cell(gold, predicted, [one.confusion[row] for one in scores], column)
+        for row, gold in enumerate(labels)
+        for column, predicted in enumerate((*labels, UNPARSED))
+    )
+
+
+def _cell(gold: str, predicted: str, rows: Sequence[Sequence[int]], column: int) -> CellSpread:
+    shares = [row[column] / sum(row) if any(row) else None for row in rows]
+    known = spread_over_folds([share for share in shares if share is not None])
+    return CellSpread(
+        gold=gold,
+        predicted=predicted,
+        count=spread_over_folds([row[column] for row in rows]),
+        share=replace(known, values=tuple(shares)),
     )

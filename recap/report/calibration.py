@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recap.metrics.abstention import RiskCoverage, risk_coverage
-from recap.metrics.calibration import LEAST, MOST, Bin, Floats, reliability_bins
+from recap.metrics.arrays import Floats
+from recap.metrics.calibration import LEAST, MOST, Bin, reliability_bins
 from recap.metrics.scores import DDOF, spread_over_folds, spread_text
 from recap.output.charts import PANELS_A_ROW, PLAIN_COLOR
+from recap.output.format import DASH
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable
+from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.recalibration import (
     CalibrationOptions,

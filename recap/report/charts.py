@@ -1,9 +1,4 @@
-"""Values over folds with intervals, and differences with intervals (extra ``plot``).
-
-F1 by category with its spread over folds (extra ``plot``).
-
-Figures with their intervals, group by group (extra ``plot``).
-"""
+"""Charts of figures over folds and over groups, with their intervals (extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -54,14 +49,9 @@ def category_chart(
             axes.plot(
                 [mean, mean], [y + offset - step / 2, y + offset + step / 2], color=color, lw=2
             )
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlim(-2, 102)
-    axes.set_xlabel("F1, percent; a dot a fold, a bar the mean")
-    axes.grid(axis="x", linewidth=0.4)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return figure
+    axis = "F1, percent; a dot a fold, a bar the mean"
+    return _finished(figure, axes, labels, axis, legend_columns=2)
 
 
 DOT_COLOR, INTERVAL_COLOR, *_ = COLORS
@@ -94,7 +84,7 @@ def fold_chart(rows: Sequence[SpreadRow], *, axis: str) -> Figure:
             label="mean over folds" if y == 0 else None,
         )
         _interval(axes, row, y + 0.2, "all predictions, with interval" if y == 0 else None)
-    return _finished(figure, axes, rows, axis)
+    return _finished(figure, axes, [row.name for row in rows], axis)
 
 
 def difference_chart(rows: Sequence[SpreadRow], *, axis: str) -> Figure:
@@ -104,7 +94,7 @@ def difference_chart(rows: Sequence[SpreadRow], *, axis: str) -> Figure:
     for y, row in enumerate(rows):
         _dots(axes, row, y - 0.15, "a fold" if y == 0 else None)
         _interval(axes, row, y + 0.15, "all predictions, with interval" if y == 0 else None)
-    return _finished(figure, axes, rows, axis)
+    return _finished(figure, axes, [row.name for row in rows], axis)
 
 
 def _axes(rows: Sequence[SpreadRow]) -> tuple[Figure, Axes]:
@@ -132,13 +122,15 @@ def _interval(axes: Axes, row: SpreadRow, y: float, label: str | None) -> None:
     axes.scatter([100 * row.value], [y], s=26, marker="D", color=INTERVAL_COLOR, label=label)
 
 
-def _finished(figure: Figure, axes: Axes, rows: Sequence[SpreadRow], axis: str) -> Figure:
-    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+def _finished(
+    figure: Figure, axes: Axes, names: Sequence[str], axis: str, *, legend_columns: int = 3
+) -> Figure:
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(axis)
     axes.grid(axis="x", linewidth=0.4)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=legend_columns, fontsize=8, frameon=False)
     return figure
 
 

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from recap.errors import ConfigError, did_you_mean
+from recap.output.format import DASH, number, p_cell
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable, number, p_cell
+from recap.output.tables import ReportTable
 from recap.report.charts import SpreadRow, difference_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
     Repeats,
     ReportedRun,
-    as_compared,
     group_name,
     group_repeats,
     partitions,
     protocol_twins,
 )
-from recap.report.significance import TESTS, Comparison, compare, with_holm
-from recap.report.variance import ends, points
+from recap.report.significance import TESTS, Comparison, with_holm
+from recap.report.variance import compared, ends, points
 from recap.statistics.bootstrap import FEW_SESSIONS
 
 _TEST_NAMES = {
@@ -97,7 +97,9 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
         sheets=tuple(
             sheet for family in families for sheet in (_effects(family, options), _p_values(family))
         ),
-        notes=tuple(dict.fromkeys([*_notes(families, options), *_of_families(found)])),
+        notes=tuple(
+            dict.fromkeys([*_notes(families, options), *(n for one in found for n in one.notes)])
+        ),
         charts={
             f"comparison_{family.task}": partial(
                 difference_chart,
@@ -126,21 +128,8 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
         notes += _about_pair(first, second)
         if partitions(first) & partitions(second):
             comparable.append((first, second))
-    comparisons = [
-        compare(
-            as_compared(first),
-            as_compared(second),
-            resamples=options.resamples,
-            confidence=options.confidence,
-            seed=options.seed,
-        )
-        for first, second in comparable
-    ]
-    return Family(
-        task=task,
-        comparisons=with_holm(comparisons),
-        notes=tuple(notes),
-    )
+    comparisons = with_holm([compared(*pair, options) for pair in comparable])
+    return Family(task=task, comparisons=comparisons, notes=tuple(notes))
 
 
 def _about_pair(first: Repeats, second: Repeats) -> list[str]:
@@ -269,7 +258,3 @@ def _notes(families: Sequence[Family], options: ReportConfig) -> list[str]:
         for test, why in each.reasons.items()
     }
     return [*notes, *sorted(reasons)]
-
-
-def _of_families(families: Sequence[Family]) -> list[str]:
-    return [note for family in families for note in family.notes]

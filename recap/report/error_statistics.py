@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recap.data.words import is_chinese
+from recap.metrics.arrays import Floats
 from recap.metrics.scores import scores_from_confusion
 from recap.records import Example, Prediction, Scores
-from recap.statistics.bootstrap import Floats, Interval, resampled, with_intervals
+from recap.statistics.bootstrap import Interval, bootstrap, share_of
 from recap.taxonomy import Taxonomy
 
 Counts = npt.NDArray[np.int64]
@@ -148,17 +149,10 @@ def count_kind(
 
     def share(weights: Floats) -> Floats:
         part, whole = (weights @ sums).T
-        none = np.full(len(part), np.nan)
-        shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
-        return shares[:, None]
+        return share_of(part, whole)[:, None]
 
-    n = len(sessions)
-    [interval] = with_intervals(
-        share(np.ones((1, n)))[0],
-        lambda rng, size: share(resampled(rng, n, size)),
-        resamples=resamples if n > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    [interval] = bootstrap(
+        share, len(sessions), resamples=resamples, confidence=confidence, seed=seed
     )
     errors = sum(p.label != p.gold for p in judged)
     return KindCount(
@@ -292,12 +286,8 @@ def _scores(
     def figures(weights: Floats) -> Floats:
         return _figures(weights @ sums, n_labels)
 
-    intervals = with_intervals(
-        figures(np.ones((1, n_sessions)))[0],
-        lambda rng, size: figures(resampled(rng, n_sessions, size)),
-        resamples=resamples if n_sessions > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    intervals = bootstrap(
+        figures, n_sessions, resamples=resamples, confidence=confidence, seed=seed
     )
     support = sums[:, n_labels : 2 * n_labels].sum(axis=0)
     return GroupScores(
@@ -344,17 +334,11 @@ def _figures(sums: Floats, n: int) -> Floats:
     total, hits, sure, held, sure_hits = sums[:, 3 * n :].T
     return np.column_stack(
         [
-            _ratio(f1.sum(axis=1), counted.sum(axis=1)),
-            _ratio(hits, total),
-            _ratio(held - sure_hits, sure),
+            share_of(f1.sum(axis=1), counted.sum(axis=1)),
+            share_of(hits, total),
+            share_of(held - sure_hits, sure),
         ]
     )
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    none = np.full(len(part), np.nan)
-    shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
-    return shares
 
 
 def held_probability(prediction: Prediction, label: str | None) -> float | None:

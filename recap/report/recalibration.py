@@ -19,12 +19,11 @@ from recap.metrics.abstention import (
     risk_coverage,
     threshold_for_recall,
 )
+from recap.metrics.arrays import Bools, Floats
 from recap.metrics.calibration import (
     N_BINS,
-    Bools,
     Calibration,
     Detection,
-    Floats,
     Forecasts,
     Temperature,
     calibration_of,

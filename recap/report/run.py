@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from importlib import import_module
 
-from recap.output.html import html_page
+from recap.output.html import render
 from recap.output.report import Report, svg_text
 from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
@@ -69,7 +69,9 @@ def report_page(title: str, lead: Sequence[str], sections: Sequence[Report]) -> 
         *map(_section, sections),
         "</main>",
     ]
-    return html_page(title=title, language="en", body="\n".join(body), style=_STYLE)
+    return render(
+        "page_with_body.html", title=title, language="en", body="\n".join(body), style=_STYLE
+    )
 
 
 def _section(section: Report) -> str:

@@ -21,6 +21,7 @@ from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import DDOF, spread_text
 from recap.output.report import Report
 from recap.output.tables import ReportTable
@@ -188,13 +189,8 @@ def _all_figures(summary: Summary) -> Iterator[tuple[str, str, Spread]]:
             yield label, metric, getattr(figures, metric)
 
 
-OVERALL = {
-    "macro_precision": "Precision",
-    "macro_recall": "Recall",
-    "macro_f1": "Macro-F1",
-    "accuracy": "Accuracy",
-}
-"""Metrics of the paper's overall columns, in its order."""
+OVERALL = {"macro_precision": "P", "macro_recall": "R", "macro_f1": "F1", "accuracy": "Acc"}
+"""Metrics of the paper's overall columns in its order, and what Table 5 calls them."""
 
 _CATEGORIES_A_SHEET = 3
 _PAPER_TASKS = ("binary", "fine_grained")
@@ -227,7 +223,7 @@ class TableRow:
         if self.published is not None:
             return self.published.figure(task, metric)
         summary = self.summary(task)
-        return None if summary is None else summary.metrics[metric]
+        return None if summary is None else summary.metrics.get(metric)
 
     def per_label(self, task: str, label: str, metric: str) -> Spread | PublishedFigure | None:
         """Return a figure of one category."""
@@ -316,18 +312,20 @@ def _rows(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -
 
 def _overall(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> ReportTable:
     rows = _rows(systems, task, options)
-    names = [*OVERALL, "invalid_rate"]
+    names = [*OVERALL, *(name for name in SCALAR_METRICS if name not in OVERALL)]
+    metrics = [SCALAR_METRICS[name] for name in names]
+    lower = [place for place, metric in enumerate(metrics) if not metric.higher_is_better]
     figures = [[row.overall(task, name) for name in names] for row in rows]
     of_paper = f" ({_TABLE_OF[task]})" if task in _TABLE_OF else ""
     return ReportTable(
         title=f"Overall, {task}{of_paper}",
-        header=("Model", "Setting", "Rationale", "Folds", *OVERALL.values(), "Invalid"),
+        header=("Model", "Setting", "Rationale", "Folds", *(m.title for m in metrics)),
         rows=tuple(
             (*row.heads(), _folds(row, task), *map(_cell, line))
             for row, line in zip(rows, figures, strict=True)
         ),
         text_columns=(0, 1, 2, 3),
-        bold=best_cells(figures, first_column=4, lower=(4,)),
+        bold=best_cells(figures, first_column=4, lower=lower),
     )
 
 
@@ -346,13 +344,12 @@ def _ablation(
             rows.append(TableRow(system=system, published=published))
     shown = [task for task in tasks if any(task in system.runs for system in trained)]
     figures = [[row.overall(task, name) for task in shown for name in OVERALL] for row in rows]
-    short = dict(zip(OVERALL, ("P", "R", "F1", "Acc"), strict=True))
     return [
         ReportTable(
             title="Ablation: backbone × tuning × rationale (Table 5)",
             header=(
                 *("Model", "Tuning", "Rationale"),
-                *(f"{task} {short[name]}" for task in shown for name in OVERALL),
+                *(f"{task} {OVERALL[name]}" for task in shown for name in OVERALL),
             ),
             rows=tuple(
                 (*row.heads(), *map(_cell, line)) for row, line in zip(rows, figures, strict=True)
@@ -453,7 +450,7 @@ def _notes(
         f"Mean ± sample standard deviation (ddof = {DDOF}) over folds, in percent; bold: best mean "
         f"of a column. Protocol: {'; '.join(explained[p] for p in protocols)}."
     )
-    yield "Macro figures are means over categories; an unreadable answer counts as wrong."
+    yield "Macro figures are means over categories; an unparsed answer counts as wrong."
     yield from partial_notes(runs)
     if options.reference == "paper":
         yield from _published_notes(systems)

@@ -1,9 +1,4 @@
-"""How scores vary: over folds, over sessions, over repetitions, and between protocols.
-
-Percentages, intervals and differences as the report's tables print them.
-
-Repeated cross-validation, and the two protocols side by side.
-"""
+"""How scores vary: over folds, over sessions, over repetitions, and between protocols."""
 
 from __future__ import annotations
 
@@ -14,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from recap.metrics.scalar import metric_of
 from recap.metrics.scores import DDOF, session_confusions, unit_of
+from recap.output.format import DASH, p_cell, percent
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable, number, p_cell
+from recap.output.tables import ReportTable
 from recap.report.charts import SpreadRow, fold_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
@@ -32,11 +29,6 @@ from recap.statistics.bootstrap import FEW_SESSIONS, ScoreIntervals, score_inter
 from recap.statistics.hypothesis_tests import corrected_t_test
 
 
-def percent(value: float | None) -> str:
-    """Return a share in percent with two digits, a dash for ``None``."""
-    return number(None if value is None else 100 * value)
-
-
 def points(value: float | None) -> str:
     """Return a difference of shares in percentage points with its sign."""
     text = percent(value)
@@ -50,7 +42,7 @@ def ends(low: float | None, high: float | None) -> str:
     return f"[{percent(low)}, {percent(high)}]"
 
 
-METRICS = {"macro_f1": "Macro-F1", "accuracy": "Accuracy"}
+METRICS = ("macro_f1", "accuracy")
 """Metrics whose spread is shown."""
 
 
@@ -64,12 +56,11 @@ def spread_of_repeats(group: Repeats) -> dict[str, RepeatSpread]:
     }
 
 
-def protocol_gap(pair: tuple[Repeats, Repeats], options: ReportConfig) -> Comparison:
-    """Return the comparison of ``(paper, nested)`` over their common folds."""
-    paper, nested = map(as_compared, pair)
+def compared(first: Repeats, second: Repeats, options: ReportConfig) -> Comparison:
+    """Return the comparison of two systems over the folds that both have finished."""
     return compare(
-        paper,
-        nested,
+        as_compared(first),
+        as_compared(second),
         resamples=options.resamples,
         confidence=options.confidence,
         seed=options.seed,
@@ -94,7 +85,7 @@ def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportTa
     rows = [
         (
             name,
-            METRICS[metric],
+            metric_of(metric).title,
             f"{spread.n_repeats}",
             percent(spread.mean),
             percent(spread.std_within),
@@ -145,7 +136,7 @@ _ABOUT_FOLDS = (
 )
 _ABOUT_POOLED = (
     "Pooled figures are scores of all folds' predictions together, which for macro-F1 is not the "
-    "mean over folds. Their intervals are studentised bootstrap intervals over whole sessions: "
+    "mean over folds. Their intervals are studentized bootstrap intervals over whole sessions: "
     "what these models would score on other sessions, not what another training would give"
 )
 _ABOUT_REPEATS = (
@@ -185,7 +176,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
         for group in group_repeats(runs)
         if len(group) > 1
     }
-    gaps = [protocol_gap(pair, options) for pair in protocol_twins(runs)]
+    gaps = [compared(*pair, options) for pair in protocol_twins(runs)]
     sheets = [
         sheet
         for task in tasks
@@ -311,7 +302,7 @@ def _folds_sheet(
             )
         )
     return ReportTable(
-        title=f"{METRICS[metric]} of {runs[0].task.name} over folds",
+        title=f"{metric_of(metric).title} of {runs[0].task.name} over folds",
         header=("run", "folds", "mean", "SD", f"{level} of mean", "pooled", f"{level} of pooled"),
         rows=tuple(rows),
     )

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from recap.config import RunConfig
+from recap.metrics.scalar import SCALAR_METRICS, metric_of
 from recap.metrics.scores import spread_text
 from recap.records import Scores, Summary
 from recap.system.escaping import plain_markdown
@@ -28,15 +29,6 @@ from recap.tasks.task import Task
 
 LANGUAGES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 """Codes by ``data.language``."""
-
-METRIC_TITLES = {
-    "macro_f1": "Macro-F1",
-    "macro_precision": "Macro precision",
-    "macro_recall": "Macro recall",
-    "accuracy": "Accuracy",
-    "invalid_rate": "Unreadable answers",
-}
-"""What is shown, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +215,7 @@ def _index(facts: CardFacts, scores: Scores) -> dict[str, Any]:
                     "name": f"{facts.config.data.name}, test part of {facts.part}",
                 },
                 "metrics": [
-                    {"type": kind, "name": METRIC_TITLES[name], "value": scores.metrics[name]}
+                    {"type": kind, "name": metric_of(name).title, "value": scores.metrics[name]}
                     for name, kind in shown.items()
                 ],
             }
@@ -325,7 +317,7 @@ def _scores(facts: CardFacts) -> str:
         lines.append(
             f"In percent. Mean and sample standard deviation (ddof {summary.ddof}) are over the "
             f"{n} of {of} folds that are finished; one fold has no deviation. Macro figures are "
-            "means over the labels; an unreadable answer counts as wrong."
+            "means over the labels; an unparsed answer counts as wrong."
         )
     if scores is not None or summary is not None:
         lines += [_metric_table(facts), _label_table(facts)]
@@ -336,12 +328,13 @@ def _metric_table(facts: CardFacts) -> str:
     scores, summary = facts.scores, facts.summary
     heads = ["Metric", *([facts.part] if scores else []), *(["mean ± SD"] if summary else [])]
     rows = []
-    for name, title in METRIC_TITLES.items():
-        row = [title]
+    for name, metric in SCALAR_METRICS.items():
+        row = [metric.title]
         if scores is not None:
-            row.append(percent(scores.metrics[name]))
+            row.append(percent(scores.metrics.get(name)))
         if summary is not None:
-            row.append(spread_text(summary.metrics[name]))
+            spread = summary.metrics.get(name)
+            row.append("–" if spread is None else spread_text(spread))
         rows.append(row)
     return table(heads, rows)
 

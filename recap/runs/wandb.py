@@ -3,18 +3,6 @@
 W&B collects console output, code, git state and machine details by default; all of it is switched
 off, and only options on a list of our own are sent as configuration, so that no client text can
 reach its files, unless ``privacy.log_text`` asks for a table of it.
-
-The confusion of several folds together: mean and sample standard deviation of every cell.
-
-Pages for W&B: box plots over folds, and the confusion matrix with its spread.
-
-W&B has no box plot that needs no account, hence HTML with drawings of its own: no library, no
-network, sharp at any size, and fonts for every script that the reader's browser has. A page is
-light whatever the reader's theme, for it cannot know that of W&B.
-
-What W&B's summary run holds of a run: figures, tables, drawings; all of numbers and labels.
-
-And the one table of texts, for those who ask for it.
 """
 
 from __future__ import annotations
@@ -23,258 +11,59 @@ import hashlib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from recap.errors import ConfigError
-from recap.metrics.scores import spread_over_folds
-from recap.records import Example, Prediction, Scores, Spread, Summary
+from recap.metrics.scalar import LOSS, metric_of, without_loss
+from recap.metrics.scores import CellSpread, confusion_spread
+from recap.records import Example, Prediction, Scores, Summary
+from recap.runs.fold_pages import BoxPanel, box_page, confusion_page
 from recap.runs.folder import locked
 from recap.runs.history import FinishedFolds, HistoryRow, Tracker
 from recap.system.files import write_atomic
 from recap.system.processes import switch_telemetry_off
 
-INVALID = "invalid"
-"""The column of answers without a readable label."""
+SENT_OPTIONS = (
+    "task.name",
+    "data.name",
+    "data.language",
+    "client.name",
+    "client.model",
+    "client.temperature",
+    "client.top_p",
+    "shots",
+    "shot_categories",
+    "backbone.name",
+    "backbone.family",
+    "baseline.method",
+    "baseline.context",
+    "baseline.analyzer",
+    "baseline.class_weight",
+    "baseline.max_tokens",
+    "baseline.history",
+    "finetune.",
+    "optimizer.",
+    "scheduler.",
+    "prompt.style",
+    "prompt.language",
+    "prompt.label_form",
+    "prompt.history",
+    "prompt.layout",
+    "prompt.max_tokens",
+    "decoding.",
+    "cv.",
+    "trainer.max_epochs",
+    "trainer.patience",
+    "trainer.precision",
+    "rationale",
+    "seed",
+    "global_batch_size",
+    "sampling",
+)
+"""Options that are sent to W&B; paths, prompts and definitions are not among them."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class CellSpread:
-    """One cell of the confusion matrix over folds.
-
-    ``count`` is of examples a fold. ``share`` is the part of the fold's examples of label ``gold``
-    that were answered ``predicted``; a fold without such examples has none (``None`` among its
-    values), and mean and deviation are over the others. So the mean of a diagonal share differs
-    from the mean recall, which counts such a fold as 0.
-    """
-
-    gold: str
-    predicted: str
-    """A label, or :data:`INVALID`."""
-    count: Spread
-    share: Spread
-
-    @property
-    def n_folds(self) -> int:
-        """The folds that hold examples of label ``gold``."""
-        return sum(value is not None for value in self.share.values)
-
-
-def confusion_spread(scores: Sequence[Scores]) -> tuple[CellSpread, ...]:
-    """Return mean and sample SD (ddof 1) of every cell, row by row, invalid answers last in a row.
-
-    Args:
-        scores: Those of the folds, in order.
-
-    Raises:
-        ConfigError: For no folds, or folds with different labels.
-    """
-    if len({one.labels for one in scores}) != 1:
-        raise ConfigError(
-            "confusion matrices of other labels, or none at all; take one run's folds"
-        )
-    labels = scores[0].labels
-    return tuple(
-        _cell(gold, predicted, [one.confusion[row] for one in scores], column)
-        for row, gold in enumerate(labels)
-        for column, predicted in enumerate((*labels, INVALID))
-    )
-
-
-def _cell(gold: str, predicted: str, rows: Sequence[Sequence[int]], column: int) -> CellSpread:
-    shares = [row[column] / sum(row) if any(row) else None for row in rows]
-    known = spread_over_folds([share for share in shares if share is not None])
-    return CellSpread(
-        gold=gold,
-        predicted=predicted,
-        count=spread_over_folds([row[column] for row in rows]),
-        share=replace(known, values=tuple(shares)),
-    )
-
-
-_PLOT, _RIGHT, _ROW = 460, 120, 26
-"""Pixels: the scale, room for mean and deviation, and the height of a row."""
-
-_STYLE = """
-:root { color-scheme: light; }
-body { background: #fff; color: #222; font: 13px system-ui, sans-serif; margin: 12px; }
-h1 { font-size: 15px; } h2 { font-size: 13px; margin: 14px 0 2px; }
-p { color: #555; max-width: 62em; }
-svg { max-width: 100%; height: auto; }
-svg text { font: 12px system-ui, sans-serif; fill: #222; }
-.grid { stroke: #e3e3e3; } .whisker { stroke: #3b6ea5; }
-.box { fill: #d5e2f0; stroke: #3b6ea5; } .median { stroke: #1d4068; stroke-width: 2.5; }
-.fold { fill: #b4470e; fill-opacity: 0.75; }
-table { border-collapse: collapse; } th { font-weight: 600; padding: 3px 6px; }
-td { text-align: center; padding: 3px 6px; border: 1px solid #fff; white-space: nowrap; }
-td small { display: block; font-size: 11px; } tbody th { text-align: right; white-space: nowrap; }
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxPanel:
-    """Box plots that share a scale: a name and its figure over folds each."""
-
-    title: str
-    unit: str
-    """What the scale counts."""
-    rows: Sequence[tuple[str, Spread]]
-    scale: float = 100.0
-    """Figures are multiplied by it."""
-    digits: int = 2
-    """Of mean and deviation behind the point."""
-
-
-def box_page(title: str, panels: Sequence[BoxPanel], summary: Summary) -> str:
-    """Return a page of box plots over folds; figures that any fold lacks are left out.
-
-    A box spans the quartiles (linear interpolation, as numpy and matplotlib draw them).
-    """
-    said = (
-        f"Over folds {_listed(summary.folds)}. Box: quartiles; line: median; whiskers: lowest and "
-        f"highest fold; dots: folds. Right: {_spread_said(summary)}."
-    )
-    body = [f"<p>{said}</p>"]
-    for panel in panels:
-        shown = [(name, figure) for name, figure in panel.rows if figure.mean is not None]
-        if shown:
-            body += [f"<h2>{escape(panel.title)}</h2>", _boxes(panel, shown, summary.folds)]
-    return _page(title, body)
-
-
-def confusion_page(cells: Sequence[CellSpread], summary: Summary) -> str:
-    """Return the confusion matrix, each cell with mean and deviation of its share and its count.
-
-    Args:
-        cells: As :func:`recap.runs.wandb.confusion_spread` gives them.
-        summary: That of their folds.
-    """
-    n_columns = len(dict.fromkeys(cell.predicted for cell in cells))
-    head = "".join(f"<th>{escape(cell.predicted)}</th>" for cell in cells[:n_columns])
-    rows = [
-        f"<tr><th>{escape(row[0].gold)}</th>{''.join(map(_heat_cell, row))}</tr>"
-        for row in (cells[i : i + n_columns] for i in range(0, len(cells), n_columns))
-    ]
-    said = (
-        f"Rows: annotated; columns: answered. Over folds {_listed(summary.folds)}; "
-        f"{_spread_said(summary)}. Upper figure: share of the row's examples in percent, "
-        "over the folds that have any; lower figure: examples a fold."
-    )
-    table = f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return _page("Confusion over folds", [f"<p>{said}</p>", table])
-
-
-def _page(title: str, body: Sequence[str]) -> str:
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{''.join(body)}</body></html>"
-    )
-
-
-def _listed(folds: Sequence[int]) -> str:
-    return ", ".join(map(str, folds))
-
-
-def _spread_said(summary: Summary) -> str:
-    if len(summary.folds) == 1:
-        return "one fold, hence no standard deviation"
-    return f"mean ± sample standard deviation (ddof = {summary.ddof})"
-
-
-def _heat_cell(cell: CellSpread) -> str:
-    share = cell.share.mean or 0.0
-    ink = "#fff" if share > 0.66 else "#222"
-    style = f"background:rgba(29,64,104,{share:.3f});color:{ink}"
-    shares, counts = _said(cell.share, 100.0, digits=1), _said(cell.count, 1.0, digits=1)
-    return f'<td style="{style}">{shares}<small>{counts}</small></td>'
-
-
-def _said(figure: Spread, scale: float, *, digits: int) -> str:
-    if figure.mean is None:
-        return "–"
-    said = f"{scale * figure.mean:.{digits}f}"
-    return said if figure.std is None else f"{said} ± {scale * figure.std:.{digits}f}"
-
-
-def _boxes(panel: BoxPanel, rows: Sequence[tuple[str, Spread]], folds: Sequence[int]) -> str:
-    found = [panel.scale * value for _, figure in rows for value in _known(figure)]
-    ticks = _ticks(min(found), max(found))
-    left = 12 + max(_width(name) for name, _ in rows)
-    scale = _Scale(left=left, low=ticks[0], high=ticks[-1], factor=panel.scale)
-    height = _ROW * len(rows)
-    drawn = []
-    for tick in ticks:
-        place = scale.of(tick)
-        drawn.append(f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y2="{height}"/>')
-        drawn.append(_text(place, height + 16, f"{tick:g}", "middle"))
-    drawn.append(_text(left + _PLOT / 2, height + 34, panel.unit, "middle"))
-    for number, (name, figure) in enumerate(rows):
-        middle = _ROW * (number + 0.5)
-        drawn.append(_text(left - 8, middle + 4, name, "end"))
-        drawn.append(_box(figure, scale, middle, folds))
-        said = _said(figure, panel.scale, digits=panel.digits)
-        drawn.append(_text(left + _PLOT + 10, middle + 4, said, "start"))
-    width = left + _PLOT + _RIGHT
-    box = f"0 0 {width} {height + 42}"
-    return f'<svg role="img" viewBox="{box}" width="{width}">{"".join(drawn)}</svg>'
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scale:
-    left: int
-    low: float
-    high: float
-    factor: float
-
-    def of(self, value: float) -> float:
-        """Return the place of a value that is multiplied already."""
-        return self.left + _PLOT * (value - self.low) / (self.high - self.low)
-
-
-def _box(figure: Spread, scale: _Scale, middle: float, folds: Sequence[int]) -> str:
-    values = [scale.factor * value for value in _known(figure)]
-    low, first, median, third, high = map(scale.of, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)))
-    dots = [
-        # A little apart, so that equal folds do not hide each other.
-        f'<circle class="fold" cx="{scale.of(value):.1f}" r="2.8" '
-        f'cy="{middle + 2.5 * (number - (len(values) - 1) / 2) * min(1, 6 / len(values)):.1f}">'
-        f"<title>fold {fold}: {value:.4g}</title></circle>"
-        for number, (fold, value) in enumerate(zip(folds, values, strict=True))
-    ]
-    return (
-        f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
-        f'<rect class="box" x="{first:.1f}" y="{middle - 8}" width="{third - first:.1f}" '
-        f'height="16"/><line class="median" x1="{median:.1f}" x2="{median:.1f}" '
-        f'y1="{middle - 8}" y2="{middle + 8}"/>{"".join(dots)}'
-    )
-
-
-def _known(figure: Spread) -> list[float]:
-    return [value for value in figure.values if value is not None]
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers, from at most ``low`` to at least ``high``, at most eight of them."""
-    room = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(room / 6))
-    step = next(power * n for n in (1, 2, 5, 10) if power * n >= room / 6)
-    first = math.floor(low / step)
-    last = max(math.ceil(high / step), first + 1)
-    return [round(step * n, 12) for n in range(first, last + 1)]
-
-
-def _width(name: str) -> int:
-    """Return about how many pixels a name takes; characters of East Asia are wider."""
-    return sum(13 if ord(character) > 0x2E80 else 7 for character in name)
-
-
-def _text(x: float, y: float, said: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(said)}</text>'
-
+ENDED_BY_SIGNAL = 143
+"""The exit code of a W&B run that a signal has ended."""
 
 MOST_ROWS = 10_000
 """W&B cuts off a longer table (``wandb.Table.MAX_ROWS``)."""
@@ -312,9 +101,11 @@ def log_folds(run: Any, folds: FinishedFolds) -> None:
 
     summary = folds.summary
     cells = confusion_spread([folds.scores[index] for index in summary.folds])
+    f1 = [(label, spread.f1) for label, spread in summary.per_label.items()]
+    of_labels = BoxPanel(title="F1", unit="percent", rows=f1)
     pages = {
         "metrics_over_folds": box_page("Scores over folds", _metric_panels(summary), summary),
-        "f1_over_folds": box_page("F1 per category over folds", [_f1_panel(summary)], summary),
+        "f1_over_folds": box_page("F1 per category over folds", [of_labels], summary),
         "confusion_over_folds": confusion_page(cells, summary),
     }
     # Without inject=False a page would ask W&B's server for a style sheet.
@@ -330,7 +121,7 @@ def log_folds(run: Any, folds: FinishedFolds) -> None:
             ys=[[loss for _, loss in points] for points in curves.values()],
             keys=list(curves),
             title="Loss (nats per token) of every fold",
-            xname="optimiser step",
+            xname="optimizer step",
         )
         chart.set_key("learning_curves")
         _bound(run, chart.spec.table_key, chart.table)
@@ -363,16 +154,8 @@ def predictions_table(run: Any, key: str, pairs: Sequence[tuple[Example, Predict
     """Return a W&B table of dialogues, annotated labels and answers, the first ones of many."""
     import wandb
 
-    columns: list[str | int] = [
-        "id",
-        "dialogue",
-        "gold",
-        "gold_rationale",
-        "label",
-        "rationale",
-        "text",
-    ]
-    table = wandb.Table(columns=columns)
+    columns = "id dialogue gold gold_rationale label rationale text"
+    table = wandb.Table(columns=[*columns.split()])
     for example, said in pairs[:MOST_ROWS]:
         turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
         dialogue = "\n".join([*turns, f"client: {example.response}"])
@@ -421,62 +204,18 @@ def _confusion(cells: Sequence[CellSpread]) -> Any:
 
 
 def _metric_panels(summary: Summary) -> list[BoxPanel]:
-    """Return scores, invalid answers and loss on scales of their own."""
-    apart = {name: [(name, summary.metrics[name])] for name in ("invalid_rate", "loss")}
-    scores = [row for row in summary.metrics.items() if row[0] not in apart]
+    """Return scores, metrics in which less is better, and loss, on scales of their own."""
+    shown = without_loss(summary.metrics).items()
+    more, less = (
+        [row for row in shown if metric_of(row[0]).higher_is_better is wanted]
+        for wanted in (True, False)
+    )
+    loss = [(LOSS.name, summary.metrics[LOSS.name])]
     return [
-        BoxPanel(title="Scores", unit="percent", rows=scores),
-        BoxPanel(title="Answers without a label", unit="percent", rows=apart["invalid_rate"]),
-        BoxPanel(title="Loss", unit="nats per token", rows=apart["loss"], scale=1.0, digits=4),
+        BoxPanel(title="Scores", unit="percent", rows=more),
+        BoxPanel(title="Less is better", unit="percent", rows=less),
+        BoxPanel(title="Loss", unit="nats per token", rows=loss, scale=1.0),
     ]
-
-
-def _f1_panel(summary: Summary) -> BoxPanel:
-    rows = [(label, spread.f1) for label, spread in summary.per_label.items()]
-    return BoxPanel(title="F1", unit="percent", rows=rows)
-
-
-SENT_OPTIONS = (
-    "task.name",
-    "data.name",
-    "data.language",
-    "client.name",
-    "client.model",
-    "client.temperature",
-    "client.top_p",
-    "shots",
-    "shot_categories",
-    "backbone.name",
-    "backbone.family",
-    "baseline.method",
-    "baseline.context",
-    "baseline.analyzer",
-    "baseline.class_weight",
-    "baseline.max_tokens",
-    "baseline.history",
-    "finetune.",
-    "optimizer.",
-    "scheduler.",
-    "prompt.style",
-    "prompt.language",
-    "prompt.label_form",
-    "prompt.history",
-    "prompt.layout",
-    "prompt.max_tokens",
-    "decoding.",
-    "cv.",
-    "trainer.max_epochs",
-    "trainer.patience",
-    "trainer.precision",
-    "rationale",
-    "seed",
-    "global_batch_size",
-    "sampling",
-)
-"""Options that are sent to W&B; paths, prompts and definitions are not among them."""
-
-ENDED_BY_SIGNAL = 143
-"""The exit code of a W&B run that a signal has ended."""
 
 
 class WandbTracker(Tracker):

@@ -1,25 +1,23 @@
 """How far annotators agree: coefficients with intervals, for all labels, each label, each pair.
 
-Coefficients of agreement from counts, many at once; not a number where they are undefined.
-
 Every coefficient here is one minus observed over expected disagreement. Where no disagreement can
-be expected (everybody gave one and the same label), or nothing was judged twice, it is undefined.
+be expected (everybody gave one and the same label), or nothing was annotated twice, it is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from recap.data.annotations import MISSING, AnnotationTable
+from recap.metrics.arrays import Floats, Ints
+from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
-Floats = NDArray[np.float64]
 Weights = Literal["none", "linear", "quadratic"]
 Level = Literal["nominal", "ordinal", "interval"]
 
@@ -56,10 +54,10 @@ def cohen_kappa_per_label(confusion: Floats) -> Floats:
     return one_minus_ratio(observed, expected)
 
 
-def fleiss_kappa(counts: NDArray[np.int64]) -> float:
+def fleiss_kappa(counts: Ints) -> float:
     """Return Fleiss' kappa (Fleiss 1971) of counts of shape (examples, labels).
 
-    Examples may differ in their number of judgements: those with fewer than two are left out, and
+    Examples may differ in their number of annotations: those with fewer than two are left out, and
     the others weigh alike (Gwet 2014, Handbook of Inter-Rater Reliability, section 2.4). With one
     number for all it is Fleiss' own.
     """
@@ -67,12 +65,12 @@ def fleiss_kappa(counts: NDArray[np.int64]) -> float:
     return float(fleiss_from(*(part.sum(axis=0) for part in parts)))
 
 
-def fleiss_parts(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+def fleiss_parts(counts: Ints) -> tuple[Floats, Floats, Floats]:
     """Return what Fleiss' kappa sums up, example by example.
 
     Returns:
-        Each label's disagreeing share of the pairs of judgements, and each label's share of the
-        judgements, both of shape (examples, labels); and 1 where an example has two judgements or
+        Each label's disagreeing share of the pairs of annotations, and each label's share of the
+        annotations, both of shape (examples, labels); and 1 where an example has two annotations or
         more, else 0, of shape (examples,).
     """
     n = counts.sum(axis=1, keepdims=True).astype(np.float64)
@@ -100,7 +98,7 @@ def fleiss_per_label_from(disagreement: Floats, shares: Floats, n: Floats) -> Fl
     return one_minus_ratio(disagreement * n, shares * (n - shares))
 
 
-def krippendorff_alpha(counts: NDArray[np.int64], level: Level = "nominal") -> float:
+def krippendorff_alpha(counts: Ints, level: Level = "nominal") -> float:
     """Return Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12).
 
     Args:
@@ -113,14 +111,14 @@ def krippendorff_alpha(counts: NDArray[np.int64], level: Level = "nominal") -> f
     totals = coincidences.sum(axis=1)
     weight = _squared_distances(totals, level)
     observed = (coincidences * weight).sum() * (totals.sum() - 1)
-    # Distances are 0 between like values, so pairs of a judgement with itself count nothing.
+    # Distances are 0 between like values, so pairs of an annotation with itself count nothing.
     return float(one_minus_ratio(observed, totals @ weight @ totals))
 
 
-def alpha_parts(counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def alpha_parts(counts: Ints) -> tuple[Floats, Floats]:
     """Return what nominal alpha sums up, example by example, each of shape (examples, labels).
 
-    The first is each label's coincidences with other labels, the second its judgements that can be
+    The first is each label's coincidences with other labels, the second its annotations that can be
     paired.
     """
     n = counts.sum(axis=1, keepdims=True).astype(np.float64)
@@ -161,7 +159,7 @@ def disagreement_weights(n_labels: int, weights: Weights) -> Floats:
     return distance if weights == "linear" else distance**2
 
 
-def _coincidences(counts: NDArray[np.int64]) -> Floats:
+def _coincidences(counts: Ints) -> Floats:
     n = counts.sum(axis=1)
     paired = counts[n > 1].astype(np.float64)
     scaled = paired / (n[n > 1, None] - 1)
@@ -173,7 +171,7 @@ def _squared_distances(totals: Floats, level: Level) -> Floats:
         return disagreement_weights(len(totals), "none")
     if level == "interval":
         return disagreement_weights(len(totals), "quadratic")
-    # Ranks: the judgements from one value to the other, those at the two ends by half.
+    # Ranks: the annotations from one value to the other, those at the two ends by half.
     middles = np.cumsum(totals) - totals / 2
     return np.asarray((middles[:, None] - middles[None, :]) ** 2)
 
@@ -189,8 +187,9 @@ OVERALL = (
 """The coefficients over all labels, in the order of tables.
 
 ``mean_pairwise_cohen_kappa`` weighs every pair of annotators alike, ``weighted_...`` by the
-examples that both judged. ``percent_agreement`` is the share of pairs of judgements of one example
-that agree, ``unanimous_share`` that of the examples judged twice or more on which all agree.
+examples that both annotated. ``percent_agreement`` is the share of pairs of annotations of one
+example that agree, ``unanimous_share`` that of the examples annotated twice or more on which all
+agree.
 """
 
 PER_LABEL = ("cohen_kappa", "fleiss_kappa", "krippendorff_alpha")
@@ -201,28 +200,19 @@ _CELLS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EstimatedFigure:
-    """A figure and its interval; ``None`` where it is not defined."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelAgreement:
     """How far annotators agree on one label against the rest."""
 
     label: str
     judgements: int
     """How often it was given."""
-    coefficients: Mapping[str, EstimatedFigure]
+    coefficients: Mapping[str, Interval]
     """By the names of :data:`PER_LABEL`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairAgreement:
-    """How far two annotators agree on the examples that both judged."""
+    """How far two annotators agree on the examples that both annotated."""
 
     first: str
     second: str
@@ -235,28 +225,28 @@ class PairAgreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Everything that a table of judgements says of agreement."""
+    """Everything that a table of annotations says of agreement."""
 
     examples: int
     paired_examples: int
-    """Examples with two judgements or more."""
+    """Examples with two annotations or more."""
     judgements: int
     labels: tuple[str, ...]
     annotators: Mapping[str, int]
-    """Judgements of each annotator."""
+    """Annotations of each annotator."""
     clusters: int
-    """What the bootstrap draws: sessions with an example judged twice or more, and such examples
+    """What the bootstrap draws: sessions with an example annotated twice or more, and such examples
     that have no session."""
     sessions_known: bool
     replicates: int
     level: float
     seed: int
-    coefficients: Mapping[str, EstimatedFigure]
+    coefficients: Mapping[str, Interval]
     """By the names of :data:`OVERALL`."""
     per_label: tuple[LabelAgreement, ...]
     pairs: tuple[PairAgreement, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """Pairs of judgements of one example by their labels, each counted both ways round."""
+    """Pairs of annotations of one example by their labels, each counted both ways round."""
 
 
 def measure_agreement(
@@ -264,8 +254,9 @@ def measure_agreement(
 ) -> Agreement:
     """Return coefficients of agreement, with percentile bootstrap intervals clustered by session.
 
-    A coefficient is ``None`` where it is undefined: no example was judged twice, or everybody gave
-    one and the same label. Pairs of annotators for whom kappa is undefined are left out of means.
+    A coefficient is ``None`` where it is undefined: no example was annotated twice, or everybody
+    gave one and the same label. Pairs of annotators for whom kappa is undefined are left out of
+    means.
     An interval is ``None`` with fewer than two clusters, and is taken over the replicates in which
     the coefficient is defined.
 
@@ -276,16 +267,18 @@ def measure_agreement(
         seed: Another seed, other draws.
     """
     sums = _Sums(table)
-    point = sums.figures(np.ones((1, sums.clusters)))
-    drawn = [sums.figures(weights) for weights in sums.draws(replicates, seed)]
     n_labels = len(table.labels)
-    estimates = {
-        name: [
-            _estimate(value, [part[name][:, place] for part in drawn], level)
-            for place, value in enumerate(point[name][0])
-        ]
-        for name in point
-    }
+    point = sums.figures(np.ones((1, sums.clusters)))[0]
+    drawn = np.empty((0, len(point)))
+    if replicates and sums.clusters > 1:
+        drawn = resample(
+            lambda rng, size: sums.figures(resampled(rng, sums.clusters, size)),
+            resamples=replicates,
+            seed=seed,
+            at_once=max(1, _CELLS_AT_ONCE // max(sums.confusions.size, sums.clusters)),
+        )
+    found = [percentile_interval(value, drawn[:, i], level) for i, value in enumerate(point)]
+    of_labels = found[len(OVERALL) :]
     counts = table.counts()
     return Agreement(
         examples=len(table.ids),
@@ -300,12 +293,12 @@ def measure_agreement(
         replicates=replicates,
         level=level,
         seed=seed,
-        coefficients={name: estimates[name][0] for name in OVERALL},
+        coefficients=dict(zip(OVERALL, found, strict=False)),
         per_label=tuple(
             LabelAgreement(
                 label=label,
                 judgements=int(counts[:, place].sum()),
-                coefficients={name: estimates[f"label {name}"][place] for name in PER_LABEL},
+                coefficients=dict(zip(PER_LABEL, of_labels[place::n_labels], strict=True)),
             )
             for place, label in enumerate(table.labels)
         ),
@@ -342,8 +335,12 @@ class _Sums:
         shape = (len(self._pairs), n_labels, n_labels)
         self.confusions = np.asarray(self._by_pair.sum(axis=0)).reshape(shape)
 
-    def figures(self, weights: Floats) -> dict[str, Floats]:
-        """Return every coefficient for weights of shape (draws, clusters): (draws, 1 or labels)."""
+    def figures(self, weights: Floats) -> Floats:
+        """Return all coefficients for weights ``(draws, clusters)``.
+
+        Of shape ``(draws, figures)``: those of :data:`OVERALL`, then of each of :data:`PER_LABEL`
+        every label's.
+        """
         n_labels = len(self._table.labels)
         sums = weights @ self._dense
         disagreement, shares, unlike, totals = (
@@ -354,20 +351,23 @@ class _Sums:
         confusions = flat.reshape(len(weights), len(self._pairs), n_labels, n_labels)
         kappas, shared = cohen_kappa(confusions), confusions.sum(axis=(-2, -1))
         agreeing = np.trace(confusions, axis1=-2, axis2=-1).sum(axis=-1)
-        return {
-            "mean_pairwise_cohen_kappa": _mean(kappas, np.ones_like(shared))[:, None],
-            "weighted_pairwise_cohen_kappa": _mean(kappas, shared)[:, None],
-            "fleiss_kappa": fleiss_from(disagreement, shares, n)[:, None],
-            "krippendorff_alpha": alpha_from(unlike, totals)[:, None],
-            "percent_agreement": _share(agreeing, shared.sum(axis=-1))[:, None],
-            "unanimous_share": _share(unanimous, n)[:, None],
-            "label cohen_kappa": _mean(
-                np.moveaxis(cohen_kappa_per_label(confusions), 1, -1),
-                np.broadcast_to(1.0, (len(weights), n_labels, len(self._pairs))),
-            ),
-            "label fleiss_kappa": fleiss_per_label_from(disagreement, shares, n),
-            "label krippendorff_alpha": alpha_per_label_from(unlike, totals),
-        }
+        overall = (
+            _mean(kappas, np.ones_like(shared)),
+            _mean(kappas, shared),
+            fleiss_from(disagreement, shares, n),
+            alpha_from(unlike, totals),
+            _share(agreeing, shared.sum(axis=-1)),
+            _share(unanimous, n),
+        )
+        of_labels = np.moveaxis(cohen_kappa_per_label(confusions), 1, -1)
+        return np.hstack(
+            [
+                np.column_stack(overall),
+                _mean(of_labels, np.ones_like(of_labels)),
+                fleiss_per_label_from(disagreement, shares, n),
+                alpha_per_label_from(unlike, totals),
+            ]
+        )
 
     def pairs(self) -> tuple[PairAgreement, ...]:
         """Return the pairs of annotators with an example in common."""
@@ -384,17 +384,6 @@ class _Sums:
             for (first, second), confusion in zip(self._pairs, self.confusions, strict=True)
         )
 
-    def draws(self, replicates: int, seed: int) -> Iterator[Floats]:
-        """Yield how often each replicate draws each cluster, some replicates at once."""
-        if self.clusters < 2:
-            return
-        at_once = max(1, _CELLS_AT_ONCE // max(self.confusions.size, self.clusters))
-        generator = np.random.default_rng(seed)
-        even = np.full(self.clusters, 1 / self.clusters)
-        for begin in range(0, replicates, at_once):
-            size = min(at_once, replicates - begin)
-            yield generator.multinomial(self.clusters, even, size=size).astype(np.float64)
-
 
 def _pair_cells(table: AnnotationTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
     """Return a row an example, a one in the cell of every pair's confusion that it falls in."""
@@ -410,22 +399,13 @@ def _pair_cells(table: AnnotationTable, pairs: Sequence[tuple[int, int]]) -> spa
     return sparse.csr_array((np.ones(len(row)), (row, cell)), shape=shape)
 
 
-def _cluster_places(table: AnnotationTable, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+def _cluster_places(table: AnnotationTable, examples: Ints) -> Ints:
     places: dict[tuple[str, str], int] = {}
     keys = [
         ("example", table.ids[place]) if session is None else ("session", session)
         for place, session in ((place, table.sessions[place]) for place in examples)
     ]
     return np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
-
-
-def _estimate(value: float, drawn: Sequence[Floats], level: float) -> EstimatedFigure:
-    values = np.concatenate(drawn) if drawn else np.zeros(0)
-    values = values[np.isfinite(values)]
-    if not np.isfinite(value) or not len(values):
-        return EstimatedFigure(value=_defined(value))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return EstimatedFigure(value=float(value), low=float(low), high=float(high))
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

@@ -1,22 +1,20 @@
-"""The studentised bootstrap over whole clusters, for sums of ratios.
+"""The bootstrap over whole clusters: percentile intervals, and studentized ones for sums of ratios.
+
+Whatever is resampled is drawn by :func:`resample`, from a generator of its own seed.
 
 Accuracy, the F1 of a label (``2 correct / (gold + answered)``) and macro-F1 are ratios of sums over
 sessions, or means of such ratios. Each resample draws sessions with replacement and gives the
-figure ``f*`` and its standard error ``s*``, the linearised one of a ratio of cluster sums; with
+figure ``f*`` and its standard error ``s*``, the linearized one of a ratio of cluster sums; with
 ``q`` the quantiles of ``(f* - f) / s*`` the interval reaches from ``f - q_high s`` to ``f - q_low
 s`` (bootstrap-t: Efron & Tibshirani 1993, An introduction to the bootstrap, chapter 12; with
 clusters Cameron, Gelbach & Miller 2008, Bootstrap-based improvements for inference with clustered
 errors). The plain percentile interval is too narrow with few sessions, and lies too low for
 macro-F1 over many labels; ``benchmarks/significance.py`` measures both.
 
-Figures with percentile intervals of a bootstrap.
-
-Intervals of macro-F1, accuracy and the F1 of each label, over whole sessions.
-
-They are intervals of the scores that all folds' predictions have together (pooled), not of the mean
-over folds: what these models would score on all the sessions that the data are a sample of. How
-much another training would change is no part of them; that is what the spread over folds and the
-corrected t-test are about.
+Intervals of macro-F1, accuracy and the F1 of each label are of the scores that all folds'
+predictions have together (pooled), not of the mean over folds: what these models would score on all
+the sessions that the data are a sample of. How much another training would change is no part of
+them; that is what the spread over folds and the corrected t-test are about.
 """
 
 from __future__ import annotations
@@ -27,7 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from recap.metrics.arrays import Floats
+
+AT_ONCE = 250
+"""Resamples that are in memory together."""
+
+Draw = Callable[[np.random.Generator, int], Floats]
+"""Gives the figures ``(size, figures)`` of that many resamples, NaN where a resample has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +43,50 @@ class Interval:
     high: float | None = None
 
 
-def with_intervals(
-    values: Floats,
-    draw: Callable[[np.random.Generator, int], Floats],
-    *,
-    resamples: int,
+def resample(draw: Draw, *, resamples: int, seed: int, at_once: int = AT_ONCE) -> Floats:
+    """Return the figures ``(resamples, figures)`` of at least one resample.
+
+    Args:
+        draw: Gives those of some resamples.
+        resamples: How many.
+        seed: Of the generator.
+        at_once: How many are drawn together, so that they fit in memory.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = [min(at_once, resamples - start) for start in range(0, resamples, at_once)]
+    return np.concatenate([draw(rng, size) for size in sizes])
+
+
+def resampled(rng: np.random.Generator, n: int, size: int) -> Floats:
+    """Return how often each of ``n`` units is drawn, for ``size`` resamples: ``(size, n)``."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+
+
+def percentile_interval(
+    value: float,
+    drawn: Floats,
     confidence: float,
-    seed: int,
+    *,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Interval:
+    """Return a figure, NaN for none, between quantiles of its resamples that are defined.
+
+    Args:
+        value: The figure itself.
+        drawn: ``(resamples,)``; there are no ends where none is defined.
+        confidence: Level.
+        bounds: Of what the figure can be; ends beyond are cut off.
+    """
+    sound = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or len(sound) == 0:
+        return Interval(value=float(value) if np.isfinite(value) else None)
+    tail = (1 - confidence) / 2
+    low, high = np.clip(np.quantile(sound, [tail, 1 - tail]), *bounds)
+    return Interval(value=float(value), low=float(low), high=float(high))
+
+
+def with_intervals(
+    values: Floats, draw: Draw, *, resamples: int, confidence: float, seed: int
 ) -> list[Interval]:
     """Return figures with percentile intervals over resamples.
 
@@ -54,38 +95,50 @@ def with_intervals(
 
     Args:
         values: The figures themselves; NaN where there is none.
-        draw: Gives ``(size, figures)`` resampled figures; NaN where a resample has none.
+        draw: Gives resampled figures.
         resamples: How many; 0 gives no intervals.
         confidence: Level.
         seed: Of the generator.
     """
-    found = [None if np.isnan(value) else float(value) for value in values]
-    if resamples == 0:
-        return [Interval(value=value) for value in found]
-    rng = np.random.default_rng(seed)
-    sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
-    drawn = np.concatenate([draw(rng, size) for size in sizes])
-    return [_interval(value, drawn[:, i], confidence) for i, value in enumerate(found)]
+    none = np.empty((0, len(values)))
+    drawn = resample(draw, resamples=resamples, seed=seed) if resamples else none
+    found = [percentile_interval(value, drawn[:, i], confidence) for i, value in enumerate(values)]
+    return [
+        Interval(value=one.value) if one.value in (0, 1) and one.low == one.high else one
+        for one in found
+    ]
 
 
-def _interval(value: float | None, drawn: Floats, confidence: float) -> Interval:
-    sound = drawn[~np.isnan(drawn)]
-    if value is None or len(sound) == 0:
-        return Interval(value=value)
-    tail = (1 - confidence) / 2
-    low, high = (float(end) for end in np.quantile(sound, [tail, 1 - tail]))
-    if value in (0, 1) and low == high:
-        return Interval(value=value)
-    return Interval(value=value, low=low, high=high)
+def bootstrap(
+    figures: Callable[[Floats], Floats],
+    n_units: int,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> list[Interval]:
+    """Return figures with percentile intervals that resample whole units.
+
+    Args:
+        figures: Gives ``(size, figures)`` from how often each unit counts, ``(size, n_units)``.
+        n_units: Sessions, say; a single one gives no intervals.
+        resamples: How many; 0 gives no intervals.
+        confidence: Level.
+        seed: Of the generator.
+    """
+    return with_intervals(
+        figures(np.ones((1, n_units)))[0],
+        lambda rng, size: figures(resampled(rng, n_units, size)),
+        resamples=resamples if n_units > 1 else 0,
+        confidence=confidence,
+        seed=seed,
+    )
 
 
-_AT_ONCE = 250
-"""Resamples that are in memory together."""
-
-
-def resampled(rng: np.random.Generator, n: int, size: int) -> Floats:
-    """Return how often each of ``n`` units is drawn, for ``size`` resamples: ``(size, n)``."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+def share_of(part: Floats, whole: Floats) -> Floats:
+    """Return part over whole, NaN where the whole is 0."""
+    shares: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return shares
 
 
 _NO_ERROR = 1e-7
@@ -99,7 +152,7 @@ class ClusterBootstrap:
     values: Floats
     """``(figures,)``."""
     standard_errors: Floats
-    """``(figures,)``, linearised."""
+    """``(figures,)``, linearized."""
     drawn: Floats
     """``(resamples, figures)``: ``f - t* s``, NaN for a resample in which a figure never varies."""
     n_units: int
@@ -112,13 +165,8 @@ class ClusterBootstrap:
 
         There are no ends where nothing was resampled, or the figure does not vary over sessions.
         """
-        value = float(self.values[figure])
-        sound = self._sound(figure)
-        if len(sound) == 0:
-            return Interval(value=value)
-        tail = (1 - confidence) / 2
-        low, high = np.clip(np.quantile(sound, [tail, 1 - tail]), *bounds)
-        return Interval(value=value, low=float(low), high=float(high))
+        value, drawn = float(self.values[figure]), self.drawn[:, figure]
+        return percentile_interval(value, drawn, confidence, bounds=bounds)
 
     def p_of_zero(self, figure: int) -> float | None:
         """Return the two-sided p of the figure being 0, which goes with the interval.
@@ -126,16 +174,12 @@ class ClusterBootstrap:
         It is twice the share of resamples on the other side of 0, the figure itself counted as one
         of them, and so at least ``2 / (resamples + 1)``; ``None`` where there is no interval.
         """
-        sound = self._sound(figure)
+        drawn = self.drawn[:, figure]
+        sound = drawn[np.isfinite(drawn)]
         if len(sound) == 0:
             return None
         beyond = min(int((sound <= 0).sum()), int((sound >= 0).sum()))
         return min(1.0, 2 * (beyond + 1) / (len(sound) + 1))
-
-    def _sound(self, figure: int) -> Floats:
-        drawn = self.drawn[:, figure]
-        sound: Floats = drawn[~np.isnan(drawn)]
-        return sound
 
 
 def cluster_bootstrap(
@@ -166,16 +210,16 @@ def cluster_bootstrap(
     top, bottom = kinds[:, : top.shape[1]], kinds[:, top.shape[1] :]
     once = counts[None].astype(np.float64)
     values, errors = (part[0] for part in _figures(once, n, top, bottom, combine))
-    drawn = np.full((resamples if n > 1 else 0, len(combine)), np.nan)
-    rng = np.random.default_rng(seed)
-    for start in range(0, len(drawn), _AT_ONCE):
-        size = min(_AT_ONCE, len(drawn) - start)
-        often = _drawn(rng, counts, size)
-        figures, spread = _figures(often, n, top, bottom, combine)
+
+    def draw(rng: np.random.Generator, size: int) -> Floats:
+        figures, spread = _figures(_drawn(rng, counts, size), n, top, bottom, combine)
         t = np.full_like(figures, np.nan)
         sound = (spread > _NO_ERROR) & (errors > _NO_ERROR)
         np.divide(figures - values, spread, out=t, where=sound)
-        drawn[start : start + size] = values - t * errors
+        return np.asarray(values - t * errors)
+
+    none = np.empty((0, len(combine)))
+    drawn = resample(draw, resamples=resamples, seed=seed) if resamples and n > 1 else none
     return ClusterBootstrap(values=values, standard_errors=errors, drawn=drawn, n_units=n)
 
 
@@ -263,7 +307,7 @@ def score_intervals(
     confidence: float,
     seed: int,
 ) -> ScoreIntervals:
-    """Return pooled scores with studentised bootstrap intervals clustered by session.
+    """Return pooled scores with studentized bootstrap intervals clustered by session.
 
     Args:
         confusions: Counts ``(sessions, n_labels gold, n_labels + 1 predicted)``.

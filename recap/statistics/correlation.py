@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-Floats = npt.NDArray[np.float64]
+from recap.metrics.arrays import Floats
+from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 """Below which p a correlation gets which stars (caption of Table 13)."""
-
-_AT_ONCE = 250
-"""Resamples that are in memory together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,10 @@ def correlate(
     rho = pearson(stats.rankdata(a), stats.rankdata(b))
     low, high = fisher_interval(r, n, confidence)
     p = p_of_r(r, n)
-    cluster_low, cluster_high = _bootstrap(a, b, codes, r, confidence, resamples, seed)
+    interval = Interval(value=r)
+    if r is not None and resamples and len(set(codes.tolist())) > 2:
+        drawn = _resampled_r(a, b, codes, resamples=resamples, seed=seed)
+        interval = percentile_interval(r, drawn, confidence)
     return Correlation(
         predictor=predictor,
         outcome=outcome,
@@ -88,8 +89,8 @@ def correlate(
         stars=stars(p),
         rho=rho,
         rho_p=p_of_r(rho, n),
-        cluster_low=cluster_low,
-        cluster_high=cluster_high,
+        cluster_low=interval.low,
+        cluster_high=interval.high,
     )
 
 
@@ -138,35 +139,32 @@ def fisher_interval(
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
     """Return p values adjusted by Holm's step-down rule (1979); ``None`` stays and is no test."""
-    known, order, values = _sorted(p)
-    m = len(values)
-    raised = np.minimum(np.maximum.accumulate(values * (m - np.arange(m))), 1)
-    return _put_back(p, known, order, raised)
+
+    def raised(values: Floats) -> Floats:
+        return np.minimum(np.maximum.accumulate(values * np.arange(len(values), 0, -1)), 1)
+
+    return _adjusted(p, raised)
 
 
 def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
     """Return p values adjusted to the false discovery rate (Benjamini & Hochberg 1995)."""
-    known, order, values = _sorted(p)
-    m = len(values)
-    scaled = values * m / np.arange(1, m + 1)
-    raised = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
-    return _put_back(p, known, order, raised)
+
+    def raised(values: Floats) -> Floats:
+        # Not scipy's false_discovery_control, which multiplies in another order (1.18): the last
+        # digit of published figures would change.
+        scaled = values * len(values) / np.arange(1, len(values) + 1)
+        return np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
+
+    return _adjusted(p, raised)
 
 
-def _sorted(p: Sequence[float | None]) -> tuple[list[int], npt.NDArray[np.intp], Floats]:
-    known = [index for index, value in enumerate(p) if value is not None]
+def _adjusted(p: Sequence[float | None], raised: Callable[[Floats], Floats]) -> list[float | None]:
+    """Return p values, those that are known adjusted by a rule for values in rising order."""
     values = np.array([value for value in p if value is not None], dtype=np.float64)
     order = np.argsort(values, kind="stable")
-    return known, order, values[order]
-
-
-def _put_back(
-    p: Sequence[float | None], known: list[int], order: npt.NDArray[np.intp], raised: Floats
-) -> list[float | None]:
-    result: list[float | None] = [None] * len(p)
-    for place, value in zip(order, raised, strict=True):
-        result[known[int(place)]] = float(value)
-    return result
+    values[order] = raised(values[order])
+    known = iter(values.tolist())
+    return [None if value is None else next(known) for value in p]
 
 
 def _codes(groups: Sequence[Hashable]) -> npt.NDArray[np.intp]:
@@ -174,36 +172,19 @@ def _codes(groups: Sequence[Hashable]) -> npt.NDArray[np.intp]:
     return np.array([first.setdefault(group, len(first)) for group in groups], dtype=np.intp)
 
 
-def _bootstrap(
-    a: Floats,
-    b: Floats,
-    codes: npt.NDArray[np.intp],
-    r: float | None,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> tuple[float | None, float | None]:
-    n_clusters = int(codes.max()) + 1 if len(codes) else 0
-    if r is None or resamples == 0 or n_clusters < 3:
-        return None, None
+def _resampled_r(
+    a: Floats, b: Floats, codes: npt.NDArray[np.intp], *, resamples: int, seed: int
+) -> Floats:
+    """Return Pearson's r of each resample of whole clusters; NaN where a column never varies."""
+    n_clusters = int(codes.max()) + 1
     a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
-    terms = np.column_stack([np.ones(len(a)), a, b, a * a, b * b, a * b])
     sums = np.zeros((n_clusters, 6))
-    np.add.at(sums, codes, terms)
-    rng = np.random.default_rng(seed)
-    drawn: list[Floats] = []
-    for start in range(0, resamples, _AT_ONCE):
-        size = min(_AT_ONCE, resamples - start)
-        weights = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=size)
-        n, sa, sb, saa, sbb, sab = (weights @ sums).T
+    np.add.at(sums, codes, np.column_stack([np.ones(len(a)), a, b, a * a, b * b, a * b]))
+
+    def draw(rng: np.random.Generator, size: int) -> Floats:
+        n, sa, sb, saa, sbb, sab = (resampled(rng, n_clusters, size) @ sums).T
         spread = (saa - sa * sa / n) * (sbb - sb * sb / n)
-        cross = sab - sa * sb / n
-        # A resample in which a column never varies has no correlation.
-        sound = spread > 1e-12 * n * n
-        drawn.append(cross[sound] / np.sqrt(spread[sound]))
-    values = np.clip(np.concatenate(drawn), -1, 1)
-    if not len(values):
-        return None, None
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+        root = np.sqrt(np.where(spread > 1e-12 * n * n, spread, np.nan))
+        return np.asarray(np.clip((sab - sa * sb / n) / root, -1, 1))
+
+    return resample(draw, resamples=resamples, seed=seed)

@@ -1,9 +1,8 @@
-"""Standardised differences of two means, with exact intervals.
+"""Standardized differences of two means with exact intervals; power and sample size.
 
 Names follow Lakens (2013): d_s between two groups, d_z and d_av between two measurements of the
-same participants. Each has a Hedges' g that takes out the bias of small samples.
-
-Power and sample size for the interaction of group and phase.
+same participants. Each has a Hedges' g that takes out the bias of small samples. Power and sample
+size are those of the interaction of group and phase.
 """
 
 from __future__ import annotations
@@ -13,17 +12,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from recap.metrics.arrays import Floats
 from recap.statistics.hypothesis_tests import vanishes
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EffectSize:
-    """A standardised difference, its interval, and both again without the bias of small samples.
+    """A standardized difference, its interval, and both again without the bias of small samples.
 
     Every figure is ``None`` where the scores that it is divided by do not vary.
     """

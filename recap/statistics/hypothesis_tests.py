@@ -1,12 +1,6 @@
-"""Tests of two means: paired, of folds that share training examples, of two groups, Welch's.
+"""Tests: t of two means, McNemar's, the mixed analysis of variance and what it assumes.
 
-Whether scores vary at all, or only by the rounding of their last digits.
-
-The mixed analysis of variance of a study with groups and phases.
-
-What a mixed analysis of variance assumes of its scores, tested.
-
-McNemar's test of two systems' answers to the same examples.
+scipy's own t-tests sum in another order, which changes the last digit of published figures.
 """
 
 from __future__ import annotations
@@ -16,23 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import NDArray
 from scipy import stats
+
+from recap.metrics.arrays import Floats, Ints
 
 _ROUNDING = 1e-13
 """Share of the largest score that rounding may amount to; doubles have 16 digits."""
 
 
-def vanishes(spread: float, *scores: NDArray[np.float64]) -> bool:
+def vanishes(spread: float, *scores: Floats) -> bool:
     """Whether a standard deviation or a range is nothing but rounding of the scores it is made of.
 
     The differences of 0.3 and 0.2, and of 0.2 and 0.1, differ by 3e-17; a mean divided by that is
     no effect.
     """
     return spread <= _ROUNDING * max(float(np.abs(part).max()) for part in scores)
-
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +135,6 @@ def _test(difference: float, standard_error: float, df: float, confidence: float
     )
 
 
-Integers = NDArray[np.int64]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effect:
     """One line of an analysis of variance: an effect, tested against its error term.
@@ -188,7 +177,7 @@ class MixedAnova:
     interaction: Effect
 
 
-def mixed_anova(scores: Floats, group: Integers) -> MixedAnova:
+def mixed_anova(scores: Floats, group: Ints) -> MixedAnova:
     """Return the mixed analysis of variance of one score a participant and phase.
 
     ``phase`` is tested on means weighted by the groups' sizes, as pingouin's ``mixed_anova`` does

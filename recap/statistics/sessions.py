@@ -1,25 +1,23 @@
-"""How often clients resist: per session, per behaviour, over a session, after what.
+"""How often clients resist: per session, per behavior, over a session, after what.
 
 The quantities of Section 7 of the paper and the left of its Figure 2, with intervals that resample
 whole sessions, since utterances of one session resemble each other.
 
-Prevalence corrected for a classifier's errors, from its confusion matrix.
-
-A classifier that errs gives each label a share that is mixed from the true shares: with ``M[i, j]``
-the probability that it answers ``j`` where ``i`` is right, the observed shares are ``q = p M``.
-Solving for ``p`` needs no gold label of the sessions at hand; it assumes that the classifier errs
-there as it did where the matrix was counted (only the shares may differ: prior-probability shift).
-Two solutions are given:
+Prevalence is corrected for a classifier's errors from its confusion matrix. A classifier that errs
+gives each label a share that is mixed from the true shares: with ``M[i, j]`` the probability that
+it answers ``j`` where ``i`` is right, the observed shares are ``q = p M``. Solving for ``p`` needs
+no gold label of the sessions at hand; it assumes that the classifier errs there as it did where the
+matrix was counted (only the shares may differ: prior-probability shift). Two solutions are given:
 
 * ``inverse``: ``p = q M^-1``, the adjusted count (Rogan & Gladen 1978, Estimating prevalence from
   the results of a screening test, for two labels; Forman 2008, Quantifying counts and costs via
-  classification, for many), with the column of unreadable answers left out of ``q`` and ``M``. It
+  classification, for many), with the column of unparsed answers left out of ``q`` and ``M``. It
   may leave the range 0 to 1.
-* ``em``: the shares of largest likelihood, found by expectation-maximisation, which stay in the
+* ``em``: the shares of largest likelihood, found by expectation-maximization, which stay in the
   range (Saerens, Latinne & Decaestecker 2002, Adjusting the outputs of a classifier to new a priori
   probabilities, applied to answered labels in place of posteriors; the multinomial likelihood of
   Vucetic & Obradovic 2001, Classification on data with biased class distribution). Both agree
-  wherever the inverse lies inside the range and no answer is unreadable.
+  wherever the inverse lies inside the range and no answer is unparsed.
 
 The interval resamples sessions and, each time, the examples behind every row of the matrix.
 """
@@ -34,12 +32,13 @@ import numpy as np
 import numpy.typing as npt
 
 from recap.data.utterances import Utterance
-from recap.statistics.bootstrap import Floats, Interval, resampled, with_intervals
+from recap.metrics.arrays import Floats
+from recap.statistics.bootstrap import Interval, bootstrap, resampled, share_of, with_intervals
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionCounts:
-    """The labelled utterances of one session, counted."""
+    """The labeled utterances of one session, counted."""
 
     session: str
     client: str | None
@@ -49,7 +48,7 @@ class SessionCounts:
 
     @property
     def n(self) -> int:
-        """Labelled utterances."""
+        """Labeled utterances."""
         return sum(self.counts)
 
     @property
@@ -91,7 +90,7 @@ class Development:
 
 @dataclass(frozen=True, kw_only=True)
 class AfterAct:
-    """What clients do right after one act of the counsellor."""
+    """What clients do right after one act of the counselor."""
 
     act: str
     n: int
@@ -103,7 +102,7 @@ class AfterAct:
 def count_sessions(
     utterances: Sequence[Utterance], labels: Sequence[str], is_resistant: Callable[[str], bool]
 ) -> tuple[SessionCounts, ...]:
-    """Return the counts of each session that has a labelled utterance, in order of appearance."""
+    """Return the counts of each session that has a labeled utterance, in order of appearance."""
     place = {label: index for index, label in enumerate(labels)}
     counts: dict[str, Counter[str]] = {}
     clients: dict[str, str | None] = {}
@@ -154,13 +153,8 @@ def prevalence(
             [sums[:, :3] / size, sums[:, [3]] / sums[:, [4]], sums[:, 5:] / sums[:, [4]]]
         )
 
-    values = figures(np.ones((1, len(sessions))))[0]
-    intervals = with_intervals(
-        values,
-        lambda rng, size: figures(resampled(rng, len(sessions), size)),
-        resamples=resamples if len(sessions) > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    intervals = bootstrap(
+        figures, len(sessions), resamples=resamples, confidence=confidence, seed=seed
     )
     some = distinct[resistant > 0]
     return Prevalence(
@@ -188,7 +182,7 @@ def development(
 ) -> Development:
     """Return the share of resistance in each of ``bins`` parts of the sessions.
 
-    Utterance ``k`` of a session's ``n`` labelled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
+    Utterance ``k`` of a session's ``n`` labeled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
     of it and belongs to the part that holds the middle of that; sessions of fewer utterances than
     parts leave some empty.
     """
@@ -202,23 +196,13 @@ def development(
         for k, label in enumerate(said):
             counts[row, bins * (2 * k + 1) // (2 * len(said)), place[label]] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
-    resistant, totals = counts @ chosen, counts.sum(axis=2)
-
-    def shares(weights: Floats) -> Floats:
-        return _share(weights @ resistant, weights @ totals)
-
-    n = len(by_session)
-    intervals = with_intervals(
-        shares(np.ones((1, n)))[0],
-        lambda rng, size: shares(resampled(rng, n, size)),
-        resamples=resamples if n > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    shares = _resistant_shares(
+        counts, chosen, resamples=resamples, confidence=confidence, seed=seed
     )
     summed = counts.sum(axis=0)
     return Development(
-        n_utterances=tuple(int(total) for total in totals.sum(axis=0)),
-        share=tuple(intervals),
+        n_utterances=tuple(int(row.sum()) for row in summed),
+        share=tuple(shares),
         label_shares=tuple(
             tuple(float(x) for x in (row / row.sum() if row.sum() else row)) for row in summed
         ),
@@ -234,9 +218,9 @@ def after_acts(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[AfterAct, ...]:
-    """Return how clients answer each act of the counsellor, most frequent acts first.
+    """Return how clients answer each act of the counselor, most frequent acts first.
 
-    Only utterances that directly follow a counsellor turn whose act is annotated count.
+    Only utterances that directly follow a counselor turn whose act is annotated count.
     """
     known = [u for u in utterances if u.act is not None and u.label is not None]
     acts = [act for act, _ in Counter(str(u.act) for u in known).most_common()]
@@ -247,41 +231,37 @@ def after_acts(
     for u in known:
         counts[sessions[u.session], at[str(u.act)], place[str(u.label)]] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
-    resistant, totals = counts @ chosen, counts.sum(axis=2)
-
-    def shares(weights: Floats) -> Floats:
-        return _share(weights @ resistant, weights @ totals)
-
-    n = len(sessions)
-    if n == 0:
-        return ()
-    intervals = with_intervals(
-        shares(np.ones((1, n)))[0],
-        lambda rng, size: shares(resampled(rng, n, size)),
-        resamples=resamples if n > 1 else 0,
-        confidence=confidence,
-        seed=seed,
+    shares = _resistant_shares(
+        counts, chosen, resamples=resamples, confidence=confidence, seed=seed
     )
     return tuple(
         AfterAct(
             act=act,
-            n=int(totals[:, index].sum()),
-            resistant=int(resistant[:, index].sum()),
-            share=intervals[index],
-            counts=tuple(int(x) for x in counts[:, index].sum(axis=0)),
+            n=int(row.sum()),
+            resistant=int(row @ chosen),
+            share=share,
+            counts=tuple(int(x) for x in row),
         )
-        for act, index in at.items()
+        for act, share, row in zip(acts, shares, counts.sum(axis=0), strict=True)
     )
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    none = np.full(whole.shape, np.nan)
-    shares: Floats = np.divide(part, whole, out=none, where=whole > 0)
-    return shares
+def _resistant_shares(
+    counts: Floats, chosen: Floats, *, resamples: int, confidence: float, seed: int
+) -> list[Interval]:
+    """Return the share of ``chosen`` labels in each group, from ``(sessions, groups, labels)``."""
+    part, whole = counts @ chosen, counts.sum(axis=2)
+    return bootstrap(
+        lambda weights: share_of(weights @ part, weights @ whole),
+        len(counts),
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
 
 
 EM_STEPS = 5000
-"""Most steps of expectation-maximisation."""
+"""Most steps of expectation-maximization."""
 
 EM_TOLERANCE = 1e-10
 """It ends when no share moves further than this in one step."""
@@ -293,7 +273,7 @@ class CorrectedShares:
 
     labels: tuple[str, ...]
     observed: tuple[float, ...]
-    """Among all answers, unreadable ones included."""
+    """Among all answers, unparsed ones included."""
     em: tuple[Interval, ...]
     inverse: tuple[float, ...] | None
     """``None`` where the matrix has no inverse."""
@@ -313,9 +293,9 @@ def correct_shares(
     """Return the shares of labels corrected for misclassification.
 
     Args:
-        answers: Counts ``(sessions, n_labels + 1)`` of what the classifier said, unreadable answers
+        answers: Counts ``(sessions, n_labels + 1)`` of what the classifier said, unparsed answers
             in the last column; at least one answer a session.
-        confusion: Counts ``(n_labels gold, n_labels + 1 answered)`` over labelled examples, as in
+        confusion: Counts ``(n_labels gold, n_labels + 1 answered)`` over labeled examples, as in
             ``scores.json``, summed over folds.
         labels: Their names.
         resamples: Of the bootstrap; 0 gives no intervals.
@@ -340,8 +320,7 @@ def correct_shares(
     sessions = len(said)
 
     def draw(rng: np.random.Generator, size: int) -> Floats:
-        weights = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=size)
-        drawn = weights @ said
+        drawn = resampled(rng, sessions, size) @ said
         errors = np.stack(
             [
                 rng.multinomial(int(total), row, size=size) / total

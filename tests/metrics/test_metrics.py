@@ -18,7 +18,7 @@ LABELS = ("a", "b", "c")
 
 @st.composite
 def batches(draw):
-    """Class indices, gold and predicted (3 for an invalid answer), with a way to cut them up."""
+    """Class indices, gold and predicted (3 for an unparsed answer), with a way to cut them up."""
     pairs = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=50))
     return pairs, draw(st.integers(1, 50)), draw(st.permutations(pairs))
 
@@ -131,7 +131,7 @@ def test_an_empty_batch_counts_nothing_and_nothing_counted_cannot_be_scored():
 
 @pytest.mark.parametrize(("predicted", "gold"), [([4], [0]), ([-1], [0]), ([0], [3]), ([0], [-1])])
 def test_an_index_outside_the_labels_is_refused(predicted, gold):
-    with pytest.raises(RecapError, match="0 to 2, and 3 for an invalid answer"):
+    with pytest.raises(RecapError, match="0 to 2, and 3 for an unparsed answer"):
         CategoryScores(labels=LABELS).update(torch.tensor(predicted), torch.tensor(gold))
 
 

@@ -9,9 +9,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from recap.metrics.scores import scores_from_confusion, spread_over_folds, summarize
+from recap.metrics.scores import (
+    confusion_spread,
+    scores_from_confusion,
+    spread_over_folds,
+    summarize,
+)
 from recap.records import Spread, Summary
-from recap.runs.wandb import BoxPanel, box_page, confusion_page, confusion_spread
+from recap.runs.fold_pages import BoxPanel, box_page, confusion_page
 
 VALUES = (0.52, 0.61, 0.47, 0.55, 0.66)
 LABELS = ("A <b>&", "偏离")

@@ -82,7 +82,7 @@ def test_scores_of_the_fold_stand_beside_mean_and_deviation_of_all_finished_ones
 ) -> None:
     first = (folder.parent / "first.md").read_text(encoding="utf-8")
     summary = read_json(folder / "summary.json")
-    for title, name in (("Accuracy", "accuracy"), ("Unreadable answers", "invalid_rate")):
+    for title, name in (("Accuracy", "accuracy"), ("Unparsed answers", "invalid_rate")):
         figures = summary["metrics"][name]
         own = f"{100 * figures['values'][0]:.2f}"
         assert row(first, title) == [own, own]

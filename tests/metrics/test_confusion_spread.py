@@ -7,9 +7,8 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from recap.errors import ConfigError
-from recap.metrics.scores import score, scores_from_confusion
+from recap.metrics.scores import confusion_spread, score, scores_from_confusion
 from recap.records import Prediction, Scores
-from recap.runs.wandb import confusion_spread
 
 LABELS = ("Arguing", "Denying", "Avoiding")
 
