@@ -1,9 +1,4 @@
-"""The manifest: what the runs were made with and what they took, what differs first.
-
-What runs took: seconds, devices, tokens, money, and folds that were taken up again.
-
-What folds ran in: versions, platform, code; and where it was not the same.
-"""
+"""The manifest: what the runs were made with and what they took, what differs first."""
 
 from __future__ import annotations
 
@@ -14,9 +9,9 @@ from typing import Any
 from recap.folds.console import duration_text
 from recap.folds.results import read_made_with
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import DASH, ReportTable
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, distinct, named, said_of
+from recap.report.runs import ReportedRun, distinct, named, statements_of
 from recap.runs.costs import Prices, Usage
 
 
@@ -190,7 +185,8 @@ def _run_entries(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
     """Return the entries that a run has as a whole, as :func:`places_of` returns others."""
     return {
         key.replace("_", " "): {
-            said.text: named(said.runs, among=runs) for said in said_of(runs, _entry_of(key))
+            found.text: named(found.runs, among=runs)
+            for found in statements_of(runs, _entry_of(key))
         }
         for key in ("device", "data_hash", "partition_hash")
     }
@@ -230,7 +226,7 @@ def _hash_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
         title="Hashes of each run",
         header=("run", "configuration", "prompt"),
         rows=tuple(
-            (name, found["configuration_hash"] or "–", found["prompt_hash"] or "–")
+            (name, found["configuration_hash"] or DASH, found["prompt_hash"] or DASH)
             for name, found in hashes.items()
         ),
         text_columns=(0, 1, 2),
@@ -248,7 +244,7 @@ def _time_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
 
 def _times(run: ReportedRun, stage: str) -> str:
     entries = finished_entries(run).values()
-    return ", ".join(_duration(entry.get(f"{stage}_seconds")) for entry in entries)
+    return ", ".join(duration(entry.get(f"{stage}_seconds")) for entry in entries)
 
 
 def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
@@ -261,7 +257,7 @@ def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
                 str(used.usage.answers),
                 str(used.usage.input_tokens),
                 str(used.usage.output_tokens),
-                "–" if used.cost is None else f"{used.cost:.4f}",
+                DASH if used.cost is None else f"{used.cost:.4f}",
             )
             for name, used in resources.items()
             if used.usage is not None
@@ -269,8 +265,9 @@ def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
     )
 
 
-def _duration(seconds: float | None) -> str:
-    return "–" if seconds is None else duration_text(seconds)
+def duration(seconds: float | None) -> str:
+    """Return a duration as tables have it, a dash for ``None``."""
+    return DASH if seconds is None else duration_text(seconds)
 
 
 def _hashes(run: ReportedRun) -> dict[str, str | None]:
@@ -308,8 +305,8 @@ def _notes(
     notes = []
     for run in runs:
         for entry, values in uneven_folds(run).items():
-            told = "; ".join(f"{value} in {', '.join(folds)}" for value, folds in values.items())
-            notes.append(f"The folds of {run.name} were not run alike: {entry}: {told}.")
+            listed = "; ".join(f"{value} in {', '.join(folds)}" for value, folds in values.items())
+            notes.append(f"The folds of {run.name} were not run alike: {entry}: {listed}.")
     between = [entry for entry, values in places.items() if len(values) > 1]
     if between:
         notes.append(

@@ -142,7 +142,7 @@ SECTIONS = {
     "errors": "recap.report.errors:error_section",
     "rationales": "recap.report.rationales:rationale_section",
     "leakage": "recap.report.leakage:leakage_section",
-    "protocol": "recap.report.leakage:protocol_section",
+    "protocol": "recap.report.protocol:protocol_section",
     "checklist": "recap.report.checklist:checklist_section",
     "manifest": "recap.report.manifest:manifest_section",
 }

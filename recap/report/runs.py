@@ -67,6 +67,16 @@ class ReportedRun:
         return "trained" if self.config.baseline is None else "baseline"
 
     @property
+    def is_trained(self) -> bool:
+        """Whether its folds are trained with epochs, of which one is selected."""
+        return self.kind != "prompted" and self.config.finetune.method != "none"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server answers."""
+        return bool(self.prompted) and self.prompted["client"]["name"] != "local"
+
+    @property
     def missing(self) -> tuple[int, ...]:
         """Folds of the partition that are not finished."""
         return tuple(k for k in range(self.config.cv.folds) if k not in self.scores)
@@ -394,26 +404,26 @@ class Statement:
     runs: tuple[ReportedRun, ...]
 
 
-def said_of(
-    runs: Sequence[ReportedRun], say: Callable[[ReportedRun], str | None]
+def statements_of(
+    runs: Sequence[ReportedRun], state: Callable[[ReportedRun], str | None]
 ) -> tuple[Statement, ...]:
-    """Return the distinct statements about runs, in their order; ``None`` says nothing."""
+    """Return the distinct statements about runs, in their order; ``None`` states nothing."""
     by_text: dict[str, list[ReportedRun]] = {}
     for run in runs:
-        text = say(run)
+        text = state(run)
         if text is not None:
             by_text.setdefault(text, []).append(run)
-    return tuple(Statement(text=text, runs=tuple(said)) for text, said in by_text.items())
+    return tuple(Statement(text=text, runs=tuple(own)) for text, own in by_text.items())
 
 
-def said_in_one(
-    runs: Sequence[ReportedRun], say: Callable[[ReportedRun], str | None]
+def in_one_text(
+    runs: Sequence[ReportedRun], state: Callable[[ReportedRun], str | None]
 ) -> str | None:
     """Return all distinct statements as one text, ``None`` without any.
 
     Runs are named wherever a statement does not hold for all of them.
     """
-    found = said_of(runs, say)
+    found = statements_of(runs, state)
     if len(found) == 1 and len(found[0].runs) == len(runs):
         return found[0].text
     texts = [f"{named(one.runs, among=runs)}: {one.text}" for one in found]

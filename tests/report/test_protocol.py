@@ -14,9 +14,10 @@ import pytest
 from recap.evaluate.__main__ import main as evaluate
 from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
-from recap.report.leakage import PARTS, differing_options, protocol_section
 from recap.report.options import ReportConfig
+from recap.report.protocol import differing_options, protocol_section
 from recap.report.runs import ReportedRun, read_examples, read_run, read_runs
+from recap.report.statements import read_statements
 from recap.runs.folder import RunFolder
 from tests.fake_servers import serving
 
@@ -251,4 +252,4 @@ def test_no_words_of_clients_stand_in_the_statement(three: tuple[ReportedRun, ..
 
 def test_every_part_is_said_of_some_run(three: tuple[ReportedRun, ...]) -> None:
     said = {found["part"] for found in protocol_section(three, OPTIONS).figures["statements"]}
-    assert set(PARTS) - said == {"Not finished"}
+    assert set(read_statements()["protocol"]) - said == {"Not finished"}
