@@ -82,7 +82,7 @@ def test_scores_of_the_fold_stand_beside_mean_and_deviation_of_all_finished_ones
 ) -> None:
     first = (folder.parent / "first.md").read_text(encoding="utf-8")
     summary = read_json(folder / "summary.json")
-    for title, name in (("Accuracy", "accuracy"), ("Unreadable answers", "invalid_rate")):
+    for title, name in (("Accuracy", "accuracy"), ("Unparsed answers", "invalid_rate")):
         figures = summary["metrics"][name]
         own = f"{100 * figures['values'][0]:.2f}"
         assert row(first, title) == [own, own]
@@ -206,13 +206,13 @@ def facts(*overrides: str, **changes: Any) -> CardFacts:
     return CardFacts(**{**values, **changes})
 
 
-def test_a_base_model_is_named_by_its_hub_id_and_its_licence_is_to_be_looked_up() -> None:
+def test_a_base_model_is_named_by_its_hub_id_and_its_license_is_to_be_looked_up() -> None:
     text = model_card(facts("backbone=qwen7b", "finetune=lora", adapter=True))
     front = front_of(text)
     assert front["base_model"] == "Qwen/Qwen2.5-7B-Instruct"
     assert front["base_model_relation"] == "adapter"
     assert front["license_link"] == "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct"
-    assert "stand under its licence: look it up" in text
+    assert "stand under its license: look it up" in text
 
 
 def test_a_folder_of_weights_on_this_machine_is_not_named(tmp_path: Path) -> None:
