@@ -60,7 +60,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     return python
 
 
-def test_the_wheel_holds_the_choices_the_types_and_the_licence(
+def test_the_wheel_holds_the_choices_the_templates_the_types_and_the_licence(
     wheel: Path, project_root: Path
 ) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -68,6 +68,11 @@ def test_the_wheel_holds_the_choices_the_types_and_the_licence(
     choices = {f"recap/conf/{p.relative_to(conf).as_posix()}" for p in conf.rglob("*.yaml")}
     assert choices
     assert choices <= names
+    package = project_root / "recap"
+    templates = {p.relative_to(project_root).as_posix() for p in package.rglob("templates/*")}
+    assert templates
+    assert templates <= names
+    assert "recap/report/statements.yaml" in names
     assert "recap/py.typed" in names
     assert [name for name in names if name.endswith("licenses/LICENSE")]
     assert not [name for name in names if name.startswith("tests/")]

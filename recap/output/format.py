@@ -1,0 +1,92 @@
+"""Figures as texts, as the APA's Publication Manual (7th edition) prints them."""
+
+from __future__ import annotations
+
+DASH = "–"
+"""Stands in a table where there is no figure."""
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a figure that may be above 1, with a zero before the point; a dash for ``None``."""
+    if value is None:
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def share(value: float | None, digits: int = 2) -> str:
+    """Return a figure that cannot be above 1, without the zero before the point.
+
+    >>> share(0.2237)
+    '.22'
+    """
+    text = number(value, digits)
+    return text.replace("0.", ".", 1) if text.removeprefix("−").startswith("0.") else text
+
+
+def p_value(p: float | None) -> str:
+    """Return ``p = .024`` or ``p < .001``; a p that rounds to 1 is ``p > .999``."""
+    if p is None:
+        return f"p {DASH}"
+    if p < 0.001:
+        return "p < .001"
+    return "p > .999" if p > 0.9994 else f"p = {share(p, 3)}"
+
+
+def p_cell(p: float | None) -> str:
+    """Return the same for the cell of a table: ``.024`` or ``< .001``."""
+    return p_value(p).removeprefix("p ").removeprefix("= ")
+
+
+def degrees(df: float) -> str:
+    """Return degrees of freedom: whole, or with two digits where they are Welch's."""
+    return f"{df:.0f}" if abs(df - round(df)) < 1e-9 else f"{df:.2f}"
+
+
+def ends(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Return ``[0.07, 1.10]``; a dash where there is no interval."""
+    if low is None or high is None:
+        return DASH
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def interval(low: float | None, high: float | None, confidence: float = 0.95) -> str:
+    """Return ``95% CI [0.07, 1.10]``."""
+    return f"{100 * confidence:g}% CI [{number(low)}, {number(high)}]"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Return a fraction in per cent, without the sign: ``62.50``; a dash for ``None``."""
+    return number(None if value is None else 100 * value, digits)
+
+
+def percent_with_ends(
+    value: float | None, low: float | None, high: float | None, digits: int = 1
+) -> str:
+    """Return a fraction and its interval in per cent: ``12.5 [7.0, 18.2]``."""
+    if value is None or low is None or high is None:
+        return percent(value, digits)
+    return f"{percent(value, digits)} {ends(100 * low, 100 * high, digits)}"
+
+
+def rounded_percent(p: float) -> str:
+    """Return a probability in whole per cent, never rounded up to certainty.
+
+    >>> [rounded_percent(p) for p in (0.004, 0.62, 0.9999, 1)]
+    ['<1 %', '62 %', '>99 %', '100 %']
+    """
+    return ">99 %" if 0.99 < p < 1 else "<1 %" if 0 < p < 0.01 else f"{100 * p:.0f} %"
+
+
+def mean_sd(mean: float | None, sd: float | None, digits: int = 2) -> str:
+    """Return ``3.75 ± 0.82``; the mean alone where there is no SD."""
+    return number(mean, digits) if sd is None else f"{number(mean, digits)} ± {number(sd, digits)}"
+
+
+def plain(value: object) -> str:
+    """Return any value as the cell of a table: a dash, yes or no, three digits, or its text."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value, 3) if isinstance(value, float) else str(value)
