@@ -1,9 +1,4 @@
-"""Whether probabilities can be believed, and what follows for the use of a system.
-
-Tables of the calibration section; means and sample SD over folds.
-
-Reliability diagrams and risk-coverage curves.
-"""
+"""Whether probabilities can be believed, and what follows for the use of a system."""
 
 from __future__ import annotations
 
@@ -17,8 +12,9 @@ from recap.metrics.abstention import RiskCoverage, risk_coverage
 from recap.metrics.calibration import LEAST, MOST, Bin, Floats, reliability_bins
 from recap.metrics.scores import DDOF, spread_over_folds, spread_text
 from recap.output.charts import PANELS_A_ROW, PLAIN_COLOR
+from recap.output.format import DASH
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable
+from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.recalibration import (
     CalibrationOptions,
@@ -329,7 +325,7 @@ def calibration_section(
     """Return calibration, abstention, thresholds and the shift of the prior of all runs.
 
     Temperature and thresholds are fitted on selection.jsonl alone (``cv.protocol=nested``) and
-    judged on the reported examples; nothing else is ever fitted to.
+    assessed on the reported examples; nothing else is ever fitted to.
 
     Raises:
         DataError: When a run's probabilities are none of its task's labels.
@@ -337,9 +333,9 @@ def calibration_section(
     if not runs:
         return None
     own = own or CalibrationOptions()
-    judged = [calibrate(run, options, own) for run in runs]
-    found = [one for one in judged if one is not None]
-    without = [run.name for run, one in zip(runs, judged, strict=True) if one is None]
+    each = [calibrate(run, options, own) for run in runs]
+    found = [one for one in each if one is not None]
+    without = [run.name for run, one in zip(runs, each, strict=True) if one is None]
     return Report(
         action="calibration",
         title="Calibration and abstention",
@@ -431,7 +427,7 @@ def _pooled(found: RunCalibration, of: Callable[[FoldCalibration], Floats]) -> F
 
 
 def _pooled_bins(found: RunCalibration, own: CalibrationOptions) -> Mapping[str, tuple[Bin, ...]]:
-    """Return the top label's bins over all folds' test examples, each judged by its own fold."""
+    """Return the top label's bins over all folds' test examples, each fold's own fitted."""
     correct = _pooled(found, lambda fold: fold.forecasts.correct.astype(np.float64)) > 0
     confidence = _pooled(found, lambda fold: fold.forecasts.confidence)
     bins = {"given": reliability_bins(confidence, correct, n_bins=own.n_bins)}
@@ -503,7 +499,7 @@ def _notes(
     if not found:
         return []
     how = (
-        "Mean ± sample SD (ddof 1) over folds. The likeliest label is judged, whatever was "
+        "Mean ± sample SD (ddof 1) over folds. The likeliest label is assessed, whatever was "
         f"answered; calibration errors use {own.n_bins} bins. Diagrams and curves take all folds "
         "together."
     )
@@ -522,7 +518,7 @@ def _notes_on(found: RunCalibration, options: ReportConfig, own: CalibrationOpti
     counted = (
         ("have no probabilities and are left out", sum(one.n_left_out for one in tests)),
         (
-            "could not be read and are judged by the likeliest label",
+            "could not be read and count by the likeliest label",
             sum(one.n_unreadable for one in tests),
         ),
         ("are another label than the likeliest one", sum(one.n_other_answer for one in tests)),

@@ -1,9 +1,4 @@
-"""Values over folds with intervals, and differences with intervals (extra ``plot``).
-
-F1 by category with its spread over folds (extra ``plot``).
-
-Figures with their intervals, group by group (extra ``plot``).
-"""
+"""Charts of the report: F1 by category, values over folds, differences, groups (``plot``)."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from recap.errors import ConfigError, did_you_mean
+from recap.output.format import DASH, number, p_cell
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable, number, p_cell
+from recap.output.tables import ReportTable
 from recap.report.charts import SpreadRow, difference_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
@@ -97,7 +98,9 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
         sheets=tuple(
             sheet for family in families for sheet in (_effects(family, options), _p_values(family))
         ),
-        notes=tuple(dict.fromkeys([*_notes(families, options), *_of_families(found)])),
+        notes=tuple(
+            dict.fromkeys([*_notes(families, options), *(n for f in found for n in f.notes)])
+        ),
         charts={
             f"comparison_{family.task}": partial(
                 difference_chart,
@@ -260,7 +263,7 @@ def _notes(families: Sequence[Family], options: ReportConfig) -> list[str]:
         )
     if options.resamples and any(each.pooled.n_units < FEW_SESSIONS for each in comparisons):
         notes.append(
-            f"Fewer than {FEW_SESSIONS} sessions: bootstrap intervals may cover less than they say "
+            f"Fewer than {FEW_SESSIONS} sessions: bootstrap intervals may cover less than stated "
             "(docs/significance.md)."
         )
     reasons = {
@@ -269,7 +272,3 @@ def _notes(families: Sequence[Family], options: ReportConfig) -> list[str]:
         for test, why in each.reasons.items()
     }
     return [*notes, *sorted(reasons)]
-
-
-def _of_families(families: Sequence[Family]) -> list[str]:
-    return [note for family in families for note in family.notes]

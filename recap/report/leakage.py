@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from recap.output.format import DASH
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable
+from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
 
@@ -43,7 +44,7 @@ def shots_in_test(run: ReportedRun) -> dict[int, tuple[str, ...]]:
     """Return, for each finished fold, the examples shown in its prompts that it also tests.
 
     By the ids that the manifest keeps of the shots and those of the predictions, whatever
-    leakage.json says.
+    leakage.json holds.
     """
     entries = run.manifest.get("folds", {})
     found = {}
@@ -149,7 +150,7 @@ def _notes(runs: Sequence[ReportedRun], known: Sequence[ReportedRun]) -> Iterato
     definition = next((r.leakage["near_duplicates"] for r in known if _has_definition(r)), None)
     if definition:
         yield (
-            "Near duplicates: the counsellor's words and the response together have a Jaccard "
+            "Near duplicates: the counselor's words and the response together have a Jaccard "
             f"similarity of character trigrams of at least {definition['similarity']:g}, the "
             f"responses alone of {definition['response_similarity']:g}, from "
             f"{definition['shortest_characters']} characters on; exact duplicates apart."
@@ -166,7 +167,7 @@ def _notes(runs: Sequence[ReportedRun], known: Sequence[ReportedRun]) -> Iterato
         if unknown:
             yield (
                 f"{run.name}: {unknown:,} of {inside:,} examples have no session, so that shared "
-                "sessions and history overlap cannot be judged for them."
+                "sessions and history overlap cannot be counted for them."
             )
     missing = [run.name for run in runs if run not in known]
     if missing:

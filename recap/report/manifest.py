@@ -8,8 +8,9 @@ from typing import Any
 
 from recap.folds.console import duration_text
 from recap.folds.results import read_made_with
+from recap.output.format import DASH
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable
+from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, distinct, named, statements_of
 from recap.runs.costs import Prices, Usage

@@ -1,4 +1,4 @@
-"""The protocol statement: exactly what was done, said once for all runs that it holds for.
+"""The protocol statement: exactly what was done, stated once for all runs that it holds for.
 
 Beside it the options by which runs differ, among those that play a part in them.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from recap.config import COMPARED, flatten, result_options
+from recap.output.format import DASH
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable
+from recap.output.tables import ReportTable
 from recap.report.manifest import Resources, duration, resources_of
 from recap.report.options import ReportConfig
 from recap.report.runs import ALL, ReportedRun, Statement, named, statements_of

@@ -1,4 +1,4 @@
-"""Which behaviours a rationale names, and whether they fit the label beside it.
+"""Which behaviors a rationale names, and whether they fit the label beside it.
 
 Quotes in a rationale, and whether the dialogue holds them (grounding).
 """

@@ -79,7 +79,7 @@ def build_report(
     Args:
         runs: At least one.
         options: What was asked for.
-        on_section: Told of each section before it is made, since some take a while.
+        on_section: Called with the name of each section before it is made, since some take a while.
     """
     sections = []
     for name, path in SECTIONS.items():

@@ -2,14 +2,12 @@
 
 * The corrected t-test over folds
   (:func:`recap.statistics.hypothesis_tests.corrected_t_test`): would training
-  again, on other data of this kind, favour the same system?
+  again, on other data of this kind, favor the same system?
 * McNemar's test over examples: are these answers right more often than those? Exact, and only where
   examples are independent.
 * The bootstrap over sessions of the difference of pooled macro-F1: do these models differ on the
   sessions that the data are a sample of? Neither of the last two knows that another training would
   give other models.
-
-The spread of cross-validation that was repeated under other seeds.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
-"""The paper's tables from run folders: overall, per class, ablation, per category.
+"""The overview and the paper's tables from run folders: overall, ablation, per category.
 
-The paper's published figures (arXiv 2601.14780, Tables 4, 5, 10 and 11), to stand beside ours.
-
+The paper's published figures (arXiv 2601.14780, Tables 4, 5, 10 and 11) can stand beside ours.
 ``published.csv`` holds every cell that our copy of the paper has, in percent. A cell is blank where
 the paper contradicts itself (two tables print different figures, rows repeat or join others, means
 do not fit the classes); its ``doubt`` says how. Cells that our copy lacks are not there at all.
-
-The figures behind the tables, for the JSON and CSV files.
-
-What a report is of: its runs, the best system of each task, and what to be wary of.
 """
 
 from __future__ import annotations
@@ -245,12 +240,9 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
     systems = group_systems(runs)
     tasks = _tasks(runs)
     sheets = [_overall(systems, task, options) for task in tasks]
-    sheets += [
-        _by_category(systems, task, runs, options, labels, part)
-        for task in tasks
-        for part, labels in enumerate(_parts(_labels(runs, task)))
-    ]
-    sheets[len(tasks) : len(tasks)] = _ablation(systems, tasks, options)
+    sheets += _ablation(systems, tasks, options)
+    for task in tasks:
+        sheets += _by_category(systems, task, _labels(runs, task), options)
     return Report(
         action="tables",
         title="Scores",
@@ -296,38 +288,51 @@ def _labels(runs: Sequence[ReportedRun], task: str) -> tuple[str, ...]:
     return next(run.summary.labels for run in runs if run.task.name == task)
 
 
-def _parts(labels: Sequence[str]) -> list[tuple[str, ...]]:
-    step = _CATEGORIES_A_SHEET
-    return [tuple(labels[i : i + step]) for i in range(0, len(labels), step)]
-
-
-def _rows(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> list[TableRow]:
-    """Return a line for every system that was scored on the task, each before its published row."""
+def _rows(
+    systems: Sequence[ReportedSystem], options: ReportConfig, task: str | None = None
+) -> list[TableRow]:
+    """Return a line for every system, each before its published row; of one task where named."""
     rows = []
     for system in systems:
-        if task not in system.runs:
+        if task is not None and task not in system.runs:
             continue
         rows.append(TableRow(system=system, published=None))
         published = published_row(system) if options.reference == "paper" else None
-        if published is not None and any(key[0] == task for key in published.figures):
+        if published and (task is None or any(key[0] == task for key in published.figures)):
             rows.append(TableRow(system=system, published=published))
     return rows
 
 
-def _overall(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> ReportTable:
-    rows = _rows(systems, task, options)
-    names = [*OVERALL, "invalid_rate"]
-    figures = [[row.overall(task, name) for name in names] for row in rows]
-    of_paper = f" ({_TABLE_OF[task]})" if task in _TABLE_OF else ""
+def _score_table(
+    title: str,
+    header: Sequence[str],
+    *,
+    heads: Sequence[Sequence[str]],
+    figures: Sequence[Sequence[Spread | PublishedFigure | None]],
+    lower: Sequence[int] = (),
+) -> ReportTable:
+    """Return a table of figures behind columns of words, the best of each column in bold."""
+    n_heads = len(heads[0])
+    rows = zip(heads, figures, strict=True)
     return ReportTable(
-        title=f"Overall, {task}{of_paper}",
-        header=("Model", "Setting", "Rationale", "Folds", *OVERALL.values(), "Invalid"),
-        rows=tuple(
-            (*row.heads(), _folds(row, task), *map(_cell, line))
-            for row, line in zip(rows, figures, strict=True)
-        ),
-        text_columns=(0, 1, 2, 3),
-        bold=best_cells(figures, first_column=4, lower=(4,)),
+        title=title,
+        header=tuple(header),
+        rows=tuple((*head, *map(_cell, line)) for head, line in rows),
+        text_columns=tuple(range(n_heads)),
+        bold=best_cells(figures, first_column=n_heads, lower=lower),
+    )
+
+
+def _overall(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> ReportTable:
+    rows = _rows(systems, options, task)
+    names = [*OVERALL, "invalid_rate"]
+    of_paper = f" ({_TABLE_OF[task]})" if task in _TABLE_OF else ""
+    return _score_table(
+        f"Overall, {task}{of_paper}",
+        ("Model", "Setting", "Rationale", "Folds", *OVERALL.values(), "Unparsed"),
+        heads=[(*row.heads(), _folds(row, task)) for row in rows],
+        figures=[[row.overall(task, name) for name in names] for row in rows],
+        lower=(names.index("invalid_rate"),),
     )
 
 
@@ -338,59 +343,49 @@ def _ablation(
     trained = [s for s in systems if next(iter(s.runs.values())).kind == "trained"]
     if len(trained) < 2:
         return []
-    rows: list[TableRow] = []
-    for system in sorted(trained, key=lambda s: (s.model, s.setting, not s.rationale)):
-        rows.append(TableRow(system=system, published=None))
-        published = published_row(system) if options.reference == "paper" else None
-        if published is not None:
-            rows.append(TableRow(system=system, published=published))
+    rows = _rows(sorted(trained, key=lambda s: (s.model, s.setting, not s.rationale)), options)
     shown = [task for task in tasks if any(task in system.runs for system in trained)]
-    figures = [[row.overall(task, name) for task in shown for name in OVERALL] for row in rows]
     short = dict(zip(OVERALL, ("P", "R", "F1", "Acc"), strict=True))
     return [
-        ReportTable(
-            title="Ablation: backbone × tuning × rationale (Table 5)",
-            header=(
+        _score_table(
+            "Ablation: backbone × tuning × rationale (Table 5)",
+            (
                 *("Model", "Tuning", "Rationale"),
                 *(f"{task} {short[name]}" for task in shown for name in OVERALL),
             ),
-            rows=tuple(
-                (*row.heads(), *map(_cell, line)) for row, line in zip(rows, figures, strict=True)
-            ),
-            text_columns=(0, 1, 2),
-            bold=best_cells(figures, first_column=3),
+            heads=[row.heads() for row in rows],
+            figures=[
+                [row.overall(task, name) for task in shown for name in OVERALL] for row in rows
+            ],
         )
     ]
 
 
 def _by_category(
-    systems: Sequence[ReportedSystem],
-    task: str,
-    runs: Sequence[ReportedRun],
-    options: ReportConfig,
-    labels: Sequence[str],
-    part: int,
-) -> ReportTable:
-    rows = _rows(systems, task, options)
-    figures = [
-        [row.per_label(task, label, metric) for label in labels for metric in PER_LABEL]
-        for row in rows
+    systems: Sequence[ReportedSystem], task: str, labels: Sequence[str], options: ReportConfig
+) -> list[ReportTable]:
+    """Return the figures of each category, some categories a table."""
+    rows = _rows(systems, options, task)
+    parts = [
+        labels[i : i + _CATEGORIES_A_SHEET] for i in range(0, len(labels), _CATEGORIES_A_SHEET)
     ]
-    n_parts = len(_parts(_labels(runs, task)))
-    numbered = f", part {part + 1} of {n_parts}" if n_parts > 1 else ""
     of_paper = {"binary": " (Table 4)", "fine_grained": " (Tables 10 and 11)"}.get(task, "")
-    return ReportTable(
-        title=f"By category, {task}{of_paper}{numbered}",
-        header=(
-            *("Model", "Setting", "Rationale"),
-            *(f"{label} {short}" for label in labels for short in PER_LABEL.values()),
-        ),
-        rows=tuple(
-            (*row.heads(), *map(_cell, line)) for row, line in zip(rows, figures, strict=True)
-        ),
-        text_columns=(0, 1, 2),
-        bold=best_cells(figures, first_column=3),
-    )
+    return [
+        _score_table(
+            f"By category, {task}{of_paper}"
+            + (f", part {number} of {len(parts)}" if len(parts) > 1 else ""),
+            (
+                *("Model", "Setting", "Rationale"),
+                *(f"{label} {short}" for label in part for short in PER_LABEL.values()),
+            ),
+            heads=[row.heads() for row in rows],
+            figures=[
+                [row.per_label(task, label, metric) for label in part for metric in PER_LABEL]
+                for row in rows
+            ],
+        )
+        for number, part in enumerate(parts, start=1)
+    ]
 
 
 def best_cells(
@@ -453,7 +448,7 @@ def _notes(
         f"Mean ± sample standard deviation (ddof = {DDOF}) over folds, in percent; bold: best mean "
         f"of a column. Protocol: {'; '.join(explained[p] for p in protocols)}."
     )
-    yield "Macro figures are means over categories; an unreadable answer counts as wrong."
+    yield "Macro figures are means over categories; an unparsed answer counts as wrong."
     yield from partial_notes(runs)
     if options.reference == "paper":
         yield from _published_notes(systems)
@@ -574,11 +569,11 @@ def _warnings(runs: Sequence[ReportedRun]) -> Iterator[str]:
             "cv.protocol=paper: the fold that is reported also selected the checkpoint, as in the "
             "paper, so that scores of trained models are optimistic; cv.protocol=nested is not."
         )
-    unread = {run.name: run.summary.metrics["invalid_rate"].mean or 0.0 for run in runs}
-    worst = max(unread, key=lambda name: unread[name])
-    if unread[worst]:
-        n_unread = sum(rate > 0 for rate in unread.values())
+    unparsed = {run.name: run.summary.metrics["invalid_rate"].mean or 0.0 for run in runs}
+    worst = max(unparsed, key=lambda name: unparsed[name])
+    if unparsed[worst]:
+        n_unparsed = sum(rate > 0 for rate in unparsed.values())
         yield (
-            f"Answers without a readable label count as wrong; {n_unread} of {len(runs)} runs have "
-            f"some, {worst} most ({100 * unread[worst]:.2f} percent)."
+            f"Answers without a readable label count as wrong; {n_unparsed} of {len(runs)} runs "
+            f"have some, {worst} most ({100 * unparsed[worst]:.2f} percent)."
         )

@@ -1,9 +1,4 @@
-"""How scores vary: over folds, over sessions, over repetitions, and between protocols.
-
-Percentages, intervals and differences as the report's tables print them.
-
-Repeated cross-validation, and the two protocols side by side.
-"""
+"""How scores vary: over folds, over sessions, over repetitions, and between protocols."""
 
 from __future__ import annotations
 
@@ -15,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from recap.metrics.scores import DDOF, session_confusions, unit_of
+from recap.output.format import DASH, p_cell, percent
 from recap.output.report import Report
-from recap.output.tables import DASH, ReportTable, number, p_cell
+from recap.output.tables import ReportTable
 from recap.report.charts import SpreadRow, fold_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
@@ -30,11 +26,6 @@ from recap.report.runs import (
 from recap.report.significance import Comparison, RepeatSpread, compare, repeat_spread
 from recap.statistics.bootstrap import FEW_SESSIONS, ScoreIntervals, score_intervals
 from recap.statistics.hypothesis_tests import corrected_t_test
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent with two digits, a dash for ``None``."""
-    return number(None if value is None else 100 * value)
 
 
 def points(value: float | None) -> str:
@@ -145,7 +136,7 @@ _ABOUT_FOLDS = (
 )
 _ABOUT_POOLED = (
     "Pooled figures are scores of all folds' predictions together, which for macro-F1 is not the "
-    "mean over folds. Their intervals are studentised bootstrap intervals over whole sessions: "
+    "mean over folds. Their intervals are studentized bootstrap intervals over whole sessions: "
     "what these models would score on other sessions, not what another training would give"
 )
 _ABOUT_REPEATS = (
@@ -380,7 +371,7 @@ def _notes(
     few = [run.name for run in runs if pooled[run.name].n_units < FEW_SESSIONS]
     if few and options.resamples:
         notes.append(
-            f"Fewer than {FEW_SESSIONS} sessions: intervals may cover less than they say "
+            f"Fewer than {FEW_SESSIONS} sessions: intervals may cover less than stated "
             f"(docs/significance.md): {', '.join(few)}."
         )
     if has_repeats:

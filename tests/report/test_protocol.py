@@ -100,8 +100,8 @@ def test_the_model_statement_tells_tuned_prompted_and_baseline_apart(
     models = statements(findings, "Model")
     assert models[("asked", "trained")].startswith("tiny (qwen2), random weights of seed 0")
     assert models[("words",)].startswith("TF-IDF with multinomial logistic regression")
-    assert list(statements(findings, "Optimiser")) == [("trained",)]
-    assert "learning rate 0.0015" in statements(findings, "Optimiser")[("trained",)]
+    assert list(statements(findings, "Optimizer")) == [("trained",)]
+    assert "learning rate 0.0015" in statements(findings, "Optimizer")[("trained",)]
     assert list(statements(findings, "Solved examples")) == [("asked",)]
     assert list(statements(findings, "Decoding")) == [("asked", "trained")]
 
@@ -253,3 +253,12 @@ def test_no_words_of_clients_stand_in_the_statement(three: tuple[ReportedRun, ..
 def test_every_part_is_said_of_some_run(three: tuple[ReportedRun, ...]) -> None:
     said = {found["part"] for found in protocol_section(three, OPTIONS).figures["statements"]}
     assert set(read_statements()["protocol"]) - said == {"Not finished"}
+
+
+def test_every_statement_is_used_and_every_name_stands_for_one() -> None:
+    found = read_statements()
+    used = set(found["protocol"].values())
+    for text in (*found["statements"].values(), *found["answers"].values()):
+        for names in re.findall(r"\b(?:each|statement)\(([^)]*)\)", text):
+            used |= set(re.findall(r"'(\w+)'", names))
+    assert used == set(found["statements"])
