@@ -23,7 +23,8 @@ from recap.report.recalibration import (
     calibrate,
 )
 from recap.report.runs import ReportedRun
-from recap.report.tables import partial_notes
+from recap.report.tables import partial_runs
+from recap.report.templates import notes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -349,7 +350,15 @@ def calibration_section(
             "runs": {one.run.name: _figures(one, own) for one in found},
         },
         sheets=_sheets(found, options, own),
-        notes=(*_notes(found, options, own), *_without(without)),
+        notes=notes_of(
+            "calibration",
+            own=own,
+            runs=[_note_facts(one, options) for one in found],
+            partial=partial_runs([one.run for one in found]),
+            least=LEAST,
+            most=MOST,
+            without=without,
+        ),
         charts=_charts(found, own) if found else {},
     )
 
@@ -493,62 +502,19 @@ def _charts(
     return {"calibration_reliability": reliability, "calibration_risk_coverage": curves}
 
 
-def _notes(
-    found: Sequence[RunCalibration], options: ReportConfig, own: CalibrationOptions
-) -> list[str]:
-    if not found:
-        return []
-    how = (
-        "Mean ± sample SD (ddof 1) over folds. The likeliest label is assessed, whatever was "
-        f"answered; calibration errors use {own.n_bins} bins. Diagrams and curves take all folds "
-        "together."
-    )
-    notes = [how, *partial_notes([one.run for one in found])]
-    for one in found:
-        notes += _notes_on(one, options, own)
-    return notes
-
-
-def _notes_on(found: RunCalibration, options: ReportConfig, own: CalibrationOptions) -> list[str]:
-    name, folds = found.run.name, found.folds
-    notes = []
-    if found.unfitted:
-        notes.append(f"{name}: no temperature and no threshold is fitted: {found.unfitted}.")
-    tests = [fold.forecasts for fold in folds.values()]
-    counted = (
-        ("have no probabilities and are left out", sum(one.n_left_out for one in tests)),
-        (
-            "could not be read and count by the likeliest label",
-            sum(one.n_unreadable for one in tests),
-        ),
-        ("are another label than the likeliest one", sum(one.n_other_answer for one in tests)),
-    )
-    notes += [f"{name}: {n:,} answers {what}." for what, n in counted if n]
-    bound = [k for k, fold in folds.items() if fold.temperature and fold.temperature.at_bound]
-    if bound:
-        notes.append(
-            f"{name}: in {_folds(bound)} the temperature is at the end of its range ({LEAST:g} to "
-            f"{MOST:g}): there are too few selection examples, or all of them are right."
-        )
-    unmet = [] if found.unfitted else [k for k, fold in folds.items() if fold.accepted is None]
-    if unmet:
-        notes.append(
-            f"{name}: in {_folds(unmet)} no threshold keeps wrong answers at {100 * own.risk:g} % "
-            "of the selection examples."
-        )
-    if options.prior is not None and found.tells_resistance and found.run.kind == "prompted":
-        notes.append(
-            f"{name}: probabilities are not corrected for the prior, for a prompted system has "
-            "learned none."
-        )
-    return notes
-
-
-def _without(names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"Without probabilities, and so without calibration: {', '.join(names)}."]
-
-
-def _folds(folds: Sequence[int]) -> str:
-    return ", ".join(f"fold{k}" for k in folds)
+def _note_facts(found: RunCalibration, options: ReportConfig) -> dict[str, Any]:
+    """Return what the notes on one run are made of."""
+    folds = found.folds.items()
+    tests = [fold.forecasts for fold in found.folds.values()]
+    return {
+        "name": found.run.name,
+        "unfitted": found.unfitted,
+        "n_left_out": sum(one.n_left_out for one in tests),
+        "n_unreadable": sum(one.n_unreadable for one in tests),
+        "n_other_answer": sum(one.n_other_answer for one in tests),
+        "at_bound": [f"fold{k}" for k, f in folds if f.temperature and f.temperature.at_bound],
+        "unmet": [f"fold{k}" for k, f in folds if not found.unfitted and f.accepted is None],
+        "no_prior": options.prior is not None
+        and found.tells_resistance
+        and found.run.kind == "prompted",
+    }

@@ -8,27 +8,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-import yaml
-
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
-from recap.report.statements import Statements, packaged_text
+from recap.report.statements import Statements
+from recap.report.templates import notes_of, read_texts
 
 ItemStatus = Literal["filled", "in part", "open"]
 
 OPEN = "open: to be answered by the authors"
 TITLE = "Reporting checklists"
-
-_OWN_WORDS = (
-    "Item numbers are those of the guidelines; the words are ours, so read the guideline beside "
-    "them."
-)
-_FILLED = (
-    '"Filled" and "in part" say what the run folders hold; whether that satisfies a reviewer is '
-    "for the authors to judge."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +80,7 @@ def read_checklists() -> tuple[Checklist, ...]:
     Raises:
         RecapError: When the file is missing, which means a broken installation.
     """
-    lists: list[dict[str, Any]] = yaml.safe_load(packaged_text("checklists.yaml"))
+    lists: list[dict[str, Any]] = read_texts("checklists.yaml")
     return tuple(
         Checklist(**{**found, "items": tuple(Item(**item) for item in found["items"])})
         for found in lists
@@ -126,11 +116,7 @@ def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
             for checklist, items in by_list.items()
         },
         sheets=(_count_sheet(by_list), *_item_sheets(by_list)),
-        notes=(
-            _OWN_WORDS,
-            _FILLED,
-            *(f"{checklist.name}: {checklist.source}." for checklist in by_list),
-        ),
+        notes=notes_of("checklist", checklists=[{"checklist": one} for one in by_list]),
     )
 
 

@@ -41,6 +41,7 @@ from recap.report.error_statistics import (
 )
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_examples_again
+from recap.report.templates import notes_of
 from recap.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
@@ -218,42 +219,6 @@ def error_tables(
         _shared(shared),
     ]
     return tuple(table for table in tables if table.rows)
-
-
-def error_notes(runs: Sequence[RunErrors], options: ReportConfig) -> Iterator[str]:
-    """Yield what has to be known to read the tables."""
-    yield (
-        "Scores are over the predictions of all folds together, and so differ a little from means "
-        "over folds. Macro-F1 of a group is the mean over the labels with gold examples in it. "
-        "Overconfidence: mean probability of the answers minus the share of right ones, in "
-        "percentage points."
-    )
-    if options.resamples:
-        yield (
-            f"Intervals: {100 * options.confidence:g} %, percentiles of {options.resamples} "
-            f"bootstrap resamples of whole sessions, seed {options.seed}; none for a single "
-            "session. They are not corrected for the number of groups: of twenty groups one "
-            "leaves its interval by chance."
-        )
-    hidden = {b.by: b.n_groups for one in runs for b in one.breakdowns if b.n_groups > MOST_GROUPS}
-    for by, n in hidden.items():
-        yield f"Of the {n:,} groups of {by}, the {MOST_GROUPS} with the most examples are shown."
-    if any(b.by == "position" for one in runs for b in one.breakdowns):
-        yield (
-            "Position: among the utterances of a session that were read; sessions of fewer than "
-            "three, and utterances without a session or a turn, are left out."
-        )
-    if any(one.missed_by_negation for one in runs):
-        yield (
-            "Overt negation: a word such as no, not, never or n't, or one of 不 没 无 别 未, in "
-            "the response. The paper (Section 6.3) finds that resistance without one is taken for "
-            "collaboration."
-        )
-    if any(one.patterns is not None for one in runs):
-        yield (
-            "Within the pattern: wrong answers whose pattern is right; by chance: if each were one "
-            "of the other labels, as often as they are answered in all."
-        )
 
 
 def _overall(runs: Sequence[RunErrors]) -> ReportTable:
@@ -457,13 +422,19 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
             "wrong_in_all": {task: asdict(found) for task, found in shared.items()},
         },
         sheets=error_tables(found, shared, texts=texts),
-        notes=(
-            *read.notes(
-                "scores by metadata, length, position, history and wording, and the words of "
-                "examples"
-            ),
-            *error_notes(found, options),
-            "Figures: the run of each task with the highest macro-F1.",
+        notes=notes_of(
+            "errors",
+            fault=read.fault,
+            options=options,
+            hidden=[
+                {"by": by, "n": n}
+                for by, n in {b.by: b.n_groups for one in found for b in one.breakdowns}.items()
+                if n > MOST_GROUPS
+            ],
+            most_groups=MOST_GROUPS,
+            positions=any(b.by == "position" for one in found for b in one.breakdowns),
+            wordings=any(one.missed_by_negation for one in found),
+            patterns=any(one.patterns is not None for one in found),
         ),
         rows=[row for one in found for row in _rows(one)],
         charts=_charts(found),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recap.output.format import DASH
@@ -10,6 +10,7 @@ from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
+from recap.report.templates import notes_of
 
 KINDS = {
     "duplicates": "Exact duplicates",
@@ -36,7 +37,22 @@ def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repor
         title="Leakage",
         figures={"runs": [_figures(run) for run in known]},
         sheets=(*sheets, *([_shot_sheet(shots)] if shots else [])),
-        notes=tuple(_notes(runs, known)),
+        notes=notes_of(
+            "leakage",
+            near=next(
+                (near for run in known if (near := run.leakage.get("near_duplicates"))), None
+            ),
+            runs=[
+                {
+                    "name": run.name,
+                    "shown_and_tested": sum(map(len, shots_in_test(run).values())),
+                    "without_session": run.leakage.get("without_session", 0),
+                    "in_folds": run.leakage.get("in_folds", 0),
+                }
+                for run in known
+            ],
+            missing=[run.name for run in runs if run not in known],
+        ),
     )
 
 
@@ -144,35 +160,3 @@ def _figures(run: ReportedRun) -> dict[str, Any]:
         "without_session": run.leakage.get("without_session"),
         "folds": folds,
     }
-
-
-def _notes(runs: Sequence[ReportedRun], known: Sequence[ReportedRun]) -> Iterator[str]:
-    definition = next((r.leakage["near_duplicates"] for r in known if _has_definition(r)), None)
-    if definition:
-        yield (
-            "Near duplicates: the counselor's words and the response together have a Jaccard "
-            f"similarity of character trigrams of at least {definition['similarity']:g}, the "
-            f"responses alone of {definition['response_similarity']:g}, from "
-            f"{definition['shortest_characters']} characters on; exact duplicates apart."
-        )
-    yield (
-        "History overlap: a response stands in the history of an example on the other side. "
-        "Sessions that lie on both sides are kept together by cv.group=session."
-    )
-    for run in known:
-        tested = [identifier for ids in shots_in_test(run).values() for identifier in ids]
-        if tested:
-            yield f"{run.name}: {len(tested)} examples in prompts are tested themselves."
-        unknown, inside = run.leakage.get("without_session", 0), run.leakage.get("in_folds", 0)
-        if unknown:
-            yield (
-                f"{run.name}: {unknown:,} of {inside:,} examples have no session, so that shared "
-                "sessions and history overlap cannot be counted for them."
-            )
-    missing = [run.name for run in runs if run not in known]
-    if missing:
-        yield f"No leakage.json: {', '.join(missing)}."
-
-
-def _has_definition(run: ReportedRun) -> bool:
-    return "near_duplicates" in run.leakage

@@ -13,6 +13,7 @@ from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, distinct, named, statements_of
+from recap.report.templates import notes_of
 from recap.runs.costs import Prices, Usage
 
 
@@ -178,7 +179,27 @@ def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
         },
         sheets=tuple(sheet for sheet in sheets if sheet.rows),
-        notes=_notes(runs, places, resources),
+        notes=notes_of(
+            "manifest",
+            uneven=[
+                {
+                    "name": run.name,
+                    "entry": entry,
+                    "values": "; ".join(
+                        f"{v} in {', '.join(folds)}" for v, folds in values.items()
+                    ),
+                }
+                for run in runs
+                for entry, values in uneven_folds(run).items()
+            ],
+            between=[entry for entry, values in places.items() if len(values) > 1],
+            unknown_commit=UNKNOWN in places.get(COMMIT, {}),
+            resumed=[
+                {"name": name, "resumes": used.resumes}
+                for name, used in resources.items()
+                if used.resumes
+            ],
+        ),
     )
 
 
@@ -296,29 +317,3 @@ def _run_figures(run: ReportedRun, used: Resources) -> dict[str, Any]:
         "resumes": list(run.manifest.get("resumes", ())),
         "merges": dict(run.manifest.get("merges", {})),
     }
-
-
-def _notes(
-    runs: Sequence[ReportedRun],
-    places: Mapping[str, Mapping[str, str]],
-    resources: Mapping[str, Resources],
-) -> tuple[str, ...]:
-    notes = []
-    for run in runs:
-        for entry, values in uneven_folds(run).items():
-            listed = "; ".join(f"{value} in {', '.join(folds)}" for value, folds in values.items())
-            notes.append(f"The folds of {run.name} were not run alike: {entry}: {listed}.")
-    between = [entry for entry, values in places.items() if len(values) > 1]
-    if between:
-        notes.append(
-            f"Not the same in all runs and folds: {', '.join(between)}. Where it may have changed "
-            "results, run the older folds again."
-        )
-    if UNKNOWN in places.get(COMMIT, {}):
-        notes.append(
-            "The commit of recap is not recorded where it is installed without its checkout."
-        )
-    for name, used in resources.items():
-        if used.resumes:
-            notes.append(f"{name} was stopped and taken up again: {', '.join(used.resumes)}.")
-    return tuple(notes)

@@ -19,7 +19,8 @@ from recap.output.tables import ReportTable
 from recap.report.manifest import Resources, duration, resources_of
 from recap.report.options import ReportConfig
 from recap.report.runs import ALL, ReportedRun, Statement, named, statements_of
-from recap.report.statements import Statements, read_statements
+from recap.report.statements import Statements
+from recap.report.templates import notes_of, read_texts
 
 MOST_CHARACTERS = 60
 """Longest value that is shown; a longer one is shown as its hash."""
@@ -100,7 +101,7 @@ def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     statements = Statements(runs)
     parts = {
         part: statements_of(runs, partial(statements.about, name))
-        for part, name in read_statements()["protocol"].items()
+        for part, name in read_texts("statements.yaml")["protocol"].items()
     }
     differences = differing_options(runs)
     resources = {run.name: resources_of(run) for run in runs}
@@ -121,7 +122,13 @@ def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
         },
         sheets=tuple(sheets),
-        notes=_protocol_notes(runs, differences, resources),
+        notes=notes_of(
+            "protocol",
+            n_runs=len(runs),
+            epochs=any(used.selected_epochs for used in resources.values()),
+            differences=differences,
+            resumed={name: used.resumes for name, used in resources.items() if used.resumes},
+        ),
     )
 
 
@@ -187,29 +194,3 @@ def _run_figures(run: ReportedRun, used: Resources) -> dict[str, Any]:
         "resumes": list(used.resumes),
         "support": {label: row.support for label, row in run.summary.per_label.items()},
     }
-
-
-def _protocol_notes(
-    runs: Sequence[ReportedRun],
-    differences: Mapping[str, object],
-    resources: Mapping[str, Resources],
-) -> tuple[str, ...]:
-    notes = []
-    if any(used.selected_epochs for used in resources.values()):
-        notes.append("Epochs are those that were selected, fold after fold.")
-    if len(runs) > 1 and not differences:
-        notes.append("The runs differ in no option that changes results.")
-    if any(used.resumes for used in resources.values()):
-        taken_up = "; ".join(
-            f"{name}: {', '.join(used.resumes)}" for name, used in resources.items() if used.resumes
-        )
-        notes.append(
-            f"Stopped and taken up again, to the same result ({taken_up}); the seconds are those "
-            "of the last process of each fold."
-        )
-    if differences:
-        notes.append(
-            "An option is compared among the runs in which it plays a part; what no run changes "
-            "is in each run's config.yaml."
-        )
-    return tuple(notes)

@@ -41,6 +41,7 @@ from recap.report.rationale_overlap import (
     simulatability,
 )
 from recap.report.runs import ReportedRun, read_examples_again
+from recap.report.templates import notes_of
 from recap.system.escaping import sheet_to_csv
 
 
@@ -209,51 +210,6 @@ def rationale_tables(
         tables.append(_simulatability_table(runs))
     page = _page(runs, listed, texts)
     return (*tables, page) if page.rows else tuple(tables)
-
-
-def rationale_notes(
-    runs: Sequence[RunRationales], similarity: float, ratings: RatingsOptions
-) -> list[str]:
-    """Return what has to be known to read the tables."""
-    names = (
-        "Names: any spelling of the taxonomy, and words of an English name's family (disagrees, "
-        "disagreement); 'another' is a category neither at, below nor above the answered label. "
-        "Denied names (not Blaming) do not count. Such words are ordinary words too: read the "
-        "examples before calling a rationale contradictory."
-    )
-    distinct = (
-        "Distinct-1, -2: different tokens, and pairs of neighboring ones, among all (Chinese: "
-        "characters); both fall as rationales grow in number, so compare runs over the same "
-        "examples."
-    )
-    notes = [names, distinct]
-    if any(one.grounding is not None and one.grounding.quotes for one in runs):
-        notes.append(
-            "Quotes: exact where a turn holds them, white space, width and case apart; near where "
-            f"the best stretch of the dialogue is at least {similarity:g} similar (1 - edits / "
-            "characters). By chance: the same quotes looked for in another session's dialogue."
-        )
-    elif any(one.grounding is not None for one in runs):
-        notes.append("No rationale quotes anything, so there is nothing to look for in dialogues.")
-    if any(one.likeness is not None for one in runs):
-        notes.append(
-            "chrF (6 characters, recall twice as heavy) and BLEU over characters, in percent, of "
-            "all pairs together. Same label: chrF against the annotators' rationale of another "
-            "example with the same gold label, which is what the label alone gives."
-        )
-    if any(one.simulatability is not None for one in runs):
-        notes.append(
-            "Simulatability: TF-IDF with logistic regression learns the answered labels from the "
-            "rationales of the other folds and is asked about each fold's; mean ± SD (ddof 1) over "
-            "folds. Masked: every name of a category is replaced, so that only other words can "
-            "tell. Annotators: the same with their rationales and the gold labels."
-        )
-    notes.append(
-        f"Rating sheets (rationales_to_rate_<run>.csv): at most {ratings.size} rationales, every "
-        f"label as often as the others, seed {ratings.seed}. Fill in a copy for each rater "
-        "(ratings_<rater>.csv) and give them to recap.corpus action=ratings ratings.path=[…]."
-    )
-    return notes
 
 
 def _names(runs: Sequence[RunRationales]) -> ReportTable:
@@ -469,9 +425,14 @@ def rationale_section(
             "runs": {one.run: _figures(one, own.ratings) for one in found},
         },
         sheets=rationale_tables(found, listed=own.listed, texts=texts),
-        notes=(
-            *read.notes("what rationales quote, and how they resemble those of annotators"),
-            *rationale_notes(found, own.similarity, own.ratings),
+        notes=notes_of(
+            "rationales",
+            fault=read.fault,
+            own=own,
+            grounded=any(one.grounding is not None for one in found),
+            quoted=any(one.grounding is not None and one.grounding.quotes for one in found),
+            likeness=any(one.likeness is not None for one in found),
+            simulatability=any(one.simulatability is not None for one in found),
         ),
         rows=[{"run": one.run, **_flat(one)} for one in found],
         pages={} if texts else sheets,

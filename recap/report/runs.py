@@ -258,10 +258,6 @@ class ReadAgain:
     fault: str | None = None
     """The message that says what is at fault and how to mend it."""
 
-    def notes(self, missing: str) -> list[str]:
-        """Return the note that ``missing`` is left out, none where the data were read."""
-        return [] if self.fault is None else [f"Left out, since {self.fault}: {missing}."]
-
 
 def read_examples_again(runs: Sequence[ReportedRun]) -> ReadAgain:
     """Return the examples of the first run whose data can be read.

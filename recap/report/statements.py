@@ -9,17 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from recap.data.folds import SELECT_PARTS
-from recap.errors import RecapError
-from recap.folds.console import duration_text
 from recap.metrics.scores import spread_text
 from recap.report.manifest import (
     COMMIT,
@@ -29,16 +23,12 @@ from recap.report.manifest import (
     places_of,
     resources_of,
 )
-from recap.report.runs import ReportedRun, in_one_text, named, span
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from recap.report.runs import ReportedRun, in_one_text, named
+from recap.report.templates import Facts, read_texts, render
 
 _FIELD = re.compile(r".*?:\d+: (?P<field>[\w .\[\]-]{1,40}): ")
 _SHARED = ("duplicates", "near_duplicates", "shared_sessions", "shared_clients", "history_overlap")
 _SOFTWARE = ("python", "torch", "lightning", "transformers", "peft")
-
-Facts = dict[str, Any]
 
 
 class Statements:
@@ -54,12 +44,12 @@ class Statements:
         if run.name not in self._of_run:
             self._of_run[run.name] = run_facts(run)
         facts = self._of_run[run.name]
-        text = read_statements()["statements"][name]
+        text = read_texts("statements.yaml")["statements"][name]
         return render(text, {**facts, "statement": lambda other: self.about(other, run)}) or None
 
     def answer(self, name: str) -> str:
         """Return what the runs together answer; empty where they cannot."""
-        return self.of_all(read_statements()["answers"][name])
+        return self.of_all(read_texts("statements.yaml")["answers"][name])
 
     def of_all(self, text: str) -> str:
         """Return a template filled in with the facts about all runs."""
@@ -71,50 +61,6 @@ class Statements:
         runs = self.runs if of is None else of
         texts = [in_one_text(runs, partial(self.about, name)) for name in names]
         return " ".join(text for text in texts if text)
-
-
-@cache
-def read_statements() -> Mapping[str, Mapping[str, Any]]:
-    """Return statements.yaml.
-
-    Raises:
-        RecapError: When the file is missing, which means a broken installation.
-    """
-    found: Mapping[str, Mapping[str, Any]] = yaml.safe_load(packaged_text("statements.yaml"))
-    return found
-
-
-def packaged_text(name: str) -> str:
-    """Return a text file of this package.
-
-    Raises:
-        RecapError: When it is missing, which means a broken installation.
-    """
-    file = files("recap.report").joinpath(name)
-    if not file.is_file():
-        raise RecapError(f"recap's {name} is missing; install recap again")
-    return file.read_text(encoding="utf-8")
-
-
-def render(text: str, facts: Facts) -> str:
-    """Return a template of plain text, filled in; a fact that it misses is an error."""
-    return _environment().from_string(text).render(facts).strip()
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, autoescape=False)
-    environment.globals["words"] = read_statements()["words"]
-    environment.filters |= {
-        "counted": lambda of: ", ".join(f"{name} {n}" for name, n in of.items()),
-        "duration": duration_text,
-        "file_name": lambda path: Path(path).name,
-        "percent_of": lambda part, whole: f"{100 * part / whole if whole else 0.0:.1f}",
-        "span": lambda values: span(list(values)),
-    }
-    return environment
 
 
 def run_facts(run: ReportedRun) -> Facts:

@@ -23,6 +23,7 @@ from recap.records import Spread, Summary
 from recap.report.charts import COLORS, category_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, ReportedSystem, group_systems
+from recap.report.templates import notes_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -243,12 +244,28 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
     sheets += _ablation(systems, tasks, options)
     for task in tasks:
         sheets += _by_category(systems, task, _labels(runs, task), options)
+    published = [
+        {
+            "row": row,
+            "doubts": sorted({f.doubt for f in row.figures.values() if f.doubt and f.mean is None}),
+        }
+        for row in map(published_row, systems if options.reference == "paper" else ())
+        if row is not None
+    ]
     return Report(
         action="tables",
         title="Scores",
         figures={"ddof": DDOF, "rows": [run_figures(run, systems) for run in runs]},
         sheets=tuple(sheets),
-        notes=tuple(_notes(runs, systems, options)),
+        notes=notes_of(
+            "tables",
+            ddof=DDOF,
+            protocols=sorted({run.config.cv.protocol for run in runs}),
+            partial=partial_runs(runs),
+            reference=options.reference,
+            published=published,
+            mark=PUBLISHED,
+        ),
         charts={f"categories_{task}": _category_chart(systems, task, runs) for task in tasks},
         rows=list(csv_rows(systems, with_published=options.reference == "paper")),
     )
@@ -268,14 +285,9 @@ def _category_chart(
     return partial(category_chart, labels, shown)
 
 
-def partial_notes(runs: Sequence[ReportedRun]) -> list[str]:
-    """Return a sentence for every run that lacks folds."""
-    return [
-        f"Partial: {run.name} has {len(run.scores)} of {run.config.cv.folds} folds; missing: fold "
-        f"{', '.join(map(str, run.missing))}."
-        for run in runs
-        if run.missing
-    ]
+def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
+    """Return the runs that lack folds, as notes take them."""
+    return [{"run": run} for run in runs if run.missing]
 
 
 def _tasks(runs: Sequence[ReportedRun]) -> list[str]:
@@ -436,52 +448,30 @@ def _folds(row: TableRow, task: str) -> str:
     return f"{done}" if done == asked else f"{done} of {asked}: partial"
 
 
-def _notes(
-    runs: Sequence[ReportedRun], systems: Sequence[ReportedSystem], options: ReportConfig
-) -> Iterator[str]:
-    protocols = sorted({run.config.cv.protocol for run in runs})
-    explained = {
-        "paper": "paper (the reported fold also selects the checkpoint)",
-        "nested": "nested (an inner split of the training folds selects it)",
-    }
-    yield (
-        f"Mean ± sample standard deviation (ddof = {DDOF}) over folds, in percent; bold: best mean "
-        f"of a column. Protocol: {'; '.join(explained[p] for p in protocols)}."
-    )
-    yield "Macro figures are means over categories; an unparsed answer counts as wrong."
-    yield from partial_notes(runs)
-    if options.reference == "paper":
-        yield from _published_notes(systems)
-
-
-def _published_notes(systems: Sequence[ReportedSystem]) -> Iterator[str]:
-    found = [row for row in map(published_row, systems) if row is not None]
-    if not found:
-        yield "reference=paper: the paper has no row of these systems."
-        return
-    yield (
-        f"{PUBLISHED} published (arXiv 2601.14780), on the authors' ClientResistance corpus, which "
-        "is not public: for orientation, never counted as best. Blank: our copy of the paper has "
-        "no such cell, or contradicts itself there."
-    )
-    for row in found:
-        doubts = sorted({f.doubt for f in row.figures.values() if f.doubt and f.mean is None})
-        if doubts:
-            yield f"{PUBLISHED} {row.model}, {row.setting}: blank cells, since {'; '.join(doubts)}."
-
-
 _KINDS = {"trained": "fine-tuned", "prompted": "prompted", "baseline": "baseline"}
 
 
 def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the runs of a report and what it comes to."""
     systems = group_systems(runs)
+    unparsed = {run.name: 100 * (run.summary.metrics["invalid_rate"].mean or 0.0) for run in runs}
+    worst = max(unparsed, key=lambda name: unparsed[name])
     return Report(
         action="overview",
         title="Overview",
         figures={"runs": [_figures(run) for run in runs]},
         sheets=(_best(systems), _runs(systems)),
-        notes=tuple(_warnings(runs)),
+        notes=notes_of(
+            "overview",
+            synthetic=any(run.data.get("synthetic") for run in runs),
+            partial=partial_runs(runs),
+            paper_protocol=any(
+                run.config.cv.protocol == "paper" and run.kind != "prompted" for run in runs
+            ),
+            n_runs=len(runs),
+            n_unparsed=sum(percent > 0 for percent in unparsed.values()),
+            worst={"name": worst, "percent": unparsed[worst]},
+        ),
     )
 
 
@@ -555,25 +545,3 @@ def _figures(run: ReportedRun) -> dict[str, Any]:
         "data_hash": run.manifest.get("data_hash"),
         "partition_hash": run.manifest.get("partition_hash"),
     }
-
-
-def _warnings(runs: Sequence[ReportedRun]) -> Iterator[str]:
-    if any(run.data.get("synthetic") for run in runs):
-        yield (
-            "The corpus is synthetic: it shows that the software works, and says nothing about "
-            "real clients."
-        )
-    yield from partial_notes(runs)
-    if any(run.config.cv.protocol == "paper" and run.kind != "prompted" for run in runs):
-        yield (
-            "cv.protocol=paper: the fold that is reported also selected the checkpoint, as in the "
-            "paper, so that scores of trained models are optimistic; cv.protocol=nested is not."
-        )
-    unparsed = {run.name: run.summary.metrics["invalid_rate"].mean or 0.0 for run in runs}
-    worst = max(unparsed, key=lambda name: unparsed[name])
-    if unparsed[worst]:
-        n_unparsed = sum(rate > 0 for rate in unparsed.values())
-        yield (
-            f"Answers without a readable label count as wrong; {n_unparsed} of {len(runs)} runs "
-            f"have some, {worst} most ({100 * unparsed[worst]:.2f} percent)."
-        )

@@ -17,7 +17,7 @@ from recap.prompt.__main__ import main as prompt
 from recap.report.options import ReportConfig
 from recap.report.protocol import differing_options, protocol_section
 from recap.report.runs import ReportedRun, read_examples, read_run, read_runs
-from recap.report.statements import read_statements
+from recap.report.templates import read_texts
 from recap.runs.folder import RunFolder
 from tests.fake_servers import serving
 
@@ -252,11 +252,11 @@ def test_no_words_of_clients_stand_in_the_statement(three: tuple[ReportedRun, ..
 
 def test_every_part_is_said_of_some_run(three: tuple[ReportedRun, ...]) -> None:
     said = {found["part"] for found in protocol_section(three, OPTIONS).figures["statements"]}
-    assert set(read_statements()["protocol"]) - said == {"Not finished"}
+    assert set(read_texts("statements.yaml")["protocol"]) - said == {"Not finished"}
 
 
 def test_every_statement_is_used_and_every_name_stands_for_one() -> None:
-    found = read_statements()
+    found = read_texts("statements.yaml")
     used = set(found["protocol"].values())
     for text in (*found["statements"].values(), *found["answers"].values()):
         for names in re.findall(r"\b(?:each|statement)\(([^)]*)\)", text):
