@@ -30,11 +30,7 @@ from recap.report.templates import notes_of
 from recap.report.variance import ends, points
 from recap.statistics.bootstrap import FEW_SESSIONS
 
-_TEST_NAMES = {
-    "corrected_t": "corrected t",
-    "mcnemar": "McNemar",
-    "bootstrap": "bootstrap",
-}
+_TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "bootstrap"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment, meta
 
 from recap.evaluate.__main__ import main as evaluate
 from recap.output.report import Report
@@ -17,6 +18,7 @@ from recap.prompt.__main__ import main as prompt
 from recap.report.options import ReportConfig
 from recap.report.protocol import differing_options, protocol_section
 from recap.report.runs import ReportedRun, read_examples, read_run, read_runs
+from recap.report.statements import all_facts, run_facts
 from recap.report.templates import read_texts
 from recap.runs.folder import RunFolder
 from tests.fake_servers import serving
@@ -262,3 +264,20 @@ def test_every_statement_is_used_and_every_name_stands_for_one() -> None:
         for names in re.findall(r"\b(?:each|statement)\(([^)]*)\)", text):
             used |= set(re.findall(r"'(\w+)'", names))
     assert used == set(found["statements"])
+
+
+def test_templates_name_no_fact_that_there_is_not(three: tuple[ReportedRun, ...]) -> None:
+    found, environment = read_texts("statements.yaml"), Environment()
+    of_run = {*run_facts(three[0]), "statement", "words"}
+    of_all = {*all_facts(three), "each", "answer", "words"}
+    remains = [
+        item["remains"]
+        for c in read_texts("checklists.yaml")
+        for item in c["items"]
+        if "remains" in item
+    ]
+    texts = [(text, of_run) for text in found["statements"].values()]
+    texts += [(text, of_all) for text in (*found["answers"].values(), *remains)]
+    assert len(texts) > 80
+    for text, facts in texts:
+        assert meta.find_undeclared_variables(environment.parse(text)) <= facts, text
