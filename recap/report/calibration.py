@@ -316,6 +316,9 @@ def _curves(axes: Axes, panel: CurvePanel) -> None:
 CURVE_POINTS = 100
 """Points of a risk-coverage curve that are kept."""
 
+_AS_GIVEN = ("given", "curve")
+_SPREADS = ("given", "scaled", "temperature", "curve", "accepted", "flagged", "flagged_in_practice")
+
 
 def calibration_section(
     runs: Sequence[ReportedRun],
@@ -388,18 +391,11 @@ def _figures(found: RunCalibration, own: CalibrationOptions) -> dict[str, Any]:
         "fitted_on": None if found.unfitted else "selection",
         "why_not_fitted": found.unfitted,
         "n": sum(fold.given.n for fold in folds.values()),
-        "n_left_out": sum(fold.forecasts.n_left_out for fold in folds.values()),
-        "n_unreadable": sum(fold.forecasts.n_unreadable for fold in folds.values()),
-        "n_other_answer": sum(fold.forecasts.n_other_answer for fold in folds.values()),
-        "given": _spreads(found, lambda fold: fold.given),
-        "scaled": None if found.unfitted else _spreads(found, lambda fold: fold.scaled),
-        "temperature": None if found.unfitted else _spreads(found, lambda fold: fold.temperature),
-        "curve": _spreads(found, lambda fold: fold.curve),
-        "accepted": None if found.unfitted else _spreads(found, lambda fold: fold.accepted),
-        "flagged": None if found.unfitted else _spreads(found, lambda fold: fold.flagged),
-        "flagged_in_practice": None
-        if found.unfitted
-        else _spreads(found, lambda fold: fold.flagged_in_practice),
+        **_counts_of(found),
+        **{
+            name: None if found.unfitted and name not in _AS_GIVEN else _spreads(found, name)
+            for name in _SPREADS
+        },
         "prior_shift": {
             str(k): None if fold.shift is None else asdict(fold.shift) for k, fold in folds.items()
         },
@@ -418,9 +414,17 @@ def _figures(found: RunCalibration, own: CalibrationOptions) -> dict[str, Any]:
     }
 
 
-def _spreads(found: RunCalibration, of: Callable[[FoldCalibration], Any]) -> dict[str, Any] | None:
+def _counts_of(found: RunCalibration) -> dict[str, int]:
+    """Return how many answers need a word in the notes, over all folds."""
+    return {
+        name: sum(getattr(fold.forecasts, name) for fold in found.folds.values())
+        for name in ("n_left_out", "n_unreadable", "n_other_answer")
+    }
+
+
+def _spreads(found: RunCalibration, name: str) -> dict[str, Any] | None:
     """Return the spread over folds of every single number of a record; ``None`` without any."""
-    records = [of(fold) for fold in found.folds.values()]
+    records = [getattr(fold, name) for fold in found.folds.values()]
     known = next((record for record in records if record is not None), None)
     if known is None:
         return None
@@ -505,13 +509,10 @@ def _charts(
 def _note_facts(found: RunCalibration, options: ReportConfig) -> dict[str, Any]:
     """Return what the notes on one run are made of."""
     folds = found.folds.items()
-    tests = [fold.forecasts for fold in found.folds.values()]
     return {
         "name": found.run.name,
         "unfitted": found.unfitted,
-        "n_left_out": sum(one.n_left_out for one in tests),
-        "n_unreadable": sum(one.n_unreadable for one in tests),
-        "n_other_answer": sum(one.n_other_answer for one in tests),
+        **_counts_of(found),
         "at_bound": [f"fold{k}" for k, f in folds if f.temperature and f.temperature.at_bound],
         "unmet": [f"fold{k}" for k, f in folds if not found.unfitted and f.accepted is None],
         "no_prior": options.prior is not None
