@@ -51,16 +51,17 @@ def read_texts(name: str) -> Any:
 
 def render(text: str, facts: Mapping[str, Any]) -> str:
     """Return a template of plain text, filled in; a fact that it misses is an error."""
-    return _environment().from_string(text).render(facts).strip()
+    return environment().from_string(text).render(facts).strip()
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what templates are filled in with: filters, and the words of statements.yaml."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(undefined=StrictUndefined, autoescape=False)
-    environment.globals["words"] = read_texts("statements.yaml")["words"]
-    environment.filters |= {
+    made = Environment(undefined=StrictUndefined, autoescape=False)
+    made.globals["words"] = read_texts("statements.yaml")["words"]
+    made.filters |= {
         "counted": lambda of: ", ".join(f"{name} {n}" for name, n in of.items()),
         "duration": duration_text,
         "file_name": lambda path: Path(path).name,
@@ -68,4 +69,4 @@ def _environment() -> Environment:
         "span": lambda values: span(list(values)),
         "thousands": lambda n: f"{n:,}",
     }
-    return environment
+    return made
