@@ -73,6 +73,8 @@ def test_the_wheel_holds_the_choices_the_templates_the_types_and_the_licence(
     assert templates
     assert templates <= names
     assert "recap/insights/words.yaml" in names
+    sentences = {f"recap/report/{name}.yaml" for name in ("statements", "notes", "checklists")}
+    assert sentences <= names
     assert "recap/py.typed" in names
     assert [name for name in names if name.endswith("licenses/LICENSE")]
     assert not [name for name in names if name.startswith("tests/")]

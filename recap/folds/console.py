@@ -314,7 +314,7 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
             continue
         summary = summary_from_dict(json.loads(file.read_text(encoding="utf-8")))
         found = [summary.metrics.get(name) for name in SCALAR_METRICS]
-        cells = ["–" if spread is None else spread_text(spread) for spread in found]
+        cells = map(spread_text, found)
         table.add_row(config.run, str(len(summary.folds)), *cells)
     width = 40 + max(len(config.run) for config in configs) + 16 * len(heads)
     console = Console(highlight=False)

@@ -265,8 +265,10 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread_text(spread: Spread, scale: float = 100.0, *, digits: int | None = None) -> str:
+def spread_text(spread: Spread | None, scale: float = 100.0, *, digits: int | None = None) -> str:
     """Return ``"66.58 ± 1.30"``, the mean alone for one fold, ``"–"`` where there is no mean."""
+    if spread is None:
+        return "–"
     mean = _number(spread.mean, scale, digits)
     return mean if spread.std is None else f"{mean} ± {_number(spread.std, scale, digits)}"
 

@@ -1,9 +1,4 @@
-"""Whether probabilities can be believed, and what follows for the use of a system.
-
-Tables of the calibration section; means and sample SD over folds.
-
-Reliability diagrams and risk-coverage curves.
-"""
+"""Whether probabilities can be believed, and what follows for the use of a system."""
 
 from __future__ import annotations
 
@@ -29,7 +24,8 @@ from recap.report.recalibration import (
     calibrate,
 )
 from recap.report.runs import ReportedRun
-from recap.report.tables import partial_notes
+from recap.report.tables import partial_runs
+from recap.report.templates import notes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -321,6 +317,9 @@ def _curves(axes: Axes, panel: CurvePanel) -> None:
 CURVE_POINTS = 100
 """Points of a risk-coverage curve that are kept."""
 
+_AS_GIVEN = ("given", "curve")
+_SPREADS = ("given", "scaled", "temperature", "curve", "accepted", "flagged", "flagged_in_practice")
+
 
 def calibration_section(
     runs: Sequence[ReportedRun],
@@ -331,7 +330,7 @@ def calibration_section(
     """Return calibration, abstention, thresholds and the shift of the prior of all runs.
 
     Temperature and thresholds are fitted on selection.jsonl alone (``cv.protocol=nested``) and
-    judged on the reported examples; nothing else is ever fitted to.
+    assessed on the reported examples; nothing else is ever fitted to.
 
     Raises:
         DataError: When a run's probabilities are none of its task's labels.
@@ -339,9 +338,9 @@ def calibration_section(
     if not runs:
         return None
     own = own or CalibrationOptions()
-    judged = [calibrate(run, options, own) for run in runs]
-    found = [one for one in judged if one is not None]
-    without = [run.name for run, one in zip(runs, judged, strict=True) if one is None]
+    each = [calibrate(run, options, own) for run in runs]
+    found = [one for one in each if one is not None]
+    without = [run.name for run, one in zip(runs, each, strict=True) if one is None]
     return Report(
         action="calibration",
         title="Calibration and abstention",
@@ -355,7 +354,15 @@ def calibration_section(
             "runs": {one.run.name: _figures(one, own) for one in found},
         },
         sheets=_sheets(found, options, own),
-        notes=(*_notes(found, options, own), *_without(without)),
+        notes=notes_of(
+            "calibration",
+            own=own,
+            runs=[_note_facts(one, options) for one in found],
+            partial=partial_runs([one.run for one in found]),
+            least=LEAST,
+            most=MOST,
+            without=without,
+        ),
         charts=_charts(found, own) if found else {},
     )
 
@@ -385,18 +392,11 @@ def _figures(found: RunCalibration, own: CalibrationOptions) -> dict[str, Any]:
         "fitted_on": None if found.unfitted else "selection",
         "why_not_fitted": found.unfitted,
         "n": sum(fold.given.n for fold in folds.values()),
-        "n_left_out": sum(fold.forecasts.n_left_out for fold in folds.values()),
-        "n_unreadable": sum(fold.forecasts.n_unreadable for fold in folds.values()),
-        "n_other_answer": sum(fold.forecasts.n_other_answer for fold in folds.values()),
-        "given": _spreads(found, lambda fold: fold.given),
-        "scaled": None if found.unfitted else _spreads(found, lambda fold: fold.scaled),
-        "temperature": None if found.unfitted else _spreads(found, lambda fold: fold.temperature),
-        "curve": _spreads(found, lambda fold: fold.curve),
-        "accepted": None if found.unfitted else _spreads(found, lambda fold: fold.accepted),
-        "flagged": None if found.unfitted else _spreads(found, lambda fold: fold.flagged),
-        "flagged_in_practice": None
-        if found.unfitted
-        else _spreads(found, lambda fold: fold.flagged_in_practice),
+        **_counts_of(found),
+        **{
+            name: None if found.unfitted and name not in _AS_GIVEN else _spreads(found, name)
+            for name in _SPREADS
+        },
         "prior_shift": {
             str(k): None if fold.shift is None else asdict(fold.shift) for k, fold in folds.items()
         },
@@ -415,9 +415,17 @@ def _figures(found: RunCalibration, own: CalibrationOptions) -> dict[str, Any]:
     }
 
 
-def _spreads(found: RunCalibration, of: Callable[[FoldCalibration], Any]) -> dict[str, Any] | None:
+def _counts_of(found: RunCalibration) -> dict[str, int]:
+    """Return how many answers need a word in the notes, over all folds."""
+    return {
+        name: sum(getattr(fold.forecasts, name) for fold in found.folds.values())
+        for name in ("n_left_out", "n_unreadable", "n_other_answer")
+    }
+
+
+def _spreads(found: RunCalibration, name: str) -> dict[str, Any] | None:
     """Return the spread over folds of every single number of a record; ``None`` without any."""
-    records = [of(fold) for fold in found.folds.values()]
+    records = [getattr(fold, name) for fold in found.folds.values()]
     known = next((record for record in records if record is not None), None)
     if known is None:
         return None
@@ -433,7 +441,7 @@ def _pooled(found: RunCalibration, of: Callable[[FoldCalibration], Floats]) -> F
 
 
 def _pooled_bins(found: RunCalibration, own: CalibrationOptions) -> Mapping[str, tuple[Bin, ...]]:
-    """Return the top label's bins over all folds' test examples, each judged by its own fold."""
+    """Return the top label's bins over all folds' test examples, each fold's own fitted."""
     correct = _pooled(found, lambda fold: fold.forecasts.correct.astype(np.float64)) > 0
     confidence = _pooled(found, lambda fold: fold.forecasts.confidence)
     bins = {"given": reliability_bins(confidence, correct, n_bins=own.n_bins)}
@@ -499,62 +507,16 @@ def _charts(
     return {"calibration_reliability": reliability, "calibration_risk_coverage": curves}
 
 
-def _notes(
-    found: Sequence[RunCalibration], options: ReportConfig, own: CalibrationOptions
-) -> list[str]:
-    if not found:
-        return []
-    how = (
-        "Mean ± sample SD (ddof 1) over folds. The likeliest label is judged, whatever was "
-        f"answered; calibration errors use {own.n_bins} bins. Diagrams and curves take all folds "
-        "together."
-    )
-    notes = [how, *partial_notes([one.run for one in found])]
-    for one in found:
-        notes += _notes_on(one, options, own)
-    return notes
-
-
-def _notes_on(found: RunCalibration, options: ReportConfig, own: CalibrationOptions) -> list[str]:
-    name, folds = found.run.name, found.folds
-    notes = []
-    if found.unfitted:
-        notes.append(f"{name}: no temperature and no threshold is fitted: {found.unfitted}.")
-    tests = [fold.forecasts for fold in folds.values()]
-    counted = (
-        ("have no probabilities and are left out", sum(one.n_left_out for one in tests)),
-        (
-            "could not be read and are judged by the likeliest label",
-            sum(one.n_unreadable for one in tests),
-        ),
-        ("are another label than the likeliest one", sum(one.n_other_answer for one in tests)),
-    )
-    notes += [f"{name}: {n:,} answers {what}." for what, n in counted if n]
-    bound = [k for k, fold in folds.items() if fold.temperature and fold.temperature.at_bound]
-    if bound:
-        notes.append(
-            f"{name}: in {_folds(bound)} the temperature is at the end of its range ({LEAST:g} to "
-            f"{MOST:g}): there are too few selection examples, or all of them are right."
-        )
-    unmet = [] if found.unfitted else [k for k, fold in folds.items() if fold.accepted is None]
-    if unmet:
-        notes.append(
-            f"{name}: in {_folds(unmet)} no threshold keeps wrong answers at {100 * own.risk:g} % "
-            "of the selection examples."
-        )
-    if options.prior is not None and found.tells_resistance and found.run.kind == "prompted":
-        notes.append(
-            f"{name}: probabilities are not corrected for the prior, for a prompted system has "
-            "learned none."
-        )
-    return notes
-
-
-def _without(names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"Without probabilities, and so without calibration: {', '.join(names)}."]
-
-
-def _folds(folds: Sequence[int]) -> str:
-    return ", ".join(f"fold{k}" for k in folds)
+def _note_facts(found: RunCalibration, options: ReportConfig) -> dict[str, Any]:
+    """Return what the notes on one run are made of."""
+    folds = found.folds.items()
+    return {
+        "name": found.run.name,
+        "unfitted": found.unfitted,
+        **_counts_of(found),
+        "at_bound": [f"fold{k}" for k, f in folds if f.temperature and f.temperature.at_bound],
+        "unmet": [f"fold{k}" for k, f in folds if not found.unfitted and f.accepted is None],
+        "no_prior": options.prior is not None
+        and found.tells_resistance
+        and found.run.kind == "prompted",
+    }

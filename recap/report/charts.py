@@ -1,4 +1,4 @@
-"""Charts of figures over folds and over groups, with their intervals (extra ``plot``)."""
+"""Charts of the report: F1 by category, values over folds, differences, groups (``plot``)."""
 
 from __future__ import annotations
 

@@ -6,36 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
 
-import yaml
-
-from recap.errors import RecapError
 from recap.output.report import Report
 from recap.output.tables import ReportTable
-from recap.report.answer import AnswerFunction
-from recap.report.data_card import DATA_ANSWERS
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
-from recap.report.system_card import SYSTEM_ANSWERS
+from recap.report.statements import Statements
+from recap.report.templates import notes_of, read_texts
 
 ItemStatus = Literal["filled", "in part", "open"]
 
-ANSWERS: Mapping[str, AnswerFunction] = {**DATA_ANSWERS, **SYSTEM_ANSWERS}
-"""Key of checklists.yaml to the function that answers it."""
-
 OPEN = "open: to be answered by the authors"
 TITLE = "Reporting checklists"
-
-_OWN_WORDS = (
-    "Item numbers are those of the guidelines; the words are ours, so read the guideline beside "
-    "them."
-)
-_FILLED = (
-    '"Filled" and "in part" say what the run folders hold; whether that satisfies a reviewer is '
-    "for the authors to judge."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +32,11 @@ class Item:
     asks: str
     """What it wants to know, in our words."""
     answer: str | None = None
-    """Key of :data:`ANSWERS`; ``None``: no run can tell."""
+    """Which of the answers in statements.yaml; ``None``: no run can tell."""
     evidence: str = ""
     """Where in a run folder the answer comes from."""
     remains: str = ""
-    """What the authors have to add."""
+    """What the authors have to add: a template over the facts about all runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +57,8 @@ class AnsweredItem:
     status: ItemStatus
     answer: str
     """Empty for an open item."""
+    remains: str
+    """What the authors have to add to the answer; empty unless it is filled in part."""
 
     def shown(self, given: str | None) -> str:
         """Return answer, evidence and what remains, as a table has them.
@@ -84,7 +69,7 @@ class AnsweredItem:
         if self.status == "open":
             return OPEN
         answer = self.answer if given is None else f"As at {given}."
-        remains = f" Open: {self.item.remains}." if self.status == "in part" else ""
+        remains = f" Open: {self.remains}." if self.remains else ""
         return f"{answer} [{self.item.evidence}]{remains}"
 
 
@@ -95,29 +80,28 @@ def read_checklists() -> tuple[Checklist, ...]:
     Raises:
         RecapError: When the file is missing, which means a broken installation.
     """
-    file = files("recap.report").joinpath("checklists.yaml")
-    if not file.is_file():
-        raise RecapError("recap's checklists.yaml is missing; install recap again")
-    lists: list[dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    lists: list[dict[str, Any]] = read_texts("checklists.yaml")
     return tuple(
         Checklist(**{**found, "items": tuple(Item(**item) for item in found["items"])})
         for found in lists
     )
 
 
-def answered(item: Item, runs: Sequence[ReportedRun]) -> AnsweredItem:
+def answered(item: Item, statements: Statements) -> AnsweredItem:
     """Return an item with what the runs answer to it."""
-    found = ANSWERS[item.answer](runs) if item.answer is not None else None
-    if found is None:
-        return AnsweredItem(item=item, status="open", answer="")
-    status: ItemStatus = "in part" if item.remains and not found.whole else "filled"
-    return AnsweredItem(item=item, status=status, answer=found.text)
+    answer = statements.answer(item.answer) if item.answer is not None else ""
+    if not answer:
+        return AnsweredItem(item=item, status="open", answer="", remains="")
+    remains = statements.of_all(item.remains)
+    status: ItemStatus = "in part" if remains else "filled"
+    return AnsweredItem(item=item, status=status, answer=answer, remains=remains)
 
 
 def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the items of TRIPOD-LLM and REFORMS, each answered or marked open."""
+    statements = Statements(runs)
     by_list = {
-        checklist: tuple(answered(item, runs) for item in checklist.items)
+        checklist: tuple(answered(item, statements) for item in checklist.items)
         for checklist in read_checklists()
     }
     return Report(
@@ -132,11 +116,7 @@ def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
             for checklist, items in by_list.items()
         },
         sheets=(_count_sheet(by_list), *_item_sheets(by_list)),
-        notes=(
-            _OWN_WORDS,
-            _FILLED,
-            *(f"{checklist.name}: {checklist.source}." for checklist in by_list),
-        ),
+        notes=notes_of("checklist", checklists=[{"checklist": one} for one in by_list]),
     )
 
 
@@ -157,7 +137,7 @@ def _figures(one: AnsweredItem) -> dict[str, str | None]:
         "status": one.status.replace(" ", "_"),
         "answer": one.answer or None,
         "evidence": one.item.evidence or None,
-        "remains": one.item.remains or None if one.status == "in part" else None,
+        "remains": one.remains or None,
     }
 
 

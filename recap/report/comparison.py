@@ -25,33 +25,11 @@ from recap.report.runs import (
     protocol_twins,
 )
 from recap.report.significance import TESTS, Comparison, with_holm
+from recap.report.templates import notes_of
 from recap.report.variance import compared, ends, points
 from recap.statistics.bootstrap import FEW_SESSIONS
 
-_TEST_NAMES = {
-    "corrected_t": "corrected t",
-    "mcnemar": "McNemar",
-    "bootstrap": "bootstrap",
-}
-
-_NOT_COMPARED = (
-    "are not compared: their partitions differ, so that one tests what the other trains on; run "
-    "both with the same data and cv options."
-)
-_ABOUT_CORRECTED_T = (
-    "Corrected t: the corrected resampled t-test of macro-F1 over folds (Nadeau and Bengio 2003; "
-    "over r × k folds Bouckaert and Frank 2004), the one test here that is about training again. "
-    "McNemar (exact) and the bootstrap are about these very models: they reject more often than "
-    "training again would bear out."
-)
-_ABOUT_THE_OTHERS = (
-    "Right alone: examples that only the first, and only the second, answers rightly. McNemar "
-    "takes examples for independent, the bootstrap whole sessions, the same ones drawn for both"
-)
-_ABOUT_TWINS = "Systems that differ in cv.protocol alone are compared under Variance, not here."
-_ABOUT_NOTHING_FOUND = (
-    "A difference that is not significant is not a proof that there is none: look at the interval."
-)
+_TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "bootstrap"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +38,8 @@ class Family:
 
     task: str
     comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
+    pairs: tuple[dict[str, Any], ...]
+    """What has to be known of the systems that are set side by side."""
 
 
 def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
@@ -82,6 +61,7 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
     families = [family for family in found if family.comparisons]
     if not families:
         return None
+    comparisons = [each for family in families for each in family.comparisons]
     return Report(
         action="comparison",
         title="Comparison",
@@ -97,8 +77,19 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
         sheets=tuple(
             sheet for family in families for sheet in (_effects(family, options), _p_values(family))
         ),
-        notes=tuple(
-            dict.fromkeys([*_notes(families, options), *(n for one in found for n in one.notes)])
+        notes=notes_of(
+            "comparison",
+            options=options,
+            repeated=any(each.n_repeats > 1 for each in comparisons),
+            few=options.resamples and any(e.pooled.n_units < FEW_SESSIONS for e in comparisons),
+            few_sessions=FEW_SESSIONS,
+            without_p=[
+                {"test": _TEST_NAMES[test], "pair": pair, "reason": reason}
+                for test, pair, reason in sorted(
+                    (test, _pair(e), why) for e in comparisons for test, why in e.reasons.items()
+                )
+            ],
+            pairs=[pair for family in found for pair in family.pairs],
         ),
         charts={
             f"comparison_{family.task}": partial(
@@ -119,35 +110,28 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
     else:
         reference = [g for g in groups if any(run.name == options.compare_to for run in g)]
         pairs = [(group, ref) for ref in reference for group in groups if group != ref]
-    twins = protocol_twins(runs)
-    comparable, notes = [], []
-    for first, second in pairs:
-        if (first, second) in twins or (second, first) in twins:
-            notes.append(_ABOUT_TWINS)
-            continue
-        notes += _about_pair(first, second)
-        if partitions(first) & partitions(second):
-            comparable.append((first, second))
-    comparisons = with_holm([compared(*pair, options) for pair in comparable])
-    return Family(task=task, comparisons=comparisons, notes=tuple(notes))
-
-
-def _about_pair(first: Repeats, second: Repeats) -> list[str]:
-    """Return what has to be known of two systems that are set side by side."""
-    names = f"{group_name(first)} and {group_name(second)}"
-    shared = partitions(first) & partitions(second)
-    if not shared:
-        return [f"{names} {_NOT_COMPARED}"]
-    notes = []
-    if partitions(first) != partitions(second):
-        notes.append(f"{names}: only the partitions that both were run over count ({len(shared)}).")
-    protocols = [group[0].config.cv.protocol for group in (first, second)]
-    if protocols[0] != protocols[1]:
-        notes.append(
-            f"{names} were selected under cv.protocol={protocols[0]} and {protocols[1]}: part of "
-            "their difference is the protocol's."
-        )
-    return notes
+    known = protocol_twins(runs)
+    twins = [pair in known or pair[::-1] in known for pair in pairs]
+    comparable = [
+        (first, second)
+        for (first, second), alike in zip(pairs, twins, strict=True)
+        if not alike and partitions(first) & partitions(second)
+    ]
+    comparisons = [compared(first, second, options) for first, second in comparable]
+    return Family(
+        task=task,
+        comparisons=with_holm(comparisons),
+        pairs=tuple(
+            {
+                "twins": alike,
+                "names": f"{group_name(first)} and {group_name(second)}",
+                "shared": partitions(first) & partitions(second),
+                "uneven": partitions(first) != partitions(second),
+                "protocols": [group[0].config.cv.protocol for group in (first, second)],
+            }
+            for (first, second), alike in zip(pairs, twins, strict=True)
+        ),
+    )
 
 
 def _figures(each: Comparison) -> dict[str, Any]:
@@ -233,28 +217,3 @@ def _chart_row(each: Comparison) -> SpreadRow:
         low=pooled.low,
         high=pooled.high,
     )
-
-
-def _notes(families: Sequence[Family], options: ReportConfig) -> list[str]:
-    comparisons = [each for family in families for each in family.comparisons]
-    notes = [
-        _ABOUT_CORRECTED_T,
-        f"{_ABOUT_THE_OTHERS} ({options.resamples} resamples, seed {options.seed}).",
-        _ABOUT_NOTHING_FOUND,
-    ]
-    if any(each.n_repeats > 1 for each in comparisons):
-        notes.append(
-            "Over repeated cross-validation the corrected test keeps its level for stable learners "
-            "only; for unstable ones it rejects too often (docs/significance.md)."
-        )
-    if options.resamples and any(each.pooled.n_units < FEW_SESSIONS for each in comparisons):
-        notes.append(
-            f"Fewer than {FEW_SESSIONS} sessions: bootstrap intervals may cover less than they say "
-            "(docs/significance.md)."
-        )
-    reasons = {
-        f"No p of {_TEST_NAMES[test]} for {_pair(each)}: {why}."
-        for each in comparisons
-        for test, why in each.reasons.items()
-    }
-    return [*notes, *sorted(reasons)]

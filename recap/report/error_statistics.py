@@ -1,10 +1,6 @@
-"""Which labels are taken for which: ranked, the paper's two kinds, and rolled up to patterns.
+"""Statistics of errors: confusions, the paper's two kinds, patterns, groups, hardest examples.
 
-Scores of groups of predictions, with intervals that resample whole sessions.
-
-The examples that systems find hardest, by id.
-
-Groups of examples that scores are broken down by: metadata, length, position, history.
+Intervals resample whole sessions.
 """
 
 from __future__ import annotations
@@ -13,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +26,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confusion:
-    """One label taken for another; ``predicted`` is ``None`` for unreadable answers."""
+    """One label taken for another; ``predicted`` is ``None`` for unparsed answers."""
 
     gold: str
     predicted: str | None
@@ -94,7 +90,7 @@ _NAMED = (
 
 
 def rank_confusions(confusion: npt.ArrayLike, labels: Sequence[str]) -> tuple[Confusion, ...]:
-    """Return all that was confused, most frequent first, unreadable answers among them.
+    """Return all that was confused, most frequent first, unparsed answers among them.
 
     Args:
         confusion: Counts ``(n_labels gold, n_labels + 1 predicted)``, as in ``scores.json``.
@@ -123,7 +119,10 @@ def named_kinds(taxonomy: Taxonomy, labels: Sequence[str]) -> tuple[ErrorKind, .
     """Return the paper's two kinds of errors, those of them that a task with these labels knows."""
     kinds = []
     for name, source, target in _NAMED:
-        sources, targets = (_at_or_below(taxonomy, labels, top) for top in (source, target))
+        sources, targets = (
+            tuple(label for label in labels if top in taxonomy.lineage(label))
+            for top in (source, target)
+        )
         if sources and targets:
             kinds.append(ErrorKind(name=name, sources=sources, targets=targets))
     return tuple(kinds)
@@ -138,30 +137,29 @@ def count_kind(
     seed: int = 0,
 ) -> KindCount:
     """Return how often a kind of error was made, with an interval that resamples sessions."""
-    judged = [p for p in predictions if p.gold in kind.sources]
-    wrong = [p for p in judged if p.label in kind.targets]
-    sessions: dict[str, int] = {}
-    for p in judged:
-        sessions.setdefault(p.session or p.id, len(sessions))
-    sums = np.zeros((len(sessions), 2))
-    for p in judged:
-        sums[sessions[p.session or p.id]] += (p.label in kind.targets, 1)
+    of_kind = [p for p in predictions if p.gold in kind.sources]
+    wrong = [p for p in of_kind if p.label in kind.targets]
+    by_session: dict[str, list[bool]] = {}
+    for p in of_kind:
+        by_session.setdefault(_session(p), []).append(p.label in kind.targets)
+    sums = np.array([(sum(own), len(own)) for own in by_session.values()], float).reshape(-1, 2)
 
     def share(weights: Floats) -> Floats:
         part, whole = (weights @ sums).T
         return share_of(part, whole)[:, None]
 
     [interval] = bootstrap(
-        share, len(sessions), resamples=resamples, confidence=confidence, seed=seed
+        share, len(by_session), resamples=resamples, confidence=confidence, seed=seed
     )
-    errors = sum(p.label != p.gold for p in judged)
+    surest = sorted(wrong, key=lambda p: -(held_probability(p, p.label) or 0.0))
+    errors = sum(p.label != p.gold for p in of_kind)
     return KindCount(
         kind=kind,
-        n=len(judged),
+        n=len(of_kind),
         count=len(wrong),
         share=interval,
         share_of_errors=len(wrong) / errors if errors else None,
-        ids=tuple(p.id for p in sorted(wrong, key=_doubt)),
+        ids=tuple(p.id for p in surest),
     )
 
 
@@ -211,15 +209,6 @@ def _chance(wrong: Counts, answered: Counts, same: Counts) -> float:
     return float((wrong.sum(axis=1) * inside).sum() / wrong.sum())
 
 
-def _at_or_below(taxonomy: Taxonomy, labels: Sequence[str], top: str) -> tuple[str, ...]:
-    return tuple(label for label in labels if top in taxonomy.lineage(label))
-
-
-def _doubt(prediction: Prediction) -> float:
-    held = (prediction.probabilities or {}).get(prediction.label or "")
-    return 0.0 if held is None else -held
-
-
 @dataclass(frozen=True, kw_only=True)
 class GroupScores:
     """The scores of one group, over all its predictions together, whatever their fold."""
@@ -266,7 +255,7 @@ def scores_by_group(
         if prediction.id in group_of:
             members[group_of[prediction.id]].append(prediction)
     return tuple(
-        _scores(group, own, labels, resamples, confidence, seed)
+        _scores(group, own, labels, resamples=resamples, confidence=confidence, seed=seed)
         for group, own in members.items()
         if own
     )
@@ -276,9 +265,7 @@ def _scores(
     group: str,
     predictions: Sequence[Prediction],
     labels: Sequence[str],
-    resamples: int,
-    confidence: float,
-    seed: int,
+    **drawn: Any,
 ) -> GroupScores:
     sums = _sums_of_sessions(predictions, labels)
     n_labels, n_sessions = len(labels), len(sums)
@@ -286,9 +273,7 @@ def _scores(
     def figures(weights: Floats) -> Floats:
         return _figures(weights @ sums, n_labels)
 
-    intervals = bootstrap(
-        figures, n_sessions, resamples=resamples, confidence=confidence, seed=seed
-    )
+    intervals = bootstrap(figures, n_sessions, **drawn)
     support = sums[:, n_labels : 2 * n_labels].sum(axis=0)
     return GroupScores(
         group=group,
@@ -355,7 +340,7 @@ def _session(prediction: Prediction) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardExample:
-    """One example that was judged wrong, or held unlikely to be what it is."""
+    """One example that was answered wrong, or held unlikely to be what it is."""
 
     id: str
     fold: int | None
@@ -370,7 +355,7 @@ class WrongInAll:
 
     runs: int
     examples: int
-    """Judged by all runs."""
+    """Answered by all runs."""
     ids: tuple[str, ...]
     """Those wrong in all, in the order of the first run."""
     by_gold: Mapping[str, int]

@@ -1,9 +1,4 @@
-"""Where systems err: by metadata, length and position, by kind and pattern, example by example.
-
-The errors of one run: by group, by kind, by pattern, and the hardest examples.
-
-The tables of the errors of several runs.
-"""
+"""Where systems err: by metadata, length and position, by kind and pattern, example by example."""
 
 from __future__ import annotations
 
@@ -16,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recap.errors import ConfigError, did_you_mean
 from recap.metrics.scores import confusion_of
 from recap.output.charts import matrix_chart
+from recap.output.format import percent, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example, Prediction
@@ -45,6 +41,7 @@ from recap.report.error_statistics import (
 )
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_examples_again
+from recap.report.templates import notes_of
 from recap.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
@@ -90,7 +87,7 @@ class RunErrors:
     hardest: tuple[HardExample, ...]
 
 
-def judge_errors(
+def errors_of(
     run: ReportedRun, examples: Mapping[str, Example], options: ReportConfig
 ) -> RunErrors:
     """Return all that is found of a run's errors, over the predictions of all folds together.
@@ -124,50 +121,37 @@ def judge_errors(
         patterns=roll_up(counts, labels, run.task.taxonomy, task=run.task.name),
         breakdowns=tuple(
             Breakdown(
-                by=grouping.by,
-                title=grouping.title,
+                by=by,
+                title=title,
                 groups=scores_by_group(
-                    predictions,
-                    largest_groups(grouping.group_of, most=MOST_GROUPS),
-                    labels=labels,
-                    **drawn,
+                    predictions, largest_groups(group_of, most=MOST_GROUPS), labels=labels, **drawn
                 ),
-                n_groups=len(set(grouping.group_of.values())),
+                n_groups=len(set(group_of.values())),
             )
-            for grouping in _groupings(predictions, examples, options.by)
+            for by, title, group_of in _groupings(predictions, examples, options.by)
+            if group_of
         ),
         hardest=hardest_examples(predictions, most=MOST_HARD),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Grouping:
-    by: str
-    title: str
-    group_of: Mapping[str, str]
-
-
 def _groupings(
     predictions: Sequence[Prediction], examples: Mapping[str, Example], columns: Sequence[str]
-) -> list[_Grouping]:
-    """Return the groups of the judged examples, by each property that tells any apart."""
-    judged = {p.id for p in predictions}
-    known = [example for key, example in examples.items() if key in judged]
+) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """Yield each property of the answered examples: its name, title, and groups by id."""
+    answered = {p.id for p in predictions}
+    known = [example for key, example in examples.items() if key in answered]
     if not known:
-        return []
+        return
+    for column in columns:
+        yield column, column, _column(known, column)
     lengths, unit = by_length(known)
-    # Where in a session an example lies is told by all that were asked, judged or not.
-    third = {key: name for key, name in by_position(examples.values()).items() if key in judged}
-    found = [
-        _Grouping(by=column, title=column, group_of=_column(known, column)) for column in columns
-    ]
-    found += [
-        _Grouping(by="length", title=f"length of the response, {unit}", group_of=lengths),
-        _Grouping(by="position", title="position in the session", group_of=third),
-        _Grouping(by="history", title="turns before the response", group_of=by_history(known)),
-        _Grouping(by="negation", title="wording of the response", group_of=by_negation(known)),
-    ]
-    return [grouping for grouping in found if grouping.group_of]
+    yield "length", f"length of the response, {unit}", lengths
+    # Where in a session an example lies depends on all that were asked, answered or not.
+    third = {key: name for key, name in by_position(examples.values()).items() if key in answered}
+    yield "position", "position in the session", third
+    yield "history", "turns before the response", by_history(known)
+    yield "negation", "wording of the response", by_negation(known)
 
 
 def _column(examples: Sequence[Example], column: str) -> dict[str, str]:
@@ -199,7 +183,6 @@ def _missed_by_negation(
     }
 
 
-_DASH = "–"
 _RANKED = 10
 """Confusions of each run that the table holds; the figures have all."""
 
@@ -209,12 +192,12 @@ _IDS = 8
 _HARD = 10
 """Hardest examples of each run that the table holds."""
 
-UNREADABLE = "unreadable"
+UNPARSED = "unparsed"
 """What tables and figures call answers without a label."""
 
 
 def error_tables(
-    judged: Sequence[RunErrors],
+    runs: Sequence[RunErrors],
     shared: Mapping[str, WrongInAll],
     *,
     texts: Mapping[str, str],
@@ -222,65 +205,27 @@ def error_tables(
     """Return the tables; those with nothing in them are left out.
 
     Args:
-        judged: The runs.
+        runs: The runs.
         shared: What all runs of a task got wrong, by the task's name.
         texts: Responses by id, to stand beside ids; empty: ids alone.
     """
     tables = [
-        _overall(judged),
-        _confusions(judged),
-        _kinds(judged),
-        _patterns(judged),
-        *_breakdowns(judged),
-        _hardest(judged, texts),
+        _overall(runs),
+        _confusions(runs),
+        _kinds(runs),
+        _patterns(runs),
+        *_breakdowns(runs),
+        _hardest(runs, texts),
         _shared(shared),
     ]
     return tuple(table for table in tables if table.rows)
 
 
-def error_notes(judged: Sequence[RunErrors], options: ReportConfig) -> Iterator[str]:
-    """Yield what has to be known to read the tables."""
-    yield (
-        "Scores are over the predictions of all folds together, and so differ a little from means "
-        "over folds. Macro-F1 of a group is the mean over the labels with gold examples in it. "
-        "Overconfidence: mean probability of the answers minus the share of right ones, in "
-        "percentage points."
-    )
-    if options.resamples:
-        yield (
-            f"Intervals: {100 * options.confidence:g} %, percentiles of {options.resamples} "
-            f"bootstrap resamples of whole sessions, seed {options.seed}; none for a single "
-            "session. They are not corrected for the number of groups: of twenty groups one "
-            "leaves its interval by chance."
-        )
-    hidden = {
-        b.by: b.n_groups for one in judged for b in one.breakdowns if b.n_groups > MOST_GROUPS
-    }
-    for by, n in hidden.items():
-        yield f"Of the {n:,} groups of {by}, the {MOST_GROUPS} with the most examples are shown."
-    if any(b.by == "position" for one in judged for b in one.breakdowns):
-        yield (
-            "Position: among the utterances of a session that were read; sessions of fewer than "
-            "three, and utterances without a session or a turn, are left out."
-        )
-    if any(one.missed_by_negation for one in judged):
-        yield (
-            "Overt negation: a word such as no, not, never or n't, or one of 不 没 无 别 未, in "
-            "the response. The paper (Section 6.3) finds that resistance without one is taken for "
-            "collaboration."
-        )
-    if any(one.patterns is not None for one in judged):
-        yield (
-            "Within the pattern: wrong answers whose pattern is right; by chance: if each were one "
-            "of the other labels, as often as they are answered in all."
-        )
-
-
-def _overall(judged: Sequence[RunErrors]) -> ReportTable:
+def _overall(runs: Sequence[RunErrors]) -> ReportTable:
     return ReportTable(
         title="All examples, %",
         header=("run", *_GROUP_HEADER[1:]),
-        rows=tuple((one.run, *_group_cells(one.overall)) for one in judged),
+        rows=tuple((one.run, *_group_cells(one.overall)) for one in runs),
     )
 
 
@@ -297,17 +242,17 @@ def _group_cells(group: GroupScores) -> tuple[str, ...]:
     )
 
 
-def _confusions(judged: Sequence[RunErrors]) -> ReportTable:
+def _confusions(runs: Sequence[RunErrors]) -> ReportTable:
     rows = [
         (
             one.run,
             confusion.gold,
-            confusion.predicted or UNREADABLE,
+            confusion.predicted or UNPARSED,
             f"{confusion.count:,}",
-            _percent(confusion.share_of_gold),
-            _percent(confusion.share_of_errors),
+            percent(confusion.share_of_gold, 1),
+            percent(confusion.share_of_errors, 1),
         )
-        for one in judged
+        for one in runs
         for confusion in one.confusions[:_RANKED]
     ]
     return ReportTable(
@@ -318,9 +263,9 @@ def _confusions(judged: Sequence[RunErrors]) -> ReportTable:
     )
 
 
-def _kinds(judged: Sequence[RunErrors]) -> ReportTable:
+def _kinds(runs: Sequence[RunErrors]) -> ReportTable:
     rows: list[tuple[str, ...]] = []
-    for one in judged:
+    for one in runs:
         for count in one.kinds:
             rows.append((one.run, count.kind.name, *_kind_cells(count)))
         for wording, count in one.missed_by_negation.items():
@@ -338,25 +283,25 @@ def _kind_cells(count: KindCount) -> tuple[str, ...]:
         f"{count.n:,}",
         f"{count.count:,}",
         _interval_text(count.share),
-        _percent(count.share_of_errors),
+        percent(count.share_of_errors, 1),
         _listed(count.ids),
     )
 
 
-def _patterns(judged: Sequence[RunErrors]) -> ReportTable:
+def _patterns(runs: Sequence[RunErrors]) -> ReportTable:
     rows = []
-    for one in judged:
+    for one in runs:
         found = one.patterns
         if found is not None:
-            f1 = [f"{name} {_percent(row.f1)}" for name, row in found.scores.per_label.items()]
+            f1 = [f"{name} {percent(row.f1, 1)}" for name, row in found.scores.per_label.items()]
             rows.append(
                 (
                     one.run,
-                    _percent(found.scores.metrics["macro_f1"]),
-                    _percent(found.scores.metrics["accuracy"]),
+                    percent(found.scores.metrics["macro_f1"], 1),
+                    percent(found.scores.metrics["accuracy"], 1),
                     f"{found.errors:,}",
-                    _percent(found.within),
-                    _percent(found.within_by_chance),
+                    percent(found.within, 1),
+                    percent(found.within_by_chance, 1),
                     ", ".join(f1),
                 )
             )
@@ -371,16 +316,16 @@ def _patterns(judged: Sequence[RunErrors]) -> ReportTable:
     )
 
 
-def _breakdowns(judged: Sequence[RunErrors]) -> Iterator[ReportTable]:
+def _breakdowns(runs: Sequence[RunErrors]) -> Iterator[ReportTable]:
     """Yield a table for each property, all runs in it."""
-    titles = {b.by: b.title for one in judged for b in one.breakdowns}
+    titles = {b.by: b.title for one in runs for b in one.breakdowns}
     for by, title in titles.items():
         yield ReportTable(
             title=f"By {title}, %",
             header=("run", *_GROUP_HEADER),
             rows=tuple(
                 (one.run, group.group, *_group_cells(group))
-                for one in judged
+                for one in runs
                 for breakdown in one.breakdowns
                 if breakdown.by == by
                 for group in breakdown.groups
@@ -389,23 +334,23 @@ def _breakdowns(judged: Sequence[RunErrors]) -> Iterator[ReportTable]:
         )
 
 
-def _hardest(judged: Sequence[RunErrors], texts: Mapping[str, str]) -> ReportTable:
+def _hardest(runs: Sequence[RunErrors], texts: Mapping[str, str]) -> ReportTable:
     rows = [
         (
             one.run,
             example.id,
             example.gold,
-            example.label or UNREADABLE,
+            example.label or UNPARSED,
             "" if example.gold_probability is None else f"{example.gold_probability:.2g}",
-            *_words(example.id, texts),
+            *([" ".join(texts.get(example.id, "").split())] if texts else []),
         )
-        for one in judged
+        for one in runs
         for example in one.hardest[:_HARD]
     ]
     header = ("run", "id", "gold", "answered", "probability of gold")
     return ReportTable(
         title="Hardest examples: lowest probability of the gold label",
-        header=(*header, *_words_header(texts)),
+        header=(*header, *(["response"] if texts else [])),
         rows=tuple(rows),
         text_columns=(0, 1, 2, 3, *([5] if texts else [])),
     )
@@ -436,34 +381,20 @@ def _shared(shared: Mapping[str, WrongInAll]) -> ReportTable:
     )
 
 
-def _words(key: str, texts: Mapping[str, str]) -> tuple[str, ...]:
-    return (" ".join(texts.get(key, "").split()),) if texts else ()
-
-
-def _words_header(texts: Mapping[str, str]) -> tuple[str, ...]:
-    return ("response",) if texts else ()
-
-
 def _listed(ids: Sequence[str]) -> str:
     more = len(ids) - _IDS
     return ", ".join(ids[:_IDS]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _percent(share: float | None) -> str:
-    return _DASH if share is None else f"{100 * share:.1f}"
-
-
 def _interval_text(found: Interval) -> str:
-    if found.low is None or found.high is None:
-        return _percent(found.value)
-    return f"{_percent(found.value)} [{_percent(found.low)}, {_percent(found.high)}]"
+    return percent_with_ends(found.value, found.low, found.high)
 
 
 _DRAWN = ("length", "position", "history")
 
 
 def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
-    """Return what is to be said of the runs' errors; ``None`` where no answer is wrong.
+    """Return the section on the runs' errors; ``None`` where no answer is wrong.
 
     Raises:
         ConfigError: For a column of ``by`` that no example has.
@@ -471,7 +402,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
     if all(p.label == p.gold for run in runs for p in run.all_predictions):
         return None
     read = read_examples_again(runs)
-    judged = [judge_errors(run, read.examples, options) for run in runs]
+    found = [errors_of(run, read.examples, options) for run in runs]
     shared = _wrong_in_all(runs)
     texts = (
         {key: example.response for key, example in read.examples.items()}
@@ -487,20 +418,26 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
             "seed": options.seed,
             "by": list(options.by),
             "data_read_again": read.fault is None,
-            "runs": {one.run: _figures(one) for one in judged},
+            "runs": {one.run: _figures(one) for one in found},
             "wrong_in_all": {task: asdict(found) for task, found in shared.items()},
         },
-        sheets=error_tables(judged, shared, texts=texts),
-        notes=(
-            *read.notes(
-                "scores by metadata, length, position, history and wording, and the words of "
-                "examples"
-            ),
-            *error_notes(judged, options),
-            "Figures: the run of each task with the highest macro-F1.",
+        sheets=error_tables(found, shared, texts=texts),
+        notes=notes_of(
+            "errors",
+            fault=read.fault,
+            options=options,
+            hidden=[
+                {"by": by, "n": n}
+                for by, n in {b.by: b.n_groups for one in found for b in one.breakdowns}.items()
+                if n > MOST_GROUPS
+            ],
+            most_groups=MOST_GROUPS,
+            positions=any(b.by == "position" for one in found for b in one.breakdowns),
+            wordings=any(one.missed_by_negation for one in found),
+            patterns=any(one.patterns is not None for one in found),
         ),
-        rows=[row for one in judged for row in _rows(one)],
-        charts=_charts(judged),
+        rows=[row for one in found for row in _rows(one)],
+        charts=_charts(found),
     )
 
 
@@ -560,10 +497,10 @@ def _interval(group: GroupScores, name: str) -> dict[str, float | None]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _charts(judged: Sequence[RunErrors]) -> dict[str, Callable[[], Figure]]:
+def _charts(runs: Sequence[RunErrors]) -> dict[str, Callable[[], Figure]]:
     """Return the figures of the best run of each task; those of all would bury the page."""
     best: dict[str, RunErrors] = {}
-    for one in judged:
+    for one in runs:
         if one.task not in best or _macro_f1(one) > _macro_f1(best[one.task]):
             best[one.task] = one
     charts: dict[str, Callable[[], Figure]] = {}
@@ -590,7 +527,7 @@ def _matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, of: str) -
     return matrix_chart(
         counts,
         names,
-        [*names, UNREADABLE],
+        [*names, UNPARSED],
         rows=f"gold {of}",
         columns=f"answered {of} (examples; shade: share of the row)",
     )

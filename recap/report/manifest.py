@@ -1,9 +1,4 @@
-"""The manifest: what the runs were made with and what they took, what differs first.
-
-What runs took: seconds, devices, tokens, money, and folds that were taken up again.
-
-What folds ran in: versions, platform, code; and where it was not the same.
-"""
+"""The manifest: what the runs were made with and what they took, what differs first."""
 
 from __future__ import annotations
 
@@ -13,10 +8,12 @@ from typing import Any
 
 from recap.folds.console import duration_text
 from recap.folds.results import read_made_with
+from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, distinct, named, said_of
+from recap.report.runs import ReportedRun, distinct, named, statements_of
+from recap.report.templates import notes_of
 from recap.runs.costs import Prices, Usage
 
 
@@ -182,7 +179,27 @@ def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
         },
         sheets=tuple(sheet for sheet in sheets if sheet.rows),
-        notes=_notes(runs, places, resources),
+        notes=notes_of(
+            "manifest",
+            uneven=[
+                {
+                    "name": run.name,
+                    "entry": entry,
+                    "values": "; ".join(
+                        f"{v} in {', '.join(folds)}" for v, folds in values.items()
+                    ),
+                }
+                for run in runs
+                for entry, values in uneven_folds(run).items()
+            ],
+            between=[entry for entry, values in places.items() if len(values) > 1],
+            unknown_commit=UNKNOWN in places.get(COMMIT, {}),
+            resumed=[
+                {"name": name, "resumes": used.resumes}
+                for name, used in resources.items()
+                if used.resumes
+            ],
+        ),
     )
 
 
@@ -190,7 +207,8 @@ def _run_entries(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
     """Return the entries that a run has as a whole, as :func:`places_of` returns others."""
     return {
         key.replace("_", " "): {
-            said.text: named(said.runs, among=runs) for said in said_of(runs, _entry_of(key))
+            found.text: named(found.runs, among=runs)
+            for found in statements_of(runs, _entry_of(key))
         }
         for key in ("device", "data_hash", "partition_hash")
     }
@@ -230,7 +248,7 @@ def _hash_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
         title="Hashes of each run",
         header=("run", "configuration", "prompt"),
         rows=tuple(
-            (name, found["configuration_hash"] or "–", found["prompt_hash"] or "–")
+            (name, found["configuration_hash"] or DASH, found["prompt_hash"] or DASH)
             for name, found in hashes.items()
         ),
         text_columns=(0, 1, 2),
@@ -248,7 +266,7 @@ def _time_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
 
 def _times(run: ReportedRun, stage: str) -> str:
     entries = finished_entries(run).values()
-    return ", ".join(_duration(entry.get(f"{stage}_seconds")) for entry in entries)
+    return ", ".join(duration(entry.get(f"{stage}_seconds")) for entry in entries)
 
 
 def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
@@ -261,7 +279,7 @@ def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
                 str(used.usage.answers),
                 str(used.usage.input_tokens),
                 str(used.usage.output_tokens),
-                "–" if used.cost is None else f"{used.cost:.4f}",
+                DASH if used.cost is None else f"{used.cost:.4f}",
             )
             for name, used in resources.items()
             if used.usage is not None
@@ -269,8 +287,9 @@ def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
     )
 
 
-def _duration(seconds: float | None) -> str:
-    return "–" if seconds is None else duration_text(seconds)
+def duration(seconds: float | None) -> str:
+    """Return a duration as tables have it, a dash for ``None``."""
+    return DASH if seconds is None else duration_text(seconds)
 
 
 def _hashes(run: ReportedRun) -> dict[str, str | None]:
@@ -298,29 +317,3 @@ def _run_figures(run: ReportedRun, used: Resources) -> dict[str, Any]:
         "resumes": list(run.manifest.get("resumes", ())),
         "merges": dict(run.manifest.get("merges", {})),
     }
-
-
-def _notes(
-    runs: Sequence[ReportedRun],
-    places: Mapping[str, Mapping[str, str]],
-    resources: Mapping[str, Resources],
-) -> tuple[str, ...]:
-    notes = []
-    for run in runs:
-        for entry, values in uneven_folds(run).items():
-            told = "; ".join(f"{value} in {', '.join(folds)}" for value, folds in values.items())
-            notes.append(f"The folds of {run.name} were not run alike: {entry}: {told}.")
-    between = [entry for entry, values in places.items() if len(values) > 1]
-    if between:
-        notes.append(
-            f"Not the same in all runs and folds: {', '.join(between)}. Where it may have changed "
-            "results, run the older folds again."
-        )
-    if UNKNOWN in places.get(COMMIT, {}):
-        notes.append(
-            "The commit of recap is not recorded where it is installed without its checkout."
-        )
-    for name, used in resources.items():
-        if used.resumes:
-            notes.append(f"{name} was stopped and taken up again: {', '.join(used.resumes)}.")
-    return tuple(notes)

@@ -1,4 +1,4 @@
-"""Which behaviours a rationale names, and whether they fit the label beside it.
+"""Which behaviors a rationale names, and whether they fit the label beside it.
 
 Quotes in a rationale, and whether the dialogue holds them (grounding).
 """
@@ -282,7 +282,7 @@ def ground_quotes(
             continue
         pieces = [piece for piece in map(_bare, _ELLIPSIS.split(text)) if _letters(piece)]
         if sum(map(_letters, pieces)) >= SHORTEST_QUOTE:
-            quotes.append(_judge(pieces, turns))
+            quotes.append(_look_for(pieces, turns))
     return tuple(quotes)
 
 
@@ -330,7 +330,7 @@ def local_similarity(piece: str, text: str) -> float:
     return 1 - int(row.min()) / len(piece)
 
 
-def _judge(pieces: Sequence[str], turns: Sequence[tuple[QuotePlace, str]]) -> Quote:
+def _look_for(pieces: Sequence[str], turns: Sequence[tuple[QuotePlace, str]]) -> Quote:
     characters = sum(map(len, pieces))
     places = [_place(piece, turns) for piece in pieces]
     if None not in places:

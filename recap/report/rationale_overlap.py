@@ -1,22 +1,17 @@
-"""What the rationales of a run look like: how long, how different, how like the annotators'.
+"""How long, how different and how like the annotators' rationales are, and what they give away.
 
-What they name stands in :mod:`recap.report.rationale_content`, what they quote in
-:mod:`recap.report.rationale_content`.
+What they name and quote stands in :mod:`recap.report.rationale_content`.
 
-How much of a reference text another text repeats: chrF and BLEU over characters.
+chrF and BLEU over characters equal sacrebleu's (2.6: ``CHRF(eps_smoothing=True)``, and ``BLEU``
+over characters with spaces between them) and, but for one fault, torchmetrics' (1.9:
+``CHRFScore(n_word_order=0)``, ``BLEUScore``); the tests hold them to it. torchmetrics forgets the
+reference of a pair that has no character in common, so that its chrF of all pairs comes out too
+high; and it counts n-grams in tensors, one at a time, which takes 25 ms a pair of 80 characters and
+125 ms a pair of 300 on one core: a run of 10,000 rationales would cost the better part of an hour.
 
-Both equal sacrebleu's (2.6: ``CHRF(eps_smoothing=True)``, and ``BLEU`` over characters with spaces
-between them) and, but for one fault, torchmetrics' (1.9: ``CHRFScore(n_word_order=0)``,
-``BLEUScore``); the tests hold them to it. torchmetrics forgets the reference of a pair that has no
-character in common, so that its chrF of all pairs comes out too high; and it counts n-grams in
-tensors, one at a time, which takes 25 ms a pair of 80 characters and 125 ms a pair of 300 on one
-core: a run of 10,000 rationales would cost the better part of an hour.
-
-Whether a rationale alone lets a reader tell the label that it was given for.
-
-A classifier learns labels from the rationales of the other folds and is asked about those of one.
-Rationales that say the label in so many words make that easy and prove nothing, so it is done a
-second time with every name of a category masked. Hase et al. (2020, Leakage-Adjusted
+Simulatability: a classifier learns labels from the rationales of the other folds and is asked about
+those of one. Rationales that state the label in so many words make that easy and prove nothing, so
+it is done a second time with every name of a category masked. Hase et al. (2020, Leakage-Adjusted
 Simulatability) split explanations by whether the label can be told from the explanation alone: that
 is what is measured here, without their second step, which shows the explained input as well.
 """
@@ -87,8 +82,8 @@ def _matches(text: str, reference: str) -> list[tuple[int, ...]]:
     """Return for each order the n-grams in common, those of the text and of the reference."""
     rows: list[tuple[int, ...]] = []
     for order in range(1, CHRF_ORDER + 1):
-        said, wanted = _grams(text, order), _grams(reference, order)
-        rows.append(((said & wanted).total(), said.total(), wanted.total()))
+        own, wanted = _grams(text, order), _grams(reference, order)
+        rows.append(((own & wanted).total(), own.total(), wanted.total()))
     return rows
 
 
@@ -99,9 +94,9 @@ def _grams(text: str, order: int) -> Counter[str]:
 def _chrf(rows: _Counts) -> float:
     weight = CHRF_BETA**2
     total = 0.0
-    for common, said, wanted in rows:
+    for common, own, wanted in rows:
         if common:
-            precision, recall = common / said, common / wanted
+            precision, recall = common / own, common / wanted
             total += (1 + weight) * precision * recall / (weight * precision + recall)
     return total / CHRF_ORDER
 
@@ -109,9 +104,9 @@ def _chrf(rows: _Counts) -> float:
 def _bleu(rows: _Counts) -> float:
     if not all(common for common, _, _ in rows):
         return 0.0
-    mean = sum(math.log(common / said) for common, said, _ in rows) / BLEU_ORDER
-    _, said, wanted = rows[0]
-    return math.exp(mean + min(0.0, 1 - wanted / said))
+    mean = sum(math.log(common / own) for common, own, _ in rows) / BLEU_ORDER
+    _, own, wanted = rows[0]
+    return math.exp(mean + min(0.0, 1 - wanted / own))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +116,7 @@ class Distinctness:
     distinct_1: float | None
     """Different tokens among all tokens (Li et al. 2016)."""
     distinct_2: float | None
-    """Different pairs of neighbouring tokens among all pairs."""
+    """Different pairs of neighboring tokens among all pairs."""
     duplicates: float
     """Share of rationales that are word for word another one's, white space and width apart."""
     different: int

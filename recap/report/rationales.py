@@ -1,13 +1,8 @@
-"""What the reasons that systems give are worth: names, quotes, overlap, simulatability.
-
-The rationales of one run, and everything that is measured of them.
-
-The tables of the rationales of several runs, and the page of examples by id.
-"""
+"""What the rationales that systems give are worth: names, quotes, overlap, simulatability."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,6 +11,7 @@ from recap.data.ratings import RatingsOptions, blank_sheet
 from recap.data.words import Lengths, is_chinese
 from recap.metrics.scores import spread_text
 from recap.models.tfidf import Analyzer, tfidf_probabilities
+from recap.output.format import DASH, number, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example, Prediction
@@ -45,6 +41,7 @@ from recap.report.rationale_overlap import (
     simulatability,
 )
 from recap.report.runs import ReportedRun, read_examples_again
+from recap.report.templates import notes_of
 from recap.system.escaping import sheet_to_csv
 
 
@@ -76,7 +73,7 @@ class RunRationales:
     """The same with the annotators' rationales and gold labels: the upper reference."""
 
 
-def judge_rationales(
+def describe_rationales(
     run: ReportedRun,
     examples: Mapping[str, Example],
     *,
@@ -184,7 +181,6 @@ def _of_another_session(given: Sequence[Prediction], place: int) -> Prediction |
     return None
 
 
-_DASH = "–"
 _NAMED = (
     ("the label", "own"),
     ("by its spelling", "own_spelled"),
@@ -196,87 +192,42 @@ _NAMED = (
 
 
 def rationale_tables(
-    judged: Sequence[RunRationales], *, listed: int, texts: bool
+    runs: Sequence[RunRationales], *, listed: int, texts: bool
 ) -> tuple[ReportTable, ...]:
     """Return the tables; those of what is not known of any run are left out.
 
     Args:
-        judged: The runs.
+        runs: The runs.
         listed: Examples of each kind on the page of ids.
         texts: Whether rationales themselves stand beside the ids.
     """
-    tables = [_names(judged), _lengths(judged)]
-    if any(one.grounding is not None and one.grounding.quotes for one in judged):
-        tables.insert(1, _grounding_table(judged))
-    if any(one.likeness is not None for one in judged):
-        tables.append(_likeness(judged))
-    if any(one.simulatability is not None for one in judged):
-        tables.append(_simulatability_table(judged))
-    page = _page(judged, listed, texts)
+    tables = [_names(runs), _lengths(runs)]
+    if any(one.grounding is not None and one.grounding.quotes for one in runs):
+        tables.insert(1, _grounding_table(runs))
+    if any(one.likeness is not None for one in runs):
+        tables.append(_likeness(runs))
+    if any(one.simulatability is not None for one in runs):
+        tables.append(_simulatability_table(runs))
+    page = _page(runs, listed, texts)
     return (*tables, page) if page.rows else tuple(tables)
 
 
-def rationale_notes(
-    judged: Sequence[RunRationales], similarity: float, ratings: RatingsOptions
-) -> list[str]:
-    """Return what has to be known to read the tables."""
-    names = (
-        "Names: any spelling of the taxonomy, and words of an English name's family (disagrees, "
-        "disagreement); 'another' is a category neither at, below nor above the answered label. "
-        "Denied names (not Blaming) do not count. Such words are ordinary words too: read the "
-        "examples before calling a rationale contradictory."
-    )
-    distinct = (
-        "Distinct-1, -2: different tokens, and pairs of neighbouring ones, among all (Chinese: "
-        "characters); both fall as rationales grow in number, so compare runs over the same "
-        "examples."
-    )
-    notes = [names, distinct]
-    if any(one.grounding is not None and one.grounding.quotes for one in judged):
-        notes.append(
-            "Quotes: exact where a turn holds them, white space, width and case apart; near where "
-            f"the best stretch of the dialogue is at least {similarity:g} similar (1 - edits / "
-            "characters). By chance: the same quotes looked for in another session's dialogue."
-        )
-    elif any(one.grounding is not None for one in judged):
-        notes.append("No rationale quotes anything, so there is nothing to look for in dialogues.")
-    if any(one.likeness is not None for one in judged):
-        notes.append(
-            "chrF (6 characters, recall twice as heavy) and BLEU over characters, in percent, of "
-            "all pairs together. Same label: chrF against the annotators' rationale of another "
-            "example with the same gold label, which is what the label alone gives."
-        )
-    if any(one.simulatability is not None for one in judged):
-        notes.append(
-            "Simulatability: TF-IDF with logistic regression learns the answered labels from the "
-            "rationales of the other folds and is asked about each fold's; mean ± SD (ddof 1) over "
-            "folds. Masked: every name of a category is replaced, so that only other words can "
-            "tell. Annotators: the same with their rationales and the gold labels."
-        )
-    notes.append(
-        f"Rating sheets (rationales_to_rate_<run>.csv): at most {ratings.size} rationales, every "
-        f"label as often as the others, seed {ratings.seed}. Fill in a copy for each rater "
-        "(ratings_<rater>.csv) and give them to recap.corpus action=ratings ratings.path=[…]."
-    )
-    return notes
-
-
-def _names(judged: Sequence[RunRationales]) -> ReportTable:
+def _names(runs: Sequence[RunRationales]) -> ReportTable:
     rows = [
         (
             one.run,
             f"{len(one.given):,}",
             f"{one.answers:,}",
-            *(_percent(one.naming_shares[key]) for _, key in _NAMED),
-            _percent(one.gold_named_where_wrong),
+            *(percent(one.naming_shares[key], 1) for _, key in _NAMED),
+            percent(one.gold_named_where_wrong, 1),
         )
-        for one in judged
+        for one in runs
     ]
     header = ("run", "rationales", "answers", *(name for name, _ in _NAMED), "gold where wrong")
     return ReportTable(title="What rationales name, %", header=header, rows=tuple(rows))
 
 
-def _grounding_table(judged: Sequence[RunRationales]) -> ReportTable:
+def _grounding_table(runs: Sequence[RunRationales]) -> ReportTable:
     header = (
         *("run", "with quotes", "quotes", "exact", "near", "exact by chance", "near by chance"),
         *("all exact", "all near", "exact, in the response"),
@@ -286,7 +237,7 @@ def _grounding_table(judged: Sequence[RunRationales]) -> ReportTable:
         header=header,
         rows=tuple(
             _grounding_row(one.run, one.grounding, one.by_chance)
-            for one in judged
+            for one in runs
             if one.grounding is not None
         ),
     )
@@ -295,19 +246,19 @@ def _grounding_table(judged: Sequence[RunRationales]) -> ReportTable:
 def _grounding_row(run: str, own: Grounding, chance: Grounding | None) -> tuple[str, ...]:
     return (
         run,
-        _percent(own.with_quotes / own.rationales),
+        percent(own.with_quotes / own.rationales, 1),
         f"{own.quotes:,}",
-        _percent(own.exact),
-        _percent(own.fuzzy),
-        _percent(None if chance is None else chance.exact),
-        _percent(None if chance is None else chance.fuzzy),
-        _percent(own.rationales_exact),
-        _percent(own.rationales_fuzzy),
-        _percent(own.in_response),
+        percent(own.exact, 1),
+        percent(own.fuzzy, 1),
+        percent(None if chance is None else chance.exact, 1),
+        percent(None if chance is None else chance.fuzzy, 1),
+        percent(own.rationales_exact, 1),
+        percent(own.rationales_fuzzy, 1),
+        percent(own.in_response, 1),
     )
 
 
-def _lengths(judged: Sequence[RunRationales]) -> ReportTable:
+def _lengths(runs: Sequence[RunRationales]) -> ReportTable:
     return ReportTable(
         title="Length and distinctness",
         header=(
@@ -319,18 +270,18 @@ def _lengths(judged: Sequence[RunRationales]) -> ReportTable:
                 one.run,
                 _length(one.characters),
                 _length(one.words),
-                _number(one.distinctness.distinct_1),
-                _number(one.distinctness.distinct_2),
+                number(one.distinctness.distinct_1, 3),
+                number(one.distinctness.distinct_2, 3),
                 f"{one.distinctness.different:,}",
-                _percent(one.distinctness.duplicates),
-                _percent(one.distinctness.most_common),
+                percent(one.distinctness.duplicates, 1),
+                percent(one.distinctness.most_common, 1),
             )
-            for one in judged
+            for one in runs
         ),
     )
 
 
-def _likeness(judged: Sequence[RunRationales]) -> ReportTable:
+def _likeness(runs: Sequence[RunRationales]) -> ReportTable:
     return ReportTable(
         title="Beside the annotators' rationales",
         header=("run", "pairs", "chrF", "chrF, same label", "BLEU"),
@@ -338,19 +289,19 @@ def _likeness(judged: Sequence[RunRationales]) -> ReportTable:
             (
                 one.run,
                 f"{one.likeness.n:,}",
-                _percent(one.likeness.chrf),
-                _percent(one.likeness.chrf_same_label),
-                _percent(one.likeness.bleu),
+                percent(one.likeness.chrf, 1),
+                percent(one.likeness.chrf_same_label, 1),
+                percent(one.likeness.bleu, 1),
             )
-            for one in judged
+            for one in runs
             if one.likeness is not None
         ),
     )
 
 
-def _simulatability_table(judged: Sequence[RunRationales]) -> ReportTable:
+def _simulatability_table(runs: Sequence[RunRationales]) -> ReportTable:
     rows: list[tuple[str, ...]] = []
-    for one in judged:
+    for one in runs:
         if one.simulatability is not None:
             rows.append(_recovered_row(one.run, "its rationales", one.simulatability))
             if one.annotators is not None:
@@ -376,9 +327,9 @@ def _recovered_row(run: str, source: str, found: Simulatability) -> tuple[str, .
     )
 
 
-def _page(judged: Sequence[RunRationales], listed: int, texts: bool) -> ReportTable:
+def _page(runs: Sequence[RunRationales], listed: int, texts: bool) -> ReportTable:
     rows: list[tuple[str, ...]] = []
-    for one in judged:
+    for one in runs:
         rationales = {p.id: p.rationale or "" for p in one.given}
         for kind, key, what in _examples(one, listed):
             words = (" ".join(rationales[key].split()),) if texts else ()
@@ -392,68 +343,32 @@ def _page(judged: Sequence[RunRationales], listed: int, texts: bool) -> ReportTa
     )
 
 
-def _examples(one: RunRationales, listed: int) -> list[tuple[str, str, str]]:
-    """Return kind, id and what is to be said of the examples worth looking at."""
-    similarity = {key: min(q.similarity for q in own) for key, own in one.quotes.items() if own}
-    ungrounded = sorted(
-        (key for key in similarity if similarity[key] < 1), key=lambda key: similarity[key]
-    )
-    grounded = sorted(
-        (key for key, own in one.quotes.items() if own and all(q.exact for q in own)),
-        key=lambda key: -sum(q.characters for q in one.quotes[key]),
-    )
-    pairs = list(zip(one.given, one.namings, strict=True))
-    both = [(p, n) for p, n in pairs if names_another(n)]
+def _examples(one: RunRationales, listed: int) -> Iterator[tuple[str, str, str]]:
+    """Yield kind, id and a remark of the examples worth looking at."""
+    named = [(p, n) for p, n in zip(one.given, one.namings, strict=True) if names_another(n)]
     # Those that name another category and not their own come first.
-    both.sort(key=lambda pair: pair[1].own)
+    for p, naming in sorted(named, key=lambda pair: pair[1].own)[:listed]:
+        others = ", ".join((*naming.others, *naming.other_families))
+        yield "names another", p.id, f"answered {p.label}, names {others}"
+    quotes = {key: own for key, own in one.quotes.items() if own}
+    similarity = {key: min(q.similarity for q in own) for key, own in quotes.items()}
+    ungrounded = (key for key in similarity if similarity[key] < 1)
+    for key in sorted(ungrounded, key=lambda key: similarity[key])[:listed]:
+        yield "worst grounded", key, f"{similarity[key]:.2f} similar"
+    quoted = {key: sum(q.characters for q in own) for key, own in quotes.items()}
+    grounded = (key for key, own in quotes.items() if all(q.exact for q in own))
+    for key in sorted(grounded, key=lambda key: -quoted[key])[:listed]:
+        yield "best grounded", key, f"{quoted[key]} characters quoted"
     chrf = {} if one.likeness is None else one.likeness.chrf_of
     rising = sorted(chrf, key=lambda key: chrf[key])
-    return [
-        *_kind("names another", [p.id for p, _ in both], listed, _what_it_names(both)),
-        *_kind("worst grounded", ungrounded, listed, lambda key: f"{similarity[key]:.2f} similar"),
-        *_kind(
-            "best grounded",
-            grounded,
-            listed,
-            lambda key: f"{sum(q.characters for q in one.quotes[key])} characters quoted",
-        ),
-        *_kind(
-            "least like the annotators'", rising, listed, lambda key: f"chrF {100 * chrf[key]:.1f}"
-        ),
-        *_kind(
-            "most like the annotators'",
-            rising[::-1],
-            listed,
-            lambda key: f"chrF {100 * chrf[key]:.1f}",
-        ),
-    ]
-
-
-def _kind(
-    name: str, keys: Sequence[str], listed: int, what: Callable[[str], str]
-) -> list[tuple[str, str, str]]:
-    return [(name, key, what(key)) for key in keys[:listed]]
-
-
-def _what_it_names(found: Sequence[tuple[Prediction, Naming]]) -> Callable[[str], str]:
-    said = {}
-    for prediction, naming in found:
-        named = (*naming.others, *naming.other_families)
-        said[prediction.id] = f"answered {prediction.label}, names {', '.join(named)}"
-    return lambda key: said[key]
-
-
-def _percent(share: float | None) -> str:
-    return _DASH if share is None else f"{100 * share:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return _DASH if value is None else f"{value:.3f}"
+    for kind, keys in (("least", rising), ("most", rising[::-1])):
+        for key in keys[:listed]:
+            yield f"{kind} like the annotators'", key, f"chrF {100 * chrf[key]:.1f}"
 
 
 def _length(lengths: Lengths) -> str:
     if lengths.mean is None:
-        return _DASH
+        return DASH
     return f"{lengths.mean:.1f}" + ("" if lengths.std is None else f" ± {lengths.std:.1f}")
 
 
@@ -472,7 +387,7 @@ class RationaleOptions:
 def rationale_section(
     runs: Sequence[ReportedRun], options: ReportConfig, own: RationaleOptions | None = None
 ) -> Report | None:
-    """Return what is to be said of the runs' rationales; ``None`` where no run gives any.
+    """Return the section on the runs' rationales; ``None`` where no run gives any.
 
     Each run has a blank rating sheet among the pages, ``rationales_to_rate_<run>.csv``. With
     ``privacy.include_text`` it holds dialogues and rationales, and is one of the private pages.
@@ -483,14 +398,14 @@ def rationale_section(
         return None
     read = read_examples_again(explaining)
     references: dict[Any, Simulatability | None] = {}
-    judged = []
+    found = []
     for run in explaining:
         # Runs over the same examples and folds have one upper reference.
         key = (run.task.labels, tuple((k, p.id) for k, ps in run.predictions.items() for p in ps))
         if key not in references:
             references[key] = annotators_simulatability(run, read.examples)
-        judged.append(
-            judge_rationales(
+        found.append(
+            describe_rationales(
                 run, read.examples, similarity=own.similarity, annotators=references[key]
             )
         )
@@ -499,7 +414,7 @@ def rationale_section(
         f"rationales_to_rate_{one.run}.csv": _rating_sheet(
             one, read.examples, own.ratings, language=run.config.data.language, texts=texts
         )
-        for one, run in zip(judged, explaining, strict=True)
+        for one, run in zip(found, explaining, strict=True)
     }
     return Report(
         action="rationales",
@@ -507,28 +422,33 @@ def rationale_section(
         figures={
             "similarity_threshold": own.similarity,
             "data_read_again": read.fault is None,
-            "runs": {one.run: _figures(one, own.ratings) for one in judged},
+            "runs": {one.run: _figures(one, own.ratings) for one in found},
         },
-        sheets=rationale_tables(judged, listed=own.listed, texts=texts),
-        notes=(
-            *read.notes("what rationales quote, and how they resemble those of annotators"),
-            *rationale_notes(judged, own.similarity, own.ratings),
+        sheets=rationale_tables(found, listed=own.listed, texts=texts),
+        notes=notes_of(
+            "rationales",
+            fault=read.fault,
+            own=own,
+            grounded=any(one.grounding is not None for one in found),
+            quoted=any(one.grounding is not None and one.grounding.quotes for one in found),
+            likeness=any(one.likeness is not None for one in found),
+            simulatability=any(one.simulatability is not None for one in found),
         ),
-        rows=[{"run": one.run, **_flat(one)} for one in judged],
+        rows=[{"run": one.run, **_flat(one)} for one in found],
         pages={} if texts else sheets,
         private_pages=dict(sheets) if texts else {},
     )
 
 
 def _rating_sheet(
-    judged: RunRationales,
+    found: RunRationales,
     known: Mapping[str, Example],
     ratings: RatingsOptions,
     *,
     language: str | None,
     texts: bool,
 ) -> str:
-    by_id = {p.id: p for p in judged.given}
+    by_id = {p.id: p for p in found.given}
     examples = [
         replace(
             known.get(key) or Example(id=key, history=(), response=""),
@@ -536,39 +456,39 @@ def _rating_sheet(
             label=by_id[key].label,
             rationale=by_id[key].rationale,
         )
-        for key in _to_rate(judged, ratings)
+        for key in _to_rate(found, ratings)
     ]
     sheet = blank_sheet(examples, criteria=ratings.criteria, language=language, texts=texts)
     return sheet_to_csv(sheet.header, sheet.rows)
 
 
-def _to_rate(judged: RunRationales, ratings: RatingsOptions) -> list[str]:
-    labels = {p.id: p.label or "" for p in judged.given}
+def _to_rate(found: RunRationales, ratings: RatingsOptions) -> list[str]:
+    labels = {p.id: p.label or "" for p in found.given}
     return draw_by_label(labels, size=ratings.size, seed=ratings.seed)
 
 
-def _figures(judged: RunRationales, ratings: RatingsOptions) -> dict[str, Any]:
+def _figures(found: RunRationales, ratings: RatingsOptions) -> dict[str, Any]:
     return {
-        "answers": judged.answers,
-        "rationales": len(judged.given),
+        "answers": found.answers,
+        "rationales": len(found.given),
         "names": {
-            **judged.naming_shares,
-            "gold_where_wrong": judged.gold_named_where_wrong,
+            **found.naming_shares,
+            "gold_where_wrong": found.gold_named_where_wrong,
             "another_ids": [
                 p.id
-                for p, naming in zip(judged.given, judged.namings, strict=True)
+                for p, naming in zip(found.given, found.namings, strict=True)
                 if names_another(naming)
             ],
         },
-        "grounding": _plain(judged.grounding),
-        "grounding_by_chance": _plain(judged.by_chance),
-        "characters": asdict(judged.characters),
-        "words": asdict(judged.words),
-        "distinctness": asdict(judged.distinctness),
-        "likeness": _plain(judged.likeness, without=("chrf_of",)),
-        "simulatability": _plain(judged.simulatability),
-        "simulatability_of_annotators": _plain(judged.annotators),
-        "to_rate": _to_rate(judged, ratings),
+        "grounding": _plain(found.grounding),
+        "grounding_by_chance": _plain(found.by_chance),
+        "characters": asdict(found.characters),
+        "words": asdict(found.words),
+        "distinctness": asdict(found.distinctness),
+        "likeness": _plain(found.likeness, without=("chrf_of",)),
+        "simulatability": _plain(found.simulatability),
+        "simulatability_of_annotators": _plain(found.annotators),
+        "to_rate": _to_rate(found, ratings),
     }
 
 
@@ -578,20 +498,20 @@ def _plain(found: Any, *, without: Sequence[str] = ()) -> dict[str, Any] | None:
     return {name: value for name, value in asdict(found).items() if name not in without}
 
 
-def _flat(judged: RunRationales) -> dict[str, float | int | None]:
-    grounding, like, recovered = judged.grounding, judged.likeness, judged.simulatability
+def _flat(found: RunRationales) -> dict[str, float | int | None]:
+    grounding, like, recovered = found.grounding, found.likeness, found.simulatability
     return {
-        "rationales": len(judged.given),
-        **{f"names_{name}": share for name, share in judged.naming_shares.items()},
-        "names_gold_where_wrong": judged.gold_named_where_wrong,
+        "rationales": len(found.given),
+        **{f"names_{name}": share for name, share in found.naming_shares.items()},
+        "names_gold_where_wrong": found.gold_named_where_wrong,
         "quotes": None if grounding is None else grounding.quotes,
         "quotes_exact": None if grounding is None else grounding.exact,
         "quotes_fuzzy": None if grounding is None else grounding.fuzzy,
-        "mean_characters": judged.characters.mean,
-        "mean_words": judged.words.mean,
-        "distinct_1": judged.distinctness.distinct_1,
-        "distinct_2": judged.distinctness.distinct_2,
-        "duplicates": judged.distinctness.duplicates,
+        "mean_characters": found.characters.mean,
+        "mean_words": found.words.mean,
+        "distinct_1": found.distinctness.distinct_1,
+        "distinct_2": found.distinctness.distinct_2,
+        "duplicates": found.distinctness.duplicates,
         "chrf": None if like is None else like.chrf,
         "chrf_same_label": None if like is None else like.chrf_same_label,
         "bleu": None if like is None else like.bleu,

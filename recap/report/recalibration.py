@@ -1,4 +1,4 @@
-"""The probabilities of one run judged: fitted where examples were set aside, reported elsewhere."""
+"""The calibration of one run: fitted where examples were set aside, reported elsewhere."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class PriorShift:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldCalibration:
-    """One fold: its test examples judged, with what was fitted on its selection examples.
+    """One fold: its test examples assessed, with what was fitted on its selection examples.
 
     Attributes:
         forecasts: Of the test examples, as given.

@@ -1,12 +1,7 @@
-"""Run folders as a report reads them; what does not belong together is refused by name.
+"""Run folders as a report reads them, what it calls them, and which of them belong together.
 
-The examples that runs over one data set were scored on, read again once for all of them.
-
-What a report calls the systems that its runs scored, and which runs are of one system.
-
-What several runs have in common is said once, with the runs that it holds for.
-
-Which runs repeat each other under other seeds, and which differ in their protocol alone.
+Runs that cannot stand in one report are refused by name; what several have in common is stated
+once; runs of one system, its repetitions and its twins under the other protocol are found.
 """
 
 from __future__ import annotations
@@ -24,6 +19,7 @@ from recap.errors import ConfigError, DataError, UserError
 from recap.folds.results import made_with, read_made_with, read_scores
 from recap.metrics.files import predictions_from_jsonl
 from recap.metrics.scores import summarize
+from recap.output.format import DASH
 from recap.records import Example, Prediction, Scores, Summary
 from recap.report.significance import ComparedRun, ComparedSystem
 from recap.runs.build import build_corpus, build_task
@@ -65,6 +61,16 @@ class ReportedRun:
         if self.prompted:
             return "prompted"
         return "trained" if self.config.baseline is None else "baseline"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its folds are trained with epochs, of which one is selected."""
+        return self.kind != "prompted" and self.config.finetune.method != "none"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server answers."""
+        return bool(self.prompted) and self.prompted["client"]["name"] != "local"
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -159,7 +165,7 @@ def read_examples(run: ReportedRun) -> dict[str, Example]:
     if recorded is not None and data_hash(corpus.examples) != recorded:
         raise DataError(
             f"{run.config.data.path or run.config.data.name}: has changed since {run.name} was "
-            "run; restore it, so that texts and metadata are those that were judged"
+            "run; restore it, so that texts and metadata are those that were scored"
         )
     return {example.id: example for example in corpus.examples}
 
@@ -250,11 +256,7 @@ class ReadAgain:
     examples: Mapping[str, Example]
     """Empty where the data could not be read."""
     fault: str | None = None
-    """The message that says what is at fault and what mends it."""
-
-    def notes(self, missing: str) -> list[str]:
-        """Return the note that ``missing`` is left out, none where the data were read."""
-        return [] if self.fault is None else [f"Left out, since {self.fault}: {missing}."]
+    """The message that says what is at fault and how to mend it."""
 
 
 def read_examples_again(runs: Sequence[ReportedRun]) -> ReadAgain:
@@ -285,7 +287,7 @@ class ReportedSystem:
     setting: str
     """Tuning, or shots."""
     rationale: bool | None
-    """Whether it gives reasons; ``None`` for a baseline, which never does."""
+    """Whether it gives rationales; ``None`` for a baseline, which never does."""
     note: str
     """What tells it from others of the same model, setting and rationale; empty where none is."""
     runs: Mapping[str, ReportedRun]
@@ -294,13 +296,13 @@ class ReportedSystem:
     @property
     def name(self) -> str:
         """All of it in one line."""
-        reasons = {True: "with rationale", False: "label only", None: ""}[self.rationale]
-        return ", ".join(part for part in (self.model, self.setting, reasons, self.note) if part)
+        rationale = {True: "with rationale", False: "label only", None: ""}[self.rationale]
+        return ", ".join(part for part in (self.model, self.setting, rationale, self.note) if part)
 
     @property
     def cells(self) -> tuple[str, str, str]:
         """Model, setting and rationale as a table has them."""
-        mark = {True: "✓", False: "✗", None: "–"}[self.rationale]
+        mark = {True: "✓", False: "✗", None: DASH}[self.rationale]
         setting = f"{self.setting} ({self.note})" if self.note else self.setting
         return self.model, setting, mark
 
@@ -394,26 +396,26 @@ class Statement:
     runs: tuple[ReportedRun, ...]
 
 
-def said_of(
-    runs: Sequence[ReportedRun], say: Callable[[ReportedRun], str | None]
+def statements_of(
+    runs: Sequence[ReportedRun], state: Callable[[ReportedRun], str | None]
 ) -> tuple[Statement, ...]:
-    """Return the distinct statements about runs, in their order; ``None`` says nothing."""
+    """Return the distinct statements about runs, in their order; ``None`` states nothing."""
     by_text: dict[str, list[ReportedRun]] = {}
     for run in runs:
-        text = say(run)
+        text = state(run)
         if text is not None:
             by_text.setdefault(text, []).append(run)
-    return tuple(Statement(text=text, runs=tuple(said)) for text, said in by_text.items())
+    return tuple(Statement(text=text, runs=tuple(own)) for text, own in by_text.items())
 
 
-def said_in_one(
-    runs: Sequence[ReportedRun], say: Callable[[ReportedRun], str | None]
+def in_one_text(
+    runs: Sequence[ReportedRun], state: Callable[[ReportedRun], str | None]
 ) -> str | None:
     """Return all distinct statements as one text, ``None`` without any.
 
     Runs are named wherever a statement does not hold for all of them.
     """
-    found = said_of(runs, say)
+    found = statements_of(runs, state)
     if len(found) == 1 and len(found[0].runs) == len(runs):
         return found[0].text
     texts = [f"{named(one.runs, among=runs)}: {one.text}" for one in found]

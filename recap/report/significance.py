@@ -8,8 +8,6 @@
 * The bootstrap over sessions of the difference of pooled macro-F1: do these models differ on the
   sessions that the data are a sample of? Neither of the last two knows that another training would
   give other models.
-
-:func:`repeat_spread` is of cross-validation that was repeated under other seeds.
 """
 
 from __future__ import annotations

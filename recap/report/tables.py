@@ -1,14 +1,9 @@
-"""The paper's tables from run folders: overall, per class, ablation, per category.
+"""The overview and the paper's tables from run folders: overall, ablation, per category.
 
-The paper's published figures (arXiv 2601.14780, Tables 4, 5, 10 and 11), to stand beside ours.
-
+The paper's published figures (arXiv 2601.14780, Tables 4, 5, 10 and 11) can stand beside ours.
 ``published.csv`` holds every cell that our copy of the paper has, in percent. A cell is blank where
 the paper contradicts itself (two tables print different figures, rows repeat or join others, means
 do not fit the classes); its ``doubt`` says how. Cells that our copy lacks are not there at all.
-
-The figures behind the tables, for the JSON and CSV files.
-
-What a report is of: its runs, the best system of each task, and what to be wary of.
 """
 
 from __future__ import annotations
@@ -29,6 +24,7 @@ from recap.records import Spread, Summary
 from recap.report.charts import COLORS, category_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, ReportedSystem, group_systems
+from recap.report.templates import notes_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -241,18 +237,31 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
     systems = group_systems(runs)
     tasks = _tasks(runs)
     sheets = [_overall(systems, task, options) for task in tasks]
-    sheets += [
-        _by_category(systems, task, runs, options, labels, part)
-        for task in tasks
-        for part, labels in enumerate(_parts(_labels(runs, task)))
+    sheets += _ablation(systems, tasks, options)
+    for task in tasks:
+        sheets += _by_category(systems, task, _labels(runs, task), options)
+    published = [
+        {
+            "row": row,
+            "doubts": sorted({f.doubt for f in row.figures.values() if f.doubt and f.mean is None}),
+        }
+        for row in map(published_row, systems if options.reference == "paper" else ())
+        if row is not None
     ]
-    sheets[len(tasks) : len(tasks)] = _ablation(systems, tasks, options)
     return Report(
         action="tables",
         title="Scores",
         figures={"ddof": DDOF, "rows": [run_figures(run, systems) for run in runs]},
         sheets=tuple(sheets),
-        notes=tuple(_notes(runs, systems, options)),
+        notes=notes_of(
+            "tables",
+            ddof=DDOF,
+            protocols=sorted({run.config.cv.protocol for run in runs}),
+            partial=partial_runs(runs),
+            reference=options.reference,
+            published=published,
+            mark=PUBLISHED,
+        ),
         charts={f"categories_{task}": _category_chart(systems, task, runs) for task in tasks},
         rows=list(csv_rows(systems, with_published=options.reference == "paper")),
     )
@@ -272,14 +281,9 @@ def _category_chart(
     return partial(category_chart, labels, shown)
 
 
-def partial_notes(runs: Sequence[ReportedRun]) -> list[str]:
-    """Return a sentence for every run that lacks folds."""
-    return [
-        f"Partial: {run.name} has {len(run.scores)} of {run.config.cv.folds} folds; missing: fold "
-        f"{', '.join(map(str, run.missing))}."
-        for run in runs
-        if run.missing
-    ]
+def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
+    """Return the runs that lack folds, as notes take them."""
+    return [{"run": run} for run in runs if run.missing]
 
 
 def _tasks(runs: Sequence[ReportedRun]) -> list[str]:
@@ -292,40 +296,52 @@ def _labels(runs: Sequence[ReportedRun], task: str) -> tuple[str, ...]:
     return next(run.summary.labels for run in runs if run.task.name == task)
 
 
-def _parts(labels: Sequence[str]) -> list[tuple[str, ...]]:
-    step = _CATEGORIES_A_SHEET
-    return [tuple(labels[i : i + step]) for i in range(0, len(labels), step)]
-
-
-def _rows(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> list[TableRow]:
-    """Return a line for every system that was scored on the task, each before its published row."""
+def _rows(
+    systems: Sequence[ReportedSystem], options: ReportConfig, task: str | None = None
+) -> list[TableRow]:
+    """Return a line for every system, each before its published row; of one task where named."""
     rows = []
     for system in systems:
-        if task not in system.runs:
+        if task is not None and task not in system.runs:
             continue
         rows.append(TableRow(system=system, published=None))
         published = published_row(system) if options.reference == "paper" else None
-        if published is not None and any(key[0] == task for key in published.figures):
+        if published and (task is None or any(key[0] == task for key in published.figures)):
             rows.append(TableRow(system=system, published=published))
     return rows
 
 
+def _score_table(
+    title: str,
+    header: Sequence[str],
+    *,
+    heads: Sequence[Sequence[str]],
+    figures: Sequence[Sequence[Spread | PublishedFigure | None]],
+    lower: Sequence[int] = (),
+) -> ReportTable:
+    """Return a table of figures behind columns of words, the best of each column in bold."""
+    n_heads = len(heads[0])
+    rows = zip(heads, figures, strict=True)
+    return ReportTable(
+        title=title,
+        header=tuple(header),
+        rows=tuple((*head, *map(_cell, line)) for head, line in rows),
+        text_columns=tuple(range(n_heads)),
+        bold=best_cells(figures, first_column=n_heads, lower=lower),
+    )
+
+
 def _overall(systems: Sequence[ReportedSystem], task: str, options: ReportConfig) -> ReportTable:
-    rows = _rows(systems, task, options)
+    rows = _rows(systems, options, task)
     names = [*OVERALL, *(name for name in SCALAR_METRICS if name not in OVERALL)]
     metrics = [SCALAR_METRICS[name] for name in names]
-    lower = [place for place, metric in enumerate(metrics) if not metric.higher_is_better]
-    figures = [[row.overall(task, name) for name in names] for row in rows]
     of_paper = f" ({_TABLE_OF[task]})" if task in _TABLE_OF else ""
-    return ReportTable(
-        title=f"Overall, {task}{of_paper}",
-        header=("Model", "Setting", "Rationale", "Folds", *(m.title for m in metrics)),
-        rows=tuple(
-            (*row.heads(), _folds(row, task), *map(_cell, line))
-            for row, line in zip(rows, figures, strict=True)
-        ),
-        text_columns=(0, 1, 2, 3),
-        bold=best_cells(figures, first_column=4, lower=lower),
+    return _score_table(
+        f"Overall, {task}{of_paper}",
+        ("Model", "Setting", "Rationale", "Folds", *(m.title for m in metrics)),
+        heads=[(*row.heads(), _folds(row, task)) for row in rows],
+        figures=[[row.overall(task, name) for name in names] for row in rows],
+        lower=[place for place, metric in enumerate(metrics) if not metric.higher_is_better],
     )
 
 
@@ -336,58 +352,48 @@ def _ablation(
     trained = [s for s in systems if next(iter(s.runs.values())).kind == "trained"]
     if len(trained) < 2:
         return []
-    rows: list[TableRow] = []
-    for system in sorted(trained, key=lambda s: (s.model, s.setting, not s.rationale)):
-        rows.append(TableRow(system=system, published=None))
-        published = published_row(system) if options.reference == "paper" else None
-        if published is not None:
-            rows.append(TableRow(system=system, published=published))
+    rows = _rows(sorted(trained, key=lambda s: (s.model, s.setting, not s.rationale)), options)
     shown = [task for task in tasks if any(task in system.runs for system in trained)]
-    figures = [[row.overall(task, name) for task in shown for name in OVERALL] for row in rows]
     return [
-        ReportTable(
-            title="Ablation: backbone × tuning × rationale (Table 5)",
-            header=(
+        _score_table(
+            "Ablation: backbone × tuning × rationale (Table 5)",
+            (
                 *("Model", "Tuning", "Rationale"),
                 *(f"{task} {OVERALL[name]}" for task in shown for name in OVERALL),
             ),
-            rows=tuple(
-                (*row.heads(), *map(_cell, line)) for row, line in zip(rows, figures, strict=True)
-            ),
-            text_columns=(0, 1, 2),
-            bold=best_cells(figures, first_column=3),
+            heads=[row.heads() for row in rows],
+            figures=[
+                [row.overall(task, name) for task in shown for name in OVERALL] for row in rows
+            ],
         )
     ]
 
 
 def _by_category(
-    systems: Sequence[ReportedSystem],
-    task: str,
-    runs: Sequence[ReportedRun],
-    options: ReportConfig,
-    labels: Sequence[str],
-    part: int,
-) -> ReportTable:
-    rows = _rows(systems, task, options)
-    figures = [
-        [row.per_label(task, label, metric) for label in labels for metric in PER_LABEL]
-        for row in rows
+    systems: Sequence[ReportedSystem], task: str, labels: Sequence[str], options: ReportConfig
+) -> list[ReportTable]:
+    """Return the figures of each category, some categories a table."""
+    rows = _rows(systems, options, task)
+    parts = [
+        labels[i : i + _CATEGORIES_A_SHEET] for i in range(0, len(labels), _CATEGORIES_A_SHEET)
     ]
-    n_parts = len(_parts(_labels(runs, task)))
-    numbered = f", part {part + 1} of {n_parts}" if n_parts > 1 else ""
     of_paper = {"binary": " (Table 4)", "fine_grained": " (Tables 10 and 11)"}.get(task, "")
-    return ReportTable(
-        title=f"By category, {task}{of_paper}{numbered}",
-        header=(
-            *("Model", "Setting", "Rationale"),
-            *(f"{label} {short}" for label in labels for short in PER_LABEL.values()),
-        ),
-        rows=tuple(
-            (*row.heads(), *map(_cell, line)) for row, line in zip(rows, figures, strict=True)
-        ),
-        text_columns=(0, 1, 2),
-        bold=best_cells(figures, first_column=3),
-    )
+    return [
+        _score_table(
+            f"By category, {task}{of_paper}"
+            + (f", part {number} of {len(parts)}" if len(parts) > 1 else ""),
+            (
+                *("Model", "Setting", "Rationale"),
+                *(f"{label} {short}" for label in part for short in PER_LABEL.values()),
+            ),
+            heads=[row.heads() for row in rows],
+            figures=[
+                [row.per_label(task, label, metric) for label in part for metric in PER_LABEL]
+                for row in rows
+            ],
+        )
+        for number, part in enumerate(parts, start=1)
+    ]
 
 
 def best_cells(
@@ -438,52 +444,30 @@ def _folds(row: TableRow, task: str) -> str:
     return f"{done}" if done == asked else f"{done} of {asked}: partial"
 
 
-def _notes(
-    runs: Sequence[ReportedRun], systems: Sequence[ReportedSystem], options: ReportConfig
-) -> Iterator[str]:
-    protocols = sorted({run.config.cv.protocol for run in runs})
-    explained = {
-        "paper": "paper (the reported fold also selects the checkpoint)",
-        "nested": "nested (an inner split of the training folds selects it)",
-    }
-    yield (
-        f"Mean ± sample standard deviation (ddof = {DDOF}) over folds, in percent; bold: best mean "
-        f"of a column. Protocol: {'; '.join(explained[p] for p in protocols)}."
-    )
-    yield "Macro figures are means over categories; an unparsed answer counts as wrong."
-    yield from partial_notes(runs)
-    if options.reference == "paper":
-        yield from _published_notes(systems)
-
-
-def _published_notes(systems: Sequence[ReportedSystem]) -> Iterator[str]:
-    found = [row for row in map(published_row, systems) if row is not None]
-    if not found:
-        yield "reference=paper: the paper has no row of these systems."
-        return
-    yield (
-        f"{PUBLISHED} published (arXiv 2601.14780), on the authors' ClientResistance corpus, which "
-        "is not public: for orientation, never counted as best. Blank: our copy of the paper has "
-        "no such cell, or contradicts itself there."
-    )
-    for row in found:
-        doubts = sorted({f.doubt for f in row.figures.values() if f.doubt and f.mean is None})
-        if doubts:
-            yield f"{PUBLISHED} {row.model}, {row.setting}: blank cells, since {'; '.join(doubts)}."
-
-
 _KINDS = {"trained": "fine-tuned", "prompted": "prompted", "baseline": "baseline"}
 
 
 def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the runs of a report and what it comes to."""
     systems = group_systems(runs)
+    unparsed = {run.name: 100 * (run.summary.metrics["invalid_rate"].mean or 0.0) for run in runs}
+    worst = max(unparsed, key=lambda name: unparsed[name])
     return Report(
         action="overview",
         title="Overview",
         figures={"runs": [_figures(run) for run in runs]},
         sheets=(_best(systems), _runs(systems)),
-        notes=tuple(_warnings(runs)),
+        notes=notes_of(
+            "overview",
+            synthetic=any(run.data.get("synthetic") for run in runs),
+            partial=partial_runs(runs),
+            paper_protocol=any(
+                run.config.cv.protocol == "paper" and run.kind != "prompted" for run in runs
+            ),
+            n_runs=len(runs),
+            n_unparsed=sum(percent > 0 for percent in unparsed.values()),
+            worst={"name": worst, "percent": unparsed[worst]},
+        ),
     )
 
 
@@ -557,25 +541,3 @@ def _figures(run: ReportedRun) -> dict[str, Any]:
         "data_hash": run.manifest.get("data_hash"),
         "partition_hash": run.manifest.get("partition_hash"),
     }
-
-
-def _warnings(runs: Sequence[ReportedRun]) -> Iterator[str]:
-    if any(run.data.get("synthetic") for run in runs):
-        yield (
-            "The corpus is synthetic: it shows that the software works, and says nothing about "
-            "real clients."
-        )
-    yield from partial_notes(runs)
-    if any(run.config.cv.protocol == "paper" and run.kind != "prompted" for run in runs):
-        yield (
-            "cv.protocol=paper: the fold that is reported also selected the checkpoint, as in the "
-            "paper, so that scores of trained models are optimistic; cv.protocol=nested is not."
-        )
-    unread = {run.name: run.summary.metrics["invalid_rate"].mean or 0.0 for run in runs}
-    worst = max(unread, key=lambda name: unread[name])
-    if unread[worst]:
-        n_unread = sum(rate > 0 for rate in unread.values())
-        yield (
-            f"Answers without a readable label count as wrong; {n_unread} of {len(runs)} runs have "
-            f"some, {worst} most ({100 * unread[worst]:.2f} percent)."
-        )

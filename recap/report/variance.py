@@ -25,6 +25,7 @@ from recap.report.runs import (
     protocol_twins,
 )
 from recap.report.significance import Comparison, RepeatSpread, compare, repeat_spread
+from recap.report.templates import notes_of
 from recap.statistics.bootstrap import FEW_SESSIONS, ScoreIntervals, score_intervals
 from recap.statistics.hypothesis_tests import corrected_t_test
 
@@ -130,25 +131,6 @@ def gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTable
 
 _RUNS_A_SHEET = 3
 
-_ABOUT_FOLDS = (
-    "Mean and SD are over folds (sample SD, ddof 1); the interval of the mean is that of the "
-    "corrected resampled t-test (Nadeau and Bengio 2003), since folds share training examples."
-)
-_ABOUT_POOLED = (
-    "Pooled figures are scores of all folds' predictions together, which for macro-F1 is not the "
-    "mean over folds. Their intervals are studentized bootstrap intervals over whole sessions: "
-    "what these models would score on other sessions, not what another training would give"
-)
-_ABOUT_REPEATS = (
-    "Repetitions differ in seed or cv.seed alone. Those over one partition (seed) test the same "
-    "folds again: their SD between repeats is that of training, not of the split."
-)
-_ABOUT_GAPS = (
-    "Under cv.protocol=paper the fold that is reported chose the checkpoint; under nested an inner "
-    "part of the training folds did, which is then not trained on. The gap holds both: the "
-    "optimism of selecting on the test fold, and about a tenth more training examples."
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FoldSpread:
@@ -206,7 +188,15 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "protocol_gaps": [gap_figures(gap) for gap in gaps],
         },
         sheets=tuple(sheets),
-        notes=tuple(_notes(runs, pooled, bool(repeats), bool(gaps), options)),
+        notes=notes_of(
+            "variance",
+            options=options,
+            without_sessions=[run.name for run in runs if _unit(run) != "session"],
+            few=[run.name for run in runs if pooled[run.name].n_units < FEW_SESSIONS],
+            few_sessions=FEW_SESSIONS,
+            repeats=repeats,
+            gaps=gaps,
+        ),
         charts={
             f"variance_{task}": partial(
                 fold_chart,
@@ -349,33 +339,3 @@ def _chart_row(
 def _unit(run: ReportedRun) -> str:
     kinds = {unit_of(prediction)[0] for prediction in run.all_predictions}
     return kinds.pop() if len(kinds) == 1 else "session, else example"
-
-
-def _notes(
-    runs: Sequence[ReportedRun],
-    pooled: Mapping[str, ScoreIntervals],
-    has_repeats: bool,
-    has_gaps: bool,
-    options: ReportConfig,
-) -> list[str]:
-    notes = [
-        _ABOUT_FOLDS,
-        f"{_ABOUT_POOLED} ({options.resamples} resamples, seed {options.seed}).",
-    ]
-    alone = [run.name for run in runs if _unit(run) != "session"]
-    if alone:
-        notes.append(
-            f"Without sessions in the data, examples were resampled: {', '.join(alone)}. Where "
-            "several come from one dialogue, these intervals are too narrow."
-        )
-    few = [run.name for run in runs if pooled[run.name].n_units < FEW_SESSIONS]
-    if few and options.resamples:
-        notes.append(
-            f"Fewer than {FEW_SESSIONS} sessions: intervals may cover less than they say "
-            f"(docs/significance.md): {', '.join(few)}."
-        )
-    if has_repeats:
-        notes.append(_ABOUT_REPEATS)
-    if has_gaps:
-        notes.append(_ABOUT_GAPS)
-    return notes

@@ -4,7 +4,7 @@ The arithmetic is the one that wrote the files, so that figures are compared bit
 tolerance. Of the loss, which no prediction holds, two records are compared: that of ``scores.json``
 and that of ``manifest.json``.
 
-Whether a run's predictions can be what its system answered: the rules that each must keep.
+Predictions must also be what the run's system can have answered, by the rules that each must keep.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import yaml
 
 from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
-from recap.report.checklist import ANSWERS, OPEN, checklist_section, read_checklists
+from recap.report.checklist import OPEN, checklist_section, read_checklists
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_runs
+from recap.report.templates import read_texts
 from tests.fake_servers import serving
 
 OPTIONS = ReportConfig(runs=("runs",))
@@ -60,9 +61,9 @@ def test_all_items_of_both_guidelines_are_there_under_their_numbers() -> None:
     assert len(reforms.items) == 32
 
 
-def test_every_answer_has_its_function_and_every_function_its_item() -> None:
+def test_every_answer_has_its_template_and_every_template_its_item() -> None:
     asked = {one.answer for checklist in read_checklists() for one in checklist.items}
-    assert asked - {None} == set(ANSWERS)
+    assert asked - {None} == set(read_texts("statements.yaml")["answers"])
 
 
 def test_an_item_without_an_answer_names_neither_evidence_nor_remainder() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recap.report.runs import ReportedRun, named, read_runs, said_in_one, said_of
+from recap.report.runs import ReportedRun, in_one_text, named, read_runs, statements_of
 from recap.runs.folder import RunFolder
 
 
@@ -40,14 +40,16 @@ def test_of_many_runs_those_that_are_not_meant_are_named(three: tuple[ReportedRu
 def test_a_statement_is_grouped_over_the_runs_that_it_holds_for(
     three: tuple[ReportedRun, ...],
 ) -> None:
-    found = said_of(three, lambda run: None if run.kind == "baseline" else "Asked for labels.")
+    found = statements_of(
+        three, lambda run: None if run.kind == "baseline" else "Asked for labels."
+    )
     assert [(said.text, [run.name for run in said.runs]) for said in found] == [
         ("Asked for labels.", ["asked", "trained"])
     ]
 
 
 def test_one_text_names_runs_only_where_they_differ(three: tuple[ReportedRun, ...]) -> None:
-    assert said_in_one(three, lambda run: "Alike.") == "Alike."
-    assert said_in_one(three, lambda run: None) is None
-    differing = said_in_one(three, lambda run: f"kind {run.kind}")
+    assert in_one_text(three, lambda run: "Alike.") == "Alike."
+    assert in_one_text(three, lambda run: None) is None
+    differing = in_one_text(three, lambda run: f"kind {run.kind}")
     assert differing == "asked: kind prompted. trained: kind trained. words: kind baseline."

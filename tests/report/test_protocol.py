@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jinja2 import meta, nodes
 
 from recap.evaluate.__main__ import main as evaluate
 from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
-from recap.report.leakage import PARTS, differing_options, protocol_section
 from recap.report.options import ReportConfig
+from recap.report.protocol import differing_options, protocol_section
 from recap.report.runs import ReportedRun, read_examples, read_run, read_runs
+from recap.report.statements import all_facts, run_facts
+from recap.report.templates import environment, read_texts
 from recap.runs.folder import RunFolder
 from tests.fake_servers import serving
 
@@ -99,8 +102,8 @@ def test_the_model_statement_tells_tuned_prompted_and_baseline_apart(
     models = statements(findings, "Model")
     assert models[("asked", "trained")].startswith("tiny (qwen2), random weights of seed 0")
     assert models[("words",)].startswith("TF-IDF with multinomial logistic regression")
-    assert list(statements(findings, "Optimiser")) == [("trained",)]
-    assert "learning rate 0.0015" in statements(findings, "Optimiser")[("trained",)]
+    assert list(statements(findings, "Optimizer")) == [("trained",)]
+    assert "learning rate 0.0015" in statements(findings, "Optimizer")[("trained",)]
     assert list(statements(findings, "Solved examples")) == [("asked",)]
     assert list(statements(findings, "Decoding")) == [("asked", "trained")]
 
@@ -251,4 +254,32 @@ def test_no_words_of_clients_stand_in_the_statement(three: tuple[ReportedRun, ..
 
 def test_every_part_is_said_of_some_run(three: tuple[ReportedRun, ...]) -> None:
     said = {found["part"] for found in protocol_section(three, OPTIONS).figures["statements"]}
-    assert set(PARTS) - said == {"Not finished"}
+    assert set(read_texts("statements.yaml")["protocol"]) - said == {"Not finished"}
+
+
+def test_every_statement_is_used_and_every_name_stands_for_one() -> None:
+    found = read_texts("statements.yaml")
+    used = set(found["protocol"].values())
+    for text in (*found["statements"].values(), *found["answers"].values()):
+        for names in re.findall(r"\b(?:each|statement)\(([^)]*)\)", text):
+            used |= set(re.findall(r"'(\w+)'", names))
+    assert used == set(found["statements"])
+
+
+def test_templates_name_no_fact_that_there_is_not(three: tuple[ReportedRun, ...]) -> None:
+    found = read_texts("statements.yaml")
+    of_run = {*run_facts(three[0]), "statement", "words"}
+    of_all = {*all_facts(three), "each", "answer", "words"}
+    remains = [
+        item["remains"]
+        for c in read_texts("checklists.yaml")
+        for item in c["items"]
+        if "remains" in item
+    ]
+    texts = [(text, of_run) for text in found["statements"].values()]
+    texts += [(text, of_all) for text in (*found["answers"].values(), *remains)]
+    assert len(texts) > 80
+    for text, facts in texts:
+        tree = environment().parse(text)
+        own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+        assert meta.find_undeclared_variables(tree) <= facts | own, text

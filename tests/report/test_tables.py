@@ -30,7 +30,7 @@ def test_mean_and_deviation_are_those_of_the_folds_by_hand() -> None:
     assert table.rows == (("tiny", "full", "✓", "2", *["65.00 ± 7.07"] * 4, "0.00 ± 0.00"),)
 
 
-def test_the_best_mean_of_a_column_is_bold_and_of_unreadable_answers_the_lowest() -> None:
+def test_the_best_mean_of_a_column_is_bold_and_of_unparsed_answers_the_lowest() -> None:
     runs = [
         run_with("a", [BINARY], {0: 0.6, 1: 0.7}),
         run_with("b", [BINARY, "finetune=lora"], {0: 0.8, 1: 0.9}),

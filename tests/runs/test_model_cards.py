@@ -206,13 +206,13 @@ def facts(*overrides: str, **changes: Any) -> CardFacts:
     return CardFacts(**{**values, **changes})
 
 
-def test_a_base_model_is_named_by_its_hub_id_and_its_licence_is_to_be_looked_up() -> None:
+def test_a_base_model_is_named_by_its_hub_id_and_its_license_is_to_be_looked_up() -> None:
     text = model_card(facts("backbone=qwen7b", "finetune=lora", adapter=True))
     front = front_of(text)
     assert front["base_model"] == "Qwen/Qwen2.5-7B-Instruct"
     assert front["base_model_relation"] == "adapter"
     assert front["license_link"] == "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct"
-    assert "stand under its licence: look it up" in text
+    assert "stand under its license: look it up" in text
 
 
 def test_a_folder_of_weights_on_this_machine_is_not_named(tmp_path: Path) -> None:
