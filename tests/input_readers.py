@@ -209,7 +209,7 @@ def _decisions(path: Path) -> None:
     read_decisions(replace(config, adjudicate=options), frozenset(IDS))
 
 
-_STUDY = ("insights.study_sheets",)
+_STUDY = ("data.sheets", "insights.study_sheets")
 
 
 def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
@@ -236,10 +236,10 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
     "judgements, a column an annotator": (("data.annotations",), _judgement_columns),
     "scores of a study": (("insights.study_statistics",), _study_scores),
     "outcomes of sessions": (("insights.alliance",), _session_table),
-    "ratings of rationales": (("data.ratings",), _ratings_of_rationales),
-    "key of an exam": (("corpus.exam",), _exam_key),
-    "scores of exams": (("corpus.exam",), _exam_scores),
-    "decisions": (("corpus.adjudicate",), _decisions),
+    "ratings of rationales": (("data.ratings", "data.sheets"), _ratings_of_rationales),
+    "key of an exam": (("corpus.exam", "data.sheets"), _exam_key),
+    "scores of exams": (("corpus.exam", "data.sheets"), _exam_scores),
+    "decisions": (("corpus.adjudicate", "data.sheets"), _decisions),
     "groups of a study": (_STUDY, partial(_study_sheet, study_sheets.read_groups)),
     "scenarios of a study": (_STUDY, partial(_study_sheet, study_sheets.read_scenarios)),
     "key of a study": (_STUDY, partial(_study_sheet, study_sheets.read_key)),

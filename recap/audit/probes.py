@@ -47,7 +47,7 @@ _SAID = {
     "en": ("What would you note down under {number}?", "Nothing that I want to talk about today."),
     "zh": ("第{number}项你想记下些什么？", "今天没有什么想谈的。"),
 }
-"""Counsellor and client; the number keeps canaries from being duplicates of each other."""
+"""Counselor and client; the number keeps canaries from being duplicates of each other."""
 _PLAIN = {"en": "The client does not want to talk.", "zh": "来访者不想谈。"}
 _SLOT = "{secret}"
 
@@ -283,7 +283,7 @@ CHANCE = 1 / math.log(2)
 
 
 def exposure_p(exposures: Sequence[float]) -> float | None:
-    """Return the probability of a mean exposure as high without memorisation, ``None`` for none.
+    """Return the probability of a mean exposure as high without memorization, ``None`` for none.
 
     The rank is uniform then, and ln(2) times the exposure exponential with mean 1, or less for a
     finite sample: their sum follows at most a gamma distribution.

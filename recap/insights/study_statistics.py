@@ -1,9 +1,4 @@
-"""What a study with two groups and two phases has shown.
-
-The scores of a study with two groups and two phases, one a participant and phase.
-
-Scores of a study from a long table: a row a participant and phase, or a row a scenario.
-"""
+"""What a study with two groups and two phases has shown, from a long table of its scores."""
 
 from __future__ import annotations
 
@@ -418,10 +413,10 @@ def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
 
 
 def _pooled_correlation(table: ScoreTable) -> float | None:
-    centred = np.concatenate(
+    centered = np.concatenate(
         [scores - scores.mean(axis=0) for scores in (table.of_group(0), table.of_group(1))]
     )
-    products = centred.T @ centred
+    products = centered.T @ centered
     if vanishes(math.sqrt(min(products[0, 0], products[1, 1])), table.scores):
         return None
     return float(products[0, 1]) / math.sqrt(products[0, 0] * products[1, 1])

@@ -60,13 +60,19 @@ def percent(value: float | None, digits: int = 2) -> str:
     return number(None if value is None else 100 * value, digits)
 
 
+def with_ends(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
+    """Return a figure and its interval, ``0.55 [0.07, 1.10]``, or the figure alone."""
+    if value is None or low is None or high is None:
+        return number(value, digits)
+    return f"{number(value, digits)} {ends(low, high, digits)}"
+
+
 def percent_with_ends(
     value: float | None, low: float | None, high: float | None, digits: int = 1
 ) -> str:
     """Return a fraction and its interval in per cent: ``12.5 [7.0, 18.2]``."""
-    if value is None or low is None or high is None:
-        return percent(value, digits)
-    return f"{percent(value, digits)} {ends(100 * low, 100 * high, digits)}"
+    value, low, high = (None if f is None else 100 * f for f in (value, low, high))
+    return with_ends(value, low, high, digits)
 
 
 def rounded_percent(p: float) -> str:
