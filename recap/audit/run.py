@@ -370,12 +370,12 @@ def _exposure_notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[st
         return (
             "No canaries were given (canaries=); step=plant makes them, for a training to come",
         )
-    said = (
+    note = (
         f"Exposure: log2 of {config.candidates + 1} candidates less log2 of the rank by "
         f"log-perplexity; by chance {CHANCE:.2f} bits on average, here at most "
         f"{_most(config):.2f}. p: of a mean as high without memorization."
     )
-    return (said,)
+    return (note,)
 
 
 def _extraction_note(config: AuditConfig) -> str:

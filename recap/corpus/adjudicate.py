@@ -62,7 +62,7 @@ class Verdict:
     annotators: tuple[str, ...]
     rounds: tuple[str, ...]
     rationale: str | None = None
-    """That of the first annotator who gave the final label and a reason."""
+    """That of the first annotator who gave the final label and a rationale."""
 
     @property
     def open(self) -> bool:
@@ -119,7 +119,7 @@ def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Ver
     else:
         status = "unanimous" if len(ranked) == 1 else "majority"
     final = label if status in ("unanimous", "majority") else None
-    reasons = [j.rationale for j in counted if j.label == final and j.rationale]
+    rationales = [j.rationale for j in counted if j.label == final and j.rationale]
     return Verdict(
         id=group[0].id,
         session=next((j.session for j in group if j.session is not None), None),
@@ -128,7 +128,7 @@ def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Ver
         votes=dict(sorted(votes.items(), key=lambda item: (-item[1], item[0]))),
         annotators=tuple(by_annotator),
         rounds=tuple(dict.fromkeys(j.round for j in group)),
-        rationale=reasons[0] if reasons else None,
+        rationale=rationales[0] if rationales else None,
     )
 
 
@@ -142,7 +142,7 @@ class Texts:
     unknown: int
     """Annotated examples that are not in the data."""
     notes: tuple[str, ...] = ()
-    """What is to be said of the data."""
+    """Notes on the data."""
 
 
 def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:

@@ -103,7 +103,7 @@ _FILE_NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Utterances:
-    """Client turns, and what is to be said of where they come from."""
+    """Client turns, and notes on where they come from."""
 
     examples: list[Example]
     notes: list[str]

@@ -177,7 +177,7 @@ class CorpusConfig:
     lexicon: LexiconOptions = Field(default_factory=LexiconOptions)
     """Options of ``action=lexicon``."""
     annotations: AnnotationsOptions = Field(default_factory=AnnotationsOptions)
-    """What annotators said, for agreement, adjudicate and exam."""
+    """What annotators gave as labels, for agreement, adjudicate and exam."""
     agreement: AgreementOptions = Field(default_factory=AgreementOptions)
     """Options of ``action=agreement``."""
     assign: AssignOptions = Field(default_factory=AssignOptions)

@@ -44,7 +44,7 @@ class RaterMean:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CriterionRatings:
-    """What raters said on one criterion; a figure is ``None`` where it is undefined."""
+    """The ratings on one criterion; a figure is ``None`` where it is undefined."""
 
     criterion: str
     examples: int

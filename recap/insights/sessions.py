@@ -201,9 +201,9 @@ def corrected(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShare
     unseen = (answers.sum(axis=0) > 0) & (confusion.sum(axis=0) == 0)
     if unseen.any():
         names = [*labels, "no readable label"]
-        said = ", ".join(name for name, is_new in zip(names, unseen, strict=True) if is_new)
+        unknown = ", ".join(name for name, is_new in zip(names, unseen, strict=True) if is_new)
         raise DataError(
-            f"{path}: never saw the model answer {said}, as it does here; use a confusion over "
+            f"{path}: never saw the model answer {unknown}, as it does here; use a confusion over "
             "more examples, from answers that were decoded in the same way"
         )
     return correct_shares(

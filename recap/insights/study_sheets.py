@@ -132,8 +132,8 @@ def blind(responses: Iterable[Response], *, seed: int) -> dict[str, Response]:
 
 def _content(utterance: Utterance) -> bytes:
     """Return a digest of what was said up to and with an utterance."""
-    said = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
-    return blake2b("\0".join(said).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    texts = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
+    return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _refuse_shortage(
