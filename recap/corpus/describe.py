@@ -33,11 +33,7 @@ from recap.records import Dialogue, Example
 from recap.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from matplotlib.figure import Figure
-
-    from recap.taxonomy import Taxonomy
 
 
 WordLanguage = Literal["en", "zh", "both"]
