@@ -30,8 +30,9 @@ from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_sheets
 from recap.insights.alliance import read_session_table
+from recap.insights.options import StudyOptions
 from recap.insights.study_sheets import BlindRating, Response, StudyKey
-from recap.insights.study_statistics import ScoreColumns, arrange_scores, read_scores
+from recap.insights.study_statistics import arrange_scores, read_scores
 from recap.predict.output import AnnotationInput, check_source
 from recap.tasks.library import builtin_task
 
@@ -163,7 +164,7 @@ def _judgement_columns(path: Path) -> None:
 
 def _study_scores(path: Path) -> Account:
     log = IssueLog(str(path))
-    rows = read_scores(path, ScoreColumns(), issues=log)
+    rows = read_scores(path, StudyOptions(), issues=log)
     try:
         arrange_scores(rows, file=str(path), groups=[], phases=[], repeated="mean")
     except DataError as error:

@@ -18,7 +18,6 @@ from recap.insights.options import InsightsConfig, StudyOptions
 from recap.insights.study_statistics import (
     GroupComparison,
     Planning,
-    ScoreColumns,
     ScoreTable,
     Study,
     analyse_study,
@@ -353,13 +352,7 @@ def find_study(config: InsightsConfig) -> Report:
 
 def _table(path: Path, options: StudyOptions, on_error: str) -> tuple[ScoreTable, int]:
     issues = IssueLog(str(path))
-    columns = ScoreColumns(
-        participant=options.participant,
-        group=options.group,
-        phase=options.phase,
-        score=options.score,
-    )
-    rows = read_scores(path, columns, issues=issues, sheet=options.sheet)
+    rows = read_scores(path, options, issues=issues)
     if issues.issues and on_error == "fail":
         raise issues.error()
     table = arrange_scores(

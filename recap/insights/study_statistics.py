@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from recap.data.issues import IssueLog
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.insights.options import StudyOptions
 from recap.statistics.correlation import holm
 from recap.statistics.effect_sizes import (
     EffectSize,
@@ -438,32 +439,23 @@ def _post_hoc(interaction: Effect, n: int, design: InteractionDesign) -> PostHoc
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreColumns:
-    """The names of a long table's columns."""
-
-    participant: str = "participant"
-    group: str = "group"
-    phase: str = "phase"
-    score: str = "score"
+ROLES = ("participant", "group", "phase", "score")
+"""What the columns of a long table hold."""
 
 
-def read_scores(
-    path: Path, columns: ScoreColumns, *, issues: IssueLog, sheet: str | None = None
-) -> tuple[ScoreRow, ...]:
+def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple[ScoreRow, ...]:
     """Return the sound rows of a CSV or Excel file.
 
     Args:
         path: The file.
-        columns: Which of its columns hold what; others are not looked at.
+        options: Name its columns, and its Excel sheet; other columns are not looked at.
         issues: Where bad rows are noted.
-        sheet: Name of the Excel sheet, where it is not the first.
 
     Raises:
         DataError: When the file cannot be read or lacks a column.
     """
-    table = read_sheet(path, issues, sheet=sheet)
-    names = {field.name: getattr(columns, field.name) for field in fields(columns)}
+    table = read_sheet(path, issues, sheet=options.sheet)
+    names: dict[str, str] = {role: getattr(options, role) for role in ROLES}
     for role, column in names.items():
         require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
     rows = []
