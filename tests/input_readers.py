@@ -31,8 +31,9 @@ from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_sheets
 from recap.insights.alliance import read_session_table
+from recap.insights.options import StudyOptions
 from recap.insights.study_sheets import BlindRating, Response, StudyKey
-from recap.insights.study_statistics import ScoreColumns, arrange_scores, read_scores
+from recap.insights.study_statistics import arrange_scores, read_scores
 from recap.predict.output import check_input, utterances_in
 from recap.tasks.library import builtin_task
 
@@ -169,7 +170,7 @@ def _annotation_columns(path: Path) -> None:
 
 def _study_scores(path: Path) -> Account:
     log = IssueLog(str(path))
-    rows = read_scores(path, ScoreColumns(), issues=log)
+    rows = read_scores(path, StudyOptions(), issues=log)
     try:
         arrange_scores(rows, file=str(path), groups=[], phases=[], repeated="mean")
     except DataError as error:
@@ -215,7 +216,7 @@ def _decisions(path: Path) -> None:
     read_decisions(replace(config, adjudicate=options), frozenset(IDS))
 
 
-_STUDY = ("insights.study_sheets",)
+_STUDY = ("data.sheets", "insights.study_sheets")
 
 
 def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
@@ -242,10 +243,10 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
     "annotations, a column an annotator": (("data.annotations",), _annotation_columns),
     "scores of a study": (("insights.study_statistics",), _study_scores),
     "outcomes of sessions": (("insights.alliance",), _session_table),
-    "ratings of rationales": (("data.ratings",), _ratings_of_rationales),
-    "key of an exam": (("corpus.exam",), _exam_key),
-    "scores of exams": (("corpus.exam",), _exam_scores),
-    "decisions": (("corpus.adjudicate",), _decisions),
+    "ratings of rationales": (("data.ratings", "data.sheets"), _ratings_of_rationales),
+    "key of an exam": (("corpus.exam", "data.sheets"), _exam_key),
+    "scores of exams": (("corpus.exam", "data.sheets"), _exam_scores),
+    "decisions": (("corpus.adjudicate", "data.sheets"), _decisions),
     "groups of a study": (_STUDY, partial(_study_sheet, study_sheets.read_groups)),
     "scenarios of a study": (_STUDY, partial(_study_sheet, study_sheets.read_scenarios)),
     "key of a study": (_STUDY, partial(_study_sheet, study_sheets.read_key)),

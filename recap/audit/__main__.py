@@ -29,24 +29,19 @@ def _load(overrides: Sequence[str], *, config_dir: str | None = None) -> AuditCo
 
 
 def _audit(config: AuditConfig) -> None:
-    from pathlib import Path
-
     from recap.audit.run import audit_model, plant_canaries
-    from recap.output.report import keep_inputs, print_report, write_report
+    from recap.output.report import deliver
     from recap.system.processes import limit_library_logging
 
     limit_library_logging()
     with ended_by_sigterm():
-        findings = plant_canaries(config) if config.step == "plant" else audit_model(config)
+        report = plant_canaries(config) if config.step == "plant" else audit_model(config)
     inputs = {
         "data.path": config.training.data.path,
         "canaries": config.canaries,
         "held_out": config.held_out,
     }
-    keep_inputs(inputs, config.out, findings.file_names)
-    print_report(findings)
-    if config.out is not None:
-        write_report(findings, Path(config.out))
+    deliver(report, config.out, inputs=inputs)
 
 
 if __name__ == "__main__":

@@ -43,11 +43,11 @@ FORMATS: dict[TextField, dict[str, str]] = {
 }
 """Texts around a secret, by field and language."""
 
-_SAID = {
+_TURNS = {
     "en": ("What would you note down under {number}?", "Nothing that I want to talk about today."),
     "zh": ("第{number}项你想记下些什么？", "今天没有什么想谈的。"),
 }
-"""Counsellor and client; the number keeps canaries from being duplicates of each other."""
+"""Counselor and client; the number keeps canaries from being duplicates of each other."""
 _PLAIN = {"en": "The client does not want to talk.", "zh": "来访者不想谈。"}
 _SLOT = "{secret}"
 
@@ -76,22 +76,22 @@ def draw_secret(digits: int, rng: random.Random) -> str:
 def plant(task: Task, options: PlantOptions, *, language: Literal["en", "zh"], seed: int) -> str:
     """Return canaries as native JSON lines, to be put to a training set; labels go round."""
     rng = random.Random(seed)
-    counselor, client = _SAID[language]
+    counselor, client = _TURNS[language]
     rows = []
     for number in range(options.n):
         secret = draw_secret(options.digits, rng)
         text = FORMATS[options.field][language]
         spec = {"field": options.field, "text": text, "secret": secret}
-        said = text.replace(_SLOT, secret)
+        filled = text.replace(_SLOT, secret)
         for copy in range(options.copies):
             rows.append(
                 Example(
                     id=f"canary-{number:04d}-{copy}",
                     session=f"canary-{number:04d}",
                     history=(Turn(speaker="counselor", text=counselor.format(number=number)),),
-                    response=said if options.field == "response" else client,
+                    response=filled if options.field == "response" else client,
                     label=task.labels[number % len(task.labels)],
-                    rationale=said if options.field == "rationale" else _PLAIN[language],
+                    rationale=filled if options.field == "rationale" else _PLAIN[language],
                     meta={"canary": spec},
                 )
             )
@@ -283,7 +283,7 @@ CHANCE = 1 / math.log(2)
 
 
 def exposure_p(exposures: Sequence[float]) -> float | None:
-    """Return the probability of a mean exposure as high without memorisation, ``None`` for none.
+    """Return the probability of a mean exposure as high without memorization, ``None`` for none.
 
     The rank is uniform then, and ln(2) times the exposure exponential with mean 1, or less for a
     finite sample: their sum follows at most a gamma distribution.

@@ -1,7 +1,4 @@
-"""``recap.audit``: how exposed canaries are, and how many texts a model can be made to repeat.
-
-The texts that a model was trained on, others of the same kind, and the model itself.
-"""
+"""``recap.audit``: how exposed canaries are, and how many texts a model can be made to repeat."""
 
 from __future__ import annotations
 
@@ -38,6 +35,7 @@ from recap.errors import ConfigError
 from recap.folds.run import read_labeled, read_own_data
 from recap.models.engine.loglikelihood import Loglikelihood, LoglikelihoodRequest, loglikelihoods
 from recap.models.export import TrainedModel
+from recap.output.format import p_cell, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example
@@ -183,7 +181,7 @@ def audit_model(config: AuditConfig) -> Report:
         for field in (fields if audited.saved.task.rationale else fields[1:])
         for found in _extract(config, audited, reader, field)
     ]
-    return _findings(config, audited, exposed, extracted)
+    return _report(config, audited, exposed, extracted)
 
 
 class _Reader:
@@ -283,7 +281,7 @@ def _asked(
     return [(example, passage) for example, passage in pairs if passage is not None]
 
 
-def _findings(
+def _report(
     config: AuditConfig,
     audited: Audited,
     exposed: Sequence[Exposed],
@@ -354,7 +352,7 @@ def _exposure_sheets(groups: dict[str, list[float]]) -> tuple[ReportTable, ...]:
             f"{sum(found) / len(found):.2f}",
             f"{min(found):.2f}",
             f"{max(found):.2f}",
-            _p(exposure_p(found)),
+            p_cell(exposure_p(found)),
         )
         for group, found in groups.items()
         if found
@@ -368,12 +366,12 @@ def _exposure_notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[st
         return (
             "No canaries were given (canaries=); step=plant makes them, for a training to come",
         )
-    said = (
+    note = (
         f"Exposure: log2 of {config.candidates + 1} candidates less log2 of the rank by "
         f"log-perplexity; by chance {CHANCE:.2f} bits on average, here at most "
-        f"{_most(config):.2f}. p: of a mean as high without memorisation."
+        f"{_most(config):.2f}. p: of a mean as high without memorization."
     )
-    return (said,)
+    return (note,)
 
 
 def _extraction_note(config: AuditConfig) -> str:
@@ -395,7 +393,7 @@ def _extraction_sheet(extracted: Sequence[Extracted]) -> ReportTable:
             str(each.prefix_tokens),
             _share(each.trained),
             _share(each.held_out),
-            _p(more_than(each.trained, each.held_out)),
+            p_cell(more_than(each.trained, each.held_out)),
         )
         for each in extracted
     )
@@ -404,11 +402,5 @@ def _extraction_sheet(extracted: Sequence[Extracted]) -> ReportTable:
 
 
 def _share(share: Share) -> str:
-    if share.share is None or share.low is None or share.high is None:
-        return "–"
-    ends = f"[{100 * share.low:.1f}, {100 * share.high:.1f}]"
-    return f"{100 * share.share:.1f} {ends} of {share.n}"
-
-
-def _p(p: float | None) -> str:
-    return "–" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    text = percent_with_ends(share.share, share.low, share.high)
+    return f"{text} of {share.n}" if share.n else text

@@ -9,13 +9,13 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from recap.errors import RecapError, did_you_mean
 from recap.system import processes
@@ -56,6 +56,34 @@ def reader_for(value: str) -> str:
     """Return the choice of ``data`` that fits a file named on the command line."""
     ending = Path(value.strip("'\"")).suffix.lower()
     return READER_BY_ENDING.get(ending, "dialogues")
+
+
+def with_lists(arguments: Sequence[str], options: Collection[str]) -> list[str]:
+    """Return the arguments as Hydra takes them: ``runs=a,b*`` becomes a list of quoted names."""
+    written = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in options and value not in ("", "null") and value[0] not in "[{":
+            names = [name.strip().strip("'\"") for name in value.split(",")]
+            quoted = ",".join("'" + name.replace("'", r"\'") + "'" for name in names if name)
+            argument = f"{key}=[{quoted}]"
+        written.append(argument)
+    return written
+
+
+def with_reader(arguments: Sequence[str], option: str = "data.path") -> list[str]:
+    """Return the arguments, with ``data=`` by the ending of the file that the option names."""
+    paths = [value for a in arguments for key, _, value in (a.partition("="),) if key == option]
+    if not paths or any(a.startswith("data=") for a in arguments):
+        return [*arguments]
+    return [*arguments, f"data={reader_for(paths[-1])}"]
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """Return the function ``module:function``; its module is imported when it is asked for."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
 
 
 def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:

@@ -25,22 +25,25 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> CorpusConfig:
 
 
 def _act(config: CorpusConfig) -> None:
-    from pathlib import Path
-
     from recap.corpus.options import find_action
-    from recap.corpus.sources import keep_inputs
-    from recap.errors import DataError
-    from recap.output.report import print_report, write_report
+    from recap.output.report import FILE_ENDINGS, deliver, keep_inputs
 
     act = find_action(config.action)
-    keep_inputs(config)
+    inputs = {
+        "data.path": config.data.path,
+        "annotations.path": config.annotations.path,
+        "assign.predictions": config.assign.predictions,
+        "adjudicate.decisions": config.adjudicate.decisions,
+        "exam.key": config.exam.key,
+        "exam.scores": config.exam.scores,
+        "ratings.path": config.ratings.path,
+        "ratings.predictions": config.ratings.predictions,
+    }
+    # Before anything is read: that may take a while.
+    keep_inputs(inputs, config.out, [f"{config.action}.{ending}" for ending in FILE_ENDINGS])
     with ended_by_sigterm():
-        findings = act(config)
-    print_report(findings)
-    if config.out is not None:
-        write_report(findings, Path(config.out))
-    if findings.failure is not None:
-        raise DataError(findings.failure)
+        report = act(config)
+    deliver(report, config.out, inputs=inputs)
 
 
 if __name__ == "__main__":

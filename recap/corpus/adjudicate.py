@@ -1,9 +1,4 @@
-"""``action=adjudicate``: votes become final labels; a file and a next round for what is open.
-
-From several labels to one: who won the vote, what is still open, what was decided by hand.
-
-The data that was annotated: texts for those who decide, records under their final labels.
-"""
+"""``action=adjudicate``: votes become final labels; a file and a next round for what is open."""
 
 from __future__ import annotations
 
@@ -13,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from recap.corpus.agreement import kappa_text
-from recap.corpus.assign import Assignment, assign, batch_pages, check_file_name, examples_in
+from recap.corpus.assign import Assignment, assign, batch_pages, check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
+    client_turns,
+    examples_in,
     find_taxonomy,
     keep_filled_in,
     label_order,
@@ -29,14 +26,14 @@ from recap.data.examples import turn_id
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.readers.native import records_to_jsonl
-from recap.data.readers.registry import Record, require_column
-from recap.data.readers.tables import read_sheet
+from recap.data.readers.registry import Record
+from recap.data.sheets import filled_rows, known_label, raise_issues
 from recap.errors import DataError, quote_id
 from recap.output.report import Report
 from recap.output.tables import ReportTable
-from recap.records import Dialogue, Example
+from recap.records import Example
 from recap.statistics.agreement import Agreement, measure_agreement
-from recap.system.escaping import bare_cell, sheet_to_csv
+from recap.system.escaping import sheet_to_csv
 
 Rule = Literal["plurality", "majority"]
 VoteStatus = Literal["unanimous", "majority", "decided", "tie", "short"]
@@ -65,7 +62,7 @@ class Verdict:
     annotators: tuple[str, ...]
     rounds: tuple[str, ...]
     rationale: str | None = None
-    """That of the first annotator who gave the final label and a reason."""
+    """That of the first annotator who gave the final label and a rationale."""
 
     @property
     def open(self) -> bool:
@@ -74,7 +71,7 @@ class Verdict:
 
 
 def adjudicate(
-    judgements: Iterable[AnnotatorLabel], *, rule: Rule = "plurality", min_votes: int = 2
+    annotations: Iterable[AnnotatorLabel], *, rule: Rule = "plurality", min_votes: int = 2
 ) -> tuple[Verdict, ...]:
     """Return a verdict on every example, in order of appearance.
 
@@ -83,13 +80,13 @@ def adjudicate(
     last.
 
     Args:
-        judgements: Those of one example in order of their rounds.
+        annotations: Those of one example in order of their rounds.
         rule: ``plurality``: more votes than any other label; ``majority``: more than half.
         min_votes: Votes that the winning label needs.
     """
     by_example: dict[str, list[AnnotatorLabel]] = {}
-    for judgement in judgements:
-        by_example.setdefault(judgement.id, []).append(judgement)
+    for annotation in annotations:
+        by_example.setdefault(annotation.id, []).append(annotation)
     return tuple(_verdict(group, rule, min_votes) for group in by_example.values())
 
 
@@ -107,9 +104,9 @@ def decide(verdicts: Sequence[Verdict], decisions: Mapping[str, str]) -> tuple[V
 
 
 def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Verdict:
-    by_annotator = {judgement.annotator: judgement for judgement in group}
+    by_annotator = {annotation.annotator: annotation for annotation in group}
     counted = list(by_annotator.values())
-    votes = Counter(judgement.label for judgement in counted)
+    votes = Counter(annotation.label for annotation in counted)
     ranked = votes.most_common()
     label, leading = ranked[0]
     second = ranked[1][1] if len(ranked) > 1 else 0
@@ -122,7 +119,7 @@ def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Ver
     else:
         status = "unanimous" if len(ranked) == 1 else "majority"
     final = label if status in ("unanimous", "majority") else None
-    reasons = [j.rationale for j in counted if j.label == final and j.rationale]
+    rationales = [j.rationale for j in counted if j.label == final and j.rationale]
     return Verdict(
         id=group[0].id,
         session=next((j.session for j in group if j.session is not None), None),
@@ -131,7 +128,7 @@ def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Ver
         votes=dict(sorted(votes.items(), key=lambda item: (-item[1], item[0]))),
         annotators=tuple(by_annotator),
         rounds=tuple(dict.fromkeys(j.round for j in group)),
-        rationale=reasons[0] if reasons else None,
+        rationale=rationales[0] if rationales else None,
     )
 
 
@@ -143,33 +140,33 @@ class Texts:
     examples: dict[str, Example]
     """What annotators saw, by id."""
     unknown: int
-    """Judged examples that are not in the data."""
+    """Annotated examples that are not in the data."""
     notes: tuple[str, ...] = ()
-    """What is to be said of the data."""
+    """Notes on the data."""
 
 
-def read_texts(config: CorpusConfig, judged: Set[str]) -> Texts:
+def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     """Return the data; none where no file of it was named and the demo holds nothing of the kind.
 
     Without ``annotations.path``, ``data.path`` names the annotations; a reader of dialogues has to
     be chosen for it to be read as data too.
 
     Raises:
-        DataError: When the data cannot be read, or a file that was named holds no judged example.
+        DataError: When the data cannot be read, or a named file holds no annotated example.
     """
     if not config.annotations.path and config.data.reader == "demo":
-        return Texts(records=(), examples={}, unknown=len(judged))
+        return Texts(records=(), examples={}, unknown=len(annotated))
     source = open_source(config, find_taxonomy(config))
     records = tuple(source.records)
-    examples = {e.id: e for record in records for e in examples_in(record, config)}
-    there = {identifier for record in records for identifier in _ids(record)}
-    unknown = len(judged - there)
-    if unknown == len(judged):
+    examples = {e.id: e for record in records for e in examples_in(record, config.data)}
+    there = {identifier for record in records for identifier, _ in client_turns(record)}
+    unknown = len(annotated - there)
+    if unknown == len(annotated):
         if config.data.path is None:
             return Texts(records=(), examples={}, unknown=unknown)
         raise DataError(
-            f"{source.file}: holds none of the {unknown} judged examples; their ids must be those "
-            "of the data (SESSION:TURN where it has none)"
+            f"{source.file}: holds none of the {unknown} annotated examples; their ids must be "
+            "those of the data (SESSION:TURN where it has none)"
         )
     return Texts(records=records, examples=examples, unknown=unknown, notes=tuple(source.notes()))
 
@@ -199,7 +196,7 @@ def label_records(records: Iterable[Record], verdicts: Sequence[Verdict]) -> Ite
         yield replace(record, turns=tuple(turns))
 
 
-def read_decisions(config: CorpusConfig, judged: Set[str]) -> dict[str, str]:
+def read_decisions(config: CorpusConfig, annotated: Set[str]) -> dict[str, str]:
     """Return the labels that were filled in by hand, by example id.
 
     Raises:
@@ -209,43 +206,26 @@ def read_decisions(config: CorpusConfig, judged: Set[str]) -> dict[str, str]:
     if path is None:
         return {}
     issues = IssueLog(path)
-    table = read_sheet(named_path("adjudicate.decisions", path), issues)
-    for column in ("id", "final_label"):
-        require_column(
-            table.path, table.columns, column, "give back the to-do file with its header"
-        )
+    file, hint = (
+        named_path("adjudicate.decisions", path),
+        "give back the to-do file with its header",
+    )
     taxonomy = find_taxonomy(config)
     decisions: dict[str, str] = {}
-    for line, row in table.rows:
-        identifier, label = bare_cell(row["id"].strip()), bare_cell(row["final_label"].strip())
-        if not label:
+    for line, row in filled_rows(file, ("id", "final_label"), issues, hint=hint):
+        identifier, written = row["id"], row["final_label"]
+        if not written:
             continue
-        if identifier not in judged:
-            reason = f"id {quote_id(identifier)} was judged by nobody"
+        if identifier not in annotated:
+            reason = f"id {quote_id(identifier)} was annotated by nobody"
             issues.reject(line, "id", reason, "correct it, or remove the row")
             continue
-        if taxonomy is not None:
-            try:
-                label = taxonomy.resolve(label)
-            except DataError as error:
-                reason = str(error).removeprefix("label ")
-                issues.reject(line, "final_label", reason, "write a label of the taxonomy")
-                continue
-        if decisions.setdefault(identifier, label) != label:
+        label = known_label(written, taxonomy, line, "final_label", issues)
+        if label is not None and decisions.setdefault(identifier, label) != label:
             reason = f"id {quote_id(identifier)} is decided twice, and differently"
             issues.reject(line, "final_label", reason, "keep one row")
-    if issues.issues:
-        raise issues.error()
+    raise_issues(issues)
     return decisions
-
-
-def _ids(record: Record) -> Iterator[str]:
-    if not isinstance(record, Dialogue):
-        yield record.id
-        return
-    for index, turn in enumerate(record.turns):
-        if turn.speaker == "client":
-            yield turn_id(record.session, index, turn)
 
 
 TODO = "todo.csv"
@@ -268,7 +248,7 @@ def adjudicate_labels(config: CorpusConfig) -> Report:
     options = config.adjudicate
     read = open_annotations(config)
     rounds = rounds_of(read.annotations)
-    in_order = sorted(read.annotations, key=lambda judgement: rounds.index(judgement.round))
+    in_order = sorted(read.annotations, key=lambda annotation: rounds.index(annotation.round))
     voted = adjudicate(in_order, rule=options.rule, min_votes=options.min_votes)
     decisions = read_decisions(config, {verdict.id for verdict in voted})
     verdicts = decide(voted, decisions)
@@ -300,19 +280,19 @@ def adjudicate_labels(config: CorpusConfig) -> Report:
 
 
 def _agreements(
-    judgements: Sequence[AnnotatorLabel], rounds: Sequence[str], name: str
+    annotations: Sequence[AnnotatorLabel], rounds: Sequence[str], name: str
 ) -> tuple[Agreement, Agreement]:
     """Return the agreement within a round, and over all rounds up to it."""
     so_far = rounds[: rounds.index(name) + 1]
-    within = [judgement for judgement in judgements if judgement.round == name]
-    up_to = [judgement for judgement in judgements if judgement.round in so_far]
+    within = [annotation for annotation in annotations if annotation.round == name]
+    up_to = [annotation for annotation in annotations if annotation.round in so_far]
     first, second = (measure_agreement(tabulate(part), replicates=0) for part in (within, up_to))
     return first, second
 
 
 def _next_round(
     config: CorpusConfig,
-    judgements: Sequence[AnnotatorLabel],
+    annotations: Sequence[AnnotatorLabel],
     still_open: Sequence[Verdict],
     texts: Texts,
     rounds: Sequence[str],
@@ -320,7 +300,7 @@ def _next_round(
     """Return the batches of the next round, and for how many open examples nobody is left."""
     options = config.adjudicate
     known = [verdict for verdict in still_open if verdict.id in texts.examples]
-    people = options.annotators or sorted({judgement.annotator for judgement in judgements})
+    people = options.annotators or sorted({a.annotator for a in annotations})
     if not options.extra or not known:
         return {}, 0
     for name in people:
@@ -417,7 +397,7 @@ def _labels(verdicts: Sequence[Verdict], order: Sequence[str]) -> ReportTable:
 def _rounds(by_round: Sequence[tuple[str, Agreement, Agreement]]) -> ReportTable:
     return ReportTable(
         title="Agreement in each round, and over all rounds up to it",
-        header=("round", "examples", "judgements", "Cohen's kappa", "alpha", "alpha up to here"),
+        header=("round", "examples", "annotations", "Cohen's kappa", "alpha", "alpha up to here"),
         rows=tuple(
             (
                 name,
@@ -468,13 +448,13 @@ def _notes(
         notes.append(f"{folder}/: the open examples as batches for {len(next_round)} annotators")
     if nobody_left:
         notes.append(
-            f"judged by everybody and still open: {nobody_left:,}; decide them by hand, or name "
+            f"annotated by everybody and still open: {nobody_left:,}; decide them by hand, or name "
             "others with adjudicate.annotators"
         )
     if texts.records:
         notes.append(f"{LABELS}: the data under the final labels, for data=dialogues")
         if texts.unknown:
-            notes.append(f"{texts.unknown:,} judged examples are not in the data")
+            notes.append(f"{texts.unknown:,} annotated examples are not in the data")
     else:
         notes.append(f"no {LABELS}: name the dialogues with data=... data.path=...")
     return notes

@@ -12,6 +12,7 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import label_order, open_annotations, reading_notes
 from recap.data.annotations import tabulate
 from recap.output.charts import matrix_chart
+from recap.output.format import DASH, number
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.statistics.agreement import OVERALL, PER_LABEL, Agreement, measure_agreement
@@ -22,7 +23,7 @@ NAMES = {
     "weighted_pairwise_cohen_kappa": "Cohen's kappa, pairs weighted by shared examples",
     "fleiss_kappa": "Fleiss' kappa",
     "krippendorff_alpha": "Krippendorff's alpha (nominal)",
-    "percent_agreement": "agreeing pairs of judgements",
+    "percent_agreement": "agreeing pairs of annotations",
     "unanimous_share": "examples on which all agree",
 }
 """What tables call the coefficients."""
@@ -33,7 +34,6 @@ FEW_CLUSTERS = 20
 FEW_SHARED = 30
 """Under so many shared examples kappa of a pair is visibly biased; our own line."""
 
-_DASH = "–"
 _PAIRS_SHOWN = 20
 _MOST_COLUMNS = 6
 _SHARES = ("percent_agreement", "unanimous_share")
@@ -86,7 +86,7 @@ def agreement_figures(found: Agreement) -> dict[str, Any]:
 
 def kappa_text(value: float | None) -> str:
     """Return a coefficient for a table, ``–`` where it is undefined."""
-    return _DASH if value is None else f"{value:.4f}"
+    return number(value, 4)
 
 
 def _overall(found: Agreement) -> ReportTable:
@@ -103,7 +103,7 @@ def _overall(found: Agreement) -> ReportTable:
 def _labels(found: Agreement) -> ReportTable:
     return ReportTable(
         title="Each label against the rest",
-        header=("label", "judgements", "Cohen's kappa", "interval", "Fleiss' kappa", "alpha"),
+        header=("label", "annotations", "Cohen's kappa", "interval", "Fleiss' kappa", "alpha"),
         rows=tuple(
             (
                 row.label,
@@ -141,7 +141,7 @@ def _confusion(found: Agreement) -> ReportTable:
     if len(found.labels) > _MOST_COLUMNS:
         return _most_confused(found)
     return ReportTable(
-        title="Pairs of judgements of one example (each counted both ways round)",
+        title="Pairs of annotations of one example (each counted both ways round)",
         header=("label", *found.labels),
         rows=tuple(
             (label, *(f"{count:,}" for count in row))
@@ -162,7 +162,7 @@ def _most_confused(found: Agreement) -> ReportTable:
     given = {row.label: row.judgements for row in found.per_label}
     return ReportTable(
         title="Labels that most often stood for one example (the whole matrix: agreement.json)",
-        header=("labels", "pairs of judgements", "judgements of each"),
+        header=("labels", "pairs of annotations", "annotations of each"),
         rows=tuple(
             (f"{first}, {second}", f"{n:,}", f"{given[first]:,}, {given[second]:,}")
             for n, first, second in ranked[:_PAIRS_SHOWN]
@@ -171,10 +171,10 @@ def _most_confused(found: Agreement) -> ReportTable:
 
 
 def _notes(found: Agreement) -> list[str]:
-    counted = f"{found.examples:,} examples, {found.judgements:,} judgements"
-    notes = [f"{counted}; {found.paired_examples:,} examples were judged twice or more"]
+    counted = f"{found.examples:,} examples, {found.judgements:,} annotations"
+    notes = [f"{counted}; {found.paired_examples:,} examples were annotated twice or more"]
     if not found.paired_examples:
-        return [*notes, "no example was judged by two annotators: nothing can be said"]
+        return [*notes, "no example was annotated by two annotators: nothing can be said"]
     if found.replicates:
         what = "sessions" if found.sessions_known else "sessions and examples without a session"
         notes.append(
@@ -221,5 +221,5 @@ def _cells(estimate: Interval, *, percent: bool = False) -> tuple[str, str]:
         return f"{100 * value:.2f} %" if percent and value is not None else kappa_text(value)
 
     if estimate.low is None:
-        return text(estimate.value), _DASH
+        return text(estimate.value), DASH
     return text(estimate.value), f"{text(estimate.low)} to {text(estimate.high)}"

@@ -1,8 +1,6 @@
 """``action=assign``: client turns become batches for Doccano, each for two random annotators.
 
-Who annotates what: examples dealt out to annotators at random, and evenly.
-
-Examples as batches, one file an annotator, and labels that predictions put in beforehand.
+Examples are dealt out at random and evenly, one file an annotator; predictions may fill in labels.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from itertools import combinations
 
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
+    examples_in,
     find_task,
     find_taxonomy,
     keep_filled_in,
@@ -24,21 +23,19 @@ from recap.corpus.sources import (
     named_path,
     open_source,
 )
-from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.data.readers.doccano import batch_to_jsonl, label_text, labels_to_json
-from recap.data.readers.registry import Record
 from recap.errors import ConfigError, DataError
 from recap.metrics.files import predictions_from_jsonl
 from recap.output.report import Report
 from recap.output.tables import ReportTable
-from recap.records import Dialogue, Example, Prediction
+from recap.records import Example, Prediction
 
 _NOBODY: Mapping[str, Set[str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assignment:
-    """An example and those who are to judge it."""
+    """An example and those who are to annotate it."""
 
     id: str
     annotators: tuple[str, ...]
@@ -52,7 +49,7 @@ def assign(
     seed: int = 0,
     taken: Mapping[str, Set[str]] = _NOBODY,
 ) -> tuple[Assignment, ...]:
-    """Return who judges which example (Section 4.2: two annotators each, at random).
+    """Return who annotates which example (Section 4.2: two annotators each, at random).
 
     Examples are dealt in random order, each to those with the least to do, and among these to those
     who share the fewest examples with one another. Where nobody is left out, no annotator has more
@@ -63,7 +60,7 @@ def assign(
         annotators: Who can be asked.
         per_example: Annotators of one example; where fewer are left, an example gets those.
         seed: Another seed, another assignment.
-        taken: Annotators who are not asked about an example, since they judged it before.
+        taken: Annotators who are not asked about an example, since they annotated it before.
 
     Raises:
         ConfigError: When there are too few annotators, or two of one name.
@@ -106,39 +103,28 @@ _FILE_NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Utterances:
-    """Client turns, and what is to be said of where they come from."""
+    """Client turns, and notes on where they come from."""
 
     examples: list[Example]
     notes: list[str]
 
 
 def read_utterances(config: CorpusConfig) -> Utterances:
-    """Return the client turns of the data as training sees them, labelled or not.
+    """Return the client turns of the data as training sees them, labeled or not.
 
     Raises:
         DataError: When none is left, or two have one id.
     """
     source = open_source(config, find_taxonomy(config))
-    examples = [example for record in source.records for example in examples_in(record, config)]
+    examples = [
+        example for record in source.records for example in examples_in(record, config.data)
+    ]
     if not examples:
         raise DataError(
-            f"{source.file}: no client turn follows a counsellor turn; keep the others with "
+            f"{source.file}: no client turn follows a counselor turn; keep the others with "
             "data.no_intervention=keep"
         )
     return Utterances(examples=examples, notes=source.notes())
-
-
-def examples_in(record: Record, config: CorpusConfig) -> Iterator[Example]:
-    """Yield the client turns of one record as training sees them."""
-    data = config.data
-    if isinstance(record, Dialogue):
-        yield from examples_of(
-            record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
-        )
-        return
-    record = with_merged_history(record) if data.merge_adjacent else record
-    if data.no_intervention == "keep" or has_intervention(record):
-        yield record
 
 
 def batch_pages(
@@ -154,7 +140,7 @@ def batch_pages(
 
     Args:
         examples: By their ids.
-        assignments: Who judges which of them.
+        assignments: Who annotates which of them.
         round_name: The round.
         language: Of the data.
         batch_size: Examples of one file (``<annotator>.1.jsonl``); ``None``: all in one.
@@ -214,7 +200,7 @@ def _parts(
 
 
 def assign_examples(config: CorpusConfig) -> Report:
-    """Return who judges which client turn, with the batches as further files.
+    """Return who annotates which client turn, with the batches as further files.
 
     Raises:
         ConfigError: When annotators or the folder are missing.

@@ -12,6 +12,7 @@ from recap.corpus.sources import find_task
 from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable
+from recap.runs.build import data_language
 from recap.system.escaping import plain_markdown
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
@@ -104,9 +105,7 @@ def codebook_prompt(entries: Sequence[Entry], language: Language) -> str:
 
 def codebook(config: CorpusConfig) -> Report:
     """Return the task's codebook: its labels, what lies below and above them. Reads no data."""
-    language: Language = config.codebook.language or (
-        "zh" if config.data.language == "zh" else "en"
-    )
+    language: Language = config.codebook.language or data_language(config.data)
     task = find_task(config)
     entries = codebook_entries(task, language)
     words = _WORDS[language]

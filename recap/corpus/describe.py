@@ -1,6 +1,6 @@
 """``action=describe``: counts and lengths of a corpus by category, and what its dialogues are.
 
-Counts and lengths of a corpus, by category and in total: the paper's Table 3 of any data set.
+The paper's Table 3 of any data set.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import CorpusSource, find_taxonomy, open_source, token_counter
-from recap.data.examples import examples_of, has_intervention, with_merged_history
+from recap.corpus.sources import (
+    CorpusSource,
+    examples_in,
+    find_taxonomy,
+    open_source,
+    token_counter,
+    turns_of,
+)
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
+from recap.output.format import DASH, number, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Dialogue, Example
 from recap.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from matplotlib.figure import Figure
-
-    from recap.taxonomy import Taxonomy
 
 
 WordLanguage = Literal["en", "zh", "both"]
@@ -49,7 +52,7 @@ class CategoryRow:
     distinct: int
     """Different pairs of context and response among them."""
     share: float | None
-    """Of all labelled utterances."""
+    """Of all labeled utterances."""
     characters: Lengths
     """Of each utterance."""
     distinct_characters: Lengths
@@ -79,7 +82,7 @@ class Dialogues:
     client_begins: int
     """Dialogues whose first turn is the client's."""
     after_counselor: int
-    """Utterances directly after a counsellor turn."""
+    """Utterances directly after a counselor turn."""
     turns_per_dialogue: Lengths
 
 
@@ -322,7 +325,6 @@ def _row(
     )
 
 
-_DASH = "–"
 _INDENT = "\u2003"
 
 
@@ -360,22 +362,9 @@ def _count(source: CorpusSource, counter: CorpusCounter, config: CorpusConfig) -
             counter.add_dialogue(record)
         else:
             counter.add_single()
-        for example in _utterances(record, config):
+        as_is = config.describe.unit == "turns"
+        for example in turns_of(record) if as_is else examples_in(record, config.data):
             counter.add_utterance(example)
-
-
-def _utterances(record: Dialogue | Example, config: CorpusConfig) -> Iterable[Example]:
-    if config.describe.unit == "turns":
-        if isinstance(record, Example):
-            return [record]
-        return examples_of(record, merge_adjacent=False, no_intervention="keep")
-    data = config.data
-    if isinstance(record, Dialogue):
-        return examples_of(
-            record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
-        )
-    record = with_merged_history(record) if data.merge_adjacent else record
-    return [record] if data.no_intervention == "keep" or has_intervention(record) else []
 
 
 def _figures(config: CorpusConfig, source: CorpusSource, found: Description) -> dict[str, object]:
@@ -419,11 +408,11 @@ def _categories(found: Description) -> ReportTable:
         line = [
             _INDENT * row.level + row.name,
             f"{row.n:,}",
-            _DASH if row.share is None else f"{100 * row.share:.2f}",
+            percent(row.share),
             f"{row.distinct:,}",
-            _mean(row.characters),
+            number(row.characters.mean),
         ]
-        line += [_mean(row.words)] if with_words else []
+        line += [number(row.words.mean)] if with_words else []
         line.append(f"{row.without_rationale:,}")
         cells.append(tuple(line))
     lengths = "characters and words" if with_words else "characters"
@@ -436,14 +425,14 @@ def _categories(found: Description) -> ReportTable:
 
 def _dialogues(found: Description) -> ReportTable:
     d = found.dialogues
-    rows = [("sessions", f"{d.sessions:,}"), ("clients", f"{d.clients:,}" if d.clients else _DASH)]
+    rows = [("sessions", f"{d.sessions:,}"), ("clients", f"{d.clients:,}" if d.clients else DASH)]
     if d.dialogues:
         rows += [
             ("dialogues", f"{d.dialogues:,}"),
             ("turns a dialogue", _spread(d.turns_per_dialogue)),
             ("client turns", f"{d.client_turns:,}"),
-            ("counsellor turns", f"{d.counselor_turns:,}"),
-            ("characters of a counsellor turn", _spread(d.counselor_characters)),
+            ("counselor turns", f"{d.counselor_turns:,}"),
+            ("characters of a counselor turn", _spread(d.counselor_characters)),
             ("pairs of turns of one speaker", f"{d.adjacent_same_speaker:,}"),
             ("dialogues that the client begins", f"{d.client_begins:,}"),
         ]
@@ -452,7 +441,7 @@ def _dialogues(found: Description) -> ReportTable:
     if found.empty:
         rows.append(("utterances without text", f"{found.empty:,}"))
     rows += [
-        ("utterances directly after a counsellor turn", f"{d.after_counselor:,}"),
+        ("utterances directly after a counselor turn", f"{d.after_counselor:,}"),
         ("turns of a history", _spread(found.history_turns)),
         ("characters of a history", _spread(found.history_characters)),
     ]
@@ -494,12 +483,8 @@ def _chart(found: Description, taxonomy: Taxonomy | None) -> Figure:
     )
 
 
-def _mean(lengths: Lengths) -> str:
-    return _DASH if lengths.mean is None else f"{lengths.mean:.2f}"
-
-
 def _spread(lengths: Lengths) -> str:
     if lengths.mean is None:
-        return _DASH
+        return DASH
     std = "" if lengths.std is None else f" ± {lengths.std:.1f}"
     return f"{lengths.mean:.2f}{std}, at most {lengths.most:,}"

@@ -1,8 +1,6 @@
 """``action=exam``: how candidates did in annotation exams, and who is selected (Appendix B).
 
-Tables of exams: the correct labels, and accuracies that were worked out elsewhere.
-
-Exams of annotators: accuracy, spread, and who is selected (Appendix B, Table 6).
+Answers are marked here, or accuracies read that were worked out elsewhere (Table 6).
 """
 
 from __future__ import annotations
@@ -19,22 +17,22 @@ from recap.corpus.assign import check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
     canonical_label,
+    client_turns,
     find_taxonomy,
     named_path,
     open_annotations,
     reading_notes,
 )
 from recap.data.annotations import AnnotatorLabel, rounds_of
-from recap.data.examples import turn_id
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
-from recap.data.readers.registry import require_column
-from recap.data.readers.tables import read_sheet
+from recap.data.sheets import filled_rows, known_label, raise_issues
 from recap.errors import DataError, quote_id
+from recap.output.format import number
 from recap.output.report import Report
 from recap.output.tables import ReportTable
-from recap.records import Dialogue, Example
-from recap.system.escaping import bare_cell
+from recap.records import Example
+from recap.runs.build import data_language
 from recap.taxonomy import Taxonomy
 
 
@@ -45,26 +43,18 @@ def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
         DataError: When the table cannot be read, listing every faulty row.
     """
     issues = IssueLog(path)
-    table = read_sheet(named_path("exam.key", path), issues)
-    for column in ("id", "label"):
-        require_column(table.path, table.columns, column, "exam.key needs columns id and label")
     key: dict[str, str] = {}
-    for line, row in table.rows:
-        item, label = bare_cell(row["id"].strip()), row["label"].strip()
-        if not item or not label:
+    hint = "exam.key needs columns id and label"
+    for line, row in filled_rows(named_path("exam.key", path), ("id", "label"), issues, hint=hint):
+        item, written = row["id"], row["label"]
+        if not item or not written:
             issues.reject(line, "label" if item else "id", "is empty", "fill it in")
             continue
-        if taxonomy is not None:
-            try:
-                label = taxonomy.resolve(label)
-            except DataError as error:
-                issues.reject(line, "label", str(error).removeprefix("label "), "correct it")
-                continue
-        if key.setdefault(item, label) != label:
+        label = known_label(written, taxonomy, line, "label", issues)
+        if label is not None and key.setdefault(item, label) != label:
             reason = f"id {quote_id(item)} has two correct labels"
             issues.reject(line, "label", reason, "keep one row")
-    if issues.issues:
-        raise issues.error()
+    raise_issues(issues)
     return key
 
 
@@ -77,14 +67,12 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
         DataError: When it cannot be read, listing every faulty row.
     """
     issues = IssueLog(path)
-    table = read_sheet(named_path("exam.scores", path), issues)
-    for column in ("candidate", "exam", "accuracy"):
-        hint = "exam.scores needs columns candidate, exam and accuracy"
-        require_column(table.path, table.columns, column, hint)
+    columns = ("candidate", "exam", "accuracy")
+    hint = "exam.scores needs columns candidate, exam and accuracy"
     found: dict[str, dict[str, float]] = {}
     exams: dict[str, None] = {}
-    for line, row in table.rows:
-        candidate, name = row["candidate"].strip(), row["exam"].strip()
+    for line, row in filled_rows(named_path("exam.scores", path), columns, issues, hint=hint):
+        candidate, name = row["candidate"], row["exam"]
         value = _fraction(row["accuracy"])
         if not candidate or not name:
             issues.reject(line, "exam" if candidate else "candidate", "is empty", "fill it in")
@@ -97,8 +85,7 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
         else:
             exams.setdefault(name)
             found.setdefault(candidate, {})[name] = value
-    if issues.issues:
-        raise issues.error()
+    raise_issues(issues)
     if not found:
         raise DataError(f"{path}: holds no rows; write one a candidate and exam")
     return tuple(exams), {
@@ -108,7 +95,7 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
 
 def _fraction(text: str) -> float | None:
     try:
-        value = float(text.strip())
+        value = float(text)
     except ValueError:
         return None
     return value if 0 <= value <= 1 else None
@@ -291,7 +278,6 @@ def _reason(row: Sequence[float | None], rank: int | None, top: int, min_last: f
     return f"under {100 * min_last:g} % in the last exam"
 
 
-_DASH = "–"
 _CONFUSIONS_SHOWN = 10
 
 
@@ -305,20 +291,21 @@ def exam(config: CorpusConfig) -> Report:
     options = config.exam
     if options.scores is not None:
         exams, accuracies = read_scores(options.scores)
-        return _findings(config, exams, _select(config, accuracies), (), (), {})
+        return _report(config, exams, _select(config, accuracies), (), (), {})
     read = open_annotations(config)
-    judged = {judgement.id for judgement in read.annotations}
-    texts = read_texts(config, judged)
+    annotated = {annotation.id for annotation in read.annotations}
+    texts = read_texts(config, annotated)
     if options.key is not None:
         key = read_key(options.key, find_taxonomy(config))
     else:
-        key = dict(pair for record in texts.records for pair in _labelled(record))
+        turns = [turn for record in texts.records for turn in client_turns(record)]
+        key = {identifier: label for identifier, label in turns if label is not None}
     key = {item: canonical_label(config, label) for item, label in key.items()}
-    answered = judged & set(key)
+    answered = annotated & set(key)
     if not answered:
         raise DataError(
             "none of the answered items has a correct label; name a table of them (id, label) "
-            "with exam.key, or the labelled data with data=... data.path=..."
+            "with exam.key, or the labeled data with data=... data.path=..."
         )
     exams = rounds_of(j for j in read.annotations if j.id in answered)
     sheets = mark_exams(read.annotations, key, exams)
@@ -328,10 +315,12 @@ def exam(config: CorpusConfig) -> Report:
         config, {c: tuple(by_place.get((c, name)) for name in exams) for c in candidates}
     )
     notes = [*texts.notes, *reading_notes(read)]
-    if judged - answered:
-        notes.append(f"{len(judged - answered):,} answered items have no correct label: left out")
+    if annotated - answered:
+        notes.append(
+            f"{len(annotated - answered):,} answered items have no correct label: left out"
+        )
     pages = _feedback(config, results, sheets, exams, texts.examples)
-    return _findings(config, exams, results, sheets, notes, pages)
+    return _report(config, exams, results, sheets, notes, pages)
 
 
 def _select(
@@ -343,7 +332,7 @@ def _select(
     )
 
 
-def _findings(
+def _report(
     config: CorpusConfig,
     exams: Sequence[str],
     results: Sequence[ExamResult],
@@ -382,9 +371,9 @@ def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> ReportTa
         rows=tuple(
             (
                 result.candidate,
-                *(_share(value) for value in result.accuracies),
-                _share(result.mean),
-                _share(result.std),
+                *(number(value) for value in result.accuracies),
+                number(result.mean),
+                number(result.std),
                 f"yes, {result.reason}" if result.selected else f"no, {result.reason}",
             )
             for result in results
@@ -438,7 +427,7 @@ def _feedback(
 ) -> dict[str, str]:
     """Return a page a candidate: accuracies, then every mistake with what would have been right."""
     taxonomy = find_taxonomy(config)
-    language = "zh" if config.data.language == "zh" else "en"
+    language = data_language(config.data)
     pages = {}
     for result in results:
         check_file_name("annotations", result.candidate)
@@ -470,22 +459,8 @@ def _explained(taxonomy: Taxonomy | None, label: str, language: str) -> list[str
     return [line for text in texts if text for line in ("", text)]
 
 
-def _labelled(record: Dialogue | Example) -> list[tuple[str, str]]:
-    if isinstance(record, Example):
-        return [] if record.label is None else [(record.id, record.label)]
-    return [
-        (turn_id(record.session, index, turn), turn.label)
-        for index, turn in enumerate(record.turns)
-        if turn.speaker == "client" and turn.label is not None
-    ]
-
-
 def _exam_name(name: str) -> str:
     return f"exam {name}" if name.isdecimal() else name
-
-
-def _share(value: float | None) -> str:
-    return _DASH if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:

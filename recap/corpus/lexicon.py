@@ -27,14 +27,13 @@ from numpy.typing import NDArray
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig, LexiconOptions
-from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source
-from recap.data.examples import examples_of
+from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source, turns_of
 from recap.data.words import segmenter
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.output.charts import Bar, BarPanel, panel_chart
 from recap.output.report import Report
 from recap.output.tables import ReportTable
-from recap.records import Dialogue, Example
+from recap.records import Example
 
 PriorKind = Literal["corpus", "uniform"]
 Order = Literal["unigram", "bigram"]
@@ -118,7 +117,7 @@ def log_odds(
 
 
 class LexiconCounter:
-    """Adds up the terms of labelled utterances; unigrams and bigrams are two vocabularies.
+    """Adds up the terms of labeled utterances; unigrams and bigrams are two vocabularies.
 
     Args:
         segment: Turns a text into stretches of tokens.
@@ -269,7 +268,7 @@ def lexicon(config: CorpusConfig) -> Report:
     name, segment = segmenter(options.segmenter)
     source = open_source(config, find_taxonomy(config))
     counter = LexiconCounter(segment, orders=_ORDERS[options.terms])
-    for example, label in _labelled(config, source):
+    for example, label in _labeled(config, source):
         counter.add(example.response, label, example.session)
     if len(counter.labels) < 2:
         raise DataError(
@@ -306,11 +305,11 @@ def lexicon(config: CorpusConfig) -> Report:
     )
 
 
-def _labelled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Example, str]]:
+def _labeled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Example, str]]:
     task = find_task(config) if config.labels == "canonical" else None
     drop, seen = config.data.duplicates == "drop", set[bytes]()
     for record in source.records:
-        for example in _utterances(record):
+        for example in turns_of(record):
             if example.label is None or (task is not None and not task.select(example)):
                 continue
             if drop:
@@ -319,13 +318,6 @@ def _labelled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Exam
                     continue
                 seen.add(digest)
             yield example, example.label if task is None else task.gold(example)
-
-
-def _utterances(record: Dialogue | Example) -> Iterator[Example]:
-    if isinstance(record, Example):
-        yield record
-    else:
-        yield from examples_of(record, merge_adjacent=False, no_intervention="keep")
 
 
 def _labels(config: CorpusConfig, counter: LexiconCounter) -> tuple[str, ...]:

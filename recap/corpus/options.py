@@ -1,19 +1,14 @@
-"""The configuration of ``recap.corpus``, as ``conf/corpus.yaml`` has it.
-
-Options of the actions on annotators: agreement, assign, adjudicate, exam and ratings.
-
-The actions of ``recap.corpus`` by name.
-"""
+"""The configuration of ``recap.corpus``, as ``conf/corpus.yaml`` has it, and its actions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from recap.cli.command import load_function
 from recap.config import DataConfig, TaskConfig
 from recap.data.ratings import RatingsOptions
 from recap.errors import ConfigError, did_you_mean
@@ -30,7 +25,7 @@ class AnnotationsOptions:
     """A table, a zip or a folder of one file an annotator, or several, one a round; ``None``: for
     agreement and adjudicate, that of ``data.path``."""
     columns: dict[str, str | list[str] | None] = Field(default_factory=dict)
-    """Names of columns that are not recognised, by role."""
+    """Names of columns that are not recognized, by role."""
     annotators: list[str] | None = None
     """The columns of a table that has one an annotator."""
     multi_label: Literal["reject", "first"] = "reject"
@@ -82,7 +77,7 @@ class AdjudicateOptions:
     decisions: str | None = None
     """A to-do file with labels filled in by hand."""
     annotators: list[str] = Field(default_factory=list)
-    """Who may be asked in the next round; empty: those who judged so far."""
+    """Who may be asked in the next round; empty: those who annotated so far."""
     extra: int = Field(default=1, ge=0)
     """Further annotators of an open example; 0: no batches for the next round."""
     seed: int = 0
@@ -182,7 +177,7 @@ class CorpusConfig:
     lexicon: LexiconOptions = Field(default_factory=LexiconOptions)
     """Options of ``action=lexicon``."""
     annotations: AnnotationsOptions = Field(default_factory=AnnotationsOptions)
-    """What annotators said, for agreement, adjudicate and exam."""
+    """What annotators gave as labels, for agreement, adjudicate and exam."""
     agreement: AgreementOptions = Field(default_factory=AgreementOptions)
     """Options of ``action=agreement``."""
     assign: AssignOptions = Field(default_factory=AssignOptions)
@@ -227,6 +222,4 @@ def find_action(name: str) -> Action:
             f"action: there is no action {name!r}{did_you_mean(name, ACTIONS)}; "
             f"known: {', '.join(ACTIONS)}"
         )
-    module, _, function = ACTIONS[name].partition(":")
-    action: Action = getattr(import_module(module), function)
-    return action
+    return load_function(ACTIONS[name])

@@ -1,7 +1,4 @@
-"""``action=ratings``: sheets on which rationales are rated, and what the filled ones say.
-
-Ratings of rationales on a scale: means, and how far raters agree.
-"""
+"""``action=ratings``: sheets on which rationales are rated, and what the filled ones say."""
 
 from __future__ import annotations
 
@@ -11,11 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recap.corpus.assign import check_file_name, read_predictions, read_utterances
 from recap.corpus.options import CorpusConfig
@@ -25,10 +20,15 @@ from recap.errors import ConfigError, DataError
 from recap.metrics.arrays import Floats
 from recap.output.charts import Bar, bar_chart
 from recap.output.excel import NO_OPENPYXL, NoOpenpyxlError, workbook_bytes
+from recap.output.format import DASH, mean_sd, number
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Example
-from recap.statistics.agreement import cohen_kappa, krippendorff_alpha
+from recap.statistics.agreement import (
+    krippendorff_alpha,
+    mean_weighted_kappa,
+    pair_confusions,
+)
 from recap.system.escaping import sheet_to_csv
 
 
@@ -44,7 +44,7 @@ class RaterMean:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CriterionRatings:
-    """What raters said on one criterion; a figure is ``None`` where it is undefined."""
+    """The ratings on one criterion; a figure is ``None`` where it is undefined."""
 
     criterion: str
     examples: int
@@ -117,14 +117,13 @@ def _summary(
     for rating in ratings:
         table[row[rating.id], raters.index(rating.rater)] = rating.points
     given = [rating.points for rating in ratings]
+    here = [rater for rater in raters if any(rating.rater == rater for rating in ratings)]
     counts = np.stack([(table == value).sum(axis=1) for value in range(1, points + 1)], axis=1)
     complete = table[(table > 0).all(axis=1)]
     single, mean = intraclass_correlation(complete.astype(np.float64))
-    confusions = _confusions(table, points)
+    confusions = pair_confusions(table - 1, points)
     distance = np.abs(np.subtract.outer(np.arange(points), np.arange(points)))
     pooled = confusions.sum(axis=0)
-    kappas = cohen_kappa(confusions, "quadratic")
-    defined = kappas[np.isfinite(kappas)]
     alpha = krippendorff_alpha(counts, "ordinal")
     return CriterionRatings(
         criterion=criterion,
@@ -133,10 +132,10 @@ def _summary(
         mean=statistics.fmean(given) if given else None,
         std=statistics.stdev(given) if len(given) > 1 else None,
         counts=tuple(int(n) for n in counts.sum(axis=0)),
-        raters=tuple(_rater(name, ratings) for name in raters if _points_of(name, ratings)),
+        raters=tuple(_rater(name, ratings) for name in here),
         rated_by_all=len(complete),
         alpha_ordinal=alpha if np.isfinite(alpha) else None,
-        weighted_kappa=float(defined.mean()) if len(defined) else None,
+        weighted_kappa=mean_weighted_kappa(confusions),
         icc_single=single,
         icc_mean=mean,
         exact_agreement=_ratio(float(pooled[distance == 0].sum()), float(pooled.sum())),
@@ -144,22 +143,8 @@ def _summary(
     )
 
 
-def _confusions(table: NDArray[np.int64], points: int) -> Floats:
-    """Return the ratings of every pair of raters, of shape (pairs, points, points)."""
-    pairs = list(combinations(range(table.shape[1]), 2))
-    confusions = np.zeros((len(pairs), points, points))
-    for place, (first, second) in enumerate(pairs):
-        both = table[(table[:, first] > 0) & (table[:, second] > 0)]
-        np.add.at(confusions[place], (both[:, first] - 1, both[:, second] - 1), 1)
-    return confusions
-
-
-def _points_of(rater: str, ratings: Sequence[Rating]) -> list[int]:
-    return [rating.points for rating in ratings if rating.rater == rater]
-
-
 def _rater(rater: str, ratings: Sequence[Rating]) -> RaterMean:
-    own = _points_of(rater, ratings)
+    own = [rating.points for rating in ratings if rating.rater == rater]
     std = statistics.stdev(own) if len(own) > 1 else None
     return RaterMean(rater=rater, n=len(own), mean=statistics.fmean(own), std=std)
 
@@ -168,7 +153,6 @@ def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
 
 
-_DASH = "–"
 _AGREEMENT = ("alpha_ordinal", "weighted_kappa", "icc_single", "icc_mean")
 
 
@@ -305,8 +289,8 @@ def _means(found: Sequence[CriterionRatings]) -> ReportTable:
                 _shown(one.criterion),
                 f"{one.examples:,}",
                 f"{one.n:,}",
-                _number(one.mean),
-                _number(one.std),
+                number(one.mean),
+                number(one.std),
             )
             for one in found
         ),
@@ -321,9 +305,9 @@ def _agreement(found: Sequence[CriterionRatings]) -> ReportTable:
         rows=tuple(
             (
                 _shown(one.criterion),
-                *(_number(getattr(one, name), 3) for name in _AGREEMENT),
-                _number(one.exact_agreement),
-                _number(one.within_one),
+                *(number(getattr(one, name), 3) for name in _AGREEMENT),
+                number(one.exact_agreement),
+                number(one.within_one),
             )
             for one in found
         ),
@@ -335,8 +319,7 @@ def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> ReportT
     for one in found:
         means = {rater.rater: rater for rater in one.raters}
         cells = [
-            f"{means[name].mean:.2f} ± {_number(means[name].std)}" if name in means else _DASH
-            for name in raters
+            mean_sd(means[name].mean, means[name].std) if name in means else DASH for name in raters
         ]
         rows.append((_shown(one.criterion), *cells))
     return ReportTable(
@@ -355,7 +338,3 @@ def _chart(found: Sequence[CriterionRatings]) -> Any:
 
 def _shown(criterion: str) -> str:
     return criterion.replace("_", " ")
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return _DASH if value is None else f"{value:.{digits}f}"

@@ -1,33 +1,27 @@
-"""The records and the task that a corpus command is about.
-
-What annotators said, read as the options say.
-
-How many tokens a text has, without loading a model.
-
-What people filled in is never written over.
-"""
+"""What a corpus command is about: the records, the task, and what annotators gave as labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from recap.config import DataConfig
 from recap.corpus.options import CorpusConfig
 from recap.data.annotations import (
     USUAL_NAMES,
     AnnotationLayout,
-    AnnotatorLabel,
     AnnotatorLabels,
     read_annotations,
 )
 from recap.data.corpus import read_records
+from recap.data.examples import examples_of, has_intervention, turn_id, with_merged_history
 from recap.data.issues import IssueLog
 from recap.data.readers.registry import Record
+from recap.data.sheets import raise_issues
 from recap.errors import ConfigError, DataError, did_you_mean
-from recap.output import report as overwriting
 from recap.records import Dialogue, Example
-from recap.runs.build import configured_task, reader_options
+from recap.runs.build import configured_task, data_language, reader_options
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 
@@ -62,8 +56,7 @@ class CorpusSource:
 
 def find_task(config: CorpusConfig) -> Task:
     """Return the task, in the language of the data."""
-    language = "zh" if config.data.language == "zh" else "en"
-    return configured_task(config.task, language=language)
+    return configured_task(config.task, language=data_language(config.data))
 
 
 def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
@@ -74,7 +67,7 @@ def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
 def open_source(
     config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False, judge: bool = True
 ) -> CorpusSource:
-    """Return the corpus, labelled or not, its labels looked up in ``taxonomy``.
+    """Return the corpus, labeled or not, its labels looked up in ``taxonomy``.
 
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
     which lists them.
@@ -100,46 +93,76 @@ def open_source(
         keep_empty=keep_empty,
         options=reader_options(data),
     )
-    records = _watched(records, issues)
-    if taxonomy is None:
-        records = _with_few_labels(records, issues)
-    if judge:
-        records = _checked(records, issues, data.on_error == "fail")
-    return CorpusSource(file=issues.file, issues=issues, records=records)
+    strict = data.on_error == "fail"
+    watched = _watched(records, issues, raw=taxonomy is None, judge=judge, strict=strict)
+    return CorpusSource(file=issues.file, issues=issues, records=watched)
 
 
-def _watched(records: Iterator[Record], issues: IssueLog) -> Iterator[Record]:
+def _watched(
+    records: Iterator[Record], issues: IssueLog, *, raw: bool, judge: bool, strict: bool
+) -> Iterator[Record]:
+    """Yield the records; refuse labels that may be client text, and at the end what is at fault."""
+    labels: set[str] = set()
+    any_records = False
     for record in records:
+        any_records = True
         issues.counts["synthetic"] += record.meta.get("synthetic") is True
-        yield record
-
-
-def _with_few_labels(records: Iterator[Record], issues: IssueLog) -> Iterator[Record]:
-    """Yield the records; refuse labels that may be client text, which tables would print."""
-    seen: set[str] = set()
-    for record in records:
-        turns = record.turns if isinstance(record, Dialogue) else ()
-        labels = [record.label] if isinstance(record, Example) else [turn.label for turn in turns]
-        seen.update(label for label in labels if label is not None)
-        if len(seen) > MOST_RAW_LABELS or max(map(len, seen), default=0) > LONGEST_RAW_LABEL:
-            raise DataError(
-                f"{issues.file}: labels=raw: more than {MOST_RAW_LABELS} different labels, or one "
-                f"of more than {LONGEST_RAW_LABEL} characters: is this the column of labels? "
-                "data.options.columns.label=NAME names it"
+        if raw:
+            given = record.turns if isinstance(record, Dialogue) else (record,)
+            labels.update(one.label for one in given if one.label is not None)
+            refuse_texts(
+                labels,
+                f"{issues.file}: labels=raw",
+                "is this the column of labels? data.options.columns.label=NAME names it",
             )
         yield record
-
-
-def _checked(records: Iterator[Record], issues: IssueLog, fail: bool) -> Iterator[Record]:
-    n = 0
-    for record in records:
-        n += 1
-        yield record
-    if issues.issues and fail:
-        raise issues.error()
-    if n == 0:
+    if not judge:
+        return
+    if strict:
+        raise_issues(issues)
+    if not any_records:
         left = f"all {issues.rows_read} rows were rejected" if issues.rows_read else "holds no rows"
         raise DataError(f"{issues.file}: {left}; action=validate lists what is wrong")
+
+
+def refuse_texts(labels: Set[str], where: str, hint: str) -> None:
+    """Refuse raw labels that may be client text, which tables would print.
+
+    Raises:
+        DataError: For too many of them, or a long one.
+    """
+    if len(labels) > MOST_RAW_LABELS or max(map(len, labels), default=0) > LONGEST_RAW_LABEL:
+        raise DataError(
+            f"{where}: more than {MOST_RAW_LABELS} different labels, or one of more than "
+            f"{LONGEST_RAW_LABEL} characters: {hint}"
+        )
+
+
+def turns_of(record: Record) -> Iterable[Example]:
+    """Return the client turns of a record as they stand."""
+    if isinstance(record, Example):
+        return [record]
+    return examples_of(record, merge_adjacent=False, no_intervention="keep")
+
+
+def examples_in(record: Record, data: DataConfig) -> Iterable[Example]:
+    """Return the client turns of a record as training sees them."""
+    if isinstance(record, Dialogue):
+        return examples_of(
+            record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
+        )
+    record = with_merged_history(record) if data.merge_adjacent else record
+    return [record] if data.no_intervention == "keep" or has_intervention(record) else []
+
+
+def client_turns(record: Record) -> Iterator[tuple[str, str | None]]:
+    """Yield id and label of every client turn of a record."""
+    if isinstance(record, Example):
+        yield record.id, record.label
+        return
+    for index, turn in enumerate(record.turns):
+        if turn.speaker == "client":
+            yield turn_id(record.session, index, turn), turn.label
 
 
 OF_THE_DATA = ("agreement", "adjudicate")
@@ -147,7 +170,7 @@ OF_THE_DATA = ("agreement", "adjudicate")
 
 
 def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
-    """Return the judgements under the labels of the task.
+    """Return the annotations under the labels of the task.
 
     A label finer than the task's becomes the one above it; one outside the task stays.
 
@@ -169,9 +192,14 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
         skip_faults=config.data.on_error == "skip",
     )
     if task is None:
-        _refuse_texts({judgement.label for judgement in found.annotations})
+        refuse_texts(
+            {annotation.label for annotation in found.annotations},
+            "labels=raw",
+            "is this the column of labels? name it with annotations.columns.label",
+        )
         return found
-    return replace(found, annotations=tuple(_of_task(task, j) for j in found.annotations))
+    of_task = (replace(a, label=label_of_task(task, a.label)) for a in found.annotations)
+    return replace(found, annotations=tuple(of_task))
 
 
 def annotation_paths(config: CorpusConfig) -> list[Path]:
@@ -228,10 +256,10 @@ def label_order(config: CorpusConfig) -> tuple[str, ...]:
 
 
 def reading_notes(found: AnnotatorLabels) -> list[str]:
-    """Return a sentence on rows that are no judgement, when some are."""
+    """Return a sentence on rows that are no annotation, when some are."""
     notes = []
     if found.unlabelled:
-        notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no judgement")
+        notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no annotation")
     if found.rows_rejected:
         notes.append(f"{found.rows_rejected:,} of {found.rows_read:,} rows were left out")
     return notes
@@ -246,20 +274,6 @@ def label_of_task(task: Task, label: str) -> str:
 def canonical_label(config: CorpusConfig, label: str) -> str:
     """Return a label of the taxonomy as one of the task, itself for ``labels=raw``."""
     return label_of_task(find_task(config), label) if config.labels == "canonical" else label
-
-
-def _refuse_texts(labels: set[str]) -> None:
-    """Refuse labels that may be client text, which tables would print."""
-    if len(labels) > MOST_RAW_LABELS or max(map(len, labels)) > LONGEST_RAW_LABEL:
-        raise DataError(
-            f"labels=raw: more than {MOST_RAW_LABELS} different labels, or one of more than "
-            f"{LONGEST_RAW_LABEL} characters: is this the column of labels? name it with "
-            "annotations.columns.label"
-        )
-
-
-def _of_task(task: Task, judgement: AnnotatorLabel) -> AnnotatorLabel:
-    return replace(judgement, label=label_of_task(task, judgement.label))
 
 
 def token_counter(name: str | None) -> Callable[[str], int] | None:
@@ -295,33 +309,6 @@ def token_counter(name: str | None) -> Callable[[str], int] | None:
                 f"describe.tokenizer={name}: {path} is no tokenizer ({type(error).__name__})"
             ) from None
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-_ENDINGS = ("json", "md", "tex", "csv")
-
-
-def keep_inputs(config: CorpusConfig) -> None:
-    """Check that no file of the findings would take the place of a file that is read.
-
-    Raises:
-        ConfigError: Naming the option and the file.
-    """
-    names = [f"{config.action}.{ending}" for ending in _ENDINGS]
-    names += ["labels.jsonl"] if config.action == "adjudicate" else []
-    overwriting.keep_inputs(
-        {
-            "data.path": config.data.path,
-            "annotations.path": config.annotations.path,
-            "assign.predictions": config.assign.predictions,
-            "adjudicate.decisions": config.adjudicate.decisions,
-            "exam.key": config.exam.key,
-            "exam.scores": config.exam.scores,
-            "ratings.path": config.ratings.path,
-            "ratings.predictions": config.ratings.predictions,
-        },
-        config.out,
-        names,
-    )
 
 
 def keep_filled_in(config: CorpusConfig, pages: Mapping[str, str | bytes]) -> None:

@@ -1,8 +1,6 @@
 """``action=validate``: every fault of every row, and what looks wrong in the others.
 
-Text that looks as if it identified a person, found by its form and counted by kind.
-
-What looks wrong in examples that can be read: contradictions, repeats, labels, details.
+That is contradictions, repeats, labels, and texts that seem to identify a person, by their form.
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ from functools import lru_cache
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source
-from recap.data.examples import examples_of
+from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source, turns_of
 from recap.data.issues import RowIssue
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
@@ -184,7 +181,7 @@ class ConsistencyChecker:
             self._places.setdefault(text, (name, line))
 
     def add_text(self, text: str, identifier: str, line: int) -> None:
-        """Look for personal details in a text that is no example, such as a counsellor's turn."""
+        """Look for personal details in a text that is no example, such as a counselor's turn."""
         for kind, n in _details(text).items():
             times = "" if n == 1 else f", {n} times"
             self._hint(f"{kind}_like", line, _shown(identifier), times)
@@ -272,7 +269,7 @@ def _details(text: str) -> Counter[str]:
 def validate(config: CorpusConfig) -> Report:
     """Return what is wrong with a corpus; nothing of its texts.
 
-    The findings end in failure when a row is at fault, unless ``data.on_error`` is ``skip``.
+    The report is a failure when a row is at fault, unless ``data.on_error`` is ``skip``.
     """
     source = open_source(config, find_taxonomy(config), judge=False)
     checked = _check(config, source)
@@ -325,12 +322,7 @@ def _check(config: CorpusConfig, source: CorpusSource) -> _Checked:
     counts: Counter[str] = Counter()
     for record in source.records:
         lines = source.issues.lines
-        examples = (
-            [record]
-            if not isinstance(record, Dialogue)
-            else examples_of(record, merge_adjacent=False, no_intervention="keep")
-        )
-        for example in examples:
+        for example in turns_of(record):
             checker.add(example, _line(lines, example.turn))
             counts["utterances"] += 1
             labelled = example.label is not None
@@ -377,8 +369,8 @@ def _overview(source: CorpusSource, checked: _Checked) -> ReportTable:
         ("rows accepted", issues.rows_read - issues.rows_rejected),
         ("rows rejected", issues.rows_rejected),
         ("client utterances", checked.utterances),
-        ("labelled", checked.labelled),
-        ("labelled without a rationale", checked.without_rationale),
+        ("labeled", checked.labelled),
+        ("labeled without a rationale", checked.without_rationale),
         ("texts of several labels, in whatever context", checked.texts_of_several_labels),
     ]
     cells = [(name, f"{n:,}", "") for name, n in rows]

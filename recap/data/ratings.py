@@ -11,11 +11,10 @@ from pydantic import ConfigDict, Field
 
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
-from recap.data.readers.registry import require_column
-from recap.data.readers.tables import read_sheet, whole_number
+from recap.data.readers.tables import whole_number
+from recap.data.sheets import filled_rows, raise_issues
 from recap.errors import DataError, quote_id
 from recap.records import Example
-from recap.system.escaping import bare_cell
 
 _COLUMNS = ("id", "session", "dialogue", "label", "rationale")
 _WORDS = ("dialogue", "rationale")
@@ -78,17 +77,17 @@ def read_ratings(paths: Sequence[Path], *, criteria: Sequence[str], points: int)
     """
     found: list[Rating] = []
     empty = 0
-    faulty: list[str] = []
     seen: set[tuple[str, str]] = set()
+    logs = []
     for path in paths:
         issues = IssueLog(str(path))
-        table = read_sheet(path, issues)
-        for column in ("id", *criteria):
-            hint = "name what was rated with ratings.criteria=[...]"
-            require_column(table.path, table.columns, column, hint)
-        for line, row in table.rows:
-            rater = row.get("rater", "").strip() or path.stem.removeprefix("ratings_")
-            identifier = bare_cell(row["id"].strip())
+        logs.append(issues)
+        hint = "name what was rated with ratings.criteria=[...]"
+        for line, row in filled_rows(
+            path, ("id", *criteria), issues, hint=hint, optional=("rater",)
+        ):
+            identifier = row["id"]
+            rater = row["rater"] or path.stem.removeprefix("ratings_")
             if not identifier:
                 issues.reject(line, "id", "is empty", "keep the ids of the blank sheet")
             elif (identifier, rater) in seen:
@@ -102,10 +101,7 @@ def read_ratings(paths: Sequence[Path], *, criteria: Sequence[str], points: int)
                     Rating(id=identifier, rater=rater, criterion=name, points=value)
                     for name, value in given.items()
                 ]
-        if issues.issues:
-            faulty.append(str(issues.error()))
-    if faulty:
-        raise DataError("\n".join(faulty))
+    raise_issues(*logs)
     if not found:
         raise DataError(
             f"{', '.join(map(str, paths))}: nothing was rated; write 1 to {points} in the columns "
@@ -119,7 +115,7 @@ def _points(
 ) -> dict[str, int]:
     given = {}
     for name in criteria:
-        text = row[name].strip()
+        text = row[name]
         value = whole_number(text)
         if value is not None and 1 <= value <= points:
             given[name] = value

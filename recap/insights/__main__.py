@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, run_command
+from recap.cli.command import Command, ended_by_sigterm, load_function, run_command
 from recap.insights.options import ACTIONS, load, with_usual_choices
 
 if TYPE_CHECKING:
@@ -21,23 +20,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(config: InsightsConfig) -> None:
-    from importlib import import_module
+    from recap.output.report import deliver
 
-    from recap.output.report import keep_inputs, print_report, write_report
-
-    module, _, function = ACTIONS[config.action].partition(":")
     with ended_by_sigterm():
-        findings = getattr(import_module(module), function)(config)
+        report = load_function(ACTIONS[config.action])(config)
     inputs = {
         "data.path": config.data.path,
         "outcomes.path": config.outcomes.path,
         "predictions": config.predictions,
         "sessions.confusion": config.sessions.confusion,
     }
-    keep_inputs(inputs, config.out, findings.file_names)
-    print_report(findings)
-    if config.out is not None:
-        write_report(findings, Path(config.out))
+    deliver(report, config.out, inputs=inputs)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
-"""``action=alliance``: how shares of behaviours go together with outcomes, as in Table 13.
+"""``action=alliance``: how shares of behaviors go together with outcomes, as in Table 13.
 
-Two tables of sessions joined by their keys.
-
-A table with a row a session: keys, and columns of numbers.
-
-The columns that ``action=alliance`` correlates: from two tables, or from dialogues and one.
+Columns come from two tables with a row a session, joined by their keys, or from dialogues and one.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +22,7 @@ from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
 from recap.insights.source import AnnotatedSource, read_source
 from recap.output.charts import CorrelationCell, heat_map
+from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.statistics.correlation import (
@@ -43,19 +40,6 @@ JoinKey = tuple[str, ...]
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Joined:
-    """Rows of both tables with equal keys, in the order of the first."""
-
-    keys: tuple[JoinKey, ...]
-    first: tuple[int, ...]
-    """Index of each one's row in the first table."""
-    second: tuple[int, ...]
-    only_first: int
-    """Rows of the first table that the second has no key for."""
-    only_second: int
-
-
 def join_key(values: Sequence[str]) -> JoinKey:
     """Return the form in which keys are compared: no outer blanks, ``7.0`` as ``7``.
 
@@ -67,17 +51,14 @@ def join_key(values: Sequence[str]) -> JoinKey:
     )
 
 
-def join(first: Sequence[JoinKey], second: Sequence[JoinKey]) -> Joined:
-    """Return which rows belong together; keys are unique in each table."""
-    place: Mapping[JoinKey, int] = {key: index for index, key in enumerate(second)}
-    both = [(index, place[key]) for index, key in enumerate(first) if key in place]
-    return Joined(
-        keys=tuple(first[index] for index, _ in both),
-        first=tuple(index for index, _ in both),
-        second=tuple(index for _, index in both),
-        only_first=len(first) - len(both),
-        only_second=len(second) - len(both),
-    )
+def join(first: Sequence[JoinKey], second: Sequence[JoinKey]) -> list[tuple[int, int]]:
+    """Return the rows with equal keys, which are unique in each table, in the order of the first.
+
+    >>> join([("1",), ("2",)], [("9",), ("1",)])
+    [(0, 1)]
+    """
+    place = {key: index for index, key in enumerate(second)}
+    return [(index, place[key]) for index, key in enumerate(first) if key in place]
 
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", ".", "-"})
@@ -94,6 +75,11 @@ class SessionTable:
     columns: tuple[str, ...]
     lines: tuple[int, ...]
     rows: tuple[Mapping[str, str], ...]
+
+    @property
+    def n_rows(self) -> int:
+        """How many sessions there are."""
+        return len(self.rows)
 
     def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]:
         """Return the key of each row.
@@ -137,6 +123,15 @@ class SessionTable:
         if issues.issues:
             raise issues.error()
         return tuple(values)
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        """Return the cells of a column.
+
+        Raises:
+            DataError: When it is missing.
+        """
+        self.require(column, "correct alliance.client")
+        return tuple(row[column] for row in self.rows)
 
     def require(self, column: str, hint: str) -> None:
         """Check that there is a column of this name.
@@ -208,22 +203,6 @@ class AllianceData:
     predicted: bool
 
 
-class _Side(Protocol):
-    """One of the two places where columns come from, a row a session."""
-
-    @property
-    def columns(self) -> tuple[str, ...]: ...
-
-    @property
-    def n_rows(self) -> int: ...
-
-    def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]: ...
-
-    def numbers(self, column: str) -> Column: ...
-
-    def texts(self, column: str) -> tuple[str, ...]: ...
-
-
 def read_alliance(config: InsightsConfig) -> AllianceData:
     """Return predictors and outcomes, joined by ``on``.
 
@@ -237,16 +216,24 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
     if not config.outcomes.columns:
         raise ConfigError("name the columns to correlate with: outcomes=[goal,task,bond]")
     source = None if config.predictors else read_source(config)
-    first: _Side | None = None
+    sides: list[_Side] = []
     if source is not None:
-        first = _Dialogues(source)
+        sides.append(_Dialogues(source))
     elif config.data.path is not None:
-        first = _table(Path(config.data.path), config.data.options)
-    second = None if config.outcomes.path is None else _table(Path(config.outcomes.path), {})
-    if first is None and second is None:
+        options = config.data.options
+        sides.append(
+            read_session_table(
+                Path(config.data.path),
+                delimiter=options.get("delimiter"),
+                sheet=options.get("sheet"),
+            )
+        )
+    if config.outcomes.path is not None:
+        sides.append(read_session_table(Path(config.outcomes.path)))
+    if not sides:
         raise ConfigError("name a table with data.path=FILE or outcomes.path=FILE")
     predictors = config.predictors or tuple(_share_names(source))
-    joined = _join(first, second, config)
+    joined = _join(sides, config.on or ("session",))
     return AllianceData(
         predictors={name: joined.column(name, prefer=0) for name in predictors},
         outcomes={name: joined.column(name, prefer=1) for name in config.outcomes.columns},
@@ -258,7 +245,9 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _JoinedSides:
+class _Joined:
+    """Both places where columns come from, or one, and the rows of each that belong together."""
+
     sides: tuple[tuple[_Side, tuple[int, ...]], ...]
     n: int
     notes: tuple[str, ...]
@@ -296,58 +285,26 @@ class _JoinedSides:
         )
 
 
-def _join(first: _Side | None, second: _Side | None, config: InsightsConfig) -> _JoinedSides:
-    on = config.on or ("session",)
-    if first is None or second is None:
-        only = first or second
-        assert only is not None
-        rows = tuple(range(only.n_rows))
-        return _JoinedSides(sides=((only, rows),), n=only.n_rows, notes=())
-    joined = join(first.keys(on), second.keys(on))
-    if not joined.keys:
+def _join(sides: Sequence[_Side], on: Sequence[str]) -> _Joined:
+    if len(sides) == 1:
+        rows = tuple(range(sides[0].n_rows))
+        return _Joined(sides=((sides[0], rows),), n=len(rows), notes=())
+    first, second = sides
+    pairs = join(first.keys(on), second.keys(on))
+    if not pairs:
         raise DataError(
             f"no session has the same {', '.join(on)} in both files; correct on=[…], or the ids"
         )
-    notes = []
-    if joined.only_first or joined.only_second:
-        notes.append(
-            f"Joined by {', '.join(on)}: {len(joined.keys)} sessions are in both files; "
-            f"{joined.only_first} of data.path and {joined.only_second} of outcomes.path are in "
-            "one alone and left out."
-        )
-    return _JoinedSides(
-        sides=((first, joined.first), (second, joined.second)),
-        n=len(joined.keys),
-        notes=tuple(notes),
+    alone = [side.n_rows - len(pairs) for side in sides]
+    note = (
+        f"Joined by {', '.join(on)}: {len(pairs)} sessions are in both files; {alone[0]} of "
+        f"data.path and {alone[1]} of outcomes.path are in one alone and left out."
     )
-
-
-def _table(path: Path, options: Mapping[str, Any]) -> _TableSide:
-    table = read_session_table(path, delimiter=options.get("delimiter"), sheet=options.get("sheet"))
-    return _TableSide(table=table)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TableSide:
-    table: SessionTable
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.table.columns
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.table.rows)
-
-    def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]:
-        return self.table.keys(on)
-
-    def numbers(self, column: str) -> Column:
-        return self.table.numbers(column)
-
-    def texts(self, column: str) -> tuple[str, ...]:
-        self.table.require(column, "correct alliance.client")
-        return tuple(row[column] for row in self.table.rows)
+    return _Joined(
+        sides=tuple(zip(sides, zip(*pairs, strict=True), strict=True)),
+        n=len(pairs),
+        notes=(note,) if any(alone) else (),
+    )
 
 
 def _share_names(source: AnnotatedSource | None) -> list[str]:
@@ -361,7 +318,7 @@ OVERALL = "Resistance"
 
 
 class _Dialogues:
-    """Sessions of dialogues: shares of behaviours as columns, and the fields of ``meta``."""
+    """Sessions of dialogues: shares of behaviors as columns, and the fields of ``meta``."""
 
     def __init__(self, source: AnnotatedSource) -> None:
         self._sessions = count_sessions(
@@ -419,6 +376,10 @@ class _Dialogues:
         )
 
 
+_Side = SessionTable | _Dialogues
+"""One of the two places where columns come from, a row a session."""
+
+
 def _is_blank(value: object) -> bool:
     """Whether a field says nothing; 0 is a figure, and an id, as good as any."""
     return value is None or value == ""
@@ -431,9 +392,6 @@ def _fields(utterance: Utterance) -> dict[str, Any]:
         "counselor": utterance.counselor,
     }
     return {**utterance.meta, **{k: v for k, v in own.items() if v is not None}}
-
-
-_DASH = "–"
 
 
 def find_alliance(config: InsightsConfig) -> Report:
@@ -534,12 +492,12 @@ def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> 
             c.predictor,
             f"{c.n:,}",
             _starred(c, 3),
-            _ends(c.low, c.high),
-            _p(c.p),
-            _p(c.p_holm) + stars(c.p_holm),
-            _p(c.p_bh) + stars(c.p_bh),
-            _DASH if c.rho is None else f"{c.rho:.3f}{stars(c.rho_p)}",
-            _ends(c.cluster_low, c.cluster_high),
+            ends(c.low, c.high),
+            p_cell(c.p),
+            p_cell(c.p_holm) + stars(c.p_holm),
+            p_cell(c.p_bh) + stars(c.p_bh),
+            DASH if c.rho is None else f"{number(c.rho, 3)}{stars(c.rho_p)}",
+            ends(c.cluster_low, c.cluster_high),
         )
         for c in found
         if c.outcome == outcome
@@ -594,14 +552,4 @@ def _notes(config: InsightsConfig, data: AllianceData, found: list[Correlation])
 
 
 def _starred(c: Correlation, digits: int = 4) -> str:
-    return _DASH if c.r is None else f"{c.r:.{digits}f}{c.stars}"
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    return _DASH if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return _DASH
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+    return DASH if c.r is None else f"{number(c.r, digits)}{c.stars}"

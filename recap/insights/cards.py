@@ -216,7 +216,7 @@ def _chosen(config: InsightsConfig, source: AnnotatedSource) -> Utterance:
             if utterance.label is not None and resistant(utterance.label):
                 return utterance
         raise DataError(
-            "no utterance is labelled as resistant; name one with card.id=ID, or say what counts "
+            "no utterance is labeled as resistant; name one with card.id=ID, or say what counts "
             "as resistance with resistance=[…]"
         )
     for utterance in utterances:

@@ -1,7 +1,4 @@
-"""What ``conf/insights.yaml`` holds: a section for every action.
-
-What ``conf/insights.yaml`` holds for the counsellor study.
-"""
+"""What ``conf/insights.yaml`` holds: a section for every action."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.cli.command import reader_for
+from recap.cli.command import with_lists, with_reader
 from recap.config import DataConfig, TaskConfig
 
 FileStem = Annotated[str, Field(pattern=r"^[\w][\w .-]*$")]
@@ -22,7 +19,7 @@ _STRICT_STUDY = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_STUDY)
 class StudyOptions:
-    """The counsellor study's statistics, from a long table."""
+    """The counselor study's statistics, from a long table."""
 
     participant: str = "participant"
     """Column of the participant's id."""
@@ -54,7 +51,7 @@ class StudyOptions:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT_STUDY)
 class StudyMaterialsOptions:
-    """What participants and raters of a counsellor study are given, and what they give back."""
+    """What participants and raters of a counselor study are given, and what they give back."""
 
     step: Literal["draw", "rate", "score"] = "draw"
     """Sheets and cards; then, of filled sheets, rating sheets; then, of those, scores."""
@@ -65,7 +62,7 @@ class StudyMaterialsOptions:
     phases: tuple[FileStem, FileStem] = ("pre", "post")
     """Names of the phases; cards come in the second."""
     per_behavior: int = Field(default=2, ge=0)
-    """Scenarios of each resistant behaviour."""
+    """Scenarios of each resistant behavior."""
     collaborative: int = Field(default=4, ge=0)
     """Scenarios without resistance."""
     context: int = Field(default=6, ge=0)
@@ -164,7 +161,7 @@ class InsightsConfig:
     on: tuple[str, ...] = ()
     """Columns by which the two tables are joined."""
     predictors: tuple[str, ...] = ()
-    """Columns that predict; none: shares of behaviours, computed from dialogues."""
+    """Columns that predict; none: shares of behaviors, computed from dialogues."""
     seed: int = Field(default=0, ge=0)
     """Of every bootstrap."""
     resamples: int = Field(default=2000, ge=0)
@@ -200,7 +197,7 @@ ACTIONS = {
     "card": "recap.insights.cards:make_card",
     "supervision": "recap.insights.supervision:make_supervision",
 }
-"""What each action calls, as ``module:function``: takes the configuration, gives ``Findings``."""
+"""What each action calls, as ``module:function``: takes the configuration, gives a ``Report``."""
 
 _LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"})
 
@@ -210,18 +207,11 @@ def with_usual_choices(given: Sequence[str]) -> list[str]:
 
     ``outcomes=[…]`` is short for ``outcomes.columns=[…]``, and a single name for a list of one.
     """
-    arguments = []
-    for argument in given:
-        key, equals, value = argument.partition("=")
-        if key in _LISTS and equals and value not in ("", "null") and value[:1] not in "[{":
-            value = f"[{value}]"
-        if key == "outcomes" and value.startswith("["):
-            key = "outcomes.columns"
-        arguments.append(f"{key}{equals}{value}")
-    paths = [a.partition("=")[2] for a in arguments if a.startswith("data.path=")]
-    if paths and not any(a.startswith("data=") for a in arguments):
-        arguments.append(f"data={reader_for(paths[-1])}")
-    return arguments
+    arguments = [
+        a.replace("outcomes=", "outcomes.columns=", 1) if a.startswith("outcomes=[") else a
+        for a in with_lists(given, _LISTS)
+    ]
+    return with_reader(arguments)
 
 
 def load(overrides: Sequence[str], *, config_dir: str | None = None) -> InsightsConfig:

@@ -1,7 +1,4 @@
-"""Figures of sessions: two donuts as in Figure 2 of the paper, development, one session's line.
-
-What the figures of ``action=sessions`` show.
-"""
+"""Figures of sessions: two donuts as in Figure 2 of the paper, development, one session's line."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recap.data.utterances import Utterance
 from recap.insights.source import AnnotatedSource
+from recap.output.charts import open_axes
 from recap.statistics.sessions import Prevalence
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ class Mark:
 
 
 def donut_chart(whole: Sequence[Slice], parts: Sequence[Slice], *, note: str = "") -> Figure:
-    """Return resistance among all utterances, and the behaviours among resistant ones."""
+    """Return resistance among all utterances, and the behaviors among resistant ones."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.6, 4.2), layout="constrained")
@@ -57,10 +54,7 @@ def development_chart(
     shares: Sequence[tuple[float | None, float | None, float | None]], *, note: str = ""
 ) -> Figure:
     """Return the share of resistance, with its interval, in each part of the sessions."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = open_axes(6.4, 3.2)
     known = [(i + 1, v, low, high) for i, (v, low, high) in enumerate(shares) if v is not None]
     places = [place for place, *_ in known]
     axes.plot(places, [100 * v for _, v, _, _ in known], color=LINE_COLOR, marker="o", markersize=4)
@@ -71,17 +65,13 @@ def development_chart(
     axes.set_xticks(range(1, len(shares) + 1))
     axes.set_xlabel(f"part of the session{', ' + note.strip('()') if note else ''}")
     axes.set_ylabel("resistant utterances, %")
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def timeline_chart(marks: Sequence[Mark], *, title: str) -> Figure:
     """Return one session's utterances along its turns, a row for each label that occurs."""
-    from matplotlib.figure import Figure
-
     labels = list(dict.fromkeys(m.label for m in sorted(marks, key=lambda m: m.resistant)))
-    figure = Figure(figsize=(8, 1 + 0.3 * max(len(labels), 1)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = open_axes(8, 1 + 0.3 * max(len(labels), 1))
     row = {label: index for index, label in enumerate(labels)}
     for mark in marks:
         axes.scatter(
@@ -96,7 +86,6 @@ def timeline_chart(marks: Sequence[Mark], *, title: str) -> Figure:
     axes.set_title(title, fontsize=9, loc="left")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -124,32 +113,17 @@ def _donut(axes: Axes, slices: Sequence[Slice], *, title: str) -> None:
     )
 
 
-_NO_COLOR = "#999999"
-
-
 def donuts(source: AnnotatedSource, overall: Prevalence) -> tuple[list[Slice], list[Slice]]:
-    """Return the parts of both donuts: resistance among all, behaviours among resistant ones."""
+    """Return the parts of both donuts: resistance among all, behaviors among resistant ones."""
     shares = dict(zip(source.labels, (i.value or 0.0 for i in overall.label_shares), strict=True))
     behaviors = source.behaviors
     resistant = sum(shares[label] for label in behaviors)
     others = [label for label in source.labels if label not in behaviors]
-    whole = [
-        Slice(
-            name=source.resistance[0] if len(source.resistance) == 1 else "Resistance",
-            share=resistant,
-            color=source.category(source.resistance[0]).color or _NO_COLOR,
-        ),
-        *(
-            Slice(name=o, share=shares[o], color=source.category(o).color or _NO_COLOR)
-            for o in others
-        ),
-    ]
+    name = source.resistance[0] if len(source.resistance) == 1 else "Resistance"
+    whole = [Slice(name=name, share=resistant, color=source.color(source.resistance[0]))]
+    whole += [Slice(name=o, share=shares[o], color=source.color(o)) for o in others]
     parts = [
-        Slice(
-            name=label,
-            share=shares[label] / resistant,
-            color=source.category(label).color or _NO_COLOR,
-        )
+        Slice(name=label, share=shares[label] / resistant, color=source.color(label))
         for label in behaviors
         if shares[label]
     ]
@@ -157,16 +131,16 @@ def donuts(source: AnnotatedSource, overall: Prevalence) -> tuple[list[Slice], l
 
 
 def timeline_marks(source: AnnotatedSource, session: str) -> list[Mark]:
-    """Return the labelled utterances of one session."""
-    said: list[Utterance] = [u for u in source.annotated.utterances if u.session == session]
+    """Return the labeled utterances of one session."""
+    utterances = [u for u in source.annotated.utterances if u.session == session]
     resistant = source.is_resistant
     return [
         Mark(
             place=u.turn if u.turn is not None else index,
             label=u.label,
-            color=source.category(u.label).color or _NO_COLOR,
+            color=source.color(u.label),
             resistant=resistant(u.label),
         )
-        for index, u in enumerate(said)
+        for index, u in enumerate(utterances)
         if u.label is not None
     ]

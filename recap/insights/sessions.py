@@ -1,8 +1,6 @@
 """``action=sessions``: how often clients resist, session by session.
 
-Tables of ``action=sessions``.
-
-Prevalence of ``action=sessions`` corrected with the confusion of a run's folds.
+Prevalence can be corrected for misclassification, with the confusion of a run's folds.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ from recap.insights.session_charts import (
 )
 from recap.insights.source import AnnotatedSource, read_source
 from recap.metrics.files import scores_from_dict
+from recap.output.format import DASH, percent, percent_with_ends, with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.records import Scores
@@ -46,22 +45,20 @@ from recap.statistics.sessions import (
 )
 from recap.taxonomy import Taxonomy
 
-_DASH = "–"
-
 
 def overview_sheet(
     overall: Prevalence, groups: Mapping[str, Prevalence], marked: str
 ) -> ReportTable:
     """Return how often resistance occurs, one column for all and one for each group."""
     columns = {"all": overall, **groups}
-    lines: list[tuple[str, list[str]]] = [
+    lines = [
         ("sessions", [f"{p.n_sessions:,}" for p in columns.values()]),
-        ("labelled client utterances", [f"{p.n_utterances:,}" for p in columns.values()]),
+        ("labeled client utterances", [f"{p.n_utterances:,}" for p in columns.values()]),
         ("resistant utterances", [f"{p.n_resistant:,}" for p in columns.values()]),
-        ("share of utterances, %", [percent(p.share_of_utterances) for p in columns.values()]),
-        ("mean share per session, %", [percent(p.mean_session_share) for p in columns.values()]),
-        ("sessions with any, %", [percent(p.share_of_sessions) for p in columns.values()]),
-        ("distinct behaviours", [plain(p.distinct_behaviors) for p in columns.values()]),
+        ("share of utterances, %", [_percent(p.share_of_utterances) for p in columns.values()]),
+        ("mean share per session, %", [_percent(p.mean_session_share) for p in columns.values()]),
+        ("sessions with any, %", [_percent(p.share_of_sessions) for p in columns.values()]),
+        ("distinct behaviors", [_figure(p.distinct_behaviors) for p in columns.values()]),
     ]
     return ReportTable(
         title=f"Resistance per session{marked}",
@@ -77,13 +74,13 @@ def labels_sheet(
     taxonomy: Taxonomy,
     marked: str,
 ) -> ReportTable:
-    """Return the share of each label, and that of each behaviour among resistant utterances."""
+    """Return the share of each label, and that of each behavior among resistant utterances."""
     resistant = overall.n_resistant
     rows = []
     for label, share in zip(labels, overall.label_shares, strict=True):
         n = round((share.value or 0) * overall.n_utterances)
-        among = f"{100 * n / resistant:.1f}" if label in behaviors and resistant else _DASH
-        rows.append((taxonomy.written(label), f"{n:,}", percent(share), among))
+        among = percent(n / resistant, 1) if label in behaviors and resistant else DASH
+        rows.append((taxonomy.written(label), f"{n:,}", _percent(share), among))
     return ReportTable(
         title=f"Labels{marked}",
         header=("label", "utterances", "of all, %", "of resistant, %"),
@@ -94,7 +91,7 @@ def labels_sheet(
 def development_sheet(found: Development, marked: str) -> ReportTable:
     """Return the share of resistance in each part of the sessions."""
     rows = [
-        (f"{index + 1}", f"{n:,}", percent(share))
+        (f"{index + 1}", f"{n:,}", _percent(share))
         for index, (n, share) in enumerate(zip(found.n_utterances, found.share, strict=True))
     ]
     return ReportTable(
@@ -107,15 +104,15 @@ def development_sheet(found: Development, marked: str) -> ReportTable:
 def acts_sheet(
     acts: Sequence[AfterAct], labels: Sequence[str], behaviors: Sequence[str], marked: str
 ) -> ReportTable:
-    """Return what clients do right after each act of the counsellor."""
+    """Return what clients do right after each act of the counselor."""
     rows = []
     for act in acts:
         counts = dict(zip(labels, act.counts, strict=True))
         ranked = sorted((b for b in behaviors if counts[b]), key=lambda b: -counts[b])
-        most = f"{ranked[0]} ({counts[ranked[0]]})" if ranked else _DASH
-        rows.append((act.act, f"{act.n:,}", f"{act.resistant:,}", percent(act.share), most))
+        most = f"{ranked[0]} ({counts[ranked[0]]})" if ranked else DASH
+        rows.append((act.act, f"{act.n:,}", f"{act.resistant:,}", _percent(act.share), most))
     return ReportTable(
-        title=f"After the counsellor's act{marked}",
+        title=f"After the counselor's act{marked}",
         header=("act", "utterances", "resistant", "resistant, %", "most often"),
         rows=tuple(rows),
     )
@@ -126,9 +123,9 @@ def corrected_sheet(found: CorrectedShares) -> ReportTable:
     rows = [
         (
             label,
-            f"{100 * found.observed[i]:.1f}",
-            percent(found.em[i]),
-            _DASH if found.inverse is None else f"{100 * found.inverse[i]:.1f}",
+            percent(found.observed[i], 1),
+            _percent(found.em[i]),
+            DASH if found.inverse is None else percent(found.inverse[i], 1),
         )
         for i, label in enumerate(found.labels)
     ]
@@ -139,23 +136,12 @@ def corrected_sheet(found: CorrectedShares) -> ReportTable:
     )
 
 
-def percent(interval: Interval) -> str:
-    """Return a share in per cent with its interval."""
-    return _with_ends(interval, 100, 1)
+def _figure(interval: Interval) -> str:
+    return with_ends(interval.value, interval.low, interval.high)
 
 
-def plain(interval: Interval) -> str:
-    """Return a figure with its interval."""
-    return _with_ends(interval, 1, 2)
-
-
-def _with_ends(interval: Interval, scale: int, digits: int) -> str:
-    if interval.value is None:
-        return _DASH
-    value = f"{scale * interval.value:.{digits}f}"
-    if interval.low is None or interval.high is None:
-        return value
-    return f"{value} [{scale * interval.low:.{digits}f}, {scale * interval.high:.{digits}f}]"
+def _percent(interval: Interval) -> str:
+    return percent_with_ends(interval.value, interval.low, interval.high)
 
 
 def read_confusion(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
@@ -215,9 +201,9 @@ def corrected(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShare
     unseen = (answers.sum(axis=0) > 0) & (confusion.sum(axis=0) == 0)
     if unseen.any():
         names = [*labels, "no readable label"]
-        said = ", ".join(name for name, is_new in zip(names, unseen, strict=True) if is_new)
+        unknown = ", ".join(name for name, is_new in zip(names, unseen, strict=True) if is_new)
         raise DataError(
-            f"{path}: never saw the model answer {said}, as it does here; use a confusion over "
+            f"{path}: never saw the model answer {unknown}, as it does here; use a confusion over "
             "more examples, from answers that were decoded in the same way"
         )
     return correct_shares(
@@ -254,7 +240,7 @@ def correction_notes(
     if left_out:
         notes.append(
             f"{left_out} utterances have labels that the confusion does not know: corrected shares "
-            "are among the others, as if that part of the labelling were right."
+            "are among the others, as if that part of the labeling were right."
         )
     return notes
 
@@ -302,7 +288,7 @@ class SessionReport:
 
 
 def find_sessions(config: InsightsConfig) -> Report:
-    """Return the prevalence of every behaviour in annotated or predicted sessions.
+    """Return the prevalence of every behavior in annotated or predicted sessions.
 
     Raises:
         DataError: When a file cannot be used.
@@ -406,7 +392,7 @@ def _timeline(config: InsightsConfig, sessions: tuple[SessionCounts, ...]) -> st
         return max(sessions, key=lambda session: session.resistant).session
     if wanted not in {session.session for session in sessions}:
         raise ConfigError(
-            f"sessions.timeline: no session {quote_id(wanted)} has labelled utterances"
+            f"sessions.timeline: no session {quote_id(wanted)} has labeled utterances"
         )
     return wanted
 
@@ -514,7 +500,7 @@ def _notes(config: InsightsConfig, source: AnnotatedSource, found: SessionReport
         if len(found.sessions) < FEW_UNITS:
             notes.append(f"With so few sessions ({len(found.sessions)}) the intervals are rough.")
     notes.append(
-        f"Resistant: {', '.join(source.behaviors) or 'no label'}. Distinct behaviours: different "
+        f"Resistant: {', '.join(source.behaviors) or 'no label'}. Distinct behaviors: different "
         "resistant labels in a session, its mean over all sessions."
     )
     if found.corrected is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from recap.data.utterances import Annotated, labels_in_use, membership, read_annotated
 from recap.errors import ConfigError, did_you_mean
 from recap.insights.options import InsightsConfig
-from recap.runs.build import configured_task, reader_options
-from recap.taxonomy import Category, Taxonomy
+from recap.runs.build import configured_task, data_language, reader_options
+from recap.taxonomy import Taxonomy
 
 USUAL_RESISTANCE = "Resistance"
 """What counts as resistance where ``resistance`` says nothing: this category and all below it."""
@@ -39,9 +39,9 @@ class AnnotatedSource:
         """The labels that count as resistance."""
         return tuple(filter(self.is_resistant, self.labels))
 
-    def category(self, label: str) -> Category:
-        """Return the category of a label."""
-        return self.taxonomy[label]
+    def color(self, label: str) -> str:
+        """Return the color of a label's category, gray where it has none."""
+        return self.taxonomy[label].color or "#999999"
 
 
 def read_source(config: InsightsConfig) -> AnnotatedSource:
@@ -52,7 +52,7 @@ def read_source(config: InsightsConfig) -> AnnotatedSource:
         DataError: When a file cannot be used.
     """
     data = config.data
-    language = "zh" if data.language == "zh" else "en"
+    language = data_language(data)
     taxonomy = configured_task(config.task, language=language).taxonomy
     resistance = _resistance(config, taxonomy)
     annotated = read_annotated(

@@ -1,8 +1,7 @@
 """``action=study``: what a study with two groups and two phases has shown, or will need.
 
-A study's results as tables and as sentences for a paper.
-
-The figure of a study: mean ± SD of both groups in both phases (paper, Figure 2, right).
+Results come as tables, as sentences for a paper, and as mean ± SD of both groups in both phases
+(paper, Figure 2, right).
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from recap.insights.options import InsightsConfig, StudyOptions
 from recap.insights.study_statistics import (
     GroupComparison,
     Planning,
-    ScoreColumns,
     ScoreTable,
     Study,
     analyse_study,
@@ -27,7 +25,8 @@ from recap.insights.study_statistics import (
     plan_study,
     read_scores,
 )
-from recap.output.format import DASH, degrees, interval, number, p_cell, p_value, share
+from recap.output.charts import open_axes
+from recap.output.format import DASH, degrees, ends, interval, number, p_cell, p_value, share
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.statistics.effect_sizes import EffectSize, InteractionDesign
@@ -205,8 +204,12 @@ def _tests(study: Study, confidence: float) -> ReportTable:
     rows = []
     for comparison in study.comparisons:
         test = comparison.test
-        ends = f"[{number(test.low)}, {number(test.high)}]"
-        figures = (number(test.difference, 3), ends, number(test.t), degrees(test.df))
+        figures = (
+            number(test.difference, 3),
+            ends(test.low, test.high),
+            number(test.t),
+            degrees(test.df),
+        )
         cells = (*figures, p_cell(test.p), p_cell(comparison.p_holm))
         rows.append((_name(comparison, study), *cells))
     return ReportTable(
@@ -229,8 +232,8 @@ def _effect_sizes(study: Study, confidence: float) -> ReportTable:
     rows = []
     for comparison in study.comparisons:
         for name, size in _sizes(comparison):
-            d_ends = f"[{number(size.low)}, {number(size.high)}]"
-            g_ends = f"[{number(size.g_low)}, {number(size.g_high)}]"
+            d_ends = ends(size.low, size.high)
+            g_ends = ends(size.g_low, size.g_high)
             cells = (name, number(size.d, 3), d_ends, number(size.g, 3), g_ends)
             rows.append((_name(comparison, study), *cells))
     return ReportTable(
@@ -266,10 +269,7 @@ def study_chart(study: Study, *, score: str) -> Figure:
         study: Its results.
         score: Title of the vertical axis.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = open_axes(4.2, 3.4)
     for place, group in enumerate(study.groups):
         color, marker, line = _STYLES[place]
         cells = [cell for cell in study.cells if cell.group == group]
@@ -288,7 +288,6 @@ def study_chart(study: Study, *, score: str) -> Figure:
     axes.set_xlim(-0.4, len(study.phases) - 0.6)
     axes.set_ylabel(f"{score} (mean ± SD)")
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -353,13 +352,7 @@ def find_study(config: InsightsConfig) -> Report:
 
 def _table(path: Path, options: StudyOptions, on_error: str) -> tuple[ScoreTable, int]:
     issues = IssueLog(str(path))
-    columns = ScoreColumns(
-        participant=options.participant,
-        group=options.group,
-        phase=options.phase,
-        score=options.score,
-    )
-    rows = read_scores(path, columns, issues=issues, sheet=options.sheet)
+    rows = read_scores(path, options, issues=issues)
     if issues.issues and on_error == "fail":
         raise issues.error()
     table = arrange_scores(

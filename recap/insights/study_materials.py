@@ -1,9 +1,7 @@
-"""``action=study_materials``: what a counsellor study hands out, step by step.
+"""``action=study_materials``: what a counselor study hands out, step by step.
 
 ``draw`` makes sheets and cards, ``rate`` makes rating sheets of the filled sheets, ``score`` makes
 scores of the filled rating sheets.
-
-The cards that the experimental group of a study sees, in the order of its scenarios.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The later steps of ``action=study_materials``: blind rating sheets, and scores from them.
-
-Ratings of a study's responses: how far raters agree, and the score of each participant.
-"""
+"""The later steps of ``action=study_materials``: blind rating sheets, and scores from them."""
 
 from __future__ import annotations
 
@@ -9,12 +6,11 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from recap.data.annotations import MISSING, AnnotationTable, AnnotatorLabel, tabulate
+from recap.data.annotations import MISSING, AnnotatorLabel, tabulate
 from recap.data.issues import IssueLog
 from recap.errors import DataError
 from recap.insights.options import InsightsConfig
@@ -42,7 +38,13 @@ from recap.output.excel import sheet_file
 from recap.output.format import number, share
 from recap.output.report import Report
 from recap.output.tables import ReportTable
-from recap.statistics.agreement import Agreement, cohen_kappa, krippendorff_alpha, measure_agreement
+from recap.statistics.agreement import (
+    Agreement,
+    krippendorff_alpha,
+    mean_weighted_kappa,
+    measure_agreement,
+    pair_confusions,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,7 @@ def rater_agreement(
         resamples: Draws of the bootstrap; 0: no intervals.
         seed: Of the draws.
     """
-    judgements = [
+    annotations = [
         AnnotatorLabel(
             id=rating.rating_id,
             annotator=rating.rater,
@@ -118,25 +120,16 @@ def rater_agreement(
         )
         for rating in ratings
     ]
-    table = tabulate(judgements, labels=SCALE)
+    table = tabulate(annotations, labels=SCALE)
+    # Values that nobody gave are no labels of the table; the scale has them all the same.
+    places = np.array([SCALE.index(label) for label in table.labels])
+    codes = np.where(table.codes == MISSING, MISSING, places[table.codes])
     alpha = krippendorff_alpha(table.counts(), "ordinal")
     return RaterAgreement(
         nominal=measure_agreement(table, replicates=resamples, level=confidence, seed=seed),
-        weighted_kappa=_mean_weighted_kappa(table),
+        weighted_kappa=mean_weighted_kappa(pair_confusions(codes, len(SCALE))),
         ordinal_alpha=alpha if np.isfinite(alpha) else None,
     )
-
-
-def _mean_weighted_kappa(table: AnnotationTable) -> float | None:
-    n, values = len(SCALE), np.array([SCALE.index(label) for label in table.labels])
-    found = []
-    for first, second in combinations(table.codes.T, 2):
-        both = (first != MISSING) & (second != MISSING)
-        confusion = np.zeros((n, n))
-        np.add.at(confusion, (values[first[both]], values[second[both]]), 1)
-        found.append(float(cohen_kappa(confusion, "quadratic")))
-    defined = [kappa for kappa in found if np.isfinite(kappa)]
-    return sum(defined) / len(defined) if defined else None
 
 
 def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
@@ -200,7 +193,6 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
     Raises:
         DataError: When rating sheets are missing or have faults.
     """
-    issues = IssueLog(str(folder / RATINGS))
     keys = own_sheet(read_key, find_sheet(folder / KEY, "ratings"))
     stems = sorted({p.stem for p in (folder / RATINGS).glob("rater*") if p.is_file()})
     if not stems:
@@ -208,12 +200,12 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
             f"{folder / RATINGS}: holds no rating sheets; make them with study_materials.step=rate"
         )
     ratings: list[BlindRating] = []
+    logs = []
     for stem in stems:
         path = find_sheet(folder / RATINGS, stem)
-        log = IssueLog(str(path))
-        ratings += read_ratings(path, rater=stem, keys=keys, issues=log)
-        issues = _joined(issues, log)
-    left_out = _judge(issues, config)
+        logs.append(IssueLog(str(path)))
+        ratings += read_ratings(path, rater=stem, keys=keys, issues=logs[-1])
+    left_out = _rows_left_out(folder / RATINGS, logs, config)
     if not ratings:
         raise DataError(f"{folder / RATINGS}: nothing is rated yet; fill the column rating")
     scores = phase_scores(ratings, keys)
@@ -251,17 +243,16 @@ def _responses(
 ) -> tuple[list[Response], dict[str, str], int]:
     groups = own_sheet(read_groups, find_sheet(folder / KEY, "participants"))
     codes = list(own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios")))
-    issues = IssueLog(str(folder / SHEETS))
+    logs = []
     responses: list[Response] = []
     for participant in groups:
         for phase in phases:
             path = find_sheet(folder / SHEETS / participant, phase)
-            log = IssueLog(str(path))
+            logs.append(IssueLog(str(path)))
             responses += read_responses(
-                path, participant=participant, phase=phase, scenarios=codes, issues=log
+                path, participant=participant, phase=phase, scenarios=codes, issues=logs[-1]
             )
-            issues = _joined(issues, log)
-    left_out = _judge(issues, config)
+    left_out = _rows_left_out(folder / SHEETS, logs, config)
     if not responses:
         raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
     return responses, groups, left_out
@@ -280,24 +271,18 @@ def _phases(folder: Path) -> list[str]:
     return [str(phase) for phase in phases]
 
 
-def _joined(all_faults: IssueLog, one: IssueLog) -> IssueLog:
-    """Return the first log with the rows and faults of one more file."""
-    all_faults.rows_read += one.rows_read
-    all_faults.issues += one.issues
-    return all_faults
-
-
-def _judge(issues: IssueLog, config: InsightsConfig) -> int:
+def _rows_left_out(folder: Path, logs: Sequence[IssueLog], config: InsightsConfig) -> int:
     """Return how many rows are left out, or raise the error that lists them."""
-    rows = {(fault.file, fault.line) for fault in issues.issues}
-    if rows and config.data.on_error == "fail":
-        listed = "\n".join(f"  {fault}" for fault in issues.issues[:20])
-        more = f"\n  and {len(issues.issues) - 20} more" if len(issues.issues) > 20 else ""
+    issues = [issue for log in logs for issue in log.issues]
+    n = len({(issue.file, issue.line) for issue in issues})
+    if n and config.data.on_error == "fail":
+        listed = "\n".join(f"  {issue}" for issue in issues[:20])
+        more = f"\n  and {len(issues) - 20} more" if len(issues) > 20 else ""
         raise DataError(
-            f"{issues.file}: {len(rows)} of {issues.rows_read} rows cannot be used:\n{listed}{more}"
-            "\nmend them, or leave them out with data.on_error=skip"
+            f"{folder}: {n} of {sum(log.rows_read for log in logs)} rows cannot be used:\n"
+            f"{listed}{more}\nmend them, or leave them out with data.on_error=skip"
         )
-    return len(rows)
+    return n
 
 
 def _left_out(n: int) -> list[str]:

@@ -1,7 +1,4 @@
-"""The sheets of a counsellor study: what is handed out as CSV or Excel, and read back filled in.
-
-A counsellor study before it is run: scenarios, groups, orders, and raters who know neither.
-"""
+"""The sheets of a counselor study: what is drawn and handed out, and read back filled in."""
 
 from __future__ import annotations
 
@@ -13,11 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from recap.data.issues import IssueLog
-from recap.data.readers.registry import require_column
-from recap.data.readers.tables import read_sheet
+from recap.data.sheets import filled_rows, raise_issues
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, quote_id
-from recap.system.escaping import bare_cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +46,13 @@ class Response:
 def draw_scenarios(
     utterances: Iterable[Utterance], wanted: Mapping[tuple[str, ...], int], *, seed: int
 ) -> tuple[Scenario, ...]:
-    """Return scenarios, drawn at random from the utterances that answer a counsellor.
+    """Return scenarios, drawn at random from the utterances that answer a counselor.
 
     No utterance and history is drawn twice, and sessions repeat only where there are not enough of
     them. The draw does not depend on the order of the utterances.
 
     Args:
-        utterances: Labelled ones; others are passed over.
+        utterances: Labeled ones; others are passed over.
         wanted: How many of each set of labels together.
         seed: Another seed, another draw.
 
@@ -137,8 +132,8 @@ def blind(responses: Iterable[Response], *, seed: int) -> dict[str, Response]:
 
 def _content(utterance: Utterance) -> bytes:
     """Return a digest of what was said up to and with an utterance."""
-    said = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
-    return blake2b("\0".join(said).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    texts = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
+    return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _refuse_shortage(
@@ -151,7 +146,7 @@ def _refuse_shortage(
             short.append(f"{' or '.join(labels)} (has {there}, needs {n})")
     if short:
         raise DataError(
-            "too few different utterances that answer a counsellor: "
+            "too few different utterances that answer a counselor: "
             f"{', '.join(short)}; lower study_materials.per_behavior or .collaborative, "
             "or give a larger corpus"
         )
@@ -166,6 +161,7 @@ SCENARIO_COLUMNS = ("scenario", "id", "session", "label")
 T = TypeVar("T")
 
 _ENDINGS = (".csv", ".xlsx")
+_HINT = "leave the columns of the sheet as they were"
 
 
 def find_sheet(folder: Path, stem: str) -> Path:
@@ -191,8 +187,7 @@ def own_sheet(read: Callable[[Path, IssueLog], T], path: Path) -> T:
     """
     issues = IssueLog(str(path))
     found = read(path, issues)
-    if issues.issues:
-        raise issues.error()
+    raise_issues(issues)
     return found
 
 
@@ -211,12 +206,7 @@ def read_scenarios(path: Path, issues: IssueLog) -> dict[str, tuple[str, str]]:
 def read_key(path: Path, issues: IssueLog) -> dict[str, StudyKey]:
     """Return whose response each rating id stands for."""
     return {
-        rating_id: StudyKey(
-            participant=row["participant"],
-            group=row["group"],
-            phase=row["phase"],
-            scenario=row["scenario"],
-        )
+        rating_id: StudyKey(**{column: row[column] for column in KEY_COLUMNS[1:]})
         for rating_id, row in _by(path, KEY_COLUMNS, issues).items()
     }
 
@@ -226,7 +216,7 @@ def read_responses(
 ) -> list[Response]:
     """Return the responses of a filled sheet; empty ones and missing scenarios are faults."""
     found: dict[str, Response] = {}
-    for line, row in _rows(path, ("scenario", "response"), issues):
+    for line, row in filled_rows(path, ("scenario", "response"), issues, hint=_HINT):
         scenario = row["scenario"]
         if scenario not in scenarios:
             reason = f"{quote_id(scenario)} is no scenario of this study"
@@ -248,7 +238,7 @@ def read_ratings(
 ) -> list[BlindRating]:
     """Return the ratings of a filled sheet; anything but -1, 0 and 1 is a fault."""
     found: dict[str, BlindRating] = {}
-    for line, row in _rows(path, ("rating_id", "rating"), issues):
+    for line, row in filled_rows(path, ("rating_id", "rating"), issues, hint=_HINT):
         rating_id = row["rating_id"]
         value = row["rating"].removeprefix("+").removesuffix(".0").replace("−", "-")
         if rating_id not in keys:
@@ -267,7 +257,7 @@ def read_ratings(
 def _by(path: Path, columns: Sequence[str], issues: IssueLog) -> dict[str, dict[str, str]]:
     """Return rows by what stands in the first of the columns; a second one of it is a fault."""
     found: dict[str, dict[str, str]] = {}
-    for line, row in _rows(path, columns, issues):
+    for line, row in filled_rows(path, columns, issues, hint=_HINT):
         key = row[columns[0]]
         if not key:
             issues.reject(line, columns[0], "is empty", "put the sheet back as it was")
@@ -277,16 +267,6 @@ def _by(path: Path, columns: Sequence[str], issues: IssueLog) -> dict[str, dict[
         else:
             found[key] = row
     return found
-
-
-def _rows(path: Path, columns: Sequence[str], issues: IssueLog) -> list[tuple[int, dict[str, str]]]:
-    table = read_sheet(path, issues)
-    for column in columns:
-        require_column(path, table.columns, column, "leave the columns of the sheet as they were")
-    return [
-        (line, {column: bare_cell(row[column].strip()).strip() for column in columns})
-        for line, row in table.rows
-    ]
 
 
 SCALE = ("-1", "0", "1")

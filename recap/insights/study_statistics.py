@@ -1,15 +1,10 @@
-"""What a study with two groups and two phases has shown.
-
-The scores of a study with two groups and two phases, one a participant and phase.
-
-Scores of a study from a long table: a row a participant and phase, or a row a scenario.
-"""
+"""What a study with two groups and two phases has shown, from a long table of its scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +15,7 @@ from recap.data.issues import IssueLog
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.insights.options import StudyOptions
 from recap.statistics.correlation import holm
 from recap.statistics.effect_sizes import (
     EffectSize,
@@ -418,10 +414,10 @@ def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
 
 
 def _pooled_correlation(table: ScoreTable) -> float | None:
-    centred = np.concatenate(
+    centered = np.concatenate(
         [scores - scores.mean(axis=0) for scores in (table.of_group(0), table.of_group(1))]
     )
-    products = centred.T @ centred
+    products = centered.T @ centered
     if vanishes(math.sqrt(min(products[0, 0], products[1, 1])), table.scores):
         return None
     return float(products[0, 1]) / math.sqrt(products[0, 0] * products[1, 1])
@@ -443,32 +439,23 @@ def _post_hoc(interaction: Effect, n: int, design: InteractionDesign) -> PostHoc
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreColumns:
-    """The names of a long table's columns."""
-
-    participant: str = "participant"
-    group: str = "group"
-    phase: str = "phase"
-    score: str = "score"
+ROLES = ("participant", "group", "phase", "score")
+"""What the columns of a long table hold."""
 
 
-def read_scores(
-    path: Path, columns: ScoreColumns, *, issues: IssueLog, sheet: str | None = None
-) -> tuple[ScoreRow, ...]:
+def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple[ScoreRow, ...]:
     """Return the sound rows of a CSV or Excel file.
 
     Args:
         path: The file.
-        columns: Which of its columns hold what; others are not looked at.
+        options: Name its columns, and its Excel sheet; other columns are not looked at.
         issues: Where bad rows are noted.
-        sheet: Name of the Excel sheet, where it is not the first.
 
     Raises:
         DataError: When the file cannot be read or lacks a column.
     """
-    table = read_sheet(path, issues, sheet=sheet)
-    names = {field.name: getattr(columns, field.name) for field in fields(columns)}
+    table = read_sheet(path, issues, sheet=options.sheet)
+    names: dict[str, str] = {role: getattr(options, role) for role in ROLES}
     for role, column in names.items():
         require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
     rows = []

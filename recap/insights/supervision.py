@@ -214,19 +214,19 @@ def _pages(config: InsightsConfig, source: AnnotatedSource) -> list[SessionPage]
     return [
         SessionPage(
             session=session,
-            client=said[0].client,
-            counselor=said[0].counselor,
-            utterances=tuple(said),
-            resistant=tuple(u for u in said if u.label is not None and resistant(u.label)),
+            client=own[0].client,
+            counselor=own[0].counselor,
+            utterances=tuple(own),
+            resistant=tuple(u for u in own if u.label is not None and resistant(u.label)),
             unsure=tuple(
-                u for u in said if u.probability is not None and u.probability < config.unsure
+                u for u in own if u.probability is not None and u.probability < config.unsure
             ),
             threshold=config.unsure,
             taxonomy=source.taxonomy,
             language=config.card.language or source.language,
             context=config.card.context,
         )
-        for session, said in sessions.items()
+        for session, own in sessions.items()
     ]
 
 

@@ -1,9 +1,4 @@
-"""Figures of the commands, drawn with matplotlib (extra ``plot``) when they are asked for.
-
-A table of counts as a figure (extra ``plot``).
-
-A heat map of correlations.
-"""
+"""Figures of the commands, drawn with matplotlib (extra ``plot``) when they are asked for."""
 
 from __future__ import annotations
 
@@ -11,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recap.output.format import DASH
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 PLAIN_COLOR = "#3b6ea5"
-"""Where a category has no colour of its own."""
+"""Where a category has no color of its own."""
 
 PANELS_A_ROW = 3
 
@@ -57,12 +54,19 @@ def font_families() -> list[str]:
     return ["DejaVu Sans", *chinese[:1]]
 
 
-def bar_chart(bars: Sequence[Bar], *, axis: str) -> Figure:
-    """Return horizontal bars, the first on top, each with its value at its end."""
+def open_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches, and its axes without lines on top and on the right."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 0.8 + 0.26 * max(len(bars), 1)), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def bar_chart(bars: Sequence[Bar], *, axis: str) -> Figure:
+    """Return horizontal bars, the first on top, each with its value at its end."""
+    figure, axes = open_axes(6.4, 0.8 + 0.26 * max(len(bars), 1))
     _bars(axes, bars, PLAIN_COLOR, "{:,g}")
     axes.set_xlabel(axis)
     return figure
@@ -153,7 +157,7 @@ class CorrelationCell:
 def heat_map(
     rows: Sequence[str], columns: Sequence[str], cells: Sequence[CorrelationCell], *, note: str
 ) -> Figure:
-    """Return correlations as colours and numbers, row by row; blue negative, red positive."""
+    """Return correlations as colors and numbers, row by row; blue negative, red positive."""
     import numpy as np
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -170,7 +174,7 @@ def heat_map(
     )
     for index, cell in enumerate(cells):
         y, x = divmod(index, len(columns))
-        text = "–" if cell.value is None else f"{cell.value:.2f}{cell.mark}"
+        text = DASH if cell.value is None else f"{cell.value:.2f}{cell.mark}"
         dark = cell.value is not None and abs(cell.value) > _DARK * most
         axes.text(x, y, text, ha="center", va="center", fontsize=7, color="w" if dark else "k")
         if cell.survives:

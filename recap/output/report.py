@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from recap.errors import ConfigError
+from recap.errors import ConfigError, DataError
 from recap.metrics.files import json_text
 from recap.output.charts import font_families
 from recap.output.tables import ReportTable, printable
@@ -33,6 +33,9 @@ WIDTH_OF_FILES = 110
 
 _LISTED_IN_A_FOLDER = 8
 
+FILE_ENDINGS = ("json", "md", "tex", "csv")
+"""Of the files that every report is written to."""
+
 FIGURE_DPI = 200
 """Dots an inch of the PNG files."""
 
@@ -46,7 +49,7 @@ NO_CHINESE_FONT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The findings of one action, ready to be shown."""
+    """What one action has found out, ready to be shown."""
 
     action: str
     """Stem of the files."""
@@ -79,13 +82,13 @@ class Report:
     @property
     def file_names(self) -> tuple[str, ...]:
         """All files that :func:`write_report` may write."""
-        own = [f"{self.action}.{ending}" for ending in ("json", "md", "tex", "csv")]
+        own = [f"{self.action}.{ending}" for ending in FILE_ENDINGS]
         drawn = [f"{stem}.{ending}" for stem in self.all_charts for ending in ("png", "svg")]
         return (*own, *self.pages, *self.private_pages, *drawn)
 
     @property
     def all_charts(self) -> Mapping[str, Callable[[], Figure]]:
-        """Charts of the findings and of their parts."""
+        """Charts of the report and of their parts."""
         return {
             **self.charts,
             **{stem: draw for p in self.parts for stem, draw in p.charts.items()},
@@ -97,22 +100,46 @@ class Report:
         return tuple(sheet for p in self.parts for sheet in p.sheets) if self.parts else self.sheets
 
 
-def print_report(findings: Report, console: Console | None = None) -> None:
+def deliver(
+    report: Report,
+    out: str | None,
+    *,
+    inputs: Mapping[str, str | Sequence[str] | None] | None = None,
+) -> None:
+    """Print a report, write its files, and end in its failure if it is one.
+
+    Args:
+        report: What was found out.
+        out: Folder for the files; ``None``: the console alone.
+        inputs: Option to the path, or the paths, that it names: files that were read.
+
+    Raises:
+        ConfigError: When a file would take the place of one that was read.
+        DataError: When the report has failed.
+        OSError: When the disk does not take the files.
+    """
+    keep_inputs(inputs or {}, out, report.file_names)
+    print_report(report)
+    if out is not None:
+        write_report(report, Path(out))
+    if report.failure is not None:
+        raise DataError(report.failure)
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
     """Print tables and notes."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
-    console.print(printable(findings.title), soft_wrap=True, markup=False)
-    for sheet in findings.sheets:
+    console.print(printable(report.title), soft_wrap=True, markup=False)
+    for sheet in report.sheets:
         console.print(sheet.table())
-    for note in (*findings.notes, *([findings.on_console] if findings.on_console else [])):
+    for note in (*report.notes, *([report.on_console] if report.on_console else [])):
         console.print(printable(note), soft_wrap=True, markup=False)
 
 
-def write_report(
-    findings: Report, folder: Path, console: Console | None = None
-) -> tuple[Path, ...]:
-    """Write all files of the findings and return them, saying which.
+def write_report(report: Report, folder: Path, console: Console | None = None) -> tuple[Path, ...]:
+    """Write all files of the report and return them, saying which.
 
     Without matplotlib there are no figures, which is said too.
 
@@ -121,30 +148,30 @@ def write_report(
         OSError: When the disk does not take them; files that were not there before are gone again.
     """
     console = console or Console(highlight=False)
-    stem = findings.action
+    stem = report.action
     texts = {
-        f"{stem}.tex": "\n".join(sheet.latex() for sheet in findings.written_sheets),
-        f"{stem}.csv": _csv(findings),
-        **findings.pages,
+        f"{stem}.tex": "\n".join(sheet.latex() for sheet in report.written_sheets),
+        f"{stem}.csv": _csv(report),
+        **report.pages,
     }
-    for name in findings.file_names:
+    for name in report.file_names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
-    with _all_or_none([folder / name for name in findings.file_names]):
+    with _all_or_none([folder / name for name in report.file_names]):
         folder.mkdir(parents=True, exist_ok=True)
-        drawn, missing = _write_charts(findings, folder)
+        drawn, missing = _write_charts(report, folder)
         texts = {
-            f"{stem}.json": json_text(findings.figures),
-            f"{stem}.md": _page(findings, drawn),
+            f"{stem}.json": json_text(report.figures),
+            f"{stem}.md": _page(report, drawn),
             **texts,
         }
         for name, text in texts.items():
-            write_atomic(folder / name, text, private=findings.private)
-        for name, content in findings.private_pages.items():
+            write_atomic(folder / name, text, private=report.private)
+        for name, content in report.private_pages.items():
             write_atomic(folder / name, content, private=True)
     if missing:
         console.print(missing, soft_wrap=True, markup=False)
-    files = [*texts, *findings.private_pages]
+    files = [*texts, *report.private_pages]
     names = [*files, *drawn]
     pictures = drawn if len(drawn) <= _LISTED_IN_A_FOLDER else [f"{len(drawn)} figures"]
     listed = ", ".join([*_shortened(files), *pictures])
@@ -174,27 +201,27 @@ def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _page(findings: Report, drawn: Sequence[str]) -> str:
-    if findings.parts:
-        return "\n".join([f"# {findings.title}\n", *(_page(p, drawn) for p in findings.parts)])
-    tables = "\n".join(sheet.markdown() for sheet in findings.sheets)
+def _page(report: Report, drawn: Sequence[str]) -> str:
+    if report.parts:
+        return "\n".join([f"# {report.title}\n", *(_page(p, drawn) for p in report.parts)])
+    tables = "\n".join(sheet.markdown() for sheet in report.sheets)
     pictures = "".join(
-        f"\n![{stem}]({stem}.svg)\n" for stem in findings.charts if f"{stem}.svg" in drawn
+        f"\n![{stem}]({stem}.svg)\n" for stem in report.charts if f"{stem}.svg" in drawn
     )
-    notes = "".join(f"\n- {plain_markdown(note)}" for note in findings.notes)
-    return f"# {plain_markdown(findings.title)}\n\n{tables}{pictures}{notes}\n"
+    notes = "".join(f"\n- {plain_markdown(note)}" for note in report.notes)
+    return f"# {plain_markdown(report.title)}\n\n{tables}{pictures}{notes}\n"
 
 
-def _csv(findings: Report) -> str:
+def _csv(report: Report) -> str:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    if findings.rows:
-        header = list(findings.rows[0])
+    if report.rows:
+        header = list(report.rows[0])
         writer.writerow(map(_cell, header))
-        writer.writerows([_cell(row[name]) for name in header] for row in findings.rows)
+        writer.writerows([_cell(row[name]) for name in header] for row in report.rows)
     else:
         writer.writerow(("figure", "value"))
-        writer.writerows(map(_cell, pair) for pair in one_by_one(findings.figures))
+        writer.writerows(map(_cell, pair) for pair in one_by_one(report.figures))
     return table.getvalue()
 
 
@@ -236,8 +263,8 @@ def _all_or_none(files: Iterable[Path]) -> Iterator[None]:
         raise
 
 
-def _write_charts(findings: Report, folder: Path) -> tuple[list[str], str | None]:
-    charts = findings.all_charts
+def _write_charts(report: Report, folder: Path) -> tuple[list[str], str | None]:
+    charts = report.all_charts
     if not charts:
         return [], None
     try:
@@ -246,7 +273,7 @@ def _write_charts(findings: Report, folder: Path) -> tuple[list[str], str | None
         return [], NO_MATPLOTLIB
     names = []
     with (
-        matplotlib.rc_context(drawing_settings(findings.action)),
+        matplotlib.rc_context(drawing_settings(report.action)),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
@@ -256,7 +283,7 @@ def _write_charts(findings: Report, folder: Path) -> tuple[list[str], str | None
                 names.append(f"{stem}{ending}")
                 picture = io.BytesIO()
                 figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
-                write_atomic(folder / names[-1], picture.getvalue(), private=findings.private)
+                write_atomic(folder / names[-1], picture.getvalue(), private=report.private)
     glyphs = any("missing from font" in str(warning.message) for warning in caught)
     return names, NO_CHINESE_FONT if glyphs else None
 

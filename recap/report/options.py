@@ -8,7 +8,10 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-_LISTS = ("runs", "by")
+from recap.cli.command import with_lists
+
+LISTS = ("runs", "by")
+"""Options that take one name or several."""
 _STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
@@ -55,21 +58,9 @@ class ReportConfig:
         return "report"
 
 
-def with_lists(given: Sequence[str]) -> list[str]:
-    """Return the arguments as Hydra takes them: ``runs=a,b*`` becomes a list of quoted names."""
-    arguments = []
-    for argument in given:
-        key, equals, value = argument.partition("=")
-        if key in _LISTS and equals and value[:1] not in "[{":
-            names = [name.strip().strip("'\"") for name in value.split(",")]
-            quoted = ",".join("'" + name.replace("'", r"\'") + "'" for name in names if name)
-            argument = f"{key}=[{quoted}]"
-        arguments.append(argument)
-    return arguments
-
-
 def load(overrides: Sequence[str], *, config_dir: str | None = None) -> ReportConfig:
     """Return the configuration that overrides describe."""
     from recap.cli.compose import load_own_command
 
-    return load_own_command(ReportConfig, "report", with_lists(overrides), config_dir=config_dir)
+    arguments = with_lists(overrides, LISTS)
+    return load_own_command(ReportConfig, "report", arguments, config_dir=config_dir)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from recap.config import (
     BackboneConfig,
@@ -47,7 +47,7 @@ def build_task(config: RunConfig) -> Task:
     """
     prompt = config.prompt
     options: dict[str, Any] = {
-        "language": prompt.language or ("zh" if config.data.language == "zh" else "en"),
+        "language": prompt.language or data_language(config.data),
         "rationale": config.rationale,
         "label_form": prompt.label_form,
         "style": prompt.style,
@@ -124,6 +124,11 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
     drawn = draw_examples(corpus.examples, config.cv.max_examples)
     counts = {**corpus.counts, "not_drawn": len(corpus.examples) - len(drawn)}
     return replace(corpus, examples=drawn, counts=counts)
+
+
+def data_language(data: DataConfig) -> Literal["en", "zh"]:
+    """Return the language that prompts and pages are in where nobody names one."""
+    return "zh" if data.language == "zh" else "en"
 
 
 def reader_options(data: DataConfig) -> dict[str, Any]:

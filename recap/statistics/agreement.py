@@ -41,6 +41,31 @@ def cohen_kappa(confusion: Floats, weights: Weights = "none") -> Floats:
     return one_minus_ratio(observed, expected)
 
 
+def mean_weighted_kappa(confusions: Floats) -> float | None:
+    """Return Cohen's kappa with squared weights, the mean over the pairs where it is defined.
+
+    ``confusions`` has the shape (pairs, labels, labels).
+    """
+    kappas = cohen_kappa(confusions, "quadratic")
+    defined = kappas[np.isfinite(kappas)]
+    return float(defined.mean()) if len(defined) else None
+
+
+def pair_confusions(codes: Ints, n_labels: int) -> Floats:
+    """Return the confusion of every pair of annotators, of shape (pairs, labels, labels).
+
+    Args:
+        codes: Places of labels, of shape (examples, annotators); below zero: no label.
+        n_labels: How many there are.
+    """
+    pairs = list(combinations(codes.T, 2))
+    confusions = np.zeros((len(pairs), n_labels, n_labels))
+    for confusion, (first, second) in zip(confusions, pairs, strict=True):
+        both = (first >= 0) & (second >= 0)
+        np.add.at(confusion, (first[both], second[both]), 1)
+    return confusions
+
+
 def cohen_kappa_per_label(confusion: Floats) -> Floats:
     """Return Cohen's kappa of every label against the rest, of shape (..., labels).
 

@@ -195,7 +195,7 @@ def test_a_supervision_page_shows_moments_uncertainty_and_the_whole_session(
     assert "last words" in page.text
     assert page.text.index("Arguing - Challenging") < page.text.index("Denying - Excusing 40 %")
     calm = page_of(tmp_path / "out" / "supervision-S_1-2.html")
-    assert "No utterance of this session was labelled as resistant." in calm.text
+    assert "No utterance of this session was labeled as resistant." in calm.text
     rows = json.loads((tmp_path / "out" / "supervision.json").read_text("utf-8"))["sessions"]
     assert [(r["session"], r["n_resistant"], r["n_unsure"]) for r in rows] == [
         ("S/1", 2, 2),
@@ -250,7 +250,7 @@ def test_predictions_alone_make_a_page_of_what_the_client_said(
         (["action=supervision"], "out=FOLDER"),
         (["action=supervision", "out=o", "supervision.session=S_2"], "did you mean 'S_1'"),
         (["action=card", "card.id='S/1:3'"], "no client utterance of id 'S/1:3'"),
-        (["action=card", "resistance=[Blaming]"], "no utterance is labelled as resistant"),
+        (["action=card", "resistance=[Blaming]"], "no utterance is labeled as resistant"),
     ],
 )
 def test_what_does_not_fit_ends_with_2(

@@ -48,7 +48,7 @@ def test_figures_are_listed_one_by_one_under_dotted_names() -> None:
 
 
 def test_files_hold_figures_rows_tables_and_pages(tmp_path: Path) -> None:
-    findings = Report(
+    report = Report(
         action="probe",
         title="A probe",
         figures={"third": 1 / 3},
@@ -57,7 +57,7 @@ def test_files_hold_figures_rows_tables_and_pages(tmp_path: Path) -> None:
         rows=[{"name": "x, y", "n": 1 / 3}],
         pages={"more.txt": "more"},
     )
-    written = write_report(findings, tmp_path, quiet())
+    written = write_report(report, tmp_path, quiet())
     assert sorted(path.name for path in written) == sorted(p.name for p in tmp_path.iterdir())
     assert json.loads((tmp_path / "probe.json").read_text("utf-8")) == {"third": 1 / 3}
     with (tmp_path / "probe.csv").open(encoding="utf-8", newline="") as file:
@@ -73,8 +73,8 @@ def test_chinese_cells_are_folded_not_cut_off() -> None:
     console = quiet()
     text = "这是一个很长的句子" * 12
     sheet = ReportTable(title="T", header=("a", "b"), rows=(("x", text),), text_columns=(0, 1))
-    findings = Report(action="probe", title="P", figures={}, sheets=(sheet,))
-    print_report(findings, console)
+    report = Report(action="probe", title="P", figures={}, sheets=(sheet,))
+    print_report(report, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert printed.count("这") == 12
     assert "…" not in printed

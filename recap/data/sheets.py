@@ -1,0 +1,61 @@
+"""Sheets that people fill in, read back: the columns that were handed out, bare cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from recap.data.issues import IssueLog
+from recap.data.readers.registry import require_column
+from recap.data.readers.tables import read_sheet
+from recap.errors import DataError
+from recap.system.escaping import bare_cell
+from recap.taxonomy import Taxonomy
+
+
+def filled_rows(
+    path: Path, columns: Sequence[str], issues: IssueLog, *, hint: str, optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line of each row, and its cells without blanks and protective quotes.
+
+    Args:
+        path: A CSV or Excel file.
+        columns: Those that it has to have.
+        issues: Where rows that do not fit the header are noted.
+        hint: What to do where a column is missing.
+        optional: Columns that are empty where the file lacks them.
+
+    Raises:
+        DataError: When the file cannot be read or lacks a column.
+    """
+    table = read_sheet(path, issues)
+    for column in columns:
+        require_column(table.path, table.columns, column, hint)
+    for line, row in table.rows:
+        cells = {column: row.get(column, "") for column in (*columns, *optional)}
+        yield line, {column: bare_cell(cell.strip()).strip() for column, cell in cells.items()}
+
+
+def raise_issues(*logs: IssueLog) -> None:
+    """Raise an error that lists all faulty rows, where there are any.
+
+    Raises:
+        DataError: With the rows of every file.
+    """
+    faulty = [str(log.error()) for log in logs if log.issues]
+    if faulty:
+        raise DataError("\n".join(faulty))
+
+
+def known_label(
+    label: str, taxonomy: Taxonomy | None, line: int, column: str, issues: IssueLog
+) -> str | None:
+    """Return a label's canonical name, itself without a taxonomy; ``None`` and a note for none."""
+    if taxonomy is None:
+        return label
+    try:
+        return taxonomy.resolve(label)
+    except DataError as error:
+        reason = str(error).removeprefix("label ")
+        issues.reject(line, column, reason, "write a label of the taxonomy")
+        return None
