@@ -20,46 +20,47 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ("data.options.size=23930", "data.language=zh")
-TASKS = ("binary", "fine")
+TASKS = ("binary", "fine_grained")
 TRAINED = tuple(
-    f"{backbone}_{tuning}{answer}"
+    f"experiment=paper/finetuned backbone={backbone} finetune={method} rationale={rationale}"
     for backbone in ("llama8b", "qwen7b")
-    for tuning in ("full", "lora")
-    for answer in ("", "_labelonly")
+    for method in ("full", "lora")
+    for rationale in ("true", "false")
 )
-PROMPTED = tuple(f"{model}_zeroshot" for model in ("llama8b", "qwen7b", "qwen14b", "qwen32b"))
+PROMPTED = tuple(
+    f"experiment=paper/prompted backbone={backbone} backbone.dtype=bfloat16"
+    for backbone in ("llama8b", "qwen7b", "qwen14b", "qwen32b")
+)
 EIGHT = ("trainer.devices=8",)
 """A prompted backbone is asked on one device."""
 
 HEADER = (
-    "| preset | GPUs | GB a GPU | steps, binary | hours, binary | steps, fine | hours, fine |",
+    "| rows | GPUs | GB a GPU | steps, binary | hours, binary | steps, fine | hours, fine |",
     "|---|--:|--:|--:|--:|--:|--:|",
 )
 
 
-def table(presets: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
-    """Yield the lines of the table: a header, then one line for each pair of presets."""
+def table(rows: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
+    """Yield the lines of the table: a header, then one line for each row's two tasks."""
     read: dict[tuple[str, bool], RunWorkload] = {}
     yield from HEADER
-    for preset in presets:
-        binary, fine = (_plan(preset, task, read) for task in TASKS)
+    for row in rows:
+        binary, fine = (_plan(row, task, read) for task in TASKS)
         peak = max(binary.memory.peak, fine.memory.peak) / 1e9
-        cells = [f"`paper/{preset}_…`", str(binary.setting.n_devices), f"{peak:.1f}"]
+        cells = [f"`{row}`", str(binary.setting.n_devices), f"{peak:.1f}"]
         for plan in (binary, fine):
             cells += [f"{sum(plan.steps):,}" if plan.epochs else "–", f"{plan.hours():.2f}"]
         yield f"| {' | '.join(cells)} |"
 
 
-def _plan(preset: str, task: str, read: dict[tuple[str, bool], RunWorkload]) -> Plan:
-    """Return a preset's plan; ``read`` keeps the examples, which backbones share."""
+def _plan(row: str, task: str, read: dict[tuple[str, bool], RunWorkload]) -> Plan:
+    """Return a row's plan; ``read`` keeps the examples, which backbones share."""
     from recap.cli.compose import load_command
     from recap.plan.options import PlanConfig
     from recap.plan.plan import make_plan
 
-    devices = () if preset in PROMPTED else EIGHT
-    config = load_command(
-        PlanConfig, "plan", [f"experiment=paper/{preset}_{task}", *devices, *CORPUS]
-    )
+    devices = () if row in PROMPTED else EIGHT
+    config = load_command(PlanConfig, "plan", [*row.split(), f"task={task}", *devices, *CORPUS])
     key = (task, config.training.rationale)
     plan = make_plan(config.training, config.plan, workload=read.get(key))
     assert plan.workload.counted_by.startswith("an estimate"), "a tokenizer lies on this machine"

@@ -1,4 +1,4 @@
-"""Every file under conf/experiment: against the paper, and run on a shrunk model of its own."""
+"""The presets: every row of the paper's tables composed, and runs on shrunk models."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import csv
 import itertools
 import json
 import re
-from collections import Counter
+import shlex
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fake_servers import serving
@@ -32,20 +33,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 PUBLISHED = ROOT / "recap" / "report" / "published.csv"
 PAGE = ROOT / "docs" / "reproduce.md"
-SHARED = {"paper/table7", "paper/prompted"}
-TASKS = {"binary": "binary", "fine": "fine_grained"}
-BACKBONES = {"llama8b": "llama", "qwen7b": "qwen2"}
-
-FINE_TUNED = [
-    f"paper/{backbone}_{tuning}{answer}_{task}"
-    for backbone in BACKBONES
-    for tuning in ("full", "lora")
-    for answer in ("", "_labelonly")
-    for task in TASKS
-]
-"""Table 5 for both tasks; its first row of each backbone stands in Table 4 too."""
-
-TUNED = [name.replace("paper/", "tuned/") for name in FINE_TUNED if "_lora" in name]
 
 LOCAL = {
     "llama8b": "meta-llama/Llama-3.1-8B-Instruct",
@@ -57,23 +44,11 @@ SERVED = {
     "llama70b": "meta-llama/Llama-3.1-70B-Instruct",
     "qwen72b": "Qwen/Qwen2.5-72B-Instruct",
 }
-ELSEWHERE = {
+VENDORS = {
     "gpt4o": ("openai", "gpt-4o-2024-08-06"),
     "claude35sonnet": ("anthropic", "claude-3-5-sonnet-20241022"),
 }
-
-
-def prompted_rows(*models: str) -> list[str]:
-    return [
-        f"paper/{model}_{shots}_{task}"
-        for model in models
-        for shots in ("zeroshot", "fewshot")
-        for task in TASKS
-    ]
-
-
-PROMPTED = prompted_rows(*ELSEWHERE, *LOCAL, *SERVED)
-"""The baselines of Table 4, for both tasks."""
+FAMILIES = {"llama8b": "llama", "qwen7b": "qwen2"}
 
 TABLE_7 = {
     "trainer.per_device_batch_size": 4,
@@ -111,20 +86,6 @@ SILENT = {
 }
 """What the paper does not say and these rows do."""
 
-ONE_OF_EACH = {
-    "paper/llama8b_full_fine",
-    "paper/llama8b_lora_labelonly_binary",
-    "paper/qwen7b_full_labelonly_binary",
-    "tuned/qwen7b_lora_fine",
-    "paper/llama8b_fewshot_binary",
-    "paper/qwen14b_zeroshot_fine",
-    "paper/llama70b_zeroshot_binary",
-    "paper/qwen72b_fewshot_fine",
-    "paper/gpt4o_zeroshot_binary",
-    "paper/claude35sonnet_fewshot_fine",
-}
-"""The runs of the default suite: each architecture, tuning, task, form of answers and client."""
-
 SMALL = (
     *("logger=none", "cv.fold=0", "cv.max_examples=30", "decoding.max_new_tokens=2"),
     *("data.options.size=300", "trainer=cpu", "trainer.progress=false"),
@@ -132,94 +93,121 @@ SMALL = (
 TWO_STEPS = ("global_batch_size=12", "trainer.max_epochs=1", "trainer.log_every_steps=1")
 
 
-def names_of_files() -> list[str]:
-    files = [file.relative_to(FOLDER).with_suffix("") for file in FOLDER.rglob("*.yaml")]
-    assert files, f"nothing lies under {FOLDER}"
-    return sorted(file.as_posix() for file in files)
+class Row(NamedTuple):
+    """What tells the paper's rows apart, as published.csv writes it."""
+
+    system: str
+    shots: str
+    tuning: str
+    rationale: str
+    task: str
 
 
-def flat(config: RunConfig) -> dict[str, Any]:
-    return flatten(asdict(config))
+def published(table: str) -> set[Row]:
+    """Return the rows that a table of the paper prints."""
+    cells = csv.DictReader(PUBLISHED.read_text(encoding="utf-8").splitlines())
+    rows = {
+        Row(*(cell[key] for key in Row._fields))
+        for cell in cells
+        if table in cell["tables"].split()
+    }
+    assert rows, f"table {table} has no rows"
+    return rows
 
 
-@pytest.fixture(scope="module")
-def trained() -> dict[str, RunConfig]:
-    """Return every preset of recap.train, composed."""
-    names = [name for name in names_of_files() if name not in PROMPTED]
-    return {name: recap.load_config([f"experiment={name}"]) for name in names}
+def row_of(config: RunConfig | PromptedConfig) -> Row:
+    if isinstance(config, RunConfig):
+        rationale = str(config.rationale).lower()
+        return Row(config.backbone.name, "", config.finetune.method, rationale, config.task.name)
+    names = {model: name for name, model in SERVED.items()}
+    names |= {model: name for name, (_, model) in VENDORS.items()}
+    system = names[str(config.client.model)] if config.remote else config.training.backbone.name
+    return Row(system, str(config.shots), "none", "", config.training.task.name)
 
 
-@pytest.fixture(scope="module")
-def asked() -> dict[str, PromptedConfig]:
-    """Return every preset of recap.prompt, composed."""
-    names = [name for name in names_of_files() if name in PROMPTED]
-    return {name: load_prompted([f"experiment={name}"]) for name in names}
+IN_A_TABLE = r"^\| .+ \| `python -m recap\.(.*)` \|$"
+IN_A_BLOCK = r"^python -m recap\.(.* experiment=paper/.*)$"
+
+
+@cache
+def jobs(table: str, line: str) -> tuple[tuple[str, list[str]], ...]:
+    """Return the verb and words of every job of the commands that ``line`` finds under a table."""
+    text = PAGE.read_text(encoding="utf-8").partition(f"\n## Table {table}\n")[2]
+    commands = [shlex.split(c) for c in re.findall(line, text.partition("\n## ")[0], re.MULTILINE)]
+    assert commands, f"the page has no command for table {table}"
+    return tuple(
+        (verb, job)
+        for verb, *words in commands
+        for job in expand_sweep([word for word in words if word != "-m"], config_name=verb)
+    )
+
+
+@cache
+def composed(table: str) -> tuple[tuple[Row, Any], ...]:
+    """Return the page's rows of a table; runs get a name, which would be composed once more."""
+    load = {"train": recap.load_config, "prompt": load_prompted}
+    configs = [load[verb]([*job, "run=r"]) for verb, job in jobs(table, IN_A_TABLE)]
+    return tuple((row_of(config), config) for config in configs)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a folder of a shrunk model for each family."""
     folder = tmp_path_factory.mktemp("models")
-    return {family: write_family(folder / family, family) for family in ("llama", "qwen2")}
+    return {family: write_family(folder / family, family) for family in FAMILIES.values()}
 
 
-def test_there_is_one_file_for_each_row_of_tables_4_and_5() -> None:
-    assert len(FINE_TUNED) == 16
-    assert len(PROMPTED) == 32
-    expected = [*FINE_TUNED, *TUNED, *PROMPTED, *SHARED, "ablation", "smoke"]
-    assert names_of_files() == sorted(expected)
+def flat(config: RunConfig) -> dict[str, Any]:
+    return flatten(asdict(config))
 
 
-def test_every_row_that_a_report_sets_beside_the_papers_has_a_preset() -> None:
-    published = set()
-    for row in csv.DictReader(PUBLISHED.read_text(encoding="utf-8").splitlines()):
-        task = "fine" if row["task"] == "fine_grained" else row["task"]
-        shots = {"0": "zeroshot", "1": "fewshot", "": row["tuning"]}[row["shots"]]
-        answer = "_labelonly" if row["rationale"] == "false" else ""
-        published.add(f"paper/{row['system']}_{shots}{answer}_{task}")
-    assert published == {*FINE_TUNED, *PROMPTED}
+def test_there_are_five_presets() -> None:
+    files = [file.relative_to(FOLDER).with_suffix("") for file in FOLDER.rglob("*.yaml")]
+    names = {file.as_posix() for file in files}
+    assert names == {"paper/finetuned", "paper/prompted", "tuned", "ablation", "smoke"}
 
 
-def test_the_page_on_reproduction_names_every_preset_and_no_other() -> None:
-    commands = "\n".join(
-        re.findall(r"^python -m recap\..*$", PAGE.read_text("utf-8"), re.MULTILINE)
-    )
-    named = set(re.findall(r"(?:paper|tuned)/\w+", commands))
-    assert {*FINE_TUNED, *PROMPTED} <= named
-    assert named <= set(names_of_files())
+@pytest.mark.parametrize(("table", "n"), [("4", 34), ("5", 16)])
+def test_the_commands_of_a_table_are_its_printed_rows_for_both_tasks(table: str, n: int) -> None:
+    rows = [row for row, _ in composed(table)]
+    assert len(rows) == len(set(rows)) == n
+    assert set(rows) == published(table)
 
 
-def test_every_fine_tuned_row_has_the_values_of_table_7(trained: dict[str, RunConfig]) -> None:
-    for name in [*FINE_TUNED, "paper/table7", "ablation"]:
-        values = flat(trained[name])
-        for key, value in (TABLE_7 | SECTION_5_2).items():
-            if name in FINE_TUNED or not key.startswith("prompt."):  # the tiny model has its own
-                assert values[key] == value, (name, key)
+def test_the_tables_of_categories_need_no_runs_of_their_own() -> None:
+    rows = {row for row, _ in composed("4") + composed("5")}
+    assert published("10") | published("11") <= rows
 
 
-def test_every_fine_tuned_row_has_what_was_decided_where_the_paper_is_silent(
-    trained: dict[str, RunConfig],
-) -> None:
-    for name in FINE_TUNED:
-        values = flat(trained[name])
-        assert {key: values[key] for key in SILENT} == SILENT, name
+@pytest.mark.parametrize("table", ["4", "5"])
+def test_the_commands_for_a_whole_table_stand_for_its_rows(table: str) -> None:
+    more = re.compile("data|keep_models|privacy")
+    whole = [
+        (verb, *sorted(word.lower() for word in job if not more.match(word)))
+        for verb, job in jobs(table, IN_A_BLOCK)
+        if "dry_run=true" not in job
+    ]
+    rows = [(verb, *sorted(word.lower() for word in job)) for verb, job in jobs(table, IN_A_TABLE)]
+    assert sorted(whole) == sorted(rows)
 
 
-def test_every_fine_tuned_row_is_what_its_name_says(trained: dict[str, RunConfig]) -> None:
-    for name in [*FINE_TUNED, *TUNED]:
-        backbone, tuning, *answer, task = name.partition("/")[2].split("_")
-        config = trained[name]
-        assert (config.backbone.name, config.backbone.family) == (backbone, BACKBONES[backbone])
-        assert config.backbone.hub_id == LOCAL[backbone]
-        assert config.finetune.method == tuning
-        assert config.rationale == (answer == [])
-        assert config.task.name == TASKS[task]
+def test_every_fine_tuned_row_has_the_values_of_table_7() -> None:
+    for row, config in composed("5"):
+        values = flat(config)
+        for key, value in (TABLE_7 | SECTION_5_2 | SILENT).items():
+            assert values[key] == value, (row, key)
+        assert config.backbone.hub_id == LOCAL[row.system]
+        assert config.backbone.family == FAMILIES[row.system]
 
 
-def test_eight_devices_accumulate_four_micro_batches_of_four(
-    trained: dict[str, RunConfig],
-) -> None:
-    config = trained["paper/llama8b_full_fine"]
+@pytest.mark.parametrize("preset", ["paper/finetuned", "ablation"])
+def test_any_other_backbone_takes_the_values_of_table_7(preset: str) -> None:
+    values = flat(recap.load_config([f"experiment={preset}", "run=r"]))
+    assert {key: values[key] for key in TABLE_7} == TABLE_7
+
+
+def test_eight_devices_accumulate_four_micro_batches_of_four() -> None:
+    config = composed("5")[0][1]
     examples = [EncodedExample(id=f"e{i}", prompt=(3, 4), answer=(5, 6)) for i in range(256)]
     for rank in range(8):
         plan = plan_epoch(
@@ -234,115 +222,109 @@ def test_eight_devices_accumulate_four_micro_batches_of_four(
         assert [len(batch.indices) for batch in plan] == [4] * 8, "two steps of four"
 
 
-def test_adapters_of_tuned_rows_differ_from_the_papers_in_their_learning_rate_alone(
-    trained: dict[str, RunConfig],
-) -> None:
-    for name in TUNED:
-        ours = result_options(trained[name])
-        papers = result_options(trained[name.replace("tuned/", "paper/")])
-        differing = {key for key in ours.keys() | papers.keys() if ours.get(key) != papers.get(key)}
-        assert differing == {"optimizer.learning_rate"}, name
-        assert ours["optimizer.learning_rate"] == 1e-4
+def test_tuned_adapters_differ_from_the_papers_in_their_learning_rate_alone() -> None:
+    tuned = recap.load_config(["experiment=tuned", "backbone=qwen7b", "task=binary"])
+    papers = dict(composed("5"))[Row("qwen7b", "", "lora", "true", "binary")]
+    ours, theirs = result_options(tuned), result_options(papers)
+    differing = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    assert differing == {"optimizer.learning_rate"}
+    assert ours["optimizer.learning_rate"] == 1e-4
+    assert tuned.run.startswith("demo-binary-qwen7b-lora-")
 
 
-def test_prompted_rows_are_asked_greedily_under_the_folds_of_a_training(
-    asked: dict[str, PromptedConfig],
-) -> None:
-    for name in PROMPTED:
-        model, shots, task = name.partition("/")[2].split("_")
-        config, values = asked[name], flat(asked[name].training)
-        assert config.shots == {"zeroshot": 0, "fewshot": 1}[shots]
+def test_prompted_rows_are_asked_greedily_under_the_folds_of_a_training() -> None:
+    asked = [(row, config) for row, config in composed("4") if row.tuning == "none"]
+    assert len(asked) == 32
+    for row, config in asked:
+        values = flat(config.training)
         assert config.shot_categories == "labels"
-        assert config.training.task.name == TASKS[task]
         assert config.training.rationale
         assert not config.privacy.allow_external
         assert values["finetune.method"] == "none"
         for key, value in SECTION_5_2.items():
-            assert key == "finetune.rank" or values[key] == value, (name, key)
-        if model in LOCAL:
-            assert config.client.name == "local"
-            assert config.training.backbone.hub_id == LOCAL[model]
+            assert key == "finetune.rank" or values[key] == value, (row, key)
+        client = config.client
+        if row.system in LOCAL:
+            assert client.name == "local"
+            assert config.training.backbone.hub_id == LOCAL[row.system]
             assert config.training.backbone.dtype == "bfloat16"
+            continue
+        assert client.temperature == 0
+        # top_p 1 is what Anthropic's API takes it for where it is not sent.
+        assert client.top_p == (None if row.system == "claude35sonnet" else 1.0)
+        if row.system in SERVED:
+            assert (client.name, client.base_url) == ("openai", "http://127.0.0.1:8000/v1")
         else:
-            # top_p 1 is what Anthropic's API takes it for where it is not sent.
-            assert config.client.temperature == 0
-            assert config.client.top_p in ({1.0} if model != "claude35sonnet" else {None})
-        if model in SERVED:
-            assert (config.client.name, config.client.model) == ("openai", SERVED[model])
-            assert config.client.base_url == "http://127.0.0.1:8000/v1"
-        if model in ELSEWHERE:
-            assert (config.client.name, config.client.model) == ELSEWHERE[model]
-            assert config.client.base_url is None
+            assert ((client.name, client.model), client.base_url) == (VENDORS[row.system], None)
 
 
-def test_folders_have_names_of_their_own_that_say_what_they_hold(
-    trained: dict[str, RunConfig], asked: dict[str, PromptedConfig]
-) -> None:
-    runs = {name: config.run for name, config in [*trained.items(), *asked.items()]}
-    runs.pop("ablation"), runs.pop("paper/prompted")
-    twice = [run for run, n in Counter(runs.values()).items() if n > 1]
-    assert twice == []
-    for name in [*FINE_TUNED, *TUNED]:
-        backbone, tuning, *answer, task = name.partition("/")[2].split("_")
-        expected = "-".join(["demo", TASKS[task], backbone, tuning, *answer])
-        assert runs[name].startswith(f"{expected}-")
-        assert len(runs[name]) == len(expected) + 9
+def test_folders_have_names_that_say_what_they_hold() -> None:
+    finetuned = ["experiment=paper/finetuned", "task=binary"]
+    one = recap.load_config([*finetuned, "backbone=llama8b", "finetune=full"]).run
+    other = [*finetuned, "backbone=qwen7b", "finetune=lora", "rationale=false"]
     # The eight digits stand for Table 7: the same in every row, whatever it is made of.
-    assert len({runs[name].rpartition("-")[2] for name in FINE_TUNED}) == 1
-    assert runs["paper/gpt4o_fewshot_fine"] == "demo-fine_grained-openai-gpt-4o-2024-08-06-oneshot"
+    digits = one.removeprefix("demo-binary-llama8b-full-")
+    assert re.fullmatch("[0-9a-f]{8}", digits)
+    assert recap.load_config(other).run == f"demo-binary-qwen7b-lora-labelonly-{digits}"
+    vendor = ["experiment=paper/prompted", "client=openai", "client.model=gpt-4o-2024-08-06"]
+    asked = load_prompted([*vendor, "shots=1"])
+    assert asked.run == "demo-fine_grained-openai-gpt-4o-2024-08-06-oneshot"
 
 
-def test_one_word_takes_a_row_to_another_machine_and_not_to_another_folder(
-    trained: dict[str, RunConfig],
-) -> None:
-    name = "paper/qwen7b_lora_fine"
-    assert trained[name].trainer.strategy == "fsdp"
-    assert trained[name].trainer.devices == "auto"
-    for word in ("trainer=cpu", "trainer=ddp"):
-        moved = recap.load_config([f"experiment={name}", word])
-        assert moved.trainer.strategy == {"trainer=cpu": "auto", "trainer=ddp": "ddp"}[word]
-        assert moved.trainer.max_epochs == 10
-        assert moved.run == trained[name].run
+def test_one_word_takes_a_row_to_another_machine_and_not_to_another_folder() -> None:
+    row = ["experiment=paper/finetuned", "backbone=qwen7b", "finetune=lora"]
+    rented, laptop = recap.load_config(row), recap.load_config([*row, "trainer=cpu"])
+    assert (rented.trainer.strategy, rented.trainer.devices) == ("fsdp", "auto")
+    assert (laptop.trainer.strategy, laptop.trainer.accelerator) == ("auto", "cpu")
+    assert laptop.trainer.max_epochs == 10
+    assert laptop.run == rented.run
 
 
 def test_an_override_stands_above_a_preset() -> None:
-    config = load_prompted(["experiment=paper/gpt4o_fewshot_binary", "client.model=m", "shots=0"])
-    assert (config.client.model, config.training.backbone.name, config.shots) == ("m", "m", 0)
-    given = ["experiment=paper/llama70b_zeroshot_fine", "client=local", "backbone=llama70b"]
-    config = load_prompted(given)
-    assert config.client.name == "local"
-    assert config.training.backbone.hub_id == SERVED["llama70b"]
-    config = load_prompted(["experiment=smoke", "shots=1"])
-    assert (config.training.cv.folds, config.shots) == (2, 1)
+    config = recap.load_config(["experiment=tuned", "finetune=full", "trainer.max_epochs=2"])
+    assert (config.finetune.method, config.trainer.max_epochs) == ("full", 2)
+    asked = load_prompted(["experiment=smoke", "shots=1"])
+    assert (asked.training.cv.folds, asked.shots) == (2, 1)
 
 
-@pytest.mark.parametrize("row", ["gpt4o_zeroshot_binary", "qwen7b_fewshot_fine"])
-def test_a_prompted_row_given_to_another_command_is_answered_with_the_right_one(row: str) -> None:
+@pytest.mark.parametrize("own", ["client=openai", "shots=1", "privacy.allow_external=true"])
+def test_a_prompted_row_given_to_another_command_is_answered_with_the_right_one(own: str) -> None:
     with pytest.raises(ConfigError, match=r"only recap\.prompt has this option"):
-        recap.load_config([f"experiment=paper/{row}"])
+        recap.load_config(["experiment=paper/prompted", own])
 
 
-def cases(names: list[str]) -> list[Any]:
-    return [
-        pytest.param(name, marks=() if name in ONE_OF_EACH else pytest.mark.slow) for name in names
-    ]
-
-
-@pytest.mark.parametrize("name", cases([*FINE_TUNED, *TUNED]))
-def test_a_fine_tuned_row_makes_two_steps_on_a_shrunk_model_of_its_own(
-    name: str, models: dict[str, Path], tmp_path: Path
+def test_an_experiment_of_ones_own_that_sets_an_option_of_prompting_is_for_prompting(
+    tmp_path: Path,
 ) -> None:
-    weights = models[BACKBONES[name.partition("/")[2].partition("_")[0]]]
-    given = [f"experiment={name}", f"backbone.path={weights}", f"runs_dir={tmp_path}", "run=r"]
-    assert train.main([*given, *SMALL, *TWO_STEPS]) == 0
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [/experiment/paper/prompted, _self_]\nshots: 1\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    assert load_prompted(["experiment=mine"], config_dir=tmp_path).shots == 1
+    with pytest.raises(ConfigError, match=r"shots: only recap\.prompt has this option"):
+        recap.load_config(["experiment=mine"], config_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "row", "rate"),
+    [
+        ("llama", "paper/finetuned backbone=llama8b finetune=full task=fine_grained", 5e-7),
+        ("llama", "paper/finetuned backbone=llama8b finetune=lora rationale=false", 5e-7),
+        ("qwen2", "paper/finetuned backbone=qwen7b rationale=false task=binary", 5e-7),
+        ("qwen2", "tuned backbone=qwen7b", 1e-4),
+    ],
+)
+def test_a_fine_tuned_row_makes_two_steps_on_a_shrunk_model_of_its_own(
+    family: str, row: str, rate: float, models: dict[str, Path], tmp_path: Path
+) -> None:
+    weights = models[family]
+    given = [*f"experiment={row}".split(), f"backbone.path={weights}", f"runs_dir={tmp_path}"]
+    assert train.main([*given, "run=r", *SMALL, *TWO_STEPS]) == 0
     fold = tmp_path / "r" / "fold0"
     with (fold / "history.csv").open(encoding="utf-8", newline="") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["split"] == "train"]
     assert max(steps) == 2
-    moved = _moved(fold / "model", weights)
     # The first two steps of AdamW are at most the learning rate each.
-    rate = 1e-4 if name in TUNED else 5e-7
-    assert 0 < moved < 2.2 * rate
+    assert 0 < _moved(fold / "model", weights) < 2.2 * rate
     template = "chat_template.jinja"
     assert (fold / "model" / template).read_text() == (weights / template).read_text()
     rows = (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -361,36 +343,55 @@ def _moved(model: Path, start: Path) -> float:
     return max(float((after[name] - before[name]).abs().max()) for name in before)
 
 
-@pytest.mark.parametrize("name", cases(prompted_rows(*LOCAL)))
+ASKED = ("experiment=paper/prompted", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("family", "row"),
+    [
+        ("llama", "backbone=llama8b shots=1 task=binary"),
+        ("qwen2", "backbone=qwen14b shots=0 task=fine_grained"),
+    ],
+)
 def test_a_prompted_row_asks_a_shrunk_model_of_its_own(
-    name: str, models: dict[str, Path], tmp_path: Path
+    family: str, row: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    weights = models["llama" if "llama" in name else "qwen2"]
-    given = [f"experiment={name}", f"backbone.path={weights}", f"runs_dir={tmp_path}", "run=r"]
-    assert prompt.main([*given, *SMALL]) == 0
+    given = [*ASKED, *row.split(), "backbone.dtype=bfloat16", f"backbone.path={models[family]}"]
+    assert prompt.main([*given, f"runs_dir={tmp_path}", "run=r"]) == 0
     assert (tmp_path / "r" / "fold0" / "scores.json").is_file()
-    assert read_prompted(tmp_path / "r")["shots"] == int("fewshot" in name)
+    assert read_prompted(tmp_path / "r")["shots"] == int("shots=1" in row)
 
 
-@pytest.mark.parametrize("name", cases(prompted_rows(*SERVED)))
-def test_a_row_of_a_large_model_asks_a_server_of_this_machine(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "row", "examples"),
+    [
+        ("llama70b", "shots=0 task=binary", 0),
+        ("qwen72b", "shots=1 task=fine_grained", 13),
+    ],
+)
+def test_a_row_of_a_large_model_asks_a_server_of_this_machine(
+    model: str, row: str, examples: int, tmp_path: Path
+) -> None:
     with serving() as server:
-        given = [f"experiment={name}", f"runs_dir={tmp_path}", f"client.base_url={server.url}/v1"]
-        assert prompt.main([*given, *SMALL]) == 0
+        client = ["client=openai", f"client.model={SERVED[model]}"]
+        client += [f"client.base_url={server.url}/v1", f"runs_dir={tmp_path}"]
+        assert prompt.main([*ASKED, *client, *row.split()]) == 0
     assert server.requests
-    model = SERVED[name.partition("/")[2].partition("_")[0]]
-    assert {request.body["model"] for request in server.requests} == {model}
-    shown = {request.prompt.count("## Example") for request in server.requests}
-    assert shown == ({0} if "zeroshot" in name else {2 if "binary" in name else 13})
+    assert {request.body["model"] for request in server.requests} == {SERVED[model]}
+    assert {request.prompt.count("## Example") for request in server.requests} == {examples}
 
 
-@pytest.mark.parametrize("name", cases(prompted_rows(*ELSEWHERE)))
+@pytest.mark.parametrize("vendor", VENDORS)
 def test_a_row_of_a_vendor_counts_its_cost_and_sends_nothing_before_it_may(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    vendor: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(key, raising=False)
-    given = [f"experiment={name}", f"runs_dir={tmp_path / 'runs'}", *SMALL]
+    client, model = VENDORS[vendor]
+    given = [*ASKED, f"client={client}", f"client.model={model}", f"runs_dir={tmp_path / 'runs'}"]
     assert prompt.main([*given, "dry_run=true"]) == 0
     assert "calls" in capsys.readouterr().out
     assert prompt.main(given) == 2

@@ -303,10 +303,7 @@ def explain_hydra_error(
 
 
 def _of_prompt_alone(key: str) -> str:
-    return (
-        f"{key}: only recap.prompt has this option, and runs the experiments that set it "
-        "(paper/…_zeroshot_…, paper/…_fewshot_…)"
-    )
+    return f"{key}: only recap.prompt has this option, and runs the experiments that set it"
 
 
 def refuse_hidden_choices(choices: Mapping[str, str | None], config_dir: str | Path | None) -> None:

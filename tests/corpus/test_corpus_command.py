@@ -109,7 +109,7 @@ def test_a_users_fault_is_one_line_and_exit_2(
 def test_help_teaches_with_examples(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capfd.readouterr().out
-    assert "recap.corpus: what a corpus of counselling dialogues holds" in printed
+    assert "recap.corpus: what a corpus of counseling dialogues holds" in printed
     assert printed.count("python -m recap.corpus action=") >= 3
     assert "backbone" not in printed
 
