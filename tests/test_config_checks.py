@@ -16,7 +16,7 @@ WEIGHTS = ["backbone=qwen7b", "backbone.path=nowhere"]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "fault", "mend"),
+    ("overrides", "fault", "hint"),
     [
         (["finetune=qlora"], "made on the spot", "finetune=lora"),
         (
