@@ -1,53 +1,499 @@
 """``action=study``: what a study with two groups and two phases has shown, or will need.
 
-Results come as tables, as sentences for a paper, and as mean ± SD of both groups in both phases
-(paper, Figure 2, right).
+Results are computed from a long table of scores. They come as tables, as sentences for a paper, and
+as mean ± SD of both groups in both phases (paper, Figure 2, right).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog
-from recap.errors import ConfigError
+from recap.data.readers.registry import require_column
+from recap.data.readers.tables import read_sheet
+from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig, StudyOptions
-from recap.insights.study_statistics import (
-    GroupComparison,
-    Planning,
-    ScoreTable,
-    Study,
-    analyse_study,
-    arrange_scores,
-    plan_study,
-    read_scores,
-)
 from recap.output.charts import open_axes
 from recap.output.format import DASH, degrees, ends, interval, number, p_cell, p_value, share
 from recap.output.report import Report
-from recap.output.tables import ReportTable
-from recap.statistics.effect_sizes import EffectSize, InteractionDesign
-from recap.statistics.hypothesis_tests import Check, Effect
+from recap.output.tables import ReportTable, table_of
+from recap.statistics.correlation import holm
+from recap.statistics.effect_sizes import (
+    EffectSize,
+    InteractionDesign,
+    SampleSize,
+    d_av,
+    d_s,
+    d_z,
+    interaction_noncentrality,
+    interaction_power,
+    interaction_sample_size,
+    power_of_noncentrality,
+)
+from recap.statistics.hypothesis_tests import (
+    Check,
+    Effect,
+    MixedAnova,
+    TTest,
+    box_m,
+    independent_t_test,
+    levene,
+    mixed_anova,
+    paired_t_test,
+    shapiro,
+    vanishes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Repeated = Literal["refuse", "mean"]
+
+_LISTED = 20
+_USUAL_ORDERS = tuple(
+    tuple(pair.split("/"))
+    for pair in (
+        *("pre/post", "pretest/posttest", "pre-test/post-test", "before/after", "t0/t1", "t1/t2"),
+        *("1/2", "0/1", "first/second", "baseline/follow-up", "前测/后测", "干预前/干预后"),
+        *("control/experimental", "control/treatment", "control/intervention", "对照组/实验组"),
+    )
+)
+"""Pairs of names whose order everybody knows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRow:
+    """One row of a long table, found at ``line`` of its file."""
+
+    line: int
+    participant: str
+    group: str
+    phase: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """The scores of a complete study; differences are second minus first, of groups and phases."""
+
+    participants: tuple[str, ...]
+    groups: tuple[str, str]
+    phases: tuple[str, str]
+    group: NDArray[np.int64]
+    """``(participants,)``, each 0 or 1."""
+    scores: NDArray[np.float64]
+    """``(participants, 2)``, a column a phase."""
+    rows_a_score: int
+    """Rows that one score is the mean of, at most."""
+
+    def of_group(self, index: int) -> NDArray[np.float64]:
+        """Return one group's scores, ``(participants of the group, 2)``."""
+        members: NDArray[np.float64] = self.scores[self.group == index]
+        return members
+
+
+def arrange_scores(
+    rows: Sequence[ScoreRow],
+    *,
+    file: str,
+    groups: Sequence[str] = (),
+    phases: Sequence[str] = (),
+    repeated: Repeated = "refuse",
+) -> ScoreTable:
+    """Return the table of a study, its participants in the order of the rows.
+
+    Args:
+        rows: Of the long table.
+        file: How messages call it.
+        groups: The two groups in order; none: by their usual names, else as they come.
+        phases: The two phases in order, likewise.
+        repeated: Whether several rows of one participant and phase are averaged (``mean``), as when
+            there is a row a scenario, or are a fault.
+
+    Raises:
+        DataError: When there are not two groups and two phases, someone is in both groups or lacks
+            a phase, or a group has fewer than two participants; participants are listed.
+        ConfigError: For a chosen group or phase that does not occur.
+    """
+    if not rows:
+        raise DataError(f"{file}: holds no scores; write a row a participant and phase")
+    in_order = _two("group", [row.group for row in rows], groups, file)
+    phase_order = _two("phase", [row.phase for row in rows], phases, file)
+    groups_of: dict[str, set[str]] = {}
+    lines: dict[str, int] = {}
+    cells: dict[tuple[str, str], list[ScoreRow]] = {}
+    for row in rows:
+        groups_of.setdefault(row.participant, set()).add(row.group)
+        lines.setdefault(row.participant, row.line)
+        cells.setdefault((row.participant, row.phase), []).append(row)
+    _refuse(
+        file,
+        {who: lines[who] for who, found in groups_of.items() if len(found) > 1},
+        "in both groups",
+        "give every participant an id and a group of their own",
+    )
+    for phase in phase_order:
+        _refuse(
+            file,
+            {who: line for who, line in lines.items() if (who, phase) not in cells},
+            f"without a score in phase {phase!r}",
+            "complete the table, or leave these participants out of it",
+        )
+    if repeated == "refuse":
+        _refuse(
+            file,
+            {who: found[1].line for (who, _), found in cells.items() if len(found) > 1},
+            "with several rows for one phase",
+            "keep one, or average them with study.repeated=mean (a row a scenario, say)",
+        )
+    group = np.array([in_order.index(found.pop()) for found in groups_of.values()])
+    for index, name in enumerate(in_order):
+        if (group == index).sum() < 2:
+            raise DataError(
+                f"{file}: group {name!r} has one participant; an analysis of variance "
+                "needs two at least"
+            )
+    means = [[_mean(cells[who, phase]) for phase in phase_order] for who in groups_of]
+    return ScoreTable(
+        participants=tuple(groups_of),
+        groups=in_order,
+        phases=phase_order,
+        group=group,
+        scores=np.array(means),
+        rows_a_score=max(map(len, cells.values())),
+    )
+
+
+def _mean(rows: Sequence[ScoreRow]) -> float:
+    return float(np.mean([row.score for row in rows]))
+
+
+def _two(what: str, found: Sequence[str], chosen: Sequence[str], file: str) -> tuple[str, str]:
+    names = list(dict.fromkeys(found))
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(
+                f"study.{what}s: {file} has no {what} {name!r}{did_you_mean(name, names)}"
+            )
+    if len(names) != 2:
+        listed = ", ".join(quote_id(name) for name in names[:5])
+        raise DataError(
+            f"{file}: has {len(names)} {what}s ({listed}); a 2 x 2 study has two: "
+            f"leave the rows of others out, or name another column with study.{what}=COLUMN"
+        )
+    if chosen:
+        if len(set(chosen)) != 2:
+            raise ConfigError(f"study.{what}s: name both {what}s in order, as [first,second]")
+        return chosen[0], chosen[1]
+    folded = {name.strip().casefold().replace(" ", "-"): name for name in names}
+    for order in _USUAL_ORDERS:
+        if set(folded) == set(order):
+            return folded[order[0]], folded[order[1]]
+    return names[0], names[1]
+
+
+def _refuse(file: str, participants: Mapping[str, int], why: str, hint: str) -> None:
+    """Raise an error that lists participants, given with the line of a row of theirs."""
+    if not participants:
+        return
+    shown = [
+        quote_id(who) if quote_id(who) == repr(who) else f"the one of line {line}"
+        for who, line in list(participants.items())[:_LISTED]
+    ]
+    more = f" and {len(participants) - _LISTED} more" if len(participants) > _LISTED else ""
+    count = f"{len(participants)} participants" if len(participants) > 1 else "1 participant"
+    raise DataError(f"{file}: {count} {why}: {', '.join(shown)}{more}; {hint}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupCell:
+    """The scores of one group in one phase; the SD is that of the sample (ddof 1)."""
+
+    group: str
+    phase: str
+    n: int
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupComparison:
+    """A follow-up test, second minus first.
+
+    ``phases`` compares the phases within the group named ``within``; ``groups`` the groups within a
+    phase; ``changes`` the groups' changes from phase to phase (its t squared is the interaction's
+    F, unless it is Welch's).
+    """
+
+    kind: Literal["phases", "groups", "changes"]
+    within: str | None
+    test: TTest
+    p_holm: float | None
+    """p adjusted for the four tests of kinds ``phases`` and ``groups`` (Holm 1979)."""
+    d_s: EffectSize | None = None
+    d_z: EffectSize | None = None
+    d_av: EffectSize | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedCheck:
+    """A check of an assumption: which test, of which scores."""
+
+    test: Literal["shapiro_wilk", "levene", "box_m"]
+    of: str
+    check: Check
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planning:
+    """What was expected of the interaction before the study."""
+
+    f: float
+    """Cohen's f, in G*Power's convention."""
+    power: float
+    """Wanted power."""
+    design: InteractionDesign
+    sample_size: SampleSize | None
+    """What that takes; ``None`` where no sample of ten million is enough."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostHocPower:
+    """Power computed from the effect that was found.
+
+    It says nothing that p does not (Hoenig & Heisey 2001), and is here because journals ask for it.
+    """
+
+    f: float
+    """Cohen's f of the partial eta-squared, ``sqrt(eta2 / (1 - eta2))``."""
+    noncentrality: float
+    power: float
+    """Under the noncentrality that this f stands for: F times its degrees of freedom, which is
+    G*Power's effect size "as in SPSS"."""
+    f_gpower: float
+    """The f that stands for the same noncentrality in G*Power's own convention, at ``rho``."""
+    noncentrality_of_partial_f: float
+    power_of_partial_f: float
+    """Under G*Power's own convention fed with the f of the partial eta-squared, as the paper does
+    (Appendix D.2). Too high: this f has the correlation in it already, which counts twice."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """All results of a study."""
+
+    groups: tuple[str, str]
+    phases: tuple[str, str]
+    n: int
+    cells: tuple[GroupCell, ...]
+    anova: MixedAnova
+    comparisons: tuple[GroupComparison, ...]
+    checks: tuple[NamedCheck, ...]
+    correlation: float | None
+    """Correlation of the phases, pooled within the groups."""
+    planned_power: float
+    """Power of the planned effect with as many participants as there were."""
+    post_hoc: PostHocPower | None
+    """``None`` where the interaction has no F."""
+
+
+def plan_study(f: float, power: float, design: InteractionDesign) -> Planning:
+    """Return the sample that an expected interaction asks for.
+
+    Args:
+        f: Cohen's f, in G*Power's convention.
+        power: Wanted power.
+        design: Groups, phases, their correlation and alpha.
+    """
+    return Planning(
+        f=f,
+        power=power,
+        design=design,
+        sample_size=interaction_sample_size(f, power, design),
+    )
+
+
+def analyse_study(
+    table: ScoreTable, planning: Planning, *, welch: bool = False, confidence: float = 0.95
+) -> Study:
+    """Return the analysis of variance, follow-up tests, checks and power of a study.
+
+    Args:
+        table: Its scores.
+        planning: What was expected; its design gives rho and alpha.
+        welch: Whether comparisons of groups allow for unequal variances.
+        confidence: Of all intervals.
+    """
+    anova = mixed_anova(table.scores, table.group)
+    n, design = len(table.participants), planning.design
+    return Study(
+        groups=table.groups,
+        phases=table.phases,
+        n=n,
+        cells=_cells(table),
+        anova=anova,
+        comparisons=_comparisons(table, welch, confidence),
+        checks=_checks(table),
+        correlation=_pooled_correlation(table),
+        planned_power=interaction_power(planning.f, n, design),
+        post_hoc=_post_hoc(anova.interaction, n, design),
+    )
+
+
+def _cells(table: ScoreTable) -> tuple[GroupCell, ...]:
+    return tuple(
+        GroupCell(
+            group=group,
+            phase=phase,
+            n=len(scores),
+            mean=float(scores[:, j].mean()),
+            sd=float(scores[:, j].std(ddof=1)),
+        )
+        for i, group in enumerate(table.groups)
+        for scores in (table.of_group(i),)
+        for j, phase in enumerate(table.phases)
+    )
+
+
+def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[GroupComparison, ...]:
+    first, second = table.of_group(0), table.of_group(1)
+    followed: list[GroupComparison] = []
+    for name, scores in zip(table.groups, (first, second), strict=True):
+        before, after = scores.T
+        followed.append(
+            GroupComparison(
+                kind="phases",
+                within=name,
+                test=paired_t_test(after, before, confidence),
+                p_holm=None,
+                d_z=d_z(after, before, confidence),
+                d_av=d_av(after, before, confidence),
+            )
+        )
+    for name, control, treated in zip(table.phases, first.T, second.T, strict=True):
+        followed.append(
+            GroupComparison(
+                kind="groups",
+                within=name,
+                test=independent_t_test(treated, control, welch=welch, confidence=confidence),
+                p_holm=None,
+                d_s=d_s(treated, control, confidence),
+            )
+        )
+    change, treated_change = first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]
+    of_changes = GroupComparison(
+        kind="changes",
+        within=None,
+        test=independent_t_test(treated_change, change, welch=welch, confidence=confidence),
+        p_holm=None,
+        d_s=d_s(treated_change, change, confidence),
+    )
+    return (*_with_holm(followed), of_changes)
+
+
+def _with_holm(comparisons: Sequence[GroupComparison]) -> list[GroupComparison]:
+    adjusted = holm([comparison.test.p for comparison in comparisons])
+    return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted, strict=True)]
+
+
+def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
+    both = [table.of_group(0), table.of_group(1)]
+    checks = [
+        NamedCheck(test="shapiro_wilk", of=f"{group}, {phase}", check=shapiro(scores[:, j]))
+        for group, scores in zip(table.groups, both, strict=True)
+        for j, phase in enumerate(table.phases)
+    ]
+    checks += [
+        NamedCheck(
+            test="shapiro_wilk", of=f"{group}, change", check=shapiro(scores[:, 1] - scores[:, 0])
+        )
+        for group, scores in zip(table.groups, both, strict=True)
+    ]
+    checks += [
+        NamedCheck(test="levene", of=phase, check=levene([scores[:, j] for scores in both]))
+        for j, phase in enumerate(table.phases)
+    ]
+    checks.append(NamedCheck(test="box_m", of="both phases", check=box_m(both)))
+    return tuple(checks)
+
+
+def _pooled_correlation(table: ScoreTable) -> float | None:
+    centered = np.concatenate(
+        [scores - scores.mean(axis=0) for scores in (table.of_group(0), table.of_group(1))]
+    )
+    products = centered.T @ centered
+    if vanishes(math.sqrt(min(products[0, 0], products[1, 1])), table.scores):
+        return None
+    return float(products[0, 1]) / math.sqrt(products[0, 0] * products[1, 1])
+
+
+def _post_hoc(interaction: Effect, n: int, design: InteractionDesign) -> PostHocPower | None:
+    eta2 = interaction.partial_eta_squared
+    if interaction.f is None or eta2 is None or eta2 >= 1:
+        return None
+    f = math.sqrt(eta2 / (1 - eta2))
+    noncentrality = interaction.f * interaction.df
+    return PostHocPower(
+        f=f,
+        noncentrality=noncentrality,
+        power=power_of_noncentrality(noncentrality, n, design),
+        f_gpower=math.sqrt(noncentrality * (1 - design.rho) / (n * design.n_phases)),
+        noncentrality_of_partial_f=interaction_noncentrality(f, n, design),
+        power_of_partial_f=interaction_power(f, n, design),
+    )
+
+
+ROLES = ("participant", "group", "phase", "score")
+"""What the columns of a long table hold."""
+
+
+def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple[ScoreRow, ...]:
+    """Return the sound rows of a CSV or Excel file.
+
+    Args:
+        path: The file.
+        options: Name its columns, and its Excel sheet; other columns are not looked at.
+        issues: Where bad rows are noted.
+
+    Raises:
+        DataError: When the file cannot be read or lacks a column.
+    """
+    table = read_sheet(path, issues, sheet=options.sheet)
+    names: dict[str, str] = {role: getattr(options, role) for role in ROLES}
+    for role, column in names.items():
+        require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
+    rows = []
+    for line, cells in table.rows:
+        values = {role: cells[column].strip() for role, column in names.items()}
+        missing = [role for role in names if not values[role]]
+        for role in missing:
+            issues.reject(line, names[role], "is empty", "complete the row, or remove it")
+        score = _number(values["score"])
+        if score is None and "score" not in missing:
+            reason = f"is no number but a text of {len(values['score'])} characters"
+            issues.reject(line, names["score"], reason, "write a number with a decimal point")
+        elif score is not None and not missing:
+            rows.append(ScoreRow(line=line, **{**values, "score": score}))  # type: ignore[arg-type]
+    return tuple(rows)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
 
 _TESTS = {"shapiro_wilk": "Shapiro–Wilk, W", "levene": "Levene, F", "box_m": "Box's M, χ²"}
-
-
-def study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
-    """Return means, analysis of variance, follow-up tests, effect sizes and checks."""
-    return (
-        _means(study),
-        _anova(study),
-        _tests(study, confidence),
-        _effect_sizes(study, confidence),
-        _checks(study),
-    )
 
 
 def planning_sheet(planning: Planning, study: Study | None) -> ReportTable:
@@ -157,40 +603,80 @@ def _sizes(comparison: GroupComparison) -> Iterator[tuple[str, EffectSize]]:
             yield name, size
 
 
-def _means(study: Study) -> ReportTable:
-    return ReportTable(
-        title="Scores",
-        header=("group, phase", "n", "mean", "SD"),
-        rows=tuple(
-            (f"{c.group}, {c.phase}", f"{c.n}", number(c.mean, 3), number(c.sd, 3))
-            for c in study.cells
-        ),
+def _study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
+    """Return means, analysis of variance, follow-up tests, effect sizes and checks."""
+    level = f"{100 * confidence:g}% CI"
+    means = table_of(
+        "Scores",
+        study.cells,
+        {
+            "group, phase": lambda cell: f"{cell.group}, {cell.phase}",
+            "n": lambda cell: f"{cell.n}",
+            "mean": lambda cell: number(cell.mean, 3),
+            "SD": lambda cell: number(cell.sd, 3),
+        },
     )
+    tests = table_of(
+        "Follow-up t tests",
+        study.comparisons,
+        {
+            "comparison": lambda c: _name(c, study),
+            "difference": lambda c: number(c.test.difference, 3),
+            level: lambda c: ends(c.test.low, c.test.high),
+            "t": lambda c: number(c.test.t),
+            "df": lambda c: degrees(c.test.df),
+            "p": lambda c: p_cell(c.test.p),
+            "p (Holm)": lambda c: p_cell(c.p_holm),
+        },
+    )
+    sizes = [
+        (
+            *(_name(comparison, study), name, number(size.d, 3), ends(size.low, size.high)),
+            *(number(size.g, 3), ends(size.g_low, size.g_high)),
+        )
+        for comparison in study.comparisons
+        for name, size in _sizes(comparison)
+    ]
+    effect_sizes = ReportTable(
+        title="Effect sizes",
+        header=("comparison", "which", "d", level, "Hedges' g", level),
+        rows=tuple(sizes),
+    )
+    return means, _anova(study), tests, effect_sizes, _assumptions(study)
 
 
 def _anova(study: Study) -> ReportTable:
     anova = study.anova
-    effects = [("group", anova.group), ("phase", anova.phase), ("group × phase", anova.interaction)]
+    effects = {"group": anova.group, "phase": anova.phase}
     if len({cell.n for cell in study.cells}) > 1:
-        effects.insert(2, ("phase, Type III", anova.phase_unweighted))
-    return ReportTable(
-        title="2 × 2 mixed analysis of variance",
-        header=("effect", "SS", "df", "error SS", "error df", "F", "p", "ηp²", "ηG²"),
-        rows=tuple(
-            (
-                name,
-                number(effect.sum_of_squares, 3),
-                f"{effect.df}",
-                number(effect.error_sum_of_squares, 3),
-                f"{effect.df_error}",
-                number(effect.f),
-                p_cell(effect.p),
-                share(effect.partial_eta_squared, 3),
-                share(effect.generalized_eta_squared, 3),
-            )
-            for name, effect in effects
-        ),
+        effects["phase, Type III"] = anova.phase_unweighted
+    effects["group × phase"] = anova.interaction
+    return table_of(
+        "2 × 2 mixed analysis of variance",
+        effects.items(),
+        {
+            "effect": lambda item: item[0],
+            "SS": lambda item: number(item[1].sum_of_squares, 3),
+            "df": lambda item: f"{item[1].df}",
+            "error SS": lambda item: number(item[1].error_sum_of_squares, 3),
+            "error df": lambda item: f"{item[1].df_error}",
+            "F": lambda item: number(item[1].f),
+            "p": lambda item: p_cell(item[1].p),
+            "ηp²": lambda item: share(item[1].partial_eta_squared, 3),
+            "ηG²": lambda item: share(item[1].generalized_eta_squared, 3),
+        },
     )
+
+
+def _assumptions(study: Study) -> ReportTable:
+    rows = []
+    for named in study.checks:
+        df = DASH if named.check.df is None else ", ".join(map(degrees, named.check.df))
+        figures = (number(named.check.statistic, 3), df, p_cell(named.check.p))
+        rows.append((_TESTS[named.test], named.of, *figures))
+    rows.append(("sphericity", "two phases", DASH, DASH, "holds"))
+    header = ("test", "of", "statistic", "df", "p")
+    return ReportTable(title="Assumptions", header=header, rows=tuple(rows))
 
 
 def _name(comparison: GroupComparison, study: Study) -> str:
@@ -198,64 +684,6 @@ def _name(comparison: GroupComparison, study: Study) -> str:
         return f"change, {study.groups[1]} − {study.groups[0]}"
     first, second = study.phases if comparison.kind == "phases" else study.groups
     return f"{comparison.within}: {second} − {first}"
-
-
-def _tests(study: Study, confidence: float) -> ReportTable:
-    rows = []
-    for comparison in study.comparisons:
-        test = comparison.test
-        figures = (
-            number(test.difference, 3),
-            ends(test.low, test.high),
-            number(test.t),
-            degrees(test.df),
-        )
-        cells = (*figures, p_cell(test.p), p_cell(comparison.p_holm))
-        rows.append((_name(comparison, study), *cells))
-    return ReportTable(
-        title="Follow-up t tests",
-        header=(
-            "comparison",
-            "difference",
-            f"{100 * confidence:g}% CI",
-            "t",
-            "df",
-            "p",
-            "p (Holm)",
-        ),
-        rows=tuple(rows),
-    )
-
-
-def _effect_sizes(study: Study, confidence: float) -> ReportTable:
-    level = f"{100 * confidence:g}% CI"
-    rows = []
-    for comparison in study.comparisons:
-        for name, size in _sizes(comparison):
-            d_ends = ends(size.low, size.high)
-            g_ends = ends(size.g_low, size.g_high)
-            cells = (name, number(size.d, 3), d_ends, number(size.g, 3), g_ends)
-            rows.append((_name(comparison, study), *cells))
-    return ReportTable(
-        title="Effect sizes",
-        header=("comparison", "which", "d", level, "Hedges' g", level),
-        rows=tuple(rows),
-    )
-
-
-def _checks(study: Study) -> ReportTable:
-    rows = [(_TESTS[c.test], c.of, *_check(c.check)) for c in study.checks]
-    rows.append(("sphericity", "two phases", DASH, DASH, "holds"))
-    return ReportTable(
-        title="Assumptions",
-        header=("test", "of", "statistic", "df", "p"),
-        rows=tuple(rows),
-    )
-
-
-def _check(check: Check) -> tuple[str, str, str]:
-    df = DASH if check.df is None else ", ".join(map(degrees, check.df))
-    return number(check.statistic, 3), df, p_cell(check.p)
 
 
 _STYLES = (("#7a7a7a", "o", "--"), ("#3b6ea5", "s", "-"))
@@ -343,7 +771,7 @@ def find_study(config: InsightsConfig) -> Report:
             "rows_left_out": left_out,
             "sentences": list(sentences),
         },
-        sheets=(*study_sheets(study, config.confidence), planning_sheet(planning, study)),
+        sheets=(*_study_sheets(study, config.confidence), planning_sheet(planning, study)),
         notes=(*sentences, *_notes(study, table, planning, options, left_out)),
         rows=_rows(study),
         charts={"study": partial(study_chart, study, score=options.score)},

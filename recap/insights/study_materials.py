@@ -6,24 +6,23 @@ scores of the filled rating sheets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
-from recap.errors import ConfigError
+from recap.data.utterances import Utterance
+from recap.errors import ConfigError, DataError
 from recap.insights.cards import Card, card_of, card_words
 from recap.insights.options import InsightsConfig, StudyMaterialsOptions
 from recap.insights.source import AnnotatedSource, read_source
-from recap.insights.study_sheets import (
-    GROUP_COLUMNS,
+from recap.insights.study_rating import (
     KEY,
-    RESPONSE_COLUMNS,
-    SCENARIO_COLUMNS,
+    KEY_COLUMNS,
     SHEETS,
-    Participant,
-    Scenario,
-    allocate,
-    draw_scenarios,
+    make_rating_sheets,
+    make_scores,
     refuse_existing,
 )
 from recap.output.excel import sheet_file
@@ -31,6 +30,128 @@ from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable, printable
 from recap.records import Turn
+
+_RESPONSE_COLUMNS = ("order", "scenario", "context", "client", "response")
+_SCENARIO_COLUMNS = ("scenario", "id", "session", "label", "context", "client")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One client utterance that participants respond to; its code says nothing of its label."""
+
+    code: str
+    utterance: Utterance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participant:
+    """Someone who responds: a code, a group, and the order of scenarios in each phase."""
+
+    code: str
+    group: str
+    orders: tuple[tuple[str, ...], ...]
+    """Codes of the scenarios, a tuple a phase."""
+
+
+def draw_scenarios(
+    utterances: Iterable[Utterance], wanted: Mapping[tuple[str, ...], int], *, seed: int
+) -> tuple[Scenario, ...]:
+    """Return scenarios, drawn at random from the utterances that answer a counselor.
+
+    No utterance and history is drawn twice, and sessions repeat only where there are not enough of
+    them. The draw does not depend on the order of the utterances.
+
+    Args:
+        utterances: Labeled ones; others are passed over.
+        wanted: How many of each set of labels together.
+        seed: Another seed, another draw.
+
+    Raises:
+        DataError: When there are not as many of some labels.
+    """
+    usable: dict[str, dict[bytes, Utterance]] = {}
+    for utterance in sorted(utterances, key=lambda u: u.id):
+        history = utterance.history
+        if utterance.label is not None and history and history[-1].speaker == "counselor":
+            usable.setdefault(utterance.label, {}).setdefault(_content(utterance), utterance)
+    _refuse_shortage(usable, wanted)
+    sessions: set[str] = set()
+    drawn: list[Utterance] = []
+    for labels, n in wanted.items():
+        generator = random.Random(f"{seed}:{'/'.join(labels)}")
+        candidates = [u for label in labels for u in usable.get(label, {}).values()]
+        generator.shuffle(candidates)
+        for _ in range(n):
+            # The first of a session not yet drawn from, else the first.
+            fresh = next((u for u in candidates if u.session not in sessions), candidates[0])
+            candidates.remove(fresh)
+            sessions.add(fresh.session)
+            drawn.append(fresh)
+    random.Random(f"{seed}:codes").shuffle(drawn)
+    width = len(str(len(drawn)))
+    return tuple(
+        Scenario(code=f"S{place:0{width}d}", utterance=utterance)
+        for place, utterance in enumerate(drawn, start=1)
+    )
+
+
+def allocate(
+    n: int,
+    *,
+    groups: tuple[str, str],
+    n_phases: int,
+    scenarios: Sequence[str],
+    seed: int,
+) -> tuple[Participant, ...]:
+    """Return participants, dealt at random into groups of equal size (or one apart).
+
+    Each gets an order of the scenarios of their own in each phase.
+
+    Args:
+        n: How many.
+        groups: Names of the groups.
+        n_phases: Phases, each with all scenarios.
+        scenarios: Their codes.
+        seed: Another seed, another allocation.
+    """
+    generator = random.Random(f"{seed}:participants")
+    # With an odd number, chance says which group has one more.
+    first = generator.sample(groups, 2)
+    dealt = [first[place % 2] for place in range(n)]
+    generator.shuffle(dealt)
+    width = max(2, len(str(n)))
+    return tuple(
+        Participant(
+            code=f"P{place:0{width}d}",
+            group=group,
+            orders=tuple(
+                tuple(generator.sample(list(scenarios), len(scenarios))) for _ in range(n_phases)
+            ),
+        )
+        for place, group in enumerate(dealt, start=1)
+    )
+
+
+def _content(utterance: Utterance) -> bytes:
+    """Return a digest of what was said up to and with an utterance."""
+    texts = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
+    return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _refuse_shortage(
+    usable: Mapping[str, Mapping[bytes, Utterance]], wanted: Mapping[tuple[str, ...], int]
+) -> None:
+    short = []
+    for labels, n in wanted.items():
+        there = sum(len(usable.get(label, {})) for label in labels)
+        if there < n:
+            short.append(f"{' or '.join(labels)} (has {there}, needs {n})")
+    if short:
+        raise DataError(
+            "too few different utterances that answer a counselor: "
+            f"{', '.join(short)}; lower study_materials.per_behavior or .collaborative, "
+            "or give a larger corpus"
+        )
 
 
 def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
@@ -90,8 +211,6 @@ def make_materials(config: InsightsConfig) -> Report:
     """
     if config.out is None:
         raise ConfigError("action=study_materials writes files; add out=FOLDER")
-    from recap.insights.study_rating import make_rating_sheets, make_scores
-
     step = config.study_materials.step
     folder = Path(config.out)
     if step == "rate":
@@ -130,6 +249,10 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         files |= _handed_out(participant, scenarios, options, source, language, config.unsure)
     files |= _keys(participants, scenarios, options, language)
     counts = {group: sum(p.group == group for p in participants) for group in options.groups}
+    labels = [scenario.utterance.label for scenario in scenarios]
+    by_label = {label: labels.count(label) for label in source.labels if label in labels}
+    drawn = [(label, str(n)) for label, n in by_label.items()]
+    drawn.append(("together", str(len(scenarios))))
     return Report(
         action="study_materials",
         title=f"Materials of a study with {len(participants)} participants",
@@ -139,10 +262,14 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
             "groups": counts,
             "phases": list(options.phases),
             "scenarios": len(scenarios),
-            "scenarios_by_label": _by_label(scenarios, source),
+            "scenarios_by_label": by_label,
             "predicted": source.annotated.predicted,
         },
-        sheets=(_drawn(scenarios, source),),
+        sheets=(
+            ReportTable(
+                title="Scenarios drawn", header=("category", "scenarios"), rows=tuple(drawn)
+            ),
+        ),
         notes=(
             *source.annotated.notes(),
             *(f"{group}: {n} participants" for group, n in counts.items()),
@@ -191,7 +318,7 @@ def _handed_out(
             utterance = by_code[code].utterance
             context = context_text(utterance.history, options.context, language)
             rows.append((str(place), code, context, utterance.response, ""))
-        sheet = sheet_file(RESPONSE_COLUMNS, rows, excel=options.excel)
+        sheet = sheet_file(_RESPONSE_COLUMNS, rows, excel=options.excel)
         files[f"{folder}/{phase}.{ending}"] = sheet
     if participant.group == options.groups[1]:
         cards = {
@@ -220,20 +347,8 @@ def _keys(
         u = scenario.utterance
         context = context_text(u.history, options.context, language)
         drawn.append((scenario.code, u.id, u.session, u.label or "", context, u.response))
-    header = (*SCENARIO_COLUMNS, "context", "client")
     groups = [(participant.code, participant.group) for participant in participants]
     return {
-        f"{KEY}/participants.csv": sheet_file(GROUP_COLUMNS, groups, excel=False),
-        f"{KEY}/scenarios.csv": sheet_file(header, drawn, excel=False),
+        f"{KEY}/participants.csv": sheet_file(KEY_COLUMNS["participants"], groups, excel=False),
+        f"{KEY}/scenarios.csv": sheet_file(_SCENARIO_COLUMNS, drawn, excel=False),
     }
-
-
-def _by_label(scenarios: Sequence[Scenario], source: AnnotatedSource) -> dict[str, Any]:
-    drawn = [scenario.utterance.label for scenario in scenarios]
-    return {label: drawn.count(label) for label in source.labels if label in drawn}
-
-
-def _drawn(scenarios: Sequence[Scenario], source: AnnotatedSource) -> ReportTable:
-    rows = [(label, str(n)) for label, n in _by_label(scenarios, source).items()]
-    rows.append(("together", str(len(scenarios))))
-    return ReportTable(title="Scenarios drawn", header=("category", "scenarios"), rows=tuple(rows))

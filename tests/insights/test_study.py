@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recap.errors import ConfigError, DataError
-from recap.insights.study_statistics import (
+from recap.insights.study import (
     ScoreRow,
     ScoreTable,
     Study,

@@ -6,7 +6,8 @@ import pytest
 
 from recap.data.utterances import Utterance
 from recap.errors import DataError
-from recap.insights.study_sheets import Response, allocate, blind, draw_scenarios
+from recap.insights.study_materials import allocate, draw_scenarios
+from recap.insights.study_rating import Response, blind
 from recap.records import Turn
 
 ASKED = (Turn(speaker="counselor", text="And how was that?"),)
