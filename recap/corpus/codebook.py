@@ -11,7 +11,7 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import find_task
 from recap.output.html import render
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.runs.build import data_language
 from recap.system.escaping import plain_markdown
 from recap.tasks.task import Task
@@ -184,17 +184,14 @@ def _row(entry: Entry) -> dict[str, object]:
 
 def _sheet(entries: tuple[Entry, ...], language: Language) -> ReportTable:
     words = _WORDS[language]
-    return ReportTable(
-        title=words["title"],
-        header=("category", "definition", words["example"].lower(), words["contrast"].lower()),
-        rows=tuple(
-            (
-                "\u2003" * entry.level + entry.title,
-                entry.definition or "",
-                entry.example or "",
-                entry.contrast or "",
-            )
-            for entry in entries
-        ),
+    return table_of(
+        words["title"],
+        entries,
+        {
+            "category": lambda entry: "\u2003" * entry.level + entry.title,
+            "definition": lambda entry: entry.definition or "",
+            words["example"].lower(): lambda entry: entry.example or "",
+            words["contrast"].lower(): lambda entry: entry.contrast or "",
+        },
         text_columns=(0, 1, 2, 3),
     )

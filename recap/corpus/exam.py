@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from recap.corpus.adjudicate import read_texts
@@ -30,7 +31,7 @@ from recap.data.sheets import filled_rows, known_label, raise_issues
 from recap.errors import DataError, quote_id
 from recap.output.format import number
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 from recap.runs.build import data_language
 from recap.taxonomy import Taxonomy
@@ -166,12 +167,27 @@ def mark_exams(
             items[answer.round].setdefault(answer.id)
             sheets.setdefault((answer.annotator, answer.round), {})[answer.id] = answer.label
     candidates = dict.fromkeys(candidate for candidate, _ in sheets)
-    return tuple(
-        _marked(candidate, exam, sheets[candidate, exam], tuple(items[exam]), key)
-        for candidate in candidates
-        for exam in exams
-        if (candidate, exam) in sheets
-    )
+    marked = []
+    for candidate, exam in product(candidates, exams):
+        given = sheets.get((candidate, exam))
+        if given is None:
+            continue
+        mistakes = tuple(
+            Mistake(id=item, given=given.get(item), correct=key[item])
+            for item in items[exam]
+            if given.get(item) != key[item]
+        )
+        n = len(items[exam])
+        marked.append(
+            AnswerSheet(
+                candidate=candidate,
+                exam=exam,
+                correct=n - len(mistakes),
+                items=n,
+                mistakes=mistakes,
+            )
+        )
+    return tuple(marked)
 
 
 def select_annotators(
@@ -234,27 +250,6 @@ def confused_labels(sheets: Iterable[AnswerSheet]) -> list[tuple[str, str, int]]
     return [(correct, given, n) for (correct, given), n in counts.most_common()]
 
 
-def _marked(
-    candidate: str,
-    exam: str,
-    given: Mapping[str, str],
-    items: Sequence[str],
-    key: Mapping[str, str],
-) -> AnswerSheet:
-    mistakes = tuple(
-        Mistake(id=item, given=given.get(item), correct=key[item])
-        for item in items
-        if given.get(item) != key[item]
-    )
-    return AnswerSheet(
-        candidate=candidate,
-        exam=exam,
-        correct=len(items) - len(mistakes),
-        items=len(items),
-        mistakes=mistakes,
-    )
-
-
 def _std(row: Sequence[float | None], ddof: int) -> float | None:
     values = [value for value in row if value is not None]
     if len(values) < len(row) or len(values) <= ddof:
@@ -289,9 +284,10 @@ def exam(config: CorpusConfig) -> Report:
         DataError: When a file cannot be used.
     """
     options = config.exam
+    rule: Any = {"top": options.top, "min_last": options.min_last, "ddof": options.ddof}
     if options.scores is not None:
         exams, accuracies = read_scores(options.scores)
-        return _report(config, exams, _select(config, accuracies), (), (), {})
+        return _report(config, exams, select_annotators(accuracies, **rule), (), (), {})
     read = open_annotations(config)
     annotated = {annotation.id for annotation in read.annotations}
     texts = read_texts(config, annotated)
@@ -310,10 +306,11 @@ def exam(config: CorpusConfig) -> Report:
     exams = rounds_of(j for j in read.annotations if j.id in answered)
     sheets = mark_exams(read.annotations, key, exams)
     by_place = {(sheet.candidate, sheet.exam): sheet.accuracy for sheet in sheets}
-    candidates = dict.fromkeys(sheet.candidate for sheet in sheets)
-    results = _select(
-        config, {c: tuple(by_place.get((c, name)) for name in exams) for c in candidates}
-    )
+    accuracies = {
+        sheet.candidate: tuple(by_place.get((sheet.candidate, name)) for name in exams)
+        for sheet in sheets
+    }
+    results = select_annotators(accuracies, **rule)
     notes = [*texts.notes, *reading_notes(read)]
     if annotated - answered:
         notes.append(
@@ -321,15 +318,6 @@ def exam(config: CorpusConfig) -> Report:
         )
     pages = _feedback(config, results, sheets, exams, texts.examples)
     return _report(config, exams, results, sheets, notes, pages)
-
-
-def _select(
-    config: CorpusConfig, accuracies: Mapping[str, Sequence[float | None]]
-) -> tuple[ExamResult, ...]:
-    options = config.exam
-    return select_annotators(
-        accuracies, top=options.top, min_last=options.min_last, ddof=options.ddof
-    )
 
 
 def _report(
@@ -343,6 +331,15 @@ def _report(
     options = config.exam
     confusions = confused_labels(sheets)
     n_selected = sum(result.selected for result in results)
+    taken = table_of(
+        "What was taken for what most often",
+        confusions[:_CONFUSIONS_SHOWN],
+        {
+            "correct": lambda confusion: confusion[0],
+            "given": lambda confusion: confusion[1],
+            "times": lambda confusion: str(confusion[2]),
+        },
+    )
     return Report(
         action="exam",
         title=f"{len(results)} candidates, {len(exams)} exams, {n_selected} selected",
@@ -357,7 +354,7 @@ def _report(
                 {"correct": correct, "given": given, "n": n} for correct, given, n in confusions
             ],
         },
-        sheets=(_accuracies(results, exams), *_confusion_sheet(confusions)),
+        sheets=(_accuracies(results, exams), *((taken,) if confusions else ())),
         notes=(*notes, *_rule(config, n_selected)),
         rows=[_row(result, exams) for result in results],
         private_pages=pages,
@@ -377,18 +374,6 @@ def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> ReportTa
                 f"yes, {result.reason}" if result.selected else f"no, {result.reason}",
             )
             for result in results
-        ),
-    )
-
-
-def _confusion_sheet(confusions: Sequence[tuple[str, str, int]]) -> tuple[ReportTable, ...]:
-    if not confusions:
-        return ()
-    return (
-        ReportTable(
-            title="What was taken for what most often",
-            header=("correct", "given", "times"),
-            rows=tuple((c, given, str(n)) for c, given, n in confusions[:_CONFUSIONS_SHOWN]),
         ),
     )
 

@@ -24,7 +24,7 @@ from recap.insights.source import AnnotatedSource, read_source
 from recap.output.charts import CorrelationCell, heat_map
 from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.statistics.correlation import (
     STARS,
     Correlation,
@@ -429,12 +429,9 @@ def find_alliance(config: InsightsConfig) -> Report:
                 tuple(data.predictors),
                 tuple(data.outcomes),
                 [
-                    CorrelationCell(
-                        value=c.r,
-                        mark=c.stars,
-                        survives=_survives(c, config.alliance.method),
-                    )
+                    CorrelationCell(value=c.r, mark=c.stars, survives=p is not None and p < 0.05)
                     for c in found
+                    for p in (c.p_holm if config.alliance.method == "holm" else c.p_bh,)
                 ],
                 note=f"frame: p < .05 after {_METHODS[config.alliance.method]}",
             )
@@ -467,45 +464,31 @@ def _correlations(config: InsightsConfig, data: AllianceData) -> list[Correlatio
     ]
 
 
-def _survives(c: Correlation, method: str) -> bool:
-    p = c.p_holm if method == "holm" else c.p_bh
-    return p is not None and p < 0.05
-
-
 def _table_13(data: AllianceData, found: list[Correlation], predicted: str) -> ReportTable:
     by_pair = {(c.predictor, c.outcome): c for c in found}
     rows = [
         (name, *(_starred(by_pair[name, outcome]) for outcome in data.outcomes))
         for name in data.predictors
     ]
-    return ReportTable(
-        title=f"Pearson's r{predicted}",
-        header=("predictor", *data.outcomes),
-        rows=tuple(rows),
-    )
+    header = ("predictor", *data.outcomes)
+    return ReportTable(title=f"Pearson's r{predicted}", header=header, rows=tuple(rows))
 
 
 def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> ReportTable:
-    level = f"{100 * config.confidence:g} %"
-    rows = [
-        (
-            c.predictor,
-            f"{c.n:,}",
-            _starred(c, 3),
-            ends(c.low, c.high),
-            p_cell(c.p),
-            p_cell(c.p_holm) + stars(c.p_holm),
-            p_cell(c.p_bh) + stars(c.p_bh),
-            DASH if c.rho is None else f"{number(c.rho, 3)}{stars(c.rho_p)}",
-            ends(c.cluster_low, c.cluster_high),
-        )
-        for c in found
-        if c.outcome == outcome
-    ]
-    return ReportTable(
-        title=f"With {outcome}",
-        header=("predictor", "n", "r", level, "p", "Holm", "BH", "Spearman", "clustered"),
-        rows=tuple(rows),
+    return table_of(
+        f"With {outcome}",
+        (c for c in found if c.outcome == outcome),
+        {
+            "predictor": lambda c: c.predictor,
+            "n": lambda c: f"{c.n:,}",
+            "r": lambda c: _starred(c, 3),
+            f"{100 * config.confidence:g} %": lambda c: ends(c.low, c.high),
+            "p": lambda c: p_cell(c.p),
+            "Holm": lambda c: p_cell(c.p_holm) + stars(c.p_holm),
+            "BH": lambda c: p_cell(c.p_bh) + stars(c.p_bh),
+            "Spearman": lambda c: DASH if c.rho is None else f"{number(c.rho, 3)}{stars(c.rho_p)}",
+            "clustered": lambda c: ends(c.cluster_low, c.cluster_high),
+        },
     )
 
 
