@@ -70,10 +70,8 @@ def read_audited(config: AuditConfig) -> Audited:
         trained, held_out, notes = _own(saved)
     else:
         trained, held_out = read_labeled(config.training, saved.task).examples(), ()
-        notes = [
-            f"the model lies in no run folder: {config.training.data.name!r} is taken for what it "
-            "was trained on"
-        ]
+        named = config.training.data.name
+        notes = [f"the model lies in no run folder: {named!r} is taken for what it was trained on"]
     if config.held_out is not None:
         given = config.training
         source = replace(given, data=replace(given.data, path=config.held_out))

@@ -392,15 +392,9 @@ def _rule(config: CorpusConfig, n_selected: int) -> list[str]:
 
 
 def _row(result: ExamResult, exams: Sequence[str]) -> dict[str, Any]:
-    return {
-        "candidate": result.candidate,
-        **dict(zip(map(_exam_name, exams), result.accuracies, strict=True)),
-        "mean": result.mean,
-        "std": result.std,
-        "rank": result.rank,
-        "selected": result.selected,
-        "reason": result.reason,
-    }
+    figures = asdict(result)
+    accuracies = dict(zip(map(_exam_name, exams), figures.pop("accuracies"), strict=True))
+    return {"candidate": figures.pop("candidate"), **accuracies, **figures}
 
 
 def _feedback(
@@ -431,17 +425,12 @@ def _feedback(
                     lines += [*(f"> {line}" for line in text.splitlines()), ""]
                 lines.append(f"- Your label: **{mistake.given or 'none'}**")
                 lines.append(f"- Correct label: **{mistake.correct}**")
-                lines += _explained(taxonomy, mistake.correct, language)
+                if taxonomy is not None and mistake.correct in taxonomy:
+                    category = taxonomy[mistake.correct]
+                    texts = (category.definition.get(language), category.contrast.get(language))
+                    lines += [line for text in texts if text for line in ("", text)]
         pages[f"feedback/{result.candidate}.md"] = "\n".join(lines) + "\n"
     return pages
-
-
-def _explained(taxonomy: Taxonomy | None, label: str, language: str) -> list[str]:
-    if taxonomy is None or label not in taxonomy:
-        return []
-    category = taxonomy[label]
-    texts = [category.definition.get(language), category.contrast.get(language)]
-    return [line for text in texts if text for line in ("", text)]
 
 
 def _exam_name(name: str) -> str:

@@ -123,7 +123,6 @@ def _summary(
     for rating in ratings:
         table[row[rating.id], raters.index(rating.rater)] = rating.points
     given = [rating.points for rating in ratings]
-    here = [rater for rater in raters if any(rating.rater == rater for rating in ratings)]
     counts = np.stack([(table == value).sum(axis=1) for value in range(1, points + 1)], axis=1)
     complete = table[(table > 0).all(axis=1)]
     single, mean = intraclass_correlation(complete.astype(np.float64))
@@ -136,9 +135,13 @@ def _summary(
         examples=len(ids),
         n=len(given),
         mean=statistics.fmean(given) if given else None,
-        std=statistics.stdev(given) if len(given) > 1 else None,
+        std=_std(given),
         counts=tuple(int(n) for n in counts.sum(axis=0)),
-        raters=tuple(_rater(name, ratings) for name in here),
+        raters=tuple(
+            RaterMean(rater=name, n=len(own), mean=statistics.fmean(own), std=_std(own))
+            for name in raters
+            if (own := [rating.points for rating in ratings if rating.rater == name])
+        ),
         rated_by_all=len(complete),
         alpha_ordinal=alpha if np.isfinite(alpha) else None,
         weighted_kappa=mean_weighted_kappa(confusions),
@@ -149,10 +152,8 @@ def _summary(
     )
 
 
-def _rater(rater: str, ratings: Sequence[Rating]) -> RaterMean:
-    own = [rating.points for rating in ratings if rating.rater == rater]
-    std = statistics.stdev(own) if len(own) > 1 else None
-    return RaterMean(rater=rater, n=len(own), mean=statistics.fmean(own), std=std)
+def _std(points: Sequence[int]) -> float | None:
+    return statistics.stdev(points) if len(points) > 1 else None
 
 
 def _ratio(part: float, whole: float) -> float | None:

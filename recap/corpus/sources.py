@@ -180,8 +180,17 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
     """
     task = find_task(config) if config.labels == "canonical" else None
     options = config.annotations
+    if options.path:
+        paths = [named_path("annotations.path", part) for part in several(options.path)]
+    elif config.action in OF_THE_DATA and config.data.path is not None:
+        paths = [Path(config.data.path)]
+    else:
+        raise ConfigError(
+            f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
+            "Doccano exports)"
+        )
     found = read_annotations(
-        annotation_paths(config),
+        paths,
         layout=AnnotationLayout(
             columns=_columns(config),
             annotators=tuple(options.annotators or ()),
@@ -200,23 +209,6 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
         return found
     of_task = (replace(a, label=label_of_task(task, a.label)) for a in found.annotations)
     return replace(found, annotations=tuple(of_task))
-
-
-def annotation_paths(config: CorpusConfig) -> list[Path]:
-    """Return the files that hold annotations.
-
-    Raises:
-        ConfigError: When there are none.
-    """
-    path = config.annotations.path
-    if not path and config.action in OF_THE_DATA and config.data.path is not None:
-        return [Path(config.data.path)]
-    if not path:
-        raise ConfigError(
-            f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
-            "Doccano exports)"
-        )
-    return [named_path("annotations.path", part) for part in several(path)]
 
 
 def _columns(config: CorpusConfig) -> dict[str, str | list[str] | None]:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
 from recap.insights.source import AnnotatedSource, read_source
-from recap.output.charts import CorrelationCell, heat_map
 from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
@@ -34,6 +33,9 @@ from recap.statistics.correlation import (
     stars,
 )
 from recap.statistics.sessions import count_sessions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 JoinKey = tuple[str, ...]
 
@@ -423,19 +425,7 @@ def find_alliance(config: InsightsConfig) -> Report:
         ),
         notes=tuple(_notes(config, data, found)),
         rows=[asdict(c) for c in found],
-        charts={
-            "alliance": partial(
-                heat_map,
-                tuple(data.predictors),
-                tuple(data.outcomes),
-                [
-                    CorrelationCell(value=c.r, mark=c.stars, survives=p is not None and p < 0.05)
-                    for c in found
-                    for p in (c.p_holm if config.alliance.method == "holm" else c.p_bh,)
-                ],
-                note=f"frame: p < .05 after {_METHODS[config.alliance.method]}",
-            )
-        },
+        charts={"alliance": partial(_heat_map, data, found, config.alliance.method)},
     )
 
 
@@ -536,3 +526,40 @@ def _notes(config: InsightsConfig, data: AllianceData, found: list[Correlation])
 
 def _starred(c: Correlation, digits: int = 4) -> str:
     return DASH if c.r is None else f"{number(c.r, digits)}{c.stars}"
+
+
+_DARK = 0.62
+"""Part of the scale from which numbers are written in white."""
+
+
+def _heat_map(data: AllianceData, found: list[Correlation], method: str) -> Figure:
+    """Return correlations as colors and numbers; blue negative, red positive."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    rows, columns = tuple(data.predictors), tuple(data.outcomes)
+    size = (2.2 + 1.1 * len(columns), 1.1 + 0.32 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    values = np.array([np.nan if c.r is None else c.r for c in found])
+    known = np.abs(values[~np.isnan(values)])
+    most = float(known.max()) if known.size and known.max() > 0 else 1.0
+    image = axes.imshow(
+        values.reshape(len(rows), len(columns)), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto"
+    )
+    for index, c in enumerate(found):
+        y, x = divmod(index, len(columns))
+        color = "w" if c.r is not None and abs(c.r) > _DARK * most else "k"
+        axes.text(x, y, _starred(c, 2), ha="center", va="center", fontsize=7, color=color)
+        p = c.p_holm if method == "holm" else c.p_bh
+        if p is not None and p < 0.05:
+            axes.add_patch(
+                Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False, edgecolor="k", linewidth=1)
+            )
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_xlabel(f"frame: p < .05 after {_METHODS[method]}", fontsize=7, color="#555555")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8).set_label("Pearson's r", fontsize=8)
+    return figure

@@ -36,14 +36,6 @@ _SCENARIO_COLUMNS = ("scenario", "id", "session", "label", "context", "client")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """One client utterance that participants respond to; its code says nothing of its label."""
-
-    code: str
-    utterance: Utterance
-
-
-@dataclass(frozen=True, kw_only=True)
 class Participant:
     """Someone who responds: a code, a group, and the order of scenarios in each phase."""
 
@@ -55,9 +47,10 @@ class Participant:
 
 def draw_scenarios(
     utterances: Iterable[Utterance], wanted: Mapping[tuple[str, ...], int], *, seed: int
-) -> tuple[Scenario, ...]:
-    """Return scenarios, drawn at random from the utterances that answer a counselor.
+) -> dict[str, Utterance]:
+    """Return scenarios to respond to, drawn at random from the utterances that answer a counselor.
 
+    They have codes that say nothing of their labels.
     No utterance and history is drawn twice, and sessions repeat only where there are not enough of
     them. The draw does not depend on the order of the utterances.
 
@@ -89,10 +82,7 @@ def draw_scenarios(
             drawn.append(fresh)
     random.Random(f"{seed}:codes").shuffle(drawn)
     width = len(str(len(drawn)))
-    return tuple(
-        Scenario(code=f"S{place:0{width}d}", utterance=utterance)
-        for place, utterance in enumerate(drawn, start=1)
-    )
+    return {f"S{place:0{width}d}": u for place, u in enumerate(drawn, start=1)}
 
 
 def allocate(
@@ -185,21 +175,6 @@ _SPEAKERS = {
     "en": {"counselor": "Counselor", "client": "Client"},
     "zh": {"counselor": "咨询师", "client": "来访者"},
 }
-_README = """\
-participants/  a folder a participant: the sheet of each phase, and cards for the second group alone
-key/           who is in which group, and what label a scenario has: not for participants or raters
-
-1. Give each participant the sheet of the first phase; they write into the column response.
-2. Give them the sheet of the second phase, and cards.html or cards.txt where their folder has
-   them.
-3. Put the filled sheets back under the names that they had, and run, FOLDER being this one:
-   python -m recap.insights action=study_materials study_materials.step=rate out=FOLDER
-4. Give ratings/rater1 and so on to raters, who write -1 (increases resistance), 0 (neutral) or 1
-   (reduces resistance) into the column rating; put them back, and run
-   python -m recap.insights action=study_materials study_materials.step=score out=FOLDER
-5. Analyse the scores:
-   python -m recap.insights action=study data.path=FOLDER/study_materials_score.csv
-"""
 
 
 def make_materials(config: InsightsConfig) -> Report:
@@ -241,7 +216,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         options.participants,
         groups=options.groups,
         n_phases=len(options.phases),
-        scenarios=[scenario.code for scenario in scenarios],
+        scenarios=list(scenarios),
         seed=config.seed,
     )
     files: dict[str, str | bytes] = {}
@@ -249,7 +224,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         files |= _handed_out(participant, scenarios, options, source, language, config.unsure)
     files |= _keys(participants, scenarios, options, language)
     counts = {group: sum(p.group == group for p in participants) for group in options.groups}
-    labels = [scenario.utterance.label for scenario in scenarios]
+    labels = [utterance.label for utterance in scenarios.values()]
     by_label = {label: labels.count(label) for label in source.labels if label in labels}
     drawn = [(label, str(n)) for label, n in by_label.items()]
     drawn.append(("together", str(len(scenarios))))
@@ -277,10 +252,10 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
             "README.txt says who gets which file.",
         ),
         rows=[
-            {"scenario": s.code, "id": s.utterance.id, "label": s.utterance.label}
-            for s in scenarios
+            {"scenario": code, "id": utterance.id, "label": utterance.label}
+            for code, utterance in scenarios.items()
         ],
-        pages={"README.txt": _README},
+        pages={"README.txt": render("insights/templates/study_readme.txt")},
         private_pages=files,
     )
 
@@ -302,20 +277,19 @@ def _wanted(source: AnnotatedSource, options: StudyMaterialsOptions) -> dict[tup
 
 def _handed_out(
     participant: Participant,
-    scenarios: Sequence[Scenario],
+    scenarios: Mapping[str, Utterance],
     options: StudyMaterialsOptions,
     source: AnnotatedSource,
     language: str,
     unsure: float,
 ) -> dict[str, str | bytes]:
-    by_code = {scenario.code: scenario for scenario in scenarios}
     folder = f"{SHEETS}/{participant.code}"
     ending = "xlsx" if options.excel else "csv"
     files: dict[str, str | bytes] = {}
     for phase, order in zip(options.phases, participant.orders, strict=True):
         rows = []
         for place, code in enumerate(order, start=1):
-            utterance = by_code[code].utterance
+            utterance = scenarios[code]
             context = context_text(utterance.history, options.context, language)
             rows.append((str(place), code, context, utterance.response, ""))
         sheet = sheet_file(_RESPONSE_COLUMNS, rows, excel=options.excel)
@@ -323,7 +297,7 @@ def _handed_out(
     if participant.group == options.groups[1]:
         cards = {
             code: card_of(
-                by_code[code].utterance,
+                scenarios[code],
                 source.taxonomy,
                 language=language,
                 context=options.context,
@@ -338,15 +312,14 @@ def _handed_out(
 
 def _keys(
     participants: Sequence[Participant],
-    scenarios: Sequence[Scenario],
+    scenarios: Mapping[str, Utterance],
     options: StudyMaterialsOptions,
     language: str,
 ) -> dict[str, str | bytes]:
     drawn = []
-    for scenario in scenarios:
-        u = scenario.utterance
+    for code, u in scenarios.items():
         context = context_text(u.history, options.context, language)
-        drawn.append((scenario.code, u.id, u.session, u.label or "", context, u.response))
+        drawn.append((code, u.id, u.session, u.label or "", context, u.response))
     groups = [(participant.code, participant.group) for participant in participants]
     return {
         f"{KEY}/participants.csv": sheet_file(KEY_COLUMNS["participants"], groups, excel=False),
