@@ -156,7 +156,7 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     """
     if not config.annotations.path and config.data.reader == "demo":
         return Texts(records=(), examples={}, unknown=len(annotated))
-    source = open_source(config, find_taxonomy(config))
+    source = open_source(config)
     records = tuple(source.records)
     examples = {e.id: e for record in records for e in examples_in(record, config.data)}
     there = {identifier for record in records for identifier, _ in client_turns(record)}

@@ -17,7 +17,6 @@ from recap.corpus.sources import (
     CorpusSource,
     examples_in,
     find_task,
-    find_taxonomy,
     keep_filled_in,
     label_of_task,
     label_order,
@@ -181,7 +180,7 @@ def assign_examples(config: CorpusConfig) -> Report:
         raise ConfigError("action=assign: needs out=FOLDER, where the batches go")
     for name in (*options.annotators, options.round):
         check_file_name("assign.annotators", name)
-    source = open_source(config, find_taxonomy(config))
+    source = open_source(config)
     examples = read_utterances(source, config.data)
     if options.size is not None and options.size < len(examples):
         draw = random.Random(f"annotation sample {options.seed}")

@@ -335,7 +335,7 @@ def describe(config: CorpusConfig) -> Report:
         DataError: When rows are at fault and ``data.on_error`` is ``fail``.
     """
     taxonomy = find_taxonomy(config)
-    source = open_source(config, taxonomy, keep_empty=True)
+    source = open_source(config, keep_empty=True)
     counter = CorpusCounter(
         language=config.data.language, count_tokens=token_counter(config.describe.tokenizer)
     )

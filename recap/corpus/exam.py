@@ -17,9 +17,10 @@ from recap.corpus.adjudicate import read_texts
 from recap.corpus.assign import check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
-    canonical_label,
     client_turns,
+    find_task,
     find_taxonomy,
+    label_of_task,
     named_path,
     open_annotations,
     reading_notes,
@@ -27,7 +28,7 @@ from recap.corpus.sources import (
 from recap.data.annotations import AnnotatorLabel, rounds_of
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
-from recap.data.sheets import filled_rows, known_label, raise_issues
+from recap.data.sheets import filled_rows, known_label, number_in, raise_issues
 from recap.errors import DataError, quote_id
 from recap.output.format import number
 from recap.output.report import Report
@@ -74,10 +75,10 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
     exams: dict[str, None] = {}
     for line, row in filled_rows(named_path("exam.scores", path), columns, issues, hint=hint):
         candidate, name = row["candidate"], row["exam"]
-        value = _fraction(row["accuracy"])
+        value = number_in(row["accuracy"])
         if not candidate or not name:
             issues.reject(line, "exam" if candidate else "candidate", "is empty", "fill it in")
-        elif value is None:
+        elif value is None or not 0 <= value <= 1:
             reason = "is no number from 0 to 1"
             issues.reject(line, "accuracy", reason, "write 0.62 for 62 %")
         elif name in found.get(candidate, {}):
@@ -92,14 +93,6 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
     return tuple(exams), {
         candidate: tuple(own.get(name) for name in exams) for candidate, own in found.items()
     }
-
-
-def _fraction(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value <= 1 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -296,7 +289,9 @@ def exam(config: CorpusConfig) -> Report:
     else:
         turns = [turn for record in texts.records for turn in client_turns(record)]
         key = {identifier: label for identifier, label in turns if label is not None}
-    key = {item: canonical_label(config, label) for item, label in key.items()}
+    if config.labels == "canonical":
+        task = find_task(config)
+        key = {item: label_of_task(task, label) for item, label in key.items()}
     answered = annotated & set(key)
     if not answered:
         raise DataError(

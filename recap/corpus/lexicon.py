@@ -266,7 +266,7 @@ def lexicon(config: CorpusConfig) -> Report:
     options = config.lexicon
     contrast = _contrast(config)
     name, segment = segmenter(options.segmenter)
-    source = open_source(config, find_taxonomy(config))
+    source = open_source(config)
     counter = LexiconCounter(segment, orders=_ORDERS[options.terms])
     for example, label in _labeled(config, source):
         counter.add(example.response, label, example.session)

@@ -15,7 +15,6 @@ import numpy as np
 from recap.corpus.assign import check_file_name, read_predictions, read_utterances
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
-    find_taxonomy,
     keep_filled_in,
     named_path,
     open_source,
@@ -177,7 +176,7 @@ def _blank(config: CorpusConfig) -> Report:
             "action=ratings: needs out=FOLDER for blank sheets, or ratings.path=[A,B] with filled "
             "ones"
         )
-    source = open_source(config, find_taxonomy(config))
+    source = open_source(config)
     explained = _explained(config, read_utterances(source, config.data))
     draw = random.Random(f"rating sample {options.seed}")
     examples = draw.sample(explained, min(options.size, len(explained)))

@@ -65,23 +65,22 @@ def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
 
 
 def open_source(
-    config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False, judge: bool = True
+    config: CorpusConfig, *, keep_empty: bool = False, judge: bool = True
 ) -> CorpusSource:
-    """Return the corpus, labeled or not, its labels looked up in ``taxonomy``.
+    """Return the corpus, labeled or not, its labels looked up in the taxonomy of the task.
 
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
     which lists them.
 
     Args:
-        config: Says which corpus.
-        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
+        config: Says which corpus; ``labels=raw`` leaves labels as they stand.
         keep_empty: Whether turns without a text are part of the corpus rather than faults.
         judge: Whether rows at fault, or no rows, end in an error at all.
 
     Raises:
         ConfigError: For an unknown reader or option.
     """
-    data = config.data
+    data, taxonomy = config.data, find_taxonomy(config)
     path = Path(data.path) if data.path is not None else None
     issues = IssueLog(str(path) if path is not None else data.reader)
     records = read_records(
@@ -261,11 +260,6 @@ def label_of_task(task: Task, label: str) -> str:
     """Return the task's label at or above one of the taxonomy, itself where there is none."""
     above = [name for name in task.taxonomy.lineage(label) if name in task.labels]
     return above[0] if above else label
-
-
-def canonical_label(config: CorpusConfig, label: str) -> str:
-    """Return a label of the taxonomy as one of the task, itself for ``labels=raw``."""
-    return label_of_task(find_task(config), label) if config.labels == "canonical" else label
 
 
 def token_counter(name: str | None) -> Callable[[str], int] | None:

@@ -9,12 +9,12 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source, turns_of
+from recap.corpus.sources import CorpusSource, find_task, open_source, turns_of
 from recap.data.issues import RowIssue
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
@@ -136,13 +136,12 @@ class ConsistencyFlag:
 
     def as_json(self) -> dict[str, str | int]:
         """Return the flag as files of results hold it; there the hint is called ``mend``."""
-        return {
-            "kind": self.kind,
-            "line": self.line,
-            "id": self.id,
-            "reason": self.reason,
-            "mend": self.hint,
-        }
+        figures = asdict(self)
+        hint = figures.pop("hint")
+        return {**figures, "mend": hint}
+
+
+_details = lru_cache(maxsize=4096)(count_details)
 
 
 class ConsistencyChecker:
@@ -205,15 +204,7 @@ class ConsistencyChecker:
         return sum(len(labels) > 1 for labels in self._labels_of_text.values())
 
     def _hint(self, kind: str, line: int, name: str, more: str = "") -> None:
-        self._hints.append(
-            ConsistencyFlag(
-                kind=kind,
-                line=line,
-                id=name,
-                reason=KINDS[kind] + more,
-                hint=MENDS[kind],
-            )
-        )
+        self._hints.append(_flag(kind, line, name, more))
 
     def _repeats(self, example: Example, name: str, line: int) -> None:
         first = self._first.setdefault(content_digest(example), (name, line, example.label))
@@ -241,14 +232,14 @@ class ConsistencyChecker:
         places = list(self._places.values())
         for pair in find_near_duplicates(texts, threshold=self._threshold):
             (first, first_line), (second, line) = places[pair.first], places[pair.second]
-            yield ConsistencyFlag(
-                kind="near_duplicate",
-                line=line,
-                id=second,
-                reason=f"{KINDS['near_duplicate']} (id {first}, line {first_line}; similarity "
-                f"{pair.similarity:.2f})",
-                hint=MENDS["near_duplicate"],
-            )
+            where = f" (id {first}, line {first_line}; similarity {pair.similarity:.2f})"
+            yield _flag("near_duplicate", line, second, where)
+
+
+def _flag(kind: str, line: int, name: str, more: str) -> ConsistencyFlag:
+    return ConsistencyFlag(
+        kind=kind, line=line, id=name, reason=KINDS[kind] + more, hint=MENDS[kind]
+    )
 
 
 def _shown(identifier: str) -> str:
@@ -261,11 +252,6 @@ def count_flags(hints: Sequence[ConsistencyFlag]) -> dict[str, int]:
     return {kind: counts[kind] for kind in KINDS}
 
 
-@lru_cache(maxsize=4096)
-def _details(text: str) -> Counter[str]:
-    return count_details(text)
-
-
 _CSV_COLUMNS = ("severity", "kind", "file", "line", "id", "field", "reason", "mend")
 
 
@@ -274,7 +260,7 @@ def validate(config: CorpusConfig) -> Report:
 
     The report is a failure when a row is at fault, unless ``data.on_error`` is ``skip``.
     """
-    source = open_source(config, find_taxonomy(config), judge=False)
+    source = open_source(config, judge=False)
     hints, counted = _check(config, source)
     issues = source.issues
     counts = {

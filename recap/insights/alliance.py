@@ -17,6 +17,7 @@ import numpy as np
 
 from recap.data.issues import IssueLog
 from recap.data.readers.tables import read_sheet
+from recap.data.sheets import number_in
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
@@ -63,7 +64,7 @@ def join(first: Sequence[JoinKey], second: Sequence[JoinKey]) -> list[tuple[int,
     return [(index, place[key]) for index, key in enumerate(first) if key in place]
 
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", ".", "-"})
+MISSING = frozenset({"", "na", "n/a", "nan", "+nan", "-nan", "null", "none", ".", "-"})
 """Cells, in lower case, that say that a figure is not known."""
 
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
@@ -176,15 +177,11 @@ def _number(cell: str, line: int, column: str, issues: IssueLog) -> float:
     text = cell.strip()
     if text.lower() in MISSING:
         return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if math.isinf(value):
+    value = number_in(text)
+    if value is None:
         reason = f"is no number (a text of {len(text)} characters)"
-        issues.reject(
-            line, column, reason, "write a number with a decimal point, or leave it empty"
-        )
+        hint = "write a number with a decimal point, or leave it empty"
+        issues.reject(line, column, reason, hint)
         return math.nan
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from recap.data.issues import IssueLog
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
+from recap.data.sheets import number_in
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import StudyOptions
 
@@ -197,18 +197,10 @@ def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple
         missing = [role for role in names if not values[role]]
         for role in missing:
             issues.reject(line, names[role], "is empty", "complete the row, or remove it")
-        score = _number(values["score"])
+        score = number_in(values["score"])
         if score is None and "score" not in missing:
             reason = f"is no number but a text of {len(values['score'])} characters"
             issues.reject(line, names["score"], reason, "write a number with a decimal point")
         elif score is not None and not missing:
             rows.append(ScoreRow(line=line, **{**values, "score": score}))  # type: ignore[arg-type]
     return tuple(rows)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
