@@ -29,11 +29,11 @@ from recap.data.ratings import read_ratings
 from recap.data.utterances import read_annotated
 from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
-from recap.insights import study_sheets
+from recap.insights import study_rating
 from recap.insights.alliance import read_session_table
 from recap.insights.options import StudyOptions
-from recap.insights.study_sheets import BlindRating, Response, StudyKey
-from recap.insights.study_statistics import arrange_scores, read_scores
+from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response, StudyKey
+from recap.insights.study_scores import arrange_scores, read_scores
 from recap.predict.output import check_input, utterances_in
 from recap.tasks.library import builtin_task
 
@@ -216,18 +216,22 @@ def _decisions(path: Path) -> None:
     read_decisions(replace(config, adjudicate=options), frozenset(IDS))
 
 
-_STUDY = ("data.sheets", "insights.study_sheets")
+_STUDY = ("data.sheets", "insights.study_rating")
+
+
+def _study_key(sheet: str) -> Callable[[Path, IssueLog], Any]:
+    return lambda path, issues: study_rating.read_rows_by(path, KEY_COLUMNS[sheet], issues)
 
 
 def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
-    return study_sheets.read_responses(
+    return study_rating.read_responses(
         path, participant="p", phase="pre", scenarios=IDS, issues=issues
     )
 
 
 def _study_ratings(path: Path, issues: IssueLog) -> list[BlindRating]:
     keys = {name: StudyKey(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
-    return study_sheets.read_ratings(path, rater="rater1", keys=keys, issues=issues)
+    return study_rating.read_ratings(path, rater="rater1", keys=keys, issues=issues)
 
 
 _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = {
@@ -241,15 +245,15 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
     "tables to annotate": (("predict.output", "data.utterances"), partial(_to_annotate, "table")),
     "annotations": (("data.annotations", "data.annotations"), _annotations),
     "annotations, a column an annotator": (("data.annotations",), _annotation_columns),
-    "scores of a study": (("insights.study_statistics",), _study_scores),
+    "scores of a study": (("insights.study_scores",), _study_scores),
     "outcomes of sessions": (("insights.alliance",), _session_table),
     "ratings of rationales": (("data.ratings", "data.sheets"), _ratings_of_rationales),
     "key of an exam": (("corpus.exam", "data.sheets"), _exam_key),
     "scores of exams": (("corpus.exam", "data.sheets"), _exam_scores),
     "decisions": (("corpus.adjudicate", "data.sheets"), _decisions),
-    "groups of a study": (_STUDY, partial(_study_sheet, study_sheets.read_groups)),
-    "scenarios of a study": (_STUDY, partial(_study_sheet, study_sheets.read_scenarios)),
-    "key of a study": (_STUDY, partial(_study_sheet, study_sheets.read_key)),
+    "groups of a study": (_STUDY, partial(_study_sheet, _study_key("participants"))),
+    "scenarios of a study": (_STUDY, partial(_study_sheet, _study_key("scenarios"))),
+    "key of a study": (_STUDY, partial(_study_sheet, _study_key("ratings"))),
     "responses of a study": (_STUDY, partial(_study_sheet, _study_responses)),
     "ratings of a study": (_STUDY, partial(_study_sheet, _study_ratings)),
 }

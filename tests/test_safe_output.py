@@ -17,7 +17,7 @@ from faults import record_fault
 
 from recap.cli.command import main
 from recap.errors import ConfigError
-from recap.insights.supervision import _file_names
+from recap.insights.cards import _file_names
 from recap.taxonomy import taxonomy_from_dict
 
 MARK = "payload"
@@ -224,7 +224,7 @@ def test_the_search_sees_each_kind_of_fault(tmp_path: Path) -> None:
     "session", ["../../x", "/etc/x", "..", "a/../../b", "𝔞" * 200, "\x00\n", ""]
 )
 def test_a_sessions_name_cannot_lead_a_page_elsewhere(session: str) -> None:
-    [name] = _file_names([session]).values()
+    [name] = _file_names([session])
     assert "/" not in name
     assert name.startswith("supervision-")
     assert len(f".{name}.xlsx.xxxxxxxx".encode()) <= 255

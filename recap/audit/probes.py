@@ -1,8 +1,4 @@
-"""Canaries: examples with a secret drawn at random, and the same examples with other secrets.
-
-Where a response or a rationale stands among the tokens that a model was trained on.
-
-What a language model has kept of texts that it was trained on: exposure and extraction.
+"""What a language model has kept of texts that it was trained on: exposure and extraction.
 
 Exposure is that of Carlini et al. 2019 (The Secret Sharer, section 4.2): a canary holds a secret
 drawn from a known space, and is ranked by log-perplexity among the same text with other secrets.

@@ -37,7 +37,7 @@ from recap.models.engine.loglikelihood import Loglikelihood, LoglikelihoodReques
 from recap.models.export import TrainedModel
 from recap.output.format import p_cell, percent_with_ends
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 from recap.runs.build import build_task
 from recap.runs.saved import SavedModel, find_model, load_saved
@@ -66,7 +66,12 @@ def read_audited(config: AuditConfig) -> Audited:
     if config.model is None:
         raise ConfigError("model: name a run folder or a model's, as in model=runs/RUN")
     saved = find_model(Path(config.model), config.training)
-    trained, held_out, notes = _own(saved) if saved.run is not None else _named(config, saved)
+    if saved.run is not None:
+        trained, held_out, notes = _own(saved)
+    else:
+        trained, held_out = read_labeled(config.training, saved.task).examples(), ()
+        named = config.training.data.name
+        notes = [f"the model lies in no run folder: {named!r} is taken for what it was trained on"]
     if config.held_out is not None:
         given = config.training
         source = replace(given, data=replace(given.data, path=config.held_out))
@@ -101,17 +106,6 @@ def _own(saved: SavedModel) -> tuple[tuple[Example, ...], tuple[Example, ...], l
     trained, held_out = data.examples(fold.train), data.examples(fold.test)
     notes = [f"trained on: {len(trained)} examples of {name!r}; held out: {len(held_out)}"]
     return trained, held_out, notes
-
-
-def _named(
-    config: AuditConfig, saved: SavedModel
-) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
-    examples = read_labeled(config.training, saved.task).examples()
-    note = (
-        f"the model lies in no run folder: {config.training.data.name!r} is taken for what it was "
-        "trained on"
-    )
-    return examples, (), [note]
 
 
 _PLANTED = (
@@ -310,11 +304,7 @@ def _report(
             for group, found in groups.items()
         },
         "extraction": [
-            {
-                **row,
-                "ids": list(each.ids),
-                **({"texts": list(each.texts)} if with_text else {}),
-            }
+            {**row, "ids": list(each.ids), **({"texts": list(each.texts)} if with_text else {})}
             for row, each in zip(rows, extracted, strict=True)
         ],
     }
@@ -322,83 +312,72 @@ def _report(
         action="audit",
         title=f"What {audited.saved.folder} has kept of its training texts",
         figures=figures,
-        sheets=(*_exposure_sheets(groups), _extraction_sheet(extracted)),
-        notes=(
-            *audited.notes,
-            *_exposure_notes(config, exposed),
-            _extraction_note(config),
-        ),
+        sheets=(*([_exposure_sheet(groups)] if exposed else []), _extraction_sheet(extracted)),
+        notes=(*audited.notes, *_notes(config, exposed)),
         rows=rows,
         private=with_text,
     )
 
 
 def _row(each: Extracted) -> dict[str, Any]:
-    parts = {"trained": each.trained, "held_out": each.held_out}
-    flat = {
-        f"{name}_{key}": value
-        for name, part in parts.items()
-        for key, value in dataclasses.asdict(part).items()
+    parts = {
+        "trained": dataclasses.asdict(each.trained),
+        "held_out": dataclasses.asdict(each.held_out),
     }
-    p = more_than(each.trained, each.held_out)
-    return {"field": each.field, "prefix_tokens": each.prefix_tokens, **flat, "p": p}
+    return {
+        "field": each.field,
+        "prefix_tokens": each.prefix_tokens,
+        **{f"{name}_{key}": value for name, part in parts.items() for key, value in part.items()},
+        "p": more_than(each.trained, each.held_out),
+    }
 
 
-def _exposure_sheets(groups: dict[str, list[float]]) -> tuple[ReportTable, ...]:
-    rows = tuple(
-        (
-            group,
-            str(len(found)),
-            f"{sum(found) / len(found):.2f}",
-            f"{min(found):.2f}",
-            f"{max(found):.2f}",
-            p_cell(exposure_p(found)),
-        )
-        for group, found in groups.items()
-        if found
+def _exposure_sheet(groups: dict[str, list[float]]) -> ReportTable:
+    return table_of(
+        "Exposure of canaries",
+        [(group, found) for group, found in groups.items() if found],
+        {
+            "canaries": lambda row: row[0],
+            "n": lambda row: str(len(row[1])),
+            "mean exposure, bits": lambda row: f"{sum(row[1]) / len(row[1]):.2f}",
+            "least": lambda row: f"{min(row[1]):.2f}",
+            "greatest": lambda row: f"{max(row[1]):.2f}",
+            "p": lambda row: p_cell(exposure_p(row[1])),
+        },
     )
-    header = ("canaries", "n", "mean exposure, bits", "least", "greatest", "p")
-    return (ReportTable(title="Exposure of canaries", header=header, rows=rows),) if rows else ()
 
 
-def _exposure_notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[str, ...]:
-    if not exposed:
-        return (
-            "No canaries were given (canaries=); step=plant makes them, for a training to come",
-        )
-    note = (
+def _notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[str, str]:
+    most = exposure(0.0, [1.0] * config.candidates)
+    of_canaries = (
         f"Exposure: log2 of {config.candidates + 1} candidates less log2 of the rank by "
         f"log-perplexity; by chance {CHANCE:.2f} bits on average, here at most "
-        f"{_most(config):.2f}. p: of a mean as high without memorization."
+        f"{most:.2f}. p: of a mean as high without memorization."
     )
-    return (note,)
-
-
-def _extraction_note(config: AuditConfig) -> str:
-    return (
+    if not exposed:
+        of_canaries = (
+            "No canaries were given (canaries=); step=plant makes them, for a training to come"
+        )
+    of_texts = (
         "Extraction: a text counts where greedy decoding, given the tokens before, gives all of "
         f"its remaining tokens (at least {config.shortest}). Compare with texts held out: what is "
         "said often is guessed, not remembered. p: Fisher's exact test, one-sided."
     )
-
-
-def _most(config: AuditConfig) -> float:
-    return exposure(0.0, [1.0] * config.candidates)
+    return of_canaries, of_texts
 
 
 def _extraction_sheet(extracted: Sequence[Extracted]) -> ReportTable:
-    rows = tuple(
-        (
-            each.field,
-            str(each.prefix_tokens),
-            _share(each.trained),
-            _share(each.held_out),
-            p_cell(more_than(each.trained, each.held_out)),
-        )
-        for each in extracted
+    return table_of(
+        "Texts reproduced word for word",
+        extracted,
+        {
+            "text": lambda each: each.field,
+            "tokens given": lambda each: str(each.prefix_tokens),
+            "trained on, %": lambda each: _share(each.trained),
+            "held out, %": lambda each: _share(each.held_out),
+            "p": lambda each: p_cell(more_than(each.trained, each.held_out)),
+        },
     )
-    header = ("text", "tokens given", "trained on, %", "held out, %", "p")
-    return ReportTable(title="Texts reproduced word for word", header=header, rows=rows)
 
 
 def _share(share: Share) -> str:

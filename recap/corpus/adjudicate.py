@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from recap.corpus.agreement import kappa_text
-from recap.corpus.assign import Assignment, assign, batch_pages, check_file_name
+from recap.corpus.assign import assign, batch_pages, check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
     client_turns,
@@ -30,7 +30,7 @@ from recap.data.readers.registry import Record
 from recap.data.sheets import filled_rows, known_label, raise_issues
 from recap.errors import DataError, quote_id
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 from recap.statistics.agreement import Agreement, measure_agreement
 from recap.system.escaping import sheet_to_csv
@@ -156,7 +156,7 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     """
     if not config.annotations.path and config.data.reader == "demo":
         return Texts(records=(), examples={}, unknown=len(annotated))
-    source = open_source(config, find_taxonomy(config))
+    source = open_source(config)
     records = tuple(source.records)
     examples = {e.id: e for record in records for e in examples_in(record, config.data)}
     there = {identifier for record in records for identifier, _ in client_turns(record)}
@@ -176,24 +176,22 @@ def label_records(records: Iterable[Record], verdicts: Sequence[Verdict]) -> Ite
     final = {verdict.id: verdict for verdict in verdicts}
     for record in records:
         if isinstance(record, Example):
-            verdict = final.get(record.id)
-            yield replace(
-                record,
-                label=verdict.label if verdict else None,
-                rationale=verdict.rationale if verdict else None,
-            )
+            yield replace(record, **_final(final.get(record.id)))
             continue
-        turns = []
-        for index, turn in enumerate(record.turns):
-            if turn.speaker == "client":
-                verdict = final.get(turn_id(record.session, index, turn))
-                turn = replace(
-                    turn,
-                    label=verdict.label if verdict else None,
-                    rationale=verdict.rationale if verdict else None,
-                )
-            turns.append(turn)
+        turns = (
+            replace(turn, **_final(final.get(turn_id(record.session, index, turn))))
+            if turn.speaker == "client"
+            else turn
+            for index, turn in enumerate(record.turns)
+        )
         yield replace(record, turns=tuple(turns))
+
+
+def _final(verdict: Verdict | None) -> dict[str, Any]:
+    return {
+        "label": verdict.label if verdict else None,
+        "rationale": verdict.rationale if verdict else None,
+    }
 
 
 def read_decisions(config: CorpusConfig, annotated: Set[str]) -> dict[str, str]:
@@ -256,7 +254,17 @@ def adjudicate_labels(config: CorpusConfig) -> Report:
     by_round = [(name, *_agreements(in_order, rounds, name)) for name in rounds]
     still_open = [verdict for verdict in verdicts if verdict.open]
     next_round, nobody_left = _next_round(config, read.annotations, still_open, texts, rounds)
-    pages = {**next_round, TODO: _todo(still_open, texts, config.data.language)}
+    todo = (
+        {
+            **_row(verdict),
+            "dialogue": document_text(texts.examples[verdict.id], language=config.data.language)
+            if verdict.id in texts.examples
+            else "",
+        }
+        for verdict in still_open
+    )
+    sheet = sheet_to_csv(_TODO_HEADER, ([row.get(key, "") for key in _TODO_HEADER] for row in todo))
+    pages = {**next_round, TODO: sheet}
     keep_filled_in(config, pages)
     if texts.records:
         pages[LABELS] = records_to_jsonl(label_records(texts.records, verdicts))
@@ -264,11 +272,7 @@ def adjudicate_labels(config: CorpusConfig) -> Report:
         action="adjudicate",
         title=f"{len(verdicts) - len(still_open):,} of {len(verdicts):,} examples have a label",
         figures=_figures(config, verdicts, by_round),
-        sheets=(
-            _statuses(verdicts),
-            _labels(verdicts, label_order(config)),
-            _rounds(by_round),
-        ),
+        sheets=_sheets(config, verdicts, by_round),
         notes=(
             *texts.notes,
             *reading_notes(read),
@@ -312,31 +316,10 @@ def _next_round(
         seed=options.seed,
         taken={verdict.id: set(verdict.annotators) for verdict in known},
     )
-    asked = [Assignment(id=a.id, annotators=a.annotators) for a in assignments if a.annotators]
+    asked = {identifier: names for identifier, names in assignments.items() if names}
     name = str(int(rounds[-1]) + 1) if rounds[-1].isdecimal() else str(len(rounds) + 1)
     pages = batch_pages(texts.examples, asked, round_name=name, language=config.data.language)
     return pages, len(known) - len(asked)
-
-
-def _todo(still_open: Sequence[Verdict], texts: Texts, language: str | None) -> str:
-    return sheet_to_csv(
-        _TODO_HEADER,
-        (
-            (
-                verdict.id,
-                verdict.session or "",
-                verdict.status,
-                _votes(verdict),
-                ", ".join(verdict.annotators),
-                document_text(texts.examples[verdict.id], language=language)
-                if verdict.id in texts.examples
-                else "",
-                "",
-                "",
-            )
-            for verdict in still_open
-        ),
-    )
 
 
 def _figures(
@@ -350,7 +333,7 @@ def _figures(
         "examples": len(verdicts),
         "labelled": sum(not verdict.open for verdict in verdicts),
         "statuses": _status_counts(verdicts),
-        "labels": dict(_label_counts(verdicts, label_order(config))),
+        "labels": _label_counts(verdicts, label_order(config)),
         "rounds": [
             {
                 "round": name,
@@ -370,46 +353,51 @@ def _status_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     return {status: counts[status] for status in STATUSES}  # type: ignore[index]
 
 
-def _label_counts(verdicts: Sequence[Verdict], order: Sequence[str]) -> list[tuple[str, int]]:
+def _label_counts(verdicts: Sequence[Verdict], order: Sequence[str]) -> dict[str, int]:
     counts = Counter(verdict.label for verdict in verdicts if verdict.label is not None)
     ordered = [label for label in dict.fromkeys(order) if label in counts]
-    return [(label, counts[label]) for label in (*ordered, *sorted(set(counts) - set(ordered)))]
+    return {label: counts[label] for label in (*ordered, *sorted(set(counts) - set(ordered)))}
 
 
-def _statuses(verdicts: Sequence[Verdict]) -> ReportTable:
-    return ReportTable(
-        title="What became of the examples",
-        header=("status", "meaning", "examples"),
-        rows=tuple(
-            (status, STATUSES[status], f"{n:,}") for status, n in _status_counts(verdicts).items()
+def _sheets(
+    config: CorpusConfig,
+    verdicts: Sequence[Verdict],
+    by_round: Sequence[tuple[str, Agreement, Agreement]],
+) -> tuple[ReportTable, ...]:
+    statuses = _status_counts(verdicts)
+    labels = _label_counts(verdicts, label_order(config))
+    return (
+        table_of(
+            "What became of the examples",
+            statuses,
+            {
+                "status": str,
+                "meaning": lambda status: STATUSES[status],
+                "examples": lambda status: f"{statuses[status]:,}",
+            },
+        ),
+        table_of(
+            "Final labels",
+            labels,
+            {"label": str, "examples": lambda label: f"{labels[label]:,}"},
+        ),
+        table_of(
+            "Agreement in each round, and over all rounds up to it",
+            by_round,
+            {
+                "round": lambda row: row[0],
+                "examples": lambda row: f"{row[1].examples:,}",
+                "annotations": lambda row: f"{row[1].judgements:,}",
+                "Cohen's kappa": lambda row: _kappa(row[1], "mean_pairwise_cohen_kappa"),
+                "alpha": lambda row: _kappa(row[1], "krippendorff_alpha"),
+                "alpha up to here": lambda row: _kappa(row[2], "krippendorff_alpha"),
+            },
         ),
     )
 
 
-def _labels(verdicts: Sequence[Verdict], order: Sequence[str]) -> ReportTable:
-    return ReportTable(
-        title="Final labels",
-        header=("label", "examples"),
-        rows=tuple((label, f"{n:,}") for label, n in _label_counts(verdicts, order)),
-    )
-
-
-def _rounds(by_round: Sequence[tuple[str, Agreement, Agreement]]) -> ReportTable:
-    return ReportTable(
-        title="Agreement in each round, and over all rounds up to it",
-        header=("round", "examples", "annotations", "Cohen's kappa", "alpha", "alpha up to here"),
-        rows=tuple(
-            (
-                name,
-                f"{within.examples:,}",
-                f"{within.judgements:,}",
-                kappa_text(within.coefficients["mean_pairwise_cohen_kappa"].value),
-                kappa_text(within.coefficients["krippendorff_alpha"].value),
-                kappa_text(up_to.coefficients["krippendorff_alpha"].value),
-            )
-            for name, within, up_to in by_round
-        ),
-    )
+def _kappa(found: Agreement, name: str) -> str:
+    return kappa_text(found.coefficients[name].value)
 
 
 def _row(verdict: Verdict) -> Mapping[str, Any]:
@@ -418,13 +406,9 @@ def _row(verdict: Verdict) -> Mapping[str, Any]:
         "session": verdict.session or "",
         "status": verdict.status,
         "label": verdict.label or "",
-        "votes": _votes(verdict),
+        "votes": ", ".join(f"{label} {n}" for label, n in verdict.votes.items()),
         "annotators": ", ".join(verdict.annotators),
     }
-
-
-def _votes(verdict: Verdict) -> str:
-    return ", ".join(f"{label} {n}" for label, n in verdict.votes.items())
 
 
 def _notes(

@@ -14,7 +14,7 @@ from recap.data.annotations import tabulate
 from recap.output.charts import matrix_chart
 from recap.output.format import DASH, number
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.statistics.agreement import OVERALL, PER_LABEL, Agreement, measure_agreement
 from recap.statistics.bootstrap import Interval
 
@@ -54,18 +54,20 @@ def agreement(config: CorpusConfig) -> Report:
         level=options.level,
         seed=options.seed,
     )
+    names = {"rows": "one annotator", "columns": "another"}
+    chart = partial(matrix_chart, found.confusion, found.labels, found.labels, **names)
     return Report(
         action="agreement",
         title=f"Agreement between {len(found.annotators)} annotators",
-        figures=agreement_figures(found),
-        sheets=(_overall(found), _labels(found), _pairs(found), _confusion(found)),
+        figures=_figures(found),
+        sheets=_sheets(found),
         notes=(*reading_notes(read), *_notes(found)),
         rows=_rows(found),
-        charts={"agreement": partial(_chart, found)} if found.pairs else {},
+        charts={"agreement": chart} if found.pairs else {},
     )
 
 
-def agreement_figures(found: Agreement) -> dict[str, Any]:
+def _figures(found: Agreement) -> dict[str, Any]:
     """Return every figure, the coefficients at the top."""
     every = asdict(found)
     coefficients, per_label = every.pop("coefficients"), every.pop("per_label")
@@ -89,57 +91,46 @@ def kappa_text(value: float | None) -> str:
     return number(value, 4)
 
 
-def _overall(found: Agreement) -> ReportTable:
-    return ReportTable(
-        title=f"Over {len(found.labels)} labels, with {100 * found.level:g} % intervals",
-        header=("coefficient", "value", "interval"),
-        rows=tuple(
-            (NAMES[name], *_cells(estimate, percent=name in _SHARES))
-            for name, estimate in found.coefficients.items()
-        ),
+def _sheets(found: Agreement) -> tuple[ReportTable, ...]:
+    overall = table_of(
+        f"Over {len(found.labels)} labels, with {100 * found.level:g} % intervals",
+        found.coefficients,
+        {
+            "coefficient": lambda name: NAMES[name],
+            "value": lambda name: _value(found.coefficients[name].value, name in _SHARES),
+            "interval": lambda name: _interval_text(found.coefficients[name], name in _SHARES),
+        },
     )
-
-
-def _labels(found: Agreement) -> ReportTable:
-    return ReportTable(
-        title="Each label against the rest",
-        header=("label", "annotations", "Cohen's kappa", "interval", "Fleiss' kappa", "alpha"),
-        rows=tuple(
-            (
-                row.label,
-                f"{row.judgements:,}",
-                kappa_text(row.coefficients["cohen_kappa"].value),
-                _cells(row.coefficients["cohen_kappa"])[1],
-                kappa_text(row.coefficients["fleiss_kappa"].value),
-                kappa_text(row.coefficients["krippendorff_alpha"].value),
-            )
-            for row in found.per_label
-        ),
+    labels = table_of(
+        "Each label against the rest",
+        found.per_label,
+        {
+            "label": lambda row: row.label,
+            "annotations": lambda row: f"{row.judgements:,}",
+            "Cohen's kappa": lambda row: kappa_text(row.coefficients["cohen_kappa"].value),
+            "interval": lambda row: _interval_text(row.coefficients["cohen_kappa"]),
+            "Fleiss' kappa": lambda row: kappa_text(row.coefficients["fleiss_kappa"].value),
+            "alpha": lambda row: kappa_text(row.coefficients["krippendorff_alpha"].value),
+        },
     )
-
-
-def _pairs(found: Agreement) -> ReportTable:
     ordered = sorted(found.pairs, key=lambda pair: (pair.cohen_kappa is None, pair.cohen_kappa))
     shown = ordered[:_PAIRS_SHOWN]
     of_all = f", the {len(shown)} lowest of {len(ordered)}" if len(shown) < len(ordered) else ""
-    return ReportTable(
-        title=f"Pairs of annotators{of_all}",
-        header=("pair", "examples", "agreement", "Cohen's kappa"),
-        rows=tuple(
-            (
-                f"{pair.first}, {pair.second}",
-                f"{pair.examples:,}",
-                f"{100 * pair.agreement:.2f} %",
-                kappa_text(pair.cohen_kappa),
-            )
-            for pair in shown
-        ),
+    pairs = table_of(
+        f"Pairs of annotators{of_all}",
+        shown,
+        {
+            "pair": lambda pair: f"{pair.first}, {pair.second}",
+            "examples": lambda pair: f"{pair.examples:,}",
+            "agreement": lambda pair: f"{100 * pair.agreement:.2f} %",
+            "Cohen's kappa": lambda pair: kappa_text(pair.cohen_kappa),
+        },
     )
+    wide = len(found.labels) > _MOST_COLUMNS
+    return overall, labels, pairs, _most_confused(found) if wide else _confusion(found)
 
 
 def _confusion(found: Agreement) -> ReportTable:
-    if len(found.labels) > _MOST_COLUMNS:
-        return _most_confused(found)
     return ReportTable(
         title="Pairs of annotations of one example (each counted both ways round)",
         header=("label", *found.labels),
@@ -158,15 +149,15 @@ def _most_confused(found: Agreement) -> ReportTable:
         for second, n in enumerate(row[:first])
         if n
     ]
-    ranked = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
     given = {row.label: row.judgements for row in found.per_label}
-    return ReportTable(
-        title="Labels that most often stood for one example (the whole matrix: agreement.json)",
-        header=("labels", "pairs of annotations", "annotations of each"),
-        rows=tuple(
-            (f"{first}, {second}", f"{n:,}", f"{given[first]:,}, {given[second]:,}")
-            for n, first, second in ranked[:_PAIRS_SHOWN]
-        ),
+    return table_of(
+        "Labels that most often stood for one example (the whole matrix: agreement.json)",
+        sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:_PAIRS_SHOWN],
+        {
+            "labels": lambda pair: f"{pair[1]}, {pair[2]}",
+            "pairs of annotations": lambda pair: f"{pair[0]:,}",
+            "annotations of each": lambda pair: f"{given[pair[1]]:,}, {given[pair[2]]:,}",
+        },
     )
 
 
@@ -204,22 +195,15 @@ def _rows(found: Agreement) -> list[Mapping[str, Any]]:
     ]
 
 
-def _chart(found: Agreement) -> Any:
-    return matrix_chart(
-        found.confusion, found.labels, found.labels, rows="one annotator", columns="another"
-    )
-
-
 def _interval(estimate: Interval) -> dict[str, float | None]:
     return {"low": estimate.low, "high": estimate.high}
 
 
-def _cells(estimate: Interval, *, percent: bool = False) -> tuple[str, str]:
-    """Return a value and its interval as a table shows them."""
+def _value(value: float | None, percent: bool = False) -> str:
+    return f"{100 * value:.2f} %" if percent and value is not None else kappa_text(value)
 
-    def text(value: float | None) -> str:
-        return f"{100 * value:.2f} %" if percent and value is not None else kappa_text(value)
 
+def _interval_text(estimate: Interval, percent: bool = False) -> str:
     if estimate.low is None:
-        return text(estimate.value), DASH
-    return text(estimate.value), f"{text(estimate.low)} to {text(estimate.high)}"
+        return DASH
+    return f"{_value(estimate.low, percent)} to {_value(estimate.high, percent)}"

@@ -8,15 +8,15 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
 from itertools import combinations
 
+from recap.config import DataConfig
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
+    CorpusSource,
     examples_in,
     find_task,
-    find_taxonomy,
     keep_filled_in,
     label_of_task,
     label_order,
@@ -27,18 +27,10 @@ from recap.data.readers.doccano import batch_to_jsonl, label_text, labels_to_jso
 from recap.errors import ConfigError, DataError
 from recap.metrics.files import predictions_from_jsonl
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example, Prediction
 
 _NOBODY: Mapping[str, Set[str]] = {}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
-    """An example and those who are to annotate it."""
-
-    id: str
-    annotators: tuple[str, ...]
 
 
 def assign(
@@ -48,7 +40,7 @@ def assign(
     per_example: int = 2,
     seed: int = 0,
     taken: Mapping[str, Set[str]] = _NOBODY,
-) -> tuple[Assignment, ...]:
+) -> dict[str, tuple[str, ...]]:
     """Return who annotates which example (Section 4.2: two annotators each, at random).
 
     Examples are dealt in random order, each to those with the least to do, and among these to those
@@ -56,7 +48,7 @@ def assign(
     than one example more than another.
 
     Args:
-        ids: The examples; the assignments come in their order.
+        ids: Of the examples, each once; the result has their order.
         annotators: Who can be asked.
         per_example: Annotators of one example; where fewer are left, an example gets those.
         seed: Another seed, another assignment.
@@ -74,62 +66,47 @@ def assign(
             f"name {per_example} or more"
         )
     rng = random.Random(f"assignment {seed}")
-    order = list(range(len(ids)))
+    order = list(ids)
     rng.shuffle(order)
     load: Counter[str] = Counter()
     together: Counter[frozenset[str]] = Counter()
-    chosen: dict[int, tuple[str, ...]] = {}
-    for place in order:
-        free = [name for name in annotators if name not in taken.get(ids[place], ())]
+    chosen: dict[str, tuple[str, ...]] = {}
+    for identifier in order:
+        free = [name for name in annotators if name not in taken.get(identifier, ())]
         team: list[str] = []
         while free and len(team) < per_example:
             rng.shuffle(free)
-            mates = tuple(team)
-            free.sort(key=lambda name: (load[name], _shared(together, name, mates)))
+            shared = {name: sum(together[frozenset((name, m))] for m in team) for name in free}
+            free.sort(key=lambda name: (load[name], shared[name]))
             team.append(free.pop(0))
         for name in team:
             load[name] += 1
             together.update(frozenset((name, mate)) for mate in team if mate < name)
-        chosen[place] = tuple(sorted(team, key=annotators.index))
-    return tuple(Assignment(id=ids[place], annotators=chosen[place]) for place in range(len(ids)))
-
-
-def _shared(together: Counter[frozenset[str]], name: str, mates: tuple[str, ...]) -> int:
-    return sum(together[frozenset((name, mate))] for mate in mates)
+        chosen[identifier] = tuple(sorted(team, key=annotators.index))
+    return {identifier: chosen[identifier] for identifier in ids}
 
 
 _FILE_NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Utterances:
-    """Client turns, and notes on where they come from."""
-
-    examples: list[Example]
-    notes: list[str]
-
-
-def read_utterances(config: CorpusConfig) -> Utterances:
+def read_utterances(source: CorpusSource, data: DataConfig) -> list[Example]:
     """Return the client turns of the data as training sees them, labeled or not.
 
     Raises:
         DataError: When none is left, or two have one id.
     """
-    source = open_source(config, find_taxonomy(config))
-    examples = [
-        example for record in source.records for example in examples_in(record, config.data)
-    ]
+    examples = [example for record in source.records for example in examples_in(record, data)]
     if not examples:
         raise DataError(
             f"{source.file}: no client turn follows a counselor turn; keep the others with "
             "data.no_intervention=keep"
         )
-    return Utterances(examples=examples, notes=source.notes())
+    return examples
 
 
 def batch_pages(
     examples: Mapping[str, Example],
-    assignments: Iterable[Assignment],
+    assignments: Mapping[str, Sequence[str]],
     *,
     round_name: str,
     language: str | None,
@@ -150,14 +127,16 @@ def batch_pages(
         ConfigError: When an annotator's name cannot be that of a file.
     """
     by_annotator: dict[str, list[Example]] = {}
-    for assignment in assignments:
-        for name in assignment.annotators:
-            by_annotator.setdefault(name, []).append(examples[assignment.id])
+    for identifier, names in assignments.items():
+        for name in names:
+            by_annotator.setdefault(name, []).append(examples[identifier])
     pages = {}
     for name, own in by_annotator.items():
-        for part, batch in _parts(name, own, batch_size):
+        size = batch_size or len(own)
+        for number, begin in enumerate(range(0, len(own), size), start=1):
+            part = f"{name}.{number}" if batch_size else name
             pages[f"round{round_name}/{part}.jsonl"] = batch_to_jsonl(
-                batch, round_name=round_name, language=language, labels=labels
+                own[begin : begin + size], round_name=round_name, language=language, labels=labels
             )
     return pages
 
@@ -189,16 +168,6 @@ def read_predictions(option: str, path: str) -> dict[str, Prediction]:
     return {p.id: p for p in predictions if p.label is not None}
 
 
-def _parts(
-    name: str, examples: Sequence[Example], batch_size: int | None
-) -> Iterator[tuple[str, Sequence[Example]]]:
-    if batch_size is None:
-        yield name, examples
-        return
-    for number, begin in enumerate(range(0, len(examples), batch_size), start=1):
-        yield f"{name}.{number}", examples[begin : begin + batch_size]
-
-
 def assign_examples(config: CorpusConfig) -> Report:
     """Return who annotates which client turn, with the batches as further files.
 
@@ -211,8 +180,11 @@ def assign_examples(config: CorpusConfig) -> Report:
         raise ConfigError("action=assign: needs out=FOLDER, where the batches go")
     for name in (*options.annotators, options.round):
         check_file_name("assign.annotators", name)
-    read = read_utterances(config)
-    examples = _drawn(read.examples, options.size, options.seed)
+    source = open_source(config)
+    examples = read_utterances(source, config.data)
+    if options.size is not None and options.size < len(examples):
+        draw = random.Random(f"annotation sample {options.seed}")
+        examples = [examples[i] for i in sorted(draw.sample(range(len(examples)), options.size))]
     by_id = {example.id: example for example in examples}
     assignments = assign(
         list(by_id), options.annotators, per_example=options.per_example, seed=options.seed
@@ -234,7 +206,9 @@ def assign_examples(config: CorpusConfig) -> Report:
             task.taxonomy, task.labels, language=config.data.language
         )
     filled_in = sum(identifier in labels for identifier in by_id)
-    load = Counter(name for a in assignments for name in a.annotators)
+    load = Counter(name for names in assignments.values() for name in names)
+    together = Counter(pair for names in assignments.values() for pair in combinations(names, 2))
+    pairs = {pair: together[pair] for pair in combinations(options.annotators, 2)}
     return Report(
         action="assign",
         title=f"{len(assignments):,} examples for {len(options.annotators)} annotators",
@@ -245,34 +219,24 @@ def assign_examples(config: CorpusConfig) -> Report:
             "per_example": options.per_example,
             "filled_in": filled_in,
             "annotators": {name: load[name] for name in options.annotators},
-            "pairs": [
-                {"first": a, "second": b, "examples": n}
-                for (a, b), n in _pairs(options.annotators, assignments).items()
-            ],
+            "pairs": [{"first": a, "second": b, "examples": n} for (a, b), n in pairs.items()],
         },
-        sheets=_sheets(options.annotators, load, _pairs(options.annotators, assignments)),
-        notes=(*read.notes, *_notes(config, filled_in)),
+        sheets=_sheets(options.annotators, load, pairs),
+        notes=(*source.notes(), *_notes(config, filled_in)),
         rows=[
             {
-                "id": a.id,
-                "session": by_id[a.id].session or "",
+                "id": identifier,
+                "session": by_id[identifier].session or "",
                 "round": options.round,
                 "annotator": name,
             }
-            for a in assignments
-            for name in a.annotators
+            for identifier, names in assignments.items()
+            for name in names
         ],
         pages=pages,
         private=True,
         private_pages=batches,
     )
-
-
-def _drawn(examples: list[Example], size: int | None, seed: int) -> list[Example]:
-    if size is None or size >= len(examples):
-        return examples
-    chosen = random.Random(f"annotation sample {seed}").sample(range(len(examples)), size)
-    return [examples[place] for place in sorted(chosen)]
 
 
 def _labels_beforehand(config: CorpusConfig) -> dict[str, str]:
@@ -290,25 +254,18 @@ def _labels_beforehand(config: CorpusConfig) -> dict[str, str]:
     }
 
 
-def _pairs(
-    annotators: Sequence[str], assignments: Sequence[Assignment]
-) -> dict[tuple[str, str], int]:
-    together = Counter(pair for a in assignments for pair in combinations(a.annotators, 2))
-    return {pair: together[pair] for pair in combinations(annotators, 2)}
-
-
 def _sheets(
     annotators: Sequence[str], load: Counter[str], pairs: dict[tuple[str, str], int]
 ) -> tuple[ReportTable, ...]:
-    work = ReportTable(
-        title="Examples of each annotator",
-        header=("annotator", "examples"),
-        rows=tuple((name, f"{load[name]:,}") for name in annotators),
+    work = table_of(
+        "Examples of each annotator",
+        annotators,
+        {"annotator": str, "examples": lambda name: f"{load[name]:,}"},
     )
-    shared = ReportTable(
-        title="Examples that two annotators share",
-        header=("pair", "examples"),
-        rows=tuple((f"{a}, {b}", f"{n:,}") for (a, b), n in pairs.items()),
+    shared = table_of(
+        "Examples that two annotators share",
+        pairs,
+        {"pair": ", ".join, "examples": lambda pair: f"{pairs[pair]:,}"},
     )
     return (work, shared) if any(pairs.values()) else (work,)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import yaml
 
 from recap.config import Language
 from recap.corpus.describe import in_tree_order
@@ -11,7 +15,7 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import find_task
 from recap.output.html import render
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.runs.build import data_language
 from recap.system.escaping import plain_markdown
 from recap.tasks.task import Task
@@ -41,36 +45,17 @@ class Entry:
     color: str | None
 
 
-_WORDS: dict[Language, dict[str, str]] = {
-    "en": {
-        "title": "Codebook",
-        "example": "Example",
-        "contrast": "To tell apart",
-        "confusable": "Not to be confused with",
-        "also": "also",
-        "labels": "Labels",
-        "answer": "Output format",
-        "colon": ": ",
-        "gap": " ",
-    },
-    "zh": {
-        "title": "编码手册",
-        "example": "例句",
-        "contrast": "辨析",
-        "confusable": "不要与之混淆",
-        "also": "又作",
-        "labels": "标签",
-        "answer": "输出格式",
-        "colon": "：",
-        "gap": "",
-    },
-}
-"""The fixed words of a codebook."""
+@lru_cache(maxsize=1)
+def _words() -> Mapping[str, Mapping[str, str]]:
+    """Return the fixed words of a codebook, by language."""
+    text = files("recap.corpus").joinpath("words.yaml").read_text(encoding="utf-8")
+    words: Mapping[str, Mapping[str, str]] = yaml.safe_load(text)
+    return words
 
 
 def codebook_markdown(title: str, entries: Sequence[Entry], language: Language) -> str:
     """Return the codebook in Markdown, a heading a category."""
-    words = _WORDS[language]
+    words = _words()[language]
     colon = words["colon"]
     lines = [f"# {title}", ""]
     for entry in entries:
@@ -90,7 +75,7 @@ def codebook_markdown(title: str, entries: Sequence[Entry], language: Language) 
 
 def codebook_prompt(entries: Sequence[Entry], language: Language) -> str:
     """Return a prompt file (``prompt.file=``) that shows definitions, examples and contrasts."""
-    words = _WORDS[language]
+    words = _words()[language]
     colon = words["colon"]
     lines = ["{role}", "", "{task}", "", f"# {words['title']}"]
     for entry in entries:
@@ -108,7 +93,7 @@ def codebook(config: CorpusConfig) -> Report:
     language: Language = config.codebook.language or data_language(config.data)
     task = find_task(config)
     entries = codebook_entries(task, language)
-    words = _WORDS[language]
+    words = _words()[language]
     title = f"{words['title']}{words['colon']}{task.name}"
     page = render(
         "corpus/templates/codebook.html",
@@ -183,18 +168,15 @@ def _row(entry: Entry) -> dict[str, object]:
 
 
 def _sheet(entries: tuple[Entry, ...], language: Language) -> ReportTable:
-    words = _WORDS[language]
-    return ReportTable(
-        title=words["title"],
-        header=("category", "definition", words["example"].lower(), words["contrast"].lower()),
-        rows=tuple(
-            (
-                "\u2003" * entry.level + entry.title,
-                entry.definition or "",
-                entry.example or "",
-                entry.contrast or "",
-            )
-            for entry in entries
-        ),
+    words = _words()[language]
+    return table_of(
+        words["title"],
+        entries,
+        {
+            "category": lambda entry: "\u2003" * entry.level + entry.title,
+            "definition": lambda entry: entry.definition or "",
+            words["example"].lower(): lambda entry: entry.example or "",
+            words["contrast"].lower(): lambda entry: entry.contrast or "",
+        },
         text_columns=(0, 1, 2, 3),
     )

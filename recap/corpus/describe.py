@@ -28,7 +28,7 @@ from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
 from recap.output.format import DASH, number, percent
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Dialogue, Example
 from recap.taxonomy import Taxonomy
 
@@ -335,47 +335,37 @@ def describe(config: CorpusConfig) -> Report:
         DataError: When rows are at fault and ``data.on_error`` is ``fail``.
     """
     taxonomy = find_taxonomy(config)
-    source = open_source(config, taxonomy, keep_empty=True)
+    source = open_source(config, keep_empty=True)
     counter = CorpusCounter(
         language=config.data.language, count_tokens=token_counter(config.describe.tokenizer)
     )
-    _count(source, counter, config)
-    found = counter.result(taxonomy)
-    return Report(
-        action="describe",
-        title=f"What {config.data.name} holds",
-        figures=_figures(config, source, found),
-        sheets=(_categories(found), _dialogues(found)),
-        notes=tuple(_notes(config, source, found)),
-        rows=[_flat(row) for row in _all_rows(found)],
-        charts={"describe": partial(_chart, found, taxonomy)},
-    )
-
-
-def _all_rows(found: Description) -> tuple[CategoryRow, ...]:
-    return (*found.categories, found.labelled, found.unlabelled, found.total)
-
-
-def _count(source: CorpusSource, counter: CorpusCounter, config: CorpusConfig) -> None:
+    as_is = config.describe.unit == "turns"
     for record in source.records:
         if isinstance(record, Dialogue):
             counter.add_dialogue(record)
         else:
             counter.add_single()
-        as_is = config.describe.unit == "turns"
         for example in turns_of(record) if as_is else examples_in(record, config.data):
             counter.add_utterance(example)
-
-
-def _figures(config: CorpusConfig, source: CorpusSource, found: Description) -> dict[str, object]:
-    return {
-        "data": config.data.name,
-        "unit": config.describe.unit,
-        "tokenizer": config.describe.tokenizer,
-        "rows_read": source.issues.rows_read,
-        "rows_rejected": source.issues.rows_rejected,
-        **asdict(found),
-    }
+    found = counter.result(taxonomy)
+    return Report(
+        action="describe",
+        title=f"What {config.data.name} holds",
+        figures={
+            "data": config.data.name,
+            "unit": config.describe.unit,
+            "tokenizer": config.describe.tokenizer,
+            "rows_read": source.issues.rows_read,
+            "rows_rejected": source.issues.rows_rejected,
+            **asdict(found),
+        },
+        sheets=(_categories(found), _dialogues(found)),
+        notes=tuple(_notes(config, source, found)),
+        rows=[
+            _flat(row) for row in (*found.categories, found.labelled, found.unlabelled, found.total)
+        ],
+        charts={"describe": partial(_chart, found, taxonomy)},
+    )
 
 
 def _flat(row: CategoryRow) -> dict[str, object]:
@@ -398,28 +388,22 @@ def _categories(found: Description) -> ReportTable:
     rows = [*found.categories] if found.labelled.n else []
     if found.labelled.n and found.unlabelled.n:
         rows += [found.labelled, found.unlabelled]
-    rows.append(found.total)
-    with_words = found.total.words.n > 0
-    header = ["category", "n", "%", "distinct", "characters"]
-    header += ["words"] if with_words else []
-    header.append("no rationale")
-    cells = []
-    for row in rows:
-        line = [
-            _INDENT * row.level + row.name,
-            f"{row.n:,}",
-            percent(row.share),
-            f"{row.distinct:,}",
-            number(row.characters.mean),
-        ]
-        line += [number(row.words.mean)] if with_words else []
-        line.append(f"{row.without_rationale:,}")
-        cells.append(tuple(line))
-    lengths = "characters and words" if with_words else "characters"
-    return ReportTable(
-        title=f"Client utterances by category, mean length in {lengths}",
-        header=tuple(header),
-        rows=tuple(cells),
+    lengths: dict[str, Callable[[CategoryRow], str]] = {
+        "characters": lambda row: number(row.characters.mean)
+    }
+    if found.total.words.n:
+        lengths["words"] = lambda row: number(row.words.mean)
+    return table_of(
+        f"Client utterances by category, mean length in {' and '.join(lengths)}",
+        [*rows, found.total],
+        {
+            "category": lambda row: _INDENT * row.level + row.name,
+            "n": lambda row: f"{row.n:,}",
+            "%": lambda row: percent(row.share),
+            "distinct": lambda row: f"{row.distinct:,}",
+            **lengths,
+            "no rationale": lambda row: f"{row.without_rationale:,}",
+        },
     )
 
 

@@ -10,15 +10,17 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from recap.corpus.adjudicate import read_texts
 from recap.corpus.assign import check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
-    canonical_label,
     client_turns,
+    find_task,
     find_taxonomy,
+    label_of_task,
     named_path,
     open_annotations,
     reading_notes,
@@ -26,11 +28,11 @@ from recap.corpus.sources import (
 from recap.data.annotations import AnnotatorLabel, rounds_of
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
-from recap.data.sheets import filled_rows, known_label, raise_issues
+from recap.data.sheets import filled_rows, known_label, number_in, raise_issues
 from recap.errors import DataError, quote_id
 from recap.output.format import number
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 from recap.runs.build import data_language
 from recap.taxonomy import Taxonomy
@@ -73,10 +75,10 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
     exams: dict[str, None] = {}
     for line, row in filled_rows(named_path("exam.scores", path), columns, issues, hint=hint):
         candidate, name = row["candidate"], row["exam"]
-        value = _fraction(row["accuracy"])
+        value = number_in(row["accuracy"])
         if not candidate or not name:
             issues.reject(line, "exam" if candidate else "candidate", "is empty", "fill it in")
-        elif value is None:
+        elif value is None or not 0 <= value <= 1:
             reason = "is no number from 0 to 1"
             issues.reject(line, "accuracy", reason, "write 0.62 for 62 %")
         elif name in found.get(candidate, {}):
@@ -91,14 +93,6 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
     return tuple(exams), {
         candidate: tuple(own.get(name) for name in exams) for candidate, own in found.items()
     }
-
-
-def _fraction(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value <= 1 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,12 +160,27 @@ def mark_exams(
             items[answer.round].setdefault(answer.id)
             sheets.setdefault((answer.annotator, answer.round), {})[answer.id] = answer.label
     candidates = dict.fromkeys(candidate for candidate, _ in sheets)
-    return tuple(
-        _marked(candidate, exam, sheets[candidate, exam], tuple(items[exam]), key)
-        for candidate in candidates
-        for exam in exams
-        if (candidate, exam) in sheets
-    )
+    marked = []
+    for candidate, exam in product(candidates, exams):
+        given = sheets.get((candidate, exam))
+        if given is None:
+            continue
+        mistakes = tuple(
+            Mistake(id=item, given=given.get(item), correct=key[item])
+            for item in items[exam]
+            if given.get(item) != key[item]
+        )
+        n = len(items[exam])
+        marked.append(
+            AnswerSheet(
+                candidate=candidate,
+                exam=exam,
+                correct=n - len(mistakes),
+                items=n,
+                mistakes=mistakes,
+            )
+        )
+    return tuple(marked)
 
 
 def select_annotators(
@@ -234,27 +243,6 @@ def confused_labels(sheets: Iterable[AnswerSheet]) -> list[tuple[str, str, int]]
     return [(correct, given, n) for (correct, given), n in counts.most_common()]
 
 
-def _marked(
-    candidate: str,
-    exam: str,
-    given: Mapping[str, str],
-    items: Sequence[str],
-    key: Mapping[str, str],
-) -> AnswerSheet:
-    mistakes = tuple(
-        Mistake(id=item, given=given.get(item), correct=key[item])
-        for item in items
-        if given.get(item) != key[item]
-    )
-    return AnswerSheet(
-        candidate=candidate,
-        exam=exam,
-        correct=len(items) - len(mistakes),
-        items=len(items),
-        mistakes=mistakes,
-    )
-
-
 def _std(row: Sequence[float | None], ddof: int) -> float | None:
     values = [value for value in row if value is not None]
     if len(values) < len(row) or len(values) <= ddof:
@@ -289,9 +277,10 @@ def exam(config: CorpusConfig) -> Report:
         DataError: When a file cannot be used.
     """
     options = config.exam
+    rule: Any = {"top": options.top, "min_last": options.min_last, "ddof": options.ddof}
     if options.scores is not None:
         exams, accuracies = read_scores(options.scores)
-        return _report(config, exams, _select(config, accuracies), (), (), {})
+        return _report(config, exams, select_annotators(accuracies, **rule), (), (), {})
     read = open_annotations(config)
     annotated = {annotation.id for annotation in read.annotations}
     texts = read_texts(config, annotated)
@@ -300,7 +289,9 @@ def exam(config: CorpusConfig) -> Report:
     else:
         turns = [turn for record in texts.records for turn in client_turns(record)]
         key = {identifier: label for identifier, label in turns if label is not None}
-    key = {item: canonical_label(config, label) for item, label in key.items()}
+    if config.labels == "canonical":
+        task = find_task(config)
+        key = {item: label_of_task(task, label) for item, label in key.items()}
     answered = annotated & set(key)
     if not answered:
         raise DataError(
@@ -310,10 +301,11 @@ def exam(config: CorpusConfig) -> Report:
     exams = rounds_of(j for j in read.annotations if j.id in answered)
     sheets = mark_exams(read.annotations, key, exams)
     by_place = {(sheet.candidate, sheet.exam): sheet.accuracy for sheet in sheets}
-    candidates = dict.fromkeys(sheet.candidate for sheet in sheets)
-    results = _select(
-        config, {c: tuple(by_place.get((c, name)) for name in exams) for c in candidates}
-    )
+    accuracies = {
+        sheet.candidate: tuple(by_place.get((sheet.candidate, name)) for name in exams)
+        for sheet in sheets
+    }
+    results = select_annotators(accuracies, **rule)
     notes = [*texts.notes, *reading_notes(read)]
     if annotated - answered:
         notes.append(
@@ -321,15 +313,6 @@ def exam(config: CorpusConfig) -> Report:
         )
     pages = _feedback(config, results, sheets, exams, texts.examples)
     return _report(config, exams, results, sheets, notes, pages)
-
-
-def _select(
-    config: CorpusConfig, accuracies: Mapping[str, Sequence[float | None]]
-) -> tuple[ExamResult, ...]:
-    options = config.exam
-    return select_annotators(
-        accuracies, top=options.top, min_last=options.min_last, ddof=options.ddof
-    )
 
 
 def _report(
@@ -343,6 +326,15 @@ def _report(
     options = config.exam
     confusions = confused_labels(sheets)
     n_selected = sum(result.selected for result in results)
+    taken = table_of(
+        "What was taken for what most often",
+        confusions[:_CONFUSIONS_SHOWN],
+        {
+            "correct": lambda confusion: confusion[0],
+            "given": lambda confusion: confusion[1],
+            "times": lambda confusion: str(confusion[2]),
+        },
+    )
     return Report(
         action="exam",
         title=f"{len(results)} candidates, {len(exams)} exams, {n_selected} selected",
@@ -357,7 +349,7 @@ def _report(
                 {"correct": correct, "given": given, "n": n} for correct, given, n in confusions
             ],
         },
-        sheets=(_accuracies(results, exams), *_confusion_sheet(confusions)),
+        sheets=(_accuracies(results, exams), *((taken,) if confusions else ())),
         notes=(*notes, *_rule(config, n_selected)),
         rows=[_row(result, exams) for result in results],
         private_pages=pages,
@@ -381,18 +373,6 @@ def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> ReportTa
     )
 
 
-def _confusion_sheet(confusions: Sequence[tuple[str, str, int]]) -> tuple[ReportTable, ...]:
-    if not confusions:
-        return ()
-    return (
-        ReportTable(
-            title="What was taken for what most often",
-            header=("correct", "given", "times"),
-            rows=tuple((c, given, str(n)) for c, given, n in confusions[:_CONFUSIONS_SHOWN]),
-        ),
-    )
-
-
 def _rule(config: CorpusConfig, n_selected: int) -> list[str]:
     options = config.exam
     kind = "sample" if options.ddof else "population"
@@ -407,15 +387,9 @@ def _rule(config: CorpusConfig, n_selected: int) -> list[str]:
 
 
 def _row(result: ExamResult, exams: Sequence[str]) -> dict[str, Any]:
-    return {
-        "candidate": result.candidate,
-        **dict(zip(map(_exam_name, exams), result.accuracies, strict=True)),
-        "mean": result.mean,
-        "std": result.std,
-        "rank": result.rank,
-        "selected": result.selected,
-        "reason": result.reason,
-    }
+    figures = asdict(result)
+    accuracies = dict(zip(map(_exam_name, exams), figures.pop("accuracies"), strict=True))
+    return {"candidate": figures.pop("candidate"), **accuracies, **figures}
 
 
 def _feedback(
@@ -446,17 +420,12 @@ def _feedback(
                     lines += [*(f"> {line}" for line in text.splitlines()), ""]
                 lines.append(f"- Your label: **{mistake.given or 'none'}**")
                 lines.append(f"- Correct label: **{mistake.correct}**")
-                lines += _explained(taxonomy, mistake.correct, language)
+                if taxonomy is not None and mistake.correct in taxonomy:
+                    category = taxonomy[mistake.correct]
+                    texts = (category.definition.get(language), category.contrast.get(language))
+                    lines += [line for text in texts if text for line in ("", text)]
         pages[f"feedback/{result.candidate}.md"] = "\n".join(lines) + "\n"
     return pages
-
-
-def _explained(taxonomy: Taxonomy | None, label: str, language: str) -> list[str]:
-    if taxonomy is None or label not in taxonomy:
-        return []
-    category = taxonomy[label]
-    texts = [category.definition.get(language), category.contrast.get(language)]
-    return [line for text in texts if text for line in ("", text)]
 
 
 def _exam_name(name: str) -> str:

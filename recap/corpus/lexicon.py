@@ -32,7 +32,7 @@ from recap.data.words import segmenter
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.output.charts import Bar, BarPanel, panel_chart
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 
 PriorKind = Literal["corpus", "uniform"]
@@ -266,7 +266,7 @@ def lexicon(config: CorpusConfig) -> Report:
     options = config.lexicon
     contrast = _contrast(config)
     name, segment = segmenter(options.segmenter)
-    source = open_source(config, find_taxonomy(config))
+    source = open_source(config)
     counter = LexiconCounter(segment, orders=_ORDERS[options.terms])
     for example, label in _labeled(config, source):
         counter.add(example.response, label, example.session)
@@ -275,16 +275,20 @@ def lexicon(config: CorpusConfig) -> Report:
             f"{source.file}: {len(counter.labels)} of the labels have utterances; a contrast needs "
             "two (task=NAME chooses the labels)"
         )
-    prior = Prior(kind=options.prior, size=options.prior_tokens)
     found = counter.result(
-        _labels(config, counter),
-        prior=prior,
+        find_task(config).labels if config.labels == "canonical" else sorted(counter.labels),
+        prior=Prior(kind=options.prior, size=options.prior_tokens),
         contrast=contrast,
         minimum_count=options.minimum_count,
         top_k=options.top_k,
         shared_only=options.shared_only,
     )
-    settings = _settings(options, name)
+    size = "" if options.prior_tokens is None else f" of {options.prior_tokens:g} tokens"
+    against = "the rest" if options.contrast == "rest" else options.contrast
+    settings = (
+        f"z of log-odds against {against}, {options.prior} prior{size}, "
+        f"tokens: {name}, at least {options.minimum_count} times"
+    )
     return Report(
         action="lexicon",
         title=f"Words of {config.data.name} by category",
@@ -320,12 +324,6 @@ def _labeled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Examp
             yield example, example.label if task is None else task.gold(example)
 
 
-def _labels(config: CorpusConfig, counter: LexiconCounter) -> tuple[str, ...]:
-    if config.labels == "canonical":
-        return find_task(config).labels
-    return tuple(sorted(counter.labels))
-
-
 def _contrast(config: CorpusConfig) -> str:
     contrast = config.lexicon.contrast
     if contrast == "rest" or config.labels == "raw":
@@ -338,15 +336,6 @@ def _contrast(config: CorpusConfig) -> str:
             f"of: {', '.join(task.labels)}"
         )
     return found
-
-
-def _settings(options: LexiconOptions, segmenter_name: str) -> str:
-    size = "" if options.prior_tokens is None else f" of {options.prior_tokens:g} tokens"
-    contrast = "the rest" if options.contrast == "rest" else options.contrast
-    return (
-        f"z of log-odds against {contrast}, {options.prior} prior{size}, "
-        f"tokens: {segmenter_name}, at least {options.minimum_count} times"
-    )
 
 
 def _notes(options: LexiconOptions) -> Iterator[str]:
@@ -364,14 +353,15 @@ def _notes(options: LexiconOptions) -> Iterator[str]:
 
 
 def _sheet(found: tuple[CategoryTerms, ...], settings: str) -> ReportTable:
-    rows = []
-    for category in found:
-        terms = ", ".join(f"{term.term} ({term.z:.2f})" for term in category.terms)
-        rows.append((category.name, f"{category.utterances:,}", f"{category.tokens:,}", terms))
-    return ReportTable(
-        title=f"Words by category: {settings}",
-        header=("category", "utterances", "tokens", "terms (z)"),
-        rows=tuple(rows),
+    return table_of(
+        f"Words by category: {settings}",
+        found,
+        {
+            "category": lambda own: own.name,
+            "utterances": lambda own: f"{own.utterances:,}",
+            "tokens": lambda own: f"{own.tokens:,}",
+            "terms (z)": lambda own: ", ".join(f"{t.term} ({t.z:.2f})" for t in own.terms),
+        },
         text_columns=(0, 3),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,12 @@ import numpy as np
 
 from recap.corpus.assign import check_file_name, read_predictions, read_utterances
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import keep_filled_in, named_path, several
+from recap.corpus.sources import (
+    keep_filled_in,
+    named_path,
+    open_source,
+    several,
+)
 from recap.data.ratings import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
 from recap.metrics.arrays import Floats
@@ -22,7 +27,7 @@ from recap.output.charts import Bar, bar_chart
 from recap.output.excel import NO_OPENPYXL, NoOpenpyxlError, workbook_bytes
 from recap.output.format import DASH, mean_sd, number
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 from recap.statistics.agreement import (
     krippendorff_alpha,
@@ -117,7 +122,6 @@ def _summary(
     for rating in ratings:
         table[row[rating.id], raters.index(rating.rater)] = rating.points
     given = [rating.points for rating in ratings]
-    here = [rater for rater in raters if any(rating.rater == rater for rating in ratings)]
     counts = np.stack([(table == value).sum(axis=1) for value in range(1, points + 1)], axis=1)
     complete = table[(table > 0).all(axis=1)]
     single, mean = intraclass_correlation(complete.astype(np.float64))
@@ -130,9 +134,13 @@ def _summary(
         examples=len(ids),
         n=len(given),
         mean=statistics.fmean(given) if given else None,
-        std=statistics.stdev(given) if len(given) > 1 else None,
+        std=_std(given),
         counts=tuple(int(n) for n in counts.sum(axis=0)),
-        raters=tuple(_rater(name, ratings) for name in here),
+        raters=tuple(
+            RaterMean(rater=name, n=len(own), mean=statistics.fmean(own), std=_std(own))
+            for name in raters
+            if (own := [rating.points for rating in ratings if rating.rater == name])
+        ),
         rated_by_all=len(complete),
         alpha_ordinal=alpha if np.isfinite(alpha) else None,
         weighted_kappa=mean_weighted_kappa(confusions),
@@ -143,17 +151,12 @@ def _summary(
     )
 
 
-def _rater(rater: str, ratings: Sequence[Rating]) -> RaterMean:
-    own = [rating.points for rating in ratings if rating.rater == rater]
-    std = statistics.stdev(own) if len(own) > 1 else None
-    return RaterMean(rater=rater, n=len(own), mean=statistics.fmean(own), std=std)
+def _std(points: Sequence[int]) -> float | None:
+    return statistics.stdev(points) if len(points) > 1 else None
 
 
 def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
-
-
-_AGREEMENT = ("alpha_ordinal", "weighted_kappa", "icc_single", "icc_mean")
 
 
 def ratings(config: CorpusConfig) -> Report:
@@ -173,8 +176,10 @@ def _blank(config: CorpusConfig) -> Report:
             "action=ratings: needs out=FOLDER for blank sheets, or ratings.path=[A,B] with filled "
             "ones"
         )
-    read = read_utterances(config)
-    examples = _drawn(_explained(config, read.examples), options.size, options.seed)
+    source = open_source(config)
+    explained = _explained(config, read_utterances(source, config.data))
+    draw = random.Random(f"rating sample {options.seed}")
+    examples = draw.sample(explained, min(options.size, len(explained)))
     sheet = blank_sheet(examples, criteria=options.criteria, language=config.data.language)
     try:
         scales = dict.fromkeys(options.criteria, options.points)
@@ -188,8 +193,9 @@ def _blank(config: CorpusConfig) -> Report:
         if book is not None:
             pages[f"ratings_{rater}.xlsx"] = book
     keep_filled_in(config, pages)
+    counts = Counter(example.label or "without a label" for example in examples)
     notes = [
-        *read.notes,
+        *source.notes(),
         f"rate each rationale from 1 to {options.points} on: {', '.join(options.criteria)}",
         "give the filled sheets back with ratings.path=[ratings_A.csv,ratings_B.csv] (or .xlsx)",
         *([] if book is not None else [NO_OPENPYXL]),
@@ -204,7 +210,13 @@ def _blank(config: CorpusConfig) -> Report:
             "points": options.points,
             "seed": options.seed,
         },
-        sheets=(_drawn_labels(examples),),
+        sheets=(
+            ReportTable(
+                title="Rationales on the sheets",
+                header=("label", "examples"),
+                rows=tuple((label, f"{n:,}") for label, n in counts.most_common()),
+            ),
+        ),
         notes=tuple(notes),
         private_pages=pages,
     )
@@ -229,17 +241,13 @@ def _filled(config: CorpusConfig) -> Report:
         figures={
             "points": options.points,
             "raters": list(raters),
-            "criteria": {one.criterion: _figures(one) for one in found},
+            "criteria": {figures.pop("criterion"): figures for figures in map(asdict, found)},
         },
         sheets=(_means(found), _agreement(found), _raters(found, raters)),
         notes=tuple(notes),
         rows=[
-            {
-                key: value
-                for key, value in asdict(one).items()
-                if not isinstance(value, tuple | list)
-            }
-            for one in found
+            {key: value for key, value in figures.items() if not isinstance(value, tuple | list)}
+            for figures in map(asdict, found)
         ],
         charts={"ratings": partial(_chart, found)} if read.ratings else {},
     )
@@ -263,54 +271,33 @@ def _explained(config: CorpusConfig, examples: list[Example]) -> list[Example]:
     return found
 
 
-def _drawn_labels(examples: Sequence[Example]) -> ReportTable:
-    counts = Counter(example.label or "without a label" for example in examples)
-    return ReportTable(
-        title="Rationales on the sheets",
-        header=("label", "examples"),
-        rows=tuple((label, f"{n:,}") for label, n in counts.most_common()),
-    )
-
-
-def _drawn(examples: Sequence[Example], size: int, seed: int) -> list[Example]:
-    return random.Random(f"rating sample {seed}").sample(examples, min(size, len(examples)))
-
-
-def _figures(one: CriterionRatings) -> Mapping[str, Any]:
-    return {key: value for key, value in asdict(one).items() if key != "criterion"}
-
-
 def _means(found: Sequence[CriterionRatings]) -> ReportTable:
-    return ReportTable(
-        title="Points",
-        header=("criterion", "examples", "ratings", "mean", "SD"),
-        rows=tuple(
-            (
-                _shown(one.criterion),
-                f"{one.examples:,}",
-                f"{one.n:,}",
-                number(one.mean),
-                number(one.std),
-            )
-            for one in found
-        ),
+    return table_of(
+        "Points",
+        found,
+        {
+            "criterion": _shown,
+            "examples": lambda one: f"{one.examples:,}",
+            "ratings": lambda one: f"{one.n:,}",
+            "mean": lambda one: number(one.mean),
+            "SD": lambda one: number(one.std),
+        },
     )
 
 
 def _agreement(found: Sequence[CriterionRatings]) -> ReportTable:
-    header = ("criterion", "alpha", "weighted kappa", "ICC(2,1)", "ICC(2,k)", "equal", "within 1")
-    return ReportTable(
-        title="Agreement between raters",
-        header=header,
-        rows=tuple(
-            (
-                _shown(one.criterion),
-                *(number(getattr(one, name), 3) for name in _AGREEMENT),
-                number(one.exact_agreement),
-                number(one.within_one),
-            )
-            for one in found
-        ),
+    return table_of(
+        "Agreement between raters",
+        found,
+        {
+            "criterion": _shown,
+            "alpha": lambda one: number(one.alpha_ordinal, 3),
+            "weighted kappa": lambda one: number(one.weighted_kappa, 3),
+            "ICC(2,1)": lambda one: number(one.icc_single, 3),
+            "ICC(2,k)": lambda one: number(one.icc_mean, 3),
+            "equal": lambda one: number(one.exact_agreement),
+            "within 1": lambda one: number(one.within_one),
+        },
     )
 
 
@@ -321,7 +308,7 @@ def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> ReportT
         cells = [
             mean_sd(means[name].mean, means[name].std) if name in means else DASH for name in raters
         ]
-        rows.append((_shown(one.criterion), *cells))
+        rows.append((_shown(one), *cells))
     return ReportTable(
         title="Mean ± SD of each rater", header=("criterion", *raters), rows=tuple(rows)
     )
@@ -329,12 +316,10 @@ def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> ReportT
 
 def _chart(found: Sequence[CriterionRatings]) -> Any:
     bars = [
-        Bar(name=_shown(one.criterion), value=round(one.mean, 2))
-        for one in found
-        if one.mean is not None
+        Bar(name=_shown(one), value=round(one.mean, 2)) for one in found if one.mean is not None
     ]
     return bar_chart(bars, axis="mean points")
 
 
-def _shown(criterion: str) -> str:
-    return criterion.replace("_", " ")
+def _shown(one: CriterionRatings) -> str:
+    return one.criterion.replace("_", " ")

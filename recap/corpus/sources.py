@@ -65,23 +65,22 @@ def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
 
 
 def open_source(
-    config: CorpusConfig, taxonomy: Taxonomy | None, *, keep_empty: bool = False, judge: bool = True
+    config: CorpusConfig, *, keep_empty: bool = False, judge: bool = True
 ) -> CorpusSource:
-    """Return the corpus, labeled or not, its labels looked up in ``taxonomy``.
+    """Return the corpus, labeled or not, its labels looked up in the taxonomy of the task.
 
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
     which lists them.
 
     Args:
-        config: Says which corpus.
-        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
+        config: Says which corpus; ``labels=raw`` leaves labels as they stand.
         keep_empty: Whether turns without a text are part of the corpus rather than faults.
         judge: Whether rows at fault, or no rows, end in an error at all.
 
     Raises:
         ConfigError: For an unknown reader or option.
     """
-    data = config.data
+    data, taxonomy = config.data, find_taxonomy(config)
     path = Path(data.path) if data.path is not None else None
     issues = IssueLog(str(path) if path is not None else data.reader)
     records = read_records(
@@ -180,8 +179,17 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
     """
     task = find_task(config) if config.labels == "canonical" else None
     options = config.annotations
+    if options.path:
+        paths = [named_path("annotations.path", part) for part in several(options.path)]
+    elif config.action in OF_THE_DATA and config.data.path is not None:
+        paths = [Path(config.data.path)]
+    else:
+        raise ConfigError(
+            f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
+            "Doccano exports)"
+        )
     found = read_annotations(
-        annotation_paths(config),
+        paths,
         layout=AnnotationLayout(
             columns=_columns(config),
             annotators=tuple(options.annotators or ()),
@@ -200,23 +208,6 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
         return found
     of_task = (replace(a, label=label_of_task(task, a.label)) for a in found.annotations)
     return replace(found, annotations=tuple(of_task))
-
-
-def annotation_paths(config: CorpusConfig) -> list[Path]:
-    """Return the files that hold annotations.
-
-    Raises:
-        ConfigError: When there are none.
-    """
-    path = config.annotations.path
-    if not path and config.action in OF_THE_DATA and config.data.path is not None:
-        return [Path(config.data.path)]
-    if not path:
-        raise ConfigError(
-            f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
-            "Doccano exports)"
-        )
-    return [named_path("annotations.path", part) for part in several(path)]
 
 
 def _columns(config: CorpusConfig) -> dict[str, str | list[str] | None]:
@@ -269,11 +260,6 @@ def label_of_task(task: Task, label: str) -> str:
     """Return the task's label at or above one of the taxonomy, itself where there is none."""
     above = [name for name in task.taxonomy.lineage(label) if name in task.labels]
     return above[0] if above else label
-
-
-def canonical_label(config: CorpusConfig, label: str) -> str:
-    """Return a label of the taxonomy as one of the task, itself for ``labels=raw``."""
-    return label_of_task(find_task(config), label) if config.labels == "canonical" else label
 
 
 def token_counter(name: str | None) -> Callable[[str], int] | None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source, turns_of
+from recap.corpus.sources import CorpusSource, find_task, open_source, turns_of
 from recap.data.issues import RowIssue
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Dialogue, Example
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
@@ -136,13 +136,12 @@ class ConsistencyFlag:
 
     def as_json(self) -> dict[str, str | int]:
         """Return the flag as files of results hold it; there the hint is called ``mend``."""
-        return {
-            "kind": self.kind,
-            "line": self.line,
-            "id": self.id,
-            "reason": self.reason,
-            "mend": self.hint,
-        }
+        figures = asdict(self)
+        hint = figures.pop("hint")
+        return {**figures, "mend": hint}
+
+
+_details = lru_cache(maxsize=4096)(count_details)
 
 
 class ConsistencyChecker:
@@ -205,15 +204,7 @@ class ConsistencyChecker:
         return sum(len(labels) > 1 for labels in self._labels_of_text.values())
 
     def _hint(self, kind: str, line: int, name: str, more: str = "") -> None:
-        self._hints.append(
-            ConsistencyFlag(
-                kind=kind,
-                line=line,
-                id=name,
-                reason=KINDS[kind] + more,
-                hint=MENDS[kind],
-            )
-        )
+        self._hints.append(_flag(kind, line, name, more))
 
     def _repeats(self, example: Example, name: str, line: int) -> None:
         first = self._first.setdefault(content_digest(example), (name, line, example.label))
@@ -241,14 +232,14 @@ class ConsistencyChecker:
         places = list(self._places.values())
         for pair in find_near_duplicates(texts, threshold=self._threshold):
             (first, first_line), (second, line) = places[pair.first], places[pair.second]
-            yield ConsistencyFlag(
-                kind="near_duplicate",
-                line=line,
-                id=second,
-                reason=f"{KINDS['near_duplicate']} (id {first}, line {first_line}; similarity "
-                f"{pair.similarity:.2f})",
-                hint=MENDS["near_duplicate"],
-            )
+            where = f" (id {first}, line {first_line}; similarity {pair.similarity:.2f})"
+            yield _flag("near_duplicate", line, second, where)
+
+
+def _flag(kind: str, line: int, name: str, more: str) -> ConsistencyFlag:
+    return ConsistencyFlag(
+        kind=kind, line=line, id=name, reason=KINDS[kind] + more, hint=MENDS[kind]
+    )
 
 
 def _shown(identifier: str) -> str:
@@ -261,9 +252,7 @@ def count_flags(hints: Sequence[ConsistencyFlag]) -> dict[str, int]:
     return {kind: counts[kind] for kind in KINDS}
 
 
-@lru_cache(maxsize=4096)
-def _details(text: str) -> Counter[str]:
-    return count_details(text)
+_CSV_COLUMNS = ("severity", "kind", "file", "line", "id", "field", "reason", "mend")
 
 
 def validate(config: CorpusConfig) -> Report:
@@ -271,63 +260,61 @@ def validate(config: CorpusConfig) -> Report:
 
     The report is a failure when a row is at fault, unless ``data.on_error`` is ``skip``.
     """
-    source = open_source(config, find_taxonomy(config), judge=False)
-    checked = _check(config, source)
+    source = open_source(config, judge=False)
+    hints, counted = _check(config, source)
     issues = source.issues
+    counts = {
+        "rows_read": issues.rows_read,
+        "rows_accepted": issues.rows_read - issues.rows_rejected,
+        "rows_rejected": issues.rows_rejected,
+        **counted,
+    }
+    faults = [issue.as_json() for issue in issues.issues]
+    flags = [flag.as_json() for flag in hints]
+    rows: list[dict[str, object]] = [{"severity": "fault", "kind": "row", **row} for row in faults]
+    rows += [{"severity": "hint", "file": issues.file, **row} for row in flags]
     return Report(
         action="validate",
         title=f"What is wrong with {issues.file}",
         figures={
             "data": config.data.name,
             "file": issues.file,
-            "rows_read": issues.rows_read,
-            "rows_accepted": issues.rows_read - issues.rows_rejected,
-            "rows_rejected": issues.rows_rejected,
-            "utterances": checked.utterances,
-            "labelled": checked.labelled,
-            "without_rationale": checked.without_rationale,
-            "texts_of_several_labels": checked.texts_of_several_labels,
-            "hint_counts": count_flags(checked.hints),
-            "faults": [issue.as_json() for issue in issues.issues],
-            "hints": [flag.as_json() for flag in checked.hints],
+            **counts,
+            "hint_counts": count_flags(hints),
+            "faults": faults,
+            "hints": flags,
         },
         sheets=(
-            _overview(source, checked),
+            _overview(counts, hints),
             *_fault_sheet(issues.issues, config.validate.listed),
-            *_hint_sheet(checked.hints, config.validate.listed),
+            *_hint_sheet(hints, config.validate.listed),
         ),
         notes=tuple(_notes(config)),
-        rows=[*_fault_rows(issues.issues), *_hint_rows(issues.file, checked.hints)],
+        rows=[{name: row.get(name) for name in _CSV_COLUMNS} for row in rows],
         failure=_failure(config, source),
         # Turns without an id are called after their sessions.
         private=True,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    hints: tuple[ConsistencyFlag, ...]
-    utterances: int
-    labelled: int
-    without_rationale: int
-    texts_of_several_labels: int
-
-
-def _check(config: CorpusConfig, source: CorpusSource) -> _Checked:
+def _check(
+    config: CorpusConfig, source: CorpusSource
+) -> tuple[tuple[ConsistencyFlag, ...], dict[str, int]]:
+    """Return all hints, and the counts of utterances."""
     checker = ConsistencyChecker(
         task=find_task(config) if config.labels == "canonical" else None,
         near_duplicates=config.validate.near_duplicates,
         shortest=config.validate.shortest,
     )
-    counts: Counter[str] = Counter()
+    counts = dict.fromkeys(("utterances", "labelled", "without_rationale"), 0)
     for record in source.records:
         lines = source.issues.lines
         for example in turns_of(record):
             checker.add(example, _line(lines, example.turn))
             counts["utterances"] += 1
-            labelled = example.label is not None
-            counts["labelled"] += labelled
-            counts["without_rationale"] += labelled and not (example.rationale or "").strip()
+            labeled = example.label is not None
+            counts["labelled"] += labeled
+            counts["without_rationale"] += labeled and not (example.rationale or "").strip()
         if isinstance(record, Dialogue):
             for index, turn in enumerate(record.turns):
                 if turn.speaker == "counselor":
@@ -336,13 +323,7 @@ def _check(config: CorpusConfig, source: CorpusSource) -> _Checked:
                     )
         else:
             checker.add_history(record, lines[0])
-    return _Checked(
-        hints=checker.hints(),
-        utterances=counts["utterances"],
-        labelled=counts["labelled"],
-        without_rationale=counts["without_rationale"],
-        texts_of_several_labels=checker.texts_of_several_labels,
-    )
+    return checker.hints(), {**counts, "texts_of_several_labels": checker.texts_of_several_labels}
 
 
 def _line(lines: Sequence[int], turn: int | None) -> int:
@@ -361,89 +342,66 @@ def _failure(config: CorpusConfig, source: CorpusSource) -> str | None:
     )
 
 
-def _overview(source: CorpusSource, checked: _Checked) -> ReportTable:
-    issues = source.issues
-    counts = count_flags(checked.hints)
-    rows = [
-        ("rows read", issues.rows_read),
-        ("rows accepted", issues.rows_read - issues.rows_rejected),
-        ("rows rejected", issues.rows_rejected),
-        ("client utterances", checked.utterances),
-        ("labeled", checked.labelled),
-        ("labeled without a rationale", checked.without_rationale),
-        ("texts of several labels, in whatever context", checked.texts_of_several_labels),
-    ]
-    cells = [(name, f"{n:,}", "") for name, n in rows]
-    cells += [(KINDS[kind], f"{n:,}", MENDS[kind] if n else "") for kind, n in counts.items()]
-    return ReportTable(
-        title="Rows and hints",
-        header=("what", "number", "what to do"),
-        rows=tuple(cells),
+_COUNTED = {
+    "rows_read": "rows read",
+    "rows_accepted": "rows accepted",
+    "rows_rejected": "rows rejected",
+    "utterances": "client utterances",
+    "labelled": "labeled",
+    "without_rationale": "labeled without a rationale",
+    "texts_of_several_labels": "texts of several labels, in whatever context",
+}
+"""What the table calls counts."""
+
+
+def _overview(counts: Mapping[str, int], hints: Sequence[ConsistencyFlag]) -> ReportTable:
+    kinds = count_flags(hints)
+    return table_of(
+        "Rows and hints",
+        {**counts, **kinds}.items(),
+        {
+            "what": lambda item: _COUNTED.get(item[0]) or KINDS[item[0]],
+            "number": lambda item: f"{item[1]:,}",
+            "what to do": lambda item: MENDS[item[0]] if item[0] in kinds and item[1] else "",
+        },
         text_columns=(0, 2),
     )
 
 
 def _fault_sheet(issues: Sequence[RowIssue], listed: int) -> list[ReportTable]:
-    if not issues[:listed]:
-        return []
-    rows = [(str(f.line), f.field, f.reason, f.hint) for f in issues[:listed]]
     more = f", the first {listed} of {len(issues)}" if len(issues) > listed else ""
-    return [
-        ReportTable(
-            title=f"Faults{more}",
-            header=("line", "field", "reason", "what to do"),
-            rows=tuple(rows),
-            text_columns=(1, 2, 3),
-        )
-    ]
+    table = table_of(
+        f"Faults{more}",
+        issues[:listed],
+        {
+            "line": lambda fault: str(fault.line),
+            "field": lambda fault: fault.field,
+            "reason": lambda fault: fault.reason,
+            "what to do": lambda fault: fault.hint,
+        },
+        text_columns=(1, 2, 3),
+    )
+    return [table] if table.rows else []
 
 
 def _hint_sheet(hints: Sequence[ConsistencyFlag], listed: int) -> list[ReportTable]:
-    shown: Counter[str] = Counter()
-    rows = []
+    of_kind: defaultdict[str, list[ConsistencyFlag]] = defaultdict(list)
     for hint in hints:
-        shown[hint.kind] += 1
-        if shown[hint.kind] <= listed:
-            rows.append((str(hint.line), hint.id, hint.reason))
-    if not rows:
-        return []
-    more = f", up to {listed} of a kind" if max(shown.values()) > listed else ""
-    return [
-        ReportTable(
-            title=f"Hints{more}",
-            header=("line", "id", "what"),
-            rows=tuple(rows),
-            text_columns=(1, 2),
-        )
-    ]
-
-
-def _fault_rows(issues: Sequence[RowIssue]) -> Iterator[dict[str, object]]:
-    for fault in issues:
-        yield {
-            "severity": "fault",
-            "kind": "row",
-            "file": fault.file,
-            "line": fault.line,
-            "id": None,
-            "field": fault.field,
-            "reason": fault.reason,
-            "mend": fault.hint,
-        }
-
-
-def _hint_rows(file: str, hints: Sequence[ConsistencyFlag]) -> Iterator[dict[str, object]]:
-    for hint in hints:
-        yield {
-            "severity": "hint",
-            "kind": hint.kind,
-            "file": file,
-            "line": hint.line,
-            "id": hint.id,
-            "field": None,
-            "reason": hint.reason,
-            "mend": hint.hint,
-        }
+        of_kind[hint.kind].append(hint)
+    more = (
+        f", up to {listed} of a kind" if max(map(len, of_kind.values()), default=0) > listed else ""
+    )
+    table = table_of(
+        f"Hints{more}",
+        [hint for found in of_kind.values() for hint in found[:listed]],
+        {
+            "line": lambda hint: str(hint.line),
+            "id": lambda hint: hint.id,
+            "what": lambda hint: hint.reason,
+        },
+        text_columns=(1, 2),
+    )
+    return [table] if table.rows else []
 
 
 def _notes(config: CorpusConfig) -> Iterator[str]:

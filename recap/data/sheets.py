@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,3 +60,16 @@ def known_label(
         reason = str(error).removeprefix("label ")
         issues.reject(line, column, reason, "write a label of the taxonomy")
         return None
+
+
+def number_in(cell: str) -> float | None:
+    """Return the finite number that a cell holds, ``None`` where it holds anything else.
+
+    >>> number_in("0.5"), number_in("1e999"), number_in("nan"), number_in("many")
+    (0.5, None, None, None)
+    """
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

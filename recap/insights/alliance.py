@@ -11,20 +11,20 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recap.data.issues import IssueLog
 from recap.data.readers.tables import read_sheet
+from recap.data.sheets import number_in
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
 from recap.insights.source import AnnotatedSource, read_source
-from recap.output.charts import CorrelationCell, heat_map
 from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.statistics.correlation import (
     STARS,
     Correlation,
@@ -34,6 +34,9 @@ from recap.statistics.correlation import (
     stars,
 )
 from recap.statistics.sessions import count_sessions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 JoinKey = tuple[str, ...]
 
@@ -61,7 +64,7 @@ def join(first: Sequence[JoinKey], second: Sequence[JoinKey]) -> list[tuple[int,
     return [(index, place[key]) for index, key in enumerate(first) if key in place]
 
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", ".", "-"})
+MISSING = frozenset({"", "na", "n/a", "nan", "+nan", "-nan", "null", "none", ".", "-"})
 """Cells, in lower case, that say that a figure is not known."""
 
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
@@ -174,15 +177,11 @@ def _number(cell: str, line: int, column: str, issues: IssueLog) -> float:
     text = cell.strip()
     if text.lower() in MISSING:
         return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if math.isinf(value):
+    value = number_in(text)
+    if value is None:
         reason = f"is no number (a text of {len(text)} characters)"
-        issues.reject(
-            line, column, reason, "write a number with a decimal point, or leave it empty"
-        )
+        hint = "write a number with a decimal point, or leave it empty"
+        issues.reject(line, column, reason, hint)
         return math.nan
     return value
 
@@ -423,22 +422,7 @@ def find_alliance(config: InsightsConfig) -> Report:
         ),
         notes=tuple(_notes(config, data, found)),
         rows=[asdict(c) for c in found],
-        charts={
-            "alliance": partial(
-                heat_map,
-                tuple(data.predictors),
-                tuple(data.outcomes),
-                [
-                    CorrelationCell(
-                        value=c.r,
-                        mark=c.stars,
-                        survives=_survives(c, config.alliance.method),
-                    )
-                    for c in found
-                ],
-                note=f"frame: p < .05 after {_METHODS[config.alliance.method]}",
-            )
-        },
+        charts={"alliance": partial(_heat_map, data, found, config.alliance.method)},
     )
 
 
@@ -467,45 +451,31 @@ def _correlations(config: InsightsConfig, data: AllianceData) -> list[Correlatio
     ]
 
 
-def _survives(c: Correlation, method: str) -> bool:
-    p = c.p_holm if method == "holm" else c.p_bh
-    return p is not None and p < 0.05
-
-
 def _table_13(data: AllianceData, found: list[Correlation], predicted: str) -> ReportTable:
     by_pair = {(c.predictor, c.outcome): c for c in found}
     rows = [
         (name, *(_starred(by_pair[name, outcome]) for outcome in data.outcomes))
         for name in data.predictors
     ]
-    return ReportTable(
-        title=f"Pearson's r{predicted}",
-        header=("predictor", *data.outcomes),
-        rows=tuple(rows),
-    )
+    header = ("predictor", *data.outcomes)
+    return ReportTable(title=f"Pearson's r{predicted}", header=header, rows=tuple(rows))
 
 
 def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> ReportTable:
-    level = f"{100 * config.confidence:g} %"
-    rows = [
-        (
-            c.predictor,
-            f"{c.n:,}",
-            _starred(c, 3),
-            ends(c.low, c.high),
-            p_cell(c.p),
-            p_cell(c.p_holm) + stars(c.p_holm),
-            p_cell(c.p_bh) + stars(c.p_bh),
-            DASH if c.rho is None else f"{number(c.rho, 3)}{stars(c.rho_p)}",
-            ends(c.cluster_low, c.cluster_high),
-        )
-        for c in found
-        if c.outcome == outcome
-    ]
-    return ReportTable(
-        title=f"With {outcome}",
-        header=("predictor", "n", "r", level, "p", "Holm", "BH", "Spearman", "clustered"),
-        rows=tuple(rows),
+    return table_of(
+        f"With {outcome}",
+        (c for c in found if c.outcome == outcome),
+        {
+            "predictor": lambda c: c.predictor,
+            "n": lambda c: f"{c.n:,}",
+            "r": lambda c: _starred(c, 3),
+            f"{100 * config.confidence:g} %": lambda c: ends(c.low, c.high),
+            "p": lambda c: p_cell(c.p),
+            "Holm": lambda c: p_cell(c.p_holm) + stars(c.p_holm),
+            "BH": lambda c: p_cell(c.p_bh) + stars(c.p_bh),
+            "Spearman": lambda c: DASH if c.rho is None else f"{number(c.rho, 3)}{stars(c.rho_p)}",
+            "clustered": lambda c: ends(c.cluster_low, c.cluster_high),
+        },
     )
 
 
@@ -553,3 +523,40 @@ def _notes(config: InsightsConfig, data: AllianceData, found: list[Correlation])
 
 def _starred(c: Correlation, digits: int = 4) -> str:
     return DASH if c.r is None else f"{number(c.r, digits)}{c.stars}"
+
+
+_DARK = 0.62
+"""Part of the scale from which numbers are written in white."""
+
+
+def _heat_map(data: AllianceData, found: list[Correlation], method: str) -> Figure:
+    """Return correlations as colors and numbers; blue negative, red positive."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    rows, columns = tuple(data.predictors), tuple(data.outcomes)
+    size = (2.2 + 1.1 * len(columns), 1.1 + 0.32 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    values = np.array([np.nan if c.r is None else c.r for c in found])
+    known = np.abs(values[~np.isnan(values)])
+    most = float(known.max()) if known.size and known.max() > 0 else 1.0
+    image = axes.imshow(
+        values.reshape(len(rows), len(columns)), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto"
+    )
+    for index, c in enumerate(found):
+        y, x = divmod(index, len(columns))
+        color = "w" if c.r is not None and abs(c.r) > _DARK * most else "k"
+        axes.text(x, y, _starred(c, 2), ha="center", va="center", fontsize=7, color=color)
+        p = c.p_holm if method == "holm" else c.p_bh
+        if p is not None and p < 0.05:
+            axes.add_patch(
+                Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False, edgecolor="k", linewidth=1)
+            )
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_xlabel(f"frame: p < .05 after {_METHODS[method]}", fontsize=7, color="#555555")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8).set_label("Pearson's r", fontsize=8)
+    return figure

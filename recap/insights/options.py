@@ -195,7 +195,7 @@ ACTIONS = {
     "study": "recap.insights.study:find_study",
     "study_materials": "recap.insights.study_materials:make_materials",
     "card": "recap.insights.cards:make_card",
-    "supervision": "recap.insights.supervision:make_supervision",
+    "supervision": "recap.insights.cards:make_supervision",
 }
 """What each action calls, as ``module:function``: takes the configuration, gives a ``Report``."""
 

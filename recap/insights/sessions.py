@@ -1,35 +1,29 @@
 """``action=sessions``: how often clients resist, session by session.
 
-Prevalence can be corrected for misclassification, with the confusion of a run's folds.
+Prevalence can be corrected for misclassification, with the confusion of a run's folds. Figures are
+two donuts as in Figure 2 of the paper, the development over sessions, and one session's line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
-from recap.insights.session_charts import (
-    development_chart,
-    donut_chart,
-    donuts,
-    timeline_chart,
-    timeline_marks,
-)
 from recap.insights.source import AnnotatedSource, read_source
 from recap.metrics.files import scores_from_dict
+from recap.output.charts import open_axes
 from recap.output.format import DASH, percent, percent_with_ends, with_ends
 from recap.output.report import Report
-from recap.output.tables import ReportTable
-from recap.records import Scores
+from recap.output.tables import ReportTable, table_of
 from recap.statistics.bootstrap import Interval
 from recap.statistics.sessions import (
     AfterAct,
@@ -45,103 +39,108 @@ from recap.statistics.sessions import (
 )
 from recap.taxonomy import Taxonomy
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def overview_sheet(
-    overall: Prevalence, groups: Mapping[str, Prevalence], marked: str
-) -> ReportTable:
+
+def _overview(overall: Prevalence, groups: Mapping[str, Prevalence], marked: str) -> ReportTable:
     """Return how often resistance occurs, one column for all and one for each group."""
+    lines: dict[str, Callable[[Prevalence], str]] = {
+        "sessions": lambda p: f"{p.n_sessions:,}",
+        "labeled client utterances": lambda p: f"{p.n_utterances:,}",
+        "resistant utterances": lambda p: f"{p.n_resistant:,}",
+        "share of utterances, %": lambda p: _percent(p.share_of_utterances),
+        "mean share per session, %": lambda p: _percent(p.mean_session_share),
+        "sessions with any, %": lambda p: _percent(p.share_of_sessions),
+        "distinct behaviors": lambda p: with_ends(*_ends(p.distinct_behaviors)),
+    }
     columns = {"all": overall, **groups}
-    lines = [
-        ("sessions", [f"{p.n_sessions:,}" for p in columns.values()]),
-        ("labeled client utterances", [f"{p.n_utterances:,}" for p in columns.values()]),
-        ("resistant utterances", [f"{p.n_resistant:,}" for p in columns.values()]),
-        ("share of utterances, %", [_percent(p.share_of_utterances) for p in columns.values()]),
-        ("mean share per session, %", [_percent(p.mean_session_share) for p in columns.values()]),
-        ("sessions with any, %", [_percent(p.share_of_sessions) for p in columns.values()]),
-        ("distinct behaviors", [_figure(p.distinct_behaviors) for p in columns.values()]),
-    ]
     return ReportTable(
         title=f"Resistance per session{marked}",
         header=("what", *columns),
-        rows=tuple((name, *cells) for name, cells in lines),
+        rows=tuple((name, *map(line, columns.values())) for name, line in lines.items()),
     )
 
 
-def labels_sheet(
-    overall: Prevalence,
-    labels: Sequence[str],
-    behaviors: Sequence[str],
-    taxonomy: Taxonomy,
-    marked: str,
-) -> ReportTable:
+def _labels(overall: Prevalence, source: AnnotatedSource, marked: str) -> ReportTable:
     """Return the share of each label, and that of each behavior among resistant utterances."""
-    resistant = overall.n_resistant
-    rows = []
-    for label, share in zip(labels, overall.label_shares, strict=True):
-        n = round((share.value or 0) * overall.n_utterances)
-        among = percent(n / resistant, 1) if label in behaviors and resistant else DASH
-        rows.append((taxonomy.written(label), f"{n:,}", _percent(share), among))
-    return ReportTable(
-        title=f"Labels{marked}",
-        header=("label", "utterances", "of all, %", "of resistant, %"),
-        rows=tuple(rows),
+    n_resistant, behaviors = overall.n_resistant, source.behaviors
+    shares = dict(zip(source.labels, overall.label_shares, strict=True))
+    counts = {label: round((i.value or 0) * overall.n_utterances) for label, i in shares.items()}
+
+    def of_resistant(label: str) -> str:
+        counted = label in behaviors and n_resistant
+        return percent(counts[label] / n_resistant, 1) if counted else DASH
+
+    return table_of(
+        f"Labels{marked}",
+        source.labels,
+        {
+            "label": source.taxonomy.written,
+            "utterances": lambda label: f"{counts[label]:,}",
+            "of all, %": lambda label: _percent(shares[label]),
+            "of resistant, %": of_resistant,
+        },
     )
 
 
-def development_sheet(found: Development, marked: str) -> ReportTable:
+def _development(found: Development, marked: str) -> ReportTable:
     """Return the share of resistance in each part of the sessions."""
-    rows = [
-        (f"{index + 1}", f"{n:,}", _percent(share))
-        for index, (n, share) in enumerate(zip(found.n_utterances, found.share, strict=True))
-    ]
-    return ReportTable(
-        title=f"Development over the session, in {len(rows)} equal parts{marked}",
-        header=("part", "utterances", "resistant, %"),
-        rows=tuple(rows),
+    parts = range(len(found.share))
+    return table_of(
+        f"Development over the session, in {len(parts)} equal parts{marked}",
+        parts,
+        {
+            "part": lambda i: f"{i + 1}",
+            "utterances": lambda i: f"{found.n_utterances[i]:,}",
+            "resistant, %": lambda i: _percent(found.share[i]),
+        },
     )
 
 
-def acts_sheet(
-    acts: Sequence[AfterAct], labels: Sequence[str], behaviors: Sequence[str], marked: str
-) -> ReportTable:
+def _acts(acts: Sequence[AfterAct], source: AnnotatedSource, marked: str) -> ReportTable:
     """Return what clients do right after each act of the counselor."""
-    rows = []
-    for act in acts:
-        counts = dict(zip(labels, act.counts, strict=True))
-        ranked = sorted((b for b in behaviors if counts[b]), key=lambda b: -counts[b])
-        most = f"{ranked[0]} ({counts[ranked[0]]})" if ranked else DASH
-        rows.append((act.act, f"{act.n:,}", f"{act.resistant:,}", _percent(act.share), most))
-    return ReportTable(
-        title=f"After the counselor's act{marked}",
-        header=("act", "utterances", "resistant", "resistant, %", "most often"),
-        rows=tuple(rows),
+
+    def most(act: AfterAct) -> str:
+        counts = dict(zip(source.labels, act.counts, strict=True))
+        ranked = sorted((b for b in source.behaviors if counts[b]), key=lambda b: -counts[b])
+        return f"{ranked[0]} ({counts[ranked[0]]})" if ranked else DASH
+
+    return table_of(
+        f"After the counselor's act{marked}",
+        acts,
+        {
+            "act": lambda act: act.act,
+            "utterances": lambda act: f"{act.n:,}",
+            "resistant": lambda act: f"{act.resistant:,}",
+            "resistant, %": lambda act: _percent(act.share),
+            "most often": most,
+        },
     )
 
 
-def corrected_sheet(found: CorrectedShares) -> ReportTable:
+def _corrected_shares(found: CorrectedShares) -> ReportTable:
     """Return shares as answered and as corrected for misclassification."""
-    rows = [
-        (
-            label,
-            percent(found.observed[i], 1),
-            _percent(found.em[i]),
-            DASH if found.inverse is None else percent(found.inverse[i], 1),
-        )
-        for i, label in enumerate(found.labels)
-    ]
-    return ReportTable(
-        title="Shares corrected for misclassification, %",
-        header=("label", "as answered", "corrected (EM)", "matrix inverse"),
-        rows=tuple(rows),
+    inverse = found.inverse
+    return table_of(
+        "Shares corrected for misclassification, %",
+        range(len(found.labels)),
+        {
+            "label": lambda i: found.labels[i],
+            "as answered": lambda i: percent(found.observed[i], 1),
+            "corrected (EM)": lambda i: _percent(found.em[i]),
+            "matrix inverse": lambda i: DASH if inverse is None else percent(inverse[i], 1),
+        },
     )
 
 
-def _figure(interval: Interval) -> str:
-    return with_ends(interval.value, interval.low, interval.high)
+def _ends(interval: Interval) -> tuple[float | None, float | None, float | None]:
+    return interval.value, interval.low, interval.high
 
 
 def _percent(interval: Interval) -> str:
-    return percent_with_ends(interval.value, interval.low, interval.high)
+    return percent_with_ends(*_ends(interval))
 
 
 def read_confusion(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
@@ -156,13 +155,21 @@ def read_confusion(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             f"sessions.confusion={path}: is no scores.json, and no run folder with "
             "fold*/scores.json; name one"
         )
-    scores = [_scores(file) for file in files]
+    scores = []
+    for file in files:
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: cannot be read as JSON ({type(error).__name__})") from error
+        if not isinstance(data, dict):
+            raise DataError(f"{file}: is no scores.json")
+        scores.append(scores_from_dict(data, source=str(file)))
     if any(score.labels != scores[0].labels for score in scores):
         raise DataError(f"{path}: its folds have different labels; name one run")
     return scores[0].labels, np.sum([score.confusion for score in scores], axis=0)
 
 
-def corrected(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShares:
+def _correct(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShares:
     """Return the shares of a run's labels, corrected for the errors of its folds.
 
     Labels of the utterances count as the run's label at or above them, so that the confusion of a
@@ -216,7 +223,7 @@ def corrected(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShare
     )
 
 
-def correction_notes(
+def _correction_notes(
     config: InsightsConfig, source: AnnotatedSource, found: CorrectedShares
 ) -> list[str]:
     """Return what the correction rests on."""
@@ -247,16 +254,6 @@ def correction_notes(
 
 _ILL_CONDITIONED = 30
 """A rule of thumb for condition numbers (Belsley, Kuh and Welsch 1980, Regression diagnostics)."""
-
-
-def _scores(file: Path) -> Scores:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({type(error).__name__})") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{file}: is no scores.json")
-    return scores_from_dict(data, source=str(file))
 
 
 def _answers(
@@ -298,14 +295,14 @@ def find_sessions(config: InsightsConfig) -> Report:
     found = _compute(config, source)
     predicted = " (predicted labels)" if source.annotated.predicted else ""
     sheets = [
-        overview_sheet(found.overall, found.by_group, predicted),
-        labels_sheet(found.overall, source.labels, source.behaviors, source.taxonomy, predicted),
-        development_sheet(found.over_time, predicted),
+        _overview(found.overall, found.by_group, predicted),
+        _labels(found.overall, source, predicted),
+        _development(found.over_time, predicted),
     ]
     if found.acts:
-        sheets.append(acts_sheet(found.acts, source.labels, source.behaviors, predicted))
+        sheets.append(_acts(found.acts, source, predicted))
     if found.corrected is not None:
-        sheets.append(corrected_sheet(found.corrected))
+        sheets.append(_corrected_shares(found.corrected))
     return Report(
         action="sessions",
         title=f"Resistance in the sessions of {source.annotated.name}{predicted}",
@@ -320,7 +317,7 @@ def find_sessions(config: InsightsConfig) -> Report:
             ),
             "sessions_development": partial(
                 development_chart,
-                [(i.value, i.low, i.high) for i in found.over_time.share],
+                list(map(_ends, found.over_time.share)),
                 note=predicted.strip(),
             ),
             "sessions_timeline": partial(
@@ -349,7 +346,7 @@ def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
         over_time=development(utterances, labels, resistant, bins=config.sessions.bins, **options),
         acts=after_acts(utterances, labels, resistant, **options),
         sessions=sessions,
-        corrected=corrected(config, source) if config.sessions.confusion is not None else None,
+        corrected=_correct(config, source) if config.sessions.confusion is not None else None,
         timeline=_timeline(config, sessions),
     )
 
@@ -417,18 +414,11 @@ def _figures(
         "development": [
             {
                 "part": index + 1,
-                "n_utterances": n,
+                "n_utterances": found.over_time.n_utterances[index],
                 "share": asdict(share),
-                "label_shares": dict(zip(labels, shares, strict=True)),
+                "label_shares": dict(zip(labels, found.over_time.label_shares[index], strict=True)),
             }
-            for index, (n, share, shares) in enumerate(
-                zip(
-                    found.over_time.n_utterances,
-                    found.over_time.share,
-                    found.over_time.label_shares,
-                    strict=True,
-                )
-            )
+            for index, share in enumerate(found.over_time.share)
         ],
         "after_acts": [
             {
@@ -504,5 +494,127 @@ def _notes(config: InsightsConfig, source: AnnotatedSource, found: SessionReport
         "resistant labels in a session, its mean over all sessions."
     )
     if found.corrected is not None:
-        notes += correction_notes(config, source, found.corrected)
+        notes += _correction_notes(config, source, found.corrected)
     return notes
+
+
+LINE_COLOR = "#b2452c"
+
+
+Slice = tuple[str, float, str]
+"""One part of a donut: its name, its share and its color."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One utterance on a session's line; ``place`` is the index of its turn."""
+
+    place: int
+    label: str
+    color: str
+    resistant: bool
+
+
+def donut_chart(whole: Sequence[Slice], parts: Sequence[Slice], *, note: str = "") -> Figure:
+    """Return resistance among all utterances, and the behaviors among resistant ones."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+    _donut(left, whole, title="client utterances")
+    _donut(right, parts, title="resistant utterances")
+    if note:
+        figure.suptitle(note, fontsize=8, color="#666666")
+    return figure
+
+
+def development_chart(
+    shares: Sequence[tuple[float | None, float | None, float | None]], *, note: str = ""
+) -> Figure:
+    """Return the share of resistance, with its interval, in each part of the sessions."""
+    figure, axes = open_axes(6.4, 3.2)
+    known = [(i + 1, v, low, high) for i, (v, low, high) in enumerate(shares) if v is not None]
+    places = [place for place, *_ in known]
+    axes.plot(places, [100 * v for _, v, _, _ in known], color=LINE_COLOR, marker="o", markersize=4)
+    lows = [100 * (v if low is None else low) for _, v, low, _ in known]
+    highs = [100 * (v if high is None else high) for _, v, _, high in known]
+    axes.fill_between(places, lows, highs, color=LINE_COLOR, alpha=0.18, linewidth=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(range(1, len(shares) + 1))
+    axes.set_xlabel(f"part of the session{', ' + note.strip('()') if note else ''}")
+    axes.set_ylabel("resistant utterances, %")
+    return figure
+
+
+def timeline_chart(marks: Sequence[Mark], *, title: str) -> Figure:
+    """Return one session's utterances along its turns, a row for each label that occurs."""
+    labels = list(dict.fromkeys(m.label for m in sorted(marks, key=lambda m: m.resistant)))
+    figure, axes = open_axes(8, 1 + 0.3 * max(len(labels), 1))
+    row = {label: index for index, label in enumerate(labels)}
+    for mark in marks:
+        axes.scatter(
+            mark.place,
+            row[mark.label],
+            color=mark.color,
+            marker="s" if mark.resistant else "o",
+            s=34 if mark.resistant else 14,
+        )
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("turn")
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _donut(axes: Axes, slices: Sequence[Slice], *, title: str) -> None:
+    shown = [(name, share, color) for name, share, color in slices if share > 0]
+    axes.set_title(title, fontsize=9)
+    if not shown:
+        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    wedges, *_ = axes.pie(
+        [share for _, share, _ in shown],
+        colors=[color for _, _, color in shown],
+        startangle=90,
+        counterclock=False,
+        wedgeprops={"width": 0.42, "edgecolor": "white", "linewidth": 0.8},
+    )
+    axes.legend(
+        wedges,
+        [f"{name} {100 * share:.1f} %" for name, share, _ in shown],
+        loc="center left",
+        bbox_to_anchor=(0.98, 0.5),
+        fontsize=7,
+        frameon=False,
+    )
+
+
+def donuts(source: AnnotatedSource, overall: Prevalence) -> tuple[list[Slice], list[Slice]]:
+    """Return the parts of both donuts: resistance among all, behaviors among resistant ones."""
+    shares = dict(zip(source.labels, (i.value or 0.0 for i in overall.label_shares), strict=True))
+    behaviors = source.behaviors
+    resistant = sum(shares[label] for label in behaviors)
+    others = [label for label in source.labels if label not in behaviors]
+    name = source.resistance[0] if len(source.resistance) == 1 else "Resistance"
+    whole = [(name, resistant, source.color(source.resistance[0]))]
+    whole += [(other, shares[other], source.color(other)) for other in others]
+    parts = [(b, shares[b] / resistant, source.color(b)) for b in behaviors if shares[b]]
+    return whole, parts
+
+
+def timeline_marks(source: AnnotatedSource, session: str) -> list[Mark]:
+    """Return the labeled utterances of one session."""
+    utterances = [u for u in source.annotated.utterances if u.session == session]
+    resistant = source.is_resistant
+    return [
+        Mark(
+            place=u.turn if u.turn is not None else index,
+            label=u.label,
+            color=source.color(u.label),
+            resistant=resistant(u.label),
+        )
+        for index, u in enumerate(utterances)
+        if u.label is not None
+    ]

@@ -1,53 +1,294 @@
 """``action=study``: what a study with two groups and two phases has shown, or will need.
 
-Results come as tables, as sentences for a paper, and as mean ± SD of both groups in both phases
-(paper, Figure 2, right).
+Results are computed from a long table of scores. They come as tables, as sentences for a paper, and
+as mean ± SD of both groups in both phases (paper, Figure 2, right).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from recap.data.issues import IssueLog
 from recap.errors import ConfigError
 from recap.insights.options import InsightsConfig, StudyOptions
-from recap.insights.study_statistics import (
-    GroupComparison,
-    Planning,
-    ScoreTable,
-    Study,
-    analyse_study,
-    arrange_scores,
-    plan_study,
-    read_scores,
-)
+from recap.insights.study_scores import ScoreTable, arrange_scores, read_scores
 from recap.output.charts import open_axes
 from recap.output.format import DASH, degrees, ends, interval, number, p_cell, p_value, share
 from recap.output.report import Report
-from recap.output.tables import ReportTable
-from recap.statistics.effect_sizes import EffectSize, InteractionDesign
-from recap.statistics.hypothesis_tests import Check, Effect
+from recap.output.tables import ReportTable, table_of
+from recap.statistics.correlation import holm
+from recap.statistics.effect_sizes import (
+    EffectSize,
+    InteractionDesign,
+    SampleSize,
+    d_av,
+    d_s,
+    d_z,
+    interaction_noncentrality,
+    interaction_power,
+    interaction_sample_size,
+    power_of_noncentrality,
+)
+from recap.statistics.hypothesis_tests import (
+    Check,
+    Effect,
+    MixedAnova,
+    TTest,
+    box_m,
+    independent_t_test,
+    levene,
+    mixed_anova,
+    paired_t_test,
+    shapiro,
+    vanishes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_TESTS = {"shapiro_wilk": "Shapiro–Wilk, W", "levene": "Levene, F", "box_m": "Box's M, χ²"}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupCell:
+    """The scores of one group in one phase; the SD is that of the sample (ddof 1)."""
+
+    group: str
+    phase: str
+    n: int
+    mean: float
+    sd: float
 
 
-def study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
-    """Return means, analysis of variance, follow-up tests, effect sizes and checks."""
-    return (
-        _means(study),
-        _anova(study),
-        _tests(study, confidence),
-        _effect_sizes(study, confidence),
-        _checks(study),
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupComparison:
+    """A follow-up test, second minus first.
+
+    ``phases`` compares the phases within the group named ``within``; ``groups`` the groups within a
+    phase; ``changes`` the groups' changes from phase to phase (its t squared is the interaction's
+    F, unless it is Welch's).
+    """
+
+    kind: Literal["phases", "groups", "changes"]
+    within: str | None
+    test: TTest
+    p_holm: float | None
+    """p adjusted for the four tests of kinds ``phases`` and ``groups`` (Holm 1979)."""
+    d_s: EffectSize | None = None
+    d_z: EffectSize | None = None
+    d_av: EffectSize | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedCheck:
+    """A check of an assumption: which test, of which scores."""
+
+    test: Literal["shapiro_wilk", "levene", "box_m"]
+    of: str
+    check: Check
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planning:
+    """What was expected of the interaction before the study."""
+
+    f: float
+    """Cohen's f, in G*Power's convention."""
+    power: float
+    """Wanted power."""
+    design: InteractionDesign
+    sample_size: SampleSize | None
+    """What that takes; ``None`` where no sample of ten million is enough."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostHocPower:
+    """Power computed from the effect that was found.
+
+    It says nothing that p does not (Hoenig & Heisey 2001), and is here because journals ask for it.
+    """
+
+    f: float
+    """Cohen's f of the partial eta-squared, ``sqrt(eta2 / (1 - eta2))``."""
+    noncentrality: float
+    power: float
+    """Under the noncentrality that this f stands for: F times its degrees of freedom, which is
+    G*Power's effect size "as in SPSS"."""
+    f_gpower: float
+    """The f that stands for the same noncentrality in G*Power's own convention, at ``rho``."""
+    noncentrality_of_partial_f: float
+    power_of_partial_f: float
+    """Under G*Power's own convention fed with the f of the partial eta-squared, as the paper does
+    (Appendix D.2). Too high: this f has the correlation in it already, which counts twice."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """All results of a study."""
+
+    groups: tuple[str, str]
+    phases: tuple[str, str]
+    n: int
+    cells: tuple[GroupCell, ...]
+    anova: MixedAnova
+    comparisons: tuple[GroupComparison, ...]
+    checks: tuple[NamedCheck, ...]
+    correlation: float | None
+    """Correlation of the phases, pooled within the groups."""
+    planned_power: float
+    """Power of the planned effect with as many participants as there were."""
+    post_hoc: PostHocPower | None
+    """``None`` where the interaction has no F."""
+
+
+def plan_study(f: float, power: float, design: InteractionDesign) -> Planning:
+    """Return the sample that an expected interaction asks for.
+
+    Args:
+        f: Cohen's f, in G*Power's convention.
+        power: Wanted power.
+        design: Groups, phases, their correlation and alpha.
+    """
+    return Planning(
+        f=f,
+        power=power,
+        design=design,
+        sample_size=interaction_sample_size(f, power, design),
     )
+
+
+def analyse_study(
+    table: ScoreTable, planning: Planning, *, welch: bool = False, confidence: float = 0.95
+) -> Study:
+    """Return the analysis of variance, follow-up tests, checks and power of a study.
+
+    Args:
+        table: Its scores.
+        planning: What was expected; its design gives rho and alpha.
+        welch: Whether comparisons of groups allow for unequal variances.
+        confidence: Of all intervals.
+    """
+    anova = mixed_anova(table.scores, table.group)
+    n, design = len(table.participants), planning.design
+    return Study(
+        groups=table.groups,
+        phases=table.phases,
+        n=n,
+        cells=_cells(table),
+        anova=anova,
+        comparisons=_comparisons(table, welch, confidence),
+        checks=_checks(table),
+        correlation=_pooled_correlation(table),
+        planned_power=interaction_power(planning.f, n, design),
+        post_hoc=_post_hoc(anova.interaction, n, design),
+    )
+
+
+def _cells(table: ScoreTable) -> tuple[GroupCell, ...]:
+    return tuple(
+        GroupCell(
+            group=group,
+            phase=phase,
+            n=len(scores),
+            mean=float(scores[:, j].mean()),
+            sd=float(scores[:, j].std(ddof=1)),
+        )
+        for i, group in enumerate(table.groups)
+        for scores in (table.of_group(i),)
+        for j, phase in enumerate(table.phases)
+    )
+
+
+def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[GroupComparison, ...]:
+    first, second = table.of_group(0), table.of_group(1)
+    followed: list[GroupComparison] = []
+    for name, scores in zip(table.groups, (first, second), strict=True):
+        before, after = scores.T
+        followed.append(
+            GroupComparison(
+                kind="phases",
+                within=name,
+                test=paired_t_test(after, before, confidence),
+                p_holm=None,
+                d_z=d_z(after, before, confidence),
+                d_av=d_av(after, before, confidence),
+            )
+        )
+    for name, control, treated in zip(table.phases, first.T, second.T, strict=True):
+        followed.append(
+            GroupComparison(
+                kind="groups",
+                within=name,
+                test=independent_t_test(treated, control, welch=welch, confidence=confidence),
+                p_holm=None,
+                d_s=d_s(treated, control, confidence),
+            )
+        )
+    change, treated_change = first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]
+    of_changes = GroupComparison(
+        kind="changes",
+        within=None,
+        test=independent_t_test(treated_change, change, welch=welch, confidence=confidence),
+        p_holm=None,
+        d_s=d_s(treated_change, change, confidence),
+    )
+    adjusted = holm([comparison.test.p for comparison in followed])
+    return (*(replace(c, p_holm=p) for c, p in zip(followed, adjusted, strict=True)), of_changes)
+
+
+def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
+    both = [table.of_group(0), table.of_group(1)]
+    checks = [
+        NamedCheck(test="shapiro_wilk", of=f"{group}, {phase}", check=shapiro(scores[:, j]))
+        for group, scores in zip(table.groups, both, strict=True)
+        for j, phase in enumerate(table.phases)
+    ]
+    checks += [
+        NamedCheck(
+            test="shapiro_wilk", of=f"{group}, change", check=shapiro(scores[:, 1] - scores[:, 0])
+        )
+        for group, scores in zip(table.groups, both, strict=True)
+    ]
+    checks += [
+        NamedCheck(test="levene", of=phase, check=levene([scores[:, j] for scores in both]))
+        for j, phase in enumerate(table.phases)
+    ]
+    checks.append(NamedCheck(test="box_m", of="both phases", check=box_m(both)))
+    return tuple(checks)
+
+
+def _pooled_correlation(table: ScoreTable) -> float | None:
+    centered = np.concatenate(
+        [scores - scores.mean(axis=0) for scores in (table.of_group(0), table.of_group(1))]
+    )
+    products = centered.T @ centered
+    if vanishes(math.sqrt(min(products[0, 0], products[1, 1])), table.scores):
+        return None
+    return float(products[0, 1]) / math.sqrt(products[0, 0] * products[1, 1])
+
+
+def _post_hoc(interaction: Effect, n: int, design: InteractionDesign) -> PostHocPower | None:
+    eta2 = interaction.partial_eta_squared
+    if interaction.f is None or eta2 is None or eta2 >= 1:
+        return None
+    f = math.sqrt(eta2 / (1 - eta2))
+    noncentrality = interaction.f * interaction.df
+    return PostHocPower(
+        f=f,
+        noncentrality=noncentrality,
+        power=power_of_noncentrality(noncentrality, n, design),
+        f_gpower=math.sqrt(noncentrality * (1 - design.rho) / (n * design.n_phases)),
+        noncentrality_of_partial_f=interaction_noncentrality(f, n, design),
+        power_of_partial_f=interaction_power(f, n, design),
+    )
+
+
+_TESTS = {"shapiro_wilk": "Shapiro–Wilk, W", "levene": "Levene, F", "box_m": "Box's M, χ²"}
 
 
 def planning_sheet(planning: Planning, study: Study | None) -> ReportTable:
@@ -157,40 +398,80 @@ def _sizes(comparison: GroupComparison) -> Iterator[tuple[str, EffectSize]]:
             yield name, size
 
 
-def _means(study: Study) -> ReportTable:
-    return ReportTable(
-        title="Scores",
-        header=("group, phase", "n", "mean", "SD"),
-        rows=tuple(
-            (f"{c.group}, {c.phase}", f"{c.n}", number(c.mean, 3), number(c.sd, 3))
-            for c in study.cells
-        ),
+def _study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
+    """Return means, analysis of variance, follow-up tests, effect sizes and checks."""
+    level = f"{100 * confidence:g}% CI"
+    means = table_of(
+        "Scores",
+        study.cells,
+        {
+            "group, phase": lambda cell: f"{cell.group}, {cell.phase}",
+            "n": lambda cell: f"{cell.n}",
+            "mean": lambda cell: number(cell.mean, 3),
+            "SD": lambda cell: number(cell.sd, 3),
+        },
     )
+    tests = table_of(
+        "Follow-up t tests",
+        study.comparisons,
+        {
+            "comparison": lambda c: _name(c, study),
+            "difference": lambda c: number(c.test.difference, 3),
+            level: lambda c: ends(c.test.low, c.test.high),
+            "t": lambda c: number(c.test.t),
+            "df": lambda c: degrees(c.test.df),
+            "p": lambda c: p_cell(c.test.p),
+            "p (Holm)": lambda c: p_cell(c.p_holm),
+        },
+    )
+    sizes = [
+        (
+            *(_name(comparison, study), name, number(size.d, 3), ends(size.low, size.high)),
+            *(number(size.g, 3), ends(size.g_low, size.g_high)),
+        )
+        for comparison in study.comparisons
+        for name, size in _sizes(comparison)
+    ]
+    effect_sizes = ReportTable(
+        title="Effect sizes",
+        header=("comparison", "which", "d", level, "Hedges' g", level),
+        rows=tuple(sizes),
+    )
+    return means, _anova(study), tests, effect_sizes, _assumptions(study)
 
 
 def _anova(study: Study) -> ReportTable:
     anova = study.anova
-    effects = [("group", anova.group), ("phase", anova.phase), ("group × phase", anova.interaction)]
+    effects = {"group": anova.group, "phase": anova.phase}
     if len({cell.n for cell in study.cells}) > 1:
-        effects.insert(2, ("phase, Type III", anova.phase_unweighted))
-    return ReportTable(
-        title="2 × 2 mixed analysis of variance",
-        header=("effect", "SS", "df", "error SS", "error df", "F", "p", "ηp²", "ηG²"),
-        rows=tuple(
-            (
-                name,
-                number(effect.sum_of_squares, 3),
-                f"{effect.df}",
-                number(effect.error_sum_of_squares, 3),
-                f"{effect.df_error}",
-                number(effect.f),
-                p_cell(effect.p),
-                share(effect.partial_eta_squared, 3),
-                share(effect.generalized_eta_squared, 3),
-            )
-            for name, effect in effects
-        ),
+        effects["phase, Type III"] = anova.phase_unweighted
+    effects["group × phase"] = anova.interaction
+    return table_of(
+        "2 × 2 mixed analysis of variance",
+        effects.items(),
+        {
+            "effect": lambda item: item[0],
+            "SS": lambda item: number(item[1].sum_of_squares, 3),
+            "df": lambda item: f"{item[1].df}",
+            "error SS": lambda item: number(item[1].error_sum_of_squares, 3),
+            "error df": lambda item: f"{item[1].df_error}",
+            "F": lambda item: number(item[1].f),
+            "p": lambda item: p_cell(item[1].p),
+            "ηp²": lambda item: share(item[1].partial_eta_squared, 3),
+            "ηG²": lambda item: share(item[1].generalized_eta_squared, 3),
+        },
     )
+
+
+def _assumptions(study: Study) -> ReportTable:
+    rows = []
+    for named in study.checks:
+        df = DASH if named.check.df is None else ", ".join(map(degrees, named.check.df))
+        figures = (number(named.check.statistic, 3), df, p_cell(named.check.p))
+        rows.append((_TESTS[named.test], named.of, *figures))
+    rows.append(("sphericity", "two phases", DASH, DASH, "holds"))
+    header = ("test", "of", "statistic", "df", "p")
+    return ReportTable(title="Assumptions", header=header, rows=tuple(rows))
 
 
 def _name(comparison: GroupComparison, study: Study) -> str:
@@ -198,64 +479,6 @@ def _name(comparison: GroupComparison, study: Study) -> str:
         return f"change, {study.groups[1]} − {study.groups[0]}"
     first, second = study.phases if comparison.kind == "phases" else study.groups
     return f"{comparison.within}: {second} − {first}"
-
-
-def _tests(study: Study, confidence: float) -> ReportTable:
-    rows = []
-    for comparison in study.comparisons:
-        test = comparison.test
-        figures = (
-            number(test.difference, 3),
-            ends(test.low, test.high),
-            number(test.t),
-            degrees(test.df),
-        )
-        cells = (*figures, p_cell(test.p), p_cell(comparison.p_holm))
-        rows.append((_name(comparison, study), *cells))
-    return ReportTable(
-        title="Follow-up t tests",
-        header=(
-            "comparison",
-            "difference",
-            f"{100 * confidence:g}% CI",
-            "t",
-            "df",
-            "p",
-            "p (Holm)",
-        ),
-        rows=tuple(rows),
-    )
-
-
-def _effect_sizes(study: Study, confidence: float) -> ReportTable:
-    level = f"{100 * confidence:g}% CI"
-    rows = []
-    for comparison in study.comparisons:
-        for name, size in _sizes(comparison):
-            d_ends = ends(size.low, size.high)
-            g_ends = ends(size.g_low, size.g_high)
-            cells = (name, number(size.d, 3), d_ends, number(size.g, 3), g_ends)
-            rows.append((_name(comparison, study), *cells))
-    return ReportTable(
-        title="Effect sizes",
-        header=("comparison", "which", "d", level, "Hedges' g", level),
-        rows=tuple(rows),
-    )
-
-
-def _checks(study: Study) -> ReportTable:
-    rows = [(_TESTS[c.test], c.of, *_check(c.check)) for c in study.checks]
-    rows.append(("sphericity", "two phases", DASH, DASH, "holds"))
-    return ReportTable(
-        title="Assumptions",
-        header=("test", "of", "statistic", "df", "p"),
-        rows=tuple(rows),
-    )
-
-
-def _check(check: Check) -> tuple[str, str, str]:
-    df = DASH if check.df is None else ", ".join(map(degrees, check.df))
-    return number(check.statistic, 3), df, p_cell(check.p)
 
 
 _STYLES = (("#7a7a7a", "o", "--"), ("#3b6ea5", "s", "-"))
@@ -310,6 +533,9 @@ _POST_HOC = (
 )
 
 
+_EFFECTS = ("group", "phase", "phase_unweighted", "interaction")
+
+
 def find_study(config: InsightsConfig) -> Report:
     """Return the statistics of the table of scores; without a table, the sample size alone.
 
@@ -330,7 +556,18 @@ def find_study(config: InsightsConfig) -> Report:
             notes=("No scores: name their table with data.path=FILE.", _planning_note(planning)),
         )
     path = Path(config.data.path)
-    table, left_out = _table(path, options, config.data.on_error)
+    issues = IssueLog(str(path))
+    rows = read_scores(path, options, issues=issues)
+    if issues.issues and config.data.on_error == "fail":
+        raise issues.error()
+    table = arrange_scores(
+        rows,
+        file=str(path),
+        groups=options.groups,
+        phases=options.phases,
+        repeated=options.repeated,
+    )
+    left_out = issues.rows_rejected
     study = analyse_study(table, planning, welch=options.welch, confidence=config.confidence)
     sentences = study_sentences(study, alpha=options.alpha, confidence=config.confidence)
     return Report(
@@ -343,26 +580,11 @@ def find_study(config: InsightsConfig) -> Report:
             "rows_left_out": left_out,
             "sentences": list(sentences),
         },
-        sheets=(*study_sheets(study, config.confidence), planning_sheet(planning, study)),
+        sheets=(*_study_sheets(study, config.confidence), planning_sheet(planning, study)),
         notes=(*sentences, *_notes(study, table, planning, options, left_out)),
-        rows=_rows(study),
+        rows=[{"effect": name, **asdict(getattr(study.anova, name))} for name in _EFFECTS],
         charts={"study": partial(study_chart, study, score=options.score)},
     )
-
-
-def _table(path: Path, options: StudyOptions, on_error: str) -> tuple[ScoreTable, int]:
-    issues = IssueLog(str(path))
-    rows = read_scores(path, options, issues=issues)
-    if issues.issues and on_error == "fail":
-        raise issues.error()
-    table = arrange_scores(
-        rows,
-        file=str(path),
-        groups=options.groups,
-        phases=options.phases,
-        repeated=options.repeated,
-    )
-    return table, issues.rows_rejected
 
 
 def _notes(
@@ -378,13 +600,10 @@ def _notes(
         f"Differences are {study.groups[1]} − {study.groups[0]} and {study.phases[1]} − "
         f"{study.phases[0]}; study.groups and study.phases set another order."
     )
-    notes.append(f"Comparisons of groups: {_test_name(options.welch)}. {_FOLLOW_UPS}")
+    test = "Welch's t test" if options.welch else "Student's t test (study.welch=true: Welch's)"
+    notes.append(f"Comparisons of groups: {test}. {_FOLLOW_UPS}")
     notes += [_ASSUMPTIONS, _planning_note(planning)]
     return [*notes, _POST_HOC] if study.post_hoc is not None else notes
-
-
-def _test_name(welch: bool) -> str:
-    return "Welch's t test" if welch else "Student's t test (study.welch=true: Welch's)"
 
 
 def _planning_note(planning: Planning) -> str:
@@ -409,22 +628,9 @@ def _figures(study: Study, planning: Planning) -> dict[str, Any]:
     figures = asdict(study)
     figures["checks"] = [{"test": c.test, "of": c.of, **asdict(c.check)} for c in study.checks]
     figures["sphericity"] = "holds with two phases"
-    for name in ("group", "phase", "phase_unweighted", "interaction"):
+    for name in _EFFECTS:
         effect = getattr(study.anova, name)
         figures["anova"][name]["mean_square"] = effect.mean_square
         figures["anova"][name]["error_mean_square"] = effect.error_mean_square
     figures["planning"] = {**_planning(planning), "power_with_n": figures.pop("planned_power")}
     return figures
-
-
-def _rows(study: Study) -> Sequence[dict[str, Any]]:
-    """Return the analysis of variance for the CSV file."""
-    return [
-        {"effect": name, **asdict(effect)}
-        for name, effect in (
-            ("group", study.anova.group),
-            ("phase", study.anova.phase),
-            ("phase_unweighted", study.anova.phase_unweighted),
-            ("interaction", study.anova.interaction),
-        )
-    ]

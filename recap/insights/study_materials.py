@@ -6,24 +6,23 @@ scores of the filled rating sheets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
-from recap.errors import ConfigError
+from recap.data.utterances import Utterance
+from recap.errors import ConfigError, DataError
 from recap.insights.cards import Card, card_of, card_words
 from recap.insights.options import InsightsConfig, StudyMaterialsOptions
 from recap.insights.source import AnnotatedSource, read_source
-from recap.insights.study_sheets import (
-    GROUP_COLUMNS,
+from recap.insights.study_rating import (
     KEY,
-    RESPONSE_COLUMNS,
-    SCENARIO_COLUMNS,
+    KEY_COLUMNS,
     SHEETS,
-    Participant,
-    Scenario,
-    allocate,
-    draw_scenarios,
+    make_rating_sheets,
+    make_scores,
     refuse_existing,
 )
 from recap.output.excel import sheet_file
@@ -31,6 +30,118 @@ from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable, printable
 from recap.records import Turn
+
+_RESPONSE_COLUMNS = ("order", "scenario", "context", "client", "response")
+_SCENARIO_COLUMNS = ("scenario", "id", "session", "label", "context", "client")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participant:
+    """Someone who responds: a code, a group, and the order of scenarios in each phase."""
+
+    code: str
+    group: str
+    orders: tuple[tuple[str, ...], ...]
+    """Codes of the scenarios, a tuple a phase."""
+
+
+def draw_scenarios(
+    utterances: Iterable[Utterance], wanted: Mapping[tuple[str, ...], int], *, seed: int
+) -> dict[str, Utterance]:
+    """Return scenarios to respond to, drawn at random from the utterances that answer a counselor.
+
+    They have codes that say nothing of their labels.
+    No utterance and history is drawn twice, and sessions repeat only where there are not enough of
+    them. The draw does not depend on the order of the utterances.
+
+    Args:
+        utterances: Labeled ones; others are passed over.
+        wanted: How many of each set of labels together.
+        seed: Another seed, another draw.
+
+    Raises:
+        DataError: When there are not as many of some labels.
+    """
+    usable: dict[str, dict[bytes, Utterance]] = {}
+    for utterance in sorted(utterances, key=lambda u: u.id):
+        history = utterance.history
+        if utterance.label is not None and history and history[-1].speaker == "counselor":
+            usable.setdefault(utterance.label, {}).setdefault(_content(utterance), utterance)
+    _refuse_shortage(usable, wanted)
+    sessions: set[str] = set()
+    drawn: list[Utterance] = []
+    for labels, n in wanted.items():
+        generator = random.Random(f"{seed}:{'/'.join(labels)}")
+        candidates = [u for label in labels for u in usable.get(label, {}).values()]
+        generator.shuffle(candidates)
+        for _ in range(n):
+            # The first of a session not yet drawn from, else the first.
+            fresh = next((u for u in candidates if u.session not in sessions), candidates[0])
+            candidates.remove(fresh)
+            sessions.add(fresh.session)
+            drawn.append(fresh)
+    random.Random(f"{seed}:codes").shuffle(drawn)
+    width = len(str(len(drawn)))
+    return {f"S{place:0{width}d}": u for place, u in enumerate(drawn, start=1)}
+
+
+def allocate(
+    n: int,
+    *,
+    groups: tuple[str, str],
+    n_phases: int,
+    scenarios: Sequence[str],
+    seed: int,
+) -> tuple[Participant, ...]:
+    """Return participants, dealt at random into groups of equal size (or one apart).
+
+    Each gets an order of the scenarios of their own in each phase.
+
+    Args:
+        n: How many.
+        groups: Names of the groups.
+        n_phases: Phases, each with all scenarios.
+        scenarios: Their codes.
+        seed: Another seed, another allocation.
+    """
+    generator = random.Random(f"{seed}:participants")
+    # With an odd number, chance says which group has one more.
+    first = generator.sample(groups, 2)
+    dealt = [first[place % 2] for place in range(n)]
+    generator.shuffle(dealt)
+    width = max(2, len(str(n)))
+    return tuple(
+        Participant(
+            code=f"P{place:0{width}d}",
+            group=group,
+            orders=tuple(
+                tuple(generator.sample(list(scenarios), len(scenarios))) for _ in range(n_phases)
+            ),
+        )
+        for place, group in enumerate(dealt, start=1)
+    )
+
+
+def _content(utterance: Utterance) -> bytes:
+    """Return a digest of what was said up to and with an utterance."""
+    texts = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
+    return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _refuse_shortage(
+    usable: Mapping[str, Mapping[bytes, Utterance]], wanted: Mapping[tuple[str, ...], int]
+) -> None:
+    short = []
+    for labels, n in wanted.items():
+        there = sum(len(usable.get(label, {})) for label in labels)
+        if there < n:
+            short.append(f"{' or '.join(labels)} (has {there}, needs {n})")
+    if short:
+        raise DataError(
+            "too few different utterances that answer a counselor: "
+            f"{', '.join(short)}; lower study_materials.per_behavior or .collaborative, "
+            "or give a larger corpus"
+        )
 
 
 def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
@@ -64,21 +175,6 @@ _SPEAKERS = {
     "en": {"counselor": "Counselor", "client": "Client"},
     "zh": {"counselor": "咨询师", "client": "来访者"},
 }
-_README = """\
-participants/  a folder a participant: the sheet of each phase, and cards for the second group alone
-key/           who is in which group, and what label a scenario has: not for participants or raters
-
-1. Give each participant the sheet of the first phase; they write into the column response.
-2. Give them the sheet of the second phase, and cards.html or cards.txt where their folder has
-   them.
-3. Put the filled sheets back under the names that they had, and run, FOLDER being this one:
-   python -m recap.insights action=study_materials study_materials.step=rate out=FOLDER
-4. Give ratings/rater1 and so on to raters, who write -1 (increases resistance), 0 (neutral) or 1
-   (reduces resistance) into the column rating; put them back, and run
-   python -m recap.insights action=study_materials study_materials.step=score out=FOLDER
-5. Analyse the scores:
-   python -m recap.insights action=study data.path=FOLDER/study_materials_score.csv
-"""
 
 
 def make_materials(config: InsightsConfig) -> Report:
@@ -90,8 +186,6 @@ def make_materials(config: InsightsConfig) -> Report:
     """
     if config.out is None:
         raise ConfigError("action=study_materials writes files; add out=FOLDER")
-    from recap.insights.study_rating import make_rating_sheets, make_scores
-
     step = config.study_materials.step
     folder = Path(config.out)
     if step == "rate":
@@ -122,7 +216,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         options.participants,
         groups=options.groups,
         n_phases=len(options.phases),
-        scenarios=[scenario.code for scenario in scenarios],
+        scenarios=list(scenarios),
         seed=config.seed,
     )
     files: dict[str, str | bytes] = {}
@@ -130,6 +224,10 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         files |= _handed_out(participant, scenarios, options, source, language, config.unsure)
     files |= _keys(participants, scenarios, options, language)
     counts = {group: sum(p.group == group for p in participants) for group in options.groups}
+    labels = [utterance.label for utterance in scenarios.values()]
+    by_label = {label: labels.count(label) for label in source.labels if label in labels}
+    drawn = [(label, str(n)) for label, n in by_label.items()]
+    drawn.append(("together", str(len(scenarios))))
     return Report(
         action="study_materials",
         title=f"Materials of a study with {len(participants)} participants",
@@ -139,10 +237,14 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
             "groups": counts,
             "phases": list(options.phases),
             "scenarios": len(scenarios),
-            "scenarios_by_label": _by_label(scenarios, source),
+            "scenarios_by_label": by_label,
             "predicted": source.annotated.predicted,
         },
-        sheets=(_drawn(scenarios, source),),
+        sheets=(
+            ReportTable(
+                title="Scenarios drawn", header=("category", "scenarios"), rows=tuple(drawn)
+            ),
+        ),
         notes=(
             *source.annotated.notes(),
             *(f"{group}: {n} participants" for group, n in counts.items()),
@@ -150,10 +252,10 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
             "README.txt says who gets which file.",
         ),
         rows=[
-            {"scenario": s.code, "id": s.utterance.id, "label": s.utterance.label}
-            for s in scenarios
+            {"scenario": code, "id": utterance.id, "label": utterance.label}
+            for code, utterance in scenarios.items()
         ],
-        pages={"README.txt": _README},
+        pages={"README.txt": render("insights/templates/study_readme.txt")},
         private_pages=files,
     )
 
@@ -175,28 +277,27 @@ def _wanted(source: AnnotatedSource, options: StudyMaterialsOptions) -> dict[tup
 
 def _handed_out(
     participant: Participant,
-    scenarios: Sequence[Scenario],
+    scenarios: Mapping[str, Utterance],
     options: StudyMaterialsOptions,
     source: AnnotatedSource,
     language: str,
     unsure: float,
 ) -> dict[str, str | bytes]:
-    by_code = {scenario.code: scenario for scenario in scenarios}
     folder = f"{SHEETS}/{participant.code}"
     ending = "xlsx" if options.excel else "csv"
     files: dict[str, str | bytes] = {}
     for phase, order in zip(options.phases, participant.orders, strict=True):
         rows = []
         for place, code in enumerate(order, start=1):
-            utterance = by_code[code].utterance
+            utterance = scenarios[code]
             context = context_text(utterance.history, options.context, language)
             rows.append((str(place), code, context, utterance.response, ""))
-        sheet = sheet_file(RESPONSE_COLUMNS, rows, excel=options.excel)
+        sheet = sheet_file(_RESPONSE_COLUMNS, rows, excel=options.excel)
         files[f"{folder}/{phase}.{ending}"] = sheet
     if participant.group == options.groups[1]:
         cards = {
             code: card_of(
-                by_code[code].utterance,
+                scenarios[code],
                 source.taxonomy,
                 language=language,
                 context=options.context,
@@ -211,29 +312,16 @@ def _handed_out(
 
 def _keys(
     participants: Sequence[Participant],
-    scenarios: Sequence[Scenario],
+    scenarios: Mapping[str, Utterance],
     options: StudyMaterialsOptions,
     language: str,
 ) -> dict[str, str | bytes]:
     drawn = []
-    for scenario in scenarios:
-        u = scenario.utterance
+    for code, u in scenarios.items():
         context = context_text(u.history, options.context, language)
-        drawn.append((scenario.code, u.id, u.session, u.label or "", context, u.response))
-    header = (*SCENARIO_COLUMNS, "context", "client")
+        drawn.append((code, u.id, u.session, u.label or "", context, u.response))
     groups = [(participant.code, participant.group) for participant in participants]
     return {
-        f"{KEY}/participants.csv": sheet_file(GROUP_COLUMNS, groups, excel=False),
-        f"{KEY}/scenarios.csv": sheet_file(header, drawn, excel=False),
+        f"{KEY}/participants.csv": sheet_file(KEY_COLUMNS["participants"], groups, excel=False),
+        f"{KEY}/scenarios.csv": sheet_file(_SCENARIO_COLUMNS, drawn, excel=False),
     }
-
-
-def _by_label(scenarios: Sequence[Scenario], source: AnnotatedSource) -> dict[str, Any]:
-    drawn = [scenario.utterance.label for scenario in scenarios]
-    return {label: drawn.count(label) for label in source.labels if label in drawn}
-
-
-def _drawn(scenarios: Sequence[Scenario], source: AnnotatedSource) -> ReportTable:
-    rows = [(label, str(n)) for label, n in _by_label(scenarios, source).items()]
-    rows.append(("together", str(len(scenarios))))
-    return ReportTable(title="Scenarios drawn", header=("category", "scenarios"), rows=tuple(rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,32 +12,13 @@ import numpy as np
 
 from recap.data.annotations import MISSING, AnnotatorLabel, tabulate
 from recap.data.issues import IssueLog
-from recap.errors import DataError
+from recap.data.sheets import filled_rows, raise_issues
+from recap.errors import ConfigError, DataError, quote_id
 from recap.insights.options import InsightsConfig
-from recap.insights.study_sheets import (
-    KEY,
-    KEY_COLUMNS,
-    RATING_COLUMNS,
-    RATINGS,
-    SCALE,
-    SHEETS,
-    BlindRating,
-    Response,
-    StudyKey,
-    blind,
-    find_sheet,
-    own_sheet,
-    read_groups,
-    read_key,
-    read_ratings,
-    read_responses,
-    read_scenarios,
-    refuse_existing,
-)
 from recap.output.excel import sheet_file
 from recap.output.format import number, share
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.statistics.agreement import (
     Agreement,
     krippendorff_alpha,
@@ -45,6 +26,53 @@ from recap.statistics.agreement import (
     measure_agreement,
     pair_confusions,
 )
+
+KEY_COLUMNS = {
+    "participants": ("participant", "group"),
+    "scenarios": ("scenario", "context", "client"),
+    "ratings": ("rating_id", "participant", "group", "phase", "scenario"),
+}
+"""Columns that are read of each sheet of the key; the first says what a row is about."""
+
+_RATING_COLUMNS = ("rating_id", "context", "client", "response", "rating", "remark")
+_HINT = "leave the columns of the sheet as they were"
+
+
+SHEETS, RATINGS, KEY = "participants", "ratings", "key"
+"""Folders under ``out``: what participants get, what raters get, and what neither may see."""
+
+
+SCALE = ("-1", "0", "1")
+"""Increases resistance, neutral, reduces resistance (paper, Section 7, after Rosengren 2008)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlindRating:
+    """What one rater gave one response."""
+
+    rater: str
+    rating_id: str
+    value: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyKey:
+    """Whose response a rating id stands for; raters do not see it."""
+
+    participant: str
+    group: str
+    phase: str
+    scenario: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Response:
+    """What one participant wrote to one scenario in one phase."""
+
+    participant: str
+    phase: str
+    scenario: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +160,100 @@ def rater_agreement(
     )
 
 
+def refuse_existing(folder: Path, what: str) -> None:
+    """Raise an error where a folder holds something that people may have filled in.
+
+    Raises:
+        ConfigError: Naming the folder.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder}: holds {what} already, which may be filled in; move it away, or name "
+            "another folder with out=FOLDER"
+        )
+
+
+def find_sheet(folder: Path, stem: str) -> Path:
+    """Return ``folder/stem.csv`` or ``.xlsx``, whichever is there; the later saved of two.
+
+    Raises:
+        DataError: When neither is there.
+    """
+    there = [path for ending in (".csv", ".xlsx") if (path := folder / f"{stem}{ending}").is_file()]
+    if not there:
+        raise DataError(
+            f"{folder}: holds no {stem}.csv and no {stem}.xlsx; put the sheet back there, "
+            "or begin with study_materials.step=draw in another folder"
+        )
+    return max(there, key=lambda path: path.stat().st_mtime)
+
+
+def read_responses(
+    path: Path, *, participant: str, phase: str, scenarios: Sequence[str], issues: IssueLog
+) -> list[Response]:
+    """Return the responses of a filled sheet; empty ones and missing scenarios are faults."""
+    found: dict[str, Response] = {}
+    for line, row in filled_rows(path, ("scenario", "response"), issues, hint=_HINT):
+        scenario = row["scenario"]
+        if scenario not in scenarios:
+            reason = f"{quote_id(scenario)} is no scenario of this study"
+            issues.reject(line, "scenario", reason, "leave the column as it was")
+        elif scenario in found:
+            issues.reject(line, "scenario", f"{scenario} is there twice", "remove one row")
+        elif not row["response"]:
+            hint = "have it written, or leave it out with data.on_error=skip"
+            issues.reject(line, "response", f"to {scenario} is empty", hint)
+        else:
+            found[scenario] = Response(
+                participant=participant, phase=phase, scenario=scenario, text=row["response"]
+            )
+    return list(found.values())
+
+
+def read_ratings(
+    path: Path, *, rater: str, keys: Mapping[str, StudyKey], issues: IssueLog
+) -> list[BlindRating]:
+    """Return the ratings of a filled sheet; anything but -1, 0 and 1 is a fault."""
+    found: dict[str, BlindRating] = {}
+    for line, row in filled_rows(path, ("rating_id", "rating"), issues, hint=_HINT):
+        rating_id = row["rating_id"]
+        value = row["rating"].removeprefix("+").removesuffix(".0").replace("−", "-")
+        if rating_id not in keys:
+            reason = f"{quote_id(rating_id)} is not in the key"
+            issues.reject(line, "rating_id", reason, "leave the column as it was")
+        elif rating_id in found:
+            issues.reject(line, "rating_id", f"{rating_id} is there twice", "remove one row")
+        elif value not in SCALE:
+            reason = "is empty" if not value else "is none of -1, 0 and 1"
+            issues.reject(line, "rating", reason, "rate it, or leave it out: data.on_error=skip")
+        else:
+            found[rating_id] = BlindRating(rater=rater, rating_id=rating_id, value=int(value))
+    return list(found.values())
+
+
+def read_rows_by(path: Path, columns: Sequence[str], issues: IssueLog) -> dict[str, dict[str, str]]:
+    """Return rows by what stands in the first of the columns; a second one of it is a fault."""
+    found: dict[str, dict[str, str]] = {}
+    for line, row in filled_rows(path, columns, issues, hint=_HINT):
+        key = row[columns[0]]
+        if not key:
+            issues.reject(line, columns[0], "is empty", "put the sheet back as it was")
+        elif key in found:
+            reason = f"{quote_id(key)} is there twice"
+            issues.reject(line, columns[0], reason, "put the sheet back as it was")
+        else:
+            found[key] = row
+    return found
+
+
+def blind(responses: Iterable[Response], *, seed: int) -> dict[str, Response]:
+    """Return responses in random order under ids that say nothing of who wrote them and when."""
+    shuffled = sorted(responses, key=lambda r: (r.participant, r.phase, r.scenario))
+    random.Random(f"{seed}:ratings").shuffle(shuffled)
+    width = max(3, len(str(len(shuffled))))
+    return {f"R{place:0{width}d}": r for place, r in enumerate(shuffled, start=1)}
+
+
 def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
     """Return one rating sheet a rater, of all responses, that show neither group nor phase.
 
@@ -141,8 +263,9 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
     """
     refuse_existing(folder / RATINGS, "rating sheets")
     options, phases = config.study_materials, _phases(folder)
-    responses, groups, left_out = _responses(config, folder, phases)
-    scenarios = own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios"))
+    groups = {who: row["group"] for who, row in _own_rows(folder, "participants").items()}
+    scenarios = _own_rows(folder, "scenarios")
+    responses, left_out = _responses(config, folder, [(p, f) for p in groups for f in phases])
     coded = blind(responses, seed=config.seed)
     ending = "xlsx" if options.excel else "csv"
     files: dict[str, str | bytes] = {}
@@ -150,16 +273,17 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
         order = list(coded)
         random.Random(f"{config.seed}:rater{rater}").shuffle(order)
         rows = [
-            (rating_id, *scenarios[coded[rating_id].scenario], coded[rating_id].text, "", "")
+            (rating_id, scenario["context"], scenario["client"], coded[rating_id].text, "", "")
             for rating_id in order
+            for scenario in (scenarios[coded[rating_id].scenario],)
         ]
         name = f"{RATINGS}/rater{rater}.{ending}"
-        files[name] = sheet_file(RATING_COLUMNS, rows, excel=options.excel)
+        files[name] = sheet_file(_RATING_COLUMNS, rows, excel=options.excel)
     key = [
         (rating_id, r.participant, groups[r.participant], r.phase, r.scenario)
         for rating_id, r in coded.items()
     ]
-    files[f"{KEY}/ratings.csv"] = sheet_file(KEY_COLUMNS, key, excel=False)
+    files[f"{KEY}/ratings.csv"] = sheet_file(KEY_COLUMNS["ratings"], key, excel=False)
     counts = {phase: sum(r.phase == phase for r in responses) for phase in phases}
     return Report(
         action="study_materials_rate",
@@ -172,10 +296,10 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
             "raters": options.raters,
         },
         sheets=(
-            ReportTable(
-                title="Responses to rate",
-                header=("phase", "responses"),
-                rows=tuple((phase, str(n)) for phase, n in counts.items()),
+            table_of(
+                "Responses to rate",
+                counts,
+                {"phase": str, "responses": lambda phase: str(counts[phase])},
             ),
         ),
         notes=(
@@ -193,7 +317,10 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
     Raises:
         DataError: When rating sheets are missing or have faults.
     """
-    keys = own_sheet(read_key, find_sheet(folder / KEY, "ratings"))
+    keys = {
+        rating_id: StudyKey(**{name: row[name] for name in KEY_COLUMNS["ratings"][1:]})
+        for rating_id, row in _own_rows(folder, "ratings").items()
+    }
     stems = sorted({p.stem for p in (folder / RATINGS).glob("rater*") if p.is_file()})
     if not stems:
         raise DataError(
@@ -239,23 +366,31 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
 
 
 def _responses(
-    config: InsightsConfig, folder: Path, phases: Sequence[str]
-) -> tuple[list[Response], dict[str, str], int]:
-    groups = own_sheet(read_groups, find_sheet(folder / KEY, "participants"))
-    codes = list(own_sheet(read_scenarios, find_sheet(folder / KEY, "scenarios")))
-    logs = []
+    config: InsightsConfig, folder: Path, places: Sequence[tuple[str, str]]
+) -> tuple[list[Response], int]:
+    """Return what participants wrote in each phase, and how many rows are left out."""
+    codes = list(_own_rows(folder, "scenarios"))
+    logs: list[IssueLog] = []
     responses: list[Response] = []
-    for participant in groups:
-        for phase in phases:
-            path = find_sheet(folder / SHEETS / participant, phase)
-            logs.append(IssueLog(str(path)))
-            responses += read_responses(
-                path, participant=participant, phase=phase, scenarios=codes, issues=logs[-1]
-            )
+    for participant, phase in places:
+        path = find_sheet(folder / SHEETS / participant, phase)
+        logs.append(IssueLog(str(path)))
+        responses += read_responses(
+            path, participant=participant, phase=phase, scenarios=codes, issues=logs[-1]
+        )
     left_out = _rows_left_out(folder / SHEETS, logs, config)
     if not responses:
         raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
-    return responses, groups, left_out
+    return responses, left_out
+
+
+def _own_rows(folder: Path, stem: str) -> dict[str, dict[str, str]]:
+    """Return a sheet of the key, which was not handed out, and so has no faults."""
+    path = find_sheet(folder / KEY, stem)
+    issues = IssueLog(str(path))
+    rows = read_rows_by(path, KEY_COLUMNS[stem], issues)
+    raise_issues(issues)
+    return rows
 
 
 def _phases(folder: Path) -> list[str]:
@@ -321,46 +456,38 @@ def _sheets(
     confidence: float,
 ) -> list[ReportTable]:
     counts = _distribution(ratings, raters)
-    sheets = [
-        ReportTable(
-            title="Ratings",
-            header=("rater", *SCALE),
-            rows=tuple((rater, *map(str, counts[rater].values())) for rater in raters),
-        ),
-        _means(scores),
-    ]
+    rows = tuple((rater, *map(str, counts[rater].values())) for rater in raters)
+    cells: dict[str, list[float]] = {}
+    for score in scores:
+        cells.setdefault(f"{score.group}, {score.phase}", []).append(score.score)
+    means = table_of(
+        "Mean scores",
+        cells,
+        {
+            "group, phase": str,
+            "participants": lambda cell: str(len(cells[cell])),
+            "mean": lambda cell: number(sum(cells[cell]) / len(cells[cell]), 3),
+        },
+    )
+    sheets = [ReportTable(title="Ratings", header=("rater", *SCALE), rows=rows), means]
     if agreement is not None:
         named = agreement.nominal.coefficients
-        rows = [
-            (
-                title,
-                share(named[name].value, 3),
-                f"[{share(named[name].low, 3)}, {share(named[name].high, 3)}]",
-            )
-            for title, name in (
-                ("Cohen's kappa, mean over pairs", "mean_pairwise_cohen_kappa"),
-                ("Fleiss' kappa", "fleiss_kappa"),
-                ("Krippendorff's alpha, nominal", "krippendorff_alpha"),
-                ("share of pairs that agree", "percent_agreement"),
-            )
+        figures = [
+            (title, share(of.value, 3), f"[{share(of.low, 3)}, {share(of.high, 3)}]")
+            for title, name in _COEFFICIENTS.items()
+            for of in (named[name],)
         ]
-        rows.append(("Cohen's kappa, squared weights", share(agreement.weighted_kappa, 3), ""))
-        rows.append(("Krippendorff's alpha, ordinal", share(agreement.ordinal_alpha, 3), ""))
-        level = f"{100 * confidence:g}% CI, by participant"
+        figures.append(("Cohen's kappa, squared weights", share(agreement.weighted_kappa, 3), ""))
+        figures.append(("Krippendorff's alpha, ordinal", share(agreement.ordinal_alpha, 3), ""))
+        header = ("figure", "value", f"{100 * confidence:g}% CI, by participant")
         title = "Agreement of the raters"
-        sheets.append(ReportTable(title=title, header=("figure", "value", level), rows=tuple(rows)))
+        sheets.append(ReportTable(title=title, header=header, rows=tuple(figures)))
     return sheets
 
 
-def _means(scores: Sequence[PhaseScore]) -> ReportTable:
-    cells: dict[tuple[str, str], list[float]] = {}
-    for score in scores:
-        cells.setdefault((score.group, score.phase), []).append(score.score)
-    return ReportTable(
-        title="Mean scores",
-        header=("group, phase", "participants", "mean"),
-        rows=tuple(
-            (f"{group}, {phase}", str(len(values)), number(sum(values) / len(values), 3))
-            for (group, phase), values in cells.items()
-        ),
-    )
+_COEFFICIENTS = {
+    "Cohen's kappa, mean over pairs": "mean_pairwise_cohen_kappa",
+    "Fleiss' kappa": "fleiss_kappa",
+    "Krippendorff's alpha, nominal": "krippendorff_alpha",
+    "share of pairs that agree": "percent_agreement",
+}

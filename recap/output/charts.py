@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recap.output.format import DASH
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -138,53 +136,4 @@ def matrix_chart(
             ink = "white" if shares[y][x] > 0.5 else "black"
             axes.text(x, y, f"{cell:,}", ha="center", va="center", color=ink, fontsize=8)
     axes.spines[:].set_visible(False)
-    return figure
-
-
-_DARK = 0.62
-"""Part of the scale from which numbers are written in white."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorrelationCell:
-    """One correlation; ``survives`` draws a frame around it."""
-
-    value: float | None
-    mark: str
-    survives: bool
-
-
-def heat_map(
-    rows: Sequence[str], columns: Sequence[str], cells: Sequence[CorrelationCell], *, note: str
-) -> Figure:
-    """Return correlations as colors and numbers, row by row; blue negative, red positive."""
-    import numpy as np
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    figure = Figure(
-        figsize=(2.2 + 1.1 * len(columns), 1.1 + 0.32 * len(rows)), layout="constrained"
-    )
-    axes = figure.subplots()
-    values = np.array([np.nan if cell.value is None else cell.value for cell in cells])
-    known = np.abs(values[~np.isnan(values)])
-    most = float(known.max()) if known.size and known.max() > 0 else 1.0
-    image = axes.imshow(
-        values.reshape(len(rows), len(columns)), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto"
-    )
-    for index, cell in enumerate(cells):
-        y, x = divmod(index, len(columns))
-        text = DASH if cell.value is None else f"{cell.value:.2f}{cell.mark}"
-        dark = cell.value is not None and abs(cell.value) > _DARK * most
-        axes.text(x, y, text, ha="center", va="center", fontsize=7, color="w" if dark else "k")
-        if cell.survives:
-            axes.add_patch(
-                Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False, edgecolor="k", linewidth=1)
-            )
-    axes.set_xticks(range(len(columns)), columns, fontsize=8)
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.tick_params(length=0)
-    axes.set_xlabel(note, fontsize=7, color="#555555")
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.8).set_label("Pearson's r", fontsize=8)
     return figure

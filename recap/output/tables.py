@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.table import Table
 from rich.text import Text
 
 from recap.system.escaping import plain_markdown
+
+Row = TypeVar("Row")
 
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -139,3 +142,26 @@ def _in_markdown(cell: str) -> str:
 
 def _in_latex(cell: str) -> str:
     return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
+
+
+def table_of(
+    title: str,
+    rows: Iterable[Row],
+    columns: Mapping[str, Callable[[Row], str]],
+    *,
+    text_columns: tuple[int, ...] = (0,),
+) -> ReportTable:
+    """Return a table with a line for each of the rows.
+
+    Args:
+        title: Of the table.
+        rows: What its lines are about.
+        columns: By their names, what returns the cell of a row.
+        text_columns: Places of columns that hold words.
+    """
+    return ReportTable(
+        title=title,
+        header=tuple(columns),
+        rows=tuple(tuple(cell(row) for cell in columns.values()) for row in rows),
+        text_columns=text_columns,
+    )

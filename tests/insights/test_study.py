@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from recap.errors import ConfigError, DataError
-from recap.insights.study_statistics import (
-    ScoreRow,
-    ScoreTable,
-    Study,
-    analyse_study,
-    arrange_scores,
-    plan_study,
-)
+from recap.insights.study import Study, analyse_study, plan_study
+from recap.insights.study_scores import ScoreRow, ScoreTable, arrange_scores
 from recap.statistics.effect_sizes import InteractionDesign
 
 PLANNING = plan_study(0.25, 0.8, InteractionDesign(rho=0.5))

@@ -6,7 +6,8 @@ import pytest
 
 from recap.data.utterances import Utterance
 from recap.errors import DataError
-from recap.insights.study_sheets import Response, allocate, blind, draw_scenarios
+from recap.insights.study_materials import allocate, draw_scenarios
+from recap.insights.study_rating import Response, blind
 from recap.records import Turn
 
 ASKED = (Turn(speaker="counselor", text="And how was that?"),)
@@ -31,16 +32,16 @@ def utterances() -> list[Utterance]:
 
 def test_as_many_are_drawn_of_each_label_as_are_wanted() -> None:
     drawn = draw_scenarios(utterances(), WANTED, seed=1)
-    counts = Counter(scenario.utterance.label for scenario in drawn)
+    counts = Counter(utterance.label for utterance in drawn.values())
     assert (counts["Blaming"], counts["Excusing"]) == (2, 2)
     assert counts["Collaboration"] + counts["Other"] == 3
-    assert [scenario.code for scenario in drawn] == [f"S{n}" for n in range(1, 8)]
+    assert list(drawn) == [f"S{n}" for n in range(1, 8)]
 
 
 def test_sessions_do_not_repeat_while_there_are_others() -> None:
     for seed in range(20):
         drawn = draw_scenarios(utterances(), WANTED, seed=seed)
-        assert len({scenario.utterance.session for scenario in drawn}) == 7
+        assert len({utterance.session for utterance in drawn.values()}) == 7
 
 
 def test_a_draw_follows_the_seed_and_not_the_order_of_the_file() -> None:
@@ -51,7 +52,7 @@ def test_a_draw_follows_the_seed_and_not_the_order_of_the_file() -> None:
 
 def test_codes_say_nothing_of_labels() -> None:
     orders = {
-        tuple(s.utterance.label for s in draw_scenarios(utterances(), WANTED, seed=seed))
+        tuple(u.label for u in draw_scenarios(utterances(), WANTED, seed=seed).values())
         for seed in range(20)
     }
     assert len(orders) > 15

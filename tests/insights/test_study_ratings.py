@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from recap.insights.study_rating import phase_scores, rater_agreement
-from recap.insights.study_sheets import BlindRating, StudyKey
+from recap.insights.study_rating import BlindRating, StudyKey, phase_scores, rater_agreement
 
 
 def ratings_of(values: np.ndarray) -> tuple[list[BlindRating], dict[str, StudyKey]]:
