@@ -10,8 +10,7 @@ from recap.config import RunConfig
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.evaluate.options import EvaluateConfig, baseline_run
-from recap.folds.fold import FoldAnswers, FoldListener, run_folds
-from recap.folds.results import card_of, likeliest_predictions
+from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predictions, run_folds
 from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
 from recap.folds.training import (
     Training,

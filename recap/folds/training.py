@@ -17,8 +17,13 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from recap.config import OptimizerConfig, RunConfig, SchedulerConfig, TrainerConfig
-from recap.config_checks import check_combinations
+from recap.config import (
+    OptimizerConfig,
+    RunConfig,
+    SchedulerConfig,
+    TrainerConfig,
+    check_combinations,
+)
 from recap.data.batches import Batching
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from recap.system.escaping import plain_markdown
+from recap.system.files import plain_markdown
 
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",

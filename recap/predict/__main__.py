@@ -42,8 +42,7 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
 
 
 def _predict(config: PredictConfig) -> None:
-    from recap.predict.console import AnnotationConsole
-    from recap.predict.job import annotate_file
+    from recap.predict.job import AnnotationConsole, annotate_file
     from recap.predict.ray_parts import annotate_over_ray
     from recap.system.processes import limit_library_logging
 

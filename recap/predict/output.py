@@ -26,8 +26,7 @@ from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error
 from recap.data.utterances import read_utterances
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Annotation, Example
-from recap.system.escaping import csv_record, protect_cell
-from recap.system.files import narrow, open_private, writing
+from recap.system.files import csv_record, narrow, open_private, protect_cell, writing
 
 OWN_COLUMNS = (
     *("id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text"),

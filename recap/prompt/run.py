@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recap.config_checks import check_combinations
+from recap.config import check_combinations
 from recap.errors import ConfigError
 from recap.folds.console import console_for, print_data
 from recap.folds.fold import FoldAnswers, FoldListener, run_folds

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recap.folds.console import duration_text
-from recap.folds.results import read_made_with
+from recap.folds.fold import read_made_with
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable

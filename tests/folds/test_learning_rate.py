@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import recap
-from recap.config_checks import check_combinations
+from recap.config import check_combinations
 from recap.errors import ConfigError
 from recap.models.module import ResponseModule
 from recap.models.optimizers import RangeTest
