@@ -377,8 +377,9 @@ class RunConfig:
     """Whether adapters end as whole models, merged onto the unquantized backbone and scored
     again."""
     merge_tolerance: float | None = Field(default=None, ge=0)
-    """How much merging may change the answers' loss, in nats a token; ``None``: 1e-5 in 32 bits,
-    0.01 where 16 bits play a part, 0.05 for qlora."""
+    """How much merging may change the answers' loss, in nats a token, however large that is;
+    ``None``: 1e-5 in 32 bits (five units in the last place of a loss of 20), 0.01 where 16 bits
+    play a part, 0.05 for qlora."""
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:

@@ -33,6 +33,7 @@ from recap.models.hub import (
     read_model_config,
     read_tokenizer,
     require_safetensors,
+    silence_bitsandbytes,
 )
 
 if TYPE_CHECKING:
@@ -366,6 +367,7 @@ def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
 
 def _four_bits(compute_dtype: str) -> Any:
     """Return QLoRA's quantization (Dettmers et al. 2023, section 3): NF4, constants in 8 bits."""
+    silence_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recap.config import FinetuneMethod
 from recap.errors import ConfigError, did_you_mean
+from recap.models.hub import silence_bitsandbytes
 
 METHODS = get_args(FinetuneMethod)
 
@@ -66,6 +67,7 @@ def apply_finetune(
         )
     targets = list(target_modules or _targets_of(model))
     _check_targets(model, targets)
+    silence_bitsandbytes()
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -78,6 +80,7 @@ def apply_finetune(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
+    config.target_modules = sorted(targets)  # type: ignore[assignment]  # a set is written in any order
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if is_adapter_weight(name) and not weight.is_meta:

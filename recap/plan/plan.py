@@ -18,12 +18,8 @@ from recap.models.finetune import TARGET_MODULES
 from recap.plan.architecture import (
     Architecture,
     ParameterCounts,
-    add_up,
     count_parameters,
-    decoding_operations,
     find_architecture,
-    forward_operations,
-    training_operations,
 )
 from recap.plan.memory import DecodedBatch, Memory, device_memory
 from recap.plan.options import PlanOptions
@@ -33,11 +29,15 @@ from recap.plan.workload import (
     RunWorkload,
     Setting,
     Strategy,
+    add_up,
+    decoding_operations,
+    forward_operations,
     largest_group,
     read_workload,
     scoring_groups,
     shared_tokens,
     training_groups,
+    training_operations,
 )
 from recap.system.processes import device_count
 

@@ -8,7 +8,6 @@ and the file ends the same whether it was interrupted or not.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -26,7 +25,7 @@ from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error
 from recap.data.utterances import read_utterances
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Annotation, Example
-from recap.system.files import csv_record, narrow, open_private, protect_cell, writing
+from recap.system.files import csv_record, lock, narrow, open_private, protect_cell, writing
 
 OWN_COLUMNS = (
     *("id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text"),
@@ -197,7 +196,7 @@ class AnnotationFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open_private(path, "ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError as error:
             self._file.close()
             raise ConfigError(

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import io
 import os
 import re
 import shutil
 import tempfile
 import unicodedata
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO
 
@@ -247,6 +250,38 @@ def open_lock(path: Path) -> TextIO:
             raise ConfigError(f"{path}: is a link, and a lock never is one; remove it") from error
         raise
     return os.fdopen(handle, "r+", encoding="utf-8")
+
+
+_LOCKED: weakref.WeakSet[IO[Any]] = weakref.WeakSet()
+
+
+def lock(file: IO[Any], *, wait: bool = False) -> None:
+    """Lock an open file until it is closed; a kill leaves no lock behind.
+
+    This process alone has the lock: those that it forks, such as workers that read data, may live
+    on for seconds after it was killed, and would keep others out.
+
+    Raises:
+        BlockingIOError: When another process has it and ``wait`` is false.
+    """
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _let_go_in_forks()
+    _LOCKED.add(file)
+
+
+@cache
+def _let_go_in_forks() -> None:
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    """Put nothing in the place of every locked file: closing one would write what it buffers."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for file in _LOCKED:
+        if not file.closed:
+            os.dup2(nowhere, file.fileno(), inheritable=False)
+    _LOCKED.clear()
+    os.close(nowhere)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
