@@ -147,7 +147,9 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
     if config.method is None:
         raise ConfigError("method: choose a baseline, tfidf or encoder")
     training, encoder = config.training, config.encoder
-    own = _tfidf_options(config) if config.method == "tfidf" else _encoder_options(encoder)
+    own = {"history": encoder.history, "max_tokens": encoder.max_tokens}
+    if config.method == "tfidf":
+        own = _tfidf_options(config)
     common: dict[str, Any] = {
         "baseline": {"method": config.method, **own},
         "rationale": False,
@@ -206,10 +208,6 @@ def _tfidf_options(config: EvaluateConfig) -> dict[str, Any]:
         chinese = config.training.data.language == "zh"
         options["analyzer"] = "char" if chinese else "word"
     return options
-
-
-def _encoder_options(encoder: EncoderOptions) -> dict[str, Any]:
-    return {"history": encoder.history, "max_tokens": encoder.max_tokens}
 
 
 _TASK = re.compile(r"\+{0,2}task[.=]")

@@ -25,6 +25,7 @@ from recap.metrics.scores import (
     summarize,
     summary_markdown,
 )
+from recap.output.format import percent
 from recap.output.tables import ReportTable
 from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.saved import SavedModel, answer_examples, find_model
@@ -277,9 +278,9 @@ def _metric_sheet(evaluation: Evaluation) -> ReportTable:
     header += [] if summary is None else ["mean ± SD of folds"]
     rows = []
     for name, value in without_loss(scores.metrics).items():
-        row = [metric_of(name).short, _percent(value)]
+        row = [metric_of(name).short, percent(value)]
         row += [] if summary is None else [spread_text(summary.metrics[name])]
-        row += [_percent(stage["metrics"][name]) for stage in stages.values()]
+        row += [percent(stage["metrics"][name]) for stage in stages.values()]
         rows.append(tuple(row))
     return ReportTable(title=scores.task, header=(*header, *stages), rows=tuple(rows))
 
@@ -287,7 +288,7 @@ def _metric_sheet(evaluation: Evaluation) -> ReportTable:
 def _error_sheet(errors: Mapping[str, Any]) -> ReportTable:
     counts = {**errors["counts"], **{k: errors[k] for k in ("first_stage", "second_stage")}}
     rows = [
-        (title, str(counts[name]), _percent(errors["shares"][name]))
+        (title, str(counts[name]), percent(errors["shares"][name]))
         for name, title in _ERRORS.items()
         if counts[name] or name in ("first_stage", "second_stage")
     ]
@@ -302,7 +303,7 @@ def _label_sheet(scores: Scores) -> ReportTable:
     rows = [
         (
             label,
-            *(_percent(value) for value in (row.precision, row.recall, row.f1)),
+            *(percent(value) for value in (row.precision, row.recall, row.f1)),
             str(row.support),
             str(sum(gold[index] for gold in scores.confusion)),
         )
@@ -313,7 +314,3 @@ def _label_sheet(scores: Scores) -> ReportTable:
         header=("category", "precision", "recall", "F1", "support", "predicted"),
         rows=tuple(rows),
     )
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"

@@ -32,7 +32,6 @@ from recap.folds.fold import (
     finish_fold,
     finished_scores,
     in_processes,
-    likeliest_predictions,
     read_scores,
     recorded,
     run_folds,
@@ -168,12 +167,7 @@ class TunedSystem:
             self.save(training, folder)
         scores = training.module.scores()
         tested = time.monotonic()
-        selection = None
-        if run.judges_selection:
-            training.judge_selection()
-            select = run.examples(fold.select)
-            rows = training.judged(select, run.task.labels)
-            selection = likeliest_predictions(run.task, fold.index, select, rows)
+        selection = training.selection_predictions(run, fold)
         # Whatever another process still has to read of the checkpoints, it has read now.
         training.barrier()
         predictions = self._predictions(fold, training)

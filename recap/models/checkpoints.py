@@ -667,7 +667,8 @@ def require_free_space(folder: Path, model: Any, *, optimizer: str, n_saves: int
     Raises:
         ConfigError: With what is needed and what is there.
     """
-    needed = least_bytes(model, optimizer=optimizer, n_saves=n_saves) - _bytes_in(folder)
+    written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    needed = least_bytes(model, optimizer=optimizer, n_saves=n_saves) - written
     there = folder
     while not there.is_dir():
         there = there.parent
@@ -705,7 +706,3 @@ def _moments(weight: Tensor, optimizer: str) -> int:
 
 def _bytes(weights: list[Any]) -> int:
     return sum(weight.numel() * weight.element_size() for weight in weights)
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

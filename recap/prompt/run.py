@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -59,7 +59,8 @@ def prompt_folds(config: PromptedConfig, *, listener: FoldListener | None = None
     open_run(run)
     listener.prepared(run, [_model_line(config)])
     unanswered = UnansweredRequests(_budget_folder(run))
-    with _spending_alone(config, run):
+    # Other processes must not spend the same budget: neither would know of the other.
+    with locked(_budget_folder(run)) if _has_budget(config) else nullcontext():
         model: PromptedModel = local or RemoteModel(
             config,
             run.task,
@@ -158,11 +159,6 @@ def _has_budget(config: PromptedConfig) -> bool:
 
 def _budget_folder(run: Run) -> Path:
     return run.folder.path / ".budget"
-
-
-def _spending_alone(config: PromptedConfig, run: Run) -> AbstractContextManager[None]:
-    """Keep other processes from spending the same budget: neither would know of the other."""
-    return locked(_budget_folder(run)) if _has_budget(config) else nullcontext()
 
 
 def _spent(config: PromptedConfig, run: Run, unanswered: UnansweredRequests) -> Usage:

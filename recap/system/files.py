@@ -210,16 +210,14 @@ def open_private(path: Path, mode: Literal["a", "ab"]) -> IO[Any]:
     A file that is there keeps its mode.
     """
     encoding = None if "b" in mode else "utf-8"
-    return open(path, mode, encoding=encoding, opener=_opener)
+    return open(
+        path, mode, encoding=encoding, opener=lambda name, flags: os.open(name, flags, PRIVATE)
+    )
 
 
 def narrow(descriptor: int) -> None:
     """Take from others what they may do with an open file; its owner keeps what he has."""
     os.fchmod(descriptor, os.fstat(descriptor).st_mode & PRIVATE)
-
-
-def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE)
 
 
 def refuse_links(folder: Path) -> None:

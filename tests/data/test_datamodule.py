@@ -89,9 +89,8 @@ def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None
     # What a user writes, without Hydra or any configuration:
     from recap.data.encode import ChatEncoder, encode_examples
     from recap.models.backbone import load_tiny
-    from recap.models.finetune import apply_finetune
+    from recap.models.finetune import OptimizerSettings, apply_finetune
     from recap.models.module import ResponseModule
-    from recap.models.optimizers import OptimizerSettings
     from recap.records import Example
     from recap.tasks.library import builtin_task
 

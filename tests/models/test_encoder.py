@@ -22,7 +22,7 @@ from recap.models.encoder import (
     load_encoder,
     model_inputs,
 )
-from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.models.finetune import OptimizerSettings, SchedulerSettings
 from recap.records import Example, Turn
 from recap.tasks.library import get_task
 

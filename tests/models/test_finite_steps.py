@@ -17,8 +17,8 @@ from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.callbacks import FiniteSteps
+from recap.models.finetune import OptimizerSettings, SchedulerSettings
 from recap.models.module import ResponseModule
-from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.runs.history import History, Tracker
 from recap.tasks.library import builtin_task
 

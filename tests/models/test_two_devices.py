@@ -26,9 +26,8 @@ from recap.models.backbone import load_backbone, load_backbone_lazily
 from recap.models.checkpoints import AtomicCheckpointIO
 from recap.models.engine import prefix_backward
 from recap.models.export import save_model
-from recap.models.finetune import apply_finetune, checkpoint_gradients
+from recap.models.finetune import OptimizerSettings, apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
-from recap.models.optimizers import OptimizerSettings
 from recap.models.strategy import build_strategy
 from recap.records import Example
 from recap.tasks.library import builtin_task

@@ -15,8 +15,8 @@ import torch
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import DataError
+from recap.models.finetune import OptimizerSettings
 from recap.models.module import ResponseModule
-from recap.models.optimizers import OptimizerSettings
 from recap.runs.history import (
     COLUMNS,
     History,
