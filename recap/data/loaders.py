@@ -219,7 +219,7 @@ def _attend_to_the_training_alone(worker: int) -> None:
     # training still finishes.
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    # Of a training that is killed they would keep the lock on its folder for another 5 seconds.
+    # They would outlive a training that is killed by 5 seconds.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

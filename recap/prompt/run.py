@@ -30,8 +30,7 @@ from recap.prompt.systems import (
     draw_shots,
     prices_of,
 )
-from recap.records import Fold, Summary, prediction_of
-from recap.runs.costs import Usage
+from recap.records import Fold, Summary, Usage, prediction_of
 from recap.runs.folder import RunFolder, locked
 from recap.runs.history import Tracker
 from recap.system.processes import is_launched
