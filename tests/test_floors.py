@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 
 # From the ground up: a room imports from rooms of lower layers, on its own from those to its left.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "records", "taxonomy", "registry", "config", "config_checks"),
+    ("errors", "records", "taxonomy", "registry", "config"),
     ("system", "tasks"),
     ("data", "metrics", "statistics"),
     ("models", "output"),
