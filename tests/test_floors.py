@@ -223,7 +223,7 @@ def test_importing_recap_loads_nothing_heavy() -> None:
     ("source", "room", "reached"),
     [
         ("import recap.folds.fold", "tasks", "folds"),
-        ("from recap.data import loaders", "data", "data"),
+        ("from recap.data import batches", "data", "data"),
         ("from recap.data.readers import tables", "data", "data"),
         ("from recap import errors", "folds", "errors"),
         ("from recap import Detector", "folds", "__init__"),

@@ -24,9 +24,8 @@ from recap.config import (
     TrainerConfig,
     check_combinations,
 )
-from recap.data.batches import Batching
+from recap.data.batches import Batching, DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.folds.fold import TrainingPlan, likeliest_predictions
 from recap.folds.run import Run

@@ -19,9 +19,8 @@ from recap.config import (
     compute_dtype,
     weights_dtype,
 )
-from recap.data.batches import BatchLimits
+from recap.data.batches import BatchLimits, ScoringLoader
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
-from recap.data.loaders import ScoringLoader
 from recap.errors import ConfigError, RecapError
 from recap.folds.fold import (
     FoldAnswers,

@@ -80,7 +80,7 @@ class Generation:
 class ResponseModule(lightning.LightningModule):
     """Trains a language model to answer, and decodes and scores held-out examples.
 
-    Works with :class:`recap.data.loaders.DataModule` under any ``lightning.Trainer``. Logs
+    Works with :class:`recap.data.batches.DataModule` under any ``lightning.Trainer``. Logs
     ``train_loss`` every optimizer step, ``val_loss`` every validation and ``test_loss`` at the end
     of a test: each the mean over the answers' tokens, in nats, of the whole step or set, however it
     was cut into batches and devices.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import shrunk
 
+from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.finetune import (
     HIGHEST_RATE,
