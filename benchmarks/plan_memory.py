@@ -204,12 +204,11 @@ def run_child(case: Case) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from recap.data.batches import DataModule
     from recap.data.encode import ChatEncoder
-    from recap.data.loaders import DataModule
-    from recap.models.finetune import apply_finetune, checkpoint_gradients
+    from recap.models.backbone import tiny_tokenizer
+    from recap.models.finetune import OptimizerSettings, apply_finetune, checkpoint_gradients
     from recap.models.module import ResponseModule
-    from recap.models.optimizers import OptimizerSettings
-    from recap.models.tiny import tiny_tokenizer
     from recap.tasks.library import builtin_task
 
     if case.optimizer != "adamw":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recap.cli.compose import load_config as load_config
-    from recap.data.loaders import DataModule as DataModule
+    from recap.data.batches import DataModule as DataModule
     from recap.folds.tuned import cross_validate as cross_validate
     from recap.folds.tuned import fit_fold as fit_fold
     from recap.metrics.category_scores import CategoryScores as CategoryScores
@@ -27,7 +27,7 @@ _HOMES = {
     "fit_fold": "recap.folds.tuned",
     "register_task": "recap.tasks.library",
     "Detector": "recap.runs.detector",
-    "DataModule": "recap.data.loaders",
+    "DataModule": "recap.data.batches",
     "ResponseModule": "recap.models.module",
     "CategoryScores": "recap.metrics.category_scores",
 }

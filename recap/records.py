@@ -236,3 +236,47 @@ class Summary:
     ddof: int
     metrics: Mapping[str, Spread]
     per_label: Mapping[str, LabelSpread]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Answers and the tokens of their prompts and texts."""
+
+    answers: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            answers=self.answers + other.answers,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            answers=self.answers - other.answers,
+            input_tokens=self.input_tokens - other.input_tokens,
+            output_tokens=self.output_tokens - other.output_tokens,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and answers together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prices:
+    """What a million tokens cost."""
+
+    input: float
+    output: float
+
+    def cost(self, usage: Usage) -> float:
+        """Return what a usage costs.
+
+        >>> Prices(input=2.5, output=10.0).cost(Usage(input_tokens=400_000, output_tokens=1_000))
+        1.01
+        """
+        return (usage.input_tokens * self.input + usage.output_tokens * self.output) / 1_000_000

@@ -1,4 +1,4 @@
-"""Names for what configuration can choose: readers, tasks, optimisers, schedulers, callbacks."""
+"""Names for what configuration can choose: readers, tasks, optimizers, schedulers, callbacks."""
 
 from __future__ import annotations
 

@@ -299,7 +299,7 @@ def search(content: bytes) -> Iterator[tuple[str, str]]:
 @cache
 def token_forms(*kinds: str) -> list[bytes]:
     """Return planted texts as the ids of the tiny model's tokenizer, in the forms of tensors."""
-    from recap.models.tiny import tiny_tokenizer
+    from recap.models.backbone import tiny_tokenizer
 
     tokenizer, found = tiny_tokenizer(), []
     for kind in kinds:

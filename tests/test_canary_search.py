@@ -15,7 +15,7 @@ import pytest
 import torch
 from canaries import CANARIES, STEM, World, corpus_lines, faulty_lines, readings, search
 
-from recap.models.tiny import tiny_tokenizer
+from recap.models.backbone import tiny_tokenizer
 
 ENCODINGS: dict[str, Any] = {
     "utf-8": lambda text: text.encode(),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import recap
-from recap.config_checks import check_combinations, vanishing_update
+from recap.config import check_combinations, vanishing_update
 from recap.errors import ConfigError
 from recap.train import __main__ as train
 

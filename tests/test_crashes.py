@@ -17,7 +17,7 @@ from faults import record_fault
 from kills import Kill, differences, leftovers, results, resumes, run_killed
 
 from recap.cli.compose import load_config
-from recap.models.tiny import load_tiny
+from recap.models.backbone import load_tiny
 
 BASE = [
     *("task=binary", "rationale=false", "cv.folds=2", "cv.fold=0", "data=dialogues"),
@@ -35,7 +35,7 @@ MODULE = "recap.models.module:ResponseModule."
 POINTS = {
     "micro-batch": Kill(target=MODULE + "training_step"),
     "step done": Kill(target="recap.models.callbacks:KeepCheckpoints.on_train_batch_end"),
-    "inside torch.save": Kill(target="recap.models.sharded_checkpoints:_Digesting.write"),
+    "inside torch.save": Kill(target="recap.models.checkpoints:_Digesting.write"),
     "before the rename": Kill(target="recap.models.checkpoints:save_digested", after=True),
     "between rename and fsync": Kill(target="recap.models.checkpoints:sync"),
     "before old ones go": Kill(target="recap.models.checkpoints:CheckpointFolder.keep_only", nth=2),

@@ -164,11 +164,11 @@ def loaders() -> dict[str, Callable[[list[str]], Any]]:
     from recap.audit.options import AuditConfig
     from recap.cli.compose import load_command, load_config, load_own_command
     from recap.corpus.options import CorpusConfig
-    from recap.evaluate.compose import load_evaluation
+    from recap.evaluate.options import load_evaluation
     from recap.insights import options as insights
     from recap.plan.options import PlanConfig
     from recap.predict.options import PredictConfig
-    from recap.prompt.compose import load_prompted
+    from recap.prompt.options import load_prompted
     from recap.report import options as report
 
     return {

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "recap"
 
 # From the ground up: a room imports from rooms of lower layers, on its own from those to its left.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "records", "taxonomy", "registry", "config", "config_checks"),
+    ("errors", "records", "taxonomy", "registry", "config"),
     ("system", "tasks"),
     ("data", "metrics", "statistics"),
     ("models", "output"),
@@ -43,7 +43,7 @@ LAYER_LIBRARIES: tuple[frozenset[str], ...] = (
 HYDRA = frozenset({"hydra", "omegaconf"})
 KNOW_HYDRA = frozenset({"cli.compose", "cli.command"})
 HEAVY = HYDRA.union(*LAYER_LIBRARIES)
-SLOW_TO_IMPORT = ("recap.cli.compose", "recap.prompt.compose", "recap.evaluate.compose")
+SLOW_TO_IMPORT = "recap.cli.compose"
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOM_PLACES = {room: (i, j) for i, layer in enumerate(LAYERS) for j, room in enumerate(layer)}
@@ -199,7 +199,7 @@ def test_the_architecture_page_shows_these_layers() -> None:
 def test_what_imports_hydra_is_imported_only_inside_functions() -> None:
     # Hydra costs time, and --help, errors and `import recap` must not wait for it.
     for path in MODULES:
-        if f"recap.{dotted(path)}" in SLOW_TO_IMPORT:
+        if f"recap.{dotted(path)}" == SLOW_TO_IMPORT:
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -223,11 +223,11 @@ def test_importing_recap_loads_nothing_heavy() -> None:
     ("source", "room", "reached"),
     [
         ("import recap.folds.fold", "tasks", "folds"),
-        ("from recap.data import loaders", "data", "data"),
+        ("from recap.data import batches", "data", "data"),
         ("from recap.data.readers import tables", "data", "data"),
         ("from recap import errors", "folds", "errors"),
         ("from recap import Detector", "folds", "__init__"),
-        ("def f():\n    from recap.models.tiny import build", "prompt", "models"),
+        ("def f():\n    from recap.models.backbone import build", "prompt", "models"),
     ],
 )
 def test_the_walk_sees_every_way_of_importing(source: str, room: str, reached: str) -> None:
@@ -241,7 +241,7 @@ def test_the_walk_sees_every_way_of_importing(source: str, room: str, reached: s
         ("import recap.folds.fold", "tasks.task"),
         ("from recap import data", "tasks.task"),
         ("from recap import Detector", "folds.fold"),
-        ("from recap.folds import results", "runs.folder"),
+        ("from recap.folds import fold", "runs.folder"),
         ("from recap.corpus.ratings import blank_sheet", "report.rationales"),
         ("def f():\n    import matplotlib", "data.encode"),
         ("import numpy", "taxonomy"),

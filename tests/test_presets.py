@@ -24,8 +24,7 @@ from recap.data.batches import BatchLimits, plan_epoch
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError
 from recap.prompt import __main__ as prompt
-from recap.prompt.compose import load_prompted
-from recap.prompt.options import PromptedConfig
+from recap.prompt.options import PromptedConfig, load_prompted
 from recap.runs.folder import read_prompted
 from recap.train import __main__ as train
 

@@ -19,7 +19,7 @@ def write_model(
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from recap.models.tiny import tiny_tokenizer
+    from recap.models.backbone import tiny_tokenizer
 
     config: Any = Qwen2Config
     torch.manual_seed(0)

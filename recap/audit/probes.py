@@ -23,7 +23,7 @@ from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.data.issues import IssueLog
 from recap.data.readers.native import records_to_jsonl
 from recap.errors import DataError, quote_id
-from recap.models.engine.loglikelihood import LoglikelihoodRequest
+from recap.models.engine.loss import LoglikelihoodRequest
 from recap.records import Answer, Example, Turn
 from recap.tasks.task import Task
 

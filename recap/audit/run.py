@@ -33,7 +33,7 @@ from recap.data.encode import ChatEncoder
 from recap.data.folds import content_key
 from recap.errors import ConfigError
 from recap.folds.run import read_labeled, read_own_data
-from recap.models.engine.loglikelihood import Loglikelihood, LoglikelihoodRequest, loglikelihoods
+from recap.models.engine.loss import Loglikelihood, LoglikelihoodRequest, loglikelihoods
 from recap.models.export import TrainedModel
 from recap.output.format import p_cell, percent_with_ends
 from recap.output.report import Report

@@ -52,12 +52,6 @@ READER_BY_ENDING = {".csv": "table", ".xlsx": "table", ".xlsm": "table", ".txt":
 """``data`` by a file's ending, for commands that choose it; anything else is ``dialogues``."""
 
 
-def reader_for(value: str) -> str:
-    """Return the choice of ``data`` that fits a file named on the command line."""
-    ending = Path(value.strip("'\"")).suffix.lower()
-    return READER_BY_ENDING.get(ending, "dialogues")
-
-
 def with_lists(arguments: Sequence[str], options: Collection[str]) -> list[str]:
     """Return the arguments as Hydra takes them: ``runs=a,b*`` becomes a list of quoted names."""
     written = []
@@ -71,12 +65,17 @@ def with_lists(arguments: Sequence[str], options: Collection[str]) -> list[str]:
     return written
 
 
-def with_reader(arguments: Sequence[str], option: str = "data.path") -> list[str]:
-    """Return the arguments, with ``data=`` by the ending of the file that the option names."""
-    paths = [value for a in arguments for key, _, value in (a.partition("="),) if key == option]
-    if not paths or any(a.startswith("data=") for a in arguments):
+def with_reader(arguments: Sequence[str], *options: str) -> list[str]:
+    """Return the arguments, with ``data=`` by the ending of the file that an option names.
+
+    Of several options that name one, the first counts.
+    """
+    given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
+    path = next((given[option] for option in options if option in given), None)
+    if path is None or "data" in given:
         return [*arguments]
-    return [*arguments, f"data={reader_for(paths[-1])}"]
+    ending = Path(path.strip("'\"")).suffix.lower()
+    return [*arguments, f"data={READER_BY_ENDING.get(ending, 'dialogues')}"]
 
 
 def load_function(path: str) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 from recap.statistics.agreement import Agreement, measure_agreement
-from recap.system.escaping import sheet_to_csv
+from recap.system.files import sheet_to_csv
 
 Rule = Literal["plurality", "majority"]
 VoteStatus = Literal["unanimous", "majority", "decided", "tie", "short"]

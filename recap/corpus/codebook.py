@@ -17,7 +17,7 @@ from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.runs.build import data_language
-from recap.system.escaping import plain_markdown
+from recap.system.files import plain_markdown
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 

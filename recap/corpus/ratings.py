@@ -34,7 +34,7 @@ from recap.statistics.agreement import (
     mean_weighted_kappa,
     pair_confusions,
 )
-from recap.system.escaping import sheet_to_csv
+from recap.system.files import sheet_to_csv
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

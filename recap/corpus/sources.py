@@ -274,7 +274,7 @@ def token_counter(name: str | None) -> Callable[[str], int] | None:
     if name is None:
         return None
     if name == "tiny":
-        from recap.models.tiny import tiny_tokenizer
+        from recap.models.backbone import tiny_tokenizer
 
         tokenizer = tiny_tokenizer().backend_tokenizer
     else:

@@ -33,7 +33,7 @@ from recap.data.readers.registry import (
 )
 from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
-from recap.system.escaping import bare_cell
+from recap.system.files import bare_cell
 from recap.taxonomy import Taxonomy
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {

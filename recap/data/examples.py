@@ -35,7 +35,7 @@ def examples_of(
     own gets ``<session>:<turn index>``.
 
     Every client turn ends in exactly one of the counts ``examples``, ``merged_client_turns`` (gone
-    into a neighbour), ``unlabelled``, ``no_intervention`` or ``empty``; together they give
+    into a neighbor), ``unlabelled``, ``no_intervention`` or ``empty``; together they give
     ``client_turns``.
 
     Args:

@@ -10,7 +10,7 @@ from recap.data.issues import IssueLog
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.errors import DataError
-from recap.system.escaping import bare_cell
+from recap.system.files import bare_cell
 from recap.taxonomy import Taxonomy
 
 

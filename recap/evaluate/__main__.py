@@ -7,26 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
+from recap.evaluate.options import EvaluateConfig, Scored, chosen_source, load_evaluation
 
 if TYPE_CHECKING:
-    from recap.evaluate.options import EvaluateConfig, Scored
     from recap.evaluate.saved_model import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score what ``argv`` names; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="evaluate", load=_load, job=_evaluate, after_sweep=_compare)
+    command = Command(name="evaluate", load=load_evaluation, job=_evaluate, after_sweep=_compare)
     return run_command(command, argv)
 
 
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> EvaluateConfig:
-    from recap.evaluate.compose import load_evaluation
-
-    return load_evaluation(overrides, config_dir=config_dir)
-
-
 def _evaluate(config: EvaluateConfig) -> None:
-    from recap.evaluate.options import chosen_source
     from recap.system.processes import limit_library_logging
 
     source = chosen_source(config)
@@ -60,7 +53,7 @@ def _scored(config: EvaluateConfig, source: Scored) -> Evaluation:
 def _check_out(config: EvaluateConfig) -> None:
     from pathlib import Path
 
-    from recap.evaluate.console import check_out
+    from recap.evaluate.saved_model import check_out
 
     if config.out is not None:
         read = (config.predictions, config.training.data.path)
@@ -70,7 +63,7 @@ def _check_out(config: EvaluateConfig) -> None:
 def _show(evaluation: Evaluation, config: EvaluateConfig) -> None:
     from pathlib import Path
 
-    from recap.evaluate.console import print_evaluation, write_evaluation
+    from recap.evaluate.saved_model import print_evaluation, write_evaluation
     from recap.folds.console import console_for, print_answers
     from recap.folds.fold import N_SHOWN
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recap.config import RunConfig
-from recap.data.loaders import DataModule
+from recap.data.batches import DataModule
 from recap.errors import ConfigError
 from recap.evaluate.options import EvaluateConfig, baseline_run
-from recap.folds.fold import FoldAnswers, FoldListener, run_folds
-from recap.folds.results import card_of, likeliest_predictions
+from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predictions, run_folds
 from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
 from recap.folds.training import (
     Training,
@@ -173,7 +172,7 @@ class EncoderSystem:
         """Train, keep the best epoch, and judge the test examples with it."""
         run, folder = self.run, self.run.folder.fold(fold.index)
         assert run.encoding is not None
-        config, labels = run.config, run.task.labels
+        config = run.config
         data = build_data(
             config,
             pad_id=self.inputs.pad_id,
@@ -191,14 +190,8 @@ class EncoderSystem:
         trained = time.monotonic()
         epoch = training.test()
         tested = time.monotonic()
-        rows = training.judged(run.examples(fold.test), labels)
-        selection = None
-        if run.judges_selection:
-            training.judge_selection()
-            select = run.examples(fold.select)
-            selection = likeliest_predictions(
-                run.task, fold.index, select, training.judged(select, labels)
-            )
+        rows = training.judged(run.examples(fold.test), run.task.labels)
+        selection = training.selection_predictions(run, fold)
         self._save(training, folder)
         return FoldAnswers(
             predictions=_predictions(run, fold.index, fold.test, rows),

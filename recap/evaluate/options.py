@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -17,6 +20,7 @@ from recap.config import (
     RunConfig,
     SchedulerConfig,
     TrainerConfig,
+    result_options,
 )
 from recap.errors import ConfigError
 
@@ -143,7 +147,9 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
     if config.method is None:
         raise ConfigError("method: choose a baseline, tfidf or encoder")
     training, encoder = config.training, config.encoder
-    own = _tfidf_options(config) if config.method == "tfidf" else _encoder_options(encoder)
+    own = {"history": encoder.history, "max_tokens": encoder.max_tokens}
+    if config.method == "tfidf":
+        own = _tfidf_options(config)
     common: dict[str, Any] = {
         "baseline": {"method": config.method, **own},
         "rationale": False,
@@ -204,5 +210,31 @@ def _tfidf_options(config: EvaluateConfig) -> dict[str, Any]:
     return options
 
 
-def _encoder_options(encoder: EncoderOptions) -> dict[str, Any]:
-    return {"history": encoder.history, "max_tokens": encoder.max_tokens}
+_TASK = re.compile(r"\+{0,2}task[.=]")
+
+
+def load_evaluation(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> EvaluateConfig:
+    """Return the configuration of ``recap.evaluate``, a baseline's run folder named.
+
+    It is named as :func:`load_config` names one, after the choices that a baseline has.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    from recap.cli.compose import command_config, compose, compose_run, run_name, written
+
+    values, choices = compose_run("evaluate", overrides, config_dir)
+    config = command_config(EvaluateConfig, values, config_dir)
+    config = replace(config, task_given=any(_TASK.match(override) for override in overrides))
+    if values["run"] or config.method is None:
+        return config
+    groups = ("data", "task", *(["encoder"] if config.method == "encoder" else []))
+    base = [f"method={config.method}", *(f"{group}={choices[group]}" for group in groups)]
+    default = command_config(EvaluateConfig, compose("evaluate", base, config_dir)[0], config_dir)
+    parts = [written(choices, group) for group in groups]
+    parts.insert(2, config.method)
+    given, usual = (result_options(baseline_run(each)) for each in (config, default))
+    name = run_name(parts, given, usual)
+    return replace(config, training=replace(config.training, run=name))

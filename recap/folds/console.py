@@ -21,6 +21,7 @@ from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
+from recap.output.format import percent
 from recap.records import Prediction, Scores, Summary
 from recap.runs.folder import RunFolder
 
@@ -343,7 +344,7 @@ def _metric_table(summary: Summary) -> Table:
         "metric", "mean ± SD", *(f"fold {fold}" for fold in summary.folds), title=summary.task
     )
     for name, spread in without_loss(summary.metrics).items():
-        values = ["–" if value is None else f"{100 * value:.2f}" for value in spread.values]
+        values = map(percent, spread.values)
         table.add_row(metric_of(name).short, spread_text(spread), *values)
     return table
 

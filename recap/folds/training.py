@@ -17,13 +17,17 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from recap.config import OptimizerConfig, RunConfig, SchedulerConfig, TrainerConfig
-from recap.config_checks import check_combinations
-from recap.data.batches import Batching
+from recap.config import (
+    OptimizerConfig,
+    RunConfig,
+    SchedulerConfig,
+    TrainerConfig,
+    check_combinations,
+)
+from recap.data.batches import Batching, DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
-from recap.folds.fold import TrainingPlan
+from recap.folds.fold import TrainingPlan, likeliest_predictions
 from recap.folds.run import Run
 from recap.models.callbacks import FiniteSteps, KeepCheckpoints
 from recap.models.checkpoints import (
@@ -33,16 +37,16 @@ from recap.models.checkpoints import (
     require_free_space,
 )
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
-from recap.models.module import ResponseModule
-from recap.models.optimizers import (
+from recap.models.finetune import (
     N_STEPS,
     OptimizerSettings,
     RangeTest,
     SchedulerSettings,
     suggest_rate,
 )
+from recap.models.module import ResponseModule
 from recap.models.strategy import ShardedStrategy, build_strategy
-from recap.records import Example
+from recap.records import Example, Fold, Prediction
 from recap.runs.build import build_callbacks, build_model
 from recap.runs.folder import FoldFolder
 from recap.runs.history import EpochClock, History, OnEpoch, Tracker, TrainingBar
@@ -164,9 +168,17 @@ class Training:
         )
         return read_progress(best)[0] + 1
 
-    def judge_selection(self) -> None:
-        """Have the weights that were tested judge the selection examples; nothing is generated."""
+    def selection_predictions(self, run: Run, fold: Fold) -> list[Prediction] | None:
+        """Return what the weights that were tested hold of the selection examples.
+
+        Nothing is generated. ``None`` where who selects is who is reported.
+        """
+        if not run.judges_selection:
+            return None
         self._trainer.predict(self.module, datamodule=self.data, return_predictions=False)
+        examples = run.examples(fold.select)
+        rows = self.judged(examples, run.task.labels)
+        return likeliest_predictions(run.task, fold.index, examples, rows)
 
     def judged(self, examples: Sequence[Example], labels: Sequence[str]) -> list[dict[str, float]]:
         """Return how likely each label was held of the examples that were judged last.

@@ -211,7 +211,7 @@ def with_usual_choices(given: Sequence[str]) -> list[str]:
         a.replace("outcomes=", "outcomes.columns=", 1) if a.startswith("outcomes=[") else a
         for a in with_lists(given, _LISTS)
     ]
-    return with_reader(arguments)
+    return with_reader(arguments, "data.path")
 
 
 def load(overrides: Sequence[str], *, config_dir: str | None = None) -> InsightsConfig:

@@ -11,9 +11,9 @@ import math
 import signal
 from typing import Any
 
-import lightning
 import torch
 import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed.tensor import DTensor
@@ -76,15 +76,11 @@ class KeepCheckpoints(Checkpoint):
         self._best_loss = state_dict["best_loss"]
         self._stopping = state_dict["stopping"]
 
-    def on_test_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for the signals."""
         termination.listen()
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for the signals, delete what a kill left, and stop where training had stopped.
 
         Lightning's own handler sends a message to the other devices in the midst of whatever they
@@ -99,8 +95,8 @@ class KeepCheckpoints(Checkpoint):
 
     def on_train_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -116,8 +112,8 @@ class KeepCheckpoints(Checkpoint):
 
     def on_validation_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -129,9 +125,7 @@ class KeepCheckpoints(Checkpoint):
                 self._save(trainer)
             raise SIGTERMException
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, as the best if the selection loss is the lowest; stop if that was requested."""
         self._stopping = trainer.should_stop
         loss = float(trainer.callback_metrics["val_loss"]) if self._selecting else math.nan
@@ -145,8 +139,8 @@ class KeepCheckpoints(Checkpoint):
 
     def on_test_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -157,10 +151,7 @@ class KeepCheckpoints(Checkpoint):
             raise SIGTERMException
 
     def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Have a validation that is under way begin anew: what it has added up is not saved."""
         if trainer.validating:
@@ -170,13 +161,13 @@ class KeepCheckpoints(Checkpoint):
                 counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["is_last_batch"] = False
 
-    def _save(self, trainer: lightning.Trainer) -> None:
+    def _save(self, trainer: Trainer) -> None:
         name = self._next_name()
         self._recent = [*self._recent, name][-_RECENT:]
         trainer.save_checkpoint(self._folder.path / name)
         self._tidy(trainer)
 
-    def _tidy(self, trainer: lightning.Trainer) -> None:
+    def _tidy(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             self._folder.keep_only({*self._recent, *self._best})
 
@@ -185,7 +176,7 @@ class KeepCheckpoints(Checkpoint):
         return f"{last + 1:06d}.ckpt"
 
 
-def _is_stop_requested(trainer: lightning.Trainer) -> bool:
+def _is_stop_requested(trainer: Trainer) -> bool:
     """Return whether a signal has come to any of the devices; all of them have to call this."""
     noted = _largest(termination.strongest_noted(), trainer)
     if trainer.world_size > 1 and noted == 1 + termination.SIGNALS.index(signal.SIGUSR1):
@@ -193,7 +184,7 @@ def _is_stop_requested(trainer: lightning.Trainer) -> bool:
     return noted > 0
 
 
-def _largest(number: int, trainer: lightning.Trainer) -> int:
+def _largest(number: int, trainer: Trainer) -> int:
     """Return the largest number of any device; every device has to call this."""
     if trainer.world_size == 1:
         return number
@@ -206,7 +197,7 @@ _MOST_NAMED = 8
 _LOG = logging.getLogger(__name__)
 
 
-class FiniteSteps(lightning.Callback):
+class FiniteSteps(Callback):
     """Skips optimizer steps that would spoil the weights, and stops after several in a row.
 
     Weights, moments and decay stay as they are; the step counts, so that the learning rate moves
@@ -236,29 +227,19 @@ class FiniteSteps(lightning.Callback):
         self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Note which examples the next loss is of."""
         self._ids.append([example.id for example in batch.examples])
 
     def on_before_backward(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        loss: torch.Tensor,
+        self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
     ) -> None:
         """Note whether a micro-batch's loss is finite."""
         self._finite.append(torch.isfinite(loss.detach()))
 
     def on_before_optimizer_step(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        optimizer: Optimizer,
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Drop the step's gradients if anything about them is not finite.
 

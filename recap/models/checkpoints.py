@@ -4,33 +4,442 @@ Lightning's own save (2.6.6) leaves half a file where the temporary folder is on
 puts the whole checkpoint together in memory first. Here checkpoints are numbered in the order in
 which they were written, and one never takes the place of another, so that a kill can at most leave
 a partial one behind. The newest whole one is what a training goes on from.
+
+Where weights are spread over devices a checkpoint is a folder that any number of ranks writes and
+reads: spread tensors go through torch's distributed checkpoints under flat names, everything else
+into one file beside them. Names and positions are those of an ordinary checkpoint, so that a
+training may go on with another number of devices, or with one.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import logging
 import os
 import pickle
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from recap.errors import ConfigError
-from recap.models.sharded_checkpoints import (
-    fault_of,
-    partial_of,
-    read_rest,
-    read_sharded,
-    save_digested,
-)
 from recap.system.files import sync, write_atomic, writing
+
+_CLASSES = {
+    "torch.distributed.checkpoint.metadata": {
+        *("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties", "_MEM_FORMAT_ENCODING"),
+        *("TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata"),
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
+    "collections": {"OrderedDict"},
+}
+
+
+class TensorReader(FileSystemReader):
+    """Reads the tensors of a checkpoint's folder; see the module.
+
+    Args:
+        path: The folder.
+        wanted: Names of what is to be read; ``None``: only the index is looked at.
+    """
+
+    def __init__(self, path: Path, wanted: Iterable[str] | None = None) -> None:
+        super().__init__(path)
+        self._wanted = None if wanted is None else frozenset(wanted)
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """Return the index.
+
+        Raises:
+            pickle.UnpicklingError: When it names anything beyond an index of tensors, or what is
+                wanted is no tensor.
+        """
+        with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
+            metadata = _IndexUnpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError("the index is none")
+        entries = metadata.state_dict_metadata
+        for name in self._wanted or ():
+            if not isinstance(entries.get(name), TensorStorageMetadata):
+                raise pickle.UnpicklingError("what should be a tensor is none")
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _CLASSES.get(module, ()):
+            return super().find_class(module, name)
+        if module == "torch":
+            found = getattr(torch, name, None)
+            if found is torch.Size or isinstance(found, torch.dtype):
+                return found
+        raise pickle.UnpicklingError(f"the index names {module}.{name}")
+
+
+SUMS = "SHA256SUMS"
+"""The list of digests in a folder."""
+
+_MARK = b"sha256:"
+_COMMENT_BYTES = len(_MARK) + 2 * hashlib.sha256().digest_size
+_LENGTH_BYTES = 2
+"""Of the field before the comment, the last one of an archive without a comment."""
+
+_NO_COMMENT = bytes(_LENGTH_BYTES)
+_BLOCK_BYTES = 1 << 20
+
+
+class _Digesting:
+    """A file as ``torch.save`` wants it, which adds up the digest of what goes through."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: memoryview) -> int:
+        self.digest.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            # torch hides it behind complaints about places in the archive (2.13).
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def save_digested(content: Any, path: Path) -> None:
+    """Write what ``torch.save`` would, with its SHA-256 in the archive's comment, onto the disk.
+
+    Tensors go to the file one after another: there is never a second copy of them in memory.
+
+    Raises:
+        OSError: When the disk does not take it.
+    """
+    with path.open("wb") as file:
+        through = _Digesting(file)
+        try:
+            torch.save(content, through)  # type: ignore[arg-type]
+        except RuntimeError:
+            if through.error is not None:
+                raise through.error from None
+            raise
+        comment = _MARK + through.digest.hexdigest().encode()
+        file.seek(-_LENGTH_BYTES, os.SEEK_END)
+        file.write(len(comment).to_bytes(_LENGTH_BYTES, "little") + comment)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write the list of a folder's digests, by file name."""
+    with (folder / SUMS).open("w", encoding="utf-8") as file:
+        file.writelines(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def digests_of(files: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of some files, by name."""
+    found = {}
+    for path in files:
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def fault_of(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint, file or folder; ``None`` when it is as written.
+
+    It is read as a whole for that, but only once a process as long as it stays the same.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return _fault(path, tuple(_state(file) for file in files))
+
+
+def _state(file: Path) -> tuple[str, int, int, int]:
+    found = file.stat()
+    return file.name, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _fault(path: Path, state: tuple[tuple[str, int, int, int], ...]) -> str | None:
+    return _folder_fault(path) if path.is_dir() else _file_fault(path)
+
+
+def _file_fault(path: Path) -> str | None:
+    digested = path.stat().st_size - _COMMENT_BYTES - _LENGTH_BYTES
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(max(0, digested))
+        ending = file.read()
+        if not ending.startswith(_COMMENT_BYTES.to_bytes(_LENGTH_BYTES, "little") + _MARK):
+            return "is cut short, or was written without a checksum"
+        file.seek(0)
+        left = digested
+        while left > 0:
+            block = file.read(min(left, _BLOCK_BYTES))
+            digest.update(block)
+            left -= len(block)
+    digest.update(_NO_COMMENT)
+    expected = ending[_LENGTH_BYTES + len(_MARK) :].decode("ascii", errors="replace")
+    return None if digest.hexdigest() == expected else "does not match its checksum"
+
+
+def _folder_fault(folder: Path) -> str | None:
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return "is incomplete, or was written without checksums"
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    if not all((folder / name).is_file() for name in expected):
+        return "lacks some of its files"
+    found = digests_of(folder / name for name in expected)
+    return None if found == expected else "does not match its checksums"
+
+
+REST = "rest.pt"
+"""The file of everything that is not spread over devices."""
+
+_WEIGHT, _OPTIMIZER = "weight:", "optimizer:"
+
+
+def is_sharded_checkpoint(path: Path) -> bool:
+    """Return whether a path is a checkpoint in the form of a folder."""
+    return (path / REST).is_file()
+
+
+def write_sharded(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint whose weights and optimizer states are spread over devices.
+
+    Called by every rank together; the folder appears whole or not at all.
+
+    Args:
+        checkpoint: As Lightning puts it together, ``state_dict`` and ``optimizer_states`` holding
+            this rank's ``DTensor`` shares.
+        path: The folder; what has that name is deleted first, so that a name is best a new one.
+    """
+    tensors, rest = _split(checkpoint)
+    partial = partial_of(path)
+    first = is_first_rank()
+    if first:
+        _remove(partial)
+        partial.mkdir(parents=True)
+    dist.barrier()
+    try:
+        with writing(path):
+            _save(tensors, partial)
+    except OSError:
+        if first:
+            _remove(partial)
+        raise
+    # Each rank reads again what it has written itself.
+    shares: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(shares, digests_of(partial.glob(f"__{dist.get_rank()}_*")))
+    if first:
+        save_digested(rest, partial / REST)
+        digests = {name: digest for share in shares for name, digest in share.items()}
+        others = [file for file in partial.iterdir() if file.name not in digests]
+        write_sums(partial, digests | digests_of(others))
+        sync(partial)
+        _remove(path)
+        partial.rename(path)
+        sync(path.parent)
+    dist.barrier()
+
+
+def _save(tensors: dict[str, Tensor], folder: Path) -> None:
+    try:
+        save(tensors, checkpoint_id=folder)
+    except CheckpointException as error:  # a BaseException; every rank gets those of all
+        cause, _ = next(iter(error.failures.values()))
+        if isinstance(cause, RuntimeError):
+            # What torch says of files that take no more (2.13): a place in them, not the reason.
+            cause = OSError(errno.EIO, os.strerror(errno.EIO))
+        raise cause from None
+
+
+def read_rest(path: Path) -> dict[str, Any]:
+    """Return what a folder holds beside tensors that are spread over devices."""
+    rest: dict[str, Any] = torch.load(path / REST, map_location="cpu", weights_only=True)
+    return rest
+
+
+def read_sharded(
+    path: Path,
+    *,
+    like: Mapping[str, Tensor] | None = None,
+    optimized: list[list[Tensor]] | None = None,
+) -> dict[str, Any]:
+    """Return the checkpoint of a folder, as Lightning puts it together.
+
+    Args:
+        path: The folder.
+        like: Weights by name, whose way of being spread is taken over; ``None`` reads every tensor
+            whole, in this process alone.
+        optimized: With ``like``: the weights of each optimizer, in its order. Left out, optimizer
+            states are not read.
+    """
+    rest = read_rest(path)
+    if like is None:
+        sizes = TensorReader(path).read_metadata().state_dict_metadata
+        wanted = {
+            key: torch.empty(found.size, dtype=found.properties.dtype)
+            for key, found in sizes.items()
+            if isinstance(found, TensorStorageMetadata)
+        }
+        load(wanted, storage_reader=TensorReader(path, wanted), no_dist=True)
+    else:
+        wanted = {f"{_WEIGHT}{name}": torch.empty_like(like[name]) for name in rest["state_dict"]}
+        for number, weights in enumerate(optimized or []):
+            for key, places in _spread_states(rest, number):
+                wanted[key] = torch.empty_like(weights[places])
+        load(wanted, storage_reader=TensorReader(path, wanted))
+    return _joined(wanted, rest)
+
+
+def spread_like(checkpoint: dict[str, Any], like: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return an ordinary checkpoint with its tensors cut into this rank's shares.
+
+    Every rank reads the same file, so that nothing is sent.
+
+    Args:
+        checkpoint: As Lightning reads it from one file.
+        like: Weights by name, spread over devices.
+    """
+    weights = {
+        name: _spread(tensor, like[name]) for name, tensor in checkpoint["state_dict"].items()
+    }
+    return {**checkpoint, "state_dict": weights}
+
+
+def spread_states(state: Mapping[str, Any], weights: list[Tensor]) -> dict[str, Any]:
+    """Return an optimizer's state with its moments cut into shares, as the weights are."""
+    spread = {
+        place: {
+            key: _spread(value, weights[place])
+            if isinstance(value, Tensor) and value.shape == weights[place].shape and value.ndim
+            else value
+            for key, value in entry.items()
+        }
+        for place, entry in state["state"].items()
+    }
+    return {**state, "state": spread}
+
+
+def whole_weights(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Return the whole weights of a module on the CPU; on ranks other than the first, nothing.
+
+    Called by every rank together. One weight at a time is whole on the other ranks. Weights that
+    are tied stay one tensor.
+
+    Args:
+        module: Weights spread over devices, or not.
+        wanted: Whether a weight of this name is asked for.
+    """
+    first = is_first_rank()
+    whole: dict[str, Tensor] = {}
+    known: dict[int, Tensor] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if not wanted(name):
+            continue
+        if id(tensor) not in known:
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            known[id(tensor)] = full.detach().cpu() if first else full.new_empty(0)
+        whole[name] = known[id(tensor)]
+    return whole if first else {}
+
+
+def is_first_rank() -> bool:
+    """Return whether this process is the one that writes what all devices share."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def partial_of(path: Path) -> Path:
+    """Return where a checkpoint stands while it is written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _spread(tensor: Tensor, like: Tensor) -> Tensor:
+    if not isinstance(like, DTensor):
+        return tensor
+    # Without a source rank each takes its own share of what it has read.
+    return distribute_tensor(
+        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )
+
+
+def _key(number: int, place: int, key: str) -> str:
+    return f"{_OPTIMIZER}{number}:{place}:{key}"
+
+
+def _split(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what is spread over devices, by flat names, and the rest with names in its place."""
+    weights = checkpoint["state_dict"]
+    tensors = {f"{_WEIGHT}{name}": tensor for name, tensor in weights.items()}
+    states = []
+    for number, state in enumerate(checkpoint.get("optimizer_states", [])):
+        entries: dict[int, dict[str, Any]] = {}
+        for place, entry in state["state"].items():
+            spread = [key for key, value in entry.items() if isinstance(value, DTensor)]
+            tensors |= {_key(number, place, key): entry[key] for key in spread}
+            kept = {key: value for key, value in entry.items() if key not in spread}
+            entries[place] = {"kept": kept, "spread": spread}
+        states.append({**state, "state": entries})
+    return tensors, {**checkpoint, "state_dict": list(weights), "optimizer_states": states}
+
+
+def _spread_states(rest: Mapping[str, Any], number: int) -> list[tuple[str, int]]:
+    """Return name and weight's place of everything that is spread in one optimizer's state."""
+    entries = rest["optimizer_states"][number]["state"]
+    return [
+        (_key(number, place, key), place)
+        for place, entry in entries.items()
+        for key in entry["spread"]
+    ]
+
+
+def _joined(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
+    """Undo :func:`_split`; optimizer states whose tensors were not read are left out."""
+    states = []
+    for number, state in enumerate(rest["optimizer_states"]):
+        names = _spread_states(rest, number)
+        if all(key in tensors for key, _ in names):
+            entries = {
+                place: entry["kept"]
+                | {key: tensors[_key(number, place, key)] for key in entry["spread"]}
+                for place, entry in state["state"].items()
+            }
+            states.append({**state, "state": entries})
+    weights = {name: tensors[f"{_WEIGHT}{name}"] for name in rest["state_dict"]}
+    return {**rest, "state_dict": weights, "optimizer_states": states}
+
 
 _UNREADABLE = (
     *(RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError),
@@ -258,7 +667,8 @@ def require_free_space(folder: Path, model: Any, *, optimizer: str, n_saves: int
     Raises:
         ConfigError: With what is needed and what is there.
     """
-    needed = least_bytes(model, optimizer=optimizer, n_saves=n_saves) - _bytes_in(folder)
+    written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    needed = least_bytes(model, optimizer=optimizer, n_saves=n_saves) - written
     there = folder
     while not there.is_dir():
         there = there.parent
@@ -296,7 +706,3 @@ def _moments(weight: Tensor, optimizer: str) -> int:
 
 def _bytes(weights: list[Any]) -> int:
     return sum(weight.numel() * weight.element_size() for weight in weights)
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -22,15 +22,15 @@ from recap.data.batches import Batch
 from recap.data.encode import EncodedExample, Encoding, PlainTextEncoder
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
-from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
-from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
-from recap.models.optimizers import (
+from recap.models.backbone import tiny_tokenizer
+from recap.models.finetune import (
     OptimizerSettings,
     SchedulerSettings,
     configured_optimizers,
 )
+from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
+from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
 from recap.models.strategy import AutomaticBatchSize
-from recap.models.tiny import tiny_tokenizer
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING
@@ -39,7 +39,7 @@ from recap.tasks.wording import WORDING
 class EncoderModule(lightning.LightningModule):
     """Trains an encoder with a classification head, and labels held-out examples.
 
-    Works with :class:`recap.data.loaders.DataModule` (``batching="padded"``) over examples that
+    Works with :class:`recap.data.batches.DataModule` (``batching="padded"``) over examples that
     :class:`recap.models.encoder.EncoderInput` has encoded. Logs ``train_loss``,
     ``val_loss``: cross-entropy in nats, the mean over the examples of a step or set.
 
@@ -376,7 +376,7 @@ class EncoderInput:
         """Return the ids of examples that the task has selected, in the order given.
 
         All but the last id is the ``prompt``, the closing mark of the response the one token of the
-        ``answer``: so :class:`recap.data.loaders.DataModule` serves as it is, and its mean over
+        ``answer``: so :class:`recap.data.batches.DataModule` serves as it is, and its mean over
         answer tokens is a mean over examples.
 
         Raises:

@@ -27,6 +27,7 @@ from recap.config import explain_faults
 from recap.data.batches import Batch
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone, torch_dtype
+from recap.models.checkpoints import is_first_rank, whole_weights
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import causal_model, is_adapted, plain_name
 from recap.models.hub import (
@@ -39,7 +40,6 @@ from recap.models.hub import (
     read_model_config,
     read_tokenizer,
 )
-from recap.models.sharded_checkpoints import is_first_rank, whole_weights
 from recap.system.files import whole_folder
 from recap.tasks.library import task_from_saved, task_to_dict
 from recap.tasks.task import Task

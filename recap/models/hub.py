@@ -8,6 +8,7 @@ and ask for kernels from the hub. All of that is refused here, and nothing of re
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,6 +177,15 @@ def read_model(auto_model: Any, folder: str | Path, **options: Any) -> Any:
         return auto_model.from_pretrained(folder, use_safetensors=True, **_WITHOUT_CODE, **options)
 
 
+def silence_bitsandbytes() -> None:
+    """Have bitsandbytes (0.50) ask for no further package; called before it is imported.
+
+    peft imports it for any adapter, and it asks where a processor has AVX512-BF16: to multiply
+    packed weights, which recap keeps none of.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
 def read_adapter(model: Any, folder: Path, *, name: str = "default") -> Any:
     """Return a PEFT model: a base with the adapter of a folder.
 
@@ -183,6 +193,7 @@ def read_adapter(model: Any, folder: Path, *, name: str = "default") -> Any:
         ConfigError: When the adapter's weights are a pickle.
         ValueError: When they cannot be read, or do not fit.
     """
+    silence_bitsandbytes()
     from peft import PeftModel
 
     _require_adapter_weights(folder)

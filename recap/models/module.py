@@ -21,7 +21,7 @@ from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import LazyWeights
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.engine.prefix_backward import training_loss
-from recap.models.optimizers import (
+from recap.models.finetune import (
     OptimizerSettings,
     SchedulerSettings,
     configured_optimizers,
@@ -80,7 +80,7 @@ class Generation:
 class ResponseModule(lightning.LightningModule):
     """Trains a language model to answer, and decodes and scores held-out examples.
 
-    Works with :class:`recap.data.loaders.DataModule` under any ``lightning.Trainer``. Logs
+    Works with :class:`recap.data.batches.DataModule` under any ``lightning.Trainer``. Logs
     ``train_loss`` every optimizer step, ``val_loss`` every validation and ``test_loss`` at the end
     of a test: each the mean over the answers' tokens, in nats, of the whole step or set, however it
     was cut into batches and devices.
@@ -284,7 +284,8 @@ class ResponseModule(lightning.LightningModule):
         frozen = set(self._frozen_names())
         for key in list(checkpoint["state_dict"]):
             # A quantized weight brings its scales along, under names that begin with its own.
-            if key in frozen or not frozen.isdisjoint(_parents(key)):
+            parents = (key[:place] for place, character in enumerate(key) if character == ".")
+            if key in frozen or not frozen.isdisjoint(parents):
                 del checkpoint["state_dict"][key]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -360,8 +361,3 @@ class ResponseModule(lightning.LightningModule):
 
     def _frozen_names(self) -> list[str]:
         return [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
-
-
-def _parents(name: str) -> list[str]:
-    """Return ``["a", "a.b"]`` for ``"a.b.c"``."""
-    return [name[:place] for place, character in enumerate(name) if character == "."]

@@ -23,15 +23,15 @@ from torch.optim import Optimizer
 from recap.data.batches import Batch, halves
 from recap.errors import ConfigError
 from recap.models.backbone import LazyWeights
-from recap.models.checkpoints import read_checkpoint
-from recap.models.finetune import causal_model
-from recap.models.sharded_checkpoints import (
+from recap.models.checkpoints import (
     is_sharded_checkpoint,
+    read_checkpoint,
     read_sharded,
     spread_like,
     spread_states,
     write_sharded,
 )
+from recap.models.finetune import causal_model
 
 
 def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> Strategy | str:

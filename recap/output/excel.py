@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recap.errors import ConfigError
-from recap.system.escaping import protect_cell, sheet_to_csv
+from recap.system.files import protect_cell, sheet_to_csv
 
 _MOST_CHARACTERS = 32_767
 """Excel's limit for one cell."""

@@ -21,8 +21,7 @@ from recap.errors import ConfigError, DataError
 from recap.metrics.files import json_text
 from recap.output.charts import font_families
 from recap.output.tables import ReportTable, printable
-from recap.system.escaping import plain_markdown, protect_cell
-from recap.system.files import write_atomic
+from recap.system.files import plain_markdown, protect_cell, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

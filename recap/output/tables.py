@@ -9,7 +9,7 @@ from typing import TypeVar
 from rich.table import Table
 from rich.text import Text
 
-from recap.system.escaping import plain_markdown
+from recap.system.files import plain_markdown
 
 Row = TypeVar("Row")
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
-from recap.models.backbone import build_skeleton
+from recap.models.backbone import build_skeleton, tiny_config, tiny_tokenizer
 from recap.models.finetune import apply_finetune, causal_model
 from recap.models.hub import cached_folder, read_model_config, read_tokenizer
-from recap.models.tiny import tiny_config, tiny_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

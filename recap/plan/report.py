@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable
 from recap.plan.memory import KINDS
@@ -16,7 +17,6 @@ _KIND_TITLES = {
     "cache": "cache of decoding",
     "runtime": "runtime (allowance)",
 }
-_DASH = "–"
 
 
 def plan_report(plan: Plan) -> Report:
@@ -93,7 +93,7 @@ def _operations(plan: Plan) -> ReportTable:
             (
                 f"{batching}{chosen}",
                 *map(_peta, parts),
-                _DASH if hours is None else f"{hours:,.2f}",
+                DASH if hours is None else f"{hours:,.2f}",
             )
         )
     assumed = "hours need plan.tflops on a CPU"

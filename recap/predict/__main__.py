@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, reader_for, run_command
+from recap.cli.command import Command, ended_by_sigterm, run_command, with_reader
 
 if TYPE_CHECKING:
     from recap.predict.job import AnnotationJob
@@ -19,19 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Annotate what ``argv`` describes; return 0 (done), 2 (user's fault) or 1 (anything else)."""
     given = list(sys.argv[1:] if argv is None else argv)
     return run_command(
-        Command(name="predict", load=_load, job=_predict), [*given, *_reader_for(given)]
+        Command(name="predict", load=_load, job=_predict), with_reader(given, "input", "data.path")
     )
-
-
-def _reader_for(given: Sequence[str]) -> list[str]:
-    """Return the choice of ``data`` that fits the input's ending, if none was made."""
-    if any(argument.startswith("data=") for argument in given):
-        return []
-    for argument in given:
-        key, _, value = argument.partition("=")
-        if key in ("input", "data.path"):
-            return [f"data={reader_for(value)}"]
-    return []
 
 
 def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
@@ -42,8 +31,7 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
 
 
 def _predict(config: PredictConfig) -> None:
-    from recap.predict.console import AnnotationConsole
-    from recap.predict.job import annotate_file
+    from recap.predict.job import AnnotationConsole, annotate_file
     from recap.predict.ray_parts import annotate_over_ray
     from recap.system.processes import limit_library_logging
 

@@ -8,7 +8,6 @@ and the file ends the same whether it was interrupted or not.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -16,7 +15,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,8 +24,7 @@ from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error
 from recap.data.utterances import read_utterances
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Annotation, Example
-from recap.system.escaping import csv_record, protect_cell
-from recap.system.files import narrow, open_private, writing
+from recap.system.files import csv_record, lock, narrow, open_private, protect_cell, writing
 
 OWN_COLUMNS = (
     *("id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text"),
@@ -198,7 +195,7 @@ class AnnotationFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open_private(path, "ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError as error:
             self._file.close()
             raise ConfigError(
@@ -211,12 +208,7 @@ class AnnotationFile:
         """Return this."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the file, which gives it free."""
         self._file.close()
 

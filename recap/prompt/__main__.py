@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
-
-if TYPE_CHECKING:
-    from recap.prompt.options import PromptedConfig
+from recap.prompt.options import PromptedConfig, load_prompted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="prompt", load=_load, job=_prompt, after_sweep=_compare)
+    command = Command(name="prompt", load=load_prompted, job=_prompt, after_sweep=_compare)
     return run_command(command, argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> PromptedConfig:
-    from recap.prompt.compose import load_prompted
-
-    return load_prompted(overrides, config_dir=config_dir)
 
 
 def _prompt(config: PromptedConfig) -> None:

@@ -1,7 +1,8 @@
 """Many requests to one server: a few at a time, each answer kept as soon as it is there.
 
 Answers are kept on disk under a hash of the whole request, so that nothing is paid for twice; and
-so is what requests may have cost that brought no answer, so that a later process counts it.
+so is what requests may have cost that brought no answer, so that a later process counts it. A
+budget is asked before every request, and never exceeded.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from typing import Any
 from recap.errors import ConfigError, RecapError, quote_id
 from recap.metrics.files import json_text
 from recap.prompt.clients import ChatClient, Reply, RequestError, RetryPolicy, with_retries
-from recap.records import Message
-from recap.runs.costs import Budget, Usage, most_tokens
+from recap.records import Message, Prices, Usage
 from recap.system.files import write_atomic, writing
 
 FOLDER = ".answers"
@@ -276,3 +276,91 @@ def _used(reply: Reply, most: Usage) -> Usage:
         input_tokens=most.input_tokens if given is None else given,
         output_tokens=most.output_tokens if said is None else said,
     )
+
+
+_TOKENS_PER_MESSAGE = 32
+"""More than any chat template adds to a message."""
+
+
+def most_tokens(messages: Sequence[Message]) -> int:
+    """Return a number of tokens that a prompt cannot exceed: no token is shorter than a byte."""
+    size = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in messages)
+    return size + _TOKENS_PER_MESSAGE * len(messages)
+
+
+def estimated_tokens(messages: Sequence[Message]) -> int:
+    """Return about how many tokens a prompt has: a quarter of its ASCII characters, all others.
+
+    The rule of thumb for English, and on the safe side for Chinese; tokenizers of servers are not
+    known here.
+
+    >>> estimated_tokens([Message(role="user", text="twelve chars")])
+    3
+    """
+    text = "".join(message.text for message in messages)
+    ascii_characters = sum(character.isascii() for character in text)
+    return -(-ascii_characters // 4) + len(text) - ascii_characters
+
+
+class Budget:
+    """What a run may use; asked before every request, so that it is never exceeded.
+
+    Each request is counted at the most it could use until the server says what it did use.
+
+    Args:
+        prices: ``None`` where cost is unknown.
+        max_cost: ``None`` for no limit; needs prices.
+        max_total_tokens: ``None`` for no limit.
+        spent: What the run's answers have used so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        prices: Prices | None = None,
+        max_cost: float | None = None,
+        max_total_tokens: int | None = None,
+        spent: Usage | None = None,
+    ) -> None:
+        self._prices = prices
+        self._max_cost = max_cost
+        self._max_total_tokens = max_total_tokens
+        self._spent = spent or Usage()
+        self._reserved = Usage()
+        self._changed = threading.Condition()
+
+    @property
+    def spent(self) -> Usage:
+        """What was used so far."""
+        return self._spent
+
+    def reserve(self, most: Usage) -> None:
+        """Set aside what a request could use, waiting for others under way where that may help.
+
+        Raises:
+            ConfigError: When it could exceed the budget.
+        """
+        with self._changed:
+            while (said := self._exceeded(self._spent + self._reserved + most)) is not None:
+                if not self._reserved.tokens:
+                    raise ConfigError(
+                        f"{said} could be exceeded by the next request; raise it to go on"
+                    )
+                self._changed.wait()
+            self._reserved += most
+
+    def settle(self, most: Usage, used: Usage) -> None:
+        """Count what a request did use in place of what was set aside for it."""
+        with self._changed:
+            self._reserved -= most
+            self._spent += used
+            self._changed.notify_all()
+
+    def _exceeded(self, usage: Usage) -> str | None:
+        if self._max_total_tokens is not None and usage.tokens > self._max_total_tokens:
+            return f"client.max_total_tokens={self._max_total_tokens} ({self._spent.tokens} used)"
+        if self._max_cost is None or self._prices is None:
+            return None
+        if self._prices.cost(usage) <= self._max_cost:
+            return None
+        return f"client.max_cost={self._max_cost:g} ({self._prices.cost(self._spent):.4f} spent)"

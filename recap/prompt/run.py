@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from recap.config_checks import check_combinations
+from recap.config import check_combinations
 from recap.errors import ConfigError
 from recap.folds.console import console_for, print_data
 from recap.folds.fold import FoldAnswers, FoldListener, run_folds
@@ -30,8 +30,7 @@ from recap.prompt.systems import (
     draw_shots,
     prices_of,
 )
-from recap.records import Fold, Summary, prediction_of
-from recap.runs.costs import Usage
+from recap.records import Fold, Summary, Usage, prediction_of
 from recap.runs.folder import RunFolder, locked
 from recap.runs.history import Tracker
 from recap.system.processes import is_launched
@@ -59,7 +58,8 @@ def prompt_folds(config: PromptedConfig, *, listener: FoldListener | None = None
     open_run(run)
     listener.prepared(run, [_model_line(config)])
     unanswered = UnansweredRequests(_budget_folder(run))
-    with _spending_alone(config, run):
+    # Other processes must not spend the same budget: neither would know of the other.
+    with locked(_budget_folder(run)) if _has_budget(config) else nullcontext():
         model: PromptedModel = local or RemoteModel(
             config,
             run.task,
@@ -158,11 +158,6 @@ def _has_budget(config: PromptedConfig) -> bool:
 
 def _budget_folder(run: Run) -> Path:
     return run.folder.path / ".budget"
-
-
-def _spending_alone(config: PromptedConfig, run: Run) -> AbstractContextManager[None]:
-    """Keep other processes from spending the same budget: neither would know of the other."""
-    return locked(_budget_folder(run)) if _has_budget(config) else nullcontext()
 
 
 def _spent(config: PromptedConfig, run: Run, unanswered: UnansweredRequests) -> Usage:

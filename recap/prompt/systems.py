@@ -26,16 +26,17 @@ from recap.prompt.options import PromptedConfig
 from recap.prompt.requests import (
     FOLDER,
     AnswerCache,
+    Budget,
     PromptRequest,
     RequestRunner,
     UnansweredRequests,
     cached_reply,
+    estimated_tokens,
     request_key,
     usage_of,
 )
-from recap.records import Example
+from recap.records import Example, Prices, Usage
 from recap.runs.build import backbone_source
-from recap.runs.costs import Budget, Prices, Usage, estimated_tokens
 from recap.tasks.task import Task
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from recap.folds.console import duration_text
-from recap.folds.results import read_made_with
+from recap.folds.fold import read_made_with
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable
+from recap.records import Prices, Usage
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, distinct, named, statements_of
 from recap.report.templates import notes_of
-from recap.runs.costs import Prices, Usage
 
 
 @dataclass(frozen=True, kw_only=True)

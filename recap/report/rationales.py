@@ -42,7 +42,7 @@ from recap.report.rationale_overlap import (
 )
 from recap.report.runs import ReportedRun, read_examples_again
 from recap.report.templates import notes_of
-from recap.system.escaping import sheet_to_csv
+from recap.system.files import sheet_to_csv
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from recap.config import COMPARED, RunConfig, flatten, result_options
 from recap.data.folds import data_hash
 from recap.errors import ConfigError, DataError, UserError
-from recap.folds.results import made_with, read_made_with, read_scores
+from recap.folds.fold import made_with, read_made_with, read_scores
 from recap.metrics.files import predictions_from_jsonl
 from recap.metrics.scores import summarize
 from recap.output.format import DASH

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from recap.config import RunConfig
 from recap.errors import DataError, VerificationError, quote_id, quote_label
-from recap.folds.results import made_with
+from recap.folds.fold import made_with
 from recap.metrics.files import predictions_from_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scores import argmax_disagreement, score, summarize, summary_markdown
 from recap.records import Prediction, Scores

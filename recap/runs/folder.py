@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ import yaml
 from recap import config as schema
 from recap.config import RunConfig, result_options
 from recap.errors import ConfigError, DataError
-from recap.system.files import open_lock, read_yaml, refuse_links, write_atomic
+from recap.system.files import lock, open_lock, read_yaml, refuse_links, write_atomic
 
 Part = int | Literal["final"]
 """A fold by its number, or the model on all data."""
@@ -256,7 +255,7 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs; a kill leaves no lock behind.
+    """Keep other processes out of a folder while the block runs; see :func:`lock`.
 
     Raises:
         ConfigError: When another process is in it and ``wait`` is false.
@@ -264,7 +263,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with open_lock(folder / ".lock") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=wait)
         except BlockingIOError as error:
             raise ConfigError(
                 f"{folder}: another process is working on it; wait for it, or set run=NAME"

@@ -8,13 +8,13 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import lightning
 import torch
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from recap.errors import DataError
@@ -147,11 +147,11 @@ class Tracker:
         """Record how figures spread over folds, unless just this is recorded already."""
 
 
-COLUMNS = tuple(field.name for field in fields(HistoryRow))
+COLUMNS = tuple(HistoryRow.__dataclass_fields__)
 """The columns of history.csv, in order."""
 
 
-class History(lightning.Callback):
+class History(Callback):
     """Keeps the history of one training, writes it to a file, and tells a tracker.
 
     Its rows travel in the checkpoint, so that a resumed training ends with the history of an
@@ -201,19 +201,15 @@ class History(lightning.Callback):
         self._rows = [HistoryRow(**row) for row in state_dict["rows"]]
 
     def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Let the clock run."""
         self._meter.start()
 
     def on_train_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: torch.Tensor | Mapping[str, Any] | None,
         batch: Any,
         batch_idx: int,
@@ -228,43 +224,32 @@ class History(lightning.Callback):
         self._speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
         self._add(trainer, "train", trainer.callback_metrics["train_loss"], self._speed)
 
-    def on_validation_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock until the next training batch."""
         self._meter.stop()
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock: checkpoints are saved now."""
         self._meter.stop()
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the selection loss."""
         if not trainer.sanity_checking and "val_loss" in trainer.callback_metrics:
             self._add(trainer, "select", trainer.callback_metrics["val_loss"], None)
 
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last rows."""
         self._write(trainer)
 
     def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Bring the file up to what the checkpoint holds."""
         self._write(trainer)
 
     def _add(
         self,
-        trainer: lightning.Trainer,
+        trainer: Trainer,
         split: Literal["train", "select"],
         loss: torch.Tensor,
         speed: Speed | None,
@@ -284,7 +269,7 @@ class History(lightning.Callback):
         if trainer.is_global_zero:
             self._tracker.log_step(row)
 
-    def _write(self, trainer: lightning.Trainer) -> None:
+    def _write(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
         text = io.StringIO()
@@ -342,7 +327,7 @@ def _number(cell: str) -> float | None:
     return float(cell) if cell else None
 
 
-def _over_devices(trainer: lightning.Trainer, counts: tuple[int, int]) -> tuple[float, float]:
+def _over_devices(trainer: Trainer, counts: tuple[int, int]) -> tuple[float, float]:
     """Return the sums over all devices; every device has to call it at the same step."""
     if trainer.world_size == 1:
         return counts
@@ -357,22 +342,18 @@ OnEpoch = Callable[[int, float | None, float], None]
 """Called with an epoch's number, its selection loss and the seconds that it took."""
 
 
-class EpochClock(lightning.Callback):
+class EpochClock(Callback):
     """Tells of every finished epoch."""
 
     def __init__(self, on_epoch: OnEpoch) -> None:
         self._on_epoch = on_epoch
         self._since = 0.0
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the clock."""
         self._since = time.monotonic()
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell of the epoch."""
         if trainer.is_global_zero:
             loss = trainer.callback_metrics.get("val_loss")
@@ -396,15 +377,13 @@ class TrainingBar(RichProgressBar):
         self._history = history
         self._began: tuple[float, int] | None = None
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note when and at which step this process began."""
         super().on_train_start(trainer, pl_module)
         self._began = time.monotonic(), trainer.global_step
 
     def get_metrics(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+        self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return what stands beside the bar.
 
@@ -423,7 +402,7 @@ class TrainingBar(RichProgressBar):
             shown["left"] = str(timedelta(seconds=round(left)))
         return shown
 
-    def _seconds_left(self, trainer: lightning.Trainer) -> float | None:
+    def _seconds_left(self, trainer: Trainer) -> float | None:
         if self._began is None or trainer.state.fn != "fit":
             return None
         began, first_step = self._began

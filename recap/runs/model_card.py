@@ -18,7 +18,7 @@ from recap.metrics.scalar import SCALAR_METRICS, metric_of
 from recap.metrics.scores import spread_text
 from recap.output.format import DASH
 from recap.records import Scores, Summary
-from recap.system.escaping import plain_markdown
+from recap.system.files import plain_markdown
 from recap.tasks.task import Task
 
 if TYPE_CHECKING:

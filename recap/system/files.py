@@ -6,13 +6,19 @@ the package when installed, beside it in a checkout.
 
 from __future__ import annotations
 
+import csv
 import errno
+import fcntl
+import io
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO
 
@@ -204,16 +210,14 @@ def open_private(path: Path, mode: Literal["a", "ab"]) -> IO[Any]:
     A file that is there keeps its mode.
     """
     encoding = None if "b" in mode else "utf-8"
-    return open(path, mode, encoding=encoding, opener=_opener)
+    return open(
+        path, mode, encoding=encoding, opener=lambda name, flags: os.open(name, flags, PRIVATE)
+    )
 
 
 def narrow(descriptor: int) -> None:
     """Take from others what they may do with an open file; its owner keeps what he has."""
     os.fchmod(descriptor, os.fstat(descriptor).st_mode & PRIVATE)
-
-
-def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE)
 
 
 def refuse_links(folder: Path) -> None:
@@ -244,6 +248,38 @@ def open_lock(path: Path) -> TextIO:
             raise ConfigError(f"{path}: is a link, and a lock never is one; remove it") from error
         raise
     return os.fdopen(handle, "r+", encoding="utf-8")
+
+
+_LOCKED: weakref.WeakSet[IO[Any]] = weakref.WeakSet()
+
+
+def lock(file: IO[Any], *, wait: bool = False) -> None:
+    """Lock an open file until it is closed; a kill leaves no lock behind.
+
+    This process alone has the lock: those that it forks, such as workers that read data, may live
+    on for seconds after it was killed, and would keep others out.
+
+    Raises:
+        BlockingIOError: When another process has it and ``wait`` is false.
+    """
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _let_go_in_forks()
+    _LOCKED.add(file)
+
+
+@cache
+def _let_go_in_forks() -> None:
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    """Put nothing in the place of every locked file: closing one would write what it buffers."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for file in _LOCKED:
+        if not file.closed:
+            os.dup2(nowhere, file.fileno(), inheritable=False)
+    _LOCKED.clear()
+    os.close(nowhere)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -277,3 +313,61 @@ def conf_dir() -> Path:
         if (folder / "train.yaml").is_file() and (folder / "task").is_dir():
             return folder
     raise RecapError("recap's conf/ is missing; install recap again")
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_EXECUTED = frozenset("=+-@")
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+BYTE_ORDER_MARK = "\ufeff"
+"""Without it Excel takes UTF-8 for something else; the readers pass over it."""
+
+
+def protect_cell(text: str) -> str:
+    """Return a text with an apostrophe in front where a spreadsheet would take it for a formula.
+
+    The characters are OWASP's (CSV Injection): ``=``, ``+``, ``-`` and ``@``, also in full width
+    and after what is not seen, a tab and a line end. Numbers stay as they are.
+
+    >>> [protect_cell(text) for text in ("=1+1", " ＝A1", "-2.5", "- no", "no")]
+    ["'=1+1", "' ＝A1", '-2.5', "'- no", 'no']
+    """
+    return f"'{text}" if _is_formula(text) else text
+
+
+def bare_cell(text: str) -> str:
+    """Return a cell without the quote that :func:`protect_cell` put in front."""
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+
+
+def plain_markdown(text: str) -> str:
+    """Return Markdown in which no part of a text is HTML, by CommonMark's rules."""
+    return _TAG.sub(r"\\<", text)
+
+
+def sheet_to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a CSV file's text for a spreadsheet program, its cells protected."""
+    records = [csv_record(header)]
+    records += [csv_record([protect_cell(cell) for cell in row]) for row in rows]
+    return BYTE_ORDER_MARK + "".join(records)
+
+
+def csv_record(cells: Sequence[str]) -> str:
+    """Return one record of a CSV file, which ends in a line feed."""
+    text = io.StringIO()
+    # The writer quotes a carriage return only where it ends lines itself (Python 3.11).
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return f"{text.getvalue()[:-2]}\n"
+
+
+def _is_formula(text: str) -> bool:
+    if text[:1] in ("\t", "\r", "\n"):
+        return True
+    return _first_visible(text) in _EXECUTED and not _NUMBER.fullmatch(text)
+
+
+def _first_visible(text: str) -> str:
+    """Return the first character that is seen, in half width; empty without one."""
+    for character in text:
+        if not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf"):
+            return unicodedata.normalize("NFKC", character)
+    return ""

@@ -383,10 +383,7 @@ def limit_library_logging() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    # peft imports bitsandbytes for any adapter, which asks for a further package where a processor
-    # has AVX512-BF16: to multiply packed weights, which recap keeps none of.
-    advisers = ("lightning.pytorch", "lightning.fabric", "lightning", "transformers")
-    for name in (*advisers, "bitsandbytes.backends.cpu.ops"):
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")

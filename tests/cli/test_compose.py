@@ -8,7 +8,7 @@ import recap
 from recap.cli.compose import expand_sweep
 from recap.config import result_options, to_dict, validate
 from recap.errors import ConfigError
-from recap.prompt.compose import load_prompted
+from recap.prompt.options import load_prompted
 
 
 def test_the_default_run_is_the_demo_on_the_tiny_model() -> None:

@@ -13,7 +13,7 @@ from recap.data.issues import IssueLog
 from recap.data.readers.doccano import batch_to_jsonl, read_doccano
 from recap.data.readers.native import read_dialogues, records_to_jsonl
 from recap.records import Dialogue, Example, Turn
-from recap.system.escaping import bare_cell, protect_cell, sheet_to_csv
+from recap.system.files import bare_cell, protect_cell, sheet_to_csv
 
 EXAMPLE = Example(
     id="s:2",

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from recap.data.batches import (
     BatchLimits,
     MicroBatch,
+    ScoringLoader,
+    TrainingLoader,
     collate,
     count_rounds,
     plan_epoch,
     plan_scoring,
 )
 from recap.data.encode import EncodedExample
-from recap.data.loaders import ScoringLoader, TrainingLoader
 from recap.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ import lightning
 import pytest
 import shrunk
 
+from recap.data.batches import DataModule
 from recap.data.encode import EncodedExample
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 
 EXAMPLES = [
@@ -88,10 +88,9 @@ def test_a_trainer_that_accumulates_another_number_is_refused_with_the_right_one
 def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None:
     # What a user writes, without Hydra or any configuration:
     from recap.data.encode import ChatEncoder, encode_examples
-    from recap.models.finetune import apply_finetune
+    from recap.models.backbone import load_tiny
+    from recap.models.finetune import OptimizerSettings, apply_finetune
     from recap.models.module import ResponseModule
-    from recap.models.optimizers import OptimizerSettings
-    from recap.models.tiny import load_tiny
     from recap.records import Example
     from recap.tasks.library import builtin_task
 

@@ -21,7 +21,7 @@ from recap.data.readers.native import read_dialogues, records_to_jsonl
 from recap.data.readers.tables import read_sheet
 from recap.data.readers.transcript import SpeakerNames
 from recap.records import Dialogue, Example, Turn
-from recap.system.escaping import bare_cell, sheet_to_csv
+from recap.system.files import bare_cell, sheet_to_csv
 
 QUICK = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -15,8 +15,7 @@ from recap.config import result_options
 from recap.errors import ConfigError
 from recap.evaluate import __main__ as evaluate
 from recap.evaluate.baselines import cross_validate_baseline
-from recap.evaluate.compose import load_evaluation
-from recap.evaluate.options import baseline_run, chosen_source
+from recap.evaluate.options import baseline_run, chosen_source, load_evaluation
 from recap.metrics.files import predictions_from_jsonl
 from recap.metrics.scores import argmax_disagreement
 from recap.runs.folder import read_config

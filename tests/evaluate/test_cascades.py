@@ -13,7 +13,7 @@ from talk import read_json, read_jsonl, rows, write_rows
 from recap.errors import ConfigError
 from recap.evaluate import __main__ as evaluate
 from recap.evaluate.cascade import evaluate_cascade
-from recap.evaluate.compose import load_evaluation
+from recap.evaluate.options import load_evaluation
 from recap.evaluate.saved_model import Evaluation
 from recap.tasks.library import get_task
 

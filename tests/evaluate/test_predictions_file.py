@@ -12,7 +12,7 @@ from talk import read_json, read_jsonl, rows, write_rows
 
 from recap.errors import ConfigError, DataError
 from recap.evaluate import __main__ as evaluate
-from recap.evaluate.compose import load_evaluation
+from recap.evaluate.options import load_evaluation
 from recap.evaluate.predictions_file import evaluate_file
 from recap.evaluate.saved_model import Evaluation
 from recap.predict import __main__ as predict

@@ -13,7 +13,7 @@ from talk import read_json, read_jsonl, rows, write_rows
 
 from recap.errors import ConfigError
 from recap.evaluate import __main__ as evaluate
-from recap.evaluate.compose import load_evaluation
+from recap.evaluate.options import load_evaluation
 from recap.evaluate.saved_model import Evaluation, evaluate_model
 from recap.predict import __main__ as predict
 from recap.records import Example

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import recap
-from recap.config_checks import check_combinations
+from recap.config import check_combinations
 from recap.errors import ConfigError
+from recap.models.finetune import RangeTest
 from recap.models.module import ResponseModule
-from recap.models.optimizers import RangeTest
 from recap.train import __main__ as train
 
 BASE = [

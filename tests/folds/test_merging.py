@@ -14,7 +14,7 @@ from shrunk import IN_BLOCKS, write_family
 from transformers import AutoModelForCausalLM
 
 import recap
-from recap.folds.merging import default_tolerance
+from recap.folds.tuned import default_tolerance
 from recap.train import __main__ as train
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])

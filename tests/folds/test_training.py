@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from shrunk import IN_BLOCKS, write_family
 
 from recap.folds.training import Training
+from recap.models.backbone import load_tiny
 from recap.models.module import ResponseModule
-from recap.models.tiny import load_tiny
 from recap.runs.folder import locked
 from recap.train import __main__ as train
 

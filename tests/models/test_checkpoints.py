@@ -24,10 +24,12 @@ from recap.errors import ConfigError
 from recap.models.checkpoints import (
     AtomicCheckpointIO,
     CheckpointFolder,
+    fault_of,
     read_checkpoint,
     read_progress,
+    read_sharded,
+    write_sharded,
 )
-from recap.models.sharded_checkpoints import fault_of, read_sharded, write_sharded
 from recap.system.files import disk_error
 
 MEBIBYTE = 1 << 20

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_encoders import save_encoder
 
-from recap.data.batches import Batch
+from recap.data.batches import Batch, DataModule
 from recap.data.encode import EncodedExample
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.models.encoder import (
     EncoderInput,
@@ -22,7 +21,7 @@ from recap.models.encoder import (
     load_encoder,
     model_inputs,
 )
-from recap.models.optimizers import OptimizerSettings, SchedulerSettings
+from recap.models.finetune import OptimizerSettings, SchedulerSettings
 from recap.records import Example, Turn
 from recap.tasks.library import get_task
 

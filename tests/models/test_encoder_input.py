@@ -6,8 +6,8 @@ import pytest
 from small_encoders import word_tokenizer
 
 from recap.errors import ConfigError, DataError
+from recap.models.backbone import tiny_tokenizer
 from recap.models.encoder import EncoderInput, shown_turns
-from recap.models.tiny import tiny_tokenizer
 from recap.records import Example, Turn
 from recap.tasks.library import get_task
 

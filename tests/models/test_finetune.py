@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import shrunk
 import torch
 
 from recap.errors import ConfigError
-from recap.models.finetune import apply_finetune, causal_model, checkpoint_gradients
+from recap.models.finetune import TARGET_MODULES, apply_finetune, causal_model, checkpoint_gradients
 
 
 def test_full_tuning_trains_every_weight() -> None:
@@ -46,6 +49,14 @@ def test_adapters_depend_on_the_seed_alone() -> None:
 
     assert all(map(torch.equal, first_weights(0), first_weights(0)))
     assert not any(map(torch.equal, first_weights(0), first_weights(1)))
+
+
+def test_equal_adapters_are_saved_with_equal_configurations(tmp_path: Path) -> None:
+    adapted = apply_finetune(shrunk.model_of("qwen2", 50), method="lora")
+    adapted.save_pretrained(tmp_path, save_embedding_layers=False)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    # peft keeps a set, which every process writes in another order.
+    assert saved == sorted(TARGET_MODULES["qwen2"])
 
 
 def test_a_method_that_does_not_exist_is_refused_with_the_closest() -> None:

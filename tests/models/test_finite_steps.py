@@ -13,12 +13,12 @@ import shrunk
 import torch
 from faults import record_fault
 
+from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.callbacks import FiniteSteps
+from recap.models.finetune import OptimizerSettings, SchedulerSettings
 from recap.models.module import ResponseModule
-from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.runs.history import History, Tracker
 from recap.tasks.library import builtin_task
 

@@ -16,9 +16,8 @@ from recap.data.batches import MicroBatch, collate
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError, RecapError
 from recap.models.engine import label_scoring
-from recap.models.engine.generate import generate
+from recap.models.engine.generate import generate, grow_tree, label_tree
 from recap.models.engine.label_scoring import LabelScorer, constant_ids
-from recap.models.engine.label_tree import grow_tree, label_tree
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import apply_finetune
 from recap.records import Example, Turn

@@ -10,7 +10,7 @@ from shrunk import model_of
 from torch.nn.functional import cross_entropy
 
 from recap.models.engine.generate import generate
-from recap.models.engine.loglikelihood import LoglikelihoodRequest, loglikelihoods
+from recap.models.engine.loss import LoglikelihoodRequest, loglikelihoods
 from recap.models.finetune import apply_finetune
 
 N_TOKENS = 300

@@ -17,9 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from recap.data.batches import BatchLimits
+from recap.data.batches import BatchLimits, ScoringLoader
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.loaders import ScoringLoader
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone
 from recap.models.export import mean_answer_loss, merge_adapter, save_model

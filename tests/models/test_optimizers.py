@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from recap.errors import UnknownNameError
-from recap.models.optimizers import (
+from recap.models.finetune import (
     OptimizerSettings,
     SchedulerSettings,
     build_optimizer,
@@ -62,7 +62,7 @@ def test_biases_norms_and_frozen_weights_do_not_decay() -> None:
 
 
 def test_an_optimizer_of_ones_own_is_found_by_module_and_name() -> None:
-    settings = OptimizerSettings(name="recap.models.optimizers:adamw", learning_rate=3e-4)
+    settings = OptimizerSettings(name="recap.models.finetune:adamw", learning_rate=3e-4)
     optimizer = build_optimizer(torch.nn.Linear(2, 2), settings)
     assert [group["lr"] for group in optimizer.param_groups] == [3e-4, 3e-4]
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import shrunk
 
+from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError
-from recap.models.module import ResponseModule
-from recap.models.optimizers import (
+from recap.models.finetune import (
     HIGHEST_RATE,
     LOWEST_RATE,
     N_STEPS,
@@ -21,6 +20,7 @@ from recap.models.optimizers import (
     RangeTest,
     suggest_rate,
 )
+from recap.models.module import ResponseModule
 from recap.tasks.library import builtin_task
 
 RATES = np.geomspace(LOWEST_RATE, HIGHEST_RATE, N_STEPS).tolist()

@@ -13,14 +13,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from same_answers import assert_same_answer
 
-from recap.data.batches import Batching
+from recap.data.batches import Batching, DataModule
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
-from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.models.engine.loss import answer_loss
-from recap.models.finetune import apply_finetune
+from recap.models.finetune import OptimizerSettings, SchedulerSettings, apply_finetune
 from recap.models.module import ResponseModule
-from recap.models.optimizers import OptimizerSettings, SchedulerSettings
 from recap.records import Example, Turn
 from recap.tasks.library import builtin_task
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from recap.data.demo import demo_texts
-from recap.models.tiny import TinySizes, build_tiny_tokenizer, load_tiny, tiny_tokenizer
+from recap.models.backbone import TinySizes, build_tiny_tokenizer, load_tiny, tiny_tokenizer
 from recap.records import Answer, Example
 from recap.tasks.library import builtin_task
 
@@ -131,7 +131,7 @@ def test_weights_follow_the_seed_and_leave_the_global_random_state_alone() -> No
 
 def test_the_vocabulary_is_the_same_in_another_process() -> None:
     program = (
-        "import sys; from recap.models.tiny import tiny_tokenizer;"
+        "import sys; from recap.models.backbone import tiny_tokenizer;"
         "sys.stdout.buffer.write(tiny_tokenizer().backend_tokenizer.to_str().encode())"
     )
     elsewhere = subprocess.run(

@@ -14,8 +14,8 @@ from recap.data.batches import MicroBatch, collate
 from recap.data.encode import EncodedExample
 from recap.models.engine.shared_prefix import predicting_states
 from recap.models.finetune import apply_finetune, checkpoint_gradients
-from recap.plan.activations import Activations
 from recap.plan.architecture import Architecture
+from recap.plan.memory import Activations
 from recap.plan.workload import PlannedBatch, Setting
 
 SHARED, RESTS, ANSWER = 40, (20, 30, 25), 6

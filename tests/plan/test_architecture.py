@@ -96,7 +96,7 @@ def test_a_backbone_of_unknown_size_is_refused_with_two_ways_out() -> None:
 
 
 def test_the_tiny_backbone_is_counted_as_it_is_built() -> None:
-    from recap.models.tiny import load_tiny
+    from recap.models.backbone import load_tiny
 
     model: Any = load_tiny(seed=0)[0]
     assert count_parameters(architecture_of("tiny")).total == model.num_parameters()

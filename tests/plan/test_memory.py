@@ -9,9 +9,8 @@ import pytest
 
 import recap
 from recap.plan.architecture import Architecture, count_parameters, find_architecture
-from recap.plan.demand import Demand, changes_that_fit
 from recap.plan.memory import DecodedBatch, Memory, device_memory
-from recap.plan.plan import disk_bytes
+from recap.plan.plan import Demand, changes_that_fit, disk_bytes
 from recap.plan.workload import PlannedBatch, Setting, largest_group
 
 GROUP = PlannedBatch(lengths=(1000,) * 4, answers=(30,) * 4, prefix=850)

@@ -10,14 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recap.plan.architecture import Architecture, count_parameters
-from recap.plan.operations import (
+from recap.plan.workload import (
+    PlannedBatch,
+    Setting,
     Totals,
     add_up,
     decoding_operations,
     forward_operations,
     training_operations,
 )
-from recap.plan.workload import PlannedBatch, Setting
 
 
 def toy() -> Architecture:

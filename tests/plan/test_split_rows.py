@@ -16,9 +16,9 @@ from recap.data.encode import EncodedExample
 from recap.models.engine import prefix_backward
 from recap.models.engine.prefix_backward import training_loss
 from recap.models.finetune import apply_finetune, checkpoint_gradients
-from recap.plan import activations
-from recap.plan.activations import Activations, SplitRow, split_row
+from recap.plan import memory
 from recap.plan.architecture import Architecture, count_parameters
+from recap.plan.memory import Activations, SplitRow, split_row
 from recap.plan.workload import PlannedBatch, Setting
 
 SHARED, SUFFIXES, ANSWER = 300, (60, 70, 90, 100, 110, 120), 6
@@ -35,8 +35,8 @@ AT_ONCE = 200
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", AT_ONCE)
     monkeypatch.setattr(prefix_backward, "QUERIES_AT_ONCE", 32)
-    monkeypatch.setattr(activations, "QUERIES_AT_ONCE", 32)
-    for module in (prefix_backward, activations):
+    monkeypatch.setattr(memory, "QUERIES_AT_ONCE", 32)
+    for module in (prefix_backward, memory):
         monkeypatch.setattr(module, "splitting_pays", lambda *_, **__: True)
 
 

@@ -35,7 +35,7 @@ from recap.predict.output import (
     whole_windows,
 )
 from recap.runs.detector import Detector
-from recap.system.escaping import protect_cell
+from recap.system.files import protect_cell
 
 WORDS = ("=1+1", '"quoted", and\nbroken', "很好。", "plain", "tab\there", "a; b, c", "\u2028line\r")
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recap.predict.console import AnnotationConsole
-from recap.predict.job import AnnotationReport
+from recap.predict.job import AnnotationConsole, AnnotationReport
 from recap.predict.output import Checked
 
 CHECKED = Checked(

@@ -15,13 +15,14 @@ from recap.errors import ConfigError, RecapError
 from recap.prompt.clients import Reply, RequestError, RetryPolicy
 from recap.prompt.requests import (
     AnswerCache,
+    Budget,
     PromptRequest,
     RequestRunner,
     UnansweredRequests,
+    most_tokens,
     request_key,
 )
-from recap.records import Message
-from recap.runs.costs import Budget, Prices, Usage, most_tokens
+from recap.records import Message, Prices, Usage
 
 NO_WAIT = RetryPolicy(attempts=2, backoff_seconds=0.0, longest_wait_seconds=0.0)
 

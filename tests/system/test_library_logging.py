@@ -10,18 +10,28 @@ ASKS = "bitsandbytes.backends.cpu.ops"
 """Where bitsandbytes (0.50) asks for a further package, on processors with AVX512-BF16 alone."""
 
 
-def test_adapters_without_four_bits_say_nothing_of_four_bits(tmp_path: Path) -> None:
-    # Asked once more at the end, so that a machine without AVX512-BF16 would hear it as well.
-    code = (
-        "import logging, sys; from recap.train.__main__ import main; ended = main(sys.argv[1:]); "
-        f"logging.getLogger({ASKS!r}).warning('Failed to load CPU gemm_4bit_forward'); "
-        "sys.exit(ended)"
-    )
-    overrides = ["experiment=smoke", "finetune=lora", "logger=none", f"runs_dir={tmp_path}"]
+def said_by(code: str, *arguments: str) -> str:
+    """Return what a process prints that runs code and is then asked for the package once more.
+
+    So that a machine without AVX512-BF16 would hear it as well.
+    """
+    asked = f"{code}; logging.getLogger({ASKS!r}).warning('Failed to load CPU gemm_4bit_forward')"
     done = subprocess.run(
-        [sys.executable, "-c", code, *overrides], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"import logging, sys; {asked}", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert "runs/" in done.stdout or str(tmp_path) in done.stdout
-    assert list(tmp_path.glob("*/fold*/model/adapter_model.safetensors"))
+    return done.stdout + done.stderr
+
+
+def test_adapters_without_four_bits_say_nothing_of_four_bits(tmp_path: Path) -> None:
+    overrides = ["experiment=smoke", "finetune=lora", "logger=none", f"runs_dir={tmp_path}"]
+    train = "from recap.train.__main__ import main; ended = main(sys.argv[1:]); assert ended == 0"
+    trained = said_by(train, *overrides)
+    assert "runs/" in trained or str(tmp_path) in trained
+    [adapter, *_] = tmp_path.glob("*/fold*/model/adapter_model.safetensors")
+    load = "import recap; recap.Detector.from_pretrained(sys.argv[1])"
+    loaded = said_by(load, str(adapter.parent))
     for word in ("gemm", "kernels", "bitsandbytes"):
-        assert word not in done.stdout + done.stderr, done.stderr
+        assert word not in trained + loaded, (trained, loaded)

@@ -7,7 +7,7 @@ import pytest
 import recap
 from recap.cli.command import with_exit_code
 from recap.errors import ConfigError, RecapError
-from recap.prompt.compose import load_prompted
+from recap.prompt.options import load_prompted
 from recap.system.privacy import secret_values, without_secrets
 from recap.system.processes import switch_telemetry_off
 

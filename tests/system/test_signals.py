@@ -21,7 +21,7 @@ MOMENTS = {
     "in a step's second micro-batch": (MODULE + "training_step", 5, "train", 2),
     "in an epoch's last step": (MODULE + "training_step", 8, "train", 3),
     "in the validation": (VALIDATION_AND_TEST, 2, "train", 3),
-    "in a checkpoint": ("recap.models.sharded_checkpoints:_Digesting.write", 1, "train", 3),
+    "in a checkpoint": ("recap.models.checkpoints:_Digesting.write", 1, "train", 3),
     "after the last step": (MODULE + "training_step", 18, "train", 6),
     "while decoding": (MODULE + "test_step", 2, "decode", 6),
 }

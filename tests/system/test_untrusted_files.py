@@ -28,11 +28,18 @@ from recap.data.encode import ChatEncoder
 from recap.data.readers.registry import check_options, get_reader
 from recap.errors import ConfigError, UserError
 from recap.models.backbone import load_backbone, load_tokenizer
-from recap.models.checkpoints import read_checkpoint, read_progress
+from recap.models.checkpoints import (
+    REST,
+    digests_of,
+    fault_of,
+    read_checkpoint,
+    read_progress,
+    read_sharded,
+    write_sums,
+)
 from recap.models.encoder import load_encoder
 from recap.models.export import SETTINGS_FILE, ModelSettings, load_trained, read_settings
 from recap.models.hub import read_model_config
-from recap.models.sharded_checkpoints import REST, digests_of, fault_of, read_sharded, write_sums
 from recap.records import Message
 from recap.runs.detector import Detector
 from recap.runs.folder import read_config

@@ -16,7 +16,7 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 from wandb_files import read_page, read_run, read_table
 
-from recap.models.tiny import load_tiny
+from recap.models.backbone import load_tiny
 from recap.train import __main__ as train
 
 SMALL = [

@@ -36,7 +36,7 @@ from recap.data.readers.registry import (
 from recap.data.readers.transcript import SpeakerNames
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
-from recap.system.escaping import bare_cell
+from recap.system.files import bare_cell
 
 _KIND, _MEND = "Excel file", "save it again as .xlsx"
 _MOST_ROWS = 1_048_576

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from recap.data.batches import Layout
-from recap.models.engine.label_tree import DecodeStart, LabelTree, Prefill
+from recap.models.engine.generate import DecodeStart, LabelTree, Prefill
 from recap.models.engine.prefix_attention import LogitsToKeep, attach, run_row
 from recap.models.finetune import causal_model
 

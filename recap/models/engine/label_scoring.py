@@ -12,9 +12,16 @@ import torch
 from recap.config import Decoding
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError
-from recap.models.engine.generate import PlainEngine, evaluating
+from recap.models.engine.generate import (
+    DecodeStart,
+    PlainEngine,
+    Prefill,
+    best_path,
+    evaluating,
+    greedy_start,
+    label_tree,
+)
 from recap.models.engine.kv_cache import CachedPrefix, PrefixEngine, shared_length
-from recap.models.engine.label_tree import DecodeStart, Prefill, best_path, greedy_start, label_tree
 from recap.models.engine.prefix_attention import why_unsupported
 from recap.models.finetune import causal_model
 from recap.models.strategy import AutomaticBatchSize
