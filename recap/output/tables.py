@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.table import Table
 from rich.text import Text
 
 from recap.system.escaping import plain_markdown
+
+T = TypeVar("T")
 
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -139,3 +142,29 @@ def _in_markdown(cell: str) -> str:
 
 def _in_latex(cell: str) -> str:
     return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
+
+
+def table_of(
+    title: str,
+    things: Iterable[T],
+    columns: Mapping[str, Callable[[T], str]],
+    *,
+    text_columns: tuple[int, ...] = (0,),
+) -> ReportTable:
+    """Return a table with a row for each thing and a column for each name.
+
+    Args:
+        title: Of the table.
+        things: What rows are of.
+        columns: Heading to what its cell says of a thing.
+        text_columns: As in :class:`ReportTable`.
+
+    >>> table_of("Words", ["no", "never"], {"word": str, "letters": lambda w: f"{len(w)}"}).rows
+    (('no', '2'), ('never', '5'))
+    """
+    return ReportTable(
+        title=title,
+        header=tuple(columns),
+        rows=tuple(tuple(cell(thing) for cell in columns.values()) for thing in things),
+        text_columns=text_columns,
+    )
