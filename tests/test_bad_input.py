@@ -35,8 +35,7 @@ READS = {
 OWN_FILES = {
     "audit.probes": "the canaries that it has planted, through data.corpus",
     "evaluate.cascade": "predictions.jsonl of runs",
-    "report.runs": "predictions.jsonl of runs",
-    "report.recalibration": "selection.jsonl of runs",
+    "report.runs": "predictions.jsonl and selection.jsonl of runs",
     "report.verify": "predictions.jsonl of runs",
     "corpus.sources": "what data.corpus yields",
 }

@@ -158,6 +158,9 @@ def table_of(
         rows: What its lines are about.
         columns: By their names, what returns the cell of a row.
         text_columns: Places of columns that hold words.
+
+    >>> table_of("Words", ["no", "never"], {"word": str, "letters": lambda w: f"{len(w)}"}).rows
+    (('no', '2'), ('never', '5'))
     """
     return ReportTable(
         title=title,

@@ -1,35 +1,266 @@
-"""Whether probabilities can be believed, and what follows for the use of a system."""
+"""Whether probabilities can be believed, and what follows for the use of a system.
+
+Temperature and thresholds are fitted where examples were set aside, and reported elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
-from recap.metrics.abstention import RiskCoverage, risk_coverage
-from recap.metrics.arrays import Floats
-from recap.metrics.calibration import LEAST, MOST, Bin, reliability_bins
+from recap.data.utterances import membership
+from recap.metrics.abstention import (
+    Accepted,
+    Flagged,
+    RiskCoverage,
+    accept,
+    coverage_at_risk,
+    flag,
+    risk_coverage,
+    threshold_for_recall,
+)
+from recap.metrics.arrays import Bools, Floats
+from recap.metrics.calibration import (
+    LEAST,
+    MOST,
+    N_BINS,
+    Bin,
+    Calibration,
+    Detection,
+    Forecasts,
+    Temperature,
+    calibration_of,
+    correct_prior,
+    detection,
+    fit_temperature,
+    forecasts_of,
+    prior_weights,
+    reliability_bins,
+    scale,
+    shifted_prior,
+)
 from recap.metrics.scores import DDOF, spread_over_folds, spread_text
-from recap.output.charts import PANELS_A_ROW, PLAIN_COLOR
 from recap.output.format import DASH
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
+from recap.report.charts import reliability_chart, risk_coverage_chart
 from recap.report.options import ReportConfig
-from recap.report.recalibration import (
-    CalibrationOptions,
-    FoldCalibration,
-    RunCalibration,
-    calibrate,
-)
-from recap.report.runs import ReportedRun
+from recap.report.runs import ReportedRun, read_predictions
 from recap.report.tables import partial_runs
 from recap.report.templates import notes_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+RESISTANCE = "Resistance"
+"""The category whose labels, its own or those below it, count as resistance."""
+
+
+WANTED_RISK = 0.05
+"""Share of wrong answers for which the largest coverage is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorShift:
+    """Detection of resistance in practice, where it has another share than in training.
+
+    Attributes:
+        trained: Share of resistance among what was learned from; ``None`` where nothing was.
+        tested: Share among the examples of the fold.
+        as_tested: Of the likeliest label, examples as they are.
+        expected: The same, examples weighted to the share in practice.
+        corrected: Of the likeliest label of corrected probabilities, weighted likewise.
+        scaled_and_corrected: The same after temperature scaling.
+    """
+
+    trained: float | None
+    tested: float
+    as_tested: Detection
+    expected: Detection
+    corrected: Detection | None
+    scaled_and_corrected: Detection | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldCalibration:
+    """One fold: its test examples assessed, with what was fitted on its selection examples.
+
+    Attributes:
+        forecasts: Of the test examples, as given.
+        given: Their calibration.
+        curve: Their risk-coverage curve.
+        temperature: Fitted on the selection examples; ``None`` without them, as all below.
+        scaled: Calibration of the test examples at that temperature.
+        scaled_probabilities: Theirs.
+        accepted: What the threshold for the wanted risk gives on the test examples; ``None`` too
+            where no threshold had it on the selection examples.
+        flagged: What the threshold for the wanted recall gives on the test examples.
+        flagged_in_practice: The same at the share of resistance in practice.
+        shift: ``None`` unless that share is asked for and the task tells resistance from the rest.
+    """
+
+    forecasts: Forecasts
+    given: Calibration
+    curve: RiskCoverage
+    temperature: Temperature | None
+    scaled: Calibration | None
+    scaled_probabilities: Floats | None
+    accepted: Accepted | None
+    flagged: Flagged | None
+    flagged_in_practice: Flagged | None
+    shift: PriorShift | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunCalibration:
+    """One run; ``resistant`` says of each label whether it is resistance.
+
+    ``unfitted`` says why nothing was fitted; ``None`` where it was.
+    """
+
+    run: ReportedRun
+    folds: Mapping[int, FoldCalibration]
+    resistant: Bools
+    unfitted: str | None
+
+    @property
+    def tells_resistance(self) -> bool:
+        """Whether some labels are resistance and others are not."""
+        return bool(self.resistant.any() and not self.resistant.all())
+
+
+def calibrate(run: ReportedRun, options: ReportConfig) -> RunCalibration | None:
+    """Return a run's calibration, ``None`` when a finished fold has no probabilities at all.
+
+    Raises:
+        DataError: When probabilities are none of the task's labels, or a file cannot be read.
+    """
+    labels = run.task.labels
+    tests = {k: forecasts_of(found, labels=labels) for k, found in run.predictions.items()}
+    if not all(one.n for one in tests.values()):
+        return None
+    unfitted = why_unfitted(run)
+    is_resistant = membership(run.task.taxonomy, [RESISTANCE])
+    resistant = np.array([is_resistant(label) for label in labels])
+    folds = {}
+    for k, test in tests.items():
+        selection = None if unfitted else _selection(run, k)
+        folds[k] = _fold(test, selection, resistant, _trained_prior(run, k, tests), options)
+    return RunCalibration(run=run, folds=folds, resistant=resistant, unfitted=unfitted)
+
+
+def why_unfitted(run: ReportedRun) -> str | None:
+    """Return why a run has no examples to fit a temperature or thresholds on, if it has none."""
+    if run.kind == "prompted":
+        return "a prompted system answers the reported examples alone"
+    if run.config.cv.protocol != "nested":
+        return (
+            "the examples that selected the epoch are the reported ones (cv.protocol="
+            f"{run.config.cv.protocol}); cv.protocol=nested sets others aside"
+        )
+    without = [k for k in run.predictions if not run.folder.fold(k).selection.is_file()]
+    if without:
+        named = ", ".join(f"fold{k}" for k in without)
+        return f"{named} has no selection.jsonl, as an earlier version left it; run it again"
+    return None
+
+
+def _selection(run: ReportedRun, fold: int) -> Forecasts | None:
+    predictions = read_predictions(run.folder.fold(fold).selection)
+    found = forecasts_of(predictions, labels=run.task.labels)
+    return found if found.n else None
+
+
+def _trained_prior(run: ReportedRun, fold: int, tests: Mapping[int, Forecasts]) -> Floats | None:
+    """Return the labels' shares among what a fold learned from.
+
+    Training examples are those of the other folds. Where only this fold is finished its own stand
+    in for them: folds are stratified.
+    """
+    if run.kind == "prompted":
+        return None
+    n_labels = len(run.task.labels)
+    baseline = run.config.baseline or {}
+    if run.config.sampling == "balanced" or baseline.get("class_weight") == "balanced":
+        return np.full(n_labels, 1 / n_labels)
+    others = [one.gold for k, one in tests.items() if k != fold] or [tests[fold].gold]
+    counts = np.bincount(np.concatenate(others), minlength=n_labels)
+    return np.asarray(counts / counts.sum())
+
+
+def _fold(
+    test: Forecasts,
+    selection: Forecasts | None,
+    resistant: Bools,
+    trained: Floats | None,
+    options: ReportConfig,
+) -> FoldCalibration:
+    positive = resistant[test.gold]
+    both = bool(positive.any() and not positive.all())
+    temperature = scaled = accepted = flagged = in_practice = None
+    if selection is not None:
+        temperature = fit_temperature(selection.probabilities, selection.gold)
+        scaled = replace(test, probabilities=scale(test.probabilities, temperature.value))
+        curve = risk_coverage(selection.confidence, selection.correct)
+        found = coverage_at_risk(curve, WANTED_RISK)
+        accepted = accept(test.confidence, test.correct, found.threshold) if found else None
+        threshold = _recall_threshold(selection, resistant, options.recall)
+        if threshold is not None and both:
+            scores = test.probabilities[:, resistant].sum(axis=1)
+            flagged = flag(scores, positive, threshold)
+            if options.prior is not None:
+                weights = prior_weights(positive, options.prior)
+                in_practice = flag(scores, positive, threshold, weights=weights)
+    return FoldCalibration(
+        forecasts=test,
+        given=calibration_of(test.probabilities, test.gold),
+        curve=risk_coverage(test.confidence, test.correct),
+        temperature=temperature,
+        scaled=calibration_of(scaled.probabilities, test.gold) if scaled else None,
+        scaled_probabilities=scaled.probabilities if scaled else None,
+        accepted=accepted,
+        flagged=flagged,
+        flagged_in_practice=in_practice,
+        shift=_shift(test, scaled, resistant, trained, options.prior)
+        if options.prior is not None and both
+        else None,
+    )
+
+
+def _recall_threshold(selection: Forecasts, resistant: Bools, recall: float) -> float | None:
+    positive = resistant[selection.gold]
+    if not positive.any():
+        return None
+    scores = selection.probabilities[:, resistant].sum(axis=1)
+    return threshold_for_recall(scores, positive, recall)
+
+
+def _shift(
+    test: Forecasts,
+    scaled: Forecasts | None,
+    resistant: Bools,
+    trained: Floats | None,
+    prior: float,
+) -> PriorShift:
+    positive = resistant[test.gold]
+    weights = prior_weights(positive, prior)
+
+    def corrected(forecasts: Forecasts | None) -> Detection | None:
+        if forecasts is None or trained is None or not 0 < float(trained[resistant].sum()) < 1:
+            return None
+        wanted = shifted_prior(trained, resistant, prior)
+        found = correct_prior(forecasts.probabilities, trained, wanted)
+        return detection(resistant[found.argmax(axis=1)], positive, weights)
+
+    predicted = resistant[test.likeliest]
+    return PriorShift(
+        trained=None if trained is None else float(trained[resistant].sum()),
+        tested=float(positive.mean()),
+        as_tested=detection(predicted, positive),
+        expected=detection(predicted, positive, weights),
+        corrected=corrected(test),
+        scaled_and_corrected=corrected(scaled),
+    )
 
 
 NOT_FITTED = "not fitted"
@@ -37,36 +268,34 @@ NOT_FITTED = "not fitted"
 
 def top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return how sure every run is of its likeliest label, and how often that one is right."""
-    figures = ("accuracy", "mean_confidence", "ece", "ece_equal_mass")
-    return ReportTable(
-        title="Calibration of the likeliest label",
-        header=(
-            *("run", "probabilities", "examples", "right, %", "confidence, %"),
-            *("ECE, %", "ECE, equal mass, %"),
-        ),
-        rows=tuple(
-            (
-                *(one.run.name, name, f"{sum(fold.given.n for fold in one.folds.values()):,}"),
-                *(_over_folds(one, f"{which}.{figure}", 100.0) for figure in figures),
-            )
-            for one, name, which in _given_and_scaled(found)
-        ),
+    return table_of(
+        "Calibration of the likeliest label",
+        _given_and_scaled(found),
+        {
+            "run": lambda row: row[0].run.name,
+            "probabilities": lambda row: row[1],
+            "examples": lambda row: f"{sum(fold.given.n for fold in row[0].folds.values()):,}",
+            "right, %": lambda row: _percent(row[0], f"{row[2]}.accuracy"),
+            "confidence, %": lambda row: _percent(row[0], f"{row[2]}.mean_confidence"),
+            "ECE, %": lambda row: _percent(row[0], f"{row[2]}.ece"),
+            "ECE, equal mass, %": lambda row: _percent(row[0], f"{row[2]}.ece_equal_mass"),
+        },
         text_columns=(0, 1),
     )
 
 
 def all_labels_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return how good the probabilities of all labels are."""
-    return ReportTable(
-        title="Calibration of all labels",
-        header=("run", "probabilities", "class-wise ECE, %", "Brier (0–2)", "NLL, nats"),
-        rows=tuple(
-            (
-                *(one.run.name, name, _over_folds(one, f"{which}.classwise_ece", 100.0)),
-                *(_over_folds(one, f"{which}.{figure}") for figure in ("brier", "nll")),
-            )
-            for one, name, which in _given_and_scaled(found)
-        ),
+    return table_of(
+        "Calibration of all labels",
+        _given_and_scaled(found),
+        {
+            "run": lambda row: row[0].run.name,
+            "probabilities": lambda row: row[1],
+            "class-wise ECE, %": lambda row: _percent(row[0], f"{row[2]}.classwise_ece"),
+            "Brier (0–2)": lambda row: _over_folds(row[0], f"{row[2]}.brier"),
+            "NLL, nats": lambda row: _over_folds(row[0], f"{row[2]}.nll"),
+        },
         text_columns=(0, 1),
     )
 
@@ -79,27 +308,21 @@ def _given_and_scaled(found: Sequence[RunCalibration]) -> Iterator[tuple[RunCali
             yield one, f"T = {_over_folds(one, 'temperature.value')}", "scaled"
 
 
-def abstention_sheet(found: Sequence[RunCalibration], risk: float) -> ReportTable:
+def abstention_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return what every run gets wrong when it may leave answers to a human being."""
-    return ReportTable(
-        title=f"Abstention: answers by confidence, and a threshold for {100 * risk:g} % wrong",
-        header=(
-            *("run", "all answers: wrong, %", "AURC, %", "best possible, %"),
-            *("fitted on", "threshold", "answered, %", "of these wrong, %"),
-        ),
-        rows=tuple(
-            (
-                one.run.name,
-                _over_folds(one, "curve.overall_risk", 100.0),
-                _over_folds(one, "curve.aurc", 100.0),
-                _over_folds(one, "curve.best_aurc", 100.0),
-                _fitted_on(one),
-                _over_folds(one, "accepted.threshold"),
-                _over_folds(one, "accepted.coverage", 100.0),
-                _over_folds(one, "accepted.risk", 100.0),
-            )
-            for one in found
-        ),
+    return table_of(
+        f"Abstention: answers by confidence, and a threshold for {100 * WANTED_RISK:g} % wrong",
+        found,
+        {
+            "run": lambda one: one.run.name,
+            "all answers: wrong, %": lambda one: _percent(one, "curve.overall_risk"),
+            "AURC, %": lambda one: _percent(one, "curve.aurc"),
+            "best possible, %": lambda one: _percent(one, "curve.best_aurc"),
+            "fitted on": _fitted_on,
+            "threshold": lambda one: _over_folds(one, "accepted.threshold"),
+            "answered, %": lambda one: _percent(one, "accepted.coverage"),
+            "of these wrong, %": lambda one: _percent(one, "accepted.risk"),
+        },
         text_columns=(0, 4),
     )
 
@@ -108,26 +331,22 @@ def recall_sheet(
     found: Sequence[RunCalibration], recall: float, prior: float | None
 ) -> ReportTable:
     """Return what the threshold for a wanted recall of resistance flags on reported examples."""
-    header = ["run", "fitted on", "threshold", "recall, %", "precision, %", "flagged, %"]
-    figures = ["flagged.recall", "flagged.precision", "flagged.share"]
+    columns: dict[str, Callable[[RunCalibration], str]] = {
+        "run": lambda one: one.run.name,
+        "fitted on": _fitted_on,
+        "threshold": lambda one: _over_folds(one, "flagged.threshold"),
+        "recall, %": lambda one: _percent(one, "flagged.recall"),
+        "precision, %": lambda one: _percent(one, "flagged.precision"),
+        "flagged, %": lambda one: _percent(one, "flagged.share"),
+    }
     if prior is not None:
-        at = f"at {100 * prior:g} % resistance"
-        header += [f"precision {at}, %", f"flagged {at}, %"]
-        figures += ["flagged_in_practice.precision", "flagged_in_practice.share"]
-    return ReportTable(
-        title=f"Threshold for finding {100 * recall:g} % of the resistance",
-        header=tuple(header),
-        rows=tuple(
-            (
-                one.run.name,
-                _fitted_on(one),
-                _over_folds(one, "flagged.threshold"),
-                *(_over_folds(one, figure, 100.0) for figure in figures),
-            )
-            for one in found
-        ),
-        text_columns=(0, 1),
-    )
+        at, practice = f"at {100 * prior:g} % resistance", "flagged_in_practice"
+        columns |= {
+            f"precision {at}, %": lambda one: _percent(one, f"{practice}.precision"),
+            f"flagged {at}, %": lambda one: _percent(one, f"{practice}.share"),
+        }
+    title = f"Threshold for finding {100 * recall:g} % of the resistance"
+    return table_of(title, found, columns, text_columns=(0, 1))
 
 
 def prior_sheet(found: Sequence[RunCalibration], prior: float) -> ReportTable:
@@ -141,10 +360,10 @@ def prior_sheet(found: Sequence[RunCalibration], prior: float) -> ReportTable:
     }
     rows = []
     for one in found:
-        tested = _over_folds(one, "shift.tested", 100.0)
+        tested = _percent(one, "shift.tested")
         for way, name in ways.items():
             figures = [f"shift.{way}.{figure}" for figure in ("precision", "recall", "f1")]
-            cells = [_over_folds(one, figure, 100.0) for figure in figures]
+            cells = [_percent(one, figure) for figure in figures]
             if cells != [DASH] * len(cells):
                 share = tested if way == "as_tested" else f"{100 * prior:.2f}"
                 rows.append((one.run.name, name, share, *cells))
@@ -162,6 +381,10 @@ def _over_folds(found: RunCalibration, figure: str, scale: float = 1.0) -> str:
     return DASH if spread.mean is None else spread_text(spread, scale)
 
 
+def _percent(found: RunCalibration, figure: str) -> str:
+    return _over_folds(found, figure, 100.0)
+
+
 def _at(fold: FoldCalibration, figure: str) -> float | None:
     value: object = fold
     for name in figure.split("."):
@@ -176,144 +399,6 @@ def _fitted_on(found: RunCalibration) -> str:
     return NOT_FITTED if found.unfitted else "selection split"
 
 
-SCALED_COLOR = "#b2452c"
-"""Of probabilities after temperature scaling."""
-
-LINES = ("-", "--", ":", "-.")
-COLORS = ("#3b6ea5", "#b2452c", "#4a8f5c", "#8a5ca5", "#b58900", "#555555", "#2aa198")
-"""With :data:`LINES` enough to tell 28 curves apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """One run's bins, all folds together; ``scaled``: at the fitted temperature."""
-
-    title: str
-    given: Sequence[Bin]
-    scaled: Sequence[Bin] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePanel:
-    """The risk-coverage curves of runs of one task, by name."""
-
-    title: str
-    curves: Sequence[tuple[str, RiskCoverage]]
-
-
-def reliability_chart(panels: Sequence[Reliability]) -> Figure:
-    """Return a reliability diagram a run, and below each how many examples its bins hold."""
-    from matplotlib.figure import Figure
-
-    columns = min(PANELS_A_ROW, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.3 * columns + 0.4, 4.0 * rows), layout="constrained")
-    places = figure.subplots(
-        2 * rows, columns, squeeze=False, sharex=True, height_ratios=(3, 1) * rows
-    )
-    for index in range(rows * columns):
-        row, column = divmod(index, columns)
-        upper, lower = places[2 * row, column], places[2 * row + 1, column]
-        if index < len(panels):
-            _shares(upper, panels[index])
-            _counts(lower, panels[index])
-        else:
-            upper.set_axis_off()
-            lower.set_axis_off()
-    return figure
-
-
-def risk_coverage_chart(panels: Sequence[CurvePanel]) -> Figure:
-    """Return a panel a task: share of wrong answers among the surest, against their number."""
-    from matplotlib.figure import Figure
-
-    columns = min(PANELS_A_ROW, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.9 * columns + 0.4, 3.6 * rows), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(places, panels, strict=False):
-        _curves(axes, panel)
-    for axes in places[len(panels) :]:
-        axes.set_axis_off()
-    return figure
-
-
-def _shares(axes: Axes, panel: Reliability) -> None:
-    filled = [one for one in panel.given if one.share is not None]
-    axes.bar(
-        [100 * one.low for one in filled],
-        [100 * (one.share or 0.0) for one in filled],
-        width=[100 * (one.high - one.low) for one in filled],
-        align="edge",
-        color=PLAIN_COLOR,
-        edgecolor="white",
-        linewidth=0.6,
-        label="as given",
-    )
-    axes.plot([0, 100], [0, 100], color="#555555", linestyle="--", linewidth=0.9)
-    if panel.scaled is not None:
-        after = [one for one in panel.scaled if one.share is not None]
-        axes.plot(
-            [100 * (one.mean_probability or 0.0) for one in after],
-            [100 * (one.share or 0.0) for one in after],
-            color=SCALED_COLOR,
-            marker="o",
-            markersize=3.5,
-            linewidth=1.2,
-            label="at the fitted temperature",
-        )
-        axes.legend(frameon=False, fontsize=7, loc="upper left")
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 100)
-    axes.set_title(panel.title, fontsize=8, loc="left")
-    axes.set_ylabel("answers that are right, %", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _counts(axes: Axes, panel: Reliability) -> None:
-    drawn = axes.bar(
-        [100 * one.low for one in panel.given],
-        [one.n for one in panel.given],
-        width=[100 * (one.high - one.low) for one in panel.given],
-        align="edge",
-        color="#9a9a9a",
-        edgecolor="white",
-        linewidth=0.6,
-    )
-    labels = [f"{one.n}" if one.n else "" for one in panel.given]
-    axes.bar_label(drawn, labels, fontsize=5, padding=1)
-    axes.margins(y=0.25)
-    axes.set_xlabel("probability of the likeliest label, %", fontsize=8)
-    axes.set_ylabel("examples", fontsize=8)
-    # Shared axes would show them in the last row alone.
-    axes.tick_params(labelsize=7, labelbottom=True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _curves(axes: Axes, panel: CurvePanel) -> None:
-    for index, (name, curve) in enumerate(panel.curves):
-        line, color = divmod(index, len(COLORS))
-        axes.plot(
-            [100 * share for share in curve.coverage],
-            [100 * share for share in curve.risk],
-            color=COLORS[color],
-            linestyle=LINES[line % len(LINES)],
-            linewidth=1.3,
-            label=name,
-            # Where every confidence is the same there is a point and no line.
-            marker="o" if len(curve.coverage) == 1 else None,
-        )
-    axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
-    axes.set_title(panel.title, fontsize=9, loc="left")
-    axes.set_xlabel("answered, the surest first, %", fontsize=8)
-    axes.set_ylabel("wrong among these, %", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.legend(frameon=False, fontsize=6)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 CURVE_POINTS = 100
 """Points of a risk-coverage curve that are kept."""
 
@@ -321,12 +406,7 @@ _AS_GIVEN = ("given", "curve")
 _SPREADS = ("given", "scaled", "temperature", "curve", "accepted", "flagged", "flagged_in_practice")
 
 
-def calibration_section(
-    runs: Sequence[ReportedRun],
-    options: ReportConfig,
-    *,
-    own: CalibrationOptions | None = None,
-) -> Report | None:
+def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
     """Return calibration, abstention, thresholds and the shift of the prior of all runs.
 
     Temperature and thresholds are fitted on selection.jsonl alone (``cv.protocol=nested``) and
@@ -337,42 +417,40 @@ def calibration_section(
     """
     if not runs:
         return None
-    own = own or CalibrationOptions()
-    each = [calibrate(run, options, own) for run in runs]
+    each = [calibrate(run, options) for run in runs]
     found = [one for one in each if one is not None]
     without = [run.name for run, one in zip(runs, each, strict=True) if one is None]
     return Report(
         action="calibration",
         title="Calibration and abstention",
         figures={
-            "n_bins": own.n_bins,
-            "wanted_risk": own.risk,
+            "n_bins": N_BINS,
+            "wanted_risk": WANTED_RISK,
             "wanted_recall": options.recall,
             "prior": options.prior,
             "ddof": DDOF,
             "without_probabilities": without,
-            "runs": {one.run.name: _figures(one, own) for one in found},
+            "runs": {one.run.name: _figures(one) for one in found},
         },
-        sheets=_sheets(found, options, own),
+        sheets=_sheets(found, options),
         notes=notes_of(
             "calibration",
-            own=own,
+            n_bins=N_BINS,
+            risk=WANTED_RISK,
             runs=[_note_facts(one, options) for one in found],
             partial=partial_runs([one.run for one in found]),
             least=LEAST,
             most=MOST,
             without=without,
         ),
-        charts=_charts(found, own) if found else {},
+        charts=_charts(found) if found else {},
     )
 
 
-def _sheets(
-    found: Sequence[RunCalibration], options: ReportConfig, own: CalibrationOptions
-) -> tuple[ReportTable, ...]:
+def _sheets(found: Sequence[RunCalibration], options: ReportConfig) -> tuple[ReportTable, ...]:
     if not found:
         return ()
-    sheets = [top_label_sheet(found), all_labels_sheet(found), abstention_sheet(found, own.risk)]
+    sheets = [top_label_sheet(found), all_labels_sheet(found), abstention_sheet(found)]
     detectors = [one for one in found if one.tells_resistance]
     if detectors:
         sheets.append(recall_sheet(detectors, options.recall, options.prior))
@@ -381,9 +459,9 @@ def _sheets(
     return tuple(sheets)
 
 
-def _figures(found: RunCalibration, own: CalibrationOptions) -> dict[str, Any]:
+def _figures(found: RunCalibration) -> dict[str, Any]:
     run, folds = found.run, found.folds
-    bins = _pooled_bins(found, own)
+    bins = _pooled_bins(found)
     curve = _thinned(_pooled_curve(found))
     return {
         "task": run.task.name,
@@ -440,14 +518,14 @@ def _pooled(found: RunCalibration, of: Callable[[FoldCalibration], Floats]) -> F
     return np.concatenate([of(fold) for fold in found.folds.values()])
 
 
-def _pooled_bins(found: RunCalibration, own: CalibrationOptions) -> Mapping[str, tuple[Bin, ...]]:
+def _pooled_bins(found: RunCalibration) -> Mapping[str, tuple[Bin, ...]]:
     """Return the top label's bins over all folds' test examples, each fold's own fitted."""
     correct = _pooled(found, lambda fold: fold.forecasts.correct.astype(np.float64)) > 0
     confidence = _pooled(found, lambda fold: fold.forecasts.confidence)
-    bins = {"given": reliability_bins(confidence, correct, n_bins=own.n_bins)}
+    bins = {"given": reliability_bins(confidence, correct)}
     if all(fold.scaled_probabilities is not None for fold in found.folds.values()):
         scaled = _pooled(found, _scaled_confidence)
-        bins["scaled"] = reliability_bins(scaled, correct, n_bins=own.n_bins)
+        bins["scaled"] = reliability_bins(scaled, correct)
     return bins
 
 
@@ -476,33 +554,15 @@ def _thinned(curve: RiskCoverage) -> RiskCoverage:
     )
 
 
-def _charts(
-    found: Sequence[RunCalibration], own: CalibrationOptions
-) -> dict[str, Callable[[], Any]]:
+def _charts(found: Sequence[RunCalibration]) -> dict[str, Callable[[], Any]]:
     def reliability() -> Any:
-        panels = []
-        for one in found:
-            bins = _pooled_bins(one, own)
-            panels.append(
-                Reliability(title=one.run.name, given=bins["given"], scaled=bins.get("scaled"))
-            )
-        return reliability_chart(panels)
+        return reliability_chart({one.run.name: _pooled_bins(one) for one in found})
 
     def curves() -> Any:
-        tasks = dict.fromkeys(one.run.task.name for one in found)
-        return risk_coverage_chart(
-            [
-                CurvePanel(
-                    title=task,
-                    curves=[
-                        (one.run.name, _thinned(_pooled_curve(one)))
-                        for one in found
-                        if one.run.task.name == task
-                    ],
-                )
-                for task in tasks
-            ]
-        )
+        by_task: dict[str, dict[str, RiskCoverage]] = {one.run.task.name: {} for one in found}
+        for one in found:
+            by_task[one.run.task.name][one.run.name] = _thinned(_pooled_curve(one))
+        return risk_coverage_chart(by_task)
 
     return {"calibration_reliability": reliability, "calibration_risk_coverage": curves}
 

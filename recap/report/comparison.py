@@ -1,20 +1,38 @@
-"""Which system is better: tests over folds, examples and sessions, corrected for their number."""
+"""How far scores can be trusted: their spread, and tests of which system is better.
+
+Scores vary over folds, over sessions, over repetitions and between protocols. Systems are compared
+by three tests that answer three questions, each corrected for the number of comparisons:
+
+* The corrected t-test over folds
+  (:func:`recap.statistics.hypothesis_tests.corrected_t_test`): would training
+  again, on other data of this kind, favor the same system?
+* McNemar's test over examples: are these answers right more often than those? Exact, and only where
+  examples are independent.
+* The bootstrap over sessions of the difference of pooled macro-F1: do these models differ on the
+  sessions that the data are a sample of? Neither of the last two knows that another training would
+  give other models.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import combinations
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from recap.errors import ConfigError, did_you_mean
-from recap.output.format import DASH, number, p_cell
+from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.metrics.scalar import metric_of
+from recap.metrics.scores import DDOF, score, session_confusions, stacked, unit_of
+from recap.output.format import DASH, number, p_cell, percent
 from recap.output.report import Report
-from recap.output.tables import ReportTable
-from recap.report.charts import SpreadRow, difference_chart
+from recap.output.tables import ReportTable, table_of
+from recap.records import Prediction
+from recap.report.charts import SpreadRow, spread_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
     Repeats,
@@ -24,10 +42,294 @@ from recap.report.runs import (
     partitions,
     protocol_twins,
 )
-from recap.report.significance import TESTS, Comparison, with_holm
 from recap.report.templates import notes_of
-from recap.report.variance import compared, ends, points
-from recap.statistics.bootstrap import FEW_SESSIONS
+from recap.statistics.bootstrap import (
+    FEW_SESSIONS,
+    ScoreDifferences,
+    ScoreIntervals,
+    difference_intervals,
+    score_intervals,
+)
+from recap.statistics.correlation import holm
+from recap.statistics.hypothesis_tests import McNemar, TTest, corrected_t_test, mcnemar
+
+TESTS = ("corrected_t", "mcnemar", "bootstrap")
+"""Names of the tests; each is corrected over all comparisons by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRun:
+    """What a comparison needs to know of a run."""
+
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    partition: str
+    """The hash of which example is tested in which fold."""
+    n_folds: int
+    """Of the partition, whether or not they are finished."""
+    folds: Mapping[int, tuple[Prediction, ...]]
+    """Predictions of the finished folds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedSystem:
+    """A run, or its repetitions under other seeds."""
+
+    name: str
+    runs: tuple[ComparedRun, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two systems, first minus second."""
+
+    first: str
+    second: str
+    n_repeats: int
+    """Partitions that both were run over."""
+    folds: tuple[int, ...]
+    """The fold of each difference, partition after partition."""
+    differences: tuple[float, ...]
+    """Of macro-F1, a fold each; repetitions over one partition are averaged."""
+    t_test: TTest | None
+    """Corrected; ``None`` for a single fold."""
+    mcnemar: McNemar | None
+    """``None`` where one of them was run several times over these folds."""
+    pooled: ScoreDifferences
+    """Of the predictions of all folds together."""
+    reasons: Mapping[str, str]
+    """Why a test has no p, by its name."""
+    p_holm: Mapping[str, float | None] = field(default_factory=dict)
+    """p values by test, adjusted over the family of comparisons."""
+
+    @property
+    def mean_difference(self) -> float:
+        """Over folds."""
+        return float(np.mean(self.differences))
+
+    @property
+    def p(self) -> dict[str, float | None]:
+        """The p values by test."""
+        return {
+            "corrected_t": self.t_test.p if self.t_test else None,
+            "mcnemar": self.mcnemar.p if self.mcnemar else None,
+            "bootstrap": self.pooled.macro_f1_p,
+        }
+
+
+def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return comparisons with p values adjusted by Holm's rule, every test over all of them."""
+    adjusted = {test: holm([each.p[test] for each in comparisons]) for test in TESTS}
+    return tuple(
+        replace(each, p_holm={test: adjusted[test][i] for test in TESTS})
+        for i, each in enumerate(comparisons)
+    )
+
+
+def compare(
+    first: ComparedSystem, second: ComparedSystem, *, resamples: int, confidence: float, seed: int
+) -> Comparison:
+    """Return one comparison of two systems, over the folds that all their runs have finished.
+
+    Raises:
+        ConfigError: When tasks differ, or no fold of one partition is finished in both.
+        DataError: When a fold holds other examples, or other gold labels, in one of the runs.
+    """
+    _refuse_other_task(first, second)
+    partitions = _shared_partitions(first, second)
+    matched = {partition: _matched(first, second, partition) for partition in partitions}
+    differences, folds = [], []
+    for runs in matched.values():
+        for fold in runs.folds:
+            one, other = (
+                np.mean([_macro_f1(run, run.folds[fold]) for run in part])
+                for part in (runs.first, runs.second)
+            )
+            differences.append(float(one - other))
+            folds.append(fold)
+    single = len(matched) == 1 and all(
+        len(runs.first) == len(runs.second) == 1 for runs in matched.values()
+    )
+    t_test = None
+    if len(differences) > 1:
+        t_test = corrected_t_test(
+            np.array(differences),
+            np.zeros(len(differences)),
+            test_to_train=1 / (first.runs[0].n_folds - 1),
+            confidence=confidence,
+        )
+    pooled = _pooled(tuple(matched.values()), resamples, confidence, seed)
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        n_repeats=len(partitions),
+        folds=tuple(folds),
+        differences=tuple(differences),
+        t_test=t_test,
+        mcnemar=_mcnemar(next(iter(matched.values()))) if single else None,
+        pooled=pooled,
+        reasons=_reasons(t_test, pooled, single=single, resamples=resamples),
+    )
+
+
+def _as_compared(group: Repeats) -> ComparedSystem:
+    """Return runs of one system as a comparison takes them."""
+    runs = tuple(
+        ComparedRun(
+            name=run.name,
+            task=run.task.name,
+            labels=run.task.labels,
+            partition=str(run.manifest.get("partition_hash")),
+            n_folds=run.config.cv.folds,
+            folds=run.predictions,
+        )
+        for run in group
+    )
+    return ComparedSystem(name=group_name(group), runs=runs)
+
+
+def compared(first: Repeats, second: Repeats, options: ReportConfig) -> Comparison:
+    """Return the comparison of two systems over the folds that both have finished."""
+    drawn = options.intervals
+    return compare(_as_compared(first), _as_compared(second), **drawn)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matched:
+    """The runs of two systems over one partition; predictions of shared folds, ordered by id."""
+
+    folds: tuple[int, ...]
+    first: tuple[ComparedRun, ...]
+    second: tuple[ComparedRun, ...]
+
+
+def _refuse_other_task(first: ComparedSystem, second: ComparedSystem) -> None:
+    here, there = first.runs[0], second.runs[0]
+    if here.labels != there.labels:
+        raise ConfigError(
+            f"{here.name} tells {len(here.labels)} labels apart (task {here.task!r}), {there.name} "
+            f"{len(there.labels)} (task {there.task!r}); compare runs of one task"
+        )
+
+
+def _shared_partitions(first: ComparedSystem, second: ComparedSystem) -> list[str]:
+    theirs = {run.partition for run in second.runs}
+    shared = list(dict.fromkeys(run.partition for run in first.runs if run.partition in theirs))
+    if not shared:
+        raise ConfigError(
+            f"{first.runs[0].name} has the partition {first.runs[0].partition}, "
+            f"{second.runs[0].name} the partition {second.runs[0].partition}: fold k of one is not "
+            "fold k of the other; run both with the same data and cv options"
+        )
+    return shared
+
+
+def _matched(first: ComparedSystem, second: ComparedSystem, partition: str) -> _Matched:
+    ours = [run for run in first.runs if run.partition == partition]
+    theirs = [run for run in second.runs if run.partition == partition]
+    runs = [*ours, *theirs]
+    folds = sorted(set.intersection(*(set(run.folds) for run in runs)))
+    if not folds:
+        raise ConfigError(
+            f"{first.name} and {second.name} have no finished fold in common; finish the folds of "
+            "both (the same command goes on where it was)"
+        )
+    reference = {fold: {p.id: p for p in runs[0].folds[fold]} for fold in folds}
+    for run in runs[1:]:
+        _refuse_other_examples(runs[0], run, reference)
+    ordered = [
+        replace(run, folds={k: tuple(sorted(run.folds[k], key=lambda p: p.id)) for k in folds})
+        for run in runs
+    ]
+    return _Matched(
+        folds=tuple(folds), first=tuple(ordered[: len(ours)]), second=tuple(ordered[len(ours) :])
+    )
+
+
+def _refuse_other_examples(
+    here: ComparedRun, there: ComparedRun, reference: Mapping[int, Mapping[str, Prediction]]
+) -> None:
+    for fold, expected in reference.items():
+        found = {p.id: p for p in there.folds[fold]}
+        strangers = sorted(expected.keys() ^ found.keys()) or sorted(
+            key
+            for key, p in found.items()
+            if (p.gold, p.session) != (expected[key].gold, expected[key].session)
+        )
+        if strangers:
+            raise DataError(
+                f"fold {fold} of {here.name} and of {there.name} does not hold the same examples: "
+                f"example {quote_id(strangers[0])} is in one alone, or has another gold label or "
+                f"session ({len(strangers)} such); run both on the same data"
+            )
+
+
+def _macro_f1(run: ComparedRun, predictions: Sequence[Prediction]) -> float:
+    return float(score(predictions, task=run.task, labels=run.labels).metrics["macro_f1"] or 0.0)
+
+
+def _mcnemar(runs: _Matched) -> McNemar:
+    one, other = (
+        [p.label == p.gold for fold in runs.folds for p in part[0].folds[fold]]
+        for part in (runs.first, runs.second)
+    )
+    return mcnemar(one, other)
+
+
+def _pooled(
+    matched: Sequence[_Matched], resamples: int, confidence: float, seed: int
+) -> ScoreDifferences:
+    confusions = [
+        [
+            session_confusions(
+                (p for fold in runs.folds for p in run.folds[fold]),
+                task=run.task,
+                labels=run.labels,
+            )
+            for runs in matched
+            for run in (runs.first if side == 0 else runs.second)
+        ]
+        for side in (0, 1)
+    ]
+    units = sorted({unit for side in confusions for run in side for unit in run})
+    first, second = ([stacked(run, units) for run in side] for side in confusions)
+    return difference_intervals(
+        first, second, resamples=resamples, confidence=confidence, seed=seed
+    )
+
+
+def _reasons(
+    t_test: TTest | None, pooled: ScoreDifferences, *, single: bool, resamples: int
+) -> dict[str, str]:
+    reasons = {}
+    if t_test is None:
+        reasons["corrected_t"] = "one fold has no variance"
+    elif t_test.p is None:
+        reasons["corrected_t"] = "the difference is the same in every fold"
+    if not single:
+        reasons["mcnemar"] = "several runs of a system answer each example several times"
+    if pooled.macro_f1_p is None:
+        reasons["bootstrap"] = (
+            "no resamples were asked for"
+            if resamples == 0
+            else "no session makes a difference"
+            if pooled.n_units > 1
+            else "there is only one session"
+        )
+    return reasons
+
+
+def points(value: float | None) -> str:
+    """Return a difference of shares in percentage points with its sign."""
+    text = percent(value)
+    return f"+{text}" if value is not None and value > 0 and text != "0.00" else text
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """Return ``"[61.20, 70.45]"`` in percent, a dash where an end is missing."""
+    return DASH if low is None or high is None else f"[{percent(low)}, {percent(high)}]"
+
 
 _TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "bootstrap"}
 
@@ -71,7 +373,8 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
             "seed": options.seed,
             "compare_to": options.compare_to,
             "families": {
-                family.task: [_figures(each) for each in family.comparisons] for family in families
+                family.task: [_comparison_figures(each) for each in family.comparisons]
+                for family in families
             },
         },
         sheets=tuple(
@@ -93,8 +396,16 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
         ),
         charts={
             f"comparison_{family.task}": partial(
-                difference_chart,
-                [_chart_row(each) for each in family.comparisons],
+                spread_chart,
+                [
+                    SpreadRow(
+                        name=f"{each.first}\n− {each.second}",
+                        values=each.differences,
+                        pooled=each.pooled.macro_f1,
+                    )
+                    for each in family.comparisons
+                ],
+                differences=True,
                 axis=f"difference of macro-F1 of {family.task}, percentage points",
             )
             for family in families
@@ -104,44 +415,38 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
 
 def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Family:
     groups = group_repeats(runs)
-    pairs: list[tuple[Repeats, Repeats]]
     if options.compare_to is None:
         pairs = list(combinations(groups, 2))
     else:
         reference = [g for g in groups if any(run.name == options.compare_to for run in g)]
         pairs = [(group, ref) for ref in reference for group in groups if group != ref]
     known = protocol_twins(runs)
-    twins = [pair in known or pair[::-1] in known for pair in pairs]
-    comparable = [
-        (first, second)
-        for (first, second), alike in zip(pairs, twins, strict=True)
-        if not alike and partitions(first) & partitions(second)
-    ]
-    comparisons = [compared(first, second, options) for first, second in comparable]
-    return Family(
-        task=task,
-        comparisons=with_holm(comparisons),
-        pairs=tuple(
+    comparisons, described = [], []
+    for first, second in pairs:
+        twins = (first, second) in known or (second, first) in known
+        ours, theirs = partitions(first), partitions(second)
+        if ours & theirs and not twins:
+            comparisons.append(compared(first, second, options))
+        described.append(
             {
-                "twins": alike,
+                "twins": twins,
                 "names": f"{group_name(first)} and {group_name(second)}",
-                "shared": partitions(first) & partitions(second),
-                "uneven": partitions(first) != partitions(second),
+                "shared": ours & theirs,
+                "uneven": ours != theirs,
                 "protocols": [group[0].config.cv.protocol for group in (first, second)],
             }
-            for (first, second), alike in zip(pairs, twins, strict=True)
-        ),
-    )
+        )
+    return Family(task=task, comparisons=with_holm(comparisons), pairs=tuple(described))
 
 
-def _figures(each: Comparison) -> dict[str, Any]:
+def _comparison_figures(each: Comparison) -> dict[str, Any]:
     return {
         "first": each.first,
         "second": each.second,
         "n_repeats": each.n_repeats,
         "folds": list(each.folds),
         "differences": list(each.differences),
-        "mean_difference": float(np.mean(each.differences)),
+        "mean_difference": each.mean_difference,
         "corrected_t": asdict(each.t_test) if each.t_test else None,
         "mcnemar": asdict(each.mcnemar) if each.mcnemar else None,
         "pooled": asdict(each.pooled),
@@ -159,7 +464,7 @@ def _effects(family: Family, options: ReportConfig) -> ReportTable:
         rows.append(
             (
                 _pair(each),
-                points(float(np.mean(each.differences))),
+                points(each.mean_difference),
                 DASH if test is None else ends(test.low, test.high),
                 points(pooled.value),
                 ends(pooled.low, pooled.high),
@@ -170,50 +475,311 @@ def _effects(family: Family, options: ReportConfig) -> ReportTable:
     return ReportTable(
         title=f"Differences on {family.task}, percentage points",
         header=(
-            "first minus second",
-            "macro-F1, mean over folds",
-            level,
-            "macro-F1, pooled",
-            level,
-            "accuracy, pooled",
-            "right alone",
+            *("first minus second", "macro-F1, mean over folds", level, "macro-F1, pooled", level),
+            *("accuracy, pooled", "right alone"),
         ),
         rows=tuple(rows),
     )
 
 
 def _p_values(family: Family) -> ReportTable:
-    rows = [
-        (
-            _pair(each),
-            number(each.t_test.t if each.t_test else None),
-            *(p_cell(p) for test in TESTS for p in (each.p[test], each.p_holm[test])),
-        )
-        for each in family.comparisons
-    ]
-    names = [head for test in TESTS for head in (f"p, {_TEST_NAMES[test]}", "Holm")]
+    n = len(family.comparisons)
     return ReportTable(
         title=f"Tests on {family.task}, p values, each test corrected over "
-        f"{_counted(len(family.comparisons))}",
-        header=("first minus second", "t", *names),
-        rows=tuple(rows),
+        f"{'one comparison' if n == 1 else f'{n} comparisons'}",
+        header=(
+            *("first minus second", "t"),
+            *(head for test in TESTS for head in (f"p, {_TEST_NAMES[test]}", "Holm")),
+        ),
+        rows=tuple(
+            (
+                _pair(each),
+                number(each.t_test.t if each.t_test else None),
+                *(p_cell(p) for test in TESTS for p in (each.p[test], each.p_holm[test])),
+            )
+            for each in family.comparisons
+        ),
     )
-
-
-def _counted(n: int) -> str:
-    return "one comparison" if n == 1 else f"{n} comparisons"
 
 
 def _pair(each: Comparison) -> str:
     return f"{each.first} − {each.second}"
 
 
-def _chart_row(each: Comparison) -> SpreadRow:
-    pooled = each.pooled.macro_f1
-    return SpreadRow(
-        name=f"{each.first}\n− {each.second}",
-        values=each.differences,
-        value=float(pooled.value or 0.0),
-        low=pooled.low,
-        high=pooled.high,
+METRICS = ("macro_f1", "accuracy")
+"""Metrics whose spread is shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatSpread:
+    """Mean and sample standard deviations (ddof 1) of one figure over repeats and folds."""
+
+    n_repeats: int
+    mean: float
+    """Of all repeats' means."""
+    means: tuple[float, ...]
+    """Of each repeat over its folds."""
+    std_within: float | None
+    """Over the folds of a repeat, pooled over repeats; ``None`` where each has one fold."""
+    std_between: float | None
+    """Of the repeats' means; ``None`` for one repeat."""
+
+
+def repeat_spread(values: Sequence[Sequence[float]]) -> RepeatSpread:
+    """Return how a figure varies from fold to fold and from repeat to repeat.
+
+    Args:
+        values: Of every repeat its folds' values, at least one of each.
+
+    >>> found = repeat_spread([[0.5, 0.7], [0.7, 0.9]])
+    >>> round(found.mean, 6), round(found.std_within or 0, 6), round(found.std_between or 0, 6)
+    (0.7, 0.141421, 0.141421)
+    """
+    means = tuple(statistics.fmean(folds) for folds in values)
+    freedom = sum(len(folds) - 1 for folds in values)
+    squares = sum(
+        (value - mean) ** 2 for folds, mean in zip(values, means, strict=True) for value in folds
     )
+    return RepeatSpread(
+        n_repeats=len(values),
+        mean=statistics.fmean(means),
+        means=means,
+        std_within=sqrt(squares / freedom) if freedom else None,
+        std_between=statistics.stdev(means) if len(means) > 1 else None,
+    )
+
+
+def spread_of_repeats(group: Repeats) -> dict[str, RepeatSpread]:
+    """Return the spread of each metric over repetitions and folds."""
+    return {
+        metric: repeat_spread(
+            [[float(value or 0.0) for value in run.summary.metrics[metric].values] for run in group]
+        )
+        for metric in METRICS
+    }
+
+
+def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportTable:
+    """Return mean and SD within and between repetitions, a row a system and metric."""
+    return table_of(
+        "Repeated cross-validation",
+        [(name, metric, of) for name, found in repeats.items() for metric, of in found.items()],
+        {
+            "run": lambda row: row[0],
+            "metric": lambda row: metric_of(row[1]).title,
+            "repeats": lambda row: f"{row[2].n_repeats}",
+            "mean": lambda row: percent(row[2].mean),
+            "SD within a repeat": lambda row: percent(row[2].std_within),
+            "SD between repeats": lambda row: percent(row[2].std_between),
+        },
+        text_columns=(0, 1),
+    )
+
+
+def gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTable:
+    """Return the gap between protocols, a row a system."""
+    return table_of(
+        "Protocols side by side: macro-F1, paper minus nested",
+        gaps,
+        {
+            "paper": lambda gap: gap.first,
+            "nested": lambda gap: gap.second,
+            "folds": lambda gap: " ".join(points(each) for each in gap.differences),
+            "mean": lambda gap: points(gap.mean_difference),
+            f"{100 * options.confidence:g} %": lambda gap: (
+                DASH if gap.t_test is None else ends(gap.t_test.low, gap.t_test.high)
+            ),
+            "p, corrected t": lambda gap: p_cell(gap.t_test.p if gap.t_test else None),
+        },
+        text_columns=(0, 1),
+    )
+
+
+_RUNS_A_SHEET = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldSpread:
+    """One metric of one run over its folds, as the figures have it."""
+
+    values: tuple[float, ...]
+    mean: float
+    std: float | None
+    """Sample standard deviation (ddof 1), ``None`` for one fold."""
+    minimum: float
+    maximum: float
+    low: float | None
+    """Lower end of the corrected interval of the mean over folds."""
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpread:
+    """How the scores of one run vary."""
+
+    run: ReportedRun
+    folds: Mapping[str, FoldSpread]
+    """By metric."""
+    pooled: ScoreIntervals
+    """Of all predictions together."""
+
+
+def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
+    """Return the spread of every run's scores, by task."""
+    found = [_spread_of(run, options) for run in runs]
+    tasks = dict.fromkeys(run.task.name for run in runs)
+    by_task = {task: [one for one in found if one.run.task.name == task] for task in tasks}
+    repeats = {
+        group_name(group): spread_of_repeats(group)
+        for group in group_repeats(runs)
+        if len(group) > 1
+    }
+    gaps = [compared(*pair, options) for pair in protocol_twins(runs)]
+    sheets = []
+    for of_task in by_task.values():
+        sheets += [_folds_sheet(of_task, metric, options) for metric in METRICS]
+        sheets += _label_sheets(of_task, options)
+    if repeats:
+        sheets.append(repeats_sheet(repeats))
+    if gaps:
+        sheets.append(gaps_sheet(gaps, options))
+    return Report(
+        action="variance",
+        title="Variance",
+        figures={
+            "ddof": DDOF,
+            "confidence": options.confidence,
+            "resamples": options.resamples,
+            "seed": options.seed,
+            "runs": {one.run.name: _spread_figures(one) for one in found},
+            "repeats": {
+                name: {metric: asdict(spread) for metric, spread in own.items()}
+                for name, own in repeats.items()
+            },
+            "protocol_gaps": [_gap_figures(gap) for gap in gaps],
+        },
+        sheets=tuple(sheets),
+        notes=notes_of(
+            "variance",
+            options=options,
+            without_sessions=[run.name for run in runs if _unit(run) != "session"],
+            few=[one.run.name for one in found if one.pooled.n_units < FEW_SESSIONS],
+            few_sessions=FEW_SESSIONS,
+            repeats=repeats,
+            gaps=gaps,
+        ),
+        charts={
+            f"variance_{task}": partial(
+                spread_chart,
+                [
+                    SpreadRow(
+                        name=one.run.name,
+                        values=one.folds["macro_f1"].values,
+                        pooled=one.pooled.macro_f1,
+                    )
+                    for one in of_task
+                ],
+                axis=f"macro-F1 of {task}, percent",
+            )
+            for task, of_task in by_task.items()
+        },
+    )
+
+
+def _spread_of(run: ReportedRun, options: ReportConfig) -> RunSpread:
+    labels = run.task.labels
+    counts = session_confusions(run.all_predictions, task=run.task.name, labels=labels)
+    return RunSpread(
+        run=run,
+        folds={metric: _fold_spread(run, metric, options.confidence) for metric in METRICS},
+        pooled=score_intervals(np.stack(list(counts.values())), labels, **options.intervals),
+    )
+
+
+def _fold_spread(run: ReportedRun, metric: str, confidence: float) -> FoldSpread:
+    spread = run.summary.metrics[metric]
+    values = [float(value or 0.0) for value in spread.values]
+    alone = None
+    if len(values) > 1:
+        alone = corrected_t_test(
+            np.array(values),
+            np.zeros(len(values)),
+            test_to_train=1 / (run.config.cv.folds - 1),
+            confidence=confidence,
+        )
+    return FoldSpread(
+        values=tuple(values),
+        mean=float(np.mean(values)),
+        std=spread.std,
+        minimum=min(values),
+        maximum=max(values),
+        low=alone.low if alone else None,
+        high=alone.high if alone else None,
+    )
+
+
+def _spread_figures(one: RunSpread) -> dict[str, Any]:
+    run, found = one.run, one.pooled
+    return {
+        "task": run.task.name,
+        "protocol": run.config.cv.protocol,
+        "folds": {metric: asdict(spread) for metric, spread in one.folds.items()},
+        "fold_indices": list(run.summary.folds),
+        "pooled": {
+            "macro_f1": asdict(found.macro_f1),
+            "accuracy": asdict(found.accuracy),
+            "per_label_f1": {label: asdict(each) for label, each in found.per_label.items()},
+        },
+        "resampled_by": _unit(run),
+        "n_resampled": found.n_units,
+    }
+
+
+def _gap_figures(gap: Comparison) -> dict[str, Any]:
+    return {
+        "paper": gap.first,
+        "nested": gap.second,
+        "folds": list(gap.folds),
+        "differences": list(gap.differences),
+        "mean": gap.mean_difference,
+        "corrected_t": asdict(gap.t_test) if gap.t_test else None,
+        "pooled_macro_f1": asdict(gap.pooled.macro_f1),
+    }
+
+
+def _folds_sheet(found: Sequence[RunSpread], metric: str, options: ReportConfig) -> ReportTable:
+    level = f"{100 * options.confidence:g} %"
+    return table_of(
+        f"{metric_of(metric).title} of {found[0].run.task.name} over folds",
+        [(one.run.name, one.folds[metric], getattr(one.pooled, metric)) for one in found],
+        {
+            "run": lambda row: row[0],
+            "folds": lambda row: " ".join(map(percent, row[1].values)),
+            "mean": lambda row: percent(row[1].mean),
+            "SD": lambda row: percent(row[1].std),
+            f"{level} of mean": lambda row: ends(row[1].low, row[1].high),
+            "pooled": lambda row: percent(row[2].value),
+            f"{level} of pooled": lambda row: ends(row[2].low, row[2].high),
+        },
+    )
+
+
+def _label_sheets(found: Sequence[RunSpread], options: ReportConfig) -> Iterator[ReportTable]:
+    task = found[0].run.task
+    for start in range(0, len(found), _RUNS_A_SHEET):
+        part = found[start : start + _RUNS_A_SHEET]
+        rows = []
+        for label in task.labels:
+            intervals = [one.pooled.per_label[label] for one in part]
+            rows.append((label, *(f"{percent(i.value)} {ends(i.low, i.high)}" for i in intervals)))
+        yield ReportTable(
+            title=f"F1 of each category of {task.name}, pooled, with intervals of "
+            f"{100 * options.confidence:g} %",
+            header=("category", *(one.run.name for one in part)),
+            rows=tuple(rows),
+        )
+
+
+def _unit(run: ReportedRun) -> str:
+    kinds = {unit_of(prediction)[0] for prediction in run.all_predictions}
+    return kinds.pop() if len(kinds) == 1 else "session, else example"

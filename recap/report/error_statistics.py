@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from recap.data.words import is_chinese
 from recap.metrics.arrays import Floats
-from recap.metrics.scores import scores_from_confusion
+from recap.metrics.scores import Unit, scores_from_confusion, unit_of
 from recap.records import Example, Prediction, Scores
 from recap.statistics.bootstrap import Interval, bootstrap, share_of
 from recap.taxonomy import Taxonomy
@@ -139,9 +139,9 @@ def count_kind(
     """Return how often a kind of error was made, with an interval that resamples sessions."""
     of_kind = [p for p in predictions if p.gold in kind.sources]
     wrong = [p for p in of_kind if p.label in kind.targets]
-    by_session: dict[str, list[bool]] = {}
+    by_session: dict[Unit, list[bool]] = {}
     for p in of_kind:
-        by_session.setdefault(_session(p), []).append(p.label in kind.targets)
+        by_session.setdefault(unit_of(p), []).append(p.label in kind.targets)
     sums = np.array([(sum(own), len(own)) for own in by_session.values()], float).reshape(-1, 2)
 
     def share(weights: Floats) -> Floats:
@@ -293,13 +293,13 @@ def _sums_of_sessions(predictions: Sequence[Prediction], labels: Sequence[str]) 
     probabilities, and the right ones among them.
     """
     place = {label: index for index, label in enumerate(labels)}
-    rows: dict[str, int] = {}
+    rows: dict[Unit, int] = {}
     for p in predictions:
-        rows.setdefault(_session(p), len(rows))
+        rows.setdefault(unit_of(p), len(rows))
     n = len(labels)
     sums = np.zeros((len(rows), 3 * n + 5))
     for p in predictions:
-        row, right = sums[rows[_session(p)]], p.label == p.gold
+        row, right = sums[rows[unit_of(p)]], p.label == p.gold
         row[n + place[p.gold]] += 1
         if p.label is not None:
             row[2 * n + place[p.label]] += 1
@@ -331,11 +331,6 @@ def held_probability(prediction: Prediction, label: str | None) -> float | None:
     if prediction.probabilities is None or label is None:
         return None
     return prediction.probabilities.get(label)
-
-
-def _session(prediction: Prediction) -> str:
-    # An id may equal another example's session.
-    return f"s {prediction.session}" if prediction.session else f"e {prediction.id}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

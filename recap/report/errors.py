@@ -13,9 +13,9 @@ from recap.metrics.scores import confusion_of
 from recap.output.charts import matrix_chart
 from recap.output.format import percent, percent_with_ends
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example, Prediction
-from recap.report.charts import Point, PointPanel, interval_panels
+from recap.report.charts import group_chart
 from recap.report.error_statistics import (
     SUBTLE,
     Confusion,
@@ -59,32 +59,35 @@ MOST_HARD = 20
 class Breakdown:
     """Scores by one property of the examples."""
 
-    by: str
-    """Metadata column, ``length``, ``position``, ``history`` or ``negation``."""
     title: str
-    groups: tuple[GroupScores, ...]
     n_groups: int
     """Groups that there are, shown or not."""
+    groups: tuple[GroupScores, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunErrors:
-    """All that was found of one run's errors."""
+    """All that was found of one run's errors, as the figures have it."""
 
-    run: str
     task: str
     labels: tuple[str, ...]
     overall: GroupScores
     confusion: tuple[tuple[int, ...], ...]
     """Of all folds together."""
     confusions: tuple[Confusion, ...]
-    kinds: tuple[KindCount, ...]
-    missed_by_negation: Mapping[str, KindCount]
+    kinds: Mapping[str, KindCount]
+    """By name."""
+    resistance_missed_by_wording: Mapping[str, KindCount]
     """The first kind, resistance read as collaboration, by whether the response holds an overt
     negation."""
     patterns: PatternErrors | None
-    breakdowns: tuple[Breakdown, ...]
+    breakdowns: Mapping[str, Breakdown]
+    """By metadata column, ``length``, ``position``, ``history`` or ``negation``."""
     hardest: tuple[HardExample, ...]
+
+
+ByRun = Mapping[str, RunErrors]
+"""The errors of each run, by its name."""
 
 
 def errors_of(
@@ -102,35 +105,29 @@ def errors_of(
     """
     predictions, labels = run.all_predictions, run.task.labels
     counts = confusion_of(predictions, task=run.task.name, labels=labels)
-    drawn: dict[str, Any] = {
-        "resamples": options.resamples,
-        "confidence": options.confidence,
-        "seed": options.seed,
-    }
+    drawn = options.intervals
     everything = {p.id: "all" for p in predictions}
     kinds = named_kinds(run.task.taxonomy, labels)
     return RunErrors(
-        run=run.name,
         task=run.task.name,
         labels=labels,
         overall=scores_by_group(predictions, everything, labels=labels, **drawn)[0],
         confusion=tuple(tuple(int(n) for n in row) for row in counts),
         confusions=rank_confusions(counts, labels),
-        kinds=tuple(count_kind(predictions, kind, **drawn) for kind in kinds),
-        missed_by_negation=_missed_by_negation(predictions, kinds, examples, drawn),
+        kinds={kind.name: count_kind(predictions, kind, **drawn) for kind in kinds},
+        resistance_missed_by_wording=_missed_by_wording(predictions, kinds, examples, drawn),
         patterns=roll_up(counts, labels, run.task.taxonomy, task=run.task.name),
-        breakdowns=tuple(
-            Breakdown(
-                by=by,
+        breakdowns={
+            by: Breakdown(
                 title=title,
+                n_groups=len(set(group_of.values())),
                 groups=scores_by_group(
                     predictions, largest_groups(group_of, most=MOST_GROUPS), labels=labels, **drawn
                 ),
-                n_groups=len(set(group_of.values())),
             )
             for by, title, group_of in _groupings(predictions, examples, options.by)
             if group_of
-        ),
+        },
         hardest=hardest_examples(predictions, most=MOST_HARD),
     )
 
@@ -167,7 +164,7 @@ def _column(examples: Sequence[Example], column: str) -> dict[str, str]:
     return group_of
 
 
-def _missed_by_negation(
+def _missed_by_wording(
     predictions: Sequence[Prediction],
     kinds: Sequence[ErrorKind],
     examples: Mapping[str, Example],
@@ -197,20 +194,18 @@ UNPARSED = "unparsed"
 
 
 def error_tables(
-    runs: Sequence[RunErrors],
-    shared: Mapping[str, WrongInAll],
-    *,
-    texts: Mapping[str, str],
+    runs: ByRun, shared: Mapping[str, WrongInAll], *, texts: Mapping[str, str]
 ) -> tuple[ReportTable, ...]:
     """Return the tables; those with nothing in them are left out.
 
     Args:
-        runs: The runs.
+        runs: What was found of each run.
         shared: What all runs of a task got wrong, by the task's name.
         texts: Responses by id, to stand beside ids; empty: ids alone.
     """
+    overall = {name: one.overall for name, one in runs.items()}
     tables = [
-        _overall(runs),
+        table_of("All examples, %", overall.items(), {"run": lambda row: row[0], **_GROUP_COLUMNS}),
         _confusions(runs),
         _kinds(runs),
         _patterns(runs),
@@ -221,162 +216,120 @@ def error_tables(
     return tuple(table for table in tables if table.rows)
 
 
-def _overall(runs: Sequence[RunErrors]) -> ReportTable:
-    return ReportTable(
-        title="All examples, %",
-        header=("run", *_GROUP_HEADER[1:]),
-        rows=tuple((one.run, *_group_cells(one.overall)) for one in runs),
-    )
+_GROUP_COLUMNS: Mapping[str, Callable[[tuple[str, GroupScores]], str]] = {
+    "n": lambda row: f"{row[1].n:,}",
+    "sessions": lambda row: f"{row[1].sessions:,}",
+    "macro-F1": lambda row: _interval_text(row[1].macro_f1),
+    "accuracy": lambda row: _interval_text(row[1].accuracy),
+    "overconfidence": lambda row: _interval_text(row[1].overconfidence),
+}
 
 
-_GROUP_HEADER = ("group", "n", "sessions", "macro-F1", "accuracy", "overconfidence")
-
-
-def _group_cells(group: GroupScores) -> tuple[str, ...]:
-    return (
-        f"{group.n:,}",
-        f"{group.sessions:,}",
-        _interval_text(group.macro_f1),
-        _interval_text(group.accuracy),
-        _interval_text(group.overconfidence),
-    )
-
-
-def _confusions(runs: Sequence[RunErrors]) -> ReportTable:
-    rows = [
-        (
-            one.run,
-            confusion.gold,
-            confusion.predicted or UNPARSED,
-            f"{confusion.count:,}",
-            percent(confusion.share_of_gold, 1),
-            percent(confusion.share_of_errors, 1),
-        )
-        for one in runs
-        for confusion in one.confusions[:_RANKED]
-    ]
-    return ReportTable(
-        title="Most frequent confusions",
-        header=("run", "gold", "answered", "examples", "% of gold", "% of errors"),
-        rows=tuple(rows),
+def _confusions(runs: ByRun) -> ReportTable:
+    return table_of(
+        "Most frequent confusions",
+        [(name, found) for name, one in runs.items() for found in one.confusions[:_RANKED]],
+        {
+            "run": lambda row: row[0],
+            "gold": lambda row: row[1].gold,
+            "answered": lambda row: row[1].predicted or UNPARSED,
+            "examples": lambda row: f"{row[1].count:,}",
+            "% of gold": lambda row: percent(row[1].share_of_gold, 1),
+            "% of errors": lambda row: percent(row[1].share_of_errors, 1),
+        },
         text_columns=(0, 1, 2),
     )
 
 
-def _kinds(runs: Sequence[RunErrors]) -> ReportTable:
-    rows: list[tuple[str, ...]] = []
-    for one in runs:
-        for count in one.kinds:
-            rows.append((one.run, count.kind.name, *_kind_cells(count)))
-        for wording, count in one.missed_by_negation.items():
-            rows.append((one.run, f"… {wording}", *_kind_cells(count)))
-    return ReportTable(
-        title="The two kinds of errors that the paper names (Section 6.3)",
-        header=("run", "kind", "gold", "errors", "% of gold", "% of their errors", "ids"),
-        rows=tuple(rows),
+def _kinds(runs: ByRun) -> ReportTable:
+    rows: list[tuple[str, str, KindCount]] = []
+    for name, one in runs.items():
+        rows += [(name, kind, count) for kind, count in one.kinds.items()]
+        by_wording = one.resistance_missed_by_wording.items()
+        rows += [(name, f"… {wording}", count) for wording, count in by_wording]
+    return table_of(
+        "The two kinds of errors that the paper names (Section 6.3)",
+        rows,
+        {
+            "run": lambda row: row[0],
+            "kind": lambda row: row[1],
+            "gold": lambda row: f"{row[2].n:,}",
+            "errors": lambda row: f"{row[2].count:,}",
+            "% of gold": lambda row: _interval_text(row[2].share),
+            "% of their errors": lambda row: percent(row[2].share_of_errors, 1),
+            "ids": lambda row: _listed(row[2].ids),
+        },
         text_columns=(0, 1, 6),
     )
 
 
-def _kind_cells(count: KindCount) -> tuple[str, ...]:
-    return (
-        f"{count.n:,}",
-        f"{count.count:,}",
-        _interval_text(count.share),
-        percent(count.share_of_errors, 1),
-        _listed(count.ids),
-    )
-
-
-def _patterns(runs: Sequence[RunErrors]) -> ReportTable:
-    rows = []
-    for one in runs:
-        found = one.patterns
-        if found is not None:
-            f1 = [f"{name} {percent(row.f1, 1)}" for name, row in found.scores.per_label.items()]
-            rows.append(
-                (
-                    one.run,
-                    percent(found.scores.metrics["macro_f1"], 1),
-                    percent(found.scores.metrics["accuracy"], 1),
-                    f"{found.errors:,}",
-                    percent(found.within, 1),
-                    percent(found.within_by_chance, 1),
-                    ", ".join(f1),
-                )
-            )
-    return ReportTable(
-        title="Labels rolled up to patterns, %",
-        header=(
-            *("run", "macro-F1", "accuracy", "readable errors", "within the pattern"),
-            *("by chance", "F1 of each pattern"),
-        ),
-        rows=tuple(rows),
+def _patterns(runs: ByRun) -> ReportTable:
+    found = [(name, one.patterns) for name, one in runs.items() if one.patterns is not None]
+    return table_of(
+        "Labels rolled up to patterns, %",
+        found,
+        {
+            "run": lambda row: row[0],
+            "macro-F1": lambda row: percent(row[1].scores.metrics["macro_f1"], 1),
+            "accuracy": lambda row: percent(row[1].scores.metrics["accuracy"], 1),
+            "readable errors": lambda row: f"{row[1].errors:,}",
+            "within the pattern": lambda row: percent(row[1].within, 1),
+            "by chance": lambda row: percent(row[1].within_by_chance, 1),
+            "F1 of each pattern": lambda row: ", ".join(
+                f"{name} {percent(own.f1, 1)}" for name, own in row[1].scores.per_label.items()
+            ),
+        },
         text_columns=(0, 6),
     )
 
 
-def _breakdowns(runs: Sequence[RunErrors]) -> Iterator[ReportTable]:
+def _breakdowns(runs: ByRun) -> Iterator[ReportTable]:
     """Yield a table for each property, all runs in it."""
-    titles = {b.by: b.title for one in runs for b in one.breakdowns}
+    titles = {by: found.title for one in runs.values() for by, found in one.breakdowns.items()}
     for by, title in titles.items():
-        yield ReportTable(
-            title=f"By {title}, %",
-            header=("run", *_GROUP_HEADER),
-            rows=tuple(
-                (one.run, group.group, *_group_cells(group))
-                for one in runs
-                for breakdown in one.breakdowns
-                if breakdown.by == by
-                for group in breakdown.groups
-            ),
+        having = {name: one.breakdowns[by] for name, one in runs.items() if by in one.breakdowns}
+        yield table_of(
+            f"By {title}, %",
+            [(name, group) for name, found in having.items() for group in found.groups],
+            {"run": lambda row: row[0], "group": lambda row: row[1].group, **_GROUP_COLUMNS},
             text_columns=(0, 1),
         )
 
 
-def _hardest(runs: Sequence[RunErrors], texts: Mapping[str, str]) -> ReportTable:
-    rows = [
-        (
-            one.run,
-            example.id,
-            example.gold,
-            example.label or UNPARSED,
-            "" if example.gold_probability is None else f"{example.gold_probability:.2g}",
-            *([" ".join(texts.get(example.id, "").split())] if texts else []),
-        )
-        for one in runs
-        for example in one.hardest[:_HARD]
-    ]
-    header = ("run", "id", "gold", "answered", "probability of gold")
-    return ReportTable(
-        title="Hardest examples: lowest probability of the gold label",
-        header=(*header, *(["response"] if texts else [])),
-        rows=tuple(rows),
+def _hardest(runs: ByRun, texts: Mapping[str, str]) -> ReportTable:
+    columns: dict[str, Callable[[tuple[str, HardExample]], str]] = {
+        "run": lambda row: row[0],
+        "id": lambda row: row[1].id,
+        "gold": lambda row: row[1].gold,
+        "answered": lambda row: row[1].label or UNPARSED,
+        "probability of gold": lambda row: (
+            "" if row[1].gold_probability is None else f"{row[1].gold_probability:.2g}"
+        ),
+    }
+    if texts:
+        columns["response"] = lambda row: " ".join(texts.get(row[1].id, "").split())
+    return table_of(
+        "Hardest examples: lowest probability of the gold label",
+        [(name, example) for name, one in runs.items() for example in one.hardest[:_HARD]],
+        columns,
         text_columns=(0, 1, 2, 3, *([5] if texts else [])),
     )
 
 
 def _shared(shared: Mapping[str, WrongInAll]) -> ReportTable:
-    rows = [
-        (
-            task,
-            f"{found.runs:,}",
-            f"{found.examples:,}",
-            f"{len(found.ids):,}",
-            f"{found.by_chance:.1f}",
-            f"{found.same_answer:,}",
-            ", ".join(f"{gold} {n}" for gold, n in found.by_gold.items()),
-            _listed(found.ids),
-        )
-        for task, found in shared.items()
-    ]
-    return ReportTable(
-        title="Wrong in all runs of a task",
-        header=(
-            *("task", "runs", "examples", "wrong in all", "by chance", "same answer"),
-            *("gold labels", "ids"),
-        ),
-        rows=tuple(rows),
+    return table_of(
+        "Wrong in all runs of a task",
+        shared.items(),
+        {
+            "task": lambda row: row[0],
+            "runs": lambda row: f"{row[1].runs:,}",
+            "examples": lambda row: f"{row[1].examples:,}",
+            "wrong in all": lambda row: f"{len(row[1].ids):,}",
+            "by chance": lambda row: f"{row[1].by_chance:.1f}",
+            "same answer": lambda row: f"{row[1].same_answer:,}",
+            "gold labels": lambda row: ", ".join(f"{k} {n}" for k, n in row[1].by_gold.items()),
+            "ids": lambda row: _listed(row[1].ids),
+        },
         text_columns=(0, 6, 7),
     )
 
@@ -402,7 +355,8 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
     if all(p.label == p.gold for run in runs for p in run.all_predictions):
         return None
     read = read_examples_again(runs)
-    found = [errors_of(run, read.examples, options) for run in runs]
+    found = {run.name: errors_of(run, read.examples, options) for run in runs}
+    broken_down = [pair for one in found.values() for pair in one.breakdowns.items()]
     shared = _wrong_in_all(runs)
     texts = (
         {key: example.response for key, example in read.examples.items()}
@@ -413,13 +367,11 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
         action="errors",
         title="Errors: who, where, which, and how sure",
         figures={
-            "resamples": options.resamples,
-            "confidence": options.confidence,
-            "seed": options.seed,
+            **options.intervals,
             "by": list(options.by),
             "data_read_again": read.fault is None,
-            "runs": {one.run: _figures(one) for one in found},
-            "wrong_in_all": {task: asdict(found) for task, found in shared.items()},
+            "runs": {name: asdict(one) for name, one in found.items()},
+            "wrong_in_all": {task: asdict(one) for task, one in shared.items()},
         },
         sheets=error_tables(found, shared, texts=texts),
         notes=notes_of(
@@ -428,15 +380,15 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
             options=options,
             hidden=[
                 {"by": by, "n": n}
-                for by, n in {b.by: b.n_groups for one in found for b in one.breakdowns}.items()
+                for by, n in {by: b.n_groups for by, b in broken_down}.items()
                 if n > MOST_GROUPS
             ],
             most_groups=MOST_GROUPS,
-            positions=any(b.by == "position" for one in found for b in one.breakdowns),
-            wordings=any(one.missed_by_negation for one in found),
-            patterns=any(one.patterns is not None for one in found),
+            positions=any(by == "position" for by, _ in broken_down),
+            wordings=any(one.resistance_missed_by_wording for one in found.values()),
+            patterns=any(one.patterns is not None for one in found.values()),
         ),
-        rows=[row for one in found for row in _rows(one)],
+        rows=[row for name, one in found.items() for row in _rows(name, one)],
         charts=_charts(found),
     )
 
@@ -450,36 +402,12 @@ def _wrong_in_all(runs: Sequence[ReportedRun]) -> dict[str, WrongInAll]:
     return {task: one for task, one in found.items() if one is not None}
 
 
-def _figures(one: RunErrors) -> dict[str, Any]:
-    return {
-        "task": one.task,
-        "labels": list(one.labels),
-        "overall": asdict(one.overall),
-        "confusion": [list(row) for row in one.confusion],
-        "confusions": [asdict(confusion) for confusion in one.confusions],
-        "kinds": {count.kind.name: asdict(count) for count in one.kinds},
-        "resistance_missed_by_wording": {
-            wording: asdict(count) for wording, count in one.missed_by_negation.items()
-        },
-        "patterns": None if one.patterns is None else asdict(one.patterns),
-        "breakdowns": {
-            breakdown.by: {
-                "title": breakdown.title,
-                "n_groups": breakdown.n_groups,
-                "groups": [asdict(group) for group in breakdown.groups],
-            }
-            for breakdown in one.breakdowns
-        },
-        "hardest": [asdict(example) for example in one.hardest],
-    }
-
-
-def _rows(one: RunErrors) -> list[dict[str, Any]]:
+def _rows(run: str, one: RunErrors) -> Iterator[dict[str, Any]]:
     groups = [("all", one.overall)]
-    groups += [(b.by, group) for b in one.breakdowns for group in b.groups]
-    return [
-        {
-            "run": one.run,
+    groups += [(by, group) for by, found in one.breakdowns.items() for group in found.groups]
+    for by, group in groups:
+        yield {
+            "run": run,
             "by": by,
             "group": group.group,
             "n": group.n,
@@ -488,8 +416,6 @@ def _rows(one: RunErrors) -> list[dict[str, Any]]:
             **_interval(group, "accuracy"),
             **_interval(group, "overconfidence"),
         }
-        for by, group in groups
-    ]
 
 
 def _interval(group: GroupScores, name: str) -> dict[str, float | None]:
@@ -497,24 +423,31 @@ def _interval(group: GroupScores, name: str) -> dict[str, float | None]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _charts(runs: Sequence[RunErrors]) -> dict[str, Callable[[], Figure]]:
+def _charts(runs: ByRun) -> dict[str, Callable[[], Figure]]:
     """Return the figures of the best run of each task; those of all would bury the page."""
-    best: dict[str, RunErrors] = {}
-    for one in runs:
-        if one.task not in best or _macro_f1(one) > _macro_f1(best[one.task]):
-            best[one.task] = one
+    best: dict[str, tuple[str, RunErrors]] = {}
+    for name, one in runs.items():
+        if one.task not in best or _macro_f1(one) > _macro_f1(best[one.task][1]):
+            best[one.task] = name, one
     charts: dict[str, Callable[[], Figure]] = {}
-    for one in best.values():
-        charts[f"errors_confusion_{one.run}"] = partial(
-            _matrix, one.confusion, one.labels, of="label"
-        )
+    for name, one in best.values():
+        charts[f"errors_confusion_{name}"] = partial(_matrix, one.confusion, one.labels, of="label")
         if one.patterns is not None:
-            charts[f"errors_patterns_{one.run}"] = partial(
+            charts[f"errors_patterns_{name}"] = partial(
                 _matrix, one.patterns.scores.confusion, one.patterns.patterns, of="pattern"
             )
-        if panels := _panels(one.breakdowns, one.overall):
-            charts[f"errors_groups_{one.run}"] = partial(
-                interval_panels, panels, axis="accuracy, %"
+        panels = {
+            found.title: {
+                f"{group.group} (n={group.n:,})": group.accuracy
+                for group in found.groups
+                if group.accuracy.value is not None
+            }
+            for found in (one.breakdowns[by] for by in _DRAWN if by in one.breakdowns)
+        }
+        if panels:
+            line = one.overall.accuracy.value
+            charts[f"errors_groups_{name}"] = partial(
+                group_chart, panels, line=line, axis="accuracy, %"
             )
     return charts
 
@@ -531,26 +464,3 @@ def _matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, of: str) -
         rows=f"gold {of}",
         columns=f"answered {of} (examples; shade: share of the row)",
     )
-
-
-def _panels(breakdowns: Sequence[Breakdown], overall: GroupScores) -> list[PointPanel]:
-    by: Mapping[str, Breakdown] = {breakdown.by: breakdown for breakdown in breakdowns}
-    return [
-        PointPanel(
-            title=by[name].title,
-            line=overall.accuracy.value,
-            points=[
-                Point(
-                    name=group.group,
-                    value=group.accuracy.value,
-                    low=group.accuracy.low,
-                    high=group.accuracy.high,
-                    n=group.n,
-                )
-                for group in by[name].groups
-                if group.accuracy.value is not None
-            ],
-        )
-        for name in _DRAWN
-        if name in by
-    ]

@@ -1,16 +1,20 @@
-"""The manifest: what the runs were made with and what they took, what differs first."""
+"""What the runs recorded beside their scores: the leakage of their folds, and the manifest.
+
+The manifest has what they were made with and what they took, what differs first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from recap.folds.console import duration_text
 from recap.folds.fold import read_made_with
 from recap.output.format import DASH
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Prices, Usage
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, distinct, named, statements_of
@@ -156,7 +160,6 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-TITLE = "Manifest: what the runs were made with"
 _HASHES = ("data_hash", "partition_hash", "prompt_hash", "configuration_hash")
 
 
@@ -173,7 +176,7 @@ def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     ]
     return Report(
         action="manifest",
-        title=TITLE,
+        title="Manifest: what the runs were made with",
         figures={
             "differing": {entry: values for entry, values in places.items() if len(values) > 1},
             "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
@@ -205,17 +208,17 @@ def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
 
 def _run_entries(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
     """Return the entries that a run has as a whole, as :func:`places_of` returns others."""
-    return {
-        key.replace("_", " "): {
-            found.text: named(found.runs, among=runs)
-            for found in statements_of(runs, _entry_of(key))
+    found = {}
+    for key in ("device", "data_hash", "partition_hash"):
+        values = statements_of(runs, partial(_recorded, key))
+        found[key.replace("_", " ")] = {
+            value: named(own, among=runs) for value, own in values.items()
         }
-        for key in ("device", "data_hash", "partition_hash")
-    }
+    return found
 
 
-def _entry_of(key: str) -> Callable[[ReportedRun], str]:
-    return lambda run: str(run.manifest.get(key) or UNKNOWN)
+def _recorded(key: str, run: ReportedRun) -> str:
+    return str(run.manifest.get(key) or UNKNOWN)
 
 
 def _differing_sheet(places: Mapping[str, Mapping[str, str]]) -> ReportTable:
@@ -234,32 +237,36 @@ def _differing_sheet(places: Mapping[str, Mapping[str, str]]) -> ReportTable:
 
 
 def _common_sheet(places: Mapping[str, Mapping[str, str]]) -> ReportTable:
-    return ReportTable(
-        title="What is the same everywhere",
-        header=("entry", "value"),
-        rows=tuple((e, next(iter(values))) for e, values in places.items() if len(values) == 1),
+    return table_of(
+        "What is the same everywhere",
+        [(entry, *values) for entry, values in places.items() if len(values) == 1],
+        {"entry": lambda row: row[0], "value": lambda row: row[1]},
         text_columns=(0, 1),
     )
 
 
 def _hash_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
-    hashes = {run.name: _hashes(run) for run in runs}
-    return ReportTable(
-        title="Hashes of each run",
-        header=("run", "configuration", "prompt"),
-        rows=tuple(
-            (name, found["configuration_hash"] or DASH, found["prompt_hash"] or DASH)
-            for name, found in hashes.items()
-        ),
+    return table_of(
+        "Hashes of each run",
+        [(run.name, _hashes(run)) for run in runs],
+        {
+            "run": lambda row: row[0],
+            "configuration": lambda row: row[1]["configuration_hash"] or DASH,
+            "prompt": lambda row: row[1]["prompt_hash"] or DASH,
+        },
         text_columns=(0, 1, 2),
     )
 
 
 def _time_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
-    return ReportTable(
-        title="Time of each finished fold",
-        header=("run", "training", "testing"),
-        rows=tuple((run.name, _times(run, "train"), _times(run, "test")) for run in runs),
+    return table_of(
+        "Time of each finished fold",
+        runs,
+        {
+            "run": lambda run: run.name,
+            "training": lambda run: _times(run, "train"),
+            "testing": lambda run: _times(run, "test"),
+        },
         text_columns=(0, 1, 2),
     )
 
@@ -270,20 +277,16 @@ def _times(run: ReportedRun, stage: str) -> str:
 
 
 def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
-    return ReportTable(
-        title="Tokens and cost of prompted runs",
-        header=("run", "answers", "tokens of prompts", "tokens of answers", "cost"),
-        rows=tuple(
-            (
-                name,
-                str(used.usage.answers),
-                str(used.usage.input_tokens),
-                str(used.usage.output_tokens),
-                DASH if used.cost is None else f"{used.cost:.4f}",
-            )
-            for name, used in resources.items()
-            if used.usage is not None
-        ),
+    return table_of(
+        "Tokens and cost of prompted runs",
+        [(name, used.usage, used.cost) for name, used in resources.items() if used.usage],
+        {
+            "run": lambda row: row[0],
+            "answers": lambda row: f"{row[1].answers}",
+            "tokens of prompts": lambda row: f"{row[1].input_tokens}",
+            "tokens of answers": lambda row: f"{row[1].output_tokens}",
+            "cost": lambda row: DASH if row[2] is None else f"{row[2]:.4f}",
+        },
     )
 
 
@@ -316,4 +319,148 @@ def _run_figures(run: ReportedRun, used: Resources) -> dict[str, Any]:
         "cost": used.cost,
         "resumes": list(run.manifest.get("resumes", ())),
         "merges": dict(run.manifest.get("merges", {})),
+    }
+
+
+KINDS = {
+    "duplicates": "Exact duplicates",
+    "near_duplicates": "Near duplicates",
+    "shared_sessions": "In shared sessions",
+    "shared_clients": "Of shared clients",
+    "history_overlap": "History overlap",
+}
+"""Headings of leakage.json, as tables call them."""
+
+
+def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
+    """Return how many test examples of each fold share something, of each kind.
+
+    Runs over one partition share a table. ``None`` when no run has a leakage.json.
+    """
+    known = [run for run in runs if run.leakage.get("folds")]
+    if not known:
+        return None
+    shots = [run for run in known if _shot_folds(run)]
+    by_rows: dict[tuple[tuple[str, ...], ...], list[ReportedRun]] = {}
+    for run in known:
+        by_rows.setdefault(_rows(run), []).append(run)
+    sheets = [_data_sheet(rows, group) for rows, group in by_rows.items()]
+    return Report(
+        action="leakage",
+        title="Leakage",
+        figures={"runs": [_figures(run) for run in known]},
+        sheets=(*sheets, *([_shot_sheet(shots)] if shots else [])),
+        notes=notes_of(
+            "leakage",
+            near=next(
+                (near for run in known if (near := run.leakage.get("near_duplicates"))), None
+            ),
+            runs=[
+                {
+                    "name": run.name,
+                    "shown_and_tested": sum(map(len, shots_in_test(run).values())),
+                    "without_session": run.leakage.get("without_session", 0),
+                    "in_folds": run.leakage.get("in_folds", 0),
+                }
+                for run in known
+            ],
+            missing=[run.name for run in runs if run not in known],
+        ),
+    )
+
+
+def shots_in_test(run: ReportedRun) -> dict[int, tuple[str, ...]]:
+    """Return, for each finished fold, the examples shown in its prompts that it also tests.
+
+    By the ids that the manifest keeps of the shots and those of the predictions, whatever
+    leakage.json holds.
+    """
+    entries = run.manifest.get("folds", {})
+    found = {}
+    for fold, predictions in run.predictions.items():
+        shown = entries.get(f"fold{fold}", {}).get("shots", ())
+        tested = {prediction.id for prediction in predictions}
+        found[fold] = tuple(identifier for identifier in shown if identifier in tested)
+    return found
+
+
+def _rows(run: ReportedRun) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            f"fold {fold['fold']}",
+            f"{fold['test']:,}",
+            f"{len(run.predictions.get(fold['fold'], ())):,}",
+            *_cells(fold),
+        )
+        for fold in run.leakage["folds"]
+    )
+
+
+def _data_sheet(rows: tuple[tuple[str, ...], ...], group: Sequence[ReportedRun]) -> ReportTable:
+    return ReportTable(
+        title="Test examples that share something with training or selection: "
+        + ", ".join(run.name for run in group),
+        header=("Fold", "Tested, all labels", "Tested of the task", *KINDS.values()),
+        rows=rows,
+    )
+
+
+def _shot_folds(run: ReportedRun) -> list[Mapping[str, Any]]:
+    return [fold for fold in run.leakage["folds"] if fold.get("shots")]
+
+
+def _shot_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
+    return ReportTable(
+        title="Test examples that share something with the solved examples in prompts",
+        header=("Run", "Fold", "Shown", "Shown and tested", *KINDS.values()),
+        rows=tuple(
+            (
+                run.name,
+                f"fold {fold['fold']}",
+                f"{len(fold['shots']['ids'])}",
+                f"{_n_tested(run, fold)}",
+                *_cells(fold["shots"]),
+            )
+            for run in runs
+            for fold in _shot_folds(run)
+        ),
+        text_columns=(0, 1),
+    )
+
+
+def _n_tested(run: ReportedRun, fold: Mapping[str, Any]) -> int:
+    by_ids = len(shots_in_test(run).get(fold["fold"], ()))
+    return max(by_ids, int(fold["shots"]["in_test"]["count"]))
+
+
+def _cells(report: Mapping[str, Any]) -> list[str]:
+    return [DASH if n is None else f"{n:,}" for n in _counts(report).values()]
+
+
+def _counts(report: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return test examples by kind, ``None`` where an earlier version did not look for it."""
+    found = {kind: report.get(kind) for kind in KINDS}
+    return {
+        kind: None if entry is None else int(entry.get("test_examples", entry["count"]))
+        for kind, entry in found.items()
+    }
+
+
+def _figures(run: ReportedRun) -> dict[str, Any]:
+    folds = []
+    for fold in run.leakage["folds"]:
+        entry = {"fold": fold["fold"], **_counts(fold)}
+        if fold.get("shots"):
+            entry["shots"] = {
+                "shown": len(fold["shots"]["ids"]),
+                "tested": _n_tested(run, fold),
+                **_counts(fold["shots"]),
+            }
+        folds.append(entry)
+    return {
+        "run": run.name,
+        "group": run.config.cv.group,
+        "repeats": run.leakage.get("repeats", {}).get("count"),
+        "without_session": run.leakage.get("without_session"),
+        "folds": folds,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -51,6 +51,11 @@ class ReportConfig:
     """Of resampling."""
     privacy: ReportPrivacy = Field(default_factory=ReportPrivacy)
     """What of clients may be shown."""
+
+    @property
+    def intervals(self) -> dict[str, Any]:
+        """Resamples, level and seed, as what draws intervals takes them."""
+        return {"resamples": self.resamples, "confidence": self.confidence, "seed": self.seed}
 
     @property
     def run(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,34 +11,31 @@ from recap.data.ratings import RatingsOptions, blank_sheet
 from recap.data.words import Lengths, is_chinese
 from recap.metrics.scores import spread_text
 from recap.models.tfidf import Analyzer, tfidf_probabilities
-from recap.output.format import DASH, number, percent
+from recap.output.format import mean_sd, number, percent
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Example, Prediction
 from recap.report.options import ReportConfig
 from recap.report.rationale_content import (
     FUZZY_THRESHOLD,
+    Distinctness,
+    Explained,
     Grounding,
+    Likeness,
     NameFinder,
     Naming,
     Quote,
-    ground_quotes,
-    names_another,
-    shares_of_naming,
-    summarize_grounding,
-)
-from recap.report.rationale_overlap import (
-    Distinctness,
-    Explained,
-    Likeness,
-    Recovered,
     Simulatability,
     distinctness,
     draw_by_label,
+    ground_quotes,
     length_in_characters,
     length_in_words,
     likeness,
+    names_another,
+    shares_of_naming,
     simulatability,
+    summarize_grounding,
 )
 from recap.report.runs import ReportedRun, read_examples_again
 from recap.report.templates import notes_of
@@ -49,7 +46,6 @@ from recap.system.files import sheet_to_csv
 class RunRationales:
     """The rationales of one run, and all that was found of them."""
 
-    run: str
     answers: int
     """Predictions with a label."""
     given: tuple[Prediction, ...]
@@ -72,20 +68,24 @@ class RunRationales:
     annotators: Simulatability | None
     """The same with the annotators' rationales and gold labels: the upper reference."""
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The rationales by id."""
+        return {p.id: p.rationale or "" for p in self.given}
+
+
+ByRun = Mapping[str, RunRationales]
+"""What was found of each run, by its name."""
+
 
 def describe_rationales(
-    run: ReportedRun,
-    examples: Mapping[str, Example],
-    *,
-    similarity: float,
-    annotators: Simulatability | None,
+    run: ReportedRun, examples: Mapping[str, Example], annotators: Simulatability | None
 ) -> RunRationales:
     """Return all that is measured of a run's rationales, of which there is at least one.
 
     Args:
         run: The run.
         examples: By id; empty where the data could not be read, which leaves out what needs them.
-        similarity: Least similarity at which a quote counts as grounded.
         annotators: What :func:`annotators_simulatability` gives for these examples.
     """
     finder = NameFinder(run.task.taxonomy)
@@ -103,15 +103,14 @@ def describe_rationales(
         if p.id in texts
     ]
     return RunRationales(
-        run=run.name,
         answers=sum(p.label is not None for p in run.all_predictions),
         given=given,
         namings=namings,
         naming_shares=shares_of_naming(namings),
         gold_named_where_wrong=sum(gold_named) / len(wrong) if wrong else None,
         quotes=quotes,
-        grounding=_grounding(list(quotes.values()), similarity),
-        by_chance=_grounding(by_chance, similarity),
+        grounding=summarize_grounding(list(quotes.values())) if quotes else None,
+        by_chance=summarize_grounding(by_chance) if by_chance else None,
         characters=length_in_characters(list(texts.values())),
         words=length_in_words(list(texts.values())),
         distinctness=distinctness(list(texts.values())),
@@ -137,10 +136,6 @@ def annotators_simulatability(
         if p.id in examples and (text := (examples[p.id].rationale or "").strip())
     ]
     return _simulatability(explained, run.task.labels, NameFinder(run.task.taxonomy))
-
-
-def _grounding(quotes: Sequence[Sequence[Quote]], similarity: float) -> Grounding | None:
-    return summarize_grounding(quotes, threshold=similarity) if quotes else None
 
 
 def _simulatability(
@@ -191,121 +186,108 @@ _NAMED = (
 )
 
 
-def rationale_tables(
-    runs: Sequence[RunRationales], *, listed: int, texts: bool
-) -> tuple[ReportTable, ...]:
+def rationale_tables(runs: ByRun, *, texts: bool) -> tuple[ReportTable, ...]:
     """Return the tables; those of what is not known of any run are left out.
 
     Args:
-        runs: The runs.
-        listed: Examples of each kind on the page of ids.
+        runs: What was found of each run.
         texts: Whether rationales themselves stand beside the ids.
     """
-    tables = [_names(runs), _lengths(runs)]
-    if any(one.grounding is not None and one.grounding.quotes for one in runs):
-        tables.insert(1, _grounding_table(runs))
-    if any(one.likeness is not None for one in runs):
-        tables.append(_likeness(runs))
-    if any(one.simulatability is not None for one in runs):
-        tables.append(_simulatability_table(runs))
-    page = _page(runs, listed, texts)
-    return (*tables, page) if page.rows else tuple(tables)
-
-
-def _names(runs: Sequence[RunRationales]) -> ReportTable:
-    rows = [
-        (
-            one.run,
-            f"{len(one.given):,}",
-            f"{one.answers:,}",
-            *(percent(one.naming_shares[key], 1) for _, key in _NAMED),
-            percent(one.gold_named_where_wrong, 1),
-        )
-        for one in runs
+    tables = [
+        _names(runs),
+        *([_grounding_table(runs)] if _any_quotes(runs) else []),
+        _lengths(runs),
+        _likeness(runs),
+        _simulatability_table(runs),
+        _page(runs, texts),
     ]
-    header = ("run", "rationales", "answers", *(name for name, _ in _NAMED), "gold where wrong")
-    return ReportTable(title="What rationales name, %", header=header, rows=tuple(rows))
+    return tuple(table for table in tables if table.rows)
 
 
-def _grounding_table(runs: Sequence[RunRationales]) -> ReportTable:
-    header = (
-        *("run", "with quotes", "quotes", "exact", "near", "exact by chance", "near by chance"),
-        *("all exact", "all near", "exact, in the response"),
-    )
-    return ReportTable(
-        title="Quotes that the dialogue holds, %",
-        header=header,
-        rows=tuple(
-            _grounding_row(one.run, one.grounding, one.by_chance)
-            for one in runs
-            if one.grounding is not None
-        ),
-    )
+def _any_quotes(runs: ByRun) -> bool:
+    return any(one.grounding is not None and one.grounding.quotes for one in runs.values())
 
 
-def _grounding_row(run: str, own: Grounding, chance: Grounding | None) -> tuple[str, ...]:
-    return (
-        run,
-        percent(own.with_quotes / own.rationales, 1),
-        f"{own.quotes:,}",
-        percent(own.exact, 1),
-        percent(own.fuzzy, 1),
-        percent(None if chance is None else chance.exact, 1),
-        percent(None if chance is None else chance.fuzzy, 1),
-        percent(own.rationales_exact, 1),
-        percent(own.rationales_fuzzy, 1),
-        percent(own.in_response, 1),
+def _names(runs: ByRun) -> ReportTable:
+    return table_of(
+        "What rationales name, %",
+        runs.items(),
+        {
+            "run": lambda row: row[0],
+            "rationales": lambda row: f"{len(row[1].given):,}",
+            "answers": lambda row: f"{row[1].answers:,}",
+            **{title: _share_naming(key) for title, key in _NAMED},
+            "gold where wrong": lambda row: percent(row[1].gold_named_where_wrong, 1),
+        },
     )
 
 
-def _lengths(runs: Sequence[RunRationales]) -> ReportTable:
-    return ReportTable(
-        title="Length and distinctness",
-        header=(
-            *("run", "characters", "words", "distinct-1", "distinct-2", "different"),
-            *("repeated, %", "most frequent one, %"),
-        ),
-        rows=tuple(
-            (
-                one.run,
-                _length(one.characters),
-                _length(one.words),
-                number(one.distinctness.distinct_1, 3),
-                number(one.distinctness.distinct_2, 3),
-                f"{one.distinctness.different:,}",
-                percent(one.distinctness.duplicates, 1),
-                percent(one.distinctness.most_common, 1),
-            )
-            for one in runs
-        ),
+def _share_naming(key: str) -> Callable[[tuple[str, RunRationales]], str]:
+    return lambda row: percent(row[1].naming_shares[key], 1)
+
+
+def _grounding_table(runs: ByRun) -> ReportTable:
+    nothing = summarize_grounding([])
+    return table_of(
+        "Quotes that the dialogue holds, %",
+        [(k, one.grounding, one.by_chance or nothing) for k, one in runs.items() if one.grounding],
+        {
+            "run": lambda row: row[0],
+            "with quotes": lambda row: percent(row[1].with_quotes / row[1].rationales, 1),
+            "quotes": lambda row: f"{row[1].quotes:,}",
+            "exact": lambda row: percent(row[1].exact, 1),
+            "near": lambda row: percent(row[1].fuzzy, 1),
+            "exact by chance": lambda row: percent(row[2].exact, 1),
+            "near by chance": lambda row: percent(row[2].fuzzy, 1),
+            "all exact": lambda row: percent(row[1].rationales_exact, 1),
+            "all near": lambda row: percent(row[1].rationales_fuzzy, 1),
+            "exact, in the response": lambda row: percent(row[1].in_response, 1),
+        },
     )
 
 
-def _likeness(runs: Sequence[RunRationales]) -> ReportTable:
-    return ReportTable(
-        title="Beside the annotators' rationales",
-        header=("run", "pairs", "chrF", "chrF, same label", "BLEU"),
-        rows=tuple(
-            (
-                one.run,
-                f"{one.likeness.n:,}",
-                percent(one.likeness.chrf, 1),
-                percent(one.likeness.chrf_same_label, 1),
-                percent(one.likeness.bleu, 1),
-            )
-            for one in runs
-            if one.likeness is not None
-        ),
+def _lengths(runs: ByRun) -> ReportTable:
+    return table_of(
+        "Length and distinctness",
+        runs.items(),
+        {
+            "run": lambda row: row[0],
+            "characters": lambda row: mean_sd(row[1].characters.mean, row[1].characters.std, 1),
+            "words": lambda row: mean_sd(row[1].words.mean, row[1].words.std, 1),
+            "distinct-1": lambda row: number(row[1].distinctness.distinct_1, 3),
+            "distinct-2": lambda row: number(row[1].distinctness.distinct_2, 3),
+            "different": lambda row: f"{row[1].distinctness.different:,}",
+            "repeated, %": lambda row: percent(row[1].distinctness.duplicates, 1),
+            "most frequent one, %": lambda row: percent(row[1].distinctness.most_common, 1),
+        },
     )
 
 
-def _simulatability_table(runs: Sequence[RunRationales]) -> ReportTable:
-    rows: list[tuple[str, ...]] = []
-    for one in runs:
-        if one.simulatability is not None:
-            rows.append(_recovered_row(one.run, "its rationales", one.simulatability))
-            if one.annotators is not None:
-                rows.append(_recovered_row(one.run, "annotators'", one.annotators))
+def _likeness(runs: ByRun) -> ReportTable:
+    return table_of(
+        "Beside the annotators' rationales",
+        [(name, one.likeness) for name, one in runs.items() if one.likeness is not None],
+        {
+            "run": lambda row: row[0],
+            "pairs": lambda row: f"{row[1].n:,}",
+            "chrF": lambda row: percent(row[1].chrf, 1),
+            "chrF, same label": lambda row: percent(row[1].chrf_same_label, 1),
+            "BLEU": lambda row: percent(row[1].bleu, 1),
+        },
+    )
+
+
+def _simulatability_table(runs: ByRun) -> ReportTable:
+    rows = []
+    for name, one in runs.items():
+        for source, found in (
+            ("its rationales", one.simulatability),
+            ("annotators'", one.annotators),
+        ):
+            if one.simulatability is not None and found is not None:
+                ways = (found.unmasked, found.masked, found.majority)
+                figures = [*(way.accuracy for way in ways), *(way.macro_f1 for way in ways)]
+                rows.append((name, source, *map(spread_text, figures)))
     return ReportTable(
         title="Labels that rationales alone give away, %",
         header=(
@@ -317,24 +299,13 @@ def _simulatability_table(runs: Sequence[RunRationales]) -> ReportTable:
     )
 
 
-def _recovered_row(run: str, source: str, found: Simulatability) -> tuple[str, ...]:
-    ways: tuple[Recovered, ...] = (found.unmasked, found.masked, found.majority)
-    return (
-        run,
-        source,
-        *(spread_text(way.accuracy) for way in ways),
-        *(spread_text(way.macro_f1) for way in ways),
-    )
-
-
-def _page(runs: Sequence[RunRationales], listed: int, texts: bool) -> ReportTable:
-    rows: list[tuple[str, ...]] = []
-    for one in runs:
-        rationales = {p.id: p.rationale or "" for p in one.given}
-        for kind, key, what in _examples(one, listed):
-            words = (" ".join(rationales[key].split()),) if texts else ()
-            rows.append((one.run, kind, key, what, *words))
-    header = ("run", "kind", "id", "what", *(("rationale",) if texts else ()))
+def _page(runs: ByRun, texts: bool) -> ReportTable:
+    rows = [
+        (name, *found, *([" ".join(one.texts[found[1]].split())] if texts else []))
+        for name, one in runs.items()
+        for found in _examples(one)
+    ]
+    header = ("run", "kind", "id", "what", *(["rationale"] if texts else []))
     return ReportTable(
         title="Examples by id",
         header=header,
@@ -343,98 +314,84 @@ def _page(runs: Sequence[RunRationales], listed: int, texts: bool) -> ReportTabl
     )
 
 
-def _examples(one: RunRationales, listed: int) -> Iterator[tuple[str, str, str]]:
+def _examples(one: RunRationales) -> Iterator[tuple[str, str, str]]:
     """Yield kind, id and a remark of the examples worth looking at."""
     named = [(p, n) for p, n in zip(one.given, one.namings, strict=True) if names_another(n)]
     # Those that name another category and not their own come first.
-    for p, naming in sorted(named, key=lambda pair: pair[1].own)[:listed]:
+    for p, naming in sorted(named, key=lambda pair: pair[1].own)[:LISTED]:
         others = ", ".join((*naming.others, *naming.other_families))
         yield "names another", p.id, f"answered {p.label}, names {others}"
     quotes = {key: own for key, own in one.quotes.items() if own}
     similarity = {key: min(q.similarity for q in own) for key, own in quotes.items()}
     ungrounded = (key for key in similarity if similarity[key] < 1)
-    for key in sorted(ungrounded, key=lambda key: similarity[key])[:listed]:
+    for key in sorted(ungrounded, key=lambda key: similarity[key])[:LISTED]:
         yield "worst grounded", key, f"{similarity[key]:.2f} similar"
     quoted = {key: sum(q.characters for q in own) for key, own in quotes.items()}
     grounded = (key for key, own in quotes.items() if all(q.exact for q in own))
-    for key in sorted(grounded, key=lambda key: -quoted[key])[:listed]:
+    for key in sorted(grounded, key=lambda key: -quoted[key])[:LISTED]:
         yield "best grounded", key, f"{quoted[key]} characters quoted"
     chrf = {} if one.likeness is None else one.likeness.chrf_of
     rising = sorted(chrf, key=lambda key: chrf[key])
     for kind, keys in (("least", rising), ("most", rising[::-1])):
-        for key in keys[:listed]:
+        for key in keys[:LISTED]:
             yield f"{kind} like the annotators'", key, f"chrF {100 * chrf[key]:.1f}"
 
 
-def _length(lengths: Lengths) -> str:
-    if lengths.mean is None:
-        return DASH
-    return f"{lengths.mean:.1f}" + ("" if lengths.std is None else f" ± {lengths.std:.1f}")
+LISTED = 10
+"""Examples of each kind on the page of ids."""
+
+RATINGS = RatingsOptions()
+"""Size, seed and criteria of the rating sheets."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RationaleOptions:
-    """What can be chosen of this section alone."""
-
-    listed: int = 10
-    """Examples of each kind on the page of ids."""
-    similarity: float = FUZZY_THRESHOLD
-    """Least similarity at which a quote counts as grounded though it is not verbatim."""
-    ratings: RatingsOptions = field(default_factory=RatingsOptions)
-    """Size, seed and criteria of the rating sheets."""
-
-
-def rationale_section(
-    runs: Sequence[ReportedRun], options: ReportConfig, own: RationaleOptions | None = None
-) -> Report | None:
+def rationale_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
     """Return the section on the runs' rationales; ``None`` where no run gives any.
 
     Each run has a blank rating sheet among the pages, ``rationales_to_rate_<run>.csv``. With
     ``privacy.include_text`` it holds dialogues and rationales, and is one of the private pages.
     """
-    own = own or RationaleOptions()
     explaining = [run for run in runs if any(map(explains, run.all_predictions))]
     if not explaining:
         return None
     read = read_examples_again(explaining)
     references: dict[Any, Simulatability | None] = {}
-    found = []
+    found = {}
     for run in explaining:
         # Runs over the same examples and folds have one upper reference.
         key = (run.task.labels, tuple((k, p.id) for k, ps in run.predictions.items() for p in ps))
         if key not in references:
             references[key] = annotators_simulatability(run, read.examples)
-        found.append(
-            describe_rationales(
-                run, read.examples, similarity=own.similarity, annotators=references[key]
-            )
-        )
+        found[run.name] = describe_rationales(run, read.examples, references[key])
     texts = options.privacy.include_text
     sheets = {
-        f"rationales_to_rate_{one.run}.csv": _rating_sheet(
-            one, read.examples, own.ratings, language=run.config.data.language, texts=texts
+        f"rationales_to_rate_{run.name}.csv": _rating_sheet(
+            found[run.name],
+            read.examples,
+            language=run.config.data.language,
+            texts=texts,
         )
-        for one, run in zip(found, explaining, strict=True)
+        for run in explaining
     }
     return Report(
         action="rationales",
         title="Rationales: what they name, quote, repeat and give away",
         figures={
-            "similarity_threshold": own.similarity,
+            "similarity_threshold": FUZZY_THRESHOLD,
             "data_read_again": read.fault is None,
-            "runs": {one.run: _figures(one, own.ratings) for one in found},
+            "runs": {name: _figures(one) for name, one in found.items()},
         },
-        sheets=rationale_tables(found, listed=own.listed, texts=texts),
+        sheets=rationale_tables(found, texts=texts),
         notes=notes_of(
             "rationales",
             fault=read.fault,
-            own=own,
-            grounded=any(one.grounding is not None for one in found),
-            quoted=any(one.grounding is not None and one.grounding.quotes for one in found),
-            likeness=any(one.likeness is not None for one in found),
-            simulatability=any(one.simulatability is not None for one in found),
+            similarity=FUZZY_THRESHOLD,
+            ratings=RATINGS,
+            grounded=any(one.grounding is not None for one in found.values()),
+            quoted=_any_quotes(found),
+            likeness=any(one.likeness is not None for one in found.values()),
+            simulatability=any(one.simulatability is not None for one in found.values()),
         ),
-        rows=[{"run": one.run, **_flat(one)} for one in found],
+        rows=[{"run": name, **_flat(one)} for name, one in found.items()],
         pages={} if texts else sheets,
         private_pages=dict(sheets) if texts else {},
     )
@@ -443,7 +400,6 @@ def rationale_section(
 def _rating_sheet(
     found: RunRationales,
     known: Mapping[str, Example],
-    ratings: RatingsOptions,
     *,
     language: str | None,
     texts: bool,
@@ -456,18 +412,18 @@ def _rating_sheet(
             label=by_id[key].label,
             rationale=by_id[key].rationale,
         )
-        for key in _to_rate(found, ratings)
+        for key in _to_rate(found)
     ]
-    sheet = blank_sheet(examples, criteria=ratings.criteria, language=language, texts=texts)
+    sheet = blank_sheet(examples, criteria=RATINGS.criteria, language=language, texts=texts)
     return sheet_to_csv(sheet.header, sheet.rows)
 
 
-def _to_rate(found: RunRationales, ratings: RatingsOptions) -> list[str]:
+def _to_rate(found: RunRationales) -> list[str]:
     labels = {p.id: p.label or "" for p in found.given}
-    return draw_by_label(labels, size=ratings.size, seed=ratings.seed)
+    return draw_by_label(labels, size=RATINGS.size, seed=RATINGS.seed)
 
 
-def _figures(found: RunRationales, ratings: RatingsOptions) -> dict[str, Any]:
+def _figures(found: RunRationales) -> dict[str, Any]:
     return {
         "answers": found.answers,
         "rationales": len(found.given),
@@ -488,7 +444,7 @@ def _figures(found: RunRationales, ratings: RatingsOptions) -> dict[str, Any]:
         "likeness": _plain(found.likeness, without=("chrf_of",)),
         "simulatability": _plain(found.simulatability),
         "simulatability_of_annotators": _plain(found.annotators),
-        "to_rate": _to_rate(found, ratings),
+        "to_rate": _to_rate(found),
     }
 
 

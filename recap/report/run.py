@@ -52,14 +52,14 @@ def _pictures(section: Report) -> Iterator[tuple[str, str]]:
 SECTIONS = {
     "overview": "recap.report.tables:overview_section",
     "tables": "recap.report.tables:tables_section",
-    "variance": "recap.report.variance:variance_section",
+    "variance": "recap.report.comparison:variance_section",
     "comparison": "recap.report.comparison:comparison_section",
     "calibration": "recap.report.calibration:calibration_section",
     "errors": "recap.report.errors:error_section",
     "rationales": "recap.report.rationales:rationale_section",
-    "leakage": "recap.report.leakage:leakage_section",
-    "protocol": "recap.report.protocol:protocol_section",
-    "checklist": "recap.report.checklist:checklist_section",
+    "leakage": "recap.report.manifest:leakage_section",
+    "protocol": "recap.report.statements:protocol_section",
+    "checklist": "recap.report.statements:checklist_section",
     "manifest": "recap.report.manifest:manifest_section",
 }
 """What each section is made by, as ``module:function``, in the order of the page."""

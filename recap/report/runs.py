@@ -21,7 +21,6 @@ from recap.metrics.files import predictions_from_jsonl
 from recap.metrics.scores import summarize
 from recap.output.format import DASH
 from recap.records import Example, Prediction, Scores, Summary
-from recap.report.significance import ComparedRun, ComparedSystem
 from recap.runs.build import build_corpus, build_task
 from recap.runs.folder import RunFolder, read_config, read_prompted
 from recap.tasks.task import Task
@@ -76,6 +75,11 @@ class ReportedRun:
     def missing(self) -> tuple[int, ...]:
         """Folds of the partition that are not finished."""
         return tuple(k for k in range(self.config.cv.folds) if k not in self.scores)
+
+    @property
+    def n_predictions(self) -> int:
+        """Of all finished folds."""
+        return sum(scores.n for scores in self.scores.values())
 
     @property
     def all_predictions(self) -> tuple[Prediction, ...]:
@@ -147,7 +151,7 @@ def read_run(folder: RunFolder) -> ReportedRun:
         manifest=folder.read_manifest(),
         task=build_task(replace(config, prompt=replace(config.prompt, file=None))),
         scores=scores,
-        predictions={k: _predictions(folder, k) for k in folds},
+        predictions={k: read_predictions(folder.fold(k).predictions) for k in folds},
         summary=summarize(scores, protocol=config.cv.protocol),
         leakage=_json(folder.leakage),
         data=_json(folder.data),
@@ -191,8 +195,12 @@ def _relative(path: Path) -> str:
     return str(path.relative_to(path.anchor)) if path.anchor else str(path)
 
 
-def _predictions(folder: RunFolder, fold: int) -> tuple[Prediction, ...]:
-    file = folder.fold(fold).predictions
+def read_predictions(file: Path) -> tuple[Prediction, ...]:
+    """Return what a file of a fold holds.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -388,24 +396,16 @@ _KINDS: Mapping[RunKind, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Statement:
-    """One statement, and the runs that it holds for."""
-
-    text: str
-    runs: tuple[ReportedRun, ...]
-
-
 def statements_of(
     runs: Sequence[ReportedRun], state: Callable[[ReportedRun], str | None]
-) -> tuple[Statement, ...]:
-    """Return the distinct statements about runs, in their order; ``None`` states nothing."""
+) -> dict[str, list[ReportedRun]]:
+    """Return each distinct statement with the runs it holds for; ``None`` states nothing."""
     by_text: dict[str, list[ReportedRun]] = {}
     for run in runs:
         text = state(run)
         if text is not None:
             by_text.setdefault(text, []).append(run)
-    return tuple(Statement(text=text, runs=tuple(own)) for text, own in by_text.items())
+    return by_text
 
 
 def in_one_text(
@@ -416,9 +416,9 @@ def in_one_text(
     Runs are named wherever a statement does not hold for all of them.
     """
     found = statements_of(runs, state)
-    if len(found) == 1 and len(found[0].runs) == len(runs):
-        return found[0].text
-    texts = [f"{named(one.runs, among=runs)}: {one.text}" for one in found]
+    texts = [f"{named(own, among=runs)}: {text}" for text, own in found.items()]
+    if len(found) == 1 and named(next(iter(found.values())), among=runs) == ALL:
+        return next(iter(found))
     return " ".join(text if text.endswith(".") else f"{text}." for text in texts) or None
 
 
@@ -494,22 +494,6 @@ def protocol_twins(runs: Sequence[ReportedRun]) -> tuple[tuple[Repeats, Repeats]
 def partitions(group: Repeats) -> set[str]:
     """Return the hashes of which example is tested in which fold."""
     return {str(run.manifest.get("partition_hash")) for run in group}
-
-
-def as_compared(group: Repeats) -> ComparedSystem:
-    """Return runs of one system as a comparison takes them."""
-    runs = tuple(
-        ComparedRun(
-            name=run.name,
-            task=run.task.name,
-            labels=run.task.labels,
-            partition=str(run.manifest.get("partition_hash")),
-            n_folds=run.config.cv.folds,
-            folds=run.predictions,
-        )
-        for run in group
-    )
-    return ComparedSystem(name=group_name(group), runs=runs)
 
 
 def group_name(group: Repeats) -> str:

@@ -1,30 +1,43 @@
 """What a report says of its runs in sentences: the templates of statements.yaml over their facts.
 
 Python computes facts and writes no sentence; statements.yaml has the sentences and computes
-nothing. The protocol statement and the answers to checklists are both made of them.
+nothing. Two sections are made of them: the protocol statement, exactly what was done, with the
+options by which runs differ; and the items of two reporting guidelines, what the runs answer and
+what the authors have to.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from recap.config import COMPARED, flatten, result_options
 from recap.data.folds import SELECT_PARTS
 from recap.metrics.scores import spread_text
+from recap.output.format import DASH
+from recap.output.report import Report
+from recap.output.tables import ReportTable, table_of
 from recap.report.manifest import (
     COMMIT,
     NOT_INSTALLED,
     UNKNOWN,
+    Resources,
+    duration,
     finished_entries,
     places_of,
     resources_of,
 )
-from recap.report.runs import ReportedRun, in_one_text, named
-from recap.report.templates import Facts, read_texts, render
+from recap.report.options import ReportConfig
+from recap.report.runs import ALL, ReportedRun, in_one_text, named, statements_of
+from recap.report.templates import Facts, notes_of, read_texts, render
 
 _FIELD = re.compile(r".*?:\d+: (?P<field>[\w .\[\]-]{1,40}): ")
 _SHARED = ("duplicates", "near_duplicates", "shared_sessions", "shared_clients", "history_overlap")
@@ -219,3 +232,296 @@ def _environments(runs: Sequence[ReportedRun]) -> Facts:
             if name in _SOFTWARE and NOT_INSTALLED not in values
         },
     }
+
+
+MOST_CHARACTERS = 60
+"""Longest value that is shown; a longer one is shown as its hash."""
+
+_TRAINING = ("optimizer.", "scheduler.", "trainer.", "finetune.", "callbacks.")
+_TRAINING_TOO = frozenset({"callbacks", "global_batch_size", "sampling"})
+_ADAPTERS = frozenset({f"finetune.{key}" for key in ("rank", "alpha", "dropout", "target_modules")})
+_HASH_CHARACTERS = 8
+
+
+def differing_options(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
+    """Return the options that differ: name to the value of each run that it plays a part in.
+
+    An option that only some runs have, such as the learning rate beside a prompted system, differs
+    where two of those runs disagree. ``system`` says what kind of run it is. Paths, which say
+    nothing of results while the hashes agree, are left out or shortened to their last part.
+    """
+    by_run = {run.name: run_options(run) for run in runs}
+    names = dict.fromkeys(name for options in by_run.values() for name in options)
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        values = {run: options[name] for run, options in by_run.items() if name in options}
+        if len(set(values.values())) > 1:
+            found[name] = values
+    return found
+
+
+def run_options(run: ReportedRun) -> dict[str, str]:
+    """Return the options that play a part in a run, by dotted name, as short texts."""
+    options = {
+        name: value
+        for name, value in result_options(run.config).items()
+        if _plays_a_part(run, name) and not name.startswith("task.taxonomy.")
+    }
+    taxonomy = run.config.task.taxonomy
+    if isinstance(taxonomy, Mapping):
+        options["task.taxonomy"] = _digest(taxonomy)
+    prompted = flatten(run.prompted)
+    options |= {name: prompted.get(name) for name in COMPARED if run.prompted}
+    if run.prompted and not run.is_remote:
+        for name in ("client.model", "client.base_url", "client.temperature", "client.top_p"):
+            options.pop(name, None)
+    shown = {name: _shown(name, value) for name, value in options.items()}
+    return {"system": run.kind, **shown}
+
+
+def _plays_a_part(run: ReportedRun, name: str) -> bool:
+    if name in ("data.path", "prompt.file", "finetune.method") or name.startswith("baseline."):
+        return name not in ("data.path", "prompt.file")
+    if run.kind == "baseline":
+        # What an encoder is trained with stands among the baseline's own options.
+        return name.startswith(("task.", "data.", "cv.", "seed"))
+    if run.is_remote and (name.startswith("backbone.") or name == "decoding.name"):
+        return False
+    if name.startswith(_TRAINING) or name in _TRAINING_TOO:
+        adapters = run.config.finetune.method in ("lora", "qlora")
+        return run.is_trained and (adapters or name not in _ADAPTERS)
+    return True
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "backbone.path" and value is not None:
+        return Path(str(value)).name
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_CHARACTERS else _digest(value)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:_HASH_CHARACTERS]}…"
+
+
+def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
+    """Return what was done, by which options the runs differ, and how long they took."""
+    about = Statements(runs).about
+    parts = {
+        part: statements_of(runs, partial(about, name))
+        for part, name in read_texts("statements.yaml")["protocol"].items()
+    }
+    differences = differing_options(runs)
+    resources = {run.name: resources_of(run) for run in runs}
+    sheets = [_statement_sheet(parts, runs)]
+    if differences:
+        sheets.append(_difference_sheet(differences, runs))
+    sheets.append(_time_sheet(resources))
+    return Report(
+        action="protocol",
+        title="Protocol: what was done",
+        figures={
+            "statements": [
+                {"part": part, "runs": [run.name for run in own], "text": text}
+                for part, statements in parts.items()
+                for text, own in statements.items()
+            ],
+            "differences": differences,
+            "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
+        },
+        sheets=tuple(sheets),
+        notes=notes_of(
+            "protocol",
+            n_runs=len(runs),
+            epochs=any(used.selected_epochs for used in resources.values()),
+            differences=differences,
+            resumed={name: used.resumes for name, used in resources.items() if used.resumes},
+        ),
+    )
+
+
+def _statement_sheet(
+    parts: Mapping[str, Mapping[str, Sequence[ReportedRun]]], runs: Sequence[ReportedRun]
+) -> ReportTable:
+    rows = []
+    for part, statements in parts.items():
+        for text, own in statements.items():
+            who = named(own, among=runs)
+            rows.append((part, text if who == ALL else f"{who}: {text}"))
+    return ReportTable(
+        title="What was done", header=("", "statement"), rows=tuple(rows), text_columns=(0, 1)
+    )
+
+
+def _difference_sheet(
+    differences: Mapping[str, Mapping[str, str]], runs: Sequence[ReportedRun]
+) -> ReportTable:
+    by_name = {run.name: run for run in runs}
+    rows = []
+    for option, values in differences.items():
+        shown = option
+        for value in dict.fromkeys(values.values()):
+            having = [by_name[run] for run in values if values[run] == value]
+            rows.append((shown, value, named(having, among=runs)))
+            shown = ""
+    return ReportTable(
+        title="Options that differ",
+        header=("option", "value", "runs"),
+        rows=tuple(rows),
+        text_columns=(0, 1, 2),
+    )
+
+
+def _time_sheet(resources: Mapping[str, Resources]) -> ReportTable:
+    return table_of(
+        "Time of all finished folds",
+        resources.items(),
+        {
+            "run": lambda row: row[0],
+            "device": lambda row: row[1].device or DASH,
+            "training": lambda row: duration(row[1].train_seconds),
+            "testing": lambda row: duration(row[1].test_seconds),
+            "epochs": lambda row: " ".join(map(str, row[1].selected_epochs)) or DASH,
+        },
+        text_columns=(0, 1),
+    )
+
+
+def _run_figures(run: ReportedRun, used: Resources) -> dict[str, Any]:
+    return {
+        "kind": run.kind,
+        "folds": list(run.scores),
+        "missing_folds": list(run.missing),
+        "device": used.device,
+        "train_seconds": used.train_seconds,
+        "test_seconds": used.test_seconds,
+        "selected_epochs": list(used.selected_epochs),
+        "resumes": list(used.resumes),
+        "support": {label: row.support for label, row in run.summary.per_label.items()},
+    }
+
+
+STATUSES = ("filled", "in_part", "open")
+"""An item that the runs answer, answer in part, or leave to the authors."""
+
+OPEN = "open: to be answered by the authors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One item of a guideline."""
+
+    number: str
+    """The guideline's own."""
+    section: str
+    """Where it stands in the guideline."""
+    asks: str
+    """What it wants to know, in our words."""
+    answer: str | None = None
+    """Which of the answers in statements.yaml; ``None``: no run can tell."""
+    evidence: str = ""
+    """Where in a run folder the answer comes from."""
+    remains: str = ""
+    """What the authors have to add: a template over the facts about all runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checklist:
+    """One guideline."""
+
+    key: str
+    name: str
+    source: str
+    items: tuple[Item, ...]
+
+
+@cache
+def read_checklists() -> tuple[Checklist, ...]:
+    """Return the guidelines of checklists.yaml.
+
+    Raises:
+        RecapError: When the file is missing, which means a broken installation.
+    """
+    lists: list[dict[str, Any]] = read_texts("checklists.yaml")
+    return tuple(
+        Checklist(**{**found, "items": tuple(Item(**item) for item in found["items"])})
+        for found in lists
+    )
+
+
+def answered(item: Item, statements: Statements) -> dict[str, str | None]:
+    """Return an item with what the runs answer and what remains, as the figures have it."""
+    answer = statements.answer(item.answer) if item.answer is not None else ""
+    remains = statements.of_all(item.remains) if answer else ""
+    return {
+        "section": item.section,
+        "asks": item.asks,
+        "status": "open" if not answer else "in_part" if remains else "filled",
+        "answer": answer or None,
+        "evidence": item.evidence or None,
+        "remains": remains or None,
+    }
+
+
+def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
+    """Return the items of TRIPOD-LLM and REFORMS, each answered or marked open."""
+    statements = Statements(runs)
+    figures = {
+        checklist: {item.number: answered(item, statements) for item in checklist.items}
+        for checklist in read_checklists()
+    }
+    counts = {
+        checklist: Counter(one["status"] for one in items.values())
+        for checklist, items in figures.items()
+    }
+    return Report(
+        action="checklist",
+        title="Reporting checklists",
+        figures={
+            checklist.key: {
+                "source": checklist.source,
+                "n_items": len(items),
+                **{status: counts[checklist][status] for status in STATUSES},
+                "items": items,
+            }
+            for checklist, items in figures.items()
+        },
+        sheets=(
+            table_of(
+                "Items that the runs fill in",
+                counts.items(),
+                {
+                    "guideline": lambda row: row[0].name,
+                    "filled": lambda row: f"{row[1]['filled']}",
+                    "in part": lambda row: f"{row[1]['in_part']}",
+                    "open": lambda row: f"{row[1]['open']}",
+                },
+            ),
+            *_item_sheets(figures),
+        ),
+        notes=notes_of("checklist", checklists=[{"checklist": one} for one in figures]),
+    )
+
+
+def _item_sheets(
+    figures: Mapping[Checklist, Mapping[str, Mapping[str, str | None]]],
+) -> Iterator[ReportTable]:
+    """Yield a sheet a guideline; an answer that was given before is not repeated."""
+    given: dict[str, str] = {}
+    for checklist, items in figures.items():
+        rows = []
+        for number, one in items.items():
+            shown, answer = OPEN, one["answer"]
+            if answer is not None:
+                remains = f" Open: {one['remains']}." if one["remains"] else ""
+                told = f"As at {given[answer]}." if answer in given else answer
+                shown = f"{told} [{one['evidence'] or ''}]{remains}"
+                given.setdefault(answer, f"{checklist.name} {number}")
+            rows.append((f"{number} {one['section']}: {one['asks']}", shown))
+        yield ReportTable(
+            title=checklist.name,
+            header=("item", "answer [evidence in the run folder]"),
+            rows=tuple(rows),
+            text_columns=(0, 1),
+        )

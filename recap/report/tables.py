@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import DDOF, spread_text
 from recap.output.report import Report
-from recap.output.tables import ReportTable
+from recap.output.tables import ReportTable, table_of
 from recap.records import Spread, Summary
 from recap.report.charts import COLORS, category_chart
 from recap.report.options import ReportConfig
@@ -133,19 +133,9 @@ def run_figures(run: ReportedRun, systems: Sequence[ReportedSystem]) -> dict[str
         "protocol": summary.protocol,
         "folds": list(summary.folds),
         "missing_folds": list(run.missing),
-        "metrics": {name: _plain(spread) for name, spread in summary.metrics.items()},
-        "per_label": {
-            label: {
-                **{metric: _plain(getattr(figures, metric)) for metric in PER_LABEL},
-                "support": figures.support,
-            }
-            for label, figures in summary.per_label.items()
-        },
+        "metrics": {name: asdict(spread) for name, spread in summary.metrics.items()},
+        "per_label": {label: asdict(found) for label, found in summary.per_label.items()},
     }
-
-
-def _plain(spread: Spread) -> dict[str, Any]:
-    return {"mean": spread.mean, "std": spread.std, "values": list(spread.values)}
 
 
 def csv_rows(
@@ -492,38 +482,32 @@ def _best_of(systems: Sequence[ReportedSystem], task: str) -> tuple[ReportedSyst
 
 def _best(systems: Sequence[ReportedSystem]) -> ReportTable:
     tasks = dict.fromkeys(task for system in systems for task in system.runs)
-    rows = []
-    for task in tasks:
-        system, run = _best_of(systems, task)
-        metrics = run.summary.metrics
-        cells = (spread_text(metrics["macro_f1"]), spread_text(metrics["accuracy"]))
-        rows.append((task, system.name, *cells))
-    return ReportTable(
-        title=f"Best system by task (mean ± SD over folds, ddof = {DDOF}, in percent)",
-        header=("Task", "System", "Macro-F1", "Accuracy"),
-        rows=tuple(rows),
+    return table_of(
+        f"Best system by task (mean ± SD over folds, ddof = {DDOF}, in percent)",
+        [(task, *_best_of(systems, task)) for task in tasks],
+        {
+            "Task": lambda row: row[0],
+            "System": lambda row: row[1].name,
+            "Macro-F1": lambda row: spread_text(row[2].summary.metrics["macro_f1"]),
+            "Accuracy": lambda row: spread_text(row[2].summary.metrics["accuracy"]),
+        },
         text_columns=(0, 1),
     )
 
 
 def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:
-    rows = [
-        (
-            run.name,
-            _KINDS[run.kind],
-            task,
-            system.name,
-            f"{len(run.scores)} of {run.config.cv.folds}",
-            run.config.cv.protocol,
-            f"{sum(scores.n for scores in run.scores.values()):,}",
-        )
-        for system in systems
-        for task, run in system.runs.items()
-    ]
-    return ReportTable(
-        title="Runs",
-        header=("Run", "Kind", "Task", "System", "Folds", "Protocol", "Predictions"),
-        rows=tuple(rows),
+    return table_of(
+        "Runs",
+        [(system, run) for system in systems for run in system.runs.values()],
+        {
+            "Run": lambda row: row[1].name,
+            "Kind": lambda row: _KINDS[row[1].kind],
+            "Task": lambda row: row[1].task.name,
+            "System": lambda row: row[0].name,
+            "Folds": lambda row: f"{len(row[1].scores)} of {row[1].config.cv.folds}",
+            "Protocol": lambda row: row[1].config.cv.protocol,
+            "Predictions": lambda row: f"{row[1].n_predictions:,}",
+        },
         text_columns=(0, 1, 2, 3, 4, 5),
     )
 
@@ -537,7 +521,7 @@ def _figures(run: ReportedRun) -> dict[str, Any]:
         "synthetic": run.data.get("synthetic"),
         "folds": list(run.scores),
         "missing_folds": list(run.missing),
-        "n_predictions": sum(scores.n for scores in run.scores.values()),
+        "n_predictions": run.n_predictions,
         "data_hash": run.manifest.get("data_hash"),
         "partition_hash": run.manifest.get("partition_hash"),
     }

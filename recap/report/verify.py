@@ -10,8 +10,10 @@ Predictions must also be what the run's system can have answered, by the rules t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -163,6 +165,9 @@ LOSS_TOLERANCE = 1e-4
 """Relative difference of test and selection loss on the same examples, in 32 bits: the batches
 differ, and the selection loss is kept in single precision."""
 
+EARLIER_TITLES = {"Invalid answers": "Unparsed answers"}
+"""Titles in the summary.md of earlier versions, and what they are called now."""
+
 MEND = (
     "a file was changed after the run; restore it, or delete the fold's scores.json and run its "
     "command again"
@@ -298,14 +303,35 @@ def _verify_summary(
 ) -> tuple[int, int]:
     summary = summarize(scores, protocol=config.cv.protocol)
     n_values = _compare(folder.summary, _json(folder.summary), summary_to_dict(summary))
-    expected = summary_markdown(summary, notes=data.get("notes", ())).split("\n")
-    recorded = _text(folder.summary_table).split("\n")
-    for number, (there, wanted) in enumerate(zip(recorded, expected, strict=False), start=1):
-        if there != wanted:
-            _differs(folder.summary_table, f"line {number}", _shown(there, wanted), repr(wanted))
-    if len(recorded) != len(expected):
-        _differs(folder.summary_table, "lines", f"{len(recorded)}", f"{len(expected)}")
-    return n_values, len(expected)
+    page = summary_markdown(summary, notes=data.get("notes", ()))
+    return n_values, _compare_pages(folder.summary_table, _text(folder.summary_table), page)
+
+
+def _compare_pages(file: Path, recorded: str, expected: str) -> int:
+    """Return the number of lines of a page, every figure and every row's title in them equal.
+
+    Of sentences only the numbers count: their wording may be that of another version.
+
+    Raises:
+        VerificationError: At the first line that is not so.
+    """
+    pages = recorded.split("\n"), expected.split("\n")
+    for number, (there, wanted) in enumerate(zip(*pages, strict=False), start=1):
+        for cell, (one, other) in enumerate(zip_longest(_figures(there), _figures(wanted))):
+            if one != other:
+                place = f"line {number}" + (f", cell {cell + 1}" if wanted[:1] == "|" else "")
+                _differs(file, place, _shown(one, other or ""), _shown(other))
+    if len(pages[0]) != len(pages[1]):
+        _differs(file, "lines", f"{len(pages[0])}", f"{len(pages[1])}")
+    return len(pages[1])
+
+
+def _figures(line: str) -> list[str]:
+    """Return the cells of a row of a Markdown table, or the numbers of another line."""
+    if not line.startswith("|"):
+        return re.findall(r"\d+(?:\.\d+)?", line)
+    cells = (cell.strip() for cell in line.strip("|").split(" | "))
+    return [EARLIER_TITLES.get(cell, cell) for cell in cells]
 
 
 def _compare(file: Path, recorded: Any, expected: Any, key: str = "") -> int:

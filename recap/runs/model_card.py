@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from recap.config import RunConfig
 from recap.metrics.scalar import SCALAR_METRICS, metric_of
 from recap.metrics.scores import spread_text
-from recap.output.format import DASH
+from recap.output.format import percent
 from recap.records import Scores, Summary
 from recap.system.files import plain_markdown
 from recap.tasks.task import Task
@@ -229,11 +229,6 @@ def _settings(facts: CardFacts) -> list[tuple[str, Any]]:
         ("precision", f"{config.trainer.precision}, weights {backbone.dtype}"),
         *([] if facts.encoder else [("prompt", shown), ("decoding", read)]),
     ]
-
-
-def percent(value: float | None) -> str:
-    """Return a fraction in percent, a dash for none."""
-    return DASH if value is None else f"{100 * value:.2f}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -12,9 +12,9 @@ import yaml
 
 from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
-from recap.report.checklist import OPEN, checklist_section, read_checklists
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_runs
+from recap.report.statements import OPEN, checklist_section, read_checklists
 from recap.report.templates import read_texts
 from tests.fake_servers import serving
 

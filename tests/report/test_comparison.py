@@ -12,7 +12,7 @@ from statsmodels.stats import multitest
 
 from recap.errors import ConfigError, DataError
 from recap.records import Prediction
-from recap.report.significance import (
+from recap.report.comparison import (
     TESTS,
     ComparedRun,
     ComparedSystem,

@@ -43,9 +43,9 @@ def test_a_statement_is_grouped_over_the_runs_that_it_holds_for(
     found = statements_of(
         three, lambda run: None if run.kind == "baseline" else "Asked for labels."
     )
-    assert [(said.text, [run.name for run in said.runs]) for said in found] == [
-        ("Asked for labels.", ["asked", "trained"])
-    ]
+    assert {text: [run.name for run in own] for text, own in found.items()} == {
+        "Asked for labels.": ["asked", "trained"]
+    }
 
 
 def test_one_text_names_runs_only_where_they_differ(three: tuple[ReportedRun, ...]) -> None:

@@ -14,7 +14,7 @@ from fake_servers import serving
 
 from recap.prompt.__main__ import main as prompt
 from recap.report.__main__ import main as report
-from recap.report.leakage import leakage_section, shots_in_test
+from recap.report.manifest import leakage_section, shots_in_test
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_run
 from recap.runs.folder import RunFolder

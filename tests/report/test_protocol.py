@@ -16,9 +16,8 @@ from recap.evaluate.__main__ import main as evaluate
 from recap.output.report import Report
 from recap.prompt.__main__ import main as prompt
 from recap.report.options import ReportConfig
-from recap.report.protocol import differing_options, protocol_section
 from recap.report.runs import ReportedRun, read_examples, read_run, read_runs
-from recap.report.statements import all_facts, run_facts
+from recap.report.statements import all_facts, differing_options, protocol_section, run_facts
 from recap.report.templates import environment, read_texts
 from recap.runs.folder import RunFolder
 from tests.fake_servers import serving

@@ -12,7 +12,7 @@ import pytest
 from recap.corpus.__main__ import main as corpus
 from recap.output.report import write_report
 from recap.report.options import ReportConfig, ReportPrivacy
-from recap.report.rationales import RationaleOptions, rationale_section
+from recap.report.rationales import rationale_section
 from recap.report.runs import ReportedRun, read_examples, read_run
 from recap.runs.folder import RunFolder
 
@@ -106,7 +106,7 @@ def test_examples_stand_there_by_id_and_no_word_of_clients_does(run, findings, t
 
 
 def test_with_text_the_rationales_stand_beside_the_ids(run) -> None:
-    found = rationale_section([run], WITH_TEXT, RationaleOptions(listed=2))
+    found = rationale_section([run], WITH_TEXT)
     assert found is not None
     [page] = [sheet for sheet in found.sheets if sheet.title == "Examples by id"]
     assert any("nowhere" in row[-1] for row in page.rows)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from recap.models.tfidf import tfidf_probabilities
-from recap.report.rationale_overlap import (
+from recap.report.rationale_content import (
     Explained,
     distinctness,
     draw_by_label,

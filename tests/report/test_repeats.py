@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recap.report.significance import repeat_spread
+from recap.report.comparison import repeat_spread
 
 
 def test_the_spread_within_is_the_error_of_a_one_way_analysis_of_variance() -> None:

@@ -127,7 +127,7 @@ def test_figures_of_real_runs_are_those_of_their_summaries(runs: tuple[ReportedR
     by_run = {row["run"]: row for row in findings.figures["rows"]}
     for run in runs:
         found = by_run[run.name]["metrics"]["macro_f1"]
-        values = [run.scores[fold].metrics["macro_f1"] for fold in sorted(run.scores)]
+        values = tuple(run.scores[fold].metrics["macro_f1"] for fold in sorted(run.scores))
         assert found["values"] == values
         assert found["mean"] == pytest.approx(sum(v or 0 for v in values) / len(values))
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.text import bleu_score, chrf_score
 
-from recap.report.rationale_overlap import text_overlap
+from recap.report.rationale_content import text_overlap
 
 TEXTS = [
     "The client blames other people after the counselor asked a question.",

@@ -16,10 +16,9 @@ from sklearn.metrics import f1_score
 from recap.errors import ConfigError
 from recap.evaluate.__main__ import main as evaluate
 from recap.output.report import Report
-from recap.report.comparison import comparison_section
+from recap.report.comparison import comparison_section, variance_section
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, group_repeats, protocol_twins, read_runs
-from recap.report.variance import variance_section
 
 
 @pytest.fixture(scope="module")

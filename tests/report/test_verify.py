@@ -266,15 +266,44 @@ def test_a_shot_that_is_tested_is_named(small_runs: Path, tmp_path: Path) -> Non
     assert f"predictions.jsonl:3: id '{tested}': is tested, and stands solved" in error_of(run)
 
 
-def test_a_changed_summary_page_is_named_with_its_line(run: RunFolder) -> None:
+def test_a_changed_summary_page_is_named_with_its_line_and_cell(run: RunFolder) -> None:
     page = run.summary_table.read_text(encoding="utf-8")
     lines = page.split("\n")
     number = next(i for i, line in enumerate(lines) if line.startswith("| Accuracy"))
-    lines[number] = lines[number].replace("| Accuracy | ", "| Accuracy | 1")
-    run.summary_table.write_text("\n".join(lines), encoding="utf-8")
-    assert f"{run.summary_table}: line {number + 1}: " in error_of(run)
+    changes = [("| Accuracy | ", "| Accuracy | 1", 2), ("Accuracy", "Macro-F1", 1)]
+    for old, new, cell in changes:
+        changed = [*lines[:number], lines[number].replace(old, new), *lines[number + 1 :]]
+        run.summary_table.write_text("\n".join(changed), encoding="utf-8")
+        assert f"{run.summary_table}: line {number + 1}, cell {cell}: " in error_of(run)
+    run.summary_table.write_text(page.replace("ddof = 1", "ddof = 0"), encoding="utf-8")
+    assert f"{run.summary_table}: line 3: recorded " in error_of(run)
     run.summary_table.write_text(page + "More.\n", encoding="utf-8")
     assert f"{run.summary_table}: " in error_of(run)
+
+
+IN_EARLIER_WORDS = {
+    "an unparsed answer counts as wrong": "an unreadable answer counts as wrong",
+    "| Unparsed answers |": "| Invalid answers |",
+}
+"""What summary.md says now, and what it said before the titles were changed."""
+
+
+def test_a_summary_page_in_earlier_words_passes_until_a_figure_is_changed(run: RunFolder) -> None:
+    page = run.summary_table.read_text(encoding="utf-8")
+    for now, then in IN_EARLIER_WORDS.items():
+        assert now in page
+        page = page.replace(now, then)
+    run.summary_table.write_text(page, encoding="utf-8")
+    assert verify_run(run).values["summary.md"] > 10
+    row = next(line for line in page.split("\n") if line.startswith("| Invalid answers |"))
+    cells = row.split(" | ")
+    assert re.fullmatch(r"\d+\.\d\d", cells[-2])
+    other = " | ".join([*cells[:-2], f"{float(cells[-2]) + 0.01:.2f}", cells[-1]])
+    run.summary_table.write_text(page.replace(row, other), encoding="utf-8")
+    number = page.split("\n").index(row) + 1
+    said = error_of(run)
+    assert f"{run.summary_table}: line {number}, cell {len(cells) - 1}: recorded " in said
+    assert f"recomputed '{cells[-2]}'" in said
 
 
 @pytest.mark.parametrize("name", ["summary.json", "summary.md", "manifest.json", "data.json"])
