@@ -24,6 +24,8 @@ from canaries import (
 from fake_servers import serving
 from faults import record_fault
 
+from recap.corpus import options as corpus_options
+from recap.insights import options as insights_options
 from recap.tasks.library import builtin_task
 
 pytestmark = pytest.mark.slow
@@ -352,6 +354,12 @@ INSIGHTS: Mapping[str, tuple[tuple[str, ...], Allowed]] = {
     "card": ((), {**PAGES, "stdout": NAMES}),
     "supervision": (("supervision.excel=true",), {**PAGES, "stdout": {"session"}}),
 }
+
+
+def test_every_action_is_searched_for_canaries() -> None:
+    assert corpus_options.ACTIONS.keys() == CORPUS.keys()
+    # The tables of a study hold no words of clients.
+    assert insights_options.ACTIONS.keys() == INSIGHTS.keys() | {"study"}
 
 
 @pytest.mark.parametrize("action", INSIGHTS)

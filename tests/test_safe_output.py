@@ -16,7 +16,9 @@ import yaml
 from faults import record_fault
 
 from recap.cli.command import main
+from recap.corpus import options as corpus_options
 from recap.errors import ConfigError
+from recap.insights import options as insights_options
 from recap.insights.cards import _file_names
 from recap.taxonomy import taxonomy_from_dict
 
@@ -105,6 +107,12 @@ ACTIONS = {
         f"resistance=['{LABEL}']",
     ],
 }
+WITHOUT_TEXT = {"exam", "alliance", "study"}
+"""Actions that write ids and figures alone."""
+
+
+def test_every_action_is_tried_or_writes_no_text() -> None:
+    assert {*corpus_options.ACTIONS, *insights_options.ACTIONS} == ACTIONS.keys() | WITHOUT_TEXT
 
 
 TAGS = re.findall(

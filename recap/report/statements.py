@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from recap.config import COMPARED, flatten, result_options
 from recap.data.folds import SELECT_PARTS
+from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import spread_text
 from recap.output.format import DASH
 from recap.output.report import Report
@@ -177,6 +178,7 @@ def all_facts(runs: Sequence[ReportedRun]) -> Facts:
         "unparsed": {"low": shares[0], "high": shares[-1]} if shares else {},
         "same_folds": len({run.manifest.get("partition_hash") for run in runs}) == 1,
         "used": _used(runs),
+        "scalar_metrics": [metric.title for metric in SCALAR_METRICS.values()],
         "macro_f1": _macro_f1(runs),
         **_environments(runs),
     }
