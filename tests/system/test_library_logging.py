@@ -18,6 +18,7 @@ def test_adapters_without_four_bits_say_nothing_of_four_bits(tmp_path: Path) -> 
         "sys.exit(ended)"
     )
     overrides = ["experiment=smoke", "finetune=lora", "logger=none", f"runs_dir={tmp_path}"]
+    overrides += ["cv.fold=0", "cv.max_examples=24", "decoding.max_new_tokens=4"]
     done = subprocess.run(
         [sys.executable, "-c", code, *overrides], capture_output=True, text=True, check=True
     )
