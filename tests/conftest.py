@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ GUARDS = Path(__file__).resolve().parent / "guards"
 sys.path.insert(1, str(GUARDS))
 
 import network_guard  # noqa: E402 - found through the line above
+from built_once import BuiltOnce, SharedFolders  # noqa: E402 - tests are on the path after all
 from faults import record_fault  # noqa: E402 - tests are on the path after all
 
 REAL_DATA = "RECAP_REAL_DATA"
@@ -45,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         _skip(items, "gpu", "needs a CUDA device")
     if not any(map(shutil.which, BROWSERS)):
         _skip(items, "browser", "needs a browser: apt install chromium")
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later garbage collection the modules, which all stay: a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -107,3 +115,56 @@ def real_data() -> Path:
     folder = Path(os.environ[REAL_DATA]).expanduser().resolve()
     assert folder.is_dir(), f"{REAL_DATA} names {folder}, which is not a folder"
     return folder
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltOnce]:
+    """Return what makes a folder once for all workers; who changes anything copies it first."""
+    shared = SharedFolders(tmp_path_factory)
+    yield shared.built
+    assert shared.changed() == [], "a test has written into a folder that others read"
+
+
+@pytest.fixture(scope="session")
+def corpus(built_once: BuiltOnce) -> Path:
+    """Return a corpus of eighty examples that a tiny model can learn."""
+    return built_once("corpus", _write_corpus) / "corpus.jsonl"
+
+
+def _write_corpus(folder: Path) -> None:
+    from talk import rows, write_rows
+
+    write_rows(folder / "corpus.jsonl", rows())
+
+
+@pytest.fixture(scope="session")
+def trained(corpus: Path, built_once: BuiltOnce) -> Path:
+    """Return the folder of ``binary``, with W&B, and ``fine``: runs whose models have learned."""
+
+    def train(folder: Path) -> None:
+        from talk import LEARNING
+
+        from recap.train.__main__ import main
+
+        common = [*LEARNING, f"data.path={corpus}", f"runs_dir={folder}"]
+        assert main([*common, "task=binary", "run=binary"]) == 0
+        assert main([*common, "task=fine_grained", "run=fine", "logger=none"]) == 0
+
+    return built_once("trained", train)
+
+
+@pytest.fixture(scope="session")
+def small_runs(built_once: BuiltOnce) -> Path:
+    """Return the folder of ``trained``, ``words`` (TF-IDF) and ``asked``, over one partition."""
+
+    def make(folder: Path) -> None:
+        from recap.evaluate.__main__ import main as evaluate
+        from recap.prompt.__main__ import main as prompt
+        from recap.train.__main__ import main as train
+
+        common = ["experiment=smoke", "task=binary", "logger=none", f"runs_dir={folder}"]
+        assert train([*common, "run=trained"]) == 0
+        assert evaluate([*common, "method=tfidf", "run=words"]) == 0
+        assert prompt([*common, "run=asked"]) == 0
+
+    return built_once("small_runs", make)

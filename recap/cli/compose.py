@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -231,13 +232,18 @@ def search_folders(config_dir: str | Path | None = None) -> list[Path]:
     """Return the folders beside recap's own that are searched for configuration, nearest first."""
     folders = [Path(config_dir)] if config_dir else []
     folders.append(Path.cwd() / "conf")
-    for point in entry_points(group="recap.conf"):
-        spec = find_spec(point.value)
-        folders += (
-            [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-        )
+    folders += _folders_of_packages()
     own = conf_dir().resolve()
     return [folder for folder in folders if folder.is_dir() and folder.resolve() != own]
+
+
+@cache
+def _folders_of_packages() -> list[Path]:
+    """Return what installed packages bring; to read the metadata of all of them takes a while."""
+    specs = [find_spec(point.value) for point in entry_points(group="recap.conf")]
+    return [
+        Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()
+    ]
 
 
 def register_search_path(config_dir: str | Path | None = None) -> None:

@@ -158,13 +158,19 @@ def test_rows_of_examples_that_the_task_leaves_aside_are_counted_and_not_used(
     assert any(note.startswith(f"{aside} rows are of examples") for note in evaluation.notes)
 
 
-def test_a_finished_run_scores_what_its_own_files_say(trained: Path, corpus: Path) -> None:
-    folder = trained / "binary"
-    both = folder / "both.jsonl"
-    write_rows(both, [r for k in (0, 1) for r in read_jsonl(folder / f"fold{k}/predictions.jsonl")])
+def both_folds(run: Path, path: Path) -> Path:
+    """Write the predictions of a run's two folds to one file."""
+    files = [run / f"fold{k}" / "predictions.jsonl" for k in (0, 1)]
+    return write_rows(path, [row for file in files for row in read_jsonl(file)])
+
+
+def test_a_finished_run_scores_what_its_own_files_say(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    both = both_folds(trained / "binary", tmp_path / "both.jsonl")
     evaluation = scored(corpus, both, "task=binary")
     assert evaluation.summary is not None
-    said = read_json(folder / "summary.json")["metrics"]["macro_f1"]
+    said = read_json(trained / "binary" / "summary.json")["metrics"]["macro_f1"]
     assert evaluation.summary.metrics["macro_f1"].values == pytest.approx(said["values"])
     assert evaluation.summary.metrics["macro_f1"].std == pytest.approx(said["std"])
 
@@ -178,16 +184,10 @@ def test_one_fold_of_a_run_is_expected_to_answer_for_that_fold_alone(
     assert "folds of this partition: 1" in evaluation.notes
 
 
-def test_folds_of_another_partition_are_said_and_pooled(trained: Path, corpus: Path) -> None:
-    both = trained / "binary" / "both.jsonl"
-    write_rows(
-        both,
-        [
-            r
-            for k in (0, 1)
-            for r in read_jsonl(trained / "binary" / f"fold{k}" / "predictions.jsonl")
-        ],
-    )
+def test_folds_of_another_partition_are_said_and_pooled(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    both = both_folds(trained / "binary", tmp_path / "both.jsonl")
     evaluation = scored(corpus, both, "task=binary", "cv.seed=9")
     assert evaluation.summary is None
     assert evaluation.scores.n == 80

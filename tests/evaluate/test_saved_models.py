@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import TRAINED
-from talk import read_json, read_jsonl, rows, write_rows
+from talk import LEARNING, read_json, read_jsonl, rows, write_rows
 
 from recap.errors import ConfigError
 from recap.evaluate import __main__ as evaluate
@@ -136,7 +135,7 @@ def test_what_does_not_fit_the_model_is_not_asked_and_counts_as_unparsed(
 def test_an_adapter_is_put_on_its_base(corpus: Path, tmp_path: Path) -> None:
     overrides = [f"data.path={corpus}", f"runs_dir={tmp_path}", "run=lora", "finetune=lora"]
     assert (
-        train.main([*overrides, "task=binary", *TRAINED, "trainer.max_epochs=1", "cv.fold=0"]) == 0
+        train.main([*overrides, "task=binary", *LEARNING, "trainer.max_epochs=1", "cv.fold=0"]) == 0
     )
     said = read_jsonl(tmp_path / "lora" / "fold0" / "predictions.jsonl")
     found = scored(tmp_path / "lora", "cv.fold=0")

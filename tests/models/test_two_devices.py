@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import lightning
 import pytest
 import shrunk
 import torch
+from built_once import BuiltOnce
 from lightning.pytorch.callbacks import Callback
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.multiprocessing.spawn import start_processes
@@ -125,6 +127,9 @@ ONE_FROM_TWO = {
         strategy="auto", resume_from="stopped lora", method="lora", tied=True
     ),
 }
+
+QUICK = {"ddp", "deferred lora", "stopped alone", "stopped", "went on"}
+"""What the default suite runs; all others are slow."""
 
 
 class Record(Callback):
@@ -249,8 +254,8 @@ def run(folder: Path, name: str, case: Case) -> None:
     )
 
 
-def run_all(rank: int, folder: Path, port: int) -> None:
-    """Run all cases of two devices in this process, the ``rank``-th of two."""
+def run_all(rank: int, cases: dict[str, Case], folder: Path, port: int) -> None:
+    """Run cases of two devices in this process, the ``rank``-th of two."""
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -258,31 +263,38 @@ def run_all(rank: int, folder: Path, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    for name, case in CASES.items():
+    for name, case in cases.items():
         run(folder, name, case)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder in which every case was run: on one device, then on two, then on one."""
-    folder = tmp_path_factory.mktemp("devices")
-    for family, tied in {(case.family, case.tied) for case in CASES.values()}:
-        here = backbone(folder, Case(family=family, tied=tied))
-        shrunk.write_family(here, family, tied=tied)
-    wide = backbone(folder, Case(method="qlora"))
-    shrunk.write_family(wide, Case().family, widths=shrunk.IN_BLOCKS)
-    for case in CASES.values():
+def folder(request: pytest.FixtureRequest, built_once: BuiltOnce) -> Path:
+    """Return the folder in which the cases were run that are asked for: all, or the quick ones."""
+    here = [item for item in request.session.items if item.path == Path(__file__)]
+    quick = not any(item.get_closest_marker("slow") for item in here)
+    return built_once(f"devices-{quick}", lambda folder: run_cases(folder, quick))
+
+
+def run_cases(folder: Path, quick: bool) -> None:
+    """Run the cases on one device, then on two, then on one that goes on from two."""
+    before, on_two, after = (
+        {name: case for name, case in cases.items() if not quick or name in QUICK}
+        for cases in (STOPPED_ALONE, CASES, ONE_FROM_TWO)
+    )
+    for case in on_two.values():
+        if not backbone(folder, case).exists():
+            widths = {"widths": shrunk.IN_BLOCKS} if case.method == "qlora" else {}
+            shrunk.write_family(backbone(folder, case), case.family, tied=case.tied, **widths)
         if not (folder / name_of(case.alone)).exists():
             run(folder, name_of(case.alone), case.alone)
-    for name, case in STOPPED_ALONE.items():
+    for name, case in before.items():
         run(folder, name, case)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    start_processes(run_all, args=(folder, port), nprocs=2, start_method="fork")
-    for name, case in ONE_FROM_TWO.items():
+    start_processes(run_all, args=(on_two, folder, port), nprocs=2, start_method="fork")
+    for name, case in after.items():
         run(folder, name, case)
-    return folder
 
 
 def name_of(case: Case) -> str:
@@ -302,13 +314,18 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for part in found for name, tensor in part.items()}
 
 
-WHOLE = {name: case for name, case in CASES.items() if case.stop_after == EPOCHS}
+WHOLE = {name: case for name, case in CASES.items() if case.stop_after == EPOCHS} | ONE_FROM_TWO
+RESUMED = [name for name, case in WHOLE.items() if case.resume_from]
+
+
+def slow_unless_quick(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in names]
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("name", [*WHOLE, *ONE_FROM_TWO])
+@pytest.mark.parametrize("name", slow_unless_quick(WHOLE))
 def test_two_devices_learn_select_and_score_as_one(folder: Path, name: str) -> None:
-    case = {**WHOLE, **ONE_FROM_TWO}[name]
+    case = WHOLE[name]
     alone = name_of(case.alone)
     one, two = read(folder, alone, "train"), read(folder, name, "train")
     assert len(one["losses"]) == 2 * EPOCHS
@@ -323,7 +340,7 @@ def test_two_devices_learn_select_and_score_as_one(folder: Path, name: str) -> N
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("name", [*WHOLE, *ONE_FROM_TWO])
+@pytest.mark.parametrize("name", slow_unless_quick(WHOLE))
 def test_what_is_only_judged_has_the_probabilities_of_answers(folder: Path, name: str) -> None:
     found = read(folder, name, "predict")
     assert [row[0] for row in found["judged"]] == [f"e{i}" for i in range(len(LABELS))]
@@ -333,9 +350,9 @@ def test_what_is_only_judged_has_the_probabilities_of_answers(folder: Path, name
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("name", [*WHOLE, *ONE_FROM_TWO])
+@pytest.mark.parametrize("name", slow_unless_quick(WHOLE))
 def test_two_devices_leave_the_model_that_one_leaves(folder: Path, name: str) -> None:
-    case = {**WHOLE, **ONE_FROM_TWO}[name]
+    case = WHOLE[name]
     one = tensors(folder / name_of(case.alone) / "model")
     two = tensors(folder / name / "model")
     assert one.keys() == two.keys()
@@ -344,10 +361,9 @@ def test_two_devices_leave_the_model_that_one_leaves(folder: Path, name: str) ->
 
 
 @pytest.mark.multiprocess
-def test_what_goes_on_does_not_start_again(folder: Path) -> None:
-    for name, case in {**CASES, **ONE_FROM_TWO}.items():
-        if case.resume_from:
-            assert len(read(folder, name, "train")["losses"]) == 2, name
+@pytest.mark.parametrize("name", slow_unless_quick(RESUMED))
+def test_what_goes_on_does_not_start_again(folder: Path, name: str) -> None:
+    assert len(read(folder, name, "train")["losses"]) == 2
 
 
 @pytest.mark.multiprocess
@@ -371,6 +387,7 @@ def test_checkpoints_of_spread_weights_are_folders_of_shares(folder: Path) -> No
         assert max(halves) <= 0.6 * sum(halves) + 32
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_plain_transformers_loads_what_two_devices_saved(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder / "tied" / "model")

@@ -129,7 +129,7 @@ def assert_same_answers(one: Path, two: Path) -> None:
 def test_one_command_trains_a_fold_on_two_devices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = [*SMALL, "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
+    small = [*SMALL, "cv.max_examples=20", "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
     assert train.main([*small, "run=one"]) == 0
     one = capsys.readouterr().out
     assert train.main([*small, "run=two", "trainer=fsdp", "trainer.devices=2"]) == 0

@@ -27,6 +27,7 @@ def said_by(code: str, *arguments: str) -> str:
 
 def test_adapters_without_four_bits_say_nothing_of_four_bits(tmp_path: Path) -> None:
     overrides = ["experiment=smoke", "finetune=lora", "logger=none", f"runs_dir={tmp_path}"]
+    overrides += ["cv.fold=0", "cv.max_examples=24", "decoding.max_new_tokens=4"]
     train = "from recap.train.__main__ import main; ended = main(sys.argv[1:]); assert ended == 0"
     trained = said_by(train, *overrides)
     assert "runs/" in trained or str(tmp_path) in trained

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.metrics import accuracy_score, f1_score
+from talk import LEARNING
 from wandb_files import read_page, read_run, read_table
 
 from recap.models.backbone import load_tiny
@@ -26,17 +27,6 @@ SMALL = [
     "prompt.history=none",
     "decoding.max_new_tokens=6",
 ]
-LEARNING = [
-    *("task=binary", "data=dialogues", "rationale=false", "cv.max_examples=null"),
-    *("global_batch_size=8", "trainer.max_epochs=16", "trainer.patience=16"),
-    *("optimizer.learning_rate=3e-3", "decoding.max_new_tokens=12"),
-]
-"""Enough for answers that can be read, most of them right and some wrong."""
-SAID = {
-    "Collaboration": "Yes, I will gladly try what you suggest about",
-    "Blaming": "No, they alone are to blame for all the trouble with",
-    "Minimizing": "It is no big thing at all, really, as for",
-}
 CONTRACT_FILES = [
     "config.yaml",
     "manifest.json",
@@ -72,38 +62,28 @@ def read_history(fold: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eighty examples that are easy to tell apart, but for one in ten, whose label is wrong."""
-    topics = ["work", "sleep", "school", "money", "my sister", "the move", "the exam", "my back"]
-    asked = [{"speaker": "counselor", "text": "What do you make of that?"}]
-    rows = []
-    for number in range(80):
-        label = ["Collaboration", "Blaming", "Collaboration", "Minimizing"][number % 4]
-        said = SAID[label] + f" {topics[number % 8]} and {topics[number // 10]}, number {number}."
-        if number % 10 == 3:
-            label = "Blaming" if label == "Collaboration" else "Collaboration"
-        rows.append({"id": f"e{number}", "history": asked, "response": said, "label": label})
-    file = tmp_path_factory.mktemp("data") / "corpus.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return file
-
-
-@pytest.fixture(scope="module")
-def folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with W&B, of the binary task, whose model has learnt something."""
-    runs_dir = tmp_path_factory.mktemp("runs")
-    assert run_first(corpus, runs_dir) == 0
-    rows = [row for k in (0, 1) for row in read_predictions(runs_dir / "first" / f"fold{k}")]
+@pytest.fixture(scope="session")
+def folder(trained: Path) -> Path:
+    """A finished run with W&B, of the binary task, whose model has learned something."""
+    folder = trained / "binary"
+    rows = [row for k in (0, 1) for row in read_predictions(folder / f"fold{k}")]
     right = sum(row["label"] == row["gold"] for row in rows)
     # Otherwise the tests below would compare zeros with zeros.
     assert 0 < right < len(rows)
     assert {"Resistance", "Collaboration"} <= {row["label"] for row in rows}
-    return runs_dir / "first"
+    return folder
 
 
-def run_first(corpus: Path, runs_dir: Path, *overrides: str) -> int:
-    return run(*LEARNING, f"data.path={corpus}", "run=first", *overrides, runs_dir=runs_dir)
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """A copy of that run, which a test may go on with."""
+    return Path(shutil.copytree(folder, tmp_path / "binary"))
+
+
+def again(corpus: Path, runs_dir: Path, *overrides: str) -> int:
+    """Give the command of the finished run once more."""
+    given = ["task=binary", "run=binary", f"data.path={corpus}", f"runs_dir={runs_dir}"]
+    return train.main([*LEARNING, *given, *overrides])
 
 
 def test_a_run_folder_holds_the_files_of_the_contract(folder: Path) -> None:
@@ -192,11 +172,11 @@ def test_the_epoch_with_the_lowest_selection_loss_is_tested(folder: Path) -> Non
 
 
 def test_finished_folds_are_never_run_again(
-    folder: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (folder / "fold1" / "scores.json").stat().st_mtime_ns
-    assert run_first(corpus, folder.parent) == 0
-    assert (folder / "fold1" / "scores.json").stat().st_mtime_ns == before
+    before = (copied / "fold1" / "scores.json").stat().st_mtime_ns
+    assert again(corpus, copied.parent) == 0
+    assert (copied / "fold1" / "scores.json").stat().st_mtime_ns == before
     assert capsys.readouterr().out.count("finished before") == 2
 
 
@@ -214,20 +194,19 @@ def test_where_no_bar_is_shown_each_epoch_tells_the_time_that_is_left(
 
 
 def test_only_the_model_of_the_fold_with_the_lowest_selection_loss_is_kept_when_asked(
-    folder: Path, corpus: Path
+    copied: Path, corpus: Path
 ) -> None:
-    copy = shutil.copytree(folder, folder.parent / "copy" / "first")
-    folds = read_json(copy / "manifest.json")["folds"]
+    folds = read_json(copied / "manifest.json")["folds"]
     losses = {name: fold["select_loss"] for name, fold in folds.items()}
-    assert run_first(corpus, copy.parent, "logger=none", "keep_models=best") == 0
-    assert [f.parent.name for f in copy.glob("fold*/model")] == [min(losses, key=losses.get)]
-    assert (copy / "fold0" / "predictions.jsonl").is_file()
+    assert again(corpus, copied.parent, "logger=none", "keep_models=best") == 0
+    assert [f.parent.name for f in copied.glob("fold*/model")] == [min(losses, key=losses.get)]
+    assert (copied / "fold0" / "predictions.jsonl").is_file()
 
 
 def test_a_folder_with_other_options_is_refused_by_name(
-    folder: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_first(corpus, folder.parent, "optimizer.learning_rate=0.5") == 2
+    assert again(corpus, copied.parent, "optimizer.learning_rate=0.5") == 2
     said = capsys.readouterr().err
     assert "optimizer.learning_rate" in said
     assert "run=NAME" in said
@@ -235,13 +214,13 @@ def test_a_folder_with_other_options_is_refused_by_name(
 
 def test_wandb_holds_a_run_per_fold_and_a_summary_with_the_spread(folder: Path) -> None:
     runs = {r["name"]: r for r in map(read_run, (folder / "wandb").rglob("*.wandb"))}
-    assert set(runs) == {"first/fold0", "first/fold1", "first/summary"}
-    assert {r["group"] for r in runs.values()} == {"first"}
+    assert set(runs) == {"binary/fold0", "binary/fold1", "binary/summary"}
+    assert {r["group"] for r in runs.values()} == {"binary"}
     summary = read_json(folder / "summary.json")["metrics"]["macro_f1"]
-    told = runs["first/summary"]["summary"]
+    told = runs["binary/summary"]["summary"]
     assert [told["macro_f1/mean"], told["macro_f1/std"]] == [summary["mean"], summary["std"]]
     assert told["macro_f1/values"] == summary["values"]
-    rows = runs["first/fold0"]["history"]
+    rows = runs["binary/fold0"]["history"]
     assert [row["select/loss"] for row in rows if "select/loss" in row]
     written = [row for row in read_history(folder / "fold0") if row["split"] == "train"]
     sent = [row for row in rows if "train/loss" in row]
@@ -280,19 +259,18 @@ def test_wandb_has_the_learning_curves_of_all_folds_and_their_confusion(folder: 
 
 
 def test_a_finished_run_completes_its_summary_run_but_writes_none_twice(
-    folder: Path, corpus: Path, tmp_path: Path
+    copied: Path, corpus: Path
 ) -> None:
-    shutil.copytree(folder, tmp_path / "first")
-    before = summary_file(tmp_path / "first")
-    assert run_first(corpus, tmp_path) == 0
-    assert summary_file(tmp_path / "first") == before
+    before = summary_file(copied)
+    assert again(corpus, copied.parent) == 0
+    assert summary_file(copied) == before
     # As a kill between the last fold and the summary run leaves it.
     shutil.rmtree(before.parent)
-    (tmp_path / "first" / "wandb" / "summary.sha256").unlink()
-    predictions = (tmp_path / "first/fold1/predictions.jsonl").stat().st_mtime_ns
-    assert run_first(corpus, tmp_path) == 0
-    assert read_run(summary_file(tmp_path / "first"))["summary"]["folds"] == [0, 1]
-    assert (tmp_path / "first/fold1/predictions.jsonl").stat().st_mtime_ns == predictions
+    (copied / "wandb" / "summary.sha256").unlink()
+    predictions = (copied / "fold1" / "predictions.jsonl").stat().st_mtime_ns
+    assert again(corpus, copied.parent) == 0
+    assert read_run(summary_file(copied))["summary"]["folds"] == [0, 1]
+    assert (copied / "fold1" / "predictions.jsonl").stat().st_mtime_ns == predictions
 
 
 def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) -> None:
@@ -314,42 +292,30 @@ def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) ->
     assert leaks == []
 
 
-def test_one_partition_serves_all_tasks(folder: Path, corpus: Path, tmp_path: Path) -> None:
-    fine = ["task=fine_grained", "run=fine", "logger=csv", "cv.fold=0", "trainer.max_epochs=1"]
-    assert run_first(corpus, tmp_path, *fine) == 0
-    hashes = [read_json(f / "manifest.json")["partition_hash"] for f in (folder, tmp_path / "fine")]
+def test_one_partition_serves_all_tasks(trained: Path) -> None:
+    binary, fine = (trained / name for name in ("binary", "fine"))
+    hashes = [read_json(run / "manifest.json")["partition_hash"] for run in (binary, fine)]
     assert hashes[0] == hashes[1]
-    resistant = {
-        row["id"] for row in read_predictions(folder / "fold0") if row["gold"] == "Resistance"
-    }
-    assert {row["id"] for row in read_predictions(tmp_path / "fine" / "fold0")} == resistant
-    assert read_json(tmp_path / "fine" / "summary.json")["metrics"]["accuracy"]["std"] is None
+    rows = read_predictions(binary / "fold0")
+    resistant = {row["id"] for row in rows if row["gold"] == "Resistance"}
+    assert {row["id"] for row in read_predictions(fine / "fold0")} == resistant
 
 
-def test_the_final_model_is_trained_for_the_mean_selected_epoch(folder: Path, corpus: Path) -> None:
-    assert run_first(corpus, folder.parent, "cv.fold=final", "logger=csv") == 0
-    manifest = read_json(folder / "manifest.json")
+def test_the_final_model_is_trained_for_the_mean_selected_epoch(copied: Path, corpus: Path) -> None:
+    assert again(corpus, copied.parent, "cv.fold=final", "logger=csv") == 0
+    manifest = read_json(copied / "manifest.json")
     selected = [fold["selected_epoch"] for fold in manifest["folds"].values()]
     assert manifest["final"]["epochs"] == round(sum(selected) / 2)
-    assert (folder / "final" / "model" / "config.json").is_file()
-    assert (folder / "final" / "history.csv").is_file()
+    assert (copied / "final" / "model" / "config.json").is_file()
+    assert (copied / "final" / "history.csv").is_file()
 
 
 def test_a_sweep_fills_a_folder_per_job_and_ends_with_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert (
-        run(
-            "-m",
-            "logger=csv",
-            "seed=1,2",
-            "cv.protocol=paper,nested",
-            "rationale=false",
-            runs_dir=tmp_path,
-        )
-        == 0
-    )
+    swept = ["-m", "seed=1,2", "cv.protocol=paper,nested"]
+    assert run(*swept, "logger=csv", "rationale=false", "cv.fold=0", runs_dir=tmp_path) == 0
     folders = sorted(p.parent for p in tmp_path.glob("*/summary.json"))
     assert len(folders) == 4
     configs = [yaml.safe_load((f / "config.yaml").read_text(encoding="utf-8")) for f in folders]

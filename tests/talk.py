@@ -14,6 +14,13 @@ SAID = {
 TOPICS = ["work", "my son", "the flat", "school", "my sister", "the move", "the exam", "my back"]
 LABELS = ["Collaboration", "Blaming", "Collaboration", "Minimizing"]
 
+LEARNING = [
+    *("data=dialogues", "rationale=false", "cv.folds=2", "global_batch_size=8", "trainer=cpu"),
+    *("trainer.max_epochs=8", "trainer.patience=8", "optimizer.learning_rate=3e-3"),
+    *("decoding.max_new_tokens=12", "prompt.history=none"),
+]
+"""Enough for answers that can be read, most of them right and some wrong."""
+
 
 def rows(n: int = 80) -> list[dict[str, Any]]:
     """Return labelled examples; every tenth label of the first two is exchanged."""
