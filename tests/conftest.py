@@ -132,9 +132,10 @@ def corpus(built_once: BuiltOnce) -> Path:
 
 
 def _write_corpus(folder: Path) -> None:
-    from talk import rows, write_rows
+    from builders import write_jsonl
+    from talk import rows
 
-    write_rows(folder / "corpus.jsonl", rows())
+    write_jsonl(folder / "corpus.jsonl", rows())
 
 
 @pytest.fixture(scope="session")
