@@ -54,7 +54,7 @@ def scores_with(task: str, labels: Sequence[str], f1: float, invalid: float = 0.
 
 def run_with(name: str, overrides: Sequence[str], f1_by_fold: Mapping[int, float]) -> ReportedRun:
     """Return a run of two folds whose figures are given."""
-    config = replace(load_config(["cv.folds=2", *overrides]), run=name)
+    config = replace(load_config(["run=r", "cv.folds=2", *overrides]), run=name)
     task = build_task(config)
     scores = {fold: scores_with(task.name, task.labels, f1) for fold, f1 in f1_by_fold.items()}
     return ReportedRun(
