@@ -1,9 +1,7 @@
-"""A labelled corpus of eighty utterances that a tiny model can learn, and what tests ask of it."""
+"""A labeled corpus of eighty utterances that a tiny model can learn, and what tests ask of it."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 SAID = {
@@ -33,19 +31,3 @@ def rows(n: int = 80) -> list[dict[str, Any]]:
             label = "Blaming" if label == "Collaboration" else "Collaboration"
         found.append({"id": f"e{number}", "history": asked, "response": said, "label": label})
     return found
-
-
-def write_rows(path: Path, chosen: list[dict[str, Any]]) -> Path:
-    """Write JSONL."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
-    return path
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSONL."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read JSON."""
-    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -55,7 +55,7 @@ def test_what_cannot_work_is_refused_with_what_would(
     overrides: list[str], fault: str, hint: str
 ) -> None:
     with pytest.raises(ConfigError, match=fault) as refused:
-        check_combinations(recap.load_config(overrides))
+        check_combinations(recap.load_config(["run=r", *overrides]))
     assert hint in str(refused.value)
 
 
@@ -72,7 +72,7 @@ def test_what_cannot_work_is_refused_with_what_would(
     ],
 )
 def test_what_works_is_let_pass(overrides: list[str]) -> None:
-    check_combinations(recap.load_config(overrides))
+    check_combinations(recap.load_config(["run=r", *overrides]))
 
 
 def test_several_faults_are_told_at_once() -> None:

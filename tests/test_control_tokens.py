@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import read_jsonl
 from control_tokens import CONTROL_TEXTS, FAKE_TURNS, FAMILIES, tokenizer
 from fake_servers import serving
 from faults import record_fault
@@ -225,7 +226,7 @@ def test_a_saved_model_is_asked_and_trained_with_the_templates_own_tokens(
 ) -> None:
     family, folder = saved
     detector = Detector.from_pretrained(folder, decoding="free")
-    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(data)
     assert len(detector.predict(rows)) == len(rows)
     assert_one_shape(family, asked, len(rows))
     assert list(detector.prompt_ids(rows[-1])) in asked

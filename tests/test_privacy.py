@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from builders import prediction, read_jsonl
 from canaries import CANARIES, World, corpus_lines, faulty_lines, token_forms
 from wandb_files import read_table
 
 from recap.predict.output import OWN_COLUMNS
-from recap.records import Example, Prediction
+from recap.records import Example
 from recap.runs.wandb import WandbTracker
 
 ALLOWED = {
@@ -74,8 +74,7 @@ def test_ids_can_take_the_place_of_texts_in_annotations(
     allowed = {**ALLOWED, "a.jsonl": {"session", "example_id"}, "a.jsonl.state.json": {"meta_key"}}
     assert world.finds(ended, allowed) == []
     assert world.open_to_others() == []
-    lines = (world.cwd / "a.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_jsonl(world.cwd / "a.jsonl")
     assert len(rows) == 16 * 3  # every client turn
     skipped = [row["skipped"] for row in rows if row["skipped"]]
     assert len(skipped) < 10, skipped
@@ -91,18 +90,7 @@ def test_ids_can_take_the_place_of_texts_in_annotations(
 def test_wandb_gets_a_table_of_texts_from_those_who_ask_for_it(tmp_path: Path) -> None:
     tracker = WandbTracker(folder=tmp_path, group="g", project="p", mode="offline", options={})
     example = Example(id="e1", history=(), response="I would rather not.", label="Reluctance")
-    said = Prediction(
-        id="e1",
-        session=None,
-        fold=0,
-        task="t",
-        gold="Reluctance",
-        label=None,
-        probabilities=None,
-        rationale=None,
-        text="?",
-        parsed=False,
-    )
+    said = prediction("e1", "Reluctance", None, text="?")
     tracker.start_fold("fold0")
     tracker.log_texts([(example, said)])
     tracker.log_fold(None)

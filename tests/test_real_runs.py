@@ -6,9 +6,9 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
+from builders import read_json
 
 import recap
 from recap.data.corpus import read_corpus
@@ -21,10 +21,6 @@ from recap.train import __main__ as train
 pytestmark = pytest.mark.real_data
 
 SMALL = ["cv.folds=2", "trainer=cpu", "trainer.max_epochs=1", "logger=csv"]
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_annomi_trains_on_session_folds_with_no_session_on_both_sides(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders import read_jsonl, write_jsonl
 from shrunk import model_of, qwen2_tokenizer
 
 from recap.audit.__main__ import main
@@ -37,8 +38,7 @@ def examples_file(path: Path, words: tuple[str, ...], start: int) -> Path:
         }
         for i, word in enumerate(words)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_jsonl(path, rows)
 
 
 def learn_by_heart(model: Any, task: Task, examples: list[Example]) -> None:
@@ -150,8 +150,7 @@ def test_no_text_stands_in_the_files_unless_asked_for(
 
 
 def test_canaries_are_examples_with_a_secret_of_their_own(folder: Path) -> None:
-    lines = (folder / "canaries.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_jsonl(folder / "canaries.jsonl")
     secrets = [row["meta"]["canary"]["secret"] for row in rows]
     assert len(set(secrets)) == 3
     assert all(len(secret.split()) == 6 for secret in secrets)

@@ -124,6 +124,7 @@ def test_the_report_is_strict_json_of_bounded_length_without_any_text():
     assert overlap["count"] > len(overlap["ids"]) == MAX_IDS_LISTED
 
 
+@pytest.mark.slow
 def test_a_corpus_of_the_papers_size_is_split_and_judged_in_seconds():
     examples = [
         e

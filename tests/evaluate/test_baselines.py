@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from builders import read_json, read_jsonl
 from sklearn.metrics import f1_score
-from talk import read_json, read_jsonl, rows
+from talk import rows
 from wandb_files import read_run
 
 from recap.config import result_options

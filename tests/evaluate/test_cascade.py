@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from builders import prediction
 
 from recap.errors import DataError
 from recap.evaluate.cascade import (
@@ -25,11 +26,7 @@ R, C = "Resistance", "Collaboration"
 def answer(
     number: int, gold: str, label: str | None, task: str = "binary", **options
 ) -> Prediction:
-    fields = {"session": None, "fold": 0, "probabilities": None, "rationale": None, "text": "…"}
-    return Prediction(
-        id=f"e{number}", task=task, gold=gold, label=label, parsed=label is not None,
-        **{**fields, **options},
-    )  # fmt: skip
+    return prediction(f"e{number}", gold, label, task=task, **{"text": "…", **options})
 
 
 # gold of both stages, first stage's label, second stage's label

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from talk import read_json, read_jsonl, rows, write_rows
+from builders import read_json, read_jsonl, write_jsonl
+from talk import rows
 
 from recap.errors import ConfigError
 from recap.evaluate import __main__ as evaluate
@@ -35,7 +36,7 @@ def stages(trained: Path, tmp_path: Path) -> Path:
             wrong = seen[row["gold"]] <= (3 if row["gold"] == C else 2)
             row["label"] = {R: C, C: R}[row["gold"]] if wrong else row["gold"]
             row["parsed"] = True
-        write_rows(file, said)
+        write_jsonl(file, said)
     return tmp_path
 
 

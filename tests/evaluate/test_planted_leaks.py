@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import read_json, write_jsonl
 from fake_servers import serving
-from talk import read_json, write_rows
 
 from recap.evaluate import __main__ as evaluate
 from recap.prompt import __main__ as prompt
@@ -76,7 +76,7 @@ PLANTED: dict[str, Callable[[Rows], Rows]] = {
 
 
 def report_of(rows: Rows, folder: Path, *overrides: str) -> tuple[int, Any]:
-    file = write_rows(folder / "corpus.jsonl", rows)
+    file = write_jsonl(folder / "corpus.jsonl", rows)
     status = evaluate.main(
         [
             *("data=dialogues", f"data.path={file}", f"runs_dir={folder}", "cv.folds=3"),
@@ -128,7 +128,7 @@ def test_planted_duplicates_are_counted_and_kept_on_one_side(tmp_path: Path) -> 
 
 
 def prompted(rows: Rows, folder: Path) -> Any:
-    file = write_rows(folder / "corpus.jsonl", rows)
+    file = write_jsonl(folder / "corpus.jsonl", rows)
     with serving(answer=lambda request: "Behavior: Resistance\nReason: It fits.") as server:
         status = prompt.main(
             [

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import read_json, read_jsonl, write_jsonl
 from sklearn.metrics import accuracy_score, f1_score
-from talk import read_json, read_jsonl, rows, write_rows
+from talk import rows
 
 from recap.errors import ConfigError, DataError
 from recap.evaluate import __main__ as evaluate
@@ -33,7 +34,7 @@ def answers(**changed: Any) -> list[dict[str, Any]]:
 
 def test_scores_are_those_of_scikit_learn(corpus: Path, tmp_path: Path) -> None:
     said = answers(e0="Blaming", e1="Excusing", e2="Minimizing", e5=None)
-    found = scored(corpus, write_rows(tmp_path / "p.jsonl", said)).scores
+    found = scored(corpus, write_jsonl(tmp_path / "p.jsonl", said)).scores
     gold, label = list(GOLD.values()), [row["label"] or "invalid" for row in said]
     assert found.n == 80
     assert found.metrics["accuracy"] == pytest.approx(accuracy_score(gold, label))
@@ -53,14 +54,14 @@ def test_labels_are_read_in_any_spelling_and_below_those_of_the_task(
     }
     for row in said:
         row["label"] = spellings[row["label"]]
-    file = write_rows(tmp_path / "p.jsonl", said)
+    file = write_jsonl(tmp_path / "p.jsonl", said)
     assert scored(corpus, file).scores.metrics["accuracy"] == 1.0
     assert scored(corpus, file, "task=binary").scores.metrics["accuracy"] == 1.0
 
 
 def test_what_is_no_label_is_wrong_and_counted_by_kind(corpus: Path, tmp_path: Path) -> None:
     said = answers(e0=None, e1="", e2="null", e3="I cannot tell", e4="Resistance")
-    evaluation = scored(corpus, write_rows(tmp_path / "p.jsonl", said))
+    evaluation = scored(corpus, write_jsonl(tmp_path / "p.jsonl", said))
     assert evaluation.scores.metrics["invalid_rate"] == 5 / 80
     assert evaluation.scores.metrics["accuracy"] == 75 / 80
     notes = "\n".join(evaluation.notes)
@@ -82,7 +83,7 @@ def test_every_row_at_fault_is_listed_with_its_line_and_the_mend(
         {"id": "e2", "label": "Blaming", "fold": -1},
         {"id": "e3", "label": "Blaming", "probabilities": {"Blaming": "high"}},
     ]
-    file = write_rows(tmp_path / "p.jsonl", [*answers()[:1], *bad])
+    file = write_jsonl(tmp_path / "p.jsonl", [*answers()[:1], *bad])
     file.write_text(file.read_text() + "not json\n")
     with pytest.raises(DataError) as error:
         scored(corpus, file)
@@ -105,7 +106,7 @@ def test_every_row_at_fault_is_listed_with_its_line_and_the_mend(
 def test_rows_at_fault_are_left_out_on_request_and_still_listed(
     corpus: Path, tmp_path: Path
 ) -> None:
-    file = write_rows(tmp_path / "p.jsonl", [*answers(), {"id": "e0", "label": "Excusing"}])
+    file = write_jsonl(tmp_path / "p.jsonl", [*answers(), {"id": "e0", "label": "Excusing"}])
     evaluation = scored(corpus, file, "data.on_error=skip")
     assert evaluation.scores.metrics["accuracy"] == 1.0  # the first one counts
     counts = evaluation.figures["rows"]
@@ -119,7 +120,7 @@ def test_rows_at_fault_are_left_out_on_request_and_still_listed(
 def test_missing_predictions_fail_unless_something_else_is_asked_for(
     corpus: Path, tmp_path: Path, on_missing: str, n: int, accuracy: float
 ) -> None:
-    file = write_rows(tmp_path / "p.jsonl", answers()[2:])
+    file = write_jsonl(tmp_path / "p.jsonl", answers()[2:])
     with pytest.raises(DataError, match=r"2 of 80 labeled examples have no prediction") as error:
         scored(corpus, file)
     assert "id 'e0'\n  id 'e1'\n" in str(error.value)
@@ -142,8 +143,8 @@ def test_a_table_is_read_like_json_lines(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_a_set_smaller_than_the_folds_is_scored_all_the_same(tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "three.jsonl", rows(3))
-    file = write_rows(tmp_path / "p.jsonl", answers()[:3])
+    data = write_jsonl(tmp_path / "three.jsonl", rows(3))
+    file = write_jsonl(tmp_path / "p.jsonl", answers()[:3])
     assert scored(data, file, "cv.folds=5").scores.n == 3
     with pytest.raises(ConfigError, match=r"cv\.folds=5: there are only 3"):
         scored(data, file, "cv.folds=5", "cv.fold=0")
@@ -152,7 +153,7 @@ def test_a_set_smaller_than_the_folds_is_scored_all_the_same(tmp_path: Path) -> 
 def test_rows_of_examples_that_the_task_leaves_aside_are_counted_and_not_used(
     corpus: Path, tmp_path: Path
 ) -> None:
-    evaluation = scored(corpus, write_rows(tmp_path / "p.jsonl", answers()), "task=fine_grained")
+    evaluation = scored(corpus, write_jsonl(tmp_path / "p.jsonl", answers()), "task=fine_grained")
     assert evaluation.scores.n == len(RESISTANT)
     aside = 80 - len(RESISTANT)
     assert any(note.startswith(f"{aside} rows are of examples") for note in evaluation.notes)
@@ -161,7 +162,7 @@ def test_rows_of_examples_that_the_task_leaves_aside_are_counted_and_not_used(
 def both_folds(run: Path, path: Path) -> Path:
     """Write the predictions of a run's two folds to one file."""
     files = [run / f"fold{k}" / "predictions.jsonl" for k in (0, 1)]
-    return write_rows(path, [row for file in files for row in read_jsonl(file)])
+    return write_jsonl(path, [row for file in files for row in read_jsonl(file)])
 
 
 def test_a_finished_run_scores_what_its_own_files_say(
@@ -196,7 +197,7 @@ def test_folds_of_another_partition_are_said_and_pooled(
 
 def test_a_file_that_contradicts_the_data_is_said_to(corpus: Path, tmp_path: Path) -> None:
     said = [{**row, "gold": "Excusing", "task": "other"} for row in answers()]
-    notes = scored(corpus, write_rows(tmp_path / "p.jsonl", said)).notes
+    notes = scored(corpus, write_jsonl(tmp_path / "p.jsonl", said)).notes
     assert any(note.startswith("80 rows give another gold label") for note in notes)
     assert any("of another task than 'flat'" in note for note in notes)
 
@@ -207,7 +208,7 @@ def test_scores_predictions_and_a_page_are_written(
     said = answers(e0="Blaming")
     for row in said:
         row["probabilities"] = {"Collaboration": 0.9, "Blaming": 0.1}
-    file = write_rows(tmp_path / "p.jsonl", said)
+    file = write_jsonl(tmp_path / "p.jsonl", said)
     overrides = [f"predictions={file}", "data=dialogues", f"data.path={corpus}", "task=flat"]
     assert evaluate.main([*overrides, f"out={tmp_path / 'out'}"]) == 0
     assert "p.jsonl: 80 rows read, 80 accepted" in capsys.readouterr().out
@@ -224,7 +225,7 @@ def test_scores_predictions_and_a_page_are_written(
 def test_what_is_scored_is_never_written_over(
     corpus: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write_rows(tmp_path / "predictions.jsonl", answers())
+    file = write_jsonl(tmp_path / "predictions.jsonl", answers())
     config = [f"predictions={file}", "data=dialogues", f"data.path={corpus}", "task=flat"]
     run = trained / "binary"
     for out in (tmp_path, run, run / "fold0", run / "fold7"):
@@ -247,7 +248,7 @@ def dialogues(path: Path) -> Path:
             {"speaker": "client", "text": row["response"], "label": row["label"]},
         ]
         talks.append({"session": f"=s-{row['id']}", "turns": turns})
-    return write_rows(path, talks)
+    return write_jsonl(path, talks)
 
 
 @pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv"])

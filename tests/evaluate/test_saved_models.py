@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from talk import LEARNING, read_json, read_jsonl, rows, write_rows
+from builders import read_json, read_jsonl, write_jsonl
+from talk import LEARNING, rows
 
 from recap.errors import ConfigError
 from recap.evaluate import __main__ as evaluate
@@ -28,7 +29,7 @@ def new_rows(tmp_path: Path, n_known: int) -> Path:
     fresh = rows(12)
     for row in fresh[n_known:]:
         row["response"] += " Or so I think."
-    return write_rows(tmp_path / "new.jsonl", fresh)
+    return write_jsonl(tmp_path / "new.jsonl", fresh)
 
 
 def test_a_folds_model_says_on_its_held_out_part_what_it_said_in_training(
@@ -125,7 +126,7 @@ def test_what_does_not_fit_the_model_is_not_asked_and_counts_as_unparsed(
     positions = read_json(model / "config.json")["max_position_embeddings"]
     long = rows(12)
     long[3]["response"] = "so it goes " * positions
-    file = write_rows(tmp_path / "new.jsonl", long)
+    file = write_jsonl(tmp_path / "new.jsonl", long)
     found = scored(model, "data=dialogues", f"data.path={file}")
     assert [note for note in found.notes if note.startswith("1 prompts do not fit the model")]
     assert [p.id for p in found.predictions if not p.parsed] == ["e3"]

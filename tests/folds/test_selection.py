@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import read_jsonl
 from shrunk import write_family
 
 from recap import load_config
@@ -18,10 +19,6 @@ from recap.train import __main__ as train
 
 SMOKE = ["experiment=smoke", "logger=none", "trainer=cpu", "trainer.progress=false"]
 NESTED = [*SMOKE, "cv.protocol=nested", "decoding.max_new_tokens=8"]
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def selected_ids(overrides: list[str], fold: int) -> list[str]:
@@ -41,10 +38,10 @@ def nested(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("fold", [0, 1])
 def test_a_nested_run_judges_exactly_the_examples_that_select(nested: Path, fold: int) -> None:
     file = nested / f"fold{fold}" / "selection.jsonl"
-    ids = [row["id"] for row in rows(file)]
+    ids = [row["id"] for row in read_jsonl(file)]
     assert ids == selected_ids(NESTED, fold)
     assert 0 < len(ids) < 20, "about a tenth of the 80 examples of the other fold"
-    tested = {row["id"] for row in rows(nested / f"fold{fold}" / "predictions.jsonl")}
+    tested = {row["id"] for row in read_jsonl(nested / f"fold{fold}" / "predictions.jsonl")}
     assert tested.isdisjoint(ids)
 
 
@@ -94,7 +91,7 @@ def test_an_untuned_backbone_and_adapters_judge_too(tmp_path: Path) -> None:
     small += ["backbone=llama8b", f"backbone.path={weights}", f"runs_dir={tmp_path}"]
     for method in ("none", "lora"):
         assert train.main([*small, f"finetune={method}", f"run={method}"]) == 0
-        ids = [row["id"] for row in rows(tmp_path / method / "fold0" / "selection.jsonl")]
+        ids = [row["id"] for row in read_jsonl(tmp_path / method / "fold0" / "selection.jsonl")]
         assert ids == selected_ids(small, 0)
 
 
@@ -102,7 +99,7 @@ def test_an_untuned_backbone_and_adapters_judge_too(tmp_path: Path) -> None:
 def test_baselines_judge_them_as_well(method: str, tmp_path: Path) -> None:
     options = [*NESTED, "task=binary", "cv.fold=0", f"runs_dir={tmp_path}", "run=r"]
     assert evaluate.main([f"method={method}", "encoder.max_epochs=1", *options]) == 0
-    found = rows(tmp_path / "r" / "fold0" / "selection.jsonl")
+    found = read_jsonl(tmp_path / "r" / "fold0" / "selection.jsonl")
     assert [row["id"] for row in found] == selected_ids(options, 0)
     assert all(set(row["probabilities"]) == {"Resistance", "Collaboration"} for row in found)
 
@@ -113,7 +110,9 @@ def test_baselines_judge_them_as_well(method: str, tmp_path: Path) -> None:
 def test_two_devices_judge_as_one(strategy: str, nested: Path, tmp_path: Path) -> None:
     two = [*NESTED, f"trainer.strategy={strategy}", "trainer.devices=2", "cv.fold=0"]
     assert train.main([*two, f"runs_dir={tmp_path}", "run=r"]) == 0
-    one, other = (rows(folder / "fold0" / "selection.jsonl") for folder in (nested, tmp_path / "r"))
+    one, other = (
+        read_jsonl(folder / "fold0" / "selection.jsonl") for folder in (nested, tmp_path / "r")
+    )
     assert [row["id"] for row in other] == [row["id"] for row in one]
     for row, same in zip(one, other, strict=True):
         assert same["probabilities"] == pytest.approx(row["probabilities"], rel=1e-3)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from builders import prediction
+
 from recap.metrics.scores import argmax_disagreement
 from recap.records import Prediction
 
 
 def answer(label: str | None, probabilities: dict[str, float] | None) -> Prediction:
-    return Prediction(
-        id="e", session=None, fold=0, task="t", gold="a", label=label,
-        probabilities=probabilities, rationale=None, text="", parsed=label is not None,
-    )  # fmt: skip
+    return prediction("e", "a", label, probabilities=probabilities)
 
 
 def test_one_of_four_disagrees_and_one_without_probabilities_does_not_count() -> None:

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import prediction
 
 from recap.errors import DataError
 from recap.metrics.scores import confusion_of, session_confusions, stacked, unit_of
-from recap.records import Prediction
 
 LABELS = ("Resistance", "Collaboration")
 
 
-def prediction(identifier: str, session: str | None, gold: str, label: str | None) -> Prediction:
-    return Prediction(
-        id=identifier,
-        session=session,
-        fold=0,
-        task="binary",
-        gold=gold,
-        label=label,
-        probabilities=None,
-        rationale=None,
-        text="",
-        parsed=label is not None,
-    )
-
-
 PREDICTIONS = (
-    prediction("1", "a", "Resistance", "Resistance"),
-    prediction("2", "b", "Resistance", None),
-    prediction("3", "a", "Collaboration", "Resistance"),
-    prediction("4", None, "Collaboration", "Collaboration"),
+    prediction("1", "Resistance", "Resistance", session="a"),
+    prediction("2", "Resistance", None, session="b"),
+    prediction("3", "Collaboration", "Resistance", session="a"),
+    prediction("4", "Collaboration", "Collaboration", session=None),
 )
 
 

@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from builders import prediction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from recap.errors import DataError
 from recap.metrics.scores import confusion_of, score, scores_from_confusion
-from recap.records import Prediction
 
 BINARY = ("Resistance", "Collaboration")
 TABLE_3_RESISTANT = {
@@ -33,23 +33,8 @@ TABLE_3_RESISTANT = {
 }
 
 
-def prediction(number, gold, label):
-    return Prediction(
-        id=f"e{number}",
-        session=None,
-        fold=0,
-        task="t",
-        gold=gold,
-        label=label,
-        probabilities=None,
-        rationale=None,
-        text="",
-        parsed=label is not None,
-    )
-
-
 def predictions(pairs):
-    return [prediction(i, gold, label) for i, (gold, label) in enumerate(pairs)]
+    return [prediction(f"e{i}", gold, label) for i, (gold, label) in enumerate(pairs)]
 
 
 @st.composite

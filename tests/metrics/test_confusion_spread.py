@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import prediction
 from sklearn.metrics import confusion_matrix
 
 from recap.errors import ConfigError
 from recap.metrics.scores import confusion_spread, score, scores_from_confusion
-from recap.records import Prediction, Scores
+from recap.records import Scores
 
 LABELS = ("Arguing", "Denying", "Avoiding")
 
@@ -19,18 +20,7 @@ def fold(number: int) -> tuple[Scores, np.ndarray]:
     gold = random.choice(LABELS, 60).tolist()
     said = random.choice([*LABELS, "invalid"], 60).tolist()
     predictions = [
-        Prediction(
-            id=str(i),
-            session=None,
-            fold=number,
-            task="t",
-            gold=g,
-            label=None if s == "invalid" else s,
-            probabilities=None,
-            rationale=None,
-            text="",
-            parsed=s != "invalid",
-        )
+        prediction(str(i), g, None if s == "invalid" else s, fold=number)
         for i, (g, s) in enumerate(zip(gold, said, strict=True))
     ]
     theirs = confusion_matrix(gold, said, labels=[*LABELS, "invalid"])[:3]

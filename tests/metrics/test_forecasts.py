@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import builders
 import pytest
 
 from recap.errors import DataError
@@ -20,18 +21,7 @@ def prediction(
     gold: str = "Resistance",
     identifier: str = "e1",
 ) -> Prediction:
-    return Prediction(
-        id=identifier,
-        session=None,
-        fold=0,
-        task="binary",
-        gold=gold,
-        label=label,
-        probabilities=probabilities,
-        rationale=None,
-        text="",
-        parsed=label is not None,
-    )
+    return builders.prediction(identifier, gold, label, probabilities=probabilities)
 
 
 def both(first: float) -> dict[str, float]:

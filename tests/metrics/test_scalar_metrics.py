@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builders import read_json, read_jsonl
 from sklearn.metrics import cohen_kappa_score
 from wandb_files import read_run
 
@@ -51,17 +51,12 @@ def folder(qwk: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "it"
 
 
-def read_json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def kappas(folder: Path) -> list[float]:
     """Return scikit-learn's weighted kappa of each fold's predictions."""
     labels = read_json(folder / "summary.json")["labels"]
     found = []
     for k in (0, 1):
-        lines = (folder / f"fold{k}" / "predictions.jsonl").read_text("utf-8").splitlines()
-        said = [json.loads(line) for line in lines]
+        said = read_jsonl(folder / f"fold{k}" / "predictions.jsonl")
         gold, answered = ([row[name] for row in said] for name in ("gold", "label"))
         found.append(cohen_kappa_score(gold, answered, labels=labels, weights="quadratic"))
     return found

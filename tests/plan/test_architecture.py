@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ PUBLISHED = {
 }
 
 
+@cache
 def architecture_of(name: str) -> Architecture:
-    backbone = recap.load_config([f"backbone={name}"]).backbone
+    backbone = recap.load_config(["run=r", f"backbone={name}"]).backbone
     return find_architecture(
         name=backbone.name, family=backbone.family, declared=backbone.architecture
     )

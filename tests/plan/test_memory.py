@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -19,8 +20,9 @@ LLAMA_8B_MATRICES = 6_979_321_856
 LLAMA_8B_EMBEDDING = 128_256 * 4096
 
 
+@cache
 def architecture_of(name: str) -> Architecture:
-    backbone = recap.load_config([f"backbone={name}"]).backbone
+    backbone = recap.load_config(["run=r", f"backbone={name}"]).backbone
     return find_architecture(
         name=backbone.name, family=backbone.family, declared=backbone.architecture
     )
@@ -169,7 +171,7 @@ def test_changes_are_overrides_and_bring_the_peak_under_the_limit() -> None:
     assert any("trainer.strategy=fsdp" in change.overrides for change in changes)
     assert any("finetune=lora" in change.overrides for change in changes)
     assert any("finetune=qlora" in change.overrides for change in changes)
-    composed = [recap.load_config(["backbone=llama8b", *c.overrides]) for c in changes]
+    composed = [recap.load_config(["run=r", "backbone=llama8b", *c.overrides]) for c in changes]
     assert {config.finetune.method for config in composed} >= {"full", "lora", "qlora"}
 
 

@@ -23,7 +23,7 @@ FEW = ("cv.folds=2", "cv.max_examples=60")
 
 
 def plan_of(*overrides: str, **options: Any) -> Plan:
-    return make_plan(recap.load_config([*FEW, *overrides]), PlanOptions(**options))
+    return make_plan(recap.load_config(["run=r", *FEW, *overrides]), PlanOptions(**options))
 
 
 def test_its_options_stand_beside_those_of_the_run() -> None:

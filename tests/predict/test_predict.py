@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import read_jsonl
 from detectors import LATER, TALK, small_task, write_cascade, write_model
 
 import recap
@@ -38,10 +39,6 @@ def write_rows(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def test_the_command_writes_what_the_detector_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,7 +51,7 @@ def test_the_command_writes_what_the_detector_says(
     detector = recap.Detector.from_pretrained(
         binary=binary, fine_grained=fine_grained, threshold=0.0
     )
-    rows = read_rows(tmp_path / "out.jsonl")
+    rows = read_jsonl(tmp_path / "out.jsonl")
     expected = detector.predict([TALK, LATER])
     assert [row["id"] for row in rows] == [annotation.id for annotation in expected]
     for row, annotation in zip(rows, expected, strict=True):
@@ -86,7 +83,7 @@ def test_a_table_and_a_transcript_are_known_by_their_endings(model: Path, tmp_pa
     transcript.write_text("咨询师：你好。\n来访者：我不想说。\n", encoding="utf-8")
     out = tmp_path / "talk.jsonl"
     assert predict.main([f"model={model}", f"input={transcript}", f"output={out}"]) == 0
-    assert [row["id"] for row in read_rows(out)] == ["talk:1"]
+    assert [row["id"] for row in read_jsonl(out)] == ["talk:1"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +189,7 @@ def test_real_dialogues_are_annotated_turn_by_turn(
     source.write_text("\n".join(lines[:12]), encoding="utf-8")
     arguments = ["data=transcript", "data.merge_adjacent=false", f"input={source}"]
     assert predict.main([f"model={model}", *arguments, f"output={tmp_path / 'o.jsonl'}"]) == 0
-    rows = read_rows(tmp_path / "o.jsonl")
+    rows = read_jsonl(tmp_path / "o.jsonl")
     # A turn begins with its speaker's name and a full-width colon.
     spoken = sum(json.loads(line)["text"].count("来访者：") for line in lines[:12])
     assert len(rows) == spoken

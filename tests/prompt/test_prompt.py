@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from builders import read_json, read_jsonl
 from fake_servers import GOOD, Request, Server, serving
 from sklearn.metrics import accuracy_score, f1_score
 from wandb_files import read_run
@@ -73,13 +74,8 @@ def options(corpus: Path, runs_dir: Path, server: Server, *more: str) -> list[st
     ]
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def rows_of(fold: Path) -> list[dict[str, Any]]:
-    text = (fold / "predictions.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return read_jsonl(fold / "predictions.jsonl")
 
 
 def said_of(request: Request) -> str:
@@ -188,7 +184,7 @@ def test_shots_come_from_the_training_part_of_the_fold_alone(corpus: Path, runs_
         given = options(corpus, runs_dir, server, "shots=1", "run=r", "client.max_in_flight=1")
         assert prompt.main(given) == 0
     folder = runs_dir / "r"
-    rows = [json.loads(line) for line in corpus.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(corpus)
     response = {row["id"]: row["response"] for row in rows}
     manifest = read_json(folder / "manifest.json")
     for k, requests in ((0, server.requests[:26]), (1, server.requests[26:])):
@@ -218,7 +214,7 @@ def test_the_binary_task_shows_two_or_fourteen(
 def test_shots_without_a_rationale_are_refused_before_anything_is_sent(
     corpus: Path, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [json.loads(line) for line in corpus.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(corpus)
     bare = tmp_path / "bare.jsonl"
     for row in rows:
         del row["rationale"]

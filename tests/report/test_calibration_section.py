@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import read_jsonl, write_jsonl
 from sklearn.metrics import (
     brier_score_loss,
     log_loss,
@@ -54,7 +55,7 @@ def found(runs: Path) -> Report:
 
 
 def forecasts(file: Path, labels: list[str] = LABELS) -> tuple[np.ndarray, np.ndarray]:
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(file)
     probabilities = np.array([[row["probabilities"][label] for label in labels] for row in rows])
     gold = np.array([labels.index(row["gold"]) for row in rows])
     return probabilities / probabilities.sum(axis=1, keepdims=True), gold
@@ -205,11 +206,11 @@ def test_a_nested_run_of_an_earlier_version_is_said_to_lack_the_file(
 
 def _without_probabilities(fold: Path, keep: int) -> None:
     file = fold / "predictions.jsonl"
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(file)
     for row in rows[keep:]:
         row["probabilities"] = None
     rows[0] |= {"label": None, "parsed": False, "text": "well"}
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(file, rows)
 
 
 def test_predictions_without_probabilities_are_said_and_not_judged(

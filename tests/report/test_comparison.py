@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import prediction
 from scipy import stats
 from sklearn.metrics import f1_score
 from statsmodels.stats import multitest
@@ -44,17 +45,12 @@ def run(
         n_folds=n_folds,
         folds={
             fold: tuple(
-                Prediction(
-                    id=f"{fold}-{i}",
+                prediction(
+                    f"{fold}-{i}",
+                    LABELS[i % 2],
+                    LABELS[i % 2 if rng.uniform() < right else 1 - i % 2],
                     session=f"s{fold}-{i // 4}",
                     fold=fold,
-                    task="t",
-                    gold=LABELS[i % 2],
-                    label=LABELS[i % 2 if rng.uniform() < right else 1 - i % 2],
-                    probabilities=None,
-                    rationale=None,
-                    text="",
-                    parsed=True,
                 )
                 for i in range(40)
             )

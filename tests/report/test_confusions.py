@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import prediction
 from sklearn.metrics import f1_score
 
-from recap.records import Prediction
 from recap.report.error_statistics import count_kind, named_kinds, rank_confusions, roll_up
 from recap.tasks.library import load_taxonomy
 
@@ -16,17 +16,12 @@ FLAT = ("Challenging", "Discounting", "Blaming", "Pessimism", "Disagreeing", "Co
 
 def predictions(pairs, *, sessions=None, held=None):
     return [
-        Prediction(
-            id=f"e{i}",
+        prediction(
+            f"e{i}",
+            gold,
+            label,
             session=None if sessions is None else sessions[i],
-            fold=0,
-            task="flat",
-            gold=gold,
-            label=label,
             probabilities=None if held is None else {label: held[i]},
-            rationale=None,
-            text="",
-            parsed=label is not None,
         )
         for i, (gold, label) in enumerate(pairs)
     ]

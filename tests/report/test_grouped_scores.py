@@ -6,28 +6,13 @@ import math
 import random
 
 import pytest
+from builders import prediction
 from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score
 
-from recap.records import Prediction
 from recap.report.error_statistics import hardest_examples, scores_by_group, wrong_in_all
 
 LABELS = ("a", "b", "c")
-
-
-def prediction(key, gold, label, *, session=None, probabilities=None):
-    return Prediction(
-        id=key,
-        session=session,
-        fold=0,
-        task="t",
-        gold=gold,
-        label=label,
-        probabilities=probabilities,
-        rationale=None,
-        text="",
-        parsed=label is not None,
-    )
 
 
 def drawn(n=300):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import read_json, read_jsonl
 from fake_servers import serving
 
 from recap.errors import DataError, UserError, VerificationError
@@ -27,10 +28,6 @@ def run(small_runs: Path, tmp_path: Path) -> RunFolder:
     """A copy of the trained run, to be changed."""
     shutil.copytree(small_runs / "trained", tmp_path / "trained")
     return RunFolder(path=tmp_path / "trained")
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def numeric_leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
@@ -157,8 +154,7 @@ def test_a_loss_that_was_changed_in_both_records_contradicts_the_history(run: Ru
 
 
 def predictions_of(run: RunFolder, fold: int = 0) -> list[dict[str, Any]]:
-    text = run.fold(fold).predictions.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return read_jsonl(run.fold(fold).predictions)
 
 
 def write_predictions(run: RunFolder, rows: list[dict[str, Any]], fold: int = 0) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from builders import read_json
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -27,10 +28,6 @@ SMALL = [
     *("task=binary", "cv.folds=2", "cv.max_examples=42", "trainer.max_epochs=1"),
     *("prompt.history=none", "decoding.max_new_tokens=4", "trainer=cpu", "logger=none"),
 ]
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def card_in(folder: Path) -> str:

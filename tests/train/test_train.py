@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from builders import read_json, read_jsonl
 from sklearn.metrics import accuracy_score, f1_score
 from talk import LEARNING
 from wandb_files import read_page, read_run, read_table
@@ -46,15 +47,8 @@ def run(*overrides: str, runs_dir: Path) -> int:
     return train.main([*SMALL, *overrides, f"runs_dir={runs_dir}", "trainer=cpu"])
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def read_predictions(fold: Path) -> list[dict[str, Any]]:
-    return [
-        json.loads(line)
-        for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    return read_jsonl(fold / "predictions.jsonl")
 
 
 def read_history(fold: Path) -> list[dict[str, str]]:
