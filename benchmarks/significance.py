@@ -32,7 +32,7 @@ CHUNK = 50
 NULL_SETTINGS = tuple(
     null.NullSetting(learner=learner, examples=examples, folds=folds, repeats=repeats)
     for folds, repeats in ((5, 1), (10, 1), (5, 10))
-    for learner in ("centroid", "naive_bayes", "nearest_neighbour")
+    for learner in ("centroid", "naive_bayes", "nearest_neighbor")
     for examples in (60, 150, 300)
 )
 COVERAGE_SETTINGS = tuple(

@@ -52,7 +52,7 @@ def test_intervals_over_sessions_hold_the_truth_where_those_over_examples_do_not
     [
         ("centroid", NearestCentroid()),
         ("naive_bayes", GaussianNB(var_smoothing=0, priors=[1 / 3] * 3)),
-        ("nearest_neighbour", KNeighborsClassifier(n_neighbors=1)),
+        ("nearest_neighbor", KNeighborsClassifier(n_neighbors=1)),
     ],
 )
 def test_the_learners_are_those_of_scikit_learn(
@@ -72,7 +72,7 @@ def test_folds_are_stratified_and_scores_are_those_of_scikit_learn(
     load: Callable[[str], ModuleType],
 ) -> None:
     null = load("simulations.null")
-    setting = null.NullSetting(learner="nearest_neighbour", examples=30, folds=5, repeats=2)
+    setting = null.NullSetting(learner="nearest_neighbor", examples=30, folds=5, repeats=2)
     answers = null.draw_answers(setting, 2, np.random.default_rng(2))
     gold = np.repeat(np.arange(3), 10)
     scores = null.macro_f1(gold, answers.predicted[0], answers.fold, setting)
@@ -180,7 +180,7 @@ def test_the_corrected_test_holds_its_level_over_one_cross_validation(
     once = [row for row in results["null"] if row["repeats"] == 1]
     assert all(row["replications"] >= 2000 for row in results["null"])
     assert max(row["rejected"]["corrected_t"] for row in once) <= 0.06
-    stable = [row for row in results["null"] if row["learner"] != "nearest_neighbour"]
+    stable = [row for row in results["null"] if row["learner"] != "nearest_neighbor"]
     assert max(row["rejected"]["corrected_t"] for row in stable) <= 0.06
     repeated = [row for row in results["null"] if row["repeats"] > 1]
     assert min(row["rejected"]["naive_t"] for row in repeated) > 0.4

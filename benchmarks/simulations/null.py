@@ -36,7 +36,7 @@ DISTANCE = 1.2
 class NullSetting:
     """A learner, a number of examples and a design of cross-validation."""
 
-    learner: Literal["centroid", "naive_bayes", "nearest_neighbour"]
+    learner: Literal["centroid", "naive_bayes", "nearest_neighbor"]
     examples: int
     """A multiple of classes times folds, so that all folds are alike."""
     folds: int = 5
@@ -174,9 +174,9 @@ def _naive_bayes(x: Array) -> Learned:
     return predict
 
 
-def _nearest_neighbour(x: Array) -> Learned:
+def _nearest_neighbor(x: Array) -> Learned:
     squares = (x**2).sum(axis=-1)
-    # Of each example and each neighbour, up to what is the same for all neighbours.
+    # Of each example and each neighbor, up to what is the same for all neighbors.
     distance = squares[:, None] - 2 * x @ x.swapaxes(1, 2)
 
     def predict(train: Array) -> Array:
@@ -189,7 +189,7 @@ def _nearest_neighbour(x: Array) -> Learned:
 LEARNERS: dict[str, Callable[[Array], Learned]] = {
     "centroid": _centroid,
     "naive_bayes": _naive_bayes,
-    "nearest_neighbour": _nearest_neighbour,
+    "nearest_neighbor": _nearest_neighbor,
 }
 """From features ``(data sets, examples, features)`` to what predicts from a training part."""
 

@@ -104,7 +104,7 @@ def test_a_new_metric_stands_in_wandb(folder: Path) -> None:
 def test_a_new_metric_stands_in_the_report(folder: Path, tmp_path: Path) -> None:
     assert report.main([f"runs={folder}", f"out={tmp_path}", "verify=true"]) == 0
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
-    [head] = [line for line in page.splitlines() if "Weighted kappa" in line]
+    [head] = [line for line in page.splitlines() if "| Weighted kappa |" in line]
     cells = [cell.strip() for cell in head.split("|")]
     place = cells.index("Weighted kappa")
     row = next(line for line in page.splitlines() if percent(kappas(folder)) in line)
