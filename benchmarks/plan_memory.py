@@ -204,8 +204,8 @@ def run_child(case: Case) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from recap.data.batches import DataModule
     from recap.data.encode import ChatEncoder
+    from recap.data.loaders import DataModule
     from recap.models.backbone import tiny_tokenizer
     from recap.models.finetune import OptimizerSettings, apply_finetune, checkpoint_gradients
     from recap.models.module import ResponseModule

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recap.cli.compose import load_config as load_config
-    from recap.data.batches import DataModule as DataModule
+    from recap.data.loaders import DataModule as DataModule
     from recap.folds.tuned import cross_validate as cross_validate
     from recap.folds.tuned import fit_fold as fit_fold
     from recap.metrics.category_scores import CategoryScores as CategoryScores

@@ -207,6 +207,23 @@ def test_what_imports_hydra_is_imported_only_inside_functions() -> None:
                 assert not [name for name in names if name.startswith(SLOW_TO_IMPORT)], path
 
 
+def test_a_detector_loads_no_trainer() -> None:
+    # Lightning and torchmetrics cost seconds; only what trains or scores folds waits for them.
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import recap.runs.detector, sys; print(*sys.modules)",
+        ],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "recap.models.engine.label_scoring" in loaded
+    assert not {"lightning", "torchmetrics", "peft", "wandb"} & set(loaded)
+
+
 def test_importing_recap_loads_nothing_heavy() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "import recap, sys; print(*sys.modules)"],

@@ -14,8 +14,8 @@ import torch
 from harness.measure import Meter
 from harness.workload import examples, workload_of
 from recap.cli.compose import load_config
-from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone
 from recap.models.engine.prefix_backward import training_loss
 from recap.models.finetune import OptimizerSettings, SchedulerSettings

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recap.config import RunConfig
-from recap.data.batches import DataModule
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.evaluate.options import EvaluateConfig, baseline_run
 from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predictions, run_folds

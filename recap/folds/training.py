@@ -24,25 +24,31 @@ from recap.config import (
     TrainerConfig,
     check_combinations,
 )
-from recap.data.batches import Batching, DataModule
+from recap.data.batches import (
+    Batching,
+)
 from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.folds.fold import TrainingPlan, likeliest_predictions
 from recap.folds.run import Run
-from recap.models.callbacks import FiniteSteps, KeepCheckpoints
-from recap.models.checkpoints import (
+from recap.models.callbacks import (
+    N_STEPS,
     AtomicCheckpointIO,
+    FiniteSteps,
+    KeepCheckpoints,
+    RangeTest,
+    suggest_rate,
+)
+from recap.models.checkpoints import (
     CheckpointFolder,
     read_progress,
     require_free_space,
 )
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.finetune import (
-    N_STEPS,
     OptimizerSettings,
-    RangeTest,
     SchedulerSettings,
-    suggest_rate,
 )
 from recap.models.module import ResponseModule
 from recap.models.strategy import ShardedStrategy, build_strategy

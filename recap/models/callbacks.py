@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed.tensor import DTensor
@@ -21,8 +26,15 @@ from torch.optim import Optimizer
 
 from recap.data.batches import Batch
 from recap.errors import ConfigError, quote_id
-from recap.models.checkpoints import KEPT, CheckpointFolder
+from recap.models.checkpoints import (
+    KEPT,
+    CheckpointFolder,
+    partial_of,
+    read_checkpoint,
+    save_digested,
+)
 from recap.system import processes as termination
+from recap.system.files import sync, writing
 
 _RECENT, _BEST = 2, 2
 """How many checkpoints of either kind are kept; one may be of both kinds."""
@@ -301,3 +313,118 @@ def _named(ids: list[str]) -> str:
     more = len(ids) - _MOST_NAMED
     rest = f" and {more} more" if more > 0 else ""
     return f"example{'s' * (len(ids) != 1)} {shown}{rest}"
+
+
+LOWEST_RATE, HIGHEST_RATE, N_STEPS = 1e-7, 1.0, 100
+"""What is tried, from the paper's 5e-7 for whole models to what no adapter survives."""
+
+DIVERGED = 4.0
+"""The test ends where the loss is so many times the lowest so far (Lightning's threshold)."""
+
+
+_NEIGHBORS = 4
+"""Steps on either side that a loss is averaged with before slopes are taken."""
+
+
+class RangeTest(Callback):
+    """Raises the learning rate with every optimizer step, and keeps each step's loss.
+
+    The trainer stops after the last rate, or when the loss diverges. The test is that of Smith
+    (2017, "Cyclical Learning Rates", section 3.3). Lightning has one too (2.6.6), but it takes the
+    last micro-batch's share for the loss of a step, measures slopes over the rate and not its
+    logarithm, and leaves the schedule at the rate that was configured.
+
+    Args:
+        n_steps: Rates to try, evenly spaced in their logarithm.
+    """
+
+    def __init__(self, n_steps: int = N_STEPS) -> None:
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self._planned = np.geomspace(LOWEST_RATE, HIGHEST_RATE, n_steps).tolist()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set this step's rate, whatever the schedule says."""
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = self._planned[len(self.losses)]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the token mean of the step that just ended."""
+        if not batch.plan.ends_step:
+            return
+        loss = float(trainer.callback_metrics["train_loss"])
+        self.rates.append(self._planned[len(self.losses)])
+        self.losses.append(loss)
+        diverged = not math.isfinite(loss) or loss > DIVERGED * min(self.losses)
+        if diverged or len(self.losses) == len(self._planned):
+            trainer.should_stop = True
+
+
+def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the rate at which the loss falls fastest over the logarithm of the rate.
+
+    Losses are averaged over neighboring steps first; what comes after the lowest of these averages
+    is not looked at.
+
+    Raises:
+        ConfigError: When the loss never falls, or too few steps were taken to tell.
+    """
+    finite = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)]
+    window = 2 * _NEIGHBORS + 1
+    if len(finite) <= window:
+        raise ConfigError(
+            f"optimizer.find_learning_rate: the loss diverged after {len(finite)} steps at "
+            f"learning rates up to {rates[-1] if rates else LOWEST_RATE:.1e}; "
+            "set optimizer.learning_rate"
+        )
+    smooth = np.convolve([loss for _, loss in finite], np.ones(window) / window, mode="valid")
+    logarithms = np.log([rate for rate, _ in finite])[_NEIGHBORS:-_NEIGHBORS]
+    slopes = np.gradient(smooth, logarithms)[: int(smooth.argmin()) + 1]
+    steepest = int(slopes.argmin())
+    if slopes[steepest] >= 0:
+        raise ConfigError(
+            "optimizer.find_learning_rate: the loss falls at no learning rate; "
+            "set optimizer.learning_rate"
+        )
+    return float(f"{math.exp(logarithms[steepest]):.3g}")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, onto the disk, and renames."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; until it is whole and on the disk, the old one stays.
+
+        Raises:
+            OSError: When the disk does not take it, naming the file.
+        """
+        target = Path(path)
+        partial = partial_of(target)
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                save_digested(checkpoint, partial)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+            partial.replace(target)
+            sync(target.parent)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Return a checkpoint of one device or several.
+
+        Raises:
+            ConfigError: When it is not what was written, or cannot be read, naming it.
+        """
+        return read_checkpoint(Path(path))

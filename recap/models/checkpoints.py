@@ -27,7 +27,6 @@ from typing import Any, BinaryIO
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -500,43 +499,6 @@ def _readable(path: Path) -> Iterator[None]:
         f"{path}: this checkpoint {fault}, so the fold cannot go on from it; "
         "resume=never trains the fold again"
     )
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, onto the disk, and renames."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint; until it is whole and on the disk, the old one stays.
-
-        Raises:
-            OSError: When the disk does not take it, naming the file.
-        """
-        target = Path(path)
-        partial = partial_of(target)
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                save_digested(checkpoint, partial)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
-            partial.replace(target)
-            sync(target.parent)
-
-    def load_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        map_location: Any = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Return a checkpoint of one device or several.
-
-        Raises:
-            ConfigError: When it is not what was written, or cannot be read, naming it.
-        """
-        return read_checkpoint(Path(path))
 
 
 KEPT = "KeepCheckpoints"

@@ -23,6 +23,7 @@ from recap.data.encode import EncodedExample, Encoding, PlainTextEncoder
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import tiny_tokenizer
+from recap.models.batch_size import AutomaticBatchSize
 from recap.models.finetune import (
     OptimizerSettings,
     SchedulerSettings,
@@ -30,7 +31,6 @@ from recap.models.finetune import (
 )
 from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
 from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
-from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -334,80 +332,3 @@ def linear(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRSche
 def constant(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
     """Return a linear warm-up to a rate that then stays."""
     return _warmed_up(optimizer, n_warmup_steps, lambda step: 1.0)
-
-
-LOWEST_RATE, HIGHEST_RATE, N_STEPS = 1e-7, 1.0, 100
-"""What is tried, from the paper's 5e-7 for whole models to what no adapter survives."""
-
-DIVERGED = 4.0
-"""The test ends where the loss is so many times the lowest so far (Lightning's threshold)."""
-
-_NEIGHBORS = 4
-"""Steps on either side that a loss is averaged with before slopes are taken."""
-
-
-class RangeTest(Callback):
-    """Raises the learning rate with every optimizer step, and keeps each step's loss.
-
-    The trainer stops after the last rate, or when the loss diverges. The test is that of Smith
-    (2017, "Cyclical Learning Rates", section 3.3). Lightning has one too (2.6.6), but it takes the
-    last micro-batch's share for the loss of a step, measures slopes over the rate and not its
-    logarithm, and leaves the schedule at the rate that was configured.
-
-    Args:
-        n_steps: Rates to try, evenly spaced in their logarithm.
-    """
-
-    def __init__(self, n_steps: int = N_STEPS) -> None:
-        self.rates: list[float] = []
-        self.losses: list[float] = []
-        self._planned = np.geomspace(LOWEST_RATE, HIGHEST_RATE, n_steps).tolist()
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Set this step's rate, whatever the schedule says."""
-        for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self._planned[len(self.losses)]
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the token mean of the step that just ended."""
-        if not batch.plan.ends_step:
-            return
-        loss = float(trainer.callback_metrics["train_loss"])
-        self.rates.append(self._planned[len(self.losses)])
-        self.losses.append(loss)
-        diverged = not math.isfinite(loss) or loss > DIVERGED * min(self.losses)
-        if diverged or len(self.losses) == len(self._planned):
-            trainer.should_stop = True
-
-
-def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the rate at which the loss falls fastest over the logarithm of the rate.
-
-    Losses are averaged over neighboring steps first; what comes after the lowest of these averages
-    is not looked at.
-
-    Raises:
-        ConfigError: When the loss never falls, or too few steps were taken to tell.
-    """
-    finite = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)]
-    window = 2 * _NEIGHBORS + 1
-    if len(finite) <= window:
-        raise ConfigError(
-            f"optimizer.find_learning_rate: the loss diverged after {len(finite)} steps at "
-            f"learning rates up to {rates[-1] if rates else LOWEST_RATE:.1e}; "
-            "set optimizer.learning_rate"
-        )
-    smooth = np.convolve([loss for _, loss in finite], np.ones(window) / window, mode="valid")
-    logarithms = np.log([rate for rate, _ in finite])[_NEIGHBORS:-_NEIGHBORS]
-    slopes = np.gradient(smooth, logarithms)[: int(smooth.argmin()) + 1]
-    steepest = int(slopes.argmin())
-    if slopes[steepest] >= 0:
-        raise ConfigError(
-            "optimizer.find_learning_rate: the loss falls at no learning rate; "
-            "set optimizer.learning_rate"
-        )
-    return float(f"{math.exp(logarithms[steepest]):.3g}")

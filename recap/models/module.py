@@ -19,6 +19,7 @@ from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import LazyWeights
+from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.engine.prefix_backward import training_loss
 from recap.models.finetune import (
@@ -26,7 +27,10 @@ from recap.models.finetune import (
     SchedulerSettings,
     configured_optimizers,
 )
-from recap.models.strategy import AutomaticBatchSize, is_sharded, shard
+from recap.models.strategy import (
+    is_sharded,
+    shard,
+)
 
 if TYPE_CHECKING:
     from recap.records import Scores

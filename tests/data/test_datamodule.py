@@ -6,8 +6,8 @@ import lightning
 import pytest
 import shrunk
 
-from recap.data.batches import DataModule
 from recap.data.encode import EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 
 EXAMPLES = [

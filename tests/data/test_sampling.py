@@ -10,8 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.batches import BatchLimits, DataModule, count_rounds, epoch_order, plan_epoch
+from recap.data.batches import (
+    BatchLimits,
+    count_rounds,
+    epoch_order,
+    plan_epoch,
+)
 from recap.data.encode import EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)

@@ -12,7 +12,7 @@ import pytest
 import recap
 from recap.config import check_combinations
 from recap.errors import ConfigError
-from recap.models.finetune import RangeTest
+from recap.models.callbacks import RangeTest
 from recap.models.module import ResponseModule
 from recap.train import __main__ as train
 

@@ -21,8 +21,8 @@ from faults import record_fault
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from recap.errors import ConfigError
+from recap.models.callbacks import AtomicCheckpointIO
 from recap.models.checkpoints import (
-    AtomicCheckpointIO,
     CheckpointFolder,
     fault_of,
     read_checkpoint,

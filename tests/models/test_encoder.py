@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_encoders import save_encoder
 
-from recap.data.batches import Batch, DataModule
+from recap.data.batches import (
+    Batch,
+)
 from recap.data.encode import EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.models.encoder import (
     EncoderInput,

@@ -13,8 +13,8 @@ import shrunk
 import torch
 from faults import record_fault
 
-from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.callbacks import FiniteSteps
 from recap.models.finetune import OptimizerSettings, SchedulerSettings

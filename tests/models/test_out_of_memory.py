@@ -17,12 +17,16 @@ import torch
 from faults import record_fault
 from same_answers import assert_same_answer
 
-from recap.data.batches import Batching, DataModule, halves
+from recap.data.batches import (
+    Batching,
+    halves,
+)
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
+from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.module import ResponseModule
-from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example
 from recap.tasks.library import builtin_task
 

@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 import shrunk
 
-from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError
+from recap.models.callbacks import HIGHEST_RATE, LOWEST_RATE, N_STEPS, RangeTest, suggest_rate
 from recap.models.finetune import (
-    HIGHEST_RATE,
-    LOWEST_RATE,
-    N_STEPS,
     OptimizerSettings,
-    RangeTest,
-    suggest_rate,
 )
 from recap.models.module import ResponseModule
 from recap.tasks.library import builtin_task

@@ -13,8 +13,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from same_answers import assert_same_answer
 
-from recap.data.batches import Batching, DataModule
+from recap.data.batches import (
+    Batching,
+)
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
+from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import OptimizerSettings, SchedulerSettings, apply_finetune

@@ -22,10 +22,10 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.multiprocessing.spawn import start_processes
 from transformers import AutoModelForCausalLM
 
-from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, encode_examples
+from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone, load_backbone_lazily
-from recap.models.checkpoints import AtomicCheckpointIO
+from recap.models.callbacks import AtomicCheckpointIO
 from recap.models.engine import prefix_backward
 from recap.models.export import save_model
 from recap.models.finetune import OptimizerSettings, apply_finetune, checkpoint_gradients

@@ -12,8 +12,8 @@ import pytest
 import shrunk
 import torch
 
-from recap.data.batches import DataModule
 from recap.data.encode import ChatEncoder, EncodedExample
+from recap.data.loaders import DataModule
 from recap.errors import DataError
 from recap.models.finetune import OptimizerSettings
 from recap.models.module import ResponseModule

@@ -12,6 +12,7 @@ import torch
 from recap.config import Decoding
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError
+from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.generate import (
     DecodeStart,
     PlainEngine,
@@ -24,7 +25,6 @@ from recap.models.engine.generate import (
 from recap.models.engine.kv_cache import CachedPrefix, PrefixEngine, shared_length
 from recap.models.engine.prefix_attention import why_unsupported
 from recap.models.finetune import causal_model
-from recap.models.strategy import AutomaticBatchSize
 from recap.records import Example, Turn
 from recap.tasks.task import Task
 
