@@ -137,7 +137,7 @@ def jobs(table: str, line: str) -> tuple[tuple[str, list[str]], ...]:
     return tuple(
         (verb, job)
         for verb, *words in commands
-        for job in expand_sweep([word for word in words if word != "-m"], config_name=verb)
+        for job in (expand_sweep(words[1:], config_name=verb) if words[0] == "-m" else [words])
     )
 
 

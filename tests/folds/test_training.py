@@ -182,6 +182,7 @@ def test_a_fold_with_nothing_to_test_is_found_before_any_is_trained(
     assert "to train," not in said.out
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_143_and_a_checkpoint_of_the_last_step(tmp_path: Path) -> None:
     overrides = [*BASE, "trainer.max_epochs=400", "trainer.patience=400", "trainer.progress=false"]
     command = [sys.executable, "-m", "recap.train", *overrides, f"runs_dir={tmp_path}", "run=r"]

@@ -16,7 +16,7 @@ PREDICTIONS = (
     prediction("1", "Resistance", "Resistance", session="a"),
     prediction("2", "Resistance", None, session="b"),
     prediction("3", "Collaboration", "Resistance", session="a"),
-    prediction("4", "Collaboration", "Collaboration", session=None),
+    prediction("4", "Collaboration", "Collaboration"),
 )
 
 
@@ -36,7 +36,7 @@ def test_sessions_add_up_to_the_run() -> None:
 
 
 def test_a_session_and_an_example_of_one_name_are_not_mixed_up() -> None:
-    assert unit_of(prediction("a", None, *LABELS)) != unit_of(prediction("x", "a", *LABELS))
+    assert unit_of(prediction("a", *LABELS)) != unit_of(prediction("x", *LABELS, session="a"))
 
 
 def test_stacked_matrices_follow_the_given_units_and_fill_gaps_with_zeros() -> None:
@@ -47,4 +47,6 @@ def test_stacked_matrices_follow_the_given_units_and_fill_gaps_with_zeros() -> N
 
 def test_a_label_of_another_task_is_refused() -> None:
     with pytest.raises(DataError, match="is not a label of task 'binary'"):
-        session_confusions([prediction("1", "a", "Blaming", None)], task="binary", labels=LABELS)
+        session_confusions(
+            [prediction("1", "Blaming", None, session="a")], task="binary", labels=LABELS
+        )

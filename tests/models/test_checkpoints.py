@@ -221,7 +221,8 @@ def test_what_a_kill_left_behind_is_deleted(tmp_path: Path) -> None:
 
 def test_saving_makes_no_second_copy_of_the_state(tmp_path: Path) -> None:
     size = 128 * MEBIBYTE
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    # Forked: a new process would need four seconds to import what this one has.
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         ours = pool.submit(peak_of_saving, AtomicCheckpointIO, tmp_path / "1.ckpt", size).result()
         lightnings = pool.submit(
             peak_of_saving, TorchCheckpointIO, tmp_path / "2.ckpt", size

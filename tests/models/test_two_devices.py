@@ -128,7 +128,7 @@ ONE_FROM_TWO = {
     ),
 }
 
-QUICK = {"ddp", "deferred lora", "stopped alone", "stopped", "went on"}
+QUICK = {"ddp", "deferred lora", "stopped alone", "stopped", "went on", "one from two"}
 """What the default suite runs; all others are slow."""
 
 

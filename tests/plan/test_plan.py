@@ -117,7 +117,7 @@ def test_an_untuned_backbone_takes_no_steps() -> None:
 
 
 def test_every_figure_is_in_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["backbone=qwen7b", "trainer=gpu", *FEW, f"out={tmp_path / 'plans'}"]
+    arguments = ["backbone=qwen7b", "trainer=gpu", "run=r", *FEW, f"out={tmp_path / 'plans'}"]
     assert main(arguments) == 0
     assert "does not fit" in capsys.readouterr().out
     figures = json.loads((tmp_path / "plans" / "plan.json").read_text(encoding="utf-8"))
