@@ -13,9 +13,9 @@ from recap.config import Language
 from recap.corpus.describe import in_tree_order
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import find_task
-from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import render
 from recap.runs.build import data_language
 from recap.system.files import plain_markdown
 from recap.tasks.task import Task

@@ -21,7 +21,7 @@ from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
-from recap.output.format import percent
+from recap.output.format import duration_text, percent
 from recap.records import Prediction, Scores, Summary
 from recap.runs.folder import RunFolder
 
@@ -95,18 +95,6 @@ def estimate_time_left(
         a_fold = fmean(fold.train_seconds for fold in finished) + decoding
     this_fold = epoch * epochs_left + decoding
     return TimeLeft(fold=this_fold, run=this_fold + folds_left * a_fold)
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration to two digits or so.
-
-    >>> [duration_text(seconds) for seconds in (0.4, 89, 90, 5000, 7500)]
-    ['0 s', '89 s', '2 min', '83 min', '2 h 05 min']
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def finished_folds(run: Run) -> dict[str, FinishedFold]:

@@ -24,9 +24,9 @@ from recap.insights.options import InsightsConfig
 from recap.insights.source import AnnotatedSource, read_source
 from recap.output.excel import CellValue, workbook_bytes
 from recap.output.format import plain, rounded_percent
-from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable, printable, table_of
+from recap.output.templates import render
 from recap.taxonomy import Taxonomy
 
 NEXT_LABELS = 2

@@ -26,9 +26,9 @@ from recap.insights.study_rating import (
     refuse_existing,
 )
 from recap.output.excel import sheet_file
-from recap.output.html import render
 from recap.output.report import Report
 from recap.output.tables import ReportTable, printable
+from recap.output.templates import render
 from recap.records import Turn
 
 _RESPONSE_COLUMNS = ("order", "scenario", "context", "client", "response")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 DASH = "–"
 """Stands in a table where there is no figure."""
 
@@ -87,6 +89,28 @@ def rounded_percent(p: float) -> str:
 def mean_sd(mean: float | None, sd: float | None, digits: int = 2) -> str:
     """Return ``3.75 ± 0.82``; the mean alone where there is no SD."""
     return number(mean, digits) if sd is None else f"{number(mean, digits)} ± {number(sd, digits)}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Return a duration to two digits or so; a dash for ``None``.
+
+    >>> [duration_text(seconds) for seconds in (0.4, 89, 90, 5000, 7500)]
+    ['0 s', '89 s', '2 min', '83 min', '2 h 05 min']
+    """
+    if seconds is None or seconds < 90:
+        return DASH if seconds is None else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def span(values: Sequence[int]) -> str:
+    """Return whole numbers as ``"80"`` or ``"79 to 81"``.
+
+    >>> span([81, 79, 80]), span([80, 80])
+    ('79 to 81', '80')
+    """
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def plain(value: object) -> str:

@@ -32,8 +32,9 @@ from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file
 from recap.errors import ConfigError, DataError, RecapError
-from recap.folds.console import WIDTH_OF_FILES, duration_text
+from recap.folds.console import WIDTH_OF_FILES
 from recap.models.export import model_identity
+from recap.output.format import duration_text
 from recap.predict.options import Shard
 from recap.predict.output import (
     AnnotationFile,

@@ -46,11 +46,11 @@ from recap.metrics.scores import DDOF, spread_over_folds, spread_text
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import render_notes
 from recap.report.charts import reliability_chart, risk_coverage_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_predictions
 from recap.report.tables import partial_runs
-from recap.report.templates import notes_of
 
 RESISTANCE = "Resistance"
 """The category whose labels, its own or those below it, count as resistance."""
@@ -433,7 +433,8 @@ def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> R
             "runs": {one.run.name: _figures(one) for one in found},
         },
         sheets=_sheets(found, options),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "calibration",
             n_bins=N_BINS,
             risk=WANTED_RISK,

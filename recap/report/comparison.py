@@ -31,6 +31,7 @@ from recap.metrics.scores import DDOF, score, session_confusions, stacked, unit_
 from recap.output.format import DASH, number, p_cell, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import render_notes
 from recap.records import Prediction
 from recap.report.charts import SpreadRow, spread_chart
 from recap.report.options import ReportConfig
@@ -42,7 +43,6 @@ from recap.report.runs import (
     partitions,
     protocol_twins,
 )
-from recap.report.templates import notes_of
 from recap.statistics.bootstrap import (
     FEW_SESSIONS,
     ScoreDifferences,
@@ -380,7 +380,8 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
         sheets=tuple(
             sheet for family in families for sheet in (_effects(family, options), _p_values(family))
         ),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "comparison",
             options=options,
             repeated=any(each.n_repeats > 1 for each in comparisons),
@@ -659,7 +660,8 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "protocol_gaps": [_gap_figures(gap) for gap in gaps],
         },
         sheets=tuple(sheets),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "variance",
             options=options,
             without_sessions=[run.name for run in runs if _unit(run) != "session"],

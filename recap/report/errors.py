@@ -14,6 +14,7 @@ from recap.output.charts import matrix_chart
 from recap.output.format import percent, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import render_notes
 from recap.records import Example, Prediction
 from recap.report.charts import group_chart
 from recap.report.error_statistics import (
@@ -41,7 +42,6 @@ from recap.report.error_statistics import (
 )
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_examples_again
-from recap.report.templates import notes_of
 from recap.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
@@ -374,7 +374,8 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
             "wrong_in_all": {task: asdict(one) for task, one in shared.items()},
         },
         sheets=error_tables(found, shared, texts=texts),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "errors",
             fault=read.fault,
             options=options,

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from recap.folds.console import duration_text
 from recap.folds.fold import read_made_with
-from recap.output.format import DASH
+from recap.output.format import DASH, duration_text, number
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import render_notes
 from recap.records import Prices, Usage
 from recap.report.options import ReportConfig
-from recap.report.runs import ReportedRun, distinct, named, statements_of
-from recap.report.templates import notes_of
+from recap.report.runs import ReportedRun, distinct, named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +40,27 @@ class Resources:
 
 def resources_of(run: ReportedRun) -> Resources:
     """Return what a run took, as its manifest has it."""
-    folds = finished_entries(run)
-    usage = _usage(folds.values())
-    prices = _prices(run)
-    epochs = (entry.get("selected_epoch") for entry in folds.values())
+    folds = finished_entries(run).values()
+    used = [Usage(**fold["usage"]) for fold in folds if "usage" in fold]
+    usage = sum(used[1:], start=used[0]) if used else None
+    client = run.prompted.get("client", {})
+    prices = [client.get(f"price_per_million_{way}") for way in ("input", "output")]
+    epochs = (fold.get("selected_epoch") for fold in folds)
+    cost = None
+    if usage is not None and None not in prices:
+        cost = Prices(input=prices[0], output=prices[1]).cost(usage)
     return Resources(
         device=run.manifest.get("device"),
-        train_seconds=_total(folds.values(), "train_seconds"),
-        test_seconds=_total(folds.values(), "test_seconds"),
+        train_seconds=_total(folds, "train_seconds"),
+        test_seconds=_total(folds, "test_seconds"),
         selected_epochs=tuple(epoch for epoch in epochs if epoch),
         usage=usage,
-        cost=prices.cost(usage) if prices is not None and usage is not None else None,
-        resumes=tuple(_resume_text(entry) for entry in run.manifest.get("resumes", ())),
+        cost=cost,
+        resumes=tuple(
+            f"{entry['fold']} at step {entry['step']} "
+            f"({'training' if entry['at'] == 'train' else 'decoding'})"
+            for entry in run.manifest.get("resumes", ())
+        ),
     )
 
 
@@ -68,24 +75,6 @@ def _total(folds: Iterable[Mapping[str, Any]], key: str) -> float | None:
     return float(sum(seconds)) if seconds else None
 
 
-def _usage(folds: Iterable[Mapping[str, Any]]) -> Usage | None:
-    used = [Usage(**fold["usage"]) for fold in folds if "usage" in fold]
-    return sum(used[1:], start=used[0]) if used else None
-
-
-def _prices(run: ReportedRun) -> Prices | None:
-    client = run.prompted.get("client", {})
-    prices = [client.get(f"price_per_million_{way}") for way in ("input", "output")]
-    if None in prices or not client:
-        return None
-    return Prices(input=prices[0], output=prices[1])
-
-
-def _resume_text(entry: Mapping[str, Any]) -> str:
-    doing = "training" if entry["at"] == "train" else "decoding"
-    return f"{entry['fold']} at step {entry['step']} ({doing})"
-
-
 COMMIT = "git commit of recap"
 NOT_INSTALLED = "not installed"
 UNKNOWN = "not recorded"
@@ -97,9 +86,22 @@ def environments_of(run: ReportedRun) -> dict[str, dict[str, str]]:
     A fold that recorded nothing of its own counts with what the run was begun in.
     """
     entries = finished_entries(run)
+    found = {}
+    for name in (f"fold{k}" for k in run.scores):
+        own = entries.get(name, {}).get("environment") or run.manifest
+        versions = {k: version or NOT_INSTALLED for k, version in own.get("versions", {}).items()}
+        platform, commit = own.get("platform") or UNKNOWN, own.get("git_commit") or UNKNOWN
+        found[name] = {**versions, "platform": platform, COMMIT: commit}
+    return found
+
+
+def values_of(run: ReportedRun) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return every entry's values in a run's folds, each with the folds that have it."""
+    folds = environments_of(run)
+    entries = dict.fromkeys(entry for fold in folds.values() for entry in fold)
     return {
-        f"fold{k}": _flat(entries.get(f"fold{k}", {}).get("environment") or run.manifest)
-        for k in run.scores
+        entry: distinct({name: fold.get(entry, UNKNOWN) for name, fold in folds.items()})
+        for entry in entries
     }
 
 
@@ -108,56 +110,24 @@ def places_of(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
 
     A run whose folds agree is named as a whole; of others, the folds are named.
     """
-    by_run = {run.name: environments_of(run) for run in runs}
-    entries = dict.fromkeys(e for folds in by_run.values() for fold in folds.values() for e in fold)
-    return {entry: _places(entry, by_run, runs) for entry in entries}
-
-
-def uneven_folds(run: ReportedRun) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return the entries in which a run's own folds differ: to value to folds."""
-    folds = environments_of(run)
-    entries = dict.fromkeys(entry for fold in folds.values() for entry in fold)
+    by_run = [(run, values_of(run)) for run in runs]
     found = {}
-    for entry in entries:
-        values = distinct({name: fold.get(entry, UNKNOWN) for name, fold in folds.items()})
-        if len(values) > 1:
-            found[entry] = {str(value): names for value, names in values.items()}
+    for entry in dict.fromkeys(entry for _, own in by_run for entry in own):
+        whole: dict[str, list[ReportedRun]] = {}
+        parts: dict[str, list[str]] = {}
+        for run, own in by_run:
+            values = own.get(entry, {UNKNOWN: ()})
+            for value, folds in values.items():
+                if len(values) == 1:
+                    whole.setdefault(value, []).append(run)
+                else:
+                    parts.setdefault(value, []).append(f"{run.name} ({', '.join(folds)})")
+        all_of = {value: [named(own, among=runs)] for value, own in whole.items()}
+        found[entry] = {
+            value: ", ".join([*all_of.get(value, []), *parts.get(value, [])])
+            for value in dict.fromkeys([*whole, *parts])
+        }
     return found
-
-
-def _places(
-    entry: str, by_run: Mapping[str, Mapping[str, Mapping[str, str]]], runs: Sequence[ReportedRun]
-) -> dict[str, str]:
-    whole: dict[str, list[ReportedRun]] = {}
-    parts: dict[str, list[str]] = {}
-    for run in runs:
-        values = distinct({k: f.get(entry, UNKNOWN) for k, f in by_run[run.name].items()})
-        for value, folds in values.items():
-            if len(values) == 1:
-                whole.setdefault(str(value), []).append(run)
-            else:
-                parts.setdefault(str(value), []).append(f"{run.name} ({', '.join(folds)})")
-    return {
-        value: ", ".join(
-            [
-                *([named(whole[value], among=runs)] if value in whole else []),
-                *parts.get(value, []),
-            ]
-        )
-        for value in dict.fromkeys([*whole, *parts])
-    }
-
-
-def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
-    versions = {
-        package: version or NOT_INSTALLED
-        for package, version in environment.get("versions", {}).items()
-    }
-    return {
-        **versions,
-        "platform": environment.get("platform") or UNKNOWN,
-        COMMIT: environment.get("git_commit") or UNKNOWN,
-    }
 
 
 _HASHES = ("data_hash", "partition_hash", "prompt_hash", "configuration_hash")
@@ -166,36 +136,56 @@ _HASHES = ("data_hash", "partition_hash", "prompt_hash", "configuration_hash")
 def manifest_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return versions, platforms, hashes, devices, times, tokens and cost of every run."""
     places = {**places_of(runs), **_run_entries(runs)}
+    differing = {entry: values for entry, values in places.items() if len(values) > 1}
     resources = {run.name: resources_of(run) for run in runs}
     sheets = [
-        _differing_sheet(places),
-        _common_sheet(places),
-        _hash_sheet(runs),
-        _time_sheet(runs),
+        value_sheet("What differs", ("entry", "value", "where"), differing),
+        table_of(
+            "What is the same everywhere",
+            [(entry, *values) for entry, values in places.items() if len(values) == 1],
+            {"entry": lambda row: row[0], "value": lambda row: row[1]},
+            text_columns=(0, 1),
+        ),
+        table_of(
+            "Hashes of each run",
+            [(run.name, _hashes(run)) for run in runs],
+            {
+                "run": lambda row: row[0],
+                "configuration": lambda row: row[1]["configuration_hash"] or DASH,
+                "prompt": lambda row: row[1]["prompt_hash"] or DASH,
+            },
+            text_columns=(0, 1, 2),
+        ),
+        table_of(
+            "Time of each finished fold",
+            runs,
+            {
+                "run": lambda run: run.name,
+                "training": lambda run: _times(run, "train"),
+                "testing": lambda run: _times(run, "test"),
+            },
+            text_columns=(0, 1, 2),
+        ),
         _use_sheet(resources),
     ]
     return Report(
         action="manifest",
         title="Manifest: what the runs were made with",
         figures={
-            "differing": {entry: values for entry, values in places.items() if len(values) > 1},
+            "differing": differing,
             "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
         },
         sheets=tuple(sheet for sheet in sheets if sheet.rows),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "manifest",
             uneven=[
-                {
-                    "name": run.name,
-                    "entry": entry,
-                    "values": "; ".join(
-                        f"{v} in {', '.join(folds)}" for v, folds in values.items()
-                    ),
-                }
+                {"name": run.name, "entry": entry, "values": values}
                 for run in runs
-                for entry, values in uneven_folds(run).items()
+                for entry, values in values_of(run).items()
+                if len(values) > 1
             ],
-            between=[entry for entry, values in places.items() if len(values) > 1],
+            between=list(differing),
             unknown_commit=UNKNOWN in places.get(COMMIT, {}),
             resumed=[
                 {"name": name, "resumes": used.resumes}
@@ -210,70 +200,38 @@ def _run_entries(runs: Sequence[ReportedRun]) -> dict[str, dict[str, str]]:
     """Return the entries that a run has as a whole, as :func:`places_of` returns others."""
     found = {}
     for key in ("device", "data_hash", "partition_hash"):
-        values = statements_of(runs, partial(_recorded, key))
-        found[key.replace("_", " ")] = {
-            value: named(own, among=runs) for value, own in values.items()
-        }
+        values: dict[str, list[ReportedRun]] = {}
+        for run in runs:
+            values.setdefault(str(run.manifest.get(key) or UNKNOWN), []).append(run)
+        found[key.replace("_", " ")] = {v: named(own, among=runs) for v, own in values.items()}
     return found
 
 
-def _recorded(key: str, run: ReportedRun) -> str:
-    return str(run.manifest.get(key) or UNKNOWN)
+def value_sheet(
+    title: str, header: tuple[str, str, str], places: Mapping[str, Mapping[str, str]]
+) -> ReportTable:
+    """Return the values of entries, and where each is so; an entry is named once.
 
-
-def _differing_sheet(places: Mapping[str, Mapping[str, str]]) -> ReportTable:
-    rows = []
-    for entry, values in places.items():
-        shown = entry
-        for value, where in values.items() if len(values) > 1 else ():
-            rows.append((shown, value, where))
-            shown = ""
+    Args:
+        title: Of the table.
+        header: What entries, values and places are.
+        places: Entry to value to where it is so.
+    """
     return ReportTable(
-        title="What differs",
-        header=("entry", "value", "where"),
-        rows=tuple(rows),
-        text_columns=(0, 1, 2),
-    )
-
-
-def _common_sheet(places: Mapping[str, Mapping[str, str]]) -> ReportTable:
-    return table_of(
-        "What is the same everywhere",
-        [(entry, *values) for entry, values in places.items() if len(values) == 1],
-        {"entry": lambda row: row[0], "value": lambda row: row[1]},
-        text_columns=(0, 1),
-    )
-
-
-def _hash_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
-    return table_of(
-        "Hashes of each run",
-        [(run.name, _hashes(run)) for run in runs],
-        {
-            "run": lambda row: row[0],
-            "configuration": lambda row: row[1]["configuration_hash"] or DASH,
-            "prompt": lambda row: row[1]["prompt_hash"] or DASH,
-        },
-        text_columns=(0, 1, 2),
-    )
-
-
-def _time_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
-    return table_of(
-        "Time of each finished fold",
-        runs,
-        {
-            "run": lambda run: run.name,
-            "training": lambda run: _times(run, "train"),
-            "testing": lambda run: _times(run, "test"),
-        },
+        title=title,
+        header=header,
+        rows=tuple(
+            (entry if place == 0 else "", value, where)
+            for entry, values in places.items()
+            for place, (value, where) in enumerate(values.items())
+        ),
         text_columns=(0, 1, 2),
     )
 
 
 def _times(run: ReportedRun, stage: str) -> str:
     entries = finished_entries(run).values()
-    return ", ".join(duration(entry.get(f"{stage}_seconds")) for entry in entries)
+    return ", ".join(duration_text(entry.get(f"{stage}_seconds")) for entry in entries)
 
 
 def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
@@ -285,14 +243,9 @@ def _use_sheet(resources: Mapping[str, Resources]) -> ReportTable:
             "answers": lambda row: f"{row[1].answers}",
             "tokens of prompts": lambda row: f"{row[1].input_tokens}",
             "tokens of answers": lambda row: f"{row[1].output_tokens}",
-            "cost": lambda row: DASH if row[2] is None else f"{row[2]:.4f}",
+            "cost": lambda row: number(row[2], 4),
         },
     )
-
-
-def duration(seconds: float | None) -> str:
-    """Return a duration as tables have it, a dash for ``None``."""
-    return DASH if seconds is None else duration_text(seconds)
 
 
 def _hashes(run: ReportedRun) -> dict[str, str | None]:
@@ -340,17 +293,35 @@ def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repor
     known = [run for run in runs if run.leakage.get("folds")]
     if not known:
         return None
-    shots = [run for run in known if _shot_folds(run)]
     by_rows: dict[tuple[tuple[str, ...], ...], list[ReportedRun]] = {}
     for run in known:
-        by_rows.setdefault(_rows(run), []).append(run)
-    sheets = [_data_sheet(rows, group) for rows, group in by_rows.items()]
+        rows = tuple(
+            (
+                f"fold {fold['fold']}",
+                f"{fold['test']:,}",
+                f"{len(run.predictions.get(fold['fold'], ())):,}",
+                *_cells(fold),
+            )
+            for fold in run.leakage["folds"]
+        )
+        by_rows.setdefault(rows, []).append(run)
+    sheets = [
+        ReportTable(
+            title="Test examples that share something with training or selection: "
+            + ", ".join(run.name for run in group),
+            header=("Fold", "Tested, all labels", "Tested of the task", *KINDS.values()),
+            rows=rows,
+        )
+        for rows, group in by_rows.items()
+    ]
+    shots = _shot_sheet(known)
     return Report(
         action="leakage",
         title="Leakage",
         figures={"runs": [_figures(run) for run in known]},
-        sheets=(*sheets, *([_shot_sheet(shots)] if shots else [])),
-        notes=notes_of(
+        sheets=(*sheets, *([shots] if shots.rows else [])),
+        notes=render_notes(
+            "report/notes.yaml",
             "leakage",
             near=next(
                 (near for run in known if (near := run.leakage.get("near_duplicates"))), None
@@ -378,35 +349,10 @@ def shots_in_test(run: ReportedRun) -> dict[int, tuple[str, ...]]:
     entries = run.manifest.get("folds", {})
     found = {}
     for fold, predictions in run.predictions.items():
-        shown = entries.get(f"fold{fold}", {}).get("shots", ())
         tested = {prediction.id for prediction in predictions}
+        shown = entries.get(f"fold{fold}", {}).get("shots", ())
         found[fold] = tuple(identifier for identifier in shown if identifier in tested)
     return found
-
-
-def _rows(run: ReportedRun) -> tuple[tuple[str, ...], ...]:
-    return tuple(
-        (
-            f"fold {fold['fold']}",
-            f"{fold['test']:,}",
-            f"{len(run.predictions.get(fold['fold'], ())):,}",
-            *_cells(fold),
-        )
-        for fold in run.leakage["folds"]
-    )
-
-
-def _data_sheet(rows: tuple[tuple[str, ...], ...], group: Sequence[ReportedRun]) -> ReportTable:
-    return ReportTable(
-        title="Test examples that share something with training or selection: "
-        + ", ".join(run.name for run in group),
-        header=("Fold", "Tested, all labels", "Tested of the task", *KINDS.values()),
-        rows=rows,
-    )
-
-
-def _shot_folds(run: ReportedRun) -> list[Mapping[str, Any]]:
-    return [fold for fold in run.leakage["folds"] if fold.get("shots")]
 
 
 def _shot_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
@@ -422,7 +368,8 @@ def _shot_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
                 *_cells(fold["shots"]),
             )
             for run in runs
-            for fold in _shot_folds(run)
+            for fold in run.leakage["folds"]
+            if fold.get("shots")
         ),
         text_columns=(0, 1),
     )
@@ -434,10 +381,10 @@ def _n_tested(run: ReportedRun, fold: Mapping[str, Any]) -> int:
 
 
 def _cells(report: Mapping[str, Any]) -> list[str]:
-    return [DASH if n is None else f"{n:,}" for n in _counts(report).values()]
+    return [DASH if n is None else f"{n:,}" for n in leakage_counts(report).values()]
 
 
-def _counts(report: Mapping[str, Any]) -> dict[str, int | None]:
+def leakage_counts(report: Mapping[str, Any]) -> dict[str, int | None]:
     """Return test examples by kind, ``None`` where an earlier version did not look for it."""
     found = {kind: report.get(kind) for kind in KINDS}
     return {
@@ -449,12 +396,12 @@ def _counts(report: Mapping[str, Any]) -> dict[str, int | None]:
 def _figures(run: ReportedRun) -> dict[str, Any]:
     folds = []
     for fold in run.leakage["folds"]:
-        entry = {"fold": fold["fold"], **_counts(fold)}
+        entry = {"fold": fold["fold"], **leakage_counts(fold)}
         if fold.get("shots"):
             entry["shots"] = {
                 "shown": len(fold["shots"]["ids"]),
                 "tested": _n_tested(run, fold),
-                **_counts(fold["shots"]),
+                **leakage_counts(fold["shots"]),
             }
         folds.append(entry)
     return {

@@ -14,6 +14,7 @@ from recap.models.tfidf import Analyzer, tfidf_probabilities
 from recap.output.format import mean_sd, number, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import render_notes
 from recap.records import Example, Prediction
 from recap.report.options import ReportConfig
 from recap.report.rationale_content import (
@@ -38,7 +39,6 @@ from recap.report.rationale_content import (
     summarize_grounding,
 )
 from recap.report.runs import ReportedRun, read_examples_again
-from recap.report.templates import notes_of
 from recap.system.files import sheet_to_csv
 
 
@@ -381,7 +381,8 @@ def rationale_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
             "runs": {name: _figures(one) for name, one in found.items()},
         },
         sheets=rationale_tables(found, texts=texts),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "rationales",
             fault=read.fault,
             similarity=FUZZY_THRESHOLD,

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
-from recap.output.html import render
 from recap.output.report import Report, svg_text
 from recap.output.tables import ReportTable
+from recap.output.templates import render
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
 from recap.report.tables import headline

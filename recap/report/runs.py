@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -437,22 +437,12 @@ def named(some: Sequence[ReportedRun], *, among: Sequence[ReportedRun]) -> str:
     return ", ".join(run.name for run in some)
 
 
-def distinct(values: Mapping[str, Hashable]) -> dict[Hashable, tuple[str, ...]]:
+def distinct(values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Return each distinct value with the names that have it, in their order."""
-    by_value: dict[Hashable, list[str]] = {}
+    by_value: dict[str, list[str]] = {}
     for name, value in values.items():
         by_value.setdefault(value, []).append(name)
     return {value: tuple(names) for value, names in by_value.items()}
-
-
-def span(values: Sequence[int]) -> str:
-    """Return whole numbers as ``"80"`` or ``"79 to 81"``.
-
-    >>> span([81, 79, 80]), span([80, 80])
-    ('79 to 81', '80')
-    """
-    low, high = min(values), max(values)
-    return f"{low}" if low == high else f"{low} to {high}"
 
 
 SEEDS = ("seed", "cv.seed")

@@ -23,25 +23,28 @@ from recap.config import COMPARED, flatten, result_options
 from recap.data.folds import SELECT_PARTS
 from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import spread_text
-from recap.output.format import DASH
+from recap.output.format import DASH, duration_text
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import read_texts, render_notes, render_text
 from recap.report.manifest import (
     COMMIT,
+    KINDS,
     NOT_INSTALLED,
     UNKNOWN,
     Resources,
-    duration,
     finished_entries,
+    leakage_counts,
     places_of,
     resources_of,
+    value_sheet,
 )
 from recap.report.options import ReportConfig
-from recap.report.runs import ALL, ReportedRun, in_one_text, named, statements_of
-from recap.report.templates import Facts, notes_of, read_texts, render
+from recap.report.runs import ALL, ReportedRun, distinct, in_one_text, named, statements_of
+
+Facts = dict[str, Any]
 
 _FIELD = re.compile(r".*?:\d+: (?P<field>[\w .\[\]-]{1,40}): ")
-_SHARED = ("duplicates", "near_duplicates", "shared_sessions", "shared_clients", "history_overlap")
 _SOFTWARE = ("python", "torch", "lightning", "transformers", "peft")
 
 
@@ -49,30 +52,28 @@ class Statements:
     """The statements and answers about some runs; what is known of each is computed once."""
 
     def __init__(self, runs: Sequence[ReportedRun]) -> None:
-        self.runs = tuple(runs)
-        self._of_run: dict[str, Facts] = {}
-        self._of_all: Facts = {}
+        self.texts = read_texts("report/statements.yaml")
+        words = {"words": self.texts["words"]}
+        self._runs = tuple(runs)
+        self._of_run = {run.name: {**run_facts(run), **words} for run in runs}
+        told = {"each": self._each, "answer": self.answer}
+        self._of_all = {**all_facts(runs), **words, **told}
 
     def about(self, name: str, run: ReportedRun) -> str | None:
         """Return what a statement of statements.yaml says of a run; ``None`` for nothing."""
-        if run.name not in self._of_run:
-            self._of_run[run.name] = run_facts(run)
-        facts = self._of_run[run.name]
-        text = read_texts("statements.yaml")["statements"][name]
-        return render(text, {**facts, "statement": lambda other: self.about(other, run)}) or None
+        facts = {**self._of_run[run.name], "statement": lambda other: self.about(other, run)}
+        return render_text(self.texts["statements"][name], facts) or None
 
     def answer(self, name: str) -> str:
         """Return what the runs together answer; empty where they cannot."""
-        return self.of_all(read_texts("statements.yaml")["answers"][name])
+        return self.of_all(self.texts["answers"][name])
 
     def of_all(self, text: str) -> str:
         """Return a template filled in with the facts about all runs."""
-        if not self._of_all:
-            self._of_all = {**all_facts(self.runs), "each": self._each, "answer": self.answer}
-        return render(text, self._of_all)
+        return render_text(text, self._of_all)
 
     def _each(self, *names: str, of: Sequence[ReportedRun] | None = None) -> str:
-        runs = self.runs if of is None else of
+        runs = self._runs if of is None else of
         texts = [in_one_text(runs, partial(self.about, name)) for name in names]
         return " ".join(text for text in texts if text)
 
@@ -81,6 +82,7 @@ def run_facts(run: ReportedRun) -> Facts:
     """Return the facts about one run that its statements are made of."""
     predictions = run.all_predictions
     folds = run.leakage.get("folds", ())
+    leaks = [leakage_counts(fold) for fold in folds]
     found_rate = run.manifest.get("learning_rate")
     shots = (entry.get("shots", ()) for entry in finished_entries(run).values())
     return {
@@ -98,9 +100,9 @@ def run_facts(run: ReportedRun) -> Facts:
         "leakage": run.leakage,
         "sizes": folds,
         "shared": {
-            kind: sum(fold[kind].get("test_examples", fold[kind]["count"]) for fold in folds)
-            for kind in _SHARED
-            if all(kind in fold for fold in folds)
+            kind: sum(counts)
+            for kind, counts in ((kind, [fold[kind] for fold in leaks]) for kind in KINDS)
+            if None not in counts
         },
         "select_parts": SELECT_PARTS,
         "baseline": _baseline(run),
@@ -309,16 +311,24 @@ def _digest(value: Any) -> str:
 
 def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return what was done, by which options the runs differ, and how long they took."""
-    about = Statements(runs).about
+    statements = Statements(runs)
     parts = {
-        part: statements_of(runs, partial(about, name))
-        for part, name in read_texts("statements.yaml")["protocol"].items()
+        part: statements_of(runs, partial(statements.about, name))
+        for part, name in statements.texts["protocol"].items()
     }
     differences = differing_options(runs)
     resources = {run.name: resources_of(run) for run in runs}
     sheets = [_statement_sheet(parts, runs)]
     if differences:
-        sheets.append(_difference_sheet(differences, runs))
+        by_name = {run.name: run for run in runs}
+        where = {
+            option: {
+                value: named([by_name[run] for run in names], among=runs)
+                for value, names in distinct(values).items()
+            }
+            for option, values in differences.items()
+        }
+        sheets.append(value_sheet("Options that differ", ("option", "value", "runs"), where))
     sheets.append(_time_sheet(resources))
     return Report(
         action="protocol",
@@ -326,14 +336,15 @@ def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
         figures={
             "statements": [
                 {"part": part, "runs": [run.name for run in own], "text": text}
-                for part, statements in parts.items()
-                for text, own in statements.items()
+                for part, texts in parts.items()
+                for text, own in texts.items()
             ],
             "differences": differences,
             "runs": {run.name: _run_figures(run, resources[run.name]) for run in runs},
         },
         sheets=tuple(sheets),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "protocol",
             n_runs=len(runs),
             epochs=any(used.selected_epochs for used in resources.values()),
@@ -356,25 +367,6 @@ def _statement_sheet(
     )
 
 
-def _difference_sheet(
-    differences: Mapping[str, Mapping[str, str]], runs: Sequence[ReportedRun]
-) -> ReportTable:
-    by_name = {run.name: run for run in runs}
-    rows = []
-    for option, values in differences.items():
-        shown = option
-        for value in dict.fromkeys(values.values()):
-            having = [by_name[run] for run in values if values[run] == value]
-            rows.append((shown, value, named(having, among=runs)))
-            shown = ""
-    return ReportTable(
-        title="Options that differ",
-        header=("option", "value", "runs"),
-        rows=tuple(rows),
-        text_columns=(0, 1, 2),
-    )
-
-
 def _time_sheet(resources: Mapping[str, Resources]) -> ReportTable:
     return table_of(
         "Time of all finished folds",
@@ -382,8 +374,8 @@ def _time_sheet(resources: Mapping[str, Resources]) -> ReportTable:
         {
             "run": lambda row: row[0],
             "device": lambda row: row[1].device or DASH,
-            "training": lambda row: duration(row[1].train_seconds),
-            "testing": lambda row: duration(row[1].test_seconds),
+            "training": lambda row: duration_text(row[1].train_seconds),
+            "testing": lambda row: duration_text(row[1].test_seconds),
             "epochs": lambda row: " ".join(map(str, row[1].selected_epochs)) or DASH,
         },
         text_columns=(0, 1),
@@ -440,15 +432,10 @@ class Checklist:
 
 @cache
 def read_checklists() -> tuple[Checklist, ...]:
-    """Return the guidelines of checklists.yaml.
-
-    Raises:
-        RecapError: When the file is missing, which means a broken installation.
-    """
-    lists: list[dict[str, Any]] = read_texts("checklists.yaml")
+    """Return the guidelines of checklists.yaml."""
     return tuple(
         Checklist(**{**found, "items": tuple(Item(**item) for item in found["items"])})
-        for found in lists
+        for found in read_texts("report/checklists.yaml")
     )
 
 
@@ -502,7 +489,9 @@ def checklist_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
             ),
             *_item_sheets(figures),
         ),
-        notes=notes_of("checklist", checklists=[{"checklist": one} for one in figures]),
+        notes=render_notes(
+            "report/notes.yaml", "checklist", checklists=[{"checklist": one} for one in figures]
+        ),
     )
 
 

@@ -20,11 +20,11 @@ from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import DDOF, spread_text
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.output.templates import render_notes
 from recap.records import Spread, Summary
 from recap.report.charts import COLORS, category_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, ReportedSystem, group_systems
-from recap.report.templates import notes_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -243,7 +243,8 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
         title="Scores",
         figures={"ddof": DDOF, "rows": [run_figures(run, systems) for run in runs]},
         sheets=tuple(sheets),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "tables",
             ddof=DDOF,
             protocols=sorted({run.config.cv.protocol for run in runs}),
@@ -447,7 +448,8 @@ def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
         title="Overview",
         figures={"runs": [_figures(run) for run in runs]},
         sheets=(_best(systems), _runs(systems)),
-        notes=notes_of(
+        notes=render_notes(
+            "report/notes.yaml",
             "overview",
             synthetic=any(run.data.get("synthetic") for run in runs),
             partial=partial_runs(runs),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from recap.metrics.scores import CellSpread, spread_text
-from recap.output.html import render
+from recap.output.templates import render
 from recap.records import Spread, Summary
 
 _PLOT, _RIGHT, _ROW = 460, 120, 26

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from recap.folds.console import FinishedFold, TimeLeft, duration_text, estimate_time_left
+from recap.folds.console import FinishedFold, TimeLeft, estimate_time_left
+from recap.output.format import duration_text
 
 
 def test_before_any_fold_is_finished_all_epochs_of_all_folds_are_counted() -> None:

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from recap.output.report import Report
+from recap.output.templates import read_texts
 from recap.prompt.__main__ import main as prompt
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_runs
 from recap.report.statements import OPEN, checklist_section, read_checklists
-from recap.report.templates import read_texts
 from tests.fake_servers import serving
 
 OPTIONS = ReportConfig(runs=("runs",))
@@ -63,7 +63,7 @@ def test_all_items_of_both_guidelines_are_there_under_their_numbers() -> None:
 
 def test_every_answer_has_its_template_and_every_template_its_item() -> None:
     asked = {one.answer for checklist in read_checklists() for one in checklist.items}
-    assert asked - {None} == set(read_texts("statements.yaml")["answers"])
+    assert asked - {None} == set(read_texts("report/statements.yaml")["answers"])
 
 
 def test_an_item_without_an_answer_names_neither_evidence_nor_remainder() -> None:

@@ -14,11 +14,11 @@ from jinja2 import meta, nodes
 
 from recap.evaluate.__main__ import main as evaluate
 from recap.output.report import Report
+from recap.output.templates import environment, read_texts
 from recap.prompt.__main__ import main as prompt
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_examples, read_run, read_runs
 from recap.report.statements import all_facts, differing_options, protocol_section, run_facts
-from recap.report.templates import environment, read_texts
 from recap.runs.folder import RunFolder
 from tests.fake_servers import serving
 
@@ -253,11 +253,11 @@ def test_no_words_of_clients_stand_in_the_statement(three: tuple[ReportedRun, ..
 
 def test_every_part_is_said_of_some_run(three: tuple[ReportedRun, ...]) -> None:
     said = {found["part"] for found in protocol_section(three, OPTIONS).figures["statements"]}
-    assert set(read_texts("statements.yaml")["protocol"]) - said == {"Not finished"}
+    assert set(read_texts("report/statements.yaml")["protocol"]) - said == {"Not finished"}
 
 
 def test_every_statement_is_used_and_every_name_stands_for_one() -> None:
-    found = read_texts("statements.yaml")
+    found = read_texts("report/statements.yaml")
     used = set(found["protocol"].values())
     for text in (*found["statements"].values(), *found["answers"].values()):
         for names in re.findall(r"\b(?:each|statement)\(([^)]*)\)", text):
@@ -266,12 +266,12 @@ def test_every_statement_is_used_and_every_name_stands_for_one() -> None:
 
 
 def test_templates_name_no_fact_that_there_is_not(three: tuple[ReportedRun, ...]) -> None:
-    found = read_texts("statements.yaml")
+    found = read_texts("report/statements.yaml")
     of_run = {*run_facts(three[0]), "statement", "words"}
     of_all = {*all_facts(three), "each", "answer", "words"}
     remains = [
         item["remains"]
-        for c in read_texts("checklists.yaml")
+        for c in read_texts("report/checklists.yaml")
         for item in c["items"]
         if "remains" in item
     ]
@@ -279,6 +279,6 @@ def test_templates_name_no_fact_that_there_is_not(three: tuple[ReportedRun, ...]
     texts += [(text, of_all) for text in (*found["answers"].values(), *remains)]
     assert len(texts) > 80
     for text, facts in texts:
-        tree = environment().parse(text)
+        tree = environment(html=False).parse(text)
         own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
         assert meta.find_undeclared_variables(tree) <= facts | own, text

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from recap.output.html import render
+from recap.output.templates import render
 
 PAGE = {"title": "<i>a</i> & \"b\" 'c'", "language": "en"}
 
