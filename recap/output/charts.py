@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from recap.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-PLAIN_COLOR = "#3b6ea5"
+COLORS = ("#3b6ea5", "#c8553d", "#4f8f54", "#8a5fa8", "#b8860b", "#5a6b73")
+"""Told apart by most eyes, on white."""
+
+PLAIN_COLOR = COLORS[0]
 """Where a category has no color of its own."""
+
+_LINES = ("-", "--", ":", "-.")
 
 PANELS_A_ROW = 3
 
@@ -52,6 +59,12 @@ def font_families() -> list[str]:
     return ["DejaVu Sans", *chinese[:1]]
 
 
+def line_style(place: int) -> dict[str, Any]:
+    """Return color and dashes of the line at a place; those of the first 24 differ."""
+    line, color = divmod(place, len(COLORS))
+    return {"color": COLORS[color], "linestyle": _LINES[line % len(_LINES)]}
+
+
 def open_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure of so many inches, and its axes without lines on top and on the right."""
     from matplotlib.figure import Figure
@@ -60,6 +73,72 @@ def open_axes(width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def open_panels(
+    titles: Sequence[str],
+    *,
+    width: float,
+    height: float,
+    columns: int = PANELS_A_ROW,
+    parts: Sequence[float] = (1,),
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of panels, and the axes of each.
+
+    Args:
+        titles: One a panel.
+        width: Of a panel, in inches.
+        height: Of a panel, in inches.
+        columns: Panels in a row, at most.
+        parts: Relative heights of a panel's axes, from top to bottom, which share their x axis.
+    """
+    from matplotlib.figure import Figure
+
+    columns = max(min(columns, len(titles)), 1)
+    rows = -(-len(titles) // columns) or 1
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    places = figure.subplots(
+        rows * len(parts),
+        columns,
+        squeeze=False,
+        sharex=len(parts) > 1,
+        height_ratios=(*parts,) * rows,
+    )
+    panels = places.reshape(rows, len(parts), columns).swapaxes(1, 2).reshape(-1, len(parts))
+    for axes in panels.ravel():
+        axes.set_axis_off()
+    for panel, title in zip(panels, titles, strict=False):
+        panel[0].set_title(title, fontsize=9, loc="left")
+        for axes in panel:
+            axes.set_axis_on()
+            # Shared axes would show them in the last row alone.
+            axes.tick_params(labelsize=7, labelbottom=True)
+            axes.spines[["top", "right"]].set_visible(False)
+    return figure, [list(panel) for panel in panels[: len(titles)]]
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a chart, the first on top."""
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
+
+
+def draw_values(axes: Axes, values: Sequence[float], y: float, **drawn: Any) -> None:
+    """Draw a dot for each of some shares, in percent."""
+    axes.scatter([100 * v for v in values], [y] * len(values), linewidths=0, alpha=0.6, **drawn)
+
+
+def draw_mean(axes: Axes, values: Sequence[float], y: float, half: float, **drawn: Any) -> None:
+    """Draw an upright bar at the mean of some shares, in percent, ``half`` of it on each side."""
+    mean = 100 * sum(values) / len(values)
+    axes.plot([mean, mean], [y - half, y + half], lw=2, **drawn)
+
+
+def draw_interval(axes: Axes, found: Interval, y: float, **drawn: Any) -> None:
+    """Draw a share in its interval, in percent."""
+    if found.low is not None and found.high is not None:
+        axes.plot([100 * found.low, 100 * found.high], [y, y], color=drawn["color"], lw=1.6)
+    axes.scatter([100 * (found.value or 0.0)], [y], s=26, marker="D", **drawn)
 
 
 def bar_chart(bars: Sequence[Bar], *, axis: str) -> Figure:
@@ -72,21 +151,13 @@ def bar_chart(bars: Sequence[Bar], *, axis: str) -> Figure:
 
 def panel_chart(panels: Sequence[BarPanel], *, axis: str) -> Figure:
     """Return one bar chart a panel, :data:`PANELS_A_ROW` in a row."""
-    from matplotlib.figure import Figure
-
-    rows = -(-len(panels) // PANELS_A_ROW) or 1
     tallest = max((len(panel.bars) for panel in panels), default=1)
-    height = rows * (0.75 + 0.2 * tallest)
-    figure = Figure(figsize=(3.1 * PANELS_A_ROW, height), layout="constrained")
-    places = figure.subplots(rows, PANELS_A_ROW, squeeze=False).ravel()
-    for axes, panel in zip(places, panels, strict=False):
+    titles = [panel.title for panel in panels]
+    figure, places = open_panels(titles, width=3.1, height=0.75 + 0.2 * tallest)
+    for [axes], panel in zip(places, panels, strict=True):
         _bars(axes, panel.bars, panel.color or PLAIN_COLOR, "{:.1f}")
-        axes.set_title(panel.title, fontsize=9, loc="left")
         axes.set_ylim(tallest - 0.5, -0.5)
         axes.set_xlabel(axis, fontsize=7)
-        axes.tick_params(labelsize=7)
-    for axes in places[len(panels) :]:
-        axes.set_axis_off()
     return figure
 
 
@@ -100,7 +171,6 @@ def _bars(axes: Axes, bars: Sequence[Bar], color: str, form: str) -> None:
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def matrix_chart(
@@ -120,12 +190,9 @@ def matrix_chart(
         rows: What the rows are.
         columns: What the columns are.
     """
-    from matplotlib.figure import Figure
-
     shares = [[cell / max(sum(row), 1) for cell in row] for row in counts]
     side = 1.6 + 0.5 * len(column_names)
-    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = open_axes(side + 1.2, side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(column_names)), column_names, rotation=45, ha="right")
     axes.set_yticks(range(len(row_names)), row_names)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recap.data.utterances import membership
 from recap.metrics.abstention import (
     Accepted,
     Flagged,
@@ -43,14 +43,18 @@ from recap.metrics.calibration import (
     shifted_prior,
 )
 from recap.metrics.scores import DDOF, spread_over_folds, spread_text
+from recap.output.charts import COLORS, PLAIN_COLOR, line_style, open_panels
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
-from recap.report.charts import reliability_chart, risk_coverage_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_predictions
 from recap.report.tables import partial_runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RESISTANCE = "Resistance"
 """The category whose labels, its own or those below it, count as resistance."""
@@ -140,8 +144,7 @@ def calibrate(run: ReportedRun, options: ReportConfig) -> RunCalibration | None:
     if not all(one.n for one in tests.values()):
         return None
     unfitted = why_unfitted(run)
-    is_resistant = membership(run.task.taxonomy, [RESISTANCE])
-    resistant = np.array([is_resistant(label) for label in labels])
+    resistant = np.array([RESISTANCE in run.task.taxonomy.lineage(label) for label in labels])
     folds = {}
     for k, test in tests.items():
         selection = None if unfitted else _selection(run, k)
@@ -444,7 +447,12 @@ def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> R
             most=MOST,
             without=without,
         ),
-        charts=_charts(found) if found else {},
+        charts={
+            "calibration_reliability": partial(_reliability_chart, found),
+            "calibration_risk_coverage": partial(_risk_coverage_chart, found),
+        }
+        if found
+        else {},
     )
 
 
@@ -555,17 +563,80 @@ def _thinned(curve: RiskCoverage) -> RiskCoverage:
     )
 
 
-def _charts(found: Sequence[RunCalibration]) -> dict[str, Callable[[], Any]]:
-    def reliability() -> Any:
-        return reliability_chart({one.run.name: _pooled_bins(one) for one in found})
+def _reliability_chart(found: Sequence[RunCalibration]) -> Figure:
+    """Return a reliability diagram a run, and below each how many examples its bins hold."""
+    titles = [one.run.name for one in found]
+    figure, places = open_panels(titles, width=3.4, height=4.0, parts=(3, 1))
+    for (above, below), one in zip(places, found, strict=True):
+        bins = _pooled_bins(one)
+        _draw_shares(above, bins)
+        drawn = _draw_bins(below, bins["given"], [b.n for b in bins["given"]], color="#9a9a9a")
+        labels = [f"{b.n}" if b.n else "" for b in bins["given"]]
+        below.bar_label(drawn, labels, fontsize=5, padding=1)
+        below.margins(y=0.25)
+        below.set_xlabel("probability of the likeliest label, %", fontsize=8)
+        below.set_ylabel("examples", fontsize=8)
+    return figure
 
-    def curves() -> Any:
-        by_task: dict[str, dict[str, RiskCoverage]] = {one.run.task.name: {} for one in found}
-        for one in found:
-            by_task[one.run.task.name][one.run.name] = _thinned(_pooled_curve(one))
-        return risk_coverage_chart(by_task)
 
-    return {"calibration_reliability": reliability, "calibration_risk_coverage": curves}
+def _draw_shares(axes: Axes, bins: Mapping[str, Sequence[Bin]]) -> None:
+    shares = {
+        name: [(one, 100 * one.share) for one in part if one.share is not None]
+        for name, part in bins.items()
+    }
+    filled, heights = zip(*shares["given"], strict=True)
+    _draw_bins(axes, filled, heights, color=PLAIN_COLOR, label="as given")
+    axes.plot([0, 100], [0, 100], color="#555555", linestyle="--", linewidth=0.9)
+    if "scaled" in shares:
+        axes.plot(
+            [100 * (one.mean_probability or 0.0) for one, _ in shares["scaled"]],
+            [share for _, share in shares["scaled"]],
+            color=COLORS[1],
+            marker="o",
+            markersize=3.5,
+            linewidth=1.2,
+            label="at the fitted temperature",
+        )
+        axes.legend(frameon=False, fontsize=7, loc="upper left")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("answers that are right, %", fontsize=8)
+
+
+def _draw_bins(axes: Axes, bins: Sequence[Bin], heights: Sequence[float], **drawn: Any) -> Any:
+    return axes.bar(
+        [100 * one.low for one in bins],
+        heights,
+        width=[100 * (one.high - one.low) for one in bins],
+        align="edge",
+        edgecolor="white",
+        linewidth=0.6,
+        **drawn,
+    )
+
+
+def _risk_coverage_chart(found: Sequence[RunCalibration]) -> Figure:
+    """Return a panel a task: share of wrong answers among the surest, against their number."""
+    tasks = list(dict.fromkeys(one.run.task.name for one in found))
+    figure, places = open_panels(tasks, width=4.0, height=3.6)
+    for [axes], task in zip(places, tasks, strict=True):
+        for place, one in enumerate(one for one in found if one.run.task.name == task):
+            curve = _thinned(_pooled_curve(one))
+            axes.plot(
+                [100 * share for share in curve.coverage],
+                [100 * share for share in curve.risk],
+                linewidth=1.3,
+                label=one.run.name,
+                # Where every confidence is the same there is a point and no line.
+                marker="o" if len(curve.coverage) == 1 else None,
+                **line_style(place),
+            )
+        axes.set_xlim(0, 100)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("answered, the surest first, %", fontsize=8)
+        axes.set_ylabel("wrong among these, %", fontsize=8)
+        axes.legend(frameon=False, fontsize=6)
+    return figure
 
 
 def _note_facts(found: RunCalibration, options: ReportConfig) -> dict[str, Any]:

@@ -21,19 +21,19 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.metrics.scalar import metric_of
 from recap.metrics.scores import DDOF, score, session_confusions, stacked, unit_of
+from recap.output.charts import COLORS, draw_interval, draw_mean, draw_values, name_rows, open_axes
 from recap.output.format import DASH, number, p_cell, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
 from recap.records import Prediction
-from recap.report.charts import SpreadRow, spread_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import (
     Repeats,
@@ -45,6 +45,7 @@ from recap.report.runs import (
 )
 from recap.statistics.bootstrap import (
     FEW_SESSIONS,
+    Interval,
     ScoreDifferences,
     ScoreIntervals,
     difference_intervals,
@@ -52,6 +53,9 @@ from recap.statistics.bootstrap import (
 )
 from recap.statistics.correlation import holm
 from recap.statistics.hypothesis_tests import McNemar, TTest, corrected_t_test, mcnemar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TESTS = ("corrected_t", "mcnemar", "bootstrap")
 """Names of the tests; each is corrected over all comparisons by itself."""
@@ -318,6 +322,40 @@ def _reasons(
             else "there is only one session"
         )
     return reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadRow:
+    """One line of a chart; all figures are fractions."""
+
+    name: str
+    values: Sequence[float]
+    """A dot each."""
+    pooled: Interval
+    """Of all predictions together."""
+
+
+def spread_chart(rows: Sequence[SpreadRow], *, axis: str, differences: bool = False) -> Figure:
+    """Return a line a row: a dot a fold, and below them the pooled value in its interval.
+
+    Scores of runs have a bar at the mean over folds; differences have a line at 0 (forest plot).
+    """
+    figure, axes = open_axes(7.2, 1.3 + 0.42 * len(rows))
+    name_rows(axes, [row.name for row in rows])
+    if differences:
+        axes.axvline(0, color="#444444", lw=0.8)
+    names = ("a fold", "mean over folds", "all predictions, with interval")
+    for y, row in enumerate(rows):
+        # Named once in the legend.
+        dots, bar, pooled = names if y == 0 else (None, None, None)
+        draw_values(axes, row.values, y - 0.15, color=COLORS[0], s=16, label=dots)
+        if not differences:
+            draw_mean(axes, row.values, y - 0.15, 0.17, color=COLORS[0], label=bar)
+        draw_interval(axes, row.pooled, y + 0.2, color=COLORS[1], label=pooled)
+    axes.set_xlabel(axis)
+    axes.grid(axis="x", linewidth=0.4)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
 
 
 def points(value: float | None) -> str:

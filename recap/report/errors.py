@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from recap.errors import ConfigError, did_you_mean
 from recap.metrics.scores import confusion_of
-from recap.output.charts import matrix_chart
+from recap.output.charts import PLAIN_COLOR, draw_interval, matrix_chart, name_rows, open_panels
 from recap.output.format import percent, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
 from recap.records import Example, Prediction
-from recap.report.charts import group_chart
 from recap.report.error_statistics import (
     SUBTLE,
     Confusion,
@@ -446,10 +445,8 @@ def _charts(runs: ByRun) -> dict[str, Callable[[], Figure]]:
             for found in (one.breakdowns[by] for by in _DRAWN if by in one.breakdowns)
         }
         if panels:
-            line = one.overall.accuracy.value
-            charts[f"errors_groups_{name}"] = partial(
-                group_chart, panels, line=line, axis="accuracy, %"
-            )
+            overall = one.overall.accuracy.value
+            charts[f"errors_groups_{name}"] = partial(_group_chart, panels, overall)
     return charts
 
 
@@ -465,3 +462,18 @@ def _matrix(counts: Sequence[Sequence[int]], names: Sequence[str], *, of: str) -
         rows=f"gold {of}",
         columns=f"answered {of} (examples; shade: share of the row)",
     )
+
+
+def _group_chart(panels: Mapping[str, Mapping[str, Interval]], overall: float | None) -> Figure:
+    """Return the accuracy of groups, a panel a property; the line is that over all groups."""
+    tallest = max(map(len, panels.values()))
+    figure, places = open_panels(list(panels), width=3.6, height=1.1 + 0.3 * max(tallest, 2))
+    for [axes], groups in zip(places, panels.values(), strict=True):
+        name_rows(axes, list(groups))
+        for y, found in enumerate(groups.values()):
+            draw_interval(axes, found, y, color=PLAIN_COLOR)
+        if overall is not None:
+            axes.axvline(100 * overall, color="#777777", linewidth=0.8, linestyle="--")
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("accuracy, %", fontsize=8)
+    return figure

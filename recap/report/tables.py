@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import DDOF, spread_text
+from recap.output.charts import COLORS, draw_mean, draw_values, name_rows, open_axes
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
 from recap.records import Spread, Summary
-from recap.report.charts import COLORS, category_chart
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, ReportedSystem, group_systems
 
@@ -253,23 +253,33 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
             published=published,
             mark=PUBLISHED,
         ),
-        charts={f"categories_{task}": _category_chart(systems, task, runs) for task in tasks},
+        charts={
+            f"categories_{task}": partial(_category_chart, systems, task, _labels(runs, task))
+            for task in tasks
+        },
         rows=list(csv_rows(systems, with_published=options.reference == "paper")),
     )
 
 
-def _category_chart(
-    systems: Sequence[ReportedSystem], task: str, runs: Sequence[ReportedRun]
-) -> Callable[[], Figure]:
-    """Return what draws F1 by category over folds, of the systems with the best macro-F1."""
-    labels = _labels(runs, task)
+def _category_chart(systems: Sequence[ReportedSystem], task: str, labels: Sequence[str]) -> Figure:
+    """Return F1 by category of the systems with the best macro-F1: a dot a fold, a bar the mean."""
     of_task = [(system, system.runs[task].summary) for system in systems if task in system.runs]
     best = sorted(of_task, key=lambda pair: -(pair[1].metrics["macro_f1"].mean or 0.0))
-    shown = {
-        system.name: [[value or 0.0 for value in s.per_label[label].f1.values] for label in labels]
-        for system, s in best[: len(COLORS)]
-    }
-    return partial(category_chart, labels, shown)
+    shown = best[: len(COLORS)]
+    step = 0.8 / len(shown)
+    figure, axes = open_axes(7.2, 1.0 + len(labels) * max(0.3, 0.11 * len(shown)))
+    name_rows(axes, labels)
+    for place, ((system, summary), color) in enumerate(zip(shown, COLORS, strict=False)):
+        for y, label in enumerate(labels):
+            values = [value or 0.0 for value in summary.per_label[label].f1.values]
+            middle, name = y - 0.4 + step * (place + 0.5), system.name if y == 0 else None
+            draw_values(axes, values, middle, color=color, s=14, label=name)
+            draw_mean(axes, values, middle, step / 2, color=color)
+    axes.set_xlim(-2, 102)
+    axes.set_xlabel("F1, percent; a dot a fold, a bar the mean")
+    axes.grid(axis="x", linewidth=0.4)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
 
 
 def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
