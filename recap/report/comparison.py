@@ -62,29 +62,6 @@ TESTS = ("corrected_t", "mcnemar", "bootstrap")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedRun:
-    """What a comparison needs to know of a run."""
-
-    name: str
-    task: str
-    labels: tuple[str, ...]
-    partition: str
-    """The hash of which example is tested in which fold."""
-    n_folds: int
-    """Of the partition, whether or not they are finished."""
-    folds: Mapping[int, tuple[Prediction, ...]]
-    """Predictions of the finished folds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedSystem:
-    """A run, or its repetitions under other seeds."""
-
-    name: str
-    runs: tuple[ComparedRun, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two systems, first minus second."""
 
@@ -132,130 +109,89 @@ def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
 
 
 def compare(
-    first: ComparedSystem, second: ComparedSystem, *, resamples: int, confidence: float, seed: int
+    first: Repeats, second: Repeats, *, resamples: int, confidence: float, seed: int
 ) -> Comparison:
     """Return one comparison of two systems, over the folds that all their runs have finished.
+
+    Args:
+        first: A run, or its repetitions under other seeds.
+        second: Likewise; at least one of them has the partition of one of the first.
+        resamples: Of the bootstrap.
+        confidence: Level of intervals.
+        seed: Of the bootstrap.
 
     Raises:
         ConfigError: When tasks differ, or no fold of one partition is finished in both.
         DataError: When a fold holds other examples, or other gold labels, in one of the runs.
     """
-    _refuse_other_task(first, second)
-    partitions = _shared_partitions(first, second)
-    matched = {partition: _matched(first, second, partition) for partition in partitions}
+    _refuse_other_task(first[0], second[0])
+    shared = [one for run in first for one in partitions((run,)) if one in partitions(second)]
+    matched = [_matched(first, second, one) for one in dict.fromkeys(shared)]
     differences, folds = [], []
-    for runs in matched.values():
-        for fold in runs.folds:
-            one, other = (
-                np.mean([_macro_f1(run, run.folds[fold]) for run in part])
-                for part in (runs.first, runs.second)
-            )
+    for sides in matched:
+        for fold in sides[0][0].predictions:
+            one, other = (np.mean([_macro_f1(run, fold) for run in side]) for side in sides)
             differences.append(float(one - other))
             folds.append(fold)
-    single = len(matched) == 1 and all(
-        len(runs.first) == len(runs.second) == 1 for runs in matched.values()
-    )
-    t_test = None
-    if len(differences) > 1:
-        t_test = corrected_t_test(
-            np.array(differences),
-            np.zeros(len(differences)),
-            test_to_train=1 / (first.runs[0].n_folds - 1),
-            confidence=confidence,
-        )
-    pooled = _pooled(tuple(matched.values()), resamples, confidence, seed)
+    single = len(matched) == 1 and all(len(side) == 1 for side in matched[0])
+    t_test = _t_test(differences, first[0], confidence)
+    pooled = _pooled(matched, resamples=resamples, confidence=confidence, seed=seed)
     return Comparison(
-        first=first.name,
-        second=second.name,
-        n_repeats=len(partitions),
+        first=group_name(first),
+        second=group_name(second),
+        n_repeats=len(matched),
         folds=tuple(folds),
         differences=tuple(differences),
         t_test=t_test,
-        mcnemar=_mcnemar(next(iter(matched.values()))) if single else None,
+        mcnemar=mcnemar(*([p.label == p.gold for p in run.all_predictions] for [run] in matched[0]))
+        if single
+        else None,
         pooled=pooled,
         reasons=_reasons(t_test, pooled, single=single, resamples=resamples),
     )
 
 
-def _as_compared(group: Repeats) -> ComparedSystem:
-    """Return runs of one system as a comparison takes them."""
-    runs = tuple(
-        ComparedRun(
-            name=run.name,
-            task=run.task.name,
-            labels=run.task.labels,
-            partition=str(run.manifest.get("partition_hash")),
-            n_folds=run.config.cv.folds,
-            folds=run.predictions,
+_Sides = tuple[Repeats, Repeats]
+"""The runs of two systems over one partition; predictions of shared folds, ordered by id."""
+
+
+def _refuse_other_task(here: ReportedRun, there: ReportedRun) -> None:
+    if here.task.labels != there.task.labels:
+        raise ConfigError(
+            f"{here.name} tells {len(here.task.labels)} labels apart (task {here.task.name!r}), "
+            f"{there.name} {len(there.task.labels)} (task {there.task.name!r}); compare runs of "
+            "one task"
         )
-        for run in group
+
+
+def _matched(first: Repeats, second: Repeats, partition: str) -> _Sides:
+    ours, theirs = (
+        [run for run in group if partitions((run,)) == {partition}] for group in (first, second)
     )
-    return ComparedSystem(name=group_name(group), runs=runs)
-
-
-def compared(first: Repeats, second: Repeats, options: ReportConfig) -> Comparison:
-    """Return the comparison of two systems over the folds that both have finished."""
-    drawn = options.intervals
-    return compare(_as_compared(first), _as_compared(second), **drawn)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Matched:
-    """The runs of two systems over one partition; predictions of shared folds, ordered by id."""
-
-    folds: tuple[int, ...]
-    first: tuple[ComparedRun, ...]
-    second: tuple[ComparedRun, ...]
-
-
-def _refuse_other_task(first: ComparedSystem, second: ComparedSystem) -> None:
-    here, there = first.runs[0], second.runs[0]
-    if here.labels != there.labels:
-        raise ConfigError(
-            f"{here.name} tells {len(here.labels)} labels apart (task {here.task!r}), {there.name} "
-            f"{len(there.labels)} (task {there.task!r}); compare runs of one task"
-        )
-
-
-def _shared_partitions(first: ComparedSystem, second: ComparedSystem) -> list[str]:
-    theirs = {run.partition for run in second.runs}
-    shared = list(dict.fromkeys(run.partition for run in first.runs if run.partition in theirs))
-    if not shared:
-        raise ConfigError(
-            f"{first.runs[0].name} has the partition {first.runs[0].partition}, "
-            f"{second.runs[0].name} the partition {second.runs[0].partition}: fold k of one is not "
-            "fold k of the other; run both with the same data and cv options"
-        )
-    return shared
-
-
-def _matched(first: ComparedSystem, second: ComparedSystem, partition: str) -> _Matched:
-    ours = [run for run in first.runs if run.partition == partition]
-    theirs = [run for run in second.runs if run.partition == partition]
     runs = [*ours, *theirs]
-    folds = sorted(set.intersection(*(set(run.folds) for run in runs)))
+    folds = sorted(set.intersection(*(set(run.predictions) for run in runs)))
     if not folds:
         raise ConfigError(
-            f"{first.name} and {second.name} have no finished fold in common; finish the folds of "
-            "both (the same command goes on where it was)"
+            f"{group_name(first)} and {group_name(second)} have no finished fold in common; finish "
+            "the folds of both (the same command goes on where it was)"
         )
-    reference = {fold: {p.id: p for p in runs[0].folds[fold]} for fold in folds}
-    for run in runs[1:]:
-        _refuse_other_examples(runs[0], run, reference)
-    ordered = [
-        replace(run, folds={k: tuple(sorted(run.folds[k], key=lambda p: p.id)) for k in folds})
+    ordered = tuple(
+        replace(run, predictions={k: tuple(sorted(run.predictions[k], key=_id)) for k in folds})
         for run in runs
-    ]
-    return _Matched(
-        folds=tuple(folds), first=tuple(ordered[: len(ours)]), second=tuple(ordered[len(ours) :])
     )
+    for run in ordered[1:]:
+        _refuse_other_examples(ordered[0], run)
+    return ordered[: len(ours)], ordered[len(ours) :]
 
 
-def _refuse_other_examples(
-    here: ComparedRun, there: ComparedRun, reference: Mapping[int, Mapping[str, Prediction]]
-) -> None:
-    for fold, expected in reference.items():
-        found = {p.id: p for p in there.folds[fold]}
+def _id(prediction: Prediction) -> str:
+    return prediction.id
+
+
+def _refuse_other_examples(here: ReportedRun, there: ReportedRun) -> None:
+    for fold, predictions in here.predictions.items():
+        expected = {p.id: p for p in predictions}
+        found = {p.id: p for p in there.predictions[fold]}
         strangers = sorted(expected.keys() ^ found.keys()) or sorted(
             key
             for key, p in found.items()
@@ -269,38 +205,35 @@ def _refuse_other_examples(
             )
 
 
-def _macro_f1(run: ComparedRun, predictions: Sequence[Prediction]) -> float:
-    return float(score(predictions, task=run.task, labels=run.labels).metrics["macro_f1"] or 0.0)
+def _macro_f1(run: ReportedRun, fold: int) -> float:
+    found = score(run.predictions[fold], task=run.task.name, labels=run.task.labels)
+    return float(found.metrics["macro_f1"] or 0.0)
 
 
-def _mcnemar(runs: _Matched) -> McNemar:
-    one, other = (
-        [p.label == p.gold for fold in runs.folds for p in part[0].folds[fold]]
-        for part in (runs.first, runs.second)
+def _t_test(values: Sequence[float], run: ReportedRun, confidence: float) -> TTest | None:
+    """Return the test of values over a run's folds against 0; ``None`` for a single one."""
+    if len(values) < 2:
+        return None
+    return corrected_t_test(
+        np.array(values),
+        np.zeros(len(values)),
+        test_to_train=1 / (run.config.cv.folds - 1),
+        confidence=confidence,
     )
-    return mcnemar(one, other)
 
 
-def _pooled(
-    matched: Sequence[_Matched], resamples: int, confidence: float, seed: int
-) -> ScoreDifferences:
-    confusions = [
+def _pooled(matched: Sequence[_Sides], **drawn: Any) -> ScoreDifferences:
+    first, second = (
         [
-            session_confusions(
-                (p for fold in runs.folds for p in run.folds[fold]),
-                task=run.task,
-                labels=run.labels,
-            )
-            for runs in matched
-            for run in (runs.first if side == 0 else runs.second)
+            session_confusions(run.all_predictions, task=run.task.name, labels=run.task.labels)
+            for sides in matched
+            for run in sides[side]
         ]
         for side in (0, 1)
-    ]
-    units = sorted({unit for side in confusions for run in side for unit in run})
-    first, second = ([stacked(run, units) for run in side] for side in confusions)
-    return difference_intervals(
-        first, second, resamples=resamples, confidence=confidence, seed=seed
     )
+    units = sorted({unit for run in (*first, *second) for unit in run})
+    ours, theirs = ([stacked(run, units) for run in side] for side in (first, second))
+    return difference_intervals(ours, theirs, **drawn)
 
 
 def _reasons(
@@ -364,9 +297,11 @@ def points(value: float | None) -> str:
     return f"+{text}" if value is not None and value > 0 and text != "0.00" else text
 
 
-def ends(low: float | None, high: float | None) -> str:
+def ends(found: Interval | TTest | FoldSpread | None) -> str:
     """Return ``"[61.20, 70.45]"`` in percent, a dash where an end is missing."""
-    return DASH if low is None or high is None else f"[{percent(low)}, {percent(high)}]"
+    if found is None or found.low is None or found.high is None:
+        return DASH
+    return f"[{percent(found.low)}, {percent(found.high)}]"
 
 
 _TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "bootstrap"}
@@ -465,7 +400,7 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
         twins = (first, second) in known or (second, first) in known
         ours, theirs = partitions(first), partitions(second)
         if ours & theirs and not twins:
-            comparisons.append(compared(first, second, options))
+            comparisons.append(compare(first, second, **options.intervals))
         described.append(
             {
                 "twins": twins,
@@ -497,27 +432,26 @@ def _comparison_figures(each: Comparison) -> dict[str, Any]:
 
 def _effects(family: Family, options: ReportConfig) -> ReportTable:
     level = f"{100 * options.confidence:g} %"
-    rows = []
-    for each in family.comparisons:
-        test, pooled, counts = each.t_test, each.pooled.macro_f1, each.mcnemar
-        rows.append(
-            (
-                _pair(each),
-                points(each.mean_difference),
-                DASH if test is None else ends(test.low, test.high),
-                points(pooled.value),
-                ends(pooled.low, pooled.high),
-                points(each.pooled.accuracy.value),
-                DASH if counts is None else f"{counts.first_only:,} : {counts.second_only:,}",
-            )
-        )
     return ReportTable(
         title=f"Differences on {family.task}, percentage points",
         header=(
             *("first minus second", "macro-F1, mean over folds", level, "macro-F1, pooled", level),
             *("accuracy, pooled", "right alone"),
         ),
-        rows=tuple(rows),
+        rows=tuple(
+            (
+                _pair(each),
+                points(each.mean_difference),
+                ends(each.t_test),
+                points(each.pooled.macro_f1.value),
+                ends(each.pooled.macro_f1),
+                points(each.pooled.accuracy.value),
+                f"{each.mcnemar.first_only:,} : {each.mcnemar.second_only:,}"
+                if each.mcnemar
+                else DASH,
+            )
+            for each in family.comparisons
+        ),
     )
 
 
@@ -528,7 +462,7 @@ def _p_values(family: Family) -> ReportTable:
         f"{'one comparison' if n == 1 else f'{n} comparisons'}",
         header=(
             *("first minus second", "t"),
-            *(head for test in TESTS for head in (f"p, {_TEST_NAMES[test]}", "Holm")),
+            *(head for name in _TEST_NAMES.values() for head in (f"p, {name}", "Holm")),
         ),
         rows=tuple(
             (
@@ -588,18 +522,7 @@ def repeat_spread(values: Sequence[Sequence[float]]) -> RepeatSpread:
     )
 
 
-def spread_of_repeats(group: Repeats) -> dict[str, RepeatSpread]:
-    """Return the spread of each metric over repetitions and folds."""
-    return {
-        metric: repeat_spread(
-            [[float(value or 0.0) for value in run.summary.metrics[metric].values] for run in group]
-        )
-        for metric in METRICS
-    }
-
-
-def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportTable:
-    """Return mean and SD within and between repetitions, a row a system and metric."""
+def _repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportTable:
     return table_of(
         "Repeated cross-validation",
         [(name, metric, of) for name, found in repeats.items() for metric, of in found.items()],
@@ -615,8 +538,7 @@ def repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportTa
     )
 
 
-def gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTable:
-    """Return the gap between protocols, a row a system."""
+def _gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTable:
     return table_of(
         "Protocols side by side: macro-F1, paper minus nested",
         gaps,
@@ -625,10 +547,8 @@ def gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTable
             "nested": lambda gap: gap.second,
             "folds": lambda gap: " ".join(points(each) for each in gap.differences),
             "mean": lambda gap: points(gap.mean_difference),
-            f"{100 * options.confidence:g} %": lambda gap: (
-                DASH if gap.t_test is None else ends(gap.t_test.low, gap.t_test.high)
-            ),
-            "p, corrected t": lambda gap: p_cell(gap.t_test.p if gap.t_test else None),
+            f"{100 * options.confidence:g} %": lambda gap: ends(gap.t_test),
+            "p, corrected t": lambda gap: p_cell(gap.p["corrected_t"]),
         },
         text_columns=(0, 1),
     )
@@ -669,19 +589,18 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     tasks = dict.fromkeys(run.task.name for run in runs)
     by_task = {task: [one for one in found if one.run.task.name == task] for task in tasks}
     repeats = {
-        group_name(group): spread_of_repeats(group)
+        group_name(group): {
+            metric: repeat_spread([fold_values(run, metric) for run in group]) for metric in METRICS
+        }
         for group in group_repeats(runs)
         if len(group) > 1
     }
-    gaps = [compared(*pair, options) for pair in protocol_twins(runs)]
+    gaps = [compare(*pair, **options.intervals) for pair in protocol_twins(runs)]
     sheets = []
     for of_task in by_task.values():
         sheets += [_folds_sheet(of_task, metric, options) for metric in METRICS]
         sheets += _label_sheets(of_task, options)
-    if repeats:
-        sheets.append(repeats_sheet(repeats))
-    if gaps:
-        sheets.append(gaps_sheet(gaps, options))
+    sheets += [_repeats_sheet(repeats), _gaps_sheet(gaps, options)]
     return Report(
         action="variance",
         title="Variance",
@@ -697,7 +616,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             },
             "protocol_gaps": [_gap_figures(gap) for gap in gaps],
         },
-        sheets=tuple(sheets),
+        sheets=tuple(sheet for sheet in sheets if sheet.rows),
         notes=render_notes(
             "report/notes.yaml",
             "variance",
@@ -736,21 +655,18 @@ def _spread_of(run: ReportedRun, options: ReportConfig) -> RunSpread:
     )
 
 
+def fold_values(run: ReportedRun, metric: str) -> list[float]:
+    """Return a metric of each finished fold."""
+    return [float(value or 0.0) for value in run.summary.metrics[metric].values]
+
+
 def _fold_spread(run: ReportedRun, metric: str, confidence: float) -> FoldSpread:
-    spread = run.summary.metrics[metric]
-    values = [float(value or 0.0) for value in spread.values]
-    alone = None
-    if len(values) > 1:
-        alone = corrected_t_test(
-            np.array(values),
-            np.zeros(len(values)),
-            test_to_train=1 / (run.config.cv.folds - 1),
-            confidence=confidence,
-        )
+    values = fold_values(run, metric)
+    alone = _t_test(values, run, confidence)
     return FoldSpread(
         values=tuple(values),
         mean=float(np.mean(values)),
-        std=spread.std,
+        std=run.summary.metrics[metric].std,
         minimum=min(values),
         maximum=max(values),
         low=alone.low if alone else None,
@@ -797,9 +713,9 @@ def _folds_sheet(found: Sequence[RunSpread], metric: str, options: ReportConfig)
             "folds": lambda row: " ".join(map(percent, row[1].values)),
             "mean": lambda row: percent(row[1].mean),
             "SD": lambda row: percent(row[1].std),
-            f"{level} of mean": lambda row: ends(row[1].low, row[1].high),
+            f"{level} of mean": lambda row: ends(row[1]),
             "pooled": lambda row: percent(row[2].value),
-            f"{level} of pooled": lambda row: ends(row[2].low, row[2].high),
+            f"{level} of pooled": lambda row: ends(row[2]),
         },
     )
 
@@ -811,7 +727,7 @@ def _label_sheets(found: Sequence[RunSpread], options: ReportConfig) -> Iterator
         rows = []
         for label in task.labels:
             intervals = [one.pooled.per_label[label] for one in part]
-            rows.append((label, *(f"{percent(i.value)} {ends(i.low, i.high)}" for i in intervals)))
+            rows.append((label, *(f"{percent(i.value)} {ends(i)}" for i in intervals)))
         yield ReportTable(
             title=f"F1 of each category of {task.name}, pooled, with intervals of "
             f"{100 * options.confidence:g} %",
