@@ -95,7 +95,7 @@ class FoldCalibration:
         curve: Their risk-coverage curve.
         temperature: Fitted on the selection examples; ``None`` without them, as all below.
         scaled: Calibration of the test examples at that temperature.
-        scaled_probabilities: Theirs.
+        scaled_confidence: Of their likeliest labels at that temperature.
         accepted: What the threshold for the wanted risk gives on the test examples; ``None`` too
             where no threshold had it on the selection examples.
         flagged: What the threshold for the wanted recall gives on the test examples.
@@ -108,7 +108,7 @@ class FoldCalibration:
     curve: RiskCoverage
     temperature: Temperature | None
     scaled: Calibration | None
-    scaled_probabilities: Floats | None
+    scaled_confidence: Floats | None
     accepted: Accepted | None
     flagged: Flagged | None
     flagged_in_practice: Flagged | None
@@ -147,7 +147,10 @@ def calibrate(run: ReportedRun, options: ReportConfig) -> RunCalibration | None:
     resistant = np.array([RESISTANCE in run.task.taxonomy.lineage(label) for label in labels])
     folds = {}
     for k, test in tests.items():
-        selection = None if unfitted else _selection(run, k)
+        selection = None
+        if unfitted is None:
+            found = read_predictions(run.folder.fold(k).selection)
+            selection = forecasts_of(found, labels=labels)
         folds[k] = _fold(test, selection, resistant, _trained_prior(run, k, tests), options)
     return RunCalibration(run=run, folds=folds, resistant=resistant, unfitted=unfitted)
 
@@ -166,12 +169,6 @@ def why_unfitted(run: ReportedRun) -> str | None:
         named = ", ".join(f"fold{k}" for k in without)
         return f"{named} has no selection.jsonl, as an earlier version left it; run it again"
     return None
-
-
-def _selection(run: ReportedRun, fold: int) -> Forecasts | None:
-    predictions = read_predictions(run.folder.fold(fold).selection)
-    found = forecasts_of(predictions, labels=run.task.labels)
-    return found if found.n else None
 
 
 def _trained_prior(run: ReportedRun, fold: int, tests: Mapping[int, Forecasts]) -> Floats | None:
@@ -201,7 +198,7 @@ def _fold(
     positive = resistant[test.gold]
     both = bool(positive.any() and not positive.all())
     temperature = scaled = accepted = flagged = in_practice = None
-    if selection is not None:
+    if selection is not None and selection.n:
         temperature = fit_temperature(selection.probabilities, selection.gold)
         scaled = replace(test, probabilities=scale(test.probabilities, temperature.value))
         curve = risk_coverage(selection.confidence, selection.correct)
@@ -220,7 +217,7 @@ def _fold(
         curve=risk_coverage(test.confidence, test.correct),
         temperature=temperature,
         scaled=calibration_of(scaled.probabilities, test.gold) if scaled else None,
-        scaled_probabilities=scaled.probabilities if scaled else None,
+        scaled_confidence=scaled.confidence if scaled else None,
         accepted=accepted,
         flagged=flagged,
         flagged_in_practice=in_practice,
@@ -266,10 +263,7 @@ def _shift(
     )
 
 
-NOT_FITTED = "not fitted"
-
-
-def top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
+def _top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return how sure every run is of its likeliest label, and how often that one is right."""
     return table_of(
         "Calibration of the likeliest label",
@@ -287,7 +281,7 @@ def top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     )
 
 
-def all_labels_sheet(found: Sequence[RunCalibration]) -> ReportTable:
+def _all_labels_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return how good the probabilities of all labels are."""
     return table_of(
         "Calibration of all labels",
@@ -311,7 +305,7 @@ def _given_and_scaled(found: Sequence[RunCalibration]) -> Iterator[tuple[RunCali
             yield one, f"T = {_over_folds(one, 'temperature.value')}", "scaled"
 
 
-def abstention_sheet(found: Sequence[RunCalibration]) -> ReportTable:
+def _abstention_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     """Return what every run gets wrong when it may leave answers to a human being."""
     return table_of(
         f"Abstention: answers by confidence, and a threshold for {100 * WANTED_RISK:g} % wrong",
@@ -330,7 +324,7 @@ def abstention_sheet(found: Sequence[RunCalibration]) -> ReportTable:
     )
 
 
-def recall_sheet(
+def _recall_sheet(
     found: Sequence[RunCalibration], recall: float, prior: float | None
 ) -> ReportTable:
     """Return what the threshold for a wanted recall of resistance flags on reported examples."""
@@ -352,7 +346,7 @@ def recall_sheet(
     return table_of(title, found, columns, text_columns=(0, 1))
 
 
-def prior_sheet(found: Sequence[RunCalibration], prior: float) -> ReportTable:
+def _prior_sheet(found: Sequence[RunCalibration], prior: float) -> ReportTable:
     """Return how well resistance is detected where it has another share, before and after."""
     at = f"at {100 * prior:g} %"
     ways = {
@@ -399,7 +393,7 @@ def _at(fold: FoldCalibration, figure: str) -> float | None:
 
 
 def _fitted_on(found: RunCalibration) -> str:
-    return NOT_FITTED if found.unfitted else "selection split"
+    return "not fitted" if found.unfitted else "selection split"
 
 
 CURVE_POINTS = 100
@@ -409,7 +403,7 @@ _AS_GIVEN = ("given", "curve")
 _SPREADS = ("given", "scaled", "temperature", "curve", "accepted", "flagged", "flagged_in_practice")
 
 
-def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report | None:
+def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return calibration, abstention, thresholds and the shift of the prior of all runs.
 
     Temperature and thresholds are fitted on selection.jsonl alone (``cv.protocol=nested``) and
@@ -418,8 +412,6 @@ def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> R
     Raises:
         DataError: When a run's probabilities are none of its task's labels.
     """
-    if not runs:
-        return None
     each = [calibrate(run, options) for run in runs]
     found = [one for one in each if one is not None]
     without = [run.name for run, one in zip(runs, each, strict=True) if one is None]
@@ -457,21 +449,21 @@ def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> R
 
 
 def _sheets(found: Sequence[RunCalibration], options: ReportConfig) -> tuple[ReportTable, ...]:
-    if not found:
-        return ()
-    sheets = [top_label_sheet(found), all_labels_sheet(found), abstention_sheet(found)]
     detectors = [one for one in found if one.tells_resistance]
-    if detectors:
-        sheets.append(recall_sheet(detectors, options.recall, options.prior))
-    if detectors and options.prior is not None:
-        sheets.append(prior_sheet(detectors, options.prior))
-    return tuple(sheets)
+    sheets = [
+        _top_label_sheet(found),
+        _all_labels_sheet(found),
+        _abstention_sheet(found),
+        _recall_sheet(detectors, options.recall, options.prior),
+        *([] if options.prior is None else [_prior_sheet(detectors, options.prior)]),
+    ]
+    return tuple(sheet for sheet in sheets if sheet.rows)
 
 
 def _figures(found: RunCalibration) -> dict[str, Any]:
     run, folds = found.run, found.folds
     bins = _pooled_bins(found)
-    curve = _thinned(_pooled_curve(found))
+    curve = _thinned(risk_coverage(*_pooled(found)))
     return {
         "task": run.task.name,
         "kind": run.kind,
@@ -523,43 +515,33 @@ def _spreads(found: RunCalibration, name: str) -> dict[str, Any] | None:
     }
 
 
-def _pooled(found: RunCalibration, of: Callable[[FoldCalibration], Floats]) -> Floats:
-    return np.concatenate([of(fold) for fold in found.folds.values()])
+def _pooled(found: RunCalibration) -> tuple[Floats, Bools]:
+    """Return confidence and rightness of all folds' test examples."""
+    forecasts = [fold.forecasts for fold in found.folds.values()]
+    confidence = np.concatenate([one.confidence for one in forecasts])
+    return confidence, np.concatenate([one.correct for one in forecasts])
 
 
 def _pooled_bins(found: RunCalibration) -> Mapping[str, tuple[Bin, ...]]:
     """Return the top label's bins over all folds' test examples, each fold's own fitted."""
-    correct = _pooled(found, lambda fold: fold.forecasts.correct.astype(np.float64)) > 0
-    confidence = _pooled(found, lambda fold: fold.forecasts.confidence)
+    confidence, correct = _pooled(found)
     bins = {"given": reliability_bins(confidence, correct)}
-    if all(fold.scaled_probabilities is not None for fold in found.folds.values()):
-        scaled = _pooled(found, _scaled_confidence)
-        bins["scaled"] = reliability_bins(scaled, correct)
+    scaled = [fold.scaled_confidence for fold in found.folds.values()]
+    known = [one for one in scaled if one is not None]
+    if len(known) == len(scaled):
+        bins["scaled"] = reliability_bins(np.concatenate(known), correct)
     return bins
-
-
-def _scaled_confidence(fold: FoldCalibration) -> Floats:
-    assert fold.scaled_probabilities is not None
-    return np.asarray(fold.scaled_probabilities.max(axis=1))
-
-
-def _pooled_curve(found: RunCalibration) -> RiskCoverage:
-    confidence = _pooled(found, lambda fold: fold.forecasts.confidence)
-    correct = _pooled(found, lambda fold: fold.forecasts.correct.astype(np.float64)) > 0
-    return risk_coverage(confidence, correct)
 
 
 def _thinned(curve: RiskCoverage) -> RiskCoverage:
     """Return a curve with at most :data:`CURVE_POINTS` of its points, the last one among them."""
     wanted = np.arange(1, CURVE_POINTS + 1) / CURVE_POINTS
-    places = np.unique(np.searchsorted(curve.coverage, wanted - 1e-12))
-    kept = [int(place) for place in places]
-    return RiskCoverage(
+    kept = np.unique(np.searchsorted(curve.coverage, wanted - 1e-12)).tolist()
+    return replace(
+        curve,
         thresholds=tuple(curve.thresholds[i] for i in kept),
         coverage=tuple(curve.coverage[i] for i in kept),
         risk=tuple(curve.risk[i] for i in kept),
-        aurc=curve.aurc,
-        best_aurc=curve.best_aurc,
     )
 
 
@@ -621,7 +603,7 @@ def _risk_coverage_chart(found: Sequence[RunCalibration]) -> Figure:
     figure, places = open_panels(tasks, width=4.0, height=3.6)
     for [axes], task in zip(places, tasks, strict=True):
         for place, one in enumerate(one for one in found if one.run.task.name == task):
-            curve = _thinned(_pooled_curve(one))
+            curve = _thinned(risk_coverage(*_pooled(one)))
             axes.plot(
                 [100 * share for share in curve.coverage],
                 [100 * share for share in curve.risk],

@@ -176,7 +176,8 @@ def read_examples(run: ReportedRun) -> dict[str, Example]:
 
 def _run_folders(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
-    folders = [path] if path.is_dir() else sorted(Path(path.anchor).glob(_relative(path)))
+    within = str(path.relative_to(path.anchor))
+    folders = [path] if path.is_dir() else sorted(Path(path.anchor).glob(within))
     runs: list[Path] = []
     for folder in folders:
         if (folder / "config.yaml").is_file():
@@ -189,10 +190,6 @@ def _run_folders(pattern: str) -> list[Path]:
             "a folder of them, or a pattern such as 'runs/demo-*'"
         )
     return runs
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(path.anchor)) if path.anchor else str(path)
 
 
 def read_predictions(file: Path) -> tuple[Prediction, ...]:
@@ -329,13 +326,21 @@ def group_systems(runs: Sequence[ReportedRun]) -> tuple[ReportedSystem, ...]:
                 break
         else:
             groups.append((options, {run.task.name: run}))
-    visible = [_visible(next(iter(by_task.values()))) for _, by_task in groups]
+    alike: dict[tuple[str, str, bool | None], list[int]] = {}
+    for place, (_, by_task) in enumerate(groups):
+        alike.setdefault(_visible(next(iter(by_task.values()))), []).append(place)
+    notes = {
+        place: "" if len(places) == 1 else _note(groups[place], [groups[i][0] for i in places])
+        for places in alike.values()
+        for place in places
+    }
+    names = {place: visible for visible, places in alike.items() for place in places}
     return tuple(
         ReportedSystem(
-            model=visible[i][0],
-            setting=visible[i][1],
-            rationale=visible[i][2],
-            note=_note(i, groups, [j for j, other in enumerate(visible) if other == visible[i]]),
+            model=names[i][0],
+            setting=names[i][1],
+            rationale=names[i][2],
+            note=notes[i],
             runs=by_task,
         )
         for i, (_, by_task) in enumerate(groups)
@@ -369,19 +374,15 @@ def _visible(run: ReportedRun) -> tuple[str, str, bool | None]:
 
 
 def _note(
-    index: int,
-    groups: Sequence[tuple[dict[str, Any], dict[str, ReportedRun]]],
-    alike: Sequence[int],
+    own: tuple[dict[str, Any], dict[str, ReportedRun]], alike: Sequence[dict[str, Any]]
 ) -> str:
     """Return the options by which a system differs from those that look the same."""
-    if len(alike) == 1:
-        return ""
-    own = groups[index][0]
-    keys = sorted({key for i in alike for key in groups[i][0]})
-    different = [k for k in keys if len({repr(groups[i][0].get(k)) for i in alike}) > 1]
+    options, by_task = own
+    keys = sorted({key for other in alike for key in other})
+    different = [k for k in keys if len({repr(other.get(k)) for other in alike}) > 1]
     if not different or len(different) > _MOST_NAMED:
-        return next(iter(groups[index][1].values())).name
-    return ", ".join(f"{key}={own.get(key)}" for key in different)
+        return next(iter(by_task.values())).name
+    return ", ".join(f"{key}={options.get(key)}" for key in different)
 
 
 ALL = "all runs"

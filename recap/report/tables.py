@@ -145,7 +145,7 @@ def csv_rows(
     for system in systems:
         published = published_row(system) if with_published else None
         for task, run in system.runs.items():
-            for category, metric, spread in _all_figures(run.summary):
+            for (category, metric), spread in _figures_of(run.summary).items():
                 theirs = published.figure(task, metric, category) if published else None
                 beside = {
                     "published_mean_percent": theirs.mean if theirs else None,
@@ -167,12 +167,12 @@ def csv_rows(
                 }
 
 
-def _all_figures(summary: Summary) -> Iterator[tuple[str, str, Spread]]:
-    for metric, spread in summary.metrics.items():
-        yield "", metric, spread
+def _figures_of(summary: Summary) -> dict[tuple[str, str], Spread]:
+    """Return all figures by category (empty: over all) and metric."""
+    found = {("", metric): spread for metric, spread in summary.metrics.items()}
     for label, figures in summary.per_label.items():
-        for metric in PER_LABEL:
-            yield label, metric, getattr(figures, metric)
+        found |= {(label, metric): getattr(figures, metric) for metric in PER_LABEL}
+    return found
 
 
 OVERALL = {"macro_precision": "P", "macro_recall": "R", "macro_f1": "F1", "accuracy": "Acc"}
@@ -183,8 +183,6 @@ _PAPER_TASKS = ("binary", "fine_grained")
 PUBLISHED = "‡"
 """Mark of a published row."""
 
-_TABLE_OF = {"binary": "Table 4", "fine_grained": "Table 4"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
@@ -194,32 +192,19 @@ class TableRow:
     published: PublishedRow | None
     """The published row that this line shows; ``None`` for a measured one."""
 
-    def summary(self, task: str) -> Summary | None:
-        """Return what was measured on a task."""
-        run = None if self.published else self.system.runs.get(task)
-        return None if run is None else run.summary
-
     def heads(self) -> tuple[str, str, str]:
         """Return model, setting and rationale."""
         model, setting, mark = self.system.cells
         return (model if self.published is None else f"{model} {PUBLISHED}", setting, mark)
 
-    def overall(self, task: str, metric: str) -> Spread | PublishedFigure | None:
-        """Return a figure over all categories."""
+    def figure(self, task: str, metric: str, category: str = "") -> Spread | PublishedFigure | None:
+        """Return a figure of a category, or over all of them."""
         if self.published is not None:
-            return self.published.figure(task, metric)
-        summary = self.summary(task)
-        return None if summary is None else summary.metrics.get(metric)
-
-    def per_label(self, task: str, label: str, metric: str) -> Spread | PublishedFigure | None:
-        """Return a figure of one category."""
-        if self.published is not None:
-            return self.published.figure(task, metric, label)
-        summary = self.summary(task)
-        if summary is None:
+            return self.published.figure(task, metric, category)
+        run = self.system.runs.get(task)
+        if run is None:
             return None
-        found: Spread = getattr(summary.per_label[label], metric)
-        return found
+        return _figures_of(run.summary).get((category, metric))
 
 
 def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
@@ -336,12 +321,12 @@ def _overall(systems: Sequence[ReportedSystem], task: str, options: ReportConfig
     rows = _rows(systems, options, task)
     names = [*OVERALL, *(name for name in SCALAR_METRICS if name not in OVERALL)]
     metrics = [SCALAR_METRICS[name] for name in names]
-    of_paper = f" ({_TABLE_OF[task]})" if task in _TABLE_OF else ""
+    of_paper = " (Table 4)" if task in _PAPER_TASKS else ""
     return _score_table(
         f"Overall, {task}{of_paper}",
         ("Model", "Setting", "Rationale", "Folds", *(m.title for m in metrics)),
         heads=[(*row.heads(), _folds(row, task)) for row in rows],
-        figures=[[row.overall(task, name) for name in names] for row in rows],
+        figures=[[row.figure(task, name) for name in names] for row in rows],
         lower=[place for place, metric in enumerate(metrics) if not metric.higher_is_better],
     )
 
@@ -364,7 +349,7 @@ def _ablation(
             ),
             heads=[row.heads() for row in rows],
             figures=[
-                [row.overall(task, name) for task in shown for name in OVERALL] for row in rows
+                [row.figure(task, name) for task in shown for name in OVERALL] for row in rows
             ],
         )
     ]
@@ -389,7 +374,7 @@ def _by_category(
             ),
             heads=[row.heads() for row in rows],
             figures=[
-                [row.per_label(task, label, metric) for label in part for metric in PER_LABEL]
+                [row.figure(task, metric, label) for label in part for metric in PER_LABEL]
                 for row in rows
             ],
         )
@@ -413,26 +398,22 @@ def best_cells(
         lower: Columns of figures in which less is better.
     """
     best = set()
-    for x in range(len(figures[0]) if figures else 0):
-        means = {y: _measured(line[x]) for y, line in enumerate(figures)}
-        column = {y: round(100 * mean, 2) for y, mean in means.items() if mean is not None}
-        if len(set(column.values())) < 2:
-            continue
-        wanted = min(column.values()) if x in lower else max(column.values())
-        best |= {(y, x + first_column) for y, value in column.items() if value == wanted}
+    for x, of_column in enumerate(zip(*figures, strict=True)):
+        column = {
+            y: round(100 * figure.mean, 2)
+            for y, figure in enumerate(of_column)
+            if isinstance(figure, Spread) and figure.mean is not None
+        }
+        if len(set(column.values())) > 1:
+            wanted = min(column.values()) if x in lower else max(column.values())
+            best |= {(y, x + first_column) for y, value in column.items() if value == wanted}
     return frozenset(best)
 
 
-def _measured(figure: Spread | PublishedFigure | None) -> float | None:
-    return figure.mean if isinstance(figure, Spread) else None
-
-
 def _cell(figure: Spread | PublishedFigure | None) -> str:
-    if figure is None:
-        return ""
     if isinstance(figure, Spread):
         return spread_text(figure)
-    if figure.mean is None:
+    if figure is None or figure.mean is None:
         return ""
     return f"{figure.mean:.2f}" + ("" if figure.std is None else f" ± {figure.std:.2f}")
 

@@ -261,7 +261,3 @@ def test_counts_of_the_reliability_diagram_are_all_examples(found: Report) -> No
         coverage = figures["risk_coverage"]["coverage"]
         assert 10 < len(coverage) <= 100
         assert coverage[-1] == 1
-
-
-def test_no_runs_have_no_section() -> None:
-    assert calibration_section([], ReportConfig(runs=("x",))) is None
