@@ -228,22 +228,32 @@ def _cell(value: object) -> object:
     return protect_cell(value) if isinstance(value, str) else value
 
 
-def drawing_settings(salt: str) -> Any:
-    """Return matplotlib's settings: text stays text, and the same figure gives the same bytes."""
-    return {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": font_families()}
+@contextmanager
+def _drawing(salt: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Have text stay text, and the same figure give the same bytes; yields what is warned of.
+
+    Raises:
+        ImportError: When matplotlib is missing.
+    """
+    import matplotlib
+
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.family": font_families(),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
 
 
 def svg_text(draw: Callable[[], Figure], *, salt: str) -> str | None:
     """Return a figure as SVG; ``None`` without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
     picture = io.StringIO()
-    with matplotlib.rc_context(drawing_settings(salt)), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # A missing glyph is in the fonts of who looks.
+    # A missing glyph is in the fonts of who looks.
+    with suppress(ImportError), _drawing(salt):
         draw().savefig(picture, format="svg", metadata={"Date": None})
-    return picture.getvalue()
+    return picture.getvalue() or None
 
 
 @contextmanager
@@ -264,25 +274,20 @@ def _all_or_none(files: Iterable[Path]) -> Iterator[None]:
 
 def _write_charts(report: Report, folder: Path) -> tuple[list[str], str | None]:
     charts = report.all_charts
+    names: list[str] = []
     if not charts:
-        return [], None
+        return names, None
     try:
-        import matplotlib
+        with _drawing(report.action) as caught:
+            for stem, draw in charts.items():
+                figure = draw()
+                for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
+                    names.append(f"{stem}{ending}")
+                    picture = io.BytesIO()
+                    figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
+                    write_atomic(folder / names[-1], picture.getvalue(), private=report.private)
     except ImportError:
         return [], NO_MATPLOTLIB
-    names = []
-    with (
-        matplotlib.rc_context(drawing_settings(report.action)),
-        warnings.catch_warnings(record=True) as caught,
-    ):
-        warnings.simplefilter("always")
-        for stem, draw in charts.items():
-            figure = draw()
-            for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
-                names.append(f"{stem}{ending}")
-                picture = io.BytesIO()
-                figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
-                write_atomic(folder / names[-1], picture.getvalue(), private=report.private)
     glyphs = any("missing from font" in str(warning.message) for warning in caught)
     return names, NO_CHINESE_FONT if glyphs else None
 

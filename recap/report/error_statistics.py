@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +17,10 @@ import numpy.typing as npt
 
 from recap.data.words import is_chinese
 from recap.metrics.arrays import Floats
-from recap.metrics.scores import Unit, scores_from_confusion, unit_of
+from recap.metrics.scores import Unit, scores_from_confusion, session_confusions, unit_of
 from recap.records import Example, Prediction, Scores
 from recap.statistics.bootstrap import Interval, bootstrap, share_of
 from recap.taxonomy import Taxonomy
-
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,15 +127,14 @@ def named_kinds(taxonomy: Taxonomy, labels: Sequence[str]) -> tuple[ErrorKind, .
     return tuple(kinds)
 
 
-def count_kind(
-    predictions: Iterable[Prediction],
-    kind: ErrorKind,
-    *,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> KindCount:
-    """Return how often a kind of error was made, with an interval that resamples sessions."""
+def count_kind(predictions: Iterable[Prediction], kind: ErrorKind, **drawn: Any) -> KindCount:
+    """Return how often a kind of error was made, with an interval that resamples sessions.
+
+    Args:
+        predictions: Each example once.
+        kind: Which errors.
+        drawn: Resamples, confidence and seed of :func:`recap.statistics.bootstrap.bootstrap`.
+    """
     of_kind = [p for p in predictions if p.gold in kind.sources]
     wrong = [p for p in of_kind if p.label in kind.targets]
     by_session: dict[Unit, list[bool]] = {}
@@ -148,10 +146,7 @@ def count_kind(
         part, whole = (weights @ sums).T
         return share_of(part, whole)[:, None]
 
-    [interval] = bootstrap(
-        share, len(by_session), resamples=resamples, confidence=confidence, seed=seed
-    )
-    surest = sorted(wrong, key=lambda p: -(held_probability(p, p.label) or 0.0))
+    [interval] = bootstrap(share, len(by_session), **drawn)
     errors = sum(p.label != p.gold for p in of_kind)
     return KindCount(
         kind=kind,
@@ -159,7 +154,9 @@ def count_kind(
         count=len(wrong),
         share=interval,
         share_of_errors=len(wrong) / errors if errors else None,
-        ids=tuple(p.id for p in surest),
+        ids=tuple(
+            p.id for p in sorted(wrong, key=lambda p: -(held_probability(p, p.label) or 0.0))
+        ),
     )
 
 
@@ -182,31 +179,24 @@ def roll_up(
     if len(patterns) == len(labels):
         return None
     counts = np.asarray(confusion, dtype=np.int64)
-    member = np.array([[pattern_of[label] == p for p in patterns] for label in labels])
-    fold = member.astype(np.int64)
+    fold = np.array([[pattern_of[label] == p for p in patterns] for label in labels], np.int64)
+    wrong = counts[:, :-1] * (1 - np.eye(len(labels), dtype=np.int64))
     rolled = np.column_stack([fold.T @ counts[:, :-1] @ fold, fold.T @ counts[:, -1]])
-    answered = counts[:, :-1]
-    same = fold @ fold.T
-    wrong = answered * (1 - np.eye(len(labels), dtype=np.int64))
-    errors = int(wrong.sum())
+    same, errors = fold @ fold.T, int(wrong.sum())
+    # If labels were drawn by how often they are answered, of each gold label's others.
+    answered = counts[:, :-1].sum(axis=0)
+    others = answered.sum() - answered
+    chance = np.divide(
+        same @ answered - answered, others, out=np.zeros(len(others)), where=others > 0
+    )
     return PatternErrors(
         patterns=patterns,
         pattern_of=pattern_of,
         scores=scores_from_confusion(f"{task}, patterns", patterns, rolled),
         errors=errors,
         within=float((wrong * same).sum() / errors) if errors else None,
-        within_by_chance=_chance(wrong, answered.sum(axis=0), same) if errors else None,
+        within_by_chance=float((wrong.sum(axis=1) * chance).sum() / errors) if errors else None,
     )
-
-
-def _chance(wrong: Counts, answered: Counts, same: Counts) -> float:
-    """Return the expected share of errors within a pattern if labels were drawn by frequency."""
-    others = np.tile(answered, (len(answered), 1)) * (1 - np.eye(len(answered), dtype=np.int64))
-    total = others.sum(axis=1)
-    inside = np.divide(
-        (others * same).sum(axis=1), total, out=np.zeros(len(total)), where=total > 0
-    )
-    return float((wrong.sum(axis=1) * inside).sum() / wrong.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +223,7 @@ def scores_by_group(
     group_of: Mapping[str, str],
     *,
     labels: Sequence[str],
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    **drawn: Any,
 ) -> tuple[GroupScores, ...]:
     """Return the scores of each group that occurs, in the order of ``group_of``'s values.
 
@@ -246,44 +234,33 @@ def scores_by_group(
         predictions: Each example once.
         group_of: The group of each example id; predictions without one are left out.
         labels: The task's labels.
-        resamples: Of the bootstrap; 0 gives no intervals.
-        confidence: Level of the intervals.
-        seed: Of the bootstrap.
+        drawn: Resamples, confidence and seed of :func:`recap.statistics.bootstrap.bootstrap`.
     """
     members: dict[str, list[Prediction]] = {group: [] for group in group_of.values()}
     for prediction in predictions:
         if prediction.id in group_of:
             members[group_of[prediction.id]].append(prediction)
-    return tuple(
-        _scores(group, own, labels, resamples=resamples, confidence=confidence, seed=seed)
-        for group, own in members.items()
-        if own
-    )
-
-
-def _scores(
-    group: str,
-    predictions: Sequence[Prediction],
-    labels: Sequence[str],
-    **drawn: Any,
-) -> GroupScores:
-    sums = _sums_of_sessions(predictions, labels)
-    n_labels, n_sessions = len(labels), len(sums)
-
-    def figures(weights: Floats) -> Floats:
-        return _figures(weights @ sums, n_labels)
-
-    intervals = bootstrap(figures, n_sessions, **drawn)
-    support = sums[:, n_labels : 2 * n_labels].sum(axis=0)
-    return GroupScores(
-        group=group,
-        n=len(predictions),
-        sessions=n_sessions,
-        support={label: int(n) for label, n in zip(labels, support, strict=True) if n},
-        macro_f1=intervals[0],
-        accuracy=intervals[1],
-        overconfidence=intervals[2],
-    )
+    found = []
+    for group, own in members.items():
+        if own:
+            sums = _sums_of_sessions(own, labels)
+            n, n_sessions = len(labels), len(sums)
+            support = sums[:, n : 2 * n].sum(axis=0)
+            macro_f1, accuracy, overconfidence = bootstrap(
+                partial(_figures, sums, n), n_sessions, **drawn
+            )
+            found.append(
+                GroupScores(
+                    group=group,
+                    n=len(own),
+                    sessions=n_sessions,
+                    support={name: int(k) for name, k in zip(labels, support, strict=True) if k},
+                    macro_f1=macro_f1,
+                    accuracy=accuracy,
+                    overconfidence=overconfidence,
+                )
+            )
+    return tuple(found)
 
 
 def _sums_of_sessions(predictions: Sequence[Prediction], labels: Sequence[str]) -> Floats:
@@ -292,27 +269,22 @@ def _sums_of_sessions(predictions: Sequence[Prediction], labels: Sequence[str]) 
     The five: predictions, right ones, those with a probability of their answer, those
     probabilities, and the right ones among them.
     """
-    place = {label: index for index, label in enumerate(labels)}
-    rows: dict[Unit, int] = {}
+    confusions = session_confusions(predictions, task=predictions[0].task, labels=labels)
+    counts = np.stack(list(confusions.values())).astype(float)
+    sure = {unit: np.zeros(3) for unit in confusions}
     for p in predictions:
-        rows.setdefault(unit_of(p), len(rows))
-    n = len(labels)
-    sums = np.zeros((len(rows), 3 * n + 5))
-    for p in predictions:
-        row, right = sums[rows[unit_of(p)]], p.label == p.gold
-        row[n + place[p.gold]] += 1
-        if p.label is not None:
-            row[2 * n + place[p.label]] += 1
-        row[place[p.gold]] += right
-        row[3 * n : 3 * n + 2] += (1, right)
         held = held_probability(p, p.label)
         if held is not None:
-            row[3 * n + 2 :] += (1, held, right)
-    return sums
+            sure[unit_of(p)] += (1, held, p.label == p.gold)
+    right = counts.diagonal(axis1=1, axis2=2)
+    by_label = [right, counts.sum(axis=2), counts[:, :, :-1].sum(axis=1)]
+    in_all = [counts.sum(axis=(1, 2)), right.sum(axis=1), np.stack(list(sure.values()))]
+    return np.column_stack([*by_label, *in_all])
 
 
-def _figures(sums: Floats, n: int) -> Floats:
+def _figures(sums_of_sessions: Floats, n: int, weights: Floats) -> Floats:
     """Return macro-F1, accuracy and overconfidence ``(resamples, 3)``, NaN where undefined."""
+    sums = weights @ sums_of_sessions
     right, gold, answered = sums[:, :n], sums[:, n : 2 * n], sums[:, 2 * n : 3 * n]
     counted = gold > 0
     f1 = np.divide(2 * right, gold + answered, out=np.zeros_like(gold), where=counted)
@@ -456,11 +428,16 @@ def by_negation(examples: Iterable[Example]) -> dict[str, str]:
 
     The paper (Section 6.3) finds that resistance without one is taken for collaboration.
     """
+    names = ("no overt negation", "overt negation")
     held = {e.id: bool(_NEGATION.search(e.response.casefold())) for e in examples}
-    return {
-        key: "overt negation" if held[key] else "no overt negation"
-        for key in sorted(held, key=lambda key: held[key])
-    }
+    return _rising(held, names)
+
+
+def _rising(
+    place_of: Mapping[str, int], names: Sequence[str] | Mapping[int, str]
+) -> dict[str, str]:
+    """Return the name of each place, lowest places first."""
+    return {key: names[place_of[key]] for key in sorted(place_of, key=lambda key: place_of[key])}
 
 
 def by_position(examples: Iterable[Example]) -> dict[str, str]:
@@ -480,7 +457,7 @@ def by_position(examples: Iterable[Example]) -> dict[str, str]:
         if n >= len(THIRDS):
             for k, (_, key) in enumerate(sorted(own)):
                 third[key] = 3 * (2 * k + 1) // (2 * n)
-    return {key: THIRDS[third[key]] for key in sorted(third, key=lambda key: third[key])}
+    return _rising(third, THIRDS)
 
 
 def quantile_bins(values: Mapping[str, int], *, bins: int) -> dict[str, str]:
@@ -497,14 +474,16 @@ def quantile_bins(values: Mapping[str, int], *, bins: int) -> dict[str, str]:
     numbers = np.array(list(values.values()))
     cuts = np.quantile(numbers, np.arange(1, bins) / bins, method="inverted_cdf")
     bin_of = {key: int(np.searchsorted(cuts, value)) for key, value in values.items()}
-    ends: dict[int, Counter[int]] = defaultdict(Counter)
+    members: dict[int, set[int]] = defaultdict(set)
     for key, place in bin_of.items():
-        ends[place][values[key]] += 1
-    names = {
-        place: f"{min(own)}–{max(own)}" if len(own) > 1 else str(min(own))
-        for place, own in ends.items()
-    }
-    return {key: names[bin_of[key]] for key in sorted(bin_of, key=lambda key: bin_of[key])}
+        members[place].add(values[key])
+    return _rising(
+        bin_of,
+        {
+            place: f"{min(own)}–{max(own)}" if len(own) > 1 else f"{min(own)}"
+            for place, own in members.items()
+        },
+    )
 
 
 def largest_groups(group_of: Mapping[str, str], *, most: int) -> dict[str, str]:

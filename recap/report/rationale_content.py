@@ -23,7 +23,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -548,13 +548,10 @@ def likeness(
         return None
     own = text_overlap([rationales[key] for key in ids], [annotated[key] for key in ids])
     other = _next_of_label(ids, gold)
-    same_label = (
-        text_overlap(
-            [rationales[key] for key in other], [annotated[other[key]] for key in other]
-        ).chrf
-        if other
-        else None
-    )
+    same_label = None
+    if other:
+        texts, references = [rationales[k] for k in other], [annotated[k] for k in other.values()]
+        same_label = text_overlap(texts, references).chrf
     return Likeness(
         n=own.n,
         chrf=own.chrf,
@@ -655,9 +652,7 @@ def simulatability(
     if len(folds) < 2:
         return None
 
-    def recovered(answer: Classifier, shown: Callable[[str], str]) -> Recovered:
-        return _recovered(explained, folds, labels, answer, shown)
-
+    recovered = partial(_recovered, explained, folds, labels)
     return Simulatability(
         unmasked=recovered(classify, str),
         masked=recovered(classify, mask),

@@ -96,12 +96,6 @@ def describe_rationales(
     gold_named = [finder.naming(texts[p.id], p.gold).own for p in wrong]
     quotes, by_chance = _quotes(given, examples, finder)
     annotated = {p.id: examples[p.id].rationale or "" for p in given if p.id in examples}
-    explained = [
-        Explained(fold=fold, label=p.label or "", rationale=texts[p.id])
-        for fold, own in run.predictions.items()
-        for p in own
-        if p.id in texts
-    ]
     return RunRationales(
         answers=sum(p.label is not None for p in run.all_predictions),
         given=given,
@@ -115,7 +109,7 @@ def describe_rationales(
         words=length_in_words(list(texts.values())),
         distinctness=distinctness(list(texts.values())),
         likeness=likeness(texts, annotated, {p.id: p.gold for p in given}),
-        simulatability=_simulatability(explained, run.task.labels, finder),
+        simulatability=_simulatability(run, {p.id: (p.label or "", texts[p.id]) for p in given}),
         annotators=annotators,
     )
 
@@ -129,24 +123,28 @@ def annotators_simulatability(
     run: ReportedRun, examples: Mapping[str, Example]
 ) -> Simulatability | None:
     """Return what the annotators' rationales give away of the gold labels, over a run's folds."""
+    told = {
+        p.id: (p.gold, text)
+        for p in run.all_predictions
+        if p.id in examples and (text := (examples[p.id].rationale or "").strip())
+    }
+    return _simulatability(run, told)
+
+
+def _simulatability(run: ReportedRun, told: Mapping[str, tuple[str, str]]) -> Simulatability | None:
+    """Return what rationales give away, from a label and a rationale by example id."""
     explained = [
-        Explained(fold=fold, label=p.gold, rationale=text)
+        Explained(fold=fold, label=told[p.id][0], rationale=told[p.id][1])
         for fold, own in run.predictions.items()
         for p in own
-        if p.id in examples and (text := (examples[p.id].rationale or "").strip())
+        if p.id in told
     ]
-    return _simulatability(explained, run.task.labels, NameFinder(run.task.taxonomy))
-
-
-def _simulatability(
-    explained: Sequence[Explained], labels: Sequence[str], finder: NameFinder
-) -> Simulatability | None:
     chinese = sum(is_chinese(one.rationale) for one in explained)
     analyzer: Analyzer = "char" if 2 * chinese > len(explained) else "word"
     return simulatability(
         explained,
-        labels=labels,
-        mask=finder.masked,
+        labels=run.task.labels,
+        mask=NameFinder(run.task.taxonomy).masked,
         classify=partial(tfidf_probabilities, analyzer=analyzer),
     )
 
@@ -280,11 +278,9 @@ def _likeness(runs: ByRun) -> ReportTable:
 def _simulatability_table(runs: ByRun) -> ReportTable:
     rows = []
     for name, one in runs.items():
-        for source, found in (
-            ("its rationales", one.simulatability),
-            ("annotators'", one.annotators),
-        ):
-            if one.simulatability is not None and found is not None:
+        sources = {"its rationales": one.simulatability, "annotators'": one.annotators}
+        for source, found in sources.items() if one.simulatability is not None else ():
+            if found is not None:
                 ways = (found.unmasked, found.masked, found.majority)
                 figures = [*(way.accuracy for way in ways), *(way.macro_f1 for way in ways)]
                 rows.append((name, source, *map(spread_text, figures)))
@@ -399,11 +395,7 @@ def rationale_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
 
 
 def _rating_sheet(
-    found: RunRationales,
-    known: Mapping[str, Example],
-    *,
-    language: str | None,
-    texts: bool,
+    found: RunRationales, known: Mapping[str, Example], *, language: str | None, texts: bool
 ) -> str:
     by_id = {p.id: p for p in found.given}
     examples = [
@@ -442,37 +434,38 @@ def _figures(found: RunRationales) -> dict[str, Any]:
         "characters": asdict(found.characters),
         "words": asdict(found.words),
         "distinctness": asdict(found.distinctness),
-        "likeness": _plain(found.likeness, without=("chrf_of",)),
+        "likeness": _plain(found.likeness, without="chrf_of"),
         "simulatability": _plain(found.simulatability),
         "simulatability_of_annotators": _plain(found.annotators),
         "to_rate": _to_rate(found),
     }
 
 
-def _plain(found: Any, *, without: Sequence[str] = ()) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {name: value for name, value in asdict(found).items() if name not in without}
+def _plain(found: Any, *, without: str = "") -> dict[str, Any] | None:
+    return found and {name: value for name, value in asdict(found).items() if name != without}
 
 
 def _flat(found: RunRationales) -> dict[str, float | int | None]:
-    grounding, like, recovered = found.grounding, found.likeness, found.simulatability
+    given_away = found.simulatability
+    ways = ("unmasked", "masked", "majority")
+    accuracy = [getattr(given_away, way).accuracy.mean if given_away else None for way in ways]
     return {
         "rationales": len(found.given),
         **{f"names_{name}": share for name, share in found.naming_shares.items()},
         "names_gold_where_wrong": found.gold_named_where_wrong,
-        "quotes": None if grounding is None else grounding.quotes,
-        "quotes_exact": None if grounding is None else grounding.exact,
-        "quotes_fuzzy": None if grounding is None else grounding.fuzzy,
+        "quotes": getattr(found.grounding, "quotes", None),
+        "quotes_exact": getattr(found.grounding, "exact", None),
+        "quotes_fuzzy": getattr(found.grounding, "fuzzy", None),
         "mean_characters": found.characters.mean,
         "mean_words": found.words.mean,
         "distinct_1": found.distinctness.distinct_1,
         "distinct_2": found.distinctness.distinct_2,
         "duplicates": found.distinctness.duplicates,
-        "chrf": None if like is None else like.chrf,
-        "chrf_same_label": None if like is None else like.chrf_same_label,
-        "bleu": None if like is None else like.bleu,
-        "recovered": None if recovered is None else recovered.unmasked.accuracy.mean,
-        "recovered_masked": None if recovered is None else recovered.masked.accuracy.mean,
-        "recovered_by_majority": None if recovered is None else recovered.majority.accuracy.mean,
+        **{
+            name: getattr(found.likeness, name, None)
+            for name in ("chrf", "chrf_same_label", "bleu")
+        },
+        "recovered": accuracy[0],
+        "recovered_masked": accuracy[1],
+        "recovered_by_majority": accuracy[2],
     }

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
 from recap.output.report import Report, svg_text
-from recap.output.tables import ReportTable
 from recap.output.templates import render
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
@@ -16,25 +15,6 @@ from recap.report.tables import headline
 
 _OPEN_SHEETS = 4
 """Tables of a section that are open; more of them are folded."""
-
-
-def report_page(title: str, lead: Sequence[str], sections: Sequence[Report]) -> str:
-    """Return the page, self-contained: tables, figures and notes of every section.
-
-    Args:
-        title: Heading.
-        lead: Sentences under it.
-        sections: In order.
-    """
-    return render(
-        "report/templates/report.html",
-        title=title,
-        language="en",
-        lead=lead,
-        sections=sections,
-        open_sheets=_OPEN_SHEETS,
-        pictures={section.action: list(_pictures(section)) for section in sections},
-    )
 
 
 def _pictures(section: Report) -> Iterator[tuple[str, str]]:
@@ -65,7 +45,6 @@ SECTIONS = {
 """What each section is made by, as ``module:function``, in the order of the page."""
 
 _TITLE = "recap report"
-_ON_CONSOLE = "Overall"
 
 
 def build_report(
@@ -94,12 +73,31 @@ def build_report(
         action="report",
         title=_TITLE,
         figures={section.action: dict(section.figures) for section in sections},
-        sheets=_on_console(sections),
+        # All others are in the files.
+        sheets=tuple(
+            sheet
+            for section in sections
+            for sheet in section.sheets
+            if sheet.title.startswith("Overall")
+        ),
         notes=tuple(dict.fromkeys((*headline(runs), *by_name["overview"].notes, *tables.notes))),
         rows=tables.rows,
         pages={
-            "report.html": report_page(_TITLE, headline(runs), sections),
-            **_table_files(sections),
+            "report.html": render(
+                "report/templates/report.html",
+                title=_TITLE,
+                language="en",
+                lead=headline(runs),
+                sections=sections,
+                open_sheets=_OPEN_SHEETS,
+                pictures={section.action: list(_pictures(section)) for section in sections},
+            ),
+            # A file a table, for LaTeX to read in.
+            **{
+                f"tables/{section.action}_{number}.tex": sheet.latex()
+                for section in sections
+                for number, sheet in enumerate(section.sheets, start=1)
+            },
             **{name: page for section in sections for name, page in section.pages.items()},
         },
         private_pages={
@@ -108,22 +106,3 @@ def build_report(
         private=options.privacy.include_text,
         parts=tuple(sections),
     )
-
-
-def _on_console(sections: Sequence[Report]) -> tuple[ReportTable, ...]:
-    """Return the tables that fit a console; all others are in the files."""
-    return tuple(
-        sheet
-        for section in sections
-        for sheet in section.sheets
-        if sheet.title.startswith(_ON_CONSOLE)
-    )
-
-
-def _table_files(sections: Sequence[Report]) -> dict[str, str]:
-    r"""Return every table as a LaTeX file of its own, for ``\input``."""
-    files: dict[str, str] = {}
-    for section in sections:
-        for number, sheet in enumerate(section.sheets, start=1):
-            files[f"tables/{section.action}_{number}.tex"] = sheet.latex()
-    return files

@@ -199,15 +199,15 @@ def _unparsed_percent(run: ReportedRun) -> float:
 def _used(runs: Sequence[ReportedRun]) -> Facts:
     """Return time, devices, tokens and cost of all runs together."""
     used = [resources_of(run) for run in runs]
-    trained = [one.train_seconds for one in used if one.train_seconds is not None]
-    tested = [one.test_seconds for one in used if one.test_seconds is not None]
-    usages = [one.usage for one in used if one.usage is not None]
-    costs = [one.cost for one in used if one.cost is not None]
+    trained, tested, usages, costs, devices = (
+        [value for one in used if (value := getattr(one, name)) is not None]
+        for name in ("train_seconds", "test_seconds", "usage", "cost", "device")
+    )
     return {
         "timed": bool(trained or tested),
         "train_seconds": sum(trained),
         "test_seconds": sum(tested),
-        "devices": list(dict.fromkeys(one.device for one in used if one.device)),
+        "devices": list(dict.fromkeys(filter(None, devices))),
         "usage": sum(usages[1:], start=usages[0]) if usages else None,
         "cost": sum(costs) if costs else None,
     }
@@ -318,12 +318,19 @@ def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     }
     differences = differing_options(runs)
     resources = {run.name: resources_of(run) for run in runs}
-    sheets = [_statement_sheet(parts, runs)]
+    who = partial(named, among=runs)
+    rows = [
+        (part, text if who(own) == ALL else f"{who(own)}: {text}")
+        for part, texts in parts.items()
+        for text, own in texts.items()
+    ]
+    stated = {"": lambda row: row[0], "statement": lambda row: row[1]}
+    sheets = [table_of("What was done", rows, stated, text_columns=(0, 1))]
     if differences:
         by_name = {run.name: run for run in runs}
         where = {
             option: {
-                value: named([by_name[run] for run in names], among=runs)
+                value: who([by_name[run] for run in names])
                 for value, names in distinct(values).items()
             }
             for option, values in differences.items()
@@ -351,19 +358,6 @@ def protocol_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             differences=differences,
             resumed={name: used.resumes for name, used in resources.items() if used.resumes},
         ),
-    )
-
-
-def _statement_sheet(
-    parts: Mapping[str, Mapping[str, Sequence[ReportedRun]]], runs: Sequence[ReportedRun]
-) -> ReportTable:
-    rows = []
-    for part, statements in parts.items():
-        for text, own in statements.items():
-            who = named(own, among=runs)
-            rows.append((part, text if who == ALL else f"{who}: {text}"))
-    return ReportTable(
-        title="What was done", header=("", "statement"), rows=tuple(rows), text_columns=(0, 1)
     )
 
 

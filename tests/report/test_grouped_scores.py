@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from recap.report.error_statistics import hardest_examples, scores_by_group, wrong_in_all
 
 LABELS = ("a", "b", "c")
+SEED = {"confidence": 0.95, "seed": 0}
 
 
 def drawn(n=300):
@@ -28,7 +29,7 @@ def drawn(n=300):
 def test_figures_are_those_of_scikit_learn() -> None:
     predictions = drawn()
     group_of = {p.id: "even" if int(p.id[1:]) % 2 == 0 else "odd" for p in predictions}
-    found = scores_by_group(predictions, group_of, labels=LABELS, resamples=0)
+    found = scores_by_group(predictions, group_of, labels=LABELS, resamples=0, **SEED)
     assert [one.group for one in found] == ["even", "odd"]
     for one, parity in zip(found, (0, 1), strict=True):
         own = [p for p in predictions if int(p.id[1:]) % 2 == parity]
@@ -45,7 +46,11 @@ def test_figures_are_those_of_scikit_learn() -> None:
 def test_without_clusters_the_interval_is_the_binomials() -> None:
     predictions = [prediction(f"e{i}", "a", "a" if i < 30 else "b") for i in range(100)]
     [found] = scores_by_group(
-        predictions, dict.fromkeys((p.id for p in predictions), "g"), labels=LABELS, resamples=8000
+        predictions,
+        dict.fromkeys((p.id for p in predictions), "g"),
+        labels=LABELS,
+        resamples=8000,
+        **SEED,
     )
     low, high = binom.ppf([0.025, 0.975], 100, 0.3) / 100
     assert found.accuracy.low == pytest.approx(low, abs=0.011)
@@ -59,7 +64,11 @@ def test_sessions_are_drawn_whole() -> None:
         for i in range(100)
     ]
     [found] = scores_by_group(
-        predictions, dict.fromkeys((p.id for p in predictions), "g"), labels=LABELS, resamples=8000
+        predictions,
+        dict.fromkeys((p.id for p in predictions), "g"),
+        labels=LABELS,
+        resamples=8000,
+        **SEED,
     )
     low, high = binom.ppf([0.025, 0.975], 25, 0.32) / 25
     assert found.accuracy.low == pytest.approx(low, abs=0.041)
@@ -75,14 +84,16 @@ def test_overconfidence_by_hand() -> None:
         prediction("w", "a", "a"),
     ]
     group_of = dict.fromkeys("xyzw", "g")
-    [found] = scores_by_group(predictions, group_of, labels=LABELS, resamples=0)
+    [found] = scores_by_group(predictions, group_of, labels=LABELS, resamples=0, **SEED)
     assert found.overconfidence.value == pytest.approx((0.9 + 0.7) / 2 - 1 / 2)
     assert found.accuracy.value == 0.5
 
 
 def test_a_single_session_has_no_interval_and_an_empty_group_no_row() -> None:
     predictions = [prediction("x", "a", "a", session="s"), prediction("y", "a", "b", session="s")]
-    [found] = scores_by_group(predictions, {"x": "g", "y": "g", "q": "h"}, labels=LABELS)
+    [found] = scores_by_group(
+        predictions, {"x": "g", "y": "g", "q": "h"}, labels=LABELS, resamples=9, **SEED
+    )
     assert (found.group, found.n, found.accuracy.low) == ("g", 2, None)
 
 
