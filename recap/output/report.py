@@ -82,21 +82,8 @@ class Report:
     def file_names(self) -> tuple[str, ...]:
         """All files that :func:`write_report` may write."""
         own = [f"{self.action}.{ending}" for ending in FILE_ENDINGS]
-        drawn = [f"{stem}.{ending}" for stem in self.all_charts for ending in ("png", "svg")]
+        drawn = [f"{stem}.{ending}" for stem in self.charts for ending in ("png", "svg")]
         return (*own, *self.pages, *self.private_pages, *drawn)
-
-    @property
-    def all_charts(self) -> Mapping[str, Callable[[], Figure]]:
-        """Charts of the report and of their parts."""
-        return {
-            **self.charts,
-            **{stem: draw for p in self.parts for stem, draw in p.charts.items()},
-        }
-
-    @property
-    def written_sheets(self) -> tuple[ReportTable, ...]:
-        """Tables as files have them: those of the parts, where there are parts."""
-        return tuple(sheet for p in self.parts for sheet in p.sheets) if self.parts else self.sheets
 
 
 def deliver(
@@ -148,11 +135,7 @@ def write_report(report: Report, folder: Path, console: Console | None = None) -
     """
     console = console or Console(highlight=False)
     stem = report.action
-    texts = {
-        f"{stem}.tex": "\n".join(sheet.latex() for sheet in report.written_sheets),
-        f"{stem}.csv": _csv(report),
-        **report.pages,
-    }
+    sheets = [sheet for part in report.parts or (report,) for sheet in part.sheets]
     for name in report.file_names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(f"out={folder}: a file would be {name!r}, outside of it; rename that")
@@ -162,7 +145,9 @@ def write_report(report: Report, folder: Path, console: Console | None = None) -
         texts = {
             f"{stem}.json": json_text(report.figures),
             f"{stem}.md": _page(report, drawn),
-            **texts,
+            f"{stem}.tex": "\n".join(sheet.latex() for sheet in sheets),
+            f"{stem}.csv": _csv(report),
+            **report.pages,
         }
         for name, text in texts.items():
             write_atomic(folder / name, text, private=report.private)
@@ -273,7 +258,7 @@ def _all_or_none(files: Iterable[Path]) -> Iterator[None]:
 
 
 def _write_charts(report: Report, folder: Path) -> tuple[list[str], str | None]:
-    charts = report.all_charts
+    charts = report.charts
     names: list[str] = []
     if not charts:
         return names, None

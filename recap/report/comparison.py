@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from math import sqrt
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,6 @@ from recap.output.format import DASH, number, p_cell, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
-from recap.records import Prediction
 from recap.report.options import ReportConfig
 from recap.report.runs import (
     Repeats,
@@ -57,7 +57,8 @@ from recap.statistics.hypothesis_tests import McNemar, TTest, corrected_t_test, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TESTS = ("corrected_t", "mcnemar", "bootstrap")
+_TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "bootstrap"}
+TESTS = tuple(_TEST_NAMES)
 """Names of the tests; each is corrected over all comparisons by itself."""
 
 
@@ -176,16 +177,15 @@ def _matched(first: Repeats, second: Repeats, partition: str) -> _Sides:
             "the folds of both (the same command goes on where it was)"
         )
     ordered = tuple(
-        replace(run, predictions={k: tuple(sorted(run.predictions[k], key=_id)) for k in folds})
+        replace(
+            run,
+            predictions={k: tuple(sorted(run.predictions[k], key=attrgetter("id"))) for k in folds},
+        )
         for run in runs
     )
     for run in ordered[1:]:
         _refuse_other_examples(ordered[0], run)
     return ordered[: len(ours)], ordered[len(ours) :]
-
-
-def _id(prediction: Prediction) -> str:
-    return prediction.id
 
 
 def _refuse_other_examples(here: ReportedRun, there: ReportedRun) -> None:
@@ -302,9 +302,6 @@ def ends(found: Interval | TTest | FoldSpread | None) -> str:
     if found is None or found.low is None or found.high is None:
         return DASH
     return f"[{percent(found.low)}, {percent(found.high)}]"
-
-
-_TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "bootstrap"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -349,7 +349,9 @@ def local_similarity(piece: str, text: str) -> float:
 
 def _look_for(pieces: Sequence[str], turns: Sequence[tuple[QuotePlace, str]]) -> Quote:
     characters = sum(map(len, pieces))
-    places = [_place(piece, turns) for piece in pieces]
+    places = [
+        next((place for place, text in turns if _holds(text, piece)), None) for piece in pieces
+    ]
     if None not in places:
         return Quote(characters=characters, exact=True, similarity=1.0, place=places[0])
     # No stretch is worth taking that runs from one turn into the next: the line end costs.
@@ -364,10 +366,6 @@ def _turns(example: Example) -> list[tuple[QuotePlace, str]]:
         place: QuotePlace = "counselor" if turn.speaker == "counselor" else "client_before"
         turns.append((place, comparable(turn.text)))
     return turns
-
-
-def _place(piece: str, turns: Sequence[tuple[QuotePlace, str]]) -> QuotePlace | None:
-    return next((place for place, text in turns if _holds(text, piece)), None)
 
 
 def _holds(text: str, piece: str) -> bool:

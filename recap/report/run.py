@@ -82,6 +82,7 @@ def build_report(
         ),
         notes=tuple(dict.fromkeys((*headline(runs), *by_name["overview"].notes, *tables.notes))),
         rows=tables.rows,
+        charts={stem: draw for section in sections for stem, draw in section.charts.items()},
         pages={
             "report.html": render(
                 "report/templates/report.html",

@@ -83,6 +83,10 @@ def run_facts(run: ReportedRun) -> Facts:
     predictions = run.all_predictions
     folds = run.leakage.get("folds", ())
     leaks = [leakage_counts(fold) for fold in folds]
+    baseline = run.config.baseline or {}
+    # A row's fault is ``file:line: field: reason``; of the reason nothing is told.
+    matches = map(_FIELD.match, run.data.get("faults", ()))
+    fields = [match["field"] if match else "another" for match in matches]
     found_rate = run.manifest.get("learning_rate")
     shots = (entry.get("shots", ()) for entry in finished_entries(run).values())
     return {
@@ -92,7 +96,7 @@ def run_facts(run: ReportedRun) -> Facts:
         "manifest": run.manifest,
         "data": run.data,
         "counts": run.data.get("counts", {}),
-        "issues": dict(Counter(map(_field, run.data.get("faults", ()))).most_common()),
+        "issues": dict(Counter(fields).most_common()),
         "tested_folds": list(run.scores),
         "support": {label: run.summary.per_label[label].support for label in run.summary.labels},
         "n_predictions": len(predictions),
@@ -108,17 +112,13 @@ def run_facts(run: ReportedRun) -> Facts:
         "baseline": _baseline(run),
         "found_rate": found_rate if run.config.optimizer.find_learning_rate else None,
         "answer_parts": "label and rationale" if run.config.rationale else "label alone",
-        "shown_history": _shown_history(run),
+        "shown_history": baseline.get("context")
+        or baseline.get("history")
+        or run.config.prompt.history,
         "shortened": _shortened(run),
         "n_shots": max(map(len, shots), default=0),
         **_server(run),
     }
-
-
-def _field(fault: str) -> str:
-    """Return the field of a row's fault (``file:line: field: reason``), never its reason."""
-    match = _FIELD.match(fault)
-    return match["field"] if match else "another"
 
 
 def _baseline(run: ReportedRun) -> Facts:
@@ -130,11 +130,6 @@ def _baseline(run: ReportedRun) -> Facts:
         for name, value in sorted(options.items())
     }
     return {"method": method, "options": shown}
-
-
-def _shown_history(run: ReportedRun) -> str:
-    options = run.config.baseline or {}
-    return options.get("context") or options.get("history") or run.config.prompt.history
 
 
 def _shortened(run: ReportedRun) -> Mapping[str, int]:
@@ -162,7 +157,8 @@ def all_facts(runs: Sequence[ReportedRun]) -> Facts:
     generating = [run for run in runs if run.kind != "baseline"]
     backbones = [run.config.backbone for run in runs]
     kinds = [kind for kind in ("trained", "prompted", "baseline") if of_kind(runs, kind)]
-    shares = [f"{share:.2f}" for share in sorted(map(_unparsed_percent, generating))]
+    answers = [run.all_predictions for run in generating]
+    shares = sorted(100 * sum(not p.parsed for p in own) / len(own) for own in answers)
     return {
         "runs": runs,
         "named": lambda some: named(some, among=runs),
@@ -177,7 +173,7 @@ def all_facts(runs: Sequence[ReportedRun]) -> Facts:
         "with_probabilities": [run for run in runs if run.has_probabilities],
         "with_rationales": [run for run in generating if run.config.rationale],
         "rate_searched": any(run.config.optimizer.find_learning_rate for run in runs),
-        "unparsed": {"low": shares[0], "high": shares[-1]} if shares else {},
+        "unparsed": {"low": f"{shares[0]:.2f}", "high": f"{shares[-1]:.2f}"} if shares else {},
         "same_folds": len({run.manifest.get("partition_hash") for run in runs}) == 1,
         "used": _used(runs),
         "scalar_metrics": [metric.title for metric in SCALAR_METRICS.values()],
@@ -189,11 +185,6 @@ def all_facts(runs: Sequence[ReportedRun]) -> Facts:
 def of_kind(runs: Sequence[ReportedRun], kind: str) -> list[ReportedRun]:
     """Return the runs of a kind."""
     return [run for run in runs if run.kind == kind]
-
-
-def _unparsed_percent(run: ReportedRun) -> float:
-    predictions = run.all_predictions
-    return 100 * sum(not prediction.parsed for prediction in predictions) / len(predictions)
 
 
 def _used(runs: Sequence[ReportedRun]) -> Facts:

@@ -106,13 +106,10 @@ def published_row(system: ReportedSystem) -> PublishedRow | None:
         if system.setting != setting or row.rationale not in (None, system.rationale):
             continue
         key = next(key for key, name in _MODELS.items() if name == row.model)
-        if system.model == key or re.fullmatch(_hub_name(key), system.model):
+        on_hub = rf"([\w.-]+/)?(Meta-)?{re.escape(row.model)}"
+        if system.model == key or re.fullmatch(_SERVED.get(key, on_hub), system.model):
             return row
     return None
-
-
-def _hub_name(key: str) -> str:
-    return _SERVED.get(key, rf"([\w.-]+/)?(Meta-)?{re.escape(_MODELS[key])}")
 
 
 PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
@@ -210,7 +207,8 @@ class TableRow:
 def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the tables over all runs, a row a system; the best mean of each column is bold."""
     systems = group_systems(runs)
-    tasks = _tasks(runs)
+    names = dict.fromkeys(run.task.name for run in runs)
+    tasks = sorted(names, key=lambda name: (*_PAPER_TASKS, name).index(name))
     sheets = [_overall(systems, task, options) for task in tasks]
     sheets += _ablation(systems, tasks, options)
     for task in tasks:
@@ -270,12 +268,6 @@ def _category_chart(systems: Sequence[ReportedSystem], task: str, labels: Sequen
 def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
     """Return the runs that lack folds, as notes take them."""
     return [{"run": run} for run in runs if run.missing]
-
-
-def _tasks(runs: Sequence[ReportedRun]) -> list[str]:
-    found = dict.fromkeys(run.task.name for run in runs)
-    first = [task for task in _PAPER_TASKS if task in found]
-    return [*first, *(task for task in found if task not in first)]
 
 
 def _labels(runs: Sequence[ReportedRun], task: str) -> tuple[str, ...]:
