@@ -329,22 +329,18 @@ def group_systems(runs: Sequence[ReportedRun]) -> tuple[ReportedSystem, ...]:
     alike: dict[tuple[str, str, bool | None], list[int]] = {}
     for place, (_, by_task) in enumerate(groups):
         alike.setdefault(_visible(next(iter(by_task.values()))), []).append(place)
-    notes = {
-        place: "" if len(places) == 1 else _note(groups[place], [groups[i][0] for i in places])
-        for places in alike.values()
-        for place in places
-    }
-    names = {place: visible for visible, places in alike.items() for place in places}
-    return tuple(
-        ReportedSystem(
-            model=names[i][0],
-            setting=names[i][1],
-            rationale=names[i][2],
-            note=notes[i],
-            runs=by_task,
-        )
-        for i, (_, by_task) in enumerate(groups)
-    )
+    systems = {}
+    for (model, setting, rationale), places in alike.items():
+        others = [groups[i][0] for i in places]
+        for place in places:
+            systems[place] = ReportedSystem(
+                model=model,
+                setting=setting,
+                rationale=rationale,
+                note="" if len(places) == 1 else _note(groups[place], others),
+                runs=groups[place][1],
+            )
+    return tuple(systems[place] for place in range(len(groups)))
 
 
 def system_options(run: ReportedRun) -> dict[str, Any]:

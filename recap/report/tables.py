@@ -116,9 +116,8 @@ PER_LABEL = {"precision": "P", "recall": "R", "f1": "F1"}
 """Figures of a category, and what a table's header calls them."""
 
 
-def run_figures(run: ReportedRun, systems: Sequence[ReportedSystem]) -> dict[str, Any]:
+def _run_figures(run: ReportedRun, system: ReportedSystem) -> dict[str, Any]:
     """Return all figures of a run at full precision, as the JSON file has them."""
-    system = next(s for s in systems if run in s.runs.values())
     summary = run.summary
     return {
         "run": run.name,
@@ -207,6 +206,7 @@ class TableRow:
 def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the tables over all runs, a row a system; the best mean of each column is bold."""
     systems = group_systems(runs)
+    system_of = {run.name: system for system in systems for run in system.runs.values()}
     names = dict.fromkeys(run.task.name for run in runs)
     tasks = sorted(names, key=lambda name: (*_PAPER_TASKS, name).index(name))
     sheets = [_overall(systems, task, options) for task in tasks]
@@ -224,7 +224,7 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
     return Report(
         action="tables",
         title="Scores",
-        figures={"ddof": DDOF, "rows": [run_figures(run, systems) for run in runs]},
+        figures={"ddof": DDOF, "rows": [_run_figures(run, system_of[run.name]) for run in runs]},
         sheets=tuple(sheets),
         notes=render_notes(
             "report/notes.yaml",
