@@ -22,7 +22,7 @@ from recap.corpus.sources import (
 )
 from recap.data.ratings import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 from recap.output.charts import Bar, bar_chart
 from recap.output.excel import NO_OPENPYXL, NoOpenpyxlError, workbook_bytes
 from recap.output.format import DASH, mean_sd, number

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recap.errors import ConfigError, DataError, quote_id, quote_label
-from recap.metrics.arrays import Ints
 from recap.metrics.scalar import (
     LOSS,
     SCALAR_METRICS,
+    Ints,
     label_f1,
     label_precision,
     label_recall,

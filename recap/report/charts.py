@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recap.metrics.abstention import RiskCoverage
-from recap.metrics.calibration import Bin
+from recap.metrics.calibration import Bin, RiskCoverage
 from recap.output.charts import PANELS_A_ROW, PLAIN_COLOR
 from recap.statistics.bootstrap import Interval
 

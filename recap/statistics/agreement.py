@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from recap.data.annotations import MISSING, AnnotationTable
-from recap.metrics.arrays import Floats, Ints
+from recap.metrics.scalar import Floats, Ints
 from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
 Weights = Literal["none", "linear", "quadratic"]

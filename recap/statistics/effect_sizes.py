@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special, stats
 
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 from recap.statistics.hypothesis_tests import vanishes
 
 

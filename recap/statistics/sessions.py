@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recap.data.utterances import Utterance
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 from recap.statistics.bootstrap import Interval, bootstrap, resampled, share_of, with_intervals
 
 
