@@ -1,4 +1,4 @@
-"""The annotated utterances that an action is about."""
+"""What actions have in common: annotated utterances that they are about, and written notes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from recap.data.utterances import Annotated, labels_in_use, membership, read_annotated
 from recap.errors import ConfigError, did_you_mean
 from recap.insights.options import InsightsConfig
+from recap.output.format import degrees, interval, number, p_value, share
+from recap.output.html import render
 from recap.runs.build import configured_task, data_language, reader_options
 from recap.taxonomy import Taxonomy
 
@@ -96,3 +98,12 @@ def _resistance(config: InsightsConfig, taxonomy: Taxonomy) -> tuple[str, ...]:
             "resistance=[] leaves nothing to look for; leave it out, or name categories"
         )
     return tuple(found)
+
+
+_WORDINGS = {f.__name__: f for f in (degrees, interval, number, p_value, share)}
+
+
+def notes_of(name: str, **facts: object) -> tuple[str, ...]:
+    """Return the paragraphs of ``templates/NAME.txt``, filled in with facts, each on one line."""
+    text = render(f"insights/templates/{name}.txt", **_WORDINGS, **facts)
+    return tuple(" ".join(note.split()) for note in text.split("\n\n") if note.strip())
