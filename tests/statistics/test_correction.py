@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from recap.errors import DataError
 from recap.statistics.sessions import correct_shares, most_likely_shares
 
 
@@ -79,7 +80,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_shapes_that_do_not_fit_and_labels_without_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes"):
         correct_shares([[1, 1]], [[1, 0, 0], [0, 1, 0]], ["a", "b"])
-    with pytest.raises(ValueError, match="without an example"):
+    with pytest.raises(DataError, match="counts no example of b;"):
         correct_shares([[1, 1, 0]], [[1, 0, 0], [0, 0, 0]], ["a", "b"])
 
 
@@ -89,7 +90,7 @@ def test_labels_that_are_never_told_apart_have_no_inverse() -> None:
 
 
 def test_answers_that_the_confusion_never_saw_are_refused() -> None:
-    with pytest.raises(ValueError, match="never saw"):
+    with pytest.raises(DataError, match="never saw the model answer no readable label,"):
         correct_shares([[5, 0, 2]], [[4, 4, 0], [1, 6, 0]], ["a", "b"])
 
 
