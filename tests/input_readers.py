@@ -33,7 +33,7 @@ from recap.insights import study_rating
 from recap.insights.alliance import read_session_table
 from recap.insights.options import StudyOptions
 from recap.insights.study import arrange_scores, read_scores
-from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response, StudyKey
+from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response
 from recap.predict.output import check_input, utterances_in
 from recap.tasks.library import builtin_task
 
@@ -231,7 +231,7 @@ def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
 
 
 def _study_ratings(path: Path, issues: IssueLog) -> list[BlindRating]:
-    keys = {name: StudyKey(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
+    keys = {name: {"participant": "p", "group": "a", "phase": "pre"} for name in IDS}
     return study_rating.read_ratings(path, rater="rater1", keys=keys, issues=issues)
 
 

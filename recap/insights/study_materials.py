@@ -131,11 +131,12 @@ def _content(utterance: Utterance) -> bytes:
 def _refuse_shortage(
     usable: Mapping[str, Mapping[bytes, Utterance]], wanted: Mapping[tuple[str, ...], int]
 ) -> None:
-    short = []
-    for labels, n in wanted.items():
-        there = sum(len(usable.get(label, {})) for label in labels)
-        if there < n:
-            short.append(f"{' or '.join(labels)} (has {there}, needs {n})")
+    there = {labels: sum(len(usable.get(label, {})) for label in labels) for labels in wanted}
+    short = [
+        f"{' or '.join(labels)} (has {there[labels]}, needs {n})"
+        for labels, n in wanted.items()
+        if there[labels] < n
+    ]
     if short:
         raise DataError(
             "too few different utterances that answer a counselor: "

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from scipy import sparse
@@ -18,24 +17,23 @@ from recap.data.annotations import MISSING, AnnotationTable
 from recap.metrics.scalar import Floats, Ints
 from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
-Weights = Literal["none", "linear", "quadratic"]
-Level = Literal["nominal", "ordinal", "interval"]
 
-
-def cohen_kappa(confusion: Floats, weights: Weights = "none") -> Floats:
+def cohen_kappa(confusion: Floats, *, squared: bool = False) -> Floats:
     """Return Cohen's kappa of two annotators (Cohen 1960; weighted: Cohen 1968).
 
     Args:
         confusion: Counts of shape (..., labels, labels): rows one annotator, columns the other.
-        weights: How much a disagreement weighs: all the same, by the distance of the labels, or by
-            its square.
+        squared: Whether a disagreement weighs by the square of the labels' distance; otherwise all
+            weigh the same.
 
     Returns:
         Kappa, of shape (...).
     """
     n = confusion.sum(axis=(-2, -1))
     rows, columns = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    weight = disagreement_weights(confusion.shape[-1], weights)
+    places = np.arange(confusion.shape[-1], dtype=np.float64)
+    distance = places[:, None] - places
+    weight = distance**2 if squared else (distance != 0).astype(np.float64)
     observed = (confusion * weight).sum(axis=(-2, -1)) * n
     expected = np.einsum("...i,...j,ij->...", rows, columns, weight)
     return one_minus_ratio(observed, expected)
@@ -46,7 +44,7 @@ def mean_weighted_kappa(confusions: Floats) -> float | None:
 
     ``confusions`` has the shape (pairs, labels, labels).
     """
-    kappas = cohen_kappa(confusions, "quadratic")
+    kappas = cohen_kappa(confusions, squared=True)
     defined = kappas[np.isfinite(kappas)]
     return float(defined.mean()) if len(defined) else None
 
@@ -79,17 +77,6 @@ def cohen_kappa_per_label(confusion: Floats) -> Floats:
     return one_minus_ratio(observed, expected)
 
 
-def fleiss_kappa(counts: Ints) -> float:
-    """Return Fleiss' kappa (Fleiss 1971) of counts of shape (examples, labels).
-
-    Examples may differ in their number of annotations: those with fewer than two are left out, and
-    the others weigh alike (Gwet 2014, Handbook of Inter-Rater Reliability, section 2.4). With one
-    number for all it is Fleiss' own.
-    """
-    parts = fleiss_parts(counts)
-    return float(fleiss_from(*(part.sum(axis=0) for part in parts)))
-
-
 def fleiss_parts(counts: Ints) -> tuple[Floats, Floats, Floats]:
     """Return what Fleiss' kappa sums up, example by example.
 
@@ -107,7 +94,11 @@ def fleiss_parts(counts: Ints) -> tuple[Floats, Floats, Floats]:
 
 
 def fleiss_from(disagreement: Floats, shares: Floats, n: Floats) -> Floats:
-    """Return Fleiss' kappa from sums of :func:`fleiss_parts` over examples.
+    """Return Fleiss' kappa (Fleiss 1971) from sums of :func:`fleiss_parts` over examples.
+
+    Examples may differ in their number of annotations: those with fewer than two are left out, and
+    the others weigh alike (Gwet 2014, Handbook of Inter-Rater Reliability, section 2.4). With one
+    number for all it is Fleiss' own.
 
     Args:
         disagreement: Of shape (..., labels).
@@ -123,21 +114,24 @@ def fleiss_per_label_from(disagreement: Floats, shares: Floats, n: Floats) -> Fl
     return one_minus_ratio(disagreement * n, shares * (n - shares))
 
 
-def krippendorff_alpha(counts: Ints, level: Level = "nominal") -> float:
-    """Return Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12).
+def ordinal_alpha(counts: Ints) -> float | None:
+    """Return Krippendorff's alpha of ranks (Krippendorff 2019, Content Analysis, chapter 12).
 
     Args:
-        counts: How many annotators gave each value to each example, of shape (examples, values);
+        counts: How many annotators gave each rank to each example, of shape (examples, ranks);
             an example with fewer than two takes no part.
-        level: What the values are: names, ranks (in the order of the columns), or whole numbers one
-            apart.
     """
-    coincidences = _coincidences(counts)
+    n = counts.sum(axis=1)
+    paired = counts[n > 1].astype(np.float64)
+    scaled = paired / (n[n > 1, None] - 1)
+    coincidences = scaled.T @ paired - np.diag(scaled.sum(axis=0))
     totals = coincidences.sum(axis=1)
-    weight = _squared_distances(totals, level)
+    # Ranks: the annotations from one value to the other, those at the two ends by half.
+    middles = np.cumsum(totals) - totals / 2
+    weight = (middles[:, None] - middles[None, :]) ** 2
     observed = (coincidences * weight).sum() * (totals.sum() - 1)
     # Distances are 0 between like values, so pairs of an annotation with itself count nothing.
-    return float(one_minus_ratio(observed, totals @ weight @ totals))
+    return _defined(one_minus_ratio(observed, totals @ weight @ totals))
 
 
 def alpha_parts(counts: Ints) -> tuple[Floats, Floats]:
@@ -153,7 +147,10 @@ def alpha_parts(counts: Ints) -> tuple[Floats, Floats]:
 
 
 def alpha_from(unlike: Floats, totals: Floats) -> Floats:
-    """Return nominal alpha from sums of :func:`alpha_parts`, both of shape (..., labels)."""
+    """Return nominal alpha from sums of :func:`alpha_parts`, both of shape (..., labels).
+
+    Krippendorff 2019, Content Analysis, chapter 12.
+    """
     n = totals.sum(axis=-1)
     return one_minus_ratio(unlike.sum(axis=-1) * (n - 1), n**2 - (totals**2).sum(axis=-1))
 
@@ -173,32 +170,6 @@ def one_minus_ratio(observed: Floats, expected: Floats) -> Floats:
     # What is expected is a sum of products of counts or shares: zero exactly, or far from it.
     np.divide(observed, expected, out=ratio, where=expected > 1e-9)
     return np.asarray(1.0 - ratio)
-
-
-def disagreement_weights(n_labels: int, weights: Weights) -> Floats:
-    """Return how much each disagreement weighs, of shape (labels, labels), 0 on the diagonal."""
-    places = np.arange(n_labels, dtype=np.float64)
-    distance = np.abs(places[:, None] - places[None, :])
-    if weights == "none":
-        return (distance > 0).astype(np.float64)
-    return distance if weights == "linear" else distance**2
-
-
-def _coincidences(counts: Ints) -> Floats:
-    n = counts.sum(axis=1)
-    paired = counts[n > 1].astype(np.float64)
-    scaled = paired / (n[n > 1, None] - 1)
-    return np.asarray(scaled.T @ paired - np.diag(scaled.sum(axis=0)))
-
-
-def _squared_distances(totals: Floats, level: Level) -> Floats:
-    if level == "nominal":
-        return disagreement_weights(len(totals), "none")
-    if level == "interval":
-        return disagreement_weights(len(totals), "quadratic")
-    # Ranks: the annotations from one value to the other, those at the two ends by half.
-    middles = np.cumsum(totals) - totals / 2
-    return np.asarray((middles[:, None] - middles[None, :]) ** 2)
 
 
 OVERALL = (
@@ -304,7 +275,7 @@ def measure_agreement(
         )
     found = [percentile_interval(value, drawn[:, i], level) for i, value in enumerate(point)]
     of_labels = found[len(OVERALL) :]
-    counts = table.counts()
+    counts, pooled = table.counts(), sums.confusions.sum(axis=0)
     return Agreement(
         examples=len(table.ids),
         paired_examples=int((counts.sum(axis=1) > 1).sum()),
@@ -328,7 +299,7 @@ def measure_agreement(
             for place, label in enumerate(table.labels)
         ),
         pairs=sums.pairs(),
-        confusion=_both_ways(sums.confusions.sum(axis=0).reshape(n_labels, n_labels)),
+        confusion=_whole(pooled + pooled.T),
     )
 
 
@@ -444,14 +415,9 @@ def _share(part: Floats, whole: Floats) -> Floats:
     return 1.0 - one_minus_ratio(part, whole)
 
 
-def _both_ways(confusion: Floats) -> tuple[tuple[int, ...], ...]:
-    return _whole(confusion + confusion.T)
-
-
 def _whole(confusion: Floats) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(cell) for cell in row) for row in confusion)
 
 
 def _defined(value: float | Floats) -> float | None:
-    number = float(value)
-    return number if np.isfinite(number) else None
+    return float(value) if np.isfinite(value) else None
