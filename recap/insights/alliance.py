@@ -364,9 +364,7 @@ def _correlations(config: InsightsConfig, data: AllianceData) -> list[Correlatio
             predictor=predictor,
             outcome=outcome,
             clusters=data.clients,
-            confidence=config.confidence,
-            resamples=config.resamples,
-            seed=config.seed,
+            **config.bootstrap,
         )
         for predictor, x in data.predictors.items()
         for outcome, y in data.outcomes.items()

@@ -21,7 +21,7 @@ import yaml
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig
-from recap.insights.source import AnnotatedSource, read_source
+from recap.insights.source import NO_COLOR, AnnotatedSource, read_source
 from recap.output.excel import CellValue, workbook_bytes
 from recap.output.format import plain, rounded_percent
 from recap.output.html import render
@@ -34,9 +34,6 @@ NEXT_LABELS = 2
 
 LEAST_SHOWN = 0.01
 """Other labels of a lower probability are not named."""
-
-NO_COLOR = "#808080"
-"""Of labels whose category has none."""
 
 _LINE = 78
 

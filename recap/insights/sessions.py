@@ -122,15 +122,14 @@ def _acts(acts: Mapping[str, Part], source: AnnotatedSource, marked: str) -> Rep
 
 def _corrected_shares(found: CorrectedShares) -> ReportTable:
     """Return shares as answered and as corrected for misclassification."""
-    inverse = found.inverse
     return table_of(
         "Shares corrected for misclassification, %",
-        range(len(found.labels)),
+        found.labels.items(),
         {
-            "label": lambda i: found.labels[i],
-            "as answered": lambda i: percent(found.observed[i], 1),
-            "corrected (EM)": lambda i: _percent(found.em[i]),
-            "matrix inverse": lambda i: DASH if inverse is None else percent(inverse[i], 1),
+            "label": lambda row: row[0],
+            "as answered": lambda row: percent(row[1].observed, 1),
+            "corrected (EM)": lambda row: _percent(row[1].em),
+            "matrix inverse": lambda row: percent(row[1].inverse, 1),
         },
     )
 
@@ -192,18 +191,10 @@ def _correct(config: InsightsConfig, source: AnnotatedSource) -> tuple[Corrected
     utterances = source.annotated.utterances
     answers = _answers(utterances, labels, source.taxonomy)
     try:
-        found = correct_shares(answers, confusion, labels, **_bootstrap_options(config))
+        found = correct_shares(answers, confusion, labels, **config.bootstrap)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return found, len(utterances) - int(answers.sum())
-
-
-def _bootstrap_options(config: InsightsConfig) -> dict[str, Any]:
-    return {
-        "resamples": config.resamples,
-        "confidence": config.confidence,
-        "seed": config.seed,
-    }
 
 
 def _answers(
@@ -295,7 +286,7 @@ def find_sessions(config: InsightsConfig) -> Report:
 
 def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
     utterances, labels = source.annotated.utterances, source.labels
-    resistant, options = source.is_resistant, _bootstrap_options(config)
+    resistant, options = source.is_resistant, config.bootstrap
     sessions = count_sessions(utterances, labels, resistant)
     chosen = [resistant(label) for label in labels]
     groups = _groups(config, source, sessions)
@@ -411,23 +402,9 @@ def _figures(
             }
             for act, part in found.acts.items()
         ],
-        "corrected": None if found.corrected is None else _corrected(found.corrected),
+        "corrected": None if found.corrected is None else asdict(found.corrected),
         "timeline": {"session": found.timeline, "utterances": list(map(asdict, found.marks))},
-        **_bootstrap_options(config),
-    }
-
-
-def _corrected(found: CorrectedShares) -> dict[str, Any]:
-    return {
-        "condition": found.condition,
-        "labels": {
-            label: {
-                "observed": found.observed[i],
-                "em": asdict(found.em[i]),
-                "inverse": None if found.inverse is None else found.inverse[i],
-            }
-            for i, label in enumerate(found.labels)
-        },
+        **config.bootstrap,
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recap.data.utterances import Annotated, labels_in_use, membership, read_annotated
-from recap.errors import ConfigError, did_you_mean
+from recap.errors import ConfigError, DataError
 from recap.insights.options import InsightsConfig
 from recap.output.format import degrees, interval, number, p_value, share
 from recap.output.html import render
@@ -16,6 +16,9 @@ from recap.taxonomy import Taxonomy
 
 USUAL_RESISTANCE = "Resistance"
 """What counts as resistance where ``resistance`` says nothing: this category and all below it."""
+
+NO_COLOR = "#999999"
+"""Of labels whose category has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class AnnotatedSource:
 
     def color(self, label: str) -> str:
         """Return the color of a label's category, gray where it has none."""
-        return self.taxonomy[label].color or "#999999"
+        return self.taxonomy[label].color or NO_COLOR
 
 
 def read_source(config: InsightsConfig) -> AnnotatedSource:
@@ -84,20 +87,14 @@ def _resistance(config: InsightsConfig, taxonomy: Taxonomy) -> tuple[str, ...]:
             f"resistance with resistance=[…], some of: "
             f"{', '.join(category.name for category in taxonomy.categories)}"
         )
-    found = []
-    for name in config.resistance:
-        canonical = taxonomy.find(name)
-        if canonical is None:
-            raise ConfigError(
-                f"resistance: taxonomy {taxonomy.name!r} has no category {name!r}"
-                f"{did_you_mean(name, taxonomy.spellings())}"
-            )
-        found.append(canonical)
-    if not found:
+    if not config.resistance:
         raise ConfigError(
             "resistance=[] leaves nothing to look for; leave it out, or name categories"
         )
-    return tuple(found)
+    try:
+        return tuple(map(taxonomy.resolve, config.resistance))
+    except DataError as error:
+        raise ConfigError(f"resistance: {error}") from None
 
 
 _WORDINGS = {f.__name__: f for f in (degrees, interval, number, p_value, share)}

@@ -499,17 +499,14 @@ def _study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
     )
     sizes = [
         (
-            *(_name(comparison, study), name, number(size.d, 3), ends(size.low, size.high)),
+            *(_name(c, study), name, number(size.d, 3), ends(size.low, size.high)),
             *(number(size.g, 3), ends(size.g_low, size.g_high)),
         )
-        for comparison in study.comparisons
-        for name, size in comparison.sizes
+        for c in study.comparisons
+        for name, size in c.sizes
     ]
-    effect_sizes = ReportTable(
-        title="Effect sizes",
-        header=("comparison", "which", "d", level, "Hedges' g", level),
-        rows=tuple(sizes),
-    )
+    header = ("comparison", "which", "d", level, "Hedges' g", level)
+    effect_sizes = ReportTable(title="Effect sizes", header=header, rows=tuple(sizes))
     return means, _anova(study), tests, effect_sizes, _assumptions(study)
 
 

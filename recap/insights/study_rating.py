@@ -163,17 +163,18 @@ def refuse_existing(folder: Path, what: str) -> None:
         )
 
 
-def find_sheet(folder: Path, stem: str) -> Path:
-    """Return ``folder/stem.csv`` or ``.xlsx``, whichever is there; the later saved of two.
+def find_sheet(stem: Path) -> Path:
+    """Return ``stem.csv`` or ``stem.xlsx``, whichever is there; the later saved of two.
 
     Raises:
         DataError: When neither is there.
     """
-    there = [path for ending in (".csv", ".xlsx") if (path := folder / f"{stem}{ending}").is_file()]
+    both = [stem.with_name(f"{stem.name}{ending}") for ending in (".csv", ".xlsx")]
+    there = [path for path in both if path.is_file()]
     if not there:
         raise DataError(
-            f"{folder}: holds no {stem}.csv and no {stem}.xlsx; put the sheet back there, "
-            "or begin with study_materials.step=draw in another folder"
+            f"{stem.parent}: holds no {both[0].name} and no {both[1].name}; put the sheet back "
+            "there, or begin with study_materials.step=draw in another folder"
         )
     return max(there, key=lambda path: path.stat().st_mtime)
 
@@ -333,15 +334,7 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
     if not ratings:
         raise DataError(f"{folder / RATINGS}: nothing is rated yet; fill the column rating")
     scores = phase_scores(ratings, keys)
-    agreement = None
-    if len(stems) > 1:
-        agreement = rater_agreement(
-            ratings,
-            keys,
-            confidence=config.confidence,
-            resamples=config.resamples,
-            seed=config.seed,
-        )
+    agreement = rater_agreement(ratings, keys, **config.bootstrap) if len(stems) > 1 else None
     given = {
         stem: {
             value: sum(r.rater == stem and r.value == int(value) for r in ratings)
@@ -383,7 +376,7 @@ def _read_all(
     found: list[Read] = []
     logs = []
     for stem, read in sheets:
-        path = find_sheet((folder / stem).parent, Path(stem).name)
+        path = find_sheet(folder / stem)
         logs.append(IssueLog(str(path)))
         found += read(path, issues=logs[-1])
     issues = [issue for log in logs for issue in log.issues]
@@ -401,7 +394,7 @@ def _read_all(
 
 def _own_rows(folder: Path, stem: str) -> dict[str, dict[str, str]]:
     """Return a sheet of the key, which was not handed out, and so has no faults."""
-    path = find_sheet(folder / KEY, stem)
+    path = find_sheet(folder / KEY / stem)
     issues = IssueLog(str(path))
     rows = read_rows_by(path, KEY_COLUMNS[stem], issues)
     raise_issues(issues)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from scipy import sparse
@@ -18,13 +19,15 @@ from recap.metrics.scalar import Floats, Ints
 from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
 
-def cohen_kappa(confusion: Floats, *, squared: bool = False) -> Floats:
+def cohen_kappa(
+    confusion: Floats, weights: Literal["none", "linear", "quadratic"] = "none"
+) -> Floats:
     """Return Cohen's kappa of two annotators (Cohen 1960; weighted: Cohen 1968).
 
     Args:
         confusion: Counts of shape (..., labels, labels): rows one annotator, columns the other.
-        squared: Whether a disagreement weighs by the square of the labels' distance; otherwise all
-            weigh the same.
+        weights: How much a disagreement weighs: all the same, by the distance of the labels, or by
+            its square.
 
     Returns:
         Kappa, of shape (...).
@@ -32,8 +35,8 @@ def cohen_kappa(confusion: Floats, *, squared: bool = False) -> Floats:
     n = confusion.sum(axis=(-2, -1))
     rows, columns = confusion.sum(axis=-1), confusion.sum(axis=-2)
     places = np.arange(confusion.shape[-1], dtype=np.float64)
-    distance = places[:, None] - places
-    weight = distance**2 if squared else (distance != 0).astype(np.float64)
+    distance = np.abs(places[:, None] - places)
+    weight = {"none": np.sign(distance), "linear": distance, "quadratic": distance**2}[weights]
     observed = (confusion * weight).sum(axis=(-2, -1)) * n
     expected = np.einsum("...i,...j,ij->...", rows, columns, weight)
     return one_minus_ratio(observed, expected)
@@ -44,7 +47,7 @@ def mean_weighted_kappa(confusions: Floats) -> float | None:
 
     ``confusions`` has the shape (pairs, labels, labels).
     """
-    kappas = cohen_kappa(confusions, squared=True)
+    kappas = cohen_kappa(confusions, "quadratic")
     defined = kappas[np.isfinite(kappas)]
     return float(defined.mean()) if len(defined) else None
 
@@ -56,12 +59,9 @@ def pair_confusions(codes: Ints, n_labels: int) -> Floats:
         codes: Places of labels, of shape (examples, annotators); below zero: no label.
         n_labels: How many there are.
     """
-    pairs = list(combinations(codes.T, 2))
-    confusions = np.zeros((len(pairs), n_labels, n_labels))
-    for confusion, (first, second) in zip(confusions, pairs, strict=True):
-        both = (first >= 0) & (second >= 0)
-        np.add.at(confusion, (first[both], second[both]), 1)
-    return confusions
+    pairs = list(combinations(range(codes.shape[1]), 2))
+    cells = _pair_cells(codes, pairs, n_labels).sum(axis=0)
+    return np.asarray(cells, dtype=np.float64).reshape(len(pairs), n_labels, n_labels)
 
 
 def cohen_kappa_per_label(confusion: Floats) -> Floats:
@@ -327,7 +327,7 @@ class _Sums:
         unanimous = paired * (counts.max(axis=1, initial=0) == counts.sum(axis=1))
         dense = np.hstack([disagreement, shares, unlike, totals, paired[:, None]])
         self._dense = np.asarray(members @ np.hstack([dense, unanimous[:, None]]))
-        self._by_pair = members @ _pair_cells(table, self._pairs)
+        self._by_pair = members @ _pair_cells(table.codes, self._pairs, n_labels)
         shape = (len(self._pairs), n_labels, n_labels)
         self.confusions = np.asarray(self._by_pair.sum(axis=0)).reshape(shape)
 
@@ -381,17 +381,16 @@ class _Sums:
         )
 
 
-def _pair_cells(table: AnnotationTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
+def _pair_cells(codes: Ints, pairs: Sequence[tuple[int, int]], n_labels: int) -> sparse.csr_array:
     """Return a row an example, a one in the cell of every pair's confusion that it falls in."""
-    n_labels = len(table.labels)
     rows, cells = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for place, (first, second) in enumerate(pairs):
-        a, b = table.codes[:, first], table.codes[:, second]
-        both = np.flatnonzero((a != MISSING) & (b != MISSING))
+        a, b = codes[:, first], codes[:, second]
+        both = np.flatnonzero((a >= 0) & (b >= 0))
         rows.append(both)
         cells.append((place * n_labels + a[both]) * n_labels + b[both])
     row, cell = np.concatenate(rows), np.concatenate(cells)
-    shape = (len(table.ids), len(pairs) * n_labels**2)
+    shape = (len(codes), len(pairs) * n_labels**2)
     return sparse.csr_array((np.ones(len(row)), (row, cell)), shape=shape)
 
 

@@ -25,7 +25,7 @@ The interval resamples sessions and, each time, the examples behind every row of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -246,17 +246,24 @@ EM_TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectedShares:
-    """Shares of labels as observed and as corrected, in the order of ``labels``."""
+class CorrectedShare:
+    """The share of one label as observed and as corrected."""
 
-    labels: tuple[str, ...]
-    observed: tuple[float, ...]
+    observed: float
     """Among all answers, unparsed ones included."""
-    em: tuple[Interval, ...]
-    inverse: tuple[float, ...] | None
+    em: Interval
+    inverse: float | None
     """``None`` where the matrix has no inverse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedShares:
+    """The shares of all labels."""
+
     condition: float | None
-    """Condition number of the matrix: errors of it grow by up to this factor."""
+    """Condition number of the matrix: errors of it grow by up to this factor; ``None`` where it has
+    no inverse."""
+    labels: Mapping[str, CorrectedShare]
 
 
 def correct_shares(
@@ -331,12 +338,13 @@ def correct_shares(
     condition = float(np.linalg.cond(square))
     # A product with more than about 13 digits lost is noise, not a solution.
     invertible = condition < 1e13
+    inverse = _inverse(square, readable) if invertible else [None] * n
     return CorrectedShares(
-        labels=tuple(labels),
-        observed=tuple(readable.tolist()),
-        em=tuple(em),
-        inverse=_inverse(square, readable) if invertible else None,
         condition=condition if invertible else None,
+        labels={
+            label: CorrectedShare(observed=float(readable[i]), em=em[i], inverse=inverse[i])
+            for i, label in enumerate(labels)
+        },
     )
 
 
@@ -365,9 +373,9 @@ def most_likely_shares(observed: Floats, rates: Floats) -> Floats:
     return shares
 
 
-def _inverse(square: Floats, observed: Floats) -> tuple[float, ...]:
+def _inverse(square: Floats, observed: Floats) -> list[float | None]:
     # Unreadable answers are no label: shares are of those that could be read, under rates of the
     # same kind, which together need not add up to one before they are scaled.
     solved = np.linalg.solve(square.T, observed)
     total = solved.sum()
-    return tuple((solved / total if total else solved).tolist())
+    return list((solved / total if total else solved).tolist())

@@ -87,16 +87,17 @@ def test_cohens_kappa_of_each_label_is_that_of_the_label_against_the_rest() -> N
                 np.testing.assert_allclose(value, np.nanmean(kappas), atol=TOLERANCE)
 
 
-def test_weighted_kappa_is_that_of_scikit_learn() -> None:
+@pytest.mark.parametrize("weights", ["linear", "quadratic"])
+def test_weighted_kappa_is_that_of_scikit_learn(weights: str) -> None:
     for case in range(CASES):
         codes = random_codes(holes=False, case=case)
         n_labels = int(codes.max()) + 1
         confusion = np.zeros((n_labels, n_labels))
         np.add.at(confusion, (codes[:, 0], codes[:, 1]), 1)
         theirs = cohen_kappa_score(
-            codes[:, 0], codes[:, 1], labels=range(n_labels), weights="quadratic"
+            codes[:, 0], codes[:, 1], labels=range(n_labels), weights=weights
         )
-        ours = cohen_kappa(confusion, squared=True)
+        ours = cohen_kappa(confusion, weights)  # type: ignore[arg-type]
         np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
 
 
