@@ -32,8 +32,8 @@ from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_rating
 from recap.insights.alliance import read_session_table
 from recap.insights.options import StudyOptions
-from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response, StudyKey
-from recap.insights.study_scores import arrange_scores, read_scores
+from recap.insights.study import arrange_scores, read_scores
+from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response
 from recap.predict.output import check_input, utterances_in
 from recap.tasks.library import builtin_task
 
@@ -170,9 +170,10 @@ def _annotation_columns(path: Path) -> None:
 
 def _study_scores(path: Path) -> Account:
     log = IssueLog(str(path))
-    rows = read_scores(path, StudyOptions(), issues=log)
+    options = StudyOptions(repeated="mean")
+    rows = read_scores(path, options, issues=log)
     try:
-        arrange_scores(rows, file=str(path), groups=[], phases=[], repeated="mean")
+        arrange_scores(rows, options, file=str(path))
     except DataError as error:
         refuse_words(str(error))
     return _account(log, len(rows))
@@ -230,7 +231,7 @@ def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
 
 
 def _study_ratings(path: Path, issues: IssueLog) -> list[BlindRating]:
-    keys = {name: StudyKey(participant="p", group="a", phase="pre", scenario=name) for name in IDS}
+    keys = {name: {"participant": "p", "group": "a", "phase": "pre"} for name in IDS}
     return study_rating.read_ratings(path, rater="rater1", keys=keys, issues=issues)
 
 
@@ -245,7 +246,7 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
     "tables to annotate": (("predict.output", "data.utterances"), partial(_to_annotate, "table")),
     "annotations": (("data.annotations", "data.annotations"), _annotations),
     "annotations, a column an annotator": (("data.annotations",), _annotation_columns),
-    "scores of a study": (("insights.study_scores",), _study_scores),
+    "scores of a study": (("insights.study",), _study_scores),
     "outcomes of sessions": (("insights.alliance",), _session_table),
     "ratings of rationales": (("data.ratings", "data.sheets"), _ratings_of_rationales),
     "key of an exam": (("corpus.exam", "data.sheets"), _exam_key),

@@ -22,7 +22,7 @@ from recap.corpus.sources import (
 )
 from recap.data.ratings import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 from recap.output.charts import Bar, bar_chart
 from recap.output.excel import NO_OPENPYXL, NoOpenpyxlError, workbook_bytes
 from recap.output.format import DASH, mean_sd, number
@@ -30,8 +30,8 @@ from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Example
 from recap.statistics.agreement import (
-    krippendorff_alpha,
     mean_weighted_kappa,
+    ordinal_alpha,
     pair_confusions,
 )
 from recap.system.files import sheet_to_csv
@@ -128,7 +128,6 @@ def _summary(
     confusions = pair_confusions(table - 1, points)
     distance = np.abs(np.subtract.outer(np.arange(points), np.arange(points)))
     pooled = confusions.sum(axis=0)
-    alpha = krippendorff_alpha(counts, "ordinal")
     return CriterionRatings(
         criterion=criterion,
         examples=len(ids),
@@ -142,7 +141,7 @@ def _summary(
             if (own := [rating.points for rating in ratings if rating.rater == name])
         ),
         rated_by_all=len(complete),
-        alpha_ordinal=alpha if np.isfinite(alpha) else None,
+        alpha_ordinal=ordinal_alpha(counts),
         weighted_kappa=mean_weighted_kappa(confusions),
         icc_single=single,
         icc_mean=mean,

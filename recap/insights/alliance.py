@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recap.data.issues import IssueLog
+from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
-from recap.insights.source import AnnotatedSource, read_source
+from recap.insights.source import AnnotatedSource, notes_of, read_source
 from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
@@ -72,43 +73,41 @@ _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
 
 @dataclass(frozen=True, kw_only=True)
 class SessionTable:
-    """The cells of a table as they stand; rows keep the line they have in the file."""
+    """A row a session, its cells as they stand; ``None`` where dialogues lack a field."""
 
     path: Path
     columns: tuple[str, ...]
+    rows: tuple[Mapping[str, object], ...]
     lines: tuple[int, ...]
-    rows: tuple[Mapping[str, str], ...]
-
-    @property
-    def n_rows(self) -> int:
-        """How many sessions there are."""
-        return len(self.rows)
+    """Where the rows stand in the file; empty for sessions of dialogues."""
 
     def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]:
         """Return the key of each row.
 
+        Dialogues that lack the one column are known by their ``session``: a table may call it
+        whatever it likes.
+
         Raises:
             DataError: When a column is missing, or a key is empty or occurs twice.
         """
-        for column in on:
-            self.require(column, "correct on=[…]")
+        if not self.lines and len(on) == 1 and any(on[0] not in row for row in self.rows):
+            on = ("session",)
+        cells = [self.texts(column, "correct on=[…]") for column in on]
+        keys = [join_key(key) for key in zip(*cells, strict=True)]
         issues = IssueLog(str(self.path))
+        issues.rows_read = len(keys)
         first: dict[JoinKey, int] = {}
-        keys = []
-        for line, row in zip(self.lines, self.rows, strict=True):
-            issues.row()
-            key = join_key([row[column] for column in on])
-            field = ", ".join(on)
+        for place, key in enumerate(keys):
+            line, field = self._line(place), ", ".join(on)
             if not all(key):
                 issues.reject(line, field, "is empty", "write the session's id in every row")
             elif first.setdefault(key, line) != line:
                 shown = " and ".join(quote_id(part) for part in key)
-                reason = f"{shown} is at line {first[key]} already"
+                where = "at line" if self.lines else "that of session"
+                reason = f"{shown} is {where} {first[key]} already"
                 hint = "keep one row a session, or name more columns with on=[…]"
                 issues.reject(line, field, reason, hint)
-            keys.append(key)
-        if issues.issues:
-            raise issues.error()
+        self._refuse(issues)
         return tuple(keys)
 
     def numbers(self, column: str) -> tuple[float, ...]:
@@ -117,35 +116,42 @@ class SessionTable:
         Raises:
             DataError: When the column is missing, or a cell is neither.
         """
-        self.require(column, "correct predictors=[…] or outcomes=[…]")
         issues = IssueLog(str(self.path))
         values = []
-        for line, row in zip(self.lines, self.rows, strict=True):
+        for place, cell in enumerate(self.texts(column, "correct predictors=[…] or outcomes=[…]")):
             issues.row()
-            values.append(_number(row[column], line, column, issues))
-        if issues.issues:
-            raise issues.error()
+            value = math.nan if cell.lower() in MISSING else number_in(cell)
+            if value is None:
+                reason = f"is no number (a text of {len(cell)} characters)"
+                hint = "write a number with a decimal point, or leave it empty"
+                issues.reject(self._line(place), column, reason, hint)
+            values.append(math.nan if value is None else value)
+        self._refuse(issues)
         return tuple(values)
 
-    def texts(self, column: str) -> tuple[str, ...]:
-        """Return the cells of a column.
+    def texts(self, column: str, hint: str) -> tuple[str, ...]:
+        """Return the cells of a column without blanks around them.
 
         Raises:
-            DataError: When it is missing.
+            DataError: When it is missing, saying what to do.
         """
-        self.require(column, "correct alliance.client")
-        return tuple(row[column] for row in self.rows)
+        require_column(self.path, self.columns, column, hint)
+        cells = [row.get(column) for row in self.rows]
+        return tuple("" if cell is None else str(cell).strip() for cell in cells)
 
-    def require(self, column: str, hint: str) -> None:
-        """Check that there is a column of this name.
+    def _line(self, place: int) -> int:
+        return self.lines[place] if self.lines else place + 1
 
-        Raises:
-            DataError: When there is none.
-        """
-        if column not in self.columns:
+    def _refuse(self, issues: IssueLog) -> None:
+        if issues.issues and not self.lines:
+            one = issues.issues[0]
             raise DataError(
-                f"{self.path}: has no column {column!r}{did_you_mean(column, self.columns)}; {hint}"
+                f"{self.path}: {one.field}: cannot be used in {issues.rows_rejected} of "
+                f"{issues.rows_read} sessions of the dialogues; session {one.line} "
+                f"{one.reason}, {one.hint}"
             )
+        if issues.issues:
+            raise issues.error()
 
 
 def read_session_table(
@@ -173,20 +179,33 @@ def read_session_table(
     )
 
 
-def _number(cell: str, line: int, column: str, issues: IssueLog) -> float:
-    text = cell.strip()
-    if text.lower() in MISSING:
-        return math.nan
-    value = number_in(text)
-    if value is None:
-        reason = f"is no number (a text of {len(text)} characters)"
-        hint = "write a number with a decimal point, or leave it empty"
-        issues.reject(line, column, reason, hint)
-        return math.nan
-    return value
+def _dialogue_table(source: AnnotatedSource, path: Path) -> SessionTable:
+    """Return sessions of dialogues: the fields of ``meta``, and shares of behaviors."""
+    first: dict[str, Utterance] = {}
+    for utterance in source.annotated.utterances:
+        first.setdefault(utterance.session, utterance)
+    rows: list[dict[str, object]] = []
+    for found in count_sessions(source.annotated.utterances, source.labels, source.is_resistant):
+        u, counts = first[found.session], dict(zip(source.labels, found.counts, strict=True))
+        own = {"session": u.session, "client": u.client, "counselor": u.counselor}
+        shares = {label: counts[label] / found.n for label in source.behaviors}
+        shares |= dict.fromkeys(_share_names(source)[len(shares) :], found.share)
+        rows.append({**u.meta, **{k: v for k, v in own.items() if v is not None}, **shares})
+    columns = dict.fromkeys([*_share_names(source), *(name for row in rows for name in row)])
+    return SessionTable(path=path, columns=tuple(columns), rows=tuple(rows), lines=())
 
+
+def _share_names(source: AnnotatedSource) -> list[str]:
+    whole = OVERALL if OVERALL not in source.behaviors else "all resistance"
+    return [*source.behaviors, *([whole] if len(source.behaviors) > 1 else [])]
+
+
+OVERALL = "Resistance"
+"""Name of the share of all resistant utterances, as in Table 13."""
 
 Column = tuple[float, ...]
+Side = tuple[SessionTable, tuple[int, ...]]
+"""A table, and those of its rows that belong together with the rows of the other one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,11 +214,13 @@ class AllianceData:
 
     predictors: Mapping[str, Column]
     outcomes: Mapping[str, Column]
-    clients: tuple[Hashable, ...] | None
+    clients: tuple[str, ...] | None
     """Of each session; ``None`` where it is not known."""
     n_sessions: int
-    notes: tuple[str, ...]
-    predicted: bool
+    alone: tuple[int, ...]
+    """Sessions of each file that the other one lacks."""
+    source: AnnotatedSource | None
+    """The dialogues that predictors were computed from."""
 
 
 def read_alliance(config: InsightsConfig) -> AllianceData:
@@ -215,182 +236,74 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
     if not config.outcomes.columns:
         raise ConfigError("name the columns to correlate with: outcomes=[goal,task,bond]")
     source = None if config.predictors else read_source(config)
-    sides: list[_Side] = []
+    tables = []
+    path, options = config.data.path, config.data.options
     if source is not None:
-        sides.append(_Dialogues(source))
-    elif config.data.path is not None:
-        options = config.data.options
-        sides.append(
-            read_session_table(
-                Path(config.data.path),
-                delimiter=options.get("delimiter"),
-                sheet=options.get("sheet"),
-            )
-        )
+        tables.append(_dialogue_table(source, Path(path or config.predictions or config.data.name)))
+    elif path is not None:
+        delimiter, sheet = options.get("delimiter"), options.get("sheet")
+        tables.append(read_session_table(Path(path), delimiter=delimiter, sheet=sheet))
     if config.outcomes.path is not None:
-        sides.append(read_session_table(Path(config.outcomes.path)))
-    if not sides:
+        tables.append(read_session_table(Path(config.outcomes.path)))
+    if not tables:
         raise ConfigError("name a table with data.path=FILE or outcomes.path=FILE")
-    predictors = config.predictors or tuple(_share_names(source))
-    joined = _join(sides, config.on or ("session",))
+    sides = _joined(tables, config.on or ("session",))
+    predictors = config.predictors or (tuple(_share_names(source)) if source else ())
     return AllianceData(
-        predictors={name: joined.column(name, prefer=0) for name in predictors},
-        outcomes={name: joined.column(name, prefer=1) for name in config.outcomes.columns},
-        clients=joined.clients(config.alliance.client, source),
-        n_sessions=joined.n,
-        notes=(*(source.annotated.notes() if source is not None else ()), *joined.notes),
-        predicted=source is not None and source.annotated.predicted,
+        predictors={name: _numbers(name, sides) for name in predictors},
+        outcomes={name: _numbers(name, sides[::-1]) for name in config.outcomes.columns},
+        clients=_clients(config.alliance.client, sides, source),
+        n_sessions=len(sides[0][1]),
+        alone=tuple(len(table.rows) - len(rows) for table, rows in sides),
+        source=source,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Joined:
-    """Both places where columns come from, or one, and the rows of each that belong together."""
-
-    sides: tuple[tuple[_Side, tuple[int, ...]], ...]
-    n: int
-    notes: tuple[str, ...]
-
-    def column(self, name: str, *, prefer: int) -> Column:
-        side, rows = self._find(name, prefer)
-        values = side.numbers(name)
-        return tuple(values[row] for row in rows)
-
-    def clients(
-        self, name: str | None, source: AnnotatedSource | None
-    ) -> tuple[Hashable, ...] | None:
-        if name is None:
-            known = source is not None and all(u.client for u in source.annotated.utterances)
-            if not known:
-                return None
-            name = "client"
-        side, rows = self._find(name, 0)
-        values = [side.texts(name)[row].strip() for row in rows]
-        if not all(values):
-            raise DataError(
-                f"alliance.client={name}: is empty for {sum(not v for v in values)} sessions"
-            )
-        return tuple(values)
-
-    def _find(self, name: str, prefer: int) -> tuple[_Side, tuple[int, ...]]:
-        ordered = self.sides if prefer == 0 else self.sides[::-1]
-        for side, rows in ordered:
-            if name in side.columns:
-                return side, rows
-        known = [c for side, _ in self.sides for c in side.columns]
-        raise DataError(
-            f"no file has a column {name!r}{did_you_mean(name, known)}; there are: "
-            f"{', '.join(dict.fromkeys(known))}"
-        )
-
-
-def _join(sides: Sequence[_Side], on: Sequence[str]) -> _Joined:
-    if len(sides) == 1:
-        rows = tuple(range(sides[0].n_rows))
-        return _Joined(sides=((sides[0], rows),), n=len(rows), notes=())
-    first, second = sides
+def _joined(tables: Sequence[SessionTable], on: Sequence[str]) -> list[Side]:
+    if len(tables) == 1:
+        return [(tables[0], tuple(range(len(tables[0].rows))))]
+    first, second = tables
     pairs = join(first.keys(on), second.keys(on))
     if not pairs:
         raise DataError(
             f"no session has the same {', '.join(on)} in both files; correct on=[…], or the ids"
         )
-    alone = [side.n_rows - len(pairs) for side in sides]
-    note = (
-        f"Joined by {', '.join(on)}: {len(pairs)} sessions are in both files; {alone[0]} of "
-        f"data.path and {alone[1]} of outcomes.path are in one alone and left out."
+    return list(zip(tables, zip(*pairs, strict=True), strict=True))
+
+
+def _with_column(name: str, sides: Sequence[Side]) -> Side:
+    """Return the first side that has a column."""
+    for side in sides:
+        if name in side[0].columns:
+            return side
+    known = [column for table, _ in sides for column in table.columns]
+    raise DataError(
+        f"no file has a column {name!r}{did_you_mean(name, known)}; there are: "
+        f"{', '.join(dict.fromkeys(known))}"
     )
-    return _Joined(
-        sides=tuple(zip(sides, zip(*pairs, strict=True), strict=True)),
-        n=len(pairs),
-        notes=(note,) if any(alone) else (),
-    )
 
 
-def _share_names(source: AnnotatedSource | None) -> list[str]:
-    assert source is not None
-    whole = OVERALL if OVERALL not in source.behaviors else "all resistance"
-    return [*source.behaviors, *([whole] if len(source.behaviors) > 1 else [])]
+def _numbers(name: str, sides: Sequence[Side]) -> Column:
+    table, rows = _with_column(name, sides)
+    values = table.numbers(name)
+    return tuple(values[row] for row in rows)
 
 
-OVERALL = "Resistance"
-"""Name of the share of all resistant utterances, as in Table 13."""
-
-
-class _Dialogues:
-    """Sessions of dialogues: shares of behaviors as columns, and the fields of ``meta``."""
-
-    def __init__(self, source: AnnotatedSource) -> None:
-        self._sessions = count_sessions(
-            source.annotated.utterances, source.labels, source.is_resistant
+def _clients(
+    name: str | None, sides: Sequence[Side], source: AnnotatedSource | None
+) -> tuple[str, ...] | None:
+    if name is None:
+        if source is None or not all(u.client for u in source.annotated.utterances):
+            return None
+        name = "client"
+    table, rows = _with_column(name, sides)
+    texts = table.texts(name, "correct alliance.client")
+    values = tuple(texts[row] for row in rows)
+    if not all(values):
+        raise DataError(
+            f"alliance.client={name}: is empty for {sum(not v for v in values)} sessions"
         )
-        by_session: dict[str, Utterance] = {}
-        for utterance in source.annotated.utterances:
-            by_session.setdefault(utterance.session, utterance)
-        self._fields = [_fields(by_session[session.session]) for session in self._sessions]
-        table = np.array([session.counts for session in self._sessions], dtype=np.float64)
-        shares = table / table.sum(axis=1, keepdims=True)
-        self._shares: dict[str, Column] = {
-            label: tuple(shares[:, source.labels.index(label)].tolist())
-            for label in source.behaviors
-        }
-        names = _share_names(source)
-        if len(names) > len(source.behaviors):
-            self._shares[names[-1]] = tuple(session.share for session in self._sessions)
-        self.columns = (*self._shares, *dict.fromkeys(k for f in self._fields for k in f))
-        self.n_rows = len(self._sessions)
-
-    def keys(self, on: Sequence[str]) -> tuple[JoinKey, ...]:
-        # A table may call the session's id whatever it likes.
-        if len(on) == 1 and not all(on[0] in fields for fields in self._fields):
-            on = ("session",)
-        for column in on:
-            lacking = sum(column not in fields for fields in self._fields)
-            if lacking:
-                raise DataError(
-                    f"on={column}: {lacking} sessions of the dialogues have no such field"
-                )
-        keys = [join_key([str(fields[c]) for c in on]) for fields in self._fields]
-        if on and len(set(keys)) < len(keys):
-            raise DataError(
-                f"on={', '.join(on)}: does not tell the sessions of the dialogues apart"
-            )
-        return tuple(keys)
-
-    def numbers(self, column: str) -> Column:
-        if column in self._shares:
-            return self._shares[column]
-        try:
-            return tuple(
-                float("nan" if _is_blank(fields.get(column)) else fields[column])
-                for fields in self._fields
-            )
-        except (TypeError, ValueError, OverflowError):
-            raise DataError(
-                f"{column}: is no number in every dialogue that has it; correct outcomes=[…]"
-            ) from None
-
-    def texts(self, column: str) -> tuple[str, ...]:
-        return tuple(
-            "" if _is_blank(fields.get(column)) else str(fields[column]) for fields in self._fields
-        )
-
-
-_Side = SessionTable | _Dialogues
-"""One of the two places where columns come from, a row a session."""
-
-
-def _is_blank(value: object) -> bool:
-    """Whether a field says nothing; 0 is a figure, and an id, as good as any."""
-    return value is None or value == ""
-
-
-def _fields(utterance: Utterance) -> dict[str, Any]:
-    own = {
-        "session": utterance.session,
-        "client": utterance.client,
-        "counselor": utterance.counselor,
-    }
-    return {**utterance.meta, **{k: v for k, v in own.items() if v is not None}}
+    return values
 
 
 def find_alliance(config: InsightsConfig) -> Report:
@@ -402,26 +315,40 @@ def find_alliance(config: InsightsConfig) -> Report:
     """
     data = read_alliance(config)
     found = _correlations(config, data)
-    predicted = " (predicted labels)" if data.predicted else ""
+    annotated = None if data.source is None else data.source.annotated
+    predicted = " (predicted labels)" if annotated and annotated.predicted else ""
+    rows = [asdict(c) for c in found]
+    n_tests = sum(c.p is not None for c in found)
+    notes = notes_of(
+        "alliance_notes",
+        config=config,
+        data=data,
+        n_tests=n_tests,
+        marks=STARS,
+        n_clusters=max((c.n_clusters for c in found), default=0),
+        few=FEW_UNITS,
+        constant=[c for c in found if c.r is None],
+        gaps=sum(c.n < data.n_sessions for c in found),
+    )
     return Report(
         action="alliance",
         title=f"Correlations with outcomes over {data.n_sessions} sessions{predicted}",
         figures={
             "n_sessions": data.n_sessions,
-            "predicted": data.predicted,
+            "predicted": bool(predicted),
             "clustered_by": config.alliance.client or ("client" if data.clients else "session"),
             "confidence": config.confidence,
             "resamples": config.resamples,
             "seed": config.seed,
-            "n_tests": sum(c.p is not None for c in found),
-            "correlations": [asdict(c) for c in found],
+            "n_tests": n_tests,
+            "correlations": rows,
         },
         sheets=(
             _table_13(data, found, predicted),
             *(_details(outcome, found, config) for outcome in data.outcomes),
         ),
-        notes=tuple(_notes(config, data, found)),
-        rows=[asdict(c) for c in found],
+        notes=(*(annotated.notes() if annotated else ()), *notes),
+        rows=rows,
         charts={"alliance": partial(_heat_map, data, found, config.alliance.method)},
     )
 
@@ -437,9 +364,7 @@ def _correlations(config: InsightsConfig, data: AllianceData) -> list[Correlatio
             predictor=predictor,
             outcome=outcome,
             clusters=data.clients,
-            confidence=config.confidence,
-            resamples=config.resamples,
-            seed=config.seed,
+            **config.bootstrap,
         )
         for predictor, x in data.predictors.items()
         for outcome, y in data.outcomes.items()
@@ -477,48 +402,6 @@ def _details(outcome: str, found: list[Correlation], config: InsightsConfig) -> 
             "clustered": lambda c: ends(c.cluster_low, c.cluster_high),
         },
     )
-
-
-def _notes(config: InsightsConfig, data: AllianceData, found: list[Correlation]) -> list[str]:
-    marks = ", ".join(f"{mark} p < {limit:g}" for limit, mark in STARS)
-    n_tests = sum(c.p is not None for c in found)
-    which = (
-        f"{marks}, two-sided, uncorrected as in Table 13 of the paper; Holm and BH "
-        f"(Benjamini-Hochberg) correct for the {n_tests} tests of this table."
-    )
-    how = (
-        "Interval of r: Fisher's z; p: Student's t with n - 2 degrees of freedom. Both take "
-        "sessions for independent."
-    )
-    notes = [*data.notes, which, how]
-    if config.resamples:
-        whole = "sessions" if data.clients is None else "clients with all their sessions"
-        n = max((c.n_clusters for c in found), default=0)
-        notes.append(
-            f"Clustered interval: percentiles of {config.resamples} bootstrap resamples of {whole} "
-            f"({n}), seed {config.seed}."
-        )
-        if n < FEW_UNITS:
-            notes.append(f"With so few of them ({n}) clustered intervals are rough.")
-    if data.clients is None:
-        notes.append(
-            "Whose sessions these are is not known: where clients have several, intervals and p "
-            "are too narrow; name the column of the client with alliance.client=COLUMN."
-        )
-    elif len({*data.clients}) < data.n_sessions:
-        notes.append(
-            "Clients have several sessions: trust the clustered interval before p and stars."
-        )
-    constant = [c for c in found if c.r is None]
-    if constant:
-        pairs = ", ".join(f"{c.predictor} · {c.outcome}" for c in constant)
-        notes.append(f"No correlation, since one of the two never varies: {pairs}.")
-    gaps = [c for c in found if c.n < data.n_sessions]
-    if gaps:
-        notes.append(
-            f"Empty cells: {len(gaps)} pairs rest on fewer sessions (column n), pair by pair."
-        )
-    return notes
 
 
 def _starred(c: Correlation, digits: int = 4) -> str:

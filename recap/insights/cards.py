@@ -21,7 +21,7 @@ import yaml
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig
-from recap.insights.source import AnnotatedSource, read_source
+from recap.insights.source import NO_COLOR, AnnotatedSource, read_source
 from recap.output.excel import CellValue, workbook_bytes
 from recap.output.format import plain, rounded_percent
 from recap.output.report import Report
@@ -34,9 +34,6 @@ NEXT_LABELS = 2
 
 LEAST_SHOWN = 0.01
 """Other labels of a lower probability are not named."""
-
-NO_COLOR = "#808080"
-"""Of labels whose category has none."""
 
 _LINE = 78
 
@@ -238,18 +235,17 @@ def _chosen(config: InsightsConfig, source: AnnotatedSource) -> Utterance:
 class SessionPage:
     """One session, ready to be laid out."""
 
-    session: str
-    client: str | None
-    counselor: str | None
     utterances: tuple[Utterance, ...]
     """Its client utterances in order."""
-    resistant: tuple[Utterance, ...]
-    unsure: tuple[Utterance, ...]
-    """Labeled utterances under the threshold, resistant or not."""
-    threshold: float
-    taxonomy: Taxonomy
+    source: AnnotatedSource
     language: str
     context: int
+    threshold: float
+
+    @property
+    def session(self) -> str:
+        """Its id."""
+        return self.utterances[0].session
 
     @property
     def words(self) -> Mapping[str, str]:
@@ -257,33 +253,37 @@ class SessionPage:
         return card_words()[self.language]
 
     @property
-    def labeled(self) -> tuple[Utterance, ...]:
+    def labeled(self) -> list[Utterance]:
         """Utterances with a label."""
-        return tuple(utterance for utterance in self.utterances if utterance.label is not None)
+        return [utterance for utterance in self.utterances if utterance.label is not None]
 
     @property
-    def predicted(self) -> bool:
-        """Whether a model gave the labels."""
-        return any(utterance.predicted for utterance in self.utterances)
+    def resistant(self) -> list[Utterance]:
+        """Those whose label counts as resistance."""
+        is_resistant = self.source.is_resistant
+        return [utterance for utterance in self.labeled if is_resistant(str(utterance.label))]
+
+    @property
+    def unsure(self) -> list[Utterance]:
+        """Labeled utterances under the threshold, resistant or not."""
+        return [
+            u for u in self.labeled if u.probability is not None and u.probability < self.threshold
+        ]
 
     @property
     def note(self) -> str:
         """That the page is an aid, which may be wrong."""
-        return self.words["aid" if self.predicted else "aid_annotated"]
+        return self.words["aid" if any(u.predicted for u in self.utterances) else "aid_annotated"]
 
     def name(self, label: str | None) -> str:
         """Return a label as the page writes it."""
-        return self.taxonomy.written(str(label), language=self.language)
-
-    def color(self, label: str | None) -> str:
-        """Return the color of a label's category."""
-        return self.taxonomy[str(label)].color or NO_COLOR
+        return self.source.taxonomy.written(str(label), language=self.language)
 
     def card(self, utterance: Utterance) -> Card:
         """Return the card of one of the utterances."""
         return card_of(
             utterance,
-            self.taxonomy,
+            self.source.taxonomy,
             language=self.language,
             context=self.context,
             unsure=self.threshold,
@@ -296,7 +296,15 @@ class SessionPage:
 
 def supervision_html(page: SessionPage) -> str:
     """Return the page, self-contained."""
-    resistant = {id(utterance) for utterance in page.resistant}
+    resistant, color = page.resistant, page.source.color
+    bars = [(page.name(u.label), color(str(u.label)), u in resistant) for u in page.labeled]
+    dialogue = []
+    for speaker, text, u in dialogue_lines(page):
+        tag = tone = ""
+        if u is not None and u.label is not None:
+            p = "" if u.probability is None else f" {rounded_percent(u.probability)}"
+            tag, tone = page.name(u.label) + p, color(u.label)
+        dialogue.append((speaker, text, tag, tone))
     return render(
         "insights/templates/supervision.html",
         title=f"{page.words['supervision']}: {page.session}",
@@ -304,36 +312,32 @@ def supervision_html(page: SessionPage) -> str:
         words=page.words,
         note=page.note,
         overview=overview_rows(page),
-        bars=[(page.name(u.label), page.color(u.label), id(u) in resistant) for u in page.labeled],
-        moments=[page.card(u) for u in page.resistant],
-        others=[page.card(u) for u in page.unsure if id(u) not in resistant],
-        dialogue=[(speaker, text, *_tag(page, u)) for speaker, text, u in dialogue_lines(page)],
+        bars=bars,
+        moments=[page.card(u) for u in resistant],
+        others=[page.card(u) for u in page.unsure if u not in resistant],
+        dialogue=dialogue,
     )
-
-
-def _tag(page: SessionPage, utterance: Utterance | None) -> tuple[str, str]:
-    """Return an utterance's label with its probability, and its color; empty without a label."""
-    if utterance is None or utterance.label is None:
-        return "", ""
-    p = "" if utterance.probability is None else f" {rounded_percent(utterance.probability)}"
-    return page.name(utterance.label) + p, page.color(utterance.label)
 
 
 def overview_rows(page: SessionPage) -> list[tuple[str, str]]:
     """Return what is at the head of the page, as names and figures."""
-    words, n = page.words, len(page.labeled)
-    share = f" ({rounded_percent(len(page.resistant) / n)})" if n else ""
-    behaviors = ", ".join(f"{page.name(label)} {times}" for label, times in page.behaviors())
-    rows = [(words["session"], page.session)]
-    rows += [(words["client"], page.client)] if page.client else []
-    rows += [(words["counselor"], page.counselor)] if page.counselor else []
-    rows.append((words["utterances"], str(n)))
-    rows.append((words["resistant"], f"{len(page.resistant)}{share}"))
-    rows += [(words["behaviors"], behaviors)] if behaviors else []
-    if page.predicted:
-        limit = rounded_percent(page.threshold)
-        rows.append((words["unsure_count"].format(p=limit), str(len(page.unsure))))
-    return rows
+    words, n, n_resistant, first = (
+        page.words,
+        len(page.labeled),
+        len(page.resistant),
+        page.utterances[0],
+    )
+    rows = {
+        "session": page.session,
+        "client": first.client,
+        "counselor": first.counselor,
+        "utterances": str(n),
+        "resistant": f"{n_resistant} ({rounded_percent(n_resistant / n)})" if n else "0",
+        "behaviors": ", ".join(f"{page.name(label)} {times}" for label, times in page.behaviors()),
+        "unsure_count": str(len(page.unsure)) if any(u.predicted for u in page.utterances) else "",
+    }
+    limit = rounded_percent(page.threshold)
+    return [(words[name].format(p=limit), text) for name, text in rows.items() if text]
 
 
 def dialogue_lines(page: SessionPage) -> list[tuple[str, str, Utterance | None]]:
@@ -420,30 +424,22 @@ def _pages(config: InsightsConfig, source: AnnotatedSource) -> list[SessionPage]
             close = did_you_mean(wanted, sessions)
             raise DataError(f"supervision.session: there is no session {quote_id(wanted)}{close}")
         sessions = {wanted: sessions[wanted]}
-    resistant = source.is_resistant
     return [
         SessionPage(
-            session=session,
-            client=own[0].client,
-            counselor=own[0].counselor,
             utterances=tuple(own),
-            resistant=tuple(u for u in own if u.label is not None and resistant(u.label)),
-            unsure=tuple(
-                u for u in own if u.probability is not None and u.probability < config.unsure
-            ),
-            threshold=config.unsure,
-            taxonomy=source.taxonomy,
+            source=source,
             language=config.card.language or source.language,
             context=config.card.context,
+            threshold=config.unsure,
         )
-        for session, own in sessions.items()
+        for own in sessions.values()
     ]
 
 
 def _row(page: SessionPage, file: str) -> dict[str, Any]:
     return {
         "session": page.session,
-        "client": page.client,
+        "client": page.utterances[0].client,
         "n_utterances": len(page.labeled),
         "n_resistant": len(page.resistant),
         "n_unsure": len(page.unsure),
@@ -461,7 +457,7 @@ def _sheets(page: SessionPage) -> dict[str, tuple[Sequence[str], Sequence[Sequen
             u.response,
             page.name(u.label),
             u.probability,
-            page.taxonomy[str(u.label)].definition.get(page.language, ""),
+            page.source.taxonomy[str(u.label)].definition.get(page.language, ""),
             u.rationale,
         )
         for u in page.resistant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -14,10 +14,11 @@ from recap.config import DataConfig, TaskConfig
 FileStem = Annotated[str, Field(pattern=r"^[\w][\w .-]*$")]
 """A name that a file can have on every system."""
 
-_STRICT_STUDY = ConfigDict(extra="forbid")
+# Ids and columns may look like numbers, as in card.id=12.
+_STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT_STUDY)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class StudyOptions:
     """The counselor study's statistics, from a long table."""
 
@@ -49,7 +50,7 @@ class StudyOptions:
     """Wanted power."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT_STUDY)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class StudyMaterialsOptions:
     """What participants and raters of a counselor study are given, and what they give back."""
 
@@ -77,9 +78,6 @@ class StudyMaterialsOptions:
 
 FEW_UNITS = 20
 """Under so many sessions or clients a bootstrap of them is said to be rough; a rule of thumb."""
-
-# Ids may look like numbers, as in card.id=12.
-_STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 Action = Literal["sessions", "alliance", "study", "study_materials", "card", "supervision"]
 
@@ -182,6 +180,11 @@ class InsightsConfig:
     """Of ``action=card``."""
     supervision: SupervisionOptions
     """Of ``action=supervision``."""
+
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """What every bootstrap is told."""
+        return {"resamples": self.resamples, "confidence": self.confidence, "seed": self.seed}
 
     @property
     def run(self) -> str:

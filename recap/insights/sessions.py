@@ -18,7 +18,7 @@ import numpy as np
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
-from recap.insights.source import AnnotatedSource, read_source
+from recap.insights.source import AnnotatedSource, notes_of, read_source
 from recap.metrics.files import scores_from_dict
 from recap.output.charts import open_axes
 from recap.output.format import DASH, percent, percent_with_ends, with_ends
@@ -26,9 +26,8 @@ from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.statistics.bootstrap import Interval
 from recap.statistics.sessions import (
-    AfterAct,
     CorrectedShares,
-    Development,
+    Part,
     Prevalence,
     SessionCounts,
     after_acts,
@@ -53,7 +52,9 @@ def _overview(overall: Prevalence, groups: Mapping[str, Prevalence], marked: str
         "share of utterances, %": lambda p: _percent(p.share_of_utterances),
         "mean share per session, %": lambda p: _percent(p.mean_session_share),
         "sessions with any, %": lambda p: _percent(p.share_of_sessions),
-        "distinct behaviors": lambda p: with_ends(*_ends(p.distinct_behaviors)),
+        "distinct behaviors": lambda p: with_ends(
+            p.distinct_behaviors.value, p.distinct_behaviors.low, p.distinct_behaviors.high
+        ),
     }
     columns = {"all": overall, **groups}
     return ReportTable(
@@ -85,62 +86,56 @@ def _labels(overall: Prevalence, source: AnnotatedSource, marked: str) -> Report
     )
 
 
-def _development(found: Development, marked: str) -> ReportTable:
+def _development(parts: Sequence[Part], marked: str) -> ReportTable:
     """Return the share of resistance in each part of the sessions."""
-    parts = range(len(found.share))
     return table_of(
         f"Development over the session, in {len(parts)} equal parts{marked}",
-        parts,
+        enumerate(parts, start=1),
         {
-            "part": lambda i: f"{i + 1}",
-            "utterances": lambda i: f"{found.n_utterances[i]:,}",
-            "resistant, %": lambda i: _percent(found.share[i]),
+            "part": lambda row: f"{row[0]}",
+            "utterances": lambda row: f"{row[1].n:,}",
+            "resistant, %": lambda row: _percent(row[1].share),
         },
     )
 
 
-def _acts(acts: Sequence[AfterAct], source: AnnotatedSource, marked: str) -> ReportTable:
+def _acts(acts: Mapping[str, Part], source: AnnotatedSource, marked: str) -> ReportTable:
     """Return what clients do right after each act of the counselor."""
 
-    def most(act: AfterAct) -> str:
-        counts = dict(zip(source.labels, act.counts, strict=True))
-        ranked = sorted((b for b in source.behaviors if counts[b]), key=lambda b: -counts[b])
-        return f"{ranked[0]} ({counts[ranked[0]]})" if ranked else DASH
+    def most(part: Part) -> str:
+        counts = dict(zip(source.labels, part.counts, strict=True))
+        often = max(source.behaviors, key=lambda label: counts[label], default="")
+        return f"{often} ({counts[often]})" if counts.get(often) else DASH
 
     return table_of(
         f"After the counselor's act{marked}",
-        acts,
+        acts.items(),
         {
-            "act": lambda act: act.act,
-            "utterances": lambda act: f"{act.n:,}",
-            "resistant": lambda act: f"{act.resistant:,}",
-            "resistant, %": lambda act: _percent(act.share),
-            "most often": most,
+            "act": lambda row: row[0],
+            "utterances": lambda row: f"{row[1].n:,}",
+            "resistant": lambda row: f"{row[1].resistant:,}",
+            "resistant, %": lambda row: _percent(row[1].share),
+            "most often": lambda row: most(row[1]),
         },
     )
 
 
 def _corrected_shares(found: CorrectedShares) -> ReportTable:
     """Return shares as answered and as corrected for misclassification."""
-    inverse = found.inverse
     return table_of(
         "Shares corrected for misclassification, %",
-        range(len(found.labels)),
+        found.labels.items(),
         {
-            "label": lambda i: found.labels[i],
-            "as answered": lambda i: percent(found.observed[i], 1),
-            "corrected (EM)": lambda i: _percent(found.em[i]),
-            "matrix inverse": lambda i: DASH if inverse is None else percent(inverse[i], 1),
+            "label": lambda row: row[0],
+            "as answered": lambda row: percent(row[1].observed, 1),
+            "corrected (EM)": lambda row: _percent(row[1].em),
+            "matrix inverse": lambda row: percent(row[1].inverse, 1),
         },
     )
 
 
-def _ends(interval: Interval) -> tuple[float | None, float | None, float | None]:
-    return interval.value, interval.low, interval.high
-
-
 def _percent(interval: Interval) -> str:
-    return percent_with_ends(*_ends(interval))
+    return percent_with_ends(interval.value, interval.low, interval.high)
 
 
 def read_confusion(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
@@ -169,12 +164,12 @@ def read_confusion(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return scores[0].labels, np.sum([score.confusion for score in scores], axis=0)
 
 
-def _correct(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShares:
+def _correct(config: InsightsConfig, source: AnnotatedSource) -> tuple[CorrectedShares, int]:
     """Return the shares of a run's labels, corrected for the errors of its folds.
 
     Labels of the utterances count as the run's label at or above them, so that the confusion of a
     binary run corrects a cascade's answers too. Utterances under none of the run's labels are left
-    out.
+    out, and counted.
 
     Raises:
         ConfigError: When labels were annotated, not predicted.
@@ -193,67 +188,13 @@ def _correct(config: InsightsConfig, source: AnnotatedSource) -> CorrectedShares
             f"{path}: its label {strangers[0]!r} is not in taxonomy {source.taxonomy.name!r}; "
             "name the task of the predictions with task=…"
         )
-    seen = confusion.sum(axis=1) > 0
-    if not seen.all():
-        missing = ", ".join(label for label, there in zip(labels, seen, strict=True) if not there)
-        raise DataError(
-            f"{path}: counts no example of {missing}; use a run that has all its labels"
-        )
-    answers = _answers(source.annotated.utterances, labels, source.taxonomy)
-    if not answers.sum():
-        raise DataError(
-            f"{path}: none of the predicted labels is, or lies below, one of its labels: "
-            f"{', '.join(labels)}"
-        )
-    unseen = (answers.sum(axis=0) > 0) & (confusion.sum(axis=0) == 0)
-    if unseen.any():
-        names = [*labels, "no readable label"]
-        unknown = ", ".join(name for name, is_new in zip(names, unseen, strict=True) if is_new)
-        raise DataError(
-            f"{path}: never saw the model answer {unknown}, as it does here; use a confusion over "
-            "more examples, from answers that were decoded in the same way"
-        )
-    return correct_shares(
-        answers,
-        confusion,
-        labels,
-        resamples=config.resamples,
-        confidence=config.confidence,
-        seed=config.seed,
-    )
-
-
-def _correction_notes(
-    config: InsightsConfig, source: AnnotatedSource, found: CorrectedShares
-) -> list[str]:
-    """Return what the correction rests on."""
-    answers = _answers(source.annotated.utterances, found.labels, source.taxonomy)
-    left_out = len(source.annotated.utterances) - int(answers.sum())
-    how = (
-        "Corrected shares: the shares under which the answers are most likely given the errors in "
-        f"{config.sessions.confusion} (EM; Saerens et al. 2002, Vucetic and Obradovic 2001), and "
-        "the adjusted count by the inverse of the confusion matrix (Rogan and Gladen 1978, Forman "
-        "2008). They hold if the model errs here as it did in its folds, decoded in the same way. "
-        "Intervals resample sessions and the examples of the confusion."
-    )
-    notes = [how]
-    if found.condition is not None and found.condition > _ILL_CONDITIONED:
-        notes.append(
-            f"The confusion matrix is nearly singular (condition number {found.condition:.0f}): "
-            "the model confuses labels so much that corrected shares are uncertain."
-        )
-    if found.inverse is None:
-        notes.append("The confusion matrix has no inverse: labels are not told apart.")
-    if left_out:
-        notes.append(
-            f"{left_out} utterances have labels that the confusion does not know: corrected shares "
-            "are among the others, as if that part of the labeling were right."
-        )
-    return notes
-
-
-_ILL_CONDITIONED = 30
-"""A rule of thumb for condition numbers (Belsley, Kuh and Welsch 1980, Regression diagnostics)."""
+    utterances = source.annotated.utterances
+    answers = _answers(utterances, labels, source.taxonomy)
+    try:
+        found = correct_shares(answers, confusion, labels, **config.bootstrap)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return found, len(utterances) - int(answers.sum())
 
 
 def _answers(
@@ -275,13 +216,26 @@ def _answers(
 class SessionReport:
     """All that the action computes."""
 
+    sessions: tuple[SessionCounts, ...]
     overall: Prevalence
     by_group: Mapping[str, Prevalence]
-    over_time: Development
-    acts: tuple[AfterAct, ...]
-    sessions: tuple[SessionCounts, ...]
+    over_time: tuple[Part, ...]
+    acts: Mapping[str, Part]
     corrected: CorrectedShares | None
+    left_out: int
+    """Utterances whose labels the confusion does not know."""
     timeline: str
+    """The session that is drawn."""
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One utterance on a session's line."""
+
+    turn: int
+    label: str
+    resistant: bool
 
 
 def find_sessions(config: InsightsConfig) -> Report:
@@ -294,6 +248,7 @@ def find_sessions(config: InsightsConfig) -> Report:
     source = read_source(config)
     found = _compute(config, source)
     predicted = " (predicted labels)" if source.annotated.predicted else ""
+    note = predicted.strip()
     sheets = [
         _overview(found.overall, found.by_group, predicted),
         _labels(found.overall, source, predicted),
@@ -303,51 +258,60 @@ def find_sessions(config: InsightsConfig) -> Report:
         sheets.append(_acts(found.acts, source, predicted))
     if found.corrected is not None:
         sheets.append(_corrected_shares(found.corrected))
+    notes = notes_of(
+        "sessions_notes",
+        config=config,
+        behaviors=source.behaviors,
+        n_sessions=len(found.sessions),
+        few=FEW_UNITS,
+        corrected=found.corrected,
+        left_out=found.left_out,
+    )
+    title = f"session {found.timeline}{predicted}"
     return Report(
         action="sessions",
         title=f"Resistance in the sessions of {source.annotated.name}{predicted}",
         figures=_figures(config, source, found),
         sheets=tuple(sheets),
-        notes=tuple(_notes(config, source, found)),
+        notes=(*source.annotated.notes(), *notes),
         rows=[_session_row(session, source) for session in found.sessions],
         private=True,
         charts={
-            "sessions": partial(
-                donut_chart, *donuts(source, found.overall), note=predicted.strip()
-            ),
-            "sessions_development": partial(
-                development_chart,
-                list(map(_ends, found.over_time.share)),
-                note=predicted.strip(),
-            ),
-            "sessions_timeline": partial(
-                timeline_chart,
-                timeline_marks(source, found.timeline),
-                title=f"session {found.timeline}{predicted}",
-            ),
+            "sessions": partial(donut_chart, source, found.overall, note=note),
+            "sessions_development": partial(development_chart, found.over_time, note=note),
+            "sessions_timeline": partial(timeline_chart, found.marks, source, title=title),
         },
     )
 
 
 def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
     utterances, labels = source.annotated.utterances, source.labels
-    resistant = source.is_resistant
-    options: dict[str, Any] = {
-        "resamples": config.resamples,
-        "confidence": config.confidence,
-        "seed": config.seed,
-    }
+    resistant, options = source.is_resistant, config.bootstrap
     sessions = count_sessions(utterances, labels, resistant)
     chosen = [resistant(label) for label in labels]
     groups = _groups(config, source, sessions)
+    corrected, left_out = (
+        (None, 0) if config.sessions.confusion is None else _correct(config, source)
+    )
+    timeline = _timeline(config, sessions)
     return SessionReport(
+        sessions=sessions,
         overall=prevalence(sessions, chosen, **options),
         by_group={name: prevalence(group, chosen, **options) for name, group in groups.items()},
         over_time=development(utterances, labels, resistant, bins=config.sessions.bins, **options),
         acts=after_acts(utterances, labels, resistant, **options),
-        sessions=sessions,
-        corrected=_correct(config, source) if config.sessions.confusion is not None else None,
-        timeline=_timeline(config, sessions),
+        corrected=corrected,
+        left_out=left_out,
+        timeline=timeline,
+        marks=tuple(
+            Mark(
+                turn=index if u.turn is None else u.turn,
+                label=u.label,
+                resistant=resistant(u.label),
+            )
+            for index, u in enumerate(u for u in utterances if u.session == timeline)
+            if u.label is not None
+        ),
     )
 
 
@@ -398,69 +362,49 @@ def _figures(
     config: InsightsConfig, source: AnnotatedSource, found: SessionReport
 ) -> dict[str, Any]:
     labels = source.labels
+
+    def named(values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(labels, values, strict=True))
+
+    def shares(prevalence: Prevalence) -> dict[str, Any]:
+        figures = asdict(prevalence)
+        return figures | {"label_shares": named(figures["label_shares"])}
+
     return {
         "data": source.annotated.name,
         "predicted": source.annotated.predicted,
         "labels": list(labels),
         "resistant_labels": list(source.behaviors),
         "counts": dict(source.annotated.counts),
-        **_prevalence(found.overall, labels),
+        **shares(found.overall),
         "by": None
         if config.sessions.by is None
         else {
             "field": config.sessions.by,
-            "groups": {name: _prevalence(p, labels) for name, p in found.by_group.items()},
+            "groups": {name: shares(p) for name, p in found.by_group.items()},
         },
         "development": [
             {
-                "part": index + 1,
-                "n_utterances": found.over_time.n_utterances[index],
-                "share": asdict(share),
-                "label_shares": dict(zip(labels, found.over_time.label_shares[index], strict=True)),
+                "part": index,
+                "n_utterances": part.n,
+                "share": asdict(part.share),
+                "label_shares": named([count / max(part.n, 1) for count in part.counts]),
             }
-            for index, share in enumerate(found.over_time.share)
+            for index, part in enumerate(found.over_time, start=1)
         ],
         "after_acts": [
             {
-                "act": act.act,
-                "n": act.n,
-                "n_resistant": act.resistant,
-                "share": asdict(act.share),
-                "counts": dict(zip(labels, act.counts, strict=True)),
+                "act": act,
+                "n": part.n,
+                "n_resistant": part.resistant,
+                "share": asdict(part.share),
+                "counts": named(part.counts),
             }
-            for act in found.acts
+            for act, part in found.acts.items()
         ],
-        "corrected": None if found.corrected is None else _corrected(found.corrected),
-        "timeline": {
-            "session": found.timeline,
-            "utterances": [
-                {"turn": mark.place, "label": mark.label, "resistant": mark.resistant}
-                for mark in timeline_marks(source, found.timeline)
-            ],
-        },
-        "resamples": config.resamples,
-        "confidence": config.confidence,
-        "seed": config.seed,
-    }
-
-
-def _prevalence(found: Prevalence, labels: tuple[str, ...]) -> dict[str, Any]:
-    figures = asdict(found)
-    shares = figures.pop("label_shares")
-    return {**figures, "label_shares": dict(zip(labels, shares, strict=True))}
-
-
-def _corrected(found: CorrectedShares) -> dict[str, Any]:
-    return {
-        "condition": found.condition,
-        "labels": {
-            label: {
-                "observed": found.observed[i],
-                "em": asdict(found.em[i]),
-                "inverse": None if found.inverse is None else found.inverse[i],
-            }
-            for i, label in enumerate(found.labels)
-        },
+        "corrected": None if found.corrected is None else asdict(found.corrected),
+        "timeline": {"session": found.timeline, "utterances": list(map(asdict, found.marks))},
+        **config.bootstrap,
     }
 
 
@@ -479,46 +423,19 @@ def _session_row(session: SessionCounts, source: AnnotatedSource) -> dict[str, A
     }
 
 
-def _notes(config: InsightsConfig, source: AnnotatedSource, found: SessionReport) -> list[str]:
-    notes = source.annotated.notes()
-    level = f"{100 * config.confidence:g} %"
-    if config.resamples and len(found.sessions) > 1:
-        notes.append(
-            f"Intervals: {level}, percentiles of {config.resamples} bootstrap resamples of whole "
-            f"sessions, seed {config.seed}."
-        )
-        if len(found.sessions) < FEW_UNITS:
-            notes.append(f"With so few sessions ({len(found.sessions)}) the intervals are rough.")
-    notes.append(
-        f"Resistant: {', '.join(source.behaviors) or 'no label'}. Distinct behaviors: different "
-        "resistant labels in a session, its mean over all sessions."
-    )
-    if found.corrected is not None:
-        notes += _correction_notes(config, source, found.corrected)
-    return notes
-
-
 LINE_COLOR = "#b2452c"
 
 
-Slice = tuple[str, float, str]
-"""One part of a donut: its name, its share and its color."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """One utterance on a session's line; ``place`` is the index of its turn."""
-
-    place: int
-    label: str
-    color: str
-    resistant: bool
-
-
-def donut_chart(whole: Sequence[Slice], parts: Sequence[Slice], *, note: str = "") -> Figure:
+def donut_chart(source: AnnotatedSource, overall: Prevalence, *, note: str = "") -> Figure:
     """Return resistance among all utterances, and the behaviors among resistant ones."""
     from matplotlib.figure import Figure
 
+    shares = dict(zip(source.labels, (i.value or 0.0 for i in overall.label_shares), strict=True))
+    behaviors, marked = source.behaviors, source.resistance
+    resistant = sum(shares[label] for label in behaviors)
+    whole = [(marked[0] if len(marked) == 1 else "Resistance", resistant, source.color(marked[0]))]
+    whole += [(x, shares[x], source.color(x)) for x in source.labels if x not in behaviors]
+    parts = [(b, shares[b] / resistant, source.color(b)) for b in behaviors if shares[b]]
     figure = Figure(figsize=(8.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
     _donut(left, whole, title="client utterances")
@@ -528,34 +445,36 @@ def donut_chart(whole: Sequence[Slice], parts: Sequence[Slice], *, note: str = "
     return figure
 
 
-def development_chart(
-    shares: Sequence[tuple[float | None, float | None, float | None]], *, note: str = ""
-) -> Figure:
+def development_chart(parts: Sequence[Part], *, note: str = "") -> Figure:
     """Return the share of resistance, with its interval, in each part of the sessions."""
     figure, axes = open_axes(6.4, 3.2)
-    known = [(i + 1, v, low, high) for i, (v, low, high) in enumerate(shares) if v is not None]
+    known = [
+        (place, part.share.value, part.share.low, part.share.high)
+        for place, part in enumerate(parts, start=1)
+        if part.share.value is not None
+    ]
     places = [place for place, *_ in known]
     axes.plot(places, [100 * v for _, v, _, _ in known], color=LINE_COLOR, marker="o", markersize=4)
     lows = [100 * (v if low is None else low) for _, v, low, _ in known]
     highs = [100 * (v if high is None else high) for _, v, _, high in known]
     axes.fill_between(places, lows, highs, color=LINE_COLOR, alpha=0.18, linewidth=0)
     axes.set_ylim(bottom=0)
-    axes.set_xticks(range(1, len(shares) + 1))
+    axes.set_xticks(range(1, len(parts) + 1))
     axes.set_xlabel(f"part of the session{', ' + note.strip('()') if note else ''}")
     axes.set_ylabel("resistant utterances, %")
     return figure
 
 
-def timeline_chart(marks: Sequence[Mark], *, title: str) -> Figure:
+def timeline_chart(marks: Sequence[Mark], source: AnnotatedSource, *, title: str) -> Figure:
     """Return one session's utterances along its turns, a row for each label that occurs."""
     labels = list(dict.fromkeys(m.label for m in sorted(marks, key=lambda m: m.resistant)))
     figure, axes = open_axes(8, 1 + 0.3 * max(len(labels), 1))
     row = {label: index for index, label in enumerate(labels)}
     for mark in marks:
         axes.scatter(
-            mark.place,
+            mark.turn,
             row[mark.label],
-            color=mark.color,
+            color=source.color(mark.label),
             marker="s" if mark.resistant else "o",
             s=34 if mark.resistant else 14,
         )
@@ -567,7 +486,8 @@ def timeline_chart(marks: Sequence[Mark], *, title: str) -> Figure:
     return figure
 
 
-def _donut(axes: Axes, slices: Sequence[Slice], *, title: str) -> None:
+def _donut(axes: Axes, slices: Sequence[tuple[str, float, str]], *, title: str) -> None:
+    """Draw slices, each a name, a share and a color."""
     shown = [(name, share, color) for name, share, color in slices if share > 0]
     axes.set_title(title, fontsize=9)
     if not shown:
@@ -589,32 +509,3 @@ def _donut(axes: Axes, slices: Sequence[Slice], *, title: str) -> None:
         fontsize=7,
         frameon=False,
     )
-
-
-def donuts(source: AnnotatedSource, overall: Prevalence) -> tuple[list[Slice], list[Slice]]:
-    """Return the parts of both donuts: resistance among all, behaviors among resistant ones."""
-    shares = dict(zip(source.labels, (i.value or 0.0 for i in overall.label_shares), strict=True))
-    behaviors = source.behaviors
-    resistant = sum(shares[label] for label in behaviors)
-    others = [label for label in source.labels if label not in behaviors]
-    name = source.resistance[0] if len(source.resistance) == 1 else "Resistance"
-    whole = [(name, resistant, source.color(source.resistance[0]))]
-    whole += [(other, shares[other], source.color(other)) for other in others]
-    parts = [(b, shares[b] / resistant, source.color(b)) for b in behaviors if shares[b]]
-    return whole, parts
-
-
-def timeline_marks(source: AnnotatedSource, session: str) -> list[Mark]:
-    """Return the labeled utterances of one session."""
-    utterances = [u for u in source.annotated.utterances if u.session == session]
-    resistant = source.is_resistant
-    return [
-        Mark(
-            place=u.turn if u.turn is not None else index,
-            label=u.label,
-            color=source.color(u.label),
-            resistant=resistant(u.label),
-        )
-        for index, u in enumerate(utterances)
-        if u.label is not None
-    ]

@@ -1,4 +1,4 @@
-"""The annotated utterances that an action is about."""
+"""What actions have in common: annotated utterances that they are about, and written notes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recap.data.utterances import Annotated, labels_in_use, membership, read_annotated
-from recap.errors import ConfigError, did_you_mean
+from recap.errors import ConfigError, DataError
 from recap.insights.options import InsightsConfig
+from recap.output.format import degrees, interval, number, p_value, share
+from recap.output.templates import render
 from recap.runs.build import configured_task, data_language, reader_options
 from recap.taxonomy import Taxonomy
 
 USUAL_RESISTANCE = "Resistance"
 """What counts as resistance where ``resistance`` says nothing: this category and all below it."""
+
+NO_COLOR = "#999999"
+"""Of labels whose category has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class AnnotatedSource:
 
     def color(self, label: str) -> str:
         """Return the color of a label's category, gray where it has none."""
-        return self.taxonomy[label].color or "#999999"
+        return self.taxonomy[label].color or NO_COLOR
 
 
 def read_source(config: InsightsConfig) -> AnnotatedSource:
@@ -82,17 +87,20 @@ def _resistance(config: InsightsConfig, taxonomy: Taxonomy) -> tuple[str, ...]:
             f"resistance with resistance=[…], some of: "
             f"{', '.join(category.name for category in taxonomy.categories)}"
         )
-    found = []
-    for name in config.resistance:
-        canonical = taxonomy.find(name)
-        if canonical is None:
-            raise ConfigError(
-                f"resistance: taxonomy {taxonomy.name!r} has no category {name!r}"
-                f"{did_you_mean(name, taxonomy.spellings())}"
-            )
-        found.append(canonical)
-    if not found:
+    if not config.resistance:
         raise ConfigError(
             "resistance=[] leaves nothing to look for; leave it out, or name categories"
         )
-    return tuple(found)
+    try:
+        return tuple(map(taxonomy.resolve, config.resistance))
+    except DataError as error:
+        raise ConfigError(f"resistance: {error}") from None
+
+
+_WORDINGS = {f.__name__: f for f in (degrees, interval, number, p_value, share)}
+
+
+def notes_of(name: str, **facts: object) -> tuple[str, ...]:
+    """Return the paragraphs of ``templates/NAME.txt``, filled in with facts, each on one line."""
+    text = render(f"insights/templates/{name}.txt", **_WORDINGS, **facts)
+    return tuple(" ".join(note.split()) for note in text.split("\n\n") if note.strip())

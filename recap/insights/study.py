@@ -1,26 +1,31 @@
 """``action=study``: what a study with two groups and two phases has shown, or will need.
 
-Results are computed from a long table of scores. They come as tables, as sentences for a paper, and
-as mean ± SD of both groups in both phases (paper, Figure 2, right).
+Scores are read from a long table and put in order. Results come as tables, as sentences for a paper
+(``templates/study_sentences.txt``), and as mean ± SD of both groups in both phases (paper, Figure
+2, right).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog
-from recap.errors import ConfigError
+from recap.data.readers.registry import require_column
+from recap.data.readers.tables import read_sheet
+from recap.data.sheets import number_in
+from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig, StudyOptions
-from recap.insights.study_scores import ScoreTable, arrange_scores, read_scores
+from recap.insights.source import notes_of
 from recap.output.charts import open_axes
-from recap.output.format import DASH, degrees, ends, interval, number, p_cell, p_value, share
+from recap.output.format import DASH, degrees, ends, number, p_cell, share
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.statistics.correlation import holm
@@ -53,6 +58,184 @@ from recap.statistics.hypothesis_tests import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LISTED = 20
+_USUAL_ORDERS = tuple(
+    tuple(pair.split("/"))
+    for pair in (
+        *("pre/post", "pretest/posttest", "pre-test/post-test", "before/after", "t0/t1", "t1/t2"),
+        *("1/2", "0/1", "first/second", "baseline/follow-up", "前测/后测", "干预前/干预后"),
+        *("control/experimental", "control/treatment", "control/intervention", "对照组/实验组"),
+    )
+)
+"""Pairs of names whose order everybody knows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRow:
+    """One row of a long table, found at ``line`` of its file."""
+
+    line: int
+    participant: str
+    group: str
+    phase: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """The scores of a complete study; differences are second minus first, of groups and phases."""
+
+    participants: tuple[str, ...]
+    groups: tuple[str, str]
+    phases: tuple[str, str]
+    group: NDArray[np.int64]
+    """``(participants,)``, each 0 or 1."""
+    scores: NDArray[np.float64]
+    """``(participants, 2)``, a column a phase."""
+    rows_a_score: int
+    """Rows that one score is the mean of, at most."""
+
+    def of_group(self, index: int) -> NDArray[np.float64]:
+        """Return one group's scores, ``(participants of the group, 2)``."""
+        members: NDArray[np.float64] = self.scores[self.group == index]
+        return members
+
+
+def arrange_scores(rows: Sequence[ScoreRow], options: StudyOptions, *, file: str) -> ScoreTable:
+    """Return the table of a study, its participants in the order of the rows.
+
+    Args:
+        rows: Of the long table.
+        options: Give the groups and phases in order, where it is not that of their usual names or
+            of the rows, and say whether several rows of one participant and phase are averaged, as
+            when there is a row a scenario, or are a fault.
+        file: How messages call it.
+
+    Raises:
+        DataError: When there are not two groups and two phases, someone is in both groups or lacks
+            a phase, or a group has fewer than two participants; participants are listed.
+        ConfigError: For a chosen group or phase that does not occur.
+    """
+    if not rows:
+        raise DataError(f"{file}: holds no scores; write a row a participant and phase")
+    in_order = _two("group", [row.group for row in rows], options.groups, file)
+    phase_order = _two("phase", [row.phase for row in rows], options.phases, file)
+    groups_of: dict[str, set[str]] = {}
+    lines: dict[str, int] = {}
+    cells: dict[tuple[str, str], list[ScoreRow]] = {}
+    for row in rows:
+        groups_of.setdefault(row.participant, set()).add(row.group)
+        lines.setdefault(row.participant, row.line)
+        cells.setdefault((row.participant, row.phase), []).append(row)
+    _refuse(
+        file,
+        {who: lines[who] for who, found in groups_of.items() if len(found) > 1},
+        "in both groups",
+        "give every participant an id and a group of their own",
+    )
+    for phase in phase_order:
+        _refuse(
+            file,
+            {who: line for who, line in lines.items() if (who, phase) not in cells},
+            f"without a score in phase {phase!r}",
+            "complete the table, or leave these participants out of it",
+        )
+    if options.repeated == "refuse":
+        _refuse(
+            file,
+            {who: found[1].line for (who, _), found in cells.items() if len(found) > 1},
+            "with several rows for one phase",
+            "keep one, or average them with study.repeated=mean (a row a scenario, say)",
+        )
+    group = np.array([in_order.index(found.pop()) for found in groups_of.values()])
+    for index, name in enumerate(in_order):
+        if (group == index).sum() < 2:
+            raise DataError(
+                f"{file}: group {name!r} has one participant; an analysis of variance "
+                "needs two at least"
+            )
+    means = [
+        [np.mean([row.score for row in cells[who, phase]]) for phase in phase_order]
+        for who in groups_of
+    ]
+    return ScoreTable(
+        participants=tuple(groups_of),
+        groups=in_order,
+        phases=phase_order,
+        group=group,
+        scores=np.array(means),
+        rows_a_score=max(map(len, cells.values())),
+    )
+
+
+def _two(what: str, found: Sequence[str], chosen: Sequence[str], file: str) -> tuple[str, str]:
+    names = list(dict.fromkeys(found))
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(
+                f"study.{what}s: {file} has no {what} {name!r}{did_you_mean(name, names)}"
+            )
+    if len(names) != 2:
+        listed = ", ".join(quote_id(name) for name in names[:5])
+        raise DataError(
+            f"{file}: has {len(names)} {what}s ({listed}); a 2 x 2 study has two: "
+            f"leave the rows of others out, or name another column with study.{what}=COLUMN"
+        )
+    if chosen:
+        if len(set(chosen)) != 2:
+            raise ConfigError(f"study.{what}s: name both {what}s in order, as [first,second]")
+        return chosen[0], chosen[1]
+    folded = {name.strip().casefold().replace(" ", "-"): name for name in names}
+    for order in _USUAL_ORDERS:
+        if set(folded) == set(order):
+            return folded[order[0]], folded[order[1]]
+    return names[0], names[1]
+
+
+def _refuse(file: str, participants: Mapping[str, int], why: str, hint: str) -> None:
+    """Raise an error that lists participants, given with the line of a row of theirs."""
+    if not participants:
+        return
+    shown = [
+        quote_id(who) if quote_id(who) == repr(who) else f"the one of line {line}"
+        for who, line in list(participants.items())[:_LISTED]
+    ]
+    more = f" and {len(participants) - _LISTED} more" if len(participants) > _LISTED else ""
+    count = f"{len(participants)} participants" if len(participants) > 1 else "1 participant"
+    raise DataError(f"{file}: {count} {why}: {', '.join(shown)}{more}; {hint}")
+
+
+def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple[ScoreRow, ...]:
+    """Return the sound rows of a CSV or Excel file.
+
+    Args:
+        path: The file.
+        options: Name its columns, and its Excel sheet; other columns are not looked at.
+        issues: Where bad rows are noted.
+
+    Raises:
+        DataError: When the file cannot be read or lacks a column.
+    """
+    table = read_sheet(path, issues, sheet=options.sheet)
+    names: dict[str, str] = {
+        role: getattr(options, role) for role in ("participant", "group", "phase", "score")
+    }
+    for role, column in names.items():
+        require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
+    rows = []
+    for line, cells in table.rows:
+        values = {role: cells[column].strip() for role, column in names.items()}
+        missing = [role for role in names if not values[role]]
+        for role in missing:
+            issues.reject(line, names[role], "is empty", "complete the row, or remove it")
+        score = number_in(values["score"])
+        if score is None and "score" not in missing:
+            reason = f"is no number but a text of {len(values['score'])} characters"
+            issues.reject(line, names["score"], reason, "write a number with a decimal point")
+        elif score is not None and not missing:
+            rows.append(ScoreRow(line=line, **{**values, "score": score}))  # type: ignore[arg-type]
+    return tuple(rows)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupCell:
@@ -77,11 +260,17 @@ class GroupComparison:
     kind: Literal["phases", "groups", "changes"]
     within: str | None
     test: TTest
-    p_holm: float | None
+    p_holm: float | None = None
     """p adjusted for the four tests of kinds ``phases`` and ``groups`` (Holm 1979)."""
     d_s: EffectSize | None = None
     d_z: EffectSize | None = None
     d_av: EffectSize | None = None
+
+    @property
+    def sizes(self) -> Iterator[tuple[str, EffectSize]]:
+        """The effect sizes that there are, by name."""
+        named = (("d_s", self.d_s), ("d_z", self.d_z), ("d_av", self.d_av))
+        return ((name, size) for name, size in named if size is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,19 +280,6 @@ class NamedCheck:
     test: Literal["shapiro_wilk", "levene", "box_m"]
     of: str
     check: Check
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Planning:
-    """What was expected of the interaction before the study."""
-
-    f: float
-    """Cohen's f, in G*Power's convention."""
-    power: float
-    """Wanted power."""
-    design: InteractionDesign
-    sample_size: SampleSize | None
-    """What that takes; ``None`` where no sample of ten million is enough."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,95 +322,72 @@ class Study:
     """``None`` where the interaction has no F."""
 
 
-def plan_study(f: float, power: float, design: InteractionDesign) -> Planning:
-    """Return the sample that an expected interaction asks for.
-
-    Args:
-        f: Cohen's f, in G*Power's convention.
-        power: Wanted power.
-        design: Groups, phases, their correlation and alpha.
-    """
-    return Planning(
-        f=f,
-        power=power,
-        design=design,
-        sample_size=interaction_sample_size(f, power, design),
-    )
-
-
-def analyse_study(
-    table: ScoreTable, planning: Planning, *, welch: bool = False, confidence: float = 0.95
-) -> Study:
+def analyse_study(table: ScoreTable, options: StudyOptions, *, confidence: float = 0.95) -> Study:
     """Return the analysis of variance, follow-up tests, checks and power of a study.
 
     Args:
         table: Its scores.
-        planning: What was expected; its design gives rho and alpha.
-        welch: Whether comparisons of groups allow for unequal variances.
+        options: What effect was expected, rho and alpha, and whether comparisons of groups allow
+            for unequal variances.
         confidence: Of all intervals.
     """
     anova = mixed_anova(table.scores, table.group)
-    n, design = len(table.participants), planning.design
+    n, design = len(table.participants), _design(options)
     return Study(
         groups=table.groups,
         phases=table.phases,
         n=n,
-        cells=_cells(table),
+        cells=tuple(
+            GroupCell(
+                group=group,
+                phase=phase,
+                n=len(scores),
+                mean=float(scores.mean()),
+                sd=float(scores.std(ddof=1)),
+            )
+            for i, group in enumerate(table.groups)
+            for phase, scores in zip(table.phases, table.of_group(i).T, strict=True)
+        ),
         anova=anova,
-        comparisons=_comparisons(table, welch, confidence),
+        comparisons=_comparisons(table, options.welch, confidence),
         checks=_checks(table),
         correlation=_pooled_correlation(table),
-        planned_power=interaction_power(planning.f, n, design),
+        planned_power=interaction_power(options.f, n, design),
         post_hoc=_post_hoc(anova.interaction, n, design),
     )
 
 
-def _cells(table: ScoreTable) -> tuple[GroupCell, ...]:
-    return tuple(
-        GroupCell(
-            group=group,
-            phase=phase,
-            n=len(scores),
-            mean=float(scores[:, j].mean()),
-            sd=float(scores[:, j].std(ddof=1)),
-        )
-        for i, group in enumerate(table.groups)
-        for scores in (table.of_group(i),)
-        for j, phase in enumerate(table.phases)
-    )
+def _design(options: StudyOptions) -> InteractionDesign:
+    return InteractionDesign(rho=options.rho, alpha=options.alpha)
 
 
 def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[GroupComparison, ...]:
     first, second = table.of_group(0), table.of_group(1)
-    followed: list[GroupComparison] = []
-    for name, scores in zip(table.groups, (first, second), strict=True):
-        before, after = scores.T
-        followed.append(
-            GroupComparison(
-                kind="phases",
-                within=name,
-                test=paired_t_test(after, before, confidence),
-                p_holm=None,
-                d_z=d_z(after, before, confidence),
-                d_av=d_av(after, before, confidence),
-            )
+    compared = partial(independent_t_test, welch=welch, confidence=confidence)
+    followed = [
+        GroupComparison(
+            kind="phases",
+            within=name,
+            test=paired_t_test(after, before, confidence),
+            d_z=d_z(after, before, confidence),
+            d_av=d_av(after, before, confidence),
         )
-    for name, control, treated in zip(table.phases, first.T, second.T, strict=True):
-        followed.append(
-            GroupComparison(
-                kind="groups",
-                within=name,
-                test=independent_t_test(treated, control, welch=welch, confidence=confidence),
-                p_holm=None,
-                d_s=d_s(treated, control, confidence),
-            )
+        for name, (before, after) in zip(table.groups, (first.T, second.T), strict=True)
+    ]
+    followed += [
+        GroupComparison(
+            kind="groups",
+            within=name,
+            test=compared(treated, control),
+            d_s=d_s(treated, control, confidence),
         )
+        for name, control, treated in zip(table.phases, first.T, second.T, strict=True)
+    ]
     change, treated_change = first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]
     of_changes = GroupComparison(
         kind="changes",
         within=None,
-        test=independent_t_test(treated_change, change, welch=welch, confidence=confidence),
-        p_holm=None,
+        test=compared(treated_change, change),
         d_s=d_s(treated_change, change, confidence),
     )
     adjusted = holm([comparison.test.p for comparison in followed])
@@ -243,23 +396,19 @@ def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[Gro
 
 def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
     both = [table.of_group(0), table.of_group(1)]
-    checks = [
-        NamedCheck(test="shapiro_wilk", of=f"{group}, {phase}", check=shapiro(scores[:, j]))
-        for group, scores in zip(table.groups, both, strict=True)
+    named = dict(zip(table.groups, both, strict=True))
+    normal = [
+        (f"{group}, {phase}", scores[:, j])
+        for group, scores in named.items()
         for j, phase in enumerate(table.phases)
     ]
-    checks += [
-        NamedCheck(
-            test="shapiro_wilk", of=f"{group}, change", check=shapiro(scores[:, 1] - scores[:, 0])
-        )
-        for group, scores in zip(table.groups, both, strict=True)
-    ]
+    normal += [(f"{group}, change", s[:, 1] - s[:, 0]) for group, s in named.items()]
+    checks = [NamedCheck(test="shapiro_wilk", of=of, check=shapiro(s)) for of, s in normal]
     checks += [
         NamedCheck(test="levene", of=phase, check=levene([scores[:, j] for scores in both]))
         for j, phase in enumerate(table.phases)
     ]
-    checks.append(NamedCheck(test="box_m", of="both phases", check=box_m(both)))
-    return tuple(checks)
+    return (*checks, NamedCheck(test="box_m", of="both phases", check=box_m(both)))
 
 
 def _pooled_correlation(table: ScoreTable) -> float | None:
@@ -291,14 +440,15 @@ def _post_hoc(interaction: Effect, n: int, design: InteractionDesign) -> PostHoc
 _TESTS = {"shapiro_wilk": "Shapiro–Wilk, W", "levene": "Levene, F", "box_m": "Box's M, χ²"}
 
 
-def planning_sheet(planning: Planning, study: Study | None) -> ReportTable:
+def _power_sheet(
+    options: StudyOptions, size: SampleSize | None, study: Study | None
+) -> ReportTable:
     """Return sample size and, where there are scores, the power that the study had."""
-    design, size = planning.design, planning.sample_size
     rows = [
-        ("expected f (G*Power's convention)", number(planning.f, 3)),
-        ("correlation of the phases, assumed", share(design.rho)),
-        ("alpha", share(design.alpha, 3)),
-        ("wanted power", share(planning.power)),
+        ("expected f (G*Power's convention)", number(options.f, 3)),
+        ("correlation of the phases, assumed", share(options.rho)),
+        ("alpha", share(options.alpha, 3)),
+        ("wanted power", share(options.power)),
         ("participants needed in all", DASH if size is None else f"{size.n}"),
         ("power with these", DASH if size is None else share(size.power, 3)),
     ]
@@ -319,83 +469,6 @@ def planning_sheet(planning: Planning, study: Study | None) -> ReportTable:
     return ReportTable(
         title="Power of the interaction", header=("what", "figure"), rows=tuple(rows)
     )
-
-
-def study_sentences(study: Study, *, alpha: float, confidence: float) -> tuple[str, ...]:
-    """Return a sentence in the style of the APA for each result.
-
-    Args:
-        study: The results.
-        alpha: What is significant.
-        confidence: Of the intervals.
-    """
-    group = f"group ({study.groups[0]}, {study.groups[1]})"
-    phase = f"phase ({study.phases[0]}, {study.phases[1]})"
-    effects = (
-        ("interaction of group and phase", study.anova.interaction),
-        ("main effect of group", study.anova.group),
-        ("main effect of phase", study.anova.phase),
-    )
-    design = (
-        f"Scores of {study.n} participants were put to a 2 × 2 mixed analysis of variance with "
-        f"{group} between and {phase} within participants."
-    )
-    sentences = [
-        f"The {name} was {_verdict(effect.p, alpha)}, {_effect(effect)}."
-        for name, effect in effects
-    ]
-    sentences += [_comparison(c, study, alpha, confidence) for c in study.comparisons]
-    return (design, *sentences)
-
-
-def _effect(effect: Effect) -> str:
-    return (
-        f"F({effect.df}, {effect.df_error}) = {number(effect.f)}, {p_value(effect.p)}, "
-        f"ηp² = {share(effect.partial_eta_squared)}, ηG² = {share(effect.generalized_eta_squared)}"
-    )
-
-
-def _verdict(p: float | None, alpha: float) -> str:
-    if p is None:
-        return "not testable"
-    return "significant" if p < alpha else "not significant"
-
-
-def _comparison(comparison: GroupComparison, study: Study, alpha: float, confidence: float) -> str:
-    test = comparison.test
-    cells = {(cell.group, cell.phase): cell for cell in study.cells}
-    first, second = study.phases if comparison.kind == "phases" else study.groups
-
-    def mean(name: str) -> str:
-        within = comparison.within or ""
-        cell = cells[(within, name) if comparison.kind == "phases" else (name, within)]
-        return f"{name} (M = {number(cell.mean)}, SD = {number(cell.sd)})"
-
-    if comparison.kind == "changes":
-        begin = (
-            f"From {study.phases[0]} to {study.phases[1]}, {second} changed by "
-            f"{number(test.difference)} more than {first}"
-        )
-    else:
-        where = "In group" if comparison.kind == "phases" else "In phase"
-        begin = f"{where} {comparison.within}, {mean(second)} was compared with {mean(first)}"
-    sizes = ", ".join(
-        f"{name} = {number(size.d)}, {interval(size.low, size.high, confidence)}, "
-        f"g = {number(size.g)}"
-        for name, size in _sizes(comparison)
-    )
-    verdict = (
-        "" if comparison.kind == "changes" else f"; the difference was {_verdict(test.p, alpha)}"
-    )
-    t = f"t({degrees(test.df)}) = {number(test.t)}, {p_value(test.p)}"
-    return f"{begin}{verdict}, {t}, {sizes}."
-
-
-def _sizes(comparison: GroupComparison) -> Iterator[tuple[str, EffectSize]]:
-    for name in ("d_s", "d_z", "d_av"):
-        size: EffectSize | None = getattr(comparison, name)
-        if size is not None:
-            yield name, size
 
 
 def _study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
@@ -426,17 +499,14 @@ def _study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
     )
     sizes = [
         (
-            *(_name(comparison, study), name, number(size.d, 3), ends(size.low, size.high)),
+            *(_name(c, study), name, number(size.d, 3), ends(size.low, size.high)),
             *(number(size.g, 3), ends(size.g_low, size.g_high)),
         )
-        for comparison in study.comparisons
-        for name, size in _sizes(comparison)
+        for c in study.comparisons
+        for name, size in c.sizes
     ]
-    effect_sizes = ReportTable(
-        title="Effect sizes",
-        header=("comparison", "which", "d", level, "Hedges' g", level),
-        rows=tuple(sizes),
-    )
+    header = ("comparison", "which", "d", level, "Hedges' g", level)
+    effect_sizes = ReportTable(title="Effect sizes", header=header, rows=tuple(sizes))
     return means, _anova(study), tests, effect_sizes, _assumptions(study)
 
 
@@ -514,25 +584,6 @@ def study_chart(study: Study, *, score: str) -> Figure:
     return figure
 
 
-_UNBALANCED = (
-    "The groups differ in size: phase is tested on means weighted by it (as in pingouin); the line "
-    "of Type III counts both groups alike (as in SPSS and R's afex). All else is the same in both."
-)
-_FOLLOW_UPS = (
-    "p (Holm) is adjusted for the four comparisons of phases and groups. Intervals of d_s and d_z "
-    "are exact (noncentral t), that of d_av is Algina and Keselman's."
-)
-_ASSUMPTIONS = (
-    "With two phases sphericity holds by itself. Shapiro–Wilk of the changes and Levene matter "
-    "most for the interaction; Box's M is read at p < .001."
-)
-_POST_HOC = (
-    "Post-hoc power follows from F and n and adds nothing to p. The paper (Appendix D.2) enters "
-    "the f of a partial eta-squared into G*Power's own convention, which is meant for Cohen's f of "
-    "single measurements: with positive correlations its power is too high."
-)
-
-
 _EFFECTS = ("group", "phase", "phase_unweighted", "interaction")
 
 
@@ -545,31 +596,44 @@ def find_study(config: InsightsConfig) -> Report:
     options = config.study
     if options.power <= options.alpha:
         raise ConfigError("study.power: must be above study.alpha; 0.8 is usual")
-    design = InteractionDesign(rho=options.rho, alpha=options.alpha)
-    planning = plan_study(options.f, options.power, design)
+    size = interaction_sample_size(options.f, options.power, _design(options))
+    planning = {
+        "f": options.f,
+        "wanted_power": options.power,
+        **asdict(_design(options)),
+        "n": None if size is None else size.n,
+        "power": None if size is None else size.power,
+    }
     if config.data.path is None:
         return Report(
             action="study",
             title="Sample size of a 2 × 2 study",
-            figures={"planning": _planning(planning)},
-            sheets=(planning_sheet(planning, None),),
-            notes=("No scores: name their table with data.path=FILE.", _planning_note(planning)),
+            figures={"planning": planning},
+            sheets=(_power_sheet(options, size, None),),
+            notes=notes_of("study_notes", study=None, options=options),
         )
     path = Path(config.data.path)
     issues = IssueLog(str(path))
     rows = read_scores(path, options, issues=issues)
     if issues.issues and config.data.on_error == "fail":
         raise issues.error()
-    table = arrange_scores(
-        rows,
-        file=str(path),
-        groups=options.groups,
-        phases=options.phases,
-        repeated=options.repeated,
-    )
+    table = arrange_scores(rows, options, file=str(path))
     left_out = issues.rows_rejected
-    study = analyse_study(table, planning, welch=options.welch, confidence=config.confidence)
-    sentences = study_sentences(study, alpha=options.alpha, confidence=config.confidence)
+    study = analyse_study(table, options, confidence=config.confidence)
+    sentences = notes_of(
+        "study_sentences",
+        study=study,
+        cells={(cell.group, cell.phase): cell for cell in study.cells},
+        alpha=options.alpha,
+        confidence=config.confidence,
+    )
+    notes = notes_of(
+        "study_notes",
+        study=study,
+        options=options,
+        left_out=left_out,
+        rows_a_score=table.rows_a_score,
+    )
     return Report(
         action="study",
         title=f"Study of {path.name}",
@@ -580,51 +644,14 @@ def find_study(config: InsightsConfig) -> Report:
             "rows_left_out": left_out,
             "sentences": list(sentences),
         },
-        sheets=(*_study_sheets(study, config.confidence), planning_sheet(planning, study)),
-        notes=(*sentences, *_notes(study, table, planning, options, left_out)),
+        sheets=(*_study_sheets(study, config.confidence), _power_sheet(options, size, study)),
+        notes=(*sentences, *notes),
         rows=[{"effect": name, **asdict(getattr(study.anova, name))} for name in _EFFECTS],
         charts={"study": partial(study_chart, study, score=options.score)},
     )
 
 
-def _notes(
-    study: Study, table: ScoreTable, planning: Planning, options: StudyOptions, left_out: int
-) -> list[str]:
-    notes = [f"{left_out} rows were left out for faults."] if left_out else []
-    if table.rows_a_score > 1:
-        notes.append(f"A score is the mean of up to {table.rows_a_score} rows.")
-    sizes = [cell.n for cell in study.cells[::2]]
-    if sizes[0] != sizes[1]:
-        notes.append(_UNBALANCED)
-    notes.append(
-        f"Differences are {study.groups[1]} − {study.groups[0]} and {study.phases[1]} − "
-        f"{study.phases[0]}; study.groups and study.phases set another order."
-    )
-    test = "Welch's t test" if options.welch else "Student's t test (study.welch=true: Welch's)"
-    notes.append(f"Comparisons of groups: {test}. {_FOLLOW_UPS}")
-    notes += [_ASSUMPTIONS, _planning_note(planning)]
-    return [*notes, _POST_HOC] if study.post_hoc is not None else notes
-
-
-def _planning_note(planning: Planning) -> str:
-    return (
-        f"Sample size in G*Power's convention, f² × n × 2 / (1 − rho), at rho = "
-        f"{planning.design.rho:g}: it depends on rho (study.rho) as much as on f (study.f)."
-    )
-
-
-def _planning(planning: Planning) -> dict[str, Any]:
-    size = planning.sample_size
-    return {
-        "f": planning.f,
-        "wanted_power": planning.power,
-        **asdict(planning.design),
-        "n": None if size is None else size.n,
-        "power": None if size is None else size.power,
-    }
-
-
-def _figures(study: Study, planning: Planning) -> dict[str, Any]:
+def _figures(study: Study, planning: Mapping[str, Any]) -> dict[str, Any]:
     figures = asdict(study)
     figures["checks"] = [{"test": c.test, "of": c.of, **asdict(c.check)} for c in study.checks]
     figures["sphericity"] = "holds with two phases"
@@ -632,5 +659,5 @@ def _figures(study: Study, planning: Planning) -> dict[str, Any]:
         effect = getattr(study.anova, name)
         figures["anova"][name]["mean_square"] = effect.mean_square
         figures["anova"][name]["error_mean_square"] = effect.error_mean_square
-    figures["planning"] = {**_planning(planning), "power_with_n": figures.pop("planned_power")}
+    figures["planning"] = {**planning, "power_with_n": figures.pop("planned_power")}
     return figures

@@ -27,7 +27,7 @@ from recap.insights.study_rating import (
 )
 from recap.output.excel import sheet_file
 from recap.output.report import Report
-from recap.output.tables import ReportTable, printable
+from recap.output.tables import printable, table_of
 from recap.output.templates import render
 from recap.records import Turn
 
@@ -131,11 +131,12 @@ def _content(utterance: Utterance) -> bytes:
 def _refuse_shortage(
     usable: Mapping[str, Mapping[bytes, Utterance]], wanted: Mapping[tuple[str, ...], int]
 ) -> None:
-    short = []
-    for labels, n in wanted.items():
-        there = sum(len(usable.get(label, {})) for label in labels)
-        if there < n:
-            short.append(f"{' or '.join(labels)} (has {there}, needs {n})")
+    there = {labels: sum(len(usable.get(label, {})) for label in labels) for labels in wanted}
+    short = [
+        f"{' or '.join(labels)} (has {there[labels]}, needs {n})"
+        for labels, n in wanted.items()
+        if there[labels] < n
+    ]
     if short:
         raise DataError(
             "too few different utterances that answer a counselor: "
@@ -209,7 +210,6 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         if len(set(pair)) < 2:
             raise ConfigError(f"study_materials.{name}: has one name twice; give two")
     source = read_source(config)
-    language = options.language or source.language
     wanted = _wanted(source, options)
     scenarios = draw_scenarios(source.annotated.utterances, wanted, seed=config.seed)
     participants = allocate(
@@ -219,15 +219,9 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         scenarios=list(scenarios),
         seed=config.seed,
     )
-    files: dict[str, str | bytes] = {}
-    for participant in participants:
-        files |= _handed_out(participant, scenarios, options, source, language, config.unsure)
-    files |= _keys(participants, scenarios, options, language)
     counts = {group: sum(p.group == group for p in participants) for group in options.groups}
     labels = [utterance.label for utterance in scenarios.values()]
     by_label = {label: labels.count(label) for label in source.labels if label in labels}
-    drawn = [(label, str(n)) for label, n in by_label.items()]
-    drawn.append(("together", str(len(scenarios))))
     return Report(
         action="study_materials",
         title=f"Materials of a study with {len(participants)} participants",
@@ -241,8 +235,10 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
             "predicted": source.annotated.predicted,
         },
         sheets=(
-            ReportTable(
-                title="Scenarios drawn", header=("category", "scenarios"), rows=tuple(drawn)
+            table_of(
+                "Scenarios drawn",
+                [*by_label.items(), ("together", len(scenarios))],
+                {"category": lambda row: row[0], "scenarios": lambda row: str(row[1])},
             ),
         ),
         notes=(
@@ -256,7 +252,7 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
             for code, utterance in scenarios.items()
         ],
         pages={"README.txt": render("insights/templates/study_readme.txt")},
-        private_pages=files,
+        private_pages=_files(participants, scenarios, source, config),
     )
 
 
@@ -275,53 +271,42 @@ def _wanted(source: AnnotatedSource, options: StudyMaterialsOptions) -> dict[tup
     return wanted
 
 
-def _handed_out(
-    participant: Participant,
-    scenarios: Mapping[str, Utterance],
-    options: StudyMaterialsOptions,
-    source: AnnotatedSource,
-    language: str,
-    unsure: float,
-) -> dict[str, str | bytes]:
-    folder = f"{SHEETS}/{participant.code}"
-    ending = "xlsx" if options.excel else "csv"
-    files: dict[str, str | bytes] = {}
-    for phase, order in zip(options.phases, participant.orders, strict=True):
-        rows = []
-        for place, code in enumerate(order, start=1):
-            utterance = scenarios[code]
-            context = context_text(utterance.history, options.context, language)
-            rows.append((str(place), code, context, utterance.response, ""))
-        sheet = sheet_file(_RESPONSE_COLUMNS, rows, excel=options.excel)
-        files[f"{folder}/{phase}.{ending}"] = sheet
-    if participant.group == options.groups[1]:
-        cards = {
-            code: card_of(
-                scenarios[code],
-                source.taxonomy,
-                language=language,
-                context=options.context,
-                unsure=unsure,
-            )
-            for code in participant.orders[1]
-        }
-        for name, content in study_cards(cards, language).items():
-            files[f"{folder}/{name}"] = content
-    return files
-
-
-def _keys(
+def _files(
     participants: Sequence[Participant],
     scenarios: Mapping[str, Utterance],
-    options: StudyMaterialsOptions,
-    language: str,
+    source: AnnotatedSource,
+    config: InsightsConfig,
 ) -> dict[str, str | bytes]:
-    drawn = []
-    for code, u in scenarios.items():
-        context = context_text(u.history, options.context, language)
-        drawn.append((code, u.id, u.session, u.label or "", context, u.response))
+    """Return what participants get, a folder each, and the key, by the files' names."""
+    options = config.study_materials
+    language, excel = options.language or source.language, options.excel
+    cards = {
+        code: card_of(
+            utterance,
+            source.taxonomy,
+            language=language,
+            context=options.context,
+            unsure=config.unsure,
+        )
+        for code, utterance in scenarios.items()
+    }
+    said = {
+        code: (context_text(u.history, options.context, language), u.response)
+        for code, u in scenarios.items()
+    }
+    files: dict[str, str | bytes] = {}
+    for participant in participants:
+        folder = f"{SHEETS}/{participant.code}"
+        for phase, order in zip(options.phases, participant.orders, strict=True):
+            rows = [(str(n), code, *said[code], "") for n, code in enumerate(order, start=1)]
+            sheet = sheet_file(_RESPONSE_COLUMNS, rows, excel=excel)
+            files[f"{folder}/{phase}.{'xlsx' if excel else 'csv'}"] = sheet
+        if participant.group == options.groups[1]:
+            shown = study_cards({code: cards[code] for code in participant.orders[1]}, language)
+            files |= {f"{folder}/{name}": content for name, content in shown.items()}
     groups = [(participant.code, participant.group) for participant in participants]
-    return {
+    drawn = [(code, u.id, u.session, u.label or "", *said[code]) for code, u in scenarios.items()]
+    return files | {
         f"{KEY}/participants.csv": sheet_file(KEY_COLUMNS["participants"], groups, excel=False),
         f"{KEY}/scenarios.csv": sheet_file(_SCENARIO_COLUMNS, drawn, excel=False),
     }

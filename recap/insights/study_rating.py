@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from recap.data.annotations import MISSING, AnnotatorLabel, tabulate
-from recap.data.issues import IssueLog
+from recap.data.issues import LISTED_FAULTS, IssueLog, rows_error
 from recap.data.sheets import filled_rows, raise_issues
 from recap.errors import ConfigError, DataError, quote_id
 from recap.insights.options import InsightsConfig
@@ -21,9 +23,9 @@ from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.statistics.agreement import (
     Agreement,
-    krippendorff_alpha,
     mean_weighted_kappa,
     measure_agreement,
+    ordinal_alpha,
     pair_confusions,
 )
 
@@ -35,12 +37,9 @@ KEY_COLUMNS = {
 """Columns that are read of each sheet of the key; the first says what a row is about."""
 
 _RATING_COLUMNS = ("rating_id", "context", "client", "response", "rating", "remark")
-_HINT = "leave the columns of the sheet as they were"
-
 
 SHEETS, RATINGS, KEY = "participants", "ratings", "key"
 """Folders under ``out``: what participants get, what raters get, and what neither may see."""
-
 
 SCALE = ("-1", "0", "1")
 """Increases resistance, neutral, reduces resistance (paper, Section 7, after Rosengren 2008)."""
@@ -55,14 +54,8 @@ class BlindRating:
     value: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StudyKey:
-    """Whose response a rating id stands for; raters do not see it."""
-
-    participant: str
-    group: str
-    phase: str
-    scenario: str
+Key = Mapping[str, Mapping[str, str]]
+"""Participant, group, phase and scenario that a rating id stands for; raters do not see it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,9 +91,7 @@ class RaterAgreement:
     """Krippendorff's alpha of ranks."""
 
 
-def phase_scores(
-    ratings: Sequence[BlindRating], keys: Mapping[str, StudyKey]
-) -> tuple[PhaseScore, ...]:
+def phase_scores(ratings: Sequence[BlindRating], keys: Key) -> tuple[PhaseScore, ...]:
     """Return the scores of every participant and phase that has ratings, in the order of names."""
     values: dict[str, list[int]] = {}
     for rating in ratings:
@@ -108,7 +99,7 @@ def phase_scores(
     cells: dict[tuple[str, str, str], list[float]] = {}
     for rating_id, given in values.items():
         key = keys[rating_id]
-        cell = cells.setdefault((key.participant, key.group, key.phase), [])
+        cell = cells.setdefault((key["participant"], key["group"], key["phase"]), [])
         cell.append(sum(given) / len(given))
     return tuple(
         PhaseScore(
@@ -124,7 +115,7 @@ def phase_scores(
 
 def rater_agreement(
     ratings: Sequence[BlindRating],
-    keys: Mapping[str, StudyKey],
+    keys: Key,
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -144,7 +135,7 @@ def rater_agreement(
             id=rating.rating_id,
             annotator=rating.rater,
             label=str(rating.value),
-            session=keys[rating.rating_id].participant,
+            session=keys[rating.rating_id]["participant"],
         )
         for rating in ratings
     ]
@@ -152,11 +143,10 @@ def rater_agreement(
     # Values that nobody gave are no labels of the table; the scale has them all the same.
     places = np.array([SCALE.index(label) for label in table.labels])
     codes = np.where(table.codes == MISSING, MISSING, places[table.codes])
-    alpha = krippendorff_alpha(table.counts(), "ordinal")
     return RaterAgreement(
         nominal=measure_agreement(table, replicates=resamples, level=confidence, seed=seed),
         weighted_kappa=mean_weighted_kappa(pair_confusions(codes, len(SCALE))),
-        ordinal_alpha=alpha if np.isfinite(alpha) else None,
+        ordinal_alpha=ordinal_alpha(table.counts()),
     )
 
 
@@ -173,77 +163,77 @@ def refuse_existing(folder: Path, what: str) -> None:
         )
 
 
-def find_sheet(folder: Path, stem: str) -> Path:
-    """Return ``folder/stem.csv`` or ``.xlsx``, whichever is there; the later saved of two.
+def find_sheet(stem: Path) -> Path:
+    """Return ``stem.csv`` or ``stem.xlsx``, whichever is there; the later saved of two.
 
     Raises:
         DataError: When neither is there.
     """
-    there = [path for ending in (".csv", ".xlsx") if (path := folder / f"{stem}{ending}").is_file()]
+    both = [stem.with_name(f"{stem.name}{ending}") for ending in (".csv", ".xlsx")]
+    there = [path for path in both if path.is_file()]
     if not there:
         raise DataError(
-            f"{folder}: holds no {stem}.csv and no {stem}.xlsx; put the sheet back there, "
-            "or begin with study_materials.step=draw in another folder"
+            f"{stem.parent}: holds no {both[0].name} and no {both[1].name}; put the sheet back "
+            "there, or begin with study_materials.step=draw in another folder"
         )
     return max(there, key=lambda path: path.stat().st_mtime)
 
 
 def read_responses(
-    path: Path, *, participant: str, phase: str, scenarios: Sequence[str], issues: IssueLog
+    path: Path, *, participant: str, phase: str, scenarios: Container[str], issues: IssueLog
 ) -> list[Response]:
     """Return the responses of a filled sheet; empty ones and missing scenarios are faults."""
     found: dict[str, Response] = {}
-    for line, row in filled_rows(path, ("scenario", "response"), issues, hint=_HINT):
-        scenario = row["scenario"]
-        if scenario not in scenarios:
-            reason = f"{quote_id(scenario)} is no scenario of this study"
-            issues.reject(line, "scenario", reason, "leave the column as it was")
-        elif scenario in found:
-            issues.reject(line, "scenario", f"{scenario} is there twice", "remove one row")
-        elif not row["response"]:
+    for line, row in _known_rows(path, ("scenario", "response"), scenarios, found, issues):
+        scenario, text = row["scenario"], row["response"]
+        if text:
+            found[scenario] = Response(
+                participant=participant, phase=phase, scenario=scenario, text=text
+            )
+        else:
             hint = "have it written, or leave it out with data.on_error=skip"
             issues.reject(line, "response", f"to {scenario} is empty", hint)
-        else:
-            found[scenario] = Response(
-                participant=participant, phase=phase, scenario=scenario, text=row["response"]
-            )
     return list(found.values())
 
 
-def read_ratings(
-    path: Path, *, rater: str, keys: Mapping[str, StudyKey], issues: IssueLog
-) -> list[BlindRating]:
+def read_ratings(path: Path, *, rater: str, keys: Key, issues: IssueLog) -> list[BlindRating]:
     """Return the ratings of a filled sheet; anything but -1, 0 and 1 is a fault."""
     found: dict[str, BlindRating] = {}
-    for line, row in filled_rows(path, ("rating_id", "rating"), issues, hint=_HINT):
+    for line, row in _known_rows(path, ("rating_id", "rating"), keys, found, issues):
         rating_id = row["rating_id"]
         value = row["rating"].removeprefix("+").removesuffix(".0").replace("−", "-")
-        if rating_id not in keys:
-            reason = f"{quote_id(rating_id)} is not in the key"
-            issues.reject(line, "rating_id", reason, "leave the column as it was")
-        elif rating_id in found:
-            issues.reject(line, "rating_id", f"{rating_id} is there twice", "remove one row")
-        elif value not in SCALE:
-            reason = "is empty" if not value else "is none of -1, 0 and 1"
-            issues.reject(line, "rating", reason, "rate it, or leave it out: data.on_error=skip")
-        else:
+        if value in SCALE:
             found[rating_id] = BlindRating(rater=rater, rating_id=rating_id, value=int(value))
+        else:
+            reason = "is none of -1, 0 and 1" if value else "is empty"
+            issues.reject(line, "rating", reason, "rate it, or leave it out: data.on_error=skip")
     return list(found.values())
 
 
 def read_rows_by(path: Path, columns: Sequence[str], issues: IssueLog) -> dict[str, dict[str, str]]:
     """Return rows by what stands in the first of the columns; a second one of it is a fault."""
     found: dict[str, dict[str, str]] = {}
-    for line, row in filled_rows(path, columns, issues, hint=_HINT):
-        key = row[columns[0]]
-        if not key:
-            issues.reject(line, columns[0], "is empty", "put the sheet back as it was")
-        elif key in found:
-            reason = f"{quote_id(key)} is there twice"
-            issues.reject(line, columns[0], reason, "put the sheet back as it was")
-        else:
-            found[key] = row
+    for _, row in _known_rows(path, columns, None, found, issues):
+        found[row[columns[0]]] = row
     return found
+
+
+def _known_rows(
+    path: Path,
+    columns: Sequence[str],
+    known: Container[str] | None,
+    found: Container[str],
+    issues: IssueLog,
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows whose first column is known and was not found before; others are faults."""
+    for line, row in filled_rows(path, columns, issues, hint="leave the columns as they were"):
+        key = row[columns[0]]
+        if key and key not in found and (known is None or key in known):
+            yield line, row
+            continue
+        unknown = "is there twice" if key in found else "is not in the key of this study"
+        reason = f"{quote_id(key)} {unknown}" if key else "is empty"
+        issues.reject(line, columns[0], reason, "put the column back as it was")
 
 
 def blind(responses: Iterable[Response], *, seed: int) -> dict[str, Response]:
@@ -265,7 +255,20 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
     options, phases = config.study_materials, _phases(folder)
     groups = {who: row["group"] for who, row in _own_rows(folder, "participants").items()}
     scenarios = _own_rows(folder, "scenarios")
-    responses, left_out = _responses(config, folder, [(p, f) for p in groups for f in phases])
+    responses, left_out = _read_all(
+        folder / SHEETS,
+        [
+            (
+                f"{who}/{phase}",
+                partial(read_responses, participant=who, phase=phase, scenarios=scenarios),
+            )
+            for who in groups
+            for phase in phases
+        ],
+        config,
+    )
+    if not responses:
+        raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
     coded = blind(responses, seed=config.seed)
     ending = "xlsx" if options.excel else "csv"
     files: dict[str, str | bytes] = {}
@@ -317,34 +320,28 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
     Raises:
         DataError: When rating sheets are missing or have faults.
     """
-    keys = {
-        rating_id: StudyKey(**{name: row[name] for name in KEY_COLUMNS["ratings"][1:]})
-        for rating_id, row in _own_rows(folder, "ratings").items()
-    }
+    keys = _own_rows(folder, "ratings")
     stems = sorted({p.stem for p in (folder / RATINGS).glob("rater*") if p.is_file()})
     if not stems:
         raise DataError(
             f"{folder / RATINGS}: holds no rating sheets; make them with study_materials.step=rate"
         )
-    ratings: list[BlindRating] = []
-    logs = []
-    for stem in stems:
-        path = find_sheet(folder / RATINGS, stem)
-        logs.append(IssueLog(str(path)))
-        ratings += read_ratings(path, rater=stem, keys=keys, issues=logs[-1])
-    left_out = _rows_left_out(folder / RATINGS, logs, config)
+    ratings, left_out = _read_all(
+        folder / RATINGS,
+        [(stem, partial(read_ratings, rater=stem, keys=keys)) for stem in stems],
+        config,
+    )
     if not ratings:
         raise DataError(f"{folder / RATINGS}: nothing is rated yet; fill the column rating")
     scores = phase_scores(ratings, keys)
-    agreement = None
-    if len(stems) > 1:
-        agreement = rater_agreement(
-            ratings,
-            keys,
-            confidence=config.confidence,
-            resamples=config.resamples,
-            seed=config.seed,
-        )
+    agreement = rater_agreement(ratings, keys, **config.bootstrap) if len(stems) > 1 else None
+    given = {
+        stem: {
+            value: sum(r.rater == stem and r.value == int(value) for r in ratings)
+            for value in SCALE
+        }
+        for stem in stems
+    }
     return Report(
         action="study_materials_score",
         title=f"Scores from {len(ratings)} ratings of {len(stems)} raters",
@@ -352,10 +349,10 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
             "ratings": len(ratings),
             "raters": list(stems),
             "rows_left_out": left_out,
-            "distribution": _distribution(ratings, stems),
+            "distribution": given,
             "agreement": None if agreement is None else _agreement_figures(agreement),
         },
-        sheets=tuple(_sheets(ratings, stems, scores, agreement, config.confidence)),
+        sheets=tuple(_sheets(given, scores, agreement, config.confidence)),
         notes=(
             *_left_out(left_out),
             "A score is the mean over responses of the mean over raters, from -1 to 1.",
@@ -365,28 +362,39 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
     )
 
 
-def _responses(
-    config: InsightsConfig, folder: Path, places: Sequence[tuple[str, str]]
-) -> tuple[list[Response], int]:
-    """Return what participants wrote in each phase, and how many rows are left out."""
-    codes = list(_own_rows(folder, "scenarios"))
-    logs: list[IssueLog] = []
-    responses: list[Response] = []
-    for participant, phase in places:
-        path = find_sheet(folder / SHEETS / participant, phase)
+Read = TypeVar("Read")
+
+
+def _read_all(
+    folder: Path, sheets: Sequence[tuple[str, Callable[..., list[Read]]]], config: InsightsConfig
+) -> tuple[list[Read], int]:
+    """Return what stands in sheets, each named and read in its way, and how many rows are left out.
+
+    Raises:
+        DataError: When a sheet is missing, or has faults that are not to be skipped.
+    """
+    found: list[Read] = []
+    logs = []
+    for stem, read in sheets:
+        path = find_sheet(folder / stem)
         logs.append(IssueLog(str(path)))
-        responses += read_responses(
-            path, participant=participant, phase=phase, scenarios=codes, issues=logs[-1]
+        found += read(path, issues=logs[-1])
+    issues = [issue for log in logs for issue in log.issues]
+    left_out = sum(log.rows_rejected for log in logs)
+    if issues and config.data.on_error == "fail":
+        raise rows_error(
+            str(folder),
+            issues[:LISTED_FAULTS],
+            n_faults=len(issues),
+            rows_rejected=left_out,
+            rows_read=sum(log.rows_read for log in logs),
         )
-    left_out = _rows_left_out(folder / SHEETS, logs, config)
-    if not responses:
-        raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
-    return responses, left_out
+    return found, left_out
 
 
 def _own_rows(folder: Path, stem: str) -> dict[str, dict[str, str]]:
     """Return a sheet of the key, which was not handed out, and so has no faults."""
-    path = find_sheet(folder / KEY, stem)
+    path = find_sheet(folder / KEY / stem)
     issues = IssueLog(str(path))
     rows = read_rows_by(path, KEY_COLUMNS[stem], issues)
     raise_issues(issues)
@@ -406,34 +414,8 @@ def _phases(folder: Path) -> list[str]:
     return [str(phase) for phase in phases]
 
 
-def _rows_left_out(folder: Path, logs: Sequence[IssueLog], config: InsightsConfig) -> int:
-    """Return how many rows are left out, or raise the error that lists them."""
-    issues = [issue for log in logs for issue in log.issues]
-    n = len({(issue.file, issue.line) for issue in issues})
-    if n and config.data.on_error == "fail":
-        listed = "\n".join(f"  {issue}" for issue in issues[:20])
-        more = f"\n  and {len(issues) - 20} more" if len(issues) > 20 else ""
-        raise DataError(
-            f"{folder}: {n} of {sum(log.rows_read for log in logs)} rows cannot be used:\n"
-            f"{listed}{more}\nmend them, or leave them out with data.on_error=skip"
-        )
-    return n
-
-
 def _left_out(n: int) -> list[str]:
     return [f"{n} rows were left out for faults."] if n else []
-
-
-def _distribution(
-    ratings: Sequence[BlindRating], raters: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    return {
-        rater: {
-            value: sum(r.rater == rater and r.value == int(value) for r in ratings)
-            for value in SCALE
-        }
-        for rater in raters
-    }
 
 
 def _agreement_figures(agreement: RaterAgreement) -> dict[str, object]:
@@ -449,14 +431,12 @@ def _agreement_figures(agreement: RaterAgreement) -> dict[str, object]:
 
 
 def _sheets(
-    ratings: Sequence[BlindRating],
-    raters: Sequence[str],
+    given: Mapping[str, Mapping[str, int]],
     scores: Sequence[PhaseScore],
     agreement: RaterAgreement | None,
     confidence: float,
 ) -> list[ReportTable]:
-    counts = _distribution(ratings, raters)
-    rows = tuple((rater, *map(str, counts[rater].values())) for rater in raters)
+    rows = tuple((rater, *map(str, counts.values())) for rater, counts in given.items())
     cells: dict[str, list[float]] = {}
     for score in scores:
         cells.setdefault(f"{score.group}, {score.phase}", []).append(score.score)

@@ -64,8 +64,7 @@ def predictions_from_jsonl(
 
 def scores_to_dict(scores: Scores) -> dict[str, Any]:
     """Return the mapping that ``scores.json`` holds."""
-    plain: dict[str, Any] = _plain(asdict(scores))
-    return plain
+    return dict(_plain(asdict(scores)))
 
 
 def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") -> Scores:
@@ -79,8 +78,7 @@ def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") ->
 
 def summary_to_dict(summary: Summary) -> dict[str, Any]:
     """Return the mapping that ``summary.json`` holds."""
-    plain: dict[str, Any] = _plain(asdict(summary))
-    return plain
+    return dict(_plain(asdict(summary)))
 
 
 def summary_from_dict(data: Mapping[str, Any], *, source: str = "summary.json") -> Summary:

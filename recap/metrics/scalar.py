@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from recap.errors import ConfigError
-from recap.metrics.arrays import Floats, Ints
 
 T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Compute = Callable[[Ints], float]
 
 

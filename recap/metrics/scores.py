@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recap.errors import ConfigError, DataError, quote_id, quote_label
-from recap.metrics.arrays import Ints
 from recap.metrics.scalar import (
     LOSS,
     SCALAR_METRICS,
+    Ints,
     label_f1,
     label_precision,
     label_recall,
@@ -116,14 +116,7 @@ def scores_from_confusion(
             "or use fewer folds"
         )
     found = {m.name: m.compute(counts) for m in SCALAR_METRICS.values() if m.compute}
-    figures = zip(
-        labels,
-        label_precision(counts).tolist(),
-        label_recall(counts).tolist(),
-        label_f1(counts).tolist(),
-        counts.sum(axis=1).tolist(),
-        strict=True,
-    )
+    precision, recall, f1 = label_precision(counts), label_recall(counts), label_f1(counts)
     return Scores(
         task=task,
         labels=tuple(labels),
@@ -133,8 +126,13 @@ def scores_from_confusion(
             for name, value in {**found, LOSS.name: loss}.items()
         },
         per_label={
-            label: LabelScores(precision=precision, recall=recall, f1=f1, support=support)
-            for label, precision, recall, f1, support in figures
+            label: LabelScores(
+                precision=float(precision[i]),
+                recall=float(recall[i]),
+                f1=float(f1[i]),
+                support=int(counts[i].sum()),
+            )
+            for i, label in enumerate(labels)
         },
         confusion=tuple(map(tuple, counts.tolist())),
     )
@@ -149,15 +147,12 @@ def argmax_disagreement(predictions: Iterable[Prediction]) -> float | None:
     >>> argmax_disagreement([]) is None
     True
     """
-    judged = [p for p in predictions if p.probabilities]
-    if not judged:
-        return None
-    others = 0
-    for prediction in judged:
-        found = prediction.probabilities or {}
-        agrees = prediction.label is not None and found.get(prediction.label) == max(found.values())
-        others += not agrees
-    return others / len(judged)
+    others = [
+        p.label is None or p.probabilities.get(p.label) != max(p.probabilities.values())
+        for p in predictions
+        if p.probabilities
+    ]
+    return sum(others) / len(others) if others else None
 
 
 def unit_of(prediction: Prediction) -> Unit:

@@ -12,36 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recap.metrics.abstention import (
-    Accepted,
-    Flagged,
-    RiskCoverage,
-    accept,
-    coverage_at_risk,
-    flag,
-    risk_coverage,
-    threshold_for_recall,
-)
-from recap.metrics.arrays import Bools, Floats
 from recap.metrics.calibration import (
     LEAST,
     MOST,
     N_BINS,
+    Accepted,
     Bin,
     Calibration,
     Detection,
+    Flagged,
     Forecasts,
+    RiskCoverage,
     Temperature,
+    accept,
     calibration_of,
     correct_prior,
     detection,
     fit_temperature,
+    flag,
     forecasts_of,
     prior_weights,
     reliability_bins,
+    risk_coverage,
     scale,
     shifted_prior,
+    threshold_for_recall,
+    threshold_for_risk,
 )
+from recap.metrics.scalar import Bools, Floats
 from recap.metrics.scores import DDOF, spread_over_folds, spread_text
 from recap.output.charts import COLORS, PLAIN_COLOR, line_style, open_panels
 from recap.output.format import DASH
@@ -202,8 +200,8 @@ def _fold(
         temperature = fit_temperature(selection.probabilities, selection.gold)
         scaled = replace(test, probabilities=scale(test.probabilities, temperature.value))
         curve = risk_coverage(selection.confidence, selection.correct)
-        found = coverage_at_risk(curve, WANTED_RISK)
-        accepted = accept(test.confidence, test.correct, found.threshold) if found else None
+        line = threshold_for_risk(curve, WANTED_RISK)
+        accepted = None if line is None else accept(test.confidence, test.correct, line)
         threshold = _recall_threshold(selection, resistant, options.recall)
         if threshold is not None and both:
             scores = test.probabilities[:, resistant].sum(axis=1)

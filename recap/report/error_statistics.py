@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recap.data.words import is_chinese
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 from recap.metrics.scores import Unit, scores_from_confusion, session_confusions, unit_of
 from recap.records import Example, Prediction, Scores
 from recap.statistics.bootstrap import Interval, bootstrap, share_of

@@ -15,14 +15,13 @@ import numpy as np
 from scipy import sparse
 
 from recap.data.annotations import MISSING, AnnotationTable
-from recap.metrics.arrays import Floats, Ints
+from recap.metrics.scalar import Floats, Ints
 from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
-Weights = Literal["none", "linear", "quadratic"]
-Level = Literal["nominal", "ordinal", "interval"]
 
-
-def cohen_kappa(confusion: Floats, weights: Weights = "none") -> Floats:
+def cohen_kappa(
+    confusion: Floats, weights: Literal["none", "linear", "quadratic"] = "none"
+) -> Floats:
     """Return Cohen's kappa of two annotators (Cohen 1960; weighted: Cohen 1968).
 
     Args:
@@ -35,7 +34,9 @@ def cohen_kappa(confusion: Floats, weights: Weights = "none") -> Floats:
     """
     n = confusion.sum(axis=(-2, -1))
     rows, columns = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    weight = disagreement_weights(confusion.shape[-1], weights)
+    places = np.arange(confusion.shape[-1], dtype=np.float64)
+    distance = np.abs(places[:, None] - places)
+    weight = {"none": np.sign(distance), "linear": distance, "quadratic": distance**2}[weights]
     observed = (confusion * weight).sum(axis=(-2, -1)) * n
     expected = np.einsum("...i,...j,ij->...", rows, columns, weight)
     return one_minus_ratio(observed, expected)
@@ -58,12 +59,9 @@ def pair_confusions(codes: Ints, n_labels: int) -> Floats:
         codes: Places of labels, of shape (examples, annotators); below zero: no label.
         n_labels: How many there are.
     """
-    pairs = list(combinations(codes.T, 2))
-    confusions = np.zeros((len(pairs), n_labels, n_labels))
-    for confusion, (first, second) in zip(confusions, pairs, strict=True):
-        both = (first >= 0) & (second >= 0)
-        np.add.at(confusion, (first[both], second[both]), 1)
-    return confusions
+    pairs = list(combinations(range(codes.shape[1]), 2))
+    cells = _pair_cells(codes, pairs, n_labels).sum(axis=0)
+    return np.asarray(cells, dtype=np.float64).reshape(len(pairs), n_labels, n_labels)
 
 
 def cohen_kappa_per_label(confusion: Floats) -> Floats:
@@ -77,17 +75,6 @@ def cohen_kappa_per_label(confusion: Floats) -> Floats:
     observed = (rows + columns - 2 * both) * n
     expected = rows * (n - columns) + columns * (n - rows)
     return one_minus_ratio(observed, expected)
-
-
-def fleiss_kappa(counts: Ints) -> float:
-    """Return Fleiss' kappa (Fleiss 1971) of counts of shape (examples, labels).
-
-    Examples may differ in their number of annotations: those with fewer than two are left out, and
-    the others weigh alike (Gwet 2014, Handbook of Inter-Rater Reliability, section 2.4). With one
-    number for all it is Fleiss' own.
-    """
-    parts = fleiss_parts(counts)
-    return float(fleiss_from(*(part.sum(axis=0) for part in parts)))
 
 
 def fleiss_parts(counts: Ints) -> tuple[Floats, Floats, Floats]:
@@ -107,7 +94,11 @@ def fleiss_parts(counts: Ints) -> tuple[Floats, Floats, Floats]:
 
 
 def fleiss_from(disagreement: Floats, shares: Floats, n: Floats) -> Floats:
-    """Return Fleiss' kappa from sums of :func:`fleiss_parts` over examples.
+    """Return Fleiss' kappa (Fleiss 1971) from sums of :func:`fleiss_parts` over examples.
+
+    Examples may differ in their number of annotations: those with fewer than two are left out, and
+    the others weigh alike (Gwet 2014, Handbook of Inter-Rater Reliability, section 2.4). With one
+    number for all it is Fleiss' own.
 
     Args:
         disagreement: Of shape (..., labels).
@@ -123,21 +114,24 @@ def fleiss_per_label_from(disagreement: Floats, shares: Floats, n: Floats) -> Fl
     return one_minus_ratio(disagreement * n, shares * (n - shares))
 
 
-def krippendorff_alpha(counts: Ints, level: Level = "nominal") -> float:
-    """Return Krippendorff's alpha (Krippendorff 2019, Content Analysis, chapter 12).
+def ordinal_alpha(counts: Ints) -> float | None:
+    """Return Krippendorff's alpha of ranks (Krippendorff 2019, Content Analysis, chapter 12).
 
     Args:
-        counts: How many annotators gave each value to each example, of shape (examples, values);
+        counts: How many annotators gave each rank to each example, of shape (examples, ranks);
             an example with fewer than two takes no part.
-        level: What the values are: names, ranks (in the order of the columns), or whole numbers one
-            apart.
     """
-    coincidences = _coincidences(counts)
+    n = counts.sum(axis=1)
+    paired = counts[n > 1].astype(np.float64)
+    scaled = paired / (n[n > 1, None] - 1)
+    coincidences = scaled.T @ paired - np.diag(scaled.sum(axis=0))
     totals = coincidences.sum(axis=1)
-    weight = _squared_distances(totals, level)
+    # Ranks: the annotations from one value to the other, those at the two ends by half.
+    middles = np.cumsum(totals) - totals / 2
+    weight = (middles[:, None] - middles[None, :]) ** 2
     observed = (coincidences * weight).sum() * (totals.sum() - 1)
     # Distances are 0 between like values, so pairs of an annotation with itself count nothing.
-    return float(one_minus_ratio(observed, totals @ weight @ totals))
+    return _defined(one_minus_ratio(observed, totals @ weight @ totals))
 
 
 def alpha_parts(counts: Ints) -> tuple[Floats, Floats]:
@@ -153,7 +147,10 @@ def alpha_parts(counts: Ints) -> tuple[Floats, Floats]:
 
 
 def alpha_from(unlike: Floats, totals: Floats) -> Floats:
-    """Return nominal alpha from sums of :func:`alpha_parts`, both of shape (..., labels)."""
+    """Return nominal alpha from sums of :func:`alpha_parts`, both of shape (..., labels).
+
+    Krippendorff 2019, Content Analysis, chapter 12.
+    """
     n = totals.sum(axis=-1)
     return one_minus_ratio(unlike.sum(axis=-1) * (n - 1), n**2 - (totals**2).sum(axis=-1))
 
@@ -173,32 +170,6 @@ def one_minus_ratio(observed: Floats, expected: Floats) -> Floats:
     # What is expected is a sum of products of counts or shares: zero exactly, or far from it.
     np.divide(observed, expected, out=ratio, where=expected > 1e-9)
     return np.asarray(1.0 - ratio)
-
-
-def disagreement_weights(n_labels: int, weights: Weights) -> Floats:
-    """Return how much each disagreement weighs, of shape (labels, labels), 0 on the diagonal."""
-    places = np.arange(n_labels, dtype=np.float64)
-    distance = np.abs(places[:, None] - places[None, :])
-    if weights == "none":
-        return (distance > 0).astype(np.float64)
-    return distance if weights == "linear" else distance**2
-
-
-def _coincidences(counts: Ints) -> Floats:
-    n = counts.sum(axis=1)
-    paired = counts[n > 1].astype(np.float64)
-    scaled = paired / (n[n > 1, None] - 1)
-    return np.asarray(scaled.T @ paired - np.diag(scaled.sum(axis=0)))
-
-
-def _squared_distances(totals: Floats, level: Level) -> Floats:
-    if level == "nominal":
-        return disagreement_weights(len(totals), "none")
-    if level == "interval":
-        return disagreement_weights(len(totals), "quadratic")
-    # Ranks: the annotations from one value to the other, those at the two ends by half.
-    middles = np.cumsum(totals) - totals / 2
-    return np.asarray((middles[:, None] - middles[None, :]) ** 2)
 
 
 OVERALL = (
@@ -304,7 +275,7 @@ def measure_agreement(
         )
     found = [percentile_interval(value, drawn[:, i], level) for i, value in enumerate(point)]
     of_labels = found[len(OVERALL) :]
-    counts = table.counts()
+    counts, pooled = table.counts(), sums.confusions.sum(axis=0)
     return Agreement(
         examples=len(table.ids),
         paired_examples=int((counts.sum(axis=1) > 1).sum()),
@@ -328,7 +299,7 @@ def measure_agreement(
             for place, label in enumerate(table.labels)
         ),
         pairs=sums.pairs(),
-        confusion=_both_ways(sums.confusions.sum(axis=0).reshape(n_labels, n_labels)),
+        confusion=_whole(pooled + pooled.T),
     )
 
 
@@ -356,7 +327,7 @@ class _Sums:
         unanimous = paired * (counts.max(axis=1, initial=0) == counts.sum(axis=1))
         dense = np.hstack([disagreement, shares, unlike, totals, paired[:, None]])
         self._dense = np.asarray(members @ np.hstack([dense, unanimous[:, None]]))
-        self._by_pair = members @ _pair_cells(table, self._pairs)
+        self._by_pair = members @ _pair_cells(table.codes, self._pairs, n_labels)
         shape = (len(self._pairs), n_labels, n_labels)
         self.confusions = np.asarray(self._by_pair.sum(axis=0)).reshape(shape)
 
@@ -410,17 +381,16 @@ class _Sums:
         )
 
 
-def _pair_cells(table: AnnotationTable, pairs: Sequence[tuple[int, int]]) -> sparse.csr_array:
+def _pair_cells(codes: Ints, pairs: Sequence[tuple[int, int]], n_labels: int) -> sparse.csr_array:
     """Return a row an example, a one in the cell of every pair's confusion that it falls in."""
-    n_labels = len(table.labels)
     rows, cells = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for place, (first, second) in enumerate(pairs):
-        a, b = table.codes[:, first], table.codes[:, second]
-        both = np.flatnonzero((a != MISSING) & (b != MISSING))
+        a, b = codes[:, first], codes[:, second]
+        both = np.flatnonzero((a >= 0) & (b >= 0))
         rows.append(both)
         cells.append((place * n_labels + a[both]) * n_labels + b[both])
     row, cell = np.concatenate(rows), np.concatenate(cells)
-    shape = (len(table.ids), len(pairs) * n_labels**2)
+    shape = (len(codes), len(pairs) * n_labels**2)
     return sparse.csr_array((np.ones(len(row)), (row, cell)), shape=shape)
 
 
@@ -444,14 +414,9 @@ def _share(part: Floats, whole: Floats) -> Floats:
     return 1.0 - one_minus_ratio(part, whole)
 
 
-def _both_ways(confusion: Floats) -> tuple[tuple[int, ...], ...]:
-    return _whole(confusion + confusion.T)
-
-
 def _whole(confusion: Floats) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(cell) for cell in row) for row in confusion)
 
 
 def _defined(value: float | Floats) -> float | None:
-    number = float(value)
-    return number if np.isfinite(number) else None
+    return float(value) if np.isfinite(value) else None

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 
 AT_ONCE = 250
 """Resamples that are in memory together."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))

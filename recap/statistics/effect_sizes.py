@@ -8,13 +8,14 @@ size are those of the interaction of group and phase.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, special, stats
 
-from recap.metrics.arrays import Floats
+from recap.metrics.scalar import Floats
 from recap.statistics.hypothesis_tests import vanishes
 
 
@@ -100,11 +101,6 @@ def d_av(first: Floats, second: Floats, confidence: float = 0.95) -> EffectSize:
     return _effect_size(d, spread / math.sqrt(n * both / 2), n - 1, 2 * n - 2, confidence)
 
 
-def hedges_correction(df: int) -> float:
-    """Return the factor that makes d unbiased, ``1 - 3 / (4 df - 1)`` (Hedges 1981)."""
-    return 1 - 3 / (4 * df - 1)
-
-
 def noncentrality_interval(t: float, df: int, confidence: float) -> tuple[float, float]:
     """Return the noncentralities under which ``t`` would be just too large and just too small."""
     tail = (1 - confidence) / 2
@@ -146,9 +142,9 @@ def _spreads(df: int) -> tuple[Floats, Floats]:
 
 
 def _effect_size(d: float, unit: float, df: int, df_g: int, confidence: float) -> EffectSize:
-    """Return an effect size whose t, with ``df``, is ``d / unit``."""
+    """Return an effect size whose t, with ``df``, is ``d / unit``; g is as in Hedges (1981)."""
     low, high = (unit * bound for bound in noncentrality_interval(d / unit, df, confidence))
-    factor = hedges_correction(df_g)
+    factor = 1 - 3 / (4 * df_g - 1)
     return EffectSize(
         d=d, low=low, high=high, g=factor * d, g_low=factor * low, g_high=factor * high
     )
@@ -236,9 +232,5 @@ def interaction_sample_size(f: float, power: float, design: InteractionDesign) -
         high *= 2
         if high * groups > _MOST:
             return None
-    low = max(1, high // 2)  # never enough, unless two a group are
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    n = high * groups
+    n = groups * bisect_left(range(high), True, lo=high // 2 + 1, key=enough)
     return SampleSize(n=n, power=interaction_power(f, n, design))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from recap.metrics.arrays import Floats, Ints
+from recap.metrics.scalar import Floats, Ints
 
 _ROUNDING = 1e-13
 """Share of the largest score that rounding may amount to; doubles have 16 digits."""
@@ -45,12 +45,8 @@ class TTest:
 
 def paired_t_test(first: Floats, second: Floats, confidence: float = 0.95) -> TTest:
     """Return the test of two measurements of the same participants, at least two of them."""
-    n = len(first)
-    difference = first - second
-    spread = float(difference.std(ddof=1))
-    if vanishes(spread, first, second):
-        spread = 0
-    return _test(float(difference.mean()), spread / math.sqrt(n), n - 1, confidence)
+    mean, spread = _paired(first, second)
+    return _test(mean, spread / math.sqrt(len(first)), len(first) - 1, confidence)
 
 
 def corrected_t_test(
@@ -75,13 +71,14 @@ def corrected_t_test(
     >>> round(found.t or 0, 4)  # 0.2 / sqrt((1/2 + 1) * 0.02)
     1.1547
     """
-    n = len(first)
-    difference = first - second
-    spread = float(difference.std(ddof=1))
-    if vanishes(spread, first, second):
-        spread = 0
-    error = spread * math.sqrt(1 / n + test_to_train)
-    return _test(float(difference.mean()), error, n - 1, confidence)
+    n, (mean, spread) = len(first), _paired(first, second)
+    return _test(mean, spread * math.sqrt(1 / n + test_to_train), n - 1, confidence)
+
+
+def _paired(first: Floats, second: Floats) -> tuple[float, float]:
+    """Return mean and SD of the differences; an SD of 0 where it is nothing but rounding."""
+    spread = float((first - second).std(ddof=1))
+    return float((first - second).mean()), 0.0 if vanishes(spread, first, second) else spread
 
 
 def independent_t_test(
@@ -109,15 +106,6 @@ def independent_t_test(
         pooled = ((n_first - 1) * var_first + (n_second - 1) * var_second) / df
         squared_error = pooled * (1 / n_first + 1 / n_second)
     return _test(float(first.mean() - second.mean()), math.sqrt(squared_error), df, confidence)
-
-
-def t_of_d(d: float, n_first: int, n_second: int) -> float:
-    """Return the t of two groups that a published Cohen's d stands for.
-
-    >>> round(t_of_d(0.59, 31, 31), 2)
-    2.32
-    """
-    return d / math.sqrt(1 / n_first + 1 / n_second)
 
 
 def _test(difference: float, standard_error: float, df: float, confidence: float) -> TTest:
@@ -219,15 +207,6 @@ def mixed_anova(scores: Floats, group: Ints) -> MixedAnova:
             ss_interaction, (n_groups - 1) * (n_phases - 1), ss_within_error, df_within, error
         ),
     )
-
-
-def partial_eta_squared(f: float, df: int, df_error: int) -> float:
-    """Return the partial eta-squared that a published F stands for (Lakens 2013, equation 13).
-
-    >>> round(partial_eta_squared(17.29, 1, 60), 4)
-    0.2237
-    """
-    return f * df / (f * df + df_error)
 
 
 def _effect(ss: float, df: int, ss_error: float, df_error: int, all_error: float) -> Effect:

@@ -25,14 +25,15 @@ The interval resamples sessions and, each time, the examples behind every row of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from recap.data.utterances import Utterance
-from recap.metrics.arrays import Floats
+from recap.errors import DataError
+from recap.metrics.scalar import Floats
 from recap.statistics.bootstrap import Interval, bootstrap, resampled, share_of, with_intervals
 
 
@@ -79,24 +80,14 @@ class Prevalence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Development:
-    """Resistance in each part of a session, parts of equal length, all sessions together."""
+class Part:
+    """Some of the utterances, of all sessions together, and how many of them are resistant."""
 
-    n_utterances: tuple[int, ...]
-    share: tuple[Interval, ...]
-    label_shares: tuple[tuple[float, ...], ...]
-    """Of each part, the share of each label in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AfterAct:
-    """What clients do right after one act of the counselor."""
-
-    act: str
     n: int
     resistant: int
     share: Interval
     counts: tuple[int, ...]
+    """Utterances of each label, in the order of ``labels``."""
 
 
 def count_sessions(
@@ -179,8 +170,8 @@ def development(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> Development:
-    """Return the share of resistance in each of ``bins`` parts of the sessions.
+) -> tuple[Part, ...]:
+    """Return the share of resistance in each of ``bins`` parts of the sessions, of equal length.
 
     Utterance ``k`` of a session's ``n`` labeled ones, from 0, fills ``k / n`` to ``(k + 1) / n``
     of it and belongs to the part that holds the middle of that; sessions of fewer utterances than
@@ -190,23 +181,12 @@ def development(
     for utterance in utterances:
         if utterance.label is not None:
             by_session.setdefault(utterance.session, []).append(utterance.label)
-    place = {label: index for index, label in enumerate(labels)}
-    counts = np.zeros((len(by_session), bins, len(place)))
+    counts = np.zeros((len(by_session), bins, len(labels)))
     for row, said in enumerate(by_session.values()):
         for k, label in enumerate(said):
-            counts[row, bins * (2 * k + 1) // (2 * len(said)), place[label]] += 1
+            counts[row, bins * (2 * k + 1) // (2 * len(said)), labels.index(label)] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
-    shares = _resistant_shares(
-        counts, chosen, resamples=resamples, confidence=confidence, seed=seed
-    )
-    summed = counts.sum(axis=0)
-    return Development(
-        n_utterances=tuple(int(row.sum()) for row in summed),
-        share=tuple(shares),
-        label_shares=tuple(
-            tuple(float(x) for x in (row / row.sum() if row.sum() else row)) for row in summed
-        ),
-    )
+    return _parts(counts, chosen, resamples=resamples, confidence=confidence, seed=seed)
 
 
 def after_acts(
@@ -217,46 +197,44 @@ def after_acts(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> tuple[AfterAct, ...]:
+) -> dict[str, Part]:
     """Return how clients answer each act of the counselor, most frequent acts first.
 
     Only utterances that directly follow a counselor turn whose act is annotated count.
     """
-    known = [u for u in utterances if u.act is not None and u.label is not None]
-    acts = [act for act, _ in Counter(str(u.act) for u in known).most_common()]
-    sessions = {session: row for row, session in enumerate(dict.fromkeys(u.session for u in known))}
-    place = {label: index for index, label in enumerate(labels)}
-    counts = np.zeros((len(sessions), len(acts), len(place)))
-    at = {act: index for index, act in enumerate(acts)}
-    for u in known:
-        counts[sessions[u.session], at[str(u.act)], place[str(u.label)]] += 1
+    known = [
+        (u.session, u.act, u.label) for u in utterances if u.act is not None and u.label is not None
+    ]
+    acts = [act for act, _ in Counter(act for _, act, _ in known).most_common()]
+    rows = {name: row for row, name in enumerate(dict.fromkeys(name for name, _, _ in known))}
+    counts = np.zeros((len(rows), len(acts), len(labels)))
+    for session, act, label in known:
+        counts[rows[session], acts.index(act), labels.index(label)] += 1
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
-    shares = _resistant_shares(
-        counts, chosen, resamples=resamples, confidence=confidence, seed=seed
-    )
-    return tuple(
-        AfterAct(
-            act=act,
-            n=int(row.sum()),
-            resistant=int(row @ chosen),
-            share=share,
-            counts=tuple(int(x) for x in row),
-        )
-        for act, share, row in zip(acts, shares, counts.sum(axis=0), strict=True)
-    )
+    parts = _parts(counts, chosen, resamples=resamples, confidence=confidence, seed=seed)
+    return dict(zip(acts, parts, strict=True))
 
 
-def _resistant_shares(
+def _parts(
     counts: Floats, chosen: Floats, *, resamples: int, confidence: float, seed: int
-) -> list[Interval]:
-    """Return the share of ``chosen`` labels in each group, from ``(sessions, groups, labels)``."""
+) -> tuple[Part, ...]:
+    """Return each part of ``counts``, ``(sessions, parts, labels)``; ``chosen`` are resistant."""
     part, whole = counts @ chosen, counts.sum(axis=2)
-    return bootstrap(
+    shares = bootstrap(
         lambda weights: share_of(weights @ part, weights @ whole),
         len(counts),
         resamples=resamples,
         confidence=confidence,
         seed=seed,
+    )
+    return tuple(
+        Part(
+            n=int(row.sum()),
+            resistant=int(row @ chosen),
+            share=share,
+            counts=tuple(int(x) for x in row),
+        )
+        for share, row in zip(shares, counts.sum(axis=0), strict=True)
     )
 
 
@@ -268,17 +246,24 @@ EM_TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectedShares:
-    """Shares of labels as observed and as corrected, in the order of ``labels``."""
+class CorrectedShare:
+    """The share of one label as observed and as corrected."""
 
-    labels: tuple[str, ...]
-    observed: tuple[float, ...]
+    observed: float
     """Among all answers, unparsed ones included."""
-    em: tuple[Interval, ...]
-    inverse: tuple[float, ...] | None
+    em: Interval
+    inverse: float | None
     """``None`` where the matrix has no inverse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedShares:
+    """The shares of all labels."""
+
     condition: float | None
-    """Condition number of the matrix: errors of it grow by up to this factor."""
+    """Condition number of the matrix: errors of it grow by up to this factor; ``None`` where it has
+    no inverse."""
+    labels: Mapping[str, CorrectedShare]
 
 
 def correct_shares(
@@ -303,18 +288,30 @@ def correct_shares(
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: For shapes that do not fit, no answers, a label that the matrix never had, or an
-            answer that it never saw.
+        DataError: For no answers, labels that the matrix never had, or answers that it never saw.
+        ValueError: For shapes that do not fit.
     """
     said, counts = np.asarray(answers, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
     n = len(labels)
     if counts.shape != (n, n + 1) or said.ndim != 2 or said.shape[1] != n + 1:
         raise ValueError(f"{n} labels do not fit shapes {said.shape} and {counts.shape}")
     support = counts.sum(axis=1)
-    if not said.sum() or not support.all():
-        raise ValueError("no answers to correct, or a label without an example in the confusion")
-    if ((said.sum(axis=0) > 0) & (counts.sum(axis=0) == 0)).any():
-        raise ValueError("an answer that the confusion never saw")
+    if missing := [label for label, total in zip(labels, support, strict=True) if not total]:
+        raise DataError(
+            f"counts no example of {', '.join(missing)}; use a run that has all its labels"
+        )
+    if not said.sum():
+        raise DataError(
+            "none of the predicted labels is, or lies below, one of its labels: "
+            f"{', '.join(labels)}"
+        )
+    unseen = (said.sum(axis=0) > 0) & (counts.sum(axis=0) == 0)
+    if unseen.any():
+        unknown = np.array([*labels, "no readable label"])[unseen]
+        raise DataError(
+            f"never saw the model answer {', '.join(unknown)}, as it does here; use a confusion "
+            "over more examples, from answers that were decoded in the same way"
+        )
     rates = counts / support[:, None]
     observed = said.sum(axis=0) / said.sum()
     sessions = len(said)
@@ -337,16 +334,17 @@ def correct_shares(
         confidence=confidence,
         seed=seed,
     )
-    square = rates[:, :-1]
+    square, readable = rates[:, :-1], observed[:-1]
     condition = float(np.linalg.cond(square))
     # A product with more than about 13 digits lost is noise, not a solution.
     invertible = condition < 1e13
+    inverse = _inverse(square, readable) if invertible else [None] * n
     return CorrectedShares(
-        labels=tuple(labels),
-        observed=tuple(float(x) for x in observed[:-1]),
-        em=tuple(em),
-        inverse=_inverse(square, observed[:-1]) if invertible else None,
         condition=condition if invertible else None,
+        labels={
+            label: CorrectedShare(observed=float(readable[i]), em=em[i], inverse=inverse[i])
+            for i, label in enumerate(labels)
+        },
     )
 
 
@@ -375,9 +373,9 @@ def most_likely_shares(observed: Floats, rates: Floats) -> Floats:
     return shares
 
 
-def _inverse(square: Floats, observed: Floats) -> tuple[float, ...]:
+def _inverse(square: Floats, observed: Floats) -> list[float | None]:
     # Unreadable answers are no label: shares are of those that could be read, under rates of the
     # same kind, which together need not add up to one before they are scaled.
     solved = np.linalg.solve(square.T, observed)
     total = solved.sum()
-    return tuple(float(x) for x in (solved / total if total else solved))
+    return list((solved / total if total else solved).tolist())

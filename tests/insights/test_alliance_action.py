@@ -127,6 +127,35 @@ def test_an_outcome_of_0_is_a_figure_and_0_names_a_client(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("meta", "overrides", "said"),
+    [
+        (
+            {"goal": "Mr Secret"},
+            [],
+            "goal: cannot be used in 5 of 5 sessions of the dialogues; ses",
+        ),
+        ({"goal": 1, "k": 7}, ["on=[k]"], "session 2 '7' is that of session 1 already"),
+    ],
+)
+def test_fields_of_dialogues_that_do_not_fit_end_with_2(
+    meta: dict[str, Any],
+    overrides: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = talks(tmp_path / "talks.jsonl", with_goal=False)
+    rows = [{**json.loads(line), "meta": meta} for line in file.read_text("utf-8").splitlines()]
+    write(file, "".join(json.dumps(row) + "\n" for row in rows))
+    wai = write(tmp_path / "wai.csv", "k,other\n7,3\n8,5\n")
+    tables = [f"data.path={file}", *([f"outcomes.path={wai}"] if overrides else [])]
+    assert main(["action=alliance", "outcomes=[goal]", *tables, *overrides]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Secret" not in error
+
+
+@pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["predictors=[x]"], "outcomes=["),

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from recap.errors import ConfigError, DataError
-from recap.insights.study import Study, analyse_study, plan_study
-from recap.insights.study_scores import ScoreRow, ScoreTable, arrange_scores
-from recap.statistics.effect_sizes import InteractionDesign
-
-PLANNING = plan_study(0.25, 0.8, InteractionDesign(rho=0.5))
+from recap.insights.options import StudyOptions
+from recap.insights.study import ScoreRow, ScoreTable, Study, analyse_study, arrange_scores
 
 
 def study_of(scores: np.ndarray, group: list[int], welch: bool = False) -> Study:
@@ -22,7 +20,11 @@ def study_of(scores: np.ndarray, group: list[int], welch: bool = False) -> Study
         scores=scores,
         rows_a_score=1,
     )
-    return analyse_study(table, PLANNING, welch=welch)
+    return analyse_study(table, StudyOptions(f=0.25, rho=0.5, welch=welch))
+
+
+def table_of(text: str, **options: Any) -> ScoreTable:
+    return arrange_scores(rows(text), StudyOptions(**options), file="scores.csv")
 
 
 def random_study(welch: bool = False) -> Study:
@@ -114,11 +116,11 @@ def test_scores_without_any_spread_give_a_study_without_tests() -> None:
 
 
 def test_known_names_set_the_order_and_others_come_as_they_are() -> None:
-    table = arrange_scores(rows(WHOLE), file="f")
+    table = table_of(WHOLE)
     assert table.phases == ("pre", "post")
     assert table.groups == ("C", "E")
     assert table.scores.tolist() == [[1, 2], [2, 2], [1, 5], [0, 4]]
-    turned = arrange_scores(rows(WHOLE), file="f", groups=["E", "C"], phases=["post", "pre"])
+    turned = table_of(WHOLE, groups=["E", "C"], phases=["post", "pre"])
     assert turned.scores[0].tolist() == [2, 1]
     assert turned.group.tolist() == [1, 1, 0, 0]
 
@@ -137,29 +139,29 @@ def test_known_names_set_the_order_and_others_come_as_they_are() -> None:
 )
 def test_incomplete_studies_are_refused_with_the_participants(text: str, said: str) -> None:
     with pytest.raises(DataError, match=said) as caught:
-        arrange_scores(rows(text), file="scores.csv")
+        table_of(text)
     assert str(caught.value).startswith("scores.csv: ")
 
 
 def test_missing_phases_name_their_participants() -> None:
     text = WHOLE.replace(";b C post 2", "").replace(";d E post 4", "")
     with pytest.raises(DataError, match=r"phase 'post': 'b', 'd'; complete"):
-        arrange_scores(rows(text), file="scores.csv")
+        table_of(text)
 
 
 def test_an_id_that_may_be_a_name_is_not_printed_but_its_line_is() -> None:
     text = WHOLE.replace("b C", "张三 C").replace(";张三 C post 2", "")
     with pytest.raises(DataError, match=r"1 participant without .*: the one of line 4") as caught:
-        arrange_scores(rows(text), file="scores.csv")
+        table_of(text)
     assert "张三" not in str(caught.value)
 
 
 def test_repeated_rows_are_averaged_on_request() -> None:
-    table = arrange_scores(rows(WHOLE + ";b C post 3"), file="f", repeated="mean")
+    table = table_of(WHOLE + ";b C post 3", repeated="mean")
     assert table.scores[1].tolist() == [2, 2.5]
     assert table.rows_a_score == 2
 
 
 def test_a_chosen_group_has_to_occur() -> None:
     with pytest.raises(ConfigError, match=r"study\.groups"):
-        arrange_scores(rows(WHOLE), file="f", groups=["C", "X"])
+        table_of(WHOLE, groups=["C", "X"])

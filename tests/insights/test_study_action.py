@@ -52,6 +52,13 @@ def test_a_table_becomes_files_and_sentences(
     assert "η" not in (out / "study.tex").read_text("utf-8")
 
 
+def test_names_of_groups_stand_in_sentences_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study(tmp_path, text=SCORES.replace("control", "R&D <1>")) == 0
+    assert "group (R&D <1>, experimental) between" in capsys.readouterr().out
+
+
 def test_groups_of_unequal_size_show_the_phase_both_ways(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,17 +5,22 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from recap.insights.study_rating import BlindRating, StudyKey, phase_scores, rater_agreement
+from recap.insights.study_rating import BlindRating, phase_scores, rater_agreement
 
 
-def ratings_of(values: np.ndarray) -> tuple[list[BlindRating], dict[str, StudyKey]]:
+def ratings_of(values: np.ndarray) -> tuple[list[BlindRating], dict[str, dict[str, str]]]:
     """Return the ratings of a table of responses by raters, and their key."""
     ratings = [
         BlindRating(rater=f"rater{j}", rating_id=f"R{i}", value=int(values[i, j]))
         for i, j in np.ndindex(values.shape)
     ]
     keys = {
-        f"R{i}": StudyKey(participant=f"P{i // 4}", group="c", phase="pre", scenario=f"S{i % 4}")
+        f"R{i}": {
+            "participant": f"P{i // 4}",
+            "group": "c",
+            "phase": "pre",
+            "scenario": f"S{i % 4}",
+        }
         for i in range(len(values))
     }
     return ratings, keys
@@ -23,9 +28,9 @@ def ratings_of(values: np.ndarray) -> tuple[list[BlindRating], dict[str, StudyKe
 
 def test_scores_are_means_over_responses_of_means_over_raters() -> None:
     keys = {
-        "R1": StudyKey(participant="P1", group="c", phase="pre", scenario="S1"),
-        "R2": StudyKey(participant="P1", group="c", phase="pre", scenario="S2"),
-        "R3": StudyKey(participant="P1", group="c", phase="post", scenario="S1"),
+        "R1": {"participant": "P1", "group": "c", "phase": "pre", "scenario": "S1"},
+        "R2": {"participant": "P1", "group": "c", "phase": "pre", "scenario": "S2"},
+        "R3": {"participant": "P1", "group": "c", "phase": "post", "scenario": "S1"},
     }
     given = [("a", "R1", 1), ("b", "R1", 0), ("a", "R2", -1), ("a", "R3", 1), ("b", "R3", 1)]
     ratings = [BlindRating(rater=r, rating_id=i, value=v) for r, i, v in given]

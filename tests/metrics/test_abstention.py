@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, precision_score, recall_score
 
 from recap.errors import DataError
-from recap.metrics.abstention import (
+from recap.metrics.calibration import (
     accept,
-    coverage_at_risk,
     flag,
     risk_coverage,
     threshold_for_recall,
+    threshold_for_risk,
 )
 
 CONFIDENCE = np.array([0.6, 0.9, 0.7, 0.8])
@@ -65,13 +65,11 @@ def test_no_order_of_confidence_beats_the_best_area(rows: list[tuple[int, bool]]
 
 def test_the_largest_coverage_within_a_risk() -> None:
     curve = risk_coverage(CONFIDENCE, CORRECT)
-    found = coverage_at_risk(curve, 0.3)
-    assert found is not None
-    assert (found.threshold, found.coverage, found.risk) == (0.6, 1.0, 0.25)
-    found = coverage_at_risk(curve, 0.1)
-    assert found is not None
-    assert (found.threshold, found.coverage, found.risk) == (0.9, 0.25, 0.0)
-    assert coverage_at_risk(risk_coverage(CONFIDENCE, ~CORRECT), 0.1) is None
+    for risk, threshold, coverage, wrong in ((0.3, 0.6, 1.0, 0.25), (0.1, 0.9, 0.25, 0.0)):
+        assert threshold_for_risk(curve, risk) == threshold
+        found = accept(CONFIDENCE, CORRECT, threshold)
+        assert (found.coverage, found.risk) == (coverage, wrong)
+    assert threshold_for_risk(risk_coverage(CONFIDENCE, ~CORRECT), 0.1) is None
 
 
 def test_a_threshold_of_other_examples_is_applied() -> None:

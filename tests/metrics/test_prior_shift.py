@@ -10,8 +10,8 @@ from scipy.stats import norm
 from sklearn.metrics import precision_recall_fscore_support
 
 from recap.errors import DataError
-from recap.metrics.arrays import Floats
 from recap.metrics.calibration import correct_prior, detection, prior_weights, shifted_prior
+from recap.metrics.scalar import Floats
 
 MEANS = np.array([-1.0, 0.5, 2.0])
 

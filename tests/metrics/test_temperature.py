@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recap.errors import DataError
-from recap.metrics.arrays import Floats, Ints
 from recap.metrics.calibration import LEAST, calibration_of, fit_temperature, scale
+from recap.metrics.scalar import Floats, Ints
 
 
 def softmax(logits: Floats) -> Floats:

@@ -17,9 +17,8 @@ from recap.statistics.agreement import (
     OVERALL,
     Agreement,
     cohen_kappa,
-    fleiss_kappa,
-    krippendorff_alpha,
     measure_agreement,
+    ordinal_alpha,
 )
 
 CASES = 320
@@ -106,7 +105,6 @@ def test_fleiss_kappa_is_that_of_statsmodels() -> None:
     for case in range(CASES):
         table = table_of(random_codes(holes=False, case=case))
         theirs = fleiss_of_statsmodels(table.counts())
-        np.testing.assert_allclose(fleiss_kappa(table.counts()), theirs, atol=TOLERANCE)
         value = measure_agreement(table, replicates=0).coefficients["fleiss_kappa"].value
         np.testing.assert_allclose(value, theirs, atol=TOLERANCE)
 
@@ -123,17 +121,15 @@ def test_fleiss_kappa_of_each_label_is_that_of_the_label_against_the_rest() -> N
                 np.testing.assert_allclose(value, theirs, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
-def test_alpha_with_missing_labels_is_that_of_krippendorff(level: str) -> None:
+def test_alpha_of_ranks_with_missing_ones_is_that_of_krippendorff() -> None:
     for case in range(CASES):
         counts = table_of(random_codes(holes=True, case=case)).counts()
-        theirs = krippendorff.alpha(value_counts=counts, level_of_measurement=level)
-        ours = krippendorff_alpha(counts, level)  # type: ignore[arg-type]
-        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+        theirs = krippendorff.alpha(value_counts=counts, level_of_measurement="ordinal")
+        np.testing.assert_allclose(ordinal_alpha(counts), theirs, atol=TOLERANCE)
 
 
 def test_alpha_of_a_table_and_of_each_label_is_that_of_krippendorff() -> None:
-    for case in range(25):
+    for case in range(CASES):
         codes = random_codes(holes=True, case=case)
         found = measured(codes)
         theirs = krippendorff.alpha(

@@ -70,11 +70,11 @@ def test_development_puts_the_middle_of_each_utterance_into_its_part() -> None:
     # Of two utterances the middles are 1/4 and 3/4; of four 1/8, 3/8, 5/8, 7/8; of one 1/2.
     found = development([*said("A", "DC"), *said("B", "DDCB"), *said("C", "B")], LABELS,
                         is_resistant, bins=4, resamples=0)  # fmt: skip
-    assert found.n_utterances == (1, 2, 2, 2)
-    assert [s.value for s in found.share] == pytest.approx([1, 1, 1 / 2, 1 / 2])
-    assert found.label_shares[2] == pytest.approx((0, 1 / 2, 1 / 2))
+    assert [part.n for part in found] == [1, 2, 2, 2]
+    assert [part.share.value for part in found] == pytest.approx([1, 1, 1 / 2, 1 / 2])
+    assert found[2].counts == (0, 1, 1)
     halves = development(said("A", "DC"), LABELS, is_resistant, bins=10, resamples=0)
-    assert [s.value for s in halves.share] == [
+    assert [part.share.value for part in halves] == [
         1.0 if part == 2 else 0.0 if part == 7 else None for part in range(10)
     ]
 
@@ -82,11 +82,11 @@ def test_development_puts_the_middle_of_each_utterance_into_its_part() -> None:
 def test_acts_count_only_where_act_and_label_are_known() -> None:
     found = after_acts([*said("A", "DC-B", "qqq."), *said("B", "BC", "rq")], LABELS, is_resistant,
                        resamples=0)  # fmt: skip
-    assert [(a.act, a.n, a.resistant, a.counts) for a in found] == [
+    assert [(act, part.n, part.resistant, part.counts) for act, part in found.items()] == [
         ("q", 3, 1, (1, 0, 2)),
         ("r", 1, 1, (0, 1, 0)),
     ]
-    assert after_acts(said("A", "DC"), LABELS, is_resistant) == ()
+    assert after_acts(said("A", "DC"), LABELS, is_resistant) == {}
 
 
 def test_client_turns_become_utterances_with_the_act_just_before_them() -> None:
