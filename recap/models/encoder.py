@@ -29,7 +29,7 @@ from recap.models.finetune import (
     SchedulerSettings,
     configured_optimizers,
 )
-from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
+from recap.models.hub import find_folder, read_model, read_tokenizer
 from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task, intervention
@@ -229,7 +229,7 @@ def load_encoder(
     Raises:
         ConfigError: Within seconds when there are no weights, or they are not an encoder's.
     """
-    source = _source(name, hub_id, path)
+    source = find_folder(name=name, family="encoder", hub_id=hub_id, path=path, group="encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, tokenizer = (
@@ -241,40 +241,17 @@ def load_encoder(
     return LoadedEncoder(model=model, tokenizer=tokenizer, longest=_longest(model, tokenizer))
 
 
-def _source(name: str, hub_id: str | None, path: str | Path | None) -> Path | None:
-    if path is not None:
-        folder = Path(path)
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"encoder.path={folder} is no folder with a model (it holds no config.json); it "
-                "has to hold config.json, *.safetensors and the tokenizer's files"
-            )
-        return folder
-    if hub_id is not None:
-        return hub_folder(hub_id, name, "encoder", group="encoder")
-    if name != "tiny":
-        raise ConfigError(f"encoder {name!r} has neither path nor hub_id; give encoder.path=FOLDER")
-    return None
-
-
 def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification
 
-    try:
-        model, found = read_model(
-            AutoModelForSequenceClassification,
-            source,
-            **_head(labels),
-            output_loading_info=True,
-            # A head for other labels, as a fine-tuned classifier has one, is replaced.
-            ignore_mismatched_sizes=True,
-        )
-        tokenizer = read_tokenizer(source)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"encoder {name!r} cannot be loaded from {source}: {first_line(error)}; "
-            "encoder.path=FOLDER has to hold config.json, *.safetensors and the tokenizer's files"
-        ) from error
+    model, found = read_model(
+        AutoModelForSequenceClassification,
+        source,
+        **_head(labels),
+        output_loading_info=True,
+        # A head for other labels, as a fine-tuned classifier has one, is replaced.
+        ignore_mismatched_sizes=True,
+    )
     body = f"{model.base_model_prefix}."
     missing = [
         key for key in found["missing_keys"] if key.startswith(body) and ".pooler." not in key
@@ -284,7 +261,7 @@ def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
             f"encoder {name!r}: {len(missing)} weights of the encoder itself are missing in "
             f"{source}; copy all files of the model"
         )
-    return model, tokenizer
+    return model, read_tokenizer(source)
 
 
 def _tiny(labels: Sequence[str]) -> tuple[Any, Any]:

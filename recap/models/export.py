@@ -26,18 +26,14 @@ from torch import Tensor
 from recap.config import explain_faults
 from recap.data.batches import Batch
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone, torch_dtype
+from recap.models.backbone import load_backbone
 from recap.models.checkpoints import is_first_rank, whole_weights
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import causal_model, is_adapted, plain_name
 from recap.models.hub import (
     WEIGHT_FILES,
-    add_adapter,
-    first_line,
     hub_folder,
     read_adapter,
-    read_model,
-    read_model_config,
     read_tokenizer,
 )
 from recap.system.files import whole_folder
@@ -237,9 +233,13 @@ def merge_adapter(
         ConfigError: When the folder holds no adapter, its base is not there, or the losses differ
             by more than the tolerance; nothing is written then.
     """
+    from transformers import GenerationConfig
+
     if not is_adapter_folder(folder):
         raise ConfigError(f"{folder}: holds no adapter ({ADAPTER_CONFIG}), so nothing to merge")
-    model, tokenizer, settings = _load_merged(folder, dtype)
+    source = _base_folder(folder, None)
+    base, _ = load_backbone(name=source.name, family=None, path=source, dtype=dtype)
+    model = read_adapter(base, folder).merge_and_unload()
     merged_loss = mean_answer_loss(model.to(device), batches, autocast=autocast)
     difference = abs(merged_loss - adapted_loss)
     # Written so that a loss that is not a number is refused.
@@ -251,12 +251,13 @@ def merge_adapter(
             "or set merge_tolerance if that much is acceptable"
         )
     trained, card = read_settings(folder), folder / CARD_FILE
+    generation = GenerationConfig.from_pretrained(folder)
     save_model(
         model.to("cpu"),
-        tokenizer,
+        read_tokenizer(folder),
         output,
-        end_of_turn_id=settings.eos_token_id,
-        pad_id=settings.pad_token_id,
+        end_of_turn_id=generation.eos_token_id,
+        pad_id=generation.pad_token_id,
         settings=trained and replace(trained, dtype=dtype, quantize=False),
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
     )
@@ -282,26 +283,6 @@ def mean_answer_loss(
             total += float(answer_loss(model, batch.to(device)))
             n_tokens += int(batch.answer_mask.sum())
     return total / n_tokens
-
-
-def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
-    """Return the merged model, the adapter's tokenizer and its generation settings."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    base = base_of(folder)
-    try:
-        model = read_model(AutoModelForCausalLM, base, dtype=torch_dtype(dtype))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: the adapter's base cannot be loaded from {base}; put its weights back "
-            f"there, or correct base_model_name_or_path in {ADAPTER_CONFIG}"
-        ) from error
-    adapted = read_adapter(model, folder)
-    return (
-        adapted.merge_and_unload(),
-        read_tokenizer(folder),
-        GenerationConfig.from_pretrained(folder),
-    )
 
 
 def base_of(folder: Path) -> str:
@@ -350,24 +331,35 @@ def load_trained(
     Raises:
         ConfigError: When a folder's weights or an adapter's base cannot be loaded.
     """
-    device = _device(device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: there is no GPU here; set device=cpu, or leave it out")
     shared: dict[tuple[Any, ...], Any] = {}
     loaded = []
     for number, (folder, own) in enumerate(zip(folders, settings, strict=True)):
+        adapter = f"stage{number}" if is_adapter_folder(folder) else None
+        source = folder if adapter is None else _base_folder(folder, base)
         chosen = dtype or _dtype_for(device, own)
-        if not is_adapter_folder(folder):
-            model = _loaded(folder, chosen, own).to(device)
-            loaded.append(_ready(model, folder, None))
-            continue
-        source = _base_folder(folder, base)
-        key = (_identity(source), chosen, own.quantize, own.compute_dtype)
-        name = f"stage{number}"
-        if key in shared:
-            add_adapter(shared[key], folder, name=name)
-        else:
-            shared[key] = _adapted(_loaded(source, chosen, own), folder, name)
-        shared[key].to(device)
-        loaded.append(_ready(shared[key], folder, name))
+        key: tuple[Any, ...] = (number,)
+        if adapter is not None:
+            # Copies of a base that adapters brought along are one.
+            same = model_identity(source) if source.name == BASE_FOLDER else source.resolve()
+            key = (same, chosen, own.quantize, own.compute_dtype)
+        if key not in shared:
+            shared[key], _ = load_backbone(
+                name=source.name,
+                family=None,
+                path=source,
+                dtype=chosen,
+                quantize=own.quantize,
+                compute_dtype=own.compute_dtype,
+            )
+        if adapter is not None:
+            shared[key] = read_adapter(shared[key], folder, name=adapter)
+        shared[key].to(device).eval().requires_grad_(False)
+        tokenizer = read_tokenizer(folder)
+        loaded.append(TrainedModel(model=shared[key], tokenizer=tokenizer, adapter=adapter))
     return loaded
 
 
@@ -381,7 +373,7 @@ def model_identity(folder: Path) -> str:
     for file in files:
         if file.is_file():
             digest.update(_without_paths(file))
-    for file in sorted(f for pattern in WEIGHT_FILES for f in folder.glob(pattern)):
+    for file in sorted(folder.glob(WEIGHT_FILES)):
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         digest.update(_both_ends(file))
     for file in sorted(folder.glob("adapter_model*.safetensors")):
@@ -404,14 +396,6 @@ def _both_ends(file: Path) -> bytes:
         return start + opened.read(_MIB)
 
 
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={device}: there is no GPU here; set device=cpu, or leave it out")
-    return device
-
-
 def _dtype_for(device: str, settings: ModelSettings) -> str:
     if device != "cpu":
         return settings.compute_dtype
@@ -428,51 +412,4 @@ def _base_folder(folder: Path, base: str | Path | None) -> Path:
     raise ConfigError(
         f"{folder}: the adapter's base is not at {named}; put its weights back there, or name "
         "their folder with base=FOLDER"
-    )
-
-
-def _identity(base: Path) -> str:
-    """Return what one base has in common: its place, or its content when an adapter brought it."""
-    return model_identity(base) if base.name == BASE_FOLDER else str(base.resolve())
-
-
-def _loaded(source: Path, dtype: str, settings: ModelSettings) -> Any:
-    try:
-        family = read_model_config(source).model_type
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{source}: holds no model that can be loaded ({first_line(error)}); it has to have "
-            "config.json, *.safetensors and the tokenizer's files"
-        ) from error
-    model, _ = load_backbone(
-        name=source.name,
-        family=family,
-        path=source,
-        dtype=dtype,
-        quantize=settings.quantize,
-        compute_dtype=settings.compute_dtype,
-    )
-    return model
-
-
-def _adapted(model: Any, folder: Path, name: str) -> Any:
-    try:
-        return read_adapter(model, folder, name=name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: this adapter does not fit its base ({first_line(error)}); name the base "
-            "that it was trained on with base=FOLDER"
-        ) from error
-
-
-def _ready(model: Any, folder: Path, adapter: str | None) -> TrainedModel:
-    try:
-        tokenizer = read_tokenizer(folder)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: its tokenizer cannot be loaded ({first_line(error)}); copy the whole "
-            "folder again"
-        ) from error
-    return TrainedModel(
-        model=model.eval().requires_grad_(False), tokenizer=tokenizer, adapter=adapter
     )
