@@ -24,13 +24,14 @@ from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import tiny_tokenizer
 from recap.models.batch_size import AutomaticBatchSize
-from recap.models.finetune import (
-    OptimizerSettings,
-    SchedulerSettings,
-    configured_optimizers,
-)
+from recap.models.finetune import OptimizerSettings, SchedulerSettings, configured_optimizers
 from recap.models.hub import find_folder, read_model, read_tokenizer
-from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
+from recap.models.module import (
+    LabelProbabilities,
+    gather_over_devices,
+    label_probabilities,
+    seed_dropout,
+)
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING
@@ -165,10 +166,7 @@ class EncoderModule(lightning.LightningModule):
 
     def _keep(self, batch: Batch, logits: Tensor) -> None:
         rows = torch.softmax(logits.double(), dim=-1).tolist()
-        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.label_probabilities.append(
-                LabelProbabilities(index=index, id=example.id, probabilities=tuple(row))
-            )
+        self.label_probabilities += label_probabilities(batch, rows)
 
     def _loss(self, batch: Batch) -> Tensor:
         gold = torch.tensor([example.gold for example in batch.examples], device=self.device)

@@ -9,13 +9,12 @@ unquantized weights they are not quite at home: how much that costs is measured,
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,13 +68,6 @@ class ModelSettings:
     """Whether an adapter's base was held in 4 bits."""
 
 
-def settings_text(settings: ModelSettings) -> str:
-    """Return the text of ``recap.json``."""
-    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    values = {"format": _FORMAT, **fields, "task": task_to_dict(settings.task)}
-    return json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-
-
 def read_settings(folder: Path) -> ModelSettings | None:
     """Return the settings in a model's folder, ``None`` where it has no ``recap.json``.
 
@@ -87,7 +79,7 @@ def read_settings(folder: Path) -> ModelSettings | None:
         return None
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        names = {field.name for field in dataclasses.fields(ModelSettings)}
+        names = {field.name for field in fields(ModelSettings)}
         if values.pop("format") != _FORMAT or values.keys() != names:
             raise ConfigError("it was written by another version of recap")
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
@@ -154,7 +146,10 @@ def save_model(
             causal.generation_config = own
         tokenizer.save_pretrained(partial)
         if settings is not None:
-            (partial / SETTINGS_FILE).write_text(settings_text(settings), encoding="utf-8")
+            values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+            values = {"format": _FORMAT, **values, "task": task_to_dict(settings.task)}
+            text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
+            (partial / SETTINGS_FILE).write_text(f"{text}\n", encoding="utf-8")
         if card is not None:
             (partial / CARD_FILE).write_text(card, encoding="utf-8")
 

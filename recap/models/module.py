@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,15 +22,8 @@ from recap.models.backbone import LazyWeights
 from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.engine.prefix_backward import training_loss
-from recap.models.finetune import (
-    OptimizerSettings,
-    SchedulerSettings,
-    configured_optimizers,
-)
-from recap.models.strategy import (
-    is_sharded,
-    shard,
-)
+from recap.models.finetune import OptimizerSettings, SchedulerSettings, configured_optimizers
+from recap.models.strategy import is_sharded, shard
 
 if TYPE_CHECKING:
     from recap.records import Scores
@@ -48,6 +41,14 @@ class LabelProbabilities:
     index: int
     id: str
     probabilities: tuple[float, ...]
+
+
+def label_probabilities(batch: Batch, rows: Iterable[Iterable[float]]) -> list[LabelProbabilities]:
+    """Return what a model holds of a batch's examples, a row of probabilities each."""
+    return [
+        LabelProbabilities(index=index, id=example.id, probabilities=tuple(row))
+        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True)
+    ]
 
 
 P = TypeVar("P", "LabelProbabilities", "Generation")
@@ -147,9 +148,7 @@ class ResponseModule(lightning.LightningModule):
         self._val_loss = TokenMean()
         self._test_loss = TokenMean()
         self._category_scores = CategoryScores(labels=task.labels)
-        self._shard: list[Generation] = []
         self.generations: list[Generation] = []
-        self._predicted: list[LabelProbabilities] = []
         self.label_probabilities: list[LabelProbabilities] = []
         self.strict_loading = not self._frozen_names()
 
@@ -217,7 +216,6 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_start(self) -> None:
         """Forget an earlier test."""
-        self._shard = []
         self._scorer = None
         self.generations = []
         self._category_scores.reset()
@@ -232,14 +230,13 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the answers of all devices and log the scores."""
-        self.generations = gather_over_devices(self._shard)
+        self.generations = gather_over_devices(self.generations)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
         self.log_dict(logged, sync_dist=True)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction."""
-        self._predicted = []
         self._scorer = None
         self.label_probabilities = []
 
@@ -251,17 +248,12 @@ class ResponseModule(lightning.LightningModule):
         """
         rows: list[dict[str, float]] = self(batch, wanted="probabilities")
         if not batch.plan.filler:
-            self._predicted += [
-                LabelProbabilities(index=index, id=example.id, probabilities=tuple(row.values()))
-                for index, example, row in zip(
-                    batch.plan.indices, batch.examples, rows, strict=True
-                )
-            ]
+            self.label_probabilities += label_probabilities(batch, [row.values() for row in rows])
         return rows
 
     def on_predict_epoch_end(self) -> None:
         """Gather the label probabilities of all devices."""
-        self.label_probabilities = gather_over_devices(self._predicted)
+        self.label_probabilities = gather_over_devices(self.label_probabilities)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.
@@ -355,7 +347,7 @@ class ResponseModule(lightning.LightningModule):
     def _add_answers(self, batch: Batch, answers: Sequence[ModelAnswer]) -> None:
         predicted, gold = [], []
         for index, example, answer in zip(batch.plan.indices, batch.examples, answers, strict=True):
-            self._shard.append(Generation(index=index, id=example.id, answer=answer))
+            self.generations.append(Generation(index=index, id=example.id, answer=answer))
             label = answer.label
             predicted.append(len(self._task.labels) if label is None else self._task.index(label))
             gold.append(example.gold)

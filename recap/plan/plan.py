@@ -142,11 +142,13 @@ def changes_that_fit(demand: Demand, limit_bytes: float) -> list[Change]:
 
 def _least(demand: Demand, given: tuple[str, ...], limit_bytes: float) -> Change | None:
     """Return the first of ever larger changes, beside the ``given`` ones, that fits."""
-    for overrides, changed in _ladder(demand):
-        peak = changed.memory.peak
-        if peak <= limit_bytes and (given or overrides):
-            return Change(overrides=(*given, *overrides), peak_bytes=peak)
-    return None
+    overrides, edits = given, _edits(demand)
+    while not overrides or demand.memory.peak > limit_bytes:
+        override, edit = next(edits, (None, None))
+        if override is None or edit is None:
+            return None
+        overrides, demand = (*overrides, override), edit(demand)
+    return Change(overrides=overrides, peak_bytes=demand.memory.peak)
 
 
 def _spread(demand: Demand, limit_bytes: float) -> Change | None:
@@ -166,15 +168,6 @@ def _spread(demand: Demand, limit_bytes: float) -> Change | None:
         if change is not None:
             return change
     return None
-
-
-def _ladder(demand: Demand) -> Iterator[tuple[tuple[str, ...], Demand]]:
-    """Yield the demand as it is, then with more and more of what saves memory."""
-    overrides: tuple[str, ...] = ()
-    yield overrides, demand
-    for override, change in _edits(demand):
-        overrides, demand = (*overrides, override), change(demand)
-        yield overrides, demand
 
 
 def _edits(demand: Demand) -> Iterator[tuple[str, Callable[[Demand], Demand]]]:
