@@ -235,8 +235,7 @@ def load_backbone(
         )
     _check_rows(tokenizer, model, source, name)
     if quantize:
-        _check_widths(model, source, name)
-        _keep_off_packed_weights(model)
+        _secure_packed_weights(model, source, name)
     return model, tokenizer
 
 
@@ -347,12 +346,14 @@ def _four_bits(compute_dtype: str) -> Any:
     )
 
 
-def _check_widths(model: Any, source: Path, name: str) -> None:
-    """Check that rows end where the blocks end that share a constant, as those of real models do.
+def _secure_packed_weights(model: Any, source: Path, name: str) -> None:
+    """Refuse 4-bit weights that bitsandbytes (0.50) would read wrongly, and keep others whole.
 
-    With AVX-512, bitsandbytes (0.50) begins each row at a block's beginning when it reads weights
-    of 4 bits, though it wrote them through: other rows come back with other blocks' constants,
-    without an error. Without AVX-512 and on GPUs they come back right.
+    With AVX-512 it begins each row at a block's beginning when it reads weights of 4 bits, though
+    it wrote them through: where rows do not end where the blocks end that share a constant, as
+    those of real models do, they come back with other blocks' constants, without an error. Without
+    AVX-512 and on GPUs they come back right. With AVX512-BF16, a forward in evaluation mode without
+    gradients packs the weights for good, and later gradients are wrong without an error.
     """
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -367,19 +368,7 @@ def _check_widths(model: Any, source: Path, name: str) -> None:
                 f"which blocks of {block} do not divide; bitsandbytes reads such a matrix wrongly "
                 "from 4 bits on some processors; set finetune=lora, or take another backbone"
             )
-
-
-def _keep_off_packed_weights(model: Any) -> None:
-    """Keep evaluation on a CPU from repacking the weights, which corrupts the training after it.
-
-    With AVX512-BF16, a forward in evaluation mode without gradients packs 4-bit weights for good,
-    and later gradients are wrong without an error (bitsandbytes 0.50).
-    """
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
+        module.support_avx512bf16_for_cpu = False
 
 
 def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:

@@ -145,16 +145,14 @@ def save_digested(content: Any, path: Path) -> None:
         comment = _MARK + through.digest.hexdigest().encode()
         file.seek(-_LENGTH_BYTES, os.SEEK_END)
         file.write(len(comment).to_bytes(_LENGTH_BYTES, "little") + comment)
-        file.flush()
-        os.fsync(file.fileno())
+    sync(path)
 
 
 def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
     """Write the list of a folder's digests, by file name."""
-    with (folder / SUMS).open("w", encoding="utf-8") as file:
-        file.writelines(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
-        file.flush()
-        os.fsync(file.fileno())
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    sync(folder / SUMS)
 
 
 def digests_of(files: Iterable[Path]) -> dict[str, str]:

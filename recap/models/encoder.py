@@ -27,6 +27,7 @@ from recap.models.batch_size import AutomaticBatchSize
 from recap.models.finetune import OptimizerSettings, SchedulerSettings, configured_optimizers
 from recap.models.hub import find_folder, read_model, read_tokenizer
 from recap.models.module import (
+    PLACE,
     LabelProbabilities,
     gather_over_devices,
     label_probabilities,
@@ -128,7 +129,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Put the label probabilities into the test set's order."""
-        self.label_probabilities = gather_over_devices(self.label_probabilities)
+        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction; the scores of a test stay."""
@@ -144,7 +145,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Put the label probabilities into the set's order."""
-        self.label_probabilities = gather_over_devices(self.label_probabilities)
+        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def scores(self) -> Scores:
         """Return the scores of the last test.
@@ -326,18 +327,14 @@ class EncoderInput:
                 f"encoder.max_tokens={max_tokens}: this encoder reads at most {longest} tokens; "
                 f"set encoder.max_tokens={longest} or less"
             )
-        close = _first_of(tokenizer.sep_token_id, tokenizer.eos_token_id)
-        if close is None:
+        if tokenizer.sep_token_id is None and tokenizer.eos_token_id is None:
             raise ConfigError(
                 "the encoder's tokenizer has neither a sep_token nor an eos_token to close a turn "
                 "with; name one in tokenizer_config.json"
             )
-        self.close_id = close
-        first = _first_of(tokenizer.cls_token_id, tokenizer.bos_token_id, close)
-        pad = _first_of(tokenizer.pad_token_id, close)
-        assert first is not None
-        assert pad is not None
-        self.first_id, self.pad_id = first, pad
+        self.close_id = _first_of(tokenizer.sep_token_id, tokenizer.eos_token_id)
+        self.first_id = _first_of(tokenizer.cls_token_id, tokenizer.bos_token_id, self.close_id)
+        self.pad_id = _first_of(tokenizer.pad_token_id, self.close_id)
         self._texts = PlainTextEncoder(tokenizer)
         self._max_tokens = max_tokens
         self._longest = longest
@@ -413,5 +410,5 @@ def shown_turns(example: Example, history: PromptHistory) -> tuple[Turn, ...]:
     return tuple(intervention(example.history)) if history == "intervention" else ()
 
 
-def _first_of(*ids: int | None) -> int | None:
-    return next((int(found) for found in ids if found is not None), None)
+def _first_of(*ids: int | None) -> int:
+    return next(int(found) for found in ids if found is not None)

@@ -280,15 +280,6 @@ def mean_answer_loss(
     return total / n_tokens
 
 
-def base_of(folder: Path) -> str:
-    """Return where an adapter's base is, or its hub id; one inside the folder moves with it."""
-    inside = folder / BASE_FOLDER
-    if inside.is_dir():
-        return str(inside)
-    named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    return str(named["base_model_name_or_path"])
-
-
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _MIB = 1 << 20
 
@@ -399,7 +390,13 @@ def _dtype_for(device: str, settings: ModelSettings) -> str:
 
 
 def _base_folder(folder: Path, base: str | Path | None) -> Path:
-    named = str(base) if base is not None else base_of(folder)
+    """Return where an adapter's base is; one inside the folder moves with it."""
+    if base is None and (folder / BASE_FOLDER).is_dir():
+        return folder / BASE_FOLDER
+    if base is None:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        base = config["base_model_name_or_path"]
+    named = str(base)
     if Path(named).is_dir():
         return Path(named)
     if _HUB_ID.fullmatch(named):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import lightning
@@ -51,17 +53,18 @@ def label_probabilities(batch: Batch, rows: Iterable[Iterable[float]]) -> list[L
     ]
 
 
-P = TypeVar("P", "LabelProbabilities", "Generation")
+T = TypeVar("T")
+PLACE = attrgetter("index")
+"""An example's place in its set."""
 
 
-def gather_over_devices(shard: Sequence[P]) -> list[P]:
-    """Return what all devices have found of a set, in the set's order, on every device."""
-    found = list(shard)
+def gather_over_devices(share: Sequence[T]) -> list[T]:
+    """Return what all devices have found, one device after another, on every device."""
+    shares = [list(share)]
     if dist.is_available() and dist.is_initialized():
-        shards: list[list[P]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(shards, found)
-        found = [one for part in shards for one in part]
-    return sorted(found, key=lambda one: one.index)
+        shares = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shares, list(share))
+    return list(itertools.chain.from_iterable(shares))
 
 
 def seed_dropout(*numbers: int) -> None:
@@ -230,7 +233,7 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the answers of all devices and log the scores."""
-        self.generations = gather_over_devices(self.generations)
+        self.generations = sorted(gather_over_devices(self.generations), key=PLACE)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
         self.log_dict(logged, sync_dist=True)
@@ -253,7 +256,7 @@ class ResponseModule(lightning.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Gather the label probabilities of all devices."""
-        self.label_probabilities = gather_over_devices(self.label_probabilities)
+        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.

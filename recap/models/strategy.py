@@ -46,12 +46,7 @@ def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> 
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all devices, with checkpoints that any number of devices can go on from.
-
-    Args:
-        world_size: Devices over all machines.
-        cpu_offload: Whether shares and optimizer state are kept in the host's memory.
-    """
+    """FSDP2 over all devices, with checkpoints that any number of devices can go on from."""
 
     def __init__(self, *, world_size: int, cpu_offload: bool = False) -> None:
         super().__init__(

@@ -16,17 +16,14 @@ from recap.models.hub import cached_folder, read_model_config, read_tokenizer
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture:
-    """The sizes that memory and operations follow from.
-
-    Attributes:
-        config: The ``transformers`` configuration.
-        source: Where it was found, in words.
-        folder: The folder with the tokenizer, if there is one on this machine.
-    """
+    """The sizes that memory and operations follow from."""
 
     config: Any
+    """The ``transformers`` configuration."""
     source: str
+    """Where it was found, in words."""
     folder: Path | None
+    """The folder with the tokenizer, if there is one on this machine."""
 
     @property
     def hidden(self) -> int:

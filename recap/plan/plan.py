@@ -232,15 +232,10 @@ def disk_bytes(
     keep: KeepModels,
     whole: bool = False,
 ) -> Disk:
-    """Return what a run leaves on the disk.
+    """Return what a run of so many trainings leaves on the disk under ``keep_models=keep``.
 
-    Args:
-        counts: Parameters under the tuning method.
-        setting: How they are trained.
-        n_models: Trainings of the run.
-        keep: As ``keep_models``.
-        whole: Whether an adapter's folder carries the backbone too: ``merge=true``, or a backbone
-            that exists nowhere else.
+    ``whole`` says that an adapter's folder carries the backbone too: ``merge=true``, or a backbone
+    that exists nowhere else.
     """
     if setting.method == "none":
         return Disk(model=0.0, models=0.0, checkpoint=0.0)
@@ -387,11 +382,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan of a run, without loading weights or touching its folder.
 
-    Args:
-        config: The run.
-        options: What is assumed of the devices.
-        workload: Its examples, where another plan has read them already: data, task, prompt, folds
-            and tokenizer are the same.
+    ``workload`` holds its examples, where another plan has read them already: data, task, prompt,
+    folds and tokenizer are the same.
 
     Raises:
         ConfigError: For choices that cannot go together, or a backbone of unknown size.
@@ -441,7 +433,8 @@ def make_plan(
 
 def plan_dict(plan: Plan) -> dict[str, Any]:
     """Return every figure of a plan at full precision, as plain values."""
-    config, demand, setting = plan.config, plan.demand, plan.demand.setting
+    config, demand = plan.config, plan.demand
+    setting, memory = demand.setting, demand.memory
     lengths = [len(e.prompt) for e in plan.workload.examples]
     answers = [len(e.answer) for e in plan.workload.examples]
     return {
@@ -469,7 +462,14 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             "tokens": demand.largest.tokens,
             "accumulated": demand.accumulates,
         },
-        "memory": demand.memory.as_dict(),
+        "memory": {
+            "moments": {
+                moment: {**held, "total": memory.total(moment)}
+                for moment, held in memory.table.items()
+            },
+            "peak_moment": memory.peak_moment,
+            "peak_bytes": memory.peak,
+        },
         "device_memory_bytes": plan.limit_bytes,
         "fits": plan.fits,
         "changes_that_fit": [

@@ -34,18 +34,15 @@ from recap.records import Message
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedBatch:
-    """One micro-batch in numbers.
-
-    Attributes:
-        lengths: Tokens of each example, prompt and answer.
-        answers: Tokens of each answer.
-        prefix: Tokens that all share and that are computed once; 0 for a row without sharing,
-            ``None`` for padded rows.
-    """
+    """One micro-batch in numbers."""
 
     lengths: tuple[int, ...]
+    """Tokens of each example, prompt and answer."""
     answers: tuple[int, ...]
+    """Tokens of each answer."""
     prefix: int | None
+    """Tokens that all share and that are computed once; 0 for a row without sharing, ``None`` for
+    padded rows."""
 
     @property
     def suffixes(self) -> tuple[int, ...]:
@@ -220,19 +217,16 @@ class PlannedTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class RunWorkload:
-    """What a run computes.
-
-    Attributes:
-        trainings: One for each fold that ``cv.fold`` asks for, or the final one.
-        examples: All that the task selects.
-        prefix: Leading tokens that all prompts share.
-        counted_by: How tokens were counted, in words.
-    """
+    """What a run computes."""
 
     trainings: tuple[PlannedTraining, ...]
+    """One for each fold that ``cv.fold`` asks for, or the final one."""
     examples: Examples
+    """All that the task selects."""
     prefix: int
+    """Leading tokens that all prompts share."""
     counted_by: str
+    """How tokens were counted, in words."""
 
 
 def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
@@ -425,29 +419,19 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What groups amount to together."""
+    """The like-named numbers of several :class:`PlannedBatch`, added up."""
 
     tokens: int
-    """Computed tokens."""
     pairs: int
-    """Pairs of a query and a key that it sees."""
     predicted: int
-    """Tokens with a loss."""
     fed: int
-    """Tokens that reach the last layer's feed-forward block."""
     last_pairs: int
-    """Pairs of a query and a key in the last layer."""
 
 
 def add_up(groups: Iterable[PlannedBatch]) -> Totals:
     """Return the totals of micro-batches."""
-    listed = list(groups)
-    return Totals(
-        **{
-            field.name: sum(getattr(group, field.name) for group in listed)
-            for field in fields(Totals)
-        }
-    )
+    listed, names = list(groups), [field.name for field in fields(Totals)]
+    return Totals(**{name: sum(getattr(group, name) for group in listed) for name in names})
 
 
 def forward_operations(
@@ -477,13 +461,9 @@ def decoding_operations(
 ) -> float:
     """Return the operations of answering prompts one token at a time, with a cache.
 
-    The tokens of labels that are tried behind each prompt are not counted.
-
-    Args:
-        architecture: The backbone's sizes.
-        counts: Its parameters.
-        examples: Tokens of each prompt and of its answer.
-        prefix: Tokens that all prompts begin with and that are computed once.
+    The tokens of labels that are tried behind each prompt are not counted. ``examples`` gives the
+    tokens of each prompt and of its answer, ``prefix`` those that all prompts begin with and that
+    are computed once.
     """
     shared = prefix * (prefix + 1) // 2
     once = Totals(tokens=prefix, pairs=shared, predicted=0, fed=prefix, last_pairs=shared)
