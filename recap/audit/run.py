@@ -180,13 +180,7 @@ class TokenSpan:
 
 
 class TokenSpans:
-    """Finds texts among the tokens of prompt and answer, as training lays them out.
-
-    Args:
-        task: Writes prompts and answers.
-        encoder: The model's tokenizer.
-        max_tokens: Longest prompt, as in training.
-    """
+    """Finds texts among the tokens of prompt and answer, as training lays them out."""
 
     def __init__(self, task: Task, encoder: ChatEncoder, *, max_tokens: int | None) -> None:
         self._task = task

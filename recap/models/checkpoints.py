@@ -344,10 +344,6 @@ def whole_weights(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dic
 
     Called by every rank together. One weight at a time is whole on the other ranks. Weights that
     are tied stay one tensor.
-
-    Args:
-        module: Weights spread over devices, or not.
-        wanted: Whether a weight of this name is asked for.
     """
     first = is_first_rank()
     whole: dict[str, Tensor] = {}

@@ -45,15 +45,8 @@ class EncoderModule(lightning.LightningModule):
     :class:`recap.models.encoder.EncoderInput` has encoded. Logs ``train_loss``,
     ``val_loss``: cross-entropy in nats, the mean over the examples of a step or set.
 
-    Args:
-        model: A ``transformers`` model for sequence classification.
-        labels: The task's labels; their order is the class index.
-        task_name: As scores record it.
-        close_id: The token that closes every turn; the response stands between the last two.
-        optimizer: Which optimizer, and its numbers.
-        scheduler: Which learning-rate schedule.
-        total_steps: Optimizer steps of the whole training.
-        seed: Of dropout.
+    The order of ``labels`` is the class index; ``close_id`` is the token that closes every turn, so
+    that the response stands between the last two; ``total_steps`` are those of the whole training.
 
     Attributes:
         label_probabilities: After a test or a prediction, one per example, in the set's order.
@@ -218,12 +211,9 @@ def load_encoder(
 ) -> LoadedEncoder:
     """Return an encoder whose classification head is new, one output a label.
 
-    Args:
-        name: ``tiny`` without a path is made from random weights.
-        labels: Their order is the class index.
-        hub_id: Looked for in the local cache first, then on the hub.
-        path: A folder with weights and tokenizer in Hugging Face's format; goes before ``hub_id``.
-        seed: Of the head, and of all weights of ``tiny``; the global random state is left alone.
+    Arguments are those of :func:`recap.models.hub.find_folder`, the order of ``labels`` is the class
+    index, and ``seed`` is that of the head, and of all weights of ``tiny``; the global random state
+    is left alone.
 
     Raises:
         ConfigError: Within seconds when there are no weights, or they are not an encoder's.

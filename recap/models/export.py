@@ -264,10 +264,7 @@ def mean_answer_loss(
 ) -> float:
     """Return the answers' loss over all batches, the mean over their tokens in nats.
 
-    Args:
-        model: A ``transformers`` causal language model, or a PEFT model around one.
-        batches: At least one answer token among them.
-        autocast: Type to compute in beside the weights' own.
+    ``autocast`` is the type to compute in beside the weights' own.
     """
     device = next(model.parameters()).device
     mixed = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
