@@ -211,9 +211,9 @@ def load_encoder(
 ) -> LoadedEncoder:
     """Return an encoder whose classification head is new, one output a label.
 
-    Arguments are those of :func:`recap.models.hub.find_folder`, the order of ``labels`` is the class
-    index, and ``seed`` is that of the head, and of all weights of ``tiny``; the global random state
-    is left alone.
+    Arguments are those of :func:`recap.models.hub.find_folder`; the order of ``labels`` is the
+    class index, and ``seed`` is that of the head, and of all weights of ``tiny``. The global random
+    state is left alone.
 
     Raises:
         ConfigError: Within seconds when there are no weights, or they are not an encoder's.
