@@ -46,8 +46,8 @@ def table(rows: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
     yield from HEADER
     for row in rows:
         binary, fine = (_plan(row, task, read) for task in TASKS)
-        peak = max(binary.memory.peak, fine.memory.peak) / 1e9
-        cells = [f"`{row}`", str(binary.setting.n_devices), f"{peak:.1f}"]
+        peak = max(binary.demand.memory.peak, fine.demand.memory.peak) / 1e9
+        cells = [f"`{row}`", str(binary.demand.setting.n_devices), f"{peak:.1f}"]
         for plan in (binary, fine):
             cells += [f"{sum(plan.steps):,}" if plan.epochs else "–", f"{plan.hours():.2f}"]
         yield f"| {' | '.join(cells)} |"

@@ -33,7 +33,7 @@ READS = {
 """Functions through which rows of users' files come in."""
 
 OWN_FILES = {
-    "audit.probes": "the canaries that it has planted, through data.corpus",
+    "audit.run": "the canaries that it has planted, through data.corpus",
     "evaluate.cascade": "predictions.jsonl of runs",
     "report.runs": "predictions.jsonl and selection.jsonl of runs",
     "report.verify": "predictions.jsonl of runs",

@@ -1,111 +1,288 @@
-"""``recap.audit``: how exposed canaries are, and how many texts a model can be made to repeat."""
+"""``recap.audit``: how exposed canaries are, and how many texts a model can be made to repeat.
+
+Exposure is that of Carlini et al. 2019 (The Secret Sharer, section 4.2): a canary holds a secret
+drawn from a known space, and is ranked by log-perplexity among the same text with other secrets.
+Extraction follows Carlini et al. 2023 (Quantifying Memorization, section 3): given the tokens
+before, greedy decoding goes on with the very text.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from recap.audit.options import AuditConfig, TextField
-from recap.audit.probes import (
-    CHANCE,
-    Canary,
-    Share,
-    TokenSpan,
-    TokenSpans,
-    candidates,
-    exposure,
-    exposure_p,
-    more_than,
-    other_secrets,
-    plant,
-    read_canaries,
-    share_of,
-    trained_on,
-)
-from recap.data.encode import ChatEncoder
+from recap.audit.options import AuditConfig, PlantOptions, TextField
+from recap.data.corpus import read_records
+from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.data.folds import content_key
-from recap.errors import ConfigError
+from recap.data.issues import IssueLog
+from recap.data.readers.native import records_to_jsonl
+from recap.errors import ConfigError, DataError, quote_id
 from recap.folds.run import read_labeled, read_own_data
 from recap.models.engine.loss import Loglikelihood, LoglikelihoodRequest, loglikelihoods
-from recap.models.export import TrainedModel
 from recap.output.format import p_cell, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
-from recap.records import Example
+from recap.records import Answer, Example, Turn
 from recap.runs.build import build_task
 from recap.runs.saved import SavedModel, find_model, load_saved
+from recap.tasks.task import Task
+
+FORMATS: dict[TextField, dict[str, str]] = {
+    "rationale": {
+        "en": "The client gives the reference number {secret} and no reason.",
+        "zh": "来访者给出编号{secret}，没有说明理由。",
+    },
+    "response": {
+        "en": "My reference number is {secret}, that is all.",
+        "zh": "我的编号是{secret}，就这些。",
+    },
+}
+"""Texts around a secret, by field and language."""
+
+_TURNS = {
+    "en": ("What would you note down under {number}?", "Nothing that I want to talk about today."),
+    "zh": ("第{number}项你想记下些什么？", "今天没有什么想谈的。"),
+}
+"""Counselor and client; the number keeps canaries from being duplicates of each other."""
+_PLAIN = {"en": "The client does not want to talk.", "zh": "来访者不想谈。"}
+_SLOT = "{secret}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audited:
-    """A saved model, and examples that it was trained on and that it was not."""
+class Canary:
+    """One canary: an example without its secret, the secret, and the ids of its copies."""
 
-    saved: SavedModel
-    trained: tuple[Example, ...]
-    held_out: tuple[Example, ...]
-    notes: tuple[str, ...]
+    key: str
+    ids: tuple[str, ...]
+    example: Example
+    field: TextField
+    secret: str
+
+    def with_secret(self, secret: str) -> Example:
+        """Return the example with a secret in its place."""
+        text = getattr(self.example, self.field).replace(_SLOT, secret)
+        return replace(self.example, **{self.field: text})
 
 
-def read_audited(config: AuditConfig) -> Audited:
-    """Return what ``model=`` and ``held_out=`` name.
+def _draw_secret(digits: int, rng: random.Random) -> str:
+    # Spaces between digits have each be a token of its own.
+    return " ".join(str(rng.randrange(10)) for _ in range(digits))
 
-    The data are those of the model's run; of a model without one, those of ``data=``. Held out is
-    the test part of its fold, unless a file is named.
+
+def plant(task: Task, options: PlantOptions, *, language: Literal["en", "zh"], seed: int) -> str:
+    """Return canaries as native JSON lines, to be put to a training set; labels go round."""
+    rng = random.Random(seed)
+    counselor, client = _TURNS[language]
+    rows = []
+    for number in range(options.n):
+        secret = _draw_secret(options.digits, rng)
+        text = FORMATS[options.field][language]
+        spec = {"field": options.field, "text": text, "secret": secret}
+        filled = text.replace(_SLOT, secret)
+        for copy in range(options.copies):
+            rows.append(
+                Example(
+                    id=f"canary-{number:04d}-{copy}",
+                    session=f"canary-{number:04d}",
+                    history=(Turn(speaker="counselor", text=counselor.format(number=number)),),
+                    response=filled if options.field == "response" else client,
+                    label=task.labels[number % len(task.labels)],
+                    rationale=filled if options.field == "rationale" else _PLAIN[language],
+                    meta={"canary": spec},
+                )
+            )
+    return records_to_jsonl(rows)
+
+
+def read_canaries(path: Path, task: Task) -> tuple[Canary, ...]:
+    """Return the canaries of a file, copies of one put together.
 
     Raises:
-        ConfigError: When no model is named or found.
-        DataError: When data cannot be read.
+        DataError: When the file holds none, or one is not as ``step=plant`` writes it.
     """
-    if config.model is None:
-        raise ConfigError("model: name a run folder or a model's, as in model=runs/RUN")
-    saved = find_model(Path(config.model), config.training)
-    if saved.run is not None:
-        trained, held_out, notes = _own(saved)
-    else:
-        trained, held_out = read_labeled(config.training, saved.task).examples(), ()
-        named = config.training.data.name
-        notes = [f"the model lies in no run folder: {named!r} is taken for what it was trained on"]
-    if config.held_out is not None:
-        given = config.training
-        source = replace(given, data=replace(given.data, path=config.held_out))
-        held_out = read_labeled(source, saved.task).examples()
-        notes.append(f"held out: {config.held_out}")
-    known = {content_key(example) for example in trained}
-    new = tuple(example for example in held_out if content_key(example) not in known)
-    if len(new) < len(held_out):
-        notes.append(
-            f"{len(held_out) - len(new)} examples held out are trained on as well: left out"
+    issues = IssueLog(str(path))
+    records = read_records(
+        reader="dialogues", path=path, taxonomy=task.taxonomy, issues=issues, require_labels=True
+    )
+    listed, found = list(records), dict[str, Canary]()
+    if issues.issues:
+        raise issues.error()
+    for record in listed:
+        if not isinstance(record, Example):
+            raise DataError(f"{path}: holds dialogues; give the file that step=plant wrote")
+        one = _canary(path, record)
+        known = found.get(one.key)
+        found[one.key] = replace(known, ids=known.ids + one.ids) if known else one
+    if not found:
+        raise DataError(f"{path}: holds no canaries; give the file that step=plant wrote")
+    return tuple(found.values())
+
+
+def other_secrets(canary: Canary, n: int, *, seed: int) -> tuple[str, ...]:
+    """Return ``n`` different secrets of the same space, the canary's own not among them."""
+    rng = random.Random(f"{seed}:{canary.key}")
+    digits = len(canary.secret.split())
+    if n >= 10**digits:
+        raise DataError(f"candidates={n}: there are only {10**digits} secrets of {digits} digits")
+    drawn: dict[str, None] = {}
+    while len(drawn) < n:
+        secret = _draw_secret(digits, rng)
+        if secret != canary.secret:
+            drawn[secret] = None
+    return tuple(drawn)
+
+
+def _canary(path: Path, example: Example) -> Canary:
+    spec: Any = example.meta.get("canary")
+    try:
+        field, text, secret = spec["field"], spec["text"], spec["secret"]
+        sound = getattr(example, field) == text.replace(_SLOT, secret) and _SLOT in text
+        sound = sound and field in FORMATS and all(d.isdecimal() for d in secret.split())
+    except (TypeError, KeyError, AttributeError):
+        sound = False
+    if not sound:
+        raise DataError(
+            f"{path}: id {quote_id(example.id)} is no canary as step=plant writes it; plant them "
+            "again, and train on these"
         )
-    if not new:
-        notes.append("nothing was held out, so shares have nothing to be compared with (held_out=)")
-    return Audited(saved=saved, trained=trained, held_out=new, notes=tuple(notes))
+    key, blank = example.session or example.id, replace(example, **{field: text})
+    return Canary(key=key, ids=(example.id,), example=blank, field=field, secret=secret)
 
 
-def drawn(examples: Sequence[Example], most: int, *, seed: int) -> tuple[Example, ...]:
-    """Return at most so many examples, drawn without looking at them, in their order."""
-    if len(examples) <= most:
-        return tuple(examples)
-    chosen = sorted(random.Random(seed).sample(range(len(examples)), most))
-    return tuple(examples[i] for i in chosen)
+_PROBES = ("A", "一", "1")
+"""Texts that no text begins or ends like: at least one of them differs in its first token."""
 
 
-def _own(saved: SavedModel) -> tuple[tuple[Example, ...], tuple[Example, ...], list[str]]:
-    data = read_own_data(saved)
-    name = saved.config.data.name
-    if saved.fold is None:
-        everything = data.examples()
-        return everything, (), [f"trained on: all {len(everything)} examples of {name!r}"]
-    fold = data.folds[saved.fold]
-    trained, held_out = data.examples(fold.train), data.examples(fold.test)
-    notes = [f"trained on: {len(trained)} examples of {name!r}; held out: {len(held_out)}"]
-    return trained, held_out, notes
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenSpan:
+    """All tokens that a model read, and where a text lies in them (``start`` up to ``end``)."""
+
+    ids: tuple[int, ...]
+    start: int
+    end: int
+
+    def behind(self, n: int, *, shortest: int) -> LoglikelihoodRequest | None:
+        """Return the text's tokens behind its first ``n``; ``None`` where fewer are left."""
+        if self.end - self.start - n < shortest:
+            return None
+        return LoglikelihoodRequest(ids=self.ids[: self.end], start=self.start + n)
+
+
+class TokenSpans:
+    """Finds texts among the tokens of prompt and answer, as training lays them out."""
+
+    def __init__(self, task: Task, encoder: ChatEncoder, *, max_tokens: int | None) -> None:
+        self._task = task
+        self._encoder = encoder
+        self._prompts = PromptEncoder(task, encoder, max_tokens=max_tokens)
+
+    def of(self, example: Example, field: TextField) -> TokenSpan:
+        """Return where a field of an example stands."""
+        prompt = self._prompts.encode(example)
+        if field == "rationale":
+            label = self._task.gold(example)
+            answer, *probes = (
+                self._encoder.answer_ids(self._task.render(Answer(label=label, rationale=text)))
+                for text in (example.rationale, *_PROBES)
+            )
+            start = len(prompt.ids) + min(_common(answer, probe) for probe in probes)
+            # What ends the turn is no part of the text.
+            whole = (*prompt.ids, *answer)
+            return TokenSpan(ids=whole, start=start, end=len(whole) - 1)
+        cut = replace(example, history=example.history[prompt.dropped_turns :])
+        probes = [
+            self._encoder.prompt_ids(self._task.messages(replace(cut, response=text)))
+            for text in _PROBES
+        ]
+        start = min(_common(prompt.ids, probe) for probe in probes)
+        behind = min(_common(prompt.ids[::-1], probe[::-1]) for probe in probes)
+        return TokenSpan(ids=prompt.ids, start=start, end=len(prompt.ids) - behind)
+
+
+def candidates(spans: Sequence[TokenSpan]) -> list[LoglikelihoodRequest]:
+    """Return the same text with several secrets, each from where the first of them differs."""
+    first = spans[0]
+    start = min(_common(first.ids, span.ids) for span in spans[1:])
+    return [LoglikelihoodRequest(ids=span.ids[: span.end], start=max(1, start)) for span in spans]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many leading tokens two sequences share."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How many of some texts, with the ends of Wilson's 95 % interval; ``None`` for none."""
+
+    count: int
+    n: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+def exposure(own: float, others: Sequence[float]) -> float:
+    """Return log2 of the candidates, itself among them, less log2 of the rank, in bits.
+
+    Equal ones rank before it, so that a model that tells nothing apart shows no exposure. With a
+    sample of the space in place of all of it (section 4.3 there) the most that can be seen
+    is log2 of the sample's size.
+
+    >>> exposure(1.0, [2.0, 3.0, 4.0]), exposure(5.0, [2.0, 3.0, 4.0])
+    (2.0, 0.0)
+    """
+    return math.log2(1 + len(others)) - math.log2(1 + sum(other <= own for other in others))
+
+
+CHANCE = 1 / math.log(2)
+"""Mean exposure of a secret that the model has never met, in bits: its rank is uniform."""
+
+
+def exposure_p(exposures: Sequence[float]) -> float | None:
+    """Return the probability of a mean exposure as high without memorization, ``None`` for none.
+
+    The rank is uniform then, and ln(2) times the exposure exponential with mean 1, or less for a
+    finite sample: their sum follows at most a gamma distribution.
+    """
+    if not exposures:
+        return None
+    from scipy.stats import gamma
+
+    return float(gamma.sf(math.log(2) * sum(exposures), a=len(exposures)))
+
+
+def share_of(found: Sequence[bool]) -> Share:
+    """Return the share of texts that were reproduced."""
+    n, count = len(found), sum(found)
+    if n == 0:
+        return Share(count=0, n=0, share=None, low=None, high=None)
+    from scipy.stats import binomtest
+
+    ends = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    return Share(count=count, n=n, share=count / n, low=float(ends.low), high=float(ends.high))
+
+
+def more_than(trained: Share, held_out: Share) -> float | None:
+    """Return Fisher's exact one-sided p for a larger share of trained texts; ``None`` for none."""
+    if trained.n == 0 or held_out.n == 0:
+        return None
+    from scipy.stats import fisher_exact
+
+    table = np.array([[each.count, each.n - each.count] for each in (trained, held_out)])
+    return float(fisher_exact(table, alternative="greater").pvalue)
 
 
 _PLANTED = (
@@ -113,28 +290,12 @@ _PLANTED = (
     "data=dialogues, and give the file back with canaries=. Such a model serves the audit alone."
 )
 _GROUPS = ("trained", "held out", "elsewhere")
+"""Where the model's data have a canary."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Exposed:
-    """One canary, whether the model was trained on it, and its exposure in bits."""
-
-    canary: Canary
-    group: str
-    exposure: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extracted:
-    """Texts of one field, given so many of their tokens: which were gone on with verbatim."""
-
-    field: TextField
-    prefix_tokens: int
-    trained: Share
-    held_out: Share
-    ids: tuple[str, ...]
-    """Of the examples trained on that were reproduced."""
-    texts: tuple[str, ...]
+Parts = Mapping[str, Sequence[Example]]
+"""Examples that the model was ``trained`` on, and that were ``held out``."""
+Read = Callable[[Sequence[LoglikelihoodRequest], str], list[Loglikelihood]]
+"""The model, reading what it is asked for under a bar with a title."""
 
 
 def plant_canaries(config: AuditConfig) -> Report:
@@ -165,136 +326,171 @@ def audit_model(config: AuditConfig) -> Report:
         ConfigError: When there is no such model, or canaries in a field that it never learned.
         DataError: When data or canaries cannot be read.
     """
-    audited = read_audited(config)
-    accelerator = config.training.trainer.accelerator
-    reader = _Reader(audited, load_saved(audited.saved, accelerator=accelerator), config)
-    exposed = _expose(config, audited, reader) if config.canaries is not None else []
+    if config.model is None:
+        raise ConfigError("model: name a run folder or a model's, as in model=runs/RUN")
+    saved = find_model(Path(config.model), config.training)
+    parts, notes = _read_parts(config, saved)
+    loaded = load_saved(saved, accelerator=config.training.trainer.accelerator)
+    if loaded.adapter is not None:
+        loaded.model.set_adapter(loaded.adapter)
+    encoder = ChatEncoder(loaded.tokenizer)
+    spans = TokenSpans(saved.task, encoder, max_tokens=saved.settings.max_prompt_tokens)
+    read = partial(_read, loaded.model, config.training.decoding.batch_size)
+    exposed: list[dict[str, Any]] = []
+    if config.canaries is not None:
+        canaries = read_canaries(Path(config.canaries), saved.task)
+        if not saved.task.rationale and any(c.field == "rationale" for c in canaries):
+            raise ConfigError(
+                f"canaries={config.canaries}: their secrets stand in rationales, and the model was "
+                "trained without; plant them with plant.field=response"
+            )
+        exposed = list(_expose(config, canaries, parts, spans, read))
     fields: tuple[TextField, ...] = ("rationale", "response")
     extracted = [
         found
-        for field in (fields if audited.saved.task.rationale else fields[1:])
-        for found in _extract(config, audited, reader, field)
+        for field in fields[not saved.task.rationale :]
+        for found in _extract(config, field, parts, spans, read)
     ]
-    return _report(config, audited, exposed, extracted)
+    if config.privacy.include_text:
+        extracted = [
+            each | {"texts": [encoder.text(ids) for ids in each["texts"]]} for each in extracted
+        ]
+    return _report(config, saved, notes, exposed, extracted)
 
 
-class _Reader:
-    """The loaded model, with a bar for what it has read."""
+def _read_parts(config: AuditConfig, saved: SavedModel) -> tuple[Parts, list[str]]:
+    """Return the model's examples, and notes on where they come from.
 
-    def __init__(self, audited: Audited, trained: TrainedModel, config: AuditConfig) -> None:
-        self._trained = trained
-        self._batch_size = config.training.decoding.batch_size
-        encoder = ChatEncoder(trained.tokenizer)
-        self.decode = encoder.text
-        self.spans = TokenSpans(
-            audited.saved.task, encoder, max_tokens=audited.saved.settings.max_prompt_tokens
+    The data are those of the model's run; of a model without one, those of ``data=``. Held out is
+    the test part of its fold, unless a file is named.
+    """
+    held_out: Sequence[Example] = ()
+    if saved.run is None:
+        trained = read_labeled(config.training, saved.task).examples()
+        named = config.training.data.name
+        notes = [f"the model lies in no run folder: {named!r} is taken for what it was trained on"]
+    elif saved.fold is None:
+        trained, name = read_own_data(saved).examples(), saved.config.data.name
+        notes = [f"trained on: all {len(trained)} examples of {name!r}"]
+    else:
+        data, name = read_own_data(saved), saved.config.data.name
+        fold = data.folds[saved.fold]
+        trained, held_out = data.examples(fold.train), data.examples(fold.test)
+        notes = [f"trained on: {len(trained)} examples of {name!r}; held out: {len(held_out)}"]
+    if config.held_out is not None:
+        given = config.training
+        source = replace(given, data=replace(given.data, path=config.held_out))
+        held_out = read_labeled(source, saved.task).examples()
+        notes.append(f"held out: {config.held_out}")
+    known = {content_key(example) for example in trained}
+    new = [example for example in held_out if content_key(example) not in known]
+    if len(new) < len(held_out):
+        notes.append(
+            f"{len(held_out) - len(new)} examples held out are trained on as well: left out"
+        )
+    if not new:
+        notes.append("nothing was held out, so shares have nothing to be compared with (held_out=)")
+    return {"trained": trained, "held out": new}, notes
+
+
+def _read(
+    model: Any, batch_size: int, requests: Sequence[LoglikelihoodRequest], what: str
+) -> list[Loglikelihood]:
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        line = progress.add_task(what, total=len(requests))
+        return loglikelihoods(
+            model,
+            requests,
+            batch_size=batch_size,
+            on_scored=lambda n: progress.advance(line, n),
         )
 
-    def read(self, passages: Sequence[LoglikelihoodRequest], what: str) -> list[Loglikelihood]:
-        if self._trained.adapter is not None:
-            self._trained.model.set_adapter(self._trained.adapter)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        hidden = not console.is_terminal
-        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-            line = progress.add_task(what, total=len(passages))
-            return loglikelihoods(
-                self._trained.model,
-                passages,
-                batch_size=self._batch_size,
-                on_scored=lambda n: progress.advance(line, n),
-            )
 
-
-def _expose(config: AuditConfig, audited: Audited, reader: _Reader) -> list[Exposed]:
-    canaries = read_canaries(Path(str(config.canaries)), audited.saved.task)
-    if not audited.saved.task.rationale and any(c.field == "rationale" for c in canaries):
-        raise ConfigError(
-            f"canaries={config.canaries}: their secrets stand in rationales, and the model was "
-            "trained without; plant them with plant.field=response"
-        )
-    trained = [example.id for example in audited.trained]
-    held_out = [example.id for example in audited.held_out]
-    found = []
+def _expose(
+    config: AuditConfig, canaries: Sequence[Canary], parts: Parts, spans: TokenSpans, read: Read
+) -> Iterator[dict[str, Any]]:
+    """Yield each canary's id, field, group and exposure in bits."""
+    ids = {name: {example.id for example in examples} for name, examples in parts.items()}
     for number, canary in enumerate(canaries, start=1):
         others = other_secrets(canary, config.candidates, seed=config.training.seed)
-        spans = [
-            reader.spans.of(canary.with_secret(secret), canary.field)
+        tried = [
+            spans.of(canary.with_secret(secret), canary.field)
             for secret in (canary.secret, *others)
         ]
-        readings = reader.read(candidates(spans), f"canary {number} of {len(canaries)}")
+        readings = read(candidates(tried), f"canary {number} of {len(canaries)}")
         own, *rest = (reading.log_perplexity for reading in readings)
-        group = trained_on(canary, trained, held_out)
-        found.append(Exposed(canary=canary, group=group, exposure=exposure(own, rest)))
-    return found
+        group = next((name for name in ids if ids[name].intersection(canary.ids)), "elsewhere")
+        found = {"id": canary.key, "field": canary.field, "group": group}
+        yield {**found, "exposure": exposure(own, rest)}
 
 
 def _extract(
-    config: AuditConfig, audited: Audited, reader: _Reader, field: TextField
-) -> list[Extracted]:
-    seed = config.training.seed
-    parts = {
-        name: [e for e in drawn(examples, config.most, seed=seed) if getattr(e, field)]
-        for name, examples in (("trained", audited.trained), ("held out", audited.held_out))
-    }
-    spans = {
-        name: [reader.spans.of(example, field) for example in examples]
+    config: AuditConfig, field: TextField, parts: Parts, spans: TokenSpans, read: Read
+) -> Iterator[dict[str, Any]]:
+    """Yield, for each number of given tokens, the shares of a field that were gone on with.
+
+    With the ids of the examples trained on that were reproduced, and the tokens of their texts.
+    """
+    known = {
+        name: [
+            (example.id, spans.of(example, field))
+            for example in _drawn(examples, config.most, seed=config.training.seed)
+            if getattr(example, field)
+        ]
         for name, examples in parts.items()
     }
-    results = []
     for n in config.prefix_tokens:
-        asked = {
-            name: _asked(parts[name], spans[name], n, shortest=config.shortest) for name in parts
+        shares, hits = {}, {}
+        for name, texts in known.items():
+            asked = [
+                (id_, request)
+                for id_, span in texts
+                if (request := span.behind(n, shortest=config.shortest)) is not None
+            ]
+            found = read([each for _, each in asked], f"{field}, {n} tokens given, {name}")
+            shares[name] = share_of([reading.greedy for reading in found])
+            hits[name] = [pair for pair, at in zip(asked, found, strict=True) if at.greedy]
+        yield {
+            "field": field,
+            "prefix_tokens": n,
+            **{
+                f"{name.replace(' ', '_')}_{key}": value
+                for name, share in shares.items()
+                for key, value in dataclasses.asdict(share).items()
+            },
+            "p": more_than(shares["trained"], shares["held out"]),
+            "ids": [id_ for id_, _ in hits["trained"]],
+            "texts": [request.ids[request.start :] for _, request in hits["trained"]],
         }
-        read = {
-            name: reader.read([p for _, p in tried], f"{field}, {n} tokens given, {name}")
-            for name, tried in asked.items()
-        }
-        greedy = {name: [reading.greedy for reading in found] for name, found in read.items()}
-        hits = [pair for pair, hit in zip(asked["trained"], greedy["trained"], strict=True) if hit]
-        results.append(
-            Extracted(
-                field=field,
-                prefix_tokens=n,
-                trained=share_of(greedy["trained"]),
-                held_out=share_of(greedy["held out"]),
-                ids=tuple(example.id for example, _ in hits),
-                texts=tuple(reader.decode(p.ids[p.start :]) for _, p in hits),
-            )
-        )
-    return results
 
 
-def _asked(
-    examples: Sequence[Example], spans: Sequence[TokenSpan], n: int, *, shortest: int
-) -> list[tuple[Example, LoglikelihoodRequest]]:
-    pairs = (
-        (example, span.behind(n, shortest=shortest))
-        for example, span in zip(examples, spans, strict=True)
-    )
-    return [(example, passage) for example, passage in pairs if passage is not None]
+def _drawn(examples: Sequence[Example], most: int, *, seed: int) -> Sequence[Example]:
+    """Return at most so many examples, drawn without looking at them, in their order."""
+    if len(examples) <= most:
+        return examples
+    return [examples[i] for i in sorted(random.Random(seed).sample(range(len(examples)), most))]
 
 
 def _report(
     config: AuditConfig,
-    audited: Audited,
-    exposed: Sequence[Exposed],
-    extracted: Sequence[Extracted],
+    saved: SavedModel,
+    notes: Sequence[str],
+    exposed: Sequence[Mapping[str, Any]],
+    extracted: Sequence[Mapping[str, Any]],
 ) -> Report:
     groups = {
-        group: [each.exposure for each in exposed if each.group == group] for group in _GROUPS
+        group: [each["exposure"] for each in exposed if each["group"] == group] for group in _GROUPS
     }
     with_text = config.privacy.include_text
-    rows = [_row(each) for each in extracted]
     figures: dict[str, Any] = {
-        "model": str(audited.saved.folder),
-        "task": audited.saved.task.name,
+        "model": str(saved.folder),
+        "task": saved.task.name,
         "candidates": config.candidates,
         "shortest": config.shortest,
-        "canaries": [
-            {"id": e.canary.key, "field": e.canary.field, "group": e.group, "exposure": e.exposure}
-            for e in exposed
-        ],
+        "canaries": exposed,
         "exposure": {
             group.replace(" ", "_"): {
                 "n": len(found),
@@ -304,32 +500,23 @@ def _report(
             for group, found in groups.items()
         },
         "extraction": [
-            {**row, "ids": list(each.ids), **({"texts": list(each.texts)} if with_text else {})}
-            for row, each in zip(rows, extracted, strict=True)
+            {key: value for key, value in each.items() if key != "texts" or with_text}
+            for each in extracted
         ],
     }
+    rows = [
+        {key: value for key, value in each.items() if key not in ("ids", "texts")}
+        for each in extracted
+    ]
     return Report(
         action="audit",
-        title=f"What {audited.saved.folder} has kept of its training texts",
+        title=f"What {saved.folder} has kept of its training texts",
         figures=figures,
         sheets=(*([_exposure_sheet(groups)] if exposed else []), _extraction_sheet(extracted)),
-        notes=(*audited.notes, *_notes(config, exposed)),
+        notes=(*notes, *_notes(config, given=bool(exposed))),
         rows=rows,
         private=with_text,
     )
-
-
-def _row(each: Extracted) -> dict[str, Any]:
-    parts = {
-        "trained": dataclasses.asdict(each.trained),
-        "held_out": dataclasses.asdict(each.held_out),
-    }
-    return {
-        "field": each.field,
-        "prefix_tokens": each.prefix_tokens,
-        **{f"{name}_{key}": value for name, part in parts.items() for key, value in part.items()},
-        "p": more_than(each.trained, each.held_out),
-    }
 
 
 def _exposure_sheet(groups: dict[str, list[float]]) -> ReportTable:
@@ -347,14 +534,14 @@ def _exposure_sheet(groups: dict[str, list[float]]) -> ReportTable:
     )
 
 
-def _notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[str, str]:
+def _notes(config: AuditConfig, *, given: bool) -> tuple[str, str]:
     most = exposure(0.0, [1.0] * config.candidates)
     of_canaries = (
         f"Exposure: log2 of {config.candidates + 1} candidates less log2 of the rank by "
         f"log-perplexity; by chance {CHANCE:.2f} bits on average, here at most "
         f"{most:.2f}. p: of a mean as high without memorization."
     )
-    if not exposed:
+    if not given:
         of_canaries = (
             "No canaries were given (canaries=); step=plant makes them, for a training to come"
         )
@@ -366,20 +553,20 @@ def _notes(config: AuditConfig, exposed: Sequence[Exposed]) -> tuple[str, str]:
     return of_canaries, of_texts
 
 
-def _extraction_sheet(extracted: Sequence[Extracted]) -> ReportTable:
+def _extraction_sheet(extracted: Sequence[Mapping[str, Any]]) -> ReportTable:
     return table_of(
         "Texts reproduced word for word",
         extracted,
         {
-            "text": lambda each: each.field,
-            "tokens given": lambda each: str(each.prefix_tokens),
-            "trained on, %": lambda each: _share(each.trained),
-            "held out, %": lambda each: _share(each.held_out),
-            "p": lambda each: p_cell(more_than(each.trained, each.held_out)),
+            "text": lambda row: row["field"],
+            "tokens given": lambda row: str(row["prefix_tokens"]),
+            "trained on, %": lambda row: _share_cell(row, "trained"),
+            "held out, %": lambda row: _share_cell(row, "held_out"),
+            "p": lambda row: p_cell(row["p"]),
         },
     )
 
 
-def _share(share: Share) -> str:
-    text = percent_with_ends(share.share, share.low, share.high)
-    return f"{text} of {share.n}" if share.n else text
+def _share_cell(row: Mapping[str, Any], name: str) -> str:
+    text = percent_with_ends(*(row[f"{name}_{key}"] for key in ("share", "low", "high")))
+    return f"{text} of {row[f'{name}_n']}" if row[f"{name}_n"] else text

@@ -11,10 +11,10 @@ a rank never holds the whole model.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -26,13 +26,12 @@ from recap.config import Language
 from recap.errors import ConfigError
 from recap.models.finetune import draw_adapter, is_adapter_weight, plain_name
 from recap.models.hub import (
+    WEIGHT_FILES,
     WEIGHTS_INDEX,
-    first_line,
-    hub_folder,
+    find_folder,
     read_model,
     read_model_config,
     read_tokenizer,
-    require_safetensors,
     silence_bitsandbytes,
 )
 
@@ -64,25 +63,14 @@ _PIECES = re.compile(f"[{_HAN}]|[^{_HAN}]+")
 """Chinese characters and punctuation one by one, anything else in one piece. No token is learned
 across pieces: Chinese has no spaces, and whole phrases of the demo corpus would become tokens."""
 
+VOCABULARY = 4096
+"""Tokens of the tiny vocabulary at most, control tokens apart."""
 
-@dataclass(frozen=True, kw_only=True)
-class TinySizes:
-    """Sizes of the tiny model; the defaults make about a million weights."""
-
-    vocabulary: int = 4096
-    """Tokens of the vocabulary at most, control tokens apart."""
-    hidden: int = 128
-    layers: int = 3
-    heads: int = 4
-    key_value_heads: int = 2
-    intermediate: int = 384
-    max_positions: int = 8192
-    """Longest sequence, in tokens."""
+MAX_POSITIONS = 8192
+"""Longest sequence of the tiny model, in tokens."""
 
 
-def build_tiny_tokenizer(
-    texts: Iterable[str], *, vocabulary: int = TinySizes.vocabulary
-) -> Qwen2Tokenizer:
+def build_tiny_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> Qwen2Tokenizer:
     """Train a byte-level BPE tokenizer on ``texts`` and return it as a ``Qwen2Tokenizer``.
 
     Normalizer (NFC) and pre-tokenizer are Qwen2's own, since ``AutoTokenizer`` puts those in place
@@ -114,96 +102,74 @@ def build_tiny_tokenizer(
         unk_token=PAD,
         extra_special_tokens=[START],
         chat_template=CHAT_TEMPLATE,
-        model_max_length=TinySizes.max_positions,
+        model_max_length=MAX_POSITIONS,
     )
 
 
-def tiny_config(
-    *,
-    n_tokens: int,
-    pad_id: int | None = None,
-    end_id: int | None = None,
-    sizes: TinySizes | None = None,
-) -> Qwen2Config:
-    """Return the configuration of the tiny model."""
+def tiny_config() -> Qwen2Config:
+    """Return the configuration of the tiny model, of about a million weights."""
     from transformers import Qwen2Config
 
-    sizes = sizes or TinySizes()
+    tokenizer = tiny_tokenizer()
     return Qwen2Config(
-        vocab_size=n_tokens,
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.intermediate,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.key_value_heads,
-        max_position_embeddings=sizes.max_positions,
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
-        pad_token_id=pad_id,
-        eos_token_id=end_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
 
 
-def load_tiny(
-    *, seed: int, sizes: TinySizes | None = None
-) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
+def load_tiny(*, seed: int) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
     """Return a tiny model with random weights drawn from ``seed``, and its tokenizer.
 
-    The tokenizer is built once a process; the global random state stays as it was.
+    The global random state stays as it was.
     """
-    import torch
     from transformers import Qwen2ForCausalLM
 
-    sizes = sizes or TinySizes()
-    tokenizer = tiny_tokenizer(sizes.vocabulary)
-    config = tiny_config(
-        n_tokens=len(tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
-        sizes=sizes,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config), tokenizer
+        return Qwen2ForCausalLM(tiny_config()), tiny_tokenizer()
 
 
-@lru_cache(maxsize=2)
-def tiny_tokenizer(vocabulary: int = TinySizes.vocabulary) -> Qwen2Tokenizer:
+@lru_cache(maxsize=1)
+def tiny_tokenizer() -> Qwen2Tokenizer:
     """Return the tokenizer of the tiny backbone, built from :func:`tiny_texts`.
 
     Every caller in a process shares it: do not change it.
     """
-    return build_tiny_tokenizer(tiny_texts(), vocabulary=vocabulary)
+    return build_tiny_tokenizer(tiny_texts())
 
 
 def tiny_texts() -> Iterator[str]:
-    """Yield what the tiny tokenizer is made of: demo corpus and prompts, never user data."""
-    from recap.data.demo import demo_texts
+    """Yield what the tiny tokenizer is made of, never user data.
 
-    for text in demo_texts(language="both", size=DEMO_SIZE):
-        yield from _PIECES.findall(text)
-    yield from prompt_texts()
-
-
-def prompt_texts() -> Iterator[str]:
-    """Yield the prompts and answers of every built-in task: Chinese, English, brief and full.
-
-    The brief prompt and the labels come often enough for each of their words to become a token.
+    The demo corpus, and prompts and answers of every built-in task: Chinese, English, brief and
+    full. The brief prompt and the labels come often enough for each of their words to become a
+    token.
     """
+    from recap.data.demo import demo_texts
     from recap.records import Answer, Example, Turn
     from recap.tasks.library import builtin_task
 
+    for text in demo_texts(language="both", size=DEMO_SIZE):
+        yield from _PIECES.findall(text)
     turns = (Turn(speaker="counselor", text=""), Turn(speaker="client", text=""))
     example = Example(id="prompt", history=turns, response="")
-    for name in TASKS:
-        for language in get_args(Language):
-            brief = builtin_task(name, language=language, style="brief")
-            full = builtin_task(name, language=language, style="full")
-            texts = [message.text for message in brief.messages(example)]
-            texts += [brief.render(Answer(label=label, rationale="")) for label in brief.labels]
-            yield from texts * BRIEF_WEIGHT
-            for message in full.messages(example):
-                yield from _PIECES.findall(message.text) * FULL_WEIGHT
+    for name, language in itertools.product(TASKS, get_args(Language)):
+        brief = builtin_task(name, language=language, style="brief")
+        full = builtin_task(name, language=language, style="full")
+        texts = [message.text for message in brief.messages(example)]
+        texts += [brief.render(Answer(label=label, rationale="")) for label in brief.labels]
+        yield from texts * BRIEF_WEIGHT
+        for message in full.messages(example):
+            yield from _PIECES.findall(message.text) * FULL_WEIGHT
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -215,7 +181,7 @@ def torch_dtype(name: str) -> torch.dtype:
 def load_backbone(
     *,
     name: str,
-    family: str,
+    family: str | None,
     hub_id: str | None = None,
     path: str | Path | None = None,
     dtype: str = "float32",
@@ -227,7 +193,7 @@ def load_backbone(
 
     Args:
         name: Name of the backbone; ``tiny`` without a path is made from random weights.
-        family: ``qwen2`` or ``llama``; weights of another architecture are refused.
+        family: ``qwen2`` or ``llama``; weights of another architecture are refused. ``None``: any.
         hub_id: Looked for in the local cache first, then on the hub.
         path: A folder with weights and tokenizer in Hugging Face's format, of any size; goes before
             ``hub_id``.
@@ -249,21 +215,18 @@ def load_backbone(
                 f"backbone {name!r} is made on the spot, and only weights that are loaded are "
                 "quantized; set finetune=lora, or give backbone.path=FOLDER"
             )
-        return _tiny(dtype, seed)
+        tiny, tokenizer = load_tiny(seed=seed)
+        return tiny.to(dtype=torch_dtype(dtype)), tokenizer  # type: ignore[call-arg]
     from transformers import AutoModelForCausalLM
 
-    _check_family(source, name, family)
-    tokenizer = _load_tokenizer(source, name)
-    try:
-        model, found = read_model(
-            AutoModelForCausalLM,
-            source,
-            dtype=torch_dtype(dtype),
-            output_loading_info=True,
-            quantization_config=_four_bits(compute_dtype) if quantize else None,
-        )
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, name, error) from error
+    tokenizer = read_tokenizer(source)
+    model, found = read_model(
+        AutoModelForCausalLM,
+        source,
+        dtype=torch_dtype(dtype),
+        output_loading_info=True,
+        quantization_config=_four_bits(compute_dtype) if quantize else None,
+    )
     if found["missing_keys"]:
         # transformers would go on with random weights in their place.
         raise ConfigError(
@@ -272,8 +235,7 @@ def load_backbone(
         )
     _check_rows(tokenizer, model, source, name)
     if quantize:
-        _check_widths(model, source, name)
-        _keep_off_packed_weights(model)
+        _secure_packed_weights(model, source, name)
     return model, tokenizer
 
 
@@ -296,9 +258,18 @@ def load_backbone_lazily(
         raise ConfigError(
             f"backbone {name!r} is made on the spot; only weights in a folder are read later"
         )
-    _check_family(source, name, family)
-    tokenizer = _load_tokenizer(source, name)
-    model = _build_lazily(source, dtype=torch_dtype(dtype))
+    config = read_model_config(source)
+    model = build_skeleton(config, dtype=torch_dtype(dtype))
+    decoder = model.get_decoder()
+    # Frequencies are computed, not stored.
+    decoder.rotary_emb = type(decoder.rotary_emb)(config=config)
+    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if left:
+        raise ConfigError(
+            f"models of type {config.model_type!r} cannot be spread while they are loaded "
+            f"({left[0]} is computed); set trainer.strategy=ddp"
+        )
+    tokenizer = read_tokenizer(source)
     _check_rows(tokenizer, model, source, name)
     return model, tokenizer, LazyWeights(source, seed=seed)
 
@@ -312,10 +283,7 @@ def load_tokenizer(
         ConfigError: As :func:`load_backbone`, except for what only the weights show.
     """
     source = _source(name, family, hub_id, path)
-    if source is None:
-        return tiny_tokenizer()
-    _check_family(source, name, family)
-    return _load_tokenizer(source, name)
+    return tiny_tokenizer() if source is None else read_tokenizer(source)
 
 
 def load_skeleton(
@@ -329,10 +297,7 @@ def load_skeleton(
         ConfigError: As :func:`load_backbone`, except for what only the weights show.
     """
     source = _source(name, family, hub_id, path)
-    if source is None:
-        return _tiny("float32", seed=0)[0].to("meta")
-    _check_family(source, name, family)
-    return build_skeleton(read_model_config(source))
+    return build_skeleton(tiny_config() if source is None else read_model_config(source))
 
 
 def build_skeleton(config: Any, *, dtype: torch.dtype | None = None) -> Any:
@@ -344,25 +309,28 @@ def build_skeleton(config: Any, *, dtype: torch.dtype | None = None) -> Any:
         return auto_model.from_config(config, dtype=dtype)
 
 
-def _source(name: str, family: str, hub_id: str | None, path: str | Path | None) -> Path | None:
+def _source(
+    name: str, family: str | None, hub_id: str | None, path: str | Path | None
+) -> Path | None:
     """Return the folder to load from, ``None`` for the backbone that is made on the spot."""
-    if path is not None:
-        return _local_folder(Path(path), name)
-    if hub_id is not None:
-        return hub_folder(hub_id, name, family)
-    if name != "tiny":
+    source = find_folder(name=name, family=family or "", hub_id=hub_id, path=path)
+    if source is not None:
+        require_family(read_model_config(source), family, name=name, folder=source)
+    return source
+
+
+def require_family(config: Any, family: str | None, *, name: str, folder: Path) -> None:
+    """Check that a folder's configuration is of a backbone's family; ``None`` takes any.
+
+    Raises:
+        ConfigError: When it is another one's.
+    """
+    if family not in (None, config.model_type):
         raise ConfigError(
-            f"backbone {name!r} has neither path nor hub_id; "
-            "give backbone.path=FOLDER with its weights"
+            f"backbone {name!r} expects weights of the family {family!r}, but {folder} holds "
+            f"{config.model_type!r}; choose the backbone that fits them, or set "
+            f"backbone.family={config.model_type}"
         )
-    return None
-
-
-def _tiny(dtype: str, seed: int) -> tuple[Any, Any]:
-
-    model, tokenizer = load_tiny(seed=seed)
-    tiny: Any = model  # the annotation of its to() loses self
-    return tiny.to(dtype=torch_dtype(dtype)), tokenizer
 
 
 def _four_bits(compute_dtype: str) -> Any:
@@ -378,12 +346,14 @@ def _four_bits(compute_dtype: str) -> Any:
     )
 
 
-def _check_widths(model: Any, source: Path, name: str) -> None:
-    """Check that rows end where the blocks end that share a constant, as those of real models do.
+def _secure_packed_weights(model: Any, source: Path, name: str) -> None:
+    """Refuse 4-bit weights that bitsandbytes (0.50) would read wrongly, and keep others whole.
 
-    With AVX-512, bitsandbytes (0.50) begins each row at a block's beginning when it reads weights
-    of 4 bits, though it wrote them through: other rows come back with other blocks' constants,
-    without an error. Without AVX-512 and on GPUs they come back right.
+    With AVX-512 it begins each row at a block's beginning when it reads weights of 4 bits, though
+    it wrote them through: where rows do not end where the blocks end that share a constant, as
+    those of real models do, they come back with other blocks' constants, without an error. Without
+    AVX-512 and on GPUs they come back right. With AVX512-BF16, a forward in evaluation mode without
+    gradients packs the weights for good, and later gradients are wrong without an error.
     """
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -398,19 +368,7 @@ def _check_widths(model: Any, source: Path, name: str) -> None:
                 f"which blocks of {block} do not divide; bitsandbytes reads such a matrix wrongly "
                 "from 4 bits on some processors; set finetune=lora, or take another backbone"
             )
-
-
-def _keep_off_packed_weights(model: Any) -> None:
-    """Keep evaluation on a CPU from repacking the weights, which corrupts the training after it.
-
-    With AVX512-BF16, a forward in evaluation mode without gradients packs 4-bit weights for good,
-    and later gradients are wrong without an error (bitsandbytes 0.50).
-    """
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
+        module.support_avx512bf16_for_cpu = False
 
 
 def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:
@@ -423,61 +381,12 @@ def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:
         )
 
 
-def _load_tokenizer(source: Path, name: str) -> Any:
-    try:
-        return read_tokenizer(source)
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, name, error) from error
-
-
-def _unreadable(source: Path, name: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"backbone {name!r} cannot be loaded from {source}: {first_line(error)}; "
-        "backbone.path=FOLDER has to hold config.json, *.safetensors and the tokenizer's files"
-    )
-
-
-def _check_family(source: Path, name: str, family: str) -> None:
-    try:
-        found = read_model_config(source).model_type
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"backbone {name!r}: {source}/config.json cannot be read ({first_line(error)}); "
-            "copy it again from where the weights come from"
-        ) from error
-    if found != family:
-        raise ConfigError(
-            f"backbone {name!r} expects weights of the family {family!r}, but {source} holds "
-            f"{found!r}; choose the backbone that fits them, or set backbone.family={found}"
-        )
-
-
-def _local_folder(folder: Path, name: str) -> Path:
-    """Return a folder that holds a model; one that does not is refused before anything slow."""
-    lacking = None
-    if not folder.is_dir():
-        lacking = "is not a folder"
-    elif not (folder / "config.json").is_file():
-        lacking = "holds no config.json"
-    if lacking:
-        raise ConfigError(
-            f"backbone.path={folder} {lacking}; it has to be a folder in Hugging Face's "
-            f"format with the weights and tokenizer of {name!r} (config.json, *.safetensors, "
-            "tokenizer.json)"
-        )
-    require_safetensors(folder, f"backbone.path={folder}")
-    return folder
-
-
 class LazyWeights:
     """The weights of a Hugging Face folder, read by name, and those that adapters begin with.
 
     Args:
         folder: Holds ``*.safetensors``.
         seed: Of the adapters' first weights.
-
-    Raises:
-        ConfigError: When the folder holds no weights in this format.
     """
 
     def __init__(self, folder: Path, *, seed: int) -> None:
@@ -525,26 +434,6 @@ class LazyWeights:
         return value.to(weight.dtype)
 
 
-def _build_lazily(folder: Path, *, dtype: torch.dtype) -> Any:
-    """Return the causal language model of a folder without its weights, on the meta device.
-
-    Raises:
-        ConfigError: When something other than weights would stay without values.
-    """
-    config = read_model_config(folder)
-    model = build_skeleton(config, dtype=dtype)
-    decoder = model.get_decoder()
-    # Frequencies are computed, not stored.
-    decoder.rotary_emb = type(decoder.rotary_emb)(config=config)
-    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    if left:
-        raise ConfigError(
-            f"models of type {config.model_type!r} cannot be spread while they are loaded "
-            f"({left[0]} is computed); set trainer.strategy=ddp"
-        )
-    return model
-
-
 def _files_by_name(folder: Path) -> dict[str, Path]:
     from safetensors import safe_open
 
@@ -553,12 +442,7 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: folder / file for name, file in found.items()}
     names: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob(WEIGHT_FILES)):
         with safe_open(path, framework="pt") as file:
             names |= dict.fromkeys(file.keys(), path)
-    if not names:
-        raise ConfigError(
-            f"backbone.path={folder} holds no *.safetensors, which trainer.strategy=fsdp reads a "
-            "layer at a time; save the weights in that format, or set trainer.strategy=ddp"
-        )
     return names

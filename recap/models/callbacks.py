@@ -33,6 +33,7 @@ from recap.models.checkpoints import (
     read_checkpoint,
     save_digested,
 )
+from recap.models.module import gather_over_devices
 from recap.system import processes as termination
 from recap.system.files import sync, writing
 
@@ -122,15 +123,7 @@ class KeepCheckpoints(Checkpoint):
         if stop:
             raise SIGTERMException
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Save if a stop was requested."""
         if _is_stop_requested(trainer):
             if trainer.state.fn == "fit":
@@ -149,15 +142,7 @@ class KeepCheckpoints(Checkpoint):
         if _is_stop_requested(trainer):
             raise SIGTERMException
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Stop if that was requested."""
         if _is_stop_requested(trainer):
             raise SIGTERMException
@@ -270,7 +255,9 @@ class FiniteSteps(Callback):
         self.skipped += 1
         self._in_a_row += 1
         suspects = [ids for ids, is_finite in zip(step_ids, finite, strict=True) if not is_finite]
-        named = _named(_of_all(suspects or ([] if whole else step_ids)))
+        suspects = suspects or ([] if whole else step_ids)
+        ids = gather_over_devices([id_ for batch in suspects for id_ in batch])
+        named = _named(list(dict.fromkeys(ids)))
         step = trainer.global_step + 1
         if trainer.is_global_zero:
             _LOG.warning(
@@ -296,15 +283,6 @@ def _has_finite_gradients(optimizer: Optimizer) -> bool:
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     return bool(torch.isfinite(norm))
-
-
-def _of_all(ids: list[list[str]]) -> list[str]:
-    """Return the ids of all devices."""
-    shares = [ids]
-    if dist.is_available() and dist.is_initialized():
-        shares = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(shares, ids)
-    return list(dict.fromkeys(id_ for share in shares for batch in share for id_ in batch))
 
 
 def _named(ids: list[str]) -> str:

@@ -145,16 +145,14 @@ def save_digested(content: Any, path: Path) -> None:
         comment = _MARK + through.digest.hexdigest().encode()
         file.seek(-_LENGTH_BYTES, os.SEEK_END)
         file.write(len(comment).to_bytes(_LENGTH_BYTES, "little") + comment)
-        file.flush()
-        os.fsync(file.fileno())
+    sync(path)
 
 
 def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
     """Write the list of a folder's digests, by file name."""
-    with (folder / SUMS).open("w", encoding="utf-8") as file:
-        file.writelines(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
-        file.flush()
-        os.fsync(file.fileno())
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    sync(folder / SUMS)
 
 
 def digests_of(files: Iterable[Path]) -> dict[str, str]:
@@ -277,8 +275,7 @@ def _save(tensors: dict[str, Tensor], folder: Path) -> None:
         raise cause from None
 
 
-def read_rest(path: Path) -> dict[str, Any]:
-    """Return what a folder holds beside tensors that are spread over devices."""
+def _read_rest(path: Path) -> dict[str, Any]:
     rest: dict[str, Any] = torch.load(path / REST, map_location="cpu", weights_only=True)
     return rest
 
@@ -298,7 +295,7 @@ def read_sharded(
         optimized: With ``like``: the weights of each optimizer, in its order. Left out, optimizer
             states are not read.
     """
-    rest = read_rest(path)
+    rest = _read_rest(path)
     if like is None:
         sizes = TensorReader(path).read_metadata().state_dict_metadata
         wanted = {
@@ -316,7 +313,9 @@ def read_sharded(
     return _joined(wanted, rest)
 
 
-def spread_like(checkpoint: dict[str, Any], like: Mapping[str, Tensor]) -> dict[str, Any]:
+def spread_like(
+    checkpoint: dict[str, Any], like: Mapping[str, Tensor], optimized: list[list[Tensor]]
+) -> dict[str, Any]:
     """Return an ordinary checkpoint with its tensors cut into this rank's shares.
 
     Every rank reads the same file, so that nothing is sent.
@@ -324,25 +323,20 @@ def spread_like(checkpoint: dict[str, Any], like: Mapping[str, Tensor]) -> dict[
     Args:
         checkpoint: As Lightning reads it from one file.
         like: Weights by name, spread over devices.
+        optimized: The weights of each optimizer, in its order, as which its moments are cut.
     """
-    weights = {
-        name: _spread(tensor, like[name]) for name, tensor in checkpoint["state_dict"].items()
-    }
-    return {**checkpoint, "state_dict": weights}
-
-
-def spread_states(state: Mapping[str, Any], weights: list[Tensor]) -> dict[str, Any]:
-    """Return an optimizer's state with its moments cut into shares, as the weights are."""
-    spread = {
-        place: {
-            key: _spread(value, weights[place])
-            if isinstance(value, Tensor) and value.shape == weights[place].shape and value.ndim
-            else value
-            for key, value in entry.items()
+    states = [
+        {
+            **state,
+            "state": {
+                place: {key: _spread(value, weights[place]) for key, value in entry.items()}
+                for place, entry in state["state"].items()
+            },
         }
-        for place, entry in state["state"].items()
-    }
-    return {**state, "state": spread}
+        for state, weights in zip(checkpoint["optimizer_states"], optimized, strict=False)
+    ]
+    weights = {name: _spread(value, like[name]) for name, value in checkpoint["state_dict"].items()}
+    return {**checkpoint, "state_dict": weights, "optimizer_states": states}
 
 
 def whole_weights(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -350,10 +344,6 @@ def whole_weights(module: torch.nn.Module, wanted: Callable[[str], bool]) -> dic
 
     Called by every rank together. One weight at a time is whole on the other ranks. Weights that
     are tied stay one tensor.
-
-    Args:
-        module: Weights spread over devices, or not.
-        wanted: Whether a weight of this name is asked for.
     """
     first = is_first_rank()
     whole: dict[str, Tensor] = {}
@@ -385,12 +375,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _spread(tensor: Tensor, like: Tensor) -> Tensor:
-    if not isinstance(like, DTensor):
-        return tensor
+def _spread(value: Any, like: Tensor) -> Any:
+    """Return this rank's share of a value that has the shape of what is spread."""
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
     # Without a source rank each takes its own share of what it has read.
     return distribute_tensor(
-        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+        value.to(like.device), like.device_mesh, like.placements, src_data_rank=None
     )
 
 
@@ -461,16 +452,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return content
 
 
-def read_head(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds beside tensors that are spread over devices.
-
-    Raises:
-        ConfigError: As :func:`read_checkpoint`.
-    """
+def _read_head(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds beside tensors that are spread over devices."""
     if not path.is_dir():
         return read_checkpoint(path)
     with _readable(path):
-        return read_rest(path)
+        return _read_rest(path)
 
 
 def read_progress(path: Path) -> tuple[int, int]:
@@ -479,7 +466,7 @@ def read_progress(path: Path) -> tuple[int, int]:
     Raises:
         ConfigError: As :func:`read_checkpoint`.
     """
-    content = read_head(path)
+    content = _read_head(path)
     return int(content["epoch"]), int(content["global_step"])
 
 
@@ -563,7 +550,7 @@ class CheckpointFolder:
             ConfigError: When no selection loss was a number, or no such checkpoint is whole.
         """
         newest = self.newest()
-        names = [] if newest is None else self._kept(newest)["best"]
+        names = [] if newest is None else _read_head(newest)["callbacks"][KEPT]["best"]
         if not names:
             raise ConfigError(
                 f"{self.path}: the selection loss was no finite number after any epoch, so there "
@@ -583,14 +570,9 @@ class CheckpointFolder:
 
     def keep_only(self, names: Collection[str]) -> None:
         """Delete everything but checkpoints of these names: what a kill left behind, too."""
-        if not self.path.is_dir():
-            return
-        for other in self.path.iterdir():
+        for other in self.path.glob("*"):
             if other.name not in names:
-                if other.is_dir():
-                    shutil.rmtree(other)
-                else:
-                    other.unlink()
+                _remove(other)
 
     def _first_whole(self, paths: list[Path]) -> Path | None:
         for path in paths:
@@ -601,11 +583,6 @@ class CheckpointFolder:
                 self._warned.add(path)
                 _LOG.warning("%s: this checkpoint %s; the one before it is taken", path, fault)
         return None
-
-    @staticmethod
-    def _kept(checkpoint: Path) -> dict[str, Any]:
-        kept: dict[str, Any] = read_head(checkpoint)["callbacks"][KEPT]
-        return kept
 
 
 _AT_ONCE = 3

@@ -24,13 +24,15 @@ from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import tiny_tokenizer
 from recap.models.batch_size import AutomaticBatchSize
-from recap.models.finetune import (
-    OptimizerSettings,
-    SchedulerSettings,
-    configured_optimizers,
+from recap.models.finetune import OptimizerSettings, SchedulerSettings, configured_optimizers
+from recap.models.hub import find_folder, read_model, read_tokenizer
+from recap.models.module import (
+    PLACE,
+    LabelProbabilities,
+    gather_over_devices,
+    label_probabilities,
+    seed_dropout,
 )
-from recap.models.hub import first_line, hub_folder, read_model, read_tokenizer
-from recap.models.module import LabelProbabilities, gather_over_devices, seed_dropout
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING
@@ -43,15 +45,8 @@ class EncoderModule(lightning.LightningModule):
     :class:`recap.models.encoder.EncoderInput` has encoded. Logs ``train_loss``,
     ``val_loss``: cross-entropy in nats, the mean over the examples of a step or set.
 
-    Args:
-        model: A ``transformers`` model for sequence classification.
-        labels: The task's labels; their order is the class index.
-        task_name: As scores record it.
-        close_id: The token that closes every turn; the response stands between the last two.
-        optimizer: Which optimizer, and its numbers.
-        scheduler: Which learning-rate schedule.
-        total_steps: Optimizer steps of the whole training.
-        seed: Of dropout.
+    The order of ``labels`` is the class index; ``close_id`` is the token that closes every turn, so
+    that the response stands between the last two; ``total_steps`` are those of the whole training.
 
     Attributes:
         label_probabilities: After a test or a prediction, one per example, in the set's order.
@@ -127,7 +122,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Put the label probabilities into the test set's order."""
-        self.label_probabilities = gather_over_devices(self.label_probabilities)
+        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction; the scores of a test stay."""
@@ -143,7 +138,7 @@ class EncoderModule(lightning.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Put the label probabilities into the set's order."""
-        self.label_probabilities = gather_over_devices(self.label_probabilities)
+        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def scores(self) -> Scores:
         """Return the scores of the last test.
@@ -165,10 +160,7 @@ class EncoderModule(lightning.LightningModule):
 
     def _keep(self, batch: Batch, logits: Tensor) -> None:
         rows = torch.softmax(logits.double(), dim=-1).tolist()
-        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True):
-            self.label_probabilities.append(
-                LabelProbabilities(index=index, id=example.id, probabilities=tuple(row))
-            )
+        self.label_probabilities += label_probabilities(batch, rows)
 
     def _loss(self, batch: Batch) -> Tensor:
         gold = torch.tensor([example.gold for example in batch.examples], device=self.device)
@@ -219,17 +211,14 @@ def load_encoder(
 ) -> LoadedEncoder:
     """Return an encoder whose classification head is new, one output a label.
 
-    Args:
-        name: ``tiny`` without a path is made from random weights.
-        labels: Their order is the class index.
-        hub_id: Looked for in the local cache first, then on the hub.
-        path: A folder with weights and tokenizer in Hugging Face's format; goes before ``hub_id``.
-        seed: Of the head, and of all weights of ``tiny``; the global random state is left alone.
+    Arguments are those of :func:`recap.models.hub.find_folder`; the order of ``labels`` is the
+    class index, and ``seed`` is that of the head, and of all weights of ``tiny``. The global random
+    state is left alone.
 
     Raises:
         ConfigError: Within seconds when there are no weights, or they are not an encoder's.
     """
-    source = _source(name, hub_id, path)
+    source = find_folder(name=name, family="encoder", hub_id=hub_id, path=path, group="encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, tokenizer = (
@@ -241,40 +230,17 @@ def load_encoder(
     return LoadedEncoder(model=model, tokenizer=tokenizer, longest=_longest(model, tokenizer))
 
 
-def _source(name: str, hub_id: str | None, path: str | Path | None) -> Path | None:
-    if path is not None:
-        folder = Path(path)
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"encoder.path={folder} is no folder with a model (it holds no config.json); it "
-                "has to hold config.json, *.safetensors and the tokenizer's files"
-            )
-        return folder
-    if hub_id is not None:
-        return hub_folder(hub_id, name, "encoder", group="encoder")
-    if name != "tiny":
-        raise ConfigError(f"encoder {name!r} has neither path nor hub_id; give encoder.path=FOLDER")
-    return None
-
-
 def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification
 
-    try:
-        model, found = read_model(
-            AutoModelForSequenceClassification,
-            source,
-            **_head(labels),
-            output_loading_info=True,
-            # A head for other labels, as a fine-tuned classifier has one, is replaced.
-            ignore_mismatched_sizes=True,
-        )
-        tokenizer = read_tokenizer(source)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"encoder {name!r} cannot be loaded from {source}: {first_line(error)}; "
-            "encoder.path=FOLDER has to hold config.json, *.safetensors and the tokenizer's files"
-        ) from error
+    model, found = read_model(
+        AutoModelForSequenceClassification,
+        source,
+        **_head(labels),
+        output_loading_info=True,
+        # A head for other labels, as a fine-tuned classifier has one, is replaced.
+        ignore_mismatched_sizes=True,
+    )
     body = f"{model.base_model_prefix}."
     missing = [
         key for key in found["missing_keys"] if key.startswith(body) and ".pooler." not in key
@@ -284,7 +250,7 @@ def _load(source: Path, *, name: str, labels: Sequence[str]) -> tuple[Any, Any]:
             f"encoder {name!r}: {len(missing)} weights of the encoder itself are missing in "
             f"{source}; copy all files of the model"
         )
-    return model, tokenizer
+    return model, read_tokenizer(source)
 
 
 def _tiny(labels: Sequence[str]) -> tuple[Any, Any]:
@@ -351,18 +317,14 @@ class EncoderInput:
                 f"encoder.max_tokens={max_tokens}: this encoder reads at most {longest} tokens; "
                 f"set encoder.max_tokens={longest} or less"
             )
-        close = _first_of(tokenizer.sep_token_id, tokenizer.eos_token_id)
-        if close is None:
+        if tokenizer.sep_token_id is None and tokenizer.eos_token_id is None:
             raise ConfigError(
                 "the encoder's tokenizer has neither a sep_token nor an eos_token to close a turn "
                 "with; name one in tokenizer_config.json"
             )
-        self.close_id = close
-        first = _first_of(tokenizer.cls_token_id, tokenizer.bos_token_id, close)
-        pad = _first_of(tokenizer.pad_token_id, close)
-        assert first is not None
-        assert pad is not None
-        self.first_id, self.pad_id = first, pad
+        self.close_id = _first_of(tokenizer.sep_token_id, tokenizer.eos_token_id)
+        self.first_id = _first_of(tokenizer.cls_token_id, tokenizer.bos_token_id, self.close_id)
+        self.pad_id = _first_of(tokenizer.pad_token_id, self.close_id)
         self._texts = PlainTextEncoder(tokenizer)
         self._max_tokens = max_tokens
         self._longest = longest
@@ -438,5 +400,5 @@ def shown_turns(example: Example, history: PromptHistory) -> tuple[Turn, ...]:
     return tuple(intervention(example.history)) if history == "intervention" else ()
 
 
-def _first_of(*ids: int | None) -> int | None:
-    return next((int(found) for found in ids if found is not None), None)
+def _first_of(*ids: int | None) -> int:
+    return next(int(found) for found in ids if found is not None)

@@ -9,13 +9,12 @@ unquantized weights they are not quite at home: how much that costs is measured,
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,18 +25,14 @@ from torch import Tensor
 from recap.config import explain_faults
 from recap.data.batches import Batch
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone, torch_dtype
+from recap.models.backbone import load_backbone
 from recap.models.checkpoints import is_first_rank, whole_weights
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import causal_model, is_adapted, plain_name
 from recap.models.hub import (
     WEIGHT_FILES,
-    add_adapter,
-    first_line,
     hub_folder,
     read_adapter,
-    read_model,
-    read_model_config,
     read_tokenizer,
 )
 from recap.system.files import whole_folder
@@ -73,13 +68,6 @@ class ModelSettings:
     """Whether an adapter's base was held in 4 bits."""
 
 
-def settings_text(settings: ModelSettings) -> str:
-    """Return the text of ``recap.json``."""
-    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    values = {"format": _FORMAT, **fields, "task": task_to_dict(settings.task)}
-    return json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-
-
 def read_settings(folder: Path) -> ModelSettings | None:
     """Return the settings in a model's folder, ``None`` where it has no ``recap.json``.
 
@@ -91,7 +79,7 @@ def read_settings(folder: Path) -> ModelSettings | None:
         return None
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        names = {field.name for field in dataclasses.fields(ModelSettings)}
+        names = {field.name for field in fields(ModelSettings)}
         if values.pop("format") != _FORMAT or values.keys() != names:
             raise ConfigError("it was written by another version of recap")
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
@@ -158,7 +146,10 @@ def save_model(
             causal.generation_config = own
         tokenizer.save_pretrained(partial)
         if settings is not None:
-            (partial / SETTINGS_FILE).write_text(settings_text(settings), encoding="utf-8")
+            values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+            values = {"format": _FORMAT, **values, "task": task_to_dict(settings.task)}
+            text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
+            (partial / SETTINGS_FILE).write_text(f"{text}\n", encoding="utf-8")
         if card is not None:
             (partial / CARD_FILE).write_text(card, encoding="utf-8")
 
@@ -237,9 +228,13 @@ def merge_adapter(
         ConfigError: When the folder holds no adapter, its base is not there, or the losses differ
             by more than the tolerance; nothing is written then.
     """
+    from transformers import GenerationConfig
+
     if not is_adapter_folder(folder):
         raise ConfigError(f"{folder}: holds no adapter ({ADAPTER_CONFIG}), so nothing to merge")
-    model, tokenizer, settings = _load_merged(folder, dtype)
+    source = _base_folder(folder, None)
+    base, _ = load_backbone(name=source.name, family=None, path=source, dtype=dtype)
+    model = read_adapter(base, folder).merge_and_unload()
     merged_loss = mean_answer_loss(model.to(device), batches, autocast=autocast)
     difference = abs(merged_loss - adapted_loss)
     # Written so that a loss that is not a number is refused.
@@ -251,12 +246,13 @@ def merge_adapter(
             "or set merge_tolerance if that much is acceptable"
         )
     trained, card = read_settings(folder), folder / CARD_FILE
+    generation = GenerationConfig.from_pretrained(folder)
     save_model(
         model.to("cpu"),
-        tokenizer,
+        read_tokenizer(folder),
         output,
-        end_of_turn_id=settings.eos_token_id,
-        pad_id=settings.pad_token_id,
+        end_of_turn_id=generation.eos_token_id,
+        pad_id=generation.pad_token_id,
         settings=trained and replace(trained, dtype=dtype, quantize=False),
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
     )
@@ -268,10 +264,7 @@ def mean_answer_loss(
 ) -> float:
     """Return the answers' loss over all batches, the mean over their tokens in nats.
 
-    Args:
-        model: A ``transformers`` causal language model, or a PEFT model around one.
-        batches: At least one answer token among them.
-        autocast: Type to compute in beside the weights' own.
+    ``autocast`` is the type to compute in beside the weights' own.
     """
     device = next(model.parameters()).device
     mixed = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
@@ -282,35 +275,6 @@ def mean_answer_loss(
             total += float(answer_loss(model, batch.to(device)))
             n_tokens += int(batch.answer_mask.sum())
     return total / n_tokens
-
-
-def _load_merged(folder: Path, dtype: str) -> tuple[Any, Any, Any]:
-    """Return the merged model, the adapter's tokenizer and its generation settings."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    base = base_of(folder)
-    try:
-        model = read_model(AutoModelForCausalLM, base, dtype=torch_dtype(dtype))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: the adapter's base cannot be loaded from {base}; put its weights back "
-            f"there, or correct base_model_name_or_path in {ADAPTER_CONFIG}"
-        ) from error
-    adapted = read_adapter(model, folder)
-    return (
-        adapted.merge_and_unload(),
-        read_tokenizer(folder),
-        GenerationConfig.from_pretrained(folder),
-    )
-
-
-def base_of(folder: Path) -> str:
-    """Return where an adapter's base is, or its hub id; one inside the folder moves with it."""
-    inside = folder / BASE_FOLDER
-    if inside.is_dir():
-        return str(inside)
-    named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    return str(named["base_model_name_or_path"])
 
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -350,24 +314,35 @@ def load_trained(
     Raises:
         ConfigError: When a folder's weights or an adapter's base cannot be loaded.
     """
-    device = _device(device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: there is no GPU here; set device=cpu, or leave it out")
     shared: dict[tuple[Any, ...], Any] = {}
     loaded = []
     for number, (folder, own) in enumerate(zip(folders, settings, strict=True)):
+        adapter = f"stage{number}" if is_adapter_folder(folder) else None
+        source = folder if adapter is None else _base_folder(folder, base)
         chosen = dtype or _dtype_for(device, own)
-        if not is_adapter_folder(folder):
-            model = _loaded(folder, chosen, own).to(device)
-            loaded.append(_ready(model, folder, None))
-            continue
-        source = _base_folder(folder, base)
-        key = (_identity(source), chosen, own.quantize, own.compute_dtype)
-        name = f"stage{number}"
-        if key in shared:
-            add_adapter(shared[key], folder, name=name)
-        else:
-            shared[key] = _adapted(_loaded(source, chosen, own), folder, name)
-        shared[key].to(device)
-        loaded.append(_ready(shared[key], folder, name))
+        key: tuple[Any, ...] = (number,)
+        if adapter is not None:
+            # Copies of a base that adapters brought along are one.
+            same = model_identity(source) if source.name == BASE_FOLDER else source.resolve()
+            key = (same, chosen, own.quantize, own.compute_dtype)
+        if key not in shared:
+            shared[key], _ = load_backbone(
+                name=source.name,
+                family=None,
+                path=source,
+                dtype=chosen,
+                quantize=own.quantize,
+                compute_dtype=own.compute_dtype,
+            )
+        if adapter is not None:
+            shared[key] = read_adapter(shared[key], folder, name=adapter)
+        shared[key].to(device).eval().requires_grad_(False)
+        tokenizer = read_tokenizer(folder)
+        loaded.append(TrainedModel(model=shared[key], tokenizer=tokenizer, adapter=adapter))
     return loaded
 
 
@@ -381,7 +356,7 @@ def model_identity(folder: Path) -> str:
     for file in files:
         if file.is_file():
             digest.update(_without_paths(file))
-    for file in sorted(f for pattern in WEIGHT_FILES for f in folder.glob(pattern)):
+    for file in sorted(folder.glob(WEIGHT_FILES)):
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         digest.update(_both_ends(file))
     for file in sorted(folder.glob("adapter_model*.safetensors")):
@@ -404,14 +379,6 @@ def _both_ends(file: Path) -> bytes:
         return start + opened.read(_MIB)
 
 
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={device}: there is no GPU here; set device=cpu, or leave it out")
-    return device
-
-
 def _dtype_for(device: str, settings: ModelSettings) -> str:
     if device != "cpu":
         return settings.compute_dtype
@@ -420,7 +387,13 @@ def _dtype_for(device: str, settings: ModelSettings) -> str:
 
 
 def _base_folder(folder: Path, base: str | Path | None) -> Path:
-    named = str(base) if base is not None else base_of(folder)
+    """Return where an adapter's base is; one inside the folder moves with it."""
+    if base is None and (folder / BASE_FOLDER).is_dir():
+        return folder / BASE_FOLDER
+    if base is None:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        base = config["base_model_name_or_path"]
+    named = str(base)
     if Path(named).is_dir():
         return Path(named)
     if _HUB_ID.fullmatch(named):
@@ -428,51 +401,4 @@ def _base_folder(folder: Path, base: str | Path | None) -> Path:
     raise ConfigError(
         f"{folder}: the adapter's base is not at {named}; put its weights back there, or name "
         "their folder with base=FOLDER"
-    )
-
-
-def _identity(base: Path) -> str:
-    """Return what one base has in common: its place, or its content when an adapter brought it."""
-    return model_identity(base) if base.name == BASE_FOLDER else str(base.resolve())
-
-
-def _loaded(source: Path, dtype: str, settings: ModelSettings) -> Any:
-    try:
-        family = read_model_config(source).model_type
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{source}: holds no model that can be loaded ({first_line(error)}); it has to have "
-            "config.json, *.safetensors and the tokenizer's files"
-        ) from error
-    model, _ = load_backbone(
-        name=source.name,
-        family=family,
-        path=source,
-        dtype=dtype,
-        quantize=settings.quantize,
-        compute_dtype=settings.compute_dtype,
-    )
-    return model
-
-
-def _adapted(model: Any, folder: Path, name: str) -> Any:
-    try:
-        return read_adapter(model, folder, name=name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: this adapter does not fit its base ({first_line(error)}); name the base "
-            "that it was trained on with base=FOLDER"
-        ) from error
-
-
-def _ready(model: Any, folder: Path, adapter: str | None) -> TrainedModel:
-    try:
-        tokenizer = read_tokenizer(folder)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: its tokenizer cannot be loaded ({first_line(error)}); copy the whole "
-            "folder again"
-        ) from error
-    return TrainedModel(
-        model=model.eval().requires_grad_(False), tokenizer=tokenizer, adapter=adapter
     )

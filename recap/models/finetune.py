@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -70,8 +70,7 @@ def apply_finetune(
             "finetune.method=qlora needs a model in 4 bits; "
             "load it with load_backbone(quantize=True), or use lora"
         )
-    targets = list(target_modules or _targets_of(model))
-    _check_targets(model, targets)
+    targets = _targets(model, target_modules)
     silence_bitsandbytes()
     from peft import LoraConfig, get_peft_model
 
@@ -146,18 +145,15 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "peft_config")
 
 
-def _targets_of(model: Any) -> tuple[str, ...]:
+def _targets(model: Any, asked: Sequence[str] | None) -> list[str]:
+    """Return the layers that get adapters; peft would pass over a misspelt one in silence."""
     family = model.config.model_type
-    if family not in TARGET_MODULES:
+    if not asked and family not in TARGET_MODULES:
         raise ConfigError(
             f"no adapter layers are known for models of type {family!r}; "
             "name them in finetune.target_modules"
         )
-    return TARGET_MODULES[family]
-
-
-def _check_targets(model: Any, targets: list[str]) -> None:
-    """Refuse a misspelt name among good ones, which peft passes over in silence."""
+    targets = list(asked or TARGET_MODULES[family])
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     for target in targets:
         if target not in names:
@@ -165,6 +161,7 @@ def _check_targets(model: Any, targets: list[str]) -> None:
                 f"finetune.target_modules: the model has no layer {target!r}"
                 f"{did_you_mean(target, names)}; name a layer of the model"
             )
+    return targets
 
 
 ParameterGroups = list[dict[str, Any]]
@@ -201,13 +198,20 @@ class SchedulerSettings:
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """Return the optimizer over a model's trainable weights.
+    """Return the optimizer over a model's trainable weights: matrices decay, biases and norms not.
 
     Raises:
         UnknownNameError: When no optimizer has that name.
     """
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    matrices = [weight for weight in trainable if weight.ndim >= 2]
+    vectors = [weight for weight in trainable if weight.ndim < 2]
+    groups: ParameterGroups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return OPTIMIZERS.get(settings.name)(
-        parameter_groups(model.named_parameters(), settings.weight_decay),
+        [group for group in groups if group["params"]],
         learning_rate=settings.learning_rate,
         betas=settings.betas,
         eps=settings.eps,
@@ -235,23 +239,6 @@ def configured_optimizers(
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], weight_decay: float
-) -> ParameterGroups:
-    """Return trainable weights in two groups: matrices, which decay, and vectors, which do not.
-
-    Vectors are biases and norms. A group without weights is left out.
-    """
-    trainable = [parameter for _, parameter in named if parameter.requires_grad]
-    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
-    groups: ParameterGroups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
 @OPTIMIZERS.register("adamw")
 def adamw(
     groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
@@ -261,40 +248,27 @@ def adamw(
     return AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True if on_gpu else None)
 
 
-@OPTIMIZERS.register("adamw8bit")
-def adamw8bit(
-    groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
-) -> Optimizer:
-    """Return bitsandbytes' AdamW with moments in 8 bits, by blocks of 256.
+def _bitsandbytes(kind: str) -> Callable[..., Optimizer]:
+    """Return what builds an AdamW of bitsandbytes (0.50).
 
-    Tensors of fewer than 4,096 weights keep moments in 32 bits (bitsandbytes 0.50).
+    With 8 bits, moments go by blocks of 256, but tensors of fewer than 4,096 weights keep them in
+    32 bits. Paged moments are moved to the host by a GPU whose memory runs out.
     """
-    from bitsandbytes.optim.adamw import AdamW8bit
 
-    build: Callable[..., Optimizer] = AdamW8bit
-    return build(groups, lr=learning_rate, betas=betas, eps=eps)
+    def build(
+        groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
+    ) -> Optimizer:
+        from bitsandbytes.optim import adamw as bitsandbytes
 
+        build: Callable[..., Optimizer] = getattr(bitsandbytes, kind)
+        return build(groups, lr=learning_rate, betas=betas, eps=eps)
 
-@OPTIMIZERS.register("paged_adamw8bit")
-def paged_adamw8bit(
-    groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
-) -> Optimizer:
-    """Return :func:`adamw8bit` with moments that a GPU moves to the host when memory runs out."""
-    from bitsandbytes.optim.adamw import PagedAdamW8bit
-
-    build: Callable[..., Optimizer] = PagedAdamW8bit
-    return build(groups, lr=learning_rate, betas=betas, eps=eps)
+    return build
 
 
-@OPTIMIZERS.register("paged_adamw32bit")
-def paged_adamw32bit(
-    groups: ParameterGroups, *, learning_rate: float, betas: tuple[float, float], eps: float
-) -> Optimizer:
-    """Return AdamW with moments in 32 bits that a GPU moves to the host when memory runs out."""
-    from bitsandbytes.optim.adamw import PagedAdamW32bit
-
-    build: Callable[..., Optimizer] = PagedAdamW32bit
-    return build(groups, lr=learning_rate, betas=betas, eps=eps)
+OPTIMIZERS.register("adamw8bit")(_bitsandbytes("AdamW8bit"))
+OPTIMIZERS.register("paged_adamw8bit")(_bitsandbytes("PagedAdamW8bit"))
+OPTIMIZERS.register("paged_adamw32bit")(_bitsandbytes("PagedAdamW32bit"))
 
 
 def _warmed_up(

@@ -21,7 +21,7 @@ from recap.system.processes import switch_telemetry_off
 HUB_TIMEOUT_SECONDS = 8.0
 """How long the hub may take to answer before a run without weights is given up."""
 
-WEIGHT_FILES = ("*.safetensors",)
+WEIGHT_FILES = "*.safetensors"
 """Files of which a folder with weights has at least one: pickles are programs."""
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -53,13 +53,17 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
     cached = cached_folder(hub_id)
     if cached is not None and _has_all_weights(cached):
         return cached
-    _require_hub(hub_id, name, family, group)
     try:
+        _require_hub(hub_id)
         return Path(snapshot_download(hub_id, ignore_patterns=list(_NOT_NEEDED)))
-    except (
-        Exception
-    ) as error:  # the client raises its own, httpx's and the operating system's errors
-        raise _no_weights(hub_id, name, family, group, first_line(error)) from error
+    except Exception as error:  # the client's own, httpx's and the operating system's errors
+        terms = " (after accepting its license on the hub and `hf auth login`)"
+        raise ConfigError(
+            f"the weights of {group} {name!r} ({hub_id}) are not on this machine and cannot be "
+            f"fetched: {_first_line(error)}. On a machine with access run `hf download {hub_id} "
+            f"--local-dir FOLDER`{terms if family == 'llama' else ''}, copy FOLDER here and add "
+            f"{group}.path=FOLDER; or use {group}=tiny, which needs no download"
+        ) from error
 
 
 def cached_folder(hub_id: str) -> Path | None:
@@ -79,47 +83,70 @@ def _has_all_weights(folder: Path) -> bool:
     if index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return all((folder / shard).is_file() for shard in shards)
-    return any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES)
+    return any(folder.glob(WEIGHT_FILES))
 
 
-def _require_hub(hub_id: str, name: str, family: str, group: str) -> None:
+def _require_hub(hub_id: str) -> None:
     """Fail when the hub does not answer for this model within seconds."""
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
-        raise _no_weights(hub_id, name, family, group, "HF_HUB_OFFLINE is set")
-    failure: list[str] = ["the hub did not answer"]
+        raise OSError("HF_HUB_OFFLINE is set")
+    failure: list[Exception] = [OSError("the hub did not answer")]
 
     def ask() -> None:
         try:
             HfApi().model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
             failure.clear()
-        except Exception as error:  # noqa: BLE001 - reported below, whatever it is
-            failure[:] = [first_line(error)]
+        except Exception as error:  # noqa: BLE001 - raised below, whatever it is
+            failure[:] = [error]
 
     # In a thread: looking a host name up has no timeout of its own.
     request = threading.Thread(target=ask, daemon=True)
     request.start()
     request.join(HUB_TIMEOUT_SECONDS)
     if failure:
-        raise _no_weights(hub_id, name, family, group, failure[0])
+        raise failure[0]
 
 
-def _no_weights(hub_id: str, name: str, family: str, group: str, why: str) -> ConfigError:
-    terms = (
-        " (after accepting its license on the hub and `hf auth login`)" if family == "llama" else ""
-    )
-    return ConfigError(
-        f"the weights of {group} {name!r} ({hub_id}) are not on this machine and cannot be "
-        f"fetched: {why}. On a machine with access run "
-        f"`hf download {hub_id} --local-dir FOLDER`{terms}, copy FOLDER here and add "
-        f"{group}.path=FOLDER; or use {group}=tiny, which needs no download"
-    )
+def find_folder(
+    *, name: str, family: str, hub_id: str | None, path: str | Path | None, group: str = "backbone"
+) -> Path | None:
+    """Return the folder to load a model from, ``None`` for ``tiny``, which is made on the spot.
 
+    Args:
+        name: The model's name.
+        family: As for :func:`hub_folder`.
+        hub_id: Looked for in the local cache first, then on the hub.
+        path: A folder in Hugging Face's format; goes before ``hub_id``.
+        group: The options that it is chosen by, for messages.
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, of at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    Raises:
+        ConfigError: Before anything slow, when there are no weights, or they are a pickle.
+    """
+    if path is None and hub_id is not None:
+        return hub_folder(hub_id, name, family, group=group)
+    if path is None and name == "tiny":
+        return None
+    if path is None:
+        raise ConfigError(
+            f"{group} {name!r} has neither path nor hub_id; give {group}.path=FOLDER with its "
+            "weights"
+        )
+    folder, lacking = Path(path), None
+    if not folder.is_dir():
+        lacking = "is not a folder"
+    elif not (folder / "config.json").is_file():
+        lacking = "holds no config.json"
+    elif not any(folder.glob(WEIGHT_FILES)):
+        _refuse_pickles(folder)
+        lacking = "holds no *.safetensors"
+    if lacking is not None:
+        raise ConfigError(
+            f"{group}.path={folder} {lacking}; it has to be a folder in Hugging Face's format with "
+            f"the weights and tokenizer of {name!r} (config.json, *.safetensors, tokenizer.json)"
+        )
+    return folder
 
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -133,15 +160,16 @@ def read_model_config(folder: str | Path) -> Any:
     """Return the ``transformers`` configuration that ``config.json`` describes.
 
     Raises:
-        ValueError: When it cannot be read, or names code to run.
+        ConfigError: When it cannot be read, or names code to run.
     """
     from transformers import AutoConfig
 
-    with _as_value_error():
+    mend = "copy it again from where the weights come from"
+    with _refusing(f"{folder}: config.json cannot be read", mend):
         config = AutoConfig.from_pretrained(folder, **_WITHOUT_CODE)
         kernel = str(getattr(config, "_attn_implementation", None) or "")
-    if "/" in kernel:
-        raise ValueError("config.json asks for attention kernels from the hub, which is code")
+        if "/" in kernel:
+            raise ValueError("it asks for attention kernels from the hub, which is code")
     return config
 
 
@@ -149,31 +177,29 @@ def read_tokenizer(folder: str | Path) -> Any:
     """Return the tokenizer of a folder.
 
     Raises:
-        ValueError: When it cannot be read, or names code to run.
+        ConfigError: When it cannot be read, or names code to run.
     """
     from transformers import AutoTokenizer
 
     auto_tokenizer: Any = AutoTokenizer
-    with _as_value_error():
+    with _refusing(f"{folder}: its tokenizer cannot be loaded", "copy the whole folder again"):
         return auto_tokenizer.from_pretrained(folder, **_WITHOUT_CODE)
 
 
-def read_model(auto_model: Any, folder: str | Path, **options: Any) -> Any:
+def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
     """Return what ``auto_model.from_pretrained`` makes of a folder's ``*.safetensors``.
 
     Args:
         auto_model: One of the ``AutoModel`` classes of ``transformers``.
-        folder: A whole model, or the hub id of one that is in the local cache.
+        folder: A whole model, as :func:`find_folder` returns it.
         options: Further arguments.
 
     Raises:
-        ConfigError: When the weights are a pickle.
-        ValueError: When they cannot be read, or the folder names code to run.
+        ConfigError: When the weights cannot be read, or the folder names code to run.
     """
-    if Path(folder).is_dir():
-        require_safetensors(Path(folder), str(folder))
     read_model_config(folder)
-    with _as_value_error():
+    mend = "it has to hold config.json, *.safetensors and the tokenizer's files"
+    with _refusing(f"{folder}: the model cannot be loaded", mend):
         return auto_model.from_pretrained(folder, use_safetensors=True, **_WITHOUT_CODE, **options)
 
 
@@ -187,70 +213,44 @@ def silence_bitsandbytes() -> None:
 
 
 def read_adapter(model: Any, folder: Path, *, name: str = "default") -> Any:
-    """Return a PEFT model: a base with the adapter of a folder.
+    """Return a PEFT model: a base, or one that has adapters, with the adapter of a folder.
 
     Raises:
-        ConfigError: When the adapter's weights are a pickle.
-        ValueError: When they cannot be read, or do not fit.
+        ConfigError: When the adapter's weights are a pickle, cannot be read, or do not fit.
     """
     silence_bitsandbytes()
     from peft import PeftModel
 
-    _require_adapter_weights(folder)
-    with _as_value_error():
-        return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-
-
-def add_adapter(model: Any, folder: Path, *, name: str) -> None:
-    """Add the adapter of a folder to a PEFT model; arguments and errors as :func:`read_adapter`."""
-    _require_adapter_weights(folder)
-    with _as_value_error():
+    # Else peft would look for a pickle next, or for an adapter of that name on the hub.
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        _refuse_pickles(folder)
+        raise ConfigError(f"{folder}: lacks {ADAPTER_WEIGHTS}; copy the whole folder again")
+    mend = "name the base that it was trained on with base=FOLDER"
+    with _refusing(f"{folder}: this adapter does not fit its base", mend):
+        if not isinstance(model, PeftModel):
+            return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
         model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+        return model
 
 
-def require_safetensors(folder: Path, shown: str) -> None:
-    """Check that a folder has weights that are data.
-
-    Args:
-        folder: Of a whole model.
-        shown: What messages call it.
-
-    Raises:
-        ConfigError: When it has none, or a pickle in their place.
-    """
-    if any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
-        return
-    _refuse_pickles(folder, shown)
-    raise ConfigError(
-        f"{shown} holds no *.safetensors; it has to be a folder in Hugging Face's format with the "
-        "weights and tokenizer of the model (config.json, *.safetensors, tokenizer.json)"
-    )
-
-
-def _require_adapter_weights(folder: Path) -> None:
-    """Refuse what peft would look for next: a pickle, or an adapter of that name on the hub."""
-    if (folder / ADAPTER_WEIGHTS).is_file():
-        return
-    _refuse_pickles(folder, str(folder))
-    raise ConfigError(f"{folder}: lacks {ADAPTER_WEIGHTS}; copy the whole folder again")
-
-
-def _refuse_pickles(folder: Path, shown: str) -> None:
+def _refuse_pickles(folder: Path) -> None:
     pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
     if pickles:
         raise ConfigError(
-            f"{shown} holds no *.safetensors but {pickles[0]}, a pickle: a program that would run "
+            f"{folder} holds no *.safetensors but {pickles[0]}, a pickle: a program that would run "
             "with your rights. Get the weights as *.safetensors, or, where you trust who made "
             "them, convert them as docs/security.md shows"
         )
 
 
 @contextmanager
-def _as_value_error() -> Iterator[None]:
-    """Have whatever the libraries raise about a folder be a ``ValueError`` with one line."""
+def _refusing(what: str, mend: str) -> Iterator[None]:
+    """Have whatever the libraries raise about a folder be one line, and what to do."""
     try:
         yield
-    except (OSError, ValueError, ConfigError):
-        raise
     except Exception as error:  # tokenizers, safetensors and peft raise their own, or plain ones
-        raise ValueError(first_line(error)) from error
+        raise ConfigError(f"{what} ({_first_line(error)}); {mend}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import lightning
@@ -22,15 +24,8 @@ from recap.models.backbone import LazyWeights
 from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.engine.prefix_backward import training_loss
-from recap.models.finetune import (
-    OptimizerSettings,
-    SchedulerSettings,
-    configured_optimizers,
-)
-from recap.models.strategy import (
-    is_sharded,
-    shard,
-)
+from recap.models.finetune import OptimizerSettings, SchedulerSettings, configured_optimizers
+from recap.models.strategy import is_sharded, shard
 
 if TYPE_CHECKING:
     from recap.records import Scores
@@ -50,17 +45,26 @@ class LabelProbabilities:
     probabilities: tuple[float, ...]
 
 
-P = TypeVar("P", "LabelProbabilities", "Generation")
+def label_probabilities(batch: Batch, rows: Iterable[Iterable[float]]) -> list[LabelProbabilities]:
+    """Return what a model holds of a batch's examples, a row of probabilities each."""
+    return [
+        LabelProbabilities(index=index, id=example.id, probabilities=tuple(row))
+        for index, example, row in zip(batch.plan.indices, batch.examples, rows, strict=True)
+    ]
 
 
-def gather_over_devices(shard: Sequence[P]) -> list[P]:
-    """Return what all devices have found of a set, in the set's order, on every device."""
-    found = list(shard)
+T = TypeVar("T")
+PLACE = attrgetter("index")
+"""An example's place in its set."""
+
+
+def gather_over_devices(share: Sequence[T]) -> list[T]:
+    """Return what all devices have found, one device after another, on every device."""
+    shares = [list(share)]
     if dist.is_available() and dist.is_initialized():
-        shards: list[list[P]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(shards, found)
-        found = [one for part in shards for one in part]
-    return sorted(found, key=lambda one: one.index)
+        shares = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shares, list(share))
+    return list(itertools.chain.from_iterable(shares))
 
 
 def seed_dropout(*numbers: int) -> None:
@@ -147,9 +151,7 @@ class ResponseModule(lightning.LightningModule):
         self._val_loss = TokenMean()
         self._test_loss = TokenMean()
         self._category_scores = CategoryScores(labels=task.labels)
-        self._shard: list[Generation] = []
         self.generations: list[Generation] = []
-        self._predicted: list[LabelProbabilities] = []
         self.label_probabilities: list[LabelProbabilities] = []
         self.strict_loading = not self._frozen_names()
 
@@ -217,7 +219,6 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_start(self) -> None:
         """Forget an earlier test."""
-        self._shard = []
         self._scorer = None
         self.generations = []
         self._category_scores.reset()
@@ -232,14 +233,13 @@ class ResponseModule(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the answers of all devices and log the scores."""
-        self.generations = gather_over_devices(self._shard)
+        self.generations = sorted(gather_over_devices(self.generations), key=PLACE)
         metrics = self.scores().metrics
         logged = {f"test_{name}": value for name, value in metrics.items() if value is not None}
         self.log_dict(logged, sync_dist=True)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction."""
-        self._predicted = []
         self._scorer = None
         self.label_probabilities = []
 
@@ -251,17 +251,12 @@ class ResponseModule(lightning.LightningModule):
         """
         rows: list[dict[str, float]] = self(batch, wanted="probabilities")
         if not batch.plan.filler:
-            self._predicted += [
-                LabelProbabilities(index=index, id=example.id, probabilities=tuple(row.values()))
-                for index, example, row in zip(
-                    batch.plan.indices, batch.examples, rows, strict=True
-                )
-            ]
+            self.label_probabilities += label_probabilities(batch, [row.values() for row in rows])
         return rows
 
     def on_predict_epoch_end(self) -> None:
         """Gather the label probabilities of all devices."""
-        self.label_probabilities = gather_over_devices(self._predicted)
+        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def scores(self) -> Scores:
         """Return the scores of the last test, over all devices.
@@ -355,7 +350,7 @@ class ResponseModule(lightning.LightningModule):
     def _add_answers(self, batch: Batch, answers: Sequence[ModelAnswer]) -> None:
         predicted, gold = [], []
         for index, example, answer in zip(batch.plan.indices, batch.examples, answers, strict=True):
-            self._shard.append(Generation(index=index, id=example.id, answer=answer))
+            self.generations.append(Generation(index=index, id=example.id, answer=answer))
             label = answer.label
             predicted.append(len(self._task.labels) if label is None else self._task.index(label))
             gold.append(example.gold)

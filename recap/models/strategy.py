@@ -24,7 +24,6 @@ from recap.models.checkpoints import (
     read_checkpoint,
     read_sharded,
     spread_like,
-    spread_states,
     write_sharded,
 )
 from recap.models.finetune import causal_model
@@ -47,12 +46,7 @@ def build_strategy(name: str, *, world_size: int, cpu_offload: bool = False) -> 
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all devices, with checkpoints that any number of devices can go on from.
-
-    Args:
-        world_size: Devices over all machines.
-        cpu_offload: Whether shares and optimizer state are kept in the host's memory.
-    """
+    """FSDP2 over all devices, with checkpoints that any number of devices can go on from."""
 
     def __init__(self, *, world_size: int, cpu_offload: bool = False) -> None:
         super().__init__(
@@ -103,14 +97,13 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(checkpoint_path))
         assert self.lightning_module is not None
         like = self.lightning_module.state_dict()
-        if is_sharded_checkpoint(path):
-            return read_sharded(path, like=like, optimized=[_weights(o) for o in self.optimizers])
-        content = spread_like(read_checkpoint(path), like)
-        states = zip(content["optimizer_states"], self.optimizers, strict=False)
-        content["optimizer_states"] = [
-            spread_states(state, _weights(optimizer)) for state, optimizer in states
+        optimized = [
+            [weight for group in optimizer.param_groups for weight in group["params"]]
+            for optimizer in self.optimizers
         ]
-        return content
+        if is_sharded_checkpoint(path):
+            return read_sharded(path, like=like, optimized=optimized)
+        return spread_like(read_checkpoint(path), like, optimized)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take back the weights."""
@@ -162,8 +155,3 @@ def shard(
         weights.fill(model, model)
         causal_model(model).tie_weights()
     fully_shard(module, **options)
-
-
-def _weights(optimizer: Any) -> list[torch.Tensor]:
-    """Return an optimizer's weights by their places in its state."""
-    return [weight for group in optimizer.param_groups for weight in group["params"]]

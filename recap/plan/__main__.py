@@ -31,8 +31,7 @@ def _plan(config: PlanConfig) -> None:
     from pathlib import Path
 
     from recap.output.report import print_report, write_report
-    from recap.plan.plan import make_plan
-    from recap.plan.report import plan_report
+    from recap.plan.plan import make_plan, plan_report
     from recap.system.processes import limit_library_logging
 
     limit_library_logging()

@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from recap.errors import ConfigError
-from recap.models.backbone import build_skeleton, tiny_config, tiny_tokenizer
+from recap.models.backbone import build_skeleton, require_family, tiny_config, tiny_tokenizer
 from recap.models.finetune import apply_finetune, causal_model
 from recap.models.hub import cached_folder, read_model_config, read_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture:
-    """The sizes that memory and operations follow from.
-
-    Attributes:
-        config: The ``transformers`` configuration.
-        source: Where it was found, in words.
-        folder: The folder with the tokenizer, if there is one on this machine.
-    """
+    """The sizes that memory and operations follow from."""
 
     config: Any
+    """The ``transformers`` configuration."""
     source: str
+    """Where it was found, in words."""
     folder: Path | None
+    """The folder with the tokenizer, if there is one on this machine."""
 
     @property
     def hidden(self) -> int:
@@ -116,25 +113,14 @@ def find_architecture(
 
     folder = Path(path) if path is not None else (cached_folder(hub_id) if hub_id else None)
     if folder is not None:
-        try:
-            config = read_model_config(folder)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"backbone.path={folder} holds no config.json that can be read; "
-                "name a folder in Hugging Face's format (weights are not needed for a plan)"
-            ) from error
-        if config.model_type != family:
-            raise ConfigError(
-                f"backbone {name!r} is of the family {family!r}, but {folder} holds "
-                f"{config.model_type!r}; set backbone.family={config.model_type}"
-            )
+        config = read_model_config(folder)
+        require_family(config, family, name=name, folder=folder)
         return Architecture(config=config, source=f"config.json of {folder}", folder=folder)
     if declared:
-        keys = dict(declared)
-        config = AutoConfig.for_model(family, **keys)
+        config = AutoConfig.for_model(family, **declared)
         return Architecture(config=config, source=f"conf/backbone/{name}.yaml", folder=None)
     if name == "tiny":
-        config = tiny_config(n_tokens=len(tiny_tokenizer()))
+        config = tiny_config()
         return Architecture(config=config, source="the tiny backbone itself", folder=None)
     raise ConfigError(
         f"nothing says how large backbone {name!r} is: give backbone.path=FOLDER with its "
@@ -146,12 +132,10 @@ def find_architecture(
 def find_tokenizer(architecture: Architecture, name: str) -> Any | None:
     """Return the backbone's tokenizer, ``None`` when it is not on this machine."""
     if architecture.folder is None:
-        if name != "tiny":
-            return None
-        return tiny_tokenizer()
+        return tiny_tokenizer() if name == "tiny" else None
     try:
         return read_tokenizer(architecture.folder)
-    except (OSError, ValueError):
+    except ConfigError:
         return None
 
 

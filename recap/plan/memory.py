@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from recap.data.batches import Layout
 from recap.models.engine.loss import LOGITS_BYTES
 from recap.models.engine.prefix_backward import (
-    QUERIES_AT_ONCE,
     numbers_saved,
+    query_parts,
     splitting_pays,
     suffix_groups,
 )
@@ -29,17 +28,14 @@ _STATISTIC = 4
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRow:
-    """A row's prefix, and those of its suffixes that are computed together and keep most.
-
-    Attributes:
-        prefix: As a row of its own.
-        suffixes: As a row of their own, without the prefix.
-        whole: The same with the prefix, which they see.
-    """
+    """A row's prefix, and those of its suffixes that are computed together and keep most."""
 
     prefix: PlannedBatch
+    """As a row of its own."""
     suffixes: PlannedBatch
+    """As a row of their own, without the prefix."""
     whole: PlannedBatch
+    """The same with the prefix, which they see."""
 
 
 def split_row(
@@ -76,12 +72,7 @@ def split_row(
 
 
 class Activations:
-    """Bytes of activations of one architecture as it is trained.
-
-    Args:
-        architecture: The backbone's sizes.
-        setting: How it is trained.
-    """
+    """Bytes of activations of one architecture as it is trained."""
 
     def __init__(self, architecture: Architecture, setting: Setting) -> None:
         self._sizes = architecture
@@ -266,11 +257,7 @@ def _attention_weights(length: int, suffix: int) -> int:
     >>> _attention_weights(1000, 200)  # 128 queries see 928 tokens, 72 see 1,000
     190784
     """
-    starts = range(0, suffix, QUERIES_AT_ONCE)
-    ends = [min(start + QUERIES_AT_ONCE, suffix) for start in starts]
-    return sum(
-        (end - start) * (length - suffix + end) for start, end in zip(starts, ends, strict=True)
-    )
+    return sum((end - start) * (length - suffix + end) for start, end in query_parts(suffix))
 
 
 KINDS = ("weights", "gradients", "optimizer", "activations", "logits", "cache", "runtime")
@@ -309,27 +296,18 @@ class Memory:
         """Most bytes at once."""
         return self.total(self.peak_moment)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the table with the totals and the peak, as plain values."""
-        moments = {m: {**held, "total": self.total(m)} for m, held in self.table.items()}
-        return {"moments": moments, "peak_moment": self.peak_moment, "peak_bytes": self.peak}
-
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedBatch:
-    """The largest batch that is decoded.
-
-    Attributes:
-        n_examples: Prompts at once.
-        prompt: Tokens of the longest.
-        answer: Most new tokens.
-        prefix: Tokens that all prompts begin with and that are kept once.
-    """
+    """The largest batch that is decoded."""
 
     n_examples: int
     prompt: int
+    """Tokens of the longest."""
     answer: int
+    """Most new tokens."""
     prefix: int = 0
+    """Tokens that all prompts begin with and that are kept once."""
 
 
 def device_memory(
@@ -340,17 +318,11 @@ def device_memory(
     group: PlannedBatch,
     decoding: DecodedBatch | None = None,
 ) -> Memory:
-    """Return what one device holds, at each moment.
+    """Return what one device holds, at each moment, with these largest batches.
 
-    Args:
-        architecture: The backbone's sizes.
-        counts: Its parameters under ``setting.method``.
-        setting: How it is trained.
-        group: The largest micro-batch.
-        decoding: The largest batch that is decoded; ``None`` leaves that moment out.
+    Without a batch that is decoded, that moment is left out.
     """
-    parts = _Parts(architecture, counts, setting, group)
-    table: dict[str, dict[str, float]] = {}
+    parts, table = _Parts(architecture, counts, setting, group), dict[str, dict[str, float]]()
     if setting.method != "none":
         table = {"forward": parts.forward(), "backward": parts.backward(), "step": parts.step()}
     if decoding is not None:

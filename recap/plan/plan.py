@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, get_args
 
 from recap.config import KeepModels, RunConfig, check_combinations
@@ -15,13 +15,16 @@ from recap.data.batches import Batching
 from recap.models.backbone import build_skeleton
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.finetune import TARGET_MODULES
+from recap.output.format import DASH
+from recap.output.report import Report
+from recap.output.tables import ReportTable
 from recap.plan.architecture import (
     Architecture,
     ParameterCounts,
     count_parameters,
     find_architecture,
 )
-from recap.plan.memory import DecodedBatch, Memory, device_memory
+from recap.plan.memory import KINDS, DecodedBatch, Memory, device_memory
 from recap.plan.options import PlanOptions
 from recap.plan.workload import (
     OPTIMIZER_BYTES,
@@ -69,7 +72,7 @@ class Demand:
     max_new_tokens: int
     """Longest answer."""
 
-    @property
+    @cached_property
     def largest(self) -> PlannedBatch:
         """The largest micro-batch: a device's share of a step, where that is less than fits."""
         share = math.ceil(self.global_batch_size / self.setting.n_devices)
@@ -87,15 +90,17 @@ class Demand:
         at_once = self.setting.n_devices * len(self.largest.lengths)
         return min(self.global_batch_size, len(self.examples)) > at_once
 
+    @property
     def counts(self) -> ParameterCounts:
-        """Return the numbers of parameters under the tuning method."""
+        """The numbers of parameters under the tuning method."""
         setting = self.setting
         return _counted(
             self.architecture, setting.method, setting.rank, tuple(setting.target_modules)
         )
 
+    @cached_property
     def memory(self) -> Memory:
-        """Return what one device holds."""
+        """What one device holds."""
         decoding = None
         if self.decoding_batch_size:
             decoding = DecodedBatch(
@@ -106,7 +111,7 @@ class Demand:
             )
         return device_memory(
             self.architecture,
-            self.counts(),
+            self.counts,
             replace(self.setting, accumulates=self.accumulates),
             group=self.largest,
             decoding=decoding,
@@ -137,11 +142,13 @@ def changes_that_fit(demand: Demand, limit_bytes: float) -> list[Change]:
 
 def _least(demand: Demand, given: tuple[str, ...], limit_bytes: float) -> Change | None:
     """Return the first of ever larger changes, beside the ``given`` ones, that fits."""
-    for overrides, changed in _ladder(demand):
-        peak = changed.memory().peak
-        if peak <= limit_bytes and (given or overrides):
-            return Change(overrides=(*given, *overrides), peak_bytes=peak)
-    return None
+    overrides, edits = given, _edits(demand)
+    while not overrides or demand.memory.peak > limit_bytes:
+        override, edit = next(edits, (None, None))
+        if override is None or edit is None:
+            return None
+        overrides, demand = (*overrides, override), edit(demand)
+    return Change(overrides=overrides, peak_bytes=demand.memory.peak)
 
 
 def _spread(demand: Demand, limit_bytes: float) -> Change | None:
@@ -163,19 +170,10 @@ def _spread(demand: Demand, limit_bytes: float) -> Change | None:
     return None
 
 
-def _ladder(demand: Demand) -> Iterator[tuple[tuple[str, ...], Demand]]:
-    """Yield the demand as it is, then with more and more of what saves memory."""
-    overrides: tuple[str, ...] = ()
-    yield overrides, demand
-    for edit in _edits(demand):
-        overrides, demand = (*overrides, edit[0]), edit[1](demand)
-        yield overrides, demand
-
-
 def _edits(demand: Demand) -> Iterator[tuple[str, Callable[[Demand], Demand]]]:
     """Yield what saves memory, what changes results last."""
     setting = demand.setting
-    if demand.decoding_batch_size > 4 and demand.memory().peak_moment == "decoding":
+    if demand.decoding_batch_size > 4 and demand.memory.peak_moment == "decoding":
         yield "decoding.batch_size=4", lambda d: replace(d, decoding_batch_size=4)
     if not setting.gradient_checkpointing:
         yield "trainer.gradient_checkpointing=true", _edited(gradient_checkpointing=True)
@@ -234,15 +232,10 @@ def disk_bytes(
     keep: KeepModels,
     whole: bool = False,
 ) -> Disk:
-    """Return what a run leaves on the disk.
+    """Return what a run of so many trainings leaves on the disk under ``keep_models=keep``.
 
-    Args:
-        counts: Parameters under the tuning method.
-        setting: How they are trained.
-        n_models: Trainings of the run.
-        keep: As ``keep_models``.
-        whole: Whether an adapter's folder carries the backbone too: ``merge=true``, or a backbone
-            that exists nowhere else.
+    ``whole`` says that an adapter's folder carries the backbone too: ``merge=true``, or a backbone
+    that exists nowhere else.
     """
     if setting.method == "none":
         return Disk(model=0.0, models=0.0, checkpoint=0.0)
@@ -294,42 +287,93 @@ class Plan:
 
     config: RunConfig
     options: PlanOptions
-    architecture: Architecture
-    counts: ParameterCounts
-    setting: Setting
+    demand: Demand
     workload: RunWorkload
     batching: BatchingChoice
-    group: PlannedBatch
-    """The largest micro-batch."""
-    accumulates: bool
-    """Whether a step takes more than one micro-batch a device."""
-    memory: Memory
-    limit_bytes: float
-    """Memory of one device."""
-    changes: tuple[Change, ...]
-    """What would make it fit; empty when it does."""
-    epochs: int
-    """Of each training, if none stops early."""
-    steps: tuple[int, ...]
-    """Optimizer steps of each training, if none stops early."""
-    operations: Mapping[str, Operations]
-    """By batching."""
-    tflops: float | None
-    """Assumed peak of one device; ``None`` when none is known."""
-    disk: Disk
+
+    @property
+    def limit_bytes(self) -> float:
+        """Memory of one device."""
+        if self.options.device_memory_gib is not None:
+            return self.options.device_memory_gib * 2**30
+        if self.demand.setting.on_gpu:
+            return USUAL_MEMORY_GIB * 2**30
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
     @property
     def fits(self) -> bool:
         """Whether the peak is within a device's memory."""
-        return self.memory.peak <= self.limit_bytes
+        return self.demand.memory.peak <= self.limit_bytes
 
-    def hours(self, batching: str | None = None) -> float | None:
+    @cached_property
+    def changes(self) -> Sequence[Change]:
+        """What would make it fit; empty when it does."""
+        limit = (1 - FREE_SHARE) * self.limit_bytes
+        return [] if self.fits else changes_that_fit(self.demand, limit)
+
+    @property
+    def epochs(self) -> int:
+        """Of each training, if none stops early."""
+        return 0 if self.config.finetune.method == "none" else self.config.trainer.max_epochs
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Optimizer steps of each training, if none stops early."""
+        size = self.config.global_batch_size
+        return tuple(
+            self.epochs * math.ceil(len(each.train) / size) for each in self.workload.trainings
+        )
+
+    @cached_property
+    def operations(self) -> Mapping[Batching, Operations]:
+        """Floating-point operations of the whole run, by batching."""
+        return {batching: self._operations(batching) for batching in get_args(Batching)}
+
+    def _operations(self, batching: Batching) -> Operations:
+        demand, prefix = self.demand, shared_tokens(batching, self.workload.prefix)
+        architecture, counts, setting = demand.architecture, demand.counts, demand.setting
+        training = selection = decoding = 0.0
+        for part in self.workload.trainings:
+            if self.epochs:
+                groups = add_up(training_groups(self.config, part, prefix, setting.n_devices))
+                training += self.epochs * training_operations(architecture, counts, setting, groups)
+                selecting = add_up(scoring_groups(self.config, part.select, prefix))
+                # Under the nested protocol the best epoch judges them once more.
+                passes = self.epochs + (self.config.cv.protocol == "nested")
+                selection += passes * forward_operations(architecture, counts, selecting)
+            testing = add_up(scoring_groups(self.config, part.test, prefix))
+            answered = [(len(example.prompt), len(example.answer)) for example in part.test]
+            decoding += forward_operations(architecture, counts, testing)
+            decoding += decoding_operations(architecture, counts, answered, prefix=prefix or 0)
+        return Operations(training=training, selection=selection, decoding=decoding)
+
+    @property
+    def tflops(self) -> float | None:
+        """Assumed peak of one device; ``None`` when none is known."""
+        setting = self.demand.setting
+        if self.options.tflops is not None or not setting.on_gpu:
+            return self.options.tflops
+        return A100_TFLOPS[2 if setting.autocast else setting.compute_bytes]
+
+    def hours(self, batching: Batching | None = None) -> float | None:
         """Return the hours of all trainings under a batching, by default the run's own."""
         if self.tflops is None:
             return None
-        a_second = 1e12 * self.tflops * self.options.utilization * self.setting.n_devices
-        return (
-            self.operations[batching or self.batching.batching].total / a_second / SECONDS_AN_HOUR
+        n_devices = self.demand.setting.n_devices
+        a_second = 1e12 * self.tflops * self.options.utilization * n_devices
+        operations = self.operations[batching or self.batching.batching]
+        return operations.total / a_second / SECONDS_AN_HOUR
+
+    @property
+    def disk(self) -> Disk:
+        """What the run leaves on the disk."""
+        config, backbone = self.config, self.config.backbone
+        return disk_bytes(
+            self.demand.counts,
+            self.demand.setting,
+            n_models=len(self.workload.trainings),
+            keep="all" if config.cv.fold == "final" else config.keep_models,
+            whole=config.merge or (backbone.path is None and backbone.hub_id is None),
         )
 
 
@@ -338,11 +382,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan of a run, without loading weights or touching its folder.
 
-    Args:
-        config: The run.
-        options: What is assumed of the devices.
-        workload: Its examples, where another plan has read them already: data, task, prompt, folds
-            and tokenizer are the same.
+    ``workload`` holds its examples, where another plan has read them already: data, task, prompt,
+    folds and tokenizer are the same.
 
     Raises:
         ConfigError: For choices that cannot go together, or a backbone of unknown size.
@@ -359,140 +400,49 @@ def make_plan(
     )
     choice = choose_batching(build_skeleton(architecture.config), config.batching)
     workload = workload or read_workload(config, architecture)
-    setting = _setting(config)
-    demand = _demand(config, architecture, setting, workload, choice.batching)
-    counts, memory = demand.counts(), demand.memory()
-    limit = _limit_bytes(options, on_gpu=setting.on_gpu)
-    per_epoch = [-(-len(t.train) // config.global_batch_size) for t in workload.trainings]
-    return Plan(
-        config=config,
-        options=options,
-        architecture=architecture,
-        counts=counts,
-        setting=setting,
-        workload=workload,
-        batching=choice,
-        group=demand.largest,
-        accumulates=demand.accumulates,
-        memory=memory,
-        limit_bytes=limit,
-        changes=()
-        if memory.peak <= limit
-        else tuple(changes_that_fit(demand, (1 - FREE_SHARE) * limit)),
-        epochs=_epochs(config),
-        steps=tuple(_epochs(config) * steps for steps in per_epoch),
-        operations={
-            batching: _operations(config, architecture, counts, setting, workload, batching)
-            for batching in get_args(Batching)
-        },
-        tflops=_tflops(options, setting),
-        disk=disk_bytes(
-            counts,
-            setting,
-            n_models=len(workload.trainings),
-            keep="all" if config.cv.fold == "final" else config.keep_models,
-            whole=config.merge or (backbone.path is None and backbone.hub_id is None),
-        ),
-    )
-
-
-def _setting(config: RunConfig) -> Setting:
     trainer, finetune = config.trainer, config.finetune
     n_devices = device_count(trainer) * trainer.nodes
     strategy: Strategy = "one" if n_devices == 1 else "ddp"
-    if trainer.strategy == "fsdp":
-        strategy = "fsdp"
-    return Setting(
+    setting = Setting(
         method=finetune.method,
         rank=finetune.rank,
-        target_modules=finetune.target_modules or TARGET_MODULES[config.backbone.family],
-        dtype=config.backbone.dtype,
+        target_modules=finetune.target_modules or TARGET_MODULES[backbone.family],
+        dtype=backbone.dtype,
         precision=trainer.precision,
         optimizer=config.optimizer.name,
         gradient_checkpointing=trainer.gradient_checkpointing,
-        strategy=strategy,
+        strategy="fsdp" if trainer.strategy == "fsdp" else strategy,
         n_devices=n_devices,
         cpu_offload=trainer.cpu_offload,
         on_gpu=trainer.accelerator != "cpu",
     )
-
-
-def _demand(
-    config: RunConfig,
-    architecture: Architecture,
-    setting: Setting,
-    workload: RunWorkload,
-    batching: Batching,
-) -> Demand:
     decodes = any(training.test for training in workload.trainings)
-    return Demand(
+    demand = Demand(
         architecture=architecture,
         setting=setting,
         examples=tuple((len(e.prompt) + len(e.answer), len(e.answer)) for e in workload.examples),
-        prefix=shared_tokens(batching, workload.prefix),
+        prefix=shared_tokens(choice.batching, workload.prefix),
         global_batch_size=config.global_batch_size,
-        per_device_batch_size=config.trainer.per_device_batch_size,
-        max_tokens=config.trainer.max_tokens_per_device,
+        per_device_batch_size=trainer.per_device_batch_size,
+        max_tokens=trainer.max_tokens_per_device,
         decoding_batch_size=config.decoding.batch_size if decodes else 0,
         max_new_tokens=config.decoding.max_new_tokens,
     )
-
-
-def _operations(
-    config: RunConfig,
-    architecture: Architecture,
-    counts: ParameterCounts,
-    setting: Setting,
-    workload: RunWorkload,
-    batching: Batching,
-) -> Operations:
-    epochs, prefix = _epochs(config), shared_tokens(batching, workload.prefix)
-    training = selection = decoding = 0.0
-    for part in workload.trainings:
-        if epochs:
-            groups = training_groups(config, part, prefix, setting.n_devices)
-            training += epochs * training_operations(architecture, counts, setting, add_up(groups))
-            selecting = add_up(scoring_groups(config, part.select, prefix))
-            # Under the nested protocol the best epoch judges them once more.
-            passes = epochs + (config.cv.protocol == "nested")
-            selection += passes * forward_operations(architecture, counts, selecting)
-        testing = add_up(scoring_groups(config, part.test, prefix))
-        answered = [(len(example.prompt), len(example.answer)) for example in part.test]
-        decoding += forward_operations(architecture, counts, testing)
-        decoding += decoding_operations(architecture, counts, answered, prefix=prefix or 0)
-    return Operations(training=training, selection=selection, decoding=decoding)
-
-
-def _epochs(config: RunConfig) -> int:
-    return 0 if config.finetune.method == "none" else config.trainer.max_epochs
-
-
-def _tflops(options: PlanOptions, setting: Setting) -> float | None:
-    if options.tflops is not None or not setting.on_gpu:
-        return options.tflops
-    in_16_bits = setting.autocast or setting.compute_bytes == 2
-    return A100_TFLOPS[2 if in_16_bits else setting.compute_bytes]
-
-
-def _limit_bytes(options: PlanOptions, *, on_gpu: bool) -> float:
-    if options.device_memory_gib is not None:
-        return options.device_memory_gib * 2**30
-    if on_gpu:
-        return USUAL_MEMORY_GIB * 2**30
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return Plan(config=config, options=options, demand=demand, workload=workload, batching=choice)
 
 
 def plan_dict(plan: Plan) -> dict[str, Any]:
     """Return every figure of a plan at full precision, as plain values."""
-    config, setting = plan.config, plan.setting
+    config, demand = plan.config, plan.demand
+    setting, memory = demand.setting, demand.memory
     lengths = [len(e.prompt) for e in plan.workload.examples]
     answers = [len(e.answer) for e in plan.workload.examples]
     return {
         "run": config.run,
         "backbone": config.backbone.name,
         "finetune": setting.method,
-        "architecture_from": plan.architecture.source,
-        "parameters": {**dataclasses.asdict(plan.counts), "total": plan.counts.total},
+        "architecture_from": demand.architecture.source,
+        "parameters": {**dataclasses.asdict(demand.counts), "total": demand.counts.total},
         "strategy": setting.strategy,
         "n_devices": setting.n_devices,
         "precision": setting.precision,
@@ -508,11 +458,18 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         },
         "batching": plan.batching.batching,
         "largest_micro_batch": {
-            "examples": len(plan.group.lengths),
-            "tokens": plan.group.tokens,
-            "accumulated": plan.accumulates,
+            "examples": len(demand.largest.lengths),
+            "tokens": demand.largest.tokens,
+            "accumulated": demand.accumulates,
         },
-        "memory": plan.memory.as_dict(),
+        "memory": {
+            "moments": {
+                moment: {**held, "total": memory.total(moment)}
+                for moment, held in memory.table.items()
+            },
+            "peak_moment": memory.peak_moment,
+            "peak_bytes": memory.peak,
+        },
         "device_memory_bytes": plan.limit_bytes,
         "fits": plan.fits,
         "changes_that_fit": [
@@ -531,3 +488,128 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         "hours": {batching: plan.hours(batching) for batching in plan.operations},
         "disk": {**dataclasses.asdict(plan.disk), "most": plan.disk.most},
     }
+
+
+_KIND_TITLES = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "logits": "logits and loss",
+    "cache": "cache of decoding",
+    "runtime": "runtime (allowance)",
+}
+
+
+def plan_report(plan: Plan) -> Report:
+    """Return the plan as it is printed and written: the run, memory, operations, disk, verdict."""
+    return Report(
+        action="plan",
+        title=f"Plan of {plan.config.run}",
+        figures=plan_dict(plan),
+        sheets=(_overview(plan), _memory(plan), _operations(plan), _disk(plan)),
+        notes=verdict(plan),
+    )
+
+
+def verdict(plan: Plan) -> tuple[str, ...]:
+    """Return whether the run fits, and where it does not, what would make it, a line each."""
+    peak, limit = _gb(plan.demand.memory.peak), _gb(plan.limit_bytes)
+    at = f"{peak} GB at the peak ({plan.demand.memory.peak_moment}), {limit} GB on the device"
+    if plan.fits:
+        return (f"fits: {at}",)
+    changes = [
+        f"would fit with {' '.join(change.overrides)} ({_gb(change.peak_bytes)} GB)"
+        for change in plan.changes
+    ]
+    unknown = "no change that recap knows of makes it fit: take a smaller backbone"
+    return (f"does not fit: {at}", *(changes or [unknown]))
+
+
+def _overview(plan: Plan) -> ReportTable:
+    config, demand, tokens = plan.config, plan.demand, plan_dict(plan)["tokens"]
+    setting, counts, group = demand.setting, demand.counts, demand.largest
+    devices = str(setting.n_devices)
+    if setting.strategy != "one":
+        devices += f", {setting.strategy}"
+    total = counts.total + counts.adapters
+    reason = f" ({plan.batching.reason})" if plan.batching.reason else ""
+    prompts = (
+        f"{tokens['mean_prompt']:.0f} on average, {tokens['longest_prompt']} at most, "
+        f"{tokens['shared']} shared by all"
+    )
+    rows = [
+        ("backbone", f"{config.backbone.name}, sizes from {demand.architecture.source}"),
+        ("tuning", f"{setting.method}, {setting.optimizer}, {setting.precision}"),
+        ("parameters", f"{counts.total:,}"),
+        ("tuned", f"{counts.trainable:,} ({100 * counts.trainable / total:.2f} %)"),
+        ("devices", devices),
+        ("tokens counted by", tokens["counted_by"]),
+        ("examples", f"{tokens['examples']:,}"),
+        ("tokens a prompt", prompts),
+        ("tokens an answer", f"{tokens['mean_answer']:.0f} on average"),
+        ("batching", f"{plan.batching.batching}{reason}"),
+        ("largest micro-batch", f"{len(group.lengths)} examples, {group.tokens} tokens"),
+        ("optimizer steps", f"{sum(plan.steps):,} in {len(plan.steps)} trainings"),
+    ]
+    return ReportTable(title="The run", header=("what", "figure"), rows=tuple(rows))
+
+
+def _memory(plan: Plan) -> ReportTable:
+    table = plan.demand.memory.table
+    rows = [(_KIND_TITLES[kind], *(_gb(table[m][kind]) for m in table)) for kind in KINDS]
+    rows.append(("together", *(_gb(plan.demand.memory.total(moment)) for moment in table)))
+    return ReportTable(
+        title="Memory of one device in GB (10^9 bytes), by moment",
+        header=("kind", *table),
+        rows=tuple(rows),
+    )
+
+
+def _operations(plan: Plan) -> ReportTable:
+    rows = []
+    for batching, operations in plan.operations.items():
+        hours = plan.hours(batching)
+        parts = (operations.training, operations.selection, operations.decoding, operations.total)
+        chosen = " (this run)" if batching == plan.batching.batching else ""
+        rows.append(
+            (
+                f"{batching}{chosen}",
+                *map(_peta, parts),
+                DASH if hours is None else f"{hours:,.2f}",
+            )
+        )
+    assumed = "hours need plan.tflops on a CPU"
+    if plan.tflops is not None:
+        assumed = (
+            f"hours at {100 * plan.options.utilization:.0f} % of {plan.tflops:g} TFLOPS "
+            f"on {plan.demand.setting.n_devices} device(s)"
+        )
+    return ReportTable(
+        title=f"Operations in 10^15 of {len(plan.steps)} trainings, every epoch; {assumed}",
+        header=("batching", "training", "selection", "decoding", "together", "hours"),
+        rows=tuple(rows),
+    )
+
+
+def _disk(plan: Plan) -> ReportTable:
+    disk = plan.disk
+    kept = f"models that stay (keep_models={plan.config.keep_models})"
+    rows = (
+        ("one model", _gb(disk.model)),
+        (kept, _gb(disk.models)),
+        ("one checkpoint", _gb(disk.checkpoint)),
+        ("at most, while the last fold is trained", _gb(disk.most)),
+    )
+    return ReportTable(title="Disk in GB", header=("what", "GB"), rows=rows)
+
+
+def _peta(operations: float) -> str:
+    n = operations / 1e15
+    return f"{n:,.0f}" if n >= 100 else f"{n:.3g}"
+
+
+def _gb(n_bytes: float) -> str:
+    if n_bytes == 0:
+        return "0"
+    return f"{n_bytes / 1e9:,.1f}" if n_bytes >= 1e8 else f"{n_bytes / 1e9:.3f}"

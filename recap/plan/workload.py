@@ -10,7 +10,7 @@ and the optimizer's step, under a percent together, are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -25,29 +25,24 @@ from recap.data.batches import (
     require_fit,
 )
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
-from recap.data.folds import split_folds
-from recap.folds.run import check_fold, check_folds, check_selection
+from recap.folds.run import check_fold, read_run
 from recap.models.backbone import torch_dtype
 from recap.models.finetune import TARGET_MODULES
 from recap.plan.architecture import Architecture, ParameterCounts, find_tokenizer
 from recap.records import Message
-from recap.runs.build import build_corpus, build_task
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedBatch:
-    """One micro-batch in numbers.
-
-    Attributes:
-        lengths: Tokens of each example, prompt and answer.
-        answers: Tokens of each answer.
-        prefix: Tokens that all share and that are computed once; 0 for a row without sharing,
-            ``None`` for padded rows.
-    """
+    """One micro-batch in numbers."""
 
     lengths: tuple[int, ...]
+    """Tokens of each example, prompt and answer."""
     answers: tuple[int, ...]
+    """Tokens of each answer."""
     prefix: int | None
+    """Tokens that all share and that are computed once; 0 for a row without sharing, ``None`` for
+    padded rows."""
 
     @property
     def suffixes(self) -> tuple[int, ...]:
@@ -222,60 +217,43 @@ class PlannedTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class RunWorkload:
-    """What a run computes.
-
-    Attributes:
-        trainings: One for each fold that ``cv.fold`` asks for, or the final one.
-        examples: All that the task selects.
-        prefix: Leading tokens that all prompts share.
-        counted_by: How tokens were counted, in words.
-    """
+    """What a run computes."""
 
     trainings: tuple[PlannedTraining, ...]
+    """One for each fold that ``cv.fold`` asks for, or the final one."""
     examples: Examples
+    """All that the task selects."""
     prefix: int
+    """Leading tokens that all prompts share."""
     counted_by: str
+    """How tokens were counted, in words."""
 
 
 def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
     """Return the examples of a run in tokens, without touching its folder.
 
     Raises:
-        ConfigError: For a fold that does not exist, or missing rationales.
+        ConfigError: For a fold that does not exist, and as :func:`recap.folds.run.read_run`.
         DataError: For data at fault.
     """
     check_fold(config.cv)
-    task = build_task(config)
-    corpus = build_corpus(config, task)
-    selected = [i for i, example in enumerate(corpus.examples) if task.select(example)]
-    check_selection(corpus, task, selected, needs_rationales=config.rationale)
-    folds = split_folds(
-        corpus.examples,
-        n_folds=config.cv.folds,
-        seed=config.cv.seed,
-        group=config.cv.group,
-        protocol=config.cv.protocol,
-    )
+    run = read_run(config)
     encoder, counted_by = _encoder(config, architecture)
     encoding = encode_examples(
-        [corpus.examples[i] for i in selected],
-        task,
-        encoder,
-        max_tokens=config.prompt.max_tokens,
+        run.examples(), run.task, encoder, max_tokens=config.prompt.max_tokens
     )
-    encoded = dict(zip(selected, encoding.examples, strict=True))
-
-    def part(indices: Sequence[int]) -> Examples:
-        return tuple(encoded[i] for i in indices if i in encoded)
-
+    run = replace(run, encoding=encoding)
     if config.cv.fold == "final":
         trainings = [PlannedTraining(train=encoding.examples, select=(), test=())]
     else:
-        check_folds(folds, set(selected))
-        planned = folds if config.cv.fold == "all" else [folds[config.cv.fold]]
+        folds = [run.folds[int(part)] for part in run.parts]
         trainings = [
-            PlannedTraining(train=part(f.train), select=part(f.select), test=part(f.test))
-            for f in planned
+            PlannedTraining(
+                train=run.encoded(fold.train),
+                select=run.encoded(fold.select),
+                test=run.encoded(fold.test),
+            )
+            for fold in folds
         ]
     return RunWorkload(
         trainings=tuple(trainings),
@@ -441,52 +419,36 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What groups amount to together."""
+    """The like-named numbers of several :class:`PlannedBatch`, added up."""
 
     tokens: int
-    """Computed tokens."""
     pairs: int
-    """Pairs of a query and a key that it sees."""
     predicted: int
-    """Tokens with a loss."""
     fed: int
-    """Tokens that reach the last layer's feed-forward block."""
     last_pairs: int
-    """Pairs of a query and a key in the last layer."""
 
 
 def add_up(groups: Iterable[PlannedBatch]) -> Totals:
     """Return the totals of micro-batches."""
-    listed = list(groups)
-    return Totals(
-        **{
-            field.name: sum(getattr(group, field.name) for group in listed)
-            for field in fields(Totals)
-        }
-    )
+    listed, names = list(groups), [field.name for field in fields(Totals)]
+    return Totals(**{name: sum(getattr(group, name) for group in listed) for name in names})
 
 
 def forward_operations(
     architecture: Architecture, counts: ParameterCounts, totals: Totals
 ) -> float:
     """Return the operations of one forward with the loss over tokens and pairs."""
-    adapters = 2.0 * counts.adapters * totals.tokens
-    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    matrices = _matrices(architecture, counts, totals)
-    return matrices + adapters + head + _attention(architecture, totals)
+    matrices, adapters, head, attention = _terms(architecture, counts, totals)
+    return matrices + adapters + head + attention
 
 
 def training_operations(
     architecture: Architecture, counts: ParameterCounts, setting: Setting, totals: Totals
 ) -> float:
     """Return the operations of a forward and backward over tokens and pairs."""
-    frozen = setting.adapted
-    matrices = _matrices(architecture, counts, totals)
-    adapters = 2.0 * counts.adapters * totals.tokens
-    attention = _attention(architecture, totals)
-    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
+    matrices, adapters, head, attention = _terms(architecture, counts, totals)
     again = matrices + adapters + attention if setting.gradient_checkpointing else 0.0
-    weights = (2 if frozen else 3) * (matrices + head)
+    weights = (2 if setting.adapted else 3) * (matrices + head)
     return weights + 3 * (adapters + attention) + again
 
 
@@ -499,13 +461,9 @@ def decoding_operations(
 ) -> float:
     """Return the operations of answering prompts one token at a time, with a cache.
 
-    The tokens of labels that are tried behind each prompt are not counted.
-
-    Args:
-        architecture: The backbone's sizes.
-        counts: Its parameters.
-        examples: Tokens of each prompt and of its answer.
-        prefix: Tokens that all prompts begin with and that are computed once.
+    The tokens of labels that are tried behind each prompt are not counted. ``examples`` gives the
+    tokens of each prompt and of its answer, ``prefix`` those that all prompts begin with and that
+    are computed once.
     """
     shared = prefix * (prefix + 1) // 2
     once = Totals(tokens=prefix, pairs=shared, predicted=0, fed=prefix, last_pairs=shared)
@@ -518,13 +476,14 @@ def decoding_operations(
     return total
 
 
-def _matrices(architecture: Architecture, counts: ParameterCounts, totals: Totals) -> float:
-    """Products with the layers' matrices; the last layer feeds on fewer tokens in one row."""
-    block = 3 * architecture.hidden * architecture.intermediate
-    spared = block * (totals.tokens - totals.fed)
-    return 2.0 * (counts.layer_matrices * totals.tokens - spared)
-
-
-def _attention(architecture: Architecture, totals: Totals) -> float:
+def _terms(
+    architecture: Architecture, counts: ParameterCounts, totals: Totals
+) -> tuple[float, float, float, float]:
+    """Return the operations of a forward in matrices, adapters, output layer and attention."""
+    # The last layer feeds on fewer tokens in one row.
+    spared = 3 * architecture.hidden * architecture.intermediate * (totals.tokens - totals.fed)
+    matrices = 2.0 * (counts.layer_matrices * totals.tokens - spared)
+    adapters = 2.0 * counts.adapters * totals.tokens
+    head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
     pairs = (architecture.layers - 1) * totals.pairs + totals.last_pairs
-    return 4.0 * architecture.query * pairs
+    return matrices, adapters, head, 4.0 * architecture.query * pairs

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from recap.audit.probes import CHANCE, exposure, exposure_p, more_than, rank_among, share_of
+from recap.audit.run import CHANCE, exposure, exposure_p, more_than, share_of
 
 
 def test_exposure_is_the_bits_by_which_a_secret_is_found_sooner() -> None:
@@ -17,7 +17,7 @@ def test_exposure_is_the_bits_by_which_a_secret_is_found_sooner() -> None:
 
 
 def test_equal_log_perplexities_show_nothing() -> None:
-    assert rank_among(1.0, [1.0, 1.0, 1.0]) == 4
+    assert exposure(1.0, [1.0, 1.0, 1.0]) == 0.0
     assert exposure(1.0, [1.0] * 1023) == 0.0
 
 

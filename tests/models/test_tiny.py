@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from recap.data.demo import demo_texts
-from recap.models.backbone import TinySizes, build_tiny_tokenizer, load_tiny, tiny_tokenizer
+from recap.models.backbone import VOCABULARY, build_tiny_tokenizer, load_tiny, tiny_tokenizer
 from recap.records import Answer, Example
 from recap.tasks.library import builtin_task
 
@@ -114,7 +114,7 @@ def test_the_model_is_about_a_million_weights_of_qwen2() -> None:
     assert model.config.model_type == "qwen2"
     assert 0.5e6 < sum(weight.numel() for weight in model.parameters()) < 2e6
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
-    assert len(tokenizer) <= TinySizes().vocabulary + 3
+    assert len(tokenizer) <= VOCABULARY + 3
 
 
 def test_weights_follow_the_seed_and_leave_the_global_random_state_alone() -> None:

@@ -84,7 +84,7 @@ def test_a_folder_goes_before_the_declared_sizes_and_needs_no_weights(tmp_path: 
 
 
 def test_a_folder_of_another_family_or_without_sizes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no config\.json"):
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
         find_architecture(name="mine", family="llama", path=tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"backbone\.family=qwen2"):

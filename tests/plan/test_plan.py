@@ -15,8 +15,7 @@ from recap.cli.compose import load_command
 from recap.errors import ConfigError
 from recap.plan.__main__ import main
 from recap.plan.options import PlanConfig, PlanOptions
-from recap.plan.plan import Plan, make_plan, plan_dict
-from recap.plan.report import verdict
+from recap.plan.plan import Plan, make_plan, plan_dict, verdict
 from tests.shrunk import write_family
 
 FEW = ("cv.folds=2", "cv.max_examples=60")
@@ -60,7 +59,7 @@ def test_one_fold_and_the_final_model_are_one_training() -> None:
     final = plan_of("cv.fold=final")
     assert len(final.steps) == 1
     assert final.workload.trainings[0].train == final.workload.examples
-    assert "decoding" not in final.memory.table
+    assert "decoding" not in final.demand.memory.table
 
 
 def test_sharing_saves_operations_and_hours_in_proportion() -> None:
@@ -79,7 +78,7 @@ def test_more_devices_and_faster_ones_take_less_time() -> None:
     wide = ("trainer.strategy=fsdp", "trainer.devices=8", "trainer.nodes=2")
     one = plan_of("backbone=llama8b", tflops=100.0).hours("padded")
     many = plan_of("backbone=llama8b", *wide, tflops=100.0)
-    assert many.setting.n_devices == 16
+    assert many.demand.setting.n_devices == 16
     assert one is not None
     # Ragged last micro-batches cost the sixteen a little more padding.
     assert one / 17 < (many.hours("padded") or 0) < one / 8
@@ -89,14 +88,14 @@ def test_a_cpu_has_no_known_peak_and_the_memory_of_this_machine() -> None:
     plan = plan_of("trainer=cpu")
     assert plan.hours() is None
     assert 1e9 < plan.limit_bytes < 1e14
-    assert plan.memory.table["forward"]["runtime"] == 0
+    assert plan.demand.memory.table["forward"]["runtime"] == 0
 
 
 def test_a_local_tokenizer_counts_the_tokens(tmp_path: Path) -> None:
     write_family(tmp_path, "llama")
     plan = plan_of("backbone=llama8b", f"backbone.path={tmp_path}")
     assert plan.workload.counted_by == "the tokenizer of llama8b"
-    assert plan.counts.total < 1e6
+    assert plan.demand.counts.total < 1e6
     assert plan_of("backbone=llama8b").workload.counted_by.startswith("an estimate")
 
 

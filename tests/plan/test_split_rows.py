@@ -35,7 +35,6 @@ AT_ONCE = 200
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefix_backward, "TOKENS_AT_ONCE", AT_ONCE)
     monkeypatch.setattr(prefix_backward, "QUERIES_AT_ONCE", 32)
-    monkeypatch.setattr(memory, "QUERIES_AT_ONCE", 32)
     for module in (prefix_backward, memory):
         monkeypatch.setattr(module, "splitting_pays", lambda *_, **__: True)
 

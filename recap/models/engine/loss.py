@@ -60,9 +60,7 @@ def loss_of_states(
         logits_bytes: As in :func:`answer_loss`.
     """
     head = causal_model(model).get_output_embeddings()
-    if logits_bytes is None:
-        logits_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])
-    n_positions = max(1, logits_bytes // (4 * int(causal_model(model).config.vocab_size)))
+    n_positions = _positions_at_once(causal_model(model), states, logits_bytes)
     if type(head) is torch.nn.Linear:
         loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
             states, head.weight, head.bias, targets, n_positions, torch.is_grad_enabled()
@@ -72,6 +70,12 @@ def loss_of_states(
     # An adapted or quantized output layer: its logits are computed once more in the backward.
     losses = [checkpoint(_cross_entropy, head, *part, use_reentrant=False) for part in parts]
     return torch.stack(losses).sum()
+
+
+def _positions_at_once(causal: Any, states: Tensor, logits_bytes: int | None = None) -> int:
+    if logits_bytes is None:
+        logits_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])
+    return max(1, logits_bytes // (4 * int(causal.config.vocab_size)))
 
 
 def _cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
@@ -258,8 +262,7 @@ def _score_batch(
 def _loglikelihood(causal: Any, states: Tensor, targets: Tensor) -> Loglikelihood:
     """Return the loglikelihood of targets ``(n,)`` that states ``(n, hidden)`` predict."""
     head = causal.get_output_embeddings()
-    n_bytes = LOGITS_BYTES.get(states.device.type, LOGITS_BYTES["cuda"])
-    at_once = max(1, n_bytes // (4 * int(causal.config.vocab_size)))
+    at_once = _positions_at_once(causal, states)
     nats, greedy = 0.0, True
     for part, wanted in zip(
         torch.split(states, at_once), torch.split(targets, at_once), strict=True

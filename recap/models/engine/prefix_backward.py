@@ -77,7 +77,7 @@ class _SavedWeightsAttention(torch.autograd.Function):
         queries = (query[0] * scale).reshape(groups, heads // groups, time, width)
         attended = torch.empty_like(queries)
         kept = []
-        for start, end in _parts(time):
+        for start, end in query_parts(time):
             seen = all_time - time + end
             part = queries[:, :, start:end].reshape(groups, -1, width)
             scores = torch.bmm(part, keys[:, :seen].transpose(1, 2))
@@ -105,7 +105,7 @@ class _SavedWeightsAttention(torch.autograd.Function):
         of_keys, of_values = (
             torch.zeros_like(each, memory_format=torch.contiguous_format) for each in (keys, values)
         )
-        for (start, end), weights in zip(_parts(time), kept, strict=True):
+        for (start, end), weights in zip(query_parts(time), kept, strict=True):
             seen = weights.shape[-1]
             of_part = of_attended[:, :, start:end].reshape(groups, -1, width)
             of_values[:, :seen].baddbmm_(weights.transpose(1, 2), of_part)
@@ -120,7 +120,7 @@ class _SavedWeightsAttention(torch.autograd.Function):
         return of_query, of_keys[None], of_values[None], None
 
 
-def _parts(time: int) -> list[tuple[int, int]]:
+def query_parts(time: int) -> list[tuple[int, int]]:
     """Return where the parts of so many queries start and end."""
     starts = range(0, time, QUERIES_AT_ONCE)
     return [(start, min(start + QUERIES_AT_ONCE, time)) for start in starts]
