@@ -82,7 +82,6 @@ KeepModels = Literal["all", "best", "none"]
 Decoding = Literal["free", "constrained", "scored"]
 """How a label is read off a model: ``free``: greedy text, parsed; ``constrained``: greedy among the
 tokens that lead to a label; ``scored``: the likeliest label."""
-OptionValue = Any
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -123,8 +122,19 @@ class DataConfig:
     """Whether several turns of one speaker in a row become one."""
     no_intervention: NoIntervention = "skip"
     """What happens to client turns with no counselor turn before them."""
-    options: Mapping[str, OptionValue] = Field(default_factory=dict)
+    options: Mapping[str, Any] = Field(default_factory=dict)
     """Options of this reader alone."""
+
+    @property
+    def prompt_language(self) -> Language:
+        """The language that prompts and pages are in where nobody names one."""
+        return "zh" if self.language == "zh" else "en"
+
+    @property
+    def reader_options(self) -> dict[str, Any]:
+        """The options of the reader; the demo corpus is written in its language."""
+        demo = self.reader == "demo" and self.language is not None
+        return {"language": self.language, **self.options} if demo else dict(self.options)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -180,6 +190,11 @@ class BackboneConfig:
     """Type of the weights in memory."""
     architecture: Mapping[str, Any] | None = None
     """Sizes as config.json names them, for planning without the weights."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Which weights and tokenizer it has, as arguments of what loads them."""
+        return {key: getattr(self, key) for key in ("name", "family", "hub_id", "path")}
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -39,8 +39,8 @@ from recap.output.format import p_cell, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Example
-from recap.runs.build import build_task
 from recap.runs.saved import SavedModel, find_model, load_saved
+from recap.tasks.library import build_task
 
 
 @dataclass(frozen=True, kw_only=True)

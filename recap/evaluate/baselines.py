@@ -15,8 +15,6 @@ from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
 from recap.folds.training import (
     Training,
     build_data,
-    optimizer_settings,
-    scheduler_settings,
     training_plan,
 )
 from recap.models.encoder import EncoderInput, EncoderModule, LoadedEncoder, load_encoder
@@ -215,8 +213,8 @@ class EncoderSystem:
             labels=run.task.labels,
             task_name=run.task.name,
             close_id=self.inputs.close_id,
-            optimizer=optimizer_settings(config.optimizer, config.optimizer.learning_rate),
-            scheduler=scheduler_settings(config.scheduler),
+            optimizer=config.optimizer,
+            scheduler=config.scheduler,
             total_steps=config.trainer.max_epochs * data.steps_per_epoch,
             seed=config.seed,
         )

@@ -19,9 +19,9 @@ from recap.folds.run import read_run
 from recap.metrics.files import predictions_from_jsonl, scores_to_dict
 from recap.metrics.scores import score
 from recap.records import Example, Prediction, Scores
-from recap.runs.build import build_task
 from recap.runs.folder import RunFolder, read_config
 from recap.runs.saved import AnsweredExamples, answer_examples, find_model
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 

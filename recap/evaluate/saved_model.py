@@ -14,7 +14,6 @@ from recap.config import RunConfig
 from recap.data.folds import content_key
 from recap.errors import ConfigError, RecapError
 from recap.evaluate.options import EvaluateConfig
-from recap.folds.console import console_for
 from recap.folds.run import check_fold, read_labeled, read_own_data
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scalar import metric_of, without_loss
@@ -25,7 +24,7 @@ from recap.metrics.scores import (
     summarize,
     summary_markdown,
 )
-from recap.output.format import percent
+from recap.output.format import console_for, percent
 from recap.output.tables import ReportTable
 from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.saved import SavedModel, answer_examples, find_model

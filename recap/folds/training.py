@@ -6,7 +6,7 @@ import gc
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
 from recap.config import (
-    OptimizerConfig,
     RunConfig,
-    SchedulerConfig,
     TrainerConfig,
     check_combinations,
+    compute_dtype,
 )
-from recap.data.batches import (
-    Batching,
-)
+from recap.data.batches import Batching
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.folds.fold import TrainingPlan, likeliest_predictions
 from recap.folds.run import Run
+from recap.models.backbone import LazyWeights, load_backbone, load_backbone_lazily
 from recap.models.callbacks import (
     N_STEPS,
     AtomicCheckpointIO,
@@ -47,13 +45,13 @@ from recap.models.checkpoints import (
 )
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.finetune import (
-    OptimizerSettings,
-    SchedulerSettings,
+    apply_finetune,
+    checkpoint_gradients,
 )
 from recap.models.module import ResponseModule
 from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.records import Example, Fold, Prediction
-from recap.runs.build import build_callbacks, build_model
+from recap.registry import Registry
 from recap.runs.folder import FoldFolder
 from recap.runs.history import EpochClock, History, OnEpoch, Tracker, TrainingBar
 from recap.system.processes import device_count, is_first_process, is_spawned, world_size
@@ -285,6 +283,28 @@ def build_progress(options: TrainerConfig, history: History) -> list[lightning.C
     return [TrainingBar(history)] if shown else []
 
 
+def build_callbacks(callbacks: Mapping[str, Any]) -> list[lightning.Callback]:
+    """Return the user's own callbacks.
+
+    Raises:
+        ConfigError: When one cannot be imported or refuses its arguments.
+    """
+    built: list[lightning.Callback] = []
+    for key, entry in callbacks.items():
+        arguments = dict(entry)
+        name = arguments.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"callbacks.{key}: needs a name, such as name: package.module:Class")
+        made = Registry[Any]("callback").get(name)
+        if not isinstance(made, type) or not issubclass(made, lightning.Callback):
+            raise ConfigError(f"callbacks.{key}: {name} is no subclass of lightning.Callback")
+        try:
+            built.append(made(**arguments))
+        except TypeError as error:
+            raise ConfigError(f"callbacks.{key}: {name} refuses its arguments ({error})") from error
+    return built
+
+
 def build_tuned(
     run: Run,
     encoder: ChatEncoder,
@@ -316,8 +336,8 @@ def build_tuned(
         model=model,
         encoder=encoder,
         task=run.task,
-        optimizer=optimizer_settings(config.optimizer, learning_rate),
-        scheduler=scheduler_settings(config.scheduler),
+        optimizer=replace(config.optimizer, learning_rate=learning_rate),
+        scheduler=config.scheduler,
         max_new_tokens=config.decoding.max_new_tokens,
         decoding=config.decoding.name,
         threshold=config.decoding.threshold,
@@ -338,6 +358,40 @@ def build_tuned(
         range_test=range_test,
     )
     return training, choice
+
+
+def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
+    """Return the model to tune, its tokenizer, and its weights if they are still to be read.
+
+    Raises:
+        ConfigError: When the backbone's weights are missing or of another family.
+    """
+    backbone, finetune = config.backbone, config.finetune
+    source, weights = backbone.source, None
+    if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
+        model, tokenizer, weights = load_backbone_lazily(
+            **source, dtype=backbone.dtype, seed=config.seed
+        )
+    else:
+        model, tokenizer = load_backbone(
+            **source,
+            dtype=backbone.dtype,
+            quantize=finetune.method == "qlora",
+            compute_dtype=compute_dtype(config.trainer.precision),
+            seed=config.seed,
+        )
+    tuned = apply_finetune(
+        model,
+        method=finetune.method,
+        rank=finetune.rank,
+        alpha=finetune.alpha,
+        dropout=finetune.dropout,
+        target_modules=finetune.target_modules,
+        seed=config.seed,
+    )
+    if config.trainer.gradient_checkpointing:
+        checkpoint_gradients(tuned)
+    return tuned, tokenizer, weights
 
 
 def build_data(
@@ -365,22 +419,6 @@ def build_data(
         sampling=config.sampling,
         workers=config.trainer.workers,
     )
-
-
-def optimizer_settings(options: OptimizerConfig, learning_rate: float) -> OptimizerSettings:
-    """Return a run's optimizer, at the learning rate that is trained with."""
-    return OptimizerSettings(
-        name=options.name,
-        learning_rate=learning_rate,
-        weight_decay=options.weight_decay,
-        betas=options.betas,
-        eps=options.eps,
-    )
-
-
-def scheduler_settings(options: SchedulerConfig) -> SchedulerSettings:
-    """Return a run's learning-rate schedule."""
-    return SchedulerSettings(name=options.name, warmup_fraction=options.warmup_fraction)
 
 
 def training_plan(

@@ -25,7 +25,6 @@ from recap.errors import ConfigError, RecapError
 from recap.folds.fold import (
     FoldAnswers,
     FoldListener,
-    FoldResult,
     card_of,
     end_part,
     finish_fold,
@@ -39,6 +38,7 @@ from recap.folds.fold import (
 )
 from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
+from recap.metrics.files import prediction_of
 from recap.metrics.scores import score
 from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
 from recap.models.engine.shared_prefix import choose_batching
@@ -50,10 +50,10 @@ from recap.models.export import (
     save_model,
 )
 from recap.models.hub import read_adapter
-from recap.records import Fold, Prediction, Scores, Summary, prediction_of
-from recap.runs.build import backbone_source, model_settings
+from recap.records import Fold, Prediction, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
+from recap.runs.saved import model_settings
 from recap.system.processes import environment, is_first_process, is_launched, world_size
 
 
@@ -90,13 +90,12 @@ def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = No
     """
     listener = listener or FoldListener()
     tuned = prepare(config)
-    result = finish_fold(tuned.run, fold, tuned, listener)
-    _merge(tuned, [result.folder], listener)
-    if result.found and is_first_process():
-        # The process that finished it may have been killed before it wrote them.
+    scores = finish_fold(tuned.run, fold, tuned, listener)
+    _merge(tuned, [tuned.run.folder.fold(fold)], listener)
+    if is_first_process():
+        # Of a fold that was found: who finished it may have been killed before it wrote them.
         write_model_cards(tuned.run)
-    assert result.scores is not None
-    return result.scores
+    return scores
 
 
 def prepare(config: RunConfig) -> TunedSystem:
@@ -113,7 +112,7 @@ def prepare(config: RunConfig) -> TunedSystem:
     world_size(config.trainer)
     run = read_run(config)
     # Before the folder: a backbone without weights should leave nothing behind.
-    source = backbone_source(config.backbone)
+    source = config.backbone.source
     encoder = ChatEncoder(load_tokenizer(**source))
     if config.batching in ("packed", "shared_prefix"):
         # What is forced and cannot be is refused now, and not after minutes of loading.
@@ -258,9 +257,7 @@ def finish_final(tuned: TunedSystem, listener: FoldListener) -> None:
     found = folder.model.is_dir()
     if not found:
         in_processes(train_final, tuned, n=tuned.n_processes, folder=folder, listener=listener)
-    seconds = 0.0 if found else time.monotonic() - began
-    result = FoldResult(name="final", folder=folder, scores=None, seconds=seconds, found=found)
-    end_part(run, result, listener)
+    end_part(run, folder, listener, None, None if found else time.monotonic() - began)
 
 
 def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
@@ -387,7 +384,7 @@ def _loss_of_adapter(config: RunConfig, folder: Path, batches: ScoringLoader, de
     """Return the loss with the adapter beside the weights that it was trained with."""
     precision = config.trainer.precision
     model, _ = load_backbone(
-        **backbone_source(config.backbone),
+        **config.backbone.source,
         dtype=weights_dtype(precision, config.backbone.dtype),
         quantize=config.finetune.method == "qlora",
         compute_dtype=compute_dtype(precision),

@@ -9,7 +9,7 @@ from pathlib import Path
 from recap.data.utterances import Annotated, labels_in_use, membership, read_annotated
 from recap.errors import ConfigError, did_you_mean
 from recap.insights.options import InsightsConfig
-from recap.runs.build import configured_task, data_language, reader_options
+from recap.tasks.library import configured_task
 from recap.taxonomy import Taxonomy
 
 USUAL_RESISTANCE = "Resistance"
@@ -52,7 +52,7 @@ def read_source(config: InsightsConfig) -> AnnotatedSource:
         DataError: When a file cannot be used.
     """
     data = config.data
-    language = data_language(data)
+    language = data.prompt_language
     taxonomy = configured_task(config.task, language=language).taxonomy
     resistance = _resistance(config, taxonomy)
     annotated = read_annotated(
@@ -61,7 +61,7 @@ def read_source(config: InsightsConfig) -> AnnotatedSource:
         taxonomy=taxonomy,
         predictions=None if config.predictions is None else Path(config.predictions),
         on_error=data.on_error,
-        options=reader_options(data),
+        options=data.reader_options,
         name=data.name,
     )
     return AnnotatedSource(

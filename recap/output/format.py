@@ -1,6 +1,8 @@
-"""Figures as texts, as the APA's Publication Manual (7th edition) prints them."""
+"""Figures as texts, as the APA's Publication Manual (7th edition) prints them; the console."""
 
 from __future__ import annotations
+
+from rich.console import Console
 
 DASH = "–"
 """Stands in a table where there is no figure."""
@@ -96,3 +98,27 @@ def plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(value, 3) if isinstance(value, float) else str(value)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration to two digits or so.
+
+    >>> [duration_text(seconds) for seconds in (0.4, 89, 90, 5000, 7500)]
+    ['0 s', '89 s', '2 min', '83 min', '2 h 05 min']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+WIDTH_OF_FILES = 100
+"""Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
+
+
+def console_for() -> Console:
+    """Return standard output, in files and pipes wide enough for tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    return console

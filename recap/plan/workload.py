@@ -26,12 +26,12 @@ from recap.data.batches import (
 )
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.folds import split_folds
-from recap.folds.run import check_fold, check_folds, check_selection
+from recap.folds.run import build_corpus, check_fold, check_folds, check_selection
 from recap.models.backbone import torch_dtype
 from recap.models.finetune import TARGET_MODULES
 from recap.plan.architecture import Architecture, ParameterCounts, find_tokenizer
 from recap.records import Message
-from recap.runs.build import build_corpus, build_task
+from recap.tasks.library import build_task
 
 
 @dataclass(frozen=True, kw_only=True)

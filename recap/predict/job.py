@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,8 @@ from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file
 from recap.errors import ConfigError, DataError, RecapError
-from recap.folds.console import WIDTH_OF_FILES, duration_text
 from recap.models.export import model_identity
-from recap.predict.options import Shard
+from recap.output.format import console_for, duration_text
 from recap.predict.output import (
     AnnotationFile,
     Checked,
@@ -61,6 +61,41 @@ STAGES = ("model", "binary", "fine_grained")
 
 _FORMAT = 1
 """Of rows, windows and state; outputs of another one are not gone on with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """One of ``count`` parts of an input; ``index`` counts from 0."""
+
+    index: int
+    count: int
+
+    def windows(self, n_windows: int) -> range:
+        """Return the numbers of the windows of this part, out of all."""
+        return range(
+            self.index * n_windows // self.count, (self.index + 1) * n_windows // self.count
+        )
+
+    def output(self, path: Path) -> Path:
+        """Return where this part goes: ``answers.03-of-12.jsonl`` for ``answers.jsonl``."""
+        digits = len(str(self.count - 1))
+        name = f"{path.stem}.{self.index:0{digits}}-of-{self.count}{path.suffix}"
+        return path.with_name(name)
+
+
+def parse_shard(text: str) -> Shard:
+    """Return the part that ``i/n`` names.
+
+    Raises:
+        ConfigError: When it names none.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if found is None or not int(found[1]) < int(found[2]):
+        raise ConfigError(
+            f"shard={text}: has to be i/n with i from 0 to n-1, such as shard=0/4 for the first "
+            "of four parts"
+        )
+    return Shard(index=int(found[1]), count=int(found[2]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,9 +451,7 @@ class AnnotationConsole(AnnotationListener):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True)
-        if not self._console.is_terminal:
-            self._console.width = WIDTH_OF_FILES
+        self._console = console or console_for()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._began = self._last_line = time.monotonic()

@@ -19,12 +19,13 @@ from recap.predict.job import (
     AnnotationListener,
     AnnotationReport,
     Prepared,
+    Shard,
     annotate_file,
     prepare_job,
     state_file,
     write_state,
 )
-from recap.predict.options import RayConfig, Shard
+from recap.predict.options import RayConfig
 from recap.predict.output import AnnotationFile
 from recap.runs.detector import Detector
 from recap.system.processes import switch_telemetry_off

@@ -18,7 +18,8 @@ from typing import Any
 
 from recap.errors import ConfigError, RecapError, quote_id
 from recap.metrics.files import json_text
-from recap.prompt.clients import ChatClient, Reply, RequestError, RetryPolicy, with_retries
+from recap.prompt.clients import ChatClient, Reply, RequestError, with_retries
+from recap.prompt.options import ClientConfig
 from recap.records import Message, Prices, Usage
 from recap.system.files import write_atomic, writing
 
@@ -114,10 +115,9 @@ class RequestRunner:
 
     Args:
         client: The server.
+        options: How many requests are under way at a time, and what happens to those that fail.
         cache: Where answers are kept.
-        retry: What happens to requests that fail.
         budget: What may be used.
-        max_in_flight: Most requests under way at a time.
         max_new_tokens: Longest answer.
         unanswered: Where requests are counted that may have been charged and brought no answer;
             ``None``: in memory alone.
@@ -126,19 +126,16 @@ class RequestRunner:
     def __init__(
         self,
         client: ChatClient,
+        options: ClientConfig,
         *,
         cache: AnswerCache,
-        retry: RetryPolicy,
         budget: Budget,
-        max_in_flight: int,
         max_new_tokens: int,
         unanswered: UnansweredRequests | None = None,
     ) -> None:
-        self._client = client
+        self._client, self._options = client, options
         self._cache = cache
-        self._retry = retry
         self._budget = budget
-        self._max_in_flight = max_in_flight
         self._max_new_tokens = max_new_tokens
         self._unanswered = unanswered
 
@@ -174,7 +171,7 @@ class RequestRunner:
         self, requests: Sequence[PromptRequest], on_answer: Callable[[], None]
     ) -> dict[str, Reply]:
         stop = threading.Event()
-        pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="recap-request")
+        pool = ThreadPoolExecutor(self._options.max_in_flight, thread_name_prefix="recap-request")
         futures: dict[Future[Reply | None], PromptRequest] = {
             pool.submit(self._send, request, stop): request for request in requests
         }
@@ -209,7 +206,7 @@ class RequestRunner:
                 raise _Stopped
 
         try:
-            return with_retries(lambda: self._attempt(request), self._retry, pause=pause)
+            return with_retries(lambda: self._attempt(request), self._options, pause=pause)
         except _Stopped:
             return None
         except RecapError as error:
@@ -256,14 +253,7 @@ def cached_reply(cache: AnswerCache, key: str) -> Reply | None:
 
 def usage_of(replies: Sequence[Reply]) -> Usage:
     """Return what replies from the cache have used, as it was counted when they came."""
-    total = Usage()
-    for reply in replies:
-        total += Usage(
-            answers=1,
-            input_tokens=reply.input_tokens or 0,
-            output_tokens=reply.output_tokens or 0,
-        )
-    return total
+    return sum((_used(reply, Usage()) for reply in replies), Usage())
 
 
 _FIELDS = ("text", "refused", "input_tokens", "output_tokens")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from recap.folds.console import duration_text
 from recap.folds.fold import read_made_with
-from recap.output.format import DASH
+from recap.output.format import DASH, duration_text
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Prices, Usage

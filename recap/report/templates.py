@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from recap.errors import RecapError
-from recap.folds.console import duration_text
+from recap.output.format import duration_text
 from recap.report.runs import span
 
 if TYPE_CHECKING:

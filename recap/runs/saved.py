@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from recap.config import Decoding, Language, RunConfig
+from recap.config import Decoding, Language, RunConfig, compute_dtype, weights_dtype
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.errors import ConfigError
+from recap.metrics.files import prediction_of
 from recap.models.engine.label_scoring import Conversation, LabelScorer, ModelAnswer
 from recap.models.export import (
     ADAPTER_CONFIG,
@@ -23,9 +24,9 @@ from recap.models.export import (
     read_settings,
 )
 from recap.models.finetune import causal_model
-from recap.records import Example, Prediction, prediction_of
-from recap.runs.build import build_task, model_settings
+from recap.records import Example, Prediction
 from recap.runs.folder import Part, RunFolder, model_folder, read_config
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
 _FOLD = re.compile(r"fold(\d+)")
@@ -48,6 +49,21 @@ class SavedModel:
     def settings(self) -> ModelSettings:
         """What the model has to be told of how it was trained."""
         return read_settings(self.folder) or model_settings(self.config, self.task)
+
+
+def model_settings(config: RunConfig, task: Task) -> ModelSettings:
+    """Return what a model of this run has to be told of how it was trained."""
+    precision = config.trainer.precision
+    dtype = weights_dtype(precision, config.backbone.dtype)
+    quantize = config.finetune.method == "qlora"
+    return ModelSettings(
+        task=task,
+        max_prompt_tokens=config.prompt.max_tokens,
+        max_new_tokens=config.decoding.max_new_tokens,
+        dtype=dtype,
+        compute_dtype=compute_dtype(precision, "float32" if quantize else dtype),
+        quantize=quantize,
+    )
 
 
 def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
