@@ -1,6 +1,6 @@
 """The configuration of a run as frozen dataclasses, validated as a whole.
 
-This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate``
+This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validated``
 reports all faults at once, in the words of the command line. Nothing here knows Hydra.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
@@ -397,15 +398,6 @@ class RunConfig:
     play a part, 0.05 for qlora."""
 
 
-def validate(values: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration that plain values describe.
-
-    Raises:
-        ConfigError: With one line for every fault.
-    """
-    return validated(RunConfig, values)
-
-
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return a configuration as plain dicts, lists and scalars."""
     plain: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
@@ -498,17 +490,17 @@ def result_options(config: RunConfig, prompted: Mapping[str, Any] | None = None)
         config: Of the run.
         prompted: What config.yaml holds besides of a prompted system; :data:`COMPARED` of it count.
     """
-    options = {k: value for k, value in flatten(to_dict(config)).items() if not _is_free(k)}
+    plain = flatten(to_dict(config))
+    options = {k: value for k, value in plain.items() if not is_among(k, NOT_RESULT_CHANGING)}
     if prompted:
         own = flatten(prompted)
         options |= {key: own.get(key) for key in COMPARED}
     return options
 
 
-def _is_free(key: str) -> bool:
-    return any(
-        key.startswith(free) if free.endswith(".") else key == free for free in NOT_RESULT_CHANGING
-    )
+def is_among(key: str, options: Iterable[str]) -> bool:
+    """Return whether an option is one of these, of which a final dot means a group."""
+    return any(key.startswith(o) if o.endswith(".") else key == o for o in options)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -524,14 +516,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
     """Return the hash of what differs from the defaults, nothing where nothing does."""
-    changed = {
-        key: value for key, value in given.items() if key not in default or default[key] != value
-    }
-    return [_hash(changed)] if changed else []
-
-
-def _hash(options: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    changed = {k: value for k, value in given.items() if k not in default or default[k] != value}
+    text = json.dumps(changed, sort_keys=True, default=str)
+    return [hashlib.sha256(text.encode()).hexdigest()[:8]] if changed else []
 
 
 BITSANDBYTES_OPTIMIZERS = ("adamw8bit", "paged_adamw8bit", "paged_adamw32bit")
@@ -571,14 +558,7 @@ def vanishing_update(dtype: str, weight: float = USUAL_WEIGHT) -> float:
         dtype: ``bfloat16`` or ``float16``.
         weight: Magnitude of the weight, at most 1 and not subnormal.
     """
-    return _distance(dtype, weight) / 2
-
-
-def _distance(dtype: str, weight: float) -> float:
-    exponent = 0
-    while 2.0**exponent > weight:
-        exponent -= 1
-    return float(2.0 ** (exponent + 1 - _MANTISSA_BITS[dtype]))
+    return float(2.0 ** (math.frexp(weight)[1] - 1 - _MANTISSA_BITS[dtype]))
 
 
 def _quantized(config: RunConfig) -> Iterator[str]:

@@ -34,7 +34,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from recap import config as run_schema
 from recap.config import RunConfig, flatten, hash_of_changes, result_options, validated
 from recap.errors import ConfigError, did_you_mean
 from recap.system.files import conf_dir, read_yaml
@@ -220,7 +219,7 @@ def load_own_command(
 
 def _run_config(values: Mapping[str, Any], config_dir: str | Path | None) -> RunConfig:
     task, run = expand_task(values["task"], config_dir), values["run"] or "unnamed"
-    return run_schema.validate({**values, "task": task, "run": run})
+    return validated(RunConfig, {**values, "task": task, "run": run})
 
 
 def written(choices: Mapping[str, str | None], group: str) -> str:

@@ -12,8 +12,9 @@ import json
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,12 +319,17 @@ class AnnotationListener:
         """All utterances are on the disk."""
 
 
+Fill = Callable[[Prepared, AnnotationFile, AnnotationListener], tuple[int, Mapping[str, int]]]
+"""Writes an output's rows; returns how many were there already, and the outcomes of the others."""
+
+
 def annotate_file(
     job: AnnotationJob,
     listener: AnnotationListener | None = None,
     *,
     detector: Detector | None = None,
     known: Prepared | None = None,
+    fill: Fill | None = None,
 ) -> AnnotationReport:
     """Annotate a file, going on from what is there already, and return what became of it.
 
@@ -334,6 +340,7 @@ def annotate_file(
         listener: Follows it.
         detector: The loaded models, where they are.
         known: What is known of the input already.
+        fill: Writes the rows; by default this process does.
 
     Raises:
         DataError: When the input is at fault, or changes while it is read.
@@ -344,31 +351,17 @@ def annotate_file(
     before = _stamp(job.input)
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
-    first, total = _part_of(job, prepared)
-    outcomes: Counter[str] = Counter()
+    _, total = _part_of(job, prepared)
     columns = job.columns(prepared.checked)
     with AnnotationFile(job.part, columns=columns, window=prepared.window) as file:
         if not prepared.begun:
             # Before the state: rows of another job must never stand under this one's.
             file.clear()
             write_state(job, prepared, complete=None)
-        if prepared.complete_bytes is not None and prepared.complete_bytes == file.size:
-            found = total
-        else:
-            found = file.find_kept().rows if prepared.begun else 0
-            if found > total:
-                raise ConfigError(
-                    f"{job.part}: holds more rows than the input has utterances; name another "
-                    "output, or begin again with resume=never"
-                )
-            examples = _from(job.data, first + found, file if found else None)
-            file.cut()
-            if found < total:
-                detector = detector or Detector.from_pretrained(**job.detector)
-                listener.began(found, total)
-                for annotations in _windows(job, examples, total - found, prepared, detector, file):
-                    outcomes.update(map(_outcome, annotations))
-                    listener.advanced(len(annotations))
+        found, outcomes = total, dict[str, int]()
+        if prepared.complete_bytes is None or prepared.complete_bytes != file.size:
+            write = fill or partial(_fill, job, detector)
+            found, outcomes = write(prepared, file, listener)
         if _stamp(job.input) != before:
             raise DataError(f"{job.input}: was changed while it was read; begin again")
         write_state(job, prepared, complete={"bytes": file.size, "utterances": total})
@@ -376,11 +369,37 @@ def annotate_file(
         output=job.part,
         utterances=total,
         found=found,
-        outcomes=dict(outcomes),
+        outcomes=outcomes,
         seconds=time.monotonic() - began,
     )
     listener.ended(report)
     return report
+
+
+def _fill(
+    job: AnnotationJob,
+    detector: Detector | None,
+    prepared: Prepared,
+    file: AnnotationFile,
+    listener: AnnotationListener,
+) -> tuple[int, Mapping[str, int]]:
+    first, total = _part_of(job, prepared)
+    found = file.find_kept().rows if prepared.begun else 0
+    if found > total:
+        raise ConfigError(
+            f"{job.part}: holds more rows than the input has utterances; name another output, or "
+            "begin again with resume=never"
+        )
+    examples = _from(job.data, first + found, file if found else None)
+    file.cut()
+    outcomes: Counter[str] = Counter()
+    if found < total:
+        detector = detector or Detector.from_pretrained(**job.detector)
+        listener.began(found, total)
+        for annotations in _windows(job, examples, total - found, prepared, detector, file):
+            outcomes.update(map(_outcome, annotations))
+            listener.advanced(len(annotations))
+    return found, dict(outcomes)
 
 
 def _part_of(job: AnnotationJob, prepared: Prepared) -> tuple[int, int]:

@@ -15,9 +15,9 @@ from recap.data.readers.transcript import SpeakerNames
 from recap.data.utterances import utterances_of
 from recap.errors import ConfigError, DataError
 from recap.models.engine.label_scoring import Conversation, ModelAnswer
-from recap.models.export import TrainedModel, load_trained
+from recap.models.export import ModelSettings, TrainedModel, load_trained
 from recap.records import Annotation, Dialogue, Example, Turn
-from recap.runs.saved import AnswerOptions, FoundModel, ModelStage, Prompt, find_saved_settings
+from recap.runs.saved import AnswerOptions, ModelStage, Prompt, find_saved_settings
 from recap.tasks.task import Task
 
 
@@ -34,11 +34,6 @@ def stage_folders(
     if model is None and binary is not None and fine_grained is not None:
         return [binary, fine_grained]
     raise ConfigError("name one model (model=FOLDER), or both stages (binary= and fine_grained=)")
-
-
-def in_language(task: Task, language: Language | None) -> Task:
-    """Return the task in a language, in its own for ``None``."""
-    return task if language is None else dataclasses.replace(task, language=language)
 
 
 def find_gate(first: Task, second: Task) -> str:
@@ -121,7 +116,7 @@ class Detector:
     behavior of what was judged resistant.
 
     Args:
-        found: The models' folders, in the order of the stages.
+        found: The models' folders and what they were taught, in the order of the stages.
         trained: The loaded models.
         options: How they are asked.
         merge_adjacent: Whether several turns of one speaker in a row are read as one.
@@ -132,7 +127,7 @@ class Detector:
 
     def __init__(
         self,
-        found: Sequence[FoundModel],
+        found: Sequence[tuple[Path, ModelSettings]],
         trained: Sequence[TrainedModel],
         options: AnswerOptions,
         *,
@@ -143,12 +138,17 @@ class Detector:
         self._variants: dict[AnswerOptions, Detector] = {options: self}
         self.options = options
         self.merge_adjacent = merge_adjacent
-        tasks = [in_language(one.settings.task, options.language) for one in found]
+        tasks = [
+            dataclasses.replace(taught.task, language=options.language or taught.task.language)
+            for _, taught in found
+        ]
         self._gate = find_gate(*tasks) if len(tasks) > 1 else None
         threshold = first_label_threshold(options.threshold, tasks[0], self._gate)
         self.stages = tuple(
-            ModelStage(model, one.settings, task, options, threshold if number == 0 else None)
-            for number, (model, one, task) in enumerate(zip(trained, found, tasks, strict=True))
+            ModelStage(model, taught, task, options, None if number else threshold)
+            for number, (model, (_, taught), task) in enumerate(
+                zip(trained, found, tasks, strict=True)
+            )
         )
 
     @classmethod
@@ -205,8 +205,8 @@ class Detector:
             language=language,
         )
         trained = load_trained(
-            [one.folder for one in found],
-            [one.settings for one in found],
+            [folder for folder, _ in found],
+            [taught for _, taught in found],
             base=base,
             device=device,
             dtype=dtype,
@@ -224,7 +224,7 @@ class Detector:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders of the models, in the order of the stages."""
-        return tuple(one.folder for one in self._found)
+        return tuple(folder for folder, _ in self._found)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # an iterator is an iterable too

@@ -186,38 +186,26 @@ def _refuse_encoder(folder: Path) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoundModel:
-    """A folder with weights or an adapter, and what it was taught."""
+def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
+    """Return the folder of the model that a path stands for, and what it was taught.
 
-    folder: Path
-    settings: ModelSettings
-
-
-def find_saved_settings(path: str | Path) -> FoundModel:
-    """Return the model that a path stands for, as :func:`find_model_folder` finds it.
-
-    A model's folder has ``recap.json``, or lies where training put it.
+    The folder is found as by :func:`find_model_folder`; it has ``recap.json``, or lies where
+    training put it.
 
     Raises:
         ConfigError: When there is no such folder, or no model in it.
     """
     folder = find_model_folder(Path(path))
-    return FoundModel(folder=folder, settings=_settings(folder))
-
-
-def _settings(folder: Path) -> ModelSettings:
-    settings = read_settings(folder)
+    settings, run = read_settings(folder), folder.resolve().parent.parent
     if settings is not None:
-        return settings
-    run = folder.resolve().parent.parent
+        return folder, settings
     if not (run / "config.yaml").is_file():
         raise ConfigError(
             f"{folder}: lacks {SETTINGS_FILE}, which says what the model was taught, and does not "
             "lie in a run folder; copy the folder whole from where it was trained"
         )
     config = read_config(run)
-    return model_settings(config, build_task(config))
+    return folder, model_settings(config, build_task(config))
 
 
 @dataclass(frozen=True, kw_only=True)

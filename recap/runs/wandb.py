@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from recap.config import is_among
 from recap.metrics.scalar import LOSS, metric_of, without_loss
 from recap.metrics.scores import CellSpread, confusion_spread, spread_text
 from recap.output.html import render
@@ -367,7 +368,9 @@ class WandbTracker(Tracker):
         self._group = group
         self._project = project
         self._mode = mode
-        self._options = {key: value for key, value in options.items() if _is_sent(key)}
+        self._options = {
+            key: value for key, value in options.items() if is_among(key, SENT_OPTIONS)
+        }
         self._run: Any = None
 
     def start_fold(self, name: str) -> None:
@@ -484,7 +487,3 @@ def _offline_folders(run: Any) -> set[Path]:
     """Return the folders of all processes that wrote of an offline run."""
     # Two of one second are told apart by a number behind the id.
     return set(Path(run.dir).parent.parent.glob(f"offline-run-*-{run.id}*"))
-
-
-def _is_sent(key: str) -> bool:
-    return any(key.startswith(name) if name.endswith(".") else key == name for name in SENT_OPTIONS)
