@@ -83,15 +83,10 @@ class TfidfSystem:
 
     run: Run
 
-    @property
-    def notes(self) -> list[str]:
-        """None: everything is read."""
-        return []
-
-    @property
-    def n_processes(self) -> int:
-        """This one counts the words."""
-        return 0
+    notes = ()
+    """None: everything is read."""
+    n_processes = 0
+    """This one counts the words."""
 
     def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
         """Learn from the training examples, and judge the others."""
@@ -153,6 +148,8 @@ class EncoderSystem:
 
     run: Run
     inputs: EncoderInput
+    n_processes = 0
+    """This one trains."""
 
     @property
     def notes(self) -> list[str]:
@@ -160,11 +157,6 @@ class EncoderSystem:
         assert self.run.encoding is not None
         limit = (self.run.config.baseline or {})["max_tokens"]
         return lost_turns(self.run.encoding.counts, f"encoder.max_tokens={limit}")
-
-    @property
-    def n_processes(self) -> int:
-        """This one trains."""
-        return 0
 
     def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
         """Train, keep the best epoch, and judge the test examples with it."""

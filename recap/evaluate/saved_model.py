@@ -104,7 +104,7 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
     examples, notes = (
         _held_out(saved, given) if isinstance(given.cv.fold, int) else _new_data(saved, given)
     )
-    answered = answer_examples(
+    predictions, lost = answer_examples(
         saved,
         examples,
         golds=[saved.task.gold(example) for example in examples],
@@ -112,13 +112,12 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
         batch_size=given.decoding.batch_size,
         accelerator=given.trainer.accelerator,
     )
-    notes += answered.notes()
     return evaluate_predictions(
-        answered.predictions,
+        predictions,
         subject=str(saved.folder),
         task=saved.task.name,
         labels=saved.task.labels,
-        notes=notes,
+        notes=[*notes, *lost],
     )
 
 

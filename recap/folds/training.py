@@ -100,6 +100,14 @@ class Training:
         history = History(
             folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
         )
+        kept = KeepCheckpoints(
+            self._checkpoints, every_steps=config.checkpoint.every_steps, selecting=selecting
+        )
+        # Checked with the validation, not at the epoch's end: a resume right after one would not
+        # know val_loss.
+        patience = config.trainer.patience
+        stops = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
+        bar = config.trainer.progress and sys.stdout.isatty()
         self._trainer = build_trainer(
             config.trainer,
             gradient_clip=config.optimizer.gradient_clip,
@@ -112,8 +120,9 @@ class Training:
             else [
                 history,
                 finite,
-                *build_checkpoints(config, self._checkpoints, selecting=selecting),
-                *build_progress(config.trainer, history),
+                *([stops] if selecting else []),
+                kept,
+                *([TrainingBar(history)] if bar else []),
                 EpochClock(on_epoch),
                 *build_callbacks(config.callbacks),
             ],
@@ -248,39 +257,13 @@ def build_trainer(
             num_sanity_val_steps=0,
             # FSDP2's gathered weights would be unfit for training after inference mode.
             inference_mode=options.strategy != "fsdp",
-            plugins=_plugins(),
+            # Inside a SLURM job too: processes of our own are not SLURM's.
+            plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if is_spawned() else [])],
         )
     except MisconfigurationException as error:
         raise ConfigError(
             f"trainer.accelerator={options.accelerator}: {error}; use trainer=cpu or trainer=auto"
         ) from error
-
-
-def _plugins() -> list[Any]:
-    plugins: list[Any] = [AtomicCheckpointIO()]
-    if is_spawned():
-        # Inside a SLURM job too: these processes are not SLURM's.
-        plugins.append(LightningEnvironment())
-    return plugins
-
-
-def build_checkpoints(
-    config: RunConfig, folder: CheckpointFolder, *, selecting: bool
-) -> list[lightning.Callback]:
-    """Return what keeps checkpoints, and stops once the selection loss stalls."""
-    kept = KeepCheckpoints(folder, every_steps=config.checkpoint.every_steps, selecting=selecting)
-    if not selecting:
-        return [kept]
-    # Checked with the validation, not at the epoch's end: a resume right after one would not know
-    # val_loss.
-    patience = config.trainer.patience
-    return [EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False), kept]
-
-
-def build_progress(options: TrainerConfig, history: History) -> list[lightning.Callback]:
-    """Return the progress bar, where there is a terminal to show it on."""
-    shown = options.progress and sys.stdout.isatty()
-    return [TrainingBar(history)] if shown else []
 
 
 def build_callbacks(callbacks: Mapping[str, Any]) -> list[lightning.Callback]:

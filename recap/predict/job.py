@@ -358,7 +358,8 @@ def annotate_file(
             # Before the state: rows of another job must never stand under this one's.
             file.clear()
             write_state(job, prepared, complete=None)
-        found, outcomes = total, dict[str, int]()
+        found = total
+        outcomes: Mapping[str, int] = {}
         if prepared.complete_bytes is None or prepared.complete_bytes != file.size:
             write = fill or partial(_fill, job, detector)
             found, outcomes = write(prepared, file, listener)

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,7 @@ from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Annotation, Example
 from recap.system.files import csv_record, lock, narrow, open_private, protect_cell, writing
 
-OWN_COLUMNS = (
-    *("id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text"),
-    *("parsed", "skipped", "response"),
-)
+OWN_COLUMNS = (*(field.name for field in fields(Annotation)), "response")
 """What every row has, in this order; ``response`` is what the client said."""
 
 GOLD_COLUMNS = ("gold", "gold_rationale")
@@ -47,23 +44,9 @@ def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
 
     A key of the input that a row has itself comes back as ``input_<key>``.
     """
-    row: dict[str, Any] = {
-        "id": annotation.id,
-        "session": annotation.session,
-        "turn": annotation.turn,
-        "label": annotation.label,
-        "pattern": annotation.pattern,
-        "probabilities": annotation.probabilities
-        and {
-            label: float(f"{p:.{SIGNIFICANT_DIGITS}g}")
-            for label, p in annotation.probabilities.items()
-        },
-        "rationale": annotation.rationale,
-        "text": annotation.text,
-        "parsed": annotation.parsed,
-        "skipped": annotation.skipped,
-        "response": example.response,
-    }
+    row: dict[str, Any] = {**asdict(annotation), "response": example.response}
+    for label, p in (annotation.probabilities or {}).items():
+        row["probabilities"][label] = float(f"{p:.{SIGNIFICANT_DIGITS}g}")
     if example.label is not None:
         row["gold"] = example.label
     if example.rationale is not None:

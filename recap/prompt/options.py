@@ -89,11 +89,6 @@ def prompted_keys(config: PromptedConfig) -> dict[str, Any]:
     return {key: plain[key] for key in ("client", "shots", "shot_categories")}
 
 
-def prompted_options(config: PromptedConfig) -> dict[str, Any]:
-    """Return every result-changing option as ``{"cv.folds": 5, "client.model": …, …}``."""
-    return result_options(config.training, prompted_keys(config))
-
-
 def load_prompted(
     overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
 ) -> PromptedConfig:
@@ -126,8 +121,8 @@ def _name_of(
     base = [f"{group}={choices[group]}" for group in groups]
     base += [f"rationale={str(config.training.rationale).lower()}", f"shots={config.shots}"]
     values, _ = compose("prompt", base, config_dir)
-    default = prompted_options(_prompted_config(values, config_dir))
-    given = prompted_options(config)
+    usual = _prompted_config(values, config_dir)
+    given, default = (result_options(c.training, prompted_keys(c)) for c in (config, usual))
     parts = [written(choices, group) for group in ("data", "task")]
     if config.remote:
         # The model stands in the name, and need not be in the hash.

@@ -79,11 +79,8 @@ class PromptedSystem:
     config: PromptedConfig
     run: Run
     model: PromptedModel
-
-    @property
-    def n_processes(self) -> int:
-        """This one asks."""
-        return 0
+    n_processes = 0
+    """This one asks."""
 
     def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
         """Have the test examples answered, with the fold's shots in every prompt."""

@@ -302,14 +302,14 @@ class Detector:
 
     def judge(self, examples: Sequence[Example], ask: Ask) -> list[Annotation]:
         """Return an annotation of each example; ``ask`` has a stage answer prompts."""
-        annotations = [_skipped(example, "empty") for example in examples]
+        annotations = [self._annotation(example, skipped="empty") for example in examples]
         spoken = [i for i, example in enumerate(examples) if example.response.strip()]
         first = self._ask(0, examples, spoken, annotations, ask)
         resistant = [i for i in first if self._gate is not None and first[i].label == self._gate]
         second = self._ask(1, examples, resistant, annotations, ask) if resistant else {}
         for i in first:
             if i not in resistant:
-                annotations[i] = self._annotation(examples[i], first[i], None)
+                annotations[i] = self._annotation(examples[i], first[i])
             elif i in second:
                 annotations[i] = self._annotation(examples[i], first[i], second[i])
         return annotations
@@ -326,26 +326,31 @@ class Detector:
         prompts = self.stages[stage].prompts([examples[i] for i in wanted])
         fitting = [(i, prompt) for i, prompt in zip(wanted, prompts, strict=True) if prompt.fits]
         for i in set(wanted) - {i for i, _ in fitting}:
-            annotations[i] = _skipped(examples[i], "too_long")
+            annotations[i] = self._annotation(examples[i], skipped="too_long")
         answers = ask(stage, [prompt for _, prompt in fitting]) if fitting else []
         return {i: answer for (i, _), answer in zip(fitting, answers, strict=True)}
 
     def _annotation(
-        self, example: Example, first: ModelAnswer, second: ModelAnswer | None
+        self,
+        example: Example,
+        first: ModelAnswer | None = None,
+        second: ModelAnswer | None = None,
+        skipped: Literal["empty", "too_long"] | None = None,
     ) -> Annotation:
         last = second or first
-        task = self.stages[1 if second else 0].task
-        label = last.label
+        label = last.label if last else None
+        pattern = self.stages[1 if second else 0].task.taxonomy.pattern(label) if label else None
         return Annotation(
             id=example.id,
             session=example.session,
             turn=example.turn,
             label=label,
-            pattern=None if label is None else task.taxonomy.pattern(label) or label,
-            probabilities=self._probabilities(first, second),
-            rationale=last.rationale if self.options.with_rationale else None,
-            text=last.text,
+            pattern=pattern or label,
+            probabilities=self._probabilities(first, second) if first else None,
+            rationale=last.rationale if last and self.options.with_rationale else None,
+            text=last.text if last else None,
             parsed=label is not None,
+            skipped=skipped,
         )
 
     def _probabilities(
@@ -373,21 +378,6 @@ class Detector:
                 self._found, self._trained, options, merge_adjacent=self.merge_adjacent
             )
         return self._variants[options]
-
-
-def _skipped(example: Example, why: Literal["empty", "too_long"]) -> Annotation:
-    return Annotation(
-        id=example.id,
-        session=example.session,
-        turn=example.turn,
-        label=None,
-        pattern=None,
-        probabilities=None,
-        rationale=None,
-        text=None,
-        parsed=False,
-        skipped=why,
-    )
 
 
 class Session:

@@ -118,22 +118,6 @@ def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> 
             task's labels.
     """
     folder = find_model_folder(path, fallback.cv.fold)
-    return _saved(folder, fallback, task_given=task_given)
-
-
-def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
-    """Return a saved model on its device, ready to answer.
-
-    Raises:
-        ConfigError: When it cannot be loaded.
-    """
-    if not is_adapter_folder(saved.folder):
-        _refuse_encoder(saved.folder)
-    device = {"gpu": "cuda"}.get(accelerator, accelerator)
-    return load_trained([saved.folder], [saved.settings], device=device)[0]
-
-
-def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
     part, run = folder.parent, RunFolder(path=folder.parent.parent)
     if not run.config.is_file():
         return _without_run(folder, fallback, task_given=task_given)
@@ -148,6 +132,18 @@ def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel
             f"(model={run.path}), so that each fold is labeled by its own model"
         )
     return SavedModel(folder=folder, config=config, task=build_task(config), run=run, fold=fold)
+
+
+def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
+    """Return a saved model on its device, ready to answer.
+
+    Raises:
+        ConfigError: When it cannot be loaded.
+    """
+    if not is_adapter_folder(saved.folder):
+        _refuse_encoder(saved.folder)
+    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    return load_trained([saved.folder], [saved.settings], device=device)[0]
 
 
 def _without_run(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
@@ -308,25 +304,6 @@ class ModelStage:
         return self._answerer.conversation()
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnsweredExamples:
-    """Predictions in the order of the examples, and what became of long prompts."""
-
-    predictions: list[Prediction]
-    truncated_prompts: int
-    too_long: int
-    """Examples whose prompts have no room in the model; not asked, their answers unparsed."""
-
-    def notes(self) -> list[str]:
-        """Return a sentence for each of what became of long prompts."""
-        said = {
-            "prompts lost some of their oldest turns to fit": self.truncated_prompts,
-            "prompts do not fit the model: it was not asked, and these count as unparsed "
-            "(prompt.history=none or intervention trains one that reads less)": self.too_long,
-        }
-        return [f"{n} {text}" for text, n in said.items() if n]
-
-
 def answer_examples(
     saved: SavedModel,
     examples: Sequence[Example],
@@ -335,8 +312,10 @@ def answer_examples(
     fold: int | None,
     batch_size: int,
     accelerator: str = "auto",
-) -> AnsweredExamples:
+) -> tuple[list[Prediction], list[str]]:
     """Return what a saved model answers, under the prompt and decoding that it was trained with.
+
+    In the order of the examples; the strings say what became of long prompts.
 
     Args:
         saved: Where the model is, and what it was trained to do.
@@ -350,7 +329,7 @@ def answer_examples(
         ConfigError: When the model cannot be loaded.
     """
     if not examples:
-        return AnsweredExamples(predictions=[], truncated_prompts=0, too_long=0)
+        return [], []
     config, task = saved.config, saved.task
     stage = ModelStage(
         load_saved(saved, accelerator=accelerator),
@@ -366,11 +345,16 @@ def answer_examples(
     prompts = stage.prompts(examples)
     fitting = [i for i, prompt in enumerate(prompts) if prompt.fits]
     answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
-    return AnsweredExamples(
-        predictions=[
-            prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
-            for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
-        ],
-        truncated_prompts=sum(prompts[i].dropped_turns > 0 for i in fitting),
-        too_long=len(prompts) - len(fitting),
-    )
+    said = {
+        "prompts lost some of their oldest turns to fit": sum(
+            prompts[i].dropped_turns > 0 for i in fitting
+        ),
+        "prompts do not fit the model: it was not asked, and these count as unparsed "
+        "(prompt.history=none or intervention trains one that reads less)": len(prompts)
+        - len(fitting),
+    }
+    predictions = [
+        prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
+        for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
+    ]
+    return predictions, [f"{n} {text}" for text, n in said.items() if n]
