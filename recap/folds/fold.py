@@ -23,6 +23,7 @@ from recap.data.folds import HASH_CHARACTERS
 from recap.errors import DataError
 from recap.folds.run import Run
 from recap.metrics.files import (
+    Statement,
     json_text,
     prediction_of,
     predictions_to_jsonl,
@@ -153,7 +154,12 @@ def run_folds(run: Run, system: System, listener: FoldListener) -> Summary:
     summary = write_summary(run)
     if is_first_process():
         # Also of folds that were all found: an earlier call may have been killed before this.
-        track_summary(run, summary)
+        folders = {index: run.folder.fold(index) for index in summary.folds}
+        histories = {index: read_history(folder.history) for index, folder in folders.items()}
+        scores = {index: read_scores(folder) for index, folder in folders.items()}
+        build_tracker(run).log_summary(
+            FinishedFolds(summary=summary, scores=scores, histories=histories)
+        )
     listener.ended(run, summary, finished_scores(run))
     return summary
 
@@ -318,6 +324,16 @@ def likeliest_predictions(
     return predictions
 
 
+def predictions_of(
+    task: Task, fold: int, examples: Sequence[Example], answers: Sequence[Statement]
+) -> list[Prediction]:
+    """Return what was said of the examples of a fold, in their order."""
+    return [
+        prediction_of(example, said, task=task.name, gold=task.gold(example), fold=fold)
+        for example, said in zip(examples, answers, strict=True)
+    ]
+
+
 def write_predictions(file: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions in the order of the data, for the eyes of the file's owner alone."""
     write_atomic(file, predictions_to_jsonl(predictions), private=True)
@@ -421,18 +437,6 @@ def card_of(run: Run, folder: FoldFolder) -> str:
             selected_epoch=entry.get("selected_epoch" if fold else "epochs"),
             learning_rate=manifest.get("learning_rate", {}).get("used"),
             adapter=adapter,
-        )
-    )
-
-
-def track_summary(run: Run, summary: Summary) -> None:
-    """Tell the run's tracker of the finished folds; it keeps nothing twice."""
-    folders = {index: run.folder.fold(index) for index in summary.folds}
-    build_tracker(run).log_summary(
-        FinishedFolds(
-            summary=summary,
-            scores={index: read_scores(folder) for index, folder in folders.items()},
-            histories={index: read_history(folder.history) for index, folder in folders.items()},
         )
     )
 

@@ -74,11 +74,13 @@ class Run:
 
     @cached_property
     def hashes(self) -> Mapping[str, str]:
-        """Of data, partition and prompt."""
+        """Of data, partition, and all that a prompt says beside the dialogue."""
+        blank = Example(id="", history=(), response="")
+        shown = "\0".join(message.text for message in self.task.messages(blank))
         return {
             "data_hash": data_hash(self.corpus.examples),
             "partition_hash": partition_hash(self.corpus.examples, self.folds),
-            "prompt_hash": _prompt_hash(self.task),
+            "prompt_hash": hashlib.sha256(shown.encode()).hexdigest()[:HASH_CHARACTERS],
         }
 
     @property
@@ -213,29 +215,19 @@ def open_run(run: Run) -> None:
         if not folder.manifest.is_file():
             folder.update_manifest(seed=run.config.seed, **run.hashes, **environment())
         write_json(folder.leakage, dict(run.leakage), private=True)
-        write_json(folder.data, _rows_read(run.corpus, len(run.selected)))
-
-
-def _prompt_hash(task: Task) -> str:
-    """Return a hash of all that a prompt says beside the dialogue."""
-    blank = Example(id="", history=(), response="")
-    shown = "\0".join(message.text for message in task.messages(blank))
-    return hashlib.sha256(shown.encode()).hexdigest()[:HASH_CHARACTERS]
-
-
-def _rows_read(corpus: Corpus, n_selected: int) -> dict[str, Any]:
-    """Return what became of the rows that were read."""
-    return {
-        "name": corpus.name,
-        "synthetic": corpus.synthetic,
-        "rows_read": corpus.rows_read,
-        "rows_accepted": corpus.rows_accepted,
-        "examples": len(corpus.examples),
-        "selected_by_task": n_selected,
-        "counts": dict(corpus.counts),
-        "notes": corpus.notes(),
-        "faults": [str(fault) for fault in corpus.issues],
-    }
+        corpus = run.corpus
+        what_was_read = {
+            "name": corpus.name,
+            "synthetic": corpus.synthetic,
+            "rows_read": corpus.rows_read,
+            "rows_accepted": corpus.rows_accepted,
+            "examples": len(corpus.examples),
+            "selected_by_task": len(run.selected),
+            "counts": dict(corpus.counts),
+            "notes": corpus.notes(),
+            "faults": [str(fault) for fault in corpus.issues],
+        }
+        write_json(folder.data, what_was_read)
 
 
 def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:

@@ -30,6 +30,7 @@ from recap.folds.fold import (
     finish_fold,
     finished_scores,
     in_processes,
+    predictions_of,
     read_scores,
     recorded,
     run_folds,
@@ -38,7 +39,6 @@ from recap.folds.fold import (
 )
 from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
-from recap.metrics.files import prediction_of
 from recap.metrics.scores import score
 from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
 from recap.models.engine.shared_prefix import choose_batching
@@ -50,7 +50,7 @@ from recap.models.export import (
     save_model,
 )
 from recap.models.hub import read_adapter
-from recap.records import Fold, Prediction, Scores, Summary
+from recap.records import Fold, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
 from recap.runs.saved import model_settings
@@ -168,7 +168,11 @@ class TunedSystem:
         selection = training.selection_predictions(run, fold)
         # Whatever another process still has to read of the checkpoints, it has read now.
         training.barrier()
-        predictions = self._predictions(fold, training)
+        examples, said = run.examples(fold.test), training.module.generations
+        if [example.id for example in examples] != [one.id for one in said]:
+            raise RecapError("answers came back in another order than the examples; report this")
+        answers = [one.answer for one in said]
+        predictions = predictions_of(run.task, fold.index, examples, answers)
         loss = scores.metrics["loss"]
         if score(predictions, task=run.task.name, labels=run.task.labels, loss=loss) != scores:
             raise RecapError("scores differ from those of predictions.jsonl; report this")
@@ -176,7 +180,7 @@ class TunedSystem:
             predictions=predictions,
             selection=selection,
             loss=loss,
-            prompt=run.task.messages(run.examples(fold.test)[0]),
+            prompt=run.task.messages(examples[0]),
             entries={"device": training.device, "encoding": dict(run.encoding.counts)},
             fold_entries={
                 "selected_epoch": selected_epoch,
@@ -237,18 +241,6 @@ class TunedSystem:
             # Written again once there are scores; a kill leaves no model without a card.
             card=card_of(self.run, folder),
         )
-
-    def _predictions(self, fold: Fold, training: Training) -> list[Prediction]:
-        task, examples = self.run.task, self.run.examples(fold.test)
-        said = training.module.generations
-        if [example.id for example in examples] != [one.id for one in said]:
-            raise RecapError("answers came back in another order than the examples; report this")
-        return [
-            prediction_of(
-                example, one.answer, task=task.name, gold=task.gold(example), fold=fold.index
-            )
-            for example, one in zip(examples, said, strict=True)
-        ]
 
 
 def finish_final(tuned: TunedSystem, listener: FoldListener) -> None:

@@ -17,9 +17,8 @@ from rich.console import Console
 from recap.config import check_combinations
 from recap.errors import ConfigError
 from recap.folds.console import print_data
-from recap.folds.fold import FoldAnswers, FoldListener, run_folds
+from recap.folds.fold import FoldAnswers, FoldListener, predictions_of, run_folds
 from recap.folds.run import Run, check_fold, open_run, read_run
-from recap.metrics.files import prediction_of
 from recap.output.format import console_for
 from recap.prompt.clients import build_client, endpoint, is_loopback
 from recap.prompt.options import PromptedConfig, prompted_keys
@@ -94,12 +93,7 @@ class PromptedSystem:
         finally:
             listener.prompted(model.shortened)
         return FoldAnswers(
-            predictions=[
-                prediction_of(
-                    example, said, task=task.name, gold=task.gold(example), fold=fold.index
-                )
-                for example, said in zip(test, answers, strict=True)
-            ],
+            predictions=predictions_of(task, fold.index, test, answers),
             prompt=task.messages(test[0], shots),
             entries={
                 "system": {

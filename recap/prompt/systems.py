@@ -207,27 +207,19 @@ def draw_shots(
             gives one.
     """
     rows = sorted(train, key=lambda example: (content_key(example), example.id))
+    wanted, lineage = task.labels, task.taxonomy.lineage
+    if categories == "leaves":
+        leaves = task.taxonomy.leaves
+        wanted = tuple(x for x in leaves if not set(task.labels).isdisjoint(lineage(x)))
     shots = []
-    for category in _categories(task, categories):
-        of_it = [row for row in rows if _belongs(row, category, task)]
+    for category in wanted:
+        of_it = [row for row in rows if row.label and category in lineage(row.label)]
         shown = [row for row in of_it if not task.rationale or (row.rationale or "").strip()]
         if not shown:
             raise DataError(_lacking(category, fold, bool(of_it), categories))
         shots.append(random.Random(f"{seed}/{fold}/{category}").choice(shown))
     random.Random(f"{seed}/{fold}").shuffle(shots)
     return tuple(shots)
-
-
-def _categories(task: Task, categories: ShotCategories) -> tuple[str, ...]:
-    if categories == "labels":
-        return task.labels
-    wanted = set(task.labels)
-    leaves = task.taxonomy.leaves
-    return tuple(leaf for leaf in leaves if wanted.intersection(task.taxonomy.lineage(leaf)))
-
-
-def _belongs(example: Example, category: str, task: Task) -> bool:
-    return example.label is not None and category in task.taxonomy.lineage(example.label)
 
 
 def _lacking(category: str, fold: int, exists: bool, categories: ShotCategories) -> str:
