@@ -14,7 +14,7 @@ from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predi
 from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
 from recap.folds.training import (
     Training,
-    build_data,
+    batch_options,
     training_plan,
 )
 from recap.models.encoder import EncoderInput, EncoderModule, LoadedEncoder, load_encoder
@@ -163,14 +163,14 @@ class EncoderSystem:
         run, folder = self.run, self.run.folder.fold(fold.index)
         assert run.encoding is not None
         config = run.config
-        data = build_data(
-            config,
-            pad_id=self.inputs.pad_id,
-            batching="padded",
-            decoding_batch_size=config.trainer.per_device_batch_size,
+        data = DataModule(
             train=run.encoded(fold.train),
             select=run.encoded(fold.select),
             test=run.encoded(fold.test),
+            pad_id=self.inputs.pad_id,
+            batching="padded",
+            decoding_batch_size=config.trainer.per_device_batch_size,
+            **batch_options(config),
         )
         epochs = config.trainer.max_epochs
         listener.training(training_plan(config, folder.path.name, data.train, data.test, epochs))

@@ -23,7 +23,6 @@ from recap.config import (
     check_combinations,
     compute_dtype,
 )
-from recap.data.batches import Batching
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
@@ -306,14 +305,14 @@ def build_tuned(
     config = run.config
     model, tokenizer, weights = build_model(config)
     choice = choose_batching(model, config.batching)
-    data = build_data(
-        config,
-        pad_id=encoder.pad_id,
-        batching=choice.batching,
-        decoding_batch_size=config.decoding.batch_size,
+    data = DataModule(
         train=train,
         select=select,
         test=test,
+        pad_id=encoder.pad_id,
+        batching=choice.batching,
+        decoding_batch_size=config.decoding.batch_size,
+        **batch_options(config),
     )
     module = ResponseModule(
         model=model,
@@ -377,31 +376,17 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
     return tuned, tokenizer, weights
 
 
-def build_data(
-    config: RunConfig,
-    *,
-    pad_id: int,
-    batching: Batching,
-    decoding_batch_size: int,
-    train: Sequence[EncodedExample],
-    select: Sequence[EncodedExample],
-    test: Sequence[EncodedExample],
-) -> DataModule:
-    """Return the batches of one training."""
-    return DataModule(
-        train=train,
-        select=select,
-        test=test,
-        pad_id=pad_id,
-        global_batch_size=config.global_batch_size,
-        per_device_batch_size=config.trainer.per_device_batch_size,
-        decoding_batch_size=decoding_batch_size,
-        max_tokens_per_device=config.trainer.max_tokens_per_device,
-        batching=batching,
-        seed=config.seed,
-        sampling=config.sampling,
-        workers=config.trainer.workers,
-    )
+def batch_options(config: RunConfig) -> dict[str, Any]:
+    """Return what a run says of its batches, as arguments of the data module."""
+    trainer = config.trainer
+    return {
+        "global_batch_size": config.global_batch_size,
+        "per_device_batch_size": trainer.per_device_batch_size,
+        "max_tokens_per_device": trainer.max_tokens_per_device,
+        "seed": config.seed,
+        "sampling": config.sampling,
+        "workers": trainer.workers,
+    }
 
 
 def training_plan(

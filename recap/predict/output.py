@@ -205,33 +205,29 @@ class AnnotationFile:
         self.kept = whole_windows(self.path, window=self._window, header=self._columns is not None)
         return self.kept
 
-    def last_id(self) -> str:
-        """Return the id of the last row that is kept, as it stands there.
+    def check_last(self, identifier: str) -> None:
+        """Check that the last row kept is about the utterance of this id.
 
         Raises:
-            DataError: When that row is none of this command's.
+            DataError: When it is not, or that row is none of this command's.
         """
+        expected = identifier if self._columns is None else protect_cell(identifier)
+        # CSV writes what UTF-8 cannot hold in another way; ids with it are not compared.
+        if not expected.isprintable():
+            return
         with self.path.open("rb") as file:
             file.seek(self.kept.last_start)
             text = file.read(self.kept.end - self.kept.last_start).decode("utf-8", "replace")
         try:
             if self._columns is None:
-                return str(json.loads(text)["id"])
-            return next(csv.reader(io.StringIO(text)))[self._columns.index("id")]
+                last = str(json.loads(text)["id"])
+            else:
+                last = next(csv.reader(io.StringIO(text)))[self._columns.index("id")]
         except (ValueError, LookupError, TypeError, StopIteration, csv.Error):
             raise DataError(
                 f"{self.path}: was changed since it was written; remove it, or name another output"
             ) from None
-
-    def check_last(self, identifier: str) -> None:
-        """Check that the last row kept is about the utterance of this id.
-
-        Raises:
-            DataError: When it is not.
-        """
-        expected = identifier if self._columns is None else protect_cell(identifier)
-        # CSV writes what UTF-8 cannot hold in another way; ids with it are not compared.
-        if expected.isprintable() and self.last_id() != expected:
+        if last != expected:
             raise DataError(
                 f"{self.path}: its row {self.kept.rows} is not about id {quote_id(identifier)}, "
                 "as the input has it there; remove it, or name another output"

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib import import_module
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
@@ -285,10 +286,11 @@ class OpenAIClient:
         """Return the answer to one prompt; errors as in :class:`ChatClient`."""
         chat = [{"role": message.role, "content": message.text} for message in messages]
         create = self._client.chat.completions.with_raw_response.create
-        try:
-            body = _asked(self._sdk, lambda: create(messages=chat, **self._parameters))
-        except RequestError as failure:
-            return _declined(failure)
+        ask = partial(create, messages=chat, **self._parameters)
+        return _asked(self._sdk, ask, self._read)
+
+    @staticmethod
+    def _read(body: Mapping[str, Any]) -> Reply:
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, Mapping) else None
@@ -325,10 +327,10 @@ class AnthropicClient:
         chat = [{"role": m.role, "content": m.text} for m in messages if m.role != "system"]
         create = self._client.messages.with_raw_response.create
         options = {**self._parameters, **({"system": system} if system else {})}
-        try:
-            body = _asked(self._sdk, lambda: create(messages=chat, **options))
-        except RequestError as failure:
-            return _declined(failure)
+        return _asked(self._sdk, partial(create, messages=chat, **options), self._read)
+
+    @staticmethod
+    def _read(body: Mapping[str, Any]) -> Reply:
         blocks, usage = body.get("content"), body.get("usage")
         if not isinstance(blocks, list):
             raise _malformed()
@@ -378,12 +380,16 @@ def _sampling(client: ClientConfig) -> dict[str, float]:
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-def _asked(sdk: Any, ask: Any) -> Mapping[str, Any]:
-    """Return the JSON object that a request came back with."""
+def _asked(sdk: Any, ask: Callable[[], Any], read: Callable[[Mapping[str, Any]], Reply]) -> Reply:
+    """Return the reply in the JSON object that a request came back with."""
     try:
         body = ask().http_response.json()
     except sdk.APIStatusError as error:
-        raise failed_status(error.status_code, error.body, error.response.headers) from error
+        failure = failed_status(error.status_code, error.body, error.response.headers)
+        if failure.refused:
+            # An error's status is not charged.
+            return Reply(text="", refused=True, input_tokens=0, output_tokens=0)
+        raise failure from error
     except sdk.APITimeoutError as error:
         raise RequestError(
             "the server was silent for longer than client.timeout_seconds",
@@ -400,15 +406,7 @@ def _asked(sdk: Any, ask: Any) -> Mapping[str, Any]:
         raise _malformed() from error
     if not isinstance(body, Mapping):
         raise _malformed()
-    return body
-
-
-def _declined(failure: RequestError) -> Reply:
-    """Return the reply of a server that declines by an error's status; any other error is one."""
-    if failure.refused:
-        # An error's status is not charged.
-        return Reply(text="", refused=True, input_tokens=0, output_tokens=0)
-    raise failure
+    return read(body)
 
 
 def _malformed() -> RequestError:
