@@ -495,11 +495,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
-    """Return the hash of what differs from the defaults, nothing where nothing does."""
+def hashed_name(parts: Iterable[str], given: Mapping[str, Any], default: Mapping[str, Any]) -> str:
+    """Return parts of a folder's name, and a hash of the options that differ from the defaults."""
     changed = {k: value for k, value in given.items() if k not in default or default[k] != value}
     text = json.dumps(changed, sort_keys=True, default=str)
-    return [hashlib.sha256(text.encode()).hexdigest()[:8]] if changed else []
+    return "-".join([*parts, *([hashlib.sha256(text.encode()).hexdigest()[:8]] if changed else [])])
 
 
 BITSANDBYTES_OPTIMIZERS = ("adamw8bit", "paged_adamw8bit", "paged_adamw32bit")

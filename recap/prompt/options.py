@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from recap.config import PrivacyConfig, RunConfig, result_options
+from recap.config import PrivacyConfig, RunConfig, hashed_name, result_options
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -115,7 +115,7 @@ def _name_of(
     config: PromptedConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name of a prompted run: its model takes the place of the fine-tuning."""
-    from recap.cli.compose import compose, run_name, written
+    from recap.cli.compose import compose, written
 
     groups = ["data", "task", "client", *([] if config.remote else ["backbone"])]
     base = [f"{group}={choices[group]}" for group in groups]
@@ -132,4 +132,4 @@ def _name_of(
         parts.append(written(choices, "backbone"))
     parts.append("oneshot" if config.shots else "zeroshot")
     parts += [] if config.training.rationale else ["labelonly"]
-    return run_name(parts, given, default)
+    return hashed_name(parts, given, default)
