@@ -12,9 +12,9 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from recap.errors import ConfigError, RecapError, quote_id
 from recap.metrics.files import json_text
@@ -33,29 +33,40 @@ def request_key(request: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class AnswerCache:
+class _Record(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Kept = TypeVar("Kept", bound=_Record)
+
+
+class AnswerCache(Generic[Kept]):
     """Answers by the hash of their requests, one file each, written whole or not at all.
 
     The files hold answers, which may quote a client, and never a prompt or a key.
 
     Args:
         folder: Where they are; made with the first answer.
+        form: The dataclass that they are of.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, form: type[Kept]) -> None:
         self.folder = folder
+        self._form = form
 
-    def read(self, key: str) -> dict[str, Any] | None:
+    def read(self, key: str) -> Kept | None:
         """Return the answer under a key, ``None`` where there is none that can be read."""
+        names = [field.name for field in fields(self._form)]
         try:
             found = json.loads(self._path(key).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # one that may not be read would be paid for twice
+            return self._form(**{name: found[name] for name in names})
+        # One that may not be read is another matter: it would be paid for twice.
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return found if isinstance(found, dict) else None
 
-    def write(self, key: str, answer: Mapping[str, Any]) -> None:
+    def write(self, key: str, answer: Kept) -> None:
         """Keep an answer."""
-        write_atomic(self._path(key), json_text(answer), private=True)
+        write_atomic(self._path(key), json_text(asdict(answer)), private=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -128,7 +139,7 @@ class RequestRunner:
         client: ChatClient,
         options: ClientConfig,
         *,
-        cache: AnswerCache,
+        cache: AnswerCache[Reply],
         budget: Budget,
         max_new_tokens: int,
         unanswered: UnansweredRequests | None = None,
@@ -158,7 +169,7 @@ class RequestRunner:
         unsent: dict[str, PromptRequest] = {}
         for request in requests:
             if request.key not in replies and request.key not in unsent:
-                found = cached_reply(self._cache, request.key)
+                found = self._cache.read(request.key)
                 if found is None:
                     unsent[request.key] = request
                     continue
@@ -230,7 +241,7 @@ class RequestRunner:
             used = _used(reply, most)
             # Where the server counted nothing, the most it can have been.
             reply = replace(reply, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
-            self._cache.write(request.key, asdict(reply))
+            self._cache.write(request.key, reply)
             kept = True
         except RequestError as failure:
             used = most if failure.maybe_served else Usage()
@@ -242,21 +253,9 @@ class RequestRunner:
         return reply
 
 
-def cached_reply(cache: AnswerCache, key: str) -> Reply | None:
-    """Return the reply kept under a key, ``None`` where there is none of that form."""
-    found: Any = cache.read(key)
-    try:
-        return None if found is None else Reply(**{name: found[name] for name in _FIELDS})
-    except KeyError:
-        return None
-
-
 def usage_of(replies: Sequence[Reply]) -> Usage:
     """Return what replies from the cache have used, as it was counted when they came."""
     return sum((_used(reply, Usage()) for reply in replies), Usage())
-
-
-_FIELDS = ("text", "refused", "input_tokens", "output_tokens")
 
 
 def _used(reply: Reply, most: Usage) -> Usage:

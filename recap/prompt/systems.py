@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,6 @@ from recap.prompt.requests import (
     PromptRequest,
     RequestRunner,
     UnansweredRequests,
-    cached_reply,
     estimated_tokens,
     request_key,
     usage_of,
@@ -83,7 +82,7 @@ class RemoteModel:
     ) -> None:
         options = config.client
         self._task = task
-        self._cache = AnswerCache(Path(config.training.runs_dir) / FOLDER)
+        self._cache = AnswerCache(Path(config.training.runs_dir) / FOLDER, Reply)
         max_new_tokens = config.training.decoding.max_new_tokens
         self._parameters = {
             "api": options.name,
@@ -144,11 +143,11 @@ class RemoteModel:
         """Return the number of requests still to be sent, and about how many tokens they have."""
         requests = self._requests(examples, shots)
         tokens = {q.key: estimated_tokens(q.messages) for q in requests}
-        return _workload(tokens, lambda key: cached_reply(self._cache, key))
+        return _workload(tokens, self._cache.read)
 
     def kept_usage(self, examples: Sequence[Example], shots: Sequence[Example]) -> Usage:
         """Return what the answers that are there already have used."""
-        found = (cached_reply(self._cache, q.key) for q in self._requests(examples, shots))
+        found = (self._cache.read(q.key) for q in self._requests(examples, shots))
         return usage_of([reply for reply in found if reply is not None])
 
     def _requests(
@@ -316,7 +315,7 @@ class LocalModel:
     def __init__(self, config: RunConfig, task: Task) -> None:
         self._config = config
         self._task = task
-        self._cache = AnswerCache(Path(config.runs_dir) / FOLDER)
+        self._cache = AnswerCache(Path(config.runs_dir) / FOLDER, PromptedAnswer)
         self._encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
         self.shortened: Mapping[str, int] = {}
         """What prompts lost to ``prompt.max_tokens``, of the examples last asked about."""
@@ -343,7 +342,7 @@ class LocalModel:
         answers: dict[str, PromptedAnswer] = {}
         still: dict[str, tuple[int, ...]] = {}
         for key, prompt in zip(keys, prompts, strict=True):
-            found = self._kept(key)
+            found = self._cache.read(key)
             if found is None and key not in still:
                 still[key] = prompt
             else:
@@ -351,7 +350,7 @@ class LocalModel:
             if found is not None:
                 answers[key] = found
         for key, answer in self._decoded(still, shots):
-            self._cache.write(key, asdict(answer))
+            self._cache.write(key, answer)
             answers[key] = answer
             on_answer()
         distinct = dict(zip(keys, prompts, strict=True))
@@ -365,7 +364,7 @@ class LocalModel:
     def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Counter[str]:
         """Return the number of prompts still to be answered, and their tokens, exactly."""
         prompts = self._prompts(examples, shots)
-        return _workload({self._key(prompt): len(prompt) for prompt in prompts}, self._kept)
+        return _workload({self._key(prompt): len(prompt) for prompt in prompts}, self._cache.read)
 
     def _decoded(
         self, prompts: Mapping[str, tuple[int, ...]], shots: Sequence[Example]
@@ -404,13 +403,6 @@ class LocalModel:
         )
         self.shortened = dict(encoding.counts)
         return [example.prompt for example in encoding.examples]
-
-    def _kept(self, key: str) -> PromptedAnswer | None:
-        found = self._cache.read(key)
-        try:
-            return None if found is None else PromptedAnswer(**found)
-        except TypeError:
-            return None
 
     def _key(self, prompt: Sequence[int]) -> str:
         return request_key({**self._parameters, "prompt": list(prompt)})

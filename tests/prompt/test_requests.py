@@ -70,7 +70,7 @@ def runner(
     return RequestRunner(
         client,
         replace(NO_WAIT, max_in_flight=max_in_flight),
-        cache=AnswerCache(folder),
+        cache=AnswerCache(folder, Reply),
         budget=budget or Budget(),
         max_new_tokens=10,
     )
@@ -178,7 +178,7 @@ def test_a_later_process_counts_what_may_have_been_charged_without_an_answer(
             RequestRunner(
                 Cut(),
                 replace(NO_WAIT, max_in_flight=1),
-                cache=AnswerCache(tmp_path),
+                cache=AnswerCache(tmp_path, Reply),
                 budget=Budget(),
                 max_new_tokens=10,
                 unanswered=kept,
