@@ -424,6 +424,20 @@ def compute_dtype(precision: str, dtype: str = "float32") -> str:
     return "bfloat16" if precision == "bf16-true" else autocast_dtype(precision) or dtype
 
 
+def taught(config: RunConfig) -> dict[str, Any]:
+    """Return what a model of this run has to be told of how it was trained, beside its task."""
+    precision = config.trainer.precision
+    dtype = weights_dtype(precision, config.backbone.dtype)
+    quantize = config.finetune.method == "qlora"
+    return {
+        "max_prompt_tokens": config.prompt.max_tokens,
+        "max_new_tokens": config.decoding.max_new_tokens,
+        "dtype": dtype,
+        "compute_dtype": compute_dtype(precision, "float32" if quantize else dtype),
+        "quantize": quantize,
+    }
+
+
 _LONGEST_NAME = 200
 
 

@@ -17,6 +17,7 @@ from recap.config import (
     autocast_dtype,
     check_combinations,
     compute_dtype,
+    taught,
     weights_dtype,
 )
 from recap.data.batches import BatchLimits, ScoringLoader
@@ -44,6 +45,7 @@ from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
 from recap.models.engine.shared_prefix import choose_batching
 from recap.models.export import (
     Merged,
+    ModelSettings,
     is_adapter_folder,
     mean_answer_loss,
     merge_adapter,
@@ -53,7 +55,6 @@ from recap.models.hub import read_adapter
 from recap.records import Fold, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
-from recap.runs.saved import model_settings
 from recap.system.processes import environment, is_first_process, is_launched, world_size
 
 
@@ -237,7 +238,7 @@ class TunedSystem:
             folder.model,
             end_of_turn_id=self.encoder.end_of_turn_id,
             pad_id=self.encoder.pad_id,
-            settings=model_settings(self.run.config, self.run.task),
+            settings=ModelSettings(task=self.run.task, **taught(self.run.config)),
             # Written again once there are scores; a kill leaves no model without a card.
             card=card_of(self.run, folder),
         )

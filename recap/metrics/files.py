@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +18,7 @@ T = TypeVar("T", Scores, Summary)
 _LISTED = 20
 """Faulty lines that one message lists."""
 
-PREDICTION_FIELDS = tuple(field.name for field in fields(Prediction))
+PREDICTION_FIELDS = tuple(Prediction.__dataclass_fields__)
 """The keys of a line of ``predictions.jsonl``, in order."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from recap.config import Decoding, Language, RunConfig, compute_dtype, weights_dtype
+from recap.config import Decoding, Language, RunConfig, taught
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.errors import ConfigError
 from recap.metrics.files import prediction_of
@@ -48,22 +48,7 @@ class SavedModel:
     @property
     def settings(self) -> ModelSettings:
         """What the model has to be told of how it was trained."""
-        return read_settings(self.folder) or model_settings(self.config, self.task)
-
-
-def model_settings(config: RunConfig, task: Task) -> ModelSettings:
-    """Return what a model of this run has to be told of how it was trained."""
-    precision = config.trainer.precision
-    dtype = weights_dtype(precision, config.backbone.dtype)
-    quantize = config.finetune.method == "qlora"
-    return ModelSettings(
-        task=task,
-        max_prompt_tokens=config.prompt.max_tokens,
-        max_new_tokens=config.decoding.max_new_tokens,
-        dtype=dtype,
-        compute_dtype=compute_dtype(precision, "float32" if quantize else dtype),
-        quantize=quantize,
-    )
+        return read_settings(self.folder) or ModelSettings(task=self.task, **taught(self.config))
 
 
 def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
@@ -201,7 +186,7 @@ def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
             "lie in a run folder; copy the folder whole from where it was trained"
         )
     config = read_config(run)
-    return folder, model_settings(config, build_task(config))
+    return folder, ModelSettings(task=build_task(config), **taught(config))
 
 
 @dataclass(frozen=True, kw_only=True)
