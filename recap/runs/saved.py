@@ -321,22 +321,18 @@ def answer_examples(
         saved.settings,
         task,
         AnswerOptions(
-            decoding=config.decoding.name,
-            with_rationale=task.rationale,
-            batch_size=batch_size,
+            decoding=config.decoding.name, with_rationale=task.rationale, batch_size=batch_size
         ),
         threshold=config.decoding.threshold,
     )
     prompts = stage.prompts(examples)
     fitting = [i for i, prompt in enumerate(prompts) if prompt.fits]
     answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
+    lost, too_long = sum(prompts[i].dropped_turns > 0 for i in fitting), len(prompts) - len(fitting)
     said = {
-        "prompts lost some of their oldest turns to fit": sum(
-            prompts[i].dropped_turns > 0 for i in fitting
-        ),
+        "prompts lost some of their oldest turns to fit": lost,
         "prompts do not fit the model: it was not asked, and these count as unparsed "
-        "(prompt.history=none or intervention trains one that reads less)": len(prompts)
-        - len(fitting),
+        "(prompt.history=none or intervention trains one that reads less)": too_long,
     }
     predictions = [
         prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
