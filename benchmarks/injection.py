@@ -28,10 +28,9 @@ from recap.cli.compose import load_config
 from recap.config import Decoding
 from recap.data.encode import ChatEncoder
 from recap.errors import UserError
-from recap.folds.run import read_own_data
+from recap.folds.run import draw_examples, read_own_data
 from recap.metrics.scores import score
 from recap.records import Example, Prediction
-from recap.runs.build import draw_examples
 from recap.runs.saved import AnswerOptions, ModelStage, SavedModel, find_model, load_saved
 from recap.system.processes import limit_library_logging
 

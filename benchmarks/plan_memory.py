@@ -204,10 +204,11 @@ def run_child(case: Case) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from recap.config import OptimizerConfig
     from recap.data.encode import ChatEncoder
     from recap.data.loaders import DataModule
     from recap.models.backbone import tiny_tokenizer
-    from recap.models.finetune import OptimizerSettings, apply_finetune, checkpoint_gradients
+    from recap.models.finetune import apply_finetune, checkpoint_gradients
     from recap.models.module import ResponseModule
     from recap.tasks.library import builtin_task
 
@@ -247,7 +248,7 @@ def run_child(case: Case) -> None:
             model=model,
             task=builtin_task("binary"),
             encoder=ChatEncoder(tiny_tokenizer()),
-            optimizer=OptimizerSettings(name=case.optimizer),
+            optimizer=OptimizerConfig(name=case.optimizer),
             total_steps=10,
         )
 

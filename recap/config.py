@@ -1,6 +1,6 @@
 """The configuration of a run as frozen dataclasses, validated as a whole.
 
-This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validate``
+This is what the YAML under ``conf/`` becomes. Every field has a line of its own; ``validated``
 reports all faults at once, in the words of the command line. Nothing here knows Hydra.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
@@ -82,7 +83,6 @@ KeepModels = Literal["all", "best", "none"]
 Decoding = Literal["free", "constrained", "scored"]
 """How a label is read off a model: ``free``: greedy text, parsed; ``constrained``: greedy among the
 tokens that lead to a label; ``scored``: the likeliest label."""
-OptionValue = Any
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -123,8 +123,19 @@ class DataConfig:
     """Whether several turns of one speaker in a row become one."""
     no_intervention: NoIntervention = "skip"
     """What happens to client turns with no counselor turn before them."""
-    options: Mapping[str, OptionValue] = Field(default_factory=dict)
+    options: Mapping[str, Any] = Field(default_factory=dict)
     """Options of this reader alone."""
+
+    @property
+    def prompt_language(self) -> Language:
+        """The language that prompts and pages are in where nobody names one."""
+        return "zh" if self.language == "zh" else "en"
+
+    @property
+    def reader_options(self) -> dict[str, Any]:
+        """The options of the reader; the demo corpus is written in its language."""
+        demo = self.reader == "demo" and self.language is not None
+        return {"language": self.language, **self.options} if demo else dict(self.options)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -180,6 +191,11 @@ class BackboneConfig:
     """Type of the weights in memory."""
     architecture: Mapping[str, Any] | None = None
     """Sizes as config.json names them, for planning without the weights."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Which weights and tokenizer it has, as arguments of what loads them."""
+        return {key: getattr(self, key) for key in ("name", "family", "hub_id", "path")}
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -382,15 +398,6 @@ class RunConfig:
     play a part, 0.05 for qlora."""
 
 
-def validate(values: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration that plain values describe.
-
-    Raises:
-        ConfigError: With one line for every fault.
-    """
-    return validated(RunConfig, values)
-
-
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return a configuration as plain dicts, lists and scalars."""
     plain: dict[str, Any] = TypeAdapter(RunConfig).dump_python(config, mode="json")
@@ -415,6 +422,20 @@ def autocast_dtype(precision: str) -> str | None:
 def compute_dtype(precision: str, dtype: str = "float32") -> str:
     """Return what matrices are multiplied in under ``trainer.precision``: 16 bits, or ``dtype``."""
     return "bfloat16" if precision == "bf16-true" else autocast_dtype(precision) or dtype
+
+
+def taught(config: RunConfig) -> dict[str, Any]:
+    """Return what a model of this run has to be told of how it was trained, beside its task."""
+    precision = config.trainer.precision
+    dtype = weights_dtype(precision, config.backbone.dtype)
+    quantize = config.finetune.method == "qlora"
+    return {
+        "max_prompt_tokens": config.prompt.max_tokens,
+        "max_new_tokens": config.decoding.max_new_tokens,
+        "dtype": dtype,
+        "compute_dtype": compute_dtype(precision, "float32" if quantize else dtype),
+        "quantize": quantize,
+    }
 
 
 _LONGEST_NAME = 200
@@ -446,32 +467,13 @@ COMPARED = (
 
 
 NOT_RESULT_CHANGING = (
-    "run",
-    "runs_dir",
-    "resume",
-    "keep_models",
-    "merge",
-    "merge_tolerance",
-    "batching",
-    "checkpoint.",
-    "logger.",
-    "privacy.",
-    "cv.fold",
-    "backbone.architecture",
-    "backbone.architecture.",
-    "decoding.batch_size",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.nodes",
-    "trainer.strategy",
-    "trainer.cpu_offload",
-    "trainer.per_device_batch_size",
-    "trainer.max_tokens_per_device",
-    "trainer.gradient_checkpointing",
-    "trainer.max_skipped_steps",
-    "trainer.workers",
-    "trainer.log_every_steps",
-    "trainer.progress",
+    *("run", "runs_dir", "resume", "keep_models", "merge", "merge_tolerance", "batching"),
+    *("checkpoint.", "logger.", "privacy.", "cv.fold", "decoding.batch_size"),
+    *("backbone.architecture", "backbone.architecture."),
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "nodes", "strategy", "cpu_offload")),
+    *(f"trainer.{key}" for key in ("per_device_batch_size", "max_tokens_per_device", "workers")),
+    *(f"trainer.{key}" for key in ("gradient_checkpointing", "max_skipped_steps")),
+    *(f"trainer.{key}" for key in ("log_every_steps", "progress")),
 )
 """Options that may differ between processes on one run folder; a final dot means a group."""
 
@@ -483,17 +485,17 @@ def result_options(config: RunConfig, prompted: Mapping[str, Any] | None = None)
         config: Of the run.
         prompted: What config.yaml holds besides of a prompted system; :data:`COMPARED` of it count.
     """
-    options = {k: value for k, value in flatten(to_dict(config)).items() if not _is_free(k)}
+    plain = flatten(to_dict(config))
+    options = {k: value for k, value in plain.items() if not is_among(k, NOT_RESULT_CHANGING)}
     if prompted:
         own = flatten(prompted)
         options |= {key: own.get(key) for key in COMPARED}
     return options
 
 
-def _is_free(key: str) -> bool:
-    return any(
-        key.startswith(free) if free.endswith(".") else key == free for free in NOT_RESULT_CHANGING
-    )
+def is_among(key: str, options: Iterable[str]) -> bool:
+    """Return whether an option is one of these, of which a final dot means a group."""
+    return any(key.startswith(o) if o.endswith(".") else key == o for o in options)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -507,16 +509,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def hash_of_changes(given: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
-    """Return the hash of what differs from the defaults, nothing where nothing does."""
-    changed = {
-        key: value for key, value in given.items() if key not in default or default[key] != value
-    }
-    return [_hash(changed)] if changed else []
-
-
-def _hash(options: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:8]
+def hashed_name(parts: Iterable[str], given: Mapping[str, Any], default: Mapping[str, Any]) -> str:
+    """Return parts of a folder's name, and a hash of the options that differ from the defaults."""
+    changed = {k: value for k, value in given.items() if k not in default or default[k] != value}
+    text = json.dumps(changed, sort_keys=True, default=str)
+    return "-".join([*parts, *([hashlib.sha256(text.encode()).hexdigest()[:8]] if changed else [])])
 
 
 BITSANDBYTES_OPTIMIZERS = ("adamw8bit", "paged_adamw8bit", "paged_adamw32bit")
@@ -556,14 +553,7 @@ def vanishing_update(dtype: str, weight: float = USUAL_WEIGHT) -> float:
         dtype: ``bfloat16`` or ``float16``.
         weight: Magnitude of the weight, at most 1 and not subnormal.
     """
-    return _distance(dtype, weight) / 2
-
-
-def _distance(dtype: str, weight: float) -> float:
-    exponent = 0
-    while 2.0**exponent > weight:
-        exponent -= 1
-    return float(2.0 ** (exponent + 1 - _MANTISSA_BITS[dtype]))
+    return float(2.0 ** (math.frexp(weight)[1] - 1 - _MANTISSA_BITS[dtype]))
 
 
 def _quantized(config: RunConfig) -> Iterator[str]:

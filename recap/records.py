@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Speaker = Literal["counselor", "client"]
 Role = Literal["system", "user", "assistant"]
@@ -102,44 +102,6 @@ class Prediction:
     rationale: str | None
     text: str
     parsed: bool
-
-
-class Statement(Protocol):
-    """What a system said of an example, in whatever record of its own."""
-
-    @property
-    def label(self) -> str | None:
-        """The label that was read; ``None`` where none could be."""
-
-    @property
-    def probabilities(self) -> Mapping[str, float] | None:
-        """Those of the labels, where the system gives any."""
-
-    @property
-    def rationale(self) -> str | None:
-        """Where there is one."""
-
-    @property
-    def text(self) -> str:
-        """The raw answer."""
-
-
-def prediction_of(
-    example: Example, said: Statement | None, *, task: str, gold: str, fold: int | None
-) -> Prediction:
-    """Return the line of ``predictions.jsonl`` of an example; ``None`` was no answer at all."""
-    return Prediction(
-        id=example.id,
-        session=example.session,
-        fold=fold,
-        task=task,
-        gold=gold,
-        label=said.label if said else None,
-        probabilities=said.probabilities if said else None,
-        rationale=said.rationale if said else None,
-        text=said.text if said else "",
-        parsed=said is not None and said.label is not None,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

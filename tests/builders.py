@@ -12,8 +12,8 @@ from recap.cli.compose import load_config
 from recap.metrics.scores import summarize
 from recap.records import LabelScores, Prediction, Scores
 from recap.report.runs import ReportedRun, ReportedSystem
-from recap.runs.build import build_task
 from recap.runs.folder import RunFolder
+from recap.tasks.library import build_task
 
 
 def read_json(path: Path) -> Any:

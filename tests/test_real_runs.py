@@ -15,7 +15,7 @@ from recap.data.corpus import read_corpus
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.models.backbone import load_backbone
 from recap.models.engine.generate import generate
-from recap.runs.build import build_task
+from recap.tasks.library import build_task
 from recap.train import __main__ as train
 
 pytestmark = pytest.mark.real_data

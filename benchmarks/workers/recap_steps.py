@@ -14,13 +14,13 @@ import torch
 from harness.measure import Meter
 from harness.workload import examples, workload_of
 from recap.cli.compose import load_config
+from recap.config import OptimizerConfig, SchedulerConfig
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone
 from recap.models.engine.prefix_backward import training_loss
-from recap.models.finetune import OptimizerSettings, SchedulerSettings
 from recap.models.module import ResponseModule
-from recap.runs.build import build_task
+from recap.tasks.library import build_task
 
 
 class Clock(lightning.Callback):
@@ -91,8 +91,8 @@ def run(spec: dict[str, Any]) -> None:
         model=model,
         task=build_task(load_config(["experiment=smoke", "logger=none"])),
         encoder=encoder,
-        optimizer=OptimizerSettings(learning_rate=spec["learning_rate"]),
-        scheduler=SchedulerSettings(name="constant", warmup_fraction=0.0),
+        optimizer=OptimizerConfig(learning_rate=spec["learning_rate"]),
+        scheduler=SchedulerConfig(name="constant", warmup_fraction=0.0),
         total_steps=spec["steps"],
     )
     trainer.fit(module, datamodule=data)

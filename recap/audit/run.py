@@ -34,8 +34,8 @@ from recap.output.format import p_cell, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Answer, Example, Turn
-from recap.runs.build import build_task
 from recap.runs.saved import SavedModel, find_model, load_saved
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
 FORMATS: dict[TextField, dict[str, str]] = {

@@ -34,8 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from recap import config as run_schema
-from recap.config import RunConfig, flatten, hash_of_changes, result_options, validated
+from recap.config import RunConfig, flatten, hashed_name, result_options, validated
 from recap.errors import ConfigError, did_you_mean
 from recap.system.files import conf_dir, read_yaml
 from recap.system.privacy import refuse_secrets
@@ -220,7 +219,7 @@ def load_own_command(
 
 def _run_config(values: Mapping[str, Any], config_dir: str | Path | None) -> RunConfig:
     task, run = expand_task(values["task"], config_dir), values["run"] or "unnamed"
-    return run_schema.validate({**values, "task": task, "run": run})
+    return validated(RunConfig, {**values, "task": task, "run": run})
 
 
 def written(choices: Mapping[str, str | None], group: str) -> str:
@@ -380,12 +379,7 @@ def _name_of(
     default = result_options(_run_config(values, config_dir))
     parts = [written(choices, group) for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
-    return run_name(parts, result_options(config), default)
-
-
-def run_name(parts: Sequence[str], given: Mapping[str, Any], default: Mapping[str, Any]) -> str:
-    """Return parts of a folder's name, and a hash of the options that differ from the defaults."""
-    return "-".join([*parts, *hash_of_changes(given, default)])
+    return hashed_name(parts, result_options(config), default)
 
 
 def _known_options(config_name: str) -> list[str]:

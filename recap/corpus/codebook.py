@@ -16,7 +16,6 @@ from recap.corpus.sources import find_task
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render
-from recap.runs.build import data_language
 from recap.system.files import plain_markdown
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
@@ -90,7 +89,7 @@ def codebook_prompt(entries: Sequence[Entry], language: Language) -> str:
 
 def codebook(config: CorpusConfig) -> Report:
     """Return the task's codebook: its labels, what lies below and above them. Reads no data."""
-    language: Language = config.codebook.language or data_language(config.data)
+    language: Language = config.codebook.language or config.data.prompt_language
     task = find_task(config)
     entries = codebook_entries(task, language)
     words = _words()[language]

@@ -34,7 +34,6 @@ from recap.output.format import number
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Example
-from recap.runs.build import data_language
 from recap.taxonomy import Taxonomy
 
 
@@ -401,7 +400,7 @@ def _feedback(
 ) -> dict[str, str]:
     """Return a page a candidate: accuracies, then every mistake with what would have been right."""
     taxonomy = find_taxonomy(config)
-    language = data_language(config.data)
+    language = config.data.prompt_language
     pages = {}
     for result in results:
         check_file_name("annotations", result.candidate)

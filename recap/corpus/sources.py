@@ -21,7 +21,7 @@ from recap.data.readers.registry import Record
 from recap.data.sheets import raise_issues
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example
-from recap.runs.build import configured_task, data_language, reader_options
+from recap.tasks.library import configured_task
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 
@@ -56,7 +56,7 @@ class CorpusSource:
 
 def find_task(config: CorpusConfig) -> Task:
     """Return the task, in the language of the data."""
-    return configured_task(config.task, language=data_language(config.data))
+    return configured_task(config.task, language=config.data.prompt_language)
 
 
 def find_taxonomy(config: CorpusConfig) -> Taxonomy | None:
@@ -90,7 +90,7 @@ def open_source(
         issues=issues,
         require_labels=False,
         keep_empty=keep_empty,
-        options=reader_options(data),
+        options=data.reader_options,
     )
     strict = data.on_error == "fail"
     watched = _watched(records, issues, raw=taxonomy is None, judge=judge, strict=strict)

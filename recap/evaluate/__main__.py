@@ -64,8 +64,9 @@ def _show(evaluation: Evaluation, config: EvaluateConfig) -> None:
     from pathlib import Path
 
     from recap.evaluate.saved_model import print_evaluation, write_evaluation
-    from recap.folds.console import console_for, print_answers
+    from recap.folds.console import print_answers
     from recap.folds.fold import N_SHOWN
+    from recap.output.format import console_for
 
     if config.training.privacy.log_text:
         print_answers(console_for(), evaluation.predictions[:N_SHOWN])

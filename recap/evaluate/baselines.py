@@ -14,9 +14,7 @@ from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predi
 from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
 from recap.folds.training import (
     Training,
-    build_data,
-    optimizer_settings,
-    scheduler_settings,
+    batch_options,
     training_plan,
 )
 from recap.models.encoder import EncoderInput, EncoderModule, LoadedEncoder, load_encoder
@@ -85,15 +83,10 @@ class TfidfSystem:
 
     run: Run
 
-    @property
-    def notes(self) -> list[str]:
-        """None: everything is read."""
-        return []
-
-    @property
-    def n_processes(self) -> int:
-        """This one counts the words."""
-        return 0
+    notes = ()
+    """None: everything is read."""
+    n_processes = 0
+    """This one counts the words."""
 
     def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
         """Learn from the training examples, and judge the others."""
@@ -155,6 +148,8 @@ class EncoderSystem:
 
     run: Run
     inputs: EncoderInput
+    n_processes = 0
+    """This one trains."""
 
     @property
     def notes(self) -> list[str]:
@@ -163,24 +158,19 @@ class EncoderSystem:
         limit = (self.run.config.baseline or {})["max_tokens"]
         return lost_turns(self.run.encoding.counts, f"encoder.max_tokens={limit}")
 
-    @property
-    def n_processes(self) -> int:
-        """This one trains."""
-        return 0
-
     def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
         """Train, keep the best epoch, and judge the test examples with it."""
         run, folder = self.run, self.run.folder.fold(fold.index)
         assert run.encoding is not None
         config = run.config
-        data = build_data(
-            config,
-            pad_id=self.inputs.pad_id,
-            batching="padded",
-            decoding_batch_size=config.trainer.per_device_batch_size,
+        data = DataModule(
             train=run.encoded(fold.train),
             select=run.encoded(fold.select),
             test=run.encoded(fold.test),
+            pad_id=self.inputs.pad_id,
+            batching="padded",
+            decoding_batch_size=config.trainer.per_device_batch_size,
+            **batch_options(config),
         )
         epochs = config.trainer.max_epochs
         listener.training(training_plan(config, folder.path.name, data.train, data.test, epochs))
@@ -215,8 +205,8 @@ class EncoderSystem:
             labels=run.task.labels,
             task_name=run.task.name,
             close_id=self.inputs.close_id,
-            optimizer=optimizer_settings(config.optimizer, config.optimizer.learning_rate),
-            scheduler=scheduler_settings(config.scheduler),
+            optimizer=config.optimizer,
+            scheduler=config.scheduler,
             total_steps=config.trainer.max_epochs * data.steps_per_epoch,
             seed=config.seed,
         )

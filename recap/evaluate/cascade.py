@@ -6,8 +6,9 @@ gets wrong is wrong end to end, whatever the second says of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from recap.evaluate.saved_model import Evaluation, evaluate_predictions
 from recap.folds.run import read_run
 from recap.metrics.files import predictions_from_jsonl, scores_to_dict
 from recap.metrics.scores import score
-from recap.records import Example, Prediction, Scores
-from recap.runs.build import build_task
+from recap.records import Example, Prediction
 from recap.runs.folder import RunFolder, read_config
-from recap.runs.saved import AnsweredExamples, answer_examples, find_model
+from recap.runs.saved import answer_examples, find_model
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 
@@ -32,55 +33,18 @@ class CascadeLabels:
 
     opened: str
     """The label of the first stage that the second one opens up."""
-    first: tuple[str, ...]
-    second: tuple[str, ...]
     together: tuple[str, ...]
     """The second stage's labels and the first stage's others, in the taxonomy's order."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CascadeErrors:
-    """Where the errors of two stages arise; every error is counted once.
+FIRST_STAGE = ("missed", "false_alarms", "confused", "unreadable_first")
+"""Errors of the first stage: examples of the opened label that got another one, those of others
+that got the opened one, those of others that got a wrong other one (there is none where it has only
+one), and those without a label."""
 
-    Attributes:
-        n: Examples.
-        missed: Of the opened label's examples, those that the first stage gave another label.
-        false_alarms: Examples of other labels that the first stage gave the opened one.
-        confused: Examples that the first stage gave a wrong label of those it does not open up
-            (there is none where it has only one).
-        unreadable_first: Examples on which the first stage gave no label.
-        wrong_pattern: Examples that went on rightly and got a behavior of another pattern.
-        wrong_behavior: Those that got another behavior of the right pattern.
-        unreadable_second: Those that got none.
-    """
-
-    n: int
-    missed: int
-    false_alarms: int
-    confused: int
-    unreadable_first: int
-    wrong_pattern: int
-    wrong_behavior: int
-    unreadable_second: int
-
-    @property
-    def first_stage(self) -> int:
-        """Errors that arise in the first stage."""
-        return self.missed + self.false_alarms + self.confused + self.unreadable_first
-
-    @property
-    def second_stage(self) -> int:
-        """Errors that arise in the second stage."""
-        return self.wrong_pattern + self.wrong_behavior + self.unreadable_second
-
-    @property
-    def total(self) -> int:
-        """All errors end to end."""
-        return self.first_stage + self.second_stage
-
-    def share(self, count: int) -> float | None:
-        """Return a count as a share of all errors, ``None`` where there are none."""
-        return count / self.total if self.total else None
+SECOND_STAGE = ("wrong_pattern", "wrong_behavior", "unreadable_second")
+"""Errors on examples that went on rightly: a behavior of another pattern, another one of the right
+pattern, none."""
 
 
 def cascade_labels(
@@ -104,8 +68,6 @@ def cascade_labels(
     order = [category.name for category in taxonomy.categories]
     return CascadeLabels(
         opened=opened,
-        first=tuple(first),
-        second=tuple(second),
         together=tuple(sorted(wanted, key=order.index)),
     )
 
@@ -181,8 +143,11 @@ def count_errors(
     *,
     labels: CascadeLabels,
     taxonomy: Taxonomy,
-) -> CascadeErrors:
-    """Return where the errors of the joint answers arise.
+) -> dict[str, Any]:
+    """Return where the errors of the joint answers arise; every error is counted once.
+
+    As scores.json has it: ``total``, ``first_stage`` and ``second_stage``, ``counts`` by kind, and
+    the ``shares`` of stages and kinds in the total, ``None`` where there are no errors.
 
     Args:
         first: The first stage's answers.
@@ -190,12 +155,18 @@ def count_errors(
         labels: Of both stages.
         taxonomy: Says which pattern a behavior belongs to: the category right above it.
     """
-    counts = dict.fromkeys((field.name for field in fields(CascadeErrors) if field.name != "n"), 0)
-    for judged, answer in zip(first, joined, strict=True):
-        kind = _kind_of_error(judged, answer, labels, taxonomy)
-        if kind is not None:
-            counts[kind] += 1
-    return CascadeErrors(n=len(joined), **counts)
+    found = Counter(
+        _kind_of_error(judged, answer, labels, taxonomy)
+        for judged, answer in zip(first, joined, strict=True)
+    )
+    counts = {kind: found[kind] for kind in (*FIRST_STAGE, *SECOND_STAGE)}
+    stages = {
+        "first_stage": sum(counts[kind] for kind in FIRST_STAGE),
+        "second_stage": sum(counts[kind] for kind in SECOND_STAGE),
+    }
+    total = sum(counts.values())
+    shares = {name: n / total if total else None for name, n in {**stages, **counts}.items()}
+    return {"total": total, **stages, "counts": counts, "shares": shares}
 
 
 def _kind_of_error(
@@ -264,11 +235,10 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
     own: list[Prediction] = []
     for fold in folds:
         judged, answers = first.predictions(fold), second.predictions(fold)
-        known = {p.id: p for p in (*answers, *(asked[fold].predictions if fold in asked else ()))}
+        known = {p.id: p for p in (*answers, *(asked[fold][0] if fold in asked else ()))}
         before += judged
         own += answers
         joined += join_stages(judged, known, labels=labels, task=NAME)
-    errors = count_errors(before, joined, labels=labels, taxonomy=first.task.taxonomy)
     stages = {
         "binary": score(before, task=first.task.name, labels=first.task.labels),
         "fine_grained": score(own, task=second.task.name, labels=second.task.labels),
@@ -281,30 +251,14 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
         notes=[
             f"folds {', '.join(map(str, folds))} of one partition",
             _false_alarm_note(sum(map(len, passed_on.values())), config.false_alarms),
-            *(f"fold {fold}: {note}" for fold in asked for note in asked[fold].notes()),
+            *(f"fold {fold}: {note}" for fold in asked for note in asked[fold][1]),
         ],
         protocol=first.config.cv.protocol,
-        figures=cascade_figures(stages, errors),
-    )
-
-
-def cascade_figures(stages: Mapping[str, Scores], errors: CascadeErrors) -> dict[str, Any]:
-    """Return stage-wise scores and the shares of errors as plain values."""
-    counts = {name: n for name, n in asdict(errors).items() if name != "n"}
-    return {
-        "stages": {name: scores_to_dict(scores) for name, scores in stages.items()},
-        "errors": {
-            "total": errors.total,
-            "first_stage": errors.first_stage,
-            "second_stage": errors.second_stage,
-            "counts": counts,
-            "shares": {
-                "first_stage": errors.share(errors.first_stage),
-                "second_stage": errors.share(errors.second_stage),
-                **{name: errors.share(n) for name, n in counts.items()},
-            },
+        figures={
+            "stages": {name: scores_to_dict(scores) for name, scores in stages.items()},
+            "errors": count_errors(before, joined, labels=labels, taxonomy=first.task.taxonomy),
         },
-    }
+    )
 
 
 def _stage(option: str, path: str) -> CascadeStage:
@@ -356,8 +310,8 @@ def _is_false_alarm(prediction: Prediction, labels: CascadeLabels) -> bool:
 
 def _ask(
     second: CascadeStage, passed_on: Mapping[int, Sequence[Prediction]], config: EvaluateConfig
-) -> dict[int, AnsweredExamples]:
-    """Return what each fold's second-stage model says of that fold's false alarms."""
+) -> dict[int, tuple[list[Prediction], list[str]]]:
+    """Return what each fold's second-stage model says of its false alarms, and notes on that."""
     if not any(passed_on.values()):
         return {}
     examples = _examples_by_id(second)

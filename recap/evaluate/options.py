@@ -20,6 +20,7 @@ from recap.config import (
     RunConfig,
     SchedulerConfig,
     TrainerConfig,
+    hashed_name,
     result_options,
 )
 from recap.errors import ConfigError
@@ -223,7 +224,7 @@ def load_evaluation(
     Raises:
         ConfigError: As :func:`load_config`.
     """
-    from recap.cli.compose import command_config, compose, compose_run, run_name, written
+    from recap.cli.compose import command_config, compose, compose_run, written
 
     values, choices = compose_run("evaluate", overrides, config_dir)
     config = command_config(EvaluateConfig, values, config_dir)
@@ -236,5 +237,5 @@ def load_evaluation(
     parts = [written(choices, group) for group in groups]
     parts.insert(2, config.method)
     given, usual = (result_options(baseline_run(each)) for each in (config, default))
-    name = run_name(parts, given, usual)
+    name = hashed_name(parts, given, usual)
     return replace(config, training=replace(config.training, run=name))

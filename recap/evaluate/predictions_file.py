@@ -24,9 +24,10 @@ from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
 from recap.evaluate.saved_model import Evaluation, evaluate_predictions
 from recap.folds.run import Run, check_fold, read_labeled
-from recap.records import Example, prediction_of
-from recap.runs.build import build_task, reader_options
+from recap.metrics.files import prediction_of
+from recap.records import Example
 from recap.tasks.answer import LabelReader
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
 _NO_LABEL = ("", "null", "none", "nan", "n/a")
@@ -286,7 +287,7 @@ def known_ids(data: Run) -> frozenset[str]:
         # What is at fault was told when the labeled data were read.
         issues=IssueLog(given.name),
         merge_adjacent=False,
-        options=reader_options(given),
+        options=given.reader_options,
     )
     return frozenset(example.id for example in (*data.corpus.examples, *turns))
 

@@ -14,7 +14,6 @@ from recap.config import RunConfig
 from recap.data.folds import content_key
 from recap.errors import ConfigError, RecapError
 from recap.evaluate.options import EvaluateConfig
-from recap.folds.console import console_for
 from recap.folds.run import check_fold, read_labeled, read_own_data
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scalar import metric_of, without_loss
@@ -25,7 +24,7 @@ from recap.metrics.scores import (
     summarize,
     summary_markdown,
 )
-from recap.output.format import percent
+from recap.output.format import console_for, percent
 from recap.output.tables import ReportTable
 from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.saved import SavedModel, answer_examples, find_model
@@ -105,7 +104,7 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
     examples, notes = (
         _held_out(saved, given) if isinstance(given.cv.fold, int) else _new_data(saved, given)
     )
-    answered = answer_examples(
+    predictions, lost = answer_examples(
         saved,
         examples,
         golds=[saved.task.gold(example) for example in examples],
@@ -113,13 +112,12 @@ def evaluate_model(config: EvaluateConfig) -> Evaluation:
         batch_size=given.decoding.batch_size,
         accelerator=given.trainer.accelerator,
     )
-    notes += answered.notes()
     return evaluate_predictions(
-        answered.predictions,
+        predictions,
         subject=str(saved.folder),
         task=saved.task.name,
         labels=saved.task.labels,
-        notes=notes,
+        notes=[*notes, *lost],
     )
 
 

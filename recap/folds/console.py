@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,58 +13,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from recap.config import RunConfig
-from recap.folds.fold import FoldListener, FoldResult, TextSample, TrainingPlan
+from recap.folds.fold import FoldListener, TrainingPlan
 from recap.folds.run import Run, lost_turns
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
-from recap.output.format import duration_text, percent
-from recap.records import Prediction, Scores, Summary
-from recap.runs.folder import RunFolder
-
-
-def print_texts(console: Console, sample: TextSample) -> None:
-    """Print one whole prompt of a fold, and some dialogues with what was answered."""
-    for message in sample.prompt:
-        _say(console, f"{sample.name}    prompt, {message.role}:\n{message.text}")
-    for example, prediction in sample.pairs:
-        turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
-        dialogue = "\n".join([*turns, f"client: {example.response}"])
-        _say(console, f"{sample.name}    example {example.id}:\n{dialogue}")
-        print_answers(console, [prediction])
+from recap.output.format import console_for, duration_text, percent
+from recap.records import Example, Message, Prediction, Scores, Summary
+from recap.runs.folder import FoldFolder, RunFolder
 
 
 def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
     """Print answers as they were given, beside what was read off them and what is right."""
     for prediction in predictions:
         label = prediction.label or "unparsed"
-        _say(
-            console,
-            f"answer to {prediction.id} (annotated {prediction.gold}, read {label}):\n"
-            f"{prediction.text}",
-        )
+        said = f"answer to {prediction.id} (annotated {prediction.gold}, read {label})"
+        _say(console, f"{said}:\n{prediction.text}")
 
 
 def _say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FinishedFold:
-    """What a finished fold took, in seconds."""
-
-    train_seconds: float
-    test_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TimeLeft:
-    """Seconds until the fold that trains now, and all folds that were asked for, are done."""
-
-    fold: float
-    run: float
 
 
 def estimate_time_left(
@@ -74,45 +43,28 @@ def estimate_time_left(
     epochs_left: int,
     max_epochs: int,
     folds_left: int,
-    finished: Sequence[FinishedFold],
-) -> TimeLeft:
-    """Return an estimate, on the safe side while no fold is finished.
+    finished: Sequence[Mapping[str, float]],
+) -> tuple[float, float]:
+    """Return about how many seconds the fold that trains now takes, and all that were asked for.
 
     Folds that stop early and what decoding takes are known from the finished folds; until there is
-    one, every fold counts with all of its epochs and without decoding.
+    one, every fold counts with all of its epochs and without decoding, so on the safe side.
 
     Args:
         epoch_seconds: What the epochs of this fold took in this process; at least one.
         epochs_left: Of this fold, if it does not stop early.
         max_epochs: Of each fold.
         folds_left: Folds that were asked for, without this one and the finished ones.
-        finished: Finished folds of this run.
+        finished: Of the finished folds, ``train_seconds`` and ``test_seconds``.
     """
     epoch = fmean(epoch_seconds)
-    decoding = fmean(fold.test_seconds for fold in finished) if finished else 0.0
-    a_fold = epoch * max_epochs
+    a_fold, decoding = epoch * max_epochs, 0.0
     if finished:
-        a_fold = fmean(fold.train_seconds for fold in finished) + decoding
+        decoding = fmean(fold["test_seconds"] for fold in finished)
+        a_fold = fmean(fold["train_seconds"] for fold in finished) + decoding
     this_fold = epoch * epochs_left + decoding
-    return TimeLeft(fold=this_fold, run=this_fold + folds_left * a_fold)
+    return this_fold, this_fold + folds_left * a_fold
 
-
-def finished_folds(run: Run) -> dict[str, FinishedFold]:
-    """Return what the finished folds of a run took, by name, as its manifest has it."""
-    entries = run.folder.read_manifest().get("folds", {})
-    names = [f"fold{fold.index}" for fold in run.folds if run.folder.fold(fold.index).finished]
-    return {
-        name: FinishedFold(
-            train_seconds=entries[name]["train_seconds"],
-            test_seconds=entries[name]["test_seconds"],
-        )
-        for name in names
-        if name in entries
-    }
-
-
-WIDTH_OF_FILES = 100
-"""Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
 
 SHARED = {
     "duplicates": "test examples are also trained on",
@@ -200,18 +152,21 @@ class RunConsole(FoldListener):
         run = self._run
         if run is None or self._plan is None or epoch + 1 >= self._plan.max_epochs:
             return ""
-        finished = finished_folds(run)
+        entries = run.folder.read_manifest().get("folds", {})
+        folders = [run.folder.fold(fold.index) for fold in run.folds]
+        names = [folder.path.name for folder in folders if folder.finished]
+        finished = {name: entries[name] for name in names if name in entries}
         asked_for = {run.folder.part(part).path.name for part in run.parts}
         others = asked_for - {*finished, self._plan.name}
-        left = estimate_time_left(
+        of_fold, of_run = estimate_time_left(
             epoch_seconds=self._epoch_seconds,
             epochs_left=self._plan.max_epochs - epoch - 1,
             max_epochs=self._plan.max_epochs,
             folds_left=len(others),
             finished=tuple(finished.values()),
         )
-        of_all = f", {duration_text(left.run)} of the run" if others else ""
-        return f", about {duration_text(left.fold)} of the fold{of_all} left"
+        of_all = f", {duration_text(of_run)} of the run" if others else ""
+        return f", about {duration_text(of_fold)} of the fold{of_all} left"
 
     def prompting(self, name: str, *, calls: int, kept: int, n_shots: int) -> None:
         """Print the number of a fold's prompts, and start its bar."""
@@ -238,17 +193,27 @@ class RunConsole(FoldListener):
         for line in lost_turns(shortened, "prompt.max_tokens"):
             self._console.print(f"         {line}")
 
-    def texts(self, sample: TextSample) -> None:
-        """Print what the user asked to see."""
-        print_texts(self._console, sample)
+    def texts(
+        self, name: str, prompt: Sequence[Message], pairs: Sequence[tuple[Example, Prediction]]
+    ) -> None:
+        """Print one whole prompt of a fold, and some dialogues with what was answered."""
+        for message in prompt:
+            _say(self._console, f"{name}    prompt, {message.role}:\n{message.text}")
+        for example, prediction in pairs:
+            turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
+            dialogue = "\n".join([*turns, f"client: {example.response}"])
+            _say(self._console, f"{name}    example {example.id}:\n{dialogue}")
+            print_answers(self._console, [prediction])
 
-    def fold_ended(self, result: FoldResult) -> None:
+    def fold_ended(self, folder: FoldFolder, scores: Scores | None, seconds: float | None) -> None:
         """Print the scores of a fold, just computed or found."""
-        if result.scores is None:
-            self._console.print(f"{result.name}    trained  {result.folder.model}")
+        if scores is None:
+            self._console.print(f"{folder.path.name}    trained  {folder.model}")
             return
-        again = "finished before" if result.found else f"{result.seconds:.0f} s"
-        self._console.print(f"{result.name}    {_score_line(result.scores)}  ({again})")
+        again = "finished before" if seconds is None else f"{seconds:.0f} s"
+        shown = without_loss(scores.metrics).items()
+        line = "  ".join(f"{metric_of(k).short} {100 * (value or 0):.2f}" for k, value in shown)
+        self._console.print(f"{folder.path.name}    {line}  ({again})")
 
     def merged(self, name: str, merged: Merged) -> None:
         """Print what merging changed."""
@@ -265,14 +230,6 @@ class RunConsole(FoldListener):
             f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; "
             f"{run.folder.summary_table}"
         )
-
-
-def console_for() -> Console:
-    """Return standard output, in files and pipes wide enough for tables."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_FILES
-    return console
 
 
 def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
@@ -320,11 +277,6 @@ def _leaks(leakage: Mapping[str, Any]) -> list[str]:
 def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[str]:
     counts = {kind: sum(report[kind]["count"] for report in reports) for kind in kinds}
     return [f"{count} {kinds[kind]}" for kind, count in counts.items() if count]
-
-
-def _score_line(scores: Scores) -> str:
-    shown = without_loss(scores.metrics).items()
-    return "  ".join(f"{metric_of(name).short} {100 * (value or 0):.2f}" for name, value in shown)
 
 
 def _metric_table(summary: Summary) -> Table:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,9 @@ from recap.data.folds import HASH_CHARACTERS
 from recap.errors import DataError
 from recap.folds.run import Run
 from recap.metrics.files import (
+    Statement,
     json_text,
+    prediction_of,
     predictions_to_jsonl,
     scores_from_dict,
     scores_to_dict,
@@ -31,8 +34,7 @@ from recap.metrics.files import (
 from recap.metrics.scores import argmax_disagreement, score, summarize, summary_markdown
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import CARD_FILE, Merged, is_adapter_folder
-from recap.records import Example, Fold, Message, Prediction, Scores, Summary, prediction_of
-from recap.runs.build import build_tracker
+from recap.records import Example, Fold, Message, Prediction, Scores, Summary
 from recap.runs.folder import (
     FoldFolder,
     RunFolder,
@@ -53,18 +55,6 @@ N_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSample:
-    """What a fold was asked and what it answered, as the console shows it."""
-
-    name: str
-    """The fold's."""
-    prompt: tuple[Message, ...]
-    """The first example's prompt as a whole; empty for systems that have none."""
-    pairs: tuple[tuple[Example, Prediction], ...]
-    """Some test examples, each with its answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """The size of one training, as it is announced before it begins."""
 
@@ -75,18 +65,6 @@ class TrainingPlan:
     longest_prompt: int
     """In tokens."""
     max_epochs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldResult:
-    """What became of one fold; ``scores`` is ``None`` for the final model (no test examples)."""
-
-    name: str
-    folder: FoldFolder
-    scores: Scores | None
-    seconds: float
-    found: bool = False
-    """Whether it was finished by an earlier process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +113,16 @@ class FoldListener:
     def prompted(self, shortened: Mapping[str, int]) -> None:
         """A fold's prompts are answered, or will not be: one of them failed."""
 
-    def texts(self, sample: TextSample) -> None:
-        """A fold has answered, and its texts may be shown."""
+    def texts(
+        self, name: str, prompt: Sequence[Message], pairs: Sequence[tuple[Example, Prediction]]
+    ) -> None:
+        """A fold has answered, and its first prompt (if any) and some answers may be shown."""
 
-    def fold_ended(self, result: FoldResult) -> None:
-        """A fold is scored, or was found to be."""
+    def fold_ended(self, folder: FoldFolder, scores: Scores | None, seconds: float | None) -> None:
+        """A fold is scored, or was found to be: then ``seconds`` is ``None``.
+
+        The final model has no test examples, hence no scores.
+        """
 
     def merged(self, name: str, merged: Merged) -> None:
         """An adapter was merged onto its base, and the merged model took its place."""
@@ -171,13 +154,18 @@ def run_folds(run: Run, system: System, listener: FoldListener) -> Summary:
     summary = write_summary(run)
     if is_first_process():
         # Also of folds that were all found: an earlier call may have been killed before this.
-        track_summary(run, summary)
+        folders = {index: run.folder.fold(index) for index in summary.folds}
+        histories = {index: read_history(folder.history) for index, folder in folders.items()}
+        scores = {index: read_scores(folder) for index, folder in folders.items()}
+        build_tracker(run).log_summary(
+            FinishedFolds(summary=summary, scores=scores, histories=histories)
+        )
     listener.ended(run, summary, finished_scores(run))
     return summary
 
 
-def finish_fold(run: Run, index: int, system: System, listener: FoldListener) -> FoldResult:
-    """Return a fold's result, found or made now, and tidy up after it."""
+def finish_fold(run: Run, index: int, system: System, listener: FoldListener) -> Scores:
+    """Return a fold's scores, found or made now, and tidy up after it."""
     folder, began = run.folder.fold(index), time.monotonic()
     found = folder.finished
     if not found:
@@ -185,15 +173,9 @@ def finish_fold(run: Run, index: int, system: System, listener: FoldListener) ->
             answer_fold, run, index, system, n=system.n_processes, folder=folder, listener=listener
         )
         write_summary(run)
-    result = FoldResult(
-        name=folder.path.name,
-        folder=folder,
-        scores=read_scores(folder),
-        seconds=0.0 if found else time.monotonic() - began,
-        found=found,
-    )
-    end_part(run, result, listener)
-    return result
+    scores = read_scores(folder)
+    end_part(run, folder, listener, scores, None if found else time.monotonic() - began)
+    return scores
 
 
 def answer_fold(run: Run, index: int, system: System, listener: FoldListener) -> None:
@@ -214,24 +196,29 @@ def answer_fold(run: Run, index: int, system: System, listener: FoldListener) ->
             entry = {**answers.fold_entries, "environment": environment()}
             run.folder.update_manifest(**answers.entries, folds={folder.path.name: entry})
             if run.config.privacy.log_text:
-                show_texts(folder.path.name, examples, answers, tracker, listener)
+                pairs = tuple(zip(examples, answers.predictions, strict=True))
+                tracker.log_texts(pairs)
+                listener.texts(folder.path.name, answers.prompt, pairs[:N_SHOWN])
             write_scores(folder, scores, answers.predictions)
         # Under torchrun every process reads what the first one has written.
         answers.barrier()
         tracker.log_fold(scores)
 
 
-def show_texts(
-    name: str,
-    examples: Sequence[Example],
-    answers: FoldAnswers,
-    tracker: Tracker,
-    listener: FoldListener,
-) -> None:
-    """Pass a fold's dialogues and answers on, which ``privacy.log_text`` alone allows."""
-    pairs = tuple(zip(examples, answers.predictions, strict=True))
-    tracker.log_texts(pairs)
-    listener.texts(TextSample(name=name, prompt=answers.prompt, pairs=pairs[:N_SHOWN]))
+def build_tracker(run: Run) -> Tracker:
+    """Return what is told of the run beside the run folder's own files."""
+    config = run.config
+    if config.logger.name != "wandb":
+        return Tracker()
+    from recap.runs.wandb import WandbTracker
+
+    return WandbTracker(
+        folder=run.folder.path,
+        group=config.run,
+        project=config.logger.project,
+        mode=config.logger.mode,
+        options=result_options(config, run.prompted),
+    )
 
 
 @contextmanager
@@ -241,7 +228,7 @@ def recorded(run: Run, folder: FoldFolder) -> Iterator[Tracker]:
         yield Tracker()
         return
     with locked(folder.path):
-        tracker = build_tracker(run.config, run.folder.path, prompted=run.prompted)
+        tracker = build_tracker(run)
         tracker.start_fold(folder.path.name)
         try:
             yield tracker
@@ -250,12 +237,18 @@ def recorded(run: Run, folder: FoldFolder) -> Iterator[Tracker]:
             raise
 
 
-def end_part(run: Run, result: FoldResult, listener: FoldListener) -> None:
+def end_part(
+    run: Run,
+    folder: FoldFolder,
+    listener: FoldListener,
+    scores: Scores | None,
+    seconds: float | None,
+) -> None:
     """Tell of a fold or the final model, and delete what it has no more use for."""
-    listener.fold_ended(result)
+    listener.fold_ended(folder, scores, seconds)
     if is_first_process():
         # There still when the process that finished the fold was killed right then.
-        shutil.rmtree(result.folder.checkpoints, ignore_errors=True)
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
         remove_models(run.folder, keep=run.config.keep_models)
 
 
@@ -279,11 +272,14 @@ def in_processes(
         work(*arguments, listener)
         return
 
-    def tell(name: str, values: tuple[Any, ...]) -> None:
-        getattr(listener, name)(*values)
-
-    name = folder.path.name
-    processes.run_processes(_one_process, work, arguments, n=n, what=name, on_message=tell)
+    processes.run_processes(
+        _one_process,
+        work,
+        arguments,
+        n=n,
+        what=folder.path.name,
+        on_message=lambda name, values: getattr(listener, name)(*values),
+    )
 
 
 def _one_process(send: Any, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -296,22 +292,8 @@ class _Sender(FoldListener):
     """Passes on what happens inside a fold to the process that started this one."""
 
     def __init__(self, send: Any) -> None:
-        self._send = send
-
-    def training(self, plan: TrainingPlan) -> None:
-        self._send("training", plan)
-
-    def rate_found(self, learning_rate: float, found_on: str) -> None:
-        self._send("rate_found", learning_rate, found_on)
-
-    def batched(self, choice: BatchingChoice, prefix: int | None) -> None:
-        self._send("batched", choice, prefix)
-
-    def texts(self, sample: TextSample) -> None:
-        self._send("texts", sample)
-
-    def epoch_ended(self, epoch: int, select_loss: float | None, seconds: float) -> None:
-        self._send("epoch_ended", epoch, select_loss, seconds)
+        for name in ("training", "rate_found", "batched", "texts", "epoch_ended"):
+            setattr(self, name, partial(send, name))
 
 
 def likeliest_predictions(
@@ -340,6 +322,16 @@ def likeliest_predictions(
             replace(line, label=label, probabilities=row, text=text(label), parsed=True)
         )
     return predictions
+
+
+def predictions_of(
+    task: Task, fold: int, examples: Sequence[Example], answers: Sequence[Statement]
+) -> list[Prediction]:
+    """Return what was said of the examples of a fold, in their order."""
+    return [
+        prediction_of(example, said, task=task.name, gold=task.gold(example), fold=fold)
+        for example, said in zip(examples, answers, strict=True)
+    ]
 
 
 def write_predictions(file: Path, predictions: Sequence[Prediction]) -> None:
@@ -445,18 +437,6 @@ def card_of(run: Run, folder: FoldFolder) -> str:
             selected_epoch=entry.get("selected_epoch" if fold else "epochs"),
             learning_rate=manifest.get("learning_rate", {}).get("used"),
             adapter=adapter,
-        )
-    )
-
-
-def track_summary(run: Run, summary: Summary) -> None:
-    """Tell the run's tracker of the finished folds; it keeps nothing twice."""
-    folders = {index: run.folder.fold(index) for index in summary.folds}
-    build_tracker(run.config, run.folder.path, prompted=run.prompted).log_summary(
-        FinishedFolds(
-            summary=summary,
-            scores={index: read_scores(folder) for index, folder in folders.items()},
-            histories={index: read_history(folder.history) for index, folder in folders.items()},
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from recap.config import CvConfig, RunConfig
-from recap.data.corpus import Corpus
+from recap.data.corpus import Corpus, read_corpus
 from recap.data.encode import EncodedExample, Encoding
-from recap.data.folds import HASH_CHARACTERS, data_hash, partition_hash, split_folds
+from recap.data.folds import HASH_CHARACTERS, content_key, data_hash, partition_hash, split_folds
 from recap.data.leakage import leakage_report, with_shots
 from recap.errors import ConfigError, DataError, quote_id
 from recap.models.engine.label_scoring import check_threshold
 from recap.records import Example, Fold
-from recap.runs.build import build_corpus, build_task
 from recap.runs.folder import Part, RunFolder, open_run_folder, refuse_other_data, write_json
 from recap.runs.saved import SavedModel
 from recap.system.processes import environment, is_first_process
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
 
@@ -73,11 +74,13 @@ class Run:
 
     @cached_property
     def hashes(self) -> Mapping[str, str]:
-        """Of data, partition and prompt."""
+        """Of data, partition, and all that a prompt says beside the dialogue."""
+        blank = Example(id="", history=(), response="")
+        shown = "\0".join(message.text for message in self.task.messages(blank))
         return {
             "data_hash": data_hash(self.corpus.examples),
             "partition_hash": partition_hash(self.corpus.examples, self.folds),
-            "prompt_hash": _prompt_hash(self.task),
+            "prompt_hash": hashlib.sha256(shown.encode()).hexdigest()[:HASH_CHARACTERS],
         }
 
     @property
@@ -135,6 +138,48 @@ def _read(config: RunConfig, task: Task, *, needs_rationales: bool) -> Run:
     return Run(config=config, task=task, corpus=corpus, selected=selected)
 
 
+def build_corpus(config: RunConfig, task: Task) -> Corpus:
+    """Return the data set's labeled examples, with all labels, before the task selects.
+
+    Raises:
+        DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is
+            ``fail``.
+    """
+    data = config.data
+    corpus = read_corpus(
+        reader=data.reader,
+        path=Path(data.path) if data.path is not None else None,
+        name=data.name,
+        taxonomy=task.taxonomy,
+        on_error=data.on_error,
+        duplicates=data.duplicates,
+        merge_adjacent=data.merge_adjacent,
+        no_intervention=data.no_intervention,
+        options=data.reader_options,
+    )
+    if config.cv.max_examples is None or len(corpus.examples) <= config.cv.max_examples:
+        return corpus
+    drawn = draw_examples(corpus.examples, config.cv.max_examples)
+    counts = {**corpus.counts, "not_drawn": len(corpus.examples) - len(drawn)}
+    return replace(corpus, examples=drawn, counts=counts)
+
+
+def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
+    """Return ``n`` examples, as even over labels as can be, the same for any order of rows."""
+    by_label: dict[str, list[int]] = defaultdict(list)
+    for index in sorted(
+        range(len(examples)), key=lambda i: (content_key(examples[i]), examples[i].id)
+    ):
+        by_label[examples[index].label or ""].append(index)
+    ranked = [
+        (rank, label, index)
+        for label, group in by_label.items()
+        for rank, index in enumerate(group)
+    ]
+    chosen = sorted(index for _, _, index in sorted(ranked)[:n])
+    return tuple(examples[index] for index in chosen)
+
+
 def read_own_data(saved: SavedModel) -> Run:
     """Return the data of the run that a model comes from, as they were.
 
@@ -170,29 +215,19 @@ def open_run(run: Run) -> None:
         if not folder.manifest.is_file():
             folder.update_manifest(seed=run.config.seed, **run.hashes, **environment())
         write_json(folder.leakage, dict(run.leakage), private=True)
-        write_json(folder.data, _rows_read(run.corpus, len(run.selected)))
-
-
-def _prompt_hash(task: Task) -> str:
-    """Return a hash of all that a prompt says beside the dialogue."""
-    blank = Example(id="", history=(), response="")
-    shown = "\0".join(message.text for message in task.messages(blank))
-    return hashlib.sha256(shown.encode()).hexdigest()[:HASH_CHARACTERS]
-
-
-def _rows_read(corpus: Corpus, n_selected: int) -> dict[str, Any]:
-    """Return what became of the rows that were read."""
-    return {
-        "name": corpus.name,
-        "synthetic": corpus.synthetic,
-        "rows_read": corpus.rows_read,
-        "rows_accepted": corpus.rows_accepted,
-        "examples": len(corpus.examples),
-        "selected_by_task": n_selected,
-        "counts": dict(corpus.counts),
-        "notes": corpus.notes(),
-        "faults": [str(fault) for fault in corpus.issues],
-    }
+        corpus = run.corpus
+        what_was_read = {
+            "name": corpus.name,
+            "synthetic": corpus.synthetic,
+            "rows_read": corpus.rows_read,
+            "rows_accepted": corpus.rows_accepted,
+            "examples": len(corpus.examples),
+            "selected_by_task": len(run.selected),
+            "counts": dict(corpus.counts),
+            "notes": corpus.notes(),
+            "faults": [str(fault) for fault in corpus.issues],
+        }
+        write_json(folder.data, what_was_read)
 
 
 def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:

@@ -6,7 +6,7 @@ import gc
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
 from recap.config import (
-    OptimizerConfig,
     RunConfig,
-    SchedulerConfig,
     TrainerConfig,
     check_combinations,
-)
-from recap.data.batches import (
-    Batching,
+    compute_dtype,
 )
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.folds.fold import TrainingPlan, likeliest_predictions
 from recap.folds.run import Run
+from recap.models.backbone import LazyWeights, load_backbone, load_backbone_lazily
 from recap.models.callbacks import (
     N_STEPS,
     AtomicCheckpointIO,
@@ -47,13 +44,13 @@ from recap.models.checkpoints import (
 )
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.finetune import (
-    OptimizerSettings,
-    SchedulerSettings,
+    apply_finetune,
+    checkpoint_gradients,
 )
 from recap.models.module import ResponseModule
 from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.records import Example, Fold, Prediction
-from recap.runs.build import build_callbacks, build_model
+from recap.registry import Registry
 from recap.runs.folder import FoldFolder
 from recap.runs.history import EpochClock, History, OnEpoch, Tracker, TrainingBar
 from recap.system.processes import device_count, is_first_process, is_spawned, world_size
@@ -102,6 +99,14 @@ class Training:
         history = History(
             folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
         )
+        kept = KeepCheckpoints(
+            self._checkpoints, every_steps=config.checkpoint.every_steps, selecting=selecting
+        )
+        # Checked with the validation, not at the epoch's end: a resume right after one would not
+        # know val_loss.
+        patience = config.trainer.patience
+        stops = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
+        bar = config.trainer.progress and sys.stdout.isatty()
         self._trainer = build_trainer(
             config.trainer,
             gradient_clip=config.optimizer.gradient_clip,
@@ -114,8 +119,9 @@ class Training:
             else [
                 history,
                 finite,
-                *build_checkpoints(config, self._checkpoints, selecting=selecting),
-                *build_progress(config.trainer, history),
+                *([stops] if selecting else []),
+                kept,
+                *([TrainingBar(history)] if bar else []),
                 EpochClock(on_epoch),
                 *build_callbacks(config.callbacks),
             ],
@@ -250,7 +256,8 @@ def build_trainer(
             num_sanity_val_steps=0,
             # FSDP2's gathered weights would be unfit for training after inference mode.
             inference_mode=options.strategy != "fsdp",
-            plugins=_plugins(),
+            # Inside a SLURM job too: processes of our own are not SLURM's.
+            plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if is_spawned() else [])],
         )
     except MisconfigurationException as error:
         raise ConfigError(
@@ -258,31 +265,26 @@ def build_trainer(
         ) from error
 
 
-def _plugins() -> list[Any]:
-    plugins: list[Any] = [AtomicCheckpointIO()]
-    if is_spawned():
-        # Inside a SLURM job too: these processes are not SLURM's.
-        plugins.append(LightningEnvironment())
-    return plugins
+def build_callbacks(callbacks: Mapping[str, Any]) -> list[lightning.Callback]:
+    """Return the user's own callbacks.
 
-
-def build_checkpoints(
-    config: RunConfig, folder: CheckpointFolder, *, selecting: bool
-) -> list[lightning.Callback]:
-    """Return what keeps checkpoints, and stops once the selection loss stalls."""
-    kept = KeepCheckpoints(folder, every_steps=config.checkpoint.every_steps, selecting=selecting)
-    if not selecting:
-        return [kept]
-    # Checked with the validation, not at the epoch's end: a resume right after one would not know
-    # val_loss.
-    patience = config.trainer.patience
-    return [EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False), kept]
-
-
-def build_progress(options: TrainerConfig, history: History) -> list[lightning.Callback]:
-    """Return the progress bar, where there is a terminal to show it on."""
-    shown = options.progress and sys.stdout.isatty()
-    return [TrainingBar(history)] if shown else []
+    Raises:
+        ConfigError: When one cannot be imported or refuses its arguments.
+    """
+    built: list[lightning.Callback] = []
+    for key, entry in callbacks.items():
+        arguments = dict(entry)
+        name = arguments.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"callbacks.{key}: needs a name, such as name: package.module:Class")
+        made = Registry[Any]("callback").get(name)
+        if not isinstance(made, type) or not issubclass(made, lightning.Callback):
+            raise ConfigError(f"callbacks.{key}: {name} is no subclass of lightning.Callback")
+        try:
+            built.append(made(**arguments))
+        except TypeError as error:
+            raise ConfigError(f"callbacks.{key}: {name} refuses its arguments ({error})") from error
+    return built
 
 
 def build_tuned(
@@ -303,21 +305,21 @@ def build_tuned(
     config = run.config
     model, tokenizer, weights = build_model(config)
     choice = choose_batching(model, config.batching)
-    data = build_data(
-        config,
-        pad_id=encoder.pad_id,
-        batching=choice.batching,
-        decoding_batch_size=config.decoding.batch_size,
+    data = DataModule(
         train=train,
         select=select,
         test=test,
+        pad_id=encoder.pad_id,
+        batching=choice.batching,
+        decoding_batch_size=config.decoding.batch_size,
+        **batch_options(config),
     )
     module = ResponseModule(
         model=model,
         encoder=encoder,
         task=run.task,
-        optimizer=optimizer_settings(config.optimizer, learning_rate),
-        scheduler=scheduler_settings(config.scheduler),
+        optimizer=replace(config.optimizer, learning_rate=learning_rate),
+        scheduler=config.scheduler,
         max_new_tokens=config.decoding.max_new_tokens,
         decoding=config.decoding.name,
         threshold=config.decoding.threshold,
@@ -340,47 +342,51 @@ def build_tuned(
     return training, choice
 
 
-def build_data(
-    config: RunConfig,
-    *,
-    pad_id: int,
-    batching: Batching,
-    decoding_batch_size: int,
-    train: Sequence[EncodedExample],
-    select: Sequence[EncodedExample],
-    test: Sequence[EncodedExample],
-) -> DataModule:
-    """Return the batches of one training."""
-    return DataModule(
-        train=train,
-        select=select,
-        test=test,
-        pad_id=pad_id,
-        global_batch_size=config.global_batch_size,
-        per_device_batch_size=config.trainer.per_device_batch_size,
-        decoding_batch_size=decoding_batch_size,
-        max_tokens_per_device=config.trainer.max_tokens_per_device,
-        batching=batching,
+def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
+    """Return the model to tune, its tokenizer, and its weights if they are still to be read.
+
+    Raises:
+        ConfigError: When the backbone's weights are missing or of another family.
+    """
+    backbone, finetune = config.backbone, config.finetune
+    source, weights = backbone.source, None
+    if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):
+        model, tokenizer, weights = load_backbone_lazily(
+            **source, dtype=backbone.dtype, seed=config.seed
+        )
+    else:
+        model, tokenizer = load_backbone(
+            **source,
+            dtype=backbone.dtype,
+            quantize=finetune.method == "qlora",
+            compute_dtype=compute_dtype(config.trainer.precision),
+            seed=config.seed,
+        )
+    tuned = apply_finetune(
+        model,
+        method=finetune.method,
+        rank=finetune.rank,
+        alpha=finetune.alpha,
+        dropout=finetune.dropout,
+        target_modules=finetune.target_modules,
         seed=config.seed,
-        sampling=config.sampling,
-        workers=config.trainer.workers,
     )
+    if config.trainer.gradient_checkpointing:
+        checkpoint_gradients(tuned)
+    return tuned, tokenizer, weights
 
 
-def optimizer_settings(options: OptimizerConfig, learning_rate: float) -> OptimizerSettings:
-    """Return a run's optimizer, at the learning rate that is trained with."""
-    return OptimizerSettings(
-        name=options.name,
-        learning_rate=learning_rate,
-        weight_decay=options.weight_decay,
-        betas=options.betas,
-        eps=options.eps,
-    )
-
-
-def scheduler_settings(options: SchedulerConfig) -> SchedulerSettings:
-    """Return a run's learning-rate schedule."""
-    return SchedulerSettings(name=options.name, warmup_fraction=options.warmup_fraction)
+def batch_options(config: RunConfig) -> dict[str, Any]:
+    """Return what a run says of its batches, as arguments of the data module."""
+    trainer = config.trainer
+    return {
+        "global_batch_size": config.global_batch_size,
+        "per_device_batch_size": trainer.per_device_batch_size,
+        "max_tokens_per_device": trainer.max_tokens_per_device,
+        "seed": config.seed,
+        "sampling": config.sampling,
+        "workers": trainer.workers,
+    }
 
 
 def training_plan(

@@ -17,6 +17,7 @@ from recap.config import (
     autocast_dtype,
     check_combinations,
     compute_dtype,
+    taught,
     weights_dtype,
 )
 from recap.data.batches import BatchLimits, ScoringLoader
@@ -25,12 +26,12 @@ from recap.errors import ConfigError, RecapError
 from recap.folds.fold import (
     FoldAnswers,
     FoldListener,
-    FoldResult,
     card_of,
     end_part,
     finish_fold,
     finished_scores,
     in_processes,
+    predictions_of,
     read_scores,
     recorded,
     run_folds,
@@ -44,14 +45,14 @@ from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
 from recap.models.engine.shared_prefix import choose_batching
 from recap.models.export import (
     Merged,
+    ModelSettings,
     is_adapter_folder,
     mean_answer_loss,
     merge_adapter,
     save_model,
 )
 from recap.models.hub import read_adapter
-from recap.records import Fold, Prediction, Scores, Summary, prediction_of
-from recap.runs.build import backbone_source, model_settings
+from recap.records import Fold, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
 from recap.system.processes import environment, is_first_process, is_launched, world_size
@@ -90,13 +91,12 @@ def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = No
     """
     listener = listener or FoldListener()
     tuned = prepare(config)
-    result = finish_fold(tuned.run, fold, tuned, listener)
-    _merge(tuned, [result.folder], listener)
-    if result.found and is_first_process():
-        # The process that finished it may have been killed before it wrote them.
+    scores = finish_fold(tuned.run, fold, tuned, listener)
+    _merge(tuned, [tuned.run.folder.fold(fold)], listener)
+    if is_first_process():
+        # Of a fold that was found: who finished it may have been killed before it wrote them.
         write_model_cards(tuned.run)
-    assert result.scores is not None
-    return result.scores
+    return scores
 
 
 def prepare(config: RunConfig) -> TunedSystem:
@@ -113,7 +113,7 @@ def prepare(config: RunConfig) -> TunedSystem:
     world_size(config.trainer)
     run = read_run(config)
     # Before the folder: a backbone without weights should leave nothing behind.
-    source = backbone_source(config.backbone)
+    source = config.backbone.source
     encoder = ChatEncoder(load_tokenizer(**source))
     if config.batching in ("packed", "shared_prefix"):
         # What is forced and cannot be is refused now, and not after minutes of loading.
@@ -169,7 +169,11 @@ class TunedSystem:
         selection = training.selection_predictions(run, fold)
         # Whatever another process still has to read of the checkpoints, it has read now.
         training.barrier()
-        predictions = self._predictions(fold, training)
+        examples, said = run.examples(fold.test), training.module.generations
+        if [example.id for example in examples] != [one.id for one in said]:
+            raise RecapError("answers came back in another order than the examples; report this")
+        answers = [one.answer for one in said]
+        predictions = predictions_of(run.task, fold.index, examples, answers)
         loss = scores.metrics["loss"]
         if score(predictions, task=run.task.name, labels=run.task.labels, loss=loss) != scores:
             raise RecapError("scores differ from those of predictions.jsonl; report this")
@@ -177,7 +181,7 @@ class TunedSystem:
             predictions=predictions,
             selection=selection,
             loss=loss,
-            prompt=run.task.messages(run.examples(fold.test)[0]),
+            prompt=run.task.messages(examples[0]),
             entries={"device": training.device, "encoding": dict(run.encoding.counts)},
             fold_entries={
                 "selected_epoch": selected_epoch,
@@ -234,22 +238,10 @@ class TunedSystem:
             folder.model,
             end_of_turn_id=self.encoder.end_of_turn_id,
             pad_id=self.encoder.pad_id,
-            settings=model_settings(self.run.config, self.run.task),
+            settings=ModelSettings(task=self.run.task, **taught(self.run.config)),
             # Written again once there are scores; a kill leaves no model without a card.
             card=card_of(self.run, folder),
         )
-
-    def _predictions(self, fold: Fold, training: Training) -> list[Prediction]:
-        task, examples = self.run.task, self.run.examples(fold.test)
-        said = training.module.generations
-        if [example.id for example in examples] != [one.id for one in said]:
-            raise RecapError("answers came back in another order than the examples; report this")
-        return [
-            prediction_of(
-                example, one.answer, task=task.name, gold=task.gold(example), fold=fold.index
-            )
-            for example, one in zip(examples, said, strict=True)
-        ]
 
 
 def finish_final(tuned: TunedSystem, listener: FoldListener) -> None:
@@ -258,9 +250,7 @@ def finish_final(tuned: TunedSystem, listener: FoldListener) -> None:
     found = folder.model.is_dir()
     if not found:
         in_processes(train_final, tuned, n=tuned.n_processes, folder=folder, listener=listener)
-    seconds = 0.0 if found else time.monotonic() - began
-    result = FoldResult(name="final", folder=folder, scores=None, seconds=seconds, found=found)
-    end_part(run, result, listener)
+    end_part(run, folder, listener, None, None if found else time.monotonic() - began)
 
 
 def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
@@ -387,7 +377,7 @@ def _loss_of_adapter(config: RunConfig, folder: Path, batches: ScoringLoader, de
     """Return the loss with the adapter beside the weights that it was trained with."""
     precision = config.trainer.precision
     model, _ = load_backbone(
-        **backbone_source(config.backbone),
+        **config.backbone.source,
         dtype=weights_dtype(precision, config.backbone.dtype),
         quantize=config.finetune.method == "qlora",
         compute_dtype=compute_dtype(precision),

@@ -11,7 +11,7 @@ from recap.errors import ConfigError, DataError
 from recap.insights.options import InsightsConfig
 from recap.output.format import degrees, interval, number, p_value, share
 from recap.output.templates import render
-from recap.runs.build import configured_task, data_language, reader_options
+from recap.tasks.library import configured_task
 from recap.taxonomy import Taxonomy
 
 USUAL_RESISTANCE = "Resistance"
@@ -57,7 +57,7 @@ def read_source(config: InsightsConfig) -> AnnotatedSource:
         DataError: When a file cannot be used.
     """
     data = config.data
-    language = data_language(data)
+    language = data.prompt_language
     taxonomy = configured_task(config.task, language=language).taxonomy
     resistance = _resistance(config, taxonomy)
     annotated = read_annotated(
@@ -66,7 +66,7 @@ def read_source(config: InsightsConfig) -> AnnotatedSource:
         taxonomy=taxonomy,
         predictions=None if config.predictions is None else Path(config.predictions),
         on_error=data.on_error,
-        options=reader_options(data),
+        options=data.reader_options,
         name=data.name,
     )
     return AnnotatedSource(

@@ -5,21 +5,59 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
-from typing import Any, NoReturn, TypeVar
+from dataclasses import asdict
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from recap.errors import DataError
-from recap.records import Prediction, Scores, Summary
+from recap.records import Example, Prediction, Scores, Summary
 
 T = TypeVar("T", Scores, Summary)
 
 _LISTED = 20
 """Faulty lines that one message lists."""
 
-PREDICTION_FIELDS = tuple(field.name for field in fields(Prediction))
+PREDICTION_FIELDS = tuple(Prediction.__dataclass_fields__)
 """The keys of a line of ``predictions.jsonl``, in order."""
+
+
+class Statement(Protocol):
+    """What a system said of an example, in whatever record of its own."""
+
+    @property
+    def label(self) -> str | None:
+        """The label that was read; ``None`` where none could be."""
+
+    @property
+    def probabilities(self) -> Mapping[str, float] | None:
+        """Those of the labels, where the system gives any."""
+
+    @property
+    def rationale(self) -> str | None:
+        """Where there is one."""
+
+    @property
+    def text(self) -> str:
+        """The raw answer."""
+
+
+def prediction_of(
+    example: Example, said: Statement | None, *, task: str, gold: str, fold: int | None
+) -> Prediction:
+    """Return the line of ``predictions.jsonl`` of an example; ``None`` was no answer at all."""
+    return Prediction(
+        id=example.id,
+        session=example.session,
+        fold=fold,
+        task=task,
+        gold=gold,
+        label=said.label if said else None,
+        probabilities=said.probabilities if said else None,
+        rationale=said.rationale if said else None,
+        text=said.text if said else "",
+        parsed=said is not None and said.label is not None,
+    )
 
 
 def predictions_to_jsonl(predictions: Iterable[Prediction]) -> str:

@@ -17,14 +17,14 @@ import lightning
 import torch
 from torch import Tensor
 
-from recap.config import PromptHistory
+from recap.config import OptimizerConfig, PromptHistory, SchedulerConfig
 from recap.data.batches import Batch
 from recap.data.encode import EncodedExample, Encoding, PlainTextEncoder
 from recap.errors import ConfigError, DataError, RecapError, quote_id
 from recap.metrics.category_scores import CategoryScores, TokenMean
 from recap.models.backbone import tiny_tokenizer
 from recap.models.batch_size import AutomaticBatchSize
-from recap.models.finetune import OptimizerSettings, SchedulerSettings, configured_optimizers
+from recap.models.finetune import configured_optimizers
 from recap.models.hub import find_folder, read_model, read_tokenizer
 from recap.models.module import (
     PLACE,
@@ -59,8 +59,8 @@ class EncoderModule(lightning.LightningModule):
         labels: Sequence[str],
         task_name: str,
         close_id: int,
-        optimizer: OptimizerSettings,
-        scheduler: SchedulerSettings,
+        optimizer: OptimizerConfig,
+        scheduler: SchedulerConfig,
         total_steps: int,
         seed: int = 0,
     ) -> None:

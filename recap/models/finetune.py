@@ -6,7 +6,6 @@ import math
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from recap.config import FinetuneMethod
+from recap.config import FinetuneMethod, OptimizerConfig, SchedulerConfig
 from recap.errors import ConfigError, did_you_mean
 from recap.models.hub import silence_bitsandbytes
 from recap.registry import Registry
@@ -169,36 +168,8 @@ OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry("optimizer")
 SCHEDULERS: Registry[Callable[..., LRScheduler]] = Registry("scheduler")
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """Which optimizer, and its numbers."""
-
-    name: str = "adamw"
-    """Registered name, or ``package.module:function`` that is called as :func:`adamw` is."""
-    learning_rate: float = 5e-7
-    """Peak learning rate (paper, Table 7)."""
-    weight_decay: float = 0.0
-    """Decay of matrices; never of biases and norms."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the moments."""
-    eps: float = 1e-8
-    """Floor of the denominator."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchedulerSettings:
-    """Which learning-rate schedule, and its warm-up."""
-
-    name: str = "cosine"
-    """Registered name, or ``package.module:function`` that is called as :func:`cosine` is."""
-    warmup_fraction: float = 0.1
-    """Share of all optimizer steps during which the rate rises linearly from zero (paper, Table
-    7).
-    """
-
-
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """Return the optimizer over a model's trainable weights: matrices decay, biases and norms not.
+def build_optimizer(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+    """Return the optimizer over a model's trainable weights.
 
     Raises:
         UnknownNameError: When no optimizer has that name.
@@ -219,7 +190,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
 
 
 def build_scheduler(
-    optimizer: Optimizer, settings: SchedulerSettings, *, n_steps: int
+    optimizer: Optimizer, settings: SchedulerConfig, *, n_steps: int
 ) -> LRScheduler:
     """Return the schedule over ``n_steps`` optimizer steps, to be advanced after each.
 
@@ -231,7 +202,7 @@ def build_scheduler(
 
 
 def configured_optimizers(
-    model: nn.Module, optimizer: OptimizerSettings, scheduler: SchedulerSettings, *, n_steps: int
+    model: nn.Module, optimizer: OptimizerConfig, scheduler: SchedulerConfig, *, n_steps: int
 ) -> dict[str, Any]:
     """Return what Lightning's ``configure_optimizers`` returns: one schedule, moved every step."""
     built = build_optimizer(model, optimizer)

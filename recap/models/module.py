@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
-from recap.config import Decoding
+from recap.config import Decoding, OptimizerConfig, SchedulerConfig
 from recap.data.batches import Batch
 from recap.data.encode import ChatEncoder
 from recap.errors import ConfigError, RecapError
@@ -24,7 +24,7 @@ from recap.models.backbone import LazyWeights
 from recap.models.batch_size import AutomaticBatchSize
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.engine.prefix_backward import training_loss
-from recap.models.finetune import OptimizerSettings, SchedulerSettings, configured_optimizers
+from recap.models.finetune import configured_optimizers
 from recap.models.strategy import is_sharded, shard
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class ResponseModule(lightning.LightningModule):
         model: Any,
         task: Task,
         encoder: ChatEncoder,
-        optimizer: OptimizerSettings | None = None,
-        scheduler: SchedulerSettings | None = None,
+        optimizer: OptimizerConfig | None = None,
+        scheduler: SchedulerConfig | None = None,
         max_new_tokens: int = 128,
         decoding: Decoding = "free",
         threshold: float | None = None,
@@ -135,8 +135,8 @@ class ResponseModule(lightning.LightningModule):
         self.model = model.train()
         self._task = task
         self._encoder = encoder
-        self._optimizer = optimizer or OptimizerSettings()
-        self._scheduler = scheduler or SchedulerSettings()
+        self._optimizer = optimizer or OptimizerConfig(learning_rate=5e-7)
+        self._scheduler = scheduler or SchedulerConfig()
         self._max_new_tokens = max_new_tokens
         self._decoding: Decoding = decoding
         self._threshold = threshold

@@ -1,8 +1,10 @@
-"""Figures as texts, as the APA's Publication Manual (7th edition) prints them."""
+"""Figures as texts, as the APA's Publication Manual (7th edition) prints them; the console."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from rich.console import Console
 
 DASH = "–"
 """Stands in a table where there is no figure."""
@@ -120,3 +122,15 @@ def plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(value, 3) if isinstance(value, float) else str(value)
+
+
+WIDTH_OF_FILES = 100
+"""Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
+
+
+def console_for() -> Console:
+    """Return standard output, in files and pipes wide enough for tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    return console

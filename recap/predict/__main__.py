@@ -46,8 +46,7 @@ def _predict(config: PredictConfig) -> None:
 
 def _job(config: PredictConfig) -> AnnotationJob:
     from recap.errors import ConfigError
-    from recap.predict.job import AnnotationJob
-    from recap.predict.options import parse_shard
+    from recap.predict.job import AnnotationJob, parse_shard
 
     data, decoding = config.data, config.decoding
     path = config.input or data.path

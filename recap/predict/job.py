@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,10 +34,8 @@ from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file
 from recap.errors import ConfigError, DataError, RecapError
-from recap.folds.console import WIDTH_OF_FILES
 from recap.models.export import model_identity
-from recap.output.format import duration_text
-from recap.predict.options import Shard
+from recap.output.format import console_for, duration_text
 from recap.predict.output import (
     AnnotationFile,
     Checked,
@@ -62,6 +62,41 @@ STAGES = ("model", "binary", "fine_grained")
 
 _FORMAT = 1
 """Of rows, windows and state; outputs of another one are not gone on with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """One of ``count`` parts of an input; ``index`` counts from 0."""
+
+    index: int
+    count: int
+
+    def windows(self, n_windows: int) -> range:
+        """Return the numbers of the windows of this part, out of all."""
+        return range(
+            self.index * n_windows // self.count, (self.index + 1) * n_windows // self.count
+        )
+
+    def output(self, path: Path) -> Path:
+        """Return where this part goes: ``answers.03-of-12.jsonl`` for ``answers.jsonl``."""
+        digits = len(str(self.count - 1))
+        name = f"{path.stem}.{self.index:0{digits}}-of-{self.count}{path.suffix}"
+        return path.with_name(name)
+
+
+def parse_shard(text: str) -> Shard:
+    """Return the part that ``i/n`` names.
+
+    Raises:
+        ConfigError: When it names none.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if found is None or not int(found[1]) < int(found[2]):
+        raise ConfigError(
+            f"shard={text}: has to be i/n with i from 0 to n-1, such as shard=0/4 for the first "
+            "of four parts"
+        )
+    return Shard(index=int(found[1]), count=int(found[2]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,12 +319,17 @@ class AnnotationListener:
         """All utterances are on the disk."""
 
 
+Fill = Callable[[Prepared, AnnotationFile, AnnotationListener], tuple[int, Mapping[str, int]]]
+"""Writes an output's rows; returns how many were there already, and the outcomes of the others."""
+
+
 def annotate_file(
     job: AnnotationJob,
     listener: AnnotationListener | None = None,
     *,
     detector: Detector | None = None,
     known: Prepared | None = None,
+    fill: Fill | None = None,
 ) -> AnnotationReport:
     """Annotate a file, going on from what is there already, and return what became of it.
 
@@ -300,6 +340,7 @@ def annotate_file(
         listener: Follows it.
         detector: The loaded models, where they are.
         known: What is known of the input already.
+        fill: Writes the rows; by default this process does.
 
     Raises:
         DataError: When the input is at fault, or changes while it is read.
@@ -310,31 +351,18 @@ def annotate_file(
     before = _stamp(job.input)
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
-    first, total = _part_of(job, prepared)
-    outcomes: Counter[str] = Counter()
+    _, total = _part_of(job, prepared)
     columns = job.columns(prepared.checked)
     with AnnotationFile(job.part, columns=columns, window=prepared.window) as file:
         if not prepared.begun:
             # Before the state: rows of another job must never stand under this one's.
             file.clear()
             write_state(job, prepared, complete=None)
-        if prepared.complete_bytes is not None and prepared.complete_bytes == file.size:
-            found = total
-        else:
-            found = file.find_kept().rows if prepared.begun else 0
-            if found > total:
-                raise ConfigError(
-                    f"{job.part}: holds more rows than the input has utterances; name another "
-                    "output, or begin again with resume=never"
-                )
-            examples = _from(job.data, first + found, file if found else None)
-            file.cut()
-            if found < total:
-                detector = detector or Detector.from_pretrained(**job.detector)
-                listener.began(found, total)
-                for annotations in _windows(job, examples, total - found, prepared, detector, file):
-                    outcomes.update(map(_outcome, annotations))
-                    listener.advanced(len(annotations))
+        found = total
+        outcomes: Mapping[str, int] = {}
+        if prepared.complete_bytes is None or prepared.complete_bytes != file.size:
+            write = fill or partial(_fill, job, detector)
+            found, outcomes = write(prepared, file, listener)
         if _stamp(job.input) != before:
             raise DataError(f"{job.input}: was changed while it was read; begin again")
         write_state(job, prepared, complete={"bytes": file.size, "utterances": total})
@@ -342,11 +370,37 @@ def annotate_file(
         output=job.part,
         utterances=total,
         found=found,
-        outcomes=dict(outcomes),
+        outcomes=outcomes,
         seconds=time.monotonic() - began,
     )
     listener.ended(report)
     return report
+
+
+def _fill(
+    job: AnnotationJob,
+    detector: Detector | None,
+    prepared: Prepared,
+    file: AnnotationFile,
+    listener: AnnotationListener,
+) -> tuple[int, Mapping[str, int]]:
+    first, total = _part_of(job, prepared)
+    found = file.find_kept().rows if prepared.begun else 0
+    if found > total:
+        raise ConfigError(
+            f"{job.part}: holds more rows than the input has utterances; name another output, or "
+            "begin again with resume=never"
+        )
+    examples = _from(job.data, first + found, file if found else None)
+    file.cut()
+    outcomes: Counter[str] = Counter()
+    if found < total:
+        detector = detector or Detector.from_pretrained(**job.detector)
+        listener.began(found, total)
+        for annotations in _windows(job, examples, total - found, prepared, detector, file):
+            outcomes.update(map(_outcome, annotations))
+            listener.advanced(len(annotations))
+    return found, dict(outcomes)
 
 
 def _part_of(job: AnnotationJob, prepared: Prepared) -> tuple[int, int]:
@@ -417,9 +471,7 @@ class AnnotationConsole(AnnotationListener):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True)
-        if not self._console.is_terminal:
-            self._console.width = WIDTH_OF_FILES
+        self._console = console or console_for()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._began = self._last_line = time.monotonic()

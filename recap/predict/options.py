@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass as plain_dataclass
-from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from recap.config import DataConfig, Decoding, Language
-from recap.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -107,38 +103,3 @@ class PredictConfig:
     def run(self) -> str:
         """Name by which a sweep calls this job."""
         return self.output or "predict"
-
-
-@plain_dataclass(frozen=True, kw_only=True, slots=True)
-class Shard:
-    """One of ``count`` parts of an input; ``index`` counts from 0."""
-
-    index: int
-    count: int
-
-    def windows(self, n_windows: int) -> range:
-        """Return the numbers of the windows of this part, out of all."""
-        return range(
-            self.index * n_windows // self.count, (self.index + 1) * n_windows // self.count
-        )
-
-    def output(self, path: Path) -> Path:
-        """Return where this part goes: ``answers.03-of-12.jsonl`` for ``answers.jsonl``."""
-        digits = len(str(self.count - 1))
-        name = f"{path.stem}.{self.index:0{digits}}-of-{self.count}{path.suffix}"
-        return path.with_name(name)
-
-
-def parse_shard(text: str) -> Shard:
-    """Return the part that ``i/n`` names.
-
-    Raises:
-        ConfigError: When it names none.
-    """
-    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    if found is None or not int(found[1]) < int(found[2]):
-        raise ConfigError(
-            f"shard={text}: has to be i/n with i from 0 to n-1, such as shard=0/4 for the first "
-            "of four parts"
-        )
-    return Shard(index=int(found[1]), count=int(found[2]))

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,7 @@ from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Annotation, Example
 from recap.system.files import csv_record, lock, narrow, open_private, protect_cell, writing
 
-OWN_COLUMNS = (
-    *("id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text"),
-    *("parsed", "skipped", "response"),
-)
+OWN_COLUMNS = (*(field.name for field in fields(Annotation)), "response")
 """What every row has, in this order; ``response`` is what the client said."""
 
 GOLD_COLUMNS = ("gold", "gold_rationale")
@@ -47,23 +44,9 @@ def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
 
     A key of the input that a row has itself comes back as ``input_<key>``.
     """
-    row: dict[str, Any] = {
-        "id": annotation.id,
-        "session": annotation.session,
-        "turn": annotation.turn,
-        "label": annotation.label,
-        "pattern": annotation.pattern,
-        "probabilities": annotation.probabilities
-        and {
-            label: float(f"{p:.{SIGNIFICANT_DIGITS}g}")
-            for label, p in annotation.probabilities.items()
-        },
-        "rationale": annotation.rationale,
-        "text": annotation.text,
-        "parsed": annotation.parsed,
-        "skipped": annotation.skipped,
-        "response": example.response,
-    }
+    row: dict[str, Any] = {**asdict(annotation), "response": example.response}
+    for label, p in (annotation.probabilities or {}).items():
+        row["probabilities"][label] = float(f"{p:.{SIGNIFICANT_DIGITS}g}")
     if example.label is not None:
         row["gold"] = example.label
     if example.rationale is not None:
@@ -222,33 +205,29 @@ class AnnotationFile:
         self.kept = whole_windows(self.path, window=self._window, header=self._columns is not None)
         return self.kept
 
-    def last_id(self) -> str:
-        """Return the id of the last row that is kept, as it stands there.
+    def check_last(self, identifier: str) -> None:
+        """Check that the last row kept is about the utterance of this id.
 
         Raises:
-            DataError: When that row is none of this command's.
+            DataError: When it is not, or that row is none of this command's.
         """
+        expected = identifier if self._columns is None else protect_cell(identifier)
+        # CSV writes what UTF-8 cannot hold in another way; ids with it are not compared.
+        if not expected.isprintable():
+            return
         with self.path.open("rb") as file:
             file.seek(self.kept.last_start)
             text = file.read(self.kept.end - self.kept.last_start).decode("utf-8", "replace")
         try:
             if self._columns is None:
-                return str(json.loads(text)["id"])
-            return next(csv.reader(io.StringIO(text)))[self._columns.index("id")]
+                last = str(json.loads(text)["id"])
+            else:
+                last = next(csv.reader(io.StringIO(text)))[self._columns.index("id")]
         except (ValueError, LookupError, TypeError, StopIteration, csv.Error):
             raise DataError(
                 f"{self.path}: was changed since it was written; remove it, or name another output"
             ) from None
-
-    def check_last(self, identifier: str) -> None:
-        """Check that the last row kept is about the utterance of this id.
-
-        Raises:
-            DataError: When it is not.
-        """
-        expected = identifier if self._columns is None else protect_cell(identifier)
-        # CSV writes what UTF-8 cannot hold in another way; ids with it are not compared.
-        if expected.isprintable() and self.last_id() != expected:
+        if last != expected:
             raise DataError(
                 f"{self.path}: its row {self.kept.rows} is not about id {quote_id(identifier)}, "
                 "as the input has it there; remove it, or name another output"

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import logging
 import re
-import time
 from collections import Counter
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ from recap.predict.job import (
     AnnotationListener,
     AnnotationReport,
     Prepared,
+    Shard,
     annotate_file,
-    prepare_job,
     state_file,
-    write_state,
 )
-from recap.predict.options import RayConfig, Shard
+from recap.predict.options import RayConfig
 from recap.predict.output import AnnotationFile
 from recap.runs.detector import Detector
 from recap.system.processes import switch_telemetry_off
@@ -62,44 +62,29 @@ def annotate_over_ray(
     Raises:
         ConfigError: When Ray is not installed, or as :func:`recap.predict.job.annotate_file`.
     """
-    _require_ray()
-    listener = listener or AnnotationListener()
-    began = time.monotonic()
-    job = _with_whole_paths(job)
-    known = prepare_job(job)
-    listener.checked(known.checked)
-    with AnnotationFile(
-        job.output, columns=job.columns(known.checked), window=known.window
-    ) as file:
-        if known.complete_bytes is not None and known.complete_bytes == file.size:
-            found, outcomes = known.checked.utterances, Counter[str]()
-        else:
-            if not known.begun:
-                file.clear()
-            write_state(job, known, complete=None)
-            n_windows = -(-known.checked.utterances // known.window)
-            wanted = ray_config.shards or SHARDS_PER_WORKER * ray_config.workers
-            count = min(wanted, n_windows)
-            shards = [Shard(index=index, count=count) for index in range(count)]
-            listener.began(0, known.checked.utterances)
-            done = _run(job, known, ray_config, shards, listener)
-            parts = [shard.output(job.output) for shard in shards]
-            file.join(parts)
-            found = sum(part["found"] for part in done)
-            outcomes = sum((Counter(part["outcomes"]) for part in done), Counter[str]())
-            complete = {"bytes": file.size, "utterances": known.checked.utterances}
-            write_state(job, known, complete=complete)
-            for part in parts:
-                part.unlink()
-                state_file(part).unlink()
-    report = AnnotationReport(
-        output=job.output,
-        utterances=known.checked.utterances,
-        found=found,
-        outcomes=dict(outcomes),
-        seconds=time.monotonic() - began,
-    )
-    listener.ended(report)
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "engine=ray needs Ray: pip install 'recap-counseling[ray]'; or leave engine out"
+        )
+    job, parts = _with_whole_paths(job), list[Path]()
+
+    def fill(
+        known: Prepared, file: AnnotationFile, listener: AnnotationListener
+    ) -> tuple[int, Mapping[str, int]]:
+        n_windows = -(-known.checked.utterances // known.window)
+        count = min(ray_config.shards or SHARDS_PER_WORKER * ray_config.workers, n_windows)
+        shards = [Shard(index=index, count=count) for index in range(count)]
+        listener.began(0, known.checked.utterances)
+        done = _run(job, known, ray_config, shards, listener)
+        parts.extend(shard.output(job.output) for shard in shards)
+        file.join(parts)
+        outcomes = sum((Counter(part["outcomes"]) for part in done), Counter[str]())
+        return sum(part["found"] for part in done), dict(outcomes)
+
+    report = annotate_file(job, listener, fill=fill)
+    for part in parts:
+        part.unlink()
+        state_file(part).unlink()
     return report
 
 
@@ -168,12 +153,3 @@ def _with_whole_paths(job: AnnotationJob) -> AnnotationJob:
         detector=detector,
         output=job.output.resolve(),
     )
-
-
-def _require_ray() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("ray") is None:
-        raise ConfigError(
-            "engine=ray needs Ray: pip install 'recap-counseling[ray]'; or leave engine out"
-        )

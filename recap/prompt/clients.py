@@ -14,8 +14,9 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib import import_module
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
@@ -285,10 +286,11 @@ class OpenAIClient:
         """Return the answer to one prompt; errors as in :class:`ChatClient`."""
         chat = [{"role": message.role, "content": message.text} for message in messages]
         create = self._client.chat.completions.with_raw_response.create
-        try:
-            body = _asked(self._sdk, lambda: create(messages=chat, **self._parameters))
-        except RequestError as failure:
-            return _declined(failure)
+        ask = partial(create, messages=chat, **self._parameters)
+        return _asked(self._sdk, ask, self._read)
+
+    @staticmethod
+    def _read(body: Mapping[str, Any]) -> Reply:
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, Mapping) else None
@@ -325,10 +327,10 @@ class AnthropicClient:
         chat = [{"role": m.role, "content": m.text} for m in messages if m.role != "system"]
         create = self._client.messages.with_raw_response.create
         options = {**self._parameters, **({"system": system} if system else {})}
-        try:
-            body = _asked(self._sdk, lambda: create(messages=chat, **options))
-        except RequestError as failure:
-            return _declined(failure)
+        return _asked(self._sdk, partial(create, messages=chat, **options), self._read)
+
+    @staticmethod
+    def _read(body: Mapping[str, Any]) -> Reply:
         blocks, usage = body.get("content"), body.get("usage")
         if not isinstance(blocks, list):
             raise _malformed()
@@ -378,12 +380,16 @@ def _sampling(client: ClientConfig) -> dict[str, float]:
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-def _asked(sdk: Any, ask: Any) -> Mapping[str, Any]:
-    """Return the JSON object that a request came back with."""
+def _asked(sdk: Any, ask: Callable[[], Any], read: Callable[[Mapping[str, Any]], Reply]) -> Reply:
+    """Return the reply in the JSON object that a request came back with."""
     try:
         body = ask().http_response.json()
     except sdk.APIStatusError as error:
-        raise failed_status(error.status_code, error.body, error.response.headers) from error
+        failure = failed_status(error.status_code, error.body, error.response.headers)
+        if failure.refused:
+            # An error's status is not charged.
+            return Reply(text="", refused=True, input_tokens=0, output_tokens=0)
+        raise failure from error
     except sdk.APITimeoutError as error:
         raise RequestError(
             "the server was silent for longer than client.timeout_seconds",
@@ -400,15 +406,7 @@ def _asked(sdk: Any, ask: Any) -> Mapping[str, Any]:
         raise _malformed() from error
     if not isinstance(body, Mapping):
         raise _malformed()
-    return body
-
-
-def _declined(failure: RequestError) -> Reply:
-    """Return the reply of a server that declines by an error's status; any other error is one."""
-    if failure.refused:
-        # An error's status is not charged.
-        return Reply(text="", refused=True, input_tokens=0, output_tokens=0)
-    raise failure
+    return read(body)
 
 
 def _malformed() -> RequestError:
@@ -429,63 +427,54 @@ def _count(usage: object, name: str) -> int | None:
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How often and after how long a request is tried again.
+def retry_wait(client: ClientConfig, failures: int, asked: float | None, jitter: float) -> float:
+    """Return the seconds to wait before a request is tried again.
 
     The wait doubles with every failure and is then shortened by up to half at random, so that
     requests which failed together do not come back together; a server's ``Retry-After`` is honoured
     in full.
+
+    Args:
+        client: Says how long the first wait and the longest are.
+        failures: From 1.
+        asked: What the server asked for, if it did.
+        jitter: From 0 to 1.
     """
-
-    attempts: int
-    backoff_seconds: float
-    longest_wait_seconds: float
-    jitter: Callable[[], float] = field(default=random.random)
-    """Returns a number from 0 to 1."""
-
-    def wait(self, failures: int, asked: float | None) -> float:
-        """Return the seconds to wait after so many failures.
-
-        Args:
-            failures: From 1.
-            asked: What the server asked for, if it did.
-        """
-        grown = min(self.longest_wait_seconds, self.backoff_seconds * 2.0 ** (failures - 1))
-        return max(grown * (1 - self.jitter() / 2), asked or 0.0)
+    grown = min(client.longest_wait_seconds, client.backoff_seconds * 2.0 ** (failures - 1))
+    return max(grown * (1 - jitter / 2), asked or 0.0)
 
 
 def with_retries(
     request: Callable[[], Result],
-    policy: RetryPolicy,
+    client: ClientConfig,
     *,
     pause: Callable[[float], None] = time.sleep,
 ) -> Result:
-    """Return what a request gives, tried again as long as the policy and the failures allow.
+    """Return what a request gives, tried again as long as options and failures allow.
 
     Args:
         request: Asks once.
-        policy: How often and after how long.
+        client: How often and after how long.
         pause: Waits so many seconds; what it raises ends the trying.
 
     Raises:
         RecapError: When the last attempt failed; a :class:`ConfigError` where the configuration is
             at fault.
     """
-    for failures in range(1, policy.attempts + 1):
+    for failures in range(1, client.attempts + 1):
         try:
             return request()
         except RequestError as failure:
             asked = failure.wait_seconds
             if not failure.temporary:
                 raise (ConfigError if failure.fixable else RecapError)(str(failure)) from failure
-            if asked is not None and asked > policy.longest_wait_seconds:
+            if asked is not None and asked > client.longest_wait_seconds:
                 raise RecapError(
                     f"{failure}, and asks to wait {asked:.0f} s, longer than "
-                    f"client.longest_wait_seconds={policy.longest_wait_seconds:g}"
+                    f"client.longest_wait_seconds={client.longest_wait_seconds:g}"
                 ) from failure
-            if failures == policy.attempts:
+            if failures == client.attempts:
                 tried = "once" if failures == 1 else f"{failures} times"
                 raise RecapError(f"{failure} (tried {tried})") from failure
-            pause(policy.wait(failures, asked))
-    raise AssertionError("a policy has at least one attempt")
+            pause(retry_wait(client, failures, asked, random.random()))
+    raise AssertionError("a request is tried at least once")

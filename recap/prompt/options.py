@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from recap.config import PrivacyConfig, RunConfig, result_options
+from recap.config import PrivacyConfig, RunConfig, hashed_name, result_options
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -89,11 +89,6 @@ def prompted_keys(config: PromptedConfig) -> dict[str, Any]:
     return {key: plain[key] for key in ("client", "shots", "shot_categories")}
 
 
-def prompted_options(config: PromptedConfig) -> dict[str, Any]:
-    """Return every result-changing option as ``{"cv.folds": 5, "client.model": …, …}``."""
-    return result_options(config.training, prompted_keys(config))
-
-
 def load_prompted(
     overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
 ) -> PromptedConfig:
@@ -120,14 +115,14 @@ def _name_of(
     config: PromptedConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name of a prompted run: its model takes the place of the fine-tuning."""
-    from recap.cli.compose import compose, run_name, written
+    from recap.cli.compose import compose, written
 
     groups = ["data", "task", "client", *([] if config.remote else ["backbone"])]
     base = [f"{group}={choices[group]}" for group in groups]
     base += [f"rationale={str(config.training.rationale).lower()}", f"shots={config.shots}"]
     values, _ = compose("prompt", base, config_dir)
-    default = prompted_options(_prompted_config(values, config_dir))
-    given = prompted_options(config)
+    usual = _prompted_config(values, config_dir)
+    given, default = (result_options(c.training, prompted_keys(c)) for c in (config, usual))
     parts = [written(choices, group) for group in ("data", "task")]
     if config.remote:
         # The model stands in the name, and need not be in the hash.
@@ -137,4 +132,4 @@ def _name_of(
         parts.append(written(choices, "backbone"))
     parts.append("oneshot" if config.shots else "zeroshot")
     parts += [] if config.training.rationale else ["labelonly"]
-    return run_name(parts, given, default)
+    return hashed_name(parts, given, default)

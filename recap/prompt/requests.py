@@ -12,13 +12,14 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from recap.errors import ConfigError, RecapError, quote_id
 from recap.metrics.files import json_text
-from recap.prompt.clients import ChatClient, Reply, RequestError, RetryPolicy, with_retries
+from recap.prompt.clients import ChatClient, Reply, RequestError, with_retries
+from recap.prompt.options import ClientConfig
 from recap.records import Message, Prices, Usage
 from recap.system.files import write_atomic, writing
 
@@ -32,29 +33,40 @@ def request_key(request: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class AnswerCache:
+class _Record(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Kept = TypeVar("Kept", bound=_Record)
+
+
+class AnswerCache(Generic[Kept]):
     """Answers by the hash of their requests, one file each, written whole or not at all.
 
     The files hold answers, which may quote a client, and never a prompt or a key.
 
     Args:
         folder: Where they are; made with the first answer.
+        form: The dataclass that they are of.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, form: type[Kept]) -> None:
         self.folder = folder
+        self._form = form
 
-    def read(self, key: str) -> dict[str, Any] | None:
+    def read(self, key: str) -> Kept | None:
         """Return the answer under a key, ``None`` where there is none that can be read."""
+        names = [field.name for field in fields(self._form)]
         try:
             found = json.loads(self._path(key).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # one that may not be read would be paid for twice
+            return self._form(**{name: found[name] for name in names})
+        # One that may not be read is another matter: it would be paid for twice.
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return found if isinstance(found, dict) else None
 
-    def write(self, key: str, answer: Mapping[str, Any]) -> None:
+    def write(self, key: str, answer: Kept) -> None:
         """Keep an answer."""
-        write_atomic(self._path(key), json_text(answer), private=True)
+        write_atomic(self._path(key), json_text(asdict(answer)), private=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -114,10 +126,9 @@ class RequestRunner:
 
     Args:
         client: The server.
+        options: How many requests are under way at a time, and what happens to those that fail.
         cache: Where answers are kept.
-        retry: What happens to requests that fail.
         budget: What may be used.
-        max_in_flight: Most requests under way at a time.
         max_new_tokens: Longest answer.
         unanswered: Where requests are counted that may have been charged and brought no answer;
             ``None``: in memory alone.
@@ -126,19 +137,16 @@ class RequestRunner:
     def __init__(
         self,
         client: ChatClient,
+        options: ClientConfig,
         *,
-        cache: AnswerCache,
-        retry: RetryPolicy,
+        cache: AnswerCache[Reply],
         budget: Budget,
-        max_in_flight: int,
         max_new_tokens: int,
         unanswered: UnansweredRequests | None = None,
     ) -> None:
-        self._client = client
+        self._client, self._options = client, options
         self._cache = cache
-        self._retry = retry
         self._budget = budget
-        self._max_in_flight = max_in_flight
         self._max_new_tokens = max_new_tokens
         self._unanswered = unanswered
 
@@ -161,7 +169,7 @@ class RequestRunner:
         unsent: dict[str, PromptRequest] = {}
         for request in requests:
             if request.key not in replies and request.key not in unsent:
-                found = cached_reply(self._cache, request.key)
+                found = self._cache.read(request.key)
                 if found is None:
                     unsent[request.key] = request
                     continue
@@ -174,7 +182,7 @@ class RequestRunner:
         self, requests: Sequence[PromptRequest], on_answer: Callable[[], None]
     ) -> dict[str, Reply]:
         stop = threading.Event()
-        pool = ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="recap-request")
+        pool = ThreadPoolExecutor(self._options.max_in_flight, thread_name_prefix="recap-request")
         futures: dict[Future[Reply | None], PromptRequest] = {
             pool.submit(self._send, request, stop): request for request in requests
         }
@@ -209,7 +217,7 @@ class RequestRunner:
                 raise _Stopped
 
         try:
-            return with_retries(lambda: self._attempt(request), self._retry, pause=pause)
+            return with_retries(lambda: self._attempt(request), self._options, pause=pause)
         except _Stopped:
             return None
         except RecapError as error:
@@ -233,7 +241,7 @@ class RequestRunner:
             used = _used(reply, most)
             # Where the server counted nothing, the most it can have been.
             reply = replace(reply, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
-            self._cache.write(request.key, asdict(reply))
+            self._cache.write(request.key, reply)
             kept = True
         except RequestError as failure:
             used = most if failure.maybe_served else Usage()
@@ -245,28 +253,9 @@ class RequestRunner:
         return reply
 
 
-def cached_reply(cache: AnswerCache, key: str) -> Reply | None:
-    """Return the reply kept under a key, ``None`` where there is none of that form."""
-    found: Any = cache.read(key)
-    try:
-        return None if found is None else Reply(**{name: found[name] for name in _FIELDS})
-    except KeyError:
-        return None
-
-
 def usage_of(replies: Sequence[Reply]) -> Usage:
     """Return what replies from the cache have used, as it was counted when they came."""
-    total = Usage()
-    for reply in replies:
-        total += Usage(
-            answers=1,
-            input_tokens=reply.input_tokens or 0,
-            output_tokens=reply.output_tokens or 0,
-        )
-    return total
-
-
-_FIELDS = ("text", "refused", "input_tokens", "output_tokens")
+    return sum((_used(reply, Usage()) for reply in replies), Usage())
 
 
 def _used(reply: Reply, most: Usage) -> Usage:

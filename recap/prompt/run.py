@@ -6,6 +6,7 @@ What a dry run says: the calls that a run would make, their tokens, and what the
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -15,22 +16,22 @@ from rich.console import Console
 
 from recap.config import check_combinations
 from recap.errors import ConfigError
-from recap.folds.console import console_for, print_data
-from recap.folds.fold import FoldAnswers, FoldListener, run_folds
+from recap.folds.console import print_data
+from recap.folds.fold import FoldAnswers, FoldListener, predictions_of, run_folds
 from recap.folds.run import Run, check_fold, open_run, read_run
+from recap.output.format import console_for
 from recap.prompt.clients import build_client, endpoint, is_loopback
 from recap.prompt.options import PromptedConfig, prompted_keys
 from recap.prompt.requests import UnansweredRequests
 from recap.prompt.systems import (
     LocalModel,
     PromptedModel,
-    PromptWorkload,
     RemoteModel,
     check_prompted,
     draw_shots,
     prices_of,
 )
-from recap.records import Fold, Summary, Usage, prediction_of
+from recap.records import Fold, Summary, Usage
 from recap.runs.folder import RunFolder, locked
 from recap.runs.history import Tracker
 from recap.system.processes import is_launched
@@ -77,11 +78,8 @@ class PromptedSystem:
     config: PromptedConfig
     run: Run
     model: PromptedModel
-
-    @property
-    def n_processes(self) -> int:
-        """This one asks."""
-        return 0
+    n_processes = 0
+    """This one asks."""
 
     def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
         """Have the test examples answered, with the fold's shots in every prompt."""
@@ -89,18 +87,13 @@ class PromptedSystem:
         test, shots = self.run.examples(fold.test), self.run.shots.get(fold.index, ())
         began, work = time.monotonic(), model.workload(test, shots)
         name = self.run.folder.fold(fold.index).path.name
-        listener.prompting(name, calls=work.calls, kept=work.kept, n_shots=len(shots))
+        listener.prompting(name, calls=work["calls"], kept=work["kept"], n_shots=len(shots))
         try:
             answers, usage = model.answer(test, shots, on_answer=listener.answered)
         finally:
             listener.prompted(model.shortened)
         return FoldAnswers(
-            predictions=[
-                prediction_of(
-                    example, said, task=task.name, gold=task.gold(example), fold=fold.index
-                )
-                for example, said in zip(test, answers, strict=True)
-            ],
+            predictions=predictions_of(task, fold.index, test, answers),
             prompt=task.messages(test[0], shots),
             entries={
                 "system": {
@@ -183,24 +176,20 @@ def print_estimate(config: PromptedConfig, console: Console | None = None) -> No
     console = console or console_for()
     _check(config)
     run = _read(config)
-    work, limit, say = (
-        _workload(config, run),
-        config.training.decoding.max_new_tokens,
-        console.print,
-    )
+    work, limit = _workload(config, run), config.training.decoding.max_new_tokens
+    calls, tokens, say = work["calls"], work["input_tokens"], console.print
     print_data(console, run, [_model_line(config)])
     # Tokens of a server's prompts are estimated, not counted.
     about = "about " if config.remote else ""
     how = " (a quarter of ASCII characters, and all others)" if config.remote else ""
-    say(f"dry run  {work.calls} calls to make, {work.kept} answers kept from before")
-    say(f"         {about}{work.input_tokens} tokens of prompts{how}")
+    say(f"dry run  {calls} calls to make, {work['kept']} answers kept from before")
+    say(f"         {about}{tokens} tokens of prompts{how}")
     say(
-        f"         at most {work.calls * limit} tokens of answers "
-        f"(decoding.max_new_tokens={limit} each)"
+        f"         at most {calls * limit} tokens of answers (decoding.max_new_tokens={limit} each)"
     )
     prices = prices_of(config)
     if prices is not None:
-        most = Usage(input_tokens=work.input_tokens, output_tokens=work.calls * limit)
+        most = Usage(input_tokens=tokens, output_tokens=calls * limit)
         say(f"         {about}{prices.cost(most):.2f} at most, in the currency of the prices")
     elif config.remote:
         say("         cost unknown: set client.price_per_million_input and _output")
@@ -211,15 +200,15 @@ def print_estimate(config: PromptedConfig, console: Console | None = None) -> No
     say("         nothing was sent")
 
 
-def _workload(config: PromptedConfig, run: Run) -> PromptWorkload:
+def _workload(config: PromptedConfig, run: Run) -> Counter[str]:
     """Return what the unfinished folds that ``cv.fold`` asks for would send."""
     model: PromptedModel = (
         RemoteModel(config, run.task) if config.remote else LocalModel(config.training, run.task)
     )
-    work = PromptWorkload(calls=0, kept=0, input_tokens=0)
-    for fold in _unfinished(run, run.parts):
-        work += model.workload(run.examples(fold.test), run.shots.get(fold.index, ()))
-    return work
+    folds = [
+        (run.examples(f.test), run.shots.get(f.index, ())) for f in _unfinished(run, run.parts)
+    ]
+    return sum((model.workload(*fold) for fold in folds), Counter[str]())
 
 
 def print_usage(config: PromptedConfig, console: Console | None = None) -> None:

@@ -6,12 +6,13 @@ With them the solved examples that prompts show, and the choices that a prompted
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from recap.config import RunConfig, autocast_dtype, weights_dtype
 from recap.data.encode import ChatEncoder, encode_examples
@@ -21,7 +22,7 @@ from recap.models.backbone import load_backbone, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.export import CARD_FILE
 from recap.models.hub import hub_folder
-from recap.prompt.clients import ChatClient, Reply, RetryPolicy, check_destination, endpoint
+from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint
 from recap.prompt.options import PromptedConfig
 from recap.prompt.requests import (
     FOLDER,
@@ -30,13 +31,11 @@ from recap.prompt.requests import (
     PromptRequest,
     RequestRunner,
     UnansweredRequests,
-    cached_reply,
     estimated_tokens,
     request_key,
     usage_of,
 )
 from recap.records import Example, Prices, Usage
-from recap.runs.build import backbone_source
 from recap.tasks.task import Task
 
 
@@ -50,57 +49,19 @@ class PromptedAnswer:
     probabilities: Mapping[str, float] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PromptWorkload:
-    """Prompts that have no answer yet, those that have one, and the tokens of the former."""
+def _workload(tokens: Mapping[str, int], kept: Callable[[str], object]) -> Counter[str]:
+    """Return how many prompts have no answer yet (``calls``), how many have one, and the tokens.
 
-    calls: int
-    kept: int
-    input_tokens: int
-
-    def __add__(self, other: PromptWorkload) -> PromptWorkload:
-        return PromptWorkload(
-            calls=self.calls + other.calls,
-            kept=self.kept + other.kept,
-            input_tokens=self.input_tokens + other.input_tokens,
-        )
-
-
-class PromptedModel(Protocol):
-    """A language model that is prompted."""
-
-    @property
-    def device(self) -> str:
-        """Where it runs, for the manifest."""
-
-    @property
-    def shortened(self) -> Mapping[str, int]:
-        """What prompts lost to ``prompt.max_tokens``, as :class:`recap.data.encode.Encoding`.
-
-        Of the examples last asked about; empty where there is no limit.
-        """
-
-    def answer(
-        self,
-        examples: Sequence[Example],
-        shots: Sequence[Example],
-        *,
-        on_answer: Callable[[], None],
-    ) -> tuple[list[PromptedAnswer], Usage]:
-        """Return what it says of each example, in order, and what the answers have used.
-
-        Args:
-            examples: To be judged.
-            shots: Solved examples shown in every prompt.
-            on_answer: Called for every example that has its answer.
-        """
-
-    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> PromptWorkload:
-        """Return what answering these examples takes, without asking anything."""
+    Args:
+        tokens: Of every prompt, by the key that its answer is kept under.
+        kept: Returns the answer under a key, ``None`` without one.
+    """
+    still = [n for key, n in tokens.items() if kept(key) is None]
+    return Counter(calls=len(still), kept=len(tokens) - len(still), input_tokens=sum(still))
 
 
 class RemoteModel:
-    """A prompted model on a server; see :class:`recap.prompt.systems.PromptedModel`.
+    """A prompted model on a server.
 
     Args:
         config: Which model, how it is asked, what it may cost.
@@ -121,7 +82,7 @@ class RemoteModel:
     ) -> None:
         options = config.client
         self._task = task
-        self._cache = AnswerCache(Path(config.training.runs_dir) / FOLDER)
+        self._cache = AnswerCache(Path(config.training.runs_dir) / FOLDER, Reply)
         max_new_tokens = config.training.decoding.max_new_tokens
         self._parameters = {
             "api": options.name,
@@ -135,32 +96,23 @@ class RemoteModel:
         if client is not None:
             self._runner = RequestRunner(
                 client,
+                options,
                 cache=self._cache,
-                retry=RetryPolicy(
-                    attempts=options.attempts,
-                    backoff_seconds=options.backoff_seconds,
-                    longest_wait_seconds=options.longest_wait_seconds,
-                ),
                 budget=Budget(
                     prices=prices_of(config),
                     max_cost=options.max_cost,
                     max_total_tokens=options.max_total_tokens,
                     spent=spent,
                 ),
-                max_in_flight=options.max_in_flight,
                 max_new_tokens=max_new_tokens,
                 unanswered=unanswered,
             )
 
-    @property
-    def device(self) -> str:
-        """Not this machine's."""
-        return "remote"
+    device = "remote"
+    """Not this machine's."""
 
-    @property
-    def shortened(self) -> Mapping[str, int]:
-        """Nothing: prompts to a server have no limit in tokens."""
-        return {}
+    shortened: Mapping[str, int] = {}
+    """What prompts lost: nothing."""
 
     def answer(
         self,
@@ -171,6 +123,13 @@ class RemoteModel:
     ) -> tuple[list[PromptedAnswer], Usage]:
         """Return what the model says of each example, asking only what was never answered.
 
+        And what the answers have used.
+
+        Args:
+            examples: To be judged.
+            shots: Solved examples shown in every prompt.
+            on_answer: Called for every example that has its answer.
+
         Raises:
             RecapError: When a request fails for good, or the budget ends.
         """
@@ -180,19 +139,15 @@ class RemoteModel:
         distinct = dict(zip((q.key for q in requests), replies, strict=True))
         return [self._read(reply) for reply in replies], usage_of(list(distinct.values()))
 
-    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> PromptWorkload:
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Counter[str]:
         """Return the number of requests still to be sent, and about how many tokens they have."""
-        requests = {q.key: q for q in self._requests(examples, shots)}
-        still = [q for key, q in requests.items() if cached_reply(self._cache, key) is None]
-        return PromptWorkload(
-            calls=len(still),
-            kept=len(requests) - len(still),
-            input_tokens=sum(estimated_tokens(q.messages) for q in still),
-        )
+        requests = self._requests(examples, shots)
+        tokens = {q.key: estimated_tokens(q.messages) for q in requests}
+        return _workload(tokens, self._cache.read)
 
     def kept_usage(self, examples: Sequence[Example], shots: Sequence[Example]) -> Usage:
         """Return what the answers that are there already have used."""
-        found = (cached_reply(self._cache, q.key) for q in self._requests(examples, shots))
+        found = (self._cache.read(q.key) for q in self._requests(examples, shots))
         return usage_of([reply for reply in found if reply is not None])
 
     def _requests(
@@ -251,27 +206,19 @@ def draw_shots(
             gives one.
     """
     rows = sorted(train, key=lambda example: (content_key(example), example.id))
+    wanted, lineage = task.labels, task.taxonomy.lineage
+    if categories == "leaves":
+        leaves = task.taxonomy.leaves
+        wanted = tuple(x for x in leaves if not set(task.labels).isdisjoint(lineage(x)))
     shots = []
-    for category in _categories(task, categories):
-        of_it = [row for row in rows if _belongs(row, category, task)]
+    for category in wanted:
+        of_it = [row for row in rows if row.label and category in lineage(row.label)]
         shown = [row for row in of_it if not task.rationale or (row.rationale or "").strip()]
         if not shown:
             raise DataError(_lacking(category, fold, bool(of_it), categories))
         shots.append(random.Random(f"{seed}/{fold}/{category}").choice(shown))
     random.Random(f"{seed}/{fold}").shuffle(shots)
     return tuple(shots)
-
-
-def _categories(task: Task, categories: ShotCategories) -> tuple[str, ...]:
-    if categories == "labels":
-        return task.labels
-    wanted = set(task.labels)
-    leaves = task.taxonomy.leaves
-    return tuple(leaf for leaf in leaves if wanted.intersection(task.taxonomy.lineage(leaf)))
-
-
-def _belongs(example: Example, category: str, task: Task) -> bool:
-    return example.label is not None and category in task.taxonomy.lineage(example.label)
 
 
 def _lacking(category: str, fold: int, exists: bool, categories: ShotCategories) -> str:
@@ -352,7 +299,7 @@ _BATCHES_BETWEEN_WRITES = 4
 
 
 class LocalModel:
-    """A prompted backbone; see :class:`recap.prompt.systems.PromptedModel`.
+    """A prompted backbone, which does as :class:`RemoteModel`.
 
     Answers are kept as those of servers are, under a hash of prompt, decoding and weights (names,
     sizes and times of their files).
@@ -368,9 +315,10 @@ class LocalModel:
     def __init__(self, config: RunConfig, task: Task) -> None:
         self._config = config
         self._task = task
-        self._cache = AnswerCache(Path(config.runs_dir) / FOLDER)
-        self._encoder = ChatEncoder(load_tokenizer(**backbone_source(config.backbone)))
+        self._cache = AnswerCache(Path(config.runs_dir) / FOLDER, PromptedAnswer)
+        self._encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
         self.shortened: Mapping[str, int] = {}
+        """What prompts lost to ``prompt.max_tokens``, of the examples last asked about."""
 
     @property
     def device(self) -> str:
@@ -394,7 +342,7 @@ class LocalModel:
         answers: dict[str, PromptedAnswer] = {}
         still: dict[str, tuple[int, ...]] = {}
         for key, prompt in zip(keys, prompts, strict=True):
-            found = self._kept(key)
+            found = self._cache.read(key)
             if found is None and key not in still:
                 still[key] = prompt
             else:
@@ -402,7 +350,7 @@ class LocalModel:
             if found is not None:
                 answers[key] = found
         for key, answer in self._decoded(still, shots):
-            self._cache.write(key, asdict(answer))
+            self._cache.write(key, answer)
             answers[key] = answer
             on_answer()
         distinct = dict(zip(keys, prompts, strict=True))
@@ -413,15 +361,10 @@ class LocalModel:
         )
         return [answers[key] for key in keys], usage
 
-    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> PromptWorkload:
+    def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Counter[str]:
         """Return the number of prompts still to be answered, and their tokens, exactly."""
-        prompts = {self._key(prompt): prompt for prompt in self._prompts(examples, shots)}
-        still = [prompt for key, prompt in prompts.items() if self._kept(key) is None]
-        return PromptWorkload(
-            calls=len(still),
-            kept=len(prompts) - len(still),
-            input_tokens=sum(map(len, still)),
-        )
+        prompts = self._prompts(examples, shots)
+        return _workload({self._key(prompt): len(prompt) for prompt in prompts}, self._cache.read)
 
     def _decoded(
         self, prompts: Mapping[str, tuple[int, ...]], shots: Sequence[Example]
@@ -461,13 +404,6 @@ class LocalModel:
         self.shortened = dict(encoding.counts)
         return [example.prompt for example in encoding.examples]
 
-    def _kept(self, key: str) -> PromptedAnswer | None:
-        found = self._cache.read(key)
-        try:
-            return None if found is None else PromptedAnswer(**found)
-        except TypeError:
-            return None
-
     def _key(self, prompt: Sequence[int]) -> str:
         return request_key({**self._parameters, "prompt": list(prompt)})
 
@@ -496,9 +432,7 @@ class LocalModel:
                 "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu or trainer=auto"
             )
         backbone = config.backbone
-        model, _ = load_backbone(
-            **backbone_source(backbone), dtype=backbone.dtype, seed=config.seed
-        )
+        model, _ = load_backbone(**backbone.source, dtype=backbone.dtype, seed=config.seed)
         # As Lightning turns weights: buffers keep their own type where weights do.
         turned = weights_dtype(config.trainer.precision, "")
         return model.to(device=device, dtype=getattr(torch, turned) if turned else None)
@@ -508,6 +442,10 @@ class LocalModel:
 
         mixed = autocast_dtype(self._config.trainer.precision)
         return torch.autocast(self.device, getattr(torch, mixed)) if mixed else nullcontext()
+
+
+PromptedModel = RemoteModel | LocalModel
+"""A language model that is prompted."""
 
 
 def _answered(answer: ModelAnswer) -> PromptedAnswer:

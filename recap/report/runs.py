@@ -17,12 +17,13 @@ from recap.config import COMPARED, RunConfig, flatten, result_options
 from recap.data.folds import data_hash
 from recap.errors import ConfigError, DataError, UserError
 from recap.folds.fold import made_with, read_made_with, read_scores
+from recap.folds.run import build_corpus
 from recap.metrics.files import predictions_from_jsonl
 from recap.metrics.scores import summarize
 from recap.output.format import DASH
 from recap.records import Example, Prediction, Scores, Summary
-from recap.runs.build import build_corpus, build_task
 from recap.runs.folder import RunFolder, read_config, read_prompted
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
 RunKind = Literal["trained", "prompted", "baseline"]

@@ -23,9 +23,9 @@ from recap.folds.fold import made_with
 from recap.metrics.files import predictions_from_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scores import argmax_disagreement, score, summarize, summary_markdown
 from recap.records import Prediction, Scores
-from recap.runs.build import build_task
 from recap.runs.folder import RunFolder, read_config
 from recap.runs.history import selection_loss
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
 SUM_TOLERANCE = 1e-5

@@ -15,9 +15,9 @@ from recap.data.readers.transcript import SpeakerNames
 from recap.data.utterances import utterances_of
 from recap.errors import ConfigError, DataError
 from recap.models.engine.label_scoring import Conversation, ModelAnswer
-from recap.models.export import TrainedModel, load_trained
+from recap.models.export import ModelSettings, TrainedModel, load_trained
 from recap.records import Annotation, Dialogue, Example, Turn
-from recap.runs.saved import AnswerOptions, FoundModel, ModelStage, Prompt, find_saved_settings
+from recap.runs.saved import AnswerOptions, ModelStage, Prompt, find_saved_settings
 from recap.tasks.task import Task
 
 
@@ -34,11 +34,6 @@ def stage_folders(
     if model is None and binary is not None and fine_grained is not None:
         return [binary, fine_grained]
     raise ConfigError("name one model (model=FOLDER), or both stages (binary= and fine_grained=)")
-
-
-def in_language(task: Task, language: Language | None) -> Task:
-    """Return the task in a language, in its own for ``None``."""
-    return task if language is None else dataclasses.replace(task, language=language)
 
 
 def find_gate(first: Task, second: Task) -> str:
@@ -121,7 +116,7 @@ class Detector:
     behavior of what was judged resistant.
 
     Args:
-        found: The models' folders, in the order of the stages.
+        found: The models' folders and what they were taught, in the order of the stages.
         trained: The loaded models.
         options: How they are asked.
         merge_adjacent: Whether several turns of one speaker in a row are read as one.
@@ -132,7 +127,7 @@ class Detector:
 
     def __init__(
         self,
-        found: Sequence[FoundModel],
+        found: Sequence[tuple[Path, ModelSettings]],
         trained: Sequence[TrainedModel],
         options: AnswerOptions,
         *,
@@ -143,12 +138,17 @@ class Detector:
         self._variants: dict[AnswerOptions, Detector] = {options: self}
         self.options = options
         self.merge_adjacent = merge_adjacent
-        tasks = [in_language(one.settings.task, options.language) for one in found]
+        tasks = [
+            dataclasses.replace(taught.task, language=options.language or taught.task.language)
+            for _, taught in found
+        ]
         self._gate = find_gate(*tasks) if len(tasks) > 1 else None
         threshold = first_label_threshold(options.threshold, tasks[0], self._gate)
         self.stages = tuple(
-            ModelStage(model, one.settings, task, options, threshold if number == 0 else None)
-            for number, (model, one, task) in enumerate(zip(trained, found, tasks, strict=True))
+            ModelStage(model, taught, task, options, None if number else threshold)
+            for number, (model, (_, taught), task) in enumerate(
+                zip(trained, found, tasks, strict=True)
+            )
         )
 
     @classmethod
@@ -205,8 +205,8 @@ class Detector:
             language=language,
         )
         trained = load_trained(
-            [one.folder for one in found],
-            [one.settings for one in found],
+            [folder for folder, _ in found],
+            [taught for _, taught in found],
             base=base,
             device=device,
             dtype=dtype,
@@ -224,7 +224,7 @@ class Detector:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders of the models, in the order of the stages."""
-        return tuple(one.folder for one in self._found)
+        return tuple(folder for folder, _ in self._found)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # an iterator is an iterable too
@@ -302,14 +302,14 @@ class Detector:
 
     def judge(self, examples: Sequence[Example], ask: Ask) -> list[Annotation]:
         """Return an annotation of each example; ``ask`` has a stage answer prompts."""
-        annotations = [_skipped(example, "empty") for example in examples]
+        annotations = [self._annotation(example, skipped="empty") for example in examples]
         spoken = [i for i, example in enumerate(examples) if example.response.strip()]
         first = self._ask(0, examples, spoken, annotations, ask)
         resistant = [i for i in first if self._gate is not None and first[i].label == self._gate]
         second = self._ask(1, examples, resistant, annotations, ask) if resistant else {}
         for i in first:
             if i not in resistant:
-                annotations[i] = self._annotation(examples[i], first[i], None)
+                annotations[i] = self._annotation(examples[i], first[i])
             elif i in second:
                 annotations[i] = self._annotation(examples[i], first[i], second[i])
         return annotations
@@ -326,26 +326,31 @@ class Detector:
         prompts = self.stages[stage].prompts([examples[i] for i in wanted])
         fitting = [(i, prompt) for i, prompt in zip(wanted, prompts, strict=True) if prompt.fits]
         for i in set(wanted) - {i for i, _ in fitting}:
-            annotations[i] = _skipped(examples[i], "too_long")
+            annotations[i] = self._annotation(examples[i], skipped="too_long")
         answers = ask(stage, [prompt for _, prompt in fitting]) if fitting else []
         return {i: answer for (i, _), answer in zip(fitting, answers, strict=True)}
 
     def _annotation(
-        self, example: Example, first: ModelAnswer, second: ModelAnswer | None
+        self,
+        example: Example,
+        first: ModelAnswer | None = None,
+        second: ModelAnswer | None = None,
+        skipped: Literal["empty", "too_long"] | None = None,
     ) -> Annotation:
         last = second or first
-        task = self.stages[1 if second else 0].task
-        label = last.label
+        label = last.label if last else None
+        pattern = self.stages[1 if second else 0].task.taxonomy.pattern(label) if label else None
         return Annotation(
             id=example.id,
             session=example.session,
             turn=example.turn,
             label=label,
-            pattern=None if label is None else task.taxonomy.pattern(label) or label,
-            probabilities=self._probabilities(first, second),
-            rationale=last.rationale if self.options.with_rationale else None,
-            text=last.text,
+            pattern=pattern or label,
+            probabilities=self._probabilities(first, second) if first else None,
+            rationale=last.rationale if last and self.options.with_rationale else None,
+            text=last.text if last else None,
             parsed=label is not None,
+            skipped=skipped,
         )
 
     def _probabilities(
@@ -373,21 +378,6 @@ class Detector:
                 self._found, self._trained, options, merge_adjacent=self.merge_adjacent
             )
         return self._variants[options]
-
-
-def _skipped(example: Example, why: Literal["empty", "too_long"]) -> Annotation:
-    return Annotation(
-        id=example.id,
-        session=example.session,
-        turn=example.turn,
-        label=None,
-        pattern=None,
-        probabilities=None,
-        rationale=None,
-        text=None,
-        parsed=False,
-        skipped=why,
-    )
 
 
 class Session:

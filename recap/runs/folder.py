@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from recap import config as schema
-from recap.config import RunConfig, result_options
+from recap.config import RunConfig, result_options, to_dict, validated
 from recap.errors import ConfigError, DataError
 from recap.system.files import lock, open_lock, read_yaml, refuse_links, write_atomic
 
@@ -24,41 +23,34 @@ PROMPTED_KEYS = ("client", "shots", "shot_categories")
 """Keys of config.yaml that a prompted system has beside those of a training."""
 
 
+class _At:
+    """The place of something in a folder, under a name that never changes."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: Any, _: type) -> Path:
+        return Path(folder.path / self._name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoldFolder:
     """The files of one fold, or of the ``final`` model."""
 
     path: Path
 
-    @property
-    def predictions(self) -> Path:
-        """One JSON object per evaluated example, in data order."""
-        return self.path / "predictions.jsonl"
-
-    @property
-    def selection(self) -> Path:
-        """The same of the examples that selected the epoch; under ``cv.protocol=nested`` alone."""
-        return self.path / "selection.jsonl"
-
-    @property
-    def scores(self) -> Path:
-        """Metrics of this fold; written last, so its presence means that the fold is finished."""
-        return self.path / "scores.json"
-
-    @property
-    def history(self) -> Path:
-        """Loss, learning rate and speed over optimizer steps."""
-        return self.path / "history.csv"
-
-    @property
-    def checkpoints(self) -> Path:
-        """What an unfinished fold resumes from."""
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        """A Hugging Face folder or PEFT adapter."""
-        return self.path / "model"
+    predictions = _At("predictions.jsonl")
+    """One JSON object per evaluated example, in data order."""
+    selection = _At("selection.jsonl")
+    """The same of the examples that selected the epoch; under ``cv.protocol=nested`` alone."""
+    scores = _At("scores.json")
+    """Metrics of this fold; written last, so its presence means that the fold is finished."""
+    history = _At("history.csv")
+    """Loss, learning rate and speed over optimizer steps."""
+    checkpoints = _At("checkpoints")
+    """What an unfinished fold resumes from."""
+    model = _At("model")
+    """A Hugging Face folder or PEFT adapter."""
 
     @property
     def finished(self) -> bool:
@@ -72,35 +64,18 @@ class RunFolder:
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        """Versions, seeds, hashes, device, wall times."""
-        return self.path / "manifest.json"
-
-    @property
-    def data(self) -> Path:
-        """What was read: rows, counts, and every row that was left out."""
-        return self.path / "data.json"
-
-    @property
-    def leakage(self) -> Path:
-        """Duplicates, shared sessions and history overlap between folds."""
-        return self.path / "leakage.json"
-
-    @property
-    def summary(self) -> Path:
-        """Mean, standard deviation and values over folds."""
-        return self.path / "summary.json"
-
-    @property
-    def summary_table(self) -> Path:
-        """The same as a Markdown table."""
-        return self.path / "summary.md"
+    config = _At("config.yaml")
+    """The resolved configuration."""
+    manifest = _At("manifest.json")
+    """Versions, seeds, hashes, device, wall times."""
+    data = _At("data.json")
+    """What was read: rows, counts, and every row that was left out."""
+    leakage = _At("leakage.json")
+    """Duplicates, shared sessions and history overlap between folds."""
+    summary = _At("summary.json")
+    """Mean, standard deviation and values over folds."""
+    summary_table = _At("summary.md")
+    """The same as a Markdown table."""
 
     @property
     def final(self) -> FoldFolder:
@@ -160,7 +135,7 @@ def open_run_folder(
         write_atomic(
             folder.config,
             yaml.safe_dump(
-                {**schema.to_dict(config), **(prompted or {})}, sort_keys=False, allow_unicode=True
+                {**to_dict(config), **(prompted or {})}, sort_keys=False, allow_unicode=True
             ),
         )
     return folder
@@ -176,7 +151,8 @@ def read_config(folder: Path) -> RunConfig:
     if not file.is_file():
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
     values = read_yaml(file)
-    return schema.validate({key: values[key] for key in values if key not in PROMPTED_KEYS})
+    own = {key: values[key] for key in values if key not in PROMPTED_KEYS}
+    return validated(RunConfig, own)
 
 
 def read_prompted(folder: Path) -> dict[str, Any]:

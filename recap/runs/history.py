@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from pydantic import TypeAdapter
 
 from recap.errors import DataError
 from recap.models.callbacks import FiniteSteps
@@ -23,16 +24,8 @@ from recap.records import Example, Prediction, Scores, Summary
 from recap.system.files import write_atomic
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Speed:
-    """What training gets through in a second; ``tokens`` are those of prompts and answers."""
-
-    examples: float
-    tokens: float
-
-
 class SpeedMeter:
-    """Counts examples, tokens and the seconds spent on them.
+    """Counts examples, their tokens (of prompts and answers), and the seconds spent on them.
 
     Args:
         clock: Returns seconds; for tests.
@@ -65,8 +58,8 @@ class SpeedMeter:
         """Return the examples and tokens since the last :meth:`take`."""
         return self._examples, self._tokens
 
-    def take(self, counts: tuple[float, float] | None = None) -> Speed:
-        """Return the speed since the last call, and begin again.
+    def take(self, counts: tuple[float, float] | None = None) -> tuple[float, float]:
+        """Return the examples and tokens a second since the last call, and begin again.
 
         Args:
             counts: Examples and tokens of all devices, where there are more than this one.
@@ -78,7 +71,7 @@ class SpeedMeter:
         self._examples, self._tokens, self._seconds = 0, 0, 0.0
         if running:
             self.start()
-        return Speed(examples=examples / seconds, tokens=tokens / seconds)
+        return examples / seconds, tokens / seconds
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -180,17 +173,13 @@ class History(Callback):
         self._finite = finite
         self._rows: list[HistoryRow] = []
         self._meter = SpeedMeter(clock)
-        self._speed: Speed | None = None
+        self.speed: tuple[float, float] | None = None
+        """Examples and tokens a second at the last row of the training loss."""
 
     @property
     def rows(self) -> tuple[HistoryRow, ...]:
         """The rows so far."""
         return tuple(self._rows)
-
-    @property
-    def speed(self) -> Speed | None:
-        """The speed at the last row of the training loss; ``None`` before the first."""
-        return self._speed
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far, for the checkpoint."""
@@ -221,8 +210,8 @@ class History(Callback):
         step = trainer.global_step
         if not batch.plan.ends_step or step % self._every_steps:
             return
-        self._speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
-        self._add(trainer, "train", trainer.callback_metrics["train_loss"], self._speed)
+        self.speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
+        self._add(trainer, "train", trainer.callback_metrics["train_loss"], self.speed)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock until the next training batch."""
@@ -252,16 +241,17 @@ class History(Callback):
         trainer: Trainer,
         split: Literal["train", "select"],
         loss: torch.Tensor,
-        speed: Speed | None,
+        speed: tuple[float, float] | None,
     ) -> None:
+        examples, tokens = speed or (None, None)
         row = HistoryRow(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             split=split,
             loss=float(loss),
             learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
-            tokens_per_second=speed.tokens if speed else None,
-            examples_per_second=speed.examples if speed else None,
+            tokens_per_second=tokens,
+            examples_per_second=examples,
             memory_gib=peak_memory_gib(trainer.strategy.root_device),
             skipped_steps=self._finite.skipped if self._finite else 0,
         )
@@ -289,8 +279,9 @@ def read_history(path: Path) -> tuple[HistoryRow, ...]:
         return ()
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return tuple(_row(cells) for cells in csv.DictReader(file))
-    except (KeyError, TypeError, ValueError) as error:
+            rows = [{k: cell or None for k, cell in row.items()} for row in csv.DictReader(file)]
+        return TypeAdapter(tuple[HistoryRow, ...]).validate_python(rows)
+    except ValueError as error:
         raise DataError(
             f"{path}: is not a history as recap writes it; restore it, or run the fold again"
         ) from error
@@ -303,28 +294,6 @@ def selection_loss(path: Path, epoch: int) -> float | None:
     """
     rows = read_history(path)
     return next((r.loss for r in rows if r.split == "select" and r.epoch == epoch - 1), None)
-
-
-def _row(cells: Mapping[str, str]) -> HistoryRow:
-    split = cells["split"]
-    if split not in ("train", "select"):
-        raise ValueError("neither training nor selection")
-    return HistoryRow(
-        step=int(cells["step"]),
-        epoch=int(cells["epoch"]),
-        split=cast(Literal["train", "select"], split),
-        loss=float(cells["loss"]),
-        learning_rate=float(cells["learning_rate"]),
-        tokens_per_second=_number(cells["tokens_per_second"]),
-        examples_per_second=_number(cells["examples_per_second"]),
-        memory_gib=float(cells["memory_gib"]),
-        # Runs of before they were counted have no such column.
-        skipped_steps=int(cells.get("skipped_steps") or 0),
-    )
-
-
-def _number(cell: str) -> float | None:
-    return float(cell) if cell else None
 
 
 def _over_devices(trainer: Trainer, counts: tuple[int, int]) -> tuple[float, float]:
@@ -394,8 +363,8 @@ class TrainingBar(RichProgressBar):
         if trainer.optimizers:
             shown["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.2e}"
         if self._history.speed is not None:
-            shown["tokens/s"] = f"{self._history.speed.tokens:.0f}"
-            shown["examples/s"] = f"{self._history.speed.examples:.2f}"
+            examples, tokens = self._history.speed
+            shown["tokens/s"], shown["examples/s"] = f"{tokens:.0f}", f"{examples:.2f}"
         shown["memory"] = f"{peak_memory_gib(trainer.strategy.root_device):.1f} GiB"
         left = self._seconds_left(trainer)
         if left is not None:

@@ -8,7 +8,7 @@ machine stands in it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -148,7 +148,7 @@ def body_facts(facts: CardFacts) -> dict[str, Any]:
     kind = "SequenceClassification" if facts.encoder else "CausalLM"
     peft = "Peft" if facts.adapter and not facts.encoder else ""
     return {
-        **{field.name: getattr(facts, field.name) for field in fields(facts)},
+        **vars(facts),
         "final": facts.part == "final",
         "encoder": facts.encoder,
         "languages": facts.languages,

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from recap.config import Decoding, Language, RunConfig
+from recap.config import Decoding, Language, RunConfig, taught
 from recap.data.encode import ChatEncoder, PromptEncoder
 from recap.errors import ConfigError
+from recap.metrics.files import prediction_of
 from recap.models.engine.label_scoring import Conversation, LabelScorer, ModelAnswer
 from recap.models.export import (
     ADAPTER_CONFIG,
@@ -23,9 +24,9 @@ from recap.models.export import (
     read_settings,
 )
 from recap.models.finetune import causal_model
-from recap.records import Example, Prediction, prediction_of
-from recap.runs.build import build_task, model_settings
+from recap.records import Example, Prediction
 from recap.runs.folder import Part, RunFolder, model_folder, read_config
+from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
 _FOLD = re.compile(r"fold(\d+)")
@@ -47,7 +48,7 @@ class SavedModel:
     @property
     def settings(self) -> ModelSettings:
         """What the model has to be told of how it was trained."""
-        return read_settings(self.folder) or model_settings(self.config, self.task)
+        return read_settings(self.folder) or ModelSettings(task=self.task, **taught(self.config))
 
 
 def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
@@ -102,22 +103,6 @@ def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> 
             task's labels.
     """
     folder = find_model_folder(path, fallback.cv.fold)
-    return _saved(folder, fallback, task_given=task_given)
-
-
-def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
-    """Return a saved model on its device, ready to answer.
-
-    Raises:
-        ConfigError: When it cannot be loaded.
-    """
-    if not is_adapter_folder(saved.folder):
-        _refuse_encoder(saved.folder)
-    device = {"gpu": "cuda"}.get(accelerator, accelerator)
-    return load_trained([saved.folder], [saved.settings], device=device)[0]
-
-
-def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
     part, run = folder.parent, RunFolder(path=folder.parent.parent)
     if not run.config.is_file():
         return _without_run(folder, fallback, task_given=task_given)
@@ -132,6 +117,18 @@ def _saved(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel
             f"(model={run.path}), so that each fold is labeled by its own model"
         )
     return SavedModel(folder=folder, config=config, task=build_task(config), run=run, fold=fold)
+
+
+def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
+    """Return a saved model on its device, ready to answer.
+
+    Raises:
+        ConfigError: When it cannot be loaded.
+    """
+    if not is_adapter_folder(saved.folder):
+        _refuse_encoder(saved.folder)
+    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    return load_trained([saved.folder], [saved.settings], device=device)[0]
 
 
 def _without_run(folder: Path, fallback: RunConfig, *, task_given: bool) -> SavedModel:
@@ -170,38 +167,26 @@ def _refuse_encoder(folder: Path) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoundModel:
-    """A folder with weights or an adapter, and what it was taught."""
+def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
+    """Return the folder of the model that a path stands for, and what it was taught.
 
-    folder: Path
-    settings: ModelSettings
-
-
-def find_saved_settings(path: str | Path) -> FoundModel:
-    """Return the model that a path stands for, as :func:`find_model_folder` finds it.
-
-    A model's folder has ``recap.json``, or lies where training put it.
+    The folder is found as by :func:`find_model_folder`; it has ``recap.json``, or lies where
+    training put it.
 
     Raises:
         ConfigError: When there is no such folder, or no model in it.
     """
     folder = find_model_folder(Path(path))
-    return FoundModel(folder=folder, settings=_settings(folder))
-
-
-def _settings(folder: Path) -> ModelSettings:
-    settings = read_settings(folder)
+    settings, run = read_settings(folder), folder.resolve().parent.parent
     if settings is not None:
-        return settings
-    run = folder.resolve().parent.parent
+        return folder, settings
     if not (run / "config.yaml").is_file():
         raise ConfigError(
             f"{folder}: lacks {SETTINGS_FILE}, which says what the model was taught, and does not "
             "lie in a run folder; copy the folder whole from where it was trained"
         )
     config = read_config(run)
-    return model_settings(config, build_task(config))
+    return folder, ModelSettings(task=build_task(config), **taught(config))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,25 +289,6 @@ class ModelStage:
         return self._answerer.conversation()
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnsweredExamples:
-    """Predictions in the order of the examples, and what became of long prompts."""
-
-    predictions: list[Prediction]
-    truncated_prompts: int
-    too_long: int
-    """Examples whose prompts have no room in the model; not asked, their answers unparsed."""
-
-    def notes(self) -> list[str]:
-        """Return a sentence for each of what became of long prompts."""
-        said = {
-            "prompts lost some of their oldest turns to fit": self.truncated_prompts,
-            "prompts do not fit the model: it was not asked, and these count as unparsed "
-            "(prompt.history=none or intervention trains one that reads less)": self.too_long,
-        }
-        return [f"{n} {text}" for text, n in said.items() if n]
-
-
 def answer_examples(
     saved: SavedModel,
     examples: Sequence[Example],
@@ -331,8 +297,10 @@ def answer_examples(
     fold: int | None,
     batch_size: int,
     accelerator: str = "auto",
-) -> AnsweredExamples:
+) -> tuple[list[Prediction], list[str]]:
     """Return what a saved model answers, under the prompt and decoding that it was trained with.
+
+    In the order of the examples; the strings say what became of long prompts.
 
     Args:
         saved: Where the model is, and what it was trained to do.
@@ -346,27 +314,28 @@ def answer_examples(
         ConfigError: When the model cannot be loaded.
     """
     if not examples:
-        return AnsweredExamples(predictions=[], truncated_prompts=0, too_long=0)
+        return [], []
     config, task = saved.config, saved.task
     stage = ModelStage(
         load_saved(saved, accelerator=accelerator),
         saved.settings,
         task,
         AnswerOptions(
-            decoding=config.decoding.name,
-            with_rationale=task.rationale,
-            batch_size=batch_size,
+            decoding=config.decoding.name, with_rationale=task.rationale, batch_size=batch_size
         ),
         threshold=config.decoding.threshold,
     )
     prompts = stage.prompts(examples)
     fitting = [i for i, prompt in enumerate(prompts) if prompt.fits]
     answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
-    return AnsweredExamples(
-        predictions=[
-            prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
-            for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
-        ],
-        truncated_prompts=sum(prompts[i].dropped_turns > 0 for i in fitting),
-        too_long=len(prompts) - len(fitting),
-    )
+    lost, too_long = sum(prompts[i].dropped_turns > 0 for i in fitting), len(prompts) - len(fitting)
+    said = {
+        "prompts lost some of their oldest turns to fit": lost,
+        "prompts do not fit the model: it was not asked, and these count as unparsed "
+        "(prompt.history=none or intervention trains one that reads less)": too_long,
+    }
+    predictions = [
+        prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
+        for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
+    ]
+    return predictions, [f"{n} {text}" for text, n in said.items() if n]

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import yaml
 
+from recap.config import RunConfig, TaskConfig
 from recap.errors import ConfigError, UnknownNameError, did_you_mean
 from recap.registry import Registry
 from recap.system.files import conf_dir
-from recap.tasks.task import Task, define_task
+from recap.tasks.task import Task, define_task, read_prompt_file
 from recap.taxonomy import Taxonomy, taxonomy_from_dict
 
 TASK_KEYS = ("name", "taxonomy", "labels", "within", "role", "instruction")
@@ -198,6 +199,38 @@ def get_task(name: str, **options: Any) -> Task:
             "register a Task or a function that returns one"
         )
     return task
+
+
+def build_task(config: RunConfig) -> Task:
+    """Return the task of a run, with the prompt that it asks for.
+
+    Raises:
+        ConfigError: For labels outside the taxonomy, or a prompt file that is missing or lacks a
+            part.
+    """
+    prompt = config.prompt
+    options: dict[str, Any] = {
+        "language": prompt.language or config.data.prompt_language,
+        "rationale": config.rationale,
+        "label_form": prompt.label_form,
+        "style": prompt.style,
+        "history": prompt.history,
+        "layout": prompt.layout,
+    }
+    if prompt.file is not None:
+        options["prompt_text"] = read_prompt_file(Path(prompt.file), language=options["language"])
+    return configured_task(config.task, **options)
+
+
+def configured_task(definition: TaskConfig, **options: Any) -> Task:
+    """Return the task that a configuration defines or names; ``options`` are fields of a task.
+
+    Raises:
+        ConfigError: For labels outside the taxonomy, or a name that is not known.
+    """
+    if definition.taxonomy is None:
+        return get_task(definition.name, **options)
+    return task_from_dict({key: getattr(definition, key) for key in TASK_KEYS}, **options)
 
 
 for _name, _aliases in _BUILT_IN.items():

@@ -6,7 +6,7 @@ import pytest
 
 import recap
 from recap.cli.compose import expand_sweep
-from recap.config import result_options, to_dict, validate
+from recap.config import RunConfig, result_options, to_dict, validated
 from recap.errors import ConfigError
 from recap.prompt.options import load_prompted
 
@@ -63,7 +63,7 @@ def test_a_taxonomy_given_by_name_is_written_out_in_the_configuration() -> None:
 
 def test_a_configuration_survives_the_way_to_yaml_and_back() -> None:
     config = recap.load_config(["task=flat", "finetune=lora"])
-    assert validate(to_dict(config)) == config
+    assert validated(RunConfig, to_dict(config)) == config
 
 
 def test_runs_of_other_seeds_share_their_folds_unless_told_otherwise() -> None:

@@ -87,9 +87,10 @@ def test_a_trainer_that_accumulates_another_number_is_refused_with_the_right_one
 
 def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None:
     # What a user writes, without Hydra or any configuration:
+    from recap.config import OptimizerConfig
     from recap.data.encode import ChatEncoder, encode_examples
     from recap.models.backbone import load_tiny
-    from recap.models.finetune import OptimizerSettings, apply_finetune
+    from recap.models.finetune import apply_finetune
     from recap.models.module import ResponseModule
     from recap.records import Example
     from recap.tasks.library import builtin_task
@@ -121,7 +122,7 @@ def test_a_script_of_ones_own_trains_with_its_own_trainer_and_callback() -> None
         model=apply_finetune(model, method="full"),
         task=task,
         encoder=encoder,
-        optimizer=OptimizerSettings(learning_rate=1e-2),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
         max_new_tokens=16,
     )
     watch = Watch()

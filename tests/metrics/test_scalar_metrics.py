@@ -18,10 +18,10 @@ from recap.metrics.files import json_text, scores_from_dict, scores_to_dict, sum
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, scalar_metric
 from recap.metrics.scores import scores_from_confusion, summarize, summary_markdown
 from recap.report import __main__ as report
-from recap.runs.build import build_task
 from recap.runs.folder import read_config
 from recap.runs.model_card import CardFacts, model_card
 from recap.statistics.agreement import cohen_kappa
+from recap.tasks.library import build_task
 
 TODAY = ("macro_f1", "macro_precision", "macro_recall", "accuracy", "invalid_rate")
 LABELS = ("a", "b", "c")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_encoders import save_encoder
 
+from recap.config import OptimizerConfig, SchedulerConfig
 from recap.data.batches import (
     Batch,
 )
@@ -24,7 +25,6 @@ from recap.models.encoder import (
     load_encoder,
     model_inputs,
 )
-from recap.models.finetune import OptimizerSettings, SchedulerSettings
 from recap.records import Example, Turn
 from recap.tasks.library import get_task
 
@@ -70,8 +70,8 @@ def module_of(loaded: LoadedEncoder, inputs: EncoderInput, **options) -> Encoder
         labels=TASK.labels,
         task_name="binary",
         close_id=inputs.close_id,
-        optimizer=OptimizerSettings(learning_rate=1e-2),
-        scheduler=SchedulerSettings(name="linear"),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        scheduler=SchedulerConfig(name="linear"),
         **{"total_steps": 60, **options},
     )
 

@@ -13,11 +13,11 @@ import shrunk
 import torch
 from faults import record_fault
 
+from recap.config import OptimizerConfig, SchedulerConfig
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.callbacks import FiniteSteps
-from recap.models.finetune import OptimizerSettings, SchedulerSettings
 from recap.models.module import ResponseModule
 from recap.runs.history import History, Tracker
 from recap.tasks.library import builtin_task
@@ -60,8 +60,8 @@ def train(
         model=model,
         task=builtin_task("binary", style="brief", rationale=False),
         encoder=ChatEncoder(TOKENIZER),
-        optimizer=OptimizerSettings(learning_rate=1e-2, weight_decay=0.1),
-        scheduler=SchedulerSettings(name="constant", warmup_fraction=0.0),
+        optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.1),
+        scheduler=SchedulerConfig(name="constant", warmup_fraction=0.0),
     )
     module.losses, module.gradients = losses, gradients or {}
     data = DataModule(train=EXAMPLES, pad_id=0, global_batch_size=4, per_device_batch_size=2)

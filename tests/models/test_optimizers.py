@@ -12,13 +12,9 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
+from recap.config import OptimizerConfig, SchedulerConfig
 from recap.errors import UnknownNameError
-from recap.models.finetune import (
-    OptimizerSettings,
-    SchedulerSettings,
-    build_optimizer,
-    build_scheduler,
-)
+from recap.models.finetune import build_optimizer, build_scheduler
 
 
 def rates(scheduler_of: object, n_steps: int) -> list[float]:
@@ -43,9 +39,7 @@ def rates(scheduler_of: object, n_steps: int) -> list[float]:
 )
 def test_schedules_are_those_of_transformers(name: str, reference: object, n_steps: int) -> None:
     n_warmup = {1: 1, 7: 1, 40: 4}[n_steps]  # a tenth, rounded up
-    ours = rates(
-        lambda o: build_scheduler(o, SchedulerSettings(name=name), n_steps=n_steps), n_steps
-    )
+    ours = rates(lambda o: build_scheduler(o, SchedulerConfig(name=name), n_steps=n_steps), n_steps)
     theirs = rates(lambda o: reference(o, n_warmup, n_steps), n_steps)  # type: ignore[operator]
     assert ours == pytest.approx(theirs, rel=1e-12)
 
@@ -53,7 +47,7 @@ def test_schedules_are_those_of_transformers(name: str, reference: object, n_ste
 def test_biases_norms_and_frozen_weights_do_not_decay() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
     model[2].requires_grad_(False)
-    optimizer = build_optimizer(model, OptimizerSettings(weight_decay=0.1, learning_rate=1e-3))
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, learning_rate=1e-3))
     shapes = {
         group["weight_decay"]: [tuple(p.shape) for p in group["params"]]
         for group in optimizer.param_groups
@@ -62,7 +56,7 @@ def test_biases_norms_and_frozen_weights_do_not_decay() -> None:
 
 
 def test_an_optimizer_of_ones_own_is_found_by_module_and_name() -> None:
-    settings = OptimizerSettings(name="recap.models.finetune:adamw", learning_rate=3e-4)
+    settings = OptimizerConfig(name="recap.models.finetune:adamw", learning_rate=3e-4)
     optimizer = build_optimizer(torch.nn.Linear(2, 2), settings)
     assert [group["lr"] for group in optimizer.param_groups] == [3e-4, 3e-4]
 
@@ -70,7 +64,7 @@ def test_an_optimizer_of_ones_own_is_found_by_module_and_name() -> None:
 def test_an_unknown_schedule_is_refused_with_the_closest() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     with pytest.raises(UnknownNameError, match=r"no scheduler 'cosin' \(did you mean 'cosine'\?\)"):
-        build_scheduler(optimizer, SchedulerSettings(name="cosin"), n_steps=3)
+        build_scheduler(optimizer, SchedulerConfig(name="cosin"), n_steps=3)
 
 
 def stepped(name: str, n_steps: int, *, stop_after: int | None = None) -> torch.Tensor:
@@ -80,7 +74,7 @@ def stepped(name: str, n_steps: int, *, stop_after: int | None = None) -> torch.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             layer = torch.nn.Linear(128, 64)  # bitsandbytes keeps less than 4096 weights in 32 bits
-        settings = OptimizerSettings(name=name, learning_rate=1e-3, weight_decay=0.01)
+        settings = OptimizerConfig(name=name, learning_rate=1e-3, weight_decay=0.01)
         return layer, build_optimizer(layer, settings)
 
     layer, optimizer = fresh()

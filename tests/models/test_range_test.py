@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import shrunk
 
+from recap.config import OptimizerConfig
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.models.callbacks import HIGHEST_RATE, LOWEST_RATE, N_STEPS, RangeTest, suggest_rate
-from recap.models.finetune import (
-    OptimizerSettings,
-)
 from recap.models.module import ResponseModule
 from recap.tasks.library import builtin_task
 
@@ -60,7 +58,7 @@ def tried(per_device_batch_size: int, n_steps: int) -> RangeTest:
         model=shrunk.model_of("qwen2", len(tokenizer)),
         task=builtin_task("binary"),
         encoder=ChatEncoder(tokenizer),
-        optimizer=OptimizerSettings(learning_rate=0.5),
+        optimizer=OptimizerConfig(learning_rate=0.5),
     )
     data = DataModule(
         train=[

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from same_answers import assert_same_answer
 
+from recap.config import OptimizerConfig, SchedulerConfig
 from recap.data.batches import (
     Batching,
 )
@@ -20,7 +21,7 @@ from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.models.engine.loss import answer_loss
-from recap.models.finetune import OptimizerSettings, SchedulerSettings, apply_finetune
+from recap.models.finetune import apply_finetune
 from recap.models.module import ResponseModule
 from recap.records import Example, Turn
 from recap.tasks.library import builtin_task
@@ -56,7 +57,7 @@ def module(
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = dropout
     model = apply_finetune(model, method=method, dropout=dropout)
-    optimizer = OptimizerSettings(learning_rate=rate, weight_decay=0.01)
+    optimizer = OptimizerConfig(learning_rate=rate, weight_decay=0.01)
     return ResponseModule(
         model=model, task=TASK, encoder=ENCODER, optimizer=optimizer, max_new_tokens=12, **options
     )
@@ -157,7 +158,7 @@ def test_training_does_not_depend_on_layout_or_budget(batching: Batching) -> Non
 def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens() -> None:
     source, trained, losses = (
         data(),
-        module(scheduler=SchedulerSettings(warmup_fraction=0.9)),
+        module(scheduler=SchedulerConfig(warmup_fraction=0.9)),
         StepLosses(),
     )
     loader = source.train_dataloader()

@@ -22,13 +22,14 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.multiprocessing.spawn import start_processes
 from transformers import AutoModelForCausalLM
 
+from recap.config import OptimizerConfig
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.data.loaders import DataModule
 from recap.models.backbone import load_backbone, load_backbone_lazily
 from recap.models.callbacks import AtomicCheckpointIO
 from recap.models.engine import prefix_backward
 from recap.models.export import save_model
-from recap.models.finetune import OptimizerSettings, apply_finetune, checkpoint_gradients
+from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.strategy import build_strategy
 from recap.records import Example
@@ -215,7 +216,7 @@ def run(folder: Path, name: str, case: Case) -> None:
         model=model,
         task=TASK,
         encoder=encoder,
-        optimizer=OptimizerSettings(learning_rate=1e-3),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
         max_new_tokens=6,
         total_steps=2 * EPOCHS,
         weights=weights,

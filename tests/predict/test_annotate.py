@@ -23,10 +23,12 @@ from recap.models.export import model_identity
 from recap.predict.job import (
     AnnotationJob,
     AnnotationListener,
+    Shard,
     annotate_file,
+    parse_shard,
     state_file,
 )
-from recap.predict.options import RayConfig, Shard, parse_shard
+from recap.predict.options import RayConfig
 from recap.predict.output import (
     AnnotationFile,
     check_input,

@@ -14,9 +14,9 @@ from recap.errors import ConfigError, RecapError
 from recap.prompt.clients import (
     ChatClient,
     RequestError,
-    RetryPolicy,
     asked_wait,
     build_client,
+    retry_wait,
     with_retries,
 )
 from recap.prompt.options import ClientConfig
@@ -45,8 +45,11 @@ def client_of(kind: str, server: Server, **options: Any) -> ChatClient:
 
 
 def asked(client: ChatClient, attempts: int = 3, backoff_seconds: float = 0.0) -> Any:
-    policy = RetryPolicy(
-        attempts=attempts, backoff_seconds=backoff_seconds, longest_wait_seconds=2.0
+    policy = ClientConfig(
+        name="openai",
+        attempts=attempts,
+        backoff_seconds=backoff_seconds,
+        longest_wait_seconds=2.0,
     )
     return with_retries(lambda: client.complete(MESSAGES), policy)
 
@@ -247,15 +250,10 @@ def test_the_official_clients_write_no_prompt_into_logs(
 
 
 def test_waits_double_and_are_shortened_by_up_to_half() -> None:
-    policy = RetryPolicy(
-        attempts=9, backoff_seconds=1.0, longest_wait_seconds=5.0, jitter=lambda: 0.0
-    )
-    assert [policy.wait(n, None) for n in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, 5.0]
-    half = RetryPolicy(
-        attempts=9, backoff_seconds=1.0, longest_wait_seconds=5.0, jitter=lambda: 1.0
-    )
-    assert half.wait(2, None) == 1.0
-    assert half.wait(2, 7.5) == 7.5
+    policy = ClientConfig(name="openai", backoff_seconds=1.0, longest_wait_seconds=5.0)
+    assert [retry_wait(policy, n, None, 0.0) for n in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, 5.0]
+    assert retry_wait(policy, 2, None, 1.0) == 1.0
+    assert retry_wait(policy, 2, 7.5, 1.0) == 7.5
 
 
 @pytest.mark.parametrize(
@@ -287,7 +285,7 @@ def test_a_stop_breaks_off_the_waiting() -> None:
     def broken_off(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    policy = RetryPolicy(attempts=5, backoff_seconds=1.0, longest_wait_seconds=1.0)
+    policy = ClientConfig(name="openai", attempts=5, backoff_seconds=1.0, longest_wait_seconds=1.0)
     with pytest.raises(KeyboardInterrupt):
         with_retries(failing, policy, pause=broken_off)
     assert len(tried) == 1

@@ -561,7 +561,8 @@ def test_the_configuration_is_kept_with_the_client_and_without_a_key(
 
 
 def test_each_prompt_is_the_one_that_a_training_shows(corpus: Path, runs_dir: Path) -> None:
-    from recap.runs.build import build_corpus, build_task
+    from recap.folds.run import build_corpus
+    from recap.tasks.library import build_task
 
     with serving() as server:
         assert prompt.main(options(corpus, runs_dir, server, "run=r")) == 0

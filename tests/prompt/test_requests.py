@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recap.errors import ConfigError, RecapError
-from recap.prompt.clients import Reply, RequestError, RetryPolicy
+from recap.prompt.clients import Reply, RequestError
+from recap.prompt.options import ClientConfig
 from recap.prompt.requests import (
     AnswerCache,
     Budget,
@@ -24,7 +26,7 @@ from recap.prompt.requests import (
 )
 from recap.records import Message, Prices, Usage
 
-NO_WAIT = RetryPolicy(attempts=2, backoff_seconds=0.0, longest_wait_seconds=0.0)
+NO_WAIT = ClientConfig(name="openai", attempts=2, backoff_seconds=0.0, longest_wait_seconds=0.0)
 
 
 class Echo:
@@ -67,10 +69,9 @@ def runner(
 ) -> RequestRunner:
     return RequestRunner(
         client,
-        cache=AnswerCache(folder),
-        retry=NO_WAIT,
+        replace(NO_WAIT, max_in_flight=max_in_flight),
+        cache=AnswerCache(folder, Reply),
         budget=budget or Budget(),
-        max_in_flight=max_in_flight,
         max_new_tokens=10,
     )
 
@@ -176,10 +177,9 @@ def test_a_later_process_counts_what_may_have_been_charged_without_an_answer(
         with pytest.raises(RecapError, match="tried 2 times"):
             RequestRunner(
                 Cut(),
-                cache=AnswerCache(tmp_path),
-                retry=NO_WAIT,
+                replace(NO_WAIT, max_in_flight=1),
+                cache=AnswerCache(tmp_path, Reply),
                 budget=Budget(),
-                max_in_flight=1,
                 max_new_tokens=10,
                 unanswered=kept,
             ).answer([request])

@@ -16,7 +16,7 @@ from recap.metrics.scores import (
     summarize,
 )
 from recap.records import Spread, Summary
-from recap.runs.fold_pages import BoxPanel, box_page, confusion_page
+from recap.runs.wandb import BoxPanel, box_page, confusion_page
 
 VALUES = (0.52, 0.61, 0.47, 0.55, 0.66)
 LABELS = ("A <b>&", "偏离")

@@ -12,15 +12,14 @@ import pytest
 import shrunk
 import torch
 
+from recap.config import OptimizerConfig
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import DataError
-from recap.models.finetune import OptimizerSettings
 from recap.models.module import ResponseModule
 from recap.runs.history import (
     COLUMNS,
     History,
-    Speed,
     SpeedMeter,
     Tracker,
     TrainingBar,
@@ -100,7 +99,7 @@ def fit(folder: Path, *, every_steps: int, select: bool = True) -> tuple[list[An
         model=shrunk.model_of("qwen2", len(TOKENIZER)),
         task=builtin_task("binary"),
         encoder=ChatEncoder(TOKENIZER),
-        optimizer=OptimizerSettings(learning_rate=1e-3),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
     )
     module.clock = clock
     shown = Shown(TrainingBar(history))
@@ -229,10 +228,10 @@ def test_a_meter_counts_the_time_between_start_and_stop_alone() -> None:
     meter.start()
     meter.start()
     clock.seconds = 53
-    assert meter.take() == Speed(examples=4 / 5, tokens=20)
+    assert meter.take() == (4 / 5, 20)
     clock.seconds = 54
     meter.add(examples=1, tokens=3)
-    assert meter.take((2, 6)) == Speed(examples=2, tokens=6), "the counts of all devices"
+    assert meter.take((2, 6)) == (2, 6), "the counts of all devices"
 
 
 def test_the_peak_of_a_process_on_a_cpu_covers_what_it_has_just_filled() -> None:

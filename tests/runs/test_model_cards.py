@@ -18,10 +18,11 @@ import recap
 from recap.config import RunConfig
 from recap.evaluate import __main__ as evaluate
 from recap.folds import fold
+from recap.folds.run import build_corpus
 from recap.metrics.scores import summarize
 from recap.records import LabelScores, Scores
-from recap.runs.build import build_corpus, build_task
 from recap.runs.model_card import CardFacts, model_card
+from recap.tasks.library import build_task
 from recap.train import __main__ as train
 
 SMALL = [

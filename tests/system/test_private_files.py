@@ -10,6 +10,7 @@ import pytest
 
 from recap.output.excel import workbook_bytes
 from recap.predict.output import AnnotationFile
+from recap.prompt.clients import Reply
 from recap.prompt.requests import AnswerCache
 from recap.runs.folder import write_json
 from recap.system.files import write_atomic
@@ -32,7 +33,7 @@ def test_a_private_file_is_never_readable_by_others(umask: int, tmp_path: Path) 
     write_atomic(tmp_path / "a", "x", private=True)
     write_json(tmp_path / "b", {}, private=True)
     write_atomic(tmp_path / "open", "x")
-    AnswerCache(tmp_path).write("key", {"text": "x"})
+    AnswerCache(tmp_path, Reply).write("key", Reply(text="x"))
     assert mode(tmp_path / "a") == mode(tmp_path / "b") == 0o600 & ~umask
     assert mode(tmp_path / "ke/key.json") == 0o600 & ~umask
     assert mode(tmp_path / "open") == 0o666 & ~umask

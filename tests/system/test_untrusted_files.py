@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from recap.cli.command import main
 from recap.cli.compose import load_config
-from recap.config import to_dict, validate
+from recap.config import RunConfig, to_dict, validated
 from recap.data.annotations import annotator_files
 from recap.data.encode import ChatEncoder
 from recap.data.readers.registry import check_options, get_reader
@@ -392,7 +392,7 @@ def test_a_task_is_a_task_or_refused() -> None:
 def test_a_runs_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
     values = to_dict(load_config(["run=x"]))
     with pytest.raises(ConfigError, match="run: has to be the name of one folder"):
-        validate({**values, "run": name})
+        validated(RunConfig, {**values, "run": name})
     record_fault(ROW, tried=1, survived=1, lost=0)
 
 

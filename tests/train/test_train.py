@@ -268,8 +268,9 @@ def test_a_finished_run_completes_its_summary_run_but_writes_none_twice(
 
 
 def test_no_text_of_the_data_reaches_wandb_or_the_configuration(folder: Path) -> None:
-    from recap.runs.build import build_corpus, build_task
+    from recap.folds.run import build_corpus
     from recap.runs.folder import read_config
+    from recap.tasks.library import build_task
 
     config = read_config(folder)
     corpus = build_corpus(config, build_task(config))

@@ -8,8 +8,10 @@ import pytest
 
 import recap
 from recap.errors import ConfigError
+from recap.folds.run import build_corpus, draw_examples
+from recap.folds.training import build_callbacks
 from recap.records import Example
-from recap.runs.build import build_callbacks, build_corpus, build_task, draw_examples
+from recap.tasks.library import build_task
 
 
 def examples(**counts: int) -> list[Example]:
