@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cache
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +32,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
@@ -337,16 +339,48 @@ def compose(
     config_name: str, overrides: Sequence[str], config_dir: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """Return the composed values without Hydra's own, and the choice made in every group."""
-    values, hydra = _composed(config_name, overrides, config_dir)
-    refuse_secrets(values)
-    return values, {str(k): v for k, v in hydra.runtime.choices.items()}
+    composed = _composed(config_name, overrides, config_dir)
+    refuse_secrets(composed.values)
+    return deepcopy(composed.values), dict(composed.choices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Composed:
+    """What Hydra has made of overrides."""
+
+    values: dict[str, Any]
+    choices: dict[str, str | None]
+    swept: tuple[str, ...]
+    """What the configuration itself sweeps, as overrides."""
 
 
 def _composed(
     config_name: str, overrides: Sequence[str], config_dir: str | Path | None
-) -> tuple[dict[str, Any], DictConfig]:
-    """Return the composed values, and apart from them those of Hydra itself."""
+) -> _Composed:
     register_search_path(config_dir)
+    folders = (conf_dir(), *_UserConf.folders)
+    return _composed_once(config_name, tuple(overrides), folders, _last_written(folders))
+
+
+def _last_written(folders: Iterable[Path]) -> tuple[tuple[Path, int], ...]:
+    """Return the YAML files below folders, and when each of them was written."""
+    return tuple(
+        (file, file.stat().st_mtime_ns)
+        for folder in folders
+        for inner, _, names in os.walk(folder, followlinks=True)
+        for file in (Path(inner, name) for name in names if name.endswith(".yaml"))
+        if file.is_file()
+    )
+
+
+@lru_cache(maxsize=256)
+def _composed_once(
+    config_name: str,
+    overrides: tuple[str, ...],
+    folders: tuple[Path, ...],
+    last_written: tuple[tuple[Path, int], ...],
+) -> _Composed:
+    """Compose, once for the same files: every job of a sweep is named after the same defaults."""
     backup = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -358,6 +392,8 @@ def _composed(
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
             OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
+            params = cfg.hydra.sweeper.params or {}
+            swept = tuple(f"{key}={choices}" for key, choices in params.items())
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise explain_hydra_error(error, overrides, config_name) from error
     finally:
@@ -366,7 +402,11 @@ def _composed(
     assert isinstance(values, dict)
     assert isinstance(own, dict)
     refuse_programs(own)
-    return {str(k): v for k, v in values.items()}, cfg.hydra
+    return _Composed(
+        values={str(key): value for key, value in values.items()},
+        choices={str(group): choice for group, choice in cfg.hydra.runtime.choices.items()},
+        swept=swept,
+    )
 
 
 def _name_of(
@@ -407,8 +447,7 @@ def expand_sweep(
     """
     given = _parsed(overrides)
     chosen = [str(o.input_line) for o in given if not o.is_sweep_override()]
-    _, hydra = _composed(config_name, chosen, config_dir)
-    swept = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
+    swept = _composed(config_name, chosen, config_dir).swept
     choices: dict[str, list[str]] = {}
     for override in (*_parsed(swept), *given):
         if not str(override.key_or_group).startswith("hydra"):

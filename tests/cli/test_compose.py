@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import recap
-from recap.cli.compose import expand_sweep
+from recap.cli.compose import compose, expand_sweep
 from recap.config import RunConfig, result_options, to_dict, validated
 from recap.errors import ConfigError
 from recap.prompt.options import load_prompted
@@ -222,3 +222,17 @@ def test_a_fault_in_a_prompted_run_has_the_name_of_its_option() -> None:
         load_prompted(["cv.folds=many"])
     with pytest.raises(ConfigError, match=r"^client\.max_in_flight: "):
         load_prompted(["client=openai", "client.max_in_flight=0"])
+
+
+def test_a_file_that_has_changed_is_read_again_and_what_was_returned_is_the_callers_own(
+    tmp_path: Path,
+) -> None:
+    choice = tmp_path / "cv" / "mine.yaml"
+    choice.parent.mkdir()
+    for folds in (3, 4):
+        choice.write_text(f"defaults: [paper]\nfolds: {folds}\n", encoding="utf-8")
+        for _ in range(2):
+            values, choices = compose("train", ["cv=mine"], tmp_path)
+            assert values["cv"]["folds"] == folds
+            assert choices["cv"] == "mine"
+            values["cv"]["folds"], choices["cv"] = 9, None

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ASKS = "bitsandbytes.backends.cpu.ops"
 """Where bitsandbytes (0.50) asks for a further package, on processors with AVX512-BF16 alone."""
 
@@ -25,6 +27,8 @@ def said_by(code: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+# Both processes import everything anew, which is what makes the libraries speak.
+@pytest.mark.slow
 def test_adapters_without_four_bits_say_nothing_of_four_bits(tmp_path: Path) -> None:
     overrides = ["experiment=smoke", "finetune=lora", "logger=none", f"runs_dir={tmp_path}"]
     overrides += ["cv.fold=0", "cv.max_examples=24", "decoding.max_new_tokens=4"]
