@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -149,9 +149,13 @@ class SessionTable:
 
 
 def read_session_table(
-    path: Path, *, delimiter: str | None = None, sheet: str | None = None
+    path: Path,
+    *,
+    texts: Iterable[str] = (),
+    delimiter: str | None = None,
+    sheet: str | None = None,
 ) -> SessionTable:
-    """Return a CSV or Excel table.
+    """Return a CSV or Excel table, of which ``texts`` are the columns of names and ids.
 
     Raises:
         DataError: When the file cannot be read, or rows do not fit its header.
@@ -160,6 +164,7 @@ def read_session_table(
         raise DataError(f"{path}: is no table; give a .csv or .xlsx file")
     issues = IssueLog(str(path))
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
+    table.texts.update(texts)
     rows = list(table.rows)
     if issues.issues:
         raise issues.error()
@@ -216,6 +221,8 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
         raise ConfigError("name the columns to correlate with: outcomes=[goal,task,bond]")
     source = None if config.predictors else read_source(config)
     sides: list[_Side] = []
+    on = config.on or ("session",)
+    texts = (*on, *filter(None, (config.alliance.client,)))
     if source is not None:
         sides.append(_Dialogues(source))
     elif config.data.path is not None:
@@ -223,16 +230,17 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
         sides.append(
             read_session_table(
                 Path(config.data.path),
+                texts=texts,
                 delimiter=options.get("delimiter"),
                 sheet=options.get("sheet"),
             )
         )
     if config.outcomes.path is not None:
-        sides.append(read_session_table(Path(config.outcomes.path)))
+        sides.append(read_session_table(Path(config.outcomes.path), texts=texts))
     if not sides:
         raise ConfigError("name a table with data.path=FILE or outcomes.path=FILE")
     predictors = config.predictors or tuple(_share_names(source))
-    joined = _join(sides, config.on or ("session",))
+    joined = _join(sides, on)
     return AllianceData(
         predictors={name: joined.column(name, prefer=0) for name in predictors},
         outcomes={name: joined.column(name, prefer=1) for name in config.outcomes.columns},

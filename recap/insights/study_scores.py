@@ -191,6 +191,7 @@ def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple
     names: dict[str, str] = {role: getattr(options, role) for role in ROLES}
     for role, column in names.items():
         require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
+    table.texts.update((options.participant, options.group, options.phase))
     rows = []
     for line, cells in table.rows:
         values = {role: cells[column].strip() for role, column in names.items()}

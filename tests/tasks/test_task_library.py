@@ -98,7 +98,7 @@ def test_annomi_talk_has_a_taxonomy_and_a_role_of_its_own():
             {"name": "t", "taxonomy": {"name": "x", "categories": [{"name": "A", "color ": "#1"}]}},
             "unknown key 'color '",
         ),
-        ({"name": "t", "taxonomy": "psyfire", "role": ["a"]}, "'role' must be a text"),
+        ({"name": "t", "taxonomy": "psyfire", "role": ["a"]}, "role: is a list, and has to be"),
     ],
 )
 def test_a_mapping_that_is_no_task_is_refused_with_the_mend(data, message):
