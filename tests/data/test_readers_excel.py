@@ -196,6 +196,6 @@ def test_other_visible_sheets_are_said_not_to_be_read(
     made.create_sheet("Second").append(HEADER)
     made.save(tmp_path / "t.xlsx")
     path = tmp_path / "t.xlsx"
-    assert main(["action=validate", "data=table", f"data.path={path}", f"out={tmp_path}"]) == 0
+    describe(path)
     printed = " ".join(capsys.readouterr().out.split())
     assert "1 more sheets of the workbook are not read" in printed
