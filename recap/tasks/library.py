@@ -166,8 +166,8 @@ def at_line(error: WrittenError, path: Path | None) -> ConfigError:
     if path is None:
         return error
     root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
-    places = [(root,), (root, "task"), (root, "taxonomy"), (root, "task", "taxonomy")]
-    found = [_inner(node, (*keys, *error.keys)) for node, *keys in places]
+    above: list[tuple[str, ...]] = [(), ("task",), ("taxonomy",), ("task", "taxonomy")]
+    found = [_inner(root, (*keys, *error.keys)) for keys in above]
     line = max(found, key=lambda place: place[0])[1]
     return ConfigError(f"{path}:{line + 1}: {error}")
 
