@@ -223,7 +223,8 @@ def test_kinds_are_checked_in_a_taxonomy_file_of_its_own_and_in_the_list_of_labe
         (tmp_path / "conf" / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert main(["action=describe", "task=a"]) == 2
-    assert (
+    message = capsys.readouterr().err.replace("\n", "")
+    assert "taxonomy/own.yaml:4: categories[1].name: is the date" in message
         "taxonomy/own.yaml:4: categories[1].name: is the date"
         in capsys.readouterr().err.replace("\n", "")
     )
