@@ -225,8 +225,5 @@ def test_kinds_are_checked_in_a_taxonomy_file_of_its_own_and_in_the_list_of_labe
     assert main(["action=describe", "task=a"]) == 2
     message = capsys.readouterr().err.replace("\n", "")
     assert "taxonomy/own.yaml:4: categories[1].name: is the date" in message
-        "taxonomy/own.yaml:4: categories[1].name: is the date"
-        in capsys.readouterr().err.replace("\n", "")
-    )
     assert main(["action=describe", "task=b"]) == 2
     assert "task/b.yaml:3: labels[1]" in capsys.readouterr().err.replace("\n", "")
