@@ -33,6 +33,17 @@ class ConfigError(UserError):
     """An option, or a combination of options, cannot be used."""
 
 
+class WrittenError(ConfigError):
+    """A value in a mapping, as YAML has it, is not of the kind that its key wants.
+
+    ``keys`` lead to it from the top, list indices among them.
+    """
+
+    def __init__(self, message: str, keys: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
 class UnknownNameError(ConfigError):
     """A name is not registered."""
 

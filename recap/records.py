@@ -7,12 +7,15 @@ imported) ends in :class:`Prediction`, and scoring turns predictions into :class
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
+from operator import eq
+from typing import Any, Literal, TypeVar, overload
 
 Speaker = Literal["counselor", "client"]
 Role = Literal["system", "user", "assistant"]
+State = TypeVar("State")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,73 @@ class Dialogue:
     """What else its row held, untouched, ``meta`` included: annotation gives it back."""
 
 
+class Turns(Sequence[Turn]):
+    """The first turns of a dialogue, without a copy of them; equal to the tuple of them.
+
+    The histories of a dialogue's utterances are all of them beginnings of the same turns: copies
+    would grow with the square of its length, and so would what is computed of each anew.
+    """
+
+    __slots__ = ("_n", "_states", "_turns")
+
+    def __init__(self, turns: tuple[Turn, ...]) -> None:
+        self._turns, self._n = turns, len(turns)
+        self._states: dict[str, list[Any]] = {}
+
+    def first(self, n: int) -> Turns:
+        """Return the first ``n`` of them."""
+        beginning = Turns(self._turns)
+        beginning._n, beginning._states = n, self._states
+        return beginning
+
+    def running(self, name: str, start: State, step: Callable[[State, Turn], State]) -> State:
+        """Return what ``step`` makes of ``start`` and the turns, one after the other.
+
+        States are kept under ``name`` for all beginnings of the dialogue.
+        """
+        states = self._states.setdefault(name, [start])
+        for place in range(len(states) - 1, self._n):
+            states.append(step(states[-1], self._turns[place]))
+        found: State = states[self._n]
+        return found
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return self._n
+
+    @overload
+    def __getitem__(self, place: int) -> Turn: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Turn, ...]: ...
+    def __getitem__(self, place: int | slice) -> Turn | tuple[Turn, ...]:
+        """Return one turn, or a tuple of several."""
+        if isinstance(place, slice):
+            return tuple(self._turns[i] for i in range(*place.indices(self._n)))
+        return self._turns[range(self._n)[place]]
+
+    def __iter__(self) -> Iterator[Turn]:
+        """Yield the turns in order."""
+        return islice(self._turns, self._n)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether ``other`` holds the same turns, in a tuple or another beginning."""
+        if not isinstance(other, tuple | Turns):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    def __hash__(self) -> int:
+        """Return the hash of the tuple of them."""
+        return hash(tuple(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what another process needs: the turns alone."""
+        return _beginning, (self._turns, self._n)
+
+
+def _beginning(turns: tuple[Turn, ...], n: int) -> Turns:
+    return Turns(turns).first(n)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
     """One client utterance to be judged (``response``) with the turns before it (``history``).
@@ -55,7 +125,7 @@ class Example:
     """
 
     id: str
-    history: tuple[Turn, ...]
+    history: Sequence[Turn]
     response: str
     session: str | None = None
     client: str | None = None

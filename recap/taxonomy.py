@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from recap.errors import ConfigError, DataError, did_you_mean, quote_label
+from recap.errors import ConfigError, DataError, WrittenError, did_you_mean, quote_label
 
 _EDGE = " \t\r\n\"'`*“”‘’「」『』《》()（）[]【】.。,，;；:：!！"
 _JOINER = re.compile(r"\s*[-–—−_/－]+\s*")
@@ -195,26 +195,96 @@ def taxonomy_from_dict(data: Mapping[str, Any]) -> Taxonomy:
     plain string, which then serves every language.
 
     Raises:
-        ConfigError: For missing or unknown keys, naming them.
+        ConfigError: For missing or unknown keys, naming them, and values of another kind
+            (:class:`~recap.errors.WrittenError`).
     """
     unknown = set(data) - {"name", "categories", "rejected"}
-    if unknown or "name" not in data or not data.get("categories"):
+    if unknown or not data.get("name") or not data.get("categories"):
         raise ConfigError(
             "a taxonomy needs the keys 'name' and 'categories' (a list), may have 'rejected', "
             "and no others; "
             f"found {', '.join(sorted(map(str, data))) or 'none'}"
         )
-    name = str(data["name"])
+    check_kinds(data, {"name": "text", "categories": "rows", "rejected": "texts"})
+    name = data["name"]
     return Taxonomy(
         name=name,
-        categories=tuple(_category(name, row) for row in data["categories"]),
+        categories=tuple(_category(name, i, row) for i, row in enumerate(data["categories"])),
         rejected=dict(data.get("rejected") or {}),
     )
 
 
-def _category(taxonomy: str, row: Mapping[str, Any]) -> Category:
+_KINDS = {
+    "name": "text",
+    "parent": "text",
+    "names": "texts",
+    "aliases": "list",
+    "definition": "texts",
+    "example": "texts",
+    "contrast": "texts",
+    "color": "text",
+    "qualifies": "flag",
+}
+
+
+def check_kinds(
+    values: Mapping[str, Any], kinds: Mapping[str, str], keys: tuple[str | int, ...] = ()
+) -> None:
+    """Check that the values of a mapping, as YAML has it, are of their kinds; null is of each.
+
+    Args:
+        values: The mapping; keys that ``kinds`` lacks are not looked at.
+        kinds: Of each key: ``text``; ``texts``, a text or one a language; ``list`` of texts;
+            ``rows``, a list of mappings; ``flag``.
+        keys: Where the mapping stands, for the error.
+
+    Raises:
+        WrittenError: For the first value of another kind.
+    """
+    for key, kind in kinds.items():
+        value, path = values.get(key), (*keys, key)
+        if value is None:
+            continue
+        if kind == "flag":
+            _check(value, isinstance(value, bool), "true or false", path)
+        elif kind == "rows":
+            _check(value, isinstance(value, list | tuple), "a list", path)
+            for index, row in enumerate(value):
+                _check(row, isinstance(row, Mapping), "a mapping of keys to values", (*path, index))
+        elif kind == "list":
+            _check(value, isinstance(value, list | tuple), "a list: [...]", path)
+            for index, item in enumerate(value):
+                _check_text(item, (*path, index))
+        elif kind == "texts" and isinstance(value, Mapping):
+            for inner, item in value.items():
+                _check_text(inner, path)
+                _check_text(item, (*path, inner))
+        else:
+            _check_text(value, path)
+
+
+def _check_text(value: object, keys: tuple[str | int, ...]) -> None:
+    _check(value, isinstance(value, str), "a text; write it in quotes", keys)
+
+
+def _check(value: object, fits: bool, wanted: str, keys: tuple[str | int, ...]) -> None:
+    if fits:
+        return
+    shown = f"the {type(value).__name__} {value}"
+    if isinstance(value, bool):
+        shown = f"the truth value {str(value).lower()} (which is how YAML reads Yes, No, On, Off)"
+    elif isinstance(value, int | float):
+        shown = f"the number {value}"
+    elif isinstance(value, str | Mapping | list | tuple) or value is None:
+        kinds = {str: "a text", type(None): "empty"}
+        shown = kinds.get(type(value), "a mapping" if isinstance(value, Mapping) else "a list")
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    raise WrittenError(f"{path.removeprefix('.')}: is {shown}, and has to be {wanted}", keys)
+
+
+def _category(taxonomy: str, index: int, row: Mapping[str, Any]) -> Category:
     known = [f.name for f in fields(Category)]
-    if not isinstance(row, Mapping) or "name" not in row:
+    if "name" not in row:
         raise ConfigError(f"taxonomy {taxonomy!r}: every category needs a 'name'")
     for key in row:
         if key not in known:
@@ -222,12 +292,17 @@ def _category(taxonomy: str, row: Mapping[str, Any]) -> Category:
                 f"taxonomy {taxonomy!r}: category {row['name']!r} has the unknown key {key!r}"
                 f"{did_you_mean(str(key), known)}"
             )
-    values: dict[str, Any] = dict(row)
+    if row["name"] is None:
+        _check_text(None, ("categories", index, "name"))
+    check_kinds(row, _KINDS, ("categories", index))
+    values: dict[str, Any] = {
+        key: value for key, value in row.items() if value is not None or _KINDS[key] == "text"
+    }
     for key in ("names", "definition", "example", "contrast"):
         if isinstance(values.get(key), str):
             values[key] = {"en": values[key], "zh": values[key]}
     color = values.get("color")
-    if color is not None and not _COLOR.fullmatch(str(color)):
+    if color is not None and not _COLOR.fullmatch(color):
         raise ConfigError(
             f"taxonomy {taxonomy!r}: category {row['name']!r} has no colour that pages and figures "
             "know; write it as '#a63603'"

@@ -40,6 +40,7 @@ from recap.config import RunConfig, flatten, hashed_name, result_options, valida
 from recap.errors import ConfigError, did_you_mean
 from recap.system.files import conf_dir, read_yaml
 from recap.system.privacy import refuse_secrets
+from recap.tasks.library import check_written_task
 
 _PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 _LOGGING = "logging."
@@ -126,7 +127,7 @@ def load_config(
         ConfigError: For an unknown group, choice or key, a value of the wrong type, or broken YAML.
     """
     values, choices = compose_run("train", overrides, config_dir)
-    config = _run_config(values, config_dir)
+    config = _run_config(values)
     return config if values["run"] else replace(config, run=_name_of(config, choices, config_dir))
 
 
@@ -152,7 +153,7 @@ def load_command(
         ConfigError: As :func:`load_config`.
     """
     values, choices = compose_run(name, overrides, config_dir)
-    config: Any = command_config(schema, values, config_dir)
+    config: Any = command_config(schema, values)
     run = config.training.run if values["run"] else _name_of(config.training, choices, config_dir)
     named: Schema = replace(config, training=replace(config.training, run=run))
     return named
@@ -176,9 +177,7 @@ def compose_run(
     return values, choices
 
 
-def command_config(
-    schema: type[Schema], values: Mapping[str, Any], config_dir: str | Path | None
-) -> Schema:
+def command_config(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     """Return composed values as the configuration of a command; see :func:`load_command`.
 
     A run without a name is called ``unnamed``.
@@ -186,7 +185,7 @@ def command_config(
     own = {field.name for field in dataclasses.fields(schema)} - {"training"}  # type: ignore[arg-type]
     added = {key: value for key, value in values.items() if key in own}
     training = {key: value for key, value in values.items() if key not in own}
-    return validated(schema, {**added, "training": _run_config(training, config_dir)})
+    return validated(schema, {**added, "training": _run_config(training)})
 
 
 def load_own_command(
@@ -212,16 +211,13 @@ def load_own_command(
     """
     values, choices = compose(name, overrides, config_dir)
     refuse_hidden_choices(choices, config_dir)
-    if "task" in values:
-        values["task"] = expand_task(values["task"], config_dir)
     own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     others = {field.name for field in dataclasses.fields(RunConfig)} - own
     return validated(schema, {key: values[key] for key in values if key not in others})
 
 
-def _run_config(values: Mapping[str, Any], config_dir: str | Path | None) -> RunConfig:
-    task, run = expand_task(values["task"], config_dir), values["run"] or "unnamed"
-    return validated(RunConfig, {**values, "task": task, "run": run})
+def _run_config(values: Mapping[str, Any]) -> RunConfig:
+    return validated(RunConfig, {**values, "run": values["run"] or "unnamed"})
 
 
 def written(choices: Mapping[str, str | None], group: str) -> str:
@@ -253,24 +249,6 @@ def register_search_path(config_dir: str | Path | None = None) -> None:
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
     Plugins.instance().register(_UserConf)
-
-
-def expand_task(task: dict[str, Any], config_dir: str | Path | None = None) -> dict[str, Any]:
-    """Return a task's mapping, a taxonomy's name replaced by what the file of that name holds."""
-    name = task.get("taxonomy")
-    if not isinstance(name, str):
-        return task
-    folders = [conf_dir(), *search_folders(config_dir)]
-    for folder in folders:
-        file = folder / "taxonomy" / f"{name}.yaml"
-        if file.is_file():
-            return {**task, "taxonomy": read_yaml(file)}
-    known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
-    raise ConfigError(
-        f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; "
-        f"known: {', '.join(known)}; "
-        f"your own goes to conf/taxonomy/{name}.yaml or inside the task"
-    )
 
 
 def explain_hydra_error(
@@ -338,10 +316,43 @@ class _UserConf(SearchPathPlugin):
 def compose(
     config_name: str, overrides: Sequence[str], config_dir: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """Return the composed values without Hydra's own, and the choice made in every group."""
+    """Return the composed values without Hydra's own, and the choice made in every group.
+
+    A task holds its taxonomy, checked.
+    """
     composed = _composed(config_name, overrides, config_dir)
     refuse_secrets(composed.values)
-    return deepcopy(composed.values), dict(composed.choices)
+    values, choices = deepcopy(composed.values), dict(composed.choices)
+    if "task" in values:
+        values["task"] = _whole_task(values["task"], choices.get("task"), config_dir)
+    return values, choices
+
+
+def _whole_task(
+    task: dict[str, Any], choice: str | None, config_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """Return a task's mapping, a taxonomy's name replaced by what the file of that name holds.
+
+    ``choice`` is the task's file under ``task/``, which errors name.
+    """
+    folders = [conf_dir(), *search_folders(config_dir)]
+    own = next((f for d in folders if (f := d / "task" / f"{choice}.yaml").is_file()), None)
+    name = task.get("taxonomy")
+    if not isinstance(name, str):
+        check_written_task(task, own, None)
+        return task
+    for folder in folders:
+        file = folder / "taxonomy" / f"{name}.yaml"
+        if file.is_file():
+            task = {**task, "taxonomy": read_yaml(file)}
+            check_written_task(task, own, file)
+            return task
+    known = [file.stem for folder in folders for file in sorted(folder.glob("taxonomy/*.yaml"))]
+    raise ConfigError(
+        f"task.taxonomy: there is no taxonomy {name!r}{did_you_mean(name, known)}; "
+        f"known: {', '.join(known)}; "
+        f"your own goes to conf/taxonomy/{name}.yaml or inside the task"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,7 +427,7 @@ def _name_of(
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
     base.append(f"rationale={str(config.rationale).lower()}")
     values, _ = compose("train", base, config_dir)
-    default = result_options(_run_config(values, config_dir))
+    default = result_options(_run_config(values))
     parts = [written(choices, group) for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
     return hashed_name(parts, result_options(config), default)

@@ -5,11 +5,9 @@ The paper's Table 3 of any data set.
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -24,12 +22,14 @@ from recap.corpus.sources import (
     token_counter,
     turns_of,
 )
+from recap.data.examples import over_history
+from recap.data.folds import content_key
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
 from recap.output.format import DASH, number, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
-from recap.records import Dialogue, Example
+from recap.records import Dialogue, Example, Turn
 from recap.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -167,9 +167,12 @@ class CorpusCounter:
         self._counts["empty"] += not text.strip()
         self._counts["after_counselor"] += bool(history) and history[-1].speaker == "counselor"
         self._history["turns"].append(len(history))
-        self._history["characters"].append(sum(len(turn.text) for turn in history))
+        self._history["characters"].append(_characters(history))
         if self._count_tokens is not None:
-            self._history["tokens"].append(sum(self._count_tokens(turn.text) for turn in history))
+            count = self._count_tokens
+            self._history["tokens"].append(
+                over_history(history, "tokens", 0, lambda n, turn: n + count(turn.text))
+            )
 
     def result(self, taxonomy: Taxonomy | None = None) -> Description:
         """Return the description of everything added so far."""
@@ -254,20 +257,12 @@ def in_tree_order(taxonomy: Taxonomy) -> list[str]:
 
 
 def content_digest(example: Example) -> bytes:
-    """Return a digest that two examples share exactly when context and response are equal.
-
-    As :func:`recap.data.folds.content_key`, white space apart, but a turn that several histories
-    share is looked at once.
-    """
-    parts = [_digest(turn.speaker, turn.text) for turn in example.history]
-    parts.append(_digest("response", example.response))
-    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+    """Return 16 bytes of :func:`recap.data.folds.content_key`."""
+    return bytes.fromhex(content_key(example))[:16]
 
 
-@lru_cache(maxsize=8192)
-def _digest(kind: str, text: str) -> bytes:
-    shown = " ".join(unicodedata.normalize("NFC", text).split())
-    return hashlib.blake2b(f"{kind}\0{shown}".encode(), digest_size=16).digest()
+def _characters(history: Sequence[Turn]) -> int:
+    return over_history(history, "characters", 0, lambda n, turn: n + len(turn.text))
 
 
 class _TextLengths:

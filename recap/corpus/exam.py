@@ -72,7 +72,8 @@ def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | Non
     hint = "exam.scores needs columns candidate, exam and accuracy"
     found: dict[str, dict[str, float]] = {}
     exams: dict[str, None] = {}
-    for line, row in filled_rows(named_path("exam.scores", path), columns, issues, hint=hint):
+    file = named_path("exam.scores", path)
+    for line, row in filled_rows(file, columns, issues, hint=hint, numbers=("accuracy",)):
         candidate, name = row["candidate"], row["exam"]
         value = number_in(row["accuracy"])
         if not candidate or not name:

@@ -14,7 +14,7 @@ from recap.data.annotations import (
     AnnotatorLabels,
     read_annotations,
 )
-from recap.data.corpus import read_records
+from recap.data.corpus import account_notes, read_records
 from recap.data.examples import examples_of, has_intervention, turn_id, with_merged_history
 from recap.data.issues import IssueLog
 from recap.data.readers.registry import Record
@@ -51,7 +51,7 @@ class CorpusSource:
         rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
-        return notes
+        return notes + account_notes(self.issues.counts)
 
 
 def find_task(config: CorpusConfig) -> Task:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import CorpusSource, find_task, open_source, turns_of
+from recap.data.corpus import account_notes
 from recap.data.issues import RowIssue
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
@@ -289,7 +290,7 @@ def validate(config: CorpusConfig) -> Report:
             *_fault_sheet(issues.issues, config.validate.listed),
             *_hint_sheet(hints, config.validate.listed),
         ),
-        notes=tuple(_notes(config)),
+        notes=(*_notes(config), *account_notes(issues.counts)),
         rows=[{name: row.get(name) for name in _CSV_COLUMNS} for row in rows],
         failure=_failure(config, source),
         # Turns without an id are called after their sessions.

@@ -222,6 +222,7 @@ _NOTES = {
     "annotation_ties": "client turns have an even vote of their annotators",
     "multi_label": "rows carry several labels",
     "unknown_turn_keys": "keys of turns are not known and were not used",
+    "other_sheets": "more sheets of the workbook are not read (data.options.sheet names one)",
     "lines_before_first_speaker": "lines before the first speaker were not used",
 }
 

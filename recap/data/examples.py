@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from recap.config import NoIntervention
-from recap.records import Dialogue, Example, Turn
+from recap.records import Dialogue, Example, State, Turn, Turns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,10 +61,10 @@ def examples_of(
         utterances = _merged(utterances, counts)
     if empty_apart:
         utterances = [u for u in utterances if _says(u)]
-    history = tuple(utterance.turn for utterance in utterances)
+    history = Turns(tuple(utterance.turn for utterance in utterances))
     position = 0
     for utterance in sorted((*utterances, *empty), key=lambda u: u.index):
-        before = history[:position]
+        before = history.first(position)
         outcome = "empty"
         if not empty_apart or _says(utterance):
             position += 1
@@ -75,7 +76,7 @@ def examples_of(
 
 
 def _outcome(
-    turn: Turn, before: tuple[Turn, ...], no_intervention: NoIntervention, require_labels: bool
+    turn: Turn, before: Sequence[Turn], no_intervention: NoIntervention, require_labels: bool
 ) -> str:
     if require_labels and turn.label is None:
         return "unlabelled"
@@ -84,7 +85,7 @@ def _outcome(
     return "examples"
 
 
-def _example(dialogue: Dialogue, utterance: _Utterance, before: tuple[Turn, ...]) -> Example:
+def _example(dialogue: Dialogue, utterance: _Utterance, before: Sequence[Turn]) -> Example:
     turn = utterance.turn
     return Example(
         id=turn_id(dialogue.session, utterance.index, turn),
@@ -128,7 +129,7 @@ def turn_id(session: str, index: int, turn: Turn) -> str:
     return turn.id or f"{session}:{index}"
 
 
-def _answers_counselor(history: tuple[Turn, ...]) -> bool:
+def _answers_counselor(history: Sequence[Turn]) -> bool:
     return bool(history) and history[-1].speaker == "counselor"
 
 
@@ -151,3 +152,16 @@ def _one_of_run(run: list[_Utterance], counts: Counter[str]) -> _Utterance:
     counts[conflict] += sum(utterance.turn.label != chosen.turn.label for utterance in labeled)
     text = "\n".join(utterance.turn.text for utterance in run if _says(utterance))
     return _Utterance(turn=replace(chosen.turn, text=text), index=chosen.index)
+
+
+def over_history(
+    history: Sequence[Turn], name: str, start: State, step: Callable[[State, Turn], State]
+) -> State:
+    """Return what ``step`` makes of ``start`` and the turns, one after the other.
+
+    Of histories that begin one dialogue no turn is looked at twice; the states are theirs under
+    ``name``, and must not be changed.
+    """
+    if isinstance(history, Turns):
+        return history.running(name, start, step)
+    return reduce(step, history, start)

@@ -17,10 +17,13 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 from recap.config import FoldGroup, SelectionProtocol
+from recap.data.examples import over_history
 from recap.errors import ConfigError, DataError, quote_id
-from recap.records import Example, Fold
+from recap.records import Example, Fold, Turn
 
 SELECT_PARTS = 10
 """``protocol="nested"`` selects on one of so many parts of the training folds; our own choice."""
@@ -85,8 +88,25 @@ def content_key(example: Example) -> str:
     The context is the speakers and texts of the history; ids, labels and sessions play no part, nor
     does white space, which no prompt shows as it stood.
     """
-    texts = [[turn.speaker, _shown(turn.text)] for turn in example.history]
-    return _digest(json.dumps([texts, _shown(example.response)]))
+    # The hash of the JSON of [[[speaker, text], ...], response], turn by turn.
+    before = over_history(example.history, "content_key", _NO_TURNS, _with_turn).copy()
+    before.update(f"], {json.dumps(_shown(example.response))}]".encode("ascii"))
+    return before.hexdigest()
+
+
+_NO_TURNS = hashlib.sha256(b"[[")
+
+
+def _with_turn(before: Any, turn: Turn) -> Any:
+    state = before.copy()
+    state.update(_written(turn.speaker, turn.text, first=before is _NO_TURNS))
+    return state
+
+
+@lru_cache(maxsize=8192)
+def _written(speaker: str, text: str, *, first: bool) -> bytes:
+    written = json.dumps([speaker, _shown(text)])
+    return (written if first else f", {written}").encode("ascii")
 
 
 def _shown(text: str) -> str:

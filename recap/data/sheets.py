@@ -15,7 +15,13 @@ from recap.taxonomy import Taxonomy
 
 
 def filled_rows(
-    path: Path, columns: Sequence[str], issues: IssueLog, *, hint: str, optional: Sequence[str] = ()
+    path: Path,
+    columns: Sequence[str],
+    issues: IssueLog,
+    *,
+    hint: str,
+    optional: Sequence[str] = (),
+    numbers: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line of each row, and its cells without blanks and protective quotes.
 
@@ -25,6 +31,7 @@ def filled_rows(
         issues: Where rows that do not fit the header are noted.
         hint: What to do where a column is missing.
         optional: Columns that are empty where the file lacks them.
+        numbers: Those of the columns in which a spreadsheet may show a percentage.
 
     Raises:
         DataError: When the file cannot be read or lacks a column.
@@ -32,6 +39,7 @@ def filled_rows(
     table = read_sheet(path, issues)
     for column in columns:
         require_column(table.path, table.columns, column, hint)
+    table.texts.update({*columns, *optional}.difference(numbers))
     for line, row in table.rows:
         cells = {column: row.get(column, "") for column in (*columns, *optional)}
         yield line, {column: bare_cell(cell.strip()).strip() for column, cell in cells.items()}

@@ -211,6 +211,7 @@ def membership(taxonomy: Taxonomy, tops: Iterable[str]) -> Callable[[str], bool]
 
 _MARKS = frozenset({"id", "label", "parsed"})
 """Columns by which a file of predictions is recognized."""
+_TEXTS = ("id", "session", "client", "counselor", "label", "response", "rationale")
 _OWN = frozenset(
     {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
     | {"response", "skipped", "client", "counselor", "meta"}
@@ -358,7 +359,7 @@ def _predicted(
     utterances: list[Utterance] = []
     skipped: set[str] = set()
     seen: dict[str, int] = {}
-    for line, row in read_rows(path, issues):
+    for line, row in read_rows(path, issues, texts=_TEXTS):
         # An empty cell is no value.
         fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, issues=issues)
         identifier, session = fields.identifier("id"), fields.identifier("session")

@@ -227,13 +227,13 @@ def load_evaluation(
     from recap.cli.compose import command_config, compose, compose_run, written
 
     values, choices = compose_run("evaluate", overrides, config_dir)
-    config = command_config(EvaluateConfig, values, config_dir)
+    config = command_config(EvaluateConfig, values)
     config = replace(config, task_given=any(_TASK.match(override) for override in overrides))
     if values["run"] or config.method is None:
         return config
     groups = ("data", "task", *(["encoder"] if config.method == "encoder" else []))
     base = [f"method={config.method}", *(f"{group}={choices[group]}" for group in groups)]
-    default = command_config(EvaluateConfig, compose("evaluate", base, config_dir)[0], config_dir)
+    default = command_config(EvaluateConfig, compose("evaluate", base, config_dir)[0])
     parts = [written(choices, group) for group in groups]
     parts.insert(2, config.method)
     given, usual = (result_options(baseline_run(each)) for each in (config, default))

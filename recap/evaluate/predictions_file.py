@@ -107,6 +107,7 @@ def _table_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, A
                 f"{path}: has no column {name!r}{did_you_mean(name, sheet.columns)}; "
                 f"name its columns id and label, and if need be {', '.join(_KNOWN[2:])}"
             )
+    sheet.texts.update(("id", "label", "rationale", "text", "gold", "task"))
     for line, cells in sheet.rows:
         # An empty cell is no value: of a label that means none, of the rest that there is none.
         bare = bare_row(cells)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -155,9 +155,13 @@ class SessionTable:
 
 
 def read_session_table(
-    path: Path, *, delimiter: str | None = None, sheet: str | None = None
+    path: Path,
+    *,
+    texts: Iterable[str] = (),
+    delimiter: str | None = None,
+    sheet: str | None = None,
 ) -> SessionTable:
-    """Return a CSV or Excel table.
+    """Return a CSV or Excel table, of which ``texts`` are the columns of names and ids.
 
     Raises:
         DataError: When the file cannot be read, or rows do not fit its header.
@@ -166,6 +170,7 @@ def read_session_table(
         raise DataError(f"{path}: is no table; give a .csv or .xlsx file")
     issues = IssueLog(str(path))
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
+    table.texts.update(texts)
     rows = list(table.rows)
     if issues.issues:
         raise issues.error()
@@ -237,17 +242,19 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
         raise ConfigError("name the columns to correlate with: outcomes=[goal,task,bond]")
     source = None if config.predictors else read_source(config)
     tables = []
+    on = config.on or ("session",)
+    read = partial(read_session_table, texts=(*on, *filter(None, (config.alliance.client,))))
     path, options = config.data.path, config.data.options
     if source is not None:
         tables.append(_dialogue_table(source, Path(path or config.predictions or config.data.name)))
     elif path is not None:
         delimiter, sheet = options.get("delimiter"), options.get("sheet")
-        tables.append(read_session_table(Path(path), delimiter=delimiter, sheet=sheet))
+        tables.append(read(Path(path), delimiter=delimiter, sheet=sheet))
     if config.outcomes.path is not None:
-        tables.append(read_session_table(Path(config.outcomes.path)))
+        tables.append(read(Path(config.outcomes.path)))
     if not tables:
         raise ConfigError("name a table with data.path=FILE or outcomes.path=FILE")
-    sides = _joined(tables, config.on or ("session",))
+    sides = _joined(tables, on)
     predictors = config.predictors or (tuple(_share_names(source)) if source else ())
     return AllianceData(
         predictors={name: _numbers(name, sides) for name in predictors},

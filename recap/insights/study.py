@@ -222,6 +222,7 @@ def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple
     }
     for role, column in names.items():
         require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
+    table.texts.update(set(names.values()) - {options.score})
     rows = []
     for line, cells in table.rows:
         values = {role: cells[column].strip() for role, column in names.items()}

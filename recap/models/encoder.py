@@ -390,7 +390,7 @@ class EncoderInput:
         return self._ids_of[text]
 
 
-def shown_turns(example: Example, history: PromptHistory) -> tuple[Turn, ...]:
+def shown_turns(example: Example, history: PromptHistory) -> Sequence[Turn]:
     """Return the turns before the response that are read, oldest first.
 
     ``intervention`` stands for the counselor's turns since the client's last one.

@@ -16,6 +16,7 @@ _MOST_CHARACTERS = 32_767
 
 _WIDEST = 60
 
+_ESCAPE = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
 _NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")
 
 NO_OPENPYXL = "no Excel sheets: they need openpyxl: pip install recap-counseling[excel]"
@@ -106,7 +107,9 @@ def safe_cell(value: CellValue) -> CellValue:
     """
     if not isinstance(value, str):
         return value
-    return protect_cell(_NOT_IN_XML.sub("", value))[:_MOST_CHARACTERS]
+    plain = protect_cell(_NOT_IN_XML.sub("", value))[:_MOST_CHARACTERS]
+    # A spreadsheet reads _x0041_ as A.
+    return _ESCAPE.sub("_x005F_", plain)
 
 
 def _saved(book: Any) -> bytes:

@@ -108,7 +108,7 @@ def _prompted_config(values: Mapping[str, Any], config_dir: str | Path | None) -
 
     # A client without a model is refused later, with the option to set.
     backbone = {**values["backbone"], "name": values["backbone"]["name"] or "unnamed"}
-    return command_config(PromptedConfig, {**values, "backbone": backbone}, config_dir)
+    return command_config(PromptedConfig, {**values, "backbone": backbone})
 
 
 def _name_of(

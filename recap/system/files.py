@@ -292,6 +292,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
         # Ten times as fast, where PyYAML was built with libyaml.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         values = loader(file.read_text(encoding="utf-8")).get_single_data()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); correct its path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

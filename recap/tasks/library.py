@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import yaml
 
 from recap.config import RunConfig, TaskConfig
-from recap.errors import ConfigError, UnknownNameError, did_you_mean
+from recap.errors import ConfigError, UnknownNameError, WrittenError, did_you_mean
 from recap.registry import Registry
-from recap.system.files import conf_dir
+from recap.system.files import conf_dir, read_yaml
 from recap.tasks.task import Task, define_task, read_prompt_file
-from recap.taxonomy import Taxonomy, taxonomy_from_dict
+from recap.taxonomy import Taxonomy, check_kinds, taxonomy_from_dict
 
 TASK_KEYS = ("name", "taxonomy", "labels", "within", "role", "instruction")
 """What a task's YAML may hold; language, rationale and the like are options of the run."""
@@ -54,15 +54,18 @@ def load_task_file(path: Path, **options: Any) -> Task:
     """
     path = Path(path)
     folders = (path.parent, path.parent.parent / "taxonomy")
-    data = _read_yaml(path)
+    data = read_yaml(path)
     # A file that also sets options of the run (Hydra's "@package _global_") nests the task.
     inner = data.get("task")
-    return task_from_dict(
-        inner if isinstance(inner, dict) else data,
-        default_name=path.stem,
-        taxonomy_folders=folders,
-        **options,
-    )
+    try:
+        return task_from_dict(
+            inner if isinstance(inner, dict) else data,
+            default_name=path.stem,
+            taxonomy_folders=folders,
+            **options,
+        )
+    except WrittenError as error:
+        raise at_line(error, path) from None
 
 
 def task_from_dict(
@@ -82,9 +85,10 @@ def task_from_dict(
         options: Fields of :class:`recap.tasks.task.Task`.
 
     Raises:
-        ConfigError: For missing or unknown keys, naming them.
+        ConfigError: For missing or unknown keys, naming them, and values of another kind.
     """
-    name = str(data.get("name") or default_name or "")
+    check_kinds(data, _KINDS)
+    name = data.get("name") or default_name or ""
     for key in data:
         if key not in TASK_KEYS:
             raise ConfigError(
@@ -119,8 +123,68 @@ def load_taxonomy(name: str, *, folders: Sequence[Path] = ()) -> Taxonomy:
         ConfigError: When the file does not describe a taxonomy.
     """
     path = _conf_file("taxonomy", name, folders)
-    data = _read_yaml(path)
-    return taxonomy_from_dict({"name": path.stem, **data})
+    data = read_yaml(path)
+    try:
+        return taxonomy_from_dict({"name": path.stem, **data})
+    except WrittenError as error:
+        raise at_line(error, path) from None
+
+
+def check_written_task(data: Mapping[str, Any], path: Path | None, taxonomy: Path | None) -> None:
+    """Check the kinds of a task's values, its taxonomy's among them, as YAML has them.
+
+    Args:
+        data: Keys of :data:`TASK_KEYS`.
+        path: The task's file, where it has one.
+        taxonomy: The taxonomy's own, likewise.
+
+    Raises:
+        ConfigError: With file and line, for a value of another kind, and for what a taxonomy lacks.
+    """
+    try:
+        check_kinds(data, _KINDS)
+    except WrittenError as error:
+        raise at_line(error, path) from None
+    written = data.get("taxonomy")
+    if isinstance(written, Mapping):
+        try:
+            taxonomy_from_dict(written)
+        except WrittenError as error:
+            raise at_line(error, taxonomy or path) from None
+
+
+_KINDS = {
+    "name": "text",
+    "labels": "list",
+    "within": "text",
+    "role": "texts",
+    "instruction": "texts",
+}
+
+
+def at_line(error: WrittenError, path: Path | None) -> ConfigError:
+    """Return an error that also names the file and the line at which the value stands."""
+    if path is None:
+        return error
+    root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    above: list[tuple[str, ...]] = [(), ("task",), ("taxonomy",), ("task", "taxonomy")]
+    found = [_inner(root, (*keys, *error.keys)) for keys in above]
+    line = max(found, key=lambda place: place[0])[1]
+    return ConfigError(f"{path}:{line + 1}: {error}")
+
+
+def _inner(node: Any, keys: Sequence[str | int]) -> tuple[int, int]:
+    """Return how many of the last keys lead somewhere in a YAML node, and the line they lead to."""
+    for depth, key in enumerate(keys):
+        inner = None
+        if isinstance(node, yaml.MappingNode):
+            inner = next((v for k, v in node.value if k.value == str(key)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            inner = node.value[key]
+        if inner is None:
+            return depth - len(keys), node.start_mark.line
+        node = inner
+    return 0, node.start_mark.line
 
 
 def _conf_file(kind: str, name: str, folders: Sequence[Path]) -> Path:
@@ -133,18 +197,6 @@ def _conf_file(kind: str, name: str, folders: Sequence[Path]) -> Path:
         f"there is no {kind} {name!r}{did_you_mean(name, known)}; "
         f"known: {', '.join(known) or 'none'}"
     )
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}); give the path of a UTF-8 YAML file"
-        ) from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys to values")
-    return data
 
 
 TaskSource = Task | Callable[..., Task]

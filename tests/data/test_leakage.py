@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from recap.data.folds import split_folds
-from recap.data.leakage import MAX_IDS_LISTED, NearTexts, leakage_report, with_shots
+from recap.data.leakage import (
+    LIKELIEST_COMPARED,
+    MAX_IDS_LISTED,
+    NearTexts,
+    find_near_duplicates,
+    leakage_report,
+    with_shots,
+)
 from recap.records import Example, Fold, Turn
 
 SECRET = "I have never told anybody about the lake"
@@ -232,3 +239,28 @@ def test_shots_that_are_tested_or_share_anything_with_the_test_are_found():
     clean = with_shots(report, examples, folds, {0: [], 1: [examples[4]]})["folds"][1]["shots"]
     kinds = ("in_test", "duplicates", "near_duplicates", "shared_sessions", "history_overlap")
     assert [clean[kind]["count"] for kind in kinds] == [0] * 5
+
+
+def test_a_crowd_of_near_equal_texts_costs_each_of_them_a_few_comparisons() -> None:
+    """100,000 of them took longer than anybody waits; a few comparisons each are linear."""
+    texts = [f"I do not know what to say about number {n}, as nothing changes." for n in range(900)]
+    compared = 0
+
+    class Counted(NearTexts):
+        def _similarity(self, text: int, other: int) -> float:
+            nonlocal compared
+            compared += 1
+            return super()._similarity(text, other)
+
+    pairs = Counted(texts).among_earlier(0.8)
+    assert [pair.second for pair in pairs] == list(range(1, 900))
+    assert pairs == find_near_duplicates(texts)
+    assert compared <= LIKELIEST_COMPARED * len(texts)
+
+
+def test_similarity_is_that_of_the_sets_of_trigrams() -> None:
+    texts = ["they never listen to me", "they never listen to you", "they never listened to me"]
+    sets = [{text[i : i + 3] for i in range(len(text) - 2)} for text in texts]
+    for pair in find_near_duplicates(texts, threshold=0.3):
+        left, right = sets[pair.first], sets[pair.second]
+        assert pair.similarity == pytest.approx(len(left & right) / len(left | right))

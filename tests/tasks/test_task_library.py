@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+from recap.corpus.__main__ import main
 from recap.errors import ConfigError, UnknownNameError
 from recap.records import Answer, Example
 from recap.system.files import conf_dir
@@ -98,7 +101,7 @@ def test_annomi_talk_has_a_taxonomy_and_a_role_of_its_own():
             {"name": "t", "taxonomy": {"name": "x", "categories": [{"name": "A", "color ": "#1"}]}},
             "unknown key 'color '",
         ),
-        ({"name": "t", "taxonomy": "psyfire", "role": ["a"]}, "'role' must be a text"),
+        ({"name": "t", "taxonomy": "psyfire", "role": ["a"]}, "role: is a list, and has to be"),
     ],
 )
 def test_a_mapping_that_is_no_task_is_refused_with_the_mend(data, message):
@@ -155,3 +158,72 @@ def test_tasks_need_no_torch_transformers_or_hydra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+CATEGORIES = """\
+name: mine
+taxonomy:
+  name: mine
+  categories:
+    - name: Change
+      {first}
+    - name: {second}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "line", "found"),
+    [
+        ("parent: null", "Yes", 7, "categories[1].name: is the truth value true"),
+        ("parent: null", "No", 7, "categories[1].name: is the truth value false"),
+        ("parent: null", "1", 7, "categories[1].name: is the number 1"),
+        ("parent: null", "1.5", 7, "categories[1].name: is the number 1.5"),
+        ("parent: null", "null", 7, "categories[1].name: is empty"),
+        ("parent: null", "[A]", 7, "categories[1].name: is a list"),
+        ("aliases: Cutting down", "B", 6, "categories[0].aliases: is a text, and has to be a list"),
+        ("aliases: [Cutting down, 7]", "B", 6, "categories[0].aliases[1]: is the number 7"),
+        ("names: {no: Endring}", "B", 6, "categories[0].names: is the truth value false"),
+        ("names: {en: 5}", "B", 6, "categories[0].names.en: is the number 5"),
+        ("definition: 12", "B", 6, "categories[0].definition: is the number 12"),
+        ("parent: 3", "B", 6, "categories[0].parent: is the number 3"),
+        ("color: 123456", "B", 6, "categories[0].color: is the number 123456"),
+        ("qualifies: 'no'", "B", 6, "categories[0].qualifies: is a text, and has to be true or"),
+    ],
+)
+def test_values_of_another_kind_are_named_with_file_and_line_by_the_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    first: str,
+    second: str,
+    line: int,
+    found: str,
+) -> None:
+    folder = tmp_path / "conf" / "task"
+    folder.mkdir(parents=True)
+    file = folder / "mine.yaml"
+    file.write_text(CATEGORIES.format(first=first, second=second), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["action=describe", "task=mine"]) == 2
+    message = capsys.readouterr().err
+    assert f"{Path('conf/task/mine.yaml')}:{line}: {found}" in message.replace("\n", " ")
+    with pytest.raises(ConfigError, match=re.escape(f"mine.yaml:{line}: {found}")):
+        load_task_file(file)
+
+
+def test_kinds_are_checked_in_a_taxonomy_file_of_its_own_and_in_the_list_of_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {
+        "task/a.yaml": "name: a\ntaxonomy: own\n",
+        "taxonomy/own.yaml": "name: own\ncategories:\n  - name: A\n  - name: 2026-01-02\n",
+        "task/b.yaml": "name: b\ntaxonomy: psyfire\nlabels: [Arguing, Yes]\n",
+    }.items():
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["action=describe", "task=a"]) == 2
+    message = capsys.readouterr().err.replace("\n", "")
+    assert "taxonomy/own.yaml:4: categories[1].name: is the date" in message
+    assert main(["action=describe", "task=b"]) == 2
+    assert "task/b.yaml:3: labels[1]" in capsys.readouterr().err.replace("\n", "")

@@ -46,6 +46,7 @@ def read_annomi(
     for column in _NEEDED:
         hint = "is this an AnnoMI file? (others: data=table)"
         require_column(table.path, table.columns, column, hint)
+    table.texts.update(_NEEDED)
     names = SpeakerNames()
     for transcript, rows in groupby(table.rows, key=lambda numbered: numbered[1]["transcript_id"]):
         turns: list[Turn] = []

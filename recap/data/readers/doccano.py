@@ -69,7 +69,9 @@ def read_doccano(
 
 def _csv_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a CSV export like those of a JSON one; it joins several labels by ``#``."""
-    for line, row in read_sheet(path, issues).rows:
+    table = read_sheet(path, issues)
+    table.texts.update(("id", "session", "client", *_TEXT_KEYS, *_LABEL_KEYS, *_COMMENT_KEYS))
+    for line, row in table.rows:
         filled: dict[str, Any] = {
             key: cell for key, cell in row.items() if cell.strip() or key in _TEXT_KEYS
         }

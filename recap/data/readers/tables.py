@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, Place, too_long
-from recap.data.readers.files import (
-    UNREADABLE,
-    existing_file,
-    json_rows,
-    open_archive,
-    text_lines,
-    unreadable,
-)
+from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
+from recap.data.readers.files import existing_file, json_rows, text_lines
 from recap.data.readers.registry import (
     Columns,
     Record,
@@ -38,22 +30,11 @@ from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell
 
-_KIND, _MEND = "Excel file", "save it again as .xlsx"
-_MOST_ROWS = 1_048_576
-_PIECE = 1 << 20
-_FORMULA = re.compile(rb"<(\w+:)?f[\s/>]")
-
-
 _DELIMITERS = (",", ";", "\t")
-_EXCEL = (".xlsx", ".xlsm")
-TABLE_ENDINGS = (".csv", ".tsv", *_EXCEL)
+TABLE_ENDINGS = (".csv", ".tsv", *EXCEL_ENDINGS)
 """Endings of files that are read as tables where others hold JSON."""
 _LONGEST_FIELD = 2**24
 """Characters after which a quotation mark that is not closed is given up."""
-_UNSAVED = (
-    "holds a formula without its value",
-    "open and save the file in a spreadsheet program, or write the value itself",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +44,9 @@ class Sheet:
     path: Path
     columns: tuple[str, ...]
     rows: Iterator[tuple[int, dict[str, str]]]
+    texts: set[str] = field(default_factory=set)
+    """Columns of texts, names and ids: whoever reads them says so before the first row, and rows
+    where a spreadsheet made something else of one of them are noted and left out."""
 
 
 def read_sheet(
@@ -77,15 +61,15 @@ def read_sheet(
         issues: Where bad rows are noted.
         delimiter: What separates the fields of a CSV file; by default whichever of comma, semicolon
             and tab the header holds most often.
-        sheet: Name of the Excel sheet; by default the first.
+        sheet: Name of the Excel sheet; by default the first that is not hidden.
 
     Raises:
         DataError: When the file is missing, empty or of another kind, or two columns have one name.
         ConfigError: When the delimiter is more than one character.
     """
     path = existing_file(path)
-    if path.suffix.lower() in _EXCEL:
-        records = _excel_records(path, sheet)
+    if path.suffix.lower() in EXCEL_ENDINGS:
+        records = excel_rows(path, sheet, issues)
     elif path.suffix.lower() == ".xls":
         raise DataError(
             f"{path}: old Excel files cannot be read; save it as .xlsx or as 'CSV UTF-8'"
@@ -99,13 +83,22 @@ def read_sheet(
         raise DataError(f"{path}:{header.line}: the header {header.broken[0]}; {header.broken[1]}")
     columns = tuple(name.strip() for name in header.cells)
     _check_names(path, columns)
-    return Sheet(path=path, columns=columns, rows=_named(records, columns, issues))
+    texts: set[str] = set()
+    rows = _named(records, columns, issues, texts)
+    return Sheet(path=path, columns=columns, rows=rows, texts=texts)
 
 
-def read_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield ``(line, row)`` of a table, its cells bare, or of a JSON file, by the file's ending."""
+def read_rows(
+    path: Path, issues: IssueLog, *, texts: Iterable[str] = ()
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield ``(line, row)`` of a table, its cells bare, or of a JSON file, by the file's ending.
+
+    ``texts`` are the columns of texts, names and ids.
+    """
     if path.suffix.lower() in TABLE_ENDINGS:
-        return ((line, bare_row(cells)) for line, cells in read_sheet(path, issues).rows)
+        table = read_sheet(path, issues)
+        table.texts.update(texts)
+        return ((line, bare_row(cells)) for line, cells in table.rows)
     return json_rows(path, issues)
 
 
@@ -148,15 +141,6 @@ def finite_number(value: object) -> float | None:
     return float(value) if abs(value) <= sys.float_info.max else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Record:
-    line: int
-    cells: list[str]
-    broken: tuple[str, str] | None = None
-    """What is wrong with it, and the mend."""
-    field: str = "row"
-
-
 def _check_names(path: Path, columns: tuple[str, ...]) -> None:
     first: dict[str, int] = {}
     for number, name in enumerate(columns, start=1):
@@ -168,7 +152,7 @@ def _check_names(path: Path, columns: tuple[str, ...]) -> None:
 
 
 def _named(
-    records: Iterator[_Record], columns: tuple[str, ...], issues: IssueLog
+    records: Iterator[SheetRow], columns: tuple[str, ...], issues: IssueLog, texts: set[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     for record in records:
         if record.broken is None and not any(cell.strip() for cell in record.cells):
@@ -177,8 +161,22 @@ def _named(
         broken = record.broken or _misfit(record.cells, len(columns))
         if broken is not None:
             issues.reject(record.line, record.field, *broken)
-        else:
+        elif not _has_odd_cell(record, columns, issues, texts):
             yield record.line, dict(zip(columns, record.cells, strict=False))
+
+
+def _has_odd_cell(
+    row: SheetRow, columns: tuple[str, ...], issues: IssueLog, texts: set[str]
+) -> bool:
+    odd = [
+        (number, name, cell)
+        for number, (name, cell) in enumerate(zip(columns, row.cells, strict=False))
+        if isinstance(cell, OddCell) and name in texts
+    ]
+    for number, name, cell in odd:
+        reason = f"{cell.reason} in cell {column_letters(number)}{row.line}"
+        issues.reject(row.line, name, reason, "format the column as text and write it there again")
+    return bool(odd)
 
 
 def _misfit(cells: list[str], width: int) -> tuple[str, str] | None:
@@ -195,7 +193,7 @@ def _misfit(cells: list[str], width: int) -> tuple[str, str] | None:
     return None
 
 
-def _csv_records(path: Path, issues: IssueLog, delimiter: str | None) -> Iterator[_Record]:
+def _csv_records(path: Path, issues: IssueLog, delimiter: str | None) -> Iterator[SheetRow]:
     """Yield every record with the line it begins on; those quoted wrongly are broken."""
     lines = text_lines(path, issues)
     first = next(lines, None)
@@ -218,13 +216,13 @@ def _csv_records(path: Path, issues: IssueLog, delimiter: str | None) -> Iterato
         except StopIteration:
             return
         except csv.Error as error:
-            yield _Record(line=line, cells=[], broken=_csv_fault(error, reader.line_num))
+            yield SheetRow(line=line, cells=[], broken=_csv_fault(error, reader.line_num))
             if "field limit" in str(error):
                 return
             continue
         finally:
             csv.field_size_limit(limit)
-        yield _Record(line=line, cells=cells)
+        yield SheetRow(line=line, cells=cells)
 
 
 def _csv_fault(error: csv.Error, line: int) -> tuple[str, str]:
@@ -243,107 +241,6 @@ def _csv_fault(error: csv.Error, line: int) -> tuple[str, str]:
         f"is not valid CSV up to line {line} ({message})",
         "close every quotation mark, and double those inside a text",
     )
-
-
-def _excel_records(path: Path, sheet: str | None) -> Iterator[_Record]:
-    """Yield the rows of one sheet of an ``.xlsx`` file, from the first that is not empty on.
-
-    Raises:
-        DataError: When openpyxl is missing, or the file is broken, too large, or lacks the sheet.
-    """
-    try:
-        import openpyxl  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError:
-        raise DataError(
-            f"{path}: Excel files need openpyxl: pip install recap[excel]; "
-            "or save the sheet as 'CSV UTF-8'"
-        ) from None
-    with open_archive(path, kind=_KIND, hint=_MEND) as archive:
-        has_formulas = _look_through(path, archive)
-    try:
-        yield from _sheet_records(path, sheet, has_formulas)
-    except DataError:
-        raise
-    except Exception as error:  # noqa: BLE001 - openpyxl has many of its own
-        raise unreadable(path, _KIND, error, _MEND) from None
-
-
-def _look_through(path: Path, archive: zipfile.ZipFile) -> bool:
-    """Return whether a sheet may hold formulas; refuse XML that defines entities.
-
-    A few nested entities expand to gigabytes, and no spreadsheet program writes any.
-    """
-    formulas = False
-    for part in archive.infolist():
-        is_sheet = "worksheets/" in part.filename
-        try:
-            with archive.open(part) as file:
-                before = b""
-                while piece := file.read(_PIECE):
-                    seen = (before + piece).replace(b"\0", b"")
-                    if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen:
-                        raise DataError(f"{path}: its XML defines a document type; {_MEND}")
-                    formulas = formulas or (is_sheet and _FORMULA.search(seen) is not None)
-                    before = piece[-20:]
-        except UNREADABLE as error:
-            raise unreadable(path, _KIND, error, _MEND) from None
-    return formulas
-
-
-def _sheet_records(path: Path, sheet: str | None, has_formulas: bool) -> Iterator[_Record]:
-    values = _values(path, sheet, saved=True)
-    formulas = _values(path, sheet, saved=False) if has_formulas else None
-    width = 0
-    for number, row in enumerate(values, start=1):
-        if number > _MOST_ROWS:
-            raise DataError(f"{path}: has rows beyond {_MOST_ROWS:,}, the most of a sheet; {_MEND}")
-        written: Sequence[Any] = next(formulas, ()) if formulas is not None else ()
-        if not row:
-            continue
-        unsaved = next(
-            (
-                index
-                for index, (value, text) in enumerate(zip(row, written, strict=False))
-                if value is None and text is not None
-            ),
-            None,
-        )
-        cells = [_cell_text(value) for value in row]
-        if not (width or any(cells) or unsaved is not None):
-            continue
-        width = width or len(cells)
-        cells += [""] * (width - len(cells))
-        if unsaved is None:
-            yield _Record(line=number, cells=cells)
-        else:
-            yield _Record(line=number, cells=cells, broken=_UNSAVED, field=f"column {unsaved + 1}")
-
-
-def _values(path: Path, sheet: str | None, *, saved: bool) -> Iterator[Sequence[Any]]:
-    """Yield rows of a sheet: of formulas the value that was saved, or the formulas themselves."""
-    import openpyxl
-
-    book = openpyxl.load_workbook(path, read_only=True, data_only=saved)
-    try:
-        if sheet is not None and sheet not in book.sheetnames:
-            raise DataError(
-                f"{path}: has no sheet {sheet!r}; correct data.options.sheet, one of: "
-                f"{', '.join(book.sheetnames)}"
-            )
-        page = book[sheet] if sheet is not None else book.worksheets[0]
-        # What a file says of its size cuts off all rows and columns beyond, unnoticed.
-        page.reset_dimensions()
-        yield from page.iter_rows(values_only=True)
-    finally:
-        book.close()
-
-
-def _cell_text(value: Any) -> str:
-    """Return a cell's value as text, ``""`` for an empty one."""
-    if value is None:
-        return ""
-    # A spreadsheet keeps the id 12 as 12.0.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 _EXAMPLE_ROLES = ("id", "session", "text", "label", "rationale")
@@ -380,6 +277,7 @@ def read_table(
     """
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
+    table.texts.update(found.by_role.values())
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
     layout = _Layout(

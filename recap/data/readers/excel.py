@@ -1,0 +1,249 @@
+"""Sheets of Excel files as rows of texts, or why a row or a cell cannot be one."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recap.data.issues import ERROR_CELLS, IssueLog
+from recap.data.readers.files import UNREADABLE, open_archive, unreadable
+from recap.errors import DataError
+
+EXCEL_ENDINGS = (".xlsx", ".xlsm")
+_KIND, _MEND = "Excel file", "save it again as .xlsx"
+_MOST_ROWS = 1_048_576
+_MOST_COLUMNS = 16_384
+_PIECE = 1 << 20
+_EXACT = 10**15
+"""From here on a spreadsheet no longer keeps every digit of a number."""
+_UNSAVED = (
+    "holds a formula without its value",
+    "open and save the file in a spreadsheet program, or write the value itself",
+)
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
+_LINE_END = re.compile("\r\n?")
+_QUOTED = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]')
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetRow:
+    """One row of a table with the line, or the row's number in a spreadsheet, it begins on."""
+
+    line: int
+    cells: list[str]
+    broken: tuple[str, str] | None = None
+    """What is wrong with it, and the mend."""
+    field: str = "row"
+
+
+class OddCell(str):
+    """A cell that is no text to its spreadsheet, such as a date, under the text that it has here.
+
+    Where a column holds numbers or is not read it may stand; among texts and ids it is a fault.
+    """
+
+    reason: str
+
+    def __new__(cls, text: str, reason: str) -> OddCell:
+        """Return a text that knows why it is none."""
+        cell = super().__new__(cls, text)
+        cell.reason = reason
+        return cell
+
+
+def column_letters(index: int) -> str:
+    """Return what a spreadsheet calls the column of an index from 0.
+
+    >>> column_letters(0), column_letters(25), column_letters(26), column_letters(702)
+    ('A', 'Z', 'AA', 'AAA')
+    """
+    before, last = divmod(index, 26)
+    return (column_letters(before - 1) if before else "") + chr(ord("A") + last)
+
+
+def excel_rows(path: Path, sheet: str | None, issues: IssueLog) -> Iterator[SheetRow]:
+    """Yield the rows of one sheet of an ``.xlsx`` file, from the first that is not empty on.
+
+    Args:
+        path: The file.
+        sheet: The sheet's name; by default the first that is not hidden.
+        issues: Where the sheets that are not read are counted.
+
+    Raises:
+        DataError: When openpyxl is missing, or the file is broken, too large, or lacks the sheet.
+    """
+    try:
+        import openpyxl  # type: ignore[import-untyped]
+    except ImportError:
+        raise DataError(
+            f"{path}: Excel files need openpyxl: pip install recap[excel]; "
+            "or save the sheet as 'CSV UTF-8'"
+        ) from None
+    with open_archive(path, kind=_KIND, hint=_MEND) as archive:
+        _refuse_entities(path, archive)
+    book = None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        yield from _rows(path, book, _page(path, book, sheet, issues))
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - openpyxl has many of its own
+        raise unreadable(path, _KIND, error, _MEND) from None
+    finally:
+        if book is not None:
+            book.close()
+
+
+def _refuse_entities(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse XML that defines entities.
+
+    A few nested ones expand to gigabytes, and no spreadsheet program writes any.
+    """
+    for part in archive.infolist():
+        try:
+            with archive.open(part) as file:
+                before = b""
+                while piece := file.read(_PIECE):
+                    seen = (before + piece).replace(b"\0", b"")
+                    if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen:
+                        raise DataError(f"{path}: its XML defines a document type; {_MEND}")
+                    before = piece[-20:]
+        except UNREADABLE as error:
+            raise unreadable(path, _KIND, error, _MEND) from None
+
+
+def _page(path: Path, book: Any, sheet: str | None, issues: IssueLog) -> Any:
+    """Return the sheet to be read; those beside it that a user sees are counted."""
+    if sheet is not None:
+        if sheet not in book.sheetnames:
+            raise DataError(
+                f"{path}: has no sheet {sheet!r}; correct data.options.sheet, one of: "
+                f"{', '.join(book.sheetnames)}"
+            )
+        return book[sheet]
+    shown = [page for page in book.worksheets if page.sheet_state == "visible"]
+    if not shown:
+        raise DataError(
+            f"{path}: all of its sheets are hidden ({', '.join(book.sheetnames)}); show the one "
+            "that is meant, or name it with data.options.sheet"
+        )
+    issues.counts["other_sheets"] += len(shown) - 1
+    return shown[0]
+
+
+def _rows(path: Path, book: Any, page: Any) -> Iterator[SheetRow]:
+    cell_text = partial(_cell_text, formats=_number_formats(book))
+    width, last = 0, 0
+    with page._get_source() as source:
+        for number, cells in _parser(book, page, source).parse():
+            if number <= last:
+                raise DataError(
+                    f"{path}: row {number} of sheet {page.title!r} comes after row {last}; {_MEND} "
+                    "(which program wrote it?)"
+                )
+            if number > _MOST_ROWS:
+                raise DataError(
+                    f"{path}: has rows beyond {_MOST_ROWS:,}, the most of a sheet; {_MEND}"
+                )
+            last = number
+            row = _row(number, cells, cell_text)
+            if width or any(row.cells) or row.broken:
+                width = width or len(row.cells)
+                row.cells.extend([""] * (width - len(row.cells)))
+                yield row
+
+
+def _parser(book: Any, page: Any, source: Any) -> Any:
+    """Return openpyxl's own parser of a sheet, which also tells which cells hold a formula.
+
+    openpyxl's rows (3.1) leave out, unnoticed, those that do not stand in order, cells that come
+    twice, and all beyond what the file says of its size.
+    """
+    from openpyxl.worksheet._reader import (  # type: ignore[import-untyped]
+        FORMULA_TAG,
+        WorkSheetParser,
+    )
+
+    class Parser(WorkSheetParser):  # type: ignore[misc]
+        def parse_cell(self, element: Any) -> dict[str, Any]:
+            """Return what openpyxl says of a cell, and whether it is computed."""
+            return {
+                **super().parse_cell(element),
+                "formula": element.find(FORMULA_TAG) is not None,
+            }
+
+    return Parser(
+        source,
+        page._shared_strings,
+        data_only=True,
+        epoch=book.epoch,
+        date_formats=book._date_formats,
+        timedelta_formats=book._timedelta_formats,
+    )
+
+
+def _row(number: int, cells: Sequence[dict[str, Any]], cell_text: Callable[..., str]) -> SheetRow:
+    width = max((cell["column"] for cell in cells), default=0)
+    if width > _MOST_COLUMNS:
+        raise ValueError
+    texts = [""] * width
+    met: set[int] = set()
+    for cell in cells:
+        column = cell["column"]
+        field = f"column {column}"
+        if cell["row"] != number or column in met:
+            broken = "holds a cell of another row, or one cell twice", _MEND
+            return SheetRow(line=number, cells=texts, broken=broken, field=field)
+        met.add(column)
+        if cell["formula"] and cell["value"] is None:
+            return SheetRow(line=number, cells=texts, broken=_UNSAVED, field=field)
+        texts[column - 1] = cell_text(cell)
+    while texts and not texts[-1]:
+        texts.pop()
+    return SheetRow(line=number, cells=texts)
+
+
+def _number_formats(book: Any) -> list[str]:
+    """Return the number format of each cell style, without what it quotes."""
+    from openpyxl.styles.numbers import BUILTIN_FORMATS  # type: ignore[import-untyped]
+
+    own = book._number_formats
+    formats = [
+        own[style.numFmtId - 164] if style.numFmtId >= 164 else BUILTIN_FORMATS.get(style.numFmtId)
+        for style in book._cell_styles
+    ]
+    return [_QUOTED.sub("", written or "") for written in formats]
+
+
+def _cell_text(cell: dict[str, Any], *, formats: Sequence[str]) -> str:
+    """Return a cell as text, ``""`` for an empty one; what is no text to the sheet is odd."""
+    value, kind = cell["value"], cell["data_type"]
+    if value is None:
+        return ""
+    if kind == "e" or (isinstance(value, str) and value in ERROR_CELLS):
+        return OddCell(str(value), f"is the error {value} of a spreadsheet")
+    if kind == "s":
+        return _LINE_END.sub("\n", _ESCAPED.sub(lambda code: chr(int(code[1], 16)), value))
+    if isinstance(value, bool):
+        return OddCell(str(value).upper(), f"is the truth value {str(value).upper()}")
+    if not isinstance(value, int | float):
+        return OddCell(str(value), "is a date or a time")
+    return _number_text(value, formats[cell["style_id"]] if cell["style_id"] else "")
+
+
+def _number_text(value: float, written: str) -> str:
+    # A spreadsheet keeps the id 12 as 12.0, and shows 012 where its format says so.
+    whole = isinstance(value, int) or value.is_integer()
+    text = str(int(value)) if whole else str(value)
+    if "%" in written:
+        return OddCell(text, "is a percentage")
+    if whole and abs(value) >= _EXACT:
+        return OddCell(text, "is a number of more than 15 digits, of which the last are lost")
+    if whole and value >= 0 and re.fullmatch("0{2,}", written):
+        return text.zfill(len(written))
+    return text
