@@ -29,7 +29,6 @@ from recap.runs.build import build_task, reader_options
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
 
-_NO_LABEL = ("", "null", "none", "nan", "n/a")
 _KNOWN = ("id", "label", "fold", "probabilities", "rationale", "text", "gold", "task")
 
 
@@ -164,7 +163,7 @@ class _Reader:
         return identifier
 
     def _label(self, text: str | None) -> str | None:
-        if text is None or text.casefold() in _NO_LABEL:
+        if text is None or is_missing(text, self._task.taxonomy):
             self.counts["without_label"] += 1
             return None
         found = self._task.taxonomy.find(text)

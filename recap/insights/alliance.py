@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recap.data.issues import IssueLog
+from recap.data.names import identity, is_missing
 from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
 from recap.data.utterances import Utterance
@@ -40,17 +41,17 @@ if TYPE_CHECKING:
 
 JoinKey = tuple[str, ...]
 
-_WHOLE = re.compile(r"(-?\d+)\.0+")
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 
 def join_key(values: Sequence[str]) -> JoinKey:
-    """Return the form in which keys are compared: no outer blanks, ``7.0`` as ``7``.
+    """Return the form in which keys are compared: as names are, and ``7.0`` as ``7``.
 
     >>> join_key([" 7.0", "S1"])
     ('7', 'S1')
     """
     return tuple(
-        _WHOLE.sub(r"\1", v) if _WHOLE.fullmatch(v := value.strip()) else v for value in values
+        "" if is_missing(value) else _WHOLE.sub(r"\1", identity(value)) for value in values
     )
 
 
@@ -63,9 +64,6 @@ def join(first: Sequence[JoinKey], second: Sequence[JoinKey]) -> list[tuple[int,
     place = {key: index for index, key in enumerate(second)}
     return [(index, place[key]) for index, key in enumerate(first) if key in place]
 
-
-MISSING = frozenset({"", "na", "n/a", "nan", "+nan", "-nan", "null", "none", ".", "-"})
-"""Cells, in lower case, that say that a figure is not known."""
 
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
 
@@ -175,7 +173,7 @@ def read_session_table(
 
 def _number(cell: str, line: int, column: str, issues: IssueLog) -> float:
     text = cell.strip()
-    if text.lower() in MISSING:
+    if is_missing(text):
         return math.nan
     value = number_in(text)
     if value is None:
@@ -265,7 +263,8 @@ class _Joined:
                 return None
             name = "client"
         side, rows = self._find(name, 0)
-        values = [side.texts(name)[row].strip() for row in rows]
+        texts = side.texts(name)
+        values = ["" if is_missing(texts[row]) else identity(texts[row]) for row in rows]
         if not all(values):
             raise DataError(
                 f"alliance.client={name}: is empty for {sum(not v for v in values)} sessions"
@@ -381,7 +380,7 @@ _Side = SessionTable | _Dialogues
 
 def _is_blank(value: object) -> bool:
     """Whether a field says nothing; 0 is a figure, and an id, as good as any."""
-    return value is None or value == ""
+    return value is None or (isinstance(value, str) and is_missing(value))
 
 
 def _fields(utterance: Utterance) -> dict[str, Any]:

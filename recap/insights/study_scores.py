@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog
+from recap.data.names import identity, is_missing
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
@@ -193,7 +194,10 @@ def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple
         require_column(path, table.columns, column, f"name it with study.{role}=COLUMN")
     rows = []
     for line, cells in table.rows:
-        values = {role: cells[column].strip() for role, column in names.items()}
+        values = {role: identity(cells[column]) for role, column in names.items()}
+        for role in ("participant", "score"):
+            # A group may well be called none.
+            values[role] = "" if is_missing(values[role]) else values[role]
         missing = [role for role in names if not values[role]]
         for role in missing:
             issues.reject(line, names[role], "is empty", "complete the row, or remove it")
