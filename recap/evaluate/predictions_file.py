@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LISTED_FAULTS, IssueLog
+from recap.data.names import is_missing
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
 from recap.data.readers.tables import (
