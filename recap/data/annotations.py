@@ -396,6 +396,8 @@ class _Reader:
         if is_json:
             rows = list(self._json_rows(file.path, issues))
             names = tuple(dict.fromkeys(key for _, row in rows for key in row))
+            if issues.issues and not rows:
+                return
         else:
             sheet = read_sheet(file.path, issues)
             rows, names = list(sheet.rows), sheet.columns

@@ -70,7 +70,8 @@ def check_utterances(found: list[Dialogue | Example]) -> None:
             session="s2",
             turns=(
                 Turn(speaker="counselor", text="Hello"),
-                Turn(speaker="client", text="Hello"),
+                # Whether that is a label is for the task to say.
+                Turn(speaker="client", text="Hello", label="n/a"),
             ),
         ),
     ]
