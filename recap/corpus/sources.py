@@ -48,8 +48,8 @@ class CorpusSource:
     def notes(self) -> list[str]:
         """Return sentences on what kind of corpus it is, and on rows that were left out."""
         notes = [SYNTHETIC] if self.issues.counts["synthetic"] else []
-        forms = self.issues.counts["names_in_two_forms"]
-        notes += account_notes({"names_in_two_forms": forms})
+        told = ("words_for_no_label", "names_in_two_forms")
+        notes += account_notes({key: self.issues.counts[key] for key in told})
         rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")

@@ -232,6 +232,7 @@ class _Check:
 
     def _label(self, field: str, label: str | None, place: Place, within: str = "") -> str | None:
         if label is None or self._none(label):
+            self._issues.counts["words_for_no_label"] += bool(label and identity(label))
             return None
         found, reason = self._labels.find(label)
         if found is None:
@@ -254,6 +255,7 @@ _NOTES = {
     "label_conflicts": "of these carry another label than the first",
     "cut_dialogues": "dialogues were cut in two at a row that was left out",
     "not_drawn": "examples were not drawn (cv.max_examples), so that labels are about even",
+    "words_for_no_label": "labels only say that there is none (n/a, none, - and the like)",
     "names_in_two_forms": "names are written in two forms that look alike, and count as one each",
     "annotation_ties": "client turns have an even vote of their annotators",
     "multi_label": "rows carry several labels",

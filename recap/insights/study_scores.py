@@ -138,6 +138,7 @@ def arrange_scores(
 
 def _two(what: str, found: Sequence[str], chosen: Sequence[str], file: str) -> tuple[str, str]:
     names = list(dict.fromkeys(found))
+    chosen = [identity(name) for name in chosen]
     for name in chosen:
         if name not in names:
             raise ConfigError(

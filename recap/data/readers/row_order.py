@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from recap.data.issues import IssueLog, Place
-from recap.errors import quote_cell, quote_id
+from recap.errors import quote_id
 from recap.records import Turn
 
 _NUMBER = re.compile(r"(\d{1,9})(?:\.0+)?")
@@ -136,7 +136,7 @@ def _placed(rows: Sequence[SessionRow], order: Order, issues: IssueLog) -> list[
     for row in rows:
         value = _READ[order.by](row.order)
         if value is None:
-            is_what = f"is no {_WHAT[order.by]} ({quote_cell(row.order)})"
+            is_what = f"is no {_WHAT[order.by]} ({quote_id(row.order)})"
             row.reject(issues, order.field, is_what if row.order else "is empty", order.hint)
         last = last if value is None else value
         placed.append(_Placed(row=row, value=last, follows=value is None))
@@ -158,7 +158,7 @@ def _reject_clashes(
             rows = [placed[index].row for index in found]
             lines = [row.line for row in rows]
             at = f"{', '.join(map(str, lines[:3]))}{', …' if len(lines) > 3 else ''}"
-            shown = quote_cell(rows[0].order)
+            shown = quote_id(rows[0].order)
             reason = f"session {quote_id(session)} has {shown} at lines {at}"
             for row in rows:
                 row.reject(issues, order.field, reason, order.hint)
