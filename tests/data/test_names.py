@@ -151,7 +151,7 @@ def test_names_in_a_zip_are_read_in_the_encoding_that_wrote_them(encoding: str) 
 def test_columns_and_options_name_annotators_in_any_form() -> None:
     file = write("wide.csv", f"id,{APART},Bo", "1,Blaming,Blaming", "2,Excusing,Blaming")
     found = figures(
-        "agreement", f"annotations.path={file}", f"annotations.annotators=[{COMPOSED},Bo]"
+        "agreement", f"annotations.path={file}", f"annotations.annotators=['{COMPOSED}',Bo]"
     )
     assert found["units"] == 2 if "units" in found else found["annotators"] is not None
 
