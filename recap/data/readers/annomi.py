@@ -86,10 +86,10 @@ def _transcripts(rows: Iterator[Row], issues: IssueLog) -> dict[str, list[Row]]:
 
 def _by_utterance(rows: Sequence[Row]) -> Iterable[list[Row]]:
     """Return the rows of each utterance; one without a number stays apart, as nobody's."""
-    found: dict[str, list[Row]] = {}
+    found: dict[tuple[str, int], list[Row]] = {}
     for line, row in rows:
         number = identity(row["utterance_id"])
-        found.setdefault(number or f"line {line}", []).append((line, row))
+        found.setdefault((number, 0 if number else line), []).append((line, row))
     return found.values()
 
 

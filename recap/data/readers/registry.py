@@ -141,10 +141,11 @@ class Fields:
         self.reject(field, "is no text", f'write "{field}": "...", or leave it out')
         return None
 
-    def identifier(self, field: str) -> str | None:
+    def identifier(self, field: str, *, unique: bool = False) -> str | None:
         """Return an id (a text or a whole number) as it is compared, ``None`` where there is none.
 
-        Of a name that comes again, several forms are counted.
+        Several forms of one are counted, unless it is ``unique``, as ids are: there may be
+        millions, and the second one is a fault.
         """
         value = self.row.get(field)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -157,8 +158,7 @@ class Fields:
         if broken is not None:
             self.reject(field, *broken)
             return None
-        # Ids are unique, and there may be millions.
-        if field in ("id", "idx"):
+        if unique or field in ("id", "idx"):
             return None if is_missing(value) else identity(value)
         return self.issues.name(field, value) or None
 
