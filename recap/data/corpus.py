@@ -122,7 +122,9 @@ class _Check:
             if (broken := name_damage(name)) is not None:
                 for place in places:
                     self._reject(place, role, *broken, within)
-        changed = {role: i for role, name in written.items() if (i := identity(name)) != name}
+        changed: dict[str, Any] = {
+            role: form for role, name in written.items() if (form := identity(name)) != name
+        }
         return replace(record, **changed) if changed else record
 
     def dialogue(

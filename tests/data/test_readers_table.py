@@ -214,6 +214,20 @@ def test_bad_rows_are_noted_with_their_first_line_and_the_others_read(tmp_path: 
     assert (issues.rows_read, issues.rows_rejected) == (9, 6)
 
 
+def test_a_header_that_comes_again_is_no_row_of_words(tmp_path: Path) -> None:
+    found, issues = read(write_csv(tmp_path, [*EXAMPLES, EXAMPLES[0], ["e4", "", "", "x", "", ""]]))
+    assert [example.id for example in found] == ["e1", "e2", "e3", "e4"]
+    assert [(fault.line, fault.reason) for fault in issues.issues] == [(7, "repeats the header")]
+
+
+def test_whoever_names_the_client_names_the_sessions_client(tmp_path: Path) -> None:
+    rows = [["session", "turn", "speaker", "text", "client", "topic"]]
+    rows += [["a", "1", "client", "w", "c7", "late"], ["a", "0", "counselor", "q", "", "first"]]
+    ((dialogue,), _) = read(write_csv(tmp_path, rows), meta=["topic"])
+    assert isinstance(dialogue, Dialogue)
+    assert (dialogue.client, dialogue.counselor, dialogue.meta) == ("c7", None, {"topic": "first"})
+
+
 def test_a_nul_in_a_cell_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"speaker,text\nclient,a\0b\nclient,c\n")

@@ -180,14 +180,17 @@ def _named(
         if record.broken is None and not any(cell.strip() for cell in record.cells):
             continue
         issues.row()
-        broken = record.broken or _misfit(record.cells, len(columns))
+        broken = record.broken or _misfit(record.cells, columns)
         if broken is not None:
             issues.reject(record.line, record.field, *broken)
         else:
             yield record.line, dict(zip(columns, record.cells, strict=False))
 
 
-def _misfit(cells: list[str], width: int) -> tuple[str, str] | None:
+def _misfit(cells: list[str], columns: tuple[str, ...]) -> tuple[str, str] | None:
+    width = len(columns)
+    if cells[0].strip() == columns[0] and tuple(cell.strip() for cell in cells) == columns:
+        return "repeats the header", "remove it (were two files put together?)"
     if len(cells) < width or any(cells[width:]):
         return (
             f"has {len(cells)} fields where the header has {width}",
@@ -440,8 +443,9 @@ class _Layout:
 @dataclass(kw_only=True)
 class _Session:
     name: str
-    first: Mapping[str, str]
     rows: list[SessionRow] = field(default_factory=list)
+    cells: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    """Of each row, by its line."""
 
 
 def _dialogues(layout: _Layout, *, gather: bool) -> Iterator[Dialogue]:
@@ -459,9 +463,10 @@ def _dialogues(layout: _Layout, *, gather: bool) -> Iterator[Dialogue]:
                 closed.add(session.name, line)
                 yield from _finished(layout, session, order)
             begun.clear()
-        session = begun.setdefault(name, _Session(name=name, first=row))
+        session = begun.setdefault(name, _Session(name=name))
         cell = "" if order is None else layout.cell(row, order.by)
         session.rows.append(SessionRow(line=line, turn=turn, order=cell))
+        session.cells[line] = row
     for session in begun.values():
         yield from _finished(layout, session, order)
 
@@ -531,11 +536,16 @@ def _finished(layout: _Layout, session: _Session, order: Order | None) -> Iterat
     said = list(in_order(session.name, session.rows, order=order, issues=layout.issues))
     if said:
         layout.issues.at_turns([place for _, place in said])
+        rows = [session.cells[place.line] for _, place in said]
+        # Only the client's own rows may name the client.
+        people = {
+            role: next(filter(None, (layout.name(row, role) for row in rows)), None)
+            for role in ("client", "counselor")
+        }
         yield Dialogue(
             session=session.name,
-            client=layout.name(session.first, "client") or None,
-            counselor=layout.name(session.first, "counselor") or None,
-            meta=layout.meta_of(session.first),
+            **people,
+            meta=layout.meta_of(rows[0]),
             turns=tuple(turn for turn, _ in said),
         )
 
