@@ -189,7 +189,7 @@ def _named(
 
 def _misfit(cells: list[str], columns: tuple[str, ...]) -> tuple[str, str] | None:
     width = len(columns)
-    if cells[0].strip() == columns[0] and tuple(cell.strip() for cell in cells) == columns:
+    if width > 1 and cells[0].strip() == columns[0] and tuple(map(identity, cells)) == columns:
         return "repeats the header", "remove it (were two files put together?)"
     if len(cells) < width or any(cells[width:]):
         return (
@@ -422,6 +422,10 @@ class _Layout:
     def name(self, row: Mapping[str, str], role: str) -> str:
         return self.issues.name(role, self.columns.value(row, role))
 
+    def person(self, rows: Sequence[Mapping[str, str]], role: str) -> str | None:
+        """Return who is named first: maybe the client's own rows alone name the client."""
+        return next(filter(None, (self.name(row, role) for row in rows)), None)
+
     def session(self, row: Mapping[str, str]) -> str:
         return self.name(row, "session") if "session" in self.columns else self.table.path.stem
 
@@ -537,14 +541,10 @@ def _finished(layout: _Layout, session: _Session, order: Order | None) -> Iterat
     if said:
         layout.issues.at_turns([place for _, place in said])
         rows = [session.cells[place.line] for _, place in said]
-        # Only the client's own rows may name the client.
-        people = {
-            role: next(filter(None, (layout.name(row, role) for row in rows)), None)
-            for role in ("client", "counselor")
-        }
         yield Dialogue(
             session=session.name,
-            **people,
+            client=layout.person(rows, "client"),
+            counselor=layout.person(rows, "counselor"),
             meta=layout.meta_of(rows[0]),
             turns=tuple(turn for turn, _ in said),
         )
