@@ -117,14 +117,16 @@ class _Check:
         self, record: _R, roles: tuple[str, ...], places: tuple[Place, ...], within: str = ""
     ) -> _R:
         """Return a record or a turn with its names as they are compared."""
-        written = {role: name for role in roles if (name := getattr(record, role)) is not None}
-        for role, name in written.items():
+        changed: dict[str, Any] = {}
+        for role in roles:
+            name = getattr(record, role)
+            form = None if name is None else identity(name)
+            if form is None or (form == name and form.isprintable()):
+                continue
             if (broken := name_damage(name)) is not None:
                 for place in places:
                     self._reject(place, role, *broken, within)
-        changed: dict[str, Any] = {
-            role: form for role, name in written.items() if (form := identity(name)) != name
-        }
+            changed[role] = form
         return replace(record, **changed) if changed else record
 
     def dialogue(

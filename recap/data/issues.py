@@ -95,6 +95,7 @@ class IssueLog:
         self._places: tuple[Place, ...] = ()
         self._by_turn = False
         self._forms = FirstLines()
+        self._last: dict[str, tuple[str, str]] = {}
         self.twins: dict[str, None] = {}
         """Names that are written in two forms."""
         self.taxonomy: Taxonomy | None = None
@@ -118,7 +119,12 @@ class IssueLog:
             role: What it names (``annotator``); names of two roles are never compared.
             written: As it stands in the file.
         """
+        # Rows of one session follow each other.
+        last = self._last.get(role)
+        if last is not None and last[0] == written:
+            return last[1]
         name = "" if is_missing(written) else identity(written)
+        self._last[role] = written, name
         form = _hash(written.strip()) % 2**32
         if name and self._forms.add(f"{role}\0{name}", form) != form:
             self.twins[name] = None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.names import identity, is_missing
 from recap.data.readers.tables import read_sheet
@@ -293,6 +294,11 @@ def _join(sides: Sequence[_Side], on: Sequence[str]) -> _Joined:
         raise DataError(
             f"no session has the same {', '.join(on)} in both files; correct on=[…], or the ids"
         )
+    names = IssueLog("on")
+    for side in sides:
+        for column in on if set(on) <= set(side.columns) else ():
+            for written in side.texts(column):
+                names.name(column, written)
     alone = [side.n_rows - len(pairs) for side in sides]
     note = (
         f"Joined by {', '.join(on)}: {len(pairs)} sessions are in both files; {alone[0]} of "
@@ -301,7 +307,7 @@ def _join(sides: Sequence[_Side], on: Sequence[str]) -> _Joined:
     return _Joined(
         sides=tuple(zip(sides, zip(*pairs, strict=True), strict=True)),
         n=len(pairs),
-        notes=(note,) if any(alone) else (),
+        notes=(*((note,) if any(alone) else ()), *account_notes(names.counts)),
     )
 
 

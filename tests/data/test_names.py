@@ -91,7 +91,9 @@ def test_imported_predictions_know_the_same_empty_cells() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_tables_of_sessions_know_the_same_empty_cells_and_names() -> None:
+def test_tables_of_sessions_know_the_same_empty_cells_and_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     first = write("a.csv", "session,x", f"{COMPOSED},1", "s\u00ad2,2", "s3,3", "s4,—", "s5,5")
     second = write("b.csv", "session,y", f"{APART},1", "s2\u200b,3", "s3,2", "s4,9", "s5,<NA>")
     arguments = [f"data.path={first}", f"outcomes.path={second}", "on=[session]"]
@@ -104,6 +106,7 @@ def test_tables_of_sessions_know_the_same_empty_cells_and_names() -> None:
     (pair,) = found["correlations"]
     # Pearson's r of (1, 2, 3) and (1, 3, 2)
     assert (pair["n"], pair["r"]) == (3, pytest.approx(0.5))
+    assert "2 names are written in two forms" in " ".join(capsys.readouterr().out.split())
 
 
 def export(path: str, *files: tuple[str, str]) -> str:
