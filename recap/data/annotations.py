@@ -198,7 +198,10 @@ def _name_in_zip(part: zipfile.ZipInfo) -> str:
     """
     if part.flag_bits & _UTF8_FLAG or part.filename.isascii():
         return part.filename
-    written = part.filename.encode("cp437", "replace")
+    try:
+        written = part.filename.encode("cp437")
+    except UnicodeEncodeError:
+        return part.filename
     for encoding in ("utf-8", "gb18030") if _PAIR.search(written) else ("utf-8",):
         try:
             return written.decode(encoding)
