@@ -284,10 +284,14 @@ def test_json_of_a_history_names_speaker_and_text_or_is_a_fault(tmp_path: Path) 
     good = json.dumps([{"speaker": "client", "text": "a"}])
     unknown = json.dumps([{"speaker": "client", "text": None}])
     deep = "[" * 100_000
+    twice = good.replace('"text": "a"', '"text": "a", "text": "b"')
     rows = [["history", "response"], [good, "1"], [unknown, "2"], [deep, "3"], ["[sighs]", "4"]]
-    found, issues = read(write_csv(tmp_path, rows))
+    found, issues = read(write_csv(tmp_path, [*rows, [twice, "5"]]))
     assert [[t.text for t in e.history] for e in found] == [["a"], [deep], ["[sighs]"]]
-    assert [(fault.line, fault.field) for fault in issues.issues] == [(3, "history")]
+    assert [(fault.line, fault.field) for fault in issues.issues] == [
+        (3, "history"),
+        (6, "history"),
+    ]
 
 
 def test_a_formula_without_its_value_is_a_fault_of_its_row(tmp_path: Path) -> None:

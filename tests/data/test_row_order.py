@@ -128,6 +128,9 @@ def test_a_column_may_be_said_to_be_no_order_or_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"columns\.turn=false"):
         read(path)
     assert talk(read(path, columns={"turn": False}))["a:3"][0] == "w a 0"
+    arguments = ["action=validate", "data=table", f"data.path={path}", "labels=raw"]
+    assert main(arguments) == 2
+    assert main([*arguments, "data.options.columns.turn=false"]) == 0
     named = write(tmp_path, [row("a", 1), row("a", 0)], ["session", "Nr", *HEAD[2:]])
     assert talk(read(named, columns={"turn": "Nr"})) == {"a:1": ["w a 0", "w a 1"]}
 
