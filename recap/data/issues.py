@@ -31,6 +31,8 @@ class RowIssue:
     reason: str
     hint: str
     """What to do about it."""
+    rows: int = 1
+    """Rows of the file that are lost with it; none where only something before it is missing."""
 
     def as_json(self) -> dict[str, str | int]:
         """Return the issue as files of results hold it; there the hint is called ``mend``."""
@@ -144,13 +146,15 @@ class IssueLog:
             reason: What is wrong with it, without client text.
             hint: What to do.
             rows: Rows of the file that are lost with it (several when one utterance has many
-                annotators, none when only something before it is missing).
+                annotators).
         """
         item = line.item if isinstance(line, Line) else None
         if item is not None:
             field = f"[{item}]" if field == "row" else f"[{item}].{field}"
         self.issues.append(
-            RowIssue(file=self.file, line=int(line), field=field, reason=reason, hint=hint)
+            RowIssue(
+                file=self.file, line=int(line), field=field, reason=reason, hint=hint, rows=rows
+            )
         )
         key = (int(line), item)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
