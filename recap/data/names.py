@@ -7,7 +7,7 @@ import unicodedata
 
 from recap.taxonomy import Taxonomy
 
-MISSING = frozenset(
+EMPTY_WORDS = frozenset(
     {"", "na", "n/a", "nan", "+nan", "-nan", "<na>", "null", "none", ".", "-", "--", "–", "—"}
 )
 """What stands in a cell, in folded case, that says that there is nothing."""
@@ -27,7 +27,7 @@ def is_missing(cell: str, taxonomy: Taxonomy | None = None) -> bool:
     (True, False, True)
     """
     text = identity(cell)
-    return text.casefold() in MISSING and (
+    return text.casefold() in EMPTY_WORDS and (
         not text or taxonomy is None or text not in taxonomy.spellings()
     )
 
