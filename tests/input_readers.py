@@ -334,5 +334,6 @@ def _named_rows(issues: Sequence[RowIssue]) -> int:
         {
             (f.file, f.line, f.field.partition("]")[0] if f.field.startswith("[") else "")
             for f in issues
+            if f.rows
         }
     )

@@ -176,6 +176,27 @@ def numbers_that_are_none(sample: Sample, random: Random) -> bytes | None:
 
 
 @_mutation
+def repeated_key(sample: Sample, random: Random) -> bytes | None:
+    """Return a file in which an object has a key twice."""
+    if sample.ending in TABLES or sample.ending == ".txt":
+        return None
+    twice = f'{{"x": 1, "x": "{SECRET}", '.encode()
+    places = [found.start() for found in re.finditer(rb'\{(?=")', sample.inner())]
+    at = random.choice(places)
+    return sample.holding(sample.inner()[:at] + twice + sample.inner()[at + 1 :])
+
+
+@_mutation
+def marks_inside(sample: Sample, random: Random) -> bytes | None:
+    """Return a file put together of two that each begin with a byte-order mark."""
+    if sample.ending == ".xlsx":
+        return None
+    head, _, rest = sample.inner().partition(b"\n")
+    mark = b"\xef\xbb\xbf"
+    return sample.holding(mark + head + b"\n" + mark + rest)
+
+
+@_mutation
 def duplicate_rows(sample: Sample, random: Random) -> bytes | None:
     """Return a file in which some rows stand twice."""
     again = [deepcopy(random.choice(sample.rows)) for _ in range(2)]

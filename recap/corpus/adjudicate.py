@@ -24,6 +24,7 @@ from recap.corpus.sources import (
 from recap.data.annotations import AnnotatorLabel, rounds_of, tabulate
 from recap.data.examples import turn_id
 from recap.data.issues import IssueLog
+from recap.data.names import identity, is_missing
 from recap.data.readers.doccano import document_text
 from recap.data.readers.native import records_to_jsonl
 from recap.data.readers.registry import Record
@@ -212,7 +213,7 @@ def read_decisions(config: CorpusConfig, annotated: Set[str]) -> dict[str, str]:
     decisions: dict[str, str] = {}
     for line, row in filled_rows(file, ("id", "final_label"), issues, hint=hint):
         identifier, written = row["id"], row["final_label"]
-        if not written:
+        if is_missing(written, taxonomy):
             continue
         if identifier not in annotated:
             reason = f"id {quote_id(identifier)} was annotated by nobody"
@@ -304,7 +305,8 @@ def _next_round(
     """Return the batches of the next round, and for how many open examples nobody is left."""
     options = config.adjudicate
     known = [verdict for verdict in still_open if verdict.id in texts.examples]
-    people = options.annotators or sorted({a.annotator for a in annotations})
+    named = [identity(name) for name in options.annotators]
+    people = named or sorted({a.annotator for a in annotations})
     if not options.extra or not known:
         return {}, 0
     for name in people:

@@ -23,6 +23,7 @@ from recap.corpus.sources import (
     named_path,
     open_source,
 )
+from recap.data.names import identity
 from recap.data.readers.doccano import batch_to_jsonl, label_text, labels_to_json
 from recap.errors import ConfigError, DataError
 from recap.metrics.files import predictions_from_jsonl
@@ -57,7 +58,7 @@ def assign(
     Raises:
         ConfigError: When there are too few annotators, or two of one name.
     """
-    repeated = [name for name, n in Counter(annotators).items() if n > 1]
+    repeated = [name for name, n in Counter(map(identity, annotators)).items() if n > 1]
     if repeated:
         raise ConfigError(f"annotators: {repeated[0]!r} is named twice; name each once")
     if len(annotators) < per_example:

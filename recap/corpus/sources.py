@@ -19,7 +19,7 @@ from recap.data.examples import examples_of, has_intervention, turn_id, with_mer
 from recap.data.issues import IssueLog
 from recap.data.readers.registry import Record
 from recap.data.sheets import raise_issues
-from recap.errors import ConfigError, DataError, did_you_mean
+from recap.errors import ConfigError, DataError, did_you_mean, quote_cell
 from recap.records import Dialogue, Example
 from recap.tasks.library import configured_task
 from recap.tasks.task import Task
@@ -48,6 +48,8 @@ class CorpusSource:
     def notes(self) -> list[str]:
         """Return sentences on what kind of corpus it is, and on rows that were left out."""
         notes = [SYNTHETIC] if self.issues.counts["synthetic"] else []
+        told = ("words_for_no_label", "names_in_two_forms")
+        notes += account_notes({key: self.issues.counts[key] for key in told})
         rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
@@ -246,9 +248,18 @@ def label_order(config: CorpusConfig) -> tuple[str, ...]:
     return (*task.labels, *task.taxonomy.leaves)
 
 
+_LISTED_TWINS = 5
+
+
 def reading_notes(found: AnnotatorLabels) -> list[str]:
     """Return a sentence on rows that are no annotation, when some are."""
     notes = []
+    if found.twins:
+        shown = ", ".join(quote_cell(name) for name in found.twins[:_LISTED_TWINS])
+        notes.append(
+            f"{len(found.twins):,} names are written in two forms that look alike, and count as "
+            f"one each: {shown}"
+        )
     if found.unlabelled:
         notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no annotation")
     if found.rows_rejected:

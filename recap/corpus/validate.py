@@ -337,8 +337,9 @@ def _failure(config: CorpusConfig, source: CorpusSource) -> str | None:
         return f"{issues.file}: holds no rows; write one dialogue or one example a row"
     if not issues.issues or config.data.on_error == "skip":
         return None
+    lost = f"{issues.rows_rejected} of {issues.rows_read} rows cannot be used"
     return (
-        f"{issues.file}: {issues.rows_rejected} of {issues.rows_read} rows cannot be used; mend "
+        f"{issues.file}: {lost if issues.rows_rejected else 'its rows are not complete'}; mend "
         "them as listed, or leave them out with data.on_error=skip"
     )
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from recap.data.issues import IssueLog, RowIssue, damage
+from recap.data.issues import IssueLog, RowIssue, damage, name_damage
+from recap.data.names import identity, is_missing
 from recap.data.readers.doccano import document_comments, document_label
 from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
 from recap.data.readers.json_samples import single_label
 from recap.data.readers.registry import (
-    NO_LABEL,
     CanonicalLabels,
     Fields,
     fold_name,
@@ -165,23 +166,48 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
     """Return the files of a zip; the folder gets their names, memory alone what they hold."""
     files = []
     with open_archive(path, kind=_KIND, hint=_MEND) as archive:
-        parts = [part for part in archive.infolist() if _is_annotation_file(part.filename)]
-        for number, part in enumerate(sorted(parts, key=lambda part: part.filename)):
-            if not part.filename.isprintable():
+        named = [(_name_in_zip(part), part) for part in archive.infolist()]
+        kept = [(name, part) for name, part in named if _is_annotation_file(name)]
+        for number, (name, part) in enumerate(sorted(kept, key=lambda one: one[0])):
+            if name_damage(name):
                 raise DataError(
                     f"{path}: a file in it has a name with unprintable characters; rename it"
                 )
             # Never under its own name, which may lead out of the folder.
-            file = folder / f"{number}{Path(part.filename).suffix.lower()}"
+            file = folder / f"{number}{Path(name).suffix.lower()}"
             try:
                 with archive.open(part) as packed, _opened(file, held) as copy:
                     shutil.copyfileobj(packed, copy)
             except UNREADABLE as error:
                 raise unreadable(path, _KIND, error, _MEND) from None
-            files.append(AnnotatorFile(path=file, shown=f"{path}/{part.filename}", of_one=True))
+            files.append(AnnotatorFile(path=file, shown=f"{path}/{name}", of_one=True))
     if not files:
         raise DataError(f"{path}: {_NOTHING_INSIDE}")
     return files
+
+
+_UTF8_FLAG = 0x800
+_PAIR = re.compile(rb"[\x81-\xfe][\x80-\xfe]")
+
+
+def _name_in_zip(part: zipfile.ZipInfo) -> str:
+    """Return the name of a file in a zip, also where the archive does not say how it is encoded.
+
+    Python takes such names for cp437. Chinese systems write them in GBK, whose characters are
+    mostly two high bytes, others in UTF-8.
+    """
+    if part.flag_bits & _UTF8_FLAG or part.filename.isascii():
+        return part.filename
+    try:
+        written = part.filename.encode("cp437")
+    except UnicodeEncodeError:
+        return part.filename
+    for encoding in ("utf-8", "gb18030") if _PAIR.search(written) else ("utf-8",):
+        try:
+            return written.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return part.filename
 
 
 def _is_annotation_file(name: str) -> bool:
@@ -299,6 +325,8 @@ class AnnotatorLabels:
     """What was wrong with the rows that were rejected."""
     unlabelled: int
     """Rows, or cells of a table with a column an annotator, that hold no label."""
+    twins: tuple[str, ...] = ()
+    """Names of annotators and sessions that are written in two forms, and count as one each."""
 
 
 def read_annotations(
@@ -350,6 +378,7 @@ def read_annotations(
         rows_read=sum(log.rows_read for log in logs),
         rows_rejected=sum(log.rows_rejected for log in logs),
         unlabelled=reader.unlabelled,
+        twins=tuple(reader.names.twins),
         issues=issues,
     )
 
@@ -357,16 +386,21 @@ def read_annotations(
 class _Reader:
     def __init__(self, layout: AnnotationLayout, taxonomy: Taxonomy | None) -> None:
         self._layout = layout
+        self._taxonomy = taxonomy
         self._labels = CanonicalLabels(taxonomy)
         self._seen: set[tuple[str, str, str]] = set()
         self.found: list[AnnotatorLabel] = []
         self.unlabelled = 0
+        self.names = IssueLog("annotations")
+        """Of all files together, for an annotator has several."""
 
     def read(self, file: AnnotatorFile, issues: IssueLog, *, default_round: str) -> None:
         is_json = file.path.suffix.lower() in JSON_ENDINGS
         if is_json:
             rows = list(self._json_rows(file.path, issues))
             names = tuple(dict.fromkeys(key for _, row in rows for key in row))
+            if issues.issues and not rows:
+                return
         else:
             sheet = read_sheet(file.path, issues)
             rows, names = list(sheet.rows), sheet.columns
@@ -379,21 +413,23 @@ class _Reader:
                 "annotations.annotators=[A,B]"
             )
         # ``ann`` for ann.jsonl and ann.2.jsonl
-        owner = None if named else re.sub(r"\.\d+$", "", Path(file.shown).stem)
+        stem = re.sub(r"\.\d+$", "", Path(file.shown).stem)
+        owner = None if named else self.names.name("annotator", stem) or stem
         for line, row in rows:
-            cells = {
-                role: ":".join(bare_cell(row.get(name, "").strip()) for name in columns)
+            written = {
+                role: [bare_cell(row.get(name, "").strip()) for name in columns]
                 for role, columns in found.items()
             }
-            if self._damaged(line, cells, issues):
+            if self._damaged(line, written, issues):
                 continue
+            cells = {role: self._cell(role, parts) for role, parts in written.items()}
             given = self._given(row, cells, owner)
             session, turn = cells.get("session"), cells.get("turn")
             identifier = cells.get("id") or (f"{session}:{turn}" if session and turn else "")
             if not identifier:
                 issues.reject(line, "id", "is missing", "give every example an id")
                 continue
-            labeled = [(a, label) for a, label in given if label.casefold() not in NO_LABEL]
+            labeled = [(a, label) for a, label in given if not is_missing(label, self._taxonomy)]
             annotations = [
                 self._annotation(
                     AnnotatorLabel(
@@ -446,13 +482,32 @@ class _Reader:
     ) -> list[tuple[str, str]]:
         """Return annotators and what stands where their labels do."""
         if self._layout.annotators:
-            return [(name, row.get(name, "").strip()) for name in self._layout.annotators]
+            named = [identity(name) for name in self._layout.annotators]
+            return [(name, row.get(name, "").strip()) for name in named]
+        # Initials of a file's owner may be NA; in a cell that says that there is none.
         name = cells.get("annotator", "") if owner is None else owner
         return [(name, cells.get("label", ""))]
 
+    def _cell(self, role: str, parts: Sequence[str]) -> str:
+        """Return what stands in the columns of one role, names as they are compared."""
+        if role == "label":
+            return ":".join(parts)
+        if any(map(is_missing, parts)):
+            return ""
+        if role == "rationale":
+            return ":".join(parts)
+        if role in ("annotator", "session"):
+            return ":".join(self.names.name(role, part) for part in parts)
+        return ":".join(map(identity, parts))
+
     @staticmethod
-    def _damaged(line: int, cells: Mapping[str, str], issues: IssueLog) -> bool:
-        broken = {role: found for role, cell in cells.items() if (found := damage(cell))}
+    def _damaged(line: int, cells: Mapping[str, Sequence[str]], issues: IssueLog) -> bool:
+        broken = {
+            role: found
+            for role, parts in cells.items()
+            for part in parts
+            if (found := (damage if role in ("label", "rationale") else name_damage)(part))
+        }
         for role, found in broken.items():
             issues.reject(line, role, *found)
         return bool(broken)

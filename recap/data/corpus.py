@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recap.config import Duplicates, NoIntervention, OnError
 from recap.data.examples import (
@@ -23,8 +23,10 @@ from recap.data.issues import (
     Place,
     RowIssue,
     damage,
+    name_damage,
     no_utterance,
 )
+from recap.data.names import identity, is_missing
 from recap.data.readers.registry import (
     CanonicalLabels,
     Record,
@@ -50,7 +52,8 @@ def read_records(
 ) -> Iterator[Record]:
     """Yield the dialogues and examples of a file that are free of faults, one at a time.
 
-    Texts are not empty, ids are unique, labels are canonical. A row with a fault is noted in
+    Texts are not empty, ids are unique, labels are canonical, names in the form in which they are
+    compared. A row with a fault is noted in
     ``issues`` and left out whole: the dialogue where it is one row, the utterance where each has a
     row of its own. With ``keep_empty`` a text may be empty, as it may be where turns are counted.
 
@@ -60,6 +63,7 @@ def read_records(
     read = get_reader(reader)
     options = dict(options or {})
     check_options(reader, read, options)
+    issues.taxonomy = taxonomy
     check = _Check(taxonomy, issues, require_labels, keep_empty, to_annotate)
     for record in read(path, issues=issues, **options):
         places, by_turn = issues.take_places()
@@ -71,6 +75,9 @@ def read_records(
             for piece, lines in check.dialogue(record, places, by_turn):
                 issues.lines = lines
                 yield piece
+
+
+_R = TypeVar("_R", Example, Dialogue, Turn)
 
 
 class _Check:
@@ -98,20 +105,41 @@ class _Check:
         for index, turn in enumerate(example.history):
             self._text(f"history[{index}].text", turn.text, place)
         label = self._label("label", example.label, place)
-        if self._require_labels and example.label is None:
+        if self._require_labels and self._none(example.label):
             self._reject(place, "label", "is missing", "give every row a label")
+        example = self._named(example, ("id", "session", "client"), (place,))
         self._unique("id", example.id, place)
         if len(self._issues.issues) > before:
             return None
         return example if label == example.label else replace(example, label=label)
 
+    def _named(
+        self, record: _R, roles: tuple[str, ...], places: tuple[Place, ...], within: str = ""
+    ) -> _R:
+        """Return a record or a turn with its names as they are compared."""
+        changed: dict[str, Any] = {}
+        for role in roles:
+            name = getattr(record, role)
+            form = None if name is None else identity(name)
+            if form is None or (form == name and form.isprintable()):
+                continue
+            if (broken := name_damage(name)) is not None:
+                for place in places:
+                    self._reject(place, role, *broken, within)
+            changed[role] = form
+        return replace(record, **changed) if changed else record
+
     def dialogue(
         self, dialogue: Dialogue, places: tuple[Place, ...], by_turn: bool
     ) -> list[tuple[Dialogue, tuple[int, ...]]]:
         """Return what is sound of a dialogue, each piece with the lines of its turns."""
-        session = dialogue.session
         if not dialogue.turns:
             self._reject(places[0], "turns", "is empty", "write its turns, or remove the row")
+            return []
+        before = len(self._issues.issues)
+        dialogue = self._named(dialogue, ("session", "client", "counselor"), places)
+        session = dialogue.session
+        if len(self._issues.issues) > before:
             return []
         first = self._line_of_session.find(session)
         if first is not None:
@@ -130,7 +158,7 @@ class _Check:
             whole = tuple(turn for turn in turns if turn is not None)
             lines = (places[0].line,)
             return [(replace(dialogue, turns=whole), lines)] if len(sound) == len(turns) else []
-        pieces = self._cut_at_gaps(sound, [place.line for place in places])
+        pieces = self._cut_at_gaps(sound, places)
         self._issues.counts["cut_dialogues"] += max(0, len(pieces) - 1)
         return [
             (
@@ -142,8 +170,8 @@ class _Check:
             for piece in pieces
         ]
 
-    def _cut_at_gaps(self, sound: list[int], lines: list[int]) -> list[list[int]]:
-        """Return runs of turns with no rejected row between them.
+    def _cut_at_gaps(self, sound: list[int], places: tuple[Place, ...]) -> list[list[int]]:
+        """Return runs of turns between which nothing is missing.
 
         A turn that was left out would otherwise make neighbors of turns that are none: two client
         turns would be merged, and a history would miss what the client answered.
@@ -151,8 +179,12 @@ class _Check:
         rejected = [fault.line for fault in self._issues.issues]
         pieces: list[list[int]] = []
         for index in sound:
-            start = lines[pieces[-1][-1]] if pieces else 0
-            gap = any(start < line < lines[index] for line in rejected)
+            last = pieces[-1][-1] if pieces else -1
+            start, end = places[last].line if pieces else 0, places[index].line
+            told = [place.gap for place in places[last + 1 : index + 1]]
+            gap = index > last + 1 or any(told)
+            if None in told:
+                gap = gap or any(start < line < end for line in rejected)
             if gap or not pieces:
                 pieces.append([])
             pieces[-1].append(index)
@@ -161,6 +193,7 @@ class _Check:
     def _turn(self, session: str, index: int, turn: Turn, place: Place, within: str) -> Turn | None:
         before = len(self._issues.issues)
         self._text("text", turn.text, place, within)
+        turn = self._named(turn, ("id",), (place,), within)
         if turn.speaker == "client":
             name = turn_id(session, index, turn)
             self._unique("id", name, place, within, made_up=name == f"{session}:{index}")
@@ -168,6 +201,9 @@ class _Check:
             if label != turn.label:
                 turn = replace(turn, label=label)
             turn = turn if turn.id == name else replace(turn, id=name)
+        elif turn.label is not None and is_missing(turn.label):
+            # Acts of counselors are of no task.
+            turn = replace(turn, label=None)
         return turn if len(self._issues.issues) == before else None
 
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
@@ -195,8 +231,12 @@ class _Check:
         elif not (made_up and self._to_annotate):
             self._line_of_id.add(identifier, place.line)
 
+    def _none(self, label: str | None) -> bool:
+        return label is None or self._issues.missing_label(label)
+
     def _label(self, field: str, label: str | None, place: Place, within: str = "") -> str | None:
-        if label is None:
+        if label is None or self._none(label):
+            self._issues.counts["words_for_no_label"] += bool(label and identity(label))
             return None
         found, reason = self._labels.find(label)
         if found is None:
@@ -219,6 +259,8 @@ _NOTES = {
     "label_conflicts": "of these carry another label than the first",
     "cut_dialogues": "dialogues were cut in two at a row that was left out",
     "not_drawn": "examples were not drawn (cv.max_examples), so that labels are about even",
+    "words_for_no_label": "labels only say that there is none (n/a, none, - and the like)",
+    "names_in_two_forms": "names are written in two forms that look alike, and count as one each",
     "annotation_ties": "client turns have an even vote of their annotators",
     "multi_label": "rows carry several labels",
     "unknown_turn_keys": "keys of turns are not known and were not used",

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from recap.data.names import identity, is_missing
 from recap.errors import DataError
+from recap.taxonomy import Taxonomy
 
 LISTED_FAULTS = 20
 """Faults that one error message lists; the rest are only counted."""
@@ -29,6 +31,8 @@ class RowIssue:
     reason: str
     hint: str
     """What to do about it."""
+    rows: int = 1
+    """Rows of the file that are lost with it; none where only something before it is missing."""
 
     def as_json(self) -> dict[str, str | int]:
         """Return the issue as files of results hold it; there the hint is called ``mend``."""
@@ -51,6 +55,8 @@ class Place:
 
     line: int
     rows: int = 1
+    gap: bool | None = None
+    """Whether something before it is missing; ``None``: where a row before it was rejected."""
 
 
 class Line(int):
@@ -64,6 +70,10 @@ class Line(int):
         row = super().__new__(cls, line)
         row.item = item
         return row
+
+    def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, int]]:
+        """Return what a copy is made of."""
+        return (int(self),), {"item": self.item}
 
 
 class IssueLog:
@@ -86,6 +96,12 @@ class IssueLog:
         self._rejected_and_taken = 0
         self._places: tuple[Place, ...] = ()
         self._by_turn = False
+        self._forms = FirstLines()
+        self._last: dict[str, tuple[str, str]] = {}
+        self.twins: dict[str, None] = {}
+        """Names that are written in two forms."""
+        self.taxonomy: Taxonomy | None = None
+        """Whose labels the rows carry, where they are those of a task."""
         self.lines: tuple[int, ...] = ()
         """Where the record that was read last stands: a line for each turn, or one for all."""
 
@@ -97,6 +113,29 @@ class IssueLog:
     def row(self) -> None:
         """Count one more row of the file."""
         self.rows_read += 1
+
+    def name(self, role: str, written: str) -> str:
+        """Return a name as it is compared, ``""`` for none; two forms of one name are counted.
+
+        Args:
+            role: What it names (``annotator``); names of two roles are never compared.
+            written: As it stands in the file.
+        """
+        # Rows of one session follow each other.
+        last = self._last.get(role)
+        if last is not None and last[0] == written:
+            return last[1]
+        name = "" if is_missing(written) else identity(written)
+        self._last[role] = written, name
+        form = _hash(written.strip()) % 2**32
+        if name and self._forms.add(f"{role}\0{name}", form) != form:
+            self.twins[name] = None
+            self.counts["names_in_two_forms"] = len(self.twins)
+        return name
+
+    def missing_label(self, cell: str) -> bool:
+        """Return whether a cell of labels holds none."""
+        return is_missing(cell, self.taxonomy)
 
     def reject(self, line: int, field: str, reason: str, hint: str, *, rows: int = 1) -> None:
         """Note one fault of the row at ``line``; a row with several faults is rejected once.
@@ -113,7 +152,9 @@ class IssueLog:
         if item is not None:
             field = f"[{item}]" if field == "row" else f"[{item}].{field}"
         self.issues.append(
-            RowIssue(file=self.file, line=int(line), field=field, reason=reason, hint=hint)
+            RowIssue(
+                file=self.file, line=int(line), field=field, reason=reason, hint=hint, rows=rows
+            )
         )
         key = (int(line), item)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
@@ -166,8 +207,9 @@ def rows_error(
     lines = "\n".join(f"  {fault}" for fault in listed)
     more = n_faults - len(listed)
     tail = f"\n  and {more} more" if more > 0 else ""
+    lost = f"{rows_rejected} of {rows_read} rows cannot be used"
     return DataError(
-        f"{file}: {rows_rejected} of {rows_read} rows cannot be used:\n"
+        f"{file}: {lost if rows_rejected else 'its rows are not complete'}:\n"
         f"{lines}{tail}\n"
         "mend them, or leave them out with data.on_error=skip"
     )
@@ -180,6 +222,7 @@ ERROR_CELLS = frozenset({"#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!"
 """What a spreadsheet shows instead of a text that it took for a formula."""
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
 
 def damage(text: str) -> tuple[str, str] | None:
@@ -189,6 +232,13 @@ def damage(text: str) -> tuple[str, str] | None:
     if _HALF_CHARACTER.search(text):
         return "holds half of a character (a lone surrogate)", "export the file again as UTF-8"
     return None
+
+
+def name_damage(text: str) -> tuple[str, str] | None:
+    """Return what is broken about a name or an id and what to do, ``None`` for a sound one."""
+    if _CONTROL.search(text) and "\0" not in text:
+        return "holds a control character", "remove it (was the file damaged?)"
+    return damage(text)
 
 
 def no_utterance(text: str) -> tuple[str, str] | None:

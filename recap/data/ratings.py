@@ -10,6 +10,7 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field
 
 from recap.data.issues import IssueLog
+from recap.data.names import identity
 from recap.data.readers.doccano import document_text
 from recap.data.readers.tables import whole_number
 from recap.data.sheets import filled_rows, raise_issues
@@ -87,7 +88,7 @@ def read_ratings(paths: Sequence[Path], *, criteria: Sequence[str], points: int)
             path, ("id", *criteria), issues, hint=hint, optional=("rater",)
         ):
             identifier = row["id"]
-            rater = row["rater"] or path.stem.removeprefix("ratings_")
+            rater = row["rater"] or identity(path.stem.removeprefix("ratings_"))
             if not identifier:
                 issues.reject(line, "id", "is empty", "keep the ids of the blank sheet")
             elif (identifier, rater) in seen:

@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from recap.data.issues import IssueLog
+from recap.data.issues import IssueLog, name_damage
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.errors import DataError
 from recap.system.files import bare_cell
 from recap.taxonomy import Taxonomy
+
+NAMES = frozenset({"id", "session", "rater", "candidate", "participant", "scenario", "rating_id"})
+"""Columns that hold names or ids."""
 
 
 def filled_rows(
@@ -24,6 +27,8 @@ def filled_rows(
     numbers: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line of each row, and its cells without blanks and protective quotes.
+
+    Names and ids (:data:`NAMES`) come in the form in which they are compared.
 
     Args:
         path: A CSV or Excel file.
@@ -42,7 +47,13 @@ def filled_rows(
     table.texts.update({*columns, *optional}.difference(numbers))
     for line, row in table.rows:
         cells = {column: row.get(column, "") for column in (*columns, *optional)}
-        yield line, {column: bare_cell(cell.strip()).strip() for column, cell in cells.items()}
+        bare = {column: bare_cell(cell.strip()).strip() for column, cell in cells.items()}
+        names = {column: cell for column, cell in bare.items() if column in NAMES}
+        broken = [(column, found) for column, cell in names.items() if (found := name_damage(cell))]
+        for column, found in broken:
+            issues.reject(line, column, *found)
+        if not broken:
+            yield line, {**bare, **{c: issues.name(c, cell) for c, cell in names.items()}}
 
 
 def raise_issues(*logs: IssueLog) -> None:

@@ -16,6 +16,7 @@ from recap.config import NoIntervention
 from recap.data.corpus import read_records
 from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.data.issues import IssueLog
+from recap.data.names import is_missing
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import CanonicalLabels, Fields
 from recap.data.readers.tables import (
@@ -242,6 +243,8 @@ class Annotated:
             "without_prediction": "client utterances have no prediction and play no part "
             "(recap.predict merges turns of one speaker in a row)",
             "rows_left_out": "rows were left out for faults",
+            "names_in_two_forms": "names are written in two forms that look alike, and count as "
+            "one each",
             "predictions_left_out": "rows of the predictions were left out for faults",
         }
         notes = [
@@ -303,7 +306,11 @@ def read_annotated(
         utterances = tuple(turn for record in records for turn in list_client_turns(record))
     if issues.issues and on_error == "fail":
         raise issues.error()
-    counts = {"rows_left_out": issues.rows_rejected, "skipped": skipped}
+    counts = {
+        "rows_left_out": issues.rows_rejected,
+        "skipped": skipped,
+        "names_in_two_forms": issues.counts["names_in_two_forms"],
+    }
     if predictions is not None:
         utterances, more = _overlaid(utterances, predictions, taxonomy, on_error)
         counts.update(more)
@@ -375,6 +382,7 @@ def _predicted(
             continue
         seen[identifier] = line
         label = texts["label"]
+        label = None if label is None or is_missing(label, taxonomy) else label
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
             continue
@@ -392,8 +400,8 @@ def _predicted(
                 predicted=True,
                 probabilities=_probabilities(row.get("probabilities")),
                 rationale=texts["rationale"] or None,
-                client=_text(row.get("client")) or None,
-                counselor=_text(row.get("counselor")) or None,
+                client=issues.name("client", _text(row.get("client"))) or None,
+                counselor=issues.name("counselor", _text(row.get("counselor"))) or None,
                 meta=_meta(row),
             )
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LISTED_FAULTS, IssueLog
+from recap.data.names import is_missing
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
 from recap.data.readers.tables import (
@@ -30,7 +31,6 @@ from recap.tasks.answer import LabelReader
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
-_NO_LABEL = ("", "null", "none", "nan", "n/a")
 _KNOWN = ("id", "label", "fold", "probabilities", "rationale", "text", "gold", "task")
 
 
@@ -166,7 +166,7 @@ class _Reader:
         return identifier
 
     def _label(self, text: str | None) -> str | None:
-        if text is None or text.casefold() in _NO_LABEL:
+        if text is None or is_missing(text, self._task.taxonomy):
             self.counts["without_label"] += 1
             return None
         found = self._task.taxonomy.find(text)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
+from recap.data.names import identity, is_missing
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
@@ -41,17 +43,17 @@ if TYPE_CHECKING:
 
 JoinKey = tuple[str, ...]
 
-_WHOLE = re.compile(r"(-?\d+)\.0+")
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 
 def join_key(values: Sequence[str]) -> JoinKey:
-    """Return the form in which keys are compared: no outer blanks, ``7.0`` as ``7``.
+    """Return the form in which keys are compared: as names are, and ``7.0`` as ``7``.
 
     >>> join_key([" 7.0", "S1"])
     ('7', 'S1')
     """
     return tuple(
-        _WHOLE.sub(r"\1", v) if _WHOLE.fullmatch(v := value.strip()) else v for value in values
+        "" if is_missing(value) else _WHOLE.sub(r"\1", identity(value)) for value in values
     )
 
 
@@ -64,9 +66,6 @@ def join(first: Sequence[JoinKey], second: Sequence[JoinKey]) -> list[tuple[int,
     place = {key: index for index, key in enumerate(second)}
     return [(index, place[key]) for index, key in enumerate(first) if key in place]
 
-
-MISSING = frozenset({"", "na", "n/a", "nan", "+nan", "-nan", "null", "none", ".", "-"})
-"""Cells, in lower case, that say that a figure is not known."""
 
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
 
@@ -120,7 +119,7 @@ class SessionTable:
         values = []
         for place, cell in enumerate(self.texts(column, "correct predictors=[…] or outcomes=[…]")):
             issues.row()
-            value = math.nan if cell.lower() in MISSING else number_in(cell)
+            value = math.nan if is_missing(cell) else number_in(cell)
             if value is None:
                 reason = f"is no number (a text of {len(cell)} characters)"
                 hint = "write a number with a decimal point, or leave it empty"
@@ -223,6 +222,8 @@ class AllianceData:
     """Of each session; ``None`` where it is not known."""
     n_sessions: int
     alone: tuple[int, ...]
+    name_counts: Mapping[str, int]
+    """Keys that are written in several forms, as :func:`recap.data.corpus.account_notes` has it."""
     """Sessions of each file that the other one lacks."""
     source: AnnotatedSource | None
     """The dialogues that predictors were computed from."""
@@ -262,6 +263,7 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
         clients=_clients(config.alliance.client, sides, source),
         n_sessions=len(sides[0][1]),
         alone=tuple(len(table.rows) - len(rows) for table, rows in sides),
+        name_counts=_name_counts(tables, on),
         source=source,
     )
 
@@ -276,6 +278,15 @@ def _joined(tables: Sequence[SessionTable], on: Sequence[str]) -> list[Side]:
             f"no session has the same {', '.join(on)} in both files; correct on=[…], or the ids"
         )
     return list(zip(tables, zip(*pairs, strict=True), strict=True))
+
+
+def _name_counts(tables: Sequence[SessionTable], on: Sequence[str]) -> Mapping[str, int]:
+    names = IssueLog("on")
+    for table in tables:
+        for column in on if len(tables) > 1 and set(on) <= set(table.columns) else ():
+            for written in table.texts(column, ""):
+                names.name(column, written)
+    return names.counts
 
 
 def _with_column(name: str, sides: Sequence[Side]) -> Side:
@@ -305,7 +316,7 @@ def _clients(
         name = "client"
     table, rows = _with_column(name, sides)
     texts = table.texts(name, "correct alliance.client")
-    values = tuple(texts[row] for row in rows)
+    values = tuple("" if is_missing(texts[row]) else identity(texts[row]) for row in rows)
     if not all(values):
         raise DataError(
             f"alliance.client={name}: is empty for {sum(not v for v in values)} sessions"
@@ -354,7 +365,11 @@ def find_alliance(config: InsightsConfig) -> Report:
             _table_13(data, found, predicted),
             *(_details(outcome, found, config) for outcome in data.outcomes),
         ),
-        notes=(*(annotated.notes() if annotated else ()), *notes),
+        notes=(
+            *(annotated.notes() if annotated else ()),
+            *notes,
+            *account_notes(data.name_counts),
+        ),
         rows=rows,
         charts={"alliance": partial(_heat_map, data, found, config.alliance.method)},
     )

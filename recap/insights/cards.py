@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from recap.data.names import identity
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig
@@ -212,8 +213,8 @@ def make_card(config: InsightsConfig) -> Report:
 
 
 def _chosen(config: InsightsConfig, source: AnnotatedSource) -> Utterance:
-    utterances, wanted = source.annotated.utterances, config.card.id
-    if wanted is None:
+    utterances, wanted = source.annotated.utterances, identity(config.card.id or "")
+    if config.card.id is None:
         resistant = source.is_resistant
         for utterance in utterances:
             if utterance.label is not None and resistant(utterance.label):
@@ -418,8 +419,8 @@ def _pages(config: InsightsConfig, source: AnnotatedSource) -> list[SessionPage]
     sessions: dict[str, list[Utterance]] = {}
     for utterance in source.annotated.utterances:
         sessions.setdefault(utterance.session, []).append(utterance)
-    wanted = config.supervision.session
-    if wanted is not None:
+    if config.supervision.session is not None:
+        wanted = identity(config.supervision.session)
         if wanted not in sessions:
             close = did_you_mean(wanted, sessions)
             raise DataError(f"supervision.session: there is no session {quote_id(wanted)}{close}")

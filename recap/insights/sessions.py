@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recap.data.names import identity, is_missing
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, quote_id
 from recap.insights.options import FEW_UNITS, InsightsConfig
@@ -324,8 +325,8 @@ def _groups(
     value_of: dict[str, str] = {}
     for u in source.annotated.utterances:
         fields = {"client": u.client, "counselor": u.counselor, **u.meta}
-        if fields.get(key) is not None:
-            value_of.setdefault(u.session, str(fields[key]))
+        if fields.get(key) is not None and not is_missing(str(fields[key])):
+            value_of.setdefault(u.session, identity(str(fields[key])))
     missing = [session.session for session in sessions if session.session not in value_of]
     if missing:
         raise ConfigError(
@@ -348,9 +349,9 @@ _MOST_GROUPS = 20
 
 
 def _timeline(config: InsightsConfig, sessions: tuple[SessionCounts, ...]) -> str:
-    wanted = config.sessions.timeline
-    if wanted is None:
+    if config.sessions.timeline is None:
         return max(sessions, key=lambda session: session.resistant).session
+    wanted = identity(config.sessions.timeline)
     if wanted not in {session.session for session in sessions}:
         raise ConfigError(
             f"sessions.timeline: no session {quote_id(wanted)} has labeled utterances"

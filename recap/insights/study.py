@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog
+from recap.data.names import identity, is_missing
 from recap.data.readers.registry import require_column
 from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
@@ -170,6 +171,7 @@ def arrange_scores(rows: Sequence[ScoreRow], options: StudyOptions, *, file: str
 
 def _two(what: str, found: Sequence[str], chosen: Sequence[str], file: str) -> tuple[str, str]:
     names = list(dict.fromkeys(found))
+    chosen = [identity(name) for name in chosen]
     for name in chosen:
         if name not in names:
             raise ConfigError(
@@ -225,7 +227,10 @@ def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple
     table.texts.update(set(names.values()) - {options.score})
     rows = []
     for line, cells in table.rows:
-        values = {role: cells[column].strip() for role, column in names.items()}
+        values = {role: identity(cells[column]) for role, column in names.items()}
+        for role in ("participant", "score"):
+            # A group may well be called none.
+            values[role] = "" if is_missing(values[role]) else values[role]
         missing = [role for role in names if not values[role]]
         for role in missing:
             issues.reject(line, names[role], "is empty", "complete the row, or remove it")

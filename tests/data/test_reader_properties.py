@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from input_readers import INPUT_READERS, InputReader, receive
-from sample_files import Sample
+from sample_files import Sample, json_lines, table, workbook
 
-from recap.data.issues import IssueLog
+from recap.data.corpus import read_records
+from recap.data.issues import IssueLog, name_damage
+from recap.data.names import identity, is_missing
 from recap.data.readers.doccano import document_text
 from recap.data.readers.files import json_rows
 from recap.data.readers.native import read_dialogues, records_to_jsonl
@@ -22,6 +24,7 @@ from recap.data.readers.tables import read_sheet
 from recap.data.readers.transcript import SpeakerNames
 from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell, sheet_to_csv
+from recap.taxonomy import taxonomy_from_dict
 
 QUICK = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -120,28 +123,30 @@ NAMES = (
     .map(str.strip)
     .filter(bool)
 )
+IDS = NAMES.map(identity).filter(lambda name: not (is_missing(name) or name_damage(name)))
+OPTIONAL_ID = st.none() | IDS
 OPTIONAL = st.none() | NAMES
 TURN = st.builds(
     Turn,
     speaker=st.sampled_from(["client", "counselor"]),
     text=SPOKEN,
-    id=OPTIONAL,
+    id=OPTIONAL_ID,
     label=OPTIONAL,
     rationale=OPTIONAL,
 )
 META = st.dictionaries(NAMES, NAMES | st.integers() | st.lists(NAMES, max_size=2), max_size=2)
 RECORDS = st.builds(
     Dialogue,
-    session=NAMES,
-    client=OPTIONAL,
-    counselor=OPTIONAL,
+    session=IDS,
+    client=OPTIONAL_ID,
+    counselor=OPTIONAL_ID,
     turns=st.lists(TURN, max_size=3).map(tuple),
     meta=META,
 ) | st.builds(
     Example,
-    id=NAMES,
-    session=OPTIONAL,
-    client=OPTIONAL,
+    id=IDS,
+    session=OPTIONAL_ID,
+    client=OPTIONAL_ID,
     turn=st.none() | st.integers(0, 99),
     history=st.lists(TURN, max_size=3).map(tuple),
     response=SPOKEN,
@@ -163,7 +168,7 @@ def test_records_are_read_back_from_the_native_form(
     assert issues.issues == []
 
 
-CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), max_size=8)
 CELL |= st.text("a\r\n,\"'= ", max_size=4)
 
 
@@ -201,3 +206,105 @@ def test_what_annotators_see_is_read_back_as_history_and_response(
     assert [(turn.speaker, turn.text) for turn in found] == [
         (speaker, text.replace("\n\n", "\n")) for speaker, text in history
     ]
+
+
+FORMS = ("native.jsonl", "table.csv", "table.xlsx", "annomi.csv")
+TALK = taxonomy_from_dict({"name": "talk", "categories": [{"name": "change"}]})
+WRONG = st.sampled_from(
+    [
+        *({"speaker": "Nobody"}, {"speaker": ""}, {"text": ""}, {"label": "a wish"}, {"turn": ""}),
+        *({"turn": "1"}, {"turn": "x"}, {"session": ""}, {"session": "s0"}, {"id": "one"}),
+        *({"label": "N/A"}, {"session": "s\u200b1"}, {"id": "\x07"}),
+    ]
+)
+
+
+def talk_rows(data: st.DataObject) -> list[dict[str, str]]:
+    """Return rows of utterances, some of them faulty, lost, or out of order."""
+    rows = [
+        {
+            "session": f"s{session}",
+            "turn": str(turn),
+            "id": "",
+            "speaker": ("therapist", "client")[turn % 2],
+            "text": f"{session} said {'so ' * turn}",
+            "label": "change" if turn % 2 else "",
+        }
+        for session in range(data.draw(st.integers(1, 3)))
+        for turn in range(data.draw(st.integers(1, 6)))
+    ]
+    for index in data.draw(st.sets(st.integers(0, len(rows) - 1), max_size=3)):
+        rows[index] |= data.draw(WRONG)
+    lost = data.draw(st.sets(st.integers(0, len(rows) - 1), max_size=1))
+    kept = [row for index, row in enumerate(rows) if index not in lost] or rows
+    return data.draw(st.permutations(kept) | st.just(kept))
+
+
+def written(path: Path, rows: list[dict[str, str]]) -> dict[int, list[dict[str, str]]]:
+    """Write rows in the form that a file's name says; return those of each line."""
+    if path.name.startswith("native"):
+        sessions: dict[str, list[dict[str, str]]] = {}
+        for row in rows:
+            sessions.setdefault(row["session"], []).append(row)
+        lines = [
+            {
+                "session": name,
+                "turns": [{k: v for k, v in row.items() if v or k == "text"} for row in own],
+            }
+            for name, own in sessions.items()
+        ]
+        path.write_bytes(json_lines(lines))
+        return dict(enumerate(sessions.values(), start=1))
+    if path.name.startswith("annomi"):
+        rows = [
+            {
+                "transcript_id": row["session"],
+                "utterance_id": row["turn"],
+                "interlocutor": row["speaker"],
+                "utterance_text": row["text"],
+                "main_therapist_behaviour": "n/a",
+                "client_talk_type": row["label"],
+            }
+            for row in rows
+        ]
+    path.write_bytes(workbook(rows) if path.suffix == ".xlsx" else table(rows))
+    return {line: [row] for line, row in enumerate(rows, start=2)}
+
+
+def utterance_of(row: dict[str, str]) -> tuple[str, str]:
+    """Return transcript and number; a row without a number is alone."""
+    number = row["utterance_id"] or row["utterance_text"]
+    return identity(row["transcript_id"]), number
+
+
+def size(*texts: str) -> int:
+    return sum(len("".join(text.split())) for text in texts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@MANY
+@given(data=st.data())
+def test_every_word_that_is_read_is_in_a_record_or_in_a_rejected_row(
+    tmp_path: Path, form: str, data: st.DataObject
+) -> None:
+    path = tmp_path / form
+    rows = talk_rows(data)
+    of_line = written(path, rows)
+    issues = IssueLog(form)
+    reader = {"native": "dialogues", "annomi": "annomi"}.get(path.stem, "table")
+    records = read_records(
+        reader=reader, path=path, taxonomy=TALK, issues=issues, require_labels=False
+    )
+    said = [turn.text for record in records for turn in record.turns]  # type: ignore[union-attr]
+    # A number that is missing is a fault of no row.
+    lost = {fault.line for fault in issues.issues if fault.rows}
+    gone = [row for line in lost for row in of_line[line]]
+    if reader == "annomi":
+        # All rows of one utterance go together, and its first line is named.
+        names = {utterance_of(row) for row in gone}
+        gone = [row for (row,) in of_line.values() if utterance_of(row) in names]
+    left_out = [row.get("text", row.get("utterance_text", "")) for row in gone]
+    assert size(*said) + size(*left_out) == size(*(row["text"] for row in rows))
+    assert issues.rows_read == len(of_line)
+    if reader != "dialogues":
+        assert issues.rows_rejected == len(left_out)

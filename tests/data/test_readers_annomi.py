@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from statistics import mean
 
 import pytest
 
+from recap.corpus.__main__ import main
 from recap.data.corpus import Corpus, read_corpus
 from recap.data.issues import IssueLog
 from recap.data.readers.annomi import read_annomi
@@ -94,6 +96,56 @@ def test_a_file_that_is_not_annomi_is_told_so(tmp_path: Path) -> None:
         read(path)
 
 
+def rows_of(tmp_path: Path, *rows: tuple[str, str, str, str]) -> Path:
+    """Write rows of transcript, utterance, interlocutor and text, as the simple file has them."""
+    path = tmp_path / "simple.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([name for name in COLUMNS if name != "annotator_id"])
+        for transcript, number, who, text in rows:
+            labels = ("question", "n/a") if who == "therapist" else ("n/a", "change")
+            writer.writerow(["high", transcript, "sleep", number, who, text, *labels])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("second", "field", "lines", "accepted"),
+    [
+        (("7", "1", "therapist", "a"), "interlocutor", [3], 2),
+        (("7", "1", "client", "b"), "utterance_text", [3], 2),
+        (("7", "", "client", "b"), "utterance_id", [4], 3),
+        (("7", "1.0", "client", "a"), "utterance_id", [3, 4], 2),
+        (("", "3", "client", "a"), "transcript_id", [4], 3),
+    ],
+)
+def test_rows_that_contradict_each_other_are_rejected_and_named(
+    tmp_path: Path,
+    second: tuple[str, str, str, str],
+    field: str,
+    lines: list[int],
+    accepted: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = [("7", "0", "therapist", "q"), ("7", "1", "client", "a")]
+    path = rows_of(tmp_path, *first, second, ("7", "2", "therapist", "r"))
+    arguments = ["data=annomi", "task=annomi_talk", f"data.path={path}", f"out={tmp_path / 'out'}"]
+    assert main(["action=validate", *arguments]) == 2
+    found = json.loads((tmp_path / "out" / "validate.json").read_text("utf-8"))
+    assert [(fault["line"], fault["field"]) for fault in found["faults"]] == [
+        (line, field) for line in lines
+    ]
+    counts = [found[key] for key in ("rows_read", "rows_accepted", "rows_rejected")]
+    assert counts == [4, accepted, 4 - accepted]
+
+
+def test_an_annotator_who_judges_an_utterance_twice_is_a_fault(tmp_path: Path) -> None:
+    path = write(tmp_path, ("0", "client", "1", "change"), ("0", "client", "1", "sustain"))
+    found, issues = read(path)
+    assert found == []
+    assert [fault.field for fault in issues.issues] == ["annotator_id"]
+    assert (issues.rows_read, issues.rows_rejected) == (2, 2)
+
+
 def corpus(real_data: Path, name: str, taxonomy: Taxonomy, **options: str) -> Corpus:
     path = real_data / "annomi" / name
     return read_corpus(reader="annomi", path=path, taxonomy=taxonomy, options=options)
@@ -118,6 +170,22 @@ def test_annomi_simple_has_its_known_figures(real_data: Path) -> None:
     assert pairs.count(("counselor", "client")) == 4785
     assert sum(a == b for a, b in pairs) == 38
     assert sum(dialogue.turns[0].speaker == "client" for dialogue in found) == 17
+
+
+@pytest.mark.real_data
+def test_annomi_in_another_order_of_rows_gives_the_same_examples(
+    real_data: Path, tmp_path: Path, talk: Taxonomy
+) -> None:
+    with (real_data / "annomi" / "AnnoMI-simple.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    path = tmp_path / "sorted.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: row["utterance_id"]))
+    found = read_corpus(reader="annomi", path=path, taxonomy=talk)
+    assert len(found.examples) == 4785
+    assert found.examples == corpus(real_data, "AnnoMI-simple.csv", talk).examples
 
 
 @pytest.mark.real_data

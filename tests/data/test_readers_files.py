@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from recap.corpus.__main__ import main
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows, text_lines
 from recap.errors import DataError
@@ -126,6 +127,50 @@ def test_numbers_that_json_does_not_have_are_faults(tmp_path: Path, number: str)
     found, issues = rows_of(path)
     assert found == [(2, {"a": None})]
     assert f"{number} is no JSON, null is" in issues.issues[0].reason
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        ('{"a": 1, "b": {"c": [{"d": 1, "d": 2}]}}', "row", "key 'd' is there 2 times"),
+        ('{"a": {}, "a": {}, "a": {}}', "row", "key 'a' is there 3 times"),
+        ('{"a": {"score": [1, -1e999]}}', "row", "holds a number that is too large"),
+        (r'{"a": {"b": [0, "x\ud83d"]}}', "a.b[1]", "half of a character"),
+        (r'{"a": {"\udc00 b": "x"}}', "a", "has a key with half of a character"),
+        (r'{"a": "x\u0000"}', "a", "holds a NUL character"),
+    ],
+)
+def test_what_python_would_lose_or_could_not_write_costs_its_row_alone(
+    tmp_path: Path, row: str, field: str, reason: str
+) -> None:
+    sound = r'{"a": "\ud83d\ude00", "b": 1e300}'
+    for name, text in (("a.jsonl", f"{row}\n{sound}\n"), ("a.json", f"[{row},\n{sound}]")):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        found, issues = rows_of(path)
+        assert found == [(2, {"a": "\U0001f600", "b": 1e300})]
+        (fault,) = issues.issues
+        assert (fault.line, fault.field) == (1, field)
+        assert reason in fault.reason
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_mark_where_files_were_put_together_is_no_part_of_a_row(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n\ufeff{"a": "\ufeffx"}\n', encoding=encoding)
+    assert rows_of(path)[0] == [(1, {"a": 1}), (2, {"a": "\ufeffx"})]
+
+
+def test_sound_dialogues_on_one_line_are_validated(tmp_path: Path) -> None:
+    turns = [{"speaker": "counselor", "text": "q"}, {"speaker": "client", "text": "jo@mail.org"}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"session": s, "turns": turns} for s in "ab"]), encoding="utf-8")
+    out = tmp_path / "out"
+    assert main(["action=validate", "data=dialogues", f"data.path={path}", f"out={out}"]) == 0
+    hints = json.loads((out / "validate.json").read_text("utf-8"))["hints"]
+    assert [hint["line"] for hint in hints if hint["kind"] == "email_like"] == [1, 1]
 
 
 def test_a_json_list_that_breaks_off_keeps_what_was_read_and_names_the_line(tmp_path: Path) -> None:

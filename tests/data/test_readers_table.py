@@ -70,7 +70,8 @@ def check_utterances(found: list[Dialogue | Example]) -> None:
             session="s2",
             turns=(
                 Turn(speaker="counselor", text="Hello"),
-                Turn(speaker="client", text="Hello"),
+                # Whether that is a label is for the task to say.
+                Turn(speaker="client", text="Hello", label="n/a"),
             ),
         ),
     ]
@@ -213,6 +214,20 @@ def test_bad_rows_are_noted_with_their_first_line_and_the_others_read(tmp_path: 
     assert (issues.rows_read, issues.rows_rejected) == (9, 6)
 
 
+def test_a_header_that_comes_again_is_no_row_of_words(tmp_path: Path) -> None:
+    found, issues = read(write_csv(tmp_path, [*EXAMPLES, EXAMPLES[0], ["e4", "", "", "x", "", ""]]))
+    assert [example.id for example in found] == ["e1", "e2", "e3", "e4"]
+    assert [(fault.line, fault.reason) for fault in issues.issues] == [(7, "repeats the header")]
+
+
+def test_whoever_names_the_client_names_the_sessions_client(tmp_path: Path) -> None:
+    rows = [["session", "turn", "speaker", "text", "client", "topic"]]
+    rows += [["a", "1", "client", "w", "c7", "late"], ["a", "0", "counselor", "q", "", "first"]]
+    ((dialogue,), _) = read(write_csv(tmp_path, rows), meta=["topic"])
+    assert isinstance(dialogue, Dialogue)
+    assert (dialogue.client, dialogue.counselor, dialogue.meta) == ("c7", None, {"topic": "first"})
+
+
 def test_a_nul_in_a_cell_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"speaker,text\nclient,a\0b\nclient,c\n")
@@ -269,10 +284,14 @@ def test_json_of_a_history_names_speaker_and_text_or_is_a_fault(tmp_path: Path) 
     good = json.dumps([{"speaker": "client", "text": "a"}])
     unknown = json.dumps([{"speaker": "client", "text": None}])
     deep = "[" * 100_000
+    twice = good.replace('"text": "a"', '"text": "a", "text": "b"')
     rows = [["history", "response"], [good, "1"], [unknown, "2"], [deep, "3"], ["[sighs]", "4"]]
-    found, issues = read(write_csv(tmp_path, rows))
+    found, issues = read(write_csv(tmp_path, [*rows, [twice, "5"]]))
     assert [[t.text for t in e.history] for e in found] == [["a"], [deep], ["[sighs]"]]
-    assert [(fault.line, fault.field) for fault in issues.issues] == [(3, "history")]
+    assert [(fault.line, fault.field) for fault in issues.issues] == [
+        (3, "history"),
+        (6, "history"),
+    ]
 
 
 def test_a_formula_without_its_value_is_a_fault_of_its_row(tmp_path: Path) -> None:

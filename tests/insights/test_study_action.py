@@ -75,6 +75,15 @@ def test_what_is_significant_follows_alpha(
     assert "interaction of group and phase was not significant" in capsys.readouterr().out
 
 
+def test_a_participant_typed_on_two_systems_is_one_person(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SCORES.replace("P1,control,post", "Zoe\u0308,control,post")
+    text = text.replace("P1,control,pre", "Zo\u00eb\u200b,control,pre")
+    assert study(tmp_path, text=text) == 0
+    assert "F(1, 4) = 12.25, p = .025" in capsys.readouterr().out
+
+
 def test_columns_can_have_other_names(tmp_path: Path) -> None:
     text = SCORES.replace("participant,group,phase,score", "who,arm,when,value")
     names = ["participant=who", "group=arm", "phase=when", "score=value"]

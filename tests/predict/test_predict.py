@@ -122,6 +122,28 @@ def test_what_the_user_can_mend_ends_with_2(
     assert said in capsys.readouterr().err
 
 
+def test_what_no_output_could_give_back_is_rejected_by_name(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = [{"speaker": "counselor", "text": "q"}, {"speaker": "client", "text": "w"}]
+    sound = json.dumps({"session": "a", "turns": said})
+    rows = [
+        sound,
+        sound.replace('"a"', '"b", "note": {"score": 1e999}'),
+        sound.replace('"a"', r'"c", "note": {"x\ud800": 1}'),
+        sound.replace('"a"', '"d", "session": "e"'),
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    given = [f"model={model}", f"input={tmp_path / 'in.jsonl'}", f"output={tmp_path / 'o.jsonl'}"]
+    assert predict.main(given) == 2
+    message = capsys.readouterr().err
+    for fault in (":2: row: ", ":3: note: ", ":4: row: key 'session' is there 2 times"):
+        assert f"in.jsonl{fault}" in message
+    assert predict.main([*given, "data.on_error=skip"]) == 0
+    (row,) = (tmp_path / "o.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(row)["session"] == "a"
+
+
 def test_a_job_of_a_sweep_has_an_output_of_its_own(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

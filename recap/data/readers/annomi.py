@@ -6,21 +6,27 @@ Wu et al., Anno-MI: A dataset of expert-annotated counseling dialogues, ICASSP 2
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from recap.data.issues import IssueLog, Place
+from recap.data.issues import IssueLog
+from recap.data.names import identity
 from recap.data.readers.registry import one_of, register_reader, require_column
+from recap.data.readers.row_order import Order, SessionRow, in_order
 from recap.data.readers.tables import read_sheet
 from recap.data.readers.transcript import SpeakerNames
+from recap.errors import quote_id
 from recap.records import Dialogue, Turn
 
 _ACT, _TALK = "main_therapist_behaviour", "client_talk_type"
 _NEEDED = ("transcript_id", "utterance_id", "interlocutor", "utterance_text", _ACT, _TALK)
+_ANNOTATOR = "annotator_id"
+_ORDER = Order(
+    by="turn", field="utterance_id", hint="number the utterances of a transcript one by one"
+)
 _META = ("mi_quality", "topic")
 
-Rows = Sequence[tuple[int, Mapping[str, str]]]
+Row = tuple[int, Mapping[str, str]]
 
 
 @register_reader("annomi")
@@ -29,7 +35,8 @@ def read_annomi(
 ) -> Iterator[Dialogue]:
     """Yield one dialogue a transcript; labels are the client's talk type and the therapist's act.
 
-    Where several experts annotated an utterance, an even vote is counted as ``annotation_ties``.
+    Rows stand in any order: ``utterance_id`` is the number of a turn. Where several experts
+    annotated an utterance, an even vote is counted as ``annotation_ties``.
 
     Args:
         path: The file.
@@ -48,34 +55,67 @@ def read_annomi(
         require_column(table.path, table.columns, column, hint)
     table.texts.update(_NEEDED)
     names = SpeakerNames()
-    for transcript, rows in groupby(table.rows, key=lambda numbered: numbered[1]["transcript_id"]):
-        turns: list[Turn] = []
-        places: list[Place] = []
-        meta: dict[str, str] = {}
-        for _, group in groupby(rows, key=lambda numbered: numbered[1]["utterance_id"]):
-            annotated = list(group)
-            line, first = annotated[0]
-            turn = _turn(transcript, annotated, names, annotations, issues)
-            meta = meta or {key: first[key] for key in _META if key in first}
-            if turn is not None:
-                turns.append(turn)
-                places.append(Place(line=line, rows=len(annotated)))
-        if turns:
-            issues.at_turns(places)
-            yield Dialogue(session=transcript, meta=meta, turns=tuple(turns))
+    for transcript, rows in _transcripts(table.rows, issues).items():
+        session = [
+            SessionRow(
+                line=annotated[0][0],
+                turn=_turn(transcript, annotated, names, annotations, issues),
+                order=identity(annotated[0][1]["utterance_id"]),
+                rows=len(annotated),
+            )
+            for annotated in _by_utterance(rows)
+        ]
+        said = list(in_order(transcript, session, order=_ORDER, issues=issues))
+        if said:
+            issues.at_turns([place for _, place in said])
+            first = rows[0][1]
+            meta = {key: first[key] for key in _META if key in first}
+            yield Dialogue(session=transcript, meta=meta, turns=tuple(turn for turn, _ in said))
+
+
+def _transcripts(rows: Iterator[Row], issues: IssueLog) -> dict[str, list[Row]]:
+    """Return the rows of each transcript, from wherever they stand."""
+    found: dict[str, list[Row]] = {}
+    for line, row in rows:
+        transcript = issues.name("transcript_id", row["transcript_id"])
+        if transcript:
+            found.setdefault(transcript, []).append((line, row))
+        else:
+            issues.reject(line, "transcript_id", "is empty", "write the transcript's number")
+    return found
+
+
+def _by_utterance(rows: Sequence[Row]) -> Iterable[list[Row]]:
+    """Return the rows of each utterance; one without a number stays apart, as nobody's."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for line, row in rows:
+        number = identity(row["utterance_id"])
+        found.setdefault((number, 0 if number else line), []).append((line, row))
+    return found.values()
 
 
 def _turn(
-    transcript: str, annotated: Rows, names: SpeakerNames, annotations: str, issues: IssueLog
+    transcript: str,
+    annotated: Sequence[Row],
+    names: SpeakerNames,
+    annotations: str,
+    issues: IssueLog,
 ) -> Turn | None:
+    """Return the turn that one annotator a row describes, ``None`` where they contradict."""
     line, first = annotated[0]
+    contradiction = _contradiction(annotated)
+    if contradiction is not None:
+        hint = "give each utterance of a transcript a number of its own"
+        issues.reject(line, *contradiction, hint, rows=len(annotated))
+        return None
     speaker = names.find(first["interlocutor"])
     if speaker is None:
         reason, hint = names.complaint(first["interlocutor"])
         issues.reject(line, "interlocutor", reason, hint, rows=len(annotated))
         return None
     column = _TALK if speaker == "client" else _ACT
-    label, tied = _vote([row[column] for _, row in annotated], annotations)
+    cells = [row[column].strip() for _, row in annotated]
+    label, tied = _vote([cell for cell in cells if not issues.missing_label(cell)], annotations)
     if tied and speaker == "client":
         issues.counts["annotation_ties"] += 1
         if annotations == "reject":
@@ -86,14 +126,26 @@ def _turn(
     return Turn(
         speaker=speaker,
         text=first["utterance_text"].strip(),
-        id=f"{transcript}:{first['utterance_id']}",
+        id=f"{transcript}:{identity(first['utterance_id'])}",
         label=label,
     )
 
 
-def _vote(values: Sequence[str], annotations: str) -> tuple[str | None, bool]:
+def _contradiction(annotated: Sequence[Row]) -> tuple[str, str] | None:
+    """Return the column in which rows of one utterance do not go together, and why."""
+    number = quote_id(identity(annotated[0][1]["utterance_id"]))
+    at = "lines " + ", ".join(str(line) for line, _ in annotated[:5])
+    for column in ("interlocutor", "utterance_text"):
+        if len({identity(row[column]).casefold() for _, row in annotated}) > 1:
+            return column, f"is not the same in all rows of utterance {number} ({at})"
+    annotators = [row[_ANNOTATOR] for _, row in annotated if _ANNOTATOR in row]
+    if len(set(annotators)) < len(annotators):
+        return _ANNOTATOR, f"has one annotator twice for utterance {number} ({at})"
+    return None
+
+
+def _vote(given: Sequence[str], annotations: str) -> tuple[str | None, bool]:
     """Return the label that annotators add up to, and whether the vote was even."""
-    given = [value.strip() for value in values if value.strip() not in ("", "n/a")]
     if not given:
         return None, False
     ranked = Counter(given).most_common(2)

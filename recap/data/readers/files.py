@@ -8,16 +8,19 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import math
+import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from recap.data.issues import IssueLog, Line
-from recap.errors import DataError, did_you_mean
+from recap.data.issues import IssueLog, Line, damage
+from recap.errors import DataError, did_you_mean, quote_cell
 
 _HEAD = 4096
 """Bytes by which a file's form is recognized."""
@@ -101,6 +104,7 @@ DEEPEST = 20
 """Levels of lists and objects in one JSON row; a dialogue has four."""
 
 
+_MARK = "\ufeff"
 _CUT = "mend or remove it (was the file cut off?)"
 _BLANKS = " \t\r\n"
 
@@ -134,7 +138,8 @@ def existing_file(path: Path | None) -> Path:
 def text_lines(path: Path, issues: IssueLog) -> Iterator[str]:
     """Yield the lines of a file in UTF-8, or in UTF-16 with a byte-order mark, with their ends.
 
-    A last line that breaks off inside a character is noted in ``issues``.
+    A byte-order mark at the start of any line is skipped: there files were put together. A last
+    line that breaks off inside a character is noted in ``issues``.
 
     Raises:
         DataError: When the file cannot be opened, is in another encoding, or is no text.
@@ -143,7 +148,8 @@ def text_lines(path: Path, issues: IssueLog) -> Iterator[str]:
         refuse_other_form(path, read_head(path))
         with path.open("rb") as file:
             if file.read(2) in _UTF16:
-                yield from io.StringIO(_utf16_text(path), newline="\n")
+                for line in io.StringIO(_utf16_text(path), newline="\n"):
+                    yield line.lstrip(_MARK)
                 return
             file.seek(0)
             for number, raw in enumerate(file, start=1):
@@ -177,17 +183,17 @@ def json_rows(path: Path | None, issues: IssueLog) -> Iterator[tuple[int, dict[s
         begun = True
         issues.row()
         try:
-            row = _DECODER.decode(text)
+            row, faults = decode_json(text)
         except (ValueError, RecursionError) as error:
             issues.reject(number, "row", f"is not valid JSON ({_json_reason(error)})", _CUT)
             continue
-        if _is_row(row, number, issues):
+        if _is_row(row, faults, number, issues):
             yield number, row
 
 
 def _decoded(path: Path, number: int, raw: bytes, issues: IssueLog) -> str | None:
     try:
-        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        return raw.decode("utf-8").lstrip(_MARK)
     except UnicodeDecodeError as error:
         # Only a cut leaves an incomplete character at the very end; anything else is another
         # encoding.
@@ -214,7 +220,7 @@ def _list_rows(text: str, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any
     while text[at : at + 1] != "]":
         issues.row()
         try:
-            row, end = _DECODER.raw_decode(text, at)
+            row, end, faults = _DECODER.decode_at(text, at)
         except (ValueError, RecursionError) as error:
             reason = f"the list is no valid JSON from here on ({_json_reason(error)})"
             place = Line(line, item=item) if shares else line
@@ -225,7 +231,7 @@ def _list_rows(text: str, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any
         shared_before, shares = shares, lines == 0
         alone = not shared_before and (not shares or text[at : at + 1] == "]")
         place = line if alone else Line(line, item=item)
-        if _is_row(row, place, issues):
+        if _is_row(row, faults, place, issues):
             yield place, row
         line, counted, item = line + lines, at, item + 1
     if text[at + 1 :].strip():
@@ -241,7 +247,7 @@ def _skip(text: str, at: int, characters: str) -> int:
     return at
 
 
-def _is_row(row: object, line: int, issues: IssueLog) -> bool:
+def _is_row(row: object, faults: Sequence[JsonFault], line: int, issues: IssueLog) -> bool:
     """Return whether a JSON value is an object of moderate depth; anything else is noted."""
     if not isinstance(row, dict):
         issues.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
@@ -250,7 +256,9 @@ def _is_row(row: object, line: int, issues: IssueLog) -> bool:
         reason = f"is nested more than {DEEPEST} levels deep"
         issues.reject(line, "row", reason, "write the text itself, not what wraps it")
         return False
-    return True
+    for fault in faults:
+        issues.reject(line, *fault)
+    return not faults
 
 
 def _is_deep(value: dict[str, Any]) -> bool:
@@ -267,11 +275,84 @@ def _is_deep(value: dict[str, Any]) -> bool:
     return True
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON, null is")
+JsonFault = tuple[str, str, str]
+"""A field, what is wrong with it, and the mend."""
+
+_ESCAPED_DAMAGE = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+class _StrictDecoder:
+    """Decodes JSON; tells what Python would lose or change without a word, and what is no JSON."""
+
+    def __init__(self) -> None:
+        self._faults: list[JsonFault] = []
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=self._object, parse_float=self._float, parse_constant=self._constant
+        )
+
+    def decode_at(self, text: str, at: int) -> tuple[Any, int, tuple[JsonFault, ...]]:
+        """Return the value that begins at a character, where it ends, and its faults."""
+        self._faults = []
+        value, end = self._decoder.raw_decode(text, at)
+        # Only an escape can name half of a character: UTF-8 has none.
+        if _ESCAPED_DAMAGE.search(text, at, end):
+            self._faults += _damaged_parts(value, "")
+        return value, end, tuple(self._faults)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counted = Counter(key for key, _ in pairs)
+            for key in (key for key, n in counted.items() if n > 1):
+                reason = f"key {quote_cell(key)} is there {counted[key]} times in one object"
+                self._faults.append(("row", reason, "keep one; the others would be lost"))
+        return found
+
+    def _float(self, digits: str) -> float:
+        number = float(digits)
+        if math.isinf(number):
+            self._faults.append(("row", "holds a number that is too large", "correct it"))
+        return number
+
+    def _constant(self, name: str) -> None:
+        self._faults.append(
+            ("row", f"is not valid JSON ({name} is no JSON, null is)", "write null")
+        )
+
+
+_DECODER = _StrictDecoder()
+
+
+def decode_json(text: str) -> tuple[Any, tuple[JsonFault, ...]]:
+    """Return the value of a JSON text, and what in it would be lost or changed without a word.
+
+    Raises:
+        ValueError: When it is no JSON, or something follows it.
+        RecursionError: When it is nested too deeply.
+    """
+    value, end, faults = _DECODER.decode_at(text, _skip(text, 0, _BLANKS))
+    after = _skip(text, end, _BLANKS)
+    if after < len(text):
+        raise json.JSONDecodeError("Extra data", text, after)
+    return value, faults
+
+
+def _damaged_parts(value: object, field: str) -> Iterator[JsonFault]:
+    """Yield the texts and keys of a value that hold half of a character or a NUL."""
+    parts: list[tuple[str, object]] = [(field, value)]
+    for field, part in parts:
+        if isinstance(part, str) and (broken := damage(part)) is not None:
+            yield field.lstrip(".") or "row", *broken
+        elif isinstance(part, dict):
+            if any(map(damage, part)):
+                reason = "has a key with half of a character or a NUL"
+                yield field.lstrip(".") or "row", reason, "rename it"
+            parts += [
+                (f"{field}.{key if key.isidentifier() and len(key) < 25 else '…'}", inner)
+                for key, inner in part.items()
+            ]
+        elif isinstance(part, list):
+            parts += [(f"{field}[{index}]", inner) for index, inner in enumerate(part)]
 
 
 def _json_reason(error: Exception) -> str:
@@ -279,7 +360,7 @@ def _json_reason(error: Exception) -> str:
         return f"{error.msg}, character {error.colno}"
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return str(error) if "no JSON" in str(error) else "a number is too long"
+    return "a number is too long"
 
 
 def _json_kind(value: object) -> str:

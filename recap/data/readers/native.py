@@ -73,7 +73,7 @@ def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
 
 
 def _dialogue(fields: Fields, names: SpeakerNames) -> Dialogue:
-    session = fields.identifier("session")
+    session = fields.identifier("session", unique=True)
     if session is None and fields.sound:
         fields.reject("session", "is missing", "give every dialogue an id of its own")
     return Dialogue(

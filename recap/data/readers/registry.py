@@ -14,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from recap.data.issues import IssueLog, damage
+from recap.data.issues import IssueLog, damage, name_damage
+from recap.data.names import identity, is_missing
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example
 from recap.registry import Registry
@@ -140,15 +141,26 @@ class Fields:
         self.reject(field, "is no text", f'write "{field}": "...", or leave it out')
         return None
 
-    def identifier(self, field: str) -> str | None:
-        """Return an id (a text or a whole number), or ``None`` where there is none."""
+    def identifier(self, field: str, *, unique: bool = False) -> str | None:
+        """Return an id (a text or a whole number) as it is compared, ``None`` where there is none.
+
+        Several forms of one are counted, unless it is ``unique``, as ids are: there may be
+        millions, and the second one is a fault.
+        """
         value = self.row.get(field)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        if isinstance(value, str) and not value.strip():
-            self.reject(field, "is empty", "write an id, or leave the key out")
+        if not isinstance(value, str):
+            return self.optional_text(field)
+        broken = name_damage(value) or (
+            None if identity(value) else ("is empty", "write an id, or leave the key out")
+        )
+        if broken is not None:
+            self.reject(field, *broken)
             return None
-        return self.optional_text(field)
+        if unique or field in ("id", "idx"):
+            return None if is_missing(value) else identity(value)
+        return self.issues.name(field, value) or None
 
     def _undamaged(self, field: str, text: str) -> str:
         broken = damage(text)
@@ -176,10 +188,6 @@ class Fields:
         return []
 
 
-NO_LABEL = ("", "n/a", "nan", "null")
-"""What stands in a cell, in folded case, that says that there is no label."""
-
-
 class CanonicalLabels:
     """The labels of a file under their canonical names, each looked up once.
 
@@ -194,7 +202,7 @@ class CanonicalLabels:
     def find(self, label: str) -> tuple[str | None, str]:
         """Return a label's canonical name; ``None``, and why, where it has none."""
         if self._taxonomy is None:
-            return label, ""
+            return identity(label), ""
         if label not in self._known:
             try:
                 self._known[label] = self._taxonomy.resolve(label)
@@ -217,9 +225,15 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "id": "id example_id 编号",
         "client": "client client_id",
         "counselor": "counselor counsellor counselor_id counsellor_id therapist_id",
+        "turn": "turn turn_id turn_index turn_number utterance_id utterance_index "
+        "utterance_number index 话轮 话轮编号 序号",
+        "start": "start start_time begin begin_time onset 开始 开始时间 起始时间",
     }.items()
 }
 """What a column can hold, with the names that are recognized in any case."""
+
+ORDER_ROLES = ("turn", "start")
+"""Roles of columns that put the rows of a session in order, the one that counts first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,42 +250,43 @@ class Columns:
         """Return the cell for ``role`` without outer blanks, ``""`` without such a column."""
         return row[self.by_role[role]].strip() if role in self.by_role else ""
 
-    def label(self, row: Mapping[str, str]) -> str | None:
-        """Return the label, ``None`` where the cell is empty or says that there is none."""
-        label = self.value(row, "label")
-        return None if label.casefold() in NO_LABEL else label
-
 
 def find_columns(
-    path: Path, names: tuple[str, ...], chosen: Mapping[str, str | None] | None
+    path: Path, names: tuple[str, ...], chosen: Mapping[str, str | bool | None] | None
 ) -> Columns:
     """Return the columns of a table with the header ``names``.
 
     Args:
         path: The file, for messages.
         names: The columns of its header.
-        chosen: Names that the user gave for some of the roles; the rest (``None``) are
-            recognized.
+        chosen: Names that the user gave for some of the roles, ``False`` for one that no column
+            has; the rest (``None``) are recognized.
 
     Raises:
         ConfigError: When a chosen role does not exist.
         DataError: When a chosen column is not there, two columns look alike, or none holds the
             text.
     """
-    named = {role: column for role, column in (chosen or {}).items() if column is not None}
-    for role in named:
+    given = {role: column for role, column in (chosen or {}).items() if column is not None}
+    for role in given:
         if role not in USUAL_NAMES:
             raise ConfigError(
                 f"data.options.columns.{role}: a column cannot hold that"
                 f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
             )
-    taken = set(named.values())
+    named = {role: str(column) for role, column in given.items() if column is not False}
+    taken = {identity(name) for name in named.values()}
     found = {
         role: require_column(path, names, name, f"correct data.options.columns.{role}")
         for role, name in named.items()
     }
     for role in USUAL_NAMES:
-        if role not in found:
+        of_example = "speaker" not in found or "history" in found
+        if (
+            role not in found
+            and given.get(role) is None
+            and not (role in ORDER_ROLES and of_example)
+        ):
             candidates = [n for n in names if fold_name(n) in USUAL_NAMES[role] and n not in taken]
             if len(candidates) > 1:
                 raise DataError(
@@ -294,11 +309,12 @@ def find_columns(
 
 
 def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:
-    """Return ``column`` when the header has it.
+    """Return ``column``, in the form in which names are compared, when the header has it.
 
     Raises:
         DataError: Naming the missing column and ``hint``.
     """
+    column = identity(column)
     if column not in names:
         close = did_you_mean(column, names)
         raise DataError(f"{path}: has no column {column!r}{close}; {hint}")
@@ -307,4 +323,4 @@ def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -
 
 def fold_name(name: str) -> str:
     """Return a column's name in the form in which usual names are compared."""
-    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+    return identity(name).casefold().replace(" ", "_").replace("-", "_")

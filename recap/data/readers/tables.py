@@ -7,24 +7,26 @@ column names.
 from __future__ import annotations
 
 import csv
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, Place, too_long
+from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, too_long
+from recap.data.names import identity, is_missing
 from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
-from recap.data.readers.files import existing_file, json_rows, text_lines
+from recap.data.readers.files import JsonFault, decode_json, existing_file, json_rows, text_lines
 from recap.data.readers.registry import (
+    ORDER_ROLES,
     Columns,
     Record,
     find_columns,
     register_reader,
     require_column,
 )
+from recap.data.readers.row_order import Order, SessionRow, in_order
 from recap.data.readers.transcript import SpeakerNames
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
@@ -81,7 +83,7 @@ def read_sheet(
         raise DataError(f"{path}: is empty; it needs a first row with the names of its columns")
     if header.broken is not None:
         raise DataError(f"{path}:{header.line}: the header {header.broken[0]}; {header.broken[1]}")
-    columns = tuple(name.strip() for name in header.cells)
+    columns = tuple(identity(name) for name in header.cells)
     _check_names(path, columns)
     texts: set[str] = set()
     rows = _named(records, columns, issues, texts)
@@ -115,8 +117,10 @@ def mapping_of(value: object) -> Mapping[str, Any] | None:
     """
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
+            value, faults = decode_json(value)
         except (ValueError, RecursionError):
+            return None
+        if faults:
             return None
     return value if isinstance(value, Mapping) else None
 
@@ -158,7 +162,7 @@ def _named(
         if record.broken is None and not any(cell.strip() for cell in record.cells):
             continue
         issues.row()
-        broken = record.broken or _misfit(record.cells, len(columns))
+        broken = record.broken or _misfit(record.cells, columns)
         if broken is not None:
             issues.reject(record.line, record.field, *broken)
         elif not _has_odd_cell(record, columns, issues, texts):
@@ -179,7 +183,10 @@ def _has_odd_cell(
     return bool(odd)
 
 
-def _misfit(cells: list[str], width: int) -> tuple[str, str] | None:
+def _misfit(cells: list[str], columns: tuple[str, ...]) -> tuple[str, str] | None:
+    width = len(columns)
+    if width > 1 and cells[0].strip() == columns[0] and tuple(map(identity, cells)) == columns:
+        return "repeats the header", "remove it (were two files put together?)"
     if len(cells) < width or any(cells[width:]):
         return (
             f"has {len(cells)} fields where the header has {width}",
@@ -254,7 +261,7 @@ def read_table(
     path: Path | None,
     *,
     issues: IssueLog,
-    columns: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, str | bool | None] | None = None,
     speakers: Mapping[str, str] | None = None,
     meta: Sequence[str] = (),
     delimiter: str | None = None,
@@ -262,14 +269,16 @@ def read_table(
 ) -> Iterator[Record]:
     """Yield a dialogue a session where a column names the speaker, else an example a row.
 
-    Rows of one session follow each other. A table of utterances without a session column is one
-    session, named like the file. A history is JSON turns, or lines such as ``Counselor: ...``; a
-    text that names no speaker is the counselor's last turn.
+    A column that numbers the turns of a session, or says when they begin, puts them in order
+    wherever they stand; without one, rows of one session follow each other. A table of utterances
+    without a session column is one session, named like the file. A history is JSON turns, or lines
+    such as ``Counselor: ...``; a text that names no speaker is the counselor's last turn.
 
     Args:
         path: The file.
         issues: Where bad rows are noted.
-        columns: Names of the columns that are not recognized, as ``{role: name}``.
+        columns: Names of the columns that are not recognized, as ``{role: name}``, and ``False``
+            where one only looks like that role.
         speakers: Names of speakers beside the usual ones, each with its role.
         meta: Columns whose values go to ``meta`` (of a session: those of its first row).
         delimiter: Separator of a CSV file, where the header does not show it.
@@ -284,7 +293,13 @@ def read_table(
         table=table, columns=found, names=SpeakerNames(speakers), meta=tuple(meta), issues=issues
     )
     if "speaker" in found and "history" not in found:
-        yield from _dialogues(layout)
+
+        def again() -> Sheet:
+            return read_sheet(path, IssueLog("again"), delimiter=delimiter, sheet=sheet)
+
+        ordered = any(role in found for role in ORDER_ROLES)
+        gather = ordered and _is_scattered(table.path, again, found)
+        yield from _dialogues(layout, gather=gather)
     else:
         yield from _examples(layout)
 
@@ -300,6 +315,21 @@ class _Layout:
     def cell(self, row: Mapping[str, str], role: str) -> str:
         return self.columns.value(row, role)
 
+    def name(self, row: Mapping[str, str], role: str) -> str:
+        return self.issues.name(role, self.columns.value(row, role))
+
+    def person(self, rows: Sequence[Mapping[str, str]], role: str) -> str | None:
+        """Return who is named first: maybe the client's own rows alone name the client."""
+        return next(filter(None, (self.name(row, role) for row in rows)), None)
+
+    def session(self, row: Mapping[str, str]) -> str:
+        return self.name(row, "session") if "session" in self.columns else self.table.path.stem
+
+    def id(self, row: Mapping[str, str]) -> str | None:
+        # Ids are unique, and there may be millions: no two forms of one are looked for.
+        cell = self.columns.value(row, "id")
+        return None if is_missing(cell) else identity(cell)
+
     def meta_of(self, row: Mapping[str, str]) -> dict[str, str]:
         return {column: row[column] for column in self.meta}
 
@@ -313,30 +343,51 @@ class _Layout:
 @dataclass(kw_only=True)
 class _Session:
     name: str
-    first: Mapping[str, str]
-    turns: list[Turn] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    rows: list[SessionRow] = field(default_factory=list)
+    cells: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    """Of each row, by its line."""
 
 
-def _dialogues(layout: _Layout) -> Iterator[Dialogue]:
-    current: _Session | None = None
+def _dialogues(layout: _Layout, *, gather: bool) -> Iterator[Dialogue]:
+    """Yield a dialogue a session, when the next one begins; to gather rows, all at the end."""
+    order = next((_ORDERS[role] for role in ORDER_ROLES if role in layout.columns), None)
+    begun: dict[str, _Session] = {}
     closed = FirstLines()
     for line, row in layout.table.rows:
-        name = (
-            layout.cell(row, "session") if "session" in layout.columns else layout.table.path.stem
-        )
+        name = layout.session(row)
         turn = _turn(layout, line, row)
-        if not _may_continue(layout.issues, line, name, closed) or turn is None:
+        if not _may_continue(layout.issues, line, name, closed):
             continue
-        if current is None or name != current.name:
-            if current is not None:
-                closed.add(current.name, line)
-                yield _finished(layout, current)
-            current = _Session(name=name, first=row)
-        current.turns.append(turn)
-        current.places.append(Place(line=line))
-    if current is not None:
-        yield _finished(layout, current)
+        if name not in begun and not gather:
+            for session in begun.values():
+                closed.add(session.name, line)
+                yield from _finished(layout, session, order)
+            begun.clear()
+        session = begun.setdefault(name, _Session(name=name))
+        cell = "" if order is None else layout.cell(row, order.by)
+        session.rows.append(SessionRow(line=line, turn=turn, order=cell))
+        session.cells[line] = row
+    for session in begun.values():
+        yield from _finished(layout, session, order)
+
+
+_SMALL = 2**24
+"""Bytes of a file whose rows are gathered without a look whether they have to be."""
+
+
+def _is_scattered(path: Path, again: Callable[[], Sheet], columns: Columns) -> bool:
+    """Return whether the sessions of a table may have to be gathered from all over the file."""
+    if path.stat().st_size < _SMALL:
+        return True
+    last, closed = None, FirstLines()
+    for line, row in again().rows:
+        name = identity(columns.value(row, "session"))
+        if name != last:
+            if closed.find(name) is not None:
+                return True
+            closed.add(name, line)
+            last = name
+    return False
 
 
 def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines) -> bool:
@@ -359,22 +410,40 @@ def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
     return Turn(
         speaker=speaker,
         text=layout.cell(row, "text"),
-        id=layout.cell(row, "id") or None,
-        label=layout.columns.label(row),
+        id=layout.id(row),
+        label=layout.cell(row, "label") or None,
         rationale=layout.cell(row, "rationale") or None,
         extra=layout.extra_of(row, read=_UTTERANCE_ROLES),
     )
 
 
-def _finished(layout: _Layout, session: _Session) -> Dialogue:
-    layout.issues.at_turns(session.places)
-    return Dialogue(
-        session=session.name,
-        client=layout.cell(session.first, "client") or None,
-        counselor=layout.cell(session.first, "counselor") or None,
-        meta=layout.meta_of(session.first),
-        turns=tuple(session.turns),
-    )
+_NO_ORDER = "or say that this column is no order with data.options.columns"
+_ORDERS = {
+    "turn": Order(
+        by="turn",
+        field="turn",
+        hint=f"number the turns of a session one by one, {_NO_ORDER}.turn=false",
+    ),
+    "start": Order(
+        by="start",
+        field="start",
+        hint=f"say of each turn when it begins, {_NO_ORDER}.start=false",
+    ),
+}
+
+
+def _finished(layout: _Layout, session: _Session, order: Order | None) -> Iterator[Dialogue]:
+    said = list(in_order(session.name, session.rows, order=order, issues=layout.issues))
+    if said:
+        layout.issues.at_turns([place for _, place in said])
+        rows = [session.cells[place.line] for _, place in said]
+        yield Dialogue(
+            session=session.name,
+            client=layout.person(rows, "client"),
+            counselor=layout.person(rows, "counselor"),
+            meta=layout.meta_of(rows[0]),
+            turns=tuple(turn for turn, _ in said),
+        )
 
 
 def _examples(layout: _Layout) -> Iterator[Example]:
@@ -384,12 +453,12 @@ def _examples(layout: _Layout) -> Iterator[Example]:
             continue
         layout.issues.at(line)
         yield Example(
-            id=layout.cell(row, "id") or f"{layout.table.path.stem}:{line}",
-            session=layout.cell(row, "session") or None,
-            client=layout.cell(row, "client") or None,
+            id=layout.id(row) or f"{layout.table.path.stem}:{line}",
+            session=layout.name(row, "session") or None,
+            client=layout.name(row, "client") or None,
             history=history,
             response=layout.names.without_prefix(layout.cell(row, "text")),
-            label=layout.columns.label(row),
+            label=layout.cell(row, "label") or None,
             rationale=layout.cell(row, "rationale") or None,
             meta=layout.meta_of(row),
             extra=layout.extra_of(row, read=_EXAMPLE_ROLES),
@@ -399,9 +468,13 @@ def _examples(layout: _Layout) -> Iterator[Example]:
 def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
     """Return the turns of a history, ``None`` (and a fault) for JSON that holds none."""
     # A text may begin with a bracket without being JSON: then it is read as lines.
-    written = _json_list(cell) if cell.startswith("[") else None
+    written, faults = _json_list(cell) if cell.startswith("[") else (None, ())
     if written is None:
         return layout.names.history(cell)
+    for _, reason, hint in faults:
+        layout.issues.reject(line, "history", reason, hint)
+    if faults:
+        return None
     turns: list[Turn] = []
     for index, item in enumerate(written):
         speaker, text = item.get("speaker"), item.get("text")
@@ -415,10 +488,11 @@ def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
     return tuple(turns)
 
 
-def _json_list(cell: str) -> list[dict[str, Any]] | None:
-    """Return the objects of a JSON list, ``None`` where a text is none."""
+def _json_list(cell: str) -> tuple[list[dict[str, Any]] | None, Sequence[JsonFault]]:
+    """Return the objects of a JSON list and its faults, ``None`` where a text is none."""
     try:
-        items = json.loads(cell)
+        items, faults = decode_json(cell)
     except (ValueError, RecursionError):
-        return None
-    return items if items and all(isinstance(item, dict) for item in items) else None
+        return None, ()
+    whole = isinstance(items, list) and items and all(isinstance(item, dict) for item in items)
+    return (items, faults) if whole else (None, ())

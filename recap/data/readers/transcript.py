@@ -181,7 +181,7 @@ def read_transcript(
     for line, row in json_rows(path, issues):
         fields = Fields(row, line=line, issues=issues)
         key = "file" if "file" in row else "session"
-        session = fields.identifier(key)
+        session = fields.identifier(key, unique=True)
         if session is None and fields.sound:
             fields.reject(key, "is missing", "give every dialogue a name of its own")
         spoken, untagged = names.utterances(fields.text("text"))
