@@ -288,6 +288,9 @@ def find_columns(
             and not (role in ORDER_ROLES and of_example)
         ):
             candidates = [n for n in names if fold_name(n) in USUAL_NAMES[role] and n not in taken]
+            if role in ORDER_ROLES:
+                usual = USUAL_NAMES[role]
+                candidates = sorted(candidates, key=lambda n: usual.index(fold_name(n)))[:1]
             if len(candidates) > 1:
                 raise DataError(
                     f"{path}: columns {candidates[0]!r} and {candidates[1]!r} both look like the "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -286,7 +286,8 @@ def read_table(
     """
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
-    table.texts.update(found.by_role.values())
+    table.texts.update(column for role, column in found.by_role.items() if role != "start")
+    table, found = _without_named_turns(table, found, columns or {})
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
     layout = _Layout(
@@ -302,6 +303,25 @@ def read_table(
         yield from _dialogues(layout, gather=gather)
     else:
         yield from _examples(layout)
+
+
+def _without_named_turns(
+    table: Sheet, found: Columns, chosen: Mapping[str, str | bool | None]
+) -> tuple[Sheet, Columns]:
+    """Return a table as it is, and its columns but a turn number that is no number at all.
+
+    An ``utterance_id`` may be a name as well.
+    """
+    if "turn" not in found or chosen.get("turn") is not None:
+        return table, found
+    first = next(table.rows, None)
+    if first is None:
+        return table, found
+    cell = found.value(first[1], "turn")
+    if not is_missing(cell) and whole_number(cell) is None:
+        others = {role: name for role, name in found.by_role.items() if role != "turn"}
+        found = Columns(by_role=others)
+    return replace(table, rows=chain([first], table.rows)), found
 
 
 @dataclass(frozen=True, kw_only=True)
