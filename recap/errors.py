@@ -64,6 +64,16 @@ def quote_label(text: str, known: Iterable[str]) -> str:
     return f"a text of {len(text)} characters"
 
 
+def quote_cell(text: str) -> str:
+    """Return a label, a name of a person or a column, or a number, in a form that is safe to print.
+
+    As it stands up to 24 characters and three words; else ``"a text of N characters"``.
+    """
+    if len(text) <= 24 and len(text.split()) <= 3:
+        return f"{text!r}"
+    return f"a text of {len(text)} characters"
+
+
 def quote_id(identifier: str) -> str:
     """Return an identifier in a form that is safe to print.
 

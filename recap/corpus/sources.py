@@ -14,12 +14,12 @@ from recap.data.annotations import (
     AnnotatorLabels,
     read_annotations,
 )
-from recap.data.corpus import read_records
+from recap.data.corpus import account_notes, read_records
 from recap.data.examples import examples_of, has_intervention, turn_id, with_merged_history
 from recap.data.issues import IssueLog
 from recap.data.readers.registry import Record
 from recap.data.sheets import raise_issues
-from recap.errors import ConfigError, DataError, did_you_mean
+from recap.errors import ConfigError, DataError, did_you_mean, quote_cell
 from recap.records import Dialogue, Example
 from recap.runs.build import configured_task, data_language, reader_options
 from recap.tasks.task import Task
@@ -48,6 +48,9 @@ class CorpusSource:
     def notes(self) -> list[str]:
         """Return sentences on what kind of corpus it is, and on rows that were left out."""
         notes = [SYNTHETIC] if self.issues.counts["synthetic"] else []
+        notes += account_notes(
+            {key: self.issues.counts[key] for key in ("answers_without_label", "multi_label")}
+        )
         rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
@@ -188,13 +191,15 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
             f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
             "Doccano exports)"
         )
+    of_data = {} if options.path else config.data.options
     found = read_annotations(
         paths,
         layout=AnnotationLayout(
             columns=_columns(config),
+            form=options.format,
             annotators=tuple(options.annotators or ()),
             multi_label=options.multi_label,
-            label_names=options.label_names,
+            label_names=options.label_names or of_data.get("label_names") or {},
         ),
         taxonomy=task.taxonomy if task is not None else None,
         skip_faults=config.data.on_error == "skip",
@@ -249,6 +254,9 @@ def label_order(config: CorpusConfig) -> tuple[str, ...]:
 def reading_notes(found: AnnotatorLabels) -> list[str]:
     """Return a sentence on rows that are no annotation, when some are."""
     notes = []
+    if found.columns:
+        listed = ", ".join(map(quote_cell, found.columns))
+        notes.append(f"a column an annotator: {listed} (annotations.annotators=[A,B] names others)")
     if found.unlabelled:
         notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no annotation")
     if found.rows_rejected:

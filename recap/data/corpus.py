@@ -221,6 +221,7 @@ _NOTES = {
     "not_drawn": "examples were not drawn (cv.max_examples), so that labels are about even",
     "annotation_ties": "client turns have an even vote of their annotators",
     "multi_label": "rows carry several labels",
+    "answers_without_label": "answers of annotators are no label (skipped, ignored or rejected)",
     "unknown_turn_keys": "keys of turns are not known and were not used",
     "lines_before_first_speaker": "lines before the first speaker were not used",
 }
