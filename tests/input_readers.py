@@ -86,6 +86,11 @@ class _CountingLog(IssueLog):
         super().at_turns(places)
         self.rows_of.update({place.line: place.rows for place in places})
 
+    def at(self, line: int, *, rows: int = 1) -> None:
+        """Say where a record stands, and how many rows it is."""
+        super().at(line, rows=rows)
+        self.rows_of[line] = rows
+
 
 def _through_registry(reader: str, path: Path) -> Account:
     options = {

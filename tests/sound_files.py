@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sample_files import SECRET, Sample
@@ -106,6 +107,64 @@ PSYGUARD = [
     for number in range(4)
 ]
 
+LABEL_STUDIO = [
+    {
+        "id": number,
+        "data": {"text": f"Counselor: {said(9)}\n\nClient: {said(number)}", "session": "s"},
+        "annotations": [
+            {
+                "completed_by": 1,
+                "result": [
+                    {
+                        "from_name": "code",
+                        "type": "choices",
+                        "value": {"choices": ["Blaming"]},
+                    }
+                ],
+            }
+        ],
+    }
+    for number in range(4)
+]
+LABEL_STUDIO_FLAT = [
+    {"text": said(number), "id": name, "code": "Blaming", "annotator": 1, "annotation_id": number}
+    for number, name in enumerate(IDS)
+]
+PRODIGY = [
+    {"text": said(number), "label": "Blaming", "answer": answer, "meta": {"id": name}}
+    for number, (name, answer) in enumerate(
+        zip(IDS, ("accept", "reject", "accept", "ignore"), strict=True)
+    )
+]
+POTATO = [
+    {"id": name, "displayed_text": said(number), "label_annotations": {"code": {"Blaming": "true"}}}
+    for number, name in enumerate(IDS)
+]
+POTATO_TABLE = [
+    {"user": "ann", "instance_id": name, "displayed_text": said(number), "code:::Blaming": "true"}
+    for number, name in enumerate(IDS)
+]
+
+
+MARKED = [{"id": name, "text": said(n), "label": "Blaming"} for n, name in enumerate(IDS)]
+
+
+class Cas(Sample):
+    """One document of INCEpTION, a client turn for each row."""
+
+    def inner(self) -> bytes:
+        """Return the document as UIMA CAS JSON."""
+        turns = [f"Client: {row.get('text')}" for row in self.rows]
+        marks = []
+        for number, row in enumerate(self.rows):
+            begin = len("\n".join([*turns[:number], ""]).encode("utf-16-le", "surrogatepass")) // 2
+            place = {"begin": begin, "end": begin + 3}
+            marks.append({"%TYPE": "custom.Code", **place, "label": row.get("label")})
+        sofa = {"%TYPE": "uima.cas.Sofa", "sofaString": "\n".join(turns)}
+        document = {"%TYPES": {}, "%FEATURE_STRUCTURES": [sofa, *marks]}
+        return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
 REGISTERED: dict[str, tuple[Sample, ...]] = {
     "alpaca": (
         Sample(rows=ALPACA, ending=".json", text=("input",), label=("output",)),
@@ -134,6 +193,16 @@ REGISTERED: dict[str, tuple[Sample, ...]] = {
         Sample(rows=documents("data", lists=True), text=("data",)),
         Sample(rows=documents("data"), ending=".csv", text=("data",)),
     ),
+    "inception": (Cas(rows=MARKED, ending=".json"),),
+    "label_studio": (
+        Sample(rows=LABEL_STUDIO, ending=".json", label=("choices",)),
+        Sample(rows=LABEL_STUDIO_FLAT, ending=".csv", label=("code",)),
+    ),
+    "potato": (
+        Sample(rows=POTATO, text=("displayed_text",), label=("Blaming",)),
+        Sample(rows=POTATO_TABLE, ending=".csv", text=("displayed_text",), id=("instance_id",)),
+    ),
+    "prodigy": (Sample(rows=PRODIGY, label=("label", "answer")),),
     "psyguard": (Sample(rows=PSYGUARD, label=("labels",), id=("idx", "data_source")),),
     "table": tuple(
         Sample(rows=rows, ending=ending, text=("text", "response", "history"), id=("id", "session"))

@@ -157,6 +157,11 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     """
     if not config.annotations.path and config.data.reader == "demo":
         return Texts(records=(), examples={}, unknown=len(annotated))
+    options = config.data.options
+    if "multi_label" in options:
+        # What annotators said apart is what is settled here; the data's own labels are not used.
+        data = replace(config.data, options={**options, "multi_label": "first"})
+        config = replace(config, data=data)
     source = open_source(config)
     records = tuple(source.records)
     examples = {e.id: e for record in records for e in examples_in(record, config.data)}

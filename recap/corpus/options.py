@@ -26,12 +26,15 @@ class AnnotationsOptions:
     agreement and adjudicate, that of ``data.path``."""
     columns: dict[str, str | list[str] | None] = Field(default_factory=dict)
     """Names of columns that are not recognized, by role."""
+    format: Literal["auto", "long", "wide"] = "auto"
+    """Of a table: ``long``: a row an annotation; ``wide``: a column an annotator; ``auto``: seen
+    from its columns."""
     annotators: list[str] | None = None
     """The columns of a table that has one an annotator."""
     multi_label: Literal["reject", "first"] = "reject"
     """What to do with several labels of one annotator on one example."""
     label_names: dict[str, str] = Field(default_factory=dict)
-    """The label that each number stands for, in old Doccano exports."""
+    """The label that each number stands for, in tables and old Doccano exports."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -48,8 +48,6 @@ class CorpusSource:
     def notes(self) -> list[str]:
         """Return sentences on what kind of corpus it is, and on rows that were left out."""
         notes = [SYNTHETIC] if self.issues.counts["synthetic"] else []
-        told = ("words_for_no_label", "names_in_two_forms")
-        notes += account_notes({key: self.issues.counts[key] for key in told})
         rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
@@ -190,13 +188,15 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
             f"action={config.action}: needs annotations.path=FILE (a table, a zip or a folder of "
             "Doccano exports)"
         )
+    of_data = {} if options.path else config.data.options
     found = read_annotations(
         paths,
         layout=AnnotationLayout(
             columns=_columns(config),
+            form=options.format,
             annotators=tuple(options.annotators or ()),
             multi_label=options.multi_label,
-            label_names=options.label_names,
+            label_names=options.label_names or of_data.get("label_names") or {},
         ),
         taxonomy=task.taxonomy if task is not None else None,
         skip_faults=config.data.on_error == "skip",
@@ -260,6 +260,9 @@ def reading_notes(found: AnnotatorLabels) -> list[str]:
             f"{len(found.twins):,} names are written in two forms that look alike, and count as "
             f"one each: {shown}"
         )
+    if found.columns:
+        listed = ", ".join(map(quote_cell, found.columns))
+        notes.append(f"a column an annotator: {listed} (annotations.annotators=[A,B] names others)")
     if found.unlabelled:
         notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no annotation")
     if found.rows_rejected:

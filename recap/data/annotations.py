@@ -1,8 +1,8 @@
-"""Labels that annotators gave: read from tables and Doccano exports, and put into one table.
+"""Labels that annotators gave: read from tables and tools' exports, and put into one table.
 
 A CSV, Excel or JSON-lines file holds a row an annotation, or a column an annotator. A zip or a
 folder holds one file an annotator, named like the annotator (``ann.jsonl``, or ``ann.1.jsonl`` and
-``ann.2.jsonl``), as Doccano exports them.
+``ann.2.jsonl``), as Doccano exports them. Exports of other tools are told by what stands in them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,17 +24,30 @@ from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog, RowIssue, damage, name_damage
 from recap.data.names import identity, is_missing
-from recap.data.readers.doccano import document_comments, document_label
+from recap.data.readers.doccano import (
+    document_comments,
+    document_label,
+    several_users,
+    user_documents,
+)
+from recap.data.readers.exports import KEYS, Document, Documents, Keys, Rows
 from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
+from recap.data.readers.inception import inception_documents, inception_rows, is_inception
 from recap.data.readers.json_samples import single_label
+from recap.data.readers.label_studio import label_studio_documents
+from recap.data.readers.potato import potato_documents
+from recap.data.readers.prodigy import prodigy_documents
+from recap.data.readers.registry import USUAL_NAMES as TABLE_NAMES
 from recap.data.readers.registry import (
     CanonicalLabels,
     Fields,
     fold_name,
+    one_of,
     require_column,
 )
 from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
-from recap.errors import ConfigError, DataError, did_you_mean, quote_id
+from recap.data.readers.tools import tool_of
+from recap.errors import ConfigError, DataError, did_you_mean, quote_cell, quote_id
 from recap.system.files import bare_cell
 from recap.taxonomy import Taxonomy
 
@@ -60,12 +74,15 @@ class AnnotationLayout:
 
     columns: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
     """Names of columns by role (the keys of :data:`USUAL_NAMES`); several for the id are joined."""
+    form: str = "auto"
+    """Of a table: ``long``, a row an annotation; ``wide``, a column an annotator; ``auto``: seen
+    from its columns."""
     annotators: Sequence[str] = ()
     """The columns of a table that has one an annotator."""
     multi_label: str = "reject"
     """What to do with several labels of one annotator: ``reject`` them, or take the ``first``."""
     label_names: Mapping[Any, str] = field(default_factory=dict)
-    """The label that each number stands for, in old Doccano exports."""
+    """The label that each number stands for, in tables and old Doccano exports."""
 
 
 def check_layout(layout: AnnotationLayout) -> None:
@@ -88,7 +105,7 @@ def annotation_columns(
     """Return the columns for each role that a file with the header ``names`` has.
 
     Raises:
-        DataError: When a column that was named is not there, or none holds labels.
+        DataError: When a column that was named is not there.
     """
     found: dict[str, tuple[str, ...]] = {}
     for role, usual in USUAL_NAMES.items():
@@ -104,12 +121,98 @@ def annotation_columns(
             found[role] = (known,)
     for name in layout.annotators:
         require_column(path, names, name, "correct annotations.annotators")
-    if "label" not in found and not layout.annotators:
+    return found
+
+
+_OTHERS = frozenset(
+    name
+    for role in ("text", "speaker", "history", "client", "counselor")
+    for name in TABLE_NAMES[role]
+)
+_SETTLED = (
+    *("label", "labels", "gold", "gold_label", "final", "final_label", "consensus", "majority"),
+    *("adjudicated", "reference", "truth", "prediction", "predicted", "model"),
+    *("标签", "最终", "最终标签", "共识", "金标准"),
+)
+"""Names of columns that may hold what annotators add up to, or what a model says."""
+
+
+def find_annotators(
+    path: Path,
+    names: Sequence[str],
+    rows: Rows,
+    *,
+    layout: AnnotationLayout,
+    taxonomy: Taxonomy | None,
+) -> tuple[str, ...]:
+    """Return the columns of a table that has one an annotator; none where a row is an annotation.
+
+    ``auto`` takes a table for one where no column is called annotator or label, there is an id, and
+    two columns or more hold labels of the taxonomy. Columns count as an annotator's where most of
+    their cells are labels, so that a label that is not known is a fault of its row. Without a
+    taxonomy, ``wide`` takes all columns that have no usual name.
+
+    Raises:
+        DataError: When it cannot be told which columns are annotators'.
+    """
+    if layout.annotators or layout.form == "long":
+        return tuple(map(identity, layout.annotators))
+    found = annotation_columns(path, tuple(names), layout)
+    has_id = "id" in found or {"session", "turn"} <= found.keys()
+    if layout.form == "auto" and (
+        taxonomy is None or not has_id or "label" in found or "annotator" in found
+    ):
+        return ()
+    apart = {name for role in found if role != "label" for name in found[role]}
+    free = [n for n in names if n and n not in apart and fold_name(n) not in _OTHERS]
+    columns = free if taxonomy is None else _label_columns(path, free, rows, layout, taxonomy)
+    if len(columns) < 2:
+        if layout.form == "auto":
+            return ()
         raise DataError(
-            f"{path}: no column is called label; name it with annotations.columns.label=NAME"
+            f"{path}: fewer than two columns hold labels; name those of the annotators with "
+            "annotations.annotators=[A,B]"
+        )
+    settled = (*_SETTLED, *map(fold_name, found.get("label", ())))
+    unsure = next((name for name in columns if fold_name(name) in settled), None)
+    if unsure is not None:
+        raise DataError(
+            f"{path}: column {quote_cell(unsure)} may hold what the annotators add up to; name "
+            "their columns with annotations.annotators=[A,B]"
+        )
+    return tuple(columns)
+
+
+def _label_columns(
+    path: Path,
+    names: Sequence[str],
+    rows: Rows,
+    layout: AnnotationLayout,
+    taxonomy: Taxonomy,
+) -> list[str]:
+    """Return the columns most of whose cells are labels; several where the rest is unclear."""
+    labels, others = Counter[str](), Counter[str]()
+    codes = {str(code) for code in layout.label_names}
+    for _, row in rows:
+        for name in names:
+            cell = bare_cell(row.get(name, "").strip())
+            if cell in codes or taxonomy.find(cell) is not None:
+                labels[name] += 1
+            elif not is_missing(cell, taxonomy):
+                others[name] += 1
+    found = [name for name in names if labels[name] > others[name]]
+    unclear = next((name for name in names if name not in found and labels[name]), None)
+    if len(found) > 1 and unclear is not None:
+        raise DataError(
+            f"{path}: column {quote_cell(unclear)} holds {labels[unclear]} labels and "
+            f"{others[unclear]} other texts; name the columns of the annotators with "
+            "annotations.annotators=[A,B]"
         )
     return found
 
+
+POTATO_FILE = "annotated_instances"
+"""Name of the file that Potato saves in a folder for each annotator."""
 
 JSON_ENDINGS = (".json", ".jsonl")
 """Endings of files whose rows are JSON objects."""
@@ -139,6 +242,8 @@ def annotator_files(path: Path) -> Iterator[list[AnnotatorFile]]:
     """
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if _is_annotation_file(p.name) and p.is_file())
+        # Beside them Potato keeps the order and the times of its annotators.
+        inside = [file for file in inside if file.stem == POTATO_FILE] or inside
         if not inside:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [AnnotatorFile(path=file, shown=str(file), of_one=True) for file in inside]
@@ -213,6 +318,8 @@ def _name_in_zip(part: zipfile.ZipInfo) -> str:
 def _is_annotation_file(name: str) -> bool:
     path = Path(name)
     hidden = path.name.startswith((".", "~")) or "__MACOSX" in path.parts
+    # INCEpTION's own: what nobody has annotated yet, and what a curator made of the annotations.
+    hidden = hidden or path.stem in ("INITIAL_CAS", "CURATION_USER")
     return not hidden and path.suffix.lower() in (*JSON_ENDINGS, *TABLE_ENDINGS, ".txt")
 
 
@@ -327,6 +434,8 @@ class AnnotatorLabels:
     """Rows, or cells of a table with a column an annotator, that hold no label."""
     twins: tuple[str, ...] = ()
     """Names of annotators and sessions that are written in two forms, and count as one each."""
+    columns: tuple[str, ...] = ()
+    """Columns that were taken for annotators' without being named so."""
 
 
 def read_annotations(
@@ -351,6 +460,7 @@ def read_annotations(
         ConfigError: For a role that no column can have.
     """
     check_layout(layout)
+    one_of("format", layout.form, ("auto", "long", "wide"), prefix="annotations.")
     logs: list[IssueLog] = []
     reader = _Reader(layout, taxonomy)
     for number, path in enumerate(paths, start=1):
@@ -380,7 +490,26 @@ def read_annotations(
         unlabelled=reader.unlabelled,
         twins=tuple(reader.names.twins),
         issues=issues,
+        columns=tuple(reader.columns),
     )
+
+
+DOCUMENTS: Mapping[str, Documents] = {
+    "inception": inception_documents,
+    "label_studio": label_studio_documents,
+    "potato": potato_documents,
+    "prodigy": prodigy_documents,
+}
+"""How the rows of each tool's exports become documents."""
+
+_Row = tuple[int, dict[str, str], list[tuple[str, str]]]
+"""A row's line, what stands where, and who gave which label."""
+
+
+def _owner(file: AnnotatorFile) -> str:
+    """Return the annotator that a file is named after, ``ann`` for ann.jsonl and ann.2.jsonl."""
+    path = Path(file.shown)
+    return path.parent.name if path.stem == POTATO_FILE else re.sub(r"\.\d+$", "", path.stem)
 
 
 class _Reader:
@@ -389,41 +518,15 @@ class _Reader:
         self._taxonomy = taxonomy
         self._labels = CanonicalLabels(taxonomy)
         self._seen: set[tuple[str, str, str]] = set()
+        self._numbers = {str(number): name for number, name in layout.label_names.items()}
         self.found: list[AnnotatorLabel] = []
         self.unlabelled = 0
+        self.columns: dict[str, None] = {}
         self.names = IssueLog("annotations")
         """Of all files together, for an annotator has several."""
 
     def read(self, file: AnnotatorFile, issues: IssueLog, *, default_round: str) -> None:
-        is_json = file.path.suffix.lower() in JSON_ENDINGS
-        if is_json:
-            rows = list(self._json_rows(file.path, issues))
-            names = tuple(dict.fromkeys(key for _, row in rows for key in row))
-            if issues.issues and not rows:
-                return
-        else:
-            sheet = read_sheet(file.path, issues)
-            rows, names = list(sheet.rows), sheet.columns
-        found = annotation_columns(Path(file.shown), names, self._layout)
-        named = bool(self._layout.annotators) or "annotator" in found
-        if not (named or is_json or file.of_one):
-            raise DataError(
-                f"{file.shown}: no column is called annotator; name it with "
-                "annotations.columns.annotator=NAME, or, where each annotator has a column, "
-                "annotations.annotators=[A,B]"
-            )
-        # ``ann`` for ann.jsonl and ann.2.jsonl
-        stem = re.sub(r"\.\d+$", "", Path(file.shown).stem)
-        owner = None if named else self.names.name("annotator", stem) or stem
-        for line, row in rows:
-            written = {
-                role: [bare_cell(row.get(name, "").strip()) for name in columns]
-                for role, columns in found.items()
-            }
-            if self._damaged(line, written, issues):
-                continue
-            cells = {role: self._cell(role, parts) for role, parts in written.items()}
-            given = self._given(row, cells, owner)
+        for line, cells, given in self._rows(file, issues):
             session, turn = cells.get("session"), cells.get("turn")
             identifier = cells.get("id") or (f"{session}:{turn}" if session and turn else "")
             if not identifier:
@@ -453,10 +556,122 @@ class _Reader:
                 self.found += sound
                 self._seen.update((one.id, one.annotator, one.round) for one in sound)
 
-    def _json_rows(self, path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, str]]]:
+    def _rows(self, file: AnnotatorFile, issues: IssueLog) -> Iterator[_Row]:
+        """Yield the rows of a file: what stands where, and who gave which label."""
+        is_json = file.path.suffix.lower() in JSON_ENDINGS
+        rows: list[tuple[int, Any]]
+        names: tuple[str, ...] = ()
+        tool = None
+        if is_inception(file.path):
+            rows, tool = list(inception_rows(file.path, issues)), "inception"
+        elif is_json:
+            rows = list(json_rows(file.path, issues))
+        else:
+            sheet = read_sheet(file.path, issues)
+            sheet.texts.update(self._texts(sheet.columns))
+            rows, names = list(sheet.rows), sheet.columns
+        tool = tool or next(filter(None, (tool_of(row) for _, row in rows)), None)
+        if tool is not None:
+            keys = Keys(
+                {role: name for role, name in self._layout.columns.items() if role in KEYS},
+                option="annotations.columns",
+                speakers=None,
+            )
+            yield from self._documents(file, list(DOCUMENTS[tool](rows, issues, keys)), issues)
+        elif is_json and several_users(row for _, row in rows):
+            raw = self._taxonomy is None
+            documents = user_documents(rows, issues, self._numbers, option="annotations", raw=raw)
+            yield from self._documents(file, list(documents), issues)
+        else:
+            if is_json:
+                rows = list(self._json_texts(rows, issues))
+                names = tuple(dict.fromkeys(key for _, row in rows for key in row))
+                if issues.issues and not rows:
+                    return
+            yield from self._table_rows(file, names, rows, issues)
+
+    def _texts(self, names: Sequence[str]) -> set[str]:
+        """Return the columns of names, ids and labels."""
+        usual = {name for role in USUAL_NAMES.values() for name in role}
+        chosen = [c for c in self._layout.columns.values() if c is not None]
+        named = {name for c in chosen for name in ((c,) if isinstance(c, str) else c)}
+        named.update(self._layout.annotators)
+        return {name for name in names if fold_name(name) in usual or name in named}
+
+    def _table_rows(
+        self, file: AnnotatorFile, names: tuple[str, ...], rows: Rows, issues: IssueLog
+    ) -> Iterator[_Row]:
+        is_json = file.path.suffix.lower() in JSON_ENDINGS
+        shown = Path(file.shown)
+        found = annotation_columns(shown, names, self._layout)
+        columns = find_annotators(shown, names, rows, layout=self._layout, taxonomy=self._taxonomy)
+        if not self._layout.annotators:
+            self.columns.update(dict.fromkeys(columns))
+        if "label" not in found and not columns:
+            raise DataError(
+                f"{shown}: no column is called label; name it with annotations.columns.label=NAME, "
+                "or, where each annotator has a column, say annotations.annotators=[A,B] or "
+                "annotations.format=wide"
+            )
+        named = bool(columns) or "annotator" in found
+        if not (named or is_json or file.of_one):
+            raise DataError(
+                f"{file.shown}: no column is called annotator; name it with "
+                "annotations.columns.annotator=NAME, or, where each annotator has a column, "
+                "annotations.annotators=[A,B]"
+            )
+        # Initials of a file's owner may be NA; in a cell that says that there is none.
+        owner = None if named else self.names.name("annotator", _owner(file)) or _owner(file)
+        for line, row in rows:
+            written = {
+                role: [bare_cell(row.get(name, "").strip()) for name in columns_of]
+                for role, columns_of in found.items()
+            }
+            if self._damaged(line, written, issues):
+                continue
+            cells = {role: self._cell(role, parts) for role, parts in written.items()}
+            if columns:
+                given = [(name, row.get(name, "").strip()) for name in columns]
+            else:
+                name = cells.get("annotator", "") if owner is None else owner
+                given = [(name, cells.get("label", ""))]
+            yield line, cells, [(name, self._numbers.get(label, label)) for name, label in given]
+
+    def _documents(
+        self, file: AnnotatorFile, documents: Sequence[Document], issues: IssueLog
+    ) -> Iterator[_Row]:
+        """Yield the rows of a tool's export, each with the labels that its annotators gave."""
+        named = any(one.annotator for document in documents for one in document.given)
+        owner = "" if named else self.names.name("annotator", _owner(file)) or _owner(file)
+        for document in documents:
+            session = document.session or ""
+            people = [one.annotator for one in document.given]
+            written = {"id": [document.id], "session": [session], "annotator": people}
+            if self._damaged(document.line, written, issues):
+                continue
+            fields = Fields({}, line=document.line, issues=issues)
+            given = []
+            for name in dict.fromkeys(one.annotator for one in document.given):
+                mine = [one for one in document.given if one.annotator == name]
+                labels = [label for one in mine for label in one.labels]
+                label = single_label(
+                    fields,
+                    "label",
+                    labels,
+                    self._layout.multi_label,
+                    option="annotations.multi_label",
+                )
+                given.append((self.names.name("annotator", name) or owner, label or ""))
+            reasons = [one.rationale for one in document.given if one.rationale]
+            cells = {"id": identity(document.id), "session": self.names.name("session", session)}
+            if len(given) == 1:
+                cells["rationale"] = "\n".join(reasons)
+            if fields.sound:
+                yield document.line, cells, given or [("", "")]
+
+    def _json_texts(self, rows: Rows, issues: IssueLog) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield rows of texts; labels in whatever form Doccano writes them become one text."""
-        numbers = {str(number): name for number, name in self._layout.label_names.items()}
-        for line, row in json_rows(path, issues):
+        for line, row in rows:
             fields = Fields(row, line=line, issues=issues)
             texts = {
                 str(key): str(value)
@@ -469,24 +684,20 @@ class _Reader:
             )
             if label_key is not None and not isinstance(row.get(label_key), str):
                 labeled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
-                texts[label_key] = document_label(labeled, numbers, self._layout.multi_label) or ""
+                label = document_label(
+                    labeled,
+                    self._numbers,
+                    self._layout.multi_label,
+                    option="annotations",
+                    raw=self._taxonomy is None,
+                )
+                texts[label_key] = label or ""
                 fields.sound = labeled.sound
             comments = document_comments(row)
             if comments:
                 texts.setdefault("comments", comments)
             if fields.sound:
                 yield line, texts
-
-    def _given(
-        self, row: Mapping[str, str], cells: Mapping[str, str], owner: str | None
-    ) -> list[tuple[str, str]]:
-        """Return annotators and what stands where their labels do."""
-        if self._layout.annotators:
-            named = [identity(name) for name in self._layout.annotators]
-            return [(name, row.get(name, "").strip()) for name in named]
-        # Initials of a file's owner may be NA; in a cell that says that there is none.
-        name = cells.get("annotator", "") if owner is None else owner
-        return [(name, cells.get("label", ""))]
 
     def _cell(self, role: str, parts: Sequence[str]) -> str:
         """Return what stands in the columns of one role, names as they are compared."""

@@ -263,6 +263,7 @@ _NOTES = {
     "names_in_two_forms": "names are written in two forms that look alike, and count as one each",
     "annotation_ties": "client turns have an even vote of their annotators",
     "multi_label": "rows carry several labels",
+    "answers_without_label": "answers of annotators are no label (skipped, ignored or rejected)",
     "unknown_turn_keys": "keys of turns are not known and were not used",
     "other_sheets": "more sheets of the workbook are not read (data.options.sheet names one)",
     "lines_before_first_speaker": "lines before the first speaker were not used",

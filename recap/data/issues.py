@@ -159,9 +159,9 @@ class IssueLog:
         key = (int(line), item)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
 
-    def at(self, line: int) -> None:
-        """Say that the record about to be yielded is the one row at ``line``."""
-        self._places, self._by_turn = (Place(line=line),), False
+    def at(self, line: int, *, rows: int = 1) -> None:
+        """Say that the record about to be yielded is the row at ``line``, one of ``rows``."""
+        self._places, self._by_turn = (Place(line=line, rows=rows),), False
 
     def at_turns(self, places: Sequence[Place]) -> None:
         """Say that each turn of the dialogue about to be yielded has rows of its own."""

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import IssueLog
+from recap.data.readers.exports import Document, Given, Keys, Rows
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.json_samples import single_label
 from recap.data.readers.registry import Fields, one_of, register_reader
 from recap.data.readers.tables import read_sheet
+from recap.data.readers.tools import refuse_export
 from recap.data.readers.transcript import SpeakerNames, text_example
 from recap.records import Example, Speaker
 from recap.taxonomy import Taxonomy
@@ -42,8 +44,8 @@ def read_doccano(
     Args:
         path: The file.
         issues: Where bad rows are noted.
-        multi_label: What to do with a document of several labels: ``reject`` it, or take the
-            ``first``.
+        multi_label: What to do with a document of several labels, of one user or of several:
+            ``reject`` it, or take the ``first``.
         label_names: The label that each number stands for; the old ``annotations`` form holds only
             numbers.
     """
@@ -53,6 +55,7 @@ def read_doccano(
     names = SpeakerNames()
     rows = _csv_rows(path, issues) if path.suffix.lower() == ".csv" else json_rows(path, issues)
     for line, row in rows:
+        refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
         example = text_example(
             fields,
@@ -81,39 +84,100 @@ def _csv_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any
         yield line, filled
 
 
-def document_label(fields: Fields, label_of: Mapping[str, str], multi_label: str) -> str | None:
+def document_label(
+    fields: Fields,
+    label_of: Mapping[str, str],
+    multi_label: str,
+    *,
+    option: str = "data.options",
+    raw: bool = False,
+) -> str | None:
     """Return the one label of a document, ``None`` where it has none or is at fault.
 
     Args:
         fields: The document's row.
         label_of: The label that each number stands for.
         multi_label: ``reject`` a document of several labels, or take the ``first``.
+        option: Where ``label_names`` and ``multi_label`` are said.
+        raw: Whether a number may be a label itself.
     """
+    key = _first_key(fields.row, _LABEL_KEYS)
+    given = user_labels(fields, label_of, option=option, raw=raw)
+    labels = [label for one in given for label in one.labels]
+    return single_label(
+        fields,
+        key,
+        labels,
+        multi_label,
+        annotators=sum(bool(one.labels) for one in given),
+        option=f"{option}.multi_label",
+    )
+
+
+def user_labels(
+    fields: Fields, label_of: Mapping[str, str], *, option: str, raw: bool
+) -> tuple[Given, ...]:
+    """Return what each user gave a document; all labels are one's where no user is named."""
     key = _first_key(fields.row, _LABEL_KEYS)
     value = fields.row.get(key)
     items = (
         value if isinstance(value, list) else list(value) if isinstance(value, dict) else [value]
     )
-    labels = []
+    by_user: dict[str, list[str]] = {}
     for item in items:
         label = item.get("label") if isinstance(item, dict) else item
-        if isinstance(label, int) and str(label) in label_of:
-            label = label_of[str(label)]
+        if isinstance(label, int) and not isinstance(label, bool):
+            label = label_of.get(str(label), str(label) if raw and _is_code(label) else label)
         if isinstance(label, str):
-            labels.append(label)
+            mine = by_user.setdefault(_user(item), [])
+            mine += [label] if label.strip() else []
         elif label is not None:
-            fields.reject(key, *_no_label(label))
-            return None
-    return single_label(fields, key, [label for label in labels if label.strip()], multi_label)
+            fields.reject(key, *_no_label(label, option))
+            return ()
+    return tuple(Given(annotator=user, labels=tuple(own)) for user, own in by_user.items())
 
 
-def _no_label(label: object) -> tuple[str, str]:
-    if isinstance(label, bool) or (isinstance(label, int) and abs(label) > _MOST_NUMBER):
+def _user(item: object) -> str:
+    user = item.get("user") if isinstance(item, dict) else None
+    return str(user).strip() if isinstance(user, str | int) else ""
+
+
+def several_users(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether the old form of an export names more than one user."""
+    lists = (row.get("annotations") for row in rows)
+    users = {_user(item) for items in lists if isinstance(items, list) for item in items}
+    return len(users - {""}) > 1
+
+
+def user_documents(
+    rows: Rows, issues: IssueLog, label_of: Mapping[str, str], *, option: str, raw: bool
+) -> Iterator[Document]:
+    """Yield the documents of an export on which several users worked, with the labels of each."""
+    keys = Keys({}, option=f"{option}.columns", speakers=None)
+    for line, row in rows:
+        fields = Fields(row, line=line, issues=issues)
+        given = user_labels(fields, label_of, option=option, raw=raw)
+        if fields.sound:
+            yield Document(
+                line=line,
+                id=keys.name("id", row) or "",
+                session=keys.name("session", row),
+                text=None,
+                given=given,
+            )
+
+
+def _is_code(label: int) -> bool:
+    return abs(label) <= _MOST_NUMBER
+
+
+def _no_label(label: object, option: str) -> tuple[str, str]:
+    if isinstance(label, bool) or (isinstance(label, int) and not _is_code(label)):
         return "is neither a text nor the number of a label", "write the label's name"
     if isinstance(label, int):
         return (
             f"number {label} stands for no known label",
-            f"say what it means with +data.options.label_names.{label}=NAME",
+            f"say what it means with +{option}.label_names.{label}=NAME",
         )
     if isinstance(label, list):
         return (

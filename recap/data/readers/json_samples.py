@@ -6,12 +6,13 @@ A sample may carry several labels, or a label above its reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
+from recap.data.readers.tools import refuse_export
 from recap.data.readers.transcript import SpeakerNames, text_example
 from recap.records import Example
 
@@ -21,7 +22,15 @@ _REASON_KEY = re.compile(
 )
 
 
-def single_label(fields: Fields, field: str, labels: list[str], multi_label: str) -> str | None:
+def single_label(
+    fields: Fields,
+    field: str,
+    labels: Sequence[str],
+    multi_label: str,
+    *,
+    annotators: int = 1,
+    option: str = "data.options.multi_label",
+) -> str | None:
     """Return the label of a row that may carry several, ``None`` where it carries none.
 
     Args:
@@ -30,6 +39,8 @@ def single_label(fields: Fields, field: str, labels: list[str], multi_label: str
         labels: What stands there.
         multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
             rejects the row.
+        annotators: How many gave these labels.
+        option: Where ``multi_label`` is said.
     """
     distinct = list(dict.fromkeys(label.strip() for label in labels))
     if len(distinct) < 2:
@@ -38,7 +49,11 @@ def single_label(fields: Fields, field: str, labels: list[str], multi_label: str
     if multi_label == "first":
         return distinct[0]
     reason = f"holds {len(distinct)} labels"
-    fields.reject(field, reason, "keep one, or take the first with data.options.multi_label=first")
+    hint = f"keep one, or take the first with {option}=first"
+    if annotators > 1:
+        reason += f" of {annotators} annotators"
+        hint = f"settle it (recap.corpus action=adjudicate), or take the first with {option}=first"
+    fields.reject(field, reason, hint)
     return None
 
 
@@ -88,6 +103,7 @@ def read_client_resistance(path: Path | None, *, issues: IssueLog) -> Iterator[E
     path = existing_file(path)
     names = SpeakerNames()
     for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
         example = text_example(
             fields,
@@ -117,6 +133,7 @@ def read_psyguard(
     one_of("multi_label", multi_label, ("reject", "first"))
     path = existing_file(path)
     for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
         labels = fields.items("labels") if row.get("labels") is not None else []
         if not all(isinstance(label, str) for label in labels):

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LISTED_FAULTS, IssueLog
+from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, Record, register_reader
+from recap.data.readers.tools import refuse_export
 from recap.data.readers.transcript import SpeakerNames
-from recap.errors import DataError
-from recap.records import Dialogue, Example, Turn
+from recap.errors import ConfigError, DataError, did_you_mean
+from recap.records import Dialogue, Example, Speaker, Turn
 
 _DIALOGUE_KEYS = frozenset({"session", "client", "counselor", "meta", "turns"})
 _EXAMPLE_KEYS = frozenset(
@@ -21,11 +23,16 @@ _EXAMPLE_KEYS = frozenset(
 _KEPT = frozenset({"client", "counselor", "history", "meta"})
 """Known keys that annotation gives back as they stood."""
 _TURN_KEYS = frozenset({"speaker", "text", "label", "rationale", "id"})
+_ROLES = _DIALOGUE_KEYS | _EXAMPLE_KEYS | _TURN_KEYS
 
 
 @register_reader("dialogues", aliases=("native",))
 def read_dialogues(
-    path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
+    path: Path | None,
+    *,
+    issues: IssueLog,
+    columns: Mapping[str, str | None] | None = None,
+    speakers: Mapping[str, str] | None = None,
 ) -> Iterator[Record]:
     """Yield the dialogues and examples of a JSON-lines file (or of one JSON list).
 
@@ -35,24 +42,63 @@ def read_dialogues(
     Args:
         path: The file.
         issues: Where bad rows are noted.
+        columns: Names that keys have in this file, as ``{turns: messages, speaker: role, text:
+            content}``; a dialogue without a session is then called after its number.
         speakers: Names of speakers beside ``counselor`` and ``client``, each with its role.
     """
     path = existing_file(path)
     names = SpeakerNames(speakers)
-    for line, row in json_rows(path, issues):
-        fields = Fields(row, line=line, issues=issues)
+    keys = _renamed(columns)
+    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        fields = Fields(row, line=line, issues=issues, keys=keys)
         record: Record | None = None
-        if "turns" in row:
-            record = _dialogue(fields, names)
-        elif "response" in row:
+        if fields.key("turns") in row:
+            record = _dialogue(fields, names, f"{path.stem}:{number}" if "turns" in keys else None)
+        elif fields.key("response") in row:
             record = _example(fields, names, f"{path.stem}:{line}")
         else:
-            fields.reject(
-                "row", "holds neither 'turns' nor 'response'", "write a dialogue or an example"
-            )
+            refuse_export(issues, line, row)
+            turns, response = fields.key("turns"), fields.key("response")
+            fields.reject("row", f"holds neither {turns!r} nor {response!r}", _chat_hint(row))
         if record is not None and fields.sound:
             issues.at(line)
             yield record
+
+
+def _renamed(columns: Mapping[str, str | None] | None) -> dict[str, str]:
+    keys = {role: name for role, name in (columns or {}).items() if name is not None}
+    for role in keys:
+        if role not in _ROLES:
+            raise ConfigError(
+                f"data.options.columns.{role}: a key cannot hold that{did_you_mean(role, _ROLES)}; "
+                f"what it can hold: {', '.join(sorted(_ROLES))}"
+            )
+    return keys
+
+
+_ASSISTANTS: Mapping[str, Speaker] = {
+    **dict.fromkeys(("assistant", "gpt", "bot", "model"), "counselor"),
+    **dict.fromkeys(("user", "human"), "client"),
+}
+"""Who is who where a model was the counselor."""
+
+
+def _chat_hint(row: Mapping[str, Any]) -> str:
+    """Return how to read a row that holds a list of messages under names of its own."""
+    for turns, items in row.items():
+        first = items[0] if isinstance(items, list) and items else None
+        if not isinstance(first, dict) or not turns.isidentifier():
+            continue
+        speaker = next((key for key in SPEAKER_KEYS if key in first), None)
+        text = next((key for key in TEXT_KEYS if key in first), None)
+        if speaker is None or text is None:
+            continue
+        said = [str(item.get(speaker)) for item in items if isinstance(item, dict)]
+        names = ", ".join(f"{n}: {_ASSISTANTS[n]}" for n in dict.fromkeys(said) if n in _ASSISTANTS)
+        others = f" 'data.options.speakers={{{names}}}'" if names else ""
+        columns = f"{{turns: {turns}, speaker: {speaker}, text: {text}}}"
+        return f"read it with 'data.options.columns={columns}'{others}"
+    return "write a dialogue or an example"
 
 
 def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
@@ -72,8 +118,8 @@ def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
     return record
 
 
-def _dialogue(fields: Fields, names: SpeakerNames) -> Dialogue:
-    session = fields.identifier("session", unique=True)
+def _dialogue(fields: Fields, names: SpeakerNames, fallback: str | None = None) -> Dialogue:
+    session = fields.identifier("session", unique=True) or fallback
     if session is None and fields.sound:
         fields.reject("session", "is missing", "give every dialogue an id of its own")
     return Dialogue(
@@ -88,8 +134,8 @@ def _dialogue(fields: Fields, names: SpeakerNames) -> Dialogue:
 
 def _example(fields: Fields, names: SpeakerNames, fallback_id: str) -> Example:
     session = fields.identifier("session")
-    history = _turns(fields, "history", names) if "history" in fields.row else ()
-    turn = fields.row.get("turn")
+    history = _turns(fields, "history", names) if fields.key("history") in fields.row else ()
+    turn = fields.value("turn")
     if not isinstance(turn, int) or isinstance(turn, bool):
         turn = None
     if session is not None:
@@ -114,7 +160,8 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
         if not isinstance(item, dict):
             fields.reject(f"{key}[{index}]", "is no object", 'write {"speaker": ..., "text": ...}')
             continue
-        part = Fields(item, line=fields.line, issues=fields.issues, within=f"{key}[{index}].")
+        within = f"{fields.key(key)}[{index}]."
+        part = Fields(item, line=fields.line, issues=fields.issues, within=within, keys=fields.keys)
         turns.append(_turn(part, names))
         fields.sound = fields.sound and part.sound
     return tuple(turns)
@@ -125,7 +172,7 @@ def _turn(part: Fields, names: SpeakerNames) -> Turn:
     speaker = names.find(name)
     if speaker is None and part.sound:
         part.reject("speaker", *names.complaint(name))
-    unknown = len(part.row.keys() - _TURN_KEYS)
+    unknown = len(_extra(part, _TURN_KEYS))
     if unknown:
         part.issues.counts["unknown_turn_keys"] += unknown
     return Turn(
@@ -150,7 +197,8 @@ def _meta(fields: Fields, known: frozenset[str]) -> Mapping[str, Any]:
 
 
 def _extra(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in fields.row.items() if key not in known}
+    names = {fields.key(role) for role in known}
+    return {key: value for key, value in fields.row.items() if key not in names}
 
 
 def records_to_jsonl(records: Iterable[Record]) -> str:

@@ -35,6 +35,10 @@ _BUILT_IN = {
     "demo": "recap.data.demo",
     "dialogues": "recap.data.readers.native",
     "doccano": "recap.data.readers.doccano",
+    "inception": "recap.data.readers.inception",
+    "label_studio": "recap.data.readers.label_studio",
+    "potato": "recap.data.readers.potato",
+    "prodigy": "recap.data.readers.prodigy",
     "psyguard": "recap.data.readers.json_samples",
     "table": "recap.data.readers.tables",
     "transcript": "recap.data.readers.transcript",
@@ -106,39 +110,66 @@ def one_of(
 
 
 class Fields:
-    """The fields of one row; anything wrong with one is noted and makes ``sound`` false."""
+    """The fields of one row; anything wrong with one is noted and makes ``sound`` false.
+
+    Args:
+        row: The row.
+        line: Where it begins.
+        issues: Where its faults are noted.
+        within: What stands before the names of its fields in messages.
+        rows: Rows of the file that are lost with it.
+        keys: Names that fields have in this file, where it calls them otherwise.
+    """
 
     def __init__(
-        self, row: Mapping[str, Any], *, line: int, issues: IssueLog, within: str = ""
+        self,
+        row: Mapping[str, Any],
+        *,
+        line: int,
+        issues: IssueLog,
+        within: str = "",
+        rows: int = 1,
+        keys: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.row = row
         self.line = line
         self.issues = issues
         self.sound = True
         self._within = within
+        self._rows = rows
+        self.keys = keys
 
     def reject(self, field: str, reason: str, hint: str) -> None:
         """Note a fault of ``field``."""
         self.sound = False
-        self.issues.reject(self.line, self._within + field, reason, hint)
+        name = self._within + self.key(field)
+        self.issues.reject(self.line, name, reason, hint, rows=self._rows)
+
+    def key(self, field: str) -> str:
+        """Return the name of a field in this file."""
+        return self.keys.get(field, field)
+
+    def value(self, field: str) -> Any:
+        """Return what a field holds, ``None`` where it is not there."""
+        return self.row.get(self.key(field))
 
     def text(self, field: str) -> str:
         """Return a text that must be there, as it stands; an empty one is judged later."""
-        value = self.row.get(field)
+        value = self.value(field)
         if isinstance(value, str):
             return self._undamaged(field, value)
-        reason = "is missing" if field not in self.row else "is no text"
-        self.reject(field, reason, f'write "{field}": "..."')
+        reason = "is missing" if self.key(field) not in self.row else "is no text"
+        self.reject(field, reason, f'write "{self.key(field)}": "..."')
         return ""
 
     def optional_text(self, field: str) -> str | None:
         """Return a text, or ``None`` where there is none."""
-        value = self.row.get(field)
+        value = self.value(field)
         if value is None:
             return None
         if isinstance(value, str):
             return self._undamaged(field, value).strip()
-        self.reject(field, "is no text", f'write "{field}": "...", or leave it out')
+        self.reject(field, "is no text", f'write "{self.key(field)}": "...", or leave it out')
         return None
 
     def identifier(self, field: str, *, unique: bool = False) -> str | None:
@@ -147,7 +178,7 @@ class Fields:
         Several forms of one are counted, unless it is ``unique``, as ids are: there may be
         millions, and the second one is a fault.
         """
-        value = self.row.get(field)
+        value = self.value(field)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if not isinstance(value, str):
@@ -170,21 +201,21 @@ class Fields:
 
     def mapping(self, field: str) -> Mapping[str, Any]:
         """Return an object, empty where there is none."""
-        value = self.row.get(field)
+        value = self.value(field)
         if value is None:
             return {}
         if isinstance(value, dict):
             return value
-        self.reject(field, "is no object", f'write "{field}": {{...}}, or leave it out')
+        self.reject(field, "is no object", f'write "{self.key(field)}": {{...}}, or leave it out')
         return {}
 
     def items(self, field: str) -> list[Any]:
         """Return a list that must be there."""
-        value = self.row.get(field)
+        value = self.value(field)
         if isinstance(value, list):
             return value
-        reason = "is missing" if field not in self.row else "is no list"
-        self.reject(field, reason, f'write "{field}": [...]')
+        reason = "is missing" if self.key(field) not in self.row else "is no list"
+        self.reject(field, reason, f'write "{self.key(field)}": [...]')
         return []
 
 

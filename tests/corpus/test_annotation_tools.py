@@ -1,0 +1,453 @@
+"""Exports of annotation tools through the commands: what is a label, and whose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recap.corpus.__main__ import main
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = (
+        json.dumps(rows) if path.suffix == ".json" else "".join(f"{json.dumps(r)}\n" for r in rows)
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def lines(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def found(tmp_path: Path, action: str, *arguments: str) -> dict[str, Any]:
+    out = tmp_path / "out"
+    assert main([f"action={action}", *arguments, f"out={out}"]) == 0
+    answer: dict[str, Any] = json.loads((out / f"{action}.json").read_text("utf-8"))
+    return answer
+
+
+def labels(tmp_path: Path, *arguments: str) -> dict[str, int]:
+    """Return how often each label of a corpus occurs."""
+    rows = found(tmp_path, "describe", *arguments)["categories"]
+    parents = {row["parent"] for row in rows}
+    return {row["name"]: row["n"] for row in rows if row["n"] and row["name"] not in parents}
+
+
+def refused(capsys: pytest.CaptureFixture[str], action: str, *arguments: str) -> str:
+    assert main([f"action={action}", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def said(agreement: dict[str, Any]) -> tuple[list[str], int, int]:
+    """Return the annotators, all annotations, and the examples of two annotators or more."""
+    annotators = list(agreement["annotators"])
+    return annotators, agreement["judgements"], agreement["paired_examples"]
+
+
+ASK, NO, YES = "Counselor: And then?", "Client: You never listen.", "Client: Then I left."
+
+
+def prodigy(text: str, **more: Any) -> dict[str, Any]:
+    return {"text": f"{ASK}\n\n{text}", **more}
+
+
+def test_a_label_that_was_rejected_in_prodigy_is_no_label(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "p.jsonl",
+        prodigy(NO, label="Challenging", answer="reject", _input_hash=1),
+        prodigy(NO, label="Blaming", answer="accept", _input_hash=1),
+        prodigy(YES, label="Collaboration", answer="ignore", _input_hash=2),
+        prodigy(
+            "Client: Yes.",
+            options=[{"id": "Collaboration", "text": "c"}],
+            answer="accept",
+            accept=["Collaboration"],
+            _input_hash=3,
+        ),
+        prodigy(
+            "Client: Fine.",
+            options=[{"id": 7, "text": "Collaboration"}],
+            answer="accept",
+            accept=[7],
+            _input_hash=4,
+        ),
+    )
+    assert labels(tmp_path, "data=prodigy", f"data.path={file}") == {
+        "Blaming": 1,
+        "Collaboration": 2,
+    }
+    checked = found(tmp_path, "validate", "data=prodigy", f"data.path={file}")
+    assert (checked["rows_read"], checked["rows_rejected"]) == (5, 0)
+    assert (checked["utterances"], checked["labelled"]) == (4, 3)
+
+
+def test_a_label_that_one_annotator_rejects_and_another_accepts_is_settled_by_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(
+        tmp_path / "p.jsonl",
+        prodigy(NO, label="Blaming", answer="accept", _input_hash=1, _annotator_id="ann"),
+        prodigy(NO, label="Blaming", answer="reject", _input_hash=1, _annotator_id="bo"),
+    )
+    message = refused(capsys, "describe", "data=prodigy", f"data.path={file}")
+    assert "2 of 2 rows" in message
+    assert "p.jsonl:1: label: is accepted in one answer and rejected in another" in message
+    first = ("data=prodigy", f"data.path={file}", "data.options.multi_label=first")
+    assert labels(tmp_path, *first) == {"Blaming": 1}
+
+
+@pytest.mark.parametrize("reader", ["doccano", "client_resistance", "dialogues", "psyguard"])
+def test_an_export_of_prodigy_is_read_as_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reader: str
+) -> None:
+    file = write(tmp_path / "p.jsonl", prodigy(NO, label="Challenging", answer="reject"))
+    message = refused(capsys, "describe", f"data={reader}", f"data.path={file}")
+    assert "p.jsonl:1: this is an export of Prodigy; read it with data=prodigy" in message
+    assert "listen" not in message
+
+
+def test_annotators_of_prodigy_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "p.jsonl",
+        prodigy(NO, label="Blaming", answer="accept", _input_hash=1, _annotator_id="ann"),
+        prodigy(NO, label="Blaming", answer="accept", _input_hash=1, _annotator_id="bo"),
+        prodigy(YES, label="Excusing", answer="accept", _input_hash=2, _annotator_id="ann"),
+        prodigy(YES, label="Blaming", answer="reject", _input_hash=2, _annotator_id="bo"),
+    )
+    agreement = found(tmp_path, "agreement", "data=prodigy", f"data.path={file}")
+    assert said(agreement) == (["ann", "bo"], 3, 1)
+
+
+def task(number: int, text: Any, *annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {"id": number, "data": {"text": text, **data}, "annotations": list(annotations)}
+
+
+def chose(who: Any, *choices: str, name: str = "code", **more: Any) -> dict[str, Any]:
+    result = {
+        "from_name": name,
+        "to_name": "text",
+        "type": "choices",
+        "value": {"choices": choices},
+    }
+    return {"completed_by": who, "result": [result], "was_cancelled": False, **more}
+
+
+TASKS = (
+    task(
+        1, f"{ASK}\n\n{NO}", chose(1, "Blaming"), chose({"id": 2, "email": "bo@x.org"}, "Blaming")
+    ),
+    task(2, f"{ASK}\n\n{YES}", chose(1, "Excusing"), chose(2, "Blaming", was_cancelled=True)),
+    {**task(3, f"{ASK}\n\nClient: Yes."), "predictions": [chose(9, "Blaming")]},
+)
+
+
+def test_choices_of_label_studio_are_labels_and_predictions_are_not(tmp_path: Path) -> None:
+    file = write(tmp_path / "ls.json", *TASKS)
+    chosen = labels(tmp_path, "data=label_studio", f"data.path={file}")
+    assert chosen == {"Blaming": 1, "Excusing": 1}
+    agreement = found(tmp_path, "agreement", "data=label_studio", f"data.path={file}")
+    assert said(agreement) == (["1", "bo@x.org"], 3, 1)
+    # Recognized by what stands in it, where annotations.path names it.
+    assert found(tmp_path, "agreement", f"annotations.path={file}") == agreement
+
+
+def test_label_studio_exports_as_csv_and_json_min_say_the_same(tmp_path: Path) -> None:
+    flat = [
+        {"text": f"{ASK}\n\n{NO}", "id": 1, "mood": "Blaming", "annotator": 1},
+        {"text": f"{ASK}\n\n{NO}", "id": 1, "mood": "Blaming", "annotator": 2},
+        {"text": f"{ASK}\n\n{YES}", "id": 2, "mood": "Excusing", "annotator": 1},
+        {"text": f"{ASK}\n\n{YES}", "id": 2, "annotator": 2},
+    ]
+    for number, row in enumerate(flat):
+        row |= {"annotation_id": number, "created_at": "now", "updated_at": "now", "lead_time": 1.5}
+    small = write(tmp_path / "min.json", *flat)
+    names = ["text", "id", "mood", "annotator", "annotation_id", "created_at", "lead_time"]
+    cells = [[str(row.get(name, "")) for name in names] for row in flat]
+    cells[0][2] = '{"choices": ["Blaming"]}'
+    quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in cells]
+    table = lines(tmp_path / "ls.csv", ",".join(names), *quoted)
+    for file in (small, table):
+        arguments = ("data=label_studio", f"data.path={file}")
+        assert labels(tmp_path, *arguments) == {"Blaming": 1, "Excusing": 1}
+        assert said(found(tmp_path, "agreement", *arguments)) == (["1", "2"], 3, 1)
+
+
+def test_annotators_who_differ_are_settled_or_refused_by_their_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "ls.json", task(1, NO, chose(1, "Blaming"), chose(2, "Excusing")))
+    message = refused(capsys, "describe", "data=label_studio", f"data.path={file}")
+    assert "ls.json:1: label: holds 2 labels of 2 annotators" in message
+    first = ("data=label_studio", f"data.path={file}", "data.options.multi_label=first")
+    assert labels(tmp_path, *first) == {"Blaming": 1}
+
+
+def test_annotators_of_one_export_are_adjudicated_over_its_texts(tmp_path: Path) -> None:
+    both = chose(1, "Blaming"), chose(2, "Blaming")
+    file = write(
+        tmp_path / "ls.json", task(1, NO, *both), task(2, YES, both[0], chose(2, "Excusing"))
+    )
+    settled = found(tmp_path, "adjudicate", "data=label_studio", f"data.path={file}")
+    assert (settled["examples"], settled["open"]) == (2, ["2"])
+    rows = (tmp_path / "out" / "labels.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(row).get("label") for row in rows] == ["Blaming", None]
+
+
+def test_agreement_needs_no_text(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": n,
+            "data": {"audio": f"{n}.wav"},
+            "annotations": [chose(1, "Blaming"), chose(2, "Blaming")],
+        }
+        for n in (1, 2)
+    ]
+    file = write(tmp_path / "ls.json", *rows)
+    assert said(found(tmp_path, "agreement", f"annotations.path={file}")) == (["1", "2"], 4, 2)
+
+
+def test_of_several_choices_the_label_has_to_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = chose(1, "Blaming")
+    both["result"] += chose(1, "loud", name="tone")["result"]
+    file = write(tmp_path / "ls.json", task(1, NO, both))
+    message = refused(capsys, "describe", "data=label_studio", f"data.path={file}")
+    assert "'code', 'tone'" in message
+    assert "data.options.columns.label=NAME" in message
+    named = ("data=label_studio", f"data.path={file}", "data.options.columns.label=code")
+    assert labels(tmp_path, *named) == {"Blaming": 1}
+    wrong = ("data=label_studio", f"data.path={file}", "data.options.columns.label=cod")
+    assert "did you mean 'code'" in refused(capsys, "describe", *wrong)
+
+
+def test_a_dialogue_of_label_studio_is_history_and_response(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"author": "Therapist", "text": "And?"}, {"author": "Kim", "text": "No."}]
+    row = {"id": 1, "data": {"dialogue": turns}, "annotations": [chose(1, "Blaming")]}
+    file = write(tmp_path / "ls.json", row)
+    arguments = ("data=label_studio", f"data.path={file}")
+    assert "ls.json:1: text[1]" in refused(capsys, "describe", *arguments)
+    mapped = (*arguments, "+data.options.speakers.Kim=client")
+    assert labels(tmp_path, *mapped) == {"Blaming": 1}
+    other = (*arguments, "+data.options.speakers.Kim=counselor")
+    assert "does not end with the client" in refused(capsys, "describe", *other)
+
+
+def test_marked_passages_of_label_studio_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    span = {"completed_by": 1, "result": [{"type": "labels", "value": {"labels": ["Blaming"]}}]}
+    file = write(tmp_path / "ls.json", task(1, NO, span))
+    message = refused(capsys, "describe", "data=label_studio", f"data.path={file}")
+    assert "marked passages" in message
+
+
+def test_users_of_an_old_doccano_export_are_annotators(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": 1, "text": NO, "annotations": [{"label": 4, "user": 1}, {"label": 4, "user": 2}]},
+        {"id": 2, "text": YES, "annotations": [{"label": 4, "user": 1}, {"label": 5, "user": 2}]},
+        {"id": 3, "text": "Client: Yes.", "annotations": [{"label": 5, "user": 2}]},
+    ]
+    file = write(tmp_path / "d.jsonl", *rows)
+    names = ("+annotations.label_names.4=Excusing", "+annotations.label_names.5=Blaming")
+    agreement = found(tmp_path, "agreement", f"data.path={file}", *names)
+    assert said(agreement) == (["1", "2"], 5, 2)
+    assert agreement["percent_agreement"] == 0.5
+    raw = found(tmp_path, "agreement", f"data.path={file}", "labels=raw")
+    assert said(raw) == (["1", "2"], 5, 2)
+    names = ("+data.options.label_names.4=Excusing", "+data.options.label_names.5=Blaming")
+    of_data = ("data=doccano", f"data.path={file}", *names)
+    assert said(found(tmp_path, "agreement", *of_data)) == (["1", "2"], 5, 2)
+    message = refused(capsys, "describe", *of_data)
+    assert "d.jsonl:2: annotations: holds 2 labels of 2 annotators" in message
+    assert "1 of 3 rows" in message
+
+
+WIDE = ("id,text,ann,bo", "1,Say no.,Blaming,Blaming", "2,Blaming,Excusing,", "3,So.,Blaming,n/a")
+
+
+def test_a_table_with_a_column_an_annotator_is_recognized_by_its_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = lines(tmp_path / "wide.csv", *WIDE)
+    assert said(found(tmp_path, "agreement", f"data.path={file}")) == (["ann", "bo"], 4, 1)
+    assert "a column an annotator: 'ann', 'bo'" in capsys.readouterr().out
+    long = refused(capsys, "agreement", f"data.path={file}", "annotations.format=long")
+    assert "annotations.columns.label" in long
+    raw = ("agreement", f"data.path={file}", "labels=raw")
+    assert "annotations.format=wide" in refused(capsys, *raw)
+    wide = found(tmp_path, *raw, "annotations.format=wide")
+    assert said(wide) == (["ann", "bo"], 4, 1)
+
+
+def test_json_lines_may_be_wide_and_a_label_beside_the_annotators_is_no_annotator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": n, "text": "So.", "ann": "Blaming", "bo": "Excusing"} for n in (1, 2)]
+    file = write(tmp_path / "wide.jsonl", *rows)
+    assert said(found(tmp_path, "agreement", f"data.path={file}")) == (["ann", "bo"], 4, 2)
+    settled = write(tmp_path / "settled.jsonl", *({**row, "code": "Blaming"} for row in rows))
+    wide = ("agreement", f"data.path={settled}", "annotations.format=wide")
+    assert "column 'code' may hold" in refused(capsys, *wide)
+    named = found(tmp_path, *wide, "annotations.annotators=[ann,bo]")
+    assert said(named) == (["ann", "bo"], 4, 2)
+
+
+def test_numbers_in_a_wide_table_are_labels_where_they_are_named(tmp_path: Path) -> None:
+    file = lines(tmp_path / "wide.csv", "id,ann,bo", "1,4,5", "2,4,4")
+    names = ("+annotations.label_names.4=Excusing", "+annotations.label_names.5=Blaming")
+    agreement = found(tmp_path, "agreement", f"data.path={file}", *names)
+    assert said(agreement) == (["ann", "bo"], 4, 2)
+    assert agreement["labels"] == ["Blaming", "Excusing"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            ("id,ann,bo", "1,Blaming,Blamin", "2,Blaming,Excusing", "3,Blaming,Blaming"),
+            "wide.csv:2: label: ",
+        ),
+        (("id,ann,bo,gold", "1,Blaming,Blaming,Blaming"), "column 'gold' may hold"),
+        (
+            ("id,ann,bo,note", "1,Blaming,Blaming,Blaming", "2,Blaming,Blaming,dull"),
+            "column 'note' holds 1 labels and 1 other texts",
+        ),
+        (("id,ann", "1,Blaming"), "annotations.annotators=[A,B]"),
+    ],
+)
+def test_a_wide_table_that_is_not_clear_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: tuple[str, ...], message: str
+) -> None:
+    file = lines(tmp_path / "wide.csv", *rows)
+    assert message in refused(capsys, "agreement", f"data.path={file}")
+
+
+def test_potato_has_a_folder_or_a_name_for_each_annotator(tmp_path: Path) -> None:
+    def instance(number: int, label: str, **more: Any) -> dict[str, Any]:
+        marks = {"code": {label: "true", "Pessimism": "false"}, "why": {"text_box": "since"}}
+        text = f"{ASK}<br>{NO}"
+        return {"id": number, "displayed_text": text, "label_annotations": marks, **more}
+
+    for name, second in (("ann", "Excusing"), ("bo", "Blaming")):
+        file = tmp_path / "output" / name / "annotated_instances.jsonl"
+        write(file, instance(1, "Blaming"), instance(2, second))
+        lines(file.parent / "annotation_order.txt", "1", "2")
+    agreement = found(tmp_path, "agreement", f"annotations.path={tmp_path / 'output'}")
+    assert said(agreement) == (["ann", "bo"], 4, 2)
+    one = write(tmp_path / "one.jsonl", *(instance(1, "Blaming", user_id=u) for u in ("ann", "bo")))
+    assert said(found(tmp_path, "agreement", f"data.path={one}")) == (["ann", "bo"], 2, 1)
+    assert labels(tmp_path, "data=potato", f"data.path={one}") == {"Blaming": 1}
+    table = lines(
+        tmp_path / "one.tsv",
+        "user\tinstance_id\tdisplayed_text\tcode:::Blaming\tcode:::Excusing",
+        f"ann\t1\t{NO}\tcode:::Blaming\t",
+        f"bo\t1\t{NO}\t\t1",
+    )
+    assert said(found(tmp_path, "agreement", f"data.path={table}")) == (["ann", "bo"], 2, 1)
+
+
+TALK = "Counselor: And then? 😟\nClient: You never listen.\nCounselor: Oh.\nClient: I left."
+
+
+def cas(*spans: tuple[str, str], **document: str) -> dict[str, Any]:
+    def at(part: str) -> dict[str, int]:
+        # Java counts UTF-16: the face is two.
+        begin = len(TALK[: TALK.index(part)].encode("utf-16-le")) // 2
+        return {"begin": begin, "end": begin + len(part)}
+
+    structures: list[dict[str, Any]] = [
+        {"%ID": 1, "%TYPE": "uima.cas.Sofa", "sofaNum": 1, "sofaString": TALK},
+        {"%ID": 2, "%TYPE": "custom.Span", "@sofa": 1, **at("And"), "label": "Pessimism"},
+    ]
+    structures += [
+        {"%ID": 3 + n, "%TYPE": "custom.Span", "@sofa": 1, **at(part), "label": label}
+        for n, (part, label) in enumerate(spans)
+    ]
+    structures += [{"%ID": 99, "%TYPE": "custom.Whole", "@sofa": 1, **document}] if document else []
+    return {"%TYPES": {}, "%FEATURE_STRUCTURES": structures, "%VIEWS": {}}
+
+
+def test_spans_of_inception_label_the_turns_that_they_are_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "annotation" / "talk.txt"
+    folder.mkdir(parents=True)
+    ann = folder / "ann.json"
+    ann.write_text(json.dumps(cas(("never listen", "Blaming"), ("left", "Excusing")), indent=2))
+    assert labels(tmp_path, "data=inception", f"data.path={ann}") == {"Blaming": 1, "Excusing": 1}
+    lines(
+        folder / "bo.tsv",
+        "#FORMAT=WebAnno TSV 3.3",
+        "#T_SP=webanno.custom.Span|label",
+        "",
+        "",
+        "#Text=Counselor: And then? 😟",
+        "1-1\t0-9\tCounselor\t_\t",
+        "",
+        "#Text=Client: You never listen.",
+        "2-1\t24-30\tClient\t_\t",
+        "2-2\t32-35\tYou\tBlaming[1]\t",
+        "2-3\t36-41\tnever\tBlaming[1]\t",
+        "",
+        "#Text=Counselor: Oh.",
+        "3-1\t50-59\tCounselor\t_\t",
+        "",
+        "#Text=Client: I left.",
+        "4-1\t65-71\tClient\tBlaming\t",
+    )
+    (folder / "INITIAL_CAS.json").write_text(json.dumps(cas()))
+    agreement = found(tmp_path, "agreement", f"annotations.path={tmp_path / 'annotation'}")
+    assert said(agreement) == (["ann", "bo"], 4, 2)
+    assert agreement["percent_agreement"] == 0.5
+    ann.write_text(json.dumps(cas(("listen.\nCounselor", "Blaming"))))
+    message = refused(capsys, "describe", "data=inception", f"data.path={ann}")
+    assert "ann.json:2: marks: has a span that goes on over another turn" in message
+    assert "data=inception" in refused(capsys, "describe", "data=dialogues", f"data.path={ann}")
+
+
+def test_a_document_label_of_inception_is_that_of_its_last_turn(tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    file.write_text(json.dumps(cas(label="Blaming")))
+    named = ("data=inception", f"data.path={file}", "data.options.columns.label=Whole.label")
+    assert labels(tmp_path, *named) == {"Blaming": 1}
+
+
+CHAT = {"messages": [{"role": "assistant", "content": "And?"}, {"role": "user", "content": "No."}]}
+AS_CHAT = (
+    "data.options.columns={turns: messages, speaker: role, text: content}",
+    "+data.options.speakers.assistant=counselor",
+    "+data.options.speakers.user=client",
+)
+
+
+def test_messages_under_other_names_are_refused_with_the_options_that_read_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "chat.jsonl", CHAT, CHAT)
+    message = refused(capsys, "describe", "data=dialogues", f"data.path={file}")
+    assert f"'{AS_CHAT[0]}'" in message
+    assert "'data.options.speakers={assistant: counselor, user: client}'" in message
+    checked = found(tmp_path, "validate", "data=dialogues", f"data.path={file}", *AS_CHAT)
+    assert (checked["rows_read"], checked["rows_rejected"], checked["utterances"]) == (2, 0, 2)
+
+
+def test_a_fault_under_another_name_is_told_by_that_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "chat.jsonl", {"messages": [{"role": "user", "content": 7}]})
+    message = refused(capsys, "describe", "data=dialogues", f"data.path={file}", *AS_CHAT)
+    assert 'chat.jsonl:1: messages[0].content: is no text, write "content": "..."' in message
+    wrong = ("data=dialogues", f"data.path={file}", "+data.options.columns.turn_list=messages")
+    assert "data.options.columns.turn_list" in refused(capsys, "describe", *wrong)
