@@ -64,6 +64,17 @@ def quote_label(text: str, known: Iterable[str]) -> str:
     return f"a text of {len(text)} characters"
 
 
+def quote_value(text: str) -> str:
+    """Return a cell that names something (a speaker, a label) in a form that is safe to print.
+
+    Shown when it has at most 24 characters and three words; a longer one may be client text.
+    """
+    shown = " ".join(text.split())
+    if 0 < len(shown) <= 24 and shown.isprintable() and shown.count(" ") < 3:
+        return shown
+    return f"a text of {len(text)} characters"
+
+
 def quote_id(identifier: str) -> str:
     """Return an identifier in a form that is safe to print.
 

@@ -24,6 +24,7 @@ from recap.corpus.sources import (
     token_counter,
     turns_of,
 )
+from recap.data.examples import answers_counselor
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
 from recap.output.format import DASH, number, percent
@@ -77,6 +78,8 @@ class Dialogues:
     counselor_turns: int
     counselor_characters: Lengths
     counselor_words: Lengths
+    other_turns: int
+    """Turns of others than the two."""
     adjacent_same_speaker: int
     """Pairs of neighbouring turns of one speaker."""
     client_begins: int
@@ -137,7 +140,7 @@ class CorpusCounter:
         turns = dialogue.turns
         self._counts["dialogues"] += 1
         self._counts["client_begins"] += bool(turns) and turns[0].speaker == "client"
-        self._counts["adjacent"] += sum(a.speaker == b.speaker for a, b in pairwise(turns))
+        self._counts["adjacent"] += sum(a.voice == b.voice for a, b in pairwise(turns))
         for turn in turns:
             self._counts[turn.speaker] += 1
             if turn.speaker == "counselor":
@@ -165,7 +168,7 @@ class CorpusCounter:
             self._clients.add(example.client)
         history = example.history
         self._counts["empty"] += not text.strip()
-        self._counts["after_counselor"] += bool(history) and history[-1].speaker == "counselor"
+        self._counts["after_counselor"] += answers_counselor(history)
         self._history["turns"].append(len(history))
         self._history["characters"].append(sum(len(turn.text) for turn in history))
         if self._count_tokens is not None:
@@ -193,6 +196,7 @@ class CorpusCounter:
                 single_examples=counts["singles"],
                 client_turns=counts["client"],
                 counselor_turns=counts["counselor"],
+                other_turns=counts["other"],
                 counselor_characters=summarize(self._counselor.characters),
                 counselor_words=summarize(self._counselor.words),
                 adjacent_same_speaker=counts["adjacent"],
@@ -259,7 +263,7 @@ def content_digest(example: Example) -> bytes:
     As :func:`recap.data.folds.content_key`, white space apart, but a turn that several histories
     share is looked at once.
     """
-    parts = [_digest(turn.speaker, turn.text) for turn in example.history]
+    parts = [_digest(turn.voice, turn.text) for turn in example.history]
     parts.append(_digest("response", example.response))
     return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
@@ -416,6 +420,7 @@ def _dialogues(found: Description) -> ReportTable:
             ("turns a dialogue", _spread(d.turns_per_dialogue)),
             ("client turns", f"{d.client_turns:,}"),
             ("counselor turns", f"{d.counselor_turns:,}"),
+            *([("turns of others", f"{d.other_turns:,}")] if d.other_turns else []),
             ("characters of a counselor turn", _spread(d.counselor_characters)),
             ("pairs of turns of one speaker", f"{d.adjacent_same_speaker:,}"),
             ("dialogues that the client begins", f"{d.client_begins:,}"),

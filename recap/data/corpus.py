@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from recap.data.readers.registry import (
     CanonicalLabels,
     Record,
     check_options,
+    files_to_read,
     get_reader,
     one_of,
 )
@@ -61,16 +63,22 @@ def read_records(
     options = dict(options or {})
     check_options(reader, read, options)
     check = _Check(taxonomy, issues, require_labels, keep_empty, to_annotate)
-    for record in read(path, issues=issues, **options):
-        places, by_turn = issues.take_places()
-        if isinstance(record, Example):
-            example = check.example(record, places[0])
-            issues.lines = (places[0].line,)
-            yield from () if example is None else (example,)
-        else:
-            for piece, lines in check.dialogue(record, places, by_turn):
-                issues.lines = lines
-                yield piece
+    given = issues.file
+    for file in [None] if path is None else files_to_read(reader, path):
+        issues.begin(given if file is None else str(file))
+        check.begin()
+        for record in read(file, issues=issues, **options):
+            places, by_turn = issues.take_places()
+            if isinstance(record, Example):
+                example = check.example(record, places[0])
+                issues.lines = (places[0].line,)
+                yield from () if example is None else (example,)
+            else:
+                for piece, lines in check.dialogue(record, places, by_turn):
+                    issues.lines = lines
+                    yield piece
+        issues.list_values()
+    issues.begin(given)
 
 
 class _Check:
@@ -89,6 +97,9 @@ class _Check:
         self._require_labels = require_labels
         self._keep_empty = keep_empty or to_annotate
         self._to_annotate = to_annotate
+        # Where each file begins, in lines of all files together.
+        self._files: list[tuple[int, str]] = []
+        self._latest = 0
         self._line_of_id = FirstLines()
         self._line_of_session = FirstLines()
 
@@ -103,7 +114,28 @@ class _Check:
         self._unique("id", example.id, place)
         if len(self._issues.issues) > before:
             return None
+        self._count(example.history, ("client",))
         return example if label == example.label else replace(example, label=label)
+
+    def begin(self) -> None:
+        """Note that another file begins, so that faults name the file of an earlier line."""
+        self._files.append((self._latest, self._issues.file))
+
+    def _add(self, lines: FirstLines, name: str, line: int) -> None:
+        self._latest = max(self._latest, self._files[-1][0] + line)
+        lines.add(name, self._files[-1][0] + line)
+
+    def _where(self, line: int) -> str:
+        """Return the place of a name that was noted before."""
+        before, file = self._files[bisect_left(self._files, (line, "")) - 1]
+        here = file == self._issues.file
+        return f"line {line - before}" if here else f"{file}:{line - before}"
+
+    def _count(self, turns: Sequence[Turn], more: Sequence[str] = ()) -> None:
+        labeled = sum(turn.speaker == "other" and turn.label is not None for turn in turns)
+        if labeled:
+            self._issues.counts["labels_of_others"] += labeled
+        self._issues.count_turns([*(turn.speaker for turn in turns), *more])
 
     def dialogue(
         self, dialogue: Dialogue, places: tuple[Place, ...], by_turn: bool
@@ -115,17 +147,19 @@ class _Check:
             return []
         first = self._line_of_session.find(session)
         if first is not None:
-            reason = f"session {quote_id(session)} is at line {first} already"
+            reason = f"session {quote_id(session)} is at {self._where(first)} already"
             hint = "give each dialogue an id of its own, its rows in one piece"
             for place in places:
                 self._reject(place, "session", reason, hint)
             return []
-        self._line_of_session.add(session, places[0].line)
+        self._add(self._line_of_session, session, places[0].line)
         turns: list[Turn | None] = []
         for index, read in enumerate(dialogue.turns):
             place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
             turns.append(self._turn(session, index, read, place, within))
         sound = [index for index, turn in enumerate(turns) if turn is not None]
+        if by_turn or len(sound) == len(turns):
+            self._count([turn for turn in turns if turn is not None])
         if not by_turn:
             whole = tuple(turn for turn in turns if turn is not None)
             lines = (places[0].line,)
@@ -148,7 +182,7 @@ class _Check:
         A turn that was left out would otherwise make neighbors of turns that are none: two client
         turns would be merged, and a history would miss what the client answered.
         """
-        rejected = [fault.line for fault in self._issues.issues]
+        rejected = self._issues.rejected_lines()
         pieces: list[list[int]] = []
         for index in sound:
             start = lines[pieces[-1][-1]] if pieces else 0
@@ -190,10 +224,10 @@ class _Check:
     ) -> None:
         first = self._line_of_id.find(identifier)
         if first is not None:
-            reason = f"id {quote_id(identifier)} is at line {first} already"
+            reason = f"id {quote_id(identifier)} is at {self._where(first)} already"
             self._reject(place, field, reason, "give each one an id of its own", within)
         elif not (made_up and self._to_annotate):
-            self._line_of_id.add(identifier, place.line)
+            self._add(self._line_of_id, identifier, place.line)
 
     def _label(self, field: str, label: str | None, place: Place, within: str = "") -> str | None:
         if label is None:
@@ -222,6 +256,9 @@ _NOTES = {
     "annotation_ties": "client turns have an even vote of their annotators",
     "multi_label": "rows carry several labels",
     "unknown_turn_keys": "keys of turns are not known and were not used",
+    "merged_other_turns": "turns of others were merged into the next of the same speaker",
+    "labels_of_others": "labels of other speakers than the client and the counselor were not used",
+    "texts_cut_off": "texts break off behind the name of a speaker",
     "lines_before_first_speaker": "lines before the first speaker were not used",
 }
 

@@ -85,7 +85,7 @@ def content_key(example: Example) -> str:
     The context is the speakers and texts of the history; ids, labels and sessions play no part, nor
     does white space, which no prompt shows as it stood.
     """
-    texts = [[turn.speaker, _shown(turn.text)] for turn in example.history]
+    texts = [[turn.voice, _shown(turn.text)] for turn in example.history]
     return _digest(json.dumps([texts, _shown(example.response)]))
 
 

@@ -179,7 +179,8 @@ def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
 
 
 def _act(turns: Sequence[Turn], index: int) -> str | None:
-    before = turns[index - 1] if index else None
+    places = reversed(range(index))
+    before = next((turns[i] for i in places if turns[i].speaker != "other"), None)
     return before.label if before is not None and before.speaker == "counselor" else None
 
 

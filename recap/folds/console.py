@@ -31,7 +31,7 @@ def print_texts(console: Console, sample: TextSample) -> None:
     for message in sample.prompt:
         _say(console, f"{sample.name}    prompt, {message.role}:\n{message.text}")
     for example, prediction in sample.pairs:
-        turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
+        turns = [f"{turn.called()}: {turn.text}" for turn in example.history]
         dialogue = "\n".join([*turns, f"client: {example.response}"])
         _say(console, f"{sample.name}    example {example.id}:\n{dialogue}")
         print_answers(console, [prediction])

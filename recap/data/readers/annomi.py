@@ -12,8 +12,8 @@ from pathlib import Path
 
 from recap.data.issues import IssueLog, Place
 from recap.data.readers.registry import one_of, register_reader, require_column
-from recap.data.readers.tables import read_sheet
-from recap.data.readers.transcript import SpeakerNames
+from recap.data.readers.speakers import SpeakerNames
+from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
 from recap.records import Dialogue, Turn
 
 _ACT, _TALK = "main_therapist_behaviour", "client_talk_type"
@@ -23,7 +23,7 @@ _META = ("mi_quality", "topic")
 Rows = Sequence[tuple[int, Mapping[str, str]]]
 
 
-@register_reader("annomi")
+@register_reader("annomi", endings=TABLE_ENDINGS)
 def read_annomi(
     path: Path | None, *, issues: IssueLog, annotations: str = "majority"
 ) -> Iterator[Dialogue]:
@@ -68,11 +68,11 @@ def _turn(
     transcript: str, annotated: Rows, names: SpeakerNames, annotations: str, issues: IssueLog
 ) -> Turn | None:
     line, first = annotated[0]
-    speaker = names.find(first["interlocutor"])
-    if speaker is None:
-        reason, hint = names.complaint(first["interlocutor"])
-        issues.reject(line, "interlocutor", reason, hint, rows=len(annotated))
+    voice = names.find(first["interlocutor"])
+    if voice is None:
+        names.reject_cell(issues, line, "interlocutor", first["interlocutor"], rows=len(annotated))
         return None
+    speaker = voice.speaker
     column = _TALK if speaker == "client" else _ACT
     label, tied = _vote([row[column] for _, row in annotated], annotations)
     if tied and speaker == "client":

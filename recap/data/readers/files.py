@@ -6,6 +6,7 @@ Zip files, and Excel files, which are zip files, are opened only where they unpa
 from __future__ import annotations
 
 import codecs
+import glob
 import io
 import json
 import struct
@@ -129,6 +130,45 @@ def existing_file(path: Path | None) -> Path:
             "correct data.path=FILE"
         )
     return path
+
+
+def input_files(path: Path, endings: tuple[str, ...] | None) -> list[Path]:
+    """Return the files that a path stands for, in order: itself, a folder's, or a pattern's.
+
+    Hidden files are none, and of a folder only those with one of ``endings``, none of its folders.
+
+    Raises:
+        DataError: When a folder or a pattern holds none.
+    """
+    try:
+        is_folder, is_pattern = path.is_dir(), glob.has_magic(str(path)) and not path.exists()
+    except OSError:
+        return [path]
+    if not (is_folder or is_pattern):
+        return [path]
+    found = path.iterdir() if is_folder else _matching(path)
+    files = sorted(
+        file
+        for file in found
+        if file.is_file()
+        and not file.name.startswith(".")
+        and (not is_folder or endings is None or file.suffix.lower() in endings)
+    )
+    if files:
+        return files
+    if is_pattern:
+        raise DataError(f"{path}: no file matches this pattern; correct data.path='FOLDER/*.txt'")
+    kinds = "file" if endings is None else f"{' or '.join(endings)} file"
+    raise DataError(
+        f"{path}: this folder holds no {kinds}; name another, a file, or a pattern with "
+        f"data.path='{path}/**/*.txt'"
+    )
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """Yield what matches a pattern, in which ``**`` stands for folders of any depth."""
+    anchor = Path(pattern.anchor)
+    return anchor.glob(str(pattern.relative_to(anchor)))
 
 
 def text_lines(path: Path, issues: IssueLog) -> Iterator[str]:
