@@ -35,6 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from recap import config as run_schema
+from recap.cli.command import with_names
 from recap.config import RunConfig, flatten, hash_of_changes, result_options, validated
 from recap.errors import ConfigError, did_you_mean
 from recap.system.files import conf_dir, read_yaml
@@ -355,7 +356,7 @@ def _composed(
             initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
             without_resolvers(),
         ):
-            cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+            cfg = hydra_compose(config_name, with_names(overrides), return_hydra_config=True)
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
             OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
@@ -367,7 +368,30 @@ def _composed(
     assert isinstance(values, dict)
     assert isinstance(own, dict)
     refuse_programs(own)
+    _read_names(values)
     return {str(k): v for k, v in values.items()}, cfg.hydra
+
+
+def _read_names(values: Mapping[Any, Any]) -> None:
+    """Put the mapping in the place of names that :func:`with_names` wrote as one text."""
+    data = values.get("data")
+    options = data.get("options") if isinstance(data, dict) else None
+    text = options.get("speakers") if isinstance(options, dict) else None
+    if not isinstance(text, str):
+        return
+    try:
+        # All of it is text: `No` and `1` are names, too.
+        names = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        names = None
+    if not isinstance(names, dict) or not all(
+        isinstance(n, str) for n in (*names, *names.values())
+    ):
+        raise ConfigError(
+            "data.options.speakers: is no list of names; write 'data.options.speakers={NAME: "
+            'client, "OTHER #1": other}\''
+        )
+    options["speakers"] = names
 
 
 def _name_of(
@@ -424,7 +448,7 @@ def expand_sweep(
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(with_names(overrides))
     except HydraException as error:
         raise explain_hydra_error(error, overrides) from error
 

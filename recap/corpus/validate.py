@@ -280,12 +280,17 @@ def validate(config: CorpusConfig) -> Report:
             "data": config.data.name,
             "file": issues.file,
             **counts,
+            "turns": {
+                file: {f"{who}_turns": spoken[who] for who in _SPEAKERS}
+                for file, spoken in issues.turns.items()
+            },
             "hint_counts": count_flags(hints),
             "faults": faults,
             "hints": flags,
         },
         sheets=(
             _overview(counts, hints),
+            _turns_by_file(issues.turns),
             *_fault_sheet(issues.issues, config.validate.listed),
             *_hint_sheet(hints, config.validate.listed),
         ),
@@ -352,6 +357,20 @@ _COUNTED = {
     "texts_of_several_labels": "texts of several labels, in whatever context",
 }
 """What the table calls counts."""
+
+
+_SPEAKERS = ("counselor", "client", "other")
+
+
+def _turns_by_file(turns: Mapping[str, Mapping[str, int]]) -> ReportTable:
+    return table_of(
+        "Turns by who speaks",
+        turns.items(),
+        {
+            "file": lambda item: item[0],
+            **{who: lambda item, who=who: f"{item[1][who]:,}" for who in _SPEAKERS},
+        },
+    )
 
 
 def _overview(counts: Mapping[str, int], hints: Sequence[ConsistencyFlag]) -> ReportTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from recap.data.issues import (
     RowIssue,
     damage,
     no_utterance,
+    turn_notes,
 )
 from recap.data.readers.registry import (
     CanonicalLabels,
@@ -79,6 +80,8 @@ def read_records(
                     yield piece
         issues.list_values()
     issues.begin(given)
+    if path is None:
+        issues.turns.clear()
 
 
 class _Check:
@@ -278,12 +281,14 @@ class Corpus:
     issues: tuple[RowIssue, ...]
     counts: Mapping[str, int]
     synthetic: bool
+    turns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Turns of every file by who speaks: ``counselor``, ``client``, ``other``."""
 
     def notes(self) -> list[str]:
-        """Return one sentence for everything that was left out, merged or found twice."""
+        """Return who speaks in each file, and what was left out, merged or found twice."""
         rejected = self.rows_read - self.rows_accepted
         notes = [f"{rejected} of {self.rows_read} rows were left out"] if rejected else []
-        return notes + account_notes(self.counts)
+        return [*turn_notes(self.turns), *notes, *account_notes(self.counts)]
 
 
 def account_notes(counts: Mapping[str, int]) -> list[str]:
@@ -366,6 +371,7 @@ def read_corpus(
         issues=tuple(issues.issues),
         counts=dict(counts),
         synthetic=synthetic,
+        turns=issues.turns,
     )
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,8 @@ from rich.progress import (
 from recap.config import DataConfig, flatten
 from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
-from recap.data.readers.files import existing_file
+from recap.data.readers.files import existing_file, is_several
+from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
 from recap.folds.console import WIDTH_OF_FILES, duration_text
 from recap.models.export import model_identity
@@ -81,6 +82,11 @@ class AnnotationJob:
     def input(self) -> Path:
         """The file to annotate."""
         return Path(str(self.data.path))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read, one or more."""
+        return files_to_read(self.data.reader, self.input)
 
     @property
     def part(self) -> Path:
@@ -163,8 +169,7 @@ def rejects_file(output: Path) -> Path:
 
 def _identity(job: AnnotationJob) -> dict[str, Any]:
     data = job.data
-    with existing_file(job.input).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _digest_of([existing_file(file) for file in job.files])
     models = {
         name: model_identity(find_model_folder(Path(folder)))
         for name in STAGES
@@ -189,6 +194,18 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
     return plain
 
 
+def _digest_of(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of a file; of several, that of their names and digests."""
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(files) == 1:
+        return digests[0]
+    named = [f"{path.name} {digest}" for path, digest in zip(files, digests, strict=True)]
+    return hashlib.sha256("\n".join(named).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _read_state(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
@@ -208,11 +225,19 @@ def _refuse_input(job: AnnotationJob) -> None:
         ConfigError: When a file that would be written is the input.
     """
     for written in (job.output, job.part, state_file(job.part), rejects_file(job.part)):
-        both_there = written.exists() and job.input.exists()
-        if written.resolve() == job.input.resolve() or (both_there and written.samefile(job.input)):
-            raise ConfigError(
-                f"{written}: is the input, which would be overwritten; name another output"
-            )
+        for file in (job.input, *job.files):
+            both_there = written.exists() and file.exists()
+            if written.resolve() == file.resolve() or (both_there and written.samefile(file)):
+                raise ConfigError(
+                    f"{written}: is the input, which would be overwritten; name another output"
+                )
+    # It would be read as part of the input the next time.
+    if is_several(job.input) and job.output.resolve().parent in {
+        file.resolve().parent for file in job.files
+    }:
+        raise ConfigError(
+            f"{job.output}: lies among the files that are read; name an output in another folder"
+        )
 
 
 def _refuse_other(
@@ -242,7 +267,8 @@ def _refuse_other(
 
 def _checked(values: Mapping[str, Any]) -> Checked:
     try:
-        return Checked(**{**values, "columns": tuple(values["columns"])})
+        lists = {name: tuple(values.get(name, ())) for name in ("columns", "notes")}
+        return Checked(**{**values, **lists})
     except (TypeError, KeyError) as error:
         raise RecapError("the state file is of another version; use resume=never") from error
 
@@ -306,7 +332,7 @@ def annotate_file(
     """
     listener = listener or AnnotationListener()
     began = time.monotonic()
-    before = _stamp(job.input)
+    before = _stamp(job)
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
     first, total = _part_of(job, prepared)
@@ -334,7 +360,7 @@ def annotate_file(
                 for annotations in _windows(job, examples, total - found, prepared, detector, file):
                     outcomes.update(map(_outcome, annotations))
                     listener.advanced(len(annotations))
-        if _stamp(job.input) != before:
+        if _stamp(job) != before:
             raise DataError(f"{job.input}: was changed while it was read; begin again")
         write_state(job, prepared, complete={"bytes": file.size, "utterances": total})
     report = AnnotationReport(
@@ -400,9 +426,9 @@ def _outcome(annotation: Annotation) -> str:
     return "invalid" if annotation.label is None else f"label {annotation.label}"
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    there = existing_file(path).stat()
-    return there.st_size, there.st_mtime_ns
+def _stamp(job: AnnotationJob) -> list[tuple[str, int, int]]:
+    stats = [(str(file), existing_file(file).stat()) for file in job.files]
+    return [(name, there.st_size, there.st_mtime_ns) for name, there in stats]
 
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -439,7 +465,7 @@ class AnnotationConsole(AnnotationListener):
             f"input    {checked.rows_read} rows, {checked.rows_read - checked.rows_rejected} "
             f"accepted, {checked.rows_rejected} rejected; {checked.utterances} utterances"
         )
-        for note in account_notes(checked.counts):
+        for note in (*checked.notes, *account_notes(checked.counts)):
             self._console.print(f"         {note}")
 
     def began(self, found: int, total: int) -> None:

@@ -140,12 +140,9 @@ def input_files(path: Path, endings: tuple[str, ...] | None) -> list[Path]:
     Raises:
         DataError: When a folder or a pattern holds none.
     """
-    try:
-        is_folder, is_pattern = path.is_dir(), glob.has_magic(str(path)) and not path.exists()
-    except OSError:
+    if not is_several(path):
         return [path]
-    if not (is_folder or is_pattern):
-        return [path]
+    is_folder = path.is_dir()
     found = path.iterdir() if is_folder else _matching(path)
     files = sorted(
         file
@@ -156,13 +153,22 @@ def input_files(path: Path, endings: tuple[str, ...] | None) -> list[Path]:
     )
     if files:
         return files
-    if is_pattern:
+    if not is_folder:
         raise DataError(f"{path}: no file matches this pattern; correct data.path='FOLDER/*.txt'")
     kinds = "file" if endings is None else f"{' or '.join(endings)} file"
     raise DataError(
         f"{path}: this folder holds no {kinds}; name another, a file, or a pattern with "
         f"data.path='{path}/**/*.txt'"
     )
+
+
+def is_several(path: Path) -> bool:
+    """Whether a path is a folder, or a pattern such as ``talks/*.txt``."""
+    try:
+        return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
+    except OSError:
+        # A name that is too long.
+        return False
 
 
 def _matching(pattern: Path) -> Iterator[Path]:
