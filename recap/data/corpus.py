@@ -285,10 +285,10 @@ class Corpus:
     """Turns of every file by who speaks: ``counselor``, ``client``, ``other``."""
 
     def notes(self) -> list[str]:
-        """Return who speaks in each file, and what was left out, merged or found twice."""
+        """Return what was left out, merged or found twice, and who speaks in each file."""
         rejected = self.rows_read - self.rows_accepted
         notes = [f"{rejected} of {self.rows_read} rows were left out"] if rejected else []
-        return [*turn_notes(self.turns), *notes, *account_notes(self.counts)]
+        return [*notes, *account_notes(self.counts), *turn_notes(self.turns)]
 
 
 def account_notes(counts: Mapping[str, int]) -> list[str]:

@@ -267,7 +267,8 @@ class SpeakerNames:
                 )
             )
         before = sum(bool(line.strip()) for line in lines[: starts[0] - 1])
-        cut = bool(turns) and marks[turns[-1].line].alone and not turns[-1].text
+        last = turns[-1] if turns else None
+        cut = last is not None and bool(last.voice and marks[last.line].alone and not last.text)
         return Written(turns=turns[:-1] if cut else turns, before=before, cut=cut)
 
     def voices(self, marks: Mapping[int, Mark]) -> dict[int, Voice | None]:
