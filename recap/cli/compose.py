@@ -376,12 +376,11 @@ def _read_names(values: Mapping[Any, Any]) -> None:
     """Put the mapping in the place of names that :func:`with_names` wrote as one text."""
     data = values.get("data")
     options = data.get("options") if isinstance(data, dict) else None
-    text = options.get("speakers") if isinstance(options, dict) else None
-    if not isinstance(text, str):
+    if not isinstance(options, dict) or not isinstance(options.get("speakers"), str):
         return
     try:
         # All of it is text: `No` and `1` are names, too.
-        names = yaml.load(text, Loader=yaml.BaseLoader)
+        names = yaml.load(options["speakers"], Loader=yaml.BaseLoader)
     except yaml.YAMLError:
         names = None
     if not isinstance(names, dict) or not all(

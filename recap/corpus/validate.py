@@ -293,7 +293,7 @@ def validate(config: CorpusConfig) -> Report:
             "file": issues.file,
             **counts,
             "turns": {
-                file: {f"{who}_turns": spoken[who] for who in _SPEAKERS}
+                file: {f"{who}_turns": spoken[who] for who in ("counselor", "client", "other")}
                 for file, spoken in issues.turns.items()
             },
             "hint_counts": count_flags(hints),
@@ -371,16 +371,15 @@ _COUNTED = {
 """What the table calls counts."""
 
 
-_SPEAKERS = ("counselor", "client", "other")
-
-
 def _turns_by_file(turns: Mapping[str, Mapping[str, int]]) -> ReportTable:
     return table_of(
         "Turns by who speaks",
         turns.items(),
         {
             "file": lambda item: item[0],
-            **{who: lambda item, who=who: f"{item[1][who]:,}" for who in _SPEAKERS},
+            "counselor": lambda item: f"{item[1]['counselor']:,}",
+            "client": lambda item: f"{item[1]['client']:,}",
+            "other": lambda item: f"{item[1]['other']:,}",
         },
     )
 

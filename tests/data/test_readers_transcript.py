@@ -84,21 +84,8 @@ def test_a_plain_text_file_is_one_dialogue_with_a_row_a_turn(tmp_path: Path) -> 
 
 
 # As they speak, or as those who speak for them are called, in 20 dialogues.
-OTHERS = [
-    "妈妈",
-    "女儿",
-    "A",
-    "B",
-    "小强",
-    "月月",
-    "父母",
-    "天远和文姗",
-    "孩子",
-    "娜娜的母亲",
-    "母亲",
-    "来访者1",
-    "来访者2",
-]
+OTHERS = ["妈妈", "女儿", "A", "B", "小强", "月月", "父母", "天远和文姗", "孩子"]
+OTHERS += ["娜娜的母亲", "母亲", "来访者1", "来访者2"]
 NOTES = ["姚先生", "程女士", "扮演自己", "天远", "文姗", "小李", "小王"]
 PLAYED = ["扮演严肃女性", "扮演排挤者", "扮演老人", "扮演丈夫", "扮演外婆"]
 
