@@ -334,7 +334,7 @@ def _check(
             counts["without_rationale"] += labeled and not (example.rationale or "").strip()
         if isinstance(record, Dialogue):
             for index, turn in enumerate(record.turns):
-                if turn.speaker == "counselor":
+                if turn.speaker != "client":
                     checker.add_text(
                         turn.text, turn.id or f"{record.session}:{index}", _line(lines, index)
                     )

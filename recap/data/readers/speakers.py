@@ -309,7 +309,7 @@ def find_mark(line: str) -> Mark | None:
     if not timed:
         name += line[slice(*found.span("note"))]
     text = line[found.end() :]
-    if name[-1:].isdigit() and text[:1].isdigit():
+    if not name.strip() or (name[-1:].isdigit() and text[:1].isdigit()):
         return None
     bold = found["bold"] or found["inner"]
     if bold and not found["close"]:
