@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -71,24 +70,6 @@ def with_lists(arguments: Sequence[str], options: Collection[str]) -> list[str]:
     return written
 
 
-_NAMES = re.compile(r"\+{0,2}(data\.options\.speakers)=(\{[^{}]*\})", re.DOTALL)
-
-
-def with_names(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments, ``data.options.speakers={NAME: role}`` as one text, for Hydra's sake.
-
-    Hydra (1.3) takes no names of its own accord where a mapping is empty, and no Chinese ones.
-    """
-    written = []
-    for argument in arguments:
-        found = _NAMES.fullmatch(argument)
-        if found is not None:
-            text = found[2].replace("'", r"\'")
-            argument = f"++{found[1]}='{text}'"
-        written.append(argument)
-    return written
-
-
 def with_reader(arguments: Sequence[str], *options: str) -> list[str]:
     """Return the arguments, with ``data=`` by the ending of the file that an option names.
 
@@ -122,6 +103,8 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     Hydra's.
     """
     from hydra._internal.utils import get_args_parser
+
+    from recap.cli.compose import with_names
 
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.

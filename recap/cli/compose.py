@@ -35,7 +35,6 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from recap import config as run_schema
-from recap.cli.command import with_names
 from recap.config import RunConfig, flatten, hash_of_changes, result_options, validated
 from recap.errors import ConfigError, did_you_mean
 from recap.system.files import conf_dir, read_yaml
@@ -333,6 +332,24 @@ class _UserConf(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in self.folders:
             search_path.append("recap", f"file://{folder.resolve()}")
+
+
+_NAMES = re.compile(r"\+{0,2}(data\.options\.speakers)=(\{[^{}]*\})", re.DOTALL)
+
+
+def with_names(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments, ``data.options.speakers={NAME: role}`` as one text, for Hydra's sake.
+
+    Hydra (1.3) takes no names of its own accord where a mapping is empty, and no Chinese ones.
+    """
+    written = []
+    for argument in arguments:
+        found = _NAMES.fullmatch(argument)
+        if found is not None:
+            text = found[2].replace("'", r"\'")
+            argument = f"++{found[1]}='{text}'"
+        written.append(argument)
+    return written
 
 
 def compose(
