@@ -22,6 +22,7 @@ from typing import Any
 import openpyxl
 from sample_files import SECRET, Sample, with_sheet, zipped
 
+TEXTS = (".txt", ".vtt")
 TABLES = (".csv", ".xlsx")
 PACKED = (".xlsx", ".zip")
 MEGABYTE = 2**20
@@ -158,7 +159,7 @@ _on_value("markup", "text label id", lambda random: f"<script>{SECRET}</script>[
 @_mutation
 def bottomless_json(sample: Sample, random: Random) -> bytes | None:
     """Return a file with a value nested deeper than any parser follows."""
-    if sample.ending in (".xlsx", ".txt"):
+    if sample.ending in (".xlsx", *TEXTS):
         return None
     deep = "[" * 100_000 + "]" * 100_000
     inner = sample.inner().decode()
@@ -169,7 +170,7 @@ def bottomless_json(sample: Sample, random: Random) -> bytes | None:
 @_mutation
 def numbers_that_are_none(sample: Sample, random: Random) -> bytes | None:
     """Return a file with NaN, or a number of five thousand digits, for a value."""
-    if sample.ending in TABLES or sample.ending == ".txt":
+    if sample.ending in TABLES or sample.ending in TEXTS:
         return None
     said = random.choice(["NaN", "-Infinity", "9" * 5000, "1e999"])
     return sample.holding(re.sub(rb'"[^"]*zanzibar[^"]*"', said.encode(), sample.inner(), count=1))
@@ -207,7 +208,7 @@ def renamed_column(sample: Sample, random: Random) -> bytes | None:
     """Return a file in which one column is called like a client's words."""
     name = random.choice(sorted(sample.rows[0]))
     rows = [{SECRET if key == name else key: v for key, v in row.items()} for row in sample.rows]
-    return None if sample.ending == ".txt" else replace(sample, rows=rows).content()
+    return None if sample.ending in TEXTS else replace(sample, rows=rows).content()
 
 
 @_mutation
@@ -218,7 +219,7 @@ def ragged_rows(sample: Sample, random: Random) -> bytes | None:
     rows[0][SECRET] = SECRET
     if sample.ending == ".csv":
         return sample.content() + f"{SECRET}\n".encode() + b",".join([SECRET.encode()] * 30)
-    return None if sample.ending == ".txt" else replace(sample, rows=rows).content()
+    return None if sample.ending in TEXTS else replace(sample, rows=rows).content()
 
 
 @_mutation

@@ -151,10 +151,14 @@ class IssueLog:
     def list_values(self) -> None:
         """Note the values that were not known, once each; to be called at the end of a file."""
         for (field, kind, known, hint), (line, counts) in self._values.items():
-            listed = [f"{quote_value(value)} ({n})" for value, n in counts.most_common()]
-            more = len(listed) - LISTED_FAULTS
-            named = ", ".join(listed[:LISTED_FAULTS]) + (f" and {more} more" if more > 0 else "")
-            example = next((value for value in counts if quote_value(value) == value), "NAME")
+            # So many are no names, but the texts of an exchanged column.
+            named, example = f"{len(counts)} different ones ({counts.total()})", "NAME"
+            if len(counts) <= LISTED_FAULTS:
+                listed = Counter[str]()
+                for value, n in counts.items():
+                    listed[quote_value(value)] += n
+                named = ", ".join(f"{value} ({n})" for value, n in listed.most_common())
+                example = next((name for name in counts if quote_value(name) == name), example)
             self.issues.append(
                 RowIssue(
                     file=self.file,

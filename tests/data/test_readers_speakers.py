@@ -319,6 +319,23 @@ def test_speakers_of_a_column_are_compared_without_number_note_and_width(tmp_pat
     assert (code, found["turns"][str(path)]["other_turns"]) == (0, 2)
 
 
+def test_a_column_of_texts_in_the_place_of_speakers_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"s,Uncle {n},yes\n" for n in range(21)]
+    path = write(tmp_path / "u.csv", "session,speaker,text\n" + "".join(rows))
+    code, found = validate(tmp_path, path, data="table")
+    assert (code, found["rows_rejected"]) == (2, 21)
+    assert "unknown speakers: 21 different ones (21);" in found["faults"][0]["reason"]
+    assert "Uncle 1" not in capsys.readouterr().out
+    long = "a name of more than three words"
+    path = write(tmp_path / "u.csv", f"session,speaker,text\ns,{long},yes\n")
+    _, found = validate(tmp_path, path, data="table")
+    assert (
+        f"unknown speakers: a text of {len(long)} characters (1);" in found["faults"][0]["reason"]
+    )
+
+
 def test_native_lines_keep_another_speaker_and_its_name(tmp_path: Path) -> None:
     said = (
         Turn(speaker="counselor", text="a"),
