@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import pairwise
 
 from recap.data.issues import IssueLog
@@ -208,14 +209,11 @@ class SpeakerNames:
                     f"not {role!r}"
                 )
             self._own[fold_name(str(name))] = role
+        # Every turn of a large file asks for one of a few names.
+        self.find = lru_cache(maxsize=1024)(partial(self._find, letters=_LETTERS))
+        """Returns what a name, as it is written, stands for; ``None`` where that is not known."""
 
-    def find(self, name: str, letters: Mapping[str, Speaker] = _LETTERS) -> Voice | None:
-        """Return what a name stands for, ``None`` where that is not known.
-
-        Args:
-            name: As it is written, with number and notes.
-            letters: What single letters stand for.
-        """
+    def _find(self, name: str, letters: Mapping[str, Speaker]) -> Voice | None:
         speaker = _SIDES.get(self._role(name, letters) or "")
         if speaker is None:
             return None
@@ -224,7 +222,7 @@ class SpeakerNames:
         plain = own or folded in SPEAKERS or folded in letters
         return Voice(speaker=speaker, name=None if plain else _bare(name))
 
-    def _role(self, name: str, letters: Mapping[str, Speaker] = _LETTERS) -> str | None:
+    def _role(self, name: str, letters: Mapping[str, Speaker]) -> str | None:
         forms = list(_forms(fold_name(name)))
         known: Iterator[Mapping[str, str]] = iter((self._own, SPEAKERS, letters))
         return next((table[form] for table in known for form in forms if form in table), None)
@@ -294,7 +292,7 @@ class SpeakerNames:
         """Return who speaks after a mark; a letter alone on its line is none without a time."""
         if mark.alone and not mark.timed and len(fold_name(mark.name)) == 1:
             return None
-        return self.find(mark.name, letters)
+        return self._find(mark.name, letters)
 
 
 def find_mark(line: str) -> Mark | None:
