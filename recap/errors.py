@@ -64,14 +64,13 @@ def quote_label(text: str, known: Iterable[str]) -> str:
     return f"a text of {len(text)} characters"
 
 
-def quote_value(text: str) -> str:
-    """Return a cell that names something (a speaker, a label) in a form that is safe to print.
+def quote_cell(text: str) -> str:
+    """Return a label, a name of a person or a column, or a number, in a form that is safe to print.
 
-    Shown when it has at most 24 characters and three words; a longer one may be client text.
+    As it stands up to 24 characters and three words; else ``"a text of N characters"``.
     """
-    shown = " ".join(text.split())
-    if 0 < len(shown) <= 24 and shown.isprintable() and shown.count(" ") < 3:
-        return shown
+    if len(text) <= 24 and len(text.split()) <= 3:
+        return f"{text!r}"
     return f"a text of {len(text)} characters"
 
 

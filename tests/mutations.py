@@ -143,7 +143,9 @@ _on_value("empty_text", "text", lambda random: random.choice(["", " ", "\u3000",
 _on_value("long_text", "text", _long)
 _on_value("long_label", "label", _long)
 _on_value("long_id", "id", _long)
-_on_value("unknown_label", "label", lambda random: random.choice(["Blamin", SECRET, "理智化", "0"]))
+# Names of up to three words are shown.
+_LABELS = ["Blamin", f"{SECRET} {SECRET}", "理智化", "0"]
+_on_value("unknown_label", "label", lambda random: random.choice(_LABELS))
 _on_value("empty_label", "label", lambda random: random.choice(["", " ", None, "n/a"]))
 _on_value("lone_surrogate", "text label id", lambda random: f"a \ud83d {SECRET}")
 _on_value("escaped_nul", "text label id", lambda random: f"a \0 {SECRET}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from recap.errors import DataError, quote_value
+from recap.errors import DataError, quote_cell
 
 LISTED_FAULTS = 20
 """Faults that one error message lists; the rest are only counted."""
@@ -156,9 +156,9 @@ class IssueLog:
             if len(counts) <= LISTED_FAULTS:
                 listed = Counter[str]()
                 for value, n in counts.items():
-                    listed[quote_value(value)] += n
+                    listed[quote_cell(value).strip("'\"")] += n
                 named = ", ".join(f"{value} ({n})" for value, n in listed.most_common())
-                example = next((name for name in counts if quote_value(name) == name), example)
+                example = next((name for name in counts if name in listed), example)
             self.issues.append(
                 RowIssue(
                     file=self.file,

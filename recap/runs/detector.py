@@ -13,7 +13,7 @@ from recap.config import Decoding, Language
 from recap.data.readers.native import record_from_row
 from recap.data.readers.speakers import SpeakerNames
 from recap.data.utterances import utterances_of
-from recap.errors import ConfigError, DataError, quote_value
+from recap.errors import ConfigError, DataError, quote_cell
 from recap.models.engine.label_scoring import Conversation, ModelAnswer
 from recap.models.export import TrainedModel, load_trained
 from recap.records import Annotation, Dialogue, Example, Turn
@@ -430,7 +430,7 @@ class Session:
         voice = self._names.find(speaker)
         if voice is None:
             raise DataError(
-                f"speaker: {quote_value(speaker)} is not known; write counselor, client or other"
+                f"speaker: {quote_cell(speaker)} is not known; write counselor, client or other"
             )
         self._turns.append(Turn(speaker=voice.speaker, name=voice.name, text=text, id=id))
         if voice.speaker != "client":
