@@ -15,7 +15,7 @@ from functools import lru_cache
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import CorpusSource, find_task, open_source, turns_of
-from recap.data.issues import RowIssue
+from recap.data.issues import RowIssue, turn_notes
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
 from recap.output.report import Report
@@ -302,11 +302,11 @@ def validate(config: CorpusConfig) -> Report:
         },
         sheets=(
             _overview(counts, hints),
-            _turns_by_file(issues.turns),
+            _turns_by_file(issues.turns, config.validate.listed),
             *_fault_sheet(issues.issues, config.validate.listed),
             *_hint_sheet(hints, config.validate.listed),
         ),
-        notes=tuple(_notes(config)),
+        notes=(*_notes(config), *turn_notes(issues.turns)),
         rows=[{name: row.get(name) for name in _CSV_COLUMNS} for row in rows],
         failure=_failure(config, source),
         # Turns without an id are called after their sessions.
@@ -371,10 +371,11 @@ _COUNTED = {
 """What the table calls counts."""
 
 
-def _turns_by_file(turns: Mapping[str, Mapping[str, int]]) -> ReportTable:
+def _turns_by_file(turns: Mapping[str, Mapping[str, int]], listed: int) -> ReportTable:
+    more = f", the first {listed} of {len(turns)} files" if len(turns) > listed else ""
     return table_of(
-        "Turns by who speaks",
-        turns.items(),
+        f"Turns of accepted rows by who speaks{more}",
+        [*turns.items()][:listed],
         {
             "file": lambda item: item[0],
             "counselor": lambda item: f"{item[1]['counselor']:,}",

@@ -67,6 +67,7 @@ def read_records(
     given = issues.file
     for file in [None] if path is None else files_to_read(reader, path):
         issues.begin(given if file is None else str(file))
+        issues.count_turns(())
         check.begin()
         for record in read(file, issues=issues, **options):
             places, by_turn = issues.take_places()
