@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 
 from recap.errors import DataError, quote_cell
 
@@ -231,7 +232,9 @@ _LISTED_FILES = 3
 def turn_notes(turns: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return a sentence on who speaks in each file, of many files one on all of them.
 
-    >>> turn_notes({"a.txt": {"counselor": 2, "client": 3}})
+    Folders are not named: summaries, which are passed on, hold these notes.
+
+    >>> turn_notes({"talks/a.txt": {"counselor": 2, "client": 3}})
     ['a.txt: 2 counselor, 3 client and 0 other turns']
     """
     if len(turns) > _LISTED_FILES:
@@ -240,7 +243,7 @@ def turn_notes(turns: Mapping[str, Mapping[str, int]]) -> list[str]:
             total.update(counts)
         turns = {f"{len(turns)} files": total}
     return [
-        f"{file}: {counts.get('counselor', 0)} counselor, {counts.get('client', 0)} client and "
+        f"{Path(file).name}: {counts.get('counselor', 0)} counselor, {counts.get('client', 0)} client and "
         f"{counts.get('other', 0)} other turns"
         for file, counts in turns.items()
     ]

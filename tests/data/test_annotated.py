@@ -62,7 +62,7 @@ def test_annotated_dialogues_keep_their_labels_and_count_what_has_none(tmp_path:
     assert not found.predicted
     assert found.notes() == [
         "2 client utterances have no label and play no part",
-        f"{tmp_path / 'talks.jsonl'}: 1 counselor, 3 client and 0 other turns",
+        "talks.jsonl: 1 counselor, 3 client and 0 other turns",
     ]
 
 

@@ -494,7 +494,7 @@ def test_a_folder_and_a_pattern_are_read_file_by_file(
     capsys.readouterr()
     arguments = ["action=describe", "data=transcript", f"data.path={folder}/a.txt"]
     assert corpus(arguments) == 0
-    assert f"{folder}/a.txt: 1 counselor, 1 client and 0 other turns" in capsys.readouterr().out
+    assert "a.txt: 1 counselor, 1 client and 0 other turns" in capsys.readouterr().out
 
 
 def test_a_fault_in_a_folder_names_its_file_and_line(tmp_path: Path) -> None:

@@ -508,8 +508,8 @@ def test_a_folder_of_transcripts_is_annotated_a_session_a_file(
         *(("a:2", "No."), ("b:0", "Hm."), ("b:2", "No."))
     ]
     printed = capsys.readouterr().out
-    assert f"{folder}/a.txt: 1 counselor, 1 client and 1 other turns" in printed
-    assert f"{folder}/b.txt: 1 counselor, 2 client and 0 other turns" in printed
+    assert "a.txt: 1 counselor, 1 client and 1 other turns" in printed
+    assert "b.txt: 1 counselor, 2 client and 0 other turns" in printed
     (folder / "a.txt").write_text("Therapist: So?\nClient: Yes.\n", "utf-8")
     with pytest.raises(ConfigError, match=r"another input .*input\.sha256"):
         annotate_file(job, detector=detector)
