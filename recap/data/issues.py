@@ -243,8 +243,8 @@ def turn_notes(turns: Mapping[str, Mapping[str, int]]) -> list[str]:
             total.update(counts)
         turns = {f"{len(turns)} files": total}
     return [
-        f"{Path(file).name}: {counts.get('counselor', 0)} counselor, {counts.get('client', 0)} client and "
-        f"{counts.get('other', 0)} other turns"
+        f"{Path(file).name}: {counts.get('counselor', 0)} counselor, "
+        f"{counts.get('client', 0)} client and {counts.get('other', 0)} other turns"
         for file, counts in turns.items()
     ]
 
