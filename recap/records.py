@@ -13,7 +13,8 @@ from itertools import islice
 from operator import eq
 from typing import Any, Literal, TypeVar, overload
 
-Speaker = Literal["counselor", "client"]
+Speaker = Literal["counselor", "client", "other"]
+"""Who speaks; what another than counselor and client says is shown, and never judged."""
 Role = Literal["system", "user", "assistant"]
 State = TypeVar("State")
 
@@ -23,16 +24,29 @@ class Turn:
     """One utterance of a dialogue.
 
     ``label`` is the client's behavior on a client turn and, where it is annotated, the
-    counselor's act on a counselor turn.
+    counselor's act on a counselor turn. ``name`` is how the file calls another speaker, and the
+    client or the counselor where there may be several: ``Client 2``, ``Client (the wife)``.
     """
 
     speaker: Speaker
     text: str
+    name: str | None = None
     id: str | None = None
     label: str | None = None
     rationale: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What else its row held, untouched: annotation gives it back."""
+
+    @property
+    def voice(self) -> str:
+        """Who speaks, as hashes of a history take it."""
+        return self.speaker if self.speaker != "other" else f"other {self.called()}"
+
+    def called(self, names: Mapping[str, str] | None = None) -> str:
+        """Return who speaks: by ``names`` counselor and client, another under a name of its own."""
+        if self.speaker == "other":
+            return " ".join((self.name or "Other").split())
+        return self.speaker if names is None else names[self.speaker]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Any
 import openpyxl
 from sample_files import SECRET, Sample, with_sheet, zipped
 
+TEXTS = (".txt", ".vtt")
 TABLES = (".csv", ".xlsx")
 PACKED = (".xlsx", ".zip")
 MEGABYTE = 2**20
@@ -142,7 +143,9 @@ _on_value("empty_text", "text", lambda random: random.choice(["", " ", "\u3000",
 _on_value("long_text", "text", _long)
 _on_value("long_label", "label", _long)
 _on_value("long_id", "id", _long)
-_on_value("unknown_label", "label", lambda random: random.choice(["Blamin", SECRET, "理智化", "0"]))
+# Names of up to three words are shown.
+_LABELS = ["Blamin", f"{SECRET} {SECRET}", "理智化", "0"]
+_on_value("unknown_label", "label", lambda random: random.choice(_LABELS))
 _on_value("empty_label", "label", lambda random: random.choice(["", " ", None, "n/a"]))
 _on_value("lone_surrogate", "text label id", lambda random: f"a \ud83d {SECRET}")
 _on_value("escaped_nul", "text label id", lambda random: f"a \0 {SECRET}")
@@ -158,7 +161,7 @@ _on_value("markup", "text label id", lambda random: f"<script>{SECRET}</script>[
 @_mutation
 def bottomless_json(sample: Sample, random: Random) -> bytes | None:
     """Return a file with a value nested deeper than any parser follows."""
-    if sample.ending in (".xlsx", ".txt"):
+    if sample.ending in (".xlsx", *TEXTS):
         return None
     deep = "[" * 100_000 + "]" * 100_000
     inner = sample.inner().decode()
@@ -169,7 +172,7 @@ def bottomless_json(sample: Sample, random: Random) -> bytes | None:
 @_mutation
 def numbers_that_are_none(sample: Sample, random: Random) -> bytes | None:
     """Return a file with NaN, or a number of five thousand digits, for a value."""
-    if sample.ending in TABLES or sample.ending == ".txt":
+    if sample.ending in TABLES or sample.ending in TEXTS:
         return None
     said = random.choice(["NaN", "-Infinity", "9" * 5000, "1e999"])
     return sample.holding(re.sub(rb'"[^"]*zanzibar[^"]*"', said.encode(), sample.inner(), count=1))
@@ -228,7 +231,7 @@ def renamed_column(sample: Sample, random: Random) -> bytes | None:
     """Return a file in which one column is called like a client's words."""
     name = random.choice(sorted(sample.rows[0]))
     rows = [{SECRET if key == name else key: v for key, v in row.items()} for row in sample.rows]
-    return None if sample.ending == ".txt" else replace(sample, rows=rows).content()
+    return None if sample.ending in TEXTS else replace(sample, rows=rows).content()
 
 
 @_mutation
@@ -239,7 +242,7 @@ def ragged_rows(sample: Sample, random: Random) -> bytes | None:
     rows[0][SECRET] = SECRET
     if sample.ending == ".csv":
         return sample.content() + f"{SECRET}\n".encode() + b",".join([SECRET.encode()] * 30)
-    return None if sample.ending == ".txt" else replace(sample, rows=rows).content()
+    return None if sample.ending in TEXTS else replace(sample, rows=rows).content()
 
 
 @_mutation

@@ -45,6 +45,12 @@ class Sample:
         if self.ending == ".txt":
             lines = "".join(f"{row['speaker']}: {row['text']}\n" for row in self.rows)
             return lines.encode("utf-8", "surrogatepass")
+        if self.ending == ".vtt":
+            cues = (
+                f"{n}\n00:{n:02}:00.000 --> 00:{n:02}:09.000\n{row['speaker']}: {row['text']}\n\n"
+                for n, row in enumerate(self.rows)
+            )
+            return ("WEBVTT\n\n" + "".join(cues)).encode("utf-8", "surrogatepass")
         return json_lines(self.rows)
 
     def holding(self, inner: bytes) -> bytes:

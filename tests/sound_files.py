@@ -213,6 +213,7 @@ REGISTERED: dict[str, tuple[Sample, ...]] = {
         Sample(rows=TRANSCRIPT, id=("file",)),
         Sample(rows=utterances(), ending=".txt", label=("speaker",)),
     ),
+    "vtt": (Sample(rows=utterances(), ending=".vtt", label=("speaker",)),),
 }
 """Sound files for every registered reader that reads one."""
 

@@ -48,7 +48,12 @@ class Command(Generic[Config]):
     """Runs once after all jobs of a sweep."""
 
 
-READER_BY_ENDING = {".csv": "table", ".xlsx": "table", ".xlsm": "table", ".txt": "transcript"}
+READER_BY_ENDING = {
+    **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "table"),
+    ".txt": "transcript",
+    ".vtt": "vtt",
+    ".srt": "vtt",
+}
 """``data`` by a file's ending, for commands that choose it; anything else is ``dialogues``."""
 
 
@@ -68,14 +73,19 @@ def with_lists(arguments: Sequence[str], options: Collection[str]) -> list[str]:
 def with_reader(arguments: Sequence[str], *options: str) -> list[str]:
     """Return the arguments, with ``data=`` by the ending of the file that an option names.
 
-    Of several options that name one, the first counts.
+    Of several options that name one, the first counts. Of a folder, the endings of its files count,
+    where they all say the same.
     """
     given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
     path = next((given[option] for option in options if option in given), None)
     if path is None or "data" in given:
         return [*arguments]
-    ending = Path(path.strip("'\"")).suffix.lower()
-    return [*arguments, f"data={READER_BY_ENDING.get(ending, 'dialogues')}"]
+    named = Path(path.strip("'\""))
+    files = [p for p in named.iterdir() if p.name[0] != "."] if named.is_dir() else [named]
+    readers = {READER_BY_ENDING.get(file.suffix.lower(), "dialogues") for file in files}
+    if readers == {"transcript", "vtt"}:
+        readers = {"transcript"}
+    return [*arguments, f"data={readers.pop() if len(readers) == 1 else 'dialogues'}"]
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -94,11 +104,13 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     """
     from hydra._internal.utils import get_args_parser
 
+    from recap.cli.compose import with_names
+
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     processes.switch_telemetry_off()
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = with_names(sys.argv[1:] if argv is None else argv)
     arguments = get_args_parser().parse_intermixed_args(given)
     # Hydra itself cannot read flags that stand between overrides.
     ordered = [a for a in given if a not in arguments.overrides] + arguments.overrides

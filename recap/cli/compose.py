@@ -313,6 +313,24 @@ class _UserConf(SearchPathPlugin):
             search_path.append("recap", f"file://{folder.resolve()}")
 
 
+_NAMES = re.compile(r"\+{0,2}(data\.options\.speakers)=(\{[^{}]*\})", re.DOTALL)
+
+
+def with_names(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments, ``data.options.speakers={NAME: role}`` as one text, for Hydra's sake.
+
+    Hydra (1.3) takes no names of its own accord where a mapping is empty, and no Chinese ones.
+    """
+    written = []
+    for argument in arguments:
+        found = _NAMES.fullmatch(argument)
+        if found is not None:
+            text = found[2].replace("'", r"\'")
+            argument = f"++{found[1]}='{text}'"
+        written.append(argument)
+    return written
+
+
 def compose(
     config_name: str, overrides: Sequence[str], config_dir: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
@@ -399,7 +417,7 @@ def _composed_once(
             initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
             without_resolvers(),
         ):
-            cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+            cfg = hydra_compose(config_name, with_names(overrides), return_hydra_config=True)
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
             OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
@@ -413,11 +431,33 @@ def _composed_once(
     assert isinstance(values, dict)
     assert isinstance(own, dict)
     refuse_programs(own)
+    _read_names(values)
     return _Composed(
         values={str(key): value for key, value in values.items()},
         choices={str(group): choice for group, choice in cfg.hydra.runtime.choices.items()},
         swept=swept,
     )
+
+
+def _read_names(values: Mapping[Any, Any]) -> None:
+    """Put the mapping in the place of names that :func:`with_names` wrote as one text."""
+    data = values.get("data")
+    options = data.get("options") if isinstance(data, dict) else None
+    if not isinstance(options, dict) or not isinstance(options.get("speakers"), str):
+        return
+    try:
+        # All of it is text: `No` and `1` are names, too.
+        names = yaml.load(options["speakers"], Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        names = None
+    if not isinstance(names, dict) or not all(
+        isinstance(n, str) for n in (*names, *names.values())
+    ):
+        raise ConfigError(
+            "data.options.speakers: is no list of names; write 'data.options.speakers={NAME: "
+            'client, "OTHER #1": other}\''
+        )
+    options["speakers"] = names
 
 
 def _name_of(
@@ -468,7 +508,7 @@ def expand_sweep(
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(with_names(overrides))
     except HydraException as error:
         raise explain_hydra_error(error, overrides) from error
 

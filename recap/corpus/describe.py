@@ -22,7 +22,7 @@ from recap.corpus.sources import (
     token_counter,
     turns_of,
 )
-from recap.data.examples import over_history
+from recap.data.examples import answers_counselor, over_history
 from recap.data.folds import content_key
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
@@ -77,6 +77,8 @@ class Dialogues:
     counselor_turns: int
     counselor_characters: Lengths
     counselor_words: Lengths
+    other_turns: int
+    """Turns of others than the two."""
     adjacent_same_speaker: int
     """Pairs of neighbouring turns of one speaker."""
     client_begins: int
@@ -137,7 +139,7 @@ class CorpusCounter:
         turns = dialogue.turns
         self._counts["dialogues"] += 1
         self._counts["client_begins"] += bool(turns) and turns[0].speaker == "client"
-        self._counts["adjacent"] += sum(a.speaker == b.speaker for a, b in pairwise(turns))
+        self._counts["adjacent"] += sum(a.voice == b.voice for a, b in pairwise(turns))
         for turn in turns:
             self._counts[turn.speaker] += 1
             if turn.speaker == "counselor":
@@ -165,7 +167,7 @@ class CorpusCounter:
             self._clients.add(example.client)
         history = example.history
         self._counts["empty"] += not text.strip()
-        self._counts["after_counselor"] += bool(history) and history[-1].speaker == "counselor"
+        self._counts["after_counselor"] += answers_counselor(history)
         self._history["turns"].append(len(history))
         self._history["characters"].append(_characters(history))
         if self._count_tokens is not None:
@@ -196,6 +198,7 @@ class CorpusCounter:
                 single_examples=counts["singles"],
                 client_turns=counts["client"],
                 counselor_turns=counts["counselor"],
+                other_turns=counts["other"],
                 counselor_characters=summarize(self._counselor.characters),
                 counselor_words=summarize(self._counselor.words),
                 adjacent_same_speaker=counts["adjacent"],
@@ -411,6 +414,7 @@ def _dialogues(found: Description) -> ReportTable:
             ("turns a dialogue", _spread(d.turns_per_dialogue)),
             ("client turns", f"{d.client_turns:,}"),
             ("counselor turns", f"{d.counselor_turns:,}"),
+            *([("turns of others", f"{d.other_turns:,}")] if d.other_turns else []),
             ("characters of a counselor turn", _spread(d.counselor_characters)),
             ("pairs of turns of one speaker", f"{d.adjacent_same_speaker:,}"),
             ("dialogues that the client begins", f"{d.client_begins:,}"),

@@ -16,7 +16,7 @@ from recap.data.annotations import (
 )
 from recap.data.corpus import account_notes, read_records
 from recap.data.examples import examples_of, has_intervention, turn_id, with_merged_history
-from recap.data.issues import IssueLog
+from recap.data.issues import IssueLog, turn_notes
 from recap.data.readers.registry import Record
 from recap.data.sheets import raise_issues
 from recap.errors import ConfigError, DataError, did_you_mean, quote_cell
@@ -46,8 +46,9 @@ class CorpusSource:
     """Its records under canonical labels."""
 
     def notes(self) -> list[str]:
-        """Return sentences on what kind of corpus it is, and on rows that were left out."""
+        """Return sentences on what corpus it is, on who speaks, and on rows that were left out."""
         notes = [SYNTHETIC] if self.issues.counts["synthetic"] else []
+        notes += turn_notes(self.issues.turns)
         rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -16,7 +16,7 @@ from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import CorpusSource, find_task, open_source, turns_of
 from recap.data.corpus import account_notes
-from recap.data.issues import RowIssue
+from recap.data.issues import RowIssue, turn_notes
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
 from recap.output.report import Report
@@ -128,6 +128,7 @@ class ConsistencyFlag:
     """One thing that may be wrong; an id and numbers, never a text."""
 
     kind: str
+    file: str
     line: int
     id: str
     """Id of the utterance as messages may show it."""
@@ -157,12 +158,14 @@ class ConsistencyChecker:
     def __init__(
         self, *, task: Task | None, near_duplicates: float | None = 0.8, shortest: int = 12
     ) -> None:
+        self.file = ""
+        """The file that is read."""
         self._task = task
         self._reader = None if task is None else LabelReader(task.taxonomy, task.labels)
         self._threshold = near_duplicates
         self._shortest = shortest
-        self._first: dict[bytes, tuple[str, int, str | None]] = {}
-        self._places: dict[str, tuple[str, int]] = {}
+        self._first: dict[bytes, tuple[tuple[str, int, str], str | None]] = {}
+        self._places: dict[str, tuple[str, int, str]] = {}
         self._labels_of_text: defaultdict[str, set[str]] = defaultdict(set)
         self._seen: set[str] = set()
         self._hints: list[ConsistencyFlag] = []
@@ -178,7 +181,7 @@ class ConsistencyChecker:
         if example.label is not None:
             self._labels_of_text[text].add(example.label)
         if self._threshold is not None and len(text) >= self._shortest:
-            self._places.setdefault(text, (name, line))
+            self._places.setdefault(text, (name, line, self.file))
 
     def add_text(self, text: str, identifier: str, line: int) -> None:
         """Look for personal details in a text that is no example, such as a counselor's turn."""
@@ -205,14 +208,17 @@ class ConsistencyChecker:
         return sum(len(labels) > 1 for labels in self._labels_of_text.values())
 
     def _hint(self, kind: str, line: int, name: str, more: str = "") -> None:
-        self._hints.append(_flag(kind, line, name, more))
+        self._hints.append(_flag(kind, self.file, line, name, more))
 
     def _repeats(self, example: Example, name: str, line: int) -> None:
-        first = self._first.setdefault(content_digest(example), (name, line, example.label))
-        if first[:2] == (name, line):
+        place = (name, line, self.file)
+        (first, first_line, file), label = self._first.setdefault(
+            content_digest(example), (place, example.label)
+        )
+        if (first, first_line, file) == place:
             return
-        where = f" (id {first[0]}, line {first[1]})"
-        other = None not in (first[2], example.label) and first[2] != example.label
+        where = f" (id {first}, {_place(file, first_line, self.file)})"
+        other = None not in (label, example.label) and label != example.label
         self._hint("label_conflict" if other else "duplicate", line, name, where)
 
     def _label(self, example: Example, name: str, line: int) -> None:
@@ -232,15 +238,21 @@ class ConsistencyChecker:
         texts: Sequence[str] = list(self._places)
         places = list(self._places.values())
         for pair in find_near_duplicates(texts, threshold=self._threshold):
-            (first, first_line), (second, line) = places[pair.first], places[pair.second]
-            where = f" (id {first}, line {first_line}; similarity {pair.similarity:.2f})"
-            yield _flag("near_duplicate", line, second, where)
+            first, first_line, first_file = places[pair.first]
+            second, line, file = places[pair.second]
+            place = _place(first_file, first_line, file)
+            where = f" (id {first}, {place}; similarity {pair.similarity:.2f})"
+            yield _flag("near_duplicate", file, line, second, where)
 
 
-def _flag(kind: str, line: int, name: str, more: str) -> ConsistencyFlag:
+def _flag(kind: str, file: str, line: int, name: str, more: str) -> ConsistencyFlag:
     return ConsistencyFlag(
-        kind=kind, line=line, id=name, reason=KINDS[kind] + more, hint=MENDS[kind]
+        kind=kind, file=file, line=line, id=name, reason=KINDS[kind] + more, hint=MENDS[kind]
     )
+
+
+def _place(file: str, line: int, here: str) -> str:
+    return f"line {line}" if file == here else f"{file}:{line}"
 
 
 def _shown(identifier: str) -> str:
@@ -273,7 +285,7 @@ def validate(config: CorpusConfig) -> Report:
     faults = [issue.as_json() for issue in issues.issues]
     flags = [flag.as_json() for flag in hints]
     rows: list[dict[str, object]] = [{"severity": "fault", "kind": "row", **row} for row in faults]
-    rows += [{"severity": "hint", "file": issues.file, **row} for row in flags]
+    rows += [{"severity": "hint", **row} for row in flags]
     return Report(
         action="validate",
         title=f"What is wrong with {issues.file}",
@@ -281,16 +293,21 @@ def validate(config: CorpusConfig) -> Report:
             "data": config.data.name,
             "file": issues.file,
             **counts,
+            "turns": {
+                file: {f"{who}_turns": spoken[who] for who in ("counselor", "client", "other")}
+                for file, spoken in issues.turns.items()
+            },
             "hint_counts": count_flags(hints),
             "faults": faults,
             "hints": flags,
         },
         sheets=(
             _overview(counts, hints),
+            _turns_by_file(issues.turns, config.validate.listed),
             *_fault_sheet(issues.issues, config.validate.listed),
             *_hint_sheet(hints, config.validate.listed),
         ),
-        notes=(*_notes(config), *account_notes(issues.counts)),
+        notes=(*_notes(config), *account_notes(issues.counts), *turn_notes(issues.turns)),
         rows=[{name: row.get(name) for name in _CSV_COLUMNS} for row in rows],
         failure=_failure(config, source),
         # Turns without an id are called after their sessions.
@@ -309,7 +326,7 @@ def _check(
     )
     counts = dict.fromkeys(("utterances", "labelled", "without_rationale"), 0)
     for record in source.records:
-        lines = source.issues.lines
+        lines, checker.file = source.issues.lines, source.issues.file
         for example in turns_of(record):
             checker.add(example, _line(lines, example.turn))
             counts["utterances"] += 1
@@ -318,7 +335,7 @@ def _check(
             counts["without_rationale"] += labeled and not (example.rationale or "").strip()
         if isinstance(record, Dialogue):
             for index, turn in enumerate(record.turns):
-                if turn.speaker == "counselor":
+                if turn.speaker != "client":
                     checker.add_text(
                         turn.text, turn.id or f"{record.session}:{index}", _line(lines, index)
                     )
@@ -356,6 +373,20 @@ _COUNTED = {
 """What the table calls counts."""
 
 
+def _turns_by_file(turns: Mapping[str, Mapping[str, int]], listed: int) -> ReportTable:
+    more = f", the first {listed} of {len(turns)} files" if len(turns) > listed else ""
+    return table_of(
+        f"Turns of accepted rows by who speaks{more}",
+        [*turns.items()][:listed],
+        {
+            "file": lambda item: item[0],
+            "counselor": lambda item: f"{item[1]['counselor']:,}",
+            "client": lambda item: f"{item[1]['client']:,}",
+            "other": lambda item: f"{item[1]['other']:,}",
+        },
+    )
+
+
 def _overview(counts: Mapping[str, int], hints: Sequence[ConsistencyFlag]) -> ReportTable:
     kinds = count_flags(hints)
     return table_of(
@@ -370,12 +401,21 @@ def _overview(counts: Mapping[str, int], hints: Sequence[ConsistencyFlag]) -> Re
     )
 
 
+def _file_column(
+    found: Sequence[RowIssue] | Sequence[ConsistencyFlag],
+) -> dict[str, Callable[[RowIssue | ConsistencyFlag], str]]:
+    """Return the column that names the file of what was found, where that is not always one."""
+    several = len({one.file for one in found}) > 1
+    return {"file": lambda one: one.file} if several else {}
+
+
 def _fault_sheet(issues: Sequence[RowIssue], listed: int) -> list[ReportTable]:
     more = f", the first {listed} of {len(issues)}" if len(issues) > listed else ""
     table = table_of(
         f"Faults{more}",
         issues[:listed],
         {
+            **_file_column(issues),
             "line": lambda fault: str(fault.line),
             "field": lambda fault: fault.field,
             "reason": lambda fault: fault.reason,
@@ -397,6 +437,7 @@ def _hint_sheet(hints: Sequence[ConsistencyFlag], listed: int) -> list[ReportTab
         f"Hints{more}",
         [hint for found in of_kind.values() for hint in found[:listed]],
         {
+            **_file_column(hints),
             "line": lambda hint: str(hint.line),
             "id": lambda hint: hint.id,
             "what": lambda hint: hint.reason,

@@ -37,14 +37,15 @@ from recap.data.readers.json_samples import single_label
 from recap.data.readers.label_studio import label_studio_documents
 from recap.data.readers.potato import potato_documents
 from recap.data.readers.prodigy import prodigy_documents
-from recap.data.readers.registry import USUAL_NAMES as TABLE_NAMES
 from recap.data.readers.registry import (
+    JSON_ENDINGS,
     CanonicalLabels,
     Fields,
     fold_name,
     one_of,
     require_column,
 )
+from recap.data.readers.registry import USUAL_NAMES as TABLE_NAMES
 from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
 from recap.data.readers.tools import tool_of
 from recap.errors import ConfigError, DataError, did_you_mean, quote_cell, quote_id
@@ -213,9 +214,6 @@ def _label_columns(
 
 POTATO_FILE = "annotated_instances"
 """Name of the file that Potato saves in a folder for each annotator."""
-
-JSON_ENDINGS = (".json", ".jsonl")
-"""Endings of files whose rows are JSON objects."""
 
 _KIND, _MEND = "zip file", "export it again"
 _NOTHING_INSIDE = "holds no .jsonl, .json, .csv or .xlsx file; put in one export an annotator"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +26,14 @@ from recap.data.issues import (
     damage,
     name_damage,
     no_utterance,
+    turn_notes,
 )
 from recap.data.names import identity, is_missing
 from recap.data.readers.registry import (
     CanonicalLabels,
     Record,
     check_options,
+    files_to_read,
     get_reader,
     one_of,
 )
@@ -65,16 +68,25 @@ def read_records(
     check_options(reader, read, options)
     issues.taxonomy = taxonomy
     check = _Check(taxonomy, issues, require_labels, keep_empty, to_annotate)
-    for record in read(path, issues=issues, **options):
-        places, by_turn = issues.take_places()
-        if isinstance(record, Example):
-            example = check.example(record, places[0])
-            issues.lines = (places[0].line,)
-            yield from () if example is None else (example,)
-        else:
-            for piece, lines in check.dialogue(record, places, by_turn):
-                issues.lines = lines
-                yield piece
+    given = issues.file
+    for file in [None] if path is None else files_to_read(reader, path):
+        issues.begin(given if file is None else str(file))
+        issues.count_turns(())
+        check.begin()
+        for record in read(file, issues=issues, **options):
+            places, by_turn = issues.take_places()
+            if isinstance(record, Example):
+                example = check.example(record, places[0])
+                issues.lines = (places[0].line,)
+                yield from () if example is None else (example,)
+            else:
+                for piece, lines in check.dialogue(record, places, by_turn):
+                    issues.lines = lines
+                    yield piece
+        issues.list_values()
+    issues.begin(given)
+    if path is None:
+        issues.turns.clear()
 
 
 _R = TypeVar("_R", Example, Dialogue, Turn)
@@ -96,6 +108,9 @@ class _Check:
         self._require_labels = require_labels
         self._keep_empty = keep_empty or to_annotate
         self._to_annotate = to_annotate
+        # Where each file begins, in lines of all files together.
+        self._files: list[tuple[int, str]] = []
+        self._latest = 0
         self._line_of_id = FirstLines()
         self._line_of_session = FirstLines()
 
@@ -111,6 +126,7 @@ class _Check:
         self._unique("id", example.id, place)
         if len(self._issues.issues) > before:
             return None
+        self._count(example.history, ("client",))
         return example if label == example.label else replace(example, label=label)
 
     def _named(
@@ -129,6 +145,26 @@ class _Check:
             changed[role] = form
         return replace(record, **changed) if changed else record
 
+    def begin(self) -> None:
+        """Note that another file begins, so that faults name the file of an earlier line."""
+        self._files.append((self._latest, self._issues.file))
+
+    def _add(self, lines: FirstLines, name: str, line: int) -> None:
+        self._latest = max(self._latest, self._files[-1][0] + line)
+        lines.add(name, self._files[-1][0] + line)
+
+    def _where(self, line: int) -> str:
+        """Return the place of a name that was noted before."""
+        before, file = self._files[bisect_left(self._files, (line, "")) - 1]
+        here = file == self._issues.file
+        return f"line {line - before}" if here else f"{file}:{line - before}"
+
+    def _count(self, turns: Sequence[Turn], more: Sequence[str] = ()) -> None:
+        labeled = sum(turn.speaker == "other" and turn.label is not None for turn in turns)
+        if labeled:
+            self._issues.counts["labels_of_others"] += labeled
+        self._issues.count_turns([*(turn.speaker for turn in turns), *more])
+
     def dialogue(
         self, dialogue: Dialogue, places: tuple[Place, ...], by_turn: bool
     ) -> list[tuple[Dialogue, tuple[int, ...]]]:
@@ -143,17 +179,19 @@ class _Check:
             return []
         first = self._line_of_session.find(session)
         if first is not None:
-            reason = f"session {quote_id(session)} is at line {first} already"
+            reason = f"session {quote_id(session)} is at {self._where(first)} already"
             hint = "give each dialogue an id of its own, its rows in one piece"
             for place in places:
                 self._reject(place, "session", reason, hint)
             return []
-        self._line_of_session.add(session, places[0].line)
+        self._add(self._line_of_session, session, places[0].line)
         turns: list[Turn | None] = []
         for index, read in enumerate(dialogue.turns):
             place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
             turns.append(self._turn(session, index, read, place, within))
         sound = [index for index, turn in enumerate(turns) if turn is not None]
+        if by_turn or len(sound) == len(turns):
+            self._count([turn for turn in turns if turn is not None])
         if not by_turn:
             whole = tuple(turn for turn in turns if turn is not None)
             lines = (places[0].line,)
@@ -176,7 +214,7 @@ class _Check:
         A turn that was left out would otherwise make neighbors of turns that are none: two client
         turns would be merged, and a history would miss what the client answered.
         """
-        rejected = [fault.line for fault in self._issues.issues]
+        rejected = self._issues.rejected_lines()
         pieces: list[list[int]] = []
         for index in sound:
             last = pieces[-1][-1] if pieces else -1
@@ -226,10 +264,10 @@ class _Check:
     ) -> None:
         first = self._line_of_id.find(identifier)
         if first is not None:
-            reason = f"id {quote_id(identifier)} is at line {first} already"
+            reason = f"id {quote_id(identifier)} is at {self._where(first)} already"
             self._reject(place, field, reason, "give each one an id of its own", within)
         elif not (made_up and self._to_annotate):
-            self._line_of_id.add(identifier, place.line)
+            self._add(self._line_of_id, identifier, place.line)
 
     def _none(self, label: str | None) -> bool:
         return label is None or self._issues.missing_label(label)
@@ -266,6 +304,9 @@ _NOTES = {
     "answers_without_label": "answers of annotators are no label (skipped, ignored or rejected)",
     "unknown_turn_keys": "keys of turns are not known and were not used",
     "other_sheets": "more sheets of the workbook are not read (data.options.sheet names one)",
+    "merged_other_turns": "turns of others were merged into the next of the same speaker",
+    "labels_of_others": "labels of other speakers than the client and the counselor were not used",
+    "texts_cut_off": "texts break off behind the name of a speaker",
     "lines_before_first_speaker": "lines before the first speaker were not used",
 }
 
@@ -285,12 +326,14 @@ class Corpus:
     issues: tuple[RowIssue, ...]
     counts: Mapping[str, int]
     synthetic: bool
+    turns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Turns of every file by who speaks: ``counselor``, ``client``, ``other``."""
 
     def notes(self) -> list[str]:
-        """Return one sentence for everything that was left out, merged or found twice."""
+        """Return what was left out, merged or found twice, and who speaks in each file."""
         rejected = self.rows_read - self.rows_accepted
         notes = [f"{rejected} of {self.rows_read} rows were left out"] if rejected else []
-        return notes + account_notes(self.counts)
+        return [*notes, *account_notes(self.counts), *turn_notes(self.turns)]
 
 
 def account_notes(counts: Mapping[str, int]) -> list[str]:
@@ -373,6 +416,7 @@ def read_corpus(
         issues=tuple(issues.issues),
         counts=dict(counts),
         synthetic=synthetic,
+        turns=issues.turns,
     )
 
 

@@ -30,7 +30,8 @@ def examples_of(
 ) -> Iterator[Example]:
     """Yield one example for each client turn, its history the turns before it.
 
-    Turns of one speaker in a row are merged, texts on lines of their own. The merged turn takes
+    Turns of one speaker in a row are merged, texts on lines of their own, unless their names say
+    that two people speak. The merged turn takes
     label, rationale, id and index from its last labeled part, else from its last part; parts whose
     labels differ from that one are counted, never lost in silence. An example without an id of its
     own gets ``<session>:<turn index>``.
@@ -47,7 +48,7 @@ def examples_of(
         empty_apart: Whether a client turn without text becomes an example of its own whatever
             stands before it; no turn without text is merged or stands in a history then.
         counts: Where to add the counts; also ``counselor_turns``, ``merged_counselor_turns``,
-            ``merged_label_conflicts`` and ``merged_act_conflicts``.
+            ``merged_label_conflicts``, ``merged_act_conflicts``, and turns of others alike.
     """
     counts = Counter() if counts is None else counts
     for turn in dialogue.turns:
@@ -80,7 +81,7 @@ def _outcome(
 ) -> str:
     if require_labels and turn.label is None:
         return "unlabelled"
-    if no_intervention == "skip" and not _answers_counselor(before):
+    if no_intervention == "skip" and not answers_counselor(before):
         return "no_intervention"
     return "examples"
 
@@ -120,8 +121,14 @@ def with_merged_history(example: Example) -> Example:
 
 
 def has_intervention(example: Example) -> bool:
-    """Whether the response directly follows a counselor turn."""
-    return _answers_counselor(example.history)
+    """Whether the response follows a counselor turn, whatever others said in between."""
+    return answers_counselor(example.history)
+
+
+def answers_counselor(history: Sequence[Turn]) -> bool:
+    """Whether the last turn that is the counselor's or the client's is the counselor's."""
+    last = next((turn.speaker for turn in reversed(history) if turn.speaker != "other"), None)
+    return last == "counselor"
 
 
 def turn_id(session: str, index: int, turn: Turn) -> str:
@@ -129,18 +136,19 @@ def turn_id(session: str, index: int, turn: Turn) -> str:
     return turn.id or f"{session}:{index}"
 
 
-def _answers_counselor(history: Sequence[Turn]) -> bool:
-    return bool(history) and history[-1].speaker == "counselor"
-
-
 def _merged(utterances: list[_Utterance], counts: Counter[str]) -> list[_Utterance]:
     runs: list[list[_Utterance]] = []
     for utterance in utterances:
-        if runs and runs[-1][0].turn.speaker == utterance.turn.speaker:
+        if runs and _is_of_one_voice(runs[-1], utterance.turn):
             runs[-1].append(utterance)
         else:
             runs.append([utterance])
     return [run[0] if len(run) == 1 else _one_of_run(run, counts) for run in runs]
+
+
+def _is_of_one_voice(run: list[_Utterance], turn: Turn) -> bool:
+    names = {u.turn.name for u in run} - {None}
+    return run[0].turn.speaker == turn.speaker and (not names or turn.name in {None, *names})
 
 
 def _one_of_run(run: list[_Utterance], counts: Counter[str]) -> _Utterance:
@@ -148,10 +156,13 @@ def _one_of_run(run: list[_Utterance], counts: Counter[str]) -> _Utterance:
     chosen = (labeled or run)[-1]
     speaker = chosen.turn.speaker
     counts[f"merged_{speaker}_turns"] += len(run) - 1
-    conflict = "merged_label_conflicts" if speaker == "client" else "merged_act_conflicts"
+    conflict = {"client": "merged_label_conflicts", "counselor": "merged_act_conflicts"}.get(
+        speaker, "merged_other_conflicts"
+    )
     counts[conflict] += sum(utterance.turn.label != chosen.turn.label for utterance in labeled)
     text = "\n".join(utterance.turn.text for utterance in run if _says(utterance))
-    return _Utterance(turn=replace(chosen.turn, text=text), index=chosen.index)
+    name = next((u.turn.name for u in run if u.turn.name), None)
+    return _Utterance(turn=replace(chosen.turn, text=text, name=name), index=chosen.index)
 
 
 def over_history(

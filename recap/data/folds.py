@@ -99,13 +99,13 @@ _NO_TURNS = hashlib.sha256(b"[[")
 
 def _with_turn(before: Any, turn: Turn) -> Any:
     state = before.copy()
-    state.update(_written(turn.speaker, turn.text, first=before is _NO_TURNS))
+    state.update(_written(turn.voice, turn.text, first=before is _NO_TURNS))
     return state
 
 
 @lru_cache(maxsize=8192)
-def _written(speaker: str, text: str, *, first: bool) -> bytes:
-    written = json.dumps([speaker, _shown(text)])
+def _written(voice: str, text: str, *, first: bool) -> bytes:
+    written = json.dumps([voice, _shown(text)])
     return (written if first else f", {written}").encode("ascii")
 
 

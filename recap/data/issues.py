@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 
 from recap.data.names import identity, is_missing
-from recap.errors import DataError
+from recap.errors import DataError, quote_cell
 from recap.taxonomy import Taxonomy
 
 LISTED_FAULTS = 20
@@ -93,6 +94,7 @@ class IssueLog:
         self.counts: Counter[str] = Counter()
         self.rows_read = 0
         self._rejected: dict[tuple[int, int | None], int] = {}
+        self._values: dict[tuple[str, str, str, str], tuple[int, Counter[str]]] = {}
         self._rejected_and_taken = 0
         self._places: tuple[Place, ...] = ()
         self._by_turn = False
@@ -102,6 +104,8 @@ class IssueLog:
         """Names that are written in two forms."""
         self.taxonomy: Taxonomy | None = None
         """Whose labels the rows carry, where they are those of a task."""
+        self.turns: dict[str, Counter[str]] = {}
+        """Turns of every file by who speaks."""
         self.lines: tuple[int, ...] = ()
         """Where the record that was read last stands: a line for each turn, or one for all."""
 
@@ -159,6 +163,69 @@ class IssueLog:
         key = (int(line), item)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
 
+    def reject_values(
+        self,
+        line: int,
+        field: str,
+        values: Counter[str],
+        *,
+        kind: str,
+        known: str,
+        hint: str,
+        rows: int = 1,
+    ) -> None:
+        """Note that a row holds values that are not known; each is listed once for a whole file.
+
+        Args:
+            line: As for :meth:`reject`.
+            field: The column or key at fault.
+            values: Each with the times that it occurs in the row; no words of clients.
+            kind: What they are (``speakers``).
+            known: Those that are known.
+            hint: What to do; ``NAME`` in it stands for one of them.
+            rows: As for :meth:`reject`.
+        """
+        _, counts = self._values.setdefault((field, kind, known, hint), (int(line), Counter()))
+        counts.update(values)
+        key = (int(line), line.item if isinstance(line, Line) else None)
+        self._rejected[key] = max(rows, self._rejected.get(key, 0))
+
+    def list_values(self) -> None:
+        """Note the values that were not known, once each; to be called at the end of a file."""
+        for (field, kind, known, hint), (line, counts) in self._values.items():
+            # So many are no names, but the texts of an exchanged column.
+            named, example = f"{len(counts)} different ones ({counts.total()})", "NAME"
+            if len(counts) <= LISTED_FAULTS:
+                listed = Counter[str]()
+                for value, n in counts.items():
+                    listed[quote_cell(value).strip("'\"")] += n
+                named = ", ".join(f"{value} ({n})" for value, n in listed.most_common())
+                example = next((name for name in counts if name in listed), example)
+            self.issues.append(
+                RowIssue(
+                    file=self.file,
+                    line=line,
+                    field=field,
+                    reason=f"unknown {kind}: {named}; known: {known}",
+                    hint=hint.replace("NAME", example),
+                )
+            )
+        self._values = {}
+
+    def begin(self, file: str) -> None:
+        """Say that what follows is about another file."""
+        self.file = file
+        self._rejected_and_taken += sum(self._rejected.values())
+        self._rejected = {}
+
+    def count_turns(self, speakers: Iterable[str]) -> None:
+        """Count turns of the file by who speaks: ``counselor``, ``client`` or ``other``."""
+        self.turns.setdefault(self.file, Counter()).update(speakers)
+
+    def rejected_lines(self) -> list[int]:
+        """Return the lines of rows that were rejected since the file, or a piece of it, began."""
+        return [line for line, _ in self._rejected]
+
     def at(self, line: int, *, rows: int = 1) -> None:
         """Say that the record about to be yielded is the row at ``line``, one of ``rows``."""
         self._places, self._by_turn = (Place(line=line, rows=rows),), False
@@ -198,6 +265,29 @@ class IssueLog:
             rows_rejected=self.rows_rejected,
             rows_read=self.rows_read,
         )
+
+
+_LISTED_FILES = 3
+
+
+def turn_notes(turns: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a sentence on who speaks in each file, of many files one on all of them.
+
+    Folders are not named: summaries, which are passed on, hold these notes.
+
+    >>> turn_notes({"talks/a.txt": {"counselor": 2, "client": 3}})
+    ['a.txt: 2 counselor, 3 client and 0 other turns']
+    """
+    if len(turns) > _LISTED_FILES:
+        total: Counter[str] = Counter()
+        for counts in turns.values():
+            total.update(counts)
+        turns = {f"{len(turns)} files": total}
+    return [
+        f"{Path(file).name}: {counts.get('counselor', 0)} counselor, "
+        f"{counts.get('client', 0)} client and {counts.get('other', 0)} other turns"
+        for file, counts in turns.items()
+    ]
 
 
 def rows_error(

@@ -15,9 +15,9 @@ from typing import Any
 from recap.config import NoIntervention
 from recap.data.corpus import read_records
 from recap.data.examples import examples_of, has_intervention, with_merged_history
-from recap.data.issues import IssueLog
+from recap.data.issues import IssueLog, turn_notes
 from recap.data.names import is_missing
-from recap.data.readers.files import existing_file, json_rows
+from recap.data.readers.files import existing_file, is_several, json_rows
 from recap.data.readers.registry import CanonicalLabels, Fields
 from recap.data.readers.tables import (
     TABLE_ENDINGS,
@@ -180,7 +180,8 @@ def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
 
 
 def _act(turns: Sequence[Turn], index: int) -> str | None:
-    before = turns[index - 1] if index else None
+    places = reversed(range(index))
+    before = next((turns[i] for i in places if turns[i].speaker != "other"), None)
     return before.label if before is not None and before.speaker == "counselor" else None
 
 
@@ -233,6 +234,8 @@ class Annotated:
     predicted: bool
     synthetic: bool
     counts: Mapping[str, int]
+    turns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Turns of every file by who speaks."""
 
     def notes(self) -> list[str]:
         """Return a sentence for all that a reader of the figures must know of the labels."""
@@ -250,6 +253,7 @@ class Annotated:
         notes = [
             f"{self.counts[key]} {note}" for key, note in sentences.items() if self.counts.get(key)
         ]
+        notes += turn_notes(self.turns)
         if self.predicted:
             notes.insert(0, "Labels are predicted by a model, which errs; nobody annotated them.")
         if self.synthetic:
@@ -287,7 +291,7 @@ def read_annotated(
     """
     issues = IssueLog(str(path) if path is not None else reader)
     skipped = 0
-    if path is not None and is_predictions(path):
+    if path is not None and not is_several(path) and is_predictions(path):
         utterances, without_answer = _predicted(path, taxonomy, issues)
         skipped, synthetic = len(without_answer), False
     else:
@@ -325,6 +329,7 @@ def read_annotated(
         predicted=predicted,
         synthetic=synthetic,
         counts=counts,
+        turns=issues.turns,
     )
 
 

@@ -200,7 +200,7 @@ class RunConsole(FoldListener):
         for message in prompt:
             _say(self._console, f"{name}    prompt, {message.role}:\n{message.text}")
         for example, prediction in pairs:
-            turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
+            turns = [f"{turn.called()}: {turn.text}" for turn in example.history]
             dialogue = "\n".join([*turns, f"client: {example.response}"])
             _say(self._console, f"{name}    example {example.id}:\n{dialogue}")
             print_answers(self._console, [prediction])

@@ -105,7 +105,7 @@ def card_of(
         heading=taxonomy.written(utterance.label, language=language),
         color=category.color or NO_COLOR,
         place=f"{words['session']} {utterance.session}{turn}",
-        context=tuple((words[turn.speaker], turn.text) for turn in shown),
+        context=tuple((turn.called(words), turn.text) for turn in shown),
         earlier=len(utterance.history) - len(shown),
         response=utterance.response or words["no_text"],
         explanations=tuple((words[key], text) for key, text in explanations.items() if text),
@@ -349,7 +349,7 @@ def dialogue_lines(page: SessionPage) -> list[tuple[str, str, Utterance | None]]
         return [(words["client"], u.response or words["no_text"], u) for u in page.utterances]
     by_place = {u.before: u for u in page.utterances}
     return [
-        (words[turn.speaker], turn.text, by_place.get(index) if turn.speaker == "client" else None)
+        (turn.called(words), turn.text, by_place.get(index) if turn.speaker == "client" else None)
         for index, turn in enumerate(page.utterances[0].dialogue)
     ]
 

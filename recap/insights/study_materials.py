@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from recap.data.examples import answers_counselor
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError
 from recap.insights.cards import Card, card_of, card_words
@@ -65,7 +66,7 @@ def draw_scenarios(
     usable: dict[str, dict[bytes, Utterance]] = {}
     for utterance in sorted(utterances, key=lambda u: u.id):
         history = utterance.history
-        if utterance.label is not None and history and history[-1].speaker == "counselor":
+        if utterance.label is not None and answers_counselor(history):
             usable.setdefault(utterance.label, {}).setdefault(_content(utterance), utterance)
     _refuse_shortage(usable, wanted)
     sessions: set[str] = set()
@@ -124,7 +125,7 @@ def allocate(
 
 def _content(utterance: Utterance) -> bytes:
     """Return a digest of what was said up to and with an utterance."""
-    texts = [utterance.response, *(f"{turn.speaker} {turn.text}" for turn in utterance.history)]
+    texts = [utterance.response, *(f"{turn.voice} {turn.text}" for turn in utterance.history)]
     return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -200,7 +201,7 @@ def context_text(history: Sequence[Turn], limit: int, language: str) -> str:
     """Return the last turns before an utterance, a line each; all of them for a limit of 0."""
     shown = history[-limit:] if limit else history
     names = _SPEAKERS[language]
-    return "\n".join(f"{names[turn.speaker]}: {turn.text}" for turn in shown)
+    return "\n".join(f"{turn.called(names)}: {turn.text}" for turn in shown)
 
 
 def _draw(config: InsightsConfig, folder: Path) -> Report:

@@ -374,7 +374,7 @@ class EncoderInput:
         turns = shown_turns(example, history)
         kept: list[tuple[int, ...]] = []
         for turn in reversed(turns):
-            ids = self._text_ids(f"{names[turn.speaker]}{words.colon}{turn.text}")
+            ids = self._text_ids(f"{turn.called(names)}{words.colon}{turn.text}")
             if len(ids) + 1 > left:
                 break
             left -= len(ids) + 1
@@ -393,7 +393,8 @@ class EncoderInput:
 def shown_turns(example: Example, history: PromptHistory) -> Sequence[Turn]:
     """Return the turns before the response that are read, oldest first.
 
-    ``intervention`` stands for the counselor's turns since the client's last one.
+    ``intervention`` stands for the counselor's turns since the client's last one, and for what
+    others said since.
     """
     if history == "full":
         return example.history

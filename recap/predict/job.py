@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,7 +32,8 @@ from rich.progress import (
 from recap.config import DataConfig, flatten
 from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
-from recap.data.readers.files import existing_file
+from recap.data.readers.files import existing_file, is_several
+from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_identity
 from recap.output.format import console_for, duration_text
@@ -119,6 +120,11 @@ class AnnotationJob:
         return Path(str(self.data.path))
 
     @property
+    def files(self) -> list[Path]:
+        """The files that are read, one or more."""
+        return files_to_read(self.data.reader, self.input)
+
+    @property
     def part(self) -> Path:
         """The file that is written: the output, or this shard's part of it."""
         return self.output if self.shard is None else self.shard.output(self.output)
@@ -199,8 +205,7 @@ def rejects_file(output: Path) -> Path:
 
 def _identity(job: AnnotationJob) -> dict[str, Any]:
     data = job.data
-    with existing_file(job.input).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _digest_of([existing_file(file) for file in job.files])
     models = {
         name: model_identity(find_model_folder(Path(folder)))
         for name in STAGES
@@ -225,6 +230,18 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
     return plain
 
 
+def _digest_of(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of a file; of several, that of their names and digests."""
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(files) == 1:
+        return digests[0]
+    named = [f"{path.name} {digest}" for path, digest in zip(files, digests, strict=True)]
+    return hashlib.sha256("\n".join(named).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _read_state(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
@@ -244,11 +261,19 @@ def _refuse_input(job: AnnotationJob) -> None:
         ConfigError: When a file that would be written is the input.
     """
     for written in (job.output, job.part, state_file(job.part), rejects_file(job.part)):
-        both_there = written.exists() and job.input.exists()
-        if written.resolve() == job.input.resolve() or (both_there and written.samefile(job.input)):
-            raise ConfigError(
-                f"{written}: is the input, which would be overwritten; name another output"
-            )
+        for file in (job.input, *job.files):
+            both_there = written.exists() and file.exists()
+            if written.resolve() == file.resolve() or (both_there and written.samefile(file)):
+                raise ConfigError(
+                    f"{written}: is the input, which would be overwritten; name another output"
+                )
+    # It would be read as part of the input the next time.
+    if is_several(job.input) and job.output.resolve().parent in {
+        file.resolve().parent for file in job.files
+    }:
+        raise ConfigError(
+            f"{job.output}: lies among the files that are read; name an output in another folder"
+        )
 
 
 def _refuse_other(
@@ -278,7 +303,8 @@ def _refuse_other(
 
 def _checked(values: Mapping[str, Any]) -> Checked:
     try:
-        return Checked(**{**values, "columns": tuple(values["columns"])})
+        lists = {name: tuple(values.get(name, ())) for name in ("columns", "notes")}
+        return Checked(**{**values, **lists})
     except (TypeError, KeyError) as error:
         raise RecapError("the state file is of another version; use resume=never") from error
 
@@ -348,7 +374,7 @@ def annotate_file(
     """
     listener = listener or AnnotationListener()
     began = time.monotonic()
-    before = _stamp(job.input)
+    before = _stamp(job)
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
     _, total = _part_of(job, prepared)
@@ -363,7 +389,7 @@ def annotate_file(
         if prepared.complete_bytes is None or prepared.complete_bytes != file.size:
             write = fill or partial(_fill, job, detector)
             found, outcomes = write(prepared, file, listener)
-        if _stamp(job.input) != before:
+        if _stamp(job) != before:
             raise DataError(f"{job.input}: was changed while it was read; begin again")
         write_state(job, prepared, complete={"bytes": file.size, "utterances": total})
     report = AnnotationReport(
@@ -455,9 +481,9 @@ def _outcome(annotation: Annotation) -> str:
     return "invalid" if annotation.label is None else f"label {annotation.label}"
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    there = existing_file(path).stat()
-    return there.st_size, there.st_mtime_ns
+def _stamp(job: AnnotationJob) -> list[tuple[str, int, int]]:
+    stats = [(str(file), existing_file(file).stat()) for file in job.files]
+    return [(name, there.st_size, there.st_mtime_ns) for name, there in stats]
 
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -492,7 +518,7 @@ class AnnotationConsole(AnnotationListener):
             f"input    {checked.rows_read} rows, {checked.rows_read - checked.rows_rejected} "
             f"accepted, {checked.rows_rejected} rejected; {checked.utterances} utterances"
         )
-        for note in account_notes(checked.counts):
+        for note in (*checked.notes, *account_notes(checked.counts)):
             self._console.print(f"         {note}")
 
     def began(self, found: int, total: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from recap.config import DataConfig
-from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error
+from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error, turn_notes
 from recap.data.utterances import read_utterances
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Annotation, Example
@@ -313,6 +313,8 @@ class Checked:
     rows_rejected: int
     counts: Mapping[str, int]
     columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """Who speaks in the files."""
 
 
 def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
@@ -365,6 +367,7 @@ def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
         rows_rejected=rejected,
         counts=dict(issues.counts),
         columns=tuple(columns),
+        notes=tuple(turn_notes(issues.turns)),
     )
 
 

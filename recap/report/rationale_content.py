@@ -198,7 +198,7 @@ NAMING_SHARES = {
 """Names of shares, and what a rationale has to be like to count."""
 
 
-QuotePlace = Literal["response", "client_before", "counselor"]
+QuotePlace = Literal["response", "client_before", "counselor", "other"]
 
 FUZZY_THRESHOLD = 0.8
 """Least similarity at which a quote counts as grounded though it is not verbatim."""
@@ -363,7 +363,7 @@ def _look_for(pieces: Sequence[str], turns: Sequence[tuple[QuotePlace, str]]) ->
 def _turns(example: Example) -> list[tuple[QuotePlace, str]]:
     turns: list[tuple[QuotePlace, str]] = [("response", comparable(example.response))]
     for turn in reversed(example.history):
-        place: QuotePlace = "counselor" if turn.speaker == "counselor" else "client_before"
+        place: QuotePlace = "client_before" if turn.speaker == "client" else turn.speaker
         turns.append((place, comparable(turn.text)))
     return turns
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, overload
 
 from recap.config import Decoding, Language
 from recap.data.readers.native import record_from_row
-from recap.data.readers.transcript import SpeakerNames
+from recap.data.readers.speakers import SpeakerNames
 from recap.data.utterances import utterances_of
-from recap.errors import ConfigError, DataError
+from recap.errors import ConfigError, DataError, quote_cell
 from recap.models.engine.label_scoring import Conversation, ModelAnswer
 from recap.models.export import ModelSettings, TrainedModel, load_trained
 from recap.records import Annotation, Dialogue, Example, Turn
@@ -406,21 +406,24 @@ class Session:
         return Dialogue(session=self._session, turns=tuple(self._turns))
 
     def add(self, speaker: str, text: str, *, id: str | None = None) -> Annotation | None:  # noqa: A002
-        """Add a turn; return its annotation, ``None`` when it is the counselor's.
+        """Add a turn; return its annotation, ``None`` when it is not the client's.
 
         Args:
-            speaker: ``client`` or ``counselor``, or a usual name of either (therapist, 来访者).
+            speaker: ``client`` or ``counselor``, a usual name of either (therapist, 来访者), or
+                ``other`` for whoever else speaks.
             text: What was said.
             id: Of the turn; by default ``<session>:<index>``.
 
         Raises:
             DataError: When the speaker is not known.
         """
-        role = self._names.find(speaker)
-        if role is None:
-            raise DataError("speaker: " + ", ".join(self._names.complaint(speaker)))
-        self._turns.append(Turn(speaker=role, text=text, id=id))
-        if role == "counselor":
+        voice = self._names.find(speaker)
+        if voice is None:
+            raise DataError(
+                f"speaker: {quote_cell(speaker)} is not known; write counselor, client or other"
+            )
+        self._turns.append(Turn(speaker=voice.speaker, name=voice.name, text=text, id=id))
+        if voice.speaker != "client":
             return None
         latest = self._detector.utterances(self.dialogue, 0)[-1:]
         return self._detector.judge(latest, self._ask)[0]

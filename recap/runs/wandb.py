@@ -138,7 +138,7 @@ def predictions_table(run: Any, key: str, pairs: Sequence[tuple[Example, Predict
     columns = "id dialogue gold gold_rationale label rationale text"
     table = wandb.Table(columns=[*columns.split()])
     for example, said in pairs[:MOST_ROWS]:
-        turns = [f"{turn.speaker}: {turn.text}" for turn in example.history]
+        turns = [f"{turn.called()}: {turn.text}" for turn in example.history]
         dialogue = "\n".join([*turns, f"client: {example.response}"])
         reasons = (example.rationale or "", said.label or "", said.rationale or "")
         table.add_data(example.id, dialogue, said.gold, *reasons, said.text)

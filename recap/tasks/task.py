@@ -187,7 +187,7 @@ def history_lines(task: Task, example: Example) -> tuple[str, ...]:
         turns = intervention(example.history)
     words = WORDING[task.language]
     names = {"counselor": words.counselor, "client": words.client}
-    return tuple(f"{names[turn.speaker]}{words.colon}{one_line(turn.text)}" for turn in turns)
+    return tuple(f"{turn.called(names)}{words.colon}{one_line(turn.text)}" for turn in turns)
 
 
 def one_line(text: str) -> str:
@@ -196,10 +196,15 @@ def one_line(text: str) -> str:
 
 
 def intervention(history: Sequence[Turn]) -> Sequence[Turn]:
-    """Return what the counselor said since the client's last turn."""
+    """Return what the client answers: what was said since the client's last turn.
+
+    It begins with the counselor; what others said before that is no part of it.
+    """
     start = len(history)
-    while start and history[start - 1].speaker == "counselor":
+    while start and history[start - 1].speaker != "client":
         start -= 1
+    while start < len(history) and history[start].speaker == "other":
+        start += 1
     return history[start:]
 
 

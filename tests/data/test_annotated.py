@@ -60,7 +60,10 @@ def test_annotated_dialogues_keep_their_labels_and_count_what_has_none(tmp_path:
         ("S:3", None, False),
     ]
     assert not found.predicted
-    assert found.notes() == ["2 client utterances have no label and play no part"]
+    assert found.notes() == [
+        "2 client utterances have no label and play no part",
+        "talks.jsonl: 1 counselor, 3 client and 0 other turns",
+    ]
 
 
 def test_predictions_are_recognized_and_marked(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from recap.data.names import identity, is_missing
 from recap.data.readers.doccano import document_text
 from recap.data.readers.files import json_rows
 from recap.data.readers.native import read_dialogues, records_to_jsonl
+from recap.data.readers.speakers import SpeakerNames, sample_of
 from recap.data.readers.tables import read_sheet
-from recap.data.readers.transcript import SpeakerNames
 from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell, sheet_to_csv
 from recap.taxonomy import taxonomy_from_dict
@@ -200,7 +200,9 @@ def test_what_annotators_see_is_read_back_as_history_and_response(
 ) -> None:
     turns = tuple(Turn(speaker=speaker, text=text) for speaker, text in history)
     example = Example(id="e", history=turns, response=response)
-    found, said = SpeakerNames().context_and_response(document_text(example, language=language))
+    text = document_text(example, language=language)
+    found, said, fault = sample_of(text, SpeakerNames().read(text))
+    assert fault is None
     # Blank lines within a turn go, so that the last one is where the response begins.
     assert said == response.replace("\n\n", "\n")
     assert [(turn.speaker, turn.text) for turn in found] == [

@@ -44,8 +44,8 @@ def test_each_usual_name_of_a_speaker_begins_a_turn(
 
 
 def test_a_line_without_a_speaker_goes_on_with_the_turn_above(tmp_path: Path) -> None:
-    (found,), _ = read(write(tmp_path, "来访者：一\n\n妈妈：二\n咨询师：三"))
-    assert said(found) == [("client", "一\n妈妈：二"), ("counselor", "三")]
+    (found,), _ = read(write(tmp_path, "来访者：一\n\n二\n咨询师：三"))
+    assert said(found) == [("client", "一\n\n二"), ("counselor", "三")]
 
 
 def test_lines_before_the_first_speaker_are_counted(tmp_path: Path) -> None:
@@ -83,13 +83,24 @@ def test_a_plain_text_file_is_one_dialogue_with_a_row_a_turn(tmp_path: Path) -> 
     assert [fault.line for fault in corpus.issues] == [5]
 
 
+# As they speak, or as those who speak for them are called, in 20 dialogues.
+OTHERS = ["妈妈", "女儿", "A", "B", "小强", "月月", "父母", "天远和文姗", "孩子"]
+OTHERS += ["娜娜的母亲", "母亲", "来访者1", "来访者2"]
+NOTES = ["姚先生", "程女士", "扮演自己", "天远", "文姗", "小李", "小王"]
+PLAYED = ["扮演严肃女性", "扮演排挤者", "扮演老人", "扮演丈夫", "扮演外婆"]
+
+
 @pytest.mark.real_data
 def test_cpsycound_has_its_known_figures(real_data: Path) -> None:
+    """The figures count none but 来访者： and 心理咨询师： as speakers, and no blank lines."""
     path = real_data / "cpsycound" / "cpsycound_raw.jsonl"
-    found, issues = read(path)
+    names = [*OTHERS, *(f"来访者（{note}）" for note in NOTES)]
+    names += [f"心理咨询师（{note}）" for note in PLAYED]
+    found, issues = read(path, speakers=dict.fromkeys(names, "text"))
     turns = [turn for dialogue in found for turn in dialogue.turns]
-    client = [turn.text for turn in turns if turn.speaker == "client"]
-    counselor = [turn.text for turn in turns if turn.speaker == "counselor"]
+    lines = {id(turn): "\n".join(filter(None, turn.text.split("\n"))) for turn in turns}
+    client = [lines[id(turn)] for turn in turns if turn.speaker == "client"]
+    counselor = [lines[id(turn)] for turn in turns if turn.speaker == "counselor"]
     assert (len(found), issues.rows_read, issues.issues) == (3084, 3084, [])
     # One dialogue is there twice, and a second one but for its blanks.
     assert len({tuple(said(dialogue)) for dialogue in found}) == 3082
@@ -115,4 +126,7 @@ def test_the_two_empty_turns_of_cpsycound_are_faults(real_data: Path) -> None:
         on_error="skip",
         require_labels=False,
     )
-    assert (corpus.rows_read, corpus.rows_accepted, len(corpus.issues)) == (3084, 3082, 2)
+    empty = [fault.line for fault in corpus.issues if "empty" in fault.reason]
+    assert (corpus.rows_read, len(empty)) == (3084, 2)
+    # And those of 12 dialogues, which name speakers that are not known.
+    assert (corpus.rows_accepted, len(corpus.issues)) == (3084 - 2 - 12, 3)

@@ -21,6 +21,7 @@ from recap.config import DataConfig
 from recap.errors import ConfigError, DataError
 from recap.models.export import model_identity
 from recap.predict.job import (
+    AnnotationConsole,
     AnnotationJob,
     AnnotationListener,
     Shard,
@@ -482,3 +483,42 @@ def test_two_workers_under_ray_write_what_one_process_writes(
     refused = make_job(model, tmp_path, detector={**job.detector, **options})
     with pytest.raises(ConfigError, match="trained without rationales"):
         annotate_over_ray(refused, RayConfig(workers=2))
+
+
+def write_transcripts(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "b.txt").write_text("Client: Hm.\nTherapist: So?\nClient: No.\n", "utf-8")
+    (folder / "a.txt").write_text("Therapist: So?\nHusband: He is.\nClient: No.\n", "utf-8")
+    (folder / "notes.md").write_text("nothing", "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("path", ["talks", "talks/*.txt"])
+def test_a_folder_of_transcripts_is_annotated_a_session_a_file(
+    path: str,
+    model: Path,
+    detector: Detector,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_transcripts(tmp_path / "talks")
+    options = {"reader": "transcript", "options": {"speakers": {"Husband": "other"}}}
+    job = make_job(model, tmp_path, data=input_at(tmp_path / path, **options))
+    with AnnotationConsole() as console:
+        annotate_file(job, console, detector=detector)
+    assert [(row["id"], row["response"]) for row in rows_of(job.output)] == [
+        *(("a:2", "No."), ("b:0", "Hm."), ("b:2", "No."))
+    ]
+    printed = capsys.readouterr().out
+    assert "a.txt: 1 counselor, 1 client and 1 other turns" in printed
+    assert "b.txt: 1 counselor, 2 client and 0 other turns" in printed
+    (folder / "a.txt").write_text("Therapist: So?\nClient: Yes.\n", "utf-8")
+    with pytest.raises(ConfigError, match=r"another input .*input\.sha256"):
+        annotate_file(job, detector=detector)
+
+
+def test_an_output_among_the_files_that_are_read_is_refused(model: Path, tmp_path: Path) -> None:
+    folder = write_transcripts(tmp_path / "talks")
+    data = input_at(folder, reader="transcript")
+    with pytest.raises(ConfigError, match="lies among the files that are read"):
+        annotate_file(make_job(model, tmp_path, data=data, output=folder / "out.jsonl"))

@@ -13,8 +13,8 @@ from recap.data.issues import IssueLog
 from recap.data.names import identity
 from recap.data.readers.registry import one_of, register_reader, require_column
 from recap.data.readers.row_order import Order, SessionRow, in_order
-from recap.data.readers.tables import read_sheet
-from recap.data.readers.transcript import SpeakerNames
+from recap.data.readers.speakers import SpeakerNames
+from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
 from recap.errors import quote_id
 from recap.records import Dialogue, Turn
 
@@ -29,7 +29,7 @@ _META = ("mi_quality", "topic")
 Row = tuple[int, Mapping[str, str]]
 
 
-@register_reader("annomi")
+@register_reader("annomi", endings=TABLE_ENDINGS)
 def read_annomi(
     path: Path | None, *, issues: IssueLog, annotations: str = "majority"
 ) -> Iterator[Dialogue]:
@@ -108,11 +108,11 @@ def _turn(
         hint = "give each utterance of a transcript a number of its own"
         issues.reject(line, *contradiction, hint, rows=len(annotated))
         return None
-    speaker = names.find(first["interlocutor"])
-    if speaker is None:
-        reason, hint = names.complaint(first["interlocutor"])
-        issues.reject(line, "interlocutor", reason, hint, rows=len(annotated))
+    voice = names.find(first["interlocutor"])
+    if voice is None:
+        names.reject_cell(issues, line, "interlocutor", first["interlocutor"], rows=len(annotated))
         return None
+    speaker = voice.speaker
     column = _TALK if speaker == "client" else _ACT
     cells = [row[column].strip() for _, row in annotated]
     label, tied = _vote([cell for cell in cells if not issues.missing_label(cell)], annotations)

@@ -13,12 +13,12 @@ from typing import Any
 from recap.data.issues import IssueLog
 from recap.data.readers.exports import Document, Given, Keys, Rows
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.json_samples import single_label
-from recap.data.readers.registry import Fields, one_of, register_reader
+from recap.data.readers.json_samples import single_label, text_example
+from recap.data.readers.registry import JSON_ENDINGS, Fields, one_of, register_reader
+from recap.data.readers.speakers import SpeakerNames
 from recap.data.readers.tables import read_sheet
 from recap.data.readers.tools import refuse_export
-from recap.data.readers.transcript import SpeakerNames, text_example
-from recap.records import Example, Speaker
+from recap.records import Example, Turn
 from recap.taxonomy import Taxonomy
 
 _TEXT_KEYS = ("text", "data")
@@ -28,18 +28,19 @@ _MOST_NUMBER = 9999
 """A longer one is no label's, and may be a client's telephone number."""
 
 
-@register_reader("doccano")
+@register_reader("doccano", endings=(*JSON_ENDINGS, ".csv"))
 def read_doccano(
     path: Path | None,
     *,
     issues: IssueLog,
     multi_label: str = "reject",
     label_names: Mapping[Any, str] | None = None,
+    speakers: Mapping[str, str] | None = None,
 ) -> Iterator[Example]:
     """Yield an example for each document; its comments, if any, are the rationale.
 
-    The document is split into history and response at its last blank line, else before a closing
-    client turn.
+    The response is the document's last client turn, as
+    :func:`~recap.data.readers.speakers.sample_of` has it.
 
     Args:
         path: The file.
@@ -48,18 +49,19 @@ def read_doccano(
             ``reject`` it, or take the ``first``.
         label_names: The label that each number stands for; the old ``annotations`` form holds only
             numbers.
+        speakers: Names of speakers beside the usual ones, each with its role.
     """
     one_of("multi_label", multi_label, ("reject", "first"))
     path = existing_file(path)
     label_of = {str(number): name for number, name in (label_names or {}).items()}
-    names = SpeakerNames()
+    names = SpeakerNames(speakers)
     rows = _csv_rows(path, issues) if path.suffix.lower() == ".csv" else json_rows(path, issues)
     for line, row in rows:
         refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
         example = text_example(
             fields,
-            fields.text(_first_key(row, _TEXT_KEYS)),
+            _first_key(row, _TEXT_KEYS),
             names,
             fallback_id=f"{path.stem}:{line}",
             label=document_label(fields, label_of, multi_label),
@@ -201,7 +203,7 @@ def _first_key(row: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     return next((key for key in keys if key in row), keys[0])
 
 
-_NAMES: Mapping[str, Mapping[Speaker, str]] = {
+_NAMES = {
     "en": {"counselor": "Counselor", "client": "Client"},
     "zh": {"counselor": "咨询师", "client": "来访者"},
 }
@@ -216,14 +218,14 @@ def document_text(example: Example, *, language: str | None = "en") -> str:
     """
     written = language if language is not None and language in _NAMES else "en"
 
-    def line(speaker: Speaker, text: str) -> str:
-        filled = "\n".join(filter(None, map(str.strip, text.split("\n"))))
-        return f"{_NAMES[written][speaker]}{_SEPARATOR[written]}{filled}"
+    def line(turn: Turn) -> str:
+        filled = "\n".join(filter(None, map(str.strip, turn.text.split("\n"))))
+        return f"{turn.called(_NAMES[written])}{_SEPARATOR[written]}{filled}"
 
-    response = line("client", example.response)
+    response = line(Turn(speaker="client", text=example.response))
     if not example.history:
         return response
-    return "\n".join(line(turn.speaker, turn.text) for turn in example.history) + f"\n\n{response}"
+    return "\n".join(map(line, example.history)) + f"\n\n{response}"
 
 
 def batch_to_jsonl(

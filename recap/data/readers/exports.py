@@ -14,10 +14,10 @@ from typing import Any
 
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file
-from recap.data.readers.json_samples import single_label
-from recap.data.readers.registry import Fields, one_of, register_reader
-from recap.data.readers.tables import read_rows
-from recap.data.readers.transcript import SpeakerNames, text_example
+from recap.data.readers.json_samples import single_label, text_example
+from recap.data.readers.registry import JSON_ENDINGS, Fields, one_of, register_reader
+from recap.data.readers.speakers import SpeakerNames
+from recap.data.readers.tables import TABLE_ENDINGS, read_rows
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.records import Example, Turn
 
@@ -164,7 +164,10 @@ def text_id(text: Any) -> str:
 
 
 def register_export(
-    name: str, rows: Callable[[Path, IssueLog], Rows] = read_rows
+    name: str,
+    rows: Callable[[Path, IssueLog], Rows] = read_rows,
+    *,
+    endings: tuple[str, ...] = (*JSON_ENDINGS, *TABLE_ENDINGS),
 ) -> Callable[[Documents], Documents]:
     """Return a decorator that makes a reader of what turns a tool's rows into documents.
 
@@ -197,7 +200,7 @@ def register_export(
                     issues.at(document.line, rows=document.rows)
                     yield example
 
-        register_reader(name)(read)
+        register_reader(name, endings=endings)(read)
         return documents
 
     return register
@@ -236,7 +239,7 @@ def _example(
     if isinstance(document.text, str):
         example = text_example(
             fields,
-            fields.text("text"),
+            "text",
             names,
             fallback_id=document.id,
             label=label,
@@ -262,14 +265,15 @@ def _turns(fields: Fields, items: Sequence[Any], names: SpeakerNames) -> tuple[T
         row = item if isinstance(item, dict) else {}
         who = next((row[key] for key in SPEAKER_KEYS if isinstance(row.get(key), str)), None)
         said = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), None)
-        role = names.find(who) if who is not None else None
+        voice = names.find(who) if who is not None else None
         if who is None or said is None:
             reason = "has no speaker or no text"
             fields.reject(f"text[{index}]", reason, 'write {"author": "...", "text": "..."}')
-        elif role is None:
-            fields.reject(f"text[{index}]", *names.complaint(who))
+        elif voice is None:
+            fields.sound = False
+            names.reject_cell(fields.issues, fields.line, "text", who, rows=fields.rows)
         else:
-            turns.append(Turn(speaker=role, text=said.strip()))
+            turns.append(Turn(speaker=voice.speaker, name=voice.name, text=said.strip()))
     if fields.sound and (not turns or turns[-1].speaker != "client"):
         fields.reject("text", "does not end with the client", "give labels to client turns alone")
     return tuple(turns)

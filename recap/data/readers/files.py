@@ -6,6 +6,7 @@ Zip files, and Excel files, which are zip files, are opened only where they unpa
 from __future__ import annotations
 
 import codecs
+import glob
 import io
 import json
 import math
@@ -133,6 +134,51 @@ def existing_file(path: Path | None) -> Path:
             "correct data.path=FILE"
         )
     return path
+
+
+def input_files(path: Path, endings: tuple[str, ...] | None) -> list[Path]:
+    """Return the files that a path stands for, in order: itself, a folder's, or a pattern's.
+
+    Hidden files are none, and of a folder only those with one of ``endings``, none of its folders.
+
+    Raises:
+        DataError: When a folder or a pattern holds none.
+    """
+    if not is_several(path):
+        return [path]
+    is_folder = path.is_dir()
+    found = path.iterdir() if is_folder else _matching(path)
+    files = sorted(
+        file
+        for file in found
+        if file.is_file()
+        and not file.name.startswith(".")
+        and (not is_folder or endings is None or file.suffix.lower() in endings)
+    )
+    if files:
+        return files
+    if not is_folder:
+        raise DataError(f"{path}: no file matches this pattern; correct data.path='FOLDER/*.txt'")
+    kinds = "file" if endings is None else f"{' or '.join(endings)} file"
+    raise DataError(
+        f"{path}: this folder holds no {kinds}; name another, a file, or a pattern with "
+        f"data.path='{path}/**/*.txt'"
+    )
+
+
+def is_several(path: Path) -> bool:
+    """Whether a path is a folder, or a pattern such as ``talks/*.txt``."""
+    try:
+        return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
+    except OSError:
+        # A name that is too long.
+        return False
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """Yield what matches a pattern, in which ``**`` stands for folders of any depth."""
+    anchor = Path(pattern.anchor)
+    return anchor.glob(str(pattern.relative_to(anchor)))
 
 
 def text_lines(path: Path, issues: IssueLog) -> Iterator[str]:

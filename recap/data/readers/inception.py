@@ -10,8 +10,8 @@ from pathlib import Path
 from recap.data.issues import IssueLog
 from recap.data.readers.exports import Document, Given, Keys, Rows, register_export
 from recap.data.readers.files import read_head, text_lines
-from recap.data.readers.registry import Fields
-from recap.data.readers.transcript import SpeakerNames
+from recap.data.readers.registry import JSON_ENDINGS, Fields
+from recap.data.readers.speakers import SpeakerNames
 
 _CAS, _TSV = "%FEATURE_STRUCTURES", "#FORMAT=WebAnno TSV 3"
 _OWN_LAYER = re.compile(r"^(?:webanno\.)?custom\.(\w+)$|^.*\.type\.(NamedEntity)$")
@@ -51,7 +51,7 @@ def inception_rows(path: Path, issues: IssueLog) -> Rows:
     return [(1, {"text": document, "session": name.removesuffix(".txt"), "marks": marks})]
 
 
-@register_export("inception", inception_rows)
+@register_export("inception", inception_rows, endings=(*JSON_ENDINGS, ".tsv"))
 def inception_documents(rows: Rows, issues: IssueLog, keys: Keys) -> Iterator[Document]:
     """Yield a document under the label of a metadata layer, or its client turns under their marks.
 
@@ -73,29 +73,39 @@ def inception_documents(rows: Rows, issues: IssueLog, keys: Keys) -> Iterator[Do
             given = (Given(annotator="", labels=whole),)
             yield Document(line=1, id=session, session=session, text=text, given=given)
             continue
-        spoken, untagged = (keys.speakers or SpeakerNames()).utterances(text)
-        if untagged or not spoken:
+        names = keys.speakers or SpeakerNames()
+        written = names.read(text)
+        if written.unknown:
+            issues.row()
+            names.reject(issues, 1, "text", written.unknown)
+            continue
+        spoken = [(turn.turn(), turn.line) for turn in written.turns]
+        if written.before or not spoken:
             issues.row()
             hint = "name your speakers with data.options.speakers={NAME: client}"
             issues.reject(1, "text", "does not begin with a known speaker", hint)
             continue
-        for index, turn in enumerate(spoken):
+        for index, (turn, line) in enumerate(spoken):
             if turn.speaker != "client":
                 continue
             issues.row()
-            end = spoken[index + 1].line if index + 1 < len(spoken) else 1 + text.count("\n") + 1
-            touching = [m for m in mine if m[1] < end and m[2] >= turn.line]
-            fields = Fields({}, line=turn.line, issues=issues)
-            if any(m[1] < turn.line or m[2] >= end for m in touching):
+            end = spoken[index + 1][1] if index + 1 < len(spoken) else 1 + text.count("\n") + 1
+            touching = [m for m in mine if m[1] < end and m[2] >= line]
+            fields = Fields({}, line=line, issues=issues)
+            if any(m[1] < line or m[2] >= end for m in touching):
                 hint = "mark each turn by itself"
                 fields.reject("marks", "has a span that goes on over another turn", hint)
             if fields.sound:
                 labels = tuple(dict.fromkeys(mark[3] for mark in touching))
+                turns = [
+                    {"speaker": t.name if t.speaker == "other" else t.speaker, "text": t.text}
+                    for t, _ in spoken[: index + 1]
+                ]
                 yield Document(
-                    line=turn.line,
+                    line=line,
                     id=f"{session}:{index}",
                     session=session,
-                    text=[{"speaker": t.speaker, "text": t.text} for t in spoken[: index + 1]],
+                    text=turns,
                     given=(Given(annotator="", labels=labels),),
                 )
 

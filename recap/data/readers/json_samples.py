@@ -6,15 +6,15 @@ A sample may carry several labels, or a label above its reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
+from recap.data.readers.speakers import SpeakerNames, sample_of
 from recap.data.readers.tools import refuse_export
-from recap.data.readers.transcript import SpeakerNames, text_example
-from recap.records import Example
+from recap.records import Example, Turn
 
 _LABEL_KEY = re.compile(r"^(?:behaviou?r|label|category|行为|标签|类别)\s*[:：]\s*", re.IGNORECASE)
 _REASON_KEY = re.compile(
@@ -69,24 +69,77 @@ def label_and_reason(output: str) -> tuple[str | None, str | None]:
     return label or None, reason or None
 
 
+def text_example(
+    fields: Fields,
+    field: str,
+    names: SpeakerNames,
+    *,
+    fallback_id: str,
+    label: str | None,
+    rationale: str | None,
+) -> Example:
+    """Return the example of a row whose text is a context above its response.
+
+    Args:
+        fields: The row; not sound any more where its text cannot be taken apart.
+        field: Where the text stands in it.
+        names: Of those who speak in it.
+        fallback_id: Of a row without an id.
+        label: The row's.
+        rationale: The row's.
+    """
+    text = fields.text(field)
+    written = names.read(text)
+    history: tuple[Turn, ...] = ()
+    response = ""
+    if written.unknown:
+        fields.sound = False
+        names.reject(fields.issues, fields.line, field, written.unknown)
+    else:
+        history, response, fault = sample_of(text, written)
+        if fault is not None:
+            fields.reject(field, *fault)
+    return Example(
+        id=fields.identifier("id") or fallback_id,
+        session=fields.identifier("session"),
+        client=fields.identifier("client"),
+        history=history,
+        response=response,
+        label=label,
+        rationale=rationale,
+    )
+
+
 @register_reader("alpaca")
-def read_alpaca(path: Path | None, *, issues: IssueLog) -> Iterator[Example]:
+def read_alpaca(
+    path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
+) -> Iterator[Example]:
     """Yield an example for each ``{"instruction", "input", "output"}``, in a list or a line each.
 
-    ``input`` is split into history and response at its last blank line, else before a closing
-    client turn. ``output`` is a label alone, or a label above its reason. ``instruction`` is not
-    used: prompts come from the task.
+    The response is the last client turn of ``input``, as
+    :func:`~recap.data.readers.speakers.sample_of` has it. ``output`` is a label alone, or a label
+    above its reason. ``instruction`` is not used: prompts come from the task.
+
+    Args:
+        path: The file.
+        issues: Where bad rows are noted.
+        speakers: Names of speakers beside the usual ones, each with its role.
     """
     path = existing_file(path)
-    names = SpeakerNames()
+    names = SpeakerNames(speakers)
     for number, (line, row) in enumerate(json_rows(path, issues), start=1):
         fields = Fields(row, line=line, issues=issues)
-        text = fields.text("input")
-        if not text.strip() and fields.sound:
+        if row.get("input") == "" or str(row.get("input", "x")).isspace():
             fields.reject("input", "is empty", "write the dialogue there, not in the instruction")
+            continue
         label, reason = label_and_reason(fields.optional_text("output") or "")
         example = text_example(
-            fields, text, names, fallback_id=f"{path.stem}:{number}", label=label, rationale=reason
+            fields,
+            "input",
+            names,
+            fallback_id=f"{path.stem}:{number}",
+            label=label,
+            rationale=reason,
         )
         if fields.sound:
             issues.at(line)
@@ -94,20 +147,27 @@ def read_alpaca(path: Path | None, *, issues: IssueLog) -> Iterator[Example]:
 
 
 @register_reader("client_resistance")
-def read_client_resistance(path: Path | None, *, issues: IssueLog) -> Iterator[Example]:
+def read_client_resistance(
+    path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
+) -> Iterator[Example]:
     """Yield an example for each ``{"text", "label"}`` whose text is a context above a response.
 
-    Context and response are split at the last blank line; a text without one is all response. A
-    sample may also carry ``id``, ``session``, ``client`` and ``rationale``.
+    The response is the last client turn, as :func:`~recap.data.readers.speakers.sample_of` has it.
+    A sample may also carry ``id``, ``session``, ``client`` and ``rationale``.
+
+    Args:
+        path: The file.
+        issues: Where bad rows are noted.
+        speakers: Names of speakers beside the usual ones, each with its role.
     """
     path = existing_file(path)
-    names = SpeakerNames()
+    names = SpeakerNames(speakers)
     for number, (line, row) in enumerate(json_rows(path, issues), start=1):
         refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
         example = text_example(
             fields,
-            fields.text("text"),
+            "text",
             names,
             fallback_id=f"{path.stem}:{number}",
             label=fields.optional_text("label") or None,

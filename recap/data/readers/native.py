@@ -11,8 +11,8 @@ from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, Record, register_reader
+from recap.data.readers.speakers import SpeakerNames
 from recap.data.readers.tools import refuse_export
-from recap.data.readers.transcript import SpeakerNames
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example, Speaker, Turn
 
@@ -22,7 +22,7 @@ _EXAMPLE_KEYS = frozenset(
 )
 _KEPT = frozenset({"client", "counselor", "history", "meta"})
 """Known keys that annotation gives back as they stood."""
-_TURN_KEYS = frozenset({"speaker", "text", "label", "rationale", "id"})
+_TURN_KEYS = frozenset({"speaker", "name", "text", "label", "rationale", "id"})
 _ROLES = _DIALOGUE_KEYS | _EXAMPLE_KEYS | _TURN_KEYS
 
 
@@ -113,6 +113,7 @@ def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
     fields = Fields(named, line=number + 1, issues=issues)
     read = _dialogue(fields, SpeakerNames()) if "turns" in row else None
     record = read or _example(fields, SpeakerNames(), str(number))
+    issues.list_values()
     if issues.issues:
         raise DataError("; ".join(str(fault) for fault in issues.issues[:LISTED_FAULTS]))
     return record
@@ -168,15 +169,18 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
 
 
 def _turn(part: Fields, names: SpeakerNames) -> Turn:
-    name = part.text("speaker")
-    speaker = names.find(name)
-    if speaker is None and part.sound:
-        part.reject("speaker", *names.complaint(name))
+    called = part.text("speaker")
+    voice = names.find(called)
+    if voice is None and part.sound:
+        part.sound = False
+        names.reject_cell(part.issues, part.line, "speaker", called)
+    name = part.optional_text("name") or (voice.name if voice else None)
     unknown = len(_extra(part, _TURN_KEYS))
     if unknown:
         part.issues.counts["unknown_turn_keys"] += unknown
     return Turn(
-        speaker=speaker or "client",
+        speaker=voice.speaker if voice else "client",
+        name=name,
         text=part.text("text"),
         id=part.identifier("id"),
         label=_label(part),
@@ -240,7 +244,8 @@ def _example_fields(example: Example) -> dict[str, Any]:
 
 
 def _turn_fields(turn: Turn) -> dict[str, Any]:
-    return {"speaker": turn.speaker, "text": turn.text} | _filled(
+    named = {"name": turn.name} if turn.name is not None else {}
+    return {"speaker": turn.speaker, **named, "text": turn.text} | _filled(
         {"id": turn.id, "label": turn.label, "rationale": turn.rationale}
     )
 

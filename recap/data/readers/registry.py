@@ -16,6 +16,7 @@ from typing import Any
 
 from recap.data.issues import IssueLog, damage, name_damage
 from recap.data.names import identity, is_missing
+from recap.data.readers.files import input_files
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example
 from recap.registry import Registry
@@ -42,12 +43,29 @@ _BUILT_IN = {
     "psyguard": "recap.data.readers.json_samples",
     "table": "recap.data.readers.tables",
     "transcript": "recap.data.readers.transcript",
+    "vtt": "recap.data.readers.vtt",
 }
+JSON_ENDINGS = (".jsonl", ".json", ".ndjson")
+_ENDINGS: dict[Reader, tuple[str, ...]] = {}
 
 
-def register_reader(name: str, *, aliases: Iterable[str] = ()) -> Callable[[Reader], Reader]:
-    """Return a decorator that makes a function available as ``data.reader=name``."""
-    return READERS.register(name, aliases=aliases)
+def register_reader(
+    name: str, *, aliases: Iterable[str] = (), endings: tuple[str, ...] = JSON_ENDINGS
+) -> Callable[[Reader], Reader]:
+    """Return a decorator that makes a function available as ``data.reader=name``.
+
+    Args:
+        name: What configuration calls it.
+        aliases: Other names.
+        endings: Of the files that it reads of a folder.
+    """
+    register = READERS.register(name, aliases=aliases)
+
+    def add(reader: Reader) -> Reader:
+        _ENDINGS[reader] = endings
+        return register(reader)
+
+    return add
 
 
 def get_reader(name: str) -> Reader:
@@ -63,6 +81,19 @@ def get_reader(name: str) -> Reader:
     for module in wanted:
         importlib.import_module(module)
     return READERS.get(name)
+
+
+def files_to_read(name: str, path: Path) -> list[Path]:
+    """Return the files that ``data.path`` names for a reader: one, a folder's, or a pattern's.
+
+    A reader that is not registered is given a folder as it is.
+
+    Raises:
+        DataError: When a folder or a pattern holds no file that it reads.
+        UnknownNameError: When there is no such reader.
+    """
+    endings = _ENDINGS.get(get_reader(name))
+    return [path] if endings is None and path.is_dir() else input_files(path, endings)
 
 
 def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None:
@@ -136,14 +167,14 @@ class Fields:
         self.issues = issues
         self.sound = True
         self._within = within
-        self._rows = rows
+        self.rows = rows
         self.keys = keys
 
     def reject(self, field: str, reason: str, hint: str) -> None:
         """Note a fault of ``field``."""
         self.sound = False
         name = self._within + self.key(field)
-        self.issues.reject(self.line, name, reason, hint, rows=self._rows)
+        self.issues.reject(self.line, name, reason, hint, rows=self.rows)
 
     def key(self, field: str) -> str:
         """Return the name of a field in this file."""

@@ -27,7 +27,7 @@ from recap.data.readers.registry import (
     require_column,
 )
 from recap.data.readers.row_order import Order, SessionRow, in_order
-from recap.data.readers.transcript import SpeakerNames
+from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames, Written
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell
@@ -256,7 +256,7 @@ _UTTERANCE_ROLES = (*_EXAMPLE_ROLES, "speaker")
 """
 
 
-@register_reader("table", aliases=("csv", "excel"))
+@register_reader("table", aliases=("csv", "excel"), endings=TABLE_ENDINGS)
 def read_table(
     path: Path | None,
     *,
@@ -422,13 +422,14 @@ def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines)
 
 
 def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
-    name = layout.cell(row, "speaker")
-    speaker = layout.names.find(name)
-    if speaker is None:
-        layout.issues.reject(line, "speaker", *layout.names.complaint(name))
+    called = layout.cell(row, "speaker")
+    voice = layout.names.find(called)
+    if voice is None:
+        layout.names.reject_cell(layout.issues, line, "speaker", called)
         return None
     return Turn(
-        speaker=speaker,
+        speaker=voice.speaker,
+        name=voice.name,
         text=layout.cell(row, "text"),
         id=layout.id(row),
         label=layout.cell(row, "label") or None,
@@ -469,7 +470,8 @@ def _finished(layout: _Layout, session: _Session, order: Order | None) -> Iterat
 def _examples(layout: _Layout) -> Iterator[Example]:
     for line, row in layout.table.rows:
         history = _history(layout, line, layout.cell(row, "history"))
-        if history is None:
+        response = _response(layout, line, layout.cell(row, "text"))
+        if history is None or response is None:
             continue
         layout.issues.at(line)
         yield Example(
@@ -477,7 +479,7 @@ def _examples(layout: _Layout) -> Iterator[Example]:
             session=layout.name(row, "session") or None,
             client=layout.name(row, "client") or None,
             history=history,
-            response=layout.names.without_prefix(layout.cell(row, "text")),
+            response=response,
             label=layout.cell(row, "label") or None,
             rationale=layout.cell(row, "rationale") or None,
             meta=layout.meta_of(row),
@@ -490,22 +492,64 @@ def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
     # A text may begin with a bracket without being JSON: then it is read as lines.
     written, faults = _json_list(cell) if cell.startswith("[") else (None, ())
     if written is None:
-        return layout.names.history(cell)
+        return _written_history(layout, line, cell)
     for _, reason, hint in faults:
         layout.issues.reject(line, "history", reason, hint)
     if faults:
         return None
     turns: list[Turn] = []
     for index, item in enumerate(written):
-        speaker, text = item.get("speaker"), item.get("text")
-        role = layout.names.find(speaker) if isinstance(speaker, str) else None
-        if role is None or not isinstance(text, str):
-            reason = f"turn {index} of its JSON has no known speaker or no text"
+        called, text = item.get("speaker"), item.get("text")
+        if not isinstance(called, str) or not isinstance(text, str):
+            reason = f"turn {index} of its JSON has no speaker or no text"
             hint = 'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
             layout.issues.reject(line, "history", reason, hint)
             return None
-        turns.append(Turn(speaker=role, text=text.strip()))
+        voice = layout.names.find(called)
+        if voice is None:
+            layout.names.reject_cell(layout.issues, line, "history", called)
+            return None
+        turns.append(Turn(speaker=voice.speaker, name=voice.name, text=text.strip()))
     return tuple(turns)
+
+
+def _written_history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
+    """Return the turns of a history written as lines; one without speakers is the counselor's."""
+    written = _taken_apart(layout, line, "history", cell)
+    if written is None:
+        return None
+    if not written.turns:
+        return (Turn(speaker="counselor", text=cell),) if cell else ()
+    if written.before:
+        layout.issues.reject(line, "history", *BEFORE_SPEAKERS)
+        return None
+    return tuple(turn.turn() for turn in written.turns)
+
+
+def _response(layout: _Layout, line: int, cell: str) -> str | None:
+    """Return what the client said, without ``Client:`` in front; ``None`` (and a fault) for more.
+
+    A cell in which the counselor speaks is none of a response.
+    """
+    written = _taken_apart(layout, line, "response", cell)
+    if written is None or not written.turns:
+        return None if written is None else cell
+    if len(written.turns) == 1 and not written.before:
+        (turn,) = (one.turn() for one in written.turns)
+        if turn.speaker == "client":
+            return turn.text
+    reason = "names a speaker other than the client, or several"
+    hint = "write the client's response alone there, and what comes before it into the history"
+    layout.issues.reject(line, "response", reason, hint)
+    return None
+
+
+def _taken_apart(layout: _Layout, line: int, field: str, cell: str) -> Written | None:
+    written = layout.names.read(cell)
+    if written.unknown:
+        layout.names.reject(layout.issues, line, field, written.unknown)
+        return None
+    return written
 
 
 def _json_list(cell: str) -> tuple[list[dict[str, Any]] | None, Sequence[JsonFault]]:
