@@ -26,7 +26,7 @@ _PACKAGE = _TEMPLATES.parents[1]
 
 
 def render(template_name: str, **facts: object) -> str:
-    """Return a template filled with facts; every text in them is escaped.
+    """Return a template filled with facts; every text in them is escaped, but in plain text.
 
     Args:
         template_name: Of a file in ``output/templates``, or from the package on.
@@ -75,7 +75,8 @@ def environment(*, html: bool) -> Environment:
 
     made = Environment(
         loader=FileSystemLoader([_TEMPLATES, _PACKAGE]),
-        autoescape=html,
+        # A file called .txt is no page.
+        autoescape=lambda name: html and not (name or "").endswith(".txt"),
         undefined=StrictUndefined,
         trim_blocks=html,
         lstrip_blocks=html,
