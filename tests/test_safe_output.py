@@ -38,7 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
     rows = []
     for i in range(24):
-        said, name = TEXTS[i % len(TEXTS)], f"{TEXTS[(i + 3) % len(TEXTS)]} {i}"
+        said = TEXTS[i % len(TEXTS)]
+        # Control characters in names are faults.
+        name, who = (text.replace("\x1b", "") for text in (TEXTS[(i + 3) % len(TEXTS)], said))
+        name = f"{name} {i}"
         turns = []
         for turn in range(3):
             turns.append({"speaker": "counselor", "text": f"{said} {turn}", "label": None})
@@ -54,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(
             {
                 "session": f"{name} ../../{MARK}",
-                "client": said,
-                "counselor": said,
+                "client": who,
+                "counselor": who,
                 "meta": {FORMULA: said},
                 "turns": [{k: v for k, v in t.items() if v is not None} for t in turns],
             }

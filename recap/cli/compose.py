@@ -447,7 +447,7 @@ def _read_names(values: Mapping[Any, Any]) -> None:
         return
     try:
         # All of it is text: `No` and `1` are names, too.
-        names = yaml.load(options["speakers"], Loader=yaml.BaseLoader)
+        names = yaml.BaseLoader(options["speakers"]).get_single_data()
     except yaml.YAMLError:
         names = None
     if not isinstance(names, dict) or not all(

@@ -235,7 +235,7 @@ def test_a_dialogue_of_label_studio_is_history_and_response(
     row = {"id": 1, "data": {"dialogue": turns}, "annotations": [chose(1, "Blaming")]}
     file = write(tmp_path / "ls.json", row)
     arguments = ("data=label_studio", f"data.path={file}")
-    assert "ls.json:1: text[1]" in refused(capsys, "describe", *arguments)
+    assert "ls.json:1: text: unknown speakers: Kim (1)" in refused(capsys, "describe", *arguments)
     mapped = (*arguments, "+data.options.speakers.Kim=client")
     assert labels(tmp_path, *mapped) == {"Blaming": 1}
     other = (*arguments, "+data.options.speakers.Kim=counselor")
