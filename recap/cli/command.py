@@ -104,13 +104,13 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     """
     from hydra._internal.utils import get_args_parser
 
-    from recap.cli.compose import with_names
+    from recap.cli.compose import with_mappings
 
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     processes.switch_telemetry_off()
-    given = with_names(sys.argv[1:] if argv is None else argv)
+    given = with_mappings(sys.argv[1:] if argv is None else argv)
     arguments = get_args_parser().parse_intermixed_args(given)
     # Hydra itself cannot read flags that stand between overrides.
     ordered = [a for a in given if a not in arguments.overrides] + arguments.overrides

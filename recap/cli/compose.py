@@ -313,17 +313,18 @@ class _UserConf(SearchPathPlugin):
             search_path.append("recap", f"file://{folder.resolve()}")
 
 
-_NAMES = re.compile(r"\+{0,2}(data\.options\.speakers)=(\{[^{}]*\})", re.DOTALL)
+_MAPPING_OPTION = r"(?:data\.options|annotations)\.(?:speakers|label_names|columns)"
+_MAPPING = re.compile(rf"\+{{0,2}}({_MAPPING_OPTION})=(\{{[^{{}}]*\}})", re.DOTALL)
 
 
-def with_names(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments, ``data.options.speakers={NAME: role}`` as one text, for Hydra's sake.
+def with_mappings(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments, mappings such as ``data.options.speakers={NAME: role}`` as one text.
 
-    Hydra (1.3) takes no names of its own accord where a mapping is empty, and no Chinese ones.
+    Hydra (1.3) takes no keys of its own accord where a mapping is empty, and no Chinese ones.
     """
     written = []
     for argument in arguments:
-        found = _NAMES.fullmatch(argument)
+        found = _MAPPING.fullmatch(argument)
         if found is not None:
             text = found[2].replace("'", r"\'")
             argument = f"++{found[1]}='{text}'"
@@ -417,7 +418,7 @@ def _composed_once(
             initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
             without_resolvers(),
         ):
-            cfg = hydra_compose(config_name, with_names(overrides), return_hydra_config=True)
+            cfg = hydra_compose(config_name, with_mappings(overrides), return_hydra_config=True)
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
             OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
@@ -431,7 +432,7 @@ def _composed_once(
     assert isinstance(values, dict)
     assert isinstance(own, dict)
     refuse_programs(own)
-    _read_names(values)
+    _read_mappings(values)
     return _Composed(
         values={str(key): value for key, value in values.items()},
         choices={str(group): choice for group, choice in cfg.hydra.runtime.choices.items()},
@@ -439,25 +440,34 @@ def _composed_once(
     )
 
 
-def _read_names(values: Mapping[Any, Any]) -> None:
-    """Put the mapping in the place of names that :func:`with_names` wrote as one text."""
+def _read_mappings(values: Mapping[Any, Any]) -> None:
+    """Put the mapping in the place of what :func:`with_mappings` wrote as one text."""
     data = values.get("data")
-    options = data.get("options") if isinstance(data, dict) else None
-    if not isinstance(options, dict) or not isinstance(options.get("speakers"), str):
-        return
+    places = {
+        "data.options": data.get("options") if isinstance(data, dict) else None,
+        "annotations": values.get("annotations"),
+    }
+    for name, options in places.items():
+        for key in ("speakers", "label_names", "columns"):
+            if isinstance(options, dict) and isinstance(options.get(key), str):
+                options[key] = _mapping(f"{name}.{key}", options[key])
+
+
+def _mapping(option: str, text: str) -> dict[str, Any]:
     try:
         # All of it is text: `No` and `1` are names, too.
-        names = yaml.BaseLoader(options["speakers"]).get_single_data()
+        found = yaml.BaseLoader(text).get_single_data()
     except yaml.YAMLError:
-        names = None
-    if not isinstance(names, dict) or not all(
-        isinstance(n, str) for n in (*names, *names.values())
-    ):
+        found = None
+    plain = isinstance(found, dict) and all(isinstance(key, str) for key in found)
+    if plain and option.endswith("columns"):
+        constants = {"null": None, "false": False}
+        return {k: constants.get(v, v) if isinstance(v, str) else v for k, v in found.items()}
+    if not plain or not all(isinstance(value, str) for value in found.values()):
         raise ConfigError(
-            "data.options.speakers: is no list of names; write 'data.options.speakers={NAME: "
-            'client, "OTHER #1": other}\''
+            f"{option}: is no list of names; write '{option}={{NAME: VALUE, \"OTHER #1\": VALUE}}'"
         )
-    options["speakers"] = names
+    return dict(found)
 
 
 def _name_of(
@@ -508,7 +518,7 @@ def expand_sweep(
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(with_names(overrides))
+        return OverridesParser.create().parse_overrides(with_mappings(overrides))
     except HydraException as error:
         raise explain_hydra_error(error, overrides) from error
 

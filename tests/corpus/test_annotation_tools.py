@@ -260,13 +260,13 @@ def test_users_of_an_old_doccano_export_are_annotators(
         {"id": 3, "text": "Client: Yes.", "annotations": [{"label": 5, "user": 2}]},
     ]
     file = write(tmp_path / "d.jsonl", *rows)
-    names = ("+annotations.label_names.4=Excusing", "+annotations.label_names.5=Blaming")
+    names = ("annotations.label_names={4: Excusing, 5: Blaming}",)
     agreement = found(tmp_path, "agreement", f"data.path={file}", *names)
     assert said(agreement) == (["1", "2"], 5, 2)
     assert agreement["percent_agreement"] == 0.5
     raw = found(tmp_path, "agreement", f"data.path={file}", "labels=raw")
     assert said(raw) == (["1", "2"], 5, 2)
-    names = ("+data.options.label_names.4=Excusing", "+data.options.label_names.5=Blaming")
+    names = ("data.options.label_names={4: Excusing, 5: Blaming}",)
     of_data = ("data=doccano", f"data.path={file}", *names)
     assert said(found(tmp_path, "agreement", *of_data)) == (["1", "2"], 5, 2)
     message = refused(capsys, "describe", *of_data)
@@ -306,7 +306,7 @@ def test_json_lines_may_be_wide_and_a_label_beside_the_annotators_is_no_annotato
 
 def test_numbers_in_a_wide_table_are_labels_where_they_are_named(tmp_path: Path) -> None:
     file = lines(tmp_path / "wide.csv", "id,ann,bo", "1,4,5", "2,4,4")
-    names = ("+annotations.label_names.4=Excusing", "+annotations.label_names.5=Blaming")
+    names = ("annotations.label_names={4: Excusing, 5: Blaming}",)
     agreement = found(tmp_path, "agreement", f"data.path={file}", *names)
     assert said(agreement) == (["ann", "bo"], 4, 2)
     assert agreement["labels"] == ["Blaming", "Excusing"]
