@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import krippendorff
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pingouin
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from recap.corpus.__main__ import main
 from recap.corpus.ratings import intraclass_correlation, summarize_ratings
 from recap.data.ratings import Rating
 
@@ -91,3 +94,20 @@ def test_a_criterion_that_nobody_rated_has_no_figures() -> None:
         None,
         None,
     )
+
+
+def test_a_rater_is_one_person_however_the_name_is_written_and_rates_an_id_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "filled.csv"
+    rows = ["id,rater,clarity", "e1,José,4", "e1,Jose\u0301,5", "e2,José,3"]
+    sheet.write_text("\n".join(rows), encoding="utf-8")
+    arguments = [f"ratings.path={sheet}", "ratings.criteria=[clarity]", f"out={tmp_path / 'out'}"]
+    assert main(["action=ratings", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert "filled.csv:3: id: rater " in message
+    assert "has rated id 'e1' before" in message
+    sheet.write_text("id,rater,clarity\ne1,A,4\n", encoding="utf-8")
+    arguments[1] = "ratings.criteria=[warmth]"
+    assert main(["action=ratings", *arguments]) == 2
+    assert "has no column 'warmth'" in capsys.readouterr().err
