@@ -107,8 +107,9 @@ def in_order(
     numbered = order.by == "turn"
     placed = _placed(rows, order, issues)
     ordered = sorted(placed, key=lambda one: (one.value, one.follows))
-    if ordered != placed and any(one.follows for one in placed):
-        reason = f"session {quote_id(session)} is out of order, and some rows do not say where"
+    unclear = None if ordered == placed else _why_unclear(ordered)
+    if unclear is not None:
+        reason = f"session {quote_id(session)} is out of order, and {unclear}"
         for row in rows:
             row.reject(issues, order.field, reason, order.hint)
         return
@@ -130,14 +131,33 @@ def in_order(
         missing = False
 
 
+_HALF_A_DAY = 12 * 3600
+
+
+def _why_unclear(ordered: Sequence[_Placed]) -> str | None:
+    """Return why rows cannot be put in the order of their cells, ``None`` where they can."""
+    if any(one.follows for one in ordered):
+        return "some rows do not say where"
+    first, last = ordered[0], ordered[-1]
+    is_clock = _CLOCK.fullmatch(first.row.order) and last.value < 2 * _HALF_A_DAY
+    if is_clock and last.value - first.value > _HALF_A_DAY:
+        return "may pass midnight: write the date before each time"
+    return None
+
+
 def _placed(rows: Sequence[SessionRow], order: Order, issues: IssueLog) -> list[_Placed]:
     placed: list[_Placed] = []
-    last = -math.inf
+    last, form = -math.inf, None
     for row in rows:
         value = _READ[order.by](row.order)
+        is_what = f"is no {_WHAT[order.by]} ({quote_id(row.order)})" if row.order else "is empty"
+        if value is not None and order.by == "start":
+            own = next((f for f in (_SECONDS, _CLOCK) if f.fullmatch(row.order)), datetime)
+            form = form or own
+            if own is not form:
+                value, is_what = None, "is written in another way than the first time"
         if value is None:
-            is_what = f"is no {_WHAT[order.by]} ({quote_id(row.order)})"
-            row.reject(issues, order.field, is_what if row.order else "is empty", order.hint)
+            row.reject(issues, order.field, is_what, order.hint)
         last = last if value is None else value
         placed.append(_Placed(row=row, value=last, follows=value is None))
     return placed

@@ -26,7 +26,7 @@ from recap.data.readers.registry import (
     register_reader,
     require_column,
 )
-from recap.data.readers.row_order import Order, SessionRow, in_order
+from recap.data.readers.row_order import Order, SessionRow, in_order, turn_number
 from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames, Written
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
@@ -179,7 +179,7 @@ def _has_odd_cell(
     ]
     for number, name, cell in odd:
         reason = f"{cell.reason} in cell {column_letters(number)}{row.line}"
-        issues.reject(row.line, name, reason, "format the column as text and write it there again")
+        issues.reject(row.line, name, reason, cell.hint)
     return bool(odd)
 
 
@@ -308,17 +308,17 @@ def read_table(
 def _without_named_turns(
     table: Sheet, found: Columns, chosen: Mapping[str, str | bool | None]
 ) -> tuple[Sheet, Columns]:
-    """Return a table as it is, and its columns but a turn number that is no number at all.
-
-    An ``utterance_id`` may be a name as well.
-    """
-    if "turn" not in found or chosen.get("turn") is not None:
+    """Return a table as it is, and its columns but an ``utterance_id`` that is a name."""
+    if (
+        not found.by_role.get("turn", "").casefold().endswith("id")
+        or chosen.get("turn") is not None
+    ):
         return table, found
     first = next(table.rows, None)
     if first is None:
         return table, found
     cell = found.value(first[1], "turn")
-    if not is_missing(cell) and whole_number(cell) is None:
+    if not is_missing(cell) and turn_number(cell) is None:
         others = {role: name for role, name in found.by_role.items() if role != "turn"}
         found = Columns(by_role=others)
     return replace(table, rows=chain([first], table.rows)), found
