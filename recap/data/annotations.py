@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog, RowIssue, damage, name_damage
-from recap.data.names import identity, is_missing
+from recap.data.names import identity, is_missing, whole_number
 from recap.data.readers.doccano import (
     document_comments,
     document_label,
@@ -707,7 +707,12 @@ class _Reader:
             return ":".join(parts)
         if role in ("annotator", "session"):
             return ":".join(self.names.name(role, part) for part in parts)
-        return ":".join(map(identity, parts))
+        # Columns of numbers in which one is missing come as 1.0, 2.0.
+        numbers = [whole_number(identity(part)) if role == "turn" else None for part in parts]
+        return ":".join(
+            identity(part) if number is None else str(number)
+            for part, number in zip(parts, numbers, strict=True)
+        )
 
     @staticmethod
     def _damaged(line: int, cells: Mapping[str, Sequence[str]], issues: IssueLog) -> bool:

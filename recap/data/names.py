@@ -1,4 +1,4 @@
-"""Which cells hold nothing, and in which form names and ids are compared."""
+"""Which cells hold nothing or a whole number, and in which form names and ids are compared."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ def is_missing(cell: str, taxonomy: Taxonomy | None = None) -> bool:
     return text.casefold() in EMPTY_WORDS and (
         not text or taxonomy is None or text not in taxonomy.spellings()
     )
+
+
+_WHOLE = re.compile(r"(\d{1,9})(?:\.0+)?")
+
+
+def whole_number(cell: str) -> int | None:
+    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
+
+    >>> whole_number("10"), whole_number("3.0"), whole_number("2a"), whole_number("-1")
+    (10, 3, None, None)
+    """
+    found = _WHOLE.fullmatch(cell)
+    return int(found[1]) if found else None
 
 
 # The four information separators count as blanks for Python, as control characters here.

@@ -190,3 +190,28 @@ def test_a_number_of_json_and_its_digits_are_one_id_and_01_is_another() -> None:
     found = [Fields(row, line=1, issues=issues).identifier("id") for row in rows]
     assert found == ["1", "1", "1", "01", "1.0", None]
     assert not issues.issues
+
+
+@pytest.mark.usefixtures("here")
+def test_turns_and_points_written_with_a_fraction_of_zero_are_whole_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = ["a,1.0,A,Closer", "a,1,B,Closer", "a,03,A,Further", "a,3.0,B,Closer"]
+    labels = write("labels.csv", "session,turn,annotator,label", *rows)
+    found = figures("agreement", "task=scheme", f"annotations.path={labels}")
+    # Two examples, by hand: one agreement of two, as chance has it.
+    assert [(pair["examples"], pair["cohen_kappa"]) for pair in found["pairs"]] == [(2, 0.0)]
+    criteria = "label_alignment,context_relevance,rationality,clarity"
+    rated = ["1,A,4.0,3.0,5.0,5.0", "1,B,4,3,5,5", "2,A,NA,3.0,5.0,n/a", "2,B,,3,5,5"]
+    sheet = write("sheet.csv", f"id,rater,{criteria}", *rated)
+    assert corpus(["action=ratings", f"ratings.path={sheet}"]) == 0
+    assert "3 cells are empty" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("here")
+def test_predictions_are_put_in_the_order_of_their_turns() -> None:
+    rows = ["a:3,a,3.0,Pessimism,true", "b:1,b,1.0,Blaming,true", "a:1,a,1.0,Collaboration,true"]
+    file = write("answers.csv", "id,session,turn,label,parsed", *rows)
+    found = figures("sessions", f"data.path={file}", "sessions.bins=2", command=insights)
+    line = [(one["turn"], one["label"]) for one in found["timeline"]["utterances"]]
+    assert line == [(1, "Collaboration"), (3, "Pessimism")]

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from recap.data.issues import IssueLog, Place
+from recap.data.names import whole_number
 from recap.errors import quote_id
 from recap.records import Turn
 
-_NUMBER = re.compile(r"(\d{1,9})(?:\.0+)?")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d+)?")
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{2}(?:[.,]\d+)?)")
 
@@ -43,16 +43,6 @@ class _Placed:
     """Whether it has no value of its own and only stands behind one that has."""
 
 
-def turn_number(cell: str) -> float | None:
-    """Return a turn's number, ``None`` where a cell holds anything else.
-
-    >>> turn_number("10"), turn_number("3.0"), turn_number("2a"), turn_number("-1")
-    (10.0, 3.0, None, None)
-    """
-    found = _NUMBER.fullmatch(cell)
-    return float(found[1]) if found else None
-
-
 def start_seconds(cell: str) -> float | None:
     """Return a time as seconds, from whenever its column counts; ``None`` for anything else.
 
@@ -74,7 +64,7 @@ def start_seconds(cell: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-_READ = {"turn": turn_number, "start": start_seconds}
+_READ = {"turn": whole_number, "start": start_seconds}
 _WHAT = {"turn": "whole number", "start": "time"}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, too_long
-from recap.data.names import identity, is_missing
+from recap.data.names import identity, is_missing, whole_number
 from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
 from recap.data.readers.files import JsonFault, decode_json, existing_file, json_rows, text_lines
 from recap.data.readers.registry import (
@@ -26,7 +26,7 @@ from recap.data.readers.registry import (
     register_reader,
     require_column,
 )
-from recap.data.readers.row_order import Order, SessionRow, in_order, turn_number
+from recap.data.readers.row_order import Order, SessionRow, in_order
 from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames, Written
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
@@ -123,15 +123,6 @@ def mapping_of(value: object) -> Mapping[str, Any] | None:
         if faults:
             return None
     return value if isinstance(value, Mapping) else None
-
-
-def whole_number(text: str) -> int | None:
-    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
-
-    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
-    (12, None, None)
-    """
-    return int(text) if len(text) < 10 and text.isdecimal() else None
 
 
 def finite_number(value: object) -> float | None:
@@ -318,7 +309,7 @@ def _without_named_turns(
     if first is None:
         return table, found
     cell = found.value(first[1], "turn")
-    if not is_missing(cell) and turn_number(cell) is None:
+    if not is_missing(cell) and whole_number(cell) is None:
         others = {role: name for role, name in found.by_role.items() if role != "turn"}
         found = Columns(by_role=others)
     return replace(table, rows=chain([first], table.rows)), found
