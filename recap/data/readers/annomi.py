@@ -71,12 +71,11 @@ def read_annomi(
             )
             for annotated in _by_utterance(rows)
         ]
-        said = list(in_order(transcript, session, order=_ORDER, issues=issues))
-        if said:
-            issues.at_turns([place for _, place in said])
+        turns = [row.turn for row in in_order(transcript, session, order=_ORDER, issues=issues)]
+        if turns:
             first = rows[0][1]
             meta = {key: first[key] for key in _META if key in first}
-            yield Dialogue(session=transcript, meta=meta, turns=tuple(turn for turn, _ in said))
+            yield Dialogue(session=transcript, meta=meta, turns=tuple(filter(None, turns)))
 
 
 def _transcripts(rows: Iterator[Row], issues: IssueLog) -> dict[str, list[Row]]:

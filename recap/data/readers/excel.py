@@ -33,15 +33,20 @@ _LINE_END = re.compile("\r\n?")
 _QUOTED = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]')
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class SheetRow:
-    """One row of a table with the line, or the row's number in a spreadsheet, it begins on."""
+    """One row of a table with the line, or the row's number in a spreadsheet, it begins on.
+
+    Not frozen, for speed: there is one a row.
+    """
 
     line: int
     cells: list[str]
     broken: tuple[str, str] | None = None
     """What is wrong with it, and the mend."""
     field: str = "row"
+    odd: bool = False
+    """Whether some of its cells may be :class:`OddCell`."""
 
 
 class OddCell(str):
@@ -237,7 +242,7 @@ def _row(number: int, cells: Sequence[dict[str, Any]], cell_text: Callable[..., 
         texts[column - 1] = cell_text(cell)
     while texts and not texts[-1]:
         texts.pop()
-    return SheetRow(line=number, cells=texts)
+    return SheetRow(line=number, cells=texts, odd=True)
 
 
 def _number_formats(book: Any) -> list[str]:

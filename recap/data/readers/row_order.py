@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -29,6 +29,7 @@ class SessionRow:
     order: str = ""
     rows: int = 1
     """Rows of the file that make it up."""
+    cells: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def reject(self, issues: IssueLog, field: str, reason: str, hint: str) -> None:
         """Note a fault of it."""
@@ -80,8 +81,10 @@ class Order:
 
 def in_order(
     session: str, rows: Sequence[SessionRow], *, order: Order | None, issues: IssueLog
-) -> Iterator[tuple[Turn, Place]]:
-    """Yield the turns of a session in order, each with its place; what contradicts it is a fault.
+) -> list[SessionRow]:
+    """Return the sound rows of a session in order, and say where its turns stand.
+
+    What contradicts the order is a fault.
 
     Turns that begin at one time have to stand side by side, and keep the order of the file.
 
@@ -91,9 +94,19 @@ def in_order(
         order: ``None``: the file's order is that of the session.
         issues: Where rows without a number, and numbers that come twice or not at all, are noted.
     """
-    if order is None:
-        yield from ((row.turn, Place(line=row.line)) for row in rows if row.turn is not None)
-        return
+    found = (
+        [(row, None) for row in rows] if order is None else _ordered(session, rows, order, issues)
+    )
+    sound = [(row, gap) for row, gap in found if row.turn is not None]
+    if sound:
+        issues.at_turns([Place(line=row.line, rows=row.rows, gap=gap) for row, gap in sound])
+    return [row for row, _ in sound]
+
+
+def _ordered(
+    session: str, rows: Sequence[SessionRow], order: Order, issues: IssueLog
+) -> Iterator[tuple[SessionRow, bool | None]]:
+    """Yield the sound rows in order, each with whether something before it is missing."""
     numbered = order.by == "turn"
     placed = _placed(rows, order, issues)
     ordered = sorted(placed, key=lambda one: (one.value, one.follows))
@@ -117,7 +130,7 @@ def in_order(
             continue
         # Only numbers show that nothing is missing.
         gap = missing or (False if numbered else None)
-        yield row.turn, Place(line=row.line, rows=row.rows, gap=gap)
+        yield row, gap
         missing = False
 
 
