@@ -290,14 +290,14 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
 
 
 _UTF8_FLAG = 0x800
-_PAIR = re.compile(rb"[\x81-\xfe][\x80-\xfe]")
+_PAIR = re.compile(rb"[\xb0-\xf7][\xa1-\xfe]")
 
 
 def _name_in_zip(part: zipfile.ZipInfo) -> str:
     """Return the name of a file in a zip, also where the archive does not say how it is encoded.
 
-    Python takes such names for cp437. Chinese systems write them in GBK, whose characters are
-    mostly two high bytes, others in UTF-8.
+    Python takes such names for cp437. Chinese systems write them in GBK, whose usual characters are
+    pairs of bytes that are no letters there, others in UTF-8.
     """
     if part.flag_bits & _UTF8_FLAG or part.filename.isascii():
         return part.filename

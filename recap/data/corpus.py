@@ -127,6 +127,7 @@ class _Check:
         if len(self._issues.issues) > before:
             return None
         self._count(example.history, ("client",))
+        example = self._with_reason(example)
         return example if label == example.label else replace(example, label=label)
 
     def _named(
@@ -238,6 +239,7 @@ class _Check:
             name = turn_id(session, index, turn)
             self._unique("id", name, place, within, made_up=name == f"{session}:{index}")
             label = self._label("label", turn.label, place, within)
+            turn = self._with_reason(turn)
             if label != turn.label:
                 turn = replace(turn, label=label)
             turn = turn if turn.id == name else replace(turn, id=name)
@@ -282,6 +284,12 @@ class _Check:
         if found is None:
             self._reject(place, field, reason, "correct it, or add it to the taxonomy", within)
         return found
+
+    @staticmethod
+    def _with_reason(record: _R) -> _R:
+        """Return it without a rationale that only says that there is none."""
+        reason = getattr(record, "rationale", None)
+        return replace(record, rationale=None) if reason and is_missing(reason) else record
 
     def _reject(self, place: Place, field: str, reason: str, hint: str, within: str = "") -> None:
         self._issues.reject(place.line, within + field, reason, hint, rows=place.rows)

@@ -139,7 +139,7 @@ def test_one_annotator_in_two_forms_has_one_vote_and_the_pair_is_reported(
 @pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "cp437"])
 @pytest.mark.usefixtures("here")
 def test_names_in_a_zip_are_read_in_the_encoding_that_wrote_them(encoding: str) -> None:
-    name = "Jérôme" if encoding == "cp437" else "王小明"
+    name = "Jérôme Süß" if encoding == "cp437" else "王小明"
     written = f"{name}.jsonl".encode(encoding)
     # As many letters keep the place; the bytes are put there afterwards.
     held = "x" * (len(written) - 6) + ".jsonl"
@@ -215,3 +215,11 @@ def test_predictions_are_put_in_the_order_of_their_turns() -> None:
     found = figures("sessions", f"data.path={file}", "sessions.bins=2", command=insights)
     line = [(one["turn"], one["label"]) for one in found["timeline"]["utterances"]]
     assert line == [(1, "Collaboration"), (3, "Pessimism")]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_rationale_that_only_says_that_there_is_none_is_none() -> None:
+    rows = ["a,counselor,q,,", "a,client,w,Closer,N/A", "b,counselor,q,,", "b,client,w2,Closer,no"]
+    file = write("talk.csv", "session,speaker,text,label,rationale", *rows)
+    found = figures("validate", "task=scheme", "data=table", f"data.path={file}")
+    assert found["without_rationale"] == 1

@@ -243,3 +243,24 @@ def test_elapsed_times_order_rows_beyond_a_day(tmp_path: Path) -> None:
         *("30:00:00", "0:00:36", "31:30:00", "29:00:00")
     ]
     assert describe(tmp_path / "t.xlsx")["dialogues"]["after_counselor"] == 0
+
+
+def test_an_underscore_that_is_one_stays_also_in_texts_that_sheets_share(tmp_path: Path) -> None:
+    path = book(tmp_path / "t.xlsx", ROWS)
+    content = ("session", "speaker", "text", "label", "a", "client", "a_x000D_&#10;_x005F_x0041_")
+    shared = "".join(f"<si><t>{text}</t></si>" for text in content)
+    rows = ["".join(f'<c t="s"><v>{n}</v></c>' for n in row) for row in ((0, 1, 2, 3), (4, 5, 6))]
+    data = "<sheetData>" + "".join(f"<row>{row}</row>" for row in rows) + "</sheetData>"
+    sheet = "xl/worksheets/sheet1.xml"
+    rewritten(path, sheet, lambda xml: re.sub("<sheetData>.*</sheetData>", data, xml))
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/sharedStrings"
+    link = f'<Relationship Id="rId99" Type="{kind}" Target="sharedStrings.xml"/></Relationships>'
+    rewritten(path, "xl/_rels/workbook.xml.rels", lambda x: x.replace("</Relationships>", link))
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    part = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>'
+    rewritten(path, "[Content_Types].xml", lambda xml: xml.replace("</Types>", part))
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("xl/sharedStrings.xml", f'<sst xmlns="{space}">{shared}</sst>')
+    assert [row["text"] for row in cells(path)] == ["a\n_x0041_"]
+    assert exit_code(path, "labels=raw") == 0

@@ -218,12 +218,28 @@ def _parser(book: Any, page: Any, source: Any) -> Any:
 
     return Parser(
         source,
-        page._shared_strings,
+        _shared_texts(book, page),
         data_only=True,
         epoch=book.epoch,
         date_formats=book._date_formats,
         timedelta_formats=book._timedelta_formats,
     )
+
+
+def _shared_texts(book: Any, page: Any) -> Sequence[str]:
+    """Return the texts that sheets share, as they are written.
+
+    openpyxl (3.1) takes every ``x005F_`` out, which marks an underscore that is one.
+    """
+    from openpyxl.cell.text import Text  # type: ignore[import-untyped]
+    from openpyxl.xml.functions import fromstring  # type: ignore[import-untyped]
+
+    parts = [name for name in book._archive.namelist() if name.endswith("/sharedStrings.xml")]
+    content = book._archive.read(parts[0]) if parts else b""
+    if b"x005F_" not in content:
+        texts: Sequence[str] = page._shared_strings
+        return texts
+    return [Text.from_tree(node).content for node in fromstring(content)]
 
 
 def _row(number: int, cells: Sequence[dict[str, Any]], cell_text: Callable[..., str]) -> SheetRow:
