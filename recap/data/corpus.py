@@ -90,6 +90,7 @@ def read_records(
 
 
 _R = TypeVar("_R", Example, Dialogue, Turn)
+_Labeled = TypeVar("_Labeled", Example, Turn)
 
 
 class _Check:
@@ -286,9 +287,9 @@ class _Check:
         return found
 
     @staticmethod
-    def _with_reason(record: _R) -> _R:
+    def _with_reason(record: _Labeled) -> _Labeled:
         """Return it without a rationale that only says that there is none."""
-        reason = getattr(record, "rationale", None)
+        reason = record.rationale
         return replace(record, rationale=None) if reason and is_missing(reason) else record
 
     def _reject(self, place: Place, field: str, reason: str, hint: str, within: str = "") -> None:
