@@ -9,11 +9,17 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from recap.errors import ConfigError, DataError, WrittenError, did_you_mean, quote_label
+from recap.errors import DataError, WrittenError, did_you_mean, quote_label
 
 _EDGE = " \t\r\n\"'`*“”‘’「」『』《》()（）[]【】.。,，;；:：!！"
 _JOINER = re.compile(r"\s*[-–—−_/－]+\s*")
 _SPACES = re.compile(r"\s+")
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties 16.0): never drawn by themselves.
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,8 @@ class Taxonomy:
     """Categories in canonical order; parents may come before or after their children.
 
     Raises:
-        ConfigError: For an unknown parent, a cycle, or a spelling that stands for two categories.
+        WrittenError: For an unknown parent, a cycle, a name without a letter, or a spelling that
+            stands for two categories.
     """
 
     name: str
@@ -62,8 +69,8 @@ class Taxonomy:
     """Spellings that are refused on purpose, each with the reason that the error gives."""
 
     def __post_init__(self) -> None:
-        for category in self.categories:
-            self._check_parents(category)
+        for index, category in enumerate(self.categories):
+            self._check_parents(index, category)
         _ = self._by_spelling
 
     def __getitem__(self, name: str) -> Category:
@@ -145,16 +152,23 @@ class Taxonomy:
 
     @cached_property
     def _by_spelling(self) -> dict[str, str]:
-        table: dict[str, str] = {}
-        for category in self.categories:
+        table: dict[str, int] = {}
+        for index, category in enumerate(self.categories):
             for spelling in (*_own_spellings(category), *self._qualified_spellings(category)):
-                key = normalize_label(spelling)
-                if table.setdefault(key, category.name) != category.name:
-                    raise ConfigError(
-                        f"taxonomy {self.name!r}: {spelling!r} stands for both {table[key]!r} and "
-                        f"{category.name!r}; remove one of the aliases"
+                if not INVISIBLE.sub("", spelling).strip():
+                    raise self._error("a name or an alias is empty; write it", index)
+                first = table.setdefault(normalize_label(spelling), index)
+                if first != index:
+                    other = self.categories[first].name
+                    raise self._error(
+                        f"{spelling!r} stands for both {other!r} and {category.name!r}; rename "
+                        "one, or remove the alias",
+                        index,
                     )
-        return table
+        return {key: self.categories[index].name for key, index in table.items()}
+
+    def _error(self, fault: str, index: int, *keys: str) -> WrittenError:
+        return WrittenError(f"taxonomy {self.name!r}: {fault}", ("categories", index, *keys))
 
     def _qualified_spellings(self, category: Category) -> list[str]:
         pattern = self.pattern(category.name)
@@ -163,24 +177,28 @@ class Taxonomy:
         above = _joined_spellings(self._by_name[pattern])
         return [f"{a}-{b}" for a in above for b in _joined_spellings(category)]
 
-    def _check_parents(self, category: Category) -> None:
+    def _check_parents(self, index: int, category: Category) -> None:
         seen = {category.name}
         parent = category.parent
         while parent is not None:
             if parent not in self._by_name:
-                raise ConfigError(
-                    f"taxonomy {self.name!r}: {category.name!r} has the unknown parent {parent!r}"
-                    f"{did_you_mean(parent, self._by_name)}"
-                )
+                close = did_you_mean(parent, self._by_name)
+                fault = f"{category.name!r} has the unknown parent {parent!r}{close}"
+                raise self._error(fault, index, "parent")
             if parent in seen:
-                raise ConfigError(f"taxonomy {self.name!r}: {category.name!r} is its own ancestor")
+                raise self._error(f"{category.name!r} is its own ancestor", index, "parent")
             seen.add(parent)
             parent = self._by_name[parent].parent
 
 
 def normalize_label(text: str) -> str:
-    """Return the form in which spellings are compared: NFKC, folded case, ``-`` between parts."""
-    text = unicodedata.normalize("NFKC", text).casefold().strip(_EDGE)
+    """Return the form in which spellings are compared.
+
+    That is NFKC, folded case, ``-`` between parts, and nothing that is never seen.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text))
+    text = text.casefold().strip(_EDGE)
     # Spaces first: otherwise a long run of them costs time in the square of its length.
     return _JOINER.sub("-", _SPACES.sub(" ", text))
 
@@ -195,15 +213,15 @@ def taxonomy_from_dict(data: Mapping[str, Any]) -> Taxonomy:
     plain string, which then serves every language.
 
     Raises:
-        ConfigError: For missing or unknown keys, naming them, and values of another kind
-            (:class:`~recap.errors.WrittenError`).
+        WrittenError: For missing or unknown keys, naming them, and values of another kind.
     """
     unknown = set(data) - {"name", "categories", "rejected"}
     if unknown or not data.get("name") or not data.get("categories"):
-        raise ConfigError(
+        raise WrittenError(
             "a taxonomy needs the keys 'name' and 'categories' (a list), may have 'rejected', "
             "and no others; "
-            f"found {', '.join(sorted(map(str, data))) or 'none'}"
+            f"found {', '.join(sorted(map(str, data))) or 'none'}",
+            (),
         )
     check_kinds(data, {"name": "text", "categories": "rows", "rejected": "texts"})
     name = data["name"]
@@ -283,18 +301,19 @@ def _check(value: object, fits: bool, wanted: str, keys: tuple[str | int, ...]) 
 
 
 def _category(taxonomy: str, index: int, row: Mapping[str, Any]) -> Category:
-    known = [f.name for f in fields(Category)]
+    known, place = [f.name for f in fields(Category)], ("categories", index)
     if "name" not in row:
-        raise ConfigError(f"taxonomy {taxonomy!r}: every category needs a 'name'")
+        raise WrittenError(f"taxonomy {taxonomy!r}: every category needs a 'name'", place)
     for key in row:
         if key not in known:
-            raise ConfigError(
+            raise WrittenError(
                 f"taxonomy {taxonomy!r}: category {row['name']!r} has the unknown key {key!r}"
-                f"{did_you_mean(str(key), known)}"
+                f"{did_you_mean(str(key), known)}",
+                (*place, str(key)),
             )
     if row["name"] is None:
-        _check_text(None, ("categories", index, "name"))
-    check_kinds(row, _KINDS, ("categories", index))
+        _check_text(None, (*place, "name"))
+    check_kinds(row, _KINDS, place)
     values: dict[str, Any] = {
         key: value for key, value in row.items() if value is not None or _KINDS[key] == "text"
     }
@@ -303,9 +322,10 @@ def _category(taxonomy: str, index: int, row: Mapping[str, Any]) -> Category:
             values[key] = {"en": values[key], "zh": values[key]}
     color = values.get("color")
     if color is not None and not _COLOR.fullmatch(color):
-        raise ConfigError(
+        raise WrittenError(
             f"taxonomy {taxonomy!r}: category {row['name']!r} has no colour that pages and figures "
-            "know; write it as '#a63603'"
+            "know; write it as '#a63603'",
+            (*place, "color"),
         )
     values["aliases"] = tuple(values.get("aliases", ()))
     return Category(**values)

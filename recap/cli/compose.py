@@ -356,6 +356,10 @@ def _whole_task(
     """
     folders = [conf_dir(), *search_folders(config_dir)]
     own = next((f for d in folders if (f := d / "task" / f"{choice}.yaml").is_file()), None)
+    if own is not None and not (isinstance(task, dict) and task.get("name")):
+        raise ConfigError(
+            f"{own}:1: describes no task; write a mapping with the keys name and taxonomy"
+        )
     name = task.get("taxonomy")
     if not isinstance(name, str):
         check_written_task(task, own, None)
@@ -424,7 +428,8 @@ def _composed_once(
             OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
             params = cfg.hydra.sweeper.params or {}
             swept = tuple(f"{key}={choices}" for key, choices in params.items())
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        _refuse_broken(error, last_written)
         raise explain_hydra_error(error, overrides, config_name) from error
     finally:
         GlobalHydra.instance().hydra = backup
@@ -438,6 +443,17 @@ def _composed_once(
         choices={str(group): choice for group, choice in cfg.hydra.runtime.choices.items()},
         swept=swept,
     )
+
+
+def _refuse_broken(error: Exception, files: Iterable[tuple[Path, int]]) -> None:
+    """Raise an error for a file that is no YAML, with the line at fault; not for other errors."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        line, why = mark.line + 1, getattr(error, "problem", None)
+        raise ConfigError(f"{mark.name}:{line}: {why}; correct what stands there") from error
+    if isinstance(error, UnicodeDecodeError):
+        for file, _ in files:
+            read_yaml(file)
 
 
 def _read_mappings(values: Mapping[Any, Any]) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog, RowIssue, damage, name_damage
-from recap.data.names import identity, is_missing
+from recap.data.names import identity, is_missing, whole_number
 from recap.data.readers.doccano import (
     document_comments,
     document_label,
@@ -290,14 +290,14 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
 
 
 _UTF8_FLAG = 0x800
-_PAIR = re.compile(rb"[\x81-\xfe][\x80-\xfe]")
+_PAIR = re.compile(rb"[\xb0-\xf7][\xa1-\xfe]")
 
 
 def _name_in_zip(part: zipfile.ZipInfo) -> str:
     """Return the name of a file in a zip, also where the archive does not say how it is encoded.
 
-    Python takes such names for cp437. Chinese systems write them in GBK, whose characters are
-    mostly two high bytes, others in UTF-8.
+    Python takes such names for cp437. Chinese systems write them in GBK, whose usual characters are
+    pairs of bytes that are no letters there, others in UTF-8.
     """
     if part.flag_bits & _UTF8_FLAG or part.filename.isascii():
         return part.filename
@@ -707,7 +707,12 @@ class _Reader:
             return ":".join(parts)
         if role in ("annotator", "session"):
             return ":".join(self.names.name(role, part) for part in parts)
-        return ":".join(map(identity, parts))
+        # Columns of numbers in which one is missing come as 1.0, 2.0.
+        numbers = [whole_number(identity(part)) if role == "turn" else None for part in parts]
+        return ":".join(
+            identity(part) if number is None else str(number)
+            for part, number in zip(parts, numbers, strict=True)
+        )
 
     @staticmethod
     def _damaged(line: int, cells: Mapping[str, Sequence[str]], issues: IssueLog) -> bool:

@@ -90,6 +90,7 @@ def read_records(
 
 
 _R = TypeVar("_R", Example, Dialogue, Turn)
+_Labeled = TypeVar("_Labeled", Example, Turn)
 
 
 class _Check:
@@ -127,6 +128,7 @@ class _Check:
         if len(self._issues.issues) > before:
             return None
         self._count(example.history, ("client",))
+        example = self._with_reason(example)
         return example if label == example.label else replace(example, label=label)
 
     def _named(
@@ -215,6 +217,8 @@ class _Check:
         turns would be merged, and a history would miss what the client answered.
         """
         rejected = self._issues.rejected_lines()
+        if not rejected and len(sound) == len(places) and not any(p.gap for p in places):
+            return [sound]
         pieces: list[list[int]] = []
         for index in sound:
             last = pieces[-1][-1] if pieces else -1
@@ -236,6 +240,7 @@ class _Check:
             name = turn_id(session, index, turn)
             self._unique("id", name, place, within, made_up=name == f"{session}:{index}")
             label = self._label("label", turn.label, place, within)
+            turn = self._with_reason(turn)
             if label != turn.label:
                 turn = replace(turn, label=label)
             turn = turn if turn.id == name else replace(turn, id=name)
@@ -280,6 +285,12 @@ class _Check:
         if found is None:
             self._reject(place, field, reason, "correct it, or add it to the taxonomy", within)
         return found
+
+    @staticmethod
+    def _with_reason(record: _Labeled) -> _Labeled:
+        """Return it without a rationale that only says that there is none."""
+        reason = record.rationale
+        return replace(record, rationale=None) if reason and is_missing(reason) else record
 
     def _reject(self, place: Place, field: str, reason: str, hint: str, within: str = "") -> None:
         self._issues.reject(place.line, within + field, reason, hint, rows=place.rows)

@@ -1,11 +1,11 @@
-"""Which cells hold nothing, and in which form names and ids are compared."""
+"""Which cells hold nothing or a whole number, and in which form names and ids are compared."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-from recap.taxonomy import Taxonomy
+from recap.taxonomy import INVISIBLE, Taxonomy
 
 EMPTY_WORDS = frozenset(
     {"", "na", "n/a", "nan", "+nan", "-nan", "<na>", "null", "none", ".", "-", "--", "–", "—"}
@@ -32,12 +32,19 @@ def is_missing(cell: str, taxonomy: Taxonomy | None = None) -> bool:
     )
 
 
-# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties 16.0): never drawn by themselves.
-_INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    "\U000e0000-\U000e0fff]"
-)
+_WHOLE = re.compile(r"(\d{1,9})(?:\.0+)?")
+
+
+def whole_number(cell: str) -> int | None:
+    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
+
+    >>> whole_number("10"), whole_number("3.0"), whole_number("2a"), whole_number("-1")
+    (10, 3, None, None)
+    """
+    found = _WHOLE.fullmatch(cell)
+    return int(found[1]) if found else None
+
+
 # The four information separators count as blanks for Python, as control characters here.
 _BLANK = re.compile(r"[^\S\x1c-\x1f]")
 
@@ -52,6 +59,6 @@ def identity(name: str) -> str:
     True
     """
     if not (name.isascii() and name.isprintable()):
-        visible = _BLANK.sub(" ", _INVISIBLE.sub("", name))
+        visible = _BLANK.sub(" ", INVISIBLE.sub("", name))
         name = unicodedata.normalize("NFC", visible)
     return name.strip(" ")

@@ -10,9 +10,8 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field
 
 from recap.data.issues import IssueLog
-from recap.data.names import identity
+from recap.data.names import identity, is_missing, whole_number
 from recap.data.readers.doccano import document_text
-from recap.data.readers.tables import whole_number
 from recap.data.sheets import filled_rows, raise_issues
 from recap.errors import DataError, quote_id
 from recap.records import Example
@@ -120,7 +119,7 @@ def _points(
         value = whole_number(text)
         if value is not None and 1 <= value <= points:
             given[name] = value
-        elif text:
+        elif not is_missing(text):
             reason = f"is no whole number from 1 to {points}"
             issues.reject(line, name, reason, "correct it, or leave it empty")
     return given

@@ -91,4 +91,7 @@ def number_in(cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         return None
+    if "_" in cell:
+        # Python's own way of grouping digits.
+        return None
     return value if math.isfinite(value) else None

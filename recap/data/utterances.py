@@ -16,7 +16,7 @@ from recap.config import NoIntervention
 from recap.data.corpus import read_records
 from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.data.issues import IssueLog, turn_notes
-from recap.data.names import is_missing
+from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import existing_file, is_several, json_rows
 from recap.data.readers.registry import CanonicalLabels, Fields
 from recap.data.readers.tables import (
@@ -25,7 +25,6 @@ from recap.data.readers.tables import (
     mapping_of,
     read_rows,
     read_sheet,
-    whole_number,
 )
 from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
@@ -410,6 +409,10 @@ def _predicted(
                 meta=_meta(row),
             )
         )
+    # What develops over a session is told from their order; rows may stand in any.
+    place = {session: n for n, session in enumerate(dict.fromkeys(u.session for u in utterances))}
+    if all(u.turn is not None for u in utterances):
+        utterances.sort(key=lambda u: (place[u.session], u.turn))
     return tuple(utterances), frozenset(skipped)
 
 

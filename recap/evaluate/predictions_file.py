@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LISTED_FAULTS, IssueLog
-from recap.data.names import is_missing
+from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import Fields
 from recap.data.readers.tables import (
@@ -18,7 +18,6 @@ from recap.data.readers.tables import (
     finite_number,
     mapping_of,
     read_sheet,
-    whole_number,
 )
 from recap.data.utterances import read_utterances
 from recap.errors import DataError, did_you_mean, quote_id

@@ -291,17 +291,37 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         # Ten times as fast, where PyYAML was built with libyaml.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        values = loader(file.read_text(encoding="utf-8")).get_single_data()
+        read = loader(file.read_text(encoding="utf-8"))
+        node = read.get_single_node()
+        _refuse_repeated_keys(node, file)
+        values = read.construct_document(node) if node is not None else None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); correct its path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        why = getattr(error, "problem", None) or "is no UTF-8"
-        raise ConfigError(f"{file}{line}: {why}; restore the file") from error
+        why = getattr(error, "problem", None) or "is not in UTF-8"
+        raise ConfigError(f"{file}{line}: {why}; correct it, or restore the file") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: holds no mapping of keys to values; restore the file")
     return values
+
+
+def _refuse_repeated_keys(root: yaml.Node | None, file: Path) -> None:
+    nodes, met = [root], {id(root)}
+    for node in nodes:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        keys: set[str] = set()
+        for key, _ in pairs:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{file}:{line}: key {key.value!r} is there twice; keep one")
+            keys.add(str(key.value))
+        inner = [value for _, value in pairs]
+        inner += node.value if isinstance(node, yaml.SequenceNode) else []
+        # An anchor is one node wherever it is named.
+        nodes += [one for one in inner if id(one) not in met]
+        met.update(map(id, inner))
 
 
 def conf_dir() -> Path:

@@ -139,7 +139,7 @@ def test_one_annotator_in_two_forms_has_one_vote_and_the_pair_is_reported(
 @pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "cp437"])
 @pytest.mark.usefixtures("here")
 def test_names_in_a_zip_are_read_in_the_encoding_that_wrote_them(encoding: str) -> None:
-    name = "Jérôme" if encoding == "cp437" else "王小明"
+    name = "Jérôme Süß" if encoding == "cp437" else "王小明"
     written = f"{name}.jsonl".encode(encoding)
     # As many letters keep the place; the bytes are put there afterwards.
     held = "x" * (len(written) - 6) + ".jsonl"
@@ -190,3 +190,36 @@ def test_a_number_of_json_and_its_digits_are_one_id_and_01_is_another() -> None:
     found = [Fields(row, line=1, issues=issues).identifier("id") for row in rows]
     assert found == ["1", "1", "1", "01", "1.0", None]
     assert not issues.issues
+
+
+@pytest.mark.usefixtures("here")
+def test_turns_and_points_written_with_a_fraction_of_zero_are_whole_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = ["a,1.0,A,Closer", "a,1,B,Closer", "a,03,A,Further", "a,3.0,B,Closer"]
+    labels = write("labels.csv", "session,turn,annotator,label", *rows)
+    found = figures("agreement", "task=scheme", f"annotations.path={labels}")
+    # Two examples, by hand: one agreement of two, as chance has it.
+    assert [(pair["examples"], pair["cohen_kappa"]) for pair in found["pairs"]] == [(2, 0.0)]
+    criteria = "label_alignment,context_relevance,rationality,clarity"
+    rated = ["1,A,4.0,3.0,5.0,5.0", "1,B,4,3,5,5", "2,A,NA,3.0,5.0,n/a", "2,B,,3,5,5"]
+    sheet = write("sheet.csv", f"id,rater,{criteria}", *rated)
+    assert corpus(["action=ratings", f"ratings.path={sheet}"]) == 0
+    assert "3 cells are empty" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("here")
+def test_predictions_are_put_in_the_order_of_their_turns() -> None:
+    rows = ["a:3,a,3.0,Pessimism,true", "b:1,b,1.0,Blaming,true", "a:1,a,1.0,Collaboration,true"]
+    file = write("answers.csv", "id,session,turn,label,parsed", *rows)
+    found = figures("sessions", f"data.path={file}", "sessions.bins=2", command=insights)
+    line = [(one["turn"], one["label"]) for one in found["timeline"]["utterances"]]
+    assert line == [(1, "Collaboration"), (3, "Pessimism")]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_rationale_that_only_says_that_there_is_none_is_none() -> None:
+    rows = ["a,counselor,q,,", "a,client,w,Closer,N/A", "b,counselor,q,,", "b,client,w2,Closer,no"]
+    file = write("talk.csv", "session,speaker,text,label,rationale", *rows)
+    found = figures("validate", "task=scheme", "data=table", f"data.path={file}")
+    assert found["without_rationale"] == 1

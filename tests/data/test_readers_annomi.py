@@ -8,6 +8,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,37 @@ def test_an_annotator_who_judges_an_utterance_twice_is_a_fault(tmp_path: Path) -
     assert found == []
     assert [fault.field for fault in issues.issues] == ["annotator_id"]
     assert (issues.rows_read, issues.rows_rejected) == (2, 2)
+
+
+def describe(path: Path, *more: str) -> dict[str, Any]:
+    out = path.parent / "out"
+    arguments = ["data=annomi", "task=annomi_talk", f"data.path={path}", f"out={out}"]
+    assert main(["action=describe", *arguments, *more]) == 0
+    return dict(json.loads((out / "describe.json").read_text("utf-8")))
+
+
+def test_votes_count_by_label_however_it_is_spelled_and_by_person_however_written(
+    tmp_path: Path,
+) -> None:
+    votes = (("1", "change"), ("2", "Change"), ("3", "sustain"), ("4", "sustain"), ("5", "change"))
+    path = write(tmp_path, *(("0", "client", who, label) for who, label in votes))
+    found = describe(path)
+    counts = {one["name"]: one["n"] for one in found["categories"]}
+    assert counts == {"change": 1, "neutral": 0, "sustain": 0}
+    names = ("Zo\u00eb", "Zoe\u0308")
+    twice = write(tmp_path, *(("0", "client", name, "change") for name in names))
+    assert [fault.field for fault in read(twice)[1].issues] == ["annotator_id"]
+
+
+def test_speakers_that_are_not_known_can_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rows_of(tmp_path, ("7", "0", "therapist", "q"), ("7", "1", "Kim", "a"))
+    arguments = ["data=annomi", "task=annomi_talk", f"data.path={path}"]
+    assert main(["action=describe", *arguments]) == 2
+    assert "data.options.speakers={Kim: other}" in capsys.readouterr().err
+    found = describe(path, "data.options.speakers={Kim: client}")
+    assert found["labelled"]["n"] == 1
 
 
 def corpus(real_data: Path, name: str, taxonomy: Taxonomy, **options: str) -> Corpus:

@@ -8,6 +8,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,67 @@ def test_other_visible_sheets_are_said_not_to_be_read(
     describe(path)
     printed = " ".join(capsys.readouterr().out.split())
     assert "1 more sheets of the workbook are not read" in printed
+
+
+def test_merged_cells_of_which_one_alone_holds_the_label_are_a_fault_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = openpyxl.Workbook()
+    for row in ([*HEADER, "remark"], *([*one, "same"] for one in ROWS)):
+        made.active.append(row)
+    made.active.merge_cells("E2:E5")
+    made.save(tmp_path / "t.xlsx")
+    # Columns that are not read may be merged.
+    assert exit_code(tmp_path / "t.xlsx") == 0
+    made.active.merge_cells("D3:D5")
+    made.save(tmp_path / "t.xlsx")
+    assert exit_code(tmp_path / "t.xlsx") == 2
+    message = capsys.readouterr().err
+    reason = "label: is one of the merged cells D3:D5, which hold one value in cell"
+    assert [f"t.xlsx:{line}: {reason} D{line}" in message for line in (3, 4, 5)] == [False, 1, 1]
+
+
+def test_formulas_may_give_no_text_or_wait_in_columns_that_are_not_read(tmp_path: Path) -> None:
+    made = openpyxl.Workbook()
+    for row in ([*HEADER, "length"], *([*one, "=LEN(C2)"] for one in ROWS)):
+        made.active.append(row)
+    made.active["D2"] = '=IF(B2="client","?","")'
+    made.save(tmp_path / "t.xlsx")
+    assert exit_code(tmp_path / "t.xlsx") == 2
+    # As Excel and LibreOffice save a formula that gives a text without a character.
+    change = partial(re.sub, r'<c r="D2"><f>(.*?)</f><v ?/>', r'<c r="D2" t="str"><f>\1</f><v></v>')
+    path = rewritten(tmp_path / "t.xlsx", "xl/worksheets/sheet1.xml", change)
+    assert describe(path)["labelled"]["n"] == 2
+
+
+def test_elapsed_times_order_rows_beyond_a_day(tmp_path: Path) -> None:
+    made = openpyxl.Workbook()
+    made.active.append(["start", *HEADER])
+    for hours, row in zip((30, 0.01, 31.5, 29), ROWS, strict=True):
+        made.active.append([datetime.timedelta(hours=hours), *row])
+    made.save(tmp_path / "t.xlsx")
+    assert [row["start"] for row in cells(tmp_path / "t.xlsx")] == [
+        *("30:00:00", "0:00:36", "31:30:00", "29:00:00")
+    ]
+    assert describe(tmp_path / "t.xlsx")["dialogues"]["after_counselor"] == 0
+
+
+def test_an_underscore_that_is_one_stays_also_in_texts_that_sheets_share(tmp_path: Path) -> None:
+    path = book(tmp_path / "t.xlsx", ROWS)
+    content = ("session", "speaker", "text", "label", "a", "client", "a_x000D_&#10;_x005F_x0041_")
+    shared = "".join(f"<si><t>{text}</t></si>" for text in content)
+    rows = ["".join(f'<c t="s"><v>{n}</v></c>' for n in row) for row in ((0, 1, 2, 3), (4, 5, 6))]
+    data = "<sheetData>" + "".join(f"<row>{row}</row>" for row in rows) + "</sheetData>"
+    sheet = "xl/worksheets/sheet1.xml"
+    rewritten(path, sheet, lambda xml: re.sub("<sheetData>.*</sheetData>", data, xml))
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/sharedStrings"
+    link = f'<Relationship Id="rId99" Type="{kind}" Target="sharedStrings.xml"/></Relationships>'
+    rewritten(path, "xl/_rels/workbook.xml.rels", lambda x: x.replace("</Relationships>", link))
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    part = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>'
+    rewritten(path, "[Content_Types].xml", lambda xml: xml.replace("</Types>", part))
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("xl/sharedStrings.xml", f'<sst xmlns="{space}">{shared}</sst>')
+    assert [row["text"] for row in cells(path)] == ["a\n_x0041_"]
+    assert exit_code(path, "labels=raw") == 0

@@ -300,7 +300,8 @@ def test_a_formula_without_its_value_is_a_fault_of_its_row(tmp_path: Path) -> No
     rows = [["speaker", "text"], ["client", "=1+1"], ["client", "two"], ["counselor", None]]
     (found,), issues = read(write_excel(tmp_path, {"a": rows}))
     assert [turn.text for turn in found.turns] == ["two", ""]
-    assert [(fault.line, fault.field) for fault in issues.issues] == [(2, "column 2")]
+    assert [(fault.line, fault.field) for fault in issues.issues] == [(2, "text")]
+    assert "in cell B2" in str(issues.issues[0])
     assert (issues.rows_read, issues.rows_rejected) == (3, 1)
 
 

@@ -168,3 +168,50 @@ def test_turns_of_one_time_keep_their_order_where_they_stand_together(tmp_path: 
     apart = [rows[1], rows[0], rows[2], rows[3]]
     with pytest.raises(DataError, match=r"start: session 'a' has '5' at lines 2, 4"):
         read(write(tmp_path, apart, head))
+
+
+def test_numbers_written_with_a_fraction_of_zero_order_rows(tmp_path: Path) -> None:
+    # As pandas writes a column of whole numbers in which one was missing.
+    numbers = ["1.0", "0.0", "3.0", "2.0"]
+    path = write(tmp_path, [("a", number, *row("a", int(number[0]))[2:]) for number in numbers])
+    assert talk(read(path))["a:3"] == [f"w a {n}" for n in range(4)]
+
+
+def test_a_turn_that_is_no_number_is_a_fault_also_in_the_first_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, [("a", "T2", *row("a", 1)[2:]), ("a", "T1", *row("a", 0)[2:])])
+    assert main(["action=validate", "data=table", f"data.path={path}", f"out={tmp_path}"]) == 2
+    found = json.loads((tmp_path / "validate.json").read_text("utf-8"))
+    assert [(f["line"], f["reason"]) for f in found["faults"]] == [
+        (2, "is no whole number ('T2')"),
+        (3, "is no whole number ('T1')"),
+    ]
+    # An utterance_id may be a name.
+    named = [("a", name, *row("a", turn)[2:]) for turn, name in enumerate(["x9", "x1"])]
+    path = write(tmp_path, named, ["session", "utterance_id", *HEAD[2:]])
+    assert talk(read(path))["a:1"] == ["w a 0", "w a 1"]
+
+
+@pytest.mark.parametrize(
+    ("times", "line", "reason"),
+    [
+        (["23:59:50", "00:00:10"], 2, "may pass midnight"),
+        (["5", "2026-01-02 10:00"], 3, "is written in another way than the first time"),
+    ],
+)
+def test_times_that_do_not_say_which_comes_first_are_a_fault(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    times: list[str],
+    line: int,
+    reason: str,
+) -> None:
+    rows = [("a", time, *row("a", turn)[2:]) for turn, time in enumerate(times)]
+    path = write(tmp_path, rows, ["session", "start", *HEAD[2:]])
+    arguments = ["action=describe", "data=table", f"data.path={path}", "labels=raw"]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert f"t.csv:{line}: start: " in message
+    assert reason in message
+    assert main([*arguments, "data.options.columns.start=false"]) == 0

@@ -227,3 +227,54 @@ def test_kinds_are_checked_in_a_taxonomy_file_of_its_own_and_in_the_list_of_labe
     assert "taxonomy/own.yaml:4: categories[1].name: is the date" in message
     assert main(["action=describe", "task=b"]) == 2
     assert "task/b.yaml:3: labels[1]" in capsys.readouterr().err.replace("\n", "")
+
+
+TWO = "name: mine\ntaxonomy:\n  name: mine\n  categories:\n    - name: A\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (TWO + "    - name: A\n", ":6: taxonomy 'mine': 'A' stands for both 'A' and 'A'"),
+        (TWO + '    - name: "A\\u200b"\n', ":6: taxonomy 'mine': 'A\\u200b' stands for both"),
+        (TWO + "    - name: ''\n", ":6: taxonomy 'mine': a name or an alias is empty"),
+        (TWO + "      parent: B\n", ":6: taxonomy 'mine': 'A' has the unknown parent 'B'"),
+        (TWO + "      parent: A\n", ":6: taxonomy 'mine': 'A' is its own ancestor"),
+        (TWO + "      colour: red\n", ":6: taxonomy 'mine': category 'A' has the unknown key"),
+        (TWO + "      color: '#12'\n", ":6: taxonomy 'mine': category 'A' has no colour"),
+        (TWO + "    - aliases: [B]\n", ":6: taxonomy 'mine': every category needs a 'name'"),
+        (TWO + "      name: B\n", ":6: found duplicate key name"),
+        (TWO + "\t- name: B\n", ":6: found character"),
+        ("- name: A\n", ":1: describes no task"),
+        ("", ":1: describes no task"),
+        (TWO.replace("name: A", "name: 防御"), ": is not in UTF-8"),
+    ],
+)
+def test_a_file_that_describes_no_task_is_refused_with_its_line_by_the_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+    found: str,
+) -> None:
+    file = tmp_path / "conf" / "task" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content, encoding="gbk")
+    monkeypatch.chdir(tmp_path)
+    assert main(["action=describe", "task=mine"]) == 2
+    assert f"{Path('conf/task/mine.yaml')}{found}" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_key_that_a_taxonomy_file_has_twice_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {
+        "task/a.yaml": "name: a\ntaxonomy: own\n",
+        "taxonomy/own.yaml": "name: own\ncategories:\n  - name: A\n    name: B\n",
+    }.items():
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["action=describe", "task=a"]) == 2
+    message = capsys.readouterr().err.replace("\n", "")
+    assert "taxonomy/own.yaml:4: key 'name' is there twice" in message

@@ -31,7 +31,11 @@ Row = tuple[int, Mapping[str, str]]
 
 @register_reader("annomi", endings=TABLE_ENDINGS)
 def read_annomi(
-    path: Path | None, *, issues: IssueLog, annotations: str = "majority"
+    path: Path | None,
+    *,
+    issues: IssueLog,
+    annotations: str = "majority",
+    speakers: Mapping[str, str] | None = None,
 ) -> Iterator[Dialogue]:
     """Yield one dialogue a transcript; labels are the client's talk type and the therapist's act.
 
@@ -44,6 +48,7 @@ def read_annomi(
         annotations: What several experts on one utterance add up to. ``majority``: their most
             frequent label, and none for an even vote; ``first``: that of the annotator who comes
             first in the file; ``reject``: as majority, but an even vote on client talk is a fault.
+        speakers: Names of speakers beside the usual ones, each with its role.
 
     Raises:
         DataError: When a column of AnnoMI is missing.
@@ -54,7 +59,8 @@ def read_annomi(
         hint = "is this an AnnoMI file? (others: data=table)"
         require_column(table.path, table.columns, column, hint)
     table.texts.update(_NEEDED)
-    names = SpeakerNames()
+    names = SpeakerNames(speakers)
+    table.texts.add(_ANNOTATOR)
     for transcript, rows in _transcripts(table.rows, issues).items():
         session = [
             SessionRow(
@@ -65,12 +71,11 @@ def read_annomi(
             )
             for annotated in _by_utterance(rows)
         ]
-        said = list(in_order(transcript, session, order=_ORDER, issues=issues))
-        if said:
-            issues.at_turns([place for _, place in said])
+        turns = [row.turn for row in in_order(transcript, session, order=_ORDER, issues=issues)]
+        if turns:
             first = rows[0][1]
             meta = {key: first[key] for key in _META if key in first}
-            yield Dialogue(session=transcript, meta=meta, turns=tuple(turn for turn, _ in said))
+            yield Dialogue(session=transcript, meta=meta, turns=tuple(filter(None, turns)))
 
 
 def _transcripts(rows: Iterator[Row], issues: IssueLog) -> dict[str, list[Row]]:
@@ -115,7 +120,11 @@ def _turn(
     speaker = voice.speaker
     column = _TALK if speaker == "client" else _ACT
     cells = [row[column].strip() for _, row in annotated]
-    label, tied = _vote([cell for cell in cells if not issues.missing_label(cell)], annotations)
+    given = [cell for cell in cells if not issues.missing_label(cell)]
+    if speaker == "client" and issues.taxonomy is not None:
+        # One label may be spelled in several ways.
+        given = [issues.taxonomy.find(cell) or cell for cell in given]
+    label, tied = _vote(given, annotations)
     if tied and speaker == "client":
         issues.counts["annotation_ties"] += 1
         if annotations == "reject":
@@ -138,7 +147,7 @@ def _contradiction(annotated: Sequence[Row]) -> tuple[str, str] | None:
     for column in ("interlocutor", "utterance_text"):
         if len({identity(row[column]).casefold() for _, row in annotated}) > 1:
             return column, f"is not the same in all rows of utterance {number} ({at})"
-    annotators = [row[_ANNOTATOR] for _, row in annotated if _ANNOTATOR in row]
+    annotators = [identity(row[_ANNOTATOR]) for _, row in annotated if _ANNOTATOR in row]
     if len(set(annotators)) < len(annotators):
         return _ANNOTATOR, f"has one annotator twice for utterance {number} ({at})"
     return None

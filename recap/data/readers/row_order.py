@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
 from recap.data.issues import IssueLog, Place
+from recap.data.names import whole_number
 from recap.errors import quote_id
 from recap.records import Turn
 
-_NUMBER = re.compile(r"(\d{1,9})(?:\.0+)?")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d+)?")
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{2}(?:[.,]\d+)?)")
 
@@ -29,6 +29,7 @@ class SessionRow:
     order: str = ""
     rows: int = 1
     """Rows of the file that make it up."""
+    cells: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def reject(self, issues: IssueLog, field: str, reason: str, hint: str) -> None:
         """Note a fault of it."""
@@ -41,16 +42,6 @@ class _Placed:
     value: float
     follows: bool = False
     """Whether it has no value of its own and only stands behind one that has."""
-
-
-def turn_number(cell: str) -> float | None:
-    """Return a turn's number, ``None`` where a cell holds anything else.
-
-    >>> turn_number("10"), turn_number("3.0"), turn_number("2a"), turn_number("-1")
-    (10.0, 3.0, None, None)
-    """
-    found = _NUMBER.fullmatch(cell)
-    return float(found[1]) if found else None
 
 
 def start_seconds(cell: str) -> float | None:
@@ -74,7 +65,7 @@ def start_seconds(cell: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-_READ = {"turn": turn_number, "start": start_seconds}
+_READ = {"turn": whole_number, "start": start_seconds}
 _WHAT = {"turn": "whole number", "start": "time"}
 
 
@@ -90,8 +81,10 @@ class Order:
 
 def in_order(
     session: str, rows: Sequence[SessionRow], *, order: Order | None, issues: IssueLog
-) -> Iterator[tuple[Turn, Place]]:
-    """Yield the turns of a session in order, each with its place; what contradicts it is a fault.
+) -> list[SessionRow]:
+    """Return the sound rows of a session in order, and say where its turns stand.
+
+    What contradicts the order is a fault.
 
     Turns that begin at one time have to stand side by side, and keep the order of the file.
 
@@ -101,14 +94,25 @@ def in_order(
         order: ``None``: the file's order is that of the session.
         issues: Where rows without a number, and numbers that come twice or not at all, are noted.
     """
-    if order is None:
-        yield from ((row.turn, Place(line=row.line)) for row in rows if row.turn is not None)
-        return
+    found = (
+        [(row, None) for row in rows] if order is None else _ordered(session, rows, order, issues)
+    )
+    sound = [(row, gap) for row, gap in found if row.turn is not None]
+    if sound:
+        issues.at_turns([Place(line=row.line, rows=row.rows, gap=gap) for row, gap in sound])
+    return [row for row, _ in sound]
+
+
+def _ordered(
+    session: str, rows: Sequence[SessionRow], order: Order, issues: IssueLog
+) -> Iterator[tuple[SessionRow, bool | None]]:
+    """Yield the sound rows in order, each with whether something before it is missing."""
     numbered = order.by == "turn"
     placed = _placed(rows, order, issues)
     ordered = sorted(placed, key=lambda one: (one.value, one.follows))
-    if ordered != placed and any(one.follows for one in placed):
-        reason = f"session {quote_id(session)} is out of order, and some rows do not say where"
+    unclear = None if ordered == placed else _why_unclear(ordered)
+    if unclear is not None:
+        reason = f"session {quote_id(session)} is out of order, and {unclear}"
         for row in rows:
             row.reject(issues, order.field, reason, order.hint)
         return
@@ -126,18 +130,37 @@ def in_order(
             continue
         # Only numbers show that nothing is missing.
         gap = missing or (False if numbered else None)
-        yield row.turn, Place(line=row.line, rows=row.rows, gap=gap)
+        yield row, gap
         missing = False
+
+
+_HALF_A_DAY = 12 * 3600
+
+
+def _why_unclear(ordered: Sequence[_Placed]) -> str | None:
+    """Return why rows cannot be put in the order of their cells, ``None`` where they can."""
+    if any(one.follows for one in ordered):
+        return "some rows do not say where"
+    first, last = ordered[0], ordered[-1]
+    is_clock = _CLOCK.fullmatch(first.row.order) and last.value < 2 * _HALF_A_DAY
+    if is_clock and last.value - first.value > _HALF_A_DAY:
+        return "may pass midnight: write the date before each time"
+    return None
 
 
 def _placed(rows: Sequence[SessionRow], order: Order, issues: IssueLog) -> list[_Placed]:
     placed: list[_Placed] = []
-    last = -math.inf
+    last, form = -math.inf, None
     for row in rows:
         value = _READ[order.by](row.order)
+        is_what = f"is no {_WHAT[order.by]} ({quote_id(row.order)})" if row.order else "is empty"
+        if value is not None and order.by == "start":
+            own = next((f for f in (_SECONDS, _CLOCK) if f.fullmatch(row.order)), datetime)
+            form = form or own
+            if own is not form:
+                value, is_what = None, "is written in another way than the first time"
         if value is None:
-            is_what = f"is no {_WHAT[order.by]} ({quote_id(row.order)})"
-            row.reject(issues, order.field, is_what if row.order else "is empty", order.hint)
+            row.reject(issues, order.field, is_what, order.hint)
         last = last if value is None else value
         placed.append(_Placed(row=row, value=last, follows=value is None))
     return placed

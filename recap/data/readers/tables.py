@@ -10,12 +10,13 @@ import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, too_long
-from recap.data.names import identity, is_missing
+from recap.data.names import identity, is_missing, whole_number
 from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
 from recap.data.readers.files import JsonFault, decode_json, existing_file, json_rows, text_lines
 from recap.data.readers.registry import (
@@ -70,14 +71,7 @@ def read_sheet(
         ConfigError: When the delimiter is more than one character.
     """
     path = existing_file(path)
-    if path.suffix.lower() in EXCEL_ENDINGS:
-        records = excel_rows(path, sheet, issues)
-    elif path.suffix.lower() == ".xls":
-        raise DataError(
-            f"{path}: old Excel files cannot be read; save it as .xlsx or as 'CSV UTF-8'"
-        )
-    else:
-        records = _csv_records(path, issues, delimiter)
+    records = _records(path, issues, delimiter, sheet)
     header = next(records, None)
     if header is None:
         raise DataError(f"{path}: is empty; it needs a first row with the names of its columns")
@@ -88,6 +82,18 @@ def read_sheet(
     texts: set[str] = set()
     rows = _named(records, columns, issues, texts)
     return Sheet(path=path, columns=columns, rows=rows, texts=texts)
+
+
+def _records(
+    path: Path, issues: IssueLog, delimiter: str | None, sheet: str | None
+) -> Iterator[SheetRow]:
+    if path.suffix.lower() in EXCEL_ENDINGS:
+        return excel_rows(path, sheet, issues)
+    if path.suffix.lower() == ".xls":
+        raise DataError(
+            f"{path}: old Excel files cannot be read; save it as .xlsx or as 'CSV UTF-8'"
+        )
+    return _csv_records(path, issues, delimiter)
 
 
 def read_rows(
@@ -125,15 +131,6 @@ def mapping_of(value: object) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def whole_number(text: str) -> int | None:
-    """Return a whole number of up to nine digits, in any script; ``None`` for anything else.
-
-    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
-    (12, None, None)
-    """
-    return int(text) if len(text) < 10 and text.isdecimal() else None
-
-
 def finite_number(value: object) -> float | None:
     """Return a JSON number that a float holds, ``None`` for anything else.
 
@@ -165,7 +162,7 @@ def _named(
         broken = record.broken or _misfit(record.cells, columns)
         if broken is not None:
             issues.reject(record.line, record.field, *broken)
-        elif not _has_odd_cell(record, columns, issues, texts):
+        elif not (record.odd and _has_odd_cell(record, columns, issues, texts)):
             yield record.line, dict(zip(columns, record.cells, strict=False))
 
 
@@ -179,7 +176,7 @@ def _has_odd_cell(
     ]
     for number, name, cell in odd:
         reason = f"{cell.reason} in cell {column_letters(number)}{row.line}"
-        issues.reject(row.line, name, reason, "format the column as text and write it there again")
+        issues.reject(row.line, name, reason, cell.hint)
     return bool(odd)
 
 
@@ -290,17 +287,22 @@ def read_table(
     table, found = _without_named_turns(table, found, columns or {})
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
+    utterances = "speaker" in found and "history" not in found
+    read = _UTTERANCE_ROLES if utterances else _EXAMPLE_ROLES
+    taken = {found.by_role[role] for role in read if role in found}
     layout = _Layout(
-        table=table, columns=found, names=SpeakerNames(speakers), meta=tuple(meta), issues=issues
+        table=table,
+        columns=found,
+        names=SpeakerNames(speakers),
+        meta=tuple(meta),
+        kept=tuple(column for column in table.columns if column not in taken),
+        issues=issues,
     )
-    if "speaker" in found and "history" not in found:
-
-        def again() -> Sheet:
-            return read_sheet(path, IssueLog("again"), delimiter=delimiter, sheet=sheet)
-
-        ordered = any(role in found for role in ORDER_ROLES)
-        gather = ordered and _is_scattered(table.path, again, found)
-        yield from _dialogues(layout, gather=gather)
+    if utterances:
+        order = next((_ORDERS[role] for role in ORDER_ROLES if role in found), None)
+        records = partial(_records, table.path, IssueLog("again"), delimiter, sheet)
+        gather = order is not None and _is_scattered(layout, records)
+        yield from _dialogues(layout, order, gather=gather)
     else:
         yield from _examples(layout)
 
@@ -308,11 +310,11 @@ def read_table(
 def _without_named_turns(
     table: Sheet, found: Columns, chosen: Mapping[str, str | bool | None]
 ) -> tuple[Sheet, Columns]:
-    """Return a table as it is, and its columns but a turn number that is no number at all.
-
-    An ``utterance_id`` may be a name as well.
-    """
-    if "turn" not in found or chosen.get("turn") is not None:
+    """Return a table as it is, and its columns but an ``utterance_id`` that is a name."""
+    if (
+        not found.by_role.get("turn", "").casefold().endswith("id")
+        or chosen.get("turn") is not None
+    ):
         return table, found
     first = next(table.rows, None)
     if first is None:
@@ -330,6 +332,8 @@ class _Layout:
     columns: Columns
     names: SpeakerNames
     meta: tuple[str, ...]
+    kept: tuple[str, ...]
+    """Columns of none of the roles that are read: they come back as they are."""
     issues: IssueLog
 
     def cell(self, row: Mapping[str, str], role: str) -> str:
@@ -338,9 +342,10 @@ class _Layout:
     def name(self, row: Mapping[str, str], role: str) -> str:
         return self.issues.name(role, self.columns.value(row, role))
 
-    def person(self, rows: Sequence[Mapping[str, str]], role: str) -> str | None:
+    def person(self, rows: Sequence[SessionRow], role: str) -> str | None:
         """Return who is named first: maybe the client's own rows alone name the client."""
-        return next(filter(None, (self.name(row, role) for row in rows)), None)
+        named = (self.name(row.cells, role) for row in rows) if role in self.columns else ()
+        return next(filter(None, named), None)
 
     def session(self, row: Mapping[str, str]) -> str:
         return self.name(row, "session") if "session" in self.columns else self.table.path.stem
@@ -353,60 +358,47 @@ class _Layout:
     def meta_of(self, row: Mapping[str, str]) -> dict[str, str]:
         return {column: row[column] for column in self.meta}
 
-    def extra_of(self, row: Mapping[str, str], *, read: Sequence[str]) -> dict[str, str]:
-        """Return the cells of all columns but those of the roles that were read."""
-        columns = self.columns.by_role
-        taken = {columns[role] for role in read if role in columns}
-        return {column: cell for column, cell in row.items() if column not in taken}
+    def extra_of(self, row: Mapping[str, str]) -> dict[str, str]:
+        return {column: row[column] for column in self.kept}
 
 
-@dataclass(kw_only=True)
-class _Session:
-    name: str
-    rows: list[SessionRow] = field(default_factory=list)
-    cells: dict[int, Mapping[str, str]] = field(default_factory=dict)
-    """Of each row, by its line."""
-
-
-def _dialogues(layout: _Layout, *, gather: bool) -> Iterator[Dialogue]:
+def _dialogues(layout: _Layout, order: Order | None, *, gather: bool) -> Iterator[Dialogue]:
     """Yield a dialogue a session, when the next one begins; to gather rows, all at the end."""
-    order = next((_ORDERS[role] for role in ORDER_ROLES if role in layout.columns), None)
-    begun: dict[str, _Session] = {}
+    begun: dict[str, list[SessionRow]] = {}
     closed = FirstLines()
     for line, row in layout.table.rows:
         name = layout.session(row)
         turn = _turn(layout, line, row)
-        if not _may_continue(layout.issues, line, name, closed):
-            continue
-        if name not in begun and not gather:
-            for session in begun.values():
-                closed.add(session.name, line)
-                yield from _finished(layout, session, order)
-            begun.clear()
-        session = begun.setdefault(name, _Session(name=name))
+        if name not in begun:
+            if not _may_continue(layout.issues, line, name, closed):
+                continue
+            if not gather:
+                yield from _finished(layout, begun, order)
+                for session in begun:
+                    closed.add(session, line)
+                begun.clear()
         cell = "" if order is None else layout.cell(row, order.by)
-        session.rows.append(SessionRow(line=line, turn=turn, order=cell))
-        session.cells[line] = row
-    for session in begun.values():
-        yield from _finished(layout, session, order)
+        begun.setdefault(name, []).append(SessionRow(line=line, turn=turn, order=cell, cells=row))
+    yield from _finished(layout, begun, order)
 
 
 _SMALL = 2**24
 """Bytes of a file whose rows are gathered without a look whether they have to be."""
 
 
-def _is_scattered(path: Path, again: Callable[[], Sheet], columns: Columns) -> bool:
+def _is_scattered(layout: _Layout, records: Callable[[], Iterator[SheetRow]]) -> bool:
     """Return whether the sessions of a table may have to be gathered from all over the file."""
-    if path.stat().st_size < _SMALL:
+    if layout.table.path.stat().st_size < _SMALL or "session" not in layout.columns:
         return True
+    column = layout.table.columns.index(layout.columns.by_role["session"])
     last, closed = None, FirstLines()
-    for line, row in again().rows:
-        name = identity(columns.value(row, "session"))
-        if name != last:
+    for record in records():
+        cell = record.cells[column] if len(record.cells) > column else ""
+        if cell and cell != last:
+            last, name = cell, identity(cell)
             if closed.find(name) is not None:
                 return True
-            closed.add(name, line)
-            last = name
+            closed.add(name, record.line)
     return False
 
 
@@ -434,7 +426,7 @@ def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
         id=layout.id(row),
         label=layout.cell(row, "label") or None,
         rationale=layout.cell(row, "rationale") or None,
-        extra=layout.extra_of(row, read=_UTTERANCE_ROLES),
+        extra=layout.extra_of(row),
     )
 
 
@@ -453,18 +445,19 @@ _ORDERS = {
 }
 
 
-def _finished(layout: _Layout, session: _Session, order: Order | None) -> Iterator[Dialogue]:
-    said = list(in_order(session.name, session.rows, order=order, issues=layout.issues))
-    if said:
-        layout.issues.at_turns([place for _, place in said])
-        rows = [session.cells[place.line] for _, place in said]
-        yield Dialogue(
-            session=session.name,
-            client=layout.person(rows, "client"),
-            counselor=layout.person(rows, "counselor"),
-            meta=layout.meta_of(rows[0]),
-            turns=tuple(turn for turn, _ in said),
-        )
+def _finished(
+    layout: _Layout, begun: Mapping[str, Sequence[SessionRow]], order: Order | None
+) -> Iterator[Dialogue]:
+    for session, given in begun.items():
+        rows = in_order(session, given, order=order, issues=layout.issues)
+        if rows:
+            yield Dialogue(
+                session=session,
+                client=layout.person(rows, "client"),
+                counselor=layout.person(rows, "counselor"),
+                meta=layout.meta_of(rows[0].cells),
+                turns=tuple(row.turn for row in rows if row.turn is not None),
+            )
 
 
 def _examples(layout: _Layout) -> Iterator[Example]:
@@ -483,7 +476,7 @@ def _examples(layout: _Layout) -> Iterator[Example]:
             label=layout.cell(row, "label") or None,
             rationale=layout.cell(row, "rationale") or None,
             meta=layout.meta_of(row),
-            extra=layout.extra_of(row, read=_EXAMPLE_ROLES),
+            extra=layout.extra_of(row),
         )
 
 
