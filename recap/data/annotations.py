@@ -24,19 +24,26 @@ from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog, RowIssue, damage, name_damage
 from recap.data.names import identity, is_missing
+from recap.data.readers.annotation_tools import is_inception, tool_documents
 from recap.data.readers.doccano import (
     document_comments,
     document_label,
     several_users,
-    user_documents,
+    user_labels,
 )
-from recap.data.readers.exports import KEYS, Document, Documents, Keys, Rows
+from recap.data.readers.exports import (
+    KEYS,
+    Document,
+    Given,
+    Keys,
+    Rows,
+    documents,
+    label_of,
+    rationale_of,
+    single_label,
+    tool_of,
+)
 from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
-from recap.data.readers.inception import inception_documents, inception_rows, is_inception
-from recap.data.readers.json_samples import single_label
-from recap.data.readers.label_studio import label_studio_documents
-from recap.data.readers.potato import potato_documents
-from recap.data.readers.prodigy import prodigy_documents
 from recap.data.readers.registry import (
     JSON_ENDINGS,
     CanonicalLabels,
@@ -46,8 +53,8 @@ from recap.data.readers.registry import (
     require_column,
 )
 from recap.data.readers.registry import USUAL_NAMES as TABLE_NAMES
+from recap.data.readers.speakers import SpeakerNames
 from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
-from recap.data.readers.tools import tool_of
 from recap.errors import ConfigError, DataError, did_you_mean, quote_cell, quote_id
 from recap.system.files import bare_cell
 from recap.taxonomy import Taxonomy
@@ -84,6 +91,8 @@ class AnnotationLayout:
     """What to do with several labels of one annotator: ``reject`` them, or take the ``first``."""
     label_names: Mapping[Any, str] = field(default_factory=dict)
     """The label that each number stands for, in tables and old Doccano exports."""
+    speakers: Mapping[str, str] | None = None
+    """Names of speakers in the documents of an export, each with its role."""
 
 
 def check_layout(layout: AnnotationLayout) -> None:
@@ -492,14 +501,6 @@ def read_annotations(
     )
 
 
-DOCUMENTS: Mapping[str, Documents] = {
-    "inception": inception_documents,
-    "label_studio": label_studio_documents,
-    "potato": potato_documents,
-    "prodigy": prodigy_documents,
-}
-"""How the rows of each tool's exports become documents."""
-
 _Row = tuple[int, dict[str, str], list[tuple[str, str]]]
 """A row's line, what stands where, and who gave which label."""
 
@@ -557,29 +558,22 @@ class _Reader:
     def _rows(self, file: AnnotatorFile, issues: IssueLog) -> Iterator[_Row]:
         """Yield the rows of a file: what stands where, and who gave which label."""
         is_json = file.path.suffix.lower() in JSON_ENDINGS
-        rows: list[tuple[int, Any]]
+        rows: list[tuple[int, Any]] = []
         names: tuple[str, ...] = ()
-        tool = None
-        if is_inception(file.path):
-            rows, tool = list(inception_rows(file.path, issues)), "inception"
-        elif is_json:
+        tool = "inception" if is_inception(file.path) else None
+        if is_json and tool is None:
             rows = list(json_rows(file.path, issues))
-        else:
+        elif tool is None:
             sheet = read_sheet(file.path, issues)
             sheet.texts.update(self._texts(sheet.columns))
             rows, names = list(sheet.rows), sheet.columns
         tool = tool or next(filter(None, (tool_of(row) for _, row in rows)), None)
         if tool is not None:
-            keys = Keys(
-                {role: name for role, name in self._layout.columns.items() if role in KEYS},
-                option="annotations.columns",
-                speakers=None,
-            )
-            yield from self._documents(file, list(DOCUMENTS[tool](rows, issues, keys)), issues)
+            found = tool_documents(tool, file.path, issues, self._keys(), rows=rows)
+            yield from self._documents(file, found, issues)
         elif is_json and several_users(row for _, row in rows):
-            raw = self._taxonomy is None
-            documents = user_documents(rows, issues, self._numbers, option="annotations", raw=raw)
-            yield from self._documents(file, list(documents), issues)
+            found = documents(rows, issues, self._keys(), self._user_labels)
+            yield from self._documents(file, found, issues)
         else:
             if is_json:
                 rows = list(self._json_texts(rows, issues))
@@ -587,6 +581,15 @@ class _Reader:
                 if issues.issues and not rows:
                     return
             yield from self._table_rows(file, names, rows, issues)
+
+    def _keys(self) -> Keys:
+        chosen = {role: name for role, name in self._layout.columns.items() if role in KEYS}
+        names = SpeakerNames(self._layout.speakers)
+        return Keys(chosen, option="annotations.columns", speakers=names, texts=False)
+
+    def _user_labels(self, fields: Fields, _: Keys) -> tuple[Given, ...]:
+        raw = self._taxonomy is None
+        return user_labels(fields, self._numbers, option="annotations", raw=raw)
 
     def _texts(self, names: Sequence[str]) -> set[str]:
         """Return the columns of names, ids and labels."""
@@ -636,34 +639,29 @@ class _Reader:
             yield line, cells, [(name, self._numbers.get(label, label)) for name, label in given]
 
     def _documents(
-        self, file: AnnotatorFile, documents: Sequence[Document], issues: IssueLog
+        self, file: AnnotatorFile, found: Sequence[Document], issues: IssueLog
     ) -> Iterator[_Row]:
         """Yield the rows of a tool's export, each with the labels that its annotators gave."""
-        named = any(one.annotator for document in documents for one in document.given)
+        named = any(one.annotator for document in found for one in document.given)
         owner = "" if named else self.names.name("annotator", _owner(file)) or _owner(file)
-        for document in documents:
-            session = document.session or ""
-            people = [one.annotator for one in document.given]
-            written = {"id": [document.id], "session": [session], "annotator": people}
-            if self._damaged(document.line, written, issues):
+        for document in found:
+            people = dict.fromkeys(one.annotator for one in document.given)
+            written = {
+                role: [str(getattr(document, role) or "")] for role in ("id", "session", "round")
+            }
+            if self._damaged(document.line, {**written, "annotator": list(people)}, issues):
                 continue
-            fields = Fields({}, line=document.line, issues=issues)
+            fields = Fields({}, line=document.line, issues=issues, rows=document.rows)
             given = []
-            for name in dict.fromkeys(one.annotator for one in document.given):
+            for name in people:
                 mine = [one for one in document.given if one.annotator == name]
-                labels = [label for one in mine for label in one.labels]
-                label = single_label(
-                    fields,
-                    "label",
-                    labels,
-                    self._layout.multi_label,
-                    option="annotations.multi_label",
+                label = label_of(
+                    fields, mine, self._layout.multi_label, option="annotations.multi_label"
                 )
                 given.append((self.names.name("annotator", name) or owner, label or ""))
-            reasons = [one.rationale for one in document.given if one.rationale]
-            cells = {"id": identity(document.id), "session": self.names.name("session", session)}
+            cells = {role: self._cell(role, parts) for role, parts in written.items()}
             if len(given) == 1:
-                cells["rationale"] = "\n".join(reasons)
+                cells["rationale"] = rationale_of(document.given) or ""
             if fields.sound:
                 yield document.line, cells, given or [("", "")]
 

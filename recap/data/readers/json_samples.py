@@ -6,55 +6,20 @@ A sample may carry several labels, or a label above its reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from recap.data.issues import IssueLog
+from recap.data.readers.exports import refuse_export, single_label, text_example
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
-from recap.data.readers.speakers import SpeakerNames, sample_of
-from recap.data.readers.tools import refuse_export
-from recap.records import Example, Turn
+from recap.data.readers.speakers import SpeakerNames
+from recap.records import Example
 
 _LABEL_KEY = re.compile(r"^(?:behaviou?r|label|category|行为|标签|类别)\s*[:：]\s*", re.IGNORECASE)
 _REASON_KEY = re.compile(
     r"^(?:reason|rationale|explanation|理由|原因|解释)\s*[:：]\s*", re.IGNORECASE | re.MULTILINE
 )
-
-
-def single_label(
-    fields: Fields,
-    field: str,
-    labels: Sequence[str],
-    multi_label: str,
-    *,
-    annotators: int = 1,
-    option: str = "data.options.multi_label",
-) -> str | None:
-    """Return the label of a row that may carry several, ``None`` where it carries none.
-
-    Args:
-        fields: The row.
-        field: Where the labels stand in it.
-        labels: What stands there.
-        multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
-            rejects the row.
-        annotators: How many gave these labels.
-        option: Where ``multi_label`` is said.
-    """
-    distinct = list(dict.fromkeys(label.strip() for label in labels))
-    if len(distinct) < 2:
-        return distinct[0] if distinct else None
-    fields.issues.counts["multi_label"] += 1
-    if multi_label == "first":
-        return distinct[0]
-    reason = f"holds {len(distinct)} labels"
-    hint = f"keep one, or take the first with {option}=first"
-    if annotators > 1:
-        reason += f" of {annotators} annotators"
-        hint = f"settle it (recap.corpus action=adjudicate), or take the first with {option}=first"
-    fields.reject(field, reason, hint)
-    return None
 
 
 def label_and_reason(output: str) -> tuple[str | None, str | None]:
@@ -67,47 +32,6 @@ def label_and_reason(output: str) -> tuple[str | None, str | None]:
     label = _LABEL_KEY.sub("", head.strip()).strip()
     reason = _REASON_KEY.sub("", rest.strip(), count=1).strip()
     return label or None, reason or None
-
-
-def text_example(
-    fields: Fields,
-    field: str,
-    names: SpeakerNames,
-    *,
-    fallback_id: str,
-    label: str | None,
-    rationale: str | None,
-) -> Example:
-    """Return the example of a row whose text is a context above its response.
-
-    Args:
-        fields: The row; not sound any more where its text cannot be taken apart.
-        field: Where the text stands in it.
-        names: Of those who speak in it.
-        fallback_id: Of a row without an id.
-        label: The row's.
-        rationale: The row's.
-    """
-    text = fields.text(field)
-    written = names.read(text)
-    history: tuple[Turn, ...] = ()
-    response = ""
-    if written.unknown:
-        fields.sound = False
-        names.reject(fields.issues, fields.line, field, written.unknown)
-    else:
-        history, response, fault = sample_of(text, written)
-        if fault is not None:
-            fields.reject(field, *fault)
-    return Example(
-        id=fields.identifier("id") or fallback_id,
-        session=fields.identifier("session"),
-        client=fields.identifier("client"),
-        history=history,
-        response=response,
-        label=label,
-        rationale=rationale,
-    )
 
 
 @register_reader("alpaca")
