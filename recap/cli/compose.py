@@ -313,11 +313,19 @@ class _UserConf(SearchPathPlugin):
             search_path.append("recap", f"file://{folder.resolve()}")
 
 
-_NAMES = re.compile(r"\+{0,2}(data\.options\.speakers)=(\{[^{}]*\})", re.DOTALL)
+_MAPPINGS = {
+    "data.options.speakers": "write 'data.options.speakers={NAME: client, \"OTHER #1\": other}'",
+    "data.options.label_names": "write 'data.options.label_names={4: Excusing}'",
+    "annotations.label_names": "write 'annotations.label_names={4: Excusing}'",
+}
+"""Options whose names are the user's own, with how they are written."""
+_NAMES = re.compile(
+    rf"\+{{0,2}}({'|'.join(map(re.escape, _MAPPINGS))})=(\{{[^{{}}]*\}})", re.DOTALL
+)
 
 
 def with_names(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments, ``data.options.speakers={NAME: role}`` as one text, for Hydra's sake.
+    """Return the arguments, ``data.options.speakers={NAME: role}`` and the like as one text.
 
     Hydra (1.3) takes no names of its own accord where a mapping is empty, and no Chinese ones.
     """
@@ -441,23 +449,23 @@ def _composed_once(
 
 def _read_names(values: Mapping[Any, Any]) -> None:
     """Put the mapping in the place of names that :func:`with_names` wrote as one text."""
-    data = values.get("data")
-    options = data.get("options") if isinstance(data, dict) else None
-    if not isinstance(options, dict) or not isinstance(options.get("speakers"), str):
-        return
-    try:
-        # All of it is text: `No` and `1` are names, too.
-        names = yaml.BaseLoader(options["speakers"]).get_single_data()
-    except yaml.YAMLError:
-        names = None
-    if not isinstance(names, dict) or not all(
-        isinstance(n, str) for n in (*names, *names.values())
-    ):
-        raise ConfigError(
-            "data.options.speakers: is no list of names; write 'data.options.speakers={NAME: "
-            'client, "OTHER #1": other}\''
-        )
-    options["speakers"] = names
+    for option, hint in _MAPPINGS.items():
+        *path, last = option.split(".")
+        place: Any = values
+        for key in path:
+            place = place.get(key) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or not isinstance(place.get(last), str):
+            continue
+        try:
+            # All of it is text: `No` and `1` are names, too.
+            names = yaml.BaseLoader(place[last]).get_single_data()
+        except yaml.YAMLError:
+            names = None
+        if not isinstance(names, dict) or not all(
+            isinstance(n, str) for n in (*names, *names.values())
+        ):
+            raise ConfigError(f"{option}: is no list of names; {hint}")
+        place[last] = names
 
 
 def _name_of(

@@ -139,10 +139,9 @@ _OTHERS = frozenset(
     for role in ("text", "speaker", "history", "client", "counselor")
     for name in TABLE_NAMES[role]
 )
-_SETTLED = (
-    *("label", "labels", "gold", "gold_label", "final", "final_label", "consensus", "majority"),
-    *("adjudicated", "reference", "truth", "prediction", "predicted", "model"),
-    *("标签", "最终", "最终标签", "共识", "金标准"),
+_SETTLED = re.compile(
+    r"(labels?|code|.*_)?(gold|final|consensus|majority|agreed|resolved|adjudicated|settled"
+    r"|reference|truth|predict(ion|ed)|model)s?(_.*)?|labels?|标签|.*(最终|共识|金标准).*"
 )
 """Names of columns that may hold what annotators add up to, or what a model says."""
 
@@ -160,13 +159,16 @@ def find_annotators(
     ``auto`` takes a table for one where no column is called annotator or label, there is an id, and
     two columns or more hold labels of the taxonomy. Columns count as an annotator's where most of
     their cells are labels, so that a label that is not known is a fault of its row. Without a
-    taxonomy, ``wide`` takes all columns that have no usual name.
+    taxonomy, what stands in several columns without a usual name counts as a label.
 
     Raises:
         DataError: When it cannot be told which columns are annotators'.
     """
     if layout.annotators or layout.form == "long":
-        return tuple(map(identity, layout.annotators))
+        named = tuple(map(identity, layout.annotators))
+        if len(set(named)) < len(named):
+            raise ConfigError("annotations.annotators: names a column twice; name each once")
+        return named
     found = annotation_columns(path, tuple(names), layout)
     has_id = "id" in found or {"session", "turn"} <= found.keys()
     if layout.form == "auto" and (
@@ -175,7 +177,7 @@ def find_annotators(
         return ()
     apart = {name for role in found if role != "label" for name in found[role]}
     free = [n for n in names if n and n not in apart and fold_name(n) not in _OTHERS]
-    columns = free if taxonomy is None else _label_columns(path, free, rows, layout, taxonomy)
+    columns = _label_columns(path, free, rows, layout, taxonomy)
     if len(columns) < 2:
         if layout.form == "auto":
             return ()
@@ -183,8 +185,8 @@ def find_annotators(
             f"{path}: fewer than two columns hold labels; name those of the annotators with "
             "annotations.annotators=[A,B]"
         )
-    settled = (*_SETTLED, *map(fold_name, found.get("label", ())))
-    unsure = next((name for name in columns if fold_name(name) in settled), None)
+    settled = found.get("label", ())
+    unsure = next((n for n in columns if n in settled or _SETTLED.fullmatch(fold_name(n))), None)
     if unsure is not None:
         raise DataError(
             f"{path}: column {quote_cell(unsure)} may hold what the annotators add up to; name "
@@ -198,24 +200,34 @@ def _label_columns(
     names: Sequence[str],
     rows: Rows,
     layout: AnnotationLayout,
-    taxonomy: Taxonomy,
+    taxonomy: Taxonomy | None,
 ) -> list[str]:
     """Return the columns most of whose cells are labels; several where the rest is unclear."""
-    labels, others = Counter[str](), Counter[str]()
+    columns = {
+        name: Counter(bare_cell(row.get(name, "").strip()) for _, row in rows) for name in names
+    }
+    shared = Counter(cell for cells in columns.values() for cell in cells)
     codes = {str(code) for code in layout.label_names}
-    for _, row in rows:
-        for name in names:
-            cell = bare_cell(row.get(name, "").strip())
-            if cell in codes or taxonomy.find(cell) is not None:
-                labels[name] += 1
-            elif not is_missing(cell, taxonomy):
-                others[name] += 1
-    found = [name for name in names if labels[name] > others[name]]
-    unclear = next((name for name in names if name not in found and labels[name]), None)
-    if len(found) > 1 and unclear is not None:
+    known = [] if taxonomy is None else [one.name for one in taxonomy.categories]
+
+    def is_label(cell: str) -> bool:
+        found = shared[cell] > 1 if taxonomy is None else taxonomy.find(cell) is not None
+        return found or cell in codes
+
+    labels, others, close = Counter[str](), Counter[str](), Counter[str]()
+    for name, cells in columns.items():
+        for cell, n in cells.items():
+            if not is_missing(cell, taxonomy):
+                (labels if is_label(cell) else others)[name] += n
+                close[name] += n * (len(cell) < 25 and bool(did_you_mean(cell, known)))
+    least = others if taxonomy is not None else Counter[str]()
+    found = [name for name in names if labels[name] > least[name]]
+    # Misspelled labels are labels: nobody's column is left out for them.
+    apart = [n for n in names if n not in found and (labels[n] or 2 * close[n] > others[n])]
+    if len(found) > 1 and apart and taxonomy is not None:
         raise DataError(
-            f"{path}: column {quote_cell(unclear)} holds {labels[unclear]} labels and "
-            f"{others[unclear]} other texts; name the columns of the annotators with "
+            f"{path}: column {quote_cell(apart[0])} holds {labels[apart[0]]} labels and "
+            f"{others[apart[0]]} other texts; name the columns of the annotators with "
             "annotations.annotators=[A,B]"
         )
     return found
@@ -735,7 +747,10 @@ class _Reader:
             return None
         canonical, reason = self._labels.find(label)
         if canonical is None:
-            issues.reject(line, "label", reason, "correct it, or keep labels with labels=raw")
+            hint = "correct it, or keep labels with labels=raw"
+            if label.isdecimal() and len(label) < 5:
+                hint = f"say what it means with +annotations.label_names.{label}=NAME"
+            issues.reject(line, "label", reason, hint)
             return None
         if (given.id, given.annotator, given.round) in self._seen:
             reason = (

@@ -30,7 +30,7 @@ from recap.data.readers.speakers import SpeakerNames
 from recap.data.readers.tables import TABLE_ENDINGS, read_rows
 from recap.records import Example
 
-_NO_CHOICE = "holds marked passages, ratings or the like, not a label of the document"
+_NO_CHOICE = "holds marked passages or scores, not a label of the document"
 _CLASSIFY = "export a text classification project"
 
 
@@ -67,11 +67,10 @@ def _chosen(
     fields: Fields, field: str, results: list[dict[str, Any]], keys: Keys
 ) -> tuple[str, ...]:
     choices = [one for one in results if one.get("type") in ("choices", "taxonomy")]
-    others = [one for one in results if one.get("type") != "textarea"]
     # A choice about a passage, or about one item of several, says nothing of the whole.
-    if any(_values(one, str(one["type"]), "start") or "item_index" in one for one in choices):
-        choices = []
-    if others and not choices:
+    parts = [o for o in choices if _values(o, str(o["type"]), "start") or "item_index" in o]
+    choices = [one for one in choices if one not in parts]
+    if not choices and (parts or any(str(one.get("type")).endswith("labels") for one in results)):
         fields.reject(field, _NO_CHOICE, "label tasks with Choices")
     question = keys.question(fields.issues, [str(one.get("from_name")) for one in choices])
     mine = [one for one in choices if str(one.get("from_name")) == question]

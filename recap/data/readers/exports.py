@@ -215,8 +215,8 @@ def documents(
     """Return the documents of an export with all that was said of each.
 
     Id, session and text stand in a row, its ``data`` or its ``meta``. One id with two texts stays
-    two documents; where texts are not needed, so do two annotators' rows of one. A document without
-    an id is called by a hash of its text, which is the same in every export.
+    two documents; where texts are not needed, so do rows of two annotators or rounds. A document
+    without an id is called by a hash of its text, which is the same in every export.
 
     Args:
         rows: Its rows.
@@ -224,7 +224,7 @@ def documents(
         keys: Where what stands.
         answers: Returns what a row says that annotators gave.
     """
-    found: dict[tuple[str, ...], Document] = {}
+    found: dict[tuple[str | None, ...], Document] = {}
     for line, row in rows:
         fields = Fields(row, line=line, issues=issues)
         body, meta = row.get("data"), row.get("meta")
@@ -245,8 +245,8 @@ def documents(
             text=text,
             given=given,
         )
-        people = () if keys.texts else [one.annotator for one in given]
-        key = (document.id, str(text), *people)
+        apart = () if keys.texts else (document.round, *(one.annotator for one in given))
+        key = (document.id, str(text), *apart)
         there = found.setdefault(key, document)
         if there is not document:
             given = (*there.given, *given)
