@@ -40,7 +40,6 @@ from recap.data.readers.exports import (
     documents,
     label_of,
     rationale_of,
-    single_label,
     tool_of,
 )
 from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
@@ -144,6 +143,7 @@ _SETTLED = re.compile(
     r"|reference|truth|predict(ion|ed)|model)s?(_.*)?|labels?|标签|.*(最终|共识|金标准).*"
 )
 """Names of columns that may hold what annotators add up to, or what a model says."""
+_NAME_THEM = "; name the columns of the annotators with annotations.annotators=[A,B]"
 
 
 def find_annotators(
@@ -181,16 +181,12 @@ def find_annotators(
     if len(columns) < 2:
         if layout.form == "auto":
             return ()
-        raise DataError(
-            f"{path}: fewer than two columns hold labels; name those of the annotators with "
-            "annotations.annotators=[A,B]"
-        )
+        raise DataError(f"{path}: fewer than two columns hold labels{_NAME_THEM}")
     settled = found.get("label", ())
     unsure = next((n for n in columns if n in settled or _SETTLED.fullmatch(fold_name(n))), None)
     if unsure is not None:
         raise DataError(
-            f"{path}: column {quote_cell(unsure)} may hold what the annotators add up to; name "
-            "their columns with annotations.annotators=[A,B]"
+            f"{path}: column {quote_cell(unsure)} may hold what the annotators add up to{_NAME_THEM}"
         )
     return tuple(columns)
 
@@ -219,7 +215,8 @@ def _label_columns(
         for cell, n in cells.items():
             if not is_missing(cell, taxonomy):
                 (labels if is_label(cell) else others)[name] += n
-                close[name] += n * (len(cell) < 25 and bool(did_you_mean(cell, known)))
+                few = len(cells) < 200 and len(cell) < 25
+                close[name] += n * (few and bool(did_you_mean(cell, known)))
     least = others if taxonomy is not None else Counter[str]()
     found = [name for name in names if labels[name] > least[name]]
     # Misspelled labels are labels: nobody's column is left out for them.
@@ -227,8 +224,7 @@ def _label_columns(
     if len(found) > 1 and apart and taxonomy is not None:
         raise DataError(
             f"{path}: column {quote_cell(apart[0])} holds {labels[apart[0]]} labels and "
-            f"{others[apart[0]]} other texts; name the columns of the annotators with "
-            "annotations.annotators=[A,B]"
+            f"{others[apart[0]]} other texts{_NAME_THEM}"
         )
     return found
 
@@ -594,6 +590,12 @@ class _Reader:
                     return
             yield from self._table_rows(file, names, rows, issues)
 
+    def _one(self, fields: Fields, given: Sequence[Given]) -> str | None:
+        multi_label = self._layout.multi_label
+        option = "annotations.multi_label"
+        label = label_of(fields, "label", given, multi_label, option=option)
+        return label if fields.sound else None
+
     def _keys(self) -> Keys:
         chosen = {role: name for role, name in self._layout.columns.items() if role in KEYS}
         names = SpeakerNames(self._layout.speakers)
@@ -667,9 +669,7 @@ class _Reader:
             given = []
             for name in people:
                 mine = [one for one in document.given if one.annotator == name]
-                label = label_of(
-                    fields, mine, self._layout.multi_label, option="annotations.multi_label"
-                )
+                label = self._one(fields, mine)
                 given.append((self.names.name("annotator", name) or owner, label or ""))
             cells = {role: self._cell(role, parts) for role, parts in written.items()}
             if len(given) == 1:
@@ -742,13 +742,13 @@ class _Reader:
         if may_be_several and "#" in given.label:
             # Doccano's CSV joins several labels.
             fields = Fields({}, line=line, issues=issues)
-            label = single_label(fields, "label", given.label.split("#"), self._layout.multi_label)
+            label = self._one(fields, [Given(labels=tuple(given.label.split("#")))])
         if label is None:
             return None
         canonical, reason = self._labels.find(label)
         if canonical is None:
             hint = "correct it, or keep labels with labels=raw"
-            if label.isdecimal() and len(label) < 5:
+            if label.isdecimal() and len(label) <= 4:
                 hint = f"say what it means with +annotations.label_names.{label}=NAME"
             issues.reject(line, "label", reason, hint)
             return None

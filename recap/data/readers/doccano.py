@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import IssueLog
-from recap.data.readers.exports import Given, refuse_export, single_label, text_example
+from recap.data.readers.exports import Given, label_of, refuse_export, text_example
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import JSON_ENDINGS, Fields, one_of, register_reader
 from recap.data.readers.speakers import SpeakerNames
@@ -51,7 +51,7 @@ def read_doccano(
     """
     one_of("multi_label", multi_label, ("reject", "first"))
     path = existing_file(path)
-    label_of = {str(number): name for number, name in (label_names or {}).items()}
+    numbers = {str(number): name for number, name in (label_names or {}).items()}
     names = SpeakerNames(speakers)
     rows = _csv_rows(path, issues) if path.suffix.lower() == ".csv" else json_rows(path, issues)
     for line, row in rows:
@@ -62,7 +62,7 @@ def read_doccano(
             _first_key(row, _TEXT_KEYS),
             names,
             fallback_id=f"{path.stem}:{line}",
-            label=document_label(fields, label_of, multi_label),
+            label=document_label(fields, numbers, multi_label),
             rationale=document_comments(row),
         )
         if fields.sound:
@@ -86,7 +86,7 @@ def _csv_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any
 
 def document_label(
     fields: Fields,
-    label_of: Mapping[str, str],
+    names: Mapping[str, str],
     multi_label: str,
     *,
     option: str = "data.options",
@@ -96,26 +96,18 @@ def document_label(
 
     Args:
         fields: The document's row.
-        label_of: The label that each number stands for.
+        names: The label that each number stands for.
         multi_label: ``reject`` a document of several labels, or take the ``first``.
         option: Where ``label_names`` and ``multi_label`` are said.
         raw: Whether a number may be a label itself.
     """
     key = _first_key(fields.row, _LABEL_KEYS)
-    given = user_labels(fields, label_of, option=option, raw=raw)
-    labels = [label for one in given for label in one.labels]
-    return single_label(
-        fields,
-        key,
-        labels,
-        multi_label,
-        annotators=sum(bool(one.labels) for one in given),
-        option=f"{option}.multi_label",
-    )
+    given = user_labels(fields, names, option=option, raw=raw)
+    return label_of(fields, key, given, multi_label, option=f"{option}.multi_label")
 
 
 def user_labels(
-    fields: Fields, label_of: Mapping[str, str], *, option: str, raw: bool
+    fields: Fields, names: Mapping[str, str], *, option: str, raw: bool
 ) -> tuple[Given, ...]:
     """Return what each user gave a document; all labels are one's where no user is named."""
     key = _first_key(fields.row, _LABEL_KEYS)
@@ -129,7 +121,7 @@ def user_labels(
         if isinstance(item, dict) and ("start_offset" in item or "label" not in item):
             label = [item]
         if isinstance(label, int) and not isinstance(label, bool):
-            label = label_of.get(str(label), str(label) if raw and _is_code(label) else label)
+            label = names.get(str(label), str(label) if raw and _is_code(label) else label)
         if isinstance(label, str):
             mine = by_user.setdefault(_user(item), [])
             mine += [label] if label.strip() else []

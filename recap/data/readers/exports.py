@@ -258,52 +258,38 @@ def _hash(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-def single_label(
+def label_of(
     fields: Fields,
     field: str,
-    labels: Sequence[str],
+    given: Sequence[Given],
     multi_label: str,
     *,
-    annotators: int = 1,
     option: str = "data.options.multi_label",
 ) -> str | None:
-    """Return the label of a row that may carry several, ``None`` where it carries none.
+    """Return the one label that answers add up to; ``None``, and maybe a fault, without one.
 
     Args:
         fields: The row.
         field: Where the labels stand in it.
-        labels: What stands there.
+        given: What was answered.
         multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
-            rejects the row.
-        annotators: How many gave these labels.
+            rejects the row, also where one answer rejects what another accepts.
         option: Where ``multi_label`` is said.
     """
-    distinct = list(dict.fromkeys(label.strip() for label in labels))
-    if len(distinct) < 2:
-        return distinct[0] if distinct else None
-    fields.issues.counts["multi_label"] += 1
-    if multi_label == "first":
-        return distinct[0]
-    reason = f"holds {len(distinct)} labels"
-    hint = f"keep one, or take the first with {option}=first"
-    if annotators > 1:
-        reason += f" of {annotators} annotators"
-        hint = f"settle it (recap.corpus action=adjudicate), or take the first with {option}=first"
-    fields.reject(field, reason, hint)
-    return None
-
-
-def label_of(
-    fields: Fields, given: Sequence[Given], multi_label: str, *, option: str
-) -> str | None:
-    """Return the one label that answers add up to; ``None``, and maybe a fault, without one."""
-    labels = [label for one in given for label in one.labels]
-    annotators = len({one.annotator for one in given if one.labels})
-    label = single_label(fields, "label", labels, multi_label, annotators=annotators, option=option)
-    if multi_label == "reject" and {no for one in given for no in one.rejected} & {*labels}:
+    labels = list(dict.fromkeys(label.strip() for one in given for label in one.labels))
+    n = len(labels)
+    fields.issues.counts["multi_label"] += n > 1
+    if n > 1 and multi_label == "reject":
+        annotators = len({one.annotator for one in given if one.labels})
+        of = f" of {annotators} annotators" if annotators > 1 else ""
+        mend = "settle it (recap.corpus action=adjudicate)" if of else "keep one"
+        fields.reject(
+            field, f"holds {n} labels{of}", f"{mend}, or take the first with {option}=first"
+        )
+    elif multi_label == "reject" and {no for one in given for no in one.rejected} & {*labels}:
         hint = f"settle it, or take what was accepted with {option}=first"
-        fields.reject("label", "is accepted in one answer and rejected in another", hint)
-    return label
+        fields.reject(field, "is accepted in one answer and rejected in another", hint)
+    return labels[0] if labels else None
 
 
 def rationale_of(given: Sequence[Given]) -> str | None:
@@ -317,13 +303,12 @@ def document_example(
     """Return a document as an example under the one label given to it; ``None`` and a fault."""
     row = {"id": document.id, "session": document.session, "text": document.text}
     fields = Fields(row, line=document.line, issues=issues, rows=document.rows)
-    option = "data.options.multi_label"
     example = text_example(
         fields,
         "text",
         names,
         fallback_id=document.id,
-        label=label_of(fields, document.given, multi_label, option=option),
+        label=label_of(fields, "label", document.given, multi_label),
         rationale=rationale_of(document.given),
     )
     return example if fields.sound else None

@@ -6,11 +6,11 @@ A sample may carry several labels, or a label above its reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from recap.data.issues import IssueLog
-from recap.data.readers.exports import refuse_export, single_label, text_example
+from recap.data.readers.exports import Given, label_of, refuse_export, text_example
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
 from recap.data.readers.speakers import SpeakerNames
@@ -34,6 +34,28 @@ def label_and_reason(output: str) -> tuple[str | None, str | None]:
     return label or None, reason or None
 
 
+def _samples(
+    path: Path,
+    issues: IssueLog,
+    speakers: Mapping[str, str] | None,
+    field: str,
+    read: Callable[[Fields], tuple[str | None, str | None]],
+) -> Iterator[Example]:
+    """Yield an example for each row; ``read`` returns its label and its rationale."""
+    names = SpeakerNames(speakers)
+    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        refuse_export(issues, line, row)
+        fields = Fields(row, line=line, issues=issues)
+        label, rationale = read(fields)
+        fallback = f"{path.stem}:{number}"
+        example = text_example(
+            fields, field, names, fallback_id=fallback, label=label, rationale=rationale
+        )
+        if fields.sound:
+            issues.at(line)
+            yield example
+
+
 @register_reader("alpaca")
 def read_alpaca(
     path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
@@ -49,25 +71,13 @@ def read_alpaca(
         issues: Where bad rows are noted.
         speakers: Names of speakers beside the usual ones, each with its role.
     """
-    path = existing_file(path)
-    names = SpeakerNames(speakers)
-    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
-        fields = Fields(row, line=line, issues=issues)
-        if row.get("input") == "" or str(row.get("input", "x")).isspace():
+
+    def read(fields: Fields) -> tuple[str | None, str | None]:
+        if not str(fields.row.get("input", "x")).strip():
             fields.reject("input", "is empty", "write the dialogue there, not in the instruction")
-            continue
-        label, reason = label_and_reason(fields.optional_text("output") or "")
-        example = text_example(
-            fields,
-            "input",
-            names,
-            fallback_id=f"{path.stem}:{number}",
-            label=label,
-            rationale=reason,
-        )
-        if fields.sound:
-            issues.at(line)
-            yield example
+        return label_and_reason(fields.optional_text("output") or "")
+
+    return _samples(existing_file(path), issues, speakers, "input", read)
 
 
 @register_reader("client_resistance")
@@ -84,22 +94,11 @@ def read_client_resistance(
         issues: Where bad rows are noted.
         speakers: Names of speakers beside the usual ones, each with its role.
     """
-    path = existing_file(path)
-    names = SpeakerNames(speakers)
-    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
-        refuse_export(issues, line, row)
-        fields = Fields(row, line=line, issues=issues)
-        example = text_example(
-            fields,
-            "text",
-            names,
-            fallback_id=f"{path.stem}:{number}",
-            label=fields.optional_text("label") or None,
-            rationale=fields.optional_text("rationale") or None,
-        )
-        if fields.sound:
-            issues.at(line)
-            yield example
+
+    def read(fields: Fields) -> tuple[str | None, str | None]:
+        return fields.optional_text("label") or None, fields.optional_text("rationale") or None
+
+    return _samples(existing_file(path), issues, speakers, "text", read)
 
 
 @register_reader("psyguard")
@@ -128,7 +127,7 @@ def read_psyguard(
             id=_id(fields.identifier("idx"), source) or f"{path.stem}:{number}",
             history=(),
             response=fields.text("text"),
-            label=single_label(fields, "labels", labels, multi_label),
+            label=label_of(fields, "labels", [Given(labels=tuple(labels))], multi_label),
             meta={} if source is None else {"data_source": source},
         )
         if fields.sound:
