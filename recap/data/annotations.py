@@ -25,12 +25,7 @@ from numpy.typing import NDArray
 from recap.data.issues import IssueLog, RowIssue, damage, name_damage
 from recap.data.names import identity, is_missing
 from recap.data.readers.annotation_tools import is_inception, tool_documents
-from recap.data.readers.doccano import (
-    document_comments,
-    document_label,
-    several_users,
-    user_labels,
-)
+from recap.data.readers.doccano import document_comments, several_users, user_labels
 from recap.data.readers.exports import (
     KEYS,
     Document,
@@ -93,19 +88,17 @@ class AnnotationLayout:
     speakers: Mapping[str, str] | None = None
     """Names of speakers in the documents of an export, each with its role."""
 
-
-def check_layout(layout: AnnotationLayout) -> None:
-    """Check the roles for which columns were named.
-
-    Raises:
-        ConfigError: For one that no column can have.
-    """
-    for role in layout.columns:
-        if role not in USUAL_NAMES:
-            raise ConfigError(
-                f"annotations.columns.{role}: a column cannot hold that"
-                f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
-            )
+    def __post_init__(self) -> None:
+        """Refuse roles that no column can have, and columns that are named twice."""
+        one_of("format", self.form, ("auto", "long", "wide"), prefix="annotations.")
+        for role in self.columns:
+            if role not in USUAL_NAMES:
+                raise ConfigError(
+                    f"annotations.columns.{role}: a column cannot hold that"
+                    f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
+                )
+        if len(set(map(identity, self.annotators))) < len(self.annotators):
+            raise ConfigError("annotations.annotators: names a column twice; name each once")
 
 
 def annotation_columns(
@@ -143,7 +136,7 @@ _SETTLED = re.compile(
     r"|reference|truth|predict(ion|ed)|model)s?(_.*)?|labels?|标签|.*(最终|共识|金标准).*"
 )
 """Names of columns that may hold what annotators add up to, or what a model says."""
-_NAME_THEM = "; name the columns of the annotators with annotations.annotators=[A,B]"
+_NAME_THEM = "; name the annotators' columns with annotations.annotators=[A,B]"
 
 
 def find_annotators(
@@ -165,10 +158,7 @@ def find_annotators(
         DataError: When it cannot be told which columns are annotators'.
     """
     if layout.annotators or layout.form == "long":
-        named = tuple(map(identity, layout.annotators))
-        if len(set(named)) < len(named):
-            raise ConfigError("annotations.annotators: names a column twice; name each once")
-        return named
+        return tuple(map(identity, layout.annotators))
     found = annotation_columns(path, tuple(names), layout)
     has_id = "id" in found or {"session", "turn"} <= found.keys()
     if layout.form == "auto" and (
@@ -186,7 +176,7 @@ def find_annotators(
     unsure = next((n for n in columns if n in settled or _SETTLED.fullmatch(fold_name(n))), None)
     if unsure is not None:
         raise DataError(
-            f"{path}: column {quote_cell(unsure)} may hold what the annotators add up to{_NAME_THEM}"
+            f"{path}: column {quote_cell(unsure)} may hold what annotators add up to{_NAME_THEM}"
         )
     return tuple(columns)
 
@@ -472,10 +462,7 @@ def read_annotations(
 
     Raises:
         DataError: When a file cannot be read, its rows are at fault, or no label is left.
-        ConfigError: For a role that no column can have.
     """
-    check_layout(layout)
-    one_of("format", layout.form, ("auto", "long", "wide"), prefix="annotations.")
     logs: list[IssueLog] = []
     reader = _Reader(layout, taxonomy)
     for number, path in enumerate(paths, start=1):
@@ -576,18 +563,23 @@ class _Reader:
             sheet.texts.update(self._texts(sheet.columns))
             rows, names = list(sheet.rows), sheet.columns
         tool = tool or next(filter(None, (tool_of(row) for _, row in rows)), None)
+        if tool is None and is_json and several_users(row for _, row in rows):
+            tool = "doccano"
         if tool is not None:
-            found = tool_documents(tool, file.path, issues, self._keys(), rows=rows)
+            chosen = {role: name for role, name in self._layout.columns.items() if role in KEYS}
+            names_of = SpeakerNames(self._layout.speakers)
+            keys = Keys(chosen, option="annotations.columns", speakers=names_of, texts=False)
+            found = (
+                documents(rows, issues, keys, self._user_labels)
+                if tool == "doccano"
+                else tool_documents(tool, file.path, issues, keys, rows=rows)
+            )
             yield from self._documents(file, found, issues)
-        elif is_json and several_users(row for _, row in rows):
-            found = documents(rows, issues, self._keys(), self._user_labels)
-            yield from self._documents(file, found, issues)
-        else:
-            if is_json:
-                rows = list(self._json_texts(rows, issues))
-                names = tuple(dict.fromkeys(key for _, row in rows for key in row))
-                if issues.issues and not rows:
-                    return
+            return
+        if is_json:
+            rows = list(self._json_texts(rows, issues))
+            names = tuple(dict.fromkeys(key for _, row in rows for key in row))
+        if rows or not (is_json and issues.issues):
             yield from self._table_rows(file, names, rows, issues)
 
     def _one(self, fields: Fields, given: Sequence[Given]) -> str | None:
@@ -596,12 +588,7 @@ class _Reader:
         label = label_of(fields, "label", given, multi_label, option=option)
         return label if fields.sound else None
 
-    def _keys(self) -> Keys:
-        chosen = {role: name for role, name in self._layout.columns.items() if role in KEYS}
-        names = SpeakerNames(self._layout.speakers)
-        return Keys(chosen, option="annotations.columns", speakers=names, texts=False)
-
-    def _user_labels(self, fields: Fields, _: Keys) -> tuple[Given, ...]:
+    def _user_labels(self, fields: Fields, _: Keys | None) -> tuple[Given, ...]:
         raw = self._taxonomy is None
         return user_labels(fields, self._numbers, option="annotations", raw=raw)
 
@@ -686,20 +673,12 @@ class _Reader:
                 for key, value in row.items()
                 if isinstance(value, str | int) and not isinstance(value, bool)
             }
-            chosen = self._layout.columns.get("label")
-            label_key = (chosen if isinstance(chosen, str) else None) or next(
-                (key for key in USUAL_NAMES["label"] if key in row), None
-            )
-            if label_key is not None and not isinstance(row.get(label_key), str):
-                labeled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
-                label = document_label(
-                    labeled,
-                    self._numbers,
-                    self._layout.multi_label,
-                    option="annotations",
-                    raw=self._taxonomy is None,
-                )
-                texts[label_key] = label or ""
+            usual = next((key for key in USUAL_NAMES["label"] if key in row), None)
+            key = self._layout.columns.get("label") or usual
+            if isinstance(key, str) and not isinstance(row.get(key), str):
+                labeled = Fields({"label": row.get(key)}, line=line, issues=issues)
+                given = self._user_labels(labeled, None)
+                texts[key] = self._one(labeled, given) or ""
                 fields.sound = labeled.sound
             comments = document_comments(row)
             if comments:
@@ -709,15 +688,11 @@ class _Reader:
 
     def _cell(self, role: str, parts: Sequence[str]) -> str:
         """Return what stands in the columns of one role, names as they are compared."""
-        if role == "label":
-            return ":".join(parts)
-        if any(map(is_missing, parts)):
+        if role != "label" and any(map(is_missing, parts)):
             return ""
-        if role == "rationale":
-            return ":".join(parts)
         if role in ("annotator", "session"):
             return ":".join(self.names.name(role, part) for part in parts)
-        return ":".join(map(identity, parts))
+        return ":".join(parts if role in ("label", "rationale") else map(identity, parts))
 
     @staticmethod
     def _damaged(line: int, cells: Mapping[str, Sequence[str]], issues: IssueLog) -> bool:

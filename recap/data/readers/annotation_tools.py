@@ -407,17 +407,7 @@ def _reader(tool: str) -> Reader:
         speakers: Mapping[str, str] | None = None,
         multi_label: str = "reject",
     ) -> Iterator[Example]:
-        """Yield an example for each document.
-
-        Args:
-            path: The file.
-            issues: Where bad rows are noted.
-            columns: Names of the keys that are not recognized, as ``{role: name}``; ``label`` for
-                the choice where a project has several.
-            speakers: Names of speakers beside the usual ones, each with its role.
-            multi_label: What to do with a document of several labels, of one annotator or of
-                several: ``reject`` it, or take the ``first``.
-        """
+        # columns: names of keys by role; label is the choice, where a project has several.
         one_of("multi_label", multi_label, ("reject", "first"))
         names = SpeakerNames(speakers)
         keys = Keys(columns, option="data.options.columns", speakers=names)

@@ -57,12 +57,13 @@ def read_doccano(
     for line, row in rows:
         refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
+        given = user_labels(fields, numbers)
         example = text_example(
             fields,
             _first_key(row, _TEXT_KEYS),
             names,
             fallback_id=f"{path.stem}:{line}",
-            label=document_label(fields, numbers, multi_label),
+            label=label_of(fields, _first_key(row, _LABEL_KEYS), given, multi_label),
             rationale=document_comments(row),
         )
         if fields.sound:
@@ -84,32 +85,17 @@ def _csv_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any
         yield line, filled
 
 
-def document_label(
-    fields: Fields,
-    names: Mapping[str, str],
-    multi_label: str,
-    *,
-    option: str = "data.options",
-    raw: bool = False,
-) -> str | None:
-    """Return the one label of a document, ``None`` where it has none or is at fault.
+def user_labels(
+    fields: Fields, names: Mapping[str, str], *, option: str = "data.options", raw: bool = False
+) -> tuple[Given, ...]:
+    """Return what each user gave a document; all labels are one's where no user is named.
 
     Args:
         fields: The document's row.
         names: The label that each number stands for.
-        multi_label: ``reject`` a document of several labels, or take the ``first``.
-        option: Where ``label_names`` and ``multi_label`` are said.
+        option: Where ``label_names`` is said.
         raw: Whether a number may be a label itself.
     """
-    key = _first_key(fields.row, _LABEL_KEYS)
-    given = user_labels(fields, names, option=option, raw=raw)
-    return label_of(fields, key, given, multi_label, option=f"{option}.multi_label")
-
-
-def user_labels(
-    fields: Fields, names: Mapping[str, str], *, option: str, raw: bool
-) -> tuple[Given, ...]:
-    """Return what each user gave a document; all labels are one's where no user is named."""
     key = _first_key(fields.row, _LABEL_KEYS)
     value = fields.row.get(key)
     if isinstance(value, dict):
