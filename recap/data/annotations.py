@@ -246,9 +246,8 @@ def annotator_files(path: Path) -> Iterator[list[AnnotatorFile]]:
         DataError: When there is no such file, or nothing usable in it.
     """
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if _is_annotation_file(p.name) and p.is_file())
-        # Beside them Potato keeps the order and the times of its annotators.
-        inside = [file for file in inside if file.stem == POTATO_FILE] or inside
+        names = _of_annotators(str(file) for file in path.rglob("*") if file.is_file())
+        inside = sorted(map(Path, names))
         if not inside:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [AnnotatorFile(path=file, shown=str(file), of_one=True) for file in inside]
@@ -277,8 +276,9 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
     files = []
     with open_archive(path, kind=_KIND, hint=_MEND) as archive:
         named = [(_name_in_zip(part), part) for part in archive.infolist()]
-        kept = [(name, part) for name, part in named if _is_annotation_file(name)]
-        for number, (name, part) in enumerate(sorted(kept, key=lambda one: one[0])):
+        kept = set(_of_annotators(name for name, _ in named))
+        named = [(name, part) for name, part in named if name in kept]
+        for number, (name, part) in enumerate(sorted(named, key=lambda one: one[0])):
             if name_damage(name):
                 raise DataError(
                     f"{path}: a file in it has a name with unprintable characters; rename it"
@@ -320,12 +320,20 @@ def _name_in_zip(part: zipfile.ZipInfo) -> str:
     return part.filename
 
 
-def _is_annotation_file(name: str) -> bool:
-    path = Path(name)
-    hidden = path.name.startswith((".", "~")) or "__MACOSX" in path.parts
+def _of_annotators(names: Iterable[str]) -> list[str]:
+    """Return which of the files in a zip or a folder hold annotations, in order."""
+    paths = [Path(name) for name in names]
     # INCEpTION's own: what nobody has annotated yet, and what a curator made of the annotations.
-    hidden = hidden or path.stem in ("INITIAL_CAS", "CURATION_USER")
-    return not hidden and path.suffix.lower() in (*JSON_ENDINGS, *TABLE_ENDINGS, ".txt")
+    found = [
+        str(path)
+        for path in paths
+        if not path.name.startswith((".", "~"))
+        and "__MACOSX" not in path.parts
+        and path.stem not in ("INITIAL_CAS", "CURATION_USER")
+        and path.suffix.lower() in (*JSON_ENDINGS, *TABLE_ENDINGS, ".txt")
+    ]
+    # Beside them Potato keeps the order and the times of its annotators.
+    return sorted([name for name in found if Path(name).stem == POTATO_FILE] or found)
 
 
 MISSING = -1

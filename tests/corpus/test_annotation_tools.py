@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -486,6 +487,8 @@ def test_potato_has_a_folder_or_a_name_for_each_annotator(tmp_path: Path) -> Non
         lines(file.parent / "annotation_order.txt", "1", "2")
     agreement = found(tmp_path, "agreement", f"annotations.path={tmp_path / 'output'}")
     assert said(agreement) == (["ann", "bo"], 4, 2)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "output")
+    assert found(tmp_path, "agreement", f"annotations.path={packed}") == agreement
     one = write(tmp_path / "one.jsonl", *(instance(1, "Blaming", user_id=u) for u in ("ann", "bo")))
     assert said(found(tmp_path, "agreement", f"data.path={one}")) == (["ann", "bo"], 2, 1)
     assert labels(tmp_path, "data=potato", f"data.path={one}") == {"Blaming": 1}

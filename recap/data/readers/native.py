@@ -223,39 +223,38 @@ def records_to_jsonl(records: Iterable[Record]) -> str:
 
 def _dialogue_fields(dialogue: Dialogue) -> dict[str, Any]:
     return _filled(
-        {
-            "session": dialogue.session,
-            "client": dialogue.client,
-            "counselor": dialogue.counselor,
-            "meta": dict(dialogue.meta),
-        }
-    ) | {"turns": [_turn_fields(turn) for turn in dialogue.turns]}
+        session=dialogue.session,
+        client=dialogue.client,
+        counselor=dialogue.counselor,
+        meta=dict(dialogue.meta),
+        turns=[_turn_fields(turn) for turn in dialogue.turns],
+    )
 
 
 def _example_fields(example: Example) -> dict[str, Any]:
-    history = [_turn_fields(turn) for turn in example.history]
-    return (
-        _filled(
-            {
-                "id": example.id,
-                "session": example.session,
-                "client": example.client,
-                "turn": example.turn,
-            }
-        )
-        | {"history": history, "response": example.response}
-        | _filled(
-            {"label": example.label, "rationale": example.rationale, "meta": dict(example.meta)}
-        )
+    return _filled(
+        id=example.id,
+        session=example.session,
+        client=example.client,
+        turn=example.turn,
+        history=[_turn_fields(turn) for turn in example.history],
+        response=example.response,
+        label=example.label,
+        rationale=example.rationale,
+        meta=dict(example.meta),
     )
 
 
 def _turn_fields(turn: Turn) -> dict[str, Any]:
-    named = {"name": turn.name} if turn.name is not None else {}
-    return {"speaker": turn.speaker, **named, "text": turn.text} | _filled(
-        {"id": turn.id, "label": turn.label, "rationale": turn.rationale}
+    return _filled(
+        speaker=turn.speaker,
+        name=turn.name,
+        text=turn.text,
+        id=turn.id,
+        label=turn.label,
+        rationale=turn.rationale,
     )
 
 
-def _filled(values: dict[str, Any]) -> dict[str, Any]:
+def _filled(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, {})}
