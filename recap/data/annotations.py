@@ -490,8 +490,8 @@ def read_annotations(
         named = ", ".join(str(path) for path in paths)
         first = f"; the first fault: {issues[0]}" if issues else ""
         raise DataError(
-            f"{named}: holds no label; name the column of labels with annotations.columns.label"
-            f"{first}"
+            f"{named}: holds no label (a rejected or skipped answer is none); name the column of "
+            f"labels with annotations.columns.label{first}"
         )
     return AnnotatorLabels(
         annotations=tuple(reader.found),

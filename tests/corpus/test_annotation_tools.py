@@ -111,6 +111,9 @@ def test_an_export_of_prodigy_is_read_as_nothing_else(
     file = write(tmp_path / "p.jsonl", prodigy(NO, label="Challenging", answer="reject"))
     message = refused(capsys, "describe", f"data={reader}", f"data.path={file}")
     assert "p.jsonl:1: this is an export of Prodigy; read it with data=prodigy" in message
+    assert "a rejected or skipped answer is none" in refused(
+        capsys, "agreement", f"data.path={file}"
+    )
     assert "listen" not in message
 
 
