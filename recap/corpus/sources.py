@@ -198,6 +198,7 @@ def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
             annotators=tuple(options.annotators or ()),
             multi_label=options.multi_label,
             label_names=options.label_names or of_data.get("label_names") or {},
+            speakers=config.data.options.get("speakers"),
         ),
         taxonomy=task.taxonomy if task is not None else None,
         skip_faults=config.data.on_error == "skip",

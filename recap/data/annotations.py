@@ -24,19 +24,20 @@ from numpy.typing import NDArray
 
 from recap.data.issues import IssueLog, RowIssue, damage, name_damage
 from recap.data.names import identity, is_missing, whole_number
-from recap.data.readers.doccano import (
-    document_comments,
-    document_label,
-    several_users,
-    user_documents,
+from recap.data.readers.annotation_tools import is_inception, tool_documents
+from recap.data.readers.doccano import document_comments, several_users, user_labels
+from recap.data.readers.exports import (
+    KEYS,
+    Document,
+    Given,
+    Keys,
+    Rows,
+    documents,
+    label_of,
+    rationale_of,
+    tool_of,
 )
-from recap.data.readers.exports import KEYS, Document, Documents, Keys, Rows
 from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
-from recap.data.readers.inception import inception_documents, inception_rows, is_inception
-from recap.data.readers.json_samples import single_label
-from recap.data.readers.label_studio import label_studio_documents
-from recap.data.readers.potato import potato_documents
-from recap.data.readers.prodigy import prodigy_documents
 from recap.data.readers.registry import (
     JSON_ENDINGS,
     CanonicalLabels,
@@ -46,8 +47,8 @@ from recap.data.readers.registry import (
     require_column,
 )
 from recap.data.readers.registry import USUAL_NAMES as TABLE_NAMES
+from recap.data.readers.speakers import SpeakerNames
 from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
-from recap.data.readers.tools import tool_of
 from recap.errors import ConfigError, DataError, did_you_mean, quote_cell, quote_id
 from recap.system.files import bare_cell
 from recap.taxonomy import Taxonomy
@@ -84,20 +85,20 @@ class AnnotationLayout:
     """What to do with several labels of one annotator: ``reject`` them, or take the ``first``."""
     label_names: Mapping[Any, str] = field(default_factory=dict)
     """The label that each number stands for, in tables and old Doccano exports."""
+    speakers: Mapping[str, str] | None = None
+    """Names of speakers in the documents of an export, each with its role."""
 
-
-def check_layout(layout: AnnotationLayout) -> None:
-    """Check the roles for which columns were named.
-
-    Raises:
-        ConfigError: For one that no column can have.
-    """
-    for role in layout.columns:
-        if role not in USUAL_NAMES:
-            raise ConfigError(
-                f"annotations.columns.{role}: a column cannot hold that"
-                f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
-            )
+    def __post_init__(self) -> None:
+        """Refuse roles that no column can have, and columns that are named twice."""
+        one_of("format", self.form, ("auto", "long", "wide"), prefix="annotations.")
+        for role in self.columns:
+            if role not in USUAL_NAMES:
+                raise ConfigError(
+                    f"annotations.columns.{role}: a column cannot hold that"
+                    f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
+                )
+        if len(set(map(identity, self.annotators))) < len(self.annotators):
+            raise ConfigError("annotations.annotators: names a column twice; name each once")
 
 
 def annotation_columns(
@@ -130,12 +131,12 @@ _OTHERS = frozenset(
     for role in ("text", "speaker", "history", "client", "counselor")
     for name in TABLE_NAMES[role]
 )
-_SETTLED = (
-    *("label", "labels", "gold", "gold_label", "final", "final_label", "consensus", "majority"),
-    *("adjudicated", "reference", "truth", "prediction", "predicted", "model"),
-    *("标签", "最终", "最终标签", "共识", "金标准"),
+_SETTLED = re.compile(
+    r"(labels?|code|.*_)?(gold|final|consensus|majority|agreed|resolved|adjudicated|settled"
+    r"|reference|truth|predict(ion|ed)|model)s?(_.*)?|labels?|标签|.*(最终|共识|金标准).*"
 )
 """Names of columns that may hold what annotators add up to, or what a model says."""
+_NAME_THEM = "; name the annotators' columns with annotations.annotators=[A,B]"
 
 
 def find_annotators(
@@ -151,7 +152,7 @@ def find_annotators(
     ``auto`` takes a table for one where no column is called annotator or label, there is an id, and
     two columns or more hold labels of the taxonomy. Columns count as an annotator's where most of
     their cells are labels, so that a label that is not known is a fault of its row. Without a
-    taxonomy, ``wide`` takes all columns that have no usual name.
+    taxonomy, what stands in several columns without a usual name counts as a label.
 
     Raises:
         DataError: When it cannot be told which columns are annotators'.
@@ -166,20 +167,16 @@ def find_annotators(
         return ()
     apart = {name for role in found if role != "label" for name in found[role]}
     free = [n for n in names if n and n not in apart and fold_name(n) not in _OTHERS]
-    columns = free if taxonomy is None else _label_columns(path, free, rows, layout, taxonomy)
+    columns = _label_columns(path, free, rows, layout, taxonomy)
     if len(columns) < 2:
         if layout.form == "auto":
             return ()
-        raise DataError(
-            f"{path}: fewer than two columns hold labels; name those of the annotators with "
-            "annotations.annotators=[A,B]"
-        )
-    settled = (*_SETTLED, *map(fold_name, found.get("label", ())))
-    unsure = next((name for name in columns if fold_name(name) in settled), None)
+        raise DataError(f"{path}: fewer than two columns hold labels{_NAME_THEM}")
+    settled = found.get("label", ())
+    unsure = next((n for n in columns if n in settled or _SETTLED.fullmatch(fold_name(n))), None)
     if unsure is not None:
         raise DataError(
-            f"{path}: column {quote_cell(unsure)} may hold what the annotators add up to; name "
-            "their columns with annotations.annotators=[A,B]"
+            f"{path}: column {quote_cell(unsure)} may hold what annotators add up to{_NAME_THEM}"
         )
     return tuple(columns)
 
@@ -189,25 +186,35 @@ def _label_columns(
     names: Sequence[str],
     rows: Rows,
     layout: AnnotationLayout,
-    taxonomy: Taxonomy,
+    taxonomy: Taxonomy | None,
 ) -> list[str]:
     """Return the columns most of whose cells are labels; several where the rest is unclear."""
-    labels, others = Counter[str](), Counter[str]()
+    columns = {
+        name: Counter(bare_cell(row.get(name, "").strip()) for _, row in rows) for name in names
+    }
+    shared = Counter(cell for cells in columns.values() for cell in cells)
     codes = {str(code) for code in layout.label_names}
-    for _, row in rows:
-        for name in names:
-            cell = bare_cell(row.get(name, "").strip())
-            if cell in codes or taxonomy.find(cell) is not None:
-                labels[name] += 1
-            elif not is_missing(cell, taxonomy):
-                others[name] += 1
-    found = [name for name in names if labels[name] > others[name]]
-    unclear = next((name for name in names if name not in found and labels[name]), None)
-    if len(found) > 1 and unclear is not None:
+    known = [] if taxonomy is None else [one.name for one in taxonomy.categories]
+
+    def is_label(cell: str) -> bool:
+        found = shared[cell] > 1 if taxonomy is None else taxonomy.find(cell) is not None
+        return found or cell in codes
+
+    labels, others, close = Counter[str](), Counter[str](), Counter[str]()
+    for name, cells in columns.items():
+        for cell, n in cells.items():
+            if not is_missing(cell, taxonomy):
+                (labels if is_label(cell) else others)[name] += n
+                few = len(cells) < 200 and len(cell) < 25
+                close[name] += n * (few and bool(did_you_mean(cell, known)))
+    least = others if taxonomy is not None else Counter[str]()
+    found = [name for name in names if labels[name] > least[name]]
+    # Misspelled labels are labels: nobody's column is left out for them.
+    apart = [n for n in names if n not in found and (labels[n] or 2 * close[n] > others[n])]
+    if len(found) > 1 and apart and taxonomy is not None:
         raise DataError(
-            f"{path}: column {quote_cell(unclear)} holds {labels[unclear]} labels and "
-            f"{others[unclear]} other texts; name the columns of the annotators with "
-            "annotations.annotators=[A,B]"
+            f"{path}: column {quote_cell(apart[0])} holds {labels[apart[0]]} labels and "
+            f"{others[apart[0]]} other texts{_NAME_THEM}"
         )
     return found
 
@@ -239,9 +246,8 @@ def annotator_files(path: Path) -> Iterator[list[AnnotatorFile]]:
         DataError: When there is no such file, or nothing usable in it.
     """
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if _is_annotation_file(p.name) and p.is_file())
-        # Beside them Potato keeps the order and the times of its annotators.
-        inside = [file for file in inside if file.stem == POTATO_FILE] or inside
+        names = _of_annotators(str(file) for file in path.rglob("*") if file.is_file())
+        inside = sorted(map(Path, names))
         if not inside:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [AnnotatorFile(path=file, shown=str(file), of_one=True) for file in inside]
@@ -270,8 +276,9 @@ def _unpacked(path: Path, folder: Path, held: ExitStack) -> list[AnnotatorFile]:
     files = []
     with open_archive(path, kind=_KIND, hint=_MEND) as archive:
         named = [(_name_in_zip(part), part) for part in archive.infolist()]
-        kept = [(name, part) for name, part in named if _is_annotation_file(name)]
-        for number, (name, part) in enumerate(sorted(kept, key=lambda one: one[0])):
+        kept = set(_of_annotators(name for name, _ in named))
+        named = [(name, part) for name, part in named if name in kept]
+        for number, (name, part) in enumerate(sorted(named, key=lambda one: one[0])):
             if name_damage(name):
                 raise DataError(
                     f"{path}: a file in it has a name with unprintable characters; rename it"
@@ -313,12 +320,20 @@ def _name_in_zip(part: zipfile.ZipInfo) -> str:
     return part.filename
 
 
-def _is_annotation_file(name: str) -> bool:
-    path = Path(name)
-    hidden = path.name.startswith((".", "~")) or "__MACOSX" in path.parts
+def _of_annotators(names: Iterable[str]) -> list[str]:
+    """Return which of the files in a zip or a folder hold annotations, in order."""
+    paths = [Path(name) for name in names]
     # INCEpTION's own: what nobody has annotated yet, and what a curator made of the annotations.
-    hidden = hidden or path.stem in ("INITIAL_CAS", "CURATION_USER")
-    return not hidden and path.suffix.lower() in (*JSON_ENDINGS, *TABLE_ENDINGS, ".txt")
+    found = [
+        str(path)
+        for path in paths
+        if not path.name.startswith((".", "~"))
+        and "__MACOSX" not in path.parts
+        and path.stem not in ("INITIAL_CAS", "CURATION_USER")
+        and path.suffix.lower() in (*JSON_ENDINGS, *TABLE_ENDINGS, ".txt")
+    ]
+    # Beside them Potato keeps the order and the times of its annotators.
+    return sorted([name for name in found if Path(name).stem == POTATO_FILE] or found)
 
 
 MISSING = -1
@@ -455,10 +470,7 @@ def read_annotations(
 
     Raises:
         DataError: When a file cannot be read, its rows are at fault, or no label is left.
-        ConfigError: For a role that no column can have.
     """
-    check_layout(layout)
-    one_of("format", layout.form, ("auto", "long", "wide"), prefix="annotations.")
     logs: list[IssueLog] = []
     reader = _Reader(layout, taxonomy)
     for number, path in enumerate(paths, start=1):
@@ -478,8 +490,8 @@ def read_annotations(
         named = ", ".join(str(path) for path in paths)
         first = f"; the first fault: {issues[0]}" if issues else ""
         raise DataError(
-            f"{named}: holds no label; name the column of labels with annotations.columns.label"
-            f"{first}"
+            f"{named}: holds no label (a rejected or skipped answer is none); name the column of "
+            f"labels with annotations.columns.label{first}"
         )
     return AnnotatorLabels(
         annotations=tuple(reader.found),
@@ -491,14 +503,6 @@ def read_annotations(
         columns=tuple(reader.columns),
     )
 
-
-DOCUMENTS: Mapping[str, Documents] = {
-    "inception": inception_documents,
-    "label_studio": label_studio_documents,
-    "potato": potato_documents,
-    "prodigy": prodigy_documents,
-}
-"""How the rows of each tool's exports become documents."""
 
 _Row = tuple[int, dict[str, str], list[tuple[str, str]]]
 """A row's line, what stands where, and who gave which label."""
@@ -557,36 +561,44 @@ class _Reader:
     def _rows(self, file: AnnotatorFile, issues: IssueLog) -> Iterator[_Row]:
         """Yield the rows of a file: what stands where, and who gave which label."""
         is_json = file.path.suffix.lower() in JSON_ENDINGS
-        rows: list[tuple[int, Any]]
+        rows: list[tuple[int, Any]] = []
         names: tuple[str, ...] = ()
-        tool = None
-        if is_inception(file.path):
-            rows, tool = list(inception_rows(file.path, issues)), "inception"
-        elif is_json:
+        tool = "inception" if is_inception(file.path) else None
+        if is_json and tool is None:
             rows = list(json_rows(file.path, issues))
-        else:
+        elif tool is None:
             sheet = read_sheet(file.path, issues)
             sheet.texts.update(self._texts(sheet.columns))
             rows, names = list(sheet.rows), sheet.columns
         tool = tool or next(filter(None, (tool_of(row) for _, row in rows)), None)
+        if tool is None and is_json and several_users(row for _, row in rows):
+            tool = "doccano"
         if tool is not None:
-            keys = Keys(
-                {role: name for role, name in self._layout.columns.items() if role in KEYS},
-                option="annotations.columns",
-                speakers=None,
+            chosen = {role: name for role, name in self._layout.columns.items() if role in KEYS}
+            names_of = SpeakerNames(self._layout.speakers)
+            keys = Keys(chosen, option="annotations.columns", speakers=names_of, texts=False)
+            found = (
+                documents(rows, issues, keys, self._user_labels)
+                if tool == "doccano"
+                else tool_documents(tool, file.path, issues, keys, rows=rows)
             )
-            yield from self._documents(file, list(DOCUMENTS[tool](rows, issues, keys)), issues)
-        elif is_json and several_users(row for _, row in rows):
-            raw = self._taxonomy is None
-            documents = user_documents(rows, issues, self._numbers, option="annotations", raw=raw)
-            yield from self._documents(file, list(documents), issues)
-        else:
-            if is_json:
-                rows = list(self._json_texts(rows, issues))
-                names = tuple(dict.fromkeys(key for _, row in rows for key in row))
-                if issues.issues and not rows:
-                    return
+            yield from self._documents(file, found, issues)
+            return
+        if is_json:
+            rows = list(self._json_texts(rows, issues))
+            names = tuple(dict.fromkeys(key for _, row in rows for key in row))
+        if rows or not (is_json and issues.issues):
             yield from self._table_rows(file, names, rows, issues)
+
+    def _one(self, fields: Fields, given: Sequence[Given]) -> str | None:
+        multi_label = self._layout.multi_label
+        option = "annotations.multi_label"
+        label = label_of(fields, "label", given, multi_label, option=option)
+        return label if fields.sound else None
+
+    def _user_labels(self, fields: Fields, _: Keys | None) -> tuple[Given, ...]:
+        raw = self._taxonomy is None
+        return user_labels(fields, self._numbers, option="annotations", raw=raw)
 
     def _texts(self, names: Sequence[str]) -> set[str]:
         """Return the columns of names, ids and labels."""
@@ -636,34 +648,27 @@ class _Reader:
             yield line, cells, [(name, self._numbers.get(label, label)) for name, label in given]
 
     def _documents(
-        self, file: AnnotatorFile, documents: Sequence[Document], issues: IssueLog
+        self, file: AnnotatorFile, found: Sequence[Document], issues: IssueLog
     ) -> Iterator[_Row]:
         """Yield the rows of a tool's export, each with the labels that its annotators gave."""
-        named = any(one.annotator for document in documents for one in document.given)
+        named = any(one.annotator for document in found for one in document.given)
         owner = "" if named else self.names.name("annotator", _owner(file)) or _owner(file)
-        for document in documents:
-            session = document.session or ""
-            people = [one.annotator for one in document.given]
-            written = {"id": [document.id], "session": [session], "annotator": people}
-            if self._damaged(document.line, written, issues):
+        for document in found:
+            people = dict.fromkeys(one.annotator for one in document.given)
+            written = {
+                role: [str(getattr(document, role) or "")] for role in ("id", "session", "round")
+            }
+            if self._damaged(document.line, {**written, "annotator": list(people)}, issues):
                 continue
-            fields = Fields({}, line=document.line, issues=issues)
+            fields = Fields({}, line=document.line, issues=issues, rows=document.rows)
             given = []
-            for name in dict.fromkeys(one.annotator for one in document.given):
+            for name in people:
                 mine = [one for one in document.given if one.annotator == name]
-                labels = [label for one in mine for label in one.labels]
-                label = single_label(
-                    fields,
-                    "label",
-                    labels,
-                    self._layout.multi_label,
-                    option="annotations.multi_label",
-                )
+                label = self._one(fields, mine)
                 given.append((self.names.name("annotator", name) or owner, label or ""))
-            reasons = [one.rationale for one in document.given if one.rationale]
-            cells = {"id": identity(document.id), "session": self.names.name("session", session)}
+            cells = {role: self._cell(role, parts) for role, parts in written.items()}
             if len(given) == 1:
-                cells["rationale"] = "\n".join(reasons)
+                cells["rationale"] = rationale_of(document.given) or ""
             if fields.sound:
                 yield document.line, cells, given or [("", "")]
 
@@ -676,20 +681,12 @@ class _Reader:
                 for key, value in row.items()
                 if isinstance(value, str | int) and not isinstance(value, bool)
             }
-            chosen = self._layout.columns.get("label")
-            label_key = (chosen if isinstance(chosen, str) else None) or next(
-                (key for key in USUAL_NAMES["label"] if key in row), None
-            )
-            if label_key is not None and not isinstance(row.get(label_key), str):
-                labeled = Fields({"label": row.get(label_key)}, line=line, issues=issues)
-                label = document_label(
-                    labeled,
-                    self._numbers,
-                    self._layout.multi_label,
-                    option="annotations",
-                    raw=self._taxonomy is None,
-                )
-                texts[label_key] = label or ""
+            usual = next((key for key in USUAL_NAMES["label"] if key in row), None)
+            key = self._layout.columns.get("label") or usual
+            if isinstance(key, str) and not isinstance(row.get(key), str):
+                labeled = Fields({"label": row.get(key)}, line=line, issues=issues)
+                given = self._user_labels(labeled, None)
+                texts[key] = self._one(labeled, given) or ""
                 fields.sound = labeled.sound
             comments = document_comments(row)
             if comments:
@@ -699,14 +696,12 @@ class _Reader:
 
     def _cell(self, role: str, parts: Sequence[str]) -> str:
         """Return what stands in the columns of one role, names as they are compared."""
-        if role == "label":
-            return ":".join(parts)
-        if any(map(is_missing, parts)):
+        if role != "label" and any(map(is_missing, parts)):
             return ""
-        if role == "rationale":
-            return ":".join(parts)
         if role in ("annotator", "session"):
             return ":".join(self.names.name(role, part) for part in parts)
+        if role in ("label", "rationale"):
+            return ":".join(parts)
         # Columns of numbers in which one is missing come as 1.0, 2.0.
         numbers = [whole_number(identity(part)) if role == "turn" else None for part in parts]
         return ":".join(
@@ -737,12 +732,15 @@ class _Reader:
         if may_be_several and "#" in given.label:
             # Doccano's CSV joins several labels.
             fields = Fields({}, line=line, issues=issues)
-            label = single_label(fields, "label", given.label.split("#"), self._layout.multi_label)
+            label = self._one(fields, [Given(labels=tuple(given.label.split("#")))])
         if label is None:
             return None
         canonical, reason = self._labels.find(label)
         if canonical is None:
-            issues.reject(line, "label", reason, "correct it, or keep labels with labels=raw")
+            hint = "correct it, or keep labels with labels=raw"
+            if label.isdecimal() and len(label) <= 4:
+                hint = f"say what it means with +annotations.label_names.{label}=NAME"
+            issues.reject(line, "label", reason, hint)
             return None
         if (given.id, given.annotator, given.round) in self._seen:
             reason = (

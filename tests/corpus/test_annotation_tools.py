@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ def test_an_export_of_prodigy_is_read_as_nothing_else(
     file = write(tmp_path / "p.jsonl", prodigy(NO, label="Challenging", answer="reject"))
     message = refused(capsys, "describe", f"data={reader}", f"data.path={file}")
     assert "p.jsonl:1: this is an export of Prodigy; read it with data=prodigy" in message
+    assert "a rejected or skipped answer is none" in refused(
+        capsys, "agreement", f"data.path={file}"
+    )
     assert "listen" not in message
 
 
@@ -123,6 +127,59 @@ def test_annotators_of_prodigy_are_told_apart_by_their_names(tmp_path: Path) -> 
     )
     agreement = found(tmp_path, "agreement", "data=prodigy", f"data.path={file}")
     assert said(agreement) == (["ann", "bo"], 3, 1)
+
+
+def test_two_answers_of_one_annotator_in_prodigy_are_one_or_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(*answers: tuple[str, str, str]) -> Path:
+        more = [{"label": a, "answer": b, "_annotator_id": c} for a, b, c in answers]
+        return write(tmp_path / "p.jsonl", *(prodigy(NO, **one, _input_hash=1) for one in more))
+
+    blaming, bo = ("Blaming", "accept", "ann"), ("Blaming", "accept", "bo")
+    file = rows(blaming, blaming, bo)
+    assert said(found(tmp_path, "agreement", f"data.path={file}")) == (["ann", "bo"], 2, 1)
+    rows(blaming, ("Excusing", "accept", "ann"), bo)
+    message = refused(capsys, "agreement", f"data.path={file}")
+    assert "2 of 3 rows" in message
+    assert "p.jsonl:1: label: holds 2 labels" in message
+    first = ("agreement", f"data.path={file}", "annotations.multi_label=first")
+    assert said(found(tmp_path, *first)) == (["ann", "bo"], 2, 1)
+    rows(blaming, ("Blaming", "reject", "ann"), bo)
+    assert "rejected in another" in refused(capsys, "agreement", f"data.path={file}")
+
+
+def test_scores_of_prodigy_are_no_labels_and_numbers_of_options_stand_for_their_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = write(tmp_path / "p.jsonl", prodigy(NO, cats={"Blaming": 1.0}, answer="accept"))
+    message = refused(capsys, "describe", "data=prodigy", f"data.path={scores}")
+    assert "p.jsonl:1: cats: holds" in message
+    options = [{"id": "1", "text": "Blaming"}, {"id": "2", "text": "Excusing"}]
+    chosen = prodigy(NO, options=options, accept=["2"], answer="accept")
+    file = write(tmp_path / "o.jsonl", chosen)
+    assert labels(tmp_path, "data=prodigy", f"data.path={file}") == {"Excusing": 1}
+
+
+@pytest.mark.parametrize(
+    ("tool", "row"),
+    [
+        ("prodigy", "So.,Blaming,reject,,,"),
+        ("label_studio", "So.,Blaming,,1,1,2.5"),
+    ],
+)
+def test_tables_of_tools_are_read_as_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tool: str, row: str
+) -> None:
+    names = "text,label,answer,annotator,annotation_id,lead_time"
+    drop = (3, 4, 5) if tool == "prodigy" else (2,)
+    cells = [
+        ",".join(c for n, c in enumerate(line.split(",")) if n not in drop) for line in (names, row)
+    ]
+    file = lines(tmp_path / "t.csv", *cells)
+    message = refused(capsys, "describe", "data=table", f"data.path={file}")
+    assert "t.csv:2: this is an export of" in message
+    assert f"read it with data={tool}" in message
 
 
 def task(number: int, text: Any, *annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
@@ -177,6 +234,18 @@ def test_label_studio_exports_as_csv_and_json_min_say_the_same(tmp_path: Path) -
         arguments = ("data=label_studio", f"data.path={file}")
         assert labels(tmp_path, *arguments) == {"Blaming": 1, "Excusing": 1}
         assert said(found(tmp_path, "agreement", *arguments)) == (["1", "2"], 3, 1)
+
+
+def test_a_choice_of_label_studio_that_the_first_task_lacks_stands_last(tmp_path: Path) -> None:
+    file = lines(
+        tmp_path / "ls.csv",
+        "text,session,id,annotator,annotation_id,created_at,updated_at,lead_time,code",
+        "Client: a,s,1,1,1,now,now,2,",
+        "Client: b,s,2,1,2,now,now,2,Blaming",
+        "Client: b,s,2,2,3,now,now,2,Blaming",
+    )
+    assert labels(tmp_path, "data=label_studio", f"data.path={file}") == {"Blaming": 1}
+    assert said(found(tmp_path, "agreement", f"data.path={file}")) == (["1", "2"], 2, 1)
 
 
 def test_annotators_who_differ_are_settled_or_refused_by_their_number(
@@ -249,6 +318,59 @@ def test_marked_passages_of_label_studio_are_refused(
     file = write(tmp_path / "ls.json", task(1, NO, span))
     message = refused(capsys, "describe", "data=label_studio", f"data.path={file}")
     assert "marked passages" in message
+    # A choice about a passage says nothing of the whole, even where there is but one.
+    part = chose(1, "Blaming")
+    part["result"][0]["value"] |= {"start": 0, "end": 4}
+    file = write(tmp_path / "part.json", task(1, NO, part))
+    for action in ("describe", "agreement"):
+        message = refused(capsys, action, "data=label_studio", f"data.path={file}")
+        assert "part.json:1: annotations[0].result: holds marked passages" in message
+
+
+def test_a_text_beside_its_context_is_not_read_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"context": ASK, "utterance": "You never listen."}
+    file = write(
+        tmp_path / "ls.json", {"id": 1, "data": data, "annotations": [chose(1, "Blaming")]}
+    )
+    arguments = ("data=label_studio", f"data.path={file}")
+    message = refused(capsys, "describe", *arguments)
+    assert "'utterance' and 'context' both look like the text" in message
+    assert labels(tmp_path, *arguments, "data.options.columns.text=utterance") == {"Blaming": 1}
+
+
+def test_an_object_over_several_lines_is_one_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ls.json"
+    file.write_text(json.dumps(task(1, NO, chose(1, "Blaming")), indent=2))
+    message = refused(capsys, "describe", "data=label_studio", f"data.path={file}")
+    assert "1 of 1 rows" in message
+    assert "ls.json:1: row: begins an object that goes on over other lines" in message
+
+
+def test_passages_and_rounds_of_an_old_doccano_export_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = "annotations.label_names={4: Excusing, 5: Blaming}"
+    both = [{"label": 4, "user": 1}, {"label": 4, "user": 2}]
+    again = [{"label": 5, "user": 1}, {"label": 4, "user": 2}]
+    rows = [
+        {"id": 1, "round": str(n), "text": NO, "annotations": one}
+        for n, one in enumerate((both, again), start=1)
+    ]
+    file = write(tmp_path / "d.jsonl", *rows)
+    agreement = found(tmp_path, "agreement", f"data.path={file}", names)
+    # The last round counts.
+    assert (said(agreement), agreement["percent_agreement"]) == ((["1", "2"], 2, 1), 0.0)
+    for one in both:
+        one |= {"start_offset": 0, "end_offset": 3}
+    spans = write(tmp_path / "spans.jsonl", {"id": 1, "text": NO, "annotations": both})
+    message = refused(capsys, "agreement", f"data.path={spans}", names)
+    assert "spans.jsonl:1: annotations: holds marked passages" in message
+    of_data = ("data=doccano", "data.options.label_names={4: Excusing}")
+    assert "holds marked" in refused(capsys, "describe", *of_data, f"data.path={spans}")
 
 
 def test_users_of_an_old_doccano_export_are_annotators(
@@ -304,12 +426,27 @@ def test_json_lines_may_be_wide_and_a_label_beside_the_annotators_is_no_annotato
     assert said(named) == (["ann", "bo"], 4, 2)
 
 
+def test_without_a_taxonomy_columns_are_annotators_where_they_share_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = lines(tmp_path / "w.csv", "id,date,ann,bo", "1,2 May,x,x", "2,3 May,y,x", "3,4 May,x,x")
+    arguments = (f"data.path={file}", "labels=raw")
+    wide = found(tmp_path, "agreement", *arguments, "annotations.format=wide")
+    assert said(wide) == (["ann", "bo"], 6, 3)
+    # One marginal is a constant: observed agreement 2/3 is what chance gives.
+    assert wide["mean_pairwise_cohen_kappa"] == pytest.approx(0.0)
+    twice = refused(capsys, "agreement", *arguments, "annotations.annotators=[ann,ann]")
+    assert "annotations.annotators: names a column twice" in twice
+
+
 def test_numbers_in_a_wide_table_are_labels_where_they_are_named(tmp_path: Path) -> None:
     file = lines(tmp_path / "wide.csv", "id,ann,bo", "1,4,5", "2,4,4")
     names = ("annotations.label_names={4: Excusing, 5: Blaming}",)
     agreement = found(tmp_path, "agreement", f"data.path={file}", *names)
     assert said(agreement) == (["ann", "bo"], 4, 2)
     assert agreement["labels"] == ["Blaming", "Excusing"]
+    typed = "annotations.label_names={4: Excusing, 5: Blaming}"
+    assert found(tmp_path, "agreement", f"data.path={file}", typed) == agreement
 
 
 @pytest.mark.parametrize(
@@ -319,7 +456,14 @@ def test_numbers_in_a_wide_table_are_labels_where_they_are_named(tmp_path: Path)
             ("id,ann,bo", "1,Blaming,Blamin", "2,Blaming,Excusing", "3,Blaming,Blaming"),
             "wide.csv:2: label: ",
         ),
-        (("id,ann,bo,gold", "1,Blaming,Blaming,Blaming"), "column 'gold' may hold"),
+        *(
+            ((f"id,ann,bo,{name}", "1,Blaming,Blaming,Blaming"), f"column '{name}' may hold")
+            for name in ("gold", "gold_standard", "Final code", "consensus_label", "majority_vote")
+        ),
+        (
+            ("id,ann,bo,cy", "1,Blaming,Blaming,", "2,Blaming,Excusing,Excusin"),
+            "column 'cy' holds 0 labels and 1 other texts",
+        ),
         (
             ("id,ann,bo,note", "1,Blaming,Blaming,Blaming", "2,Blaming,Blaming,dull"),
             "column 'note' holds 1 labels and 1 other texts",
@@ -346,6 +490,8 @@ def test_potato_has_a_folder_or_a_name_for_each_annotator(tmp_path: Path) -> Non
         lines(file.parent / "annotation_order.txt", "1", "2")
     agreement = found(tmp_path, "agreement", f"annotations.path={tmp_path / 'output'}")
     assert said(agreement) == (["ann", "bo"], 4, 2)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "output")
+    assert found(tmp_path, "agreement", f"annotations.path={packed}") == agreement
     one = write(tmp_path / "one.jsonl", *(instance(1, "Blaming", user_id=u) for u in ("ann", "bo")))
     assert said(found(tmp_path, "agreement", f"data.path={one}")) == (["ann", "bo"], 2, 1)
     assert labels(tmp_path, "data=potato", f"data.path={one}") == {"Blaming": 1}
@@ -356,6 +502,15 @@ def test_potato_has_a_folder_or_a_name_for_each_annotator(tmp_path: Path) -> Non
         f"bo\t1\t{NO}\t\t1",
     )
     assert said(found(tmp_path, "agreement", f"data.path={table}")) == (["ann", "bo"], 2, 1)
+
+
+def test_marked_passages_of_potato_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"id": 1, "displayed_text": NO, "label_annotations": {}}
+    file = write(tmp_path / "p.jsonl", {**row, "span_annotations": [{"annotation": "Blaming"}]})
+    message = refused(capsys, "describe", "data=potato", f"data.path={file}")
+    assert "p.jsonl:1: span_annotations: holds marked passages" in message
 
 
 TALK = "Counselor: And then? 😟\nClient: You never listen.\nCounselor: Oh.\nClient: I left."
@@ -417,6 +572,29 @@ def test_spans_of_inception_label_the_turns_that_they_are_in(
     assert "data=inception" in refused(capsys, "describe", "data=dialogues", f"data.path={ann}")
 
 
+def test_a_span_outside_of_the_text_of_inception_labels_no_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "talk.json"
+    document = cas(("never listen", "Blaming"))
+    document["%FEATURE_STRUCTURES"][-1] |= {"begin": 4000, "end": 4005}
+    file.write_text(json.dumps(document))
+    message = refused(capsys, "describe", "data=inception", f"data.path={file}")
+    assert "is no export of INCEpTION, or a broken one" in message
+
+
+def test_names_of_speakers_hold_for_the_annotations_of_inception_too(tmp_path: Path) -> None:
+    text = "Kim: No."
+    sofa = {"%TYPE": "uima.cas.Sofa", "sofaString": text}
+    span = {"%TYPE": "custom.Code", "begin": 5, "end": 7, "value": "Blaming"}
+    relation = {**span, "%TYPE": "custom.Link", "@Governor": 2, "@Dependent": 2}
+    file = tmp_path / "ann.json"
+    document = {"%TYPES": {}, "%FEATURE_STRUCTURES": [sofa, span, relation]}
+    file.write_text(json.dumps(document))
+    arguments = ("data=inception", f"data.path={file}", "data.options.speakers={Kim: client}")
+    assert said(found(tmp_path, "agreement", *arguments)) == (["ann"], 1, 0)
+
+
 def test_a_document_label_of_inception_is_that_of_its_last_turn(tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
     file.write_text(json.dumps(cas(label="Blaming")))
@@ -451,3 +629,6 @@ def test_a_fault_under_another_name_is_told_by_that_name(
     assert 'chat.jsonl:1: messages[0].content: is no text, write "content": "..."' in message
     wrong = ("data=dialogues", f"data.path={file}", "+data.options.columns.turn_list=messages")
     assert "data.options.columns.turn_list" in refused(capsys, "describe", *wrong)
+    twice = "data.options.columns={turns: messages, speaker: role, text: role}"
+    message = refused(capsys, "describe", "data=dialogues", f"data.path={file}", twice)
+    assert "key 'role' is named for two things" in message

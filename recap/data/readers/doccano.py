@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import IssueLog
-from recap.data.readers.exports import Document, Given, Keys, Rows
+from recap.data.readers.exports import Given, label_of, refuse_export, text_example
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.json_samples import single_label, text_example
 from recap.data.readers.registry import JSON_ENDINGS, Fields, one_of, register_reader
 from recap.data.readers.speakers import SpeakerNames
 from recap.data.readers.tables import read_sheet
-from recap.data.readers.tools import refuse_export
 from recap.records import Example, Turn
 from recap.taxonomy import Taxonomy
 
@@ -53,18 +51,19 @@ def read_doccano(
     """
     one_of("multi_label", multi_label, ("reject", "first"))
     path = existing_file(path)
-    label_of = {str(number): name for number, name in (label_names or {}).items()}
+    numbers = {str(number): name for number, name in (label_names or {}).items()}
     names = SpeakerNames(speakers)
     rows = _csv_rows(path, issues) if path.suffix.lower() == ".csv" else json_rows(path, issues)
     for line, row in rows:
         refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
+        given = user_labels(fields, numbers)
         example = text_example(
             fields,
             _first_key(row, _TEXT_KEYS),
             names,
             fallback_id=f"{path.stem}:{line}",
-            label=document_label(fields, label_of, multi_label),
+            label=label_of(fields, _first_key(row, _LABEL_KEYS), given, multi_label),
             rationale=document_comments(row),
         )
         if fields.sound:
@@ -86,50 +85,29 @@ def _csv_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any
         yield line, filled
 
 
-def document_label(
-    fields: Fields,
-    label_of: Mapping[str, str],
-    multi_label: str,
-    *,
-    option: str = "data.options",
-    raw: bool = False,
-) -> str | None:
-    """Return the one label of a document, ``None`` where it has none or is at fault.
+def user_labels(
+    fields: Fields, names: Mapping[str, str], *, option: str = "data.options", raw: bool = False
+) -> tuple[Given, ...]:
+    """Return what each user gave a document; all labels are one's where no user is named.
 
     Args:
         fields: The document's row.
-        label_of: The label that each number stands for.
-        multi_label: ``reject`` a document of several labels, or take the ``first``.
-        option: Where ``label_names`` and ``multi_label`` are said.
+        names: The label that each number stands for.
+        option: Where ``label_names`` is said.
         raw: Whether a number may be a label itself.
     """
     key = _first_key(fields.row, _LABEL_KEYS)
-    given = user_labels(fields, label_of, option=option, raw=raw)
-    labels = [label for one in given for label in one.labels]
-    return single_label(
-        fields,
-        key,
-        labels,
-        multi_label,
-        annotators=sum(bool(one.labels) for one in given),
-        option=f"{option}.multi_label",
-    )
-
-
-def user_labels(
-    fields: Fields, label_of: Mapping[str, str], *, option: str, raw: bool
-) -> tuple[Given, ...]:
-    """Return what each user gave a document; all labels are one's where no user is named."""
-    key = _first_key(fields.row, _LABEL_KEYS)
     value = fields.row.get(key)
-    items = (
-        value if isinstance(value, list) else list(value) if isinstance(value, dict) else [value]
-    )
+    if isinstance(value, dict):
+        value = [label for label, holds in value.items() if holds]
+    items = value if isinstance(value, list) else [value]
     by_user: dict[str, list[str]] = {}
     for item in items:
         label = item.get("label") if isinstance(item, dict) else item
+        if isinstance(item, dict) and ("start_offset" in item or "label" not in item):
+            label = [item]
         if isinstance(label, int) and not isinstance(label, bool):
-            label = label_of.get(str(label), str(label) if raw and _is_code(label) else label)
+            label = names.get(str(label), str(label) if raw and _is_code(label) else label)
         if isinstance(label, str):
             mine = by_user.setdefault(_user(item), [])
             mine += [label] if label.strip() else []
@@ -151,24 +129,6 @@ def several_users(rows: Iterable[Mapping[str, Any]]) -> bool:
     return len(users - {""}) > 1
 
 
-def user_documents(
-    rows: Rows, issues: IssueLog, label_of: Mapping[str, str], *, option: str, raw: bool
-) -> Iterator[Document]:
-    """Yield the documents of an export on which several users worked, with the labels of each."""
-    keys = Keys({}, option=f"{option}.columns", speakers=None)
-    for line, row in rows:
-        fields = Fields(row, line=line, issues=issues)
-        given = user_labels(fields, label_of, option=option, raw=raw)
-        if fields.sound:
-            yield Document(
-                line=line,
-                id=keys.name("id", row) or "",
-                session=keys.name("session", row),
-                text=None,
-                given=given,
-            )
-
-
 def _is_code(label: int) -> bool:
     return abs(label) <= _MOST_NUMBER
 
@@ -183,7 +143,7 @@ def _no_label(label: object, option: str) -> tuple[str, str]:
         )
     if isinstance(label, list):
         return (
-            "holds marked passages, not a label of the document",
+            "holds marked passages or texts, not a label of the document",
             "export a text classification project",
         )
     return "is neither a text nor a list of texts", "write the label's name"

@@ -6,43 +6,88 @@ Of a data set the labels of a document add up to one; for agreement each annotat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from recap.data.issues import IssueLog
-from recap.data.readers.files import existing_file
-from recap.data.readers.json_samples import single_label, text_example
-from recap.data.readers.registry import JSON_ENDINGS, Fields, one_of, register_reader
-from recap.data.readers.speakers import SpeakerNames
-from recap.data.readers.tables import TABLE_ENDINGS, read_rows
+from recap.data.readers.registry import Fields
+from recap.data.readers.speakers import SpeakerNames, sample_of
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.records import Example, Turn
 
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "id": ("example_id", "id", "instance_id"),
-    "session": ("session", "session_id", "dialogue_id", "conversation_id"),
-    "text": (
-        *("text", "dialogue", "dialog", "conversation", "utterance", "displayed_text"),
-        *("文本", "对话"),
-    ),
-    "label": (),
-    "annotator": ("annotator", "_annotator_id", "_session_id", "user_id", "user"),
+    role: tuple(names.split())
+    for role, names in {
+        "id": "example_id id instance_id _input_hash",
+        "session": "session session_id dialogue_id conversation_id",
+        "text": "text dialogue dialog conversation utterance displayed_text 文本 对话",
+        "label": "",
+        "annotator": "annotator _annotator_id _session_id user_id user",
+        "round": "round",
+    }.items()
 }
 """What a key of an export can hold, with the usual names, the likeliest first."""
 
+SPEAKER_KEYS = ("speaker", "author", "role", "from", "name")
+"""Keys under which chats and tools name who speaks, the likeliest first."""
+TEXT_KEYS = ("text", "content", "value", "utterance", "message")
+"""Keys under which they keep what is said."""
+
+TOOLS = {
+    "inception": "INCEpTION",
+    "label_studio": "Label Studio",
+    "potato": "Potato",
+    "prodigy": "Prodigy",
+}
+"""Readers of tools' exports, with the tools' names."""
+
+ANSWERS = ("accept", "reject", "ignore")
+"""What an annotator can answer in Prodigy."""
+
 Rows = Iterable[tuple[int, Mapping[str, Any]]]
+
+
+def tool_of(row: Mapping[str, Any]) -> str | None:
+    """Return the reader for the tool that wrote a row of JSON or of a table, if one did."""
+    # Doccano exports what was imported along: there, the label is a list.
+    if row.get("answer") in ANSWERS and not isinstance(row.get("label"), list):
+        return "prodigy" if "text" in row or "_input_hash" in row else None
+    if isinstance(row.get("label_annotations"), dict):
+        return "potato"
+    if any(":::" in key for key in row) and ("displayed_text" in row or "instance_id" in row):
+        return "potato"
+    if "%FEATURE_STRUCTURES" in row:
+        return "inception"
+    tasks = row.get("annotations", row.get("completions"))
+    if isinstance(row.get("data"), dict) and isinstance(tasks, list):
+        return "label_studio"
+    return "label_studio" if row.keys() >= {"annotator", "annotation_id", "lead_time"} else None
+
+
+def refuse_export(issues: IssueLog, line: int, row: Mapping[str, Any]) -> None:
+    """Refuse a row that an annotation tool wrote, in a file that is read as another one.
+
+    Its label may be one that was rejected.
+
+    Raises:
+        DataError: Naming the reader for it.
+    """
+    tool = tool_of(row)
+    if tool is not None:
+        raise DataError(
+            f"{issues.file}:{line}: this is an export of {TOOLS[tool]}; read it with data={tool}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
     """What one annotator gave a document."""
 
-    annotator: str
+    annotator: str = ""
     """Empty where the export does not say who it was."""
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
     """None for an answer that is no label: skipped, ignored, rejected."""
     rejected: tuple[str, ...] = ()
     """Labels of which the annotator said that they are wrong."""
@@ -59,12 +104,9 @@ class Document:
     """A text, or a list of turns as the export writes them."""
     given: tuple[Given, ...]
     session: str | None = None
+    round: str | None = None
     rows: int = 1
     """Rows of the file that it is made of."""
-
-
-Documents = Callable[[Rows, IssueLog, "Keys"], Iterator[Document]]
-"""How a tool's rows become documents."""
 
 
 class Keys:
@@ -73,18 +115,26 @@ class Keys:
     Args:
         chosen: Names by role.
         option: What the user names them with.
-        speakers: Who speaks in the documents; ``None`` where their texts are not needed.
+        speakers: Who speaks in the documents.
+        texts: Whether their texts are needed.
 
     Raises:
         ConfigError: For a role that no key can have, or several names for one.
     """
 
     def __init__(
-        self, chosen: Mapping[str, Any] | None, *, option: str, speakers: SpeakerNames | None
+        self,
+        chosen: Mapping[str, Any] | None,
+        *,
+        option: str,
+        speakers: SpeakerNames,
+        texts: bool = True,
     ) -> None:
         self._chosen = {role: name for role, name in (chosen or {}).items() if name is not None}
         self.option = option
         self.speakers = speakers
+        self.texts = texts
+        self._asked: dict[str, None] = {}
         for role, name in self._chosen.items():
             if not isinstance(name, str):
                 raise ConfigError(f"{option}.{role}: an export has one key for it; name that")
@@ -99,38 +149,37 @@ class Keys:
         names = (self._chosen[role],) if role in self._chosen else KEYS[role]
         return next((row[name] for name in names if row.get(name) not in (None, "")), None)
 
-    def name(self, role: str, row: Mapping[str, Any]) -> str | None:
-        """Return the id in a role as text; ``None`` where a row holds none."""
+    def name(self, role: str, row: Mapping[str, Any]) -> str:
+        """Return the id in a role as text, empty where a row holds none."""
         value = self.value(role, row)
-        return str(value).strip() or None if isinstance(value, str | int) else None
+        return str(value).strip() if isinstance(value, str | int) else ""
 
     def text(self, fields: Fields, row: Mapping[str, Any]) -> Any:
         """Return a document's text, or its list of turns; a fault where it is not clear which."""
-        if self.speakers is None:
-            return self.value("text", row)
-        there = [name for name in KEYS["text"] if row.get(name)]
+        found = self.value("text", row)
+        if not self.texts:
+            return found
+        # A text beside its context is not the whole of it.
+        there = [name for name in (*KEYS["text"], "context", "history") if row.get(name)]
         if "text" not in self._chosen and len(there) > 1:
             reason = f"{there[0]!r} and {there[1]!r} both look like the text"
             fields.reject("text", reason, f"say which it is with {self.option}.text=NAME")
-            return None
-        found = self.value("text", row)
-        if isinstance(found, str) and found.lstrip().startswith("[{"):
+        elif isinstance(found, str) and found.lstrip().startswith("[{"):
             # In a table, a list of turns is written as text.
-            found = _json_list(found)
-            if found is None:
-                fields.reject("text", "begins like a list and is no JSON", "export it as JSON")
+            found = json_value(fields, "text", found)
         elif not isinstance(found, str | list):
             hint = f"name the key that holds the document with {self.option}.text=NAME"
             fields.reject("text", "is missing" if found is None else "is no text", hint)
         return found
 
-    def question(self, issues: IssueLog, asked: Iterable[str]) -> str | None:
-        """Return the question of several in a project whose answers are the labels.
+    def question(self, issues: IssueLog, asked: Iterable[str]) -> str:
+        """Return the question of those in a project whose answers are the labels, ``""`` for none.
 
         Raises:
             DataError: When it is not clear which, or there is none of the name that was given.
         """
-        names = list(dict.fromkeys(asked))
+        self._asked.update(dict.fromkeys(asked))
+        names = list(self._asked)
         chosen = self._chosen.get("label")
         # Where a table has lost its header, a client's words stand there.
         listed = ", ".join(quote_id(name) for name in names[:5])
@@ -145,141 +194,189 @@ class Keys:
                 f"{issues.file}: has {len(names)} choices ({listed}); say which one is the label "
                 f"with {self.option}.label=NAME"
             )
-        return chosen if chosen is not None else next(iter(names), None)
+        return chosen if chosen is not None else next(iter(names), "")
 
 
-def _json_list(text: str) -> list[Any] | None:
+def json_value(fields: Fields, field: str, text: str) -> Any:
+    """Return what stands in a cell as JSON; a fault where it is none."""
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
+        fields.reject(field, "begins like JSON and is none", "export it as JSON")
         return None
-    return found if isinstance(found, list) else None
 
 
-def text_id(text: Any) -> str:
-    """Return an id for a document that has none: a hash of its text, the same in every export."""
-    if text is None:
-        return ""
-    return blake2b(str(text).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+def documents(
+    rows: Rows,
+    issues: IssueLog,
+    keys: Keys,
+    answers: Callable[[Fields, Keys], tuple[Given, ...]],
+) -> list[Document]:
+    """Return the documents of an export with all that was said of each.
 
+    Id, session and text stand in a row, its ``data`` or its ``meta``. One id with two texts stays
+    two documents; where texts are not needed, so do rows of two annotators or rounds. A document
+    without an id is called by a hash of its text, which is the same in every export.
 
-def register_export(
-    name: str,
-    rows: Callable[[Path, IssueLog], Rows] = read_rows,
-    *,
-    endings: tuple[str, ...] = (*JSON_ENDINGS, *TABLE_ENDINGS),
-) -> Callable[[Documents], Documents]:
-    """Return a decorator that makes a reader of what turns a tool's rows into documents.
-
-    The reader yields an example for each document; the file is read whole, and what several rows
-    say of one document is put together. A text is split into history and response at its last
-    blank line, else before a closing client turn; a list of turns has to end with the client's. Its
-    options are ``columns`` (names of the keys that are not recognized, as ``{role: name}``; those
-    of :data:`KEYS`, ``label`` for the choice where a project has several), ``speakers`` (names of
-    speakers beside the usual ones, each with its role), and ``multi_label``: what to do with a
-    document of several labels, of one annotator or of several: ``reject`` it, or take the
-    ``first``.
+    Args:
+        rows: Its rows.
+        issues: Where faults are noted; what is no label is counted as ``answers_without_label``.
+        keys: Where what stands.
+        answers: Returns what a row says that annotators gave.
     """
-
-    def register(documents: Documents) -> Documents:
-        def read(
-            path: Path | None,
-            *,
-            issues: IssueLog,
-            columns: Mapping[str, str | None] | None = None,
-            speakers: Mapping[str, str] | None = None,
-            multi_label: str = "reject",
-        ) -> Iterator[Example]:
-            one_of("multi_label", multi_label, ("reject", "first"))
-            path = existing_file(path)
-            names = SpeakerNames(speakers)
-            keys = Keys(columns, option="data.options.columns", speakers=names)
-            for document in _gathered(documents(rows(path, issues), issues, keys)):
-                example = _example(document, issues, names, multi_label)
-                if example is not None:
-                    issues.at(document.line, rows=document.rows)
-                    yield example
-
-        register_reader(name, endings=endings)(read)
-        return documents
-
-    return register
-
-
-def _gathered(documents: Iterable[Document]) -> list[Document]:
-    """Return documents with all that was said of each; one id with two texts stays two."""
-    found: dict[tuple[str, str], Document] = {}
-    for document in documents:
-        key = (document.id, str(document.text))
-        there = found.get(key)
-        if there is None:
-            found[key] = document
+    found: dict[tuple[str | None, ...], Document] = {}
+    for line, row in rows:
+        fields = Fields(row, line=line, issues=issues)
+        body, meta = row.get("data"), row.get("meta")
+        if isinstance(body, dict):
+            body = {"id": row.get("id"), **body}
         else:
-            given = (*there.given, *document.given)
-            found[key] = replace(there, given=given, rows=there.rows + document.rows)
+            body = {**meta, **row} if isinstance(meta, dict) else row
+        text = keys.text(fields, body)
+        given = answers(fields, keys)
+        if not fields.sound:
+            continue
+        issues.counts["answers_without_label"] += sum(not one.labels for one in given)
+        document = Document(
+            line=line,
+            id=keys.name("id", body) or ("" if text is None else _hash(str(text))),
+            session=keys.name("session", body) or None,
+            round=keys.name("round", body) or None,
+            text=text,
+            given=given,
+        )
+        apart = () if keys.texts else (document.round, *(one.annotator for one in given))
+        key = (document.id, str(text), *apart)
+        there = found.setdefault(key, document)
+        if there is not document:
+            given = (*there.given, *given)
+            found[key] = replace(there, given=given, rows=there.rows + 1)
     return list(found.values())
 
 
-def _example(
+def _hash(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+def label_of(
+    fields: Fields,
+    field: str,
+    given: Sequence[Given],
+    multi_label: str,
+    *,
+    option: str = "data.options.multi_label",
+) -> str | None:
+    """Return the one label that answers add up to; ``None``, and maybe a fault, without one.
+
+    Args:
+        fields: The row.
+        field: Where the labels stand in it.
+        given: What was answered.
+        multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
+            rejects the row, also where one answer rejects what another accepts.
+        option: Where ``multi_label`` is said.
+    """
+    labels = list(dict.fromkeys(label.strip() for one in given for label in one.labels))
+    n = len(labels)
+    fields.issues.counts["multi_label"] += n > 1
+    if n > 1 and multi_label == "reject":
+        annotators = len({one.annotator for one in given if one.labels})
+        of = f" of {annotators} annotators" if annotators > 1 else ""
+        mend = "settle it (recap.corpus action=adjudicate)" if of else "keep one"
+        fields.reject(
+            field, f"holds {n} labels{of}", f"{mend}, or take the first with {option}=first"
+        )
+    elif multi_label == "reject" and {no for one in given for no in one.rejected} & {*labels}:
+        hint = f"settle it, or take what was accepted with {option}=first"
+        fields.reject(field, "is accepted in one answer and rejected in another", hint)
+    return labels[0] if labels else None
+
+
+def rationale_of(given: Sequence[Given]) -> str | None:
+    """Return the reasons that annotators gave, a line each."""
+    return "\n".join(one.rationale for one in given if one.rationale) or None
+
+
+def document_example(
     document: Document, issues: IssueLog, names: SpeakerNames, multi_label: str
 ) -> Example | None:
     """Return a document as an example under the one label given to it; ``None`` and a fault."""
     row = {"id": document.id, "session": document.session, "text": document.text}
     fields = Fields(row, line=document.line, issues=issues, rows=document.rows)
-    labels = [label for one in document.given for label in one.labels]
-    annotators = len({one.annotator for one in document.given if one.labels})
-    label = single_label(fields, "label", labels, multi_label, annotators=annotators)
-    if multi_label == "reject" and {no for one in document.given for no in one.rejected} & {
-        *labels
-    }:
-        hint = "settle it, or take what was accepted with data.options.multi_label=first"
-        fields.reject("label", "is accepted in one answer and rejected in another", hint)
-    reasons = [one.rationale for one in document.given if one.rationale]
-    rationale = "\n".join(reasons) or None
-    if isinstance(document.text, str):
-        example = text_example(
-            fields,
-            "text",
-            names,
-            fallback_id=document.id,
-            label=label,
-            rationale=rationale,
-        )
-    else:
-        turns = _turns(fields, document.text, names)
-        example = Example(
-            id=document.id,
-            session=document.session,
-            history=turns[:-1],
-            response=turns[-1].text if turns else "",
-            label=label,
-            rationale=rationale,
-        )
+    example = text_example(
+        fields,
+        "text",
+        names,
+        fallback_id=document.id,
+        label=label_of(fields, "label", document.given, multi_label),
+        rationale=rationale_of(document.given),
+    )
     return example if fields.sound else None
 
 
-def _turns(fields: Fields, items: Sequence[Any], names: SpeakerNames) -> tuple[Turn, ...]:
+def text_example(
+    fields: Fields,
+    field: str,
+    names: SpeakerNames,
+    *,
+    fallback_id: str,
+    label: str | None,
+    rationale: str | None,
+) -> Example:
+    """Return the example of a row whose text is a context above its response, or a list of turns.
+
+    Args:
+        fields: The row; not sound any more where its text cannot be taken apart.
+        field: Where the text stands in it.
+        names: Of those who speak in it.
+        fallback_id: Of a row without an id.
+        label: The row's.
+        rationale: The row's.
+    """
+    history: tuple[Turn, ...] = ()
+    response = ""
+    if isinstance(fields.row.get(field), list):
+        *before, last = _turns(fields, field, names)
+        history, response = tuple(before), last.text
+    else:
+        text = fields.text(field)
+        written = names.read(text)
+        if written.unknown:
+            fields.sound = False
+            names.reject(fields.issues, fields.line, field, written.unknown)
+        else:
+            history, response, fault = sample_of(text, written)
+            if fault is not None:
+                fields.reject(field, *fault)
+    return Example(
+        id=fields.identifier("id") or fallback_id,
+        session=fields.identifier("session"),
+        client=fields.identifier("client"),
+        history=history,
+        response=response,
+        label=label,
+        rationale=rationale,
+    )
+
+
+def _turns(fields: Fields, field: str, names: SpeakerNames) -> list[Turn]:
     """Return a list such as ``[{"author": ..., "text": ...}]``, which ends with the client."""
     turns: list[Turn] = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(fields.row[field]):
         row = item if isinstance(item, dict) else {}
-        who = next((row[key] for key in SPEAKER_KEYS if isinstance(row.get(key), str)), None)
-        said = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), None)
+        who, said = (
+            next((row[key] for key in keys if isinstance(row.get(key), str)), None)
+            for keys in (SPEAKER_KEYS, TEXT_KEYS)
+        )
         voice = names.find(who) if who is not None else None
         if who is None or said is None:
             reason = "has no speaker or no text"
-            fields.reject(f"text[{index}]", reason, 'write {"author": "...", "text": "..."}')
+            fields.reject(f"{field}[{index}]", reason, 'write {"author": "...", "text": "..."}')
         elif voice is None:
             fields.sound = False
-            names.reject_cell(fields.issues, fields.line, "text", who, rows=fields.rows)
+            names.reject_cell(fields.issues, fields.line, field, who, rows=fields.rows)
         else:
             turns.append(Turn(speaker=voice.speaker, name=voice.name, text=said.strip()))
     if fields.sound and (not turns or turns[-1].speaker != "client"):
-        fields.reject("text", "does not end with the client", "give labels to client turns alone")
-    return tuple(turns)
-
-
-SPEAKER_KEYS = ("speaker", "author", "role", "from", "name")
-"""Keys under which chats and tools name who speaks, the likeliest first."""
-TEXT_KEYS = ("text", "content", "value", "utterance", "message")
-"""Keys under which they keep what is said."""
+        fields.reject(field, "does not end with the client", "give labels to client turns alone")
+    return turns or [Turn(speaker="client", text="")]

@@ -231,6 +231,12 @@ def json_rows(path: Path | None, issues: IssueLog) -> Iterator[tuple[int, dict[s
         try:
             row, faults = decode_json(text)
         except (ValueError, RecursionError) as error:
+            if text.strip() == "{":
+                reason = (
+                    "begins an object that goes on over other lines, after which nothing is read"
+                )
+                issues.reject(number, "row", reason, "write a list of objects, [{...}]")
+                return
             issues.reject(number, "row", f"is not valid JSON ({_json_reason(error)})", _CUT)
             continue
         if _is_row(row, faults, number, issues):

@@ -6,55 +6,20 @@ A sample may carry several labels, or a label above its reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from recap.data.issues import IssueLog
+from recap.data.readers.exports import Given, label_of, refuse_export, text_example
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, one_of, register_reader
-from recap.data.readers.speakers import SpeakerNames, sample_of
-from recap.data.readers.tools import refuse_export
-from recap.records import Example, Turn
+from recap.data.readers.speakers import SpeakerNames
+from recap.records import Example
 
 _LABEL_KEY = re.compile(r"^(?:behaviou?r|label|category|行为|标签|类别)\s*[:：]\s*", re.IGNORECASE)
 _REASON_KEY = re.compile(
     r"^(?:reason|rationale|explanation|理由|原因|解释)\s*[:：]\s*", re.IGNORECASE | re.MULTILINE
 )
-
-
-def single_label(
-    fields: Fields,
-    field: str,
-    labels: Sequence[str],
-    multi_label: str,
-    *,
-    annotators: int = 1,
-    option: str = "data.options.multi_label",
-) -> str | None:
-    """Return the label of a row that may carry several, ``None`` where it carries none.
-
-    Args:
-        fields: The row.
-        field: Where the labels stand in it.
-        labels: What stands there.
-        multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
-            rejects the row.
-        annotators: How many gave these labels.
-        option: Where ``multi_label`` is said.
-    """
-    distinct = list(dict.fromkeys(label.strip() for label in labels))
-    if len(distinct) < 2:
-        return distinct[0] if distinct else None
-    fields.issues.counts["multi_label"] += 1
-    if multi_label == "first":
-        return distinct[0]
-    reason = f"holds {len(distinct)} labels"
-    hint = f"keep one, or take the first with {option}=first"
-    if annotators > 1:
-        reason += f" of {annotators} annotators"
-        hint = f"settle it (recap.corpus action=adjudicate), or take the first with {option}=first"
-    fields.reject(field, reason, hint)
-    return None
 
 
 def label_and_reason(output: str) -> tuple[str | None, str | None]:
@@ -69,45 +34,26 @@ def label_and_reason(output: str) -> tuple[str | None, str | None]:
     return label or None, reason or None
 
 
-def text_example(
-    fields: Fields,
+def _samples(
+    path: Path,
+    issues: IssueLog,
+    speakers: Mapping[str, str] | None,
     field: str,
-    names: SpeakerNames,
-    *,
-    fallback_id: str,
-    label: str | None,
-    rationale: str | None,
-) -> Example:
-    """Return the example of a row whose text is a context above its response.
-
-    Args:
-        fields: The row; not sound any more where its text cannot be taken apart.
-        field: Where the text stands in it.
-        names: Of those who speak in it.
-        fallback_id: Of a row without an id.
-        label: The row's.
-        rationale: The row's.
-    """
-    text = fields.text(field)
-    written = names.read(text)
-    history: tuple[Turn, ...] = ()
-    response = ""
-    if written.unknown:
-        fields.sound = False
-        names.reject(fields.issues, fields.line, field, written.unknown)
-    else:
-        history, response, fault = sample_of(text, written)
-        if fault is not None:
-            fields.reject(field, *fault)
-    return Example(
-        id=fields.identifier("id") or fallback_id,
-        session=fields.identifier("session"),
-        client=fields.identifier("client"),
-        history=history,
-        response=response,
-        label=label,
-        rationale=rationale,
-    )
+    read: Callable[[Fields], tuple[str | None, str | None]],
+) -> Iterator[Example]:
+    """Yield an example for each row; ``read`` returns its label and its rationale."""
+    names = SpeakerNames(speakers)
+    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
+        refuse_export(issues, line, row)
+        fields = Fields(row, line=line, issues=issues)
+        label, rationale = read(fields)
+        fallback = f"{path.stem}:{number}"
+        example = text_example(
+            fields, field, names, fallback_id=fallback, label=label, rationale=rationale
+        )
+        if fields.sound:
+            issues.at(line)
+            yield example
 
 
 @register_reader("alpaca")
@@ -125,25 +71,13 @@ def read_alpaca(
         issues: Where bad rows are noted.
         speakers: Names of speakers beside the usual ones, each with its role.
     """
-    path = existing_file(path)
-    names = SpeakerNames(speakers)
-    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
-        fields = Fields(row, line=line, issues=issues)
-        if row.get("input") == "" or str(row.get("input", "x")).isspace():
+
+    def read(fields: Fields) -> tuple[str | None, str | None]:
+        if not str(fields.row.get("input", "x")).strip():
             fields.reject("input", "is empty", "write the dialogue there, not in the instruction")
-            continue
-        label, reason = label_and_reason(fields.optional_text("output") or "")
-        example = text_example(
-            fields,
-            "input",
-            names,
-            fallback_id=f"{path.stem}:{number}",
-            label=label,
-            rationale=reason,
-        )
-        if fields.sound:
-            issues.at(line)
-            yield example
+        return label_and_reason(fields.optional_text("output") or "")
+
+    return _samples(existing_file(path), issues, speakers, "input", read)
 
 
 @register_reader("client_resistance")
@@ -160,22 +94,11 @@ def read_client_resistance(
         issues: Where bad rows are noted.
         speakers: Names of speakers beside the usual ones, each with its role.
     """
-    path = existing_file(path)
-    names = SpeakerNames(speakers)
-    for number, (line, row) in enumerate(json_rows(path, issues), start=1):
-        refuse_export(issues, line, row)
-        fields = Fields(row, line=line, issues=issues)
-        example = text_example(
-            fields,
-            "text",
-            names,
-            fallback_id=f"{path.stem}:{number}",
-            label=fields.optional_text("label") or None,
-            rationale=fields.optional_text("rationale") or None,
-        )
-        if fields.sound:
-            issues.at(line)
-            yield example
+
+    def read(fields: Fields) -> tuple[str | None, str | None]:
+        return fields.optional_text("label") or None, fields.optional_text("rationale") or None
+
+    return _samples(existing_file(path), issues, speakers, "text", read)
 
 
 @register_reader("psyguard")
@@ -204,7 +127,7 @@ def read_psyguard(
             id=_id(fields.identifier("idx"), source) or f"{path.stem}:{number}",
             history=(),
             response=fields.text("text"),
-            label=single_label(fields, "labels", labels, multi_label),
+            label=label_of(fields, "labels", [Given(labels=tuple(labels))], multi_label),
             meta={} if source is None else {"data_source": source},
         )
         if fields.sound:

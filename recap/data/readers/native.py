@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from recap.data.issues import LISTED_FAULTS, IssueLog
-from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS
+from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS, refuse_export
 from recap.data.readers.files import existing_file, json_rows
 from recap.data.readers.registry import Fields, Record, register_reader
 from recap.data.readers.speakers import SpeakerNames
-from recap.data.readers.tools import refuse_export
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example, Speaker, Turn
 
@@ -73,6 +73,10 @@ def _renamed(columns: Mapping[str, str | None] | None) -> dict[str, str]:
                 f"data.options.columns.{role}: a key cannot hold that{did_you_mean(role, _ROLES)}; "
                 f"what it can hold: {', '.join(sorted(_ROLES))}"
             )
+    of_turn = Counter(name for role, name in keys.items() if role in _TURN_KEYS)
+    twice = next((name for name, n in of_turn.items() if n > 1), None)
+    if twice is not None:
+        raise ConfigError(f"data.options.columns: key {twice!r} is named for two things; name two")
     return keys
 
 
@@ -83,6 +87,9 @@ _ASSISTANTS: Mapping[str, Speaker] = {
 """Who is who where a model was the counselor."""
 
 
+_OWN_KEYS = ("turns", "speaker", "text")
+
+
 def _chat_hint(row: Mapping[str, Any]) -> str:
     """Return how to read a row that holds a list of messages under names of its own."""
     for turns, items in row.items():
@@ -91,7 +98,7 @@ def _chat_hint(row: Mapping[str, Any]) -> str:
             continue
         speaker = next((key for key in SPEAKER_KEYS if key in first), None)
         text = next((key for key in TEXT_KEYS if key in first), None)
-        if speaker is None or text is None:
+        if speaker is None or text is None or (turns, speaker, text) == _OWN_KEYS:
             continue
         said = [str(item.get(speaker)) for item in items if isinstance(item, dict)]
         names = ", ".join(f"{n}: {_ASSISTANTS[n]}" for n in dict.fromkeys(said) if n in _ASSISTANTS)
@@ -216,39 +223,38 @@ def records_to_jsonl(records: Iterable[Record]) -> str:
 
 def _dialogue_fields(dialogue: Dialogue) -> dict[str, Any]:
     return _filled(
-        {
-            "session": dialogue.session,
-            "client": dialogue.client,
-            "counselor": dialogue.counselor,
-            "meta": dict(dialogue.meta),
-        }
-    ) | {"turns": [_turn_fields(turn) for turn in dialogue.turns]}
+        session=dialogue.session,
+        client=dialogue.client,
+        counselor=dialogue.counselor,
+        meta=dict(dialogue.meta),
+        turns=[_turn_fields(turn) for turn in dialogue.turns],
+    )
 
 
 def _example_fields(example: Example) -> dict[str, Any]:
-    history = [_turn_fields(turn) for turn in example.history]
-    return (
-        _filled(
-            {
-                "id": example.id,
-                "session": example.session,
-                "client": example.client,
-                "turn": example.turn,
-            }
-        )
-        | {"history": history, "response": example.response}
-        | _filled(
-            {"label": example.label, "rationale": example.rationale, "meta": dict(example.meta)}
-        )
+    return _filled(
+        id=example.id,
+        session=example.session,
+        client=example.client,
+        turn=example.turn,
+        history=[_turn_fields(turn) for turn in example.history],
+        response=example.response,
+        label=example.label,
+        rationale=example.rationale,
+        meta=dict(example.meta),
     )
 
 
 def _turn_fields(turn: Turn) -> dict[str, Any]:
-    named = {"name": turn.name} if turn.name is not None else {}
-    return {"speaker": turn.speaker, **named, "text": turn.text} | _filled(
-        {"id": turn.id, "label": turn.label, "rationale": turn.rationale}
+    return _filled(
+        speaker=turn.speaker,
+        name=turn.name,
+        text=turn.text,
+        id=turn.id,
+        label=turn.label,
+        rationale=turn.rationale,
     )
 
 
-def _filled(values: dict[str, Any]) -> dict[str, Any]:
+def _filled(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, {})}

@@ -18,6 +18,7 @@ from typing import Any
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, too_long
 from recap.data.names import identity, is_missing, whole_number
 from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
+from recap.data.readers.exports import refuse_export
 from recap.data.readers.files import JsonFault, decode_json, existing_file, json_rows, text_lines
 from recap.data.readers.registry import (
     ORDER_ROLES,
@@ -284,6 +285,10 @@ def read_table(
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
     table.texts.update(column for role, column in found.by_role.items() if role != "start")
+    first = next(table.rows, None)
+    if first is not None:
+        refuse_export(issues, *first)
+        table = replace(table, rows=chain([first], table.rows))
     table, found = _without_named_turns(table, found, columns or {})
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
