@@ -74,13 +74,12 @@ def inception_documents(rows: Rows, issues: IssueLog, keys: Keys) -> Iterator[Do
             yield Document(line=1, id=session, session=session, text=text, given=given)
             continue
         names = keys.speakers or SpeakerNames()
-        written = names.read(text)
-        if written.unknown:
+        written = names.read_cell(issues, 1, "text", text)
+        if written is None:
             issues.row()
-            names.reject(issues, 1, "text", written.unknown)
             continue
         spoken = [(turn.turn(), turn.line) for turn in written.turns]
-        if written.before or not spoken:
+        if written.above or not spoken:
             issues.row()
             hint = "name your speakers with data.options.speakers={NAME: client}"
             issues.reject(1, "text", "does not begin with a known speaker", hint)

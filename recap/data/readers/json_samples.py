@@ -89,12 +89,11 @@ def text_example(
         rationale: The row's.
     """
     text = fields.text(field)
-    written = names.read(text)
+    written = names.read_cell(fields.issues, fields.line, field, text)
     history: tuple[Turn, ...] = ()
     response = ""
-    if written.unknown:
+    if written is None:
         fields.sound = False
-        names.reject(fields.issues, fields.line, field, written.unknown)
     else:
         history, response, fault = sample_of(text, written)
         if fault is not None:
