@@ -74,8 +74,8 @@ def turns(path: Path, **options: Any) -> list[tuple[str, str | None, str]]:
         ),
         (
             (
-                "[1/5/24, 10:00:00 AM] Therapist: Hm?\n05.01.2024 10:00 Client: No.\n2024年1月5日 10:01 "
-                "Therapist:: So?\n2024-01-05 10:02 Client: Why."
+                "[1/5/24, 1:00 AM] Therapist: Hm?\n5.1.2024 10:00 Client: No.\n2024年1月5日 9:01 "
+                "Therapist:: So?\n10:02 Client: Why."
             ),
             [None] * 2,
         ),

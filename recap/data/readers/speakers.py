@@ -346,9 +346,15 @@ class SpeakerNames:
         return self._hides_mark(turn.text, letters)
 
     def _hides_mark(self, text: str, letters: Collection[str] = ()) -> bool:
+        # Lines under a name that stands for text are text.
+        lines = [
+            line
+            for line in text.split("\n")
+            if not (mark := find_mark(line)) or self._role(mark.name, {}) != "text"
+        ]
         return any(
             (self._role(name, {}) in _SIDES and not name.islower()) or _bare_form(name) in letters
-            for inside in _INSIDE.findall(text)
+            for inside in _INSIDE.findall("\n".join(lines))
             if (name := "".join(inside))
         )
 
