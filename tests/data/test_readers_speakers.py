@@ -251,6 +251,14 @@ def test_a_sample_that_writes_all_its_speakers_without_a_colon_is_no_response(
     assert (code, found["rows_rejected"]) == (2, 1)
 
 
+@pytest.mark.parametrize("name", ["talk", "talk.md", "talk.TXT", "row", "row.txt"])
+def test_a_transcript_is_told_from_json_by_what_it_holds(tmp_path: Path, name: str) -> None:
+    text = "**Therapist:** a\n**Client:** b\n"
+    content = text if name.startswith("talk") else json.dumps([{"file": "a", "text": text}])
+    code, found = validate(tmp_path, write(tmp_path / name, content))
+    assert (code, found["utterances"], found["rows_rejected"]) == (0, 1, 0)
+
+
 @pytest.mark.parametrize("end", ["\v", "\f", "\x85", "\u2028"])
 def test_line_ends_of_word_processors_end_a_line(tmp_path: Path, end: str) -> None:
     path = write(tmp_path / "a.txt", f"Therapist: a{end}Client: b\nTherapist: c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import IssueLog, Place
-from recap.data.readers.files import existing_file, json_rows, text_lines
+from recap.data.readers.files import existing_file, json_rows, read_head, text_lines
 from recap.data.readers.registry import JSON_ENDINGS, Fields, register_reader
 from recap.data.readers.speakers import NOT_IN_FRONT, SpeakerNames, Written
 from recap.data.readers.vtt import CAPTION_ENDINGS, LINE_OF_TIMES, dialogue_of_captions
 from recap.records import Dialogue
 
+_JSON = re.compile(rb"[\s\xef\xbb\xbf]*(?:\{|\[\s*\{)")
 NO_SPEAKER = (
     "no line begins with a speaker",
     "write 来访者： or Client:, or name yours with 'data.options.speakers={NAME: client}'",
@@ -27,7 +29,7 @@ NO_SPEAKER = (
 def read_transcript(
     path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
 ) -> Iterator[Dialogue]:
-    """Yield a dialogue for each ``{"file", "text"}`` of JSON lines, or that of a ``.txt`` file.
+    """Yield a dialogue for each ``{"file", "text"}`` of JSON lines, or that of a file of text.
 
     A line without a speaker goes on with the turn above, blank lines inside a turn included; such
     lines before the first speaker are counted as ``lines_before_first_speaker``. The session is the
@@ -45,7 +47,7 @@ def read_transcript(
     if path.suffix.lower() in CAPTION_ENDINGS:
         yield from dialogue_of_captions(path, names, issues)
         return
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() not in JSON_ENDINGS and not _JSON.match(read_head(path)):
         yield from _plain_text(path, names, issues)
         return
     for line, row in json_rows(path, issues):
