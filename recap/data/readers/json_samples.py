@@ -95,7 +95,7 @@ def text_example(
     if written is None:
         fields.sound = False
     else:
-        history, response, fault = sample_of(text, written)
+        history, response, fault = sample_of(written)
         if fault is not None:
             fields.reject(field, *fault)
     return Example(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -114,7 +114,7 @@ _NUMBER = re.compile(
     r"[\s_#№-]*(?:\d{1,4}|(?<=[\s_-])[a-d]|(?<=[\u4e00-\u9fff])[a-d一二三四五六甲乙丙丁])$"
 )
 _HAN = re.compile("[\u4e00-\u9fff]")
-_NOTE = re.compile(r"\s*[(\[][^()\[\]]*[)\]]$")
+_NOTES_BEHIND = re.compile(r"(?:\s*[(\[][^()\[\]]*[)\]])+$")
 _EMPHASIS = re.compile(r"[*`]+|__+")
 _BOXED = re.compile(r"[\[【]([^\[\]【】]*)[\]】]")
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -125,7 +125,6 @@ _INSIDE = re.compile(
     r"([^\W\d][^\s:：.?!。？！，,]{0,15})\s?[:：]"
     r"|\n[^\w\n]{0,3}([^\W\d_][^\W_]{0,15})(?:\s?[;；=|<>({\[（【\]】]|\s[-–—]+\s|——)"
 )
-_BLANK_LINES = re.compile(r"\n(?:[ \t\u3000]*\n)+")
 
 
 def fold_name(name: str) -> str:
@@ -149,20 +148,12 @@ def _bare(name: str) -> str:
     return boxed[1].strip() if boxed else bare
 
 
-def _forms(folded: str) -> Iterator[str]:
-    """Yield a folded name as it stands, then without its notes, then without its number."""
-    yield folded
-    bare = folded
-    while (shorter := _NOTE.sub("", bare)) != bare:
-        bare = shorter
-        yield bare
-    if (shorter := _NUMBER.sub("", bare)) != bare:
-        yield shorter
-        yield _NOTE.sub("", shorter)
-
-
-def _bare_form(name: str) -> str:
-    return [*_forms(fold_name(name))][-1]
+def _forms(name: str) -> tuple[str, ...]:
+    """Return a name folded, then without its notes, then without its number."""
+    folded = fold_name(name)
+    bare = _NOTES_BEHIND.sub("", folded)
+    shorter = _NUMBER.sub("", bare)
+    return folded, bare, shorter, _NOTES_BEHIND.sub("", shorter)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,8 +262,8 @@ class SpeakerNames:
         return Voice(speaker=speaker, name=None if plain else _bare(name))
 
     def _role(self, name: str, letters: Mapping[str, Speaker]) -> str | None:
-        forms = list(_forms(fold_name(name)))
-        known: Iterator[Mapping[str, str]] = iter((self._own, SPEAKERS, letters))
+        known: Sequence[Mapping[str, str]] = (self._own, SPEAKERS, letters)
+        forms = _forms(name)
         return next((table[form] for table in known for form in forms if form in table), None)
 
     def reject(
@@ -317,7 +308,7 @@ class SpeakerNames:
             for (_, mark, voice), (start, end) in zip(found, pairwise(starts), strict=True)
         ]
         cut = bool(found and found[-1][2] and found[-1][1].alone and not turns[-1].text)
-        above = "\n".join(part for _, part in lines[: starts[0]]).strip()
+        above = "\n".join(part for _, part in lines[: starts[0]]).lstrip()
         return Written(turns=turns[:-1] if cut else turns, above=above, cut=cut)
 
     def read_cell(self, issues: IssueLog, line: int, field: str, text: str) -> Written | None:
@@ -342,19 +333,18 @@ class SpeakerNames:
 
     def runs_on(self, turn: WrittenTurn) -> bool:
         """Whether a turn holds what seems to be a known speaker's mark, but not as it should be."""
-        letters = {*_LETTERS, "c"} if len(_bare_form(turn.name)) == 1 else frozenset()
+        letters = {*_LETTERS, "c"} if len(_forms(turn.name)[-1]) == 1 else frozenset()
         return self._hides_mark(turn.text, letters)
 
     def _hides_mark(self, text: str, letters: Collection[str] = ()) -> bool:
-        # Lines under a name that stands for text are text.
-        lines = [
-            line
-            for line in text.split("\n")
-            if not (mark := find_mark(line)) or self._role(mark.name, {}) != "text"
-        ]
+        if "text" in self._own.values():
+            lines = [(line, find_mark(line)) for line in text.split("\n")]
+            text = "\n".join(
+                line for line, mark in lines if not mark or self._role(mark.name, {}) != "text"
+            )
         return any(
-            (self._role(name, {}) in _SIDES and not name.islower()) or _bare_form(name) in letters
-            for inside in _INSIDE.findall("\n".join(lines))
+            (self._role(name, {}) in _SIDES and not name.islower()) or _forms(name)[-1] in letters
+            for inside in _INSIDE.findall(text)
             if (name := "".join(inside))
         )
 
@@ -392,7 +382,7 @@ class SpeakerNames:
         """
         written = [mark.name for mark in marks if not mark.bare]
         sides = {self._role(name, {}) for name in written}
-        there = {_bare_form(name) for name in written}
+        there = {_forms(name)[-1] for name in written}
         letters = dict(_LETTERS)
         if "t" in there and "p" not in there:
             letters["c"] = "client"
@@ -515,17 +505,14 @@ class _Style:
 
 def _is_prose(name: str) -> bool:
     """Whether a name is a word or words that introduce what a person says."""
-    forms = {form.replace(".", "") for form in _forms(fold_name(name))}
+    forms = {form.replace(".", "") for form in _forms(name)}
     first, *others = fold_name(name).split()
     return not _PROSE.isdisjoint(forms) or first in _IN_PROSE or not _VERBS.isdisjoint(others)
 
 
 def plain_name(name: str) -> str:
     """Return a name as it is written, without its notes, which may hold words of the client."""
-    bare = _bare(name.translate(_NARROW))
-    while (shorter := _NOTE.sub("", bare)) != bare:
-        bare = shorter
-    return bare
+    return _NOTES_BEHIND.sub("", _bare(name.translate(_NARROW)))
 
 
 def is_short(name: str) -> bool:
@@ -533,7 +520,7 @@ def is_short(name: str) -> bool:
     return 0 < len(name) <= _MOST_CHARACTERS and len(name.split()) <= _MOST_WORDS
 
 
-def sample_of(text: str, written: Written) -> tuple[tuple[Turn, ...], str, tuple[str, str] | None]:
+def sample_of(written: Written) -> tuple[tuple[Turn, ...], str, tuple[str, str] | None]:
     """Return the history and the response of a sample, and what is wrong with it, and the mend.
 
     The response is the last client turn, as a whole. What names no speaker and stands below the
@@ -541,20 +528,19 @@ def sample_of(text: str, written: Written) -> tuple[tuple[Turn, ...], str, tuple
     speaker is split at its last blank line; without one it is all response.
 
     Args:
-        text: The sample.
-        written: The same taken apart; all its speakers are known.
+        written: The sample taken apart; all its speakers are known.
     """
     if not written.turns:
-        *context, response = _at_last_blank_line(text)
-        return tuple(Turn(speaker="counselor", text=part) for part in context), response, None
+        above, _, response = written.above.rpartition("\n\n")
+        return _said_above(above), response.strip(), None
     *before, last = (turn.turn() for turn in written.turns)
     if written.above:
         if before or last.speaker != "client":
             return (), "", BEFORE_SPEAKERS
-        return (Turn(speaker="counselor", text=written.above),), last.text, None
+        return _said_above(written.above), last.text, None
     if last.speaker == "client":
         return tuple(before), last.text, None
-    parts = _BLANK_LINES.split(last.text)
+    parts = re.split("\n\n+", last.text)
     if last.speaker == "counselor" and len(parts) == 2:
         return (*before, replace(last, text=parts[0])), parts[1], None
     who = "the counselor" if last.speaker == "counselor" else "another than the client"
@@ -565,11 +551,5 @@ def sample_of(text: str, written: Written) -> tuple[tuple[Turn, ...], str, tuple
     return (), "", (reason, "write Client: before the response")
 
 
-def _at_last_blank_line(text: str) -> list[str]:
-    """Return what stands above and below the last blank line, or the text where there is none."""
-    lines = "\n".join(_LINE_END.split(text))
-    blanks = list(_BLANK_LINES.finditer(lines))
-    if not blanks:
-        return [lines.strip()]
-    above = lines[: blanks[-1].start()].strip()
-    return [*filter(None, [above]), lines[blanks[-1].end() :].strip()]
+def _said_above(text: str) -> tuple[Turn, ...]:
+    return (Turn(speaker="counselor", text=text.strip()),) if text.strip() else ()
