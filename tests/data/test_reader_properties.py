@@ -201,7 +201,7 @@ def test_what_annotators_see_is_read_back_as_history_and_response(
     turns = tuple(Turn(speaker=speaker, text=text) for speaker, text in history)
     example = Example(id="e", history=turns, response=response)
     text = document_text(example, language=language)
-    found, said, fault = sample_of(text, SpeakerNames().read(text))
+    found, said, fault = sample_of(SpeakerNames().read(text))
     assert fault is None
     # Blank lines within a turn go, so that the last one is where the response begins.
     assert said == response.replace("\n\n", "\n")

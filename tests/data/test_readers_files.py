@@ -48,7 +48,7 @@ def test_another_encoding_ends_in_one_message_that_says_how_to_convert(tmp_path:
         (('{"a": "来访者说，她不知道该怎么办。"}\n' * 3).encode("gbk"), "it looks like GB18030"),
         ('{"a": "un café déjà fermé"}\n'.encode("latin-1"), "it looks like WINDOWS-1252"),
         (gzip.compress(LINES.encode(), mtime=0), "gunzip"),
-        (b"PK\x03\x04...", "a zip archive or an Excel file"),
+        (b"PK\x03\x04...", "a zip archive, an Excel or a Word file"),
         (b"\xd0\xcf\x11\xe0...", "encrypted Office file"),
     ],
 )

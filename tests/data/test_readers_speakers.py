@@ -72,6 +72,13 @@ def turns(path: Path, **options: Any) -> list[tuple[str, str | None, str]]:
             "Therapist  0:01\nHm?\nClient  0:04\nNo.\nTherapist  0:09\nSo?\nClient  0:11\nWhy.",
             [None] * 2,
         ),
+        (
+            (
+                "[1/5/24, 1:00 AM] Therapist: Hm?\n5.1.2024 10:00 Client: No.\n2024年1月5日 9:01 "
+                "Therapist:: So?\n10:02 Client: Why."
+            ),
+            [None] * 2,
+        ),
         ("1. Therapist: Hm?\n2. Client: No.\n3. Therapist: So?\n4. Client: Why.", [None] * 2),
     ],
 )
@@ -153,11 +160,27 @@ def test_a_name_that_stands_for_no_speaker_is_part_of_the_turn(tmp_path: Path) -
         "1. 深呼吸：慢慢来",
         "（请注意：这是说明）",
         "半小时后，她发来信息说：好",
+        "Note: no sleep",
+        "P.S.: none",
+        "My mother: ill",
+        "Monday: bad",
+        "Step 2: slowly",
+        "Then he said: go",
+        "* Walk: more",
+        "10:30 Work",
+        "注意：别急",
+        "第一：睡",
+        "周一：累",
+        "我的问题：累",
+        "patient",
     ],
 )
 def test_a_line_of_a_turn_is_no_speaker(tmp_path: Path, line: str) -> None:
-    path = write(tmp_path / "a.txt", f"Therapist: Try it.\n{line}\nClient: No.\n")
-    assert turns(path)[0] == ("counselor", None, f"Try it.\n{line}")
+    text = f"Therapist: Try it.\n{line}\nplease\nClient: No.\n"
+    path = write(tmp_path / "a.txt", text)
+    code, found = validate(tmp_path, path)
+    assert (code, found["rows_read"], found["utterances"]) == (0, 2, 1)
+    assert turns(path)[0] == ("counselor", None, f"Try it.\n{line}\nplease")
 
 
 @pytest.mark.parametrize(
@@ -169,12 +192,78 @@ def test_a_line_of_a_turn_is_no_speaker(tmp_path: Path, line: str) -> None:
         "[SPEAKER_01]: No.",
         "Speaker 2  0:09",
         "Dr. Roe: No.",
+        "Roe, Ann: No.",
+        "15550104477: No.",
+        "Client says: No.",
+        "T: 38",
+        "来访者的男朋友的妈妈：不。",
+        "ann roe: No.\nTherapist: So?\nann roe: No.",
+        "Maria Ann de la Roe: No.\nTherapist: So?\nMaria Ann de la Roe: No.",
     ],
 )
 def test_whoever_else_may_speak_is_refused(tmp_path: Path, line: str) -> None:
     path = write(tmp_path / "a.txt", f"Therapist: Hm?\nClient: Yes.\n{line}\n")
     code, found = validate(tmp_path, path)
+    assert (code, found["rows_rejected"]) == (2, 1 + line.count("\n") // 2)
+    assert "unknown speakers" in found["faults"][0]["reason"]
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n\n"])
+@pytest.mark.parametrize("name", ["Husband", "Mrs. Roe", "妈妈"])
+def test_whoever_else_may_speak_below_a_name_alone_on_its_line_is_refused(
+    tmp_path: Path, name: str, gap: str
+) -> None:
+    said = ["Therapist\nHm?", "Client\nNo\nand no.", f"{name}\nShe hides it.", "Client\nFine"]
+    code, found = validate(tmp_path, write(tmp_path / "a.txt", gap.join(said)))
+    assert (code, found["rows_read"], found["rows_rejected"]) == (2, 4, 1)
+    assert found["faults"][0]["reason"].startswith(f"unknown speakers: {name} (1);")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Therapist: How was it? Client: Bad. Therapist: So?",
+        "Therapist: How was it Client: Bad",
+        "T: How was it? C: Bad.",
+        "咨询师：怎么了？来访者：累。",
+        "Therapist: Well?\n[Client] No.",
+        "Therapist: Well?\nClient - No.",
+        "Therapist: Well?\nClient (weeping) No.",
+    ],
+)
+def test_a_speaker_inside_a_line_or_without_a_colon_is_a_fault(tmp_path: Path, text: str) -> None:
+    code, found = validate(tmp_path, write(tmp_path / "a.txt", text))
+    assert code == 2
+    assert "names a speaker inside a line" in found["faults"][0]["reason"]
+    name, content = sample("client_resistance", text)
+    code, found = validate(tmp_path, write(tmp_path / name, content), data="client_resistance")
     assert (code, found["rows_rejected"]) == (2, 1)
+    table = f'history,response,label\n"{text}",No.,Collaboration\n'
+    code, found = validate(tmp_path, write(tmp_path / "t.csv", table), data="table")
+    assert (code, found["rows_rejected"], found["faults"][0]["field"]) == (2, 1, "history")
+
+
+def test_a_sample_that_writes_all_its_speakers_without_a_colon_is_no_response(
+    tmp_path: Path,
+) -> None:
+    name, content = sample("alpaca", "[Therapist] Well?\n[Client] No.")
+    code, found = validate(tmp_path, write(tmp_path / name, content), data="alpaca")
+    assert (code, found["rows_rejected"]) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["talk", "talk.md", "talk.TXT", "row", "row.txt"])
+def test_a_transcript_is_told_from_json_by_what_it_holds(tmp_path: Path, name: str) -> None:
+    text = "**Therapist:** a\n**Client:** b\n"
+    content = text if name.startswith("talk") else json.dumps([{"file": "a", "text": text}])
+    code, found = validate(tmp_path, write(tmp_path / name, content))
+    assert (code, found["utterances"], found["rows_rejected"]) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("end", ["\v", "\f", "\x85", "\u2028"])
+def test_line_ends_of_word_processors_end_a_line(tmp_path: Path, end: str) -> None:
+    path = write(tmp_path / "a.txt", f"Therapist: a{end}Client: b\nTherapist: c")
+    code, found = validate(tmp_path, path)
+    assert (code, found["rows_read"], found["utterances"]) == (0, 3, 1)
 
 
 def test_a_letter_alone_is_refused_where_nobody_can_say_whose_it_is(tmp_path: Path) -> None:
@@ -428,11 +517,13 @@ CAPTIONS = {
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
-@pytest.mark.parametrize("data", ["vtt", "transcript"])
+@pytest.mark.parametrize("data", ["vtt", "transcript", "renamed"])
 def test_captions_are_read_a_turn_a_cue_that_names_its_speaker(
     tmp_path: Path, name: str, data: str
 ) -> None:
     path = write(tmp_path / name, CAPTIONS[name])
+    if data == "renamed":
+        path, data = path.rename(tmp_path / "talk.txt"), "transcript"
     code, found = validate(tmp_path, path, data=data)
     assert (code, found["rows_read"], found["rows_rejected"], found["utterances"]) == (0, 6, 0, 3)
     assert [(speaker, text) for speaker, _, text in turns(path)] == SAID
@@ -444,6 +535,8 @@ def test_captions_are_read_a_turn_a_cue_that_names_its_speaker(
         ([*CUES[:3], ("00:00:02.000", "00:00:03.000", "Client: x")], 15, "begins before the cue"),
         ([*CUES[:3], ("00:00:14.000", "00:00:13.000", "Client: x")], 15, "ends before it begins"),
         ([*CUES[:3], ("00:00:14", "00:xx:15", "Client: x")], 15, "cannot be read"),
+        ([*CUES[:3], ("00:00:14.000", "00:00:15.000", ">> No.")], 15, "another one speaks"),
+        ([*CUES[:3], ("00:00:14.000", "00:00:15.000", "- No.")], 15, "another one speaks"),
         ([("00:00:00.000", "00:00:00.500", "Hello."), *CUES], 3, "comes before any speaker"),
         (
             [*CUES[:3], ("00:00:14.000", "00:00:15.000", "Uncle: x")],
@@ -459,6 +552,18 @@ def test_a_cue_that_cannot_be_understood_is_a_rejected_row(
     assert (code, found["rows_read"], found["rows_rejected"]) == (2, len(cues), 1)
     assert found["faults"][0]["line"] == line
     assert words in found["faults"][0]["reason"]
+
+
+def test_what_stands_behind_the_end_of_a_voice_may_be_another_s(tmp_path: Path) -> None:
+    cues = [(CUES[0][0], CUES[0][1], "<v Therapist>Well?</v>\nClient: No.")]
+    path = write(tmp_path / "a.vtt", vtt(cues))
+    code, found = validate(tmp_path, path, data="vtt")
+    assert (code, found["rows_read"], found["utterances"]) == (0, 1, 1)
+
+
+def test_the_last_line_of_otter_is_nobody_s_words(tmp_path: Path) -> None:
+    text = "Therapist  0:01\nHm?\n\nClient  0:04\nNo.\n\nTranscribed by https://otter.ai\n"
+    assert turns(write(tmp_path / "a.txt", text))[-1] == ("client", None, "No.")
 
 
 def test_captions_that_name_nobody_are_refused(tmp_path: Path) -> None:
@@ -521,7 +626,11 @@ def test_a_folder_or_a_pattern_without_files_is_refused(
     assert "data.path=" in capsys.readouterr().err
 
 
-WORDS = st.text("ab 心.", min_size=1, max_size=6).map(str.strip).filter(bool)
+WORDS = (
+    st.lists(st.sampled_from(["a", "b", " ", "心，", "."]), min_size=1, max_size=6)
+    .map(lambda parts: "".join(parts).strip())
+    .filter(bool)
+)
 TEXT = st.lists(WORDS, min_size=1, max_size=3).flatmap(
     lambda lines: st.sampled_from(["\n", "\n\n"]).map(lambda gap: gap.join(lines))
 )

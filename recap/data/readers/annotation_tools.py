@@ -285,12 +285,10 @@ def _marked_turns(
     row: Mapping[str, str], marks: list[Mark], issues: IssueLog, names: SpeakerNames
 ) -> Rows:
     text = row["text"]
-    written = names.read(text)
-    if written.unknown or written.before or not written.turns:
+    written = names.read_cell(issues, 1, "text", text)
+    if written is None or written.above or not written.turns:
         issues.row()
-        if written.unknown:
-            names.reject(issues, 1, "text", written.unknown)
-        else:
+        if written is not None:
             hint = "name your speakers with data.options.speakers={NAME: client}"
             issues.reject(1, "text", "does not begin with a known speaker", hint)
         return

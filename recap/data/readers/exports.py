@@ -340,12 +340,11 @@ def text_example(
         history, response = tuple(before), last.text
     else:
         text = fields.text(field)
-        written = names.read(text)
-        if written.unknown:
+        written = names.read_cell(fields.issues, fields.line, field, text)
+        if written is None:
             fields.sound = False
-            names.reject(fields.issues, fields.line, field, written.unknown)
         else:
-            history, response, fault = sample_of(text, written)
+            history, response, fault = sample_of(written)
             if fault is not None:
                 fields.reject(field, *fault)
     return Example(

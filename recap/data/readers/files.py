@@ -29,7 +29,8 @@ _HEAD = 4096
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _FORMS = {
-    b"PK\x03\x04": "a zip archive or an Excel file; give it its ending back (.xlsx, .zip)",
+    b"PK\x03\x04": "a zip archive, an Excel or a Word file; give it its ending back (.xlsx, .zip), "
+    "or save a document as plain text (.txt)",
     b"\x1f\x8b": "compressed with gzip; unpack it first (gunzip)",
     b"\xd0\xcf\x11\xe0": "an old or encrypted Office file; save it as .xlsx without a password",
     b"PAR1": "a Parquet file; write it as JSON lines or CSV",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -46,30 +46,51 @@ _PERSONS = frozenset(_OF_PERSONS.split())
 _OF_NAMES = "of the and und et y de da do von van der den la le"
 _SMALL_WORDS = frozenset(_OF_NAMES.split())
 _OF_HEADERS = (
-    "date time session title place location duration participants file transcript "
-    "日期 时间 标题 题目 地点 时长 参与者"
+    "date time session title place location duration participants file transcript id age gender "
+    "name no number code 日期 时间 标题 题目 地点 时长 参与者"
 )
 _HEADERS = frozenset(_OF_HEADERS.split())
-_NOT_IN_NAMES = re.compile(r"[,，。!！?？;；、…“”‘’「」《》\"=@]|^第[一二三四五六七八九十\d]")
+_OF_PROSE = (
+    "note notes nb ps pps example examples important warning update edit re subject todo so well "
+    "but yes no and or first second third firstly secondly finally lastly next then also now ok "
+    "okay oh however step option part point problem reason result thought thoughts feeling "
+    "feelings mood score hint tip remember fact facts truth plan goal homework pros cons "
+    "question questions answer summary monday tuesday wednesday thursday friday saturday sunday "
+    "morning evening today tomorrow yesterday tel phone email 第 其 周 星期 注 附 注意 备注 附注 "
+    "首先 其次 再次 然后 最后 总之 另外 此外 同时 但是 所以 问题 时间 原因 结果 建议 优点 缺点 "
+    "例子 举个例子 步骤 方法 选项 情绪 想法 感受 目标 任务 作业 答案 结论 提示 重点 补充 一方面 "
+    "另一方面 今天 明天 昨天 电话 网址"
+)
+_PROSE = frozenset(_OF_PROSE.split())
+_OF_SENTENCES = (
+    "my your his her its our their this that these those one another i he she it we they you"
+)
+_IN_PROSE = frozenset(_OF_SENTENCES.split())
+_VERBS = frozenset(
+    {"said", "says", "say", "asked", "asks", "thought", "wrote", "told", "is", "was"}
+)
+_OWN_THING = re.compile(r"[我你您他她它](?:们)?的|.*的(?:话|是)$")
+_NOT_IN_NAMES = re.compile(r"[,，。!！?？;；、…“”‘’「」《》\"=@]")
 _NARRATION = re.compile(r"(?:说|說|道|如下|例如|比如|譬如|包括|就是|的是|认为|觉得|因为|所以)$")
-_MOST_CHARACTERS, _MOST_WORDS, _MOST_WITHOUT_CASE = 24, 3, 8
+_MOST_CHARACTERS, _MOST_WORDS, _MOST_WITHOUT_CASE, _MOST_DIGITS = 24, 3, 8, 6
 
 # Wide forms as the narrow ones, a character for a character, so that places stay what they are.
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _NARROW |= str.maketrans("\u3000\xa0﹕︓∶꞉〔〕【】", "  ::::[][]")
 _CLOCK = r"\d{1,3}:\d\d(?::\d\d)?(?:[.,]\d{1,3})?(?:\s?[AaPp]\.?[Mm]\.?)?"
-_SPAN = rf"(?:\d{{4}}-\d\d-\d\d[T ])?{_CLOCK}(?:\s*[-–—~>]+\s*{_CLOCK})?"
+_DATE = r"\d{1,4}[-/.年]\d{1,2}[-/.月]\d{1,4}日?,?[T ]"
+_SPAN = rf"(?:{_DATE})?{_CLOCK}(?:\s*[-–—~>]+\s*{_CLOCK})?"
 _SECONDS = r"\d+(?:\.\d+)?\s?s?\s*[-–—~>]+\s*\d+(?:\.\d+)?\s?s?|\d+\.\d+\s?s?|\d+\s?s"
 _TIME = rf"(?:[\[(<{{]\s*(?:{_SPAN}|{_SECONDS})\s*[\])>}}]|{_SPAN})"
 _GAP = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]*"
 _MARK = re.compile(
-    rf"{_GAP}(?P<bold>\*{{1,3}}|_{{1,3}})?{_GAP}"
-    rf"(?P<list>(?:[-–—•·>#]+|\*)\s+|[#>•·]+|[(\[]?\d{{1,4}}[.)\]、]\s*|\d{{1,4}}\s+)?"
+    rf"{_GAP}(?P<bold>\*{{1,3}}(?!\s)|_{{1,3}})?{_GAP}"
+    rf"(?P<list>(?:[-–—•·>#]+|\*)\s+|[#>•·]+|[(\[]?\d{{1,4}}[.)\]、](?!\d)\s*|\d{{1,4}}\s+)?"
     rf"(?P<time>{_TIME}[\s\-–—|:,]*)?"
     r"(?P<inner>\*{1,3}|_{1,3})?"
     r"(?:\[(?P<boxed>[^\[\]:]{1,60})\]|(?P<name>[^\s:()\[\]<>{}](?:[^:()\[\]<>{}\n]{0,58}?)))"
     r"(?P<note>(?:\s*(?:\([^()\n]{0,80}\)|\[[^\[\]\n]{0,80}\])){0,2})"
-    rf"(?P<after>[\s\-–—|,]*{_TIME})?(?P<close>\*{{1,3}}|_{{1,3}})?{_GAP}(?P<end>:|$)"
+    rf"(?P<after>[\s\-–—|,]*{_TIME})?(?P<close>\*{{1,3}}|_{{1,3}})?{_GAP}(?P<end>:+|$)"
 )
 _NO_MARK = re.compile(r"//|\\|[-']?[()DPp|/]\s*$")
 _LONGEST_MARK = 240
@@ -85,15 +106,25 @@ BEFORE_SPEAKERS = (
     "begins with lines that name no speaker",
     "write who speaks in front of them, or remove them",
 )
+NOT_IN_FRONT = (
+    "names a speaker inside a line, or without a colon",
+    "begin a line with each speaker and a colon (were line ends lost?)",
+)
 _NUMBER = re.compile(
     r"[\s_#№-]*(?:\d{1,4}|(?<=[\s_-])[a-d]|(?<=[\u4e00-\u9fff])[a-d一二三四五六甲乙丙丁])$"
 )
 _HAN = re.compile("[\u4e00-\u9fff]")
-_NOTE = re.compile(r"\s*[(\[][^()\[\]]*[)\]]$")
+_NOTES_BEHIND = re.compile(r"(?:\s*[(\[][^()\[\]]*[)\]])+$")
 _EMPHASIS = re.compile(r"[*`]+|__+")
 _BOXED = re.compile(r"[\[【]([^\[\]【】]*)[\]】]")
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_BLANK_LINES = re.compile(r"\n(?:[ \t\u3000]*\n)+")
+_FOOTER = re.compile(r"\s*Transcribed by https://otter\.ai\s*\Z")
+_SOFT_END = re.compile("[\v\f\x85\u2028\u2029]")
+_INSIDE = re.compile(
+    r"(?:[.?!…。？！](?:[^\S\n]|[\"'”’」)）])*|[^\s:：(（\[【][^\S\n]+(?=[A-Z]))"
+    r"([^\W\d][^\s:：.?!。？！，,]{0,15})\s?[:：]"
+    r"|\n[^\w\n]{0,3}([^\W\d_][^\W_]{0,15})(?:\s?[;；=|<>({\[（【\]】]|\s[-–—]+\s|——)"
+)
 
 
 def fold_name(name: str) -> str:
@@ -117,16 +148,12 @@ def _bare(name: str) -> str:
     return boxed[1].strip() if boxed else bare
 
 
-def _forms(folded: str) -> Iterator[str]:
-    """Yield a folded name as it stands, then without its notes, then without its number."""
-    yield folded
-    bare = folded
-    while (shorter := _NOTE.sub("", bare)) != bare:
-        bare = shorter
-        yield bare
-    if (shorter := _NUMBER.sub("", bare)) != bare:
-        yield shorter
-        yield _NOTE.sub("", shorter)
+def _forms(name: str) -> tuple[str, ...]:
+    """Return a name folded, then without its notes, then without its number."""
+    folded = fold_name(name)
+    bare = _NOTES_BEHIND.sub("", folded)
+    shorter = _NUMBER.sub("", bare)
+    return folded, bare, shorter, _NOTES_BEHIND.sub("", shorter)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,12 +183,17 @@ class WrittenTurn:
 class Written:
     """A text taken apart.
 
-    ``before`` lines stand before the first speaker; ``cut`` says that it breaks off behind a name.
+    ``above`` stands before the first speaker; ``cut`` says that it breaks off behind a name.
     """
 
     turns: Sequence[WrittenTurn]
-    before: int
+    above: str
     cut: bool = False
+
+    @property
+    def before(self) -> int:
+        """Lines before the first speaker."""
+        return sum(map(bool, map(str.strip, self.above.split("\n"))))
 
     @property
     def unknown(self) -> Counter[str]:
@@ -179,10 +211,17 @@ class Mark:
     alone: bool = False
     """Whether the line holds nothing else, no colon either."""
     timed: bool = False
+    after: bool = False
+    """Whether its time stands behind the name."""
     listed: bool = False
     """Whether a list's number or sign stands in front."""
     given: bool = False
     """Whether the file's own form says that this is a speaker."""
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing but its name says that this is a mark."""
+        return self.alone and not self.timed
 
 
 class SpeakerNames:
@@ -223,8 +262,8 @@ class SpeakerNames:
         return Voice(speaker=speaker, name=None if plain else _bare(name))
 
     def _role(self, name: str, letters: Mapping[str, Speaker]) -> str | None:
-        forms = list(_forms(fold_name(name)))
-        known: Iterator[Mapping[str, str]] = iter((self._own, SPEAKERS, letters))
+        known: Sequence[Mapping[str, str]] = (self._own, SPEAKERS, letters)
+        forms = _forms(name)
         return next((table[form] for table in known for form in forms if form in table), None)
 
     def reject(
@@ -249,48 +288,111 @@ class SpeakerNames:
         A line without a mark goes on with the turn above it, blank lines inside a turn included. A
         line that looks like a mark and names nobody known begins a turn without a voice.
         """
-        lines = _LINE_END.split(text)
-        marks = {n: mark for n, line in enumerate(lines, start=1) if (mark := find_mark(line))}
-        voices = self.voices(marks)
-        starts = [*voices, len(lines) + 1]
-        turns = []
-        for start, end in pairwise(starts):
-            said = [marks[start].text, *lines[start : end - 1]]
-            turns.append(
-                WrittenTurn(
-                    voice=voices[start],
-                    name=plain_name(marks[start].name),
-                    text="\n".join(map(str.strip, said)).strip(),
-                    line=start,
-                )
+        lines = [
+            (n, part.strip())
+            for n, line in enumerate(_LINE_END.split(_FOOTER.sub("", text)), start=1)
+            for part in _SOFT_END.split(line)
+        ]
+        filled = [place for place, (_, part) in enumerate(lines) if part]
+        found = self.voices([find_mark(lines[place][1]) for place in filled])
+        starts = [*(filled[n] for n, *_ in found), len(lines)]
+        turns = [
+            WrittenTurn(
+                voice=voice,
+                name=plain_name(mark.name),
+                text="\n".join(
+                    [mark.text.strip(), *(t for _, t in lines[start + 1 : end])]
+                ).strip(),
+                line=lines[start][0],
             )
-        before = sum(bool(line.strip()) for line in lines[: starts[0] - 1])
-        last = turns[-1] if turns else None
-        cut = last is not None and bool(last.voice and marks[last.line].alone and not last.text)
-        return Written(turns=turns[:-1] if cut else turns, before=before, cut=cut)
+            for (_, mark, voice), (start, end) in zip(found, pairwise(starts), strict=True)
+        ]
+        cut = bool(found and found[-1][2] and found[-1][1].alone and not turns[-1].text)
+        above = "\n".join(part for _, part in lines[: starts[0]]).lstrip()
+        return Written(turns=turns[:-1] if cut else turns, above=above, cut=cut)
 
-    def voices(self, marks: Mapping[int, Mark]) -> dict[int, Voice | None]:
-        """Return the marks of a text that begin a turn, and whose it is; ``None`` for nobody known.
+    def read_cell(self, issues: IssueLog, line: int, field: str, text: str) -> Written | None:
+        """Return the turns of a text that is one row's; ``None``, and a fault, where none can be.
 
         Args:
-            marks: By their lines, in order.
+            issues: Where the fault is noted.
+            line: The row's.
+            field: Where the text stands in it.
+            text: The text.
         """
-        letters = _letters_of(marks.values())
-        known = {n: voice for n, mark in marks.items() if (voice := self._voice(mark, letters))}
-        style = _Style.of([marks[n] for n in known])
-        first = min(known, default=0)
-        unknown: dict[int, Voice | None] = {
-            n: None
-            for n, mark in marks.items()
-            if n not in known
-            and self._role(mark.name, letters) is None
-            and style.is_speaker(mark, first=n < first)
-        }
-        return dict(sorted({**known, **unknown}.items()))
+        written = self.read(text)
+        if written.unknown:
+            self.reject(issues, line, field, written.unknown)
+        elif any(map(self.runs_on, written.turns)) or (
+            not written.turns and self._hides_mark("\n" + written.above)
+        ):
+            issues.reject(line, field, *NOT_IN_FRONT)
+        else:
+            return written
+        return None
+
+    def runs_on(self, turn: WrittenTurn) -> bool:
+        """Whether a turn holds what seems to be a known speaker's mark, but not as it should be."""
+        letters = {*_LETTERS, "c"} if len(_forms(turn.name)[-1]) == 1 else frozenset()
+        return self._hides_mark(turn.text, letters)
+
+    def _hides_mark(self, text: str, letters: Collection[str] = ()) -> bool:
+        if "text" in self._own.values():
+            lines = [(line, find_mark(line)) for line in text.split("\n")]
+            text = "\n".join(
+                line for line, mark in lines if not mark or self._role(mark.name, {}) != "text"
+            )
+        return any(
+            (self._role(name, {}) in _SIDES and not name.islower()) or _forms(name)[-1] in letters
+            for inside in _INSIDE.findall(text)
+            if (name := "".join(inside))
+        )
+
+    def voices(self, marks: Sequence[Mark | None]) -> list[tuple[int, Mark, Voice | None]]:
+        """Return the places of marks that begin a turn, and whose it is; ``None`` for nobody known.
+
+        Args:
+            marks: Of all lines of a text that are not blank, in order.
+        """
+        there = {n: mark for n, mark in enumerate(marks) if mark is not None}
+        letters = self._letters_of(there.values())
+        voices = {n: voice for n, mark in there.items() if (voice := self._voice(mark, letters))}
+        style = _Style.of([there[n] for n in voices], there.values(), [*SPEAKERS, *self._own])
+        known = {n: voice for n, voice in voices.items() if style.is_written_so(there[n])}
+        first = min(known, default=len(marks))
+        found: list[tuple[int, Mark, Voice | None]] = []
+        for n, mark in there.items():
+            if n not in known and self._role(mark.name, letters) is not None:
+                continue
+            # What stands directly below a name is its text, and one that stands last has none.
+            inside = n > first and n + 1 < len(marks) and n + 1 not in known
+            above = bool(found) and found[-1][0] == n - 1 and found[-1][1].bare
+            if n in known or (
+                (inside and not above and style.alone and style.is_name(mark))
+                if mark.bare
+                else style.is_speaker(mark, first=n < first)
+            ):
+                found.append((n, mark, known.get(n)))
+        return found
+
+    def _letters_of(self, marks: Iterable[Mark]) -> dict[str, Speaker]:
+        """Return what single letters stand for in a text with these marks.
+
+        None stands for a side that the text names in full as well: there it may be anything.
+        """
+        written = [mark.name for mark in marks if not mark.bare]
+        sides = {self._role(name, {}) for name in written}
+        there = {_forms(name)[-1] for name in written}
+        letters = dict(_LETTERS)
+        if "t" in there and "p" not in there:
+            letters["c"] = "client"
+        elif "p" in there and "t" not in there:
+            letters["c"] = "counselor"
+        return {letter: side for letter, side in letters.items() if side not in sides}
 
     def _voice(self, mark: Mark, letters: Mapping[str, Speaker]) -> Voice | None:
         """Return who speaks after a mark; a letter alone on its line is none without a time."""
-        if mark.alone and not mark.timed and len(fold_name(mark.name)) == 1:
+        if mark.bare and len(fold_name(mark.name)) == 1:
             return None
         return self._find(mark.name, letters)
 
@@ -318,19 +420,9 @@ def find_mark(line: str) -> Mark | None:
         text=text,
         alone=not found["end"],
         timed=bool(timed or found["time"] or found["after"]),
+        after=bool(timed or found["after"]),
         listed=bool(found["list"]) or unicodedata.category(name[0]) == "No",
     )
-
-
-def _letters_of(marks: Iterable[Mark]) -> dict[str, Speaker]:
-    """Return what single letters stand for in a text with these marks."""
-    there = {[*_forms(fold_name(mark.name))][-1] for mark in marks if not mark.alone or mark.timed}
-    letters = dict(_LETTERS)
-    if "t" in there and "p" not in there:
-        letters["c"] = "client"
-    elif "p" in there and "t" not in there:
-        letters["c"] = "counselor"
-    return letters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,53 +431,88 @@ class _Style:
 
     lower: bool
     listed: bool
+    alone: bool
+    timed: bool
+    """Whether names stand alone on their lines beside a time."""
+    often: frozenset[str]
+    """Names that stand before a colon several times."""
+    known: frozenset[str]
 
     @classmethod
-    def of(cls, known: Sequence[Mark]) -> _Style:
-        """Return the style of the marks of known speakers."""
+    def of(cls, known: Sequence[Mark], marks: Iterable[Mark], names: Iterable[str]) -> _Style:
+        """Return the style of the marks of known speakers, among all marks of a text."""
+        alone = bool(known) and all(mark.bare for mark in known)
+        times = Counter(plain_name(mark.name) for mark in marks if not mark.alone)
         return cls(
-            lower=any(mark.name[0].islower() for mark in known),
+            lower=any(mark.name[0].islower() for mark in known if alone or not mark.bare),
             listed=any(mark.listed for mark in known),
+            alone=alone,
+            timed=any(mark.alone and mark.timed for mark in known),
+            often=frozenset(name for name, n in times.items() if n > 1),
+            known=frozenset(names),
         )
 
-    def is_speaker(self, mark: Mark, first: bool) -> bool:
+    def is_written_so(self, mark: Mark) -> bool:
+        """Whether a known name is no word of a text, as ``patient`` may be on a line of its own."""
+        return self.lower or not mark.bare or not mark.name[0].islower()
+
+    def is_speaker(self, mark: Mark, *, first: bool) -> bool:
         """Whether a mark of nobody known looks like one of a speaker all the same."""
         if mark.given:
             return True
-        if (mark.alone and not mark.timed) or (mark.listed and not self.listed):
+        if (mark.listed and not self.listed) or _NO_MARK.match(mark.text):
             return False
+        if mark.alone and not mark.after and not self.timed:
+            return False
+        header = first and plain_name(mark.name).casefold().split()[-1:]
+        return not (header and header[0] in _HEADERS) and self.is_name(mark)
+
+    def is_name(self, mark: Mark) -> bool:
+        """Whether a name that is not known looks like a person's, or several persons'."""
         name = plain_name(mark.name)
-        if _NO_MARK.match(mark.text) or (first and name.casefold() in _HEADERS):
+        if not any(map(str.isalpha, name)):
+            return sum(map(str.isdigit, name)) > _MOST_DIGITS
+        if _NOT_IN_NAMES.search(name.replace(", ", " ", 1)):
             return False
-        return _looks_like_name(name, lower=self.lower or mark.timed)
+        if _HAN.search(name) or not any(c.isupper() or c.islower() for c in name):
+            return self._is_name_without_case(name)
+        words = name.replace(",", "").split()
+        if any("." in word and not _SHORTENED.fullmatch(word) for word in words):
+            return False
+        persons = [w.casefold().removesuffix("'s").removesuffix("’s") for w in words]
+        if persons[0] in self.known and (self.lower or not words[0][0].islower()):
+            return True
+        if _is_prose(name):
+            return False
+        often = name in self.often
+        timed = mark.timed and (self.timed or not mark.alone)
+        if (timed or often or (self.lower and len(words) == 1)) and is_short(name):
+            return True
+        named = [not w[0].islower() or p in _PERSONS for w, p in zip(words, persons, strict=True)]
+        small = [word in _SMALL_WORDS for word in persons]
+        whole = any(named) and all(a or b for a, b in zip(named, small, strict=True))
+        return whole and (often or is_short(name))
+
+    def _is_name_without_case(self, name: str) -> bool:
+        letters = sum(not c.isspace() for c in name)
+        if _NARRATION.search(name):
+            return False
+        if any(_HAN.search(known) and name.startswith(known) for known in self.known):
+            return letters <= 2 * _MOST_WITHOUT_CASE
+        most = _MOST_WITHOUT_CASE * (2 if name in self.often else 1)
+        return letters <= most and not _is_prose(name) and not _OWN_THING.match(name)
+
+
+def _is_prose(name: str) -> bool:
+    """Whether a name is a word or words that introduce what a person says."""
+    forms = {form.replace(".", "") for form in _forms(name)}
+    first, *others = fold_name(name).split()
+    return not _PROSE.isdisjoint(forms) or first in _IN_PROSE or not _VERBS.isdisjoint(others)
 
 
 def plain_name(name: str) -> str:
     """Return a name as it is written, without its notes, which may hold words of the client."""
-    bare = _bare(name.translate(_NARROW))
-    while (shorter := _NOTE.sub("", bare)) != bare:
-        bare = shorter
-    return bare
-
-
-def _looks_like_name(name: str, *, lower: bool) -> bool:
-    words = name.split()
-    if (
-        not is_short(name)
-        or not any(map(str.isalpha, name))
-        or _NOT_IN_NAMES.search(name)
-        or any("." in word and not _SHORTENED.fullmatch(word) for word in words)
-    ):
-        return False
-    if _HAN.search(name) or not any(c.isupper() or c.islower() for c in name):
-        letters = sum(not c.isspace() for c in name)
-        return letters <= _MOST_WITHOUT_CASE and not _NARRATION.search(name)
-    if lower and len(words) == 1:
-        return True
-    persons = [word.casefold().removesuffix("'s").removesuffix("’s") for word in words]
-    named = [not w[0].islower() or p in _PERSONS for w, p in zip(words, persons, strict=True)]
-    small = [word in _SMALL_WORDS for word in persons]
-    return any(named) and all(a or b for a, b in zip(named, small, strict=True))
+    return _NOTES_BEHIND.sub("", _bare(name.translate(_NARROW)))
 
 
 def is_short(name: str) -> bool:
@@ -393,7 +520,7 @@ def is_short(name: str) -> bool:
     return 0 < len(name) <= _MOST_CHARACTERS and len(name.split()) <= _MOST_WORDS
 
 
-def sample_of(text: str, written: Written) -> tuple[tuple[Turn, ...], str, tuple[str, str] | None]:
+def sample_of(written: Written) -> tuple[tuple[Turn, ...], str, tuple[str, str] | None]:
     """Return the history and the response of a sample, and what is wrong with it, and the mend.
 
     The response is the last client turn, as a whole. What names no speaker and stands below the
@@ -401,21 +528,19 @@ def sample_of(text: str, written: Written) -> tuple[tuple[Turn, ...], str, tuple
     speaker is split at its last blank line; without one it is all response.
 
     Args:
-        text: The sample.
-        written: The same taken apart; all its speakers are known.
+        written: The sample taken apart; all its speakers are known.
     """
     if not written.turns:
-        *context, response = _at_last_blank_line(text)
-        return tuple(Turn(speaker="counselor", text=part) for part in context), response, None
+        above, _, response = written.above.rpartition("\n\n")
+        return _said_above(above), response.strip(), None
     *before, last = (turn.turn() for turn in written.turns)
-    if written.before:
+    if written.above:
         if before or last.speaker != "client":
             return (), "", BEFORE_SPEAKERS
-        above = _LINE_END.split(text)[: written.turns[0].line - 1]
-        return (Turn(speaker="counselor", text="\n".join(above).strip()),), last.text, None
+        return _said_above(written.above), last.text, None
     if last.speaker == "client":
         return tuple(before), last.text, None
-    parts = _BLANK_LINES.split(last.text)
+    parts = re.split("\n\n+", last.text)
     if last.speaker == "counselor" and len(parts) == 2:
         return (*before, replace(last, text=parts[0])), parts[1], None
     who = "the counselor" if last.speaker == "counselor" else "another than the client"
@@ -426,11 +551,5 @@ def sample_of(text: str, written: Written) -> tuple[tuple[Turn, ...], str, tuple
     return (), "", (reason, "write Client: before the response")
 
 
-def _at_last_blank_line(text: str) -> list[str]:
-    """Return what stands above and below the last blank line, or the text where there is none."""
-    lines = "\n".join(_LINE_END.split(text))
-    blanks = list(_BLANK_LINES.finditer(lines))
-    if not blanks:
-        return [lines.strip()]
-    above = lines[: blanks[-1].start()].strip()
-    return [*filter(None, [above]), lines[blanks[-1].end() :].strip()]
+def _said_above(text: str) -> tuple[Turn, ...]:
+    return (Turn(speaker="counselor", text=text.strip()),) if text.strip() else ()

@@ -29,7 +29,7 @@ from recap.data.readers.registry import (
     require_column,
 )
 from recap.data.readers.row_order import Order, SessionRow, in_order
-from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames, Written
+from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames
 from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell
@@ -513,12 +513,12 @@ def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
 
 def _written_history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
     """Return the turns of a history written as lines; one without speakers is the counselor's."""
-    written = _taken_apart(layout, line, "history", cell)
+    written = layout.names.read_cell(layout.issues, line, "history", cell)
     if written is None:
         return None
     if not written.turns:
         return (Turn(speaker="counselor", text=cell),) if cell else ()
-    if written.before:
+    if written.above:
         layout.issues.reject(line, "history", *BEFORE_SPEAKERS)
         return None
     return tuple(turn.turn() for turn in written.turns)
@@ -529,10 +529,10 @@ def _response(layout: _Layout, line: int, cell: str) -> str | None:
 
     A cell in which the counselor speaks is none of a response.
     """
-    written = _taken_apart(layout, line, "response", cell)
+    written = layout.names.read_cell(layout.issues, line, "response", cell)
     if written is None or not written.turns:
         return None if written is None else cell
-    if len(written.turns) == 1 and not written.before:
+    if len(written.turns) == 1 and not written.above:
         (turn,) = (one.turn() for one in written.turns)
         if turn.speaker == "client":
             return turn.text
@@ -540,14 +540,6 @@ def _response(layout: _Layout, line: int, cell: str) -> str | None:
     hint = "write the client's response alone there, and what comes before it into the history"
     layout.issues.reject(line, "response", reason, hint)
     return None
-
-
-def _taken_apart(layout: _Layout, line: int, field: str, cell: str) -> Written | None:
-    written = layout.names.read(cell)
-    if written.unknown:
-        layout.names.reject(layout.issues, line, field, written.unknown)
-        return None
-    return written
 
 
 def _json_list(cell: str) -> tuple[list[dict[str, Any]] | None, Sequence[JsonFault]]:

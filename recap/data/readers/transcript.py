@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recap.data.issues import IssueLog, Place
-from recap.data.readers.files import existing_file, json_rows, text_lines
+from recap.data.readers.files import existing_file, json_rows, read_head, text_lines
 from recap.data.readers.registry import JSON_ENDINGS, Fields, register_reader
-from recap.data.readers.speakers import SpeakerNames, Written
-from recap.data.readers.vtt import CAPTION_ENDINGS, dialogue_of_captions
+from recap.data.readers.speakers import NOT_IN_FRONT, SpeakerNames, Written
+from recap.data.readers.vtt import CAPTION_ENDINGS, LINE_OF_TIMES, dialogue_of_captions
 from recap.records import Dialogue
 
+_JSON = re.compile(rb"[\s\xef\xbb\xbf]*(?:\{|\[\s*\{)")
 NO_SPEAKER = (
     "no line begins with a speaker",
     "write 来访者： or Client:, or name yours with 'data.options.speakers={NAME: client}'",
@@ -26,7 +29,7 @@ NO_SPEAKER = (
 def read_transcript(
     path: Path | None, *, issues: IssueLog, speakers: Mapping[str, str] | None = None
 ) -> Iterator[Dialogue]:
-    """Yield a dialogue for each ``{"file", "text"}`` of JSON lines, or that of a ``.txt`` file.
+    """Yield a dialogue for each ``{"file", "text"}`` of JSON lines, or that of a file of text.
 
     A line without a speaker goes on with the turn above, blank lines inside a turn included; such
     lines before the first speaker are counted as ``lines_before_first_speaker``. The session is the
@@ -44,7 +47,7 @@ def read_transcript(
     if path.suffix.lower() in CAPTION_ENDINGS:
         yield from dialogue_of_captions(path, names, issues)
         return
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() not in JSON_ENDINGS and not _JSON.match(read_head(path)):
         yield from _plain_text(path, names, issues)
         return
     for line, row in json_rows(path, issues):
@@ -53,13 +56,11 @@ def read_transcript(
         session = fields.identifier(key, unique=True)
         if session is None and fields.sound:
             fields.reject(key, "is missing", "give every dialogue a name of its own")
-        written = names.read(fields.text("text"))
-        if fields.sound and written.unknown:
-            names.reject(issues, line, "text", written.unknown)
-            continue
-        if fields.sound and not written.turns:
+        text = fields.text("text")
+        written = names.read_cell(issues, line, "text", text) if fields.sound else None
+        if written is not None and not written.turns:
             fields.reject("text", *NO_SPEAKER)
-        if fields.sound:
+        elif written is not None:
             issues.at(line)
             extra = {name: value for name, value in row.items() if name not in (key, "text")}
             yield _dialogue((session or "").removesuffix(".txt"), written, extra, issues)
@@ -67,21 +68,29 @@ def read_transcript(
 
 def _plain_text(path: Path, names: SpeakerNames, issues: IssueLog) -> Iterator[Dialogue]:
     before = issues.rows_read
-    written = names.read("".join(text_lines(path, issues)))
+    text = "".join(text_lines(path, issues))
+    if LINE_OF_TIMES.search(text):
+        yield from dialogue_of_captions(path, names, issues)
+        return
+    written = names.read(text)
     if not written.turns:
         if issues.rows_read > before:
             return
         issues.row()
         issues.reject(1, "text", *NO_SPEAKER)
         return
+    known = []
     for turn in written.turns:
         issues.row()
         if turn.voice is None:
             names.reject(issues, turn.line, "speaker", Counter([turn.name]))
-    known = [turn for turn in written.turns if turn.voice is not None]
+        elif names.runs_on(turn):
+            issues.reject(turn.line, "text", *NOT_IN_FRONT)
+        else:
+            known.append(turn)
     if known:
         issues.at_turns([Place(line=turn.line) for turn in known])
-        yield _dialogue(path.stem, written, {}, issues)
+        yield _dialogue(path.stem, replace(written, turns=known), {}, issues)
 
 
 def _dialogue(
@@ -90,5 +99,5 @@ def _dialogue(
     issues.counts["texts_cut_off"] += written.cut
     if written.before:
         issues.counts["lines_before_first_speaker"] += written.before
-    turns = tuple(turn.turn() for turn in written.turns if turn.voice is not None)
+    turns = tuple(turn.turn() for turn in written.turns)
     return Dialogue(session=session, turns=turns, extra=extra)

@@ -19,12 +19,17 @@ CAPTION_ENDINGS = (".vtt", ".srt")
 
 _STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMES = re.compile(rf"\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s.*)?")
+LINE_OF_TIMES = re.compile(
+    rf"^[ \t]*{_STAMP}[ \t]*-->[ \t]*{_STAMP}(?:[ \t]+[a-z]+:[^\s:]+)*[ \t]*\r?$", re.MULTILINE
+)
+"""A line by which a file of captions is known whatever its name ends with."""
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 _TAG = re.compile(
     r"</?(?:c|i|b|u|s|v|font|ruby|rt|lang)(?:[.\s][^>]*)?>|<\d[\d:.]*>|\{\\[^}]*\}", re.IGNORECASE
 )
 _NO_CUE = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s|$)")
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_CHANGE = re.compile(r">{2,}|-\s*\w")
 _SAY_WHO = "write who speaks in front of it, as Client: or <v Client>"
 
 
@@ -49,9 +54,8 @@ def read_captions(
 def dialogue_of_captions(path: Path, names: SpeakerNames, issues: IssueLog) -> Iterator[Dialogue]:
     """Yield the one dialogue of a file of captions, or note why it holds none."""
     said = list(_said(path, issues))
-    marks = {place: one.mark for place, one in enumerate(said) if one.mark is not None}
-    voices = names.voices(marks)
-    if said and not voices:
+    starts = names.voices([one.mark for one in said])
+    if said and not starts:
         hint = (
             "name them in front of the cues (Client: ...), or export the captions with speakers "
             "(diarization)"
@@ -59,7 +63,7 @@ def dialogue_of_captions(path: Path, names: SpeakerNames, issues: IssueLog) -> I
         for line in {one.line for one in said}:
             issues.reject(line, "cue", "the file names no speaker", hint)
         return
-    turns = _turns(said, voices, issues)
+    turns = _turns(said, {place: (mark, voice) for place, mark, voice in starts}, issues)
     known = [turn for turn in turns if turn.voice is not None]
     for turn in turns:
         if turn.voice is None:
@@ -94,19 +98,20 @@ class _CaptionTurn:
 
 
 def _turns(
-    said: Sequence[_Said], voices: Mapping[int, Voice | None], issues: IssueLog
+    said: Sequence[_Said], starts: Mapping[int, tuple[Mark, Voice | None]], issues: IssueLog
 ) -> list[_CaptionTurn]:
     turns: list[_CaptionTurn] = []
     lost = True
     for place, one in enumerate(said):
-        if place in voices and one.mark is not None:
-            name = plain_name(one.mark.name)
-            turn = _CaptionTurn(
-                voice=voices[place], name=name, line=one.line, texts=[one.mark.text]
-            )
-            turns.append(turn)
-            turn.cues.add(one.line)
+        if place in starts:
+            mark, voice = starts[place]
+            name = plain_name(mark.name)
+            turns.append(_CaptionTurn(voice=voice, name=name, line=one.line, texts=[mark.text]))
+            turns[-1].cues.add(one.line)
             lost = False
+        elif _CHANGE.match(one.text):
+            lost = True
+            issues.reject(one.line, "cue", "says that another one speaks, and not who", _SAY_WHO)
         elif one.text and (lost or one.after_gap):
             lost = True
             why = "follows a cue that could not be read" if turns else "comes before any speaker"
@@ -183,8 +188,10 @@ def _lines_of(text: str) -> Iterator[tuple[str, Mark | None]]:
         if plain:
             yield plain, find_mark(plain)
     for name, said in zip(voiced[::2], voiced[1::2], strict=True):
-        plain = "\n".join(filter(None, map(_plain, said.split("\n"))))
+        voiced_text, _, rest = said.partition("</v>")
+        plain = "\n".join(filter(None, map(_plain, voiced_text.split("\n"))))
         yield plain, Mark(name=_plain(name), text=plain, given=True)
+        yield from _lines_of(rest)
 
 
 def _plain(text: str) -> str:
