@@ -438,7 +438,8 @@ def faulty_lines() -> str:
         {**good, "session": [text]},
         {**good, "turns": text},
         {**good, "turns": [text]},
-        {**good, "turns": [{"speaker": text, "text": "x"}]},
+        # A name of a word or three is shown as it stands, for that is who speaks.
+        {**good, "turns": [{"speaker": f"{text} is what I said", "text": "x"}]},
         {**good, "turns": [{"speaker": "client", "text": {text: text}}]},
         {**good, "turns": [{"speaker": "client", text: text}]},
         {text: text},
