@@ -308,7 +308,10 @@ class CvConfig:
     seed: int = Field(default=0, ge=0)
     """Seed of the partition; not that of the weights, so that runs share their folds."""
     max_examples: int | None = Field(default=None, ge=1)
-    """At most so many examples of the data set, drawn evenly over labels."""
+    """At most so many examples of the data set."""
+    sample: Literal["natural", "balanced"] = "natural"
+    """How they are drawn: every label by its share of the data, or evenly over the task's labels,
+    which leaves out what the task does not select and gives every task data of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

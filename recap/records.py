@@ -227,11 +227,15 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelScores:
-    """Precision, recall and F1 of one label as fractions; ``support`` counts its gold examples."""
+    """Precision, recall and F1 of one label as fractions; ``support`` counts its gold examples.
 
-    precision: float
-    recall: float
-    f1: float
+    Without any, recall and F1 are ``None``; precision is 0 where the label was answered all the
+    same, and ``None`` where it was not.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
     support: int
 
 
@@ -263,7 +267,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelSpread:
-    """The spread over folds of one label's scores; ``support`` is summed over folds."""
+    """The spread of one label's scores over the folds that have them; ``support`` is summed."""
 
     precision: Spread
     recall: Spread
@@ -273,7 +277,12 @@ class LabelSpread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """The scores of several folds together, as in ``summary.json``."""
+    """The scores of several folds together, as in ``summary.json``.
+
+    Macro figures of ``metrics`` are means over folds in which a label without examples counts as 0
+    (scikit-learn's ``zero_division=0``); those of ``metrics_pooled`` are of all folds' predictions
+    together, without the loss, and empty in files of earlier versions.
+    """
 
     task: str
     labels: tuple[str, ...]
@@ -281,6 +290,7 @@ class Summary:
     protocol: str
     ddof: int
     metrics: Mapping[str, Spread]
+    metrics_pooled: Mapping[str, float | None] = field(default_factory=dict)
     per_label: Mapping[str, LabelSpread]
 
 

@@ -48,7 +48,9 @@ def scores_with(task: str, labels: Sequence[str], f1: float, invalid: float = 0.
         n=10,
         metrics={**metrics, "invalid_rate": invalid, "loss": None},
         per_label={name: LabelScores(precision=f1, recall=f1, f1=f1, support=5) for name in labels},
-        confusion=tuple((0,) * (len(labels) + 1) for _ in labels),
+        confusion=tuple(
+            tuple(5 * (i == j) for j in range(len(labels) + 1)) for i in range(len(labels))
+        ),
     )
 
 

@@ -293,7 +293,7 @@ PREPARED: Mapping[str, tuple[str, Callable[[Path], object]]] = {
 # ---------------------------------------------------------------- the commands
 
 SHORT: Mapping[str, str] = {
-    "SMOKE": "experiment=smoke logger=csv",
+    "SMOKE": "experiment=smoke cv.sample=natural logger=csv",
     "LEARNS": "optimizer.learning_rate=4e-3 trainer.max_epochs=5",
     "EVENLY": "task=binary sampling=balanced",
     "TALKS": "data=dialogues data.path=../inputs/talks.jsonl",

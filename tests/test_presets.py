@@ -86,7 +86,13 @@ SILENT = {
 """What the paper does not say and these rows do."""
 
 SMALL = (
-    *("logger=none", "cv.fold=0", "cv.max_examples=30", "decoding.max_new_tokens=2"),
+    *(
+        "logger=none",
+        "cv.fold=0",
+        "cv.max_examples=30",
+        "cv.sample=balanced",
+        "decoding.max_new_tokens=2",
+    ),
     *("data.options.size=300", "trainer=cpu", "trainer.progress=false"),
 )
 TWO_STEPS = ("global_batch_size=12", "trainer.max_epochs=1", "trainer.log_every_steps=1")

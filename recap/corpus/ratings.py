@@ -98,7 +98,8 @@ def intraclass_correlation(values: Floats) -> tuple[float | None, float | None]:
     """Return ICC(2,1) and ICC(2,k) of ratings of shape (examples, raters) without gaps.
 
     Two-way random effects, absolute agreement (Shrout & Fleiss 1979, formulas for case 2); ``None``
-    with fewer than two examples or raters, or where all ratings are equal.
+    with fewer than two examples or raters, where all ratings are equal, or where the formula
+    divides by zero.
     """
     n, k = values.shape
     if n < 2 or k < 2 or np.ptp(values) == 0:
@@ -155,7 +156,8 @@ def _std(points: Sequence[int]) -> float | None:
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return float(part / whole) if whole else None
+    # A whole that is nothing but rounding of its parts is none: an ICC is not 6e15.
+    return float(part / whole) if abs(whole) > 1e-12 * abs(part) else None
 
 
 def ratings(config: CorpusConfig) -> Report:

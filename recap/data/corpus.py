@@ -307,7 +307,9 @@ _NOTES = {
     "duplicates": "examples repeat the history and the response of an earlier one",
     "label_conflicts": "of these carry another label than the first",
     "cut_dialogues": "dialogues were cut in two at a row that was left out",
-    "not_drawn": "examples were not drawn (cv.max_examples), so that labels are about even",
+    "not_drawn": "examples were not drawn (cv.max_examples); labels keep their shares",
+    "not_drawn_evenly": "examples were not drawn (cv.max_examples), so that the task's labels are "
+    "about even (cv.sample=balanced)",
     "words_for_no_label": "labels only say that there is none (n/a, none, - and the like)",
     "names_in_two_forms": "names are written in two forms that look alike, and count as one each",
     "annotation_ties": "client turns have an even vote of their annotators",

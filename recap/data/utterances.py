@@ -21,8 +21,8 @@ from recap.data.readers.files import existing_file, is_several, json_rows
 from recap.data.readers.registry import CanonicalLabels, Fields
 from recap.data.readers.tables import (
     TABLE_ENDINGS,
-    finite_number,
     mapping_of,
+    read_probabilities,
     read_rows,
     read_sheet,
 )
@@ -378,6 +378,8 @@ def _predicted(
             field = "id" if identifier is None else "session"
             fields.reject(field, "is missing", "give every row the id of its session")
         texts = {name: fields.optional_text(name) for name in ("label", "response", "rationale")}
+        given = mapping_of(row.get("probabilities")) or {}
+        probabilities = read_probabilities(fields, given) or None
         if not fields.sound or identifier is None or session is None:
             continue
         if identifier in seen:
@@ -402,7 +404,7 @@ def _predicted(
                 response=texts["response"] or "",
                 label=canonical,
                 predicted=True,
-                probabilities=_probabilities(row.get("probabilities")),
+                probabilities=probabilities,
                 rationale=texts["rationale"] or None,
                 client=issues.name("client", _text(row.get("client"))) or None,
                 counselor=issues.name("counselor", _text(row.get("counselor"))) or None,
@@ -459,13 +461,6 @@ def _overlaid(
 
 def _text(value: object) -> str:
     return "" if value is None or isinstance(value, bool) else str(value).strip()
-
-
-def _probabilities(value: object) -> dict[str, float] | None:
-    given = mapping_of(value) or {}
-    found = {str(name): finite_number(value) for name, value in given.items()}
-    known = {name: value for name, value in found.items() if value is not None}
-    return known if known and len(known) == len(found) else None
 
 
 def _meta(row: Mapping[str, Any]) -> dict[str, Any]:

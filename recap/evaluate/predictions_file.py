@@ -15,8 +15,8 @@ from recap.data.readers.registry import Fields
 from recap.data.readers.tables import (
     TABLE_ENDINGS,
     bare_row,
-    finite_number,
     mapping_of,
+    read_probabilities,
     read_sheet,
 )
 from recap.data.utterances import read_utterances
@@ -193,12 +193,8 @@ class _Reader:
         if value is None or given is None:
             return None
         found: dict[str, float] = {}
-        for name, p in given.items():
-            label = self._labels.whole(str(name))
-            number = finite_number(p)
-            if number is None:
-                fields.reject("probabilities", "holds no finite number", "write numbers, or null")
-                return None
+        for name, number in read_probabilities(fields, given).items():
+            label = self._labels.whole(name)
             if label is None:
                 return None
             found[label] = found.get(label, 0.0) + number

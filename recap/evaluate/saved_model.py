@@ -23,6 +23,7 @@ from recap.metrics.scores import (
     spread_text,
     summarize,
     summary_markdown,
+    support_warning,
 )
 from recap.output.format import console_for, percent
 from recap.output.tables import ReportTable
@@ -78,11 +79,13 @@ def evaluate_predictions(
             for fold in folds
         }
         summary = summarize(scores, protocol=protocol)
+    of_all = score(predictions, task=task, labels=labels)
+    lacking = support_warning(summary or summarize({0: of_all}, protocol=""))
     return Evaluation(
         subject=subject,
         predictions=tuple(predictions),
-        scores=score(predictions, task=task, labels=labels),
-        notes=tuple(notes),
+        scores=of_all,
+        notes=(*notes, *([lacking] if lacking else [])),
         summary=summary,
         figures=dict(figures or {}),
     )

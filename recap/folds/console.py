@@ -17,7 +17,7 @@ from recap.folds.fold import FoldListener, TrainingPlan
 from recap.folds.run import Run, lost_turns
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
-from recap.metrics.scores import spread_text
+from recap.metrics.scores import spread_text, support_warning
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
 from recap.output.format import console_for, duration_text, percent
@@ -211,9 +211,7 @@ class RunConsole(FoldListener):
             self._console.print(f"{folder.path.name}    trained  {folder.model}")
             return
         again = "finished before" if seconds is None else f"{seconds:.0f} s"
-        shown = without_loss(scores.metrics).items()
-        line = "  ".join(f"{metric_of(k).short} {100 * (value or 0):.2f}" for k, value in shown)
-        self._console.print(f"{folder.path.name}    {line}  ({again})")
+        self._console.print(f"{folder.path.name}    {_in_a_line(scores.metrics)}  ({again})")
 
     def merged(self, name: str, merged: Merged) -> None:
         """Print what merging changed."""
@@ -230,6 +228,10 @@ class RunConsole(FoldListener):
             f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; "
             f"{run.folder.summary_table}"
         )
+        if len(summary.folds) > 1:
+            self._console.print(f"pooled   {_in_a_line(summary.metrics_pooled)}")
+        if warning := support_warning(summary):
+            self._console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
@@ -253,6 +255,7 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
     """Print one table of all jobs of a sweep, a row a run folder."""
     heads = [metric.short for metric in SCALAR_METRICS.values()]
     table = Table("run", "folds", *heads, title="All jobs: mean ± SD over folds, in percent")
+    warnings: list[str] = []
     for config in configs:
         file = RunFolder(path=Path(config.runs_dir) / config.run).summary
         if not file.is_file():
@@ -262,9 +265,13 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
         found = [summary.metrics.get(name) for name in SCALAR_METRICS]
         cells = map(spread_text, found)
         table.add_row(config.run, str(len(summary.folds)), *cells)
+        if warning := support_warning(summary):
+            warnings.append(f"warning: {config.run}: {warning}")
     width = 40 + max(len(config.run) for config in configs) + 16 * len(heads)
     console = Console(highlight=False)
     Console(highlight=False, width=max(width, console.width)).print(table)
+    for warning in warnings:
+        console.print(warning, style="yellow", markup=False)
 
 
 def _leaks(leakage: Mapping[str, Any]) -> list[str]:
@@ -277,6 +284,11 @@ def _leaks(leakage: Mapping[str, Any]) -> list[str]:
 def _counted(reports: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[str]:
     counts = {kind: sum(report[kind]["count"] for report in reports) for kind in kinds}
     return [f"{count} {kinds[kind]}" for kind, count in counts.items() if count]
+
+
+def _in_a_line(metrics: Mapping[str, float | None]) -> str:
+    shown = without_loss(metrics).items()
+    return "  ".join(f"{metric_of(name).short} {percent(value)}" for name, value in shown)
 
 
 def _metric_table(summary: Summary) -> Table:

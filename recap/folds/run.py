@@ -159,20 +159,34 @@ def build_corpus(config: RunConfig, task: Task) -> Corpus:
     )
     if config.cv.max_examples is None or len(corpus.examples) <= config.cv.max_examples:
         return corpus
-    drawn = draw_examples(corpus.examples, config.cv.max_examples)
-    counts = {**corpus.counts, "not_drawn": len(corpus.examples) - len(drawn)}
+    even = config.cv.sample == "balanced"
+    drawn = draw_examples(corpus.examples, config.cv.max_examples, task if even else None)
+    key = "not_drawn_evenly" if even else "not_drawn"
+    counts = {**corpus.counts, key: len(corpus.examples) - len(drawn)}
     return replace(corpus, examples=drawn, counts=counts)
 
 
-def draw_examples(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
-    """Return ``n`` examples, as even over labels as can be, the same for any order of rows."""
+def draw_examples(
+    examples: Sequence[Example], n: int, task: Task | None = None
+) -> tuple[Example, ...]:
+    """Return at most ``n`` examples in their order, the same ones for any order of rows.
+
+    Args:
+        examples: All there are.
+        n: At most so many.
+        task: Whose labels are to be as even as can be; the examples that it does not select are
+            left out. ``None``: of every label as many as its share of all, rounded.
+    """
     by_label: dict[str, list[int]] = defaultdict(list)
     for index in sorted(
         range(len(examples)), key=lambda i: (content_key(examples[i]), examples[i].id)
     ):
-        by_label[examples[index].label or ""].append(index)
+        example = examples[index]
+        if task is None or task.select(example):
+            by_label[example.label or "" if task is None else task.gold(example)].append(index)
+    # The first of every label, then the second ...; or each where it lies among those of its label.
     ranked = [
-        (rank, label, index)
+        (rank if task else (rank + 0.5) / len(group), label, index)
         for label, group in by_label.items()
         for rank, index in enumerate(group)
     ]

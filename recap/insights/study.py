@@ -48,6 +48,7 @@ from recap.statistics.hypothesis_tests import (
     MixedAnova,
     TTest,
     box_m,
+    changes,
     independent_t_test,
     levene,
     mixed_anova,
@@ -389,7 +390,7 @@ def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[Gro
         )
         for name, control, treated in zip(table.phases, first.T, second.T, strict=True)
     ]
-    change, treated_change = first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]
+    change, treated_change = changes(*first.T), changes(*second.T)
     of_changes = GroupComparison(
         kind="changes",
         within=None,
@@ -408,7 +409,7 @@ def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
         for group, scores in named.items()
         for j, phase in enumerate(table.phases)
     ]
-    normal += [(f"{group}, change", s[:, 1] - s[:, 0]) for group, s in named.items()]
+    normal += [(f"{group}, change", changes(*s.T)) for group, s in named.items()]
     checks = [NamedCheck(test="shapiro_wilk", of=of, check=shapiro(s)) for of, s in normal]
     checks += [
         NamedCheck(test="levene", of=phase, check=levene([scores[:, j] for scores in both]))

@@ -18,12 +18,10 @@ from typing import Literal
 
 import numpy as np
 
+from recap.data.readers.tables import fault_of_probabilities
 from recap.errors import DataError, quote_id
 from recap.metrics.scalar import Bools, Floats, Ints
 from recap.records import Prediction
-
-SUM_TOLERANCE = 1e-3
-"""How far probabilities may be from adding up to 1: files hold them to a few digits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,13 +112,13 @@ def _row(identifier: str, found: Mapping[str, float], labels: Sequence[str]) -> 
             f"the task's {len(labels)}; give one for each of them"
         )
     row = np.array([found[label] for label in labels], dtype=np.float64)
-    total = float(row.sum())
-    if row.min() < 0 or abs(total - 1) > SUM_TOLERANCE:
+    fault = fault_of_probabilities(row.tolist())
+    if fault is not None:
         raise DataError(
-            f"prediction {quote_id(identifier)}: its probabilities add up to {total:.6g} and the "
-            f"least is {row.min():.6g}; they have to lie between 0 and 1 and add up to 1"
+            f"prediction {quote_id(identifier)}: its probabilities {fault}; they have to lie "
+            "between 0 and 1 and add up to 1"
         )
-    return row / total
+    return row / float(row.sum())
 
 
 Scheme = Literal["equal_width", "equal_mass"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from recap.errors import DataError
+from recap.metrics.scores import defined
 from recap.records import Example, Prediction, Scores, Summary
 
 T = TypeVar("T", Scores, Summary)
@@ -108,10 +109,17 @@ def scores_to_dict(scores: Scores) -> dict[str, Any]:
 def scores_from_dict(data: Mapping[str, Any], *, source: str = "scores.json") -> Scores:
     """Return the scores of a ``scores.json``; unknown keys are ignored.
 
+    Where a label has no example earlier versions wrote 0: it is undefined here.
+
     Raises:
         DataError: When a key is missing or its value has another form, naming ``source``.
     """
-    return _record(Scores, data, source)
+    scores = _record(Scores, data, source)
+    rows = {
+        label: defined(row, answered=sum(counts[place] for counts in scores.confusion))
+        for place, (label, row) in enumerate(scores.per_label.items())
+    }
+    return replace(scores, per_label=rows)
 
 
 def summary_to_dict(summary: Summary) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from recap.metrics.scalar import (
     label_precision,
     label_recall,
     metric_of,
+    without_loss,
 )
 from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
 
@@ -85,8 +86,8 @@ def scores_from_confusion(
 ) -> Scores:
     """Return the scores that follow from a confusion matrix, all of :data:`SCALAR_METRICS` in them.
 
-    A precision, recall or F1 whose denominator is 0 counts as 0, and a label that never occurs
-    stays in the macro means with 0, as in scikit-learn 1.9's
+    A label that never occurs has no recall and no F1, and no precision unless it was answered. In
+    macro means it counts as 0, as in scikit-learn 1.9's
     ``precision_recall_fscore_support(labels=…, average="macro", zero_division=0)``. ``macro_f1`` is
     the mean of the classes' F1, as the paper's binary row has it (Table 4). The unparsed column is
     no class: it lowers recall and accuracy, and ``invalid_rate`` reports it.
@@ -126,16 +127,31 @@ def scores_from_confusion(
             for name, value in {**found, LOSS.name: loss}.items()
         },
         per_label={
-            label: LabelScores(
-                precision=float(precision[i]),
-                recall=float(recall[i]),
-                f1=float(f1[i]),
-                support=int(counts[i].sum()),
+            label: defined(
+                LabelScores(
+                    precision=float(precision[i]),
+                    recall=float(recall[i]),
+                    f1=float(f1[i]),
+                    support=int(counts[i].sum()),
+                ),
+                answered=int(counts[:, i].sum()),
             )
             for i, label in enumerate(labels)
         },
         confusion=tuple(map(tuple, counts.tolist())),
     )
+
+
+def defined(row: LabelScores, *, answered: int) -> LabelScores:
+    """Return a label's scores without those that nothing defines, as there is no example of it.
+
+    Args:
+        row: With 0 where a denominator is 0.
+        answered: How often the label was answered.
+    """
+    if row.support:
+        return row
+    return replace(row, recall=None, f1=None, precision=row.precision if answered else None)
 
 
 def argmax_disagreement(predictions: Iterable[Prediction]) -> float | None:
@@ -191,8 +207,9 @@ def stacked(confusions: Mapping[Unit, Ints], units: Sequence[Unit]) -> Ints:
 def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
     """Return mean and spread of every figure over the folds done so far; support is summed.
 
-    A figure that any fold lacks (the loss of a prompted system, a metric that was registered after
-    the fold was scored) has neither mean nor deviation.
+    A metric that any fold lacks (the loss of a prompted system, one that was registered after the
+    fold was scored) has neither mean nor deviation; those of a label are over the folds that have
+    examples of it.
 
     Args:
         scores: Fold index to its scores.
@@ -213,6 +230,8 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
                 f"fold {folds[0]} for {first.task!r} with {len(first.labels)}; "
                 "summarize folds of one run"
             )
+    together = np.sum([one.confusion for one in ordered], axis=0)
+    pooled = scores_from_confusion(first.task, first.labels, together)
     return Summary(
         task=first.task,
         labels=first.labels,
@@ -223,7 +242,36 @@ def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:
             name: spread_over_folds([s.metrics.get(name) for s in ordered])
             for name in dict.fromkeys(name for s in ordered for name in s.metrics)
         },
+        metrics_pooled=without_loss(pooled.metrics),
         per_label={label: _label_spread(label, ordered) for label in first.labels},
+    )
+
+
+def missing_labels(summary: Summary) -> dict[str, tuple[int, ...]]:
+    """Return the labels that folds have no tested example of, each with those folds."""
+    found = {}
+    for label, row in summary.per_label.items():
+        pairs = zip(summary.folds, row.recall.values, strict=True)
+        found[label] = tuple(fold for fold, value in pairs if value is None)
+    return {label: folds for label, folds in found.items() if folds}
+
+
+def support_warning(summary: Summary) -> str | None:
+    """Return which labels lack tested examples where, and what that does to macro figures.
+
+    ``None`` where every fold has every label.
+    """
+    missing = missing_labels(summary)
+    if not missing:
+        return None
+    n_folds, listed = len(summary.folds), []
+    for label, folds in missing.items():
+        where = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+        listed.append(label if len(folds) == n_folds else f"{label} ({where})")
+    mend = "; read the pooled ones, or use fewer folds" if n_folds > 1 else ""
+    return (
+        f"no tested example of {', '.join(listed)}: recall and F1 are undefined there, and macro "
+        f"figures count them as 0 (scikit-learn's zero_division=0){mend}"
     )
 
 
@@ -237,12 +285,14 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
         else "one fold, hence no standard deviation"
     )
     folds = " | ".join(f"Fold {fold}" for fold in summary.folds)
+    warning = support_warning(summary)
     lines = [
         f"# {summary.task}",
         "",
         f"Folds {', '.join(map(str, summary.folds))}; {spread}; in percent, but for the loss.",
         f"Protocol `{summary.protocol}`: {how}.",
         "Macro figures are means over the task's labels; an unparsed answer counts as wrong.",
+        *([f"Warning: {warning}."] if warning else []),
         "",
         f"| Metric | {'Mean ± SD' if n_folds > 1 else 'Value'} | {folds} |",
         f"|---|---:|{'---:|' * n_folds}",
@@ -251,6 +301,10 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
         scale = 1.0 if name == LOSS.name else 100.0
         values = " | ".join(_number(value, scale) for value in figures.values)
         lines.append(f"| {metric_of(name).title} | {spread_text(figures, scale)} | {values} |")
+    if n_folds > 1 and summary.metrics_pooled:
+        pooled = [(metric_of(k).title, v) for k, v in summary.metrics_pooled.items()]
+        listed = ", ".join(f"{title} {_number(value, 100.0)}" for title, value in pooled)
+        lines += ["", f"Pooled, all folds' predictions together: {listed}."]
     lines += ["", "| Category | Precision | Recall | F1 | Support |", "|---|---:|---:|---:|---:|"]
     for label, row in summary.per_label.items():
         cells = " | ".join(spread_text(figures) for figures in (row.precision, row.recall, row.f1))
@@ -280,6 +334,12 @@ def spread_over_folds(values: Sequence[float | None]) -> Spread:
     )
 
 
+def _spread_where_known(values: Sequence[float | None]) -> Spread:
+    """Return mean and sample SD over the folds that have a figure, with the values of all."""
+    known = spread_over_folds([value for value in values if value is not None])
+    return replace(known, values=tuple(values))
+
+
 def _number(value: float | None, scale: float, digits: int | None = None) -> str:
     if value is None:
         return "–"
@@ -289,9 +349,9 @@ def _number(value: float | None, scale: float, digits: int | None = None) -> str
 def _label_spread(label: str, scores: Sequence[Scores]) -> LabelSpread:
     rows = [s.per_label[label] for s in scores]
     return LabelSpread(
-        precision=spread_over_folds([row.precision for row in rows]),
-        recall=spread_over_folds([row.recall for row in rows]),
-        f1=spread_over_folds([row.f1 for row in rows]),
+        precision=_spread_where_known([row.precision for row in rows]),
+        recall=_spread_where_known([row.recall for row in rows]),
+        f1=_spread_where_known([row.f1 for row in rows]),
         support=sum(row.support for row in rows),
     )
 
@@ -302,8 +362,7 @@ class CellSpread:
 
     ``count`` is of examples a fold. ``share`` is the part of the fold's examples of label ``gold``
     that were answered ``predicted``; a fold without such examples has none (``None`` among its
-    values), and mean and deviation are over the others. So the mean of a diagonal share differs
-    from the mean recall, which counts such a fold as 0.
+    values), and mean and deviation are over the others, as those of recall are.
     """
 
     gold: str
@@ -341,10 +400,9 @@ def confusion_spread(scores: Sequence[Scores]) -> tuple[CellSpread, ...]:
 
 def _cell(gold: str, predicted: str, rows: Sequence[Sequence[int]], column: int) -> CellSpread:
     shares = [row[column] / sum(row) if any(row) else None for row in rows]
-    known = spread_over_folds([share for share in shares if share is not None])
     return CellSpread(
         gold=gold,
         predicted=predicted,
         count=spread_over_folds([row[column] for row in rows]),
-        share=replace(known, values=tuple(shares)),
+        share=_spread_where_known(shares),
     )

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 from recap.config import COMPARED, flatten, result_options
 from recap.data.folds import SELECT_PARTS
 from recap.metrics.scalar import SCALAR_METRICS
-from recap.metrics.scores import spread_text
-from recap.output.format import DASH, duration_text
+from recap.metrics.scores import missing_labels, spread_text
+from recap.output.format import DASH, duration_text, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import read_texts, render_notes, render_text
@@ -208,7 +208,12 @@ def _macro_f1(runs: Sequence[ReportedRun]) -> dict[str, list[str]]:
     """Return the runs of each task with their macro-F1, the lowest first."""
     found: dict[str, list[str]] = {task: [] for task in dict.fromkeys(r.task.name for r in runs)}
     for run in sorted(runs, key=lambda run: run.summary.metrics["macro_f1"].mean or 0.0):
-        text = f"{spread_text(run.summary.metrics['macro_f1'])} ({run.name})"
+        name = run.name
+        if missing_labels(run.summary):
+            # Not to be copied as it stands: labels that a fold lacks count as 0 in the mean.
+            pooled = percent(run.summary.metrics_pooled.get("macro_f1"))
+            name += f"; pooled {pooled}, for not every fold has every label"
+        text = f"{spread_text(run.summary.metrics['macro_f1'])} ({name})"
         found[run.task.name].append(text)
     return found
 

@@ -17,8 +17,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from recap.metrics.scalar import SCALAR_METRICS
-from recap.metrics.scores import DDOF, spread_text
+from recap.metrics.scores import DDOF, missing_labels, spread_text, support_warning
 from recap.output.charts import COLORS, draw_mean, draw_values, name_rows, open_axes
+from recap.output.format import percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
@@ -130,6 +131,7 @@ def _run_figures(run: ReportedRun, system: ReportedSystem) -> dict[str, Any]:
         "folds": list(summary.folds),
         "missing_folds": list(run.missing),
         "metrics": {name: asdict(spread) for name, spread in summary.metrics.items()},
+        "metrics_pooled": dict(summary.metrics_pooled),
         "per_label": {label: asdict(found) for label, found in summary.per_label.items()},
     }
 
@@ -232,6 +234,7 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
             ddof=DDOF,
             protocols=sorted({run.config.cv.protocol for run in runs}),
             partial=partial_runs(runs),
+            runs=_label_warnings(runs),
             reference=options.reference,
             published=published,
             mark=PUBLISHED,
@@ -254,10 +257,12 @@ def _category_chart(systems: Sequence[ReportedSystem], task: str, labels: Sequen
     name_rows(axes, labels)
     for place, ((system, summary), color) in enumerate(zip(shown, COLORS, strict=False)):
         for y, label in enumerate(labels):
-            values = [value or 0.0 for value in summary.per_label[label].f1.values]
+            found = summary.per_label[label].f1.values
+            values = [value for value in found if value is not None]
             middle, name = y - 0.4 + step * (place + 0.5), system.name if y == 0 else None
             draw_values(axes, values, middle, color=color, s=14, label=name)
-            draw_mean(axes, values, middle, step / 2, color=color)
+            if values:
+                draw_mean(axes, values, middle, step / 2, color=color)
     axes.set_xlim(-2, 102)
     axes.set_xlabel("F1, percent; a dot a fold, a bar the mean")
     axes.grid(axis="x", linewidth=0.4)
@@ -268,6 +273,11 @@ def _category_chart(systems: Sequence[ReportedSystem], task: str, labels: Sequen
 def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
     """Return the runs that lack folds, as notes take them."""
     return [{"run": run} for run in runs if run.missing]
+
+
+def _label_warnings(runs: Sequence[ReportedRun]) -> list[dict[str, str | None]]:
+    """Return what notes say of the labels that folds of each run lack."""
+    return [{"name": run.name, "warning": support_warning(run.summary)} for run in runs]
 
 
 def _labels(runs: Sequence[ReportedRun], task: str) -> tuple[str, ...]:
@@ -435,6 +445,7 @@ def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "report/notes.yaml",
             "overview",
             synthetic=any(run.data.get("synthetic") for run in runs),
+            runs=_label_warnings(runs),
             partial=partial_runs(runs),
             paper_protocol=any(
                 run.config.cv.protocol == "paper" and run.kind != "prompted" for run in runs
@@ -457,6 +468,9 @@ def headline(runs: Sequence[ReportedRun]) -> list[str]:
         sentences.append(
             f"{task}: {best.name} has the best macro-F1, {spread_text(spread)} percent over {over}."
         )
+        if missing_labels(run.summary):
+            pooled = percent(run.summary.metrics_pooled.get("macro_f1"))
+            sentences[-1] += f" Labels that a fold lacks count as 0 there; pooled it is {pooled}."
     return sentences
 
 

@@ -251,6 +251,10 @@ def _verify_scores(
     loss = _loss(folder, fold, recorded, config, manifest)
     scores = score(predictions, task=task.name, labels=task.labels, loss=loss)
     expected = scores_to_dict(scores)
+    # Earlier versions wrote 0 for what a label without examples does not have.
+    before = scores_to_dict(_with_zeros(scores))["per_label"]
+    if recorded.get("per_label") == before:
+        expected["per_label"] = before
     expected["argmax_disagreement"] = argmax_disagreement(predictions)
     if "made_with" in recorded:
         expected["made_with"] = _made_with(made, recorded["made_with"])
@@ -301,10 +305,30 @@ def _loss(
 def _verify_summary(
     folder: RunFolder, scores: Mapping[int, Scores], config: RunConfig, data: Mapping[str, Any]
 ) -> tuple[int, int]:
-    summary = summarize(scores, protocol=config.cv.protocol)
-    n_values = _compare(folder.summary, _json(folder.summary), summary_to_dict(summary))
+    recorded = _json(folder.summary)
+    if "metrics_pooled" in recorded:
+        summary = summarize(scores, protocol=config.cv.protocol)
+        expected = summary_to_dict(summary)
+    else:
+        # Earlier versions: no pooled figures, and means that count what a fold does not have as 0.
+        counted = {fold: _with_zeros(one) for fold, one in scores.items()}
+        summary = replace(summarize(counted, protocol=config.cv.protocol), metrics_pooled={})
+        expected = summary_to_dict(summary)
+        del expected["metrics_pooled"]
+    n_values = _compare(folder.summary, recorded, expected)
     page = summary_markdown(summary, notes=data.get("notes", ()))
     return n_values, _compare_pages(folder.summary_table, _text(folder.summary_table), page)
+
+
+def _with_zeros(scores: Scores) -> Scores:
+    """Return scores as earlier versions had them: 0 where a label's figure is undefined."""
+    rows = {
+        label: replace(
+            row, precision=row.precision or 0.0, recall=row.recall or 0.0, f1=row.f1 or 0.0
+        )
+        for label, row in scores.per_label.items()
+    }
+    return replace(scores, per_label=rows)
 
 
 def _compare_pages(file: Path, recorded: str, expected: str) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from recap.config import RunConfig
 from recap.metrics.scalar import SCALAR_METRICS, metric_of
-from recap.metrics.scores import spread_text
+from recap.metrics.scores import spread_text, support_warning
 from recap.output.format import percent
 from recap.records import Scores, Summary
 from recap.system.files import plain_markdown
@@ -168,6 +168,7 @@ def body_facts(facts: CardFacts) -> dict[str, Any]:
             **{kind: leakage[kind]["count"] if leakage else 0 for kind in _LEAKS},
             "shared_sessions": leakage["shared_sessions"]["test_examples"] if leakage else 0,
         },
+        "warning": support_warning(facts.summary) if facts.summary else None,
         **_score_tables(facts),
         "settings": _settings(facts),
         "auto_class": f"Auto{peft}ModelFor{kind}",

@@ -72,6 +72,7 @@ def summary_figures(summary: Summary) -> dict[str, Any]:
             f"{name}/min": min(known) if whole else None,
             f"{name}/max": max(known) if whole else None,
             f"{name}/values": list(spread.values),
+            f"{name}/pooled": summary.metrics_pooled.get(name),
         }
     return figures
 
@@ -216,7 +217,9 @@ class BoxPanel:
 
 
 def box_page(title: str, panels: Sequence[BoxPanel], summary: Summary) -> str:
-    """Return a page of box plots over folds; figures that any fold lacks are left out.
+    """Return a page of box plots over folds; figures without a mean are left out.
+
+    A fold that lacks a figure has no dot.
 
     A box spans the quartiles (linear interpolation, as numpy and matplotlib draw them).
     """
@@ -265,7 +268,7 @@ def _drawing(panel: BoxPanel, folds: Sequence[int]) -> dict[str, Any]:
     if not rows:
         return {"rows": []}
     values = panel.scale * np.array([figure.values for _, figure in rows], dtype=np.float64)
-    ticks = _ticks(float(values.min()), float(values.max()))
+    ticks = _ticks(float(np.nanmin(values)), float(np.nanmax(values)))
     step = 2.5 * min(1, 6 / len(folds))
     left = 12 + max(_width(name) for name, _ in rows)
 
@@ -284,15 +287,17 @@ def _drawing(panel: BoxPanel, folds: Sequence[int]) -> dict[str, Any]:
             {
                 "name": name,
                 "middle": _ROW * (number + 0.5),
-                "quartiles": [place(end) for end in np.quantile(own, (0, 0.25, 0.5, 0.75, 1))],
-                "dots": [(place(value), f"{value:.4g}") for value in own],
+                "quartiles": [place(end) for end in np.nanquantile(own, (0, 0.25, 0.5, 0.75, 1))],
+                "dots": [
+                    # A little apart, so that equal folds do not hide each other.
+                    (place(value), step * (k - (len(folds) - 1) / 2), fold, f"{value:.4g}")
+                    for k, (fold, value) in enumerate(zip(folds, own, strict=True))
+                    if not np.isnan(value)
+                ],
                 "spread": spread_text(figure, panel.scale),
             }
             for number, ((name, figure), own) in enumerate(zip(rows, values, strict=True))
         ],
-        "folds": folds,
-        # Dots stand a little apart, so that equal folds do not hide each other.
-        "apart": [step * (k - (len(folds) - 1) / 2) for k in range(len(folds))],
     }
 
 

@@ -282,7 +282,7 @@ class ScoreIntervals:
     macro_f1: Interval
     accuracy: Interval
     per_label: Mapping[str, Interval]
-    """F1 of each label."""
+    """F1 of each label; no value for one without gold examples."""
     n_units: int
     """Sessions that were resampled (examples, where no session is known)."""
 
@@ -321,7 +321,10 @@ def score_intervals(
     weights = np.vstack([_macro_f1(n), _accuracy(n), np.eye(n, n + 1)])
     found = cluster_bootstrap(top, bottom, weights, resamples=resamples, seed=seed)
     sessions = (bottom[:, :n] > 0).sum(axis=0)
-    per_label = [found.interval(2 + i, confidence) for i in range(n)]
+    gold = np.asarray(confusions).sum(axis=(0, 2))
+    per_label = [
+        found.interval(2 + i, confidence) if gold[i] else Interval(value=None) for i in range(n)
+    ]
     return ScoreIntervals(
         macro_f1=found.interval(0, confidence),
         accuracy=found.interval(1, confidence),

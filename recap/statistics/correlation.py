@@ -11,6 +11,7 @@ from scipy import stats
 
 from recap.metrics.scalar import Floats
 from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
+from recap.statistics.hypothesis_tests import vanishes
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 """Below which p a correlation gets which stars (caption of Table 13)."""
@@ -70,7 +71,8 @@ def correlate(
     groups = list(range(len(kept))) if clusters is None else list(clusters)
     codes = _codes([group for group, keep in zip(groups, kept, strict=True) if keep])
     r, n = pearson(a, b), len(a)
-    rho = pearson(stats.rankdata(a), stats.rankdata(b))
+    # Ranks of what varies by rounding alone would be ranks of nothing.
+    rho = None if r is None else pearson(stats.rankdata(a), stats.rankdata(b))
     low, high = fisher_interval(r, n, confidence)
     p = p_of_r(r, n)
     interval = Interval(value=r)
@@ -95,8 +97,11 @@ def correlate(
 
 
 def pearson(a: Floats, b: Floats) -> float | None:
-    """Return Pearson's r, ``None`` for fewer than two rows or a column that never varies."""
-    if len(a) < 2 or not np.ptp(a) or not np.ptp(b):
+    """Return Pearson's r, ``None`` for fewer than two rows or a column that never varies.
+
+    A column that varies by rounding alone (0.3 and 0.1 + 0.2) does not.
+    """
+    if len(a) < 2 or any(vanishes(float(np.ptp(column)), column) for column in (a, b)):
         return None
     # Scaled first, as in scipy 1.18: otherwise large or tiny values overflow.
     a, b = a - a.mean(), b - b.mean()

@@ -27,6 +27,13 @@ def vanishes(spread: float, *scores: Floats) -> bool:
     return spread <= _ROUNDING * max(float(np.abs(part).max()) for part in scores)
 
 
+def changes(before: Floats, after: Floats) -> Floats:
+    """Return after minus before, all their mean where they differ by nothing but rounding."""
+    found = after - before
+    same = vanishes(float(np.ptp(found)), before, after)
+    return np.full_like(found, found.mean()) if same else found
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TTest:
     """A difference of two means, first minus second, and its two-sided test.
@@ -127,7 +134,8 @@ def _test(difference: float, standard_error: float, df: float, confidence: float
 class Effect:
     """One line of an analysis of variance: an effect, tested against its error term.
 
-    Where the error term is zero there is no F: ``f`` and ``p`` are ``None``.
+    Where the error term is zero there is no F: ``f`` and ``p`` are ``None``. Sums of squares at the
+    level of rounding are zero.
     """
 
     sum_of_squares: float
@@ -184,18 +192,20 @@ def mixed_anova(scores: Floats, group: Ints) -> MixedAnova:
     cells = np.stack([scores[group == g].mean(axis=0) for g in range(n_groups)])
     by_group = cells.mean(axis=1)
 
-    ss_group = n_phases * float(((by_group[group] - grand) ** 2).sum())
-    ss_between_error = n_phases * float(((by_participant - by_group[group]) ** 2).sum())
-    ss_phase = n * float(((by_phase - grand) ** 2).sum())
+    def squares(weight: float, deviations: Floats) -> float:
+        # Deviations that are rounding would otherwise be divided by one another: F = 48 of nothing.
+        noise = vanishes(float(np.abs(deviations).max()), scores)
+        return 0.0 if noise else float(weight * (deviations**2).sum())
+
+    ss_group = squares(n_phases, by_group[group] - grand)
+    ss_between_error = squares(n_phases, by_participant - by_group[group])
+    ss_phase = squares(n, by_phase - grand)
     unweighted = cells.mean(axis=0)
     harmonic = n_groups**2 / (1 / np.bincount(group)).sum()
-    ss_unweighted = float(harmonic * ((unweighted - unweighted.mean()) ** 2).sum())
+    ss_unweighted = squares(harmonic, unweighted - unweighted.mean())
     shift = cells - by_group[:, None]
-    ss_interaction = float(((shift[group] - (by_phase - grand)) ** 2).sum())
-    residual = (scores - by_participant[:, None]) - shift[group]
-    ss_within_error = float((residual**2).sum())
-    if vanishes(float(np.abs(residual).max()), scores):
-        ss_within_error = 0.0
+    ss_interaction = squares(1, shift[group] - (by_phase - grand))
+    ss_within_error = squares(1, (scores - by_participant[:, None]) - shift[group])
 
     df_between, df_within = n - n_groups, (n - n_groups) * (n_phases - 1)
     error = ss_between_error + ss_within_error
@@ -263,12 +273,14 @@ def box_m(groups: list[Floats]) -> Check:
     """Return Box's M test of equal covariance matrices (Box 1949, chi-squared approximation).
 
     The statistic is chi-squared (Rencher 2002, section 7.3.2). It does not exist where a group's
-    covariance matrix is singular.
+    covariance matrix is singular, as where scores of a phase do not vary.
 
     Args:
         groups: One ``(participants, phases)`` a group.
     """
     n_phases, n_groups = groups[0].shape[1], len(groups)
+    if any(vanishes(float(np.ptp(phase)), phase) for group in groups for phase in group.T):
+        return _NONE
     freedom = np.array([len(group) - 1.0 for group in groups])
     if freedom.min() < n_phases:
         return _NONE

@@ -400,6 +400,31 @@ def test_rating_sheets_are_filled_and_read_back(tmp_path: Path, ending: str) -> 
     assert clarity["icc_single"] == pytest.approx(0.0)
 
 
+def test_an_intraclass_correlation_whose_formula_divides_by_zero_is_undefined(
+    tmp_path: Path,
+) -> None:
+    # Shrout & Fleiss, case 2, in fractions: MS of examples 1/6, of raters 0, of error 1/2; the
+    # ICC of single raters is (1/6 - 1/2) / (1/6 + 1/2 - 1/3) = -1, that of means has 1/6 - 1/6
+    # below the line.
+    points = {"ann": (1, 1, 2), "bo": (1, 2, 1)}
+    files = [
+        write_rows(
+            tmp_path / f"{name}.csv",
+            [{"id": f"e{place}", "clarity": value} for place, value in enumerate(given)],
+        )
+        for name, given in points.items()
+    ]
+    found = run(
+        tmp_path / "out",
+        "ratings",
+        f"ratings.path=[{files[0]},{files[1]}]",
+        "ratings.criteria=[clarity]",
+    )
+    clarity = found["criteria"]["clarity"]
+    assert clarity["icc_single"] == pytest.approx(-1)
+    assert clarity["icc_mean"] is None
+
+
 def test_what_people_filled_in_is_never_written_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from builders import read_json, read_jsonl
+from builders import read_json, read_jsonl, write_jsonl
 from sklearn.metrics import f1_score
 from talk import rows
 from wandb_files import read_run
@@ -22,6 +23,7 @@ from recap.metrics.scores import argmax_disagreement
 from recap.runs.folder import read_config
 from recap.tasks.library import get_task
 
+BINARY = ("Resistance", "Collaboration")
 CONTRACT_FILES = [
     *("config.yaml", "manifest.json", "leakage.json", "summary.json", "summary.md"),
     *("fold0/predictions.jsonl", "fold0/scores.json", "fold1/predictions.jsonl"),
@@ -101,6 +103,49 @@ def test_the_scores_of_a_trained_fold_say_how_often_a_label_is_not_the_arg_max(
     text = (folder / "predictions.jsonl").read_text(encoding="utf-8")
     expected = argmax_disagreement(predictions_from_jsonl(text))
     assert read_json(folder / "scores.json")["argmax_disagreement"] == expected
+
+
+COUNTS = {"Collaboration": 120, "Blaming": 60, "Excusing": 18, "Minimizing": 2}
+
+
+@pytest.mark.parametrize(
+    ("task", "sample", "said", "expected"),
+    [
+        # A fifth of each, the default; of 200 examples, 40.
+        ("flat", (), "labels keep their shares", {"Collaboration": 24, "Blaming": 12}),
+        ("binary", (), "labels keep their shares", {"Collaboration": 24, "Resistance": 16}),
+        ("binary", ("cv.sample=balanced",), "cv.sample=balanced", dict.fromkeys(BINARY, 20)),
+        # Two of Minimizing are all there are; the other 38 fall to two labels.
+        ("fine_grained", ("cv.sample=balanced",), "about even", {"Blaming": 20, "Excusing": 18}),
+    ],
+)
+def test_examples_are_drawn_by_their_shares_or_evenly_over_the_tasks_labels(
+    task: str,
+    sample: tuple[str, ...],
+    said: str,
+    expected: dict[str, int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = [label for label, n in COUNTS.items() for _ in range(n)]
+    history = [{"speaker": "counselor", "text": "How was it?"}]
+    file = write_jsonl(
+        tmp_path / "many.jsonl",
+        [
+            {"id": f"e{i}", "history": history, "response": f"{label} {i}", "label": label}
+            for i, label in enumerate(labels)
+        ],
+    )
+    drawn = (f"task={task}", "cv.max_examples=40", "method=tfidf", *sample)
+    assert run(file, tmp_path, *drawn) == 0
+    said_rows = [
+        row for k in (0, 1) for row in read_jsonl(tmp_path / f"first/fold{k}/predictions.jsonl")
+    ]
+    counts = Counter(row["gold"] for row in said_rows)
+    assert sum(counts.values()) == 40
+    assert {label: counts[label] for label in expected} == expected
+    assert "160 examples were not drawn (cv.max_examples" in capsys.readouterr().out
+    assert said in read_json(tmp_path / "first" / "data.json")["notes"][0]
 
 
 def test_folds_and_hashes_are_those_of_a_run_that_was_trained(tfidf: Path, trained: Path) -> None:

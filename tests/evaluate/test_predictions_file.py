@@ -222,6 +222,37 @@ def test_scores_predictions_and_a_page_are_written(
     assert written[0]["label"] == "Blaming"
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "said"),
+    [
+        ({"Collaboration": 0.9, "Blaming": 0.8}, "add up to 1.7"),
+        ({"Collaboration": 0.6, "Blaming": 0.3}, "add up to 0.9"),
+        ({"Collaboration": 0.98, "Blaming": 0.0}, "add up to 0.98"),
+        ({"Collaboration": 1.2, "Blaming": -0.2}, "hold -0.2"),
+        ({"Collaboration": 97, "Blaming": 3}, "add up to 100"),
+    ],
+)
+def test_probabilities_that_are_none_are_refused_by_line(
+    probabilities: dict[str, float],
+    said: str,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = answers()
+    given[2]["probabilities"] = probabilities
+    # Rounded to two digits, three thirds are 0.99.
+    given[3]["probabilities"] = {"Collaboration": 0.33, "Blaming": 0.33, "Excusing": 0.33}
+    file = write_jsonl(tmp_path / "p.jsonl", given)
+    overrides = [f"predictions={file}", "data=dialogues", f"data.path={corpus}", "task=flat"]
+    assert evaluate.main(overrides) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"p.jsonl:3: probabilities: {said}, write numbers from 0 to 1 that add up to 1" in printed
+    )
+    assert "1 of 80 rows" in printed
+
+
 def test_what_is_scored_is_never_written_over(
     corpus: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from recap.errors import ConfigError
 from recap.folds.run import build_corpus, draw_examples
 from recap.folds.training import build_callbacks
 from recap.records import Example
-from recap.tasks.library import build_task
+from recap.tasks.library import build_task, get_task
 
 
 def examples(**counts: int) -> list[Example]:
@@ -22,14 +22,28 @@ def examples(**counts: int) -> list[Example]:
     ]
 
 
-def test_drawn_examples_are_even_over_labels_as_far_as_the_data_go() -> None:
-    drawn = draw_examples(examples(a=50, b=50, c=3), 13)
-    assert Counter(e.label for e in drawn) == {"a": 5, "b": 5, "c": 3}
+def test_drawn_labels_keep_their_shares() -> None:
+    # Of 103, 20 drawn: 9.7, 9.7 and 0.6.
+    drawn = draw_examples(examples(a=50, b=50, c=3), 20)
+    counts = Counter(e.label for e in drawn)
+    assert counts["c"] == 1
+    assert {counts["a"], counts["b"]} == {9, 10}
 
 
-def test_the_same_examples_are_drawn_from_any_order_of_rows() -> None:
-    rows = examples(a=20, b=20)
-    assert {e.id for e in draw_examples(rows, 7)} == {e.id for e in draw_examples(rows[::-1], 7)}
+def test_examples_drawn_evenly_are_even_over_the_tasks_labels_as_far_as_the_data_go() -> None:
+    task = get_task("fine_grained")
+    rows = examples(Collaboration=50, Blaming=50, Excusing=50, Sidetracking=3)
+    drawn = draw_examples(rows, 13, task)
+    counts = Counter(e.label for e in drawn)
+    assert counts == {"Blaming": 5, "Excusing": 5, "Sidetracking": 3}
+    assert len(draw_examples(rows, 140, task)) == 103
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_the_same_examples_are_drawn_from_any_order_of_rows(even: bool) -> None:
+    rows, task = examples(Blaming=20, Excusing=20), get_task("flat") if even else None
+    once, again = draw_examples(rows, 7, task), draw_examples(rows[::-1], 7, task)
+    assert {e.id for e in once} == {e.id for e in again}
 
 
 def test_the_prompt_follows_the_language_of_the_data() -> None:

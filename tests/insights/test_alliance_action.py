@@ -66,6 +66,19 @@ def test_a_column_in_both_files_is_taken_from_its_own(tmp_path: Path) -> None:
     assert found["r"] == pytest.approx(stats.pearsonr([1, 2, 3, 9], [4, 1, 3, 2]).statistic)
 
 
+def test_a_column_that_varies_in_its_last_digit_alone_has_no_correlation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{i},{0.1 + 0.2 if i % 2 else 0.3!r},{i % 2 + i / 9}\n" for i in range(12))
+    file = write(tmp_path / "both.csv", f"session,x,y\n{rows}")
+    command = ["action=alliance", f"data.path={file}", "predictors=[x]", "outcomes=[y]"]
+    assert main([*command, f"out={tmp_path / 'out'}"]) == 0
+    [found] = figures(tmp_path / "out")["correlations"]
+    names = ("r", "low", "p", "rho", "rho_p", "cluster_low")
+    assert [found[name] for name in names] == [None] * 6
+    assert "never varies" in capsys.readouterr().out
+
+
 def talks(path: Path, *, with_goal: bool) -> Path:
     turn = {"speaker": "client", "text": "x"}
     rows = []

@@ -39,6 +39,25 @@ def figures(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("overlaid", [True, False])
+def test_probabilities_that_do_not_add_up_to_1_are_refused(
+    overlaid: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = answers(tmp_path / "answers.jsonl", {"A": ["Blaming", "Excusing"]})
+    first, second = path.read_text("utf-8").splitlines()
+    wrong = '"probabilities": {"Blaming": 0.9, "Excusing": 0.9}'
+    second = second.replace('"probabilities": null', wrong)
+    path.write_text(f"{first}\n{second}\n", "utf-8")
+    turns = [{"speaker": "client", "text": text, "id": f"A:{k}"} for k, text in enumerate("xy")]
+    talk = tmp_path / "talk.jsonl"
+    talk.write_text(json.dumps({"session": "A", "turns": turns}) + "\n", "utf-8")
+    given = [f"data.path={talk}", f"predictions={path}"] if overlaid else [f"data.path={path}"]
+    assert main([*given, *FAST]) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "answers.jsonl:2: probabilities: add up to 1.8, write numbers from 0 to 1" in printed
+    assert main([*given, *FAST, "data.on_error=skip"]) == 0
+
+
 def test_predicted_labels_are_counted_and_marked_everywhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recap.insights.__main__ import main
@@ -119,3 +120,52 @@ def test_an_excel_file_is_read_like_a_csv(tmp_path: Path) -> None:
         book.active.append([*names, float(score)])
     book.save(tmp_path / "scores.xlsx")
     assert main(["action=study", f"data.path={tmp_path / 'scores.xlsx'}"]) == 0
+
+
+TENTHS = [(0.2, 0.6), (0.1 + 0.2, 0.5), (0.4, 0.4), (0.5, 0.1 + 0.2), (0.25, 0.55), (0.35, 0.45)]
+"""Scores before and after; everybody's mean is .4, but for the last digit."""
+
+
+def long(before_and_after: dict[str, list[tuple[float, float]]]) -> str:
+    return "participant,group,phase,score\n" + "".join(
+        f"{group}{place},{group},{phase},{score!r}\n"
+        for group, rows in before_and_after.items()
+        for place, scores in enumerate(rows)
+        for phase, score in zip(("pre", "post"), scores, strict=True)
+    )
+
+
+def test_two_identical_groups_whose_means_never_vary_are_not_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = long({"control": TENTHS, "experimental": TENTHS})
+    assert study(tmp_path, f"out={tmp_path}", text=text) == 0
+    anova = json.loads((tmp_path / "study.json").read_text("utf-8"))["anova"]
+    group, phase, both = anova["group"], anova["phase"], anova["interaction"]
+    assert (group["f"], group["p"], group["partial_eta_squared"]) == (None, None, None)
+    assert (group["sum_of_squares"], group["error_sum_of_squares"]) == (0, 0)
+    # Changes .4, .2, 0, -.2, .3, .1, twice: mean 2/15, F is the square of their t against 0.
+    change = np.array([0.4, 0.2, 0, -0.2, 0.3, 0.1])
+    pooled = change.var(ddof=1)
+    assert phase["f"] == pytest.approx(change.mean() ** 2 / (pooled / 12))
+    assert (both["f"], both["p"], both["partial_eta_squared"]) == (0, 1, 0)
+    printed = capsys.readouterr().out
+    assert "The main effect of group was not testable, F(1, 10) = –" in printed
+    assert "48.00" not in printed
+
+
+def test_scores_that_vary_in_their_last_digit_alone_give_no_test_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 0.3 and 0.1 + 0.2 are one score.
+    noise = [(0.3, 0.1 + 0.2), (0.1 + 0.2, 0.3), (0.3, 0.3), (0.1 + 0.2, 0.3)]
+    text = long({"control": noise, "experimental": noise[1:] + noise[:1]})
+    assert study(tmp_path, f"out={tmp_path}", text=text) == 0
+    found = json.loads((tmp_path / "study.json").read_text("utf-8"))
+    assert {e["f"] for e in found["anova"].values()} == {None}
+    assert {c["test"]["t"] for c in found["comparisons"]} == {None}
+    sizes = [c[name] for c in found["comparisons"] for name in ("d_s", "d_z", "d_av")]
+    assert {size["d"] for size in sizes if size} == {None}
+    assert {c["p"] for c in found["checks"]} == {None}
+    assert (found["correlation"], found["post_hoc"]) == (None, None)
+    assert "significant" not in capsys.readouterr().out

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 from recap.errors import DataError
 from recap.metrics.scores import confusion_of, score, scores_from_confusion
+from recap.records import LabelScores
 
 BINARY = ("Resistance", "Collaboration")
 TABLE_3_RESISTANT = {
@@ -56,10 +57,14 @@ def test_scores_equal_scikit_learns_on_random_cases(case):
     )
     for i, label in enumerate(labels):
         row = ours.per_label[label]
-        assert row.precision == pytest.approx(precision[i], abs=1e-12)
-        assert row.recall == pytest.approx(recall[i], abs=1e-12)
-        assert row.f1 == pytest.approx(f1[i], abs=1e-12)
         assert row.support == support[i]
+        if row.support:
+            assert row.precision == pytest.approx(precision[i], abs=1e-12)
+            assert row.recall == pytest.approx(recall[i], abs=1e-12)
+            assert row.f1 == pytest.approx(f1[i], abs=1e-12)
+        else:
+            assert (row.recall, row.f1) == (None, None)
+            assert row.precision == (0 if label in answered else None)
     macro = precision_recall_fscore_support(
         gold, answered, labels=labels, average="macro", zero_division=0
     )
@@ -114,7 +119,7 @@ def test_an_invalid_answer_is_wrong_and_counted_but_is_no_class_of_the_macro_mea
 def test_a_label_that_never_occurs_counts_as_zero_in_the_macro_mean():
     scores = score(predictions([("a", "a")]), task="t", labels=["a", "b"])
     assert scores.metrics["macro_f1"] == 0.5
-    assert scores.per_label["b"].support == 0
+    assert scores.per_label["b"] == LabelScores(precision=None, recall=None, f1=None, support=0)
 
 
 def test_labels_keep_the_order_of_the_task():

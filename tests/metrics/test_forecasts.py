@@ -70,7 +70,7 @@ def test_without_any_probabilities_there_are_no_examples() -> None:
         ({"Resistance": 1.0}, "Resistance", "of 1 labels, not of the task's 2"),
         ({"Resistance": 0.5, "Blaming": 0.5}, "Resistance", "not of the task's 2"),
         ({"Resistance": 0.5, "Collaboration": 0.4}, "Resistance", "add up to 0.9"),
-        ({"Resistance": 1.2, "Collaboration": -0.2}, "Resistance", "the least is -0.2"),
+        ({"Resistance": 1.2, "Collaboration": -0.2}, "Resistance", "hold -0.2"),
         (both(0.5), "Blaming", "its gold label is not one of the 2 labels"),
     ],
 )

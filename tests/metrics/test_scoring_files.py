@@ -144,7 +144,9 @@ def test_scores_have_the_keys_of_the_contract_and_are_read_back_as_written():
 def test_a_summary_has_the_keys_of_the_contract_and_is_read_back_as_written(n_folds):
     summary = summarize({k: scores(loss=0.1 * k) for k in range(n_folds)}, protocol="paper")
     data = json.loads(json_text(summary_to_dict(summary)))
-    assert list(data) == ["task", "labels", "folds", "protocol", "ddof", "metrics", "per_label"]
+    keys = ["task", "labels", "folds", "protocol", "ddof", "metrics", "metrics_pooled", "per_label"]
+    assert list(data) == keys
+    assert list(data["metrics_pooled"]) == [name for name in data["metrics"] if name != "loss"]
     assert data["folds"] == list(range(n_folds))
     assert list(data["metrics"]["macro_f1"]) == ["mean", "std", "values"]
     assert set(data["per_label"]["Resistance"]) == {"precision", "recall", "f1", "support"}

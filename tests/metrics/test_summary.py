@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from recap.errors import ConfigError
 from recap.metrics.scores import scores_from_confusion, spread_text, summarize, summary_markdown
@@ -74,6 +75,12 @@ def test_the_page_gives_percentages_with_deviation_and_says_what_they_are():
     # accuracies 16/20 and 18/21: mean 0.82857, sample deviation 0.04041
     assert "| Accuracy | 82.86 ± 4.04 | 80.00 | 85.71 |" in lines
     assert "| Loss (nats per token) | 0.5000 ± 0.0000 | 0.5000 | 0.5000 |" in lines
+    # 34 of 41 are right together; an answer of the second fold is unparsed.
+    gold = ["Resistance"] * 21 + ["Collaboration"] * 20
+    said = [*["Resistance"] * 17, *["Collaboration"] * 3, "-", *["Resistance"] * 3]
+    macro = f1_score(gold, [*said, *["Collaboration"] * 17], labels=LABELS, average="macro")
+    pooled = f"Pooled, all folds' predictions together: Macro-F1 {100 * macro:.2f},"
+    assert any(line.startswith(pooled) and "Accuracy 82.93," in line for line in lines)
     (row,) = [line for line in lines if line.startswith("| Collaboration |")]
     assert row.endswith("| 20 |")
     assert row.count("±") == 3

@@ -19,7 +19,7 @@ from recap.config import RunConfig
 from recap.evaluate import __main__ as evaluate
 from recap.folds import fold
 from recap.folds.run import build_corpus
-from recap.metrics.scores import summarize
+from recap.metrics.scores import scores_from_confusion, summarize
 from recap.records import LabelScores, Scores
 from recap.runs.model_card import CardFacts, model_card
 from recap.tasks.library import build_task
@@ -223,6 +223,18 @@ def test_a_folder_of_weights_on_this_machine_is_not_named(tmp_path: Path) -> Non
 def test_mean_and_deviation_are_those_of_the_folds() -> None:
     # Of 50 and 75: mean 62.5, sample deviation 25 / sqrt(2) = 17.68.
     assert row(model_card(facts()), "Macro-F1") == ["50.00", "62.50 ± 17.68"]
+
+
+def test_labels_that_folds_lack_are_named_with_the_pooled_macro_f1() -> None:
+    # The second fold has two examples of one label: macro-F1 100 and 50, pooled 100.
+    folds = ([[1, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 2, 0]])
+    scores = [scores_from_confusion("binary", LABELS, fold) for fold in folds]
+    summary = summarize(dict(enumerate(scores)), protocol="nested")
+    text = model_card(facts(scores=scores[1], summary=summary))
+    assert "- No tested example of Resistance (fold 1): recall and F1 are undefined there" in text
+    assert "Pooled macro-F1, all folds' predictions together: 100.00." in text
+    figures = [line for line in text.splitlines() if line.startswith("| Resistance |")][-1]
+    assert figures == "| Resistance | – | – | – | 100.00 | 100.00 | 100.00 |"
 
 
 def test_protocol_language_and_corpus_are_told_as_they_are() -> None:

@@ -102,3 +102,6 @@ def test_scores_that_do_not_vary_have_no_f() -> None:
     changed = mixed_anova(scores, np.array([0, 0, 0, 1, 1]))
     assert (changed.interaction.f, changed.phase.f) == (None, None)
     assert changed.group.f is not None
+    # Phases and groups that differ by rounding alone, beside errors that are there.
+    scores = np.array([[0.3, 0.1 + 0.2], [0.1, 0.1], [0.1 + 0.2, 0.3], [0.1, 0.1]])
+    assert mixed_anova(scores, np.array([0, 0, 1, 1])).group.sum_of_squares == 0

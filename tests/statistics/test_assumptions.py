@@ -41,3 +41,6 @@ def test_what_does_not_vary_cannot_be_checked() -> None:
     assert levene([constant[:, 0], constant[:, 0]]).p is None
     assert box_m([constant, varied]).p is None
     assert box_m([varied[:2], varied]).p is None
+    # 0.3 and 0.1 + 0.2: a phase in which all scores are one.
+    rounded = np.where(np.arange(6) % 2, 0.3, 0.1 + 0.2)
+    assert box_m([np.stack([rounded, varied[:, 0]], axis=1), varied]).p is None

@@ -7,8 +7,9 @@ column names.
 from __future__ import annotations
 
 import csv
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -23,6 +24,7 @@ from recap.data.readers.files import JsonFault, decode_json, existing_file, json
 from recap.data.readers.registry import (
     ORDER_ROLES,
     Columns,
+    Fields,
     Record,
     find_columns,
     register_reader,
@@ -141,6 +143,36 @@ def finite_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) <= sys.float_info.max else None
+
+
+SUM_TOLERANCE = 0.01
+"""How far probabilities may be from adding up to 1: three thirds of two digits are 0.99."""
+
+
+def fault_of_probabilities(found: Collection[float]) -> str | None:
+    """Return what keeps numbers from being the probabilities of all labels; ``None``: nothing.
+
+    >>> fault_of_probabilities([0.9, 0.8]), fault_of_probabilities([0.33, 0.33, 0.33])
+    ('add up to 1.7', None)
+    """
+    total = math.fsum(found)
+    if min(found) < 0:
+        return f"hold {min(found):.6g}"
+    return f"add up to {total:.6g}" if round(abs(total - 1), 9) > SUM_TOLERANCE else None
+
+
+def read_probabilities(fields: Fields, given: Mapping[Any, Any]) -> dict[str, float]:
+    """Return the probabilities of a row; a row whose numbers are none is rejected."""
+    numbers = {str(name): finite_number(p) for name, p in given.items()}
+    known = {name: p for name, p in numbers.items() if p is not None}
+    fault = "holds no finite number" if len(known) < len(numbers) else None
+    if fault is None and known:
+        fault = fault_of_probabilities(known.values())
+    if fault is not None:
+        hint = f"write numbers from 0 to 1 that add up to 1 (give or take {SUM_TOLERANCE}), or null"
+        fields.reject("probabilities", fault, hint)
+        return {}
+    return known
 
 
 def _check_names(path: Path, columns: tuple[str, ...]) -> None:
