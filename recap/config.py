@@ -460,7 +460,7 @@ def run_name(name: str) -> str:
 
 
 COMPARED = (
-    *(f"client.{key}" for key in ("name", "model", "base_url", "temperature", "top_p")),
+    *(f"client.{key}" for key in ("name", "model", "base_url", "temperature", "top_p", "thinking")),
     *("shots", "shot_categories"),
 )
 """The options of a prompted run's own that change its results."""

@@ -34,13 +34,14 @@ class Server:
     """Counts what it is asked; errs by ``script``, then answers.
 
     ``script`` holds one behaviour a request, in the order of arrival; when it is empty, requests
-    get ``answer(request)``, or ``always`` if it is set.
+    get ``answer(request)`` (a text, or a text and what else the reply says), or ``always`` if
+    it is set.
     """
 
     url: str = ""
     script: list[str] = field(default_factory=list)
     always: str | None = None
-    answer: Callable[[Request], str] = lambda request: GOOD
+    answer: Callable[[Request], str | tuple[str | None, dict[str, Any]]] = lambda request: GOOD
     delay_seconds: float = 0.0
     usage: tuple[int, int] | None = (100, 20)
     requests: list[Request] = field(default_factory=list)
@@ -73,7 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             time.sleep(self.server_of.delay_seconds)
             if behaviour is None:
-                self._send(200, self._reply(self.server_of.answer(request)))
+                said = self.server_of.answer(request)
+                text, changes = (said, {}) if isinstance(said, str) else said
+                self._send(200, self._reply(text, **changes))
             else:
                 getattr(self, f"_{behaviour}")(request)
         except (BrokenPipeError, ConnectionResetError):
@@ -96,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._is_openai:
             refusal = changes.pop("refusal", None)
             message = {"role": "assistant", "content": text, "refusal": refusal}
+            if "reasoning_content" in changes:
+                message["reasoning_content"] = changes.pop("reasoning_content")
             choice = {"index": 0, "message": message, "finish_reason": "stop", **changes}
             body: dict[str, Any] = {
                 "id": "c",

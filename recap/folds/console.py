@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from recap.config import RunConfig
-from recap.folds.fold import FoldListener, TrainingPlan
+from recap.folds.fold import FoldListener, TrainingPlan, read_cut
 from recap.folds.run import Run, lost_turns
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
-from recap.output.format import console_for, duration_text, percent
+from recap.output.format import console_for, duration_text, percent, unparsed_notes
 from recap.records import Example, Message, Prediction, Scores, Summary
 from recap.runs.folder import FoldFolder, RunFolder
 
@@ -230,6 +230,9 @@ class RunConsole(FoldListener):
             f"mean ± sample SD (ddof {summary.ddof}) over folds, in percent; "
             f"{run.folder.summary_table}"
         )
+        cut = sum(read_cut(run.folder.fold(index)) for index in scores)
+        for line in unparsed_notes(cut):
+            self._console.print(line)
 
 
 def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:

@@ -124,6 +124,18 @@ def plain(value: object) -> str:
     return number(value, 3) if isinstance(value, float) else str(value)
 
 
+def unparsed_notes(cut: int) -> list[str]:
+    """Return what to do about answers that hold no label.
+
+    Args:
+        cut: Answers that were cut off inside a thought.
+    """
+    if not cut:
+        return []
+    said = f"{cut} answers were cut off inside a thought, and count as unparsed"
+    return [f"{said}: raise decoding.max_new_tokens, or switch the model's thinking off"]
+
+
 WIDTH_OF_FILES = 100
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
 

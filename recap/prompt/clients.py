@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from recap.errors import ConfigError, RecapError
 from recap.prompt.options import ClientConfig
 from recap.records import Message
+from recap.tasks.answer import cut_text
 
 _OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 _PATHS = {"openai": "/v1", "anthropic": ""}
@@ -116,8 +117,9 @@ _FILTERED = frozenset({"content_filter", "content_policy_violation"})
 _TOO_LONG_WORDS = re.compile(r"context (?:length|window|size)|prompt is too long", re.IGNORECASE)
 _FILTERED_WORDS = re.compile(r"blocked by content filtering policy", re.IGNORECASE)
 _PARAMETERS = (
-    "the model may refuse a parameter; client.temperature=null and client.top_p=null leave them "
-    "out, client.limit_parameter=max_completion_tokens is what some want"
+    "the model may refuse a parameter; client.temperature=null, client.top_p=null and "
+    "client.thinking=true leave them out, "
+    "client.limit_parameter=max_completion_tokens is what some want"
 )
 
 
@@ -279,6 +281,7 @@ class OpenAIClient:
         self._parameters = {
             "model": client.model,
             client.limit_parameter: max_new_tokens,
+            "extra_body": thinking_off(client),
             **_sampling(client),
         }
 
@@ -298,8 +301,13 @@ class OpenAIClient:
             raise _malformed()
         refusal = message.get("refusal")
         usage = body.get("usage")
+        thought = message.get("reasoning_content") or message.get("reasoning")
         return Reply(
-            text=_text(message.get("content")) or _text(refusal),
+            text=_said(
+                _text(message.get("content")) or _text(refusal),
+                _text(thought),
+                cut=choice.get("finish_reason") == "length",
+            ),
             refused=bool(refusal) or choice.get("finish_reason") == "content_filter",
             input_tokens=_count(usage, "prompt_tokens"),
             output_tokens=_count(usage, "completion_tokens"),
@@ -334,13 +342,14 @@ class AnthropicClient:
         blocks, usage = body.get("content"), body.get("usage")
         if not isinstance(blocks, list):
             raise _malformed()
-        texts = [
-            b.get("text") for b in blocks if isinstance(b, Mapping) and b.get("type") == "text"
-        ]
         inputs = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         counted = [count for name in inputs if (count := _count(usage, name)) is not None]
         return Reply(
-            text="".join(map(_text, texts)),
+            text=_said(
+                _text(blocks),
+                _text(blocks, "thinking"),
+                cut=body.get("stop_reason") == "max_tokens",
+            ),
             refused=body.get("stop_reason") == "refusal",
             input_tokens=sum(counted) if counted else None,
             output_tokens=_count(usage, "output_tokens"),
@@ -373,6 +382,17 @@ def _connection(client: ClientConfig, sdk: Any) -> dict[str, Any]:
             trust_env=not is_loopback(url), follow_redirects=False, timeout=client.timeout_seconds
         ),
     }
+
+
+def thinking_off(client: ClientConfig) -> dict[str, Any]:
+    """Return how a server's chat template is asked not to think; empty where it is not asked.
+
+    vLLM, SGLang and llama.cpp hand these on to the template. OpenAI's own address refuses what it
+    does not know.
+    """
+    if client.name != "openai" or client.base_url is None or client.thinking:
+        return {}
+    return {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}}
 
 
 def _sampling(client: ClientConfig) -> dict[str, float]:
@@ -415,8 +435,19 @@ def _malformed() -> RequestError:
     )
 
 
-def _text(value: object) -> str:
+def _text(value: object, kind: str = "text") -> str:
+    """Return a text, of a list of blocks that of its blocks of a kind."""
+    if isinstance(value, list):
+        blocks = [b for b in value if isinstance(b, Mapping) and b.get("type") == kind]
+        return "".join(_text(block.get(kind)) for block in blocks)
     return value if isinstance(value, str) else ""
+
+
+def _said(text: str, thought: str, *, cut: bool) -> str:
+    """Return the raw answer; of one that was cut off inside a thought, the thought, marked so."""
+    if not cut:
+        return text
+    return cut_text(text) if text.strip() or not thought else f"<think>{thought}"
 
 
 def _count(usage: object, name: str) -> int | None:

@@ -32,6 +32,9 @@ class ClientConfig:
     """Likewise."""
     limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What an OpenAI-style server calls the longest answer (decoding.max_new_tokens)."""
+    thinking: bool = False
+    """Whether the model may think first; ``False`` asks an OpenAI-style server at ``base_url`` to
+    have its chat template leave that out."""
     max_in_flight: int = Field(default=4, ge=1)
     """Most requests under way at a time."""
     timeout_seconds: float = Field(default=60.0, gt=0)

@@ -19,6 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from wandb_files import read_run
 
 from recap.prompt import __main__ as prompt
+from recap.report import __main__ as report
 from recap.runs.folder import read_config, read_prompted
 from recap.tasks.library import builtin_task
 from recap.tasks.task import one_line
@@ -113,6 +114,41 @@ def test_a_prompted_run_leaves_the_folder_of_a_trained_one(
     assert summary["folds"] == [0, 1]
     assert summary["metrics"]["loss"] == {"mean": None, "std": None, "values": [None, None]}
     assert "52 answers; tokens: 5200 of prompts, 1040 of answers" in capsys.readouterr().out
+
+
+THOUGHT = "Is it Blaming? Behavior: Blaming"
+THOUGHTS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "parsed": (f"<think>{THOUGHT}</think>{GOOD}", {}),
+    "no_start": (f"{THOUGHT}</think>{GOOD}", {}),
+    "apart": (GOOD, {"reasoning_content": THOUGHT}),
+    "cut": (f"<think>{THOUGHT}", {"finish_reason": "length"}),
+    "cut_no_start": (f"Well. {THOUGHT}", {"finish_reason": "length"}),
+    "cut_apart": (None, {"reasoning_content": THOUGHT, "finish_reason": "length"}),
+    "cut_answer": (GOOD[:-3], {"finish_reason": "length"}),
+}
+
+
+def test_a_thought_is_never_the_answer_and_one_that_was_cut_off_is_counted_apart(
+    corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = list(THOUGHTS)
+
+    def reply(request: Request) -> Any:
+        return THOUGHTS[kinds[int(said_of(request).split()[3]) % len(kinds)]]
+
+    with serving(answer=reply) as server:
+        assert prompt.main(options(corpus, runs_dir, server, "run=r", "task=flat")) == 0
+        switched = {"enable_thinking": False, "thinking": False}
+        assert {str(q.body.get("chat_template_kwargs")) for q in server.requests} == {str(switched)}
+    rows = [row for k in (0, 1) for row in rows_of(runs_dir / f"r/fold{k}")]
+    assert len(rows) == 56
+    for row in rows:
+        unread = kinds[int(row["id"][1:]) % len(kinds)] in ("cut", "cut_no_start", "cut_apart")
+        assert row["label"] == (None if unread else "Challenging")
+    cut = [read_json(runs_dir / f"r/fold{k}/scores.json")["cut_in_thought"] for k in (0, 1)]
+    assert sum(cut) == 24  # three of seven kinds of 56 answers
+    assert "24 answers were cut off inside a thought" in capsys.readouterr().out
+    assert report.main([f"runs={runs_dir}", "verify=true"]) == 0
 
 
 def test_folds_prompts_and_partition_are_those_of_a_training(corpus: Path, runs_dir: Path) -> None:
