@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -200,6 +201,44 @@ class _Handler(BaseHTTPRequestHandler):
     def _slow(self, request: Request) -> None:
         time.sleep(1.0)
         self._send(200, self._reply(GOOD))
+
+    def _drip(self, request: Request) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self._write_on(b" ", pause=0.05)
+
+    def _drip_headers(self, request: Request) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        self._write_on(b"x", pause=0.05)
+
+    def _endless(self, request: Request) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self._write_on(b" " * 65536)
+
+    def _write_on(self, part: bytes, pause: float = 0.0) -> None:
+        """Write the same until the client or the test has gone."""
+        self.close_connection = True
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends:
+            self.wfile.write(part)
+            self.wfile.flush()
+            time.sleep(pause)
+
+    def _deep(self, request: Request) -> None:
+        self._send(200, b"[" * 200_000 + b"]" * 200_000)
+
+    def _deep_error(self, request: Request) -> None:
+        self._send(500, b"[" * 200_000 + b"]" * 200_000)
+
+    def _packed(self, request: Request) -> None:
+        whole = json.dumps(self._reply(" " * 50_000_000)).encode()
+        self._send(200, gzip.compress(whole, 1), {"Content-Encoding": "gzip"})
+
+    def _hang(self, request: Request) -> None:
+        time.sleep(60)
 
     def _invalid_json(self, request: Request) -> None:
         self._send(200, b'{"choices": [{"mess')

@@ -377,11 +377,49 @@ def _connection(client: ClientConfig, sdk: Any) -> dict[str, Any]:
         "base_url": url,
         "max_retries": 0,
         "timeout": client.timeout_seconds,
+        # A few packed bytes could unpack to gigabytes.
+        "default_headers": {"Accept-Encoding": "identity"},
         # A proxy of the environment, or a redirection, would carry text off this machine.
         "http_client": sdk.DefaultHttpxClient(
-            trust_env=not is_loopback(url), follow_redirects=False, timeout=client.timeout_seconds
+            trust_env=not is_loopback(url),
+            follow_redirects=False,
+            timeout=client.timeout_seconds,
+            event_hooks={"response": [partial(_read_bounded, client)]},
         ),
     }
+
+
+def _read_bounded(client: ClientConfig, response: Any) -> None:
+    """Read what a server answers here, where it can be broken off: the clients would read for ever.
+
+    Raises:
+        RequestError: When it is longer than it may be, in bytes or seconds, or packed all the same.
+    """
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _malformed()
+    stream, whole = response.stream, bytearray()
+    ends, most = time.monotonic() + client.longest_seconds, client.longest_answer_bytes
+    for part in stream:
+        whole += part
+        if len(whole) > most:
+            said = f"the server's answer is longer than client.longest_answer_bytes={most}"
+            raise RequestError(said, temporary=False, maybe_served=True)
+        if time.monotonic() > ends:
+            raise took_too_long(client)
+    stream.close()
+    # Each official client has an httpx of its own.
+    httpx = import_module(type(response).__module__.partition(".")[0])
+    response.stream = httpx.ByteStream(bytes(whole))
+
+
+def took_too_long(client: ClientConfig) -> RequestError:
+    """Return what is said of an answer that does not end."""
+    return RequestError(
+        "the server's answer was not whole after client.longest_answer_seconds="
+        f"{client.longest_seconds:g}",
+        temporary=True,
+        maybe_served=True,
+    )
 
 
 def thinking_off(client: ClientConfig) -> dict[str, Any]:
@@ -417,12 +455,15 @@ def _asked(sdk: Any, ask: Callable[[], Any], read: Callable[[Mapping[str, Any]],
             maybe_served=True,
         ) from error
     except sdk.APIConnectionError as error:
+        if isinstance(error.__cause__, RequestError):
+            raise error.__cause__ from None
         connected = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
         said = "was cut" if connected else "failed"
         raise RequestError(
             f"the connection {said}", temporary=True, maybe_served=connected
         ) from error
-    except (sdk.APIError, ValueError) as error:
+    # JSON can be nested deeper than Python goes.
+    except (sdk.APIError, ValueError, RecursionError) as error:
         raise _malformed() from error
     if not isinstance(body, Mapping):
         raise _malformed()

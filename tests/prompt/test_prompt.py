@@ -151,6 +151,74 @@ def test_a_thought_is_never_the_answer_and_one_that_was_cut_off_is_counted_apart
     assert report.main([f"runs={runs_dir}", "verify=true"]) == 0
 
 
+BROKEN_OFF = ("drip", "drip_headers", "deep", "deep_error", "packed")
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_servers_that_never_end_an_answer_are_broken_off_and_asked_again(
+    kind: str, corpus: Path, runs_dir: Path
+) -> None:
+    with serving(script=list(BROKEN_OFF), answer=label_of) as server:
+        more = (f"client={kind}", "run=r", "client.longest_answer_seconds=1")
+        began = time.monotonic()
+        assert prompt.main(options(corpus, runs_dir, server, *more)) == 0
+        assert len(server.requests) == 52 + len(BROKEN_OFF)
+        assert time.monotonic() - began < 30
+    assert read_json(runs_dir / "r/summary.json")["metrics"]["accuracy"]["mean"] > 0.75
+    left = (runs_dir / "r/.budget/unanswered.jsonl").read_text().split()
+    # Of all but the error, which no server charges, answers may have been on their way.
+    assert left.count('{"answers":') == len(BROKEN_OFF) - 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [("drip", "client.longest_answer_seconds=0.5"), ("endless", "client.longest_answer_bytes=")],
+)
+def test_what_a_server_would_send_for_ever_ends_the_command(
+    behaviour: str, said: str, corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(always=behaviour) as server:
+        more = ("client.attempts=1", "client.longest_answer_seconds=0.5", "run=r")
+        if behaviour == "endless":
+            more = ("client.attempts=3", "run=r")
+        assert prompt.main(options(corpus, runs_dir, server, *more)) == 1
+        assert len(server.requests) <= 4  # those in flight, each of them once
+    assert said in capsys.readouterr().err
+
+
+def test_counts_that_no_request_can_have_used_are_not_believed(
+    corpus: Path, runs_dir: Path
+) -> None:
+    with serving(usage=(10**30, 10**12), answer=label_of) as server:
+        given = options(corpus, runs_dir, server, "run=r", "decoding.max_new_tokens=20")
+        assert prompt.main(given) == 0
+        longest = max(len(request.prompt.encode()) for request in server.requests)
+    for fold in read_json(runs_dir / "r/manifest.json")["folds"].values():
+        assert fold["usage"]["output_tokens"] == 26 * 10 * 20
+        assert fold["usage"]["input_tokens"] <= 26 * 10 * (longest + 64)
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "drip_headers"])
+def test_sigterm_ends_with_143_within_seconds_whatever_the_server_does(
+    behaviour: str, corpus: Path, runs_dir: Path, project_root: Path
+) -> None:
+    with serving(always=behaviour) as server:
+        given = options(corpus, runs_dir, server, "run=r")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recap.prompt", *given],
+            cwd=project_root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 120
+        while len(server.requests) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+        assert time.monotonic() - began < 10
+
+
 def test_folds_prompts_and_partition_are_those_of_a_training(corpus: Path, runs_dir: Path) -> None:
     shared = ["data=dialogues", f"data.path={corpus}", f"runs_dir={runs_dir}", "cv.folds=2"]
     small = ["trainer.max_epochs=1", "decoding.max_new_tokens=2", "logger=none", "trainer=cpu"]
