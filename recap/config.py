@@ -432,6 +432,8 @@ def taught(config: RunConfig) -> dict[str, Any]:
     return {
         "max_prompt_tokens": config.prompt.max_tokens,
         "max_new_tokens": config.decoding.max_new_tokens,
+        "decoding": config.decoding.name,
+        "threshold": config.decoding.threshold,
         "dtype": dtype,
         "compute_dtype": compute_dtype(precision, "float32" if quantize else dtype),
         "quantize": quantize,

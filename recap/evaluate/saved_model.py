@@ -206,8 +206,12 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
     for sheet in evaluation_sheets(evaluation):
         console.print(sheet.table())
     console.print("in percent; an answer without a readable label counts as wrong")
-    cut = answer_counts(evaluation.predictions).get("cut_in_thought", 0)
-    for line in unparsed_notes(int(cut or 0)):
+    answers = evaluation.predictions
+    unparsed, cut = sum(p.label is None for p in answers), answer_counts(answers)
+    where = "predictions.jsonl (out=FOLDER)"
+    for line in unparsed_notes(
+        unparsed, len(answers), cut=int(cut.get("cut_in_thought") or 0), where=where
+    ):
         console.print(line)
 
 

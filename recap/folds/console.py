@@ -231,7 +231,10 @@ class RunConsole(FoldListener):
             f"{run.folder.summary_table}"
         )
         cut = sum(read_cut(run.folder.fold(index)) for index in scores)
-        for line in unparsed_notes(cut):
+        unparsed = sum(gold[-1] for found in scores.values() for gold in found.confusion)
+        where = run.folder.path / "fold*" / "predictions.jsonl"
+        n_answers = sum(found.n for found in scores.values())
+        for line in unparsed_notes(unparsed, n_answers, cut=cut, where=where):
             self._console.print(line)
 
 

@@ -570,7 +570,8 @@ class AnnotationConsole(AnnotationListener):
         if labels:
             counts = sorted(labels.items(), key=lambda item: -item[1])
             self._console.print(f"         {', '.join(f'{label} {n}' for label, n in counts)}")
-        for line in unparsed_notes(unread.get("cut", 0)):
+        asked, cut = invalid + sum(labels.values()), unread.get("cut", 0)
+        for line in unparsed_notes(invalid, asked, cut=cut, where=report.output):
             self._console.print(f"         {line}")
 
     def _speed(self) -> str:

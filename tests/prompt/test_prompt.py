@@ -219,6 +219,27 @@ def test_sigterm_ends_with_143_within_seconds_whatever_the_server_does(
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize(("unread", "share"), [(12, "21 %"), (11, None)])
+def test_from_a_fifth_of_unparsed_answers_on_the_console_says_what_to_do(
+    unread: int,
+    share: str | None,
+    corpus: Path,
+    runs_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def reply(request: Request) -> str:
+        return "I cannot tell." if int(said_of(request).split()[3]) < unread else GOOD
+
+    with serving(answer=reply) as server:
+        assert prompt.main(options(corpus, runs_dir, server, "run=r", "task=flat")) == 0
+    out = capsys.readouterr().out
+    assert ("hold no label" in out) is (share is not None)
+    if share:
+        said = out.partition(f"12 of 56 answers ({share}) hold no label")[2].split("fold0")[-1]
+        for named in ("predictions.jsonl", "decoding=scored", "decoding=constrained", "tuning"):
+            assert named in said
+
+
 def test_folds_prompts_and_partition_are_those_of_a_training(corpus: Path, runs_dir: Path) -> None:
     shared = ["data=dialogues", f"data.path={corpus}", f"runs_dir={runs_dir}", "cv.folds=2"]
     small = ["trainer.max_epochs=1", "decoding.max_new_tokens=2", "logger=none", "trainer=cpu"]
