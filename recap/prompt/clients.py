@@ -301,13 +301,10 @@ class OpenAIClient:
             raise _malformed()
         refusal = message.get("refusal")
         usage = body.get("usage")
-        thought = message.get("reasoning_content") or message.get("reasoning")
+        text = _text(message.get("content")) or _text(refusal)
+        thought = _text(message.get("reasoning_content") or message.get("reasoning"))
         return Reply(
-            text=_said(
-                _text(message.get("content")) or _text(refusal),
-                _text(thought),
-                cut=choice.get("finish_reason") == "length",
-            ),
+            text=_cut(text, thought) if choice.get("finish_reason") == "length" else text,
             refused=bool(refusal) or choice.get("finish_reason") == "content_filter",
             input_tokens=_count(usage, "prompt_tokens"),
             output_tokens=_count(usage, "completion_tokens"),
@@ -342,14 +339,11 @@ class AnthropicClient:
         blocks, usage = body.get("content"), body.get("usage")
         if not isinstance(blocks, list):
             raise _malformed()
+        text, thought = _text(blocks), _text(blocks, "thinking")
         inputs = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         counted = [count for name in inputs if (count := _count(usage, name)) is not None]
         return Reply(
-            text=_said(
-                _text(blocks),
-                _text(blocks, "thinking"),
-                cut=body.get("stop_reason") == "max_tokens",
-            ),
+            text=_cut(text, thought) if body.get("stop_reason") == "max_tokens" else text,
             refused=body.get("stop_reason") == "refusal",
             input_tokens=sum(counted) if counted else None,
             output_tokens=_count(usage, "output_tokens"),
@@ -393,33 +387,21 @@ def _read_bounded(client: ClientConfig, response: Any) -> None:
     """Read what a server answers here, where it can be broken off: the clients would read for ever.
 
     Raises:
-        RequestError: When it is longer than it may be, in bytes or seconds, or packed all the same.
+        RequestError: When it is longer than it may be, or packed all the same.
     """
     if response.headers.get("content-encoding", "identity") != "identity":
         raise _malformed()
     stream, whole = response.stream, bytearray()
-    ends, most = time.monotonic() + client.longest_seconds, client.longest_answer_bytes
+    most = client.longest_answer_bytes
     for part in stream:
         whole += part
         if len(whole) > most:
             said = f"the server's answer is longer than client.longest_answer_bytes={most}"
             raise RequestError(said, temporary=False, maybe_served=True)
-        if time.monotonic() > ends:
-            raise took_too_long(client)
     stream.close()
     # Each official client has an httpx of its own.
     httpx = import_module(type(response).__module__.partition(".")[0])
     response.stream = httpx.ByteStream(bytes(whole))
-
-
-def took_too_long(client: ClientConfig) -> RequestError:
-    """Return what is said of an answer that does not end."""
-    return RequestError(
-        "the server's answer was not whole after client.longest_answer_seconds="
-        f"{client.longest_seconds:g}",
-        temporary=True,
-        maybe_served=True,
-    )
 
 
 def thinking_off(client: ClientConfig) -> dict[str, Any]:
@@ -484,10 +466,8 @@ def _text(value: object, kind: str = "text") -> str:
     return value if isinstance(value, str) else ""
 
 
-def _said(text: str, thought: str, *, cut: bool) -> str:
-    """Return the raw answer; of one that was cut off inside a thought, the thought, marked so."""
-    if not cut:
-        return text
+def _cut(text: str, thought: str) -> str:
+    """Return a raw answer that was cut off; inside a thought, the thought, marked as one."""
     return cut_text(text) if text.strip() or not thought else f"<think>{thought}"
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from recap.errors import ConfigError, RecapError, quote_id
 from recap.metrics.files import json_text
-from recap.prompt.clients import ChatClient, Reply, RequestError, took_too_long, with_retries
+from recap.prompt.clients import ChatClient, Reply, RequestError, with_retries
 from recap.prompt.options import ClientConfig
 from recap.records import Message, Prices, Usage
 from recap.system.files import write_atomic, writing
@@ -279,17 +279,19 @@ class RequestRunner:
         ends = time.monotonic() + self._options.longest_seconds
         while not wait([replied], timeout=_TICK_SECONDS).done:
             if self._given_up.is_set() or time.monotonic() > ends:
-                raise took_too_long(self._options)
+                longest = f"client.longest_answer_seconds={self._options.longest_seconds:g}"
+                said = f"the server's answer was not whole after {longest}"
+                raise RequestError(said, temporary=True, maybe_served=True)
         return replied.result()
 
 
 def usage_of(replies: Sequence[Reply]) -> Usage:
     """Return what replies from the cache have used, as it was counted when they came."""
-    counted = (
-        Usage(answers=1, input_tokens=r.input_tokens or 0, output_tokens=r.output_tokens or 0)
-        for r in replies
+    return Usage(
+        answers=len(replies),
+        input_tokens=sum(reply.input_tokens or 0 for reply in replies),
+        output_tokens=sum(reply.output_tokens or 0 for reply in replies),
     )
-    return sum(counted, Usage())
 
 
 _BELIEVED = 10
