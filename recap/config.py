@@ -435,6 +435,8 @@ def taught(config: RunConfig) -> dict[str, Any]:
     return {
         "max_prompt_tokens": config.prompt.max_tokens,
         "max_new_tokens": config.decoding.max_new_tokens,
+        "decoding": config.decoding.name,
+        "threshold": config.decoding.threshold,
         "dtype": dtype,
         "compute_dtype": compute_dtype(precision, "float32" if quantize else dtype),
         "quantize": quantize,
@@ -463,7 +465,7 @@ def run_name(name: str) -> str:
 
 
 COMPARED = (
-    *(f"client.{key}" for key in ("name", "model", "base_url", "temperature", "top_p")),
+    *(f"client.{key}" for key in ("name", "model", "base_url", "temperature", "top_p", "thinking")),
     *("shots", "shot_categories"),
 )
 """The options of a prompted run's own that change its results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -34,13 +35,14 @@ class Server:
     """Counts what it is asked; errs by ``script``, then answers.
 
     ``script`` holds one behaviour a request, in the order of arrival; when it is empty, requests
-    get ``answer(request)``, or ``always`` if it is set.
+    get ``answer(request)`` (a text, or a text and what else the reply says), or ``always`` if
+    it is set.
     """
 
     url: str = ""
     script: list[str] = field(default_factory=list)
     always: str | None = None
-    answer: Callable[[Request], str] = lambda request: GOOD
+    answer: Callable[[Request], str | tuple[str | None, dict[str, Any]]] = lambda request: GOOD
     delay_seconds: float = 0.0
     usage: tuple[int, int] | None = (100, 20)
     requests: list[Request] = field(default_factory=list)
@@ -73,7 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             time.sleep(self.server_of.delay_seconds)
             if behaviour is None:
-                self._send(200, self._reply(self.server_of.answer(request)))
+                said = self.server_of.answer(request)
+                text, changes = (said, {}) if isinstance(said, str) else said
+                self._send(200, self._reply(text, **changes))
             else:
                 getattr(self, f"_{behaviour}")(request)
         except (BrokenPipeError, ConnectionResetError):
@@ -96,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._is_openai:
             refusal = changes.pop("refusal", None)
             message = {"role": "assistant", "content": text, "refusal": refusal}
+            if "reasoning_content" in changes:
+                message["reasoning_content"] = changes.pop("reasoning_content")
             choice = {"index": 0, "message": message, "finish_reason": "stop", **changes}
             body: dict[str, Any] = {
                 "id": "c",
@@ -195,6 +201,44 @@ class _Handler(BaseHTTPRequestHandler):
     def _slow(self, request: Request) -> None:
         time.sleep(1.0)
         self._send(200, self._reply(GOOD))
+
+    def _drip(self, request: Request) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self._write_on(b" ", pause=0.05)
+
+    def _drip_headers(self, request: Request) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        self._write_on(b"x", pause=0.05)
+
+    def _endless(self, request: Request) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self._write_on(b" " * 65536)
+
+    def _write_on(self, part: bytes, pause: float = 0.0) -> None:
+        """Write the same until the client or the test has gone."""
+        self.close_connection = True
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends:
+            self.wfile.write(part)
+            self.wfile.flush()
+            time.sleep(pause)
+
+    def _deep(self, request: Request) -> None:
+        self._send(200, b"[" * 200_000 + b"]" * 200_000)
+
+    def _deep_error(self, request: Request) -> None:
+        self._send(500, b"[" * 200_000 + b"]" * 200_000)
+
+    def _packed(self, request: Request) -> None:
+        whole = json.dumps(self._reply(" " * 50_000_000)).encode()
+        self._send(200, gzip.compress(whole, 1), {"Content-Encoding": "gzip"})
+
+    def _hang(self, request: Request) -> None:
+        time.sleep(60)
 
     def _invalid_json(self, request: Request) -> None:
         self._send(200, b'{"choices": [{"mess')

@@ -96,6 +96,39 @@ def qwen2_tokenizer() -> Any:
     return tokenizer
 
 
+# What follows a prompt's turns in the templates of Qwen3, DeepSeek-V3.1, Qwen3-Thinking, and of
+# DeepSeek-R1, which leaves thoughts out of turns that are over; the last column is a turn's own.
+THINKING = {
+    "switched": (
+        "{%- if enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}",
+        "<think>\\n\\n</think>\\n\\n",
+    ),
+    "other_switch": (
+        "{{- '<think>' if thinking is not defined or thinking else '</think>' }}",
+        "</think>",
+    ),
+    "always": ("{{- '<think>\\n' }}", "<think>\\n\\n</think>\\n\\n"),
+    "always_left_out": ("{{- '<think>\\n' }}", ""),
+}
+
+
+def thinking_tokenizer(kind: str, *, special: bool = False) -> Any:
+    """Return a tokenizer whose template has thoughts; an answer's turn begins as a prompt ends."""
+    from tokenizers import AddedToken
+
+    opening, own = THINKING[kind]
+    tokenizer = qwen2_tokenizer()
+    tokenizer.add_tokens([AddedToken(x, special=special) for x in ("<think>", "</think>")])
+    tokenizer.chat_template = (
+        "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}"
+        f"{{%- if message.role == 'assistant' %}}{{{{- '{own}' }}}}{{%- endif %}}"
+        "{{- message.content + '<|im_end|>' + '\\n' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
+        f"{opening}{{%- endif %}}"
+    )
+    return tokenizer
+
+
 def llama_tokenizer(date: str = "given") -> Any:
     """Return a tokenizer like Llama-3.1-Instruct's: it adds BOS to plain text, names no padding.
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from recap.errors import ConfigError, RecapError
 from recap.records import Answer, Example, Message, Turn
+from recap.tasks.answer import THOUGHT_MARK
 from recap.tasks.task import Task, intervention
 
 PINNED_DATE = date(2024, 7, 26)
@@ -39,6 +40,7 @@ own.
 
 _SLOT = "recap-slot-{}-of-message"
 _SLOT_PATTERN = re.compile(r"recap-slot-(\d+)-of-message")
+_EMPTY_THOUGHT = re.compile(rf"(?:{THOUGHT_MARK.pattern})\s*(?:{THOUGHT_MARK.pattern})\s*$")
 _STRFTIME_CALL = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
@@ -105,7 +107,9 @@ class ChatEncoder:
 
     ``prompt_ids(messages) + answer_ids(text)`` is the training sequence, and
     ``prompt_ids(messages)`` is what the model sees at inference: one function makes both. On text
-    that names no control token the ids equal those of the tokenizer's own ``apply_chat_template``.
+    that names no control token the ids equal those of the tokenizer's own ``apply_chat_template``,
+    told not to think where it can be (``enable_thinking=False``); a thought that a template opens
+    all the same is closed at once.
 
     Args:
         tokenizer: A ``transformers`` tokenizer with a chat template.
@@ -126,6 +130,8 @@ class ChatEncoder:
         self._forbidden = frozenset(self._id_of.values()) | {
             i for i, token in tokenizer.added_tokens_decoder.items() if token.special
         }
+        added = tokenizer.added_tokens_decoder.items()
+        self._thought_ids = {i for i, token in added if THOUGHT_MARK.fullmatch(token.content)}
         self._template = _pinned_template(tokenizer)
         self._skeletons: dict[tuple[Any, ...], tuple[_Part, ...]] = {}
         self._constant: dict[str, tuple[int, ...]] = {}
@@ -162,9 +168,13 @@ class ChatEncoder:
         return self._texts.lengths(texts)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of generated ids, without control tokens."""
+        """Return the text of generated ids, without control tokens other than a thought's marks."""
+        thinks = not self._thought_ids.isdisjoint(ids)
+        if thinks:
+            special = set(self.tokenizer.all_special_ids) - self._thought_ids
+            ids = [i for i in ids if i not in special]
         decoded: str = self.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=not thinks, clean_up_tokenization_spaces=False
         )
         return decoded
 
@@ -209,6 +219,9 @@ class ChatEncoder:
                 tokenize=False,
                 add_generation_prompt=prompt,
                 date_string=PINNED_DATE.strftime("%d %b %Y"),
+                # Qwen3's name for it, and DeepSeek's and Granite's.
+                enable_thinking=False,
+                thinking=False,
             )
         except (
             Exception
@@ -218,7 +231,7 @@ class ChatEncoder:
                 f"the backbone's chat template refuses messages of the roles {roles} ({error}); "
                 "use a model whose template takes a system and a user message"
             ) from error
-        return rendered
+        return _closed(rendered) if prompt else rendered
 
     def _take_apart(self, rendered: str, n_messages: int) -> tuple[_Part, ...]:
         parts: list[_Part] = []
@@ -243,7 +256,9 @@ class ChatEncoder:
     def _find_end_of_turn(self) -> int:
         user, assistant = ("user", "", ""), ("assistant", "", "")
         opening = self._render((user,), prompt=True)
-        if not self._render((user, assistant), prompt=False).startswith(opening):
+        # A template may leave an empty thought out of turns that are over.
+        beginnings = opening, _EMPTY_THOUGHT.sub("", opening)
+        if not self._render((user, assistant), prompt=False).startswith(beginnings):
             raise ConfigError(
                 "the backbone's chat template does not begin an assistant's turn with its own "
                 "generation prompt, so that training and inference would differ; use the template "
@@ -267,6 +282,14 @@ class ChatEncoder:
             if candidate is not None and candidate != self.end_of_turn_id:
                 return int(candidate)
         raise AssertionError("0 and 1 cannot both be the end of a turn")
+
+
+def _closed(prompt: str) -> str:
+    """Return a rendered prompt, with a thought that it ends in closed."""
+    mark = next(reversed([*THOUGHT_MARK.finditer(prompt)]), None)
+    if mark is None or mark.lastindex is not None or prompt[mark.end() :].strip():
+        return prompt
+    return f"{prompt.rstrip()}\n\n{mark[0][0]}/{mark[0][1:]}\n\n"
 
 
 def _outer_space(text: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from recap.evaluate.saved_model import Evaluation, evaluate_predictions
 from recap.folds.run import Run, check_fold, read_labeled
 from recap.metrics.files import prediction_of
 from recap.records import Example
-from recap.tasks.answer import LabelReader
+from recap.tasks.answer import LabelReader, spoken
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
@@ -165,7 +165,8 @@ class _Reader:
         return identifier
 
     def _label(self, text: str | None) -> str | None:
-        if text is None or is_missing(text, self._task.taxonomy):
+        text = spoken(text or "").strip()
+        if is_missing(text, self._task.taxonomy):
             self.counts["without_label"] += 1
             return None
         found = self._task.taxonomy.find(text)

@@ -18,14 +18,14 @@ from recap.folds.run import check_fold, read_labeled, read_own_data
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scalar import metric_of, without_loss
 from recap.metrics.scores import (
-    argmax_disagreement,
+    answer_counts,
     score,
     spread_text,
     summarize,
     summary_markdown,
     support_warning,
 )
-from recap.output.format import console_for, percent
+from recap.output.format import console_for, percent, unparsed_notes
 from recap.output.tables import ReportTable
 from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.saved import SavedModel, answer_examples, find_model
@@ -209,6 +209,13 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
     for sheet in evaluation_sheets(evaluation):
         console.print(sheet.table())
     console.print("in percent; an answer without a readable label counts as wrong")
+    answers = evaluation.predictions
+    unparsed, cut = sum(p.label is None for p in answers), answer_counts(answers)
+    where = "predictions.jsonl (out=FOLDER)"
+    for line in unparsed_notes(
+        unparsed, len(answers), cut=int(cut.get("cut_in_thought") or 0), where=where
+    ):
+        console.print(line)
 
 
 def check_out(folder: Path, *, inputs: Iterable[Path]) -> None:
@@ -247,7 +254,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """
     figures = {
         **scores_to_dict(evaluation.scores),
-        "argmax_disagreement": argmax_disagreement(evaluation.predictions),
+        **answer_counts(evaluation.predictions),
         **evaluation.figures,
     }
     notes = "".join(f"- {note}\n" for note in evaluation.notes)

@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from recap.config import RunConfig
-from recap.folds.fold import FoldListener, TrainingPlan
+from recap.folds.fold import FoldListener, TrainingPlan, read_cut
 from recap.folds.run import Run, lost_turns
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text, support_warning
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
-from recap.output.format import console_for, duration_text, percent
+from recap.output.format import console_for, duration_text, percent, unparsed_notes
 from recap.records import Example, Message, Prediction, Scores, Summary
 from recap.runs.folder import FoldFolder, RunFolder
 
@@ -232,6 +232,12 @@ class RunConsole(FoldListener):
             self._console.print(f"pooled   {_in_a_line(summary.metrics_pooled)}")
         if warning := support_warning(summary):
             self._console.print(f"warning: {warning}", style="yellow", markup=False)
+        cut = sum(read_cut(run.folder.fold(index)) for index in scores)
+        unparsed = sum(gold[-1] for found in scores.values() for gold in found.confusion)
+        where = run.folder.path / "fold*" / "predictions.jsonl"
+        n_answers = sum(found.n for found in scores.values())
+        for line in unparsed_notes(unparsed, n_answers, cut=cut, where=where):
+            self._console.print(line)
 
 
 def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:

@@ -31,7 +31,7 @@ from recap.metrics.files import (
     scores_to_dict,
     summary_to_dict,
 )
-from recap.metrics.scores import argmax_disagreement, score, summarize, summary_markdown
+from recap.metrics.scores import answer_counts, score, summarize, summary_markdown
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import CARD_FILE, Merged, is_adapter_folder
 from recap.records import Example, Fold, Message, Prediction, Scores, Summary
@@ -342,11 +342,11 @@ def write_predictions(file: Path, predictions: Sequence[Prediction]) -> None:
 def write_scores(folder: FoldFolder, scores: Scores, predictions: Sequence[Prediction]) -> None:
     """Write a fold's scores.json, which says that the fold is finished.
 
-    Beside the scores it holds ``argmax_disagreement`` of the fold's predictions, and the hashes of
-    what the fold was made with.
+    Beside the scores it holds the :func:`answer_counts` of the fold's predictions, and the hashes
+    of what the fold was made with.
     """
     also = {
-        "argmax_disagreement": argmax_disagreement(predictions),
+        **answer_counts(predictions),
         "made_with": made_with(RunFolder(path=folder.path.parent)),
     }
     write_atomic(folder.scores, json_text({**scores_to_dict(scores), **also}))
@@ -376,6 +376,11 @@ def read_made_with(folder: FoldFolder) -> dict[str, str]:
     """Return what a fold's scores.json says that it was made with; nothing in earlier versions."""
     found: dict[str, str] = _read_json(folder).get("made_with", {})
     return found
+
+
+def read_cut(folder: FoldFolder) -> int:
+    """Return how many of a finished fold's answers were cut off inside a thought."""
+    return int(_read_json(folder).get("cut_in_thought", 0))
 
 
 def finished_scores(run: Run) -> dict[int, Scores]:

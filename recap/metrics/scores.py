@@ -22,6 +22,7 @@ from recap.metrics.scalar import (
     without_loss,
 )
 from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
+from recap.tasks.answer import ends_in_thought
 
 DDOF = 1
 """The paper's Table 10 fits the sample standard deviation."""
@@ -169,6 +170,17 @@ def argmax_disagreement(predictions: Iterable[Prediction]) -> float | None:
         if p.probabilities
     ]
     return sum(others) / len(others) if others else None
+
+
+def answer_counts(predictions: Sequence[Prediction]) -> dict[str, float | None]:
+    """Return what ``scores.json`` says of answers as they were given, beside the scores.
+
+    ``argmax_disagreement``, and ``cut_in_thought`` where there are any: unparsed answers that ended
+    inside a thought.
+    """
+    cut = sum(p.label is None and ends_in_thought(p.text) for p in predictions)
+    found = {"argmax_disagreement": argmax_disagreement(predictions)}
+    return {**found, "cut_in_thought": cut} if cut else found
 
 
 def unit_of(prediction: Prediction) -> Unit:

@@ -22,7 +22,7 @@ import pydantic
 import torch
 from torch import Tensor
 
-from recap.config import explain_faults
+from recap.config import Decoding, explain_faults
 from recap.data.batches import Batch
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone
@@ -60,12 +60,20 @@ class ModelSettings:
     """Longest prompt; longer ones lost whole oldest turns."""
     max_new_tokens: pydantic.PositiveInt = 128
     """Longest answer."""
+    decoding: Decoding | None = None
+    """How its labels were decided when it was scored; ``None``: by an earlier version."""
+    threshold: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    """Probability from which the first of two labels was decided for."""
     dtype: Dtype = "float32"
     """Type of the weights in memory, by its name in torch."""
     compute_dtype: Dtype = "float32"
     """Type that matrices were multiplied in."""
     quantize: bool = False
     """Whether an adapter's base was held in 4 bits."""
+
+
+_ADDED = {"decoding", "threshold"}
+"""Settings that earlier versions did not write."""
 
 
 def read_settings(folder: Path) -> ModelSettings | None:
@@ -80,7 +88,7 @@ def read_settings(folder: Path) -> ModelSettings | None:
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         names = {field.name for field in fields(ModelSettings)}
-        if values.pop("format") != _FORMAT or values.keys() != names:
+        if values.pop("format") != _FORMAT or values.keys() | _ADDED != names:
             raise ConfigError("it was written by another version of recap")
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
     except pydantic.ValidationError as error:

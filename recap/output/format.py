@@ -124,6 +124,32 @@ def plain(value: object) -> str:
     return number(value, 3) if isinstance(value, float) else str(value)
 
 
+MANY_UNPARSED = 0.2
+"""Share of answers without a label from which on something has to be done about them."""
+
+
+def unparsed_notes(unparsed: int, total: int, *, cut: int, where: object) -> list[str]:
+    """Return what to do about answers that hold no label.
+
+    Args:
+        unparsed: Their number.
+        total: That of all answers.
+        cut: Those of them that were cut off inside a thought.
+        where: The file that has the texts.
+    """
+    notes = []
+    if cut:
+        said = f"{cut} answers were cut off inside a thought, and count as unparsed"
+        notes.append(f"{said}: raise decoding.max_new_tokens, or switch the model's thinking off")
+    if total and unparsed >= MANY_UNPARSED * total:
+        notes.append(
+            f"{unparsed} of {total} answers ({100 * unparsed / total:.0f} %) hold no label: read "
+            f"them in {where}; decoding=scored and decoding=constrained always give one (of models "
+            "on this machine), and more tuning or solved examples (shots=1) teach the form"
+        )
+    return notes
+
+
 WIDTH_OF_FILES = 100
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
 

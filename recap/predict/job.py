@@ -36,7 +36,7 @@ from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_identity
-from recap.output.format import console_for, duration_text
+from recap.output.format import console_for, duration_text, unparsed_notes
 from recap.predict.output import (
     AnnotationFile,
     Checked,
@@ -50,6 +50,7 @@ from recap.predict.output import (
 from recap.runs.detector import WINDOW_BATCHES, Detector
 from recap.runs.folder import write_json
 from recap.runs.saved import find_model_folder
+from recap.tasks.answer import ends_in_thought
 
 if TYPE_CHECKING:
     from recap.records import Annotation, Example
@@ -313,7 +314,8 @@ def _checked(values: Mapping[str, Any]) -> Checked:
 class AnnotationReport:
     """What became of a job; ``outcomes`` are of the utterances that this process annotated.
 
-    Their keys are ``label <label>``, ``skipped <why>`` and ``invalid``.
+    Their keys are ``label <label>``, ``skipped <why>``, ``invalid cut`` (off inside a thought) and
+    ``invalid other``.
     """
 
     output: Path
@@ -324,7 +326,7 @@ class AnnotationReport:
     seconds: float
 
     def counts(self, kind: str) -> dict[str, int]:
-        """Return the outcomes of a kind, ``label`` or ``skipped``, by what follows it."""
+        """Return the outcomes of a kind (``label``, ``skipped``, ``invalid``) by what follows."""
         marked = f"{kind} "
         return {k.removeprefix(marked): n for k, n in self.outcomes.items() if k.startswith(marked)}
 
@@ -478,7 +480,9 @@ def _forgetting(examples: Iterator[Example], issues: IssueLog) -> Iterator[Examp
 def _outcome(annotation: Annotation) -> str:
     if annotation.skipped:
         return f"skipped {annotation.skipped}"
-    return "invalid" if annotation.label is None else f"label {annotation.label}"
+    if annotation.label is not None:
+        return f"label {annotation.label}"
+    return "invalid cut" if ends_in_thought(annotation.text or "") else "invalid other"
 
 
 def _stamp(job: AnnotationJob) -> list[tuple[str, int, int]]:
@@ -556,7 +560,8 @@ class AnnotationConsole(AnnotationListener):
         skipped = ", ".join(
             f"{n} skipped ({why})" for why, n in sorted(report.counts("skipped").items())
         )
-        invalid, labels = report.outcomes.get("invalid", 0), report.counts("label")
+        unread, labels = report.counts("invalid"), report.counts("label")
+        invalid = sum(unread.values())
         parts = [f"{report.utterances} utterances", skipped or "none skipped"]
         parts += [f"{invalid} invalid"] if invalid else []
         parts += [f"{report.found} found"] if report.found else []
@@ -565,6 +570,9 @@ class AnnotationConsole(AnnotationListener):
         if labels:
             counts = sorted(labels.items(), key=lambda item: -item[1])
             self._console.print(f"         {', '.join(f'{label} {n}' for label, n in counts)}")
+        asked, cut = invalid + sum(labels.values()), unread.get("cut", 0)
+        for line in unparsed_notes(invalid, asked, cut=cut, where=report.output):
+            self._console.print(f"         {line}")
 
     def _speed(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)

@@ -24,8 +24,9 @@ class PredictPromptConfig:
 class PredictDecodingConfig:
     """How the answer is read off the model."""
 
-    name: Decoding = "scored"
-    """``scored``: the likeliest label; ``constrained``, ``free``: greedy text."""
+    name: Decoding | None = None
+    """``scored``: the likeliest label; ``constrained``, ``free``: greedy text; ``None``: ``scored``
+    with a threshold, else as in training."""
     threshold: float | None = Field(default=None, ge=0, le=1)
     """The same as ``threshold``."""
     max_new_tokens: int | None = Field(default=None, ge=1)

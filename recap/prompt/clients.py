@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from recap.errors import ConfigError, RecapError
 from recap.prompt.options import ClientConfig
 from recap.records import Message
+from recap.tasks.answer import cut_text
 
 _OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 _PATHS = {"openai": "/v1", "anthropic": ""}
@@ -116,8 +117,9 @@ _FILTERED = frozenset({"content_filter", "content_policy_violation"})
 _TOO_LONG_WORDS = re.compile(r"context (?:length|window|size)|prompt is too long", re.IGNORECASE)
 _FILTERED_WORDS = re.compile(r"blocked by content filtering policy", re.IGNORECASE)
 _PARAMETERS = (
-    "the model may refuse a parameter; client.temperature=null and client.top_p=null leave them "
-    "out, client.limit_parameter=max_completion_tokens is what some want"
+    "the model may refuse a parameter; client.temperature=null, client.top_p=null and "
+    "client.thinking=true leave them out, "
+    "client.limit_parameter=max_completion_tokens is what some want"
 )
 
 
@@ -279,6 +281,7 @@ class OpenAIClient:
         self._parameters = {
             "model": client.model,
             client.limit_parameter: max_new_tokens,
+            "extra_body": thinking_off(client),
             **_sampling(client),
         }
 
@@ -298,8 +301,10 @@ class OpenAIClient:
             raise _malformed()
         refusal = message.get("refusal")
         usage = body.get("usage")
+        text = _text(message.get("content")) or _text(refusal)
+        thought = _text(message.get("reasoning_content") or message.get("reasoning"))
         return Reply(
-            text=_text(message.get("content")) or _text(refusal),
+            text=_cut(text, thought) if choice.get("finish_reason") == "length" else text,
             refused=bool(refusal) or choice.get("finish_reason") == "content_filter",
             input_tokens=_count(usage, "prompt_tokens"),
             output_tokens=_count(usage, "completion_tokens"),
@@ -334,13 +339,11 @@ class AnthropicClient:
         blocks, usage = body.get("content"), body.get("usage")
         if not isinstance(blocks, list):
             raise _malformed()
-        texts = [
-            b.get("text") for b in blocks if isinstance(b, Mapping) and b.get("type") == "text"
-        ]
+        text, thought = _text(blocks), _text(blocks, "thinking")
         inputs = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         counted = [count for name in inputs if (count := _count(usage, name)) is not None]
         return Reply(
-            text="".join(map(_text, texts)),
+            text=_cut(text, thought) if body.get("stop_reason") == "max_tokens" else text,
             refused=body.get("stop_reason") == "refusal",
             input_tokens=sum(counted) if counted else None,
             output_tokens=_count(usage, "output_tokens"),
@@ -368,11 +371,48 @@ def _connection(client: ClientConfig, sdk: Any) -> dict[str, Any]:
         "base_url": url,
         "max_retries": 0,
         "timeout": client.timeout_seconds,
+        # A few packed bytes could unpack to gigabytes.
+        "default_headers": {"Accept-Encoding": "identity"},
         # A proxy of the environment, or a redirection, would carry text off this machine.
         "http_client": sdk.DefaultHttpxClient(
-            trust_env=not is_loopback(url), follow_redirects=False, timeout=client.timeout_seconds
+            trust_env=not is_loopback(url),
+            follow_redirects=False,
+            timeout=client.timeout_seconds,
+            event_hooks={"response": [partial(_read_bounded, client)]},
         ),
     }
+
+
+def _read_bounded(client: ClientConfig, response: Any) -> None:
+    """Read what a server answers here, where it can be broken off: the clients would read for ever.
+
+    Raises:
+        RequestError: When it is longer than it may be, or packed all the same.
+    """
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _malformed()
+    stream, whole = response.stream, bytearray()
+    most = client.longest_answer_bytes
+    for part in stream:
+        whole += part
+        if len(whole) > most:
+            said = f"the server's answer is longer than client.longest_answer_bytes={most}"
+            raise RequestError(said, temporary=False, maybe_served=True)
+    stream.close()
+    # Each official client has an httpx of its own.
+    httpx = import_module(type(response).__module__.partition(".")[0])
+    response.stream = httpx.ByteStream(bytes(whole))
+
+
+def thinking_off(client: ClientConfig) -> dict[str, Any]:
+    """Return how a server's chat template is asked not to think; empty where it is not asked.
+
+    vLLM, SGLang and llama.cpp hand these on to the template. OpenAI's own address refuses what it
+    does not know.
+    """
+    if client.name != "openai" or client.base_url is None or client.thinking:
+        return {}
+    return {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}}
 
 
 def _sampling(client: ClientConfig) -> dict[str, float]:
@@ -397,12 +437,15 @@ def _asked(sdk: Any, ask: Callable[[], Any], read: Callable[[Mapping[str, Any]],
             maybe_served=True,
         ) from error
     except sdk.APIConnectionError as error:
+        if isinstance(error.__cause__, RequestError):
+            raise error.__cause__ from None
         connected = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
         said = "was cut" if connected else "failed"
         raise RequestError(
             f"the connection {said}", temporary=True, maybe_served=connected
         ) from error
-    except (sdk.APIError, ValueError) as error:
+    # JSON can be nested deeper than Python goes.
+    except (sdk.APIError, ValueError, RecursionError) as error:
         raise _malformed() from error
     if not isinstance(body, Mapping):
         raise _malformed()
@@ -415,8 +458,17 @@ def _malformed() -> RequestError:
     )
 
 
-def _text(value: object) -> str:
+def _text(value: object, kind: str = "text") -> str:
+    """Return a text, of a list of blocks that of its blocks of a kind."""
+    if isinstance(value, list):
+        blocks = [b for b in value if isinstance(b, Mapping) and b.get("type") == kind]
+        return "".join(_text(block.get(kind)) for block in blocks)
     return value if isinstance(value, str) else ""
+
+
+def _cut(text: str, thought: str) -> str:
+    """Return a raw answer that was cut off; inside a thought, the thought, marked as one."""
+    return cut_text(text) if text.strip() or not thought else f"<think>{thought}"
 
 
 def _count(usage: object, name: str) -> int | None:

@@ -32,10 +32,17 @@ class ClientConfig:
     """Likewise."""
     limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What an OpenAI-style server calls the longest answer (decoding.max_new_tokens)."""
+    thinking: bool = False
+    """Whether the model may think first; ``False`` asks an OpenAI-style server at ``base_url`` to
+    have its chat template leave that out."""
     max_in_flight: int = Field(default=4, ge=1)
     """Most requests under way at a time."""
     timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a server may be silent before the request is given up."""
+    longest_answer_seconds: float | None = Field(default=None, gt=0)
+    """How long an answer may take in all, however it drips; ``None``: twice the former."""
+    longest_answer_bytes: int = Field(default=4_194_304, ge=1024)
+    """How large an answer may be."""
     attempts: int = Field(default=6, ge=1)
     """How often a request is tried in all."""
     backoff_seconds: float = Field(default=1.0, ge=0)
@@ -50,6 +57,12 @@ class ClientConfig:
     """What the answers of the run may cost in all; needs both prices."""
     max_total_tokens: int | None = Field(default=None, ge=1)
     """How many tokens, of prompts and answers, the run may use in all."""
+
+    @property
+    def longest_seconds(self) -> float:
+        """Seconds that an answer may take in all."""
+        given = self.longest_answer_seconds
+        return 2 * self.timeout_seconds if given is None else given
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

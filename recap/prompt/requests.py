@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -108,6 +109,12 @@ class UnansweredRequests:
         return total
 
 
+_GRACE_SECONDS = 3.0
+"""How long answers under way are waited for when the command is ended from outside."""
+
+_TICK_SECONDS = 0.1
+
+
 class _Stopped(Exception):  # noqa: N818 - no error: another request's is reported
     """The wait before another attempt was broken off."""
 
@@ -149,6 +156,7 @@ class RequestRunner:
         self._budget = budget
         self._max_new_tokens = max_new_tokens
         self._unanswered = unanswered
+        self._given_up = threading.Event()
 
     def answer(
         self, requests: Sequence[PromptRequest], *, on_answer: Callable[[], None] = lambda: None
@@ -200,8 +208,10 @@ class RequestRunner:
                     replies[futures[future].key] = reply
                     on_answer()
         finally:
-            # Also after Ctrl-C: answers that are under way are paid for.
+            # After Ctrl-C or SIGTERM too, for they are paid for; but not for one that never ends.
             stop.set()
+            wait([future for future in futures if future.running()], timeout=_GRACE_SECONDS)
+            self._given_up.set()
             pool.shutdown(wait=True, cancel_futures=True)
         if failures:
             raise failures[0]
@@ -237,7 +247,7 @@ class RequestRunner:
         used, kept = Usage(), False
         self._budget.reserve(most)
         try:
-            reply = self._client.complete(request.messages)
+            reply = self._complete(request.messages)
             used = _used(reply, most)
             # Where the server counted nothing, the most it can have been.
             reply = replace(reply, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
@@ -252,18 +262,50 @@ class RequestRunner:
                 self._unanswered.add(used)
         return reply
 
+    def _complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the server's reply, in time or not at all.
+
+        The thread that waits is left behind: nothing else ends a wait for headers that drip.
+        """
+        replied: Future[Reply] = Future()
+
+        def ask() -> None:
+            try:
+                replied.set_result(self._client.complete(messages))
+            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+                replied.set_exception(error)
+
+        threading.Thread(target=ask, name="recap-answer", daemon=True).start()
+        ends = time.monotonic() + self._options.longest_seconds
+        while not wait([replied], timeout=_TICK_SECONDS).done:
+            if self._given_up.is_set() or time.monotonic() > ends:
+                longest = f"client.longest_answer_seconds={self._options.longest_seconds:g}"
+                said = f"the server's answer was not whole after {longest}"
+                raise RequestError(said, temporary=True, maybe_served=True)
+        return replied.result()
+
 
 def usage_of(replies: Sequence[Reply]) -> Usage:
     """Return what replies from the cache have used, as it was counted when they came."""
-    return sum((_used(reply, Usage()) for reply in replies), Usage())
+    return Usage(
+        answers=len(replies),
+        input_tokens=sum(reply.input_tokens or 0 for reply in replies),
+        output_tokens=sum(reply.output_tokens or 0 for reply in replies),
+    )
+
+
+_BELIEVED = 10
+"""Times the most that a request can use: a server may show the model more, or limit it less."""
 
 
 def _used(reply: Reply, most: Usage) -> Usage:
-    given, said = reply.input_tokens, reply.output_tokens
+    def bounded(given: int | None, at_most: int) -> int:
+        return at_most if given is None else min(given, _BELIEVED * at_most)
+
     return Usage(
         answers=1,
-        input_tokens=most.input_tokens if given is None else given,
-        output_tokens=most.output_tokens if said is None else said,
+        input_tokens=bounded(reply.input_tokens, most.input_tokens),
+        output_tokens=bounded(reply.output_tokens, most.output_tokens),
     )
 
 

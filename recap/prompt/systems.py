@@ -22,7 +22,7 @@ from recap.models.backbone import load_backbone, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.export import CARD_FILE
 from recap.models.hub import hub_folder
-from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint
+from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint, thinking_off
 from recap.prompt.options import PromptedConfig
 from recap.prompt.requests import (
     FOLDER,
@@ -91,6 +91,7 @@ class RemoteModel:
             "temperature": options.temperature,
             "top_p": options.top_p,
             "max_new_tokens": max_new_tokens,
+            **thinking_off(options),
         }
         self._runner: RequestRunner | None = None
         if client is not None:

@@ -21,7 +21,7 @@ from recap.config import RunConfig
 from recap.errors import DataError, VerificationError, quote_id, quote_label
 from recap.folds.fold import made_with
 from recap.metrics.files import predictions_from_jsonl, scores_to_dict, summary_to_dict
-from recap.metrics.scores import argmax_disagreement, score, summarize, summary_markdown
+from recap.metrics.scores import answer_counts, score, summarize, summary_markdown
 from recap.records import Prediction, Scores
 from recap.runs.folder import RunFolder, read_config
 from recap.runs.history import selection_loss
@@ -250,12 +250,11 @@ def _verify_scores(
     recorded = _json(file)
     loss = _loss(folder, fold, recorded, config, manifest)
     scores = score(predictions, task=task.name, labels=task.labels, loss=loss)
-    expected = scores_to_dict(scores)
+    expected = {**scores_to_dict(scores), **answer_counts(predictions)}
     # Earlier versions wrote 0 for what a label without examples does not have.
     before = scores_to_dict(_with_zeros(scores))["per_label"]
     if recorded.get("per_label") == before:
         expected["per_label"] = before
-    expected["argmax_disagreement"] = argmax_disagreement(predictions)
     if "made_with" in recorded:
         expected["made_with"] = _made_with(made, recorded["made_with"])
     return scores, _compare(file, recorded, expected)

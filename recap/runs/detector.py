@@ -161,7 +161,7 @@ class Detector:
         threshold: float | Mapping[str, float] | None = None,
         with_rationale: bool = False,
         language: Language | None = None,
-        decoding: Decoding = "scored",
+        decoding: Decoding | None = None,
         max_prompt_tokens: int | None = None,
         max_new_tokens: int | None = None,
         batch_size: int = 32,
@@ -181,7 +181,8 @@ class Detector:
             with_rationale: Whether the rationale is written too, which takes much longer.
             language: Of prompt and answer; by default that of the training.
             decoding: ``scored`` compares all labels and always gives one of them; ``constrained``
-                is greedy and always gives one; ``free`` is greedy text, as in the paper.
+                is greedy and always gives one; ``free`` is greedy text, as in the paper. By default
+                as the model was scored in training, and ``scored`` with a threshold.
             max_prompt_tokens: Longest prompt; longer ones lose whole oldest turns.
             max_new_tokens: Longest answer.
             batch_size: Prompts answered together.

@@ -144,7 +144,12 @@ def _without_run(folder: Path, fallback: RunConfig, *, task_given: bool) -> Save
     config = replace(
         fallback,
         prompt=replace(fallback.prompt, max_tokens=settings.max_prompt_tokens),
-        decoding=replace(fallback.decoding, max_new_tokens=settings.max_new_tokens),
+        decoding=replace(
+            fallback.decoding,
+            name=settings.decoding or fallback.decoding.name,
+            threshold=settings.threshold if settings.decoding else fallback.decoding.threshold,
+            max_new_tokens=settings.max_new_tokens,
+        ),
     )
     return SavedModel(folder=folder, config=config, task=settings.task, run=None, fold=None)
 
@@ -193,8 +198,9 @@ def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
 class AnswerOptions:
     """How answers are read off the models of a detector."""
 
-    decoding: Decoding = "scored"
-    """``scored``: the likeliest label; ``constrained``, ``free``: greedy text."""
+    decoding: Decoding | None = None
+    """``scored``: the likeliest label; ``constrained``, ``free``: greedy text; ``None``: ``scored``
+    with a threshold, else as in training, its threshold too."""
     with_rationale: bool = False
     """Whether the rationale is written too."""
     threshold: float | tuple[str, float] | None = None
@@ -246,6 +252,9 @@ class ModelStage:
                 f"the model of task {task.name!r} was trained without rationales and has none to "
                 "give; leave with_rationale (rationale=true) out, or use another model"
             )
+        decoding = options.decoding
+        if decoding is None and threshold is None:
+            decoding, threshold = settings.decoding, settings.threshold
         self.task = task
         self._encoder = ChatEncoder(trained.tokenizer)
         max_new_tokens = options.max_new_tokens or settings.max_new_tokens
@@ -257,7 +266,7 @@ class ModelStage:
             trained.model,
             task,
             self._encoder,
-            decoding=options.decoding,
+            decoding=decoding or "scored",
             max_new_tokens=max_new_tokens,
             batch_size=options.batch_size,
             rationale=options.with_rationale,

@@ -205,6 +205,53 @@ _ALTERNATIVE = re.compile(
 
 _AROUND_REASON = " \t\r\n*`"
 
+THOUGHT_MARK = re.compile(
+    r"(?i:<\|?(/)?(?:seed:)?(?:think(?:ing)?|thought|reasoning)\|?>)|\[(/)?THINK\]|◁(/)?think▷"
+)
+"""Where a model's thought begins, or ends (then a group has matched)."""
+
+
+def spoken(text: str) -> str:
+    """Return a text without the thoughts in it.
+
+    An end without a start ends a thought that began in the prompt; a start without an end begins
+    one that was cut off.
+
+    >>> spoken("<think>Blaming?</think>Collaboration"), spoken("Blaming?</think>Collaboration")
+    ('Collaboration', 'Collaboration')
+    """
+    return _split_thoughts(text)[0]
+
+
+def ends_in_thought(text: str) -> bool:
+    """Whether a text was cut off inside a thought."""
+    return _split_thoughts(text)[1]
+
+
+def cut_text(text: str) -> str:
+    """Return a text that was cut at its longest, marked as a thought where it may be one.
+
+    A model whose thought began in the prompt and was cut off gives no mark at all: a text that
+    does not begin as an answer is taken for such a thought.
+    """
+    begun = _BEHAVIOR_LINE.match(text.translate(WIDE_TO_ASCII).lstrip())
+    return text if begun or THOUGHT_MARK.search(text) else f"<think>{text}"
+
+
+def _split_thoughts(text: str) -> tuple[str, bool]:
+    """Return what is outside of thoughts, and whether the end of the text is inside one."""
+    kept: list[str] = []
+    at, inside = 0, False
+    for mark in THOUGHT_MARK.finditer(text):
+        ends = mark.lastindex is not None
+        if ends and not inside:
+            kept.clear()
+        elif not inside:
+            kept.append(text[at : mark.start()])
+        at, inside = mark.end(), not ends
+    return "".join(kept if inside else [*kept, text[at:]]), inside
+
+
 UNREADABLE = Answer(label=None)
 
 
@@ -241,8 +288,9 @@ class AnswerFormat:
     def render(self, answer: Answer) -> str:
         """Return an answer as text; :meth:`parse` gives it back.
 
-        The rationale loses white space at its ends. A line of it that would read as an answer of
-        another label is joined to the line before, since two answers in one text are unreadable.
+        The rationale loses white space at its ends, and marks of thoughts. A line of it that would
+        read as an answer of another label is joined to the line before, since two answers in one
+        text are unreadable.
 
         Raises:
             DataError: When the answer has no label, or one that is not of this format.
@@ -252,7 +300,7 @@ class AnswerFormat:
                 f"only answers with one of the labels {', '.join(self.labels)} can be written; "
                 f"this one has {'none' if answer.label is None else 'another'}"
             )
-        rationale = (answer.rationale or "").strip() if self.rationale else ""
+        rationale = THOUGHT_MARK.sub(" ", answer.rationale or "").strip() if self.rationale else ""
         if not rationale:
             return self.lines(self.written(answer.label), None)
         first, *rest = rationale.split("\n")
@@ -263,10 +311,12 @@ class AnswerFormat:
     def parse(self, text: str) -> Answer:
         """Return the answer in a text; its label is ``None`` where none is clear. Never raises.
 
-        The exact format is tried first. Failing that: other keys, other spellings, quotes,
+        What a model only thinks is no part of it (:func:`spoken`). The exact format is tried first.
+        Failing that: other keys, other spellings, quotes,
         markdown, code fences and words before the answer are seen through, and a label in running
         text counts when it is the only one named there and not denied.
         """
+        text = spoken(text)
         exact = self._parse_exact(text)
         return exact if exact is not None else self._parse_loose(text)
 

@@ -76,6 +76,33 @@ def test_the_training_sequence_is_the_whole_rendered_chat_up_to_the_end_of_turn(
     assert TOKENIZERS[family].decode(rendered[len(trained) :]).strip() == ""
 
 
+@pytest.mark.parametrize("kind", shrunk.THINKING)
+def test_a_template_that_thinks_is_told_not_to_in_training_and_inference_alike(kind: str) -> None:
+    tokenizer, messages = shrunk.thinking_tokenizer(kind), BENIGN["system and user"]
+    encoder = ChatEncoder(tokenizer)
+    prompt = encoder.prompt_ids(records(messages))
+    shown = tokenizer.decode(prompt)
+    assert shown.rpartition("<|im_start|>assistant\n")[2] in (
+        "<think>\n\n</think>\n\n",
+        "</think>",
+    )
+    off = {"enable_thinking": False, "thinking": False}
+    own = tokenizer.apply_chat_template(chat(messages), add_generation_prompt=True, **off)
+    assert list(prompt)[: len(own["input_ids"])] == own["input_ids"] or kind.startswith("always")
+    if kind != "always_left_out":
+        answer = "Behavior: Collaboration"
+        whole = tokenizer.apply_chat_template(chat([*messages, ("assistant", answer)]))["input_ids"]
+        trained = [*prompt, *encoder.answer_ids(answer)]
+        assert trained == whole[: len(trained)]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_marks_of_a_thought_stay_in_a_generated_text(special: bool) -> None:
+    encoder = ChatEncoder(shrunk.thinking_tokenizer("switched", special=special))
+    ids = encoder.tokenizer("<think>a</think>Behavior: b<|im_end|>")["input_ids"]
+    assert encoder.text(ids) == "<think>a</think>Behavior: b"
+
+
 def test_the_end_of_turn_is_the_templates_own() -> None:
     names = {
         family: TOKENIZERS[family].convert_ids_to_tokens(ENCODERS[family].end_of_turn_id)

@@ -59,6 +59,21 @@ def test_labels_are_read_in_any_spelling_and_below_those_of_the_task(
     assert scored(corpus, file, "task=binary").scores.metrics["accuracy"] == 1.0
 
 
+def test_a_thought_in_a_label_is_no_part_of_it(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = answers()
+    for row in said:
+        row["label"] = f"<think>\nCollaboration?\n</think>\n\n{row['label']}"
+    said[0]["label"] = "<think>Collaboration"
+    file = write_jsonl(tmp_path / "p.jsonl", said)
+    config = [f"predictions={file}", "data=dialogues", f"data.path={corpus}", "cv.folds=2"]
+    assert evaluate.main([*config, "task=flat", f"out={tmp_path / 'out'}"]) == 0
+    scores = read_json(tmp_path / "out/scores.json")
+    assert (scores["metrics"]["accuracy"], scores["cut_in_thought"]) == (79 / 80, 1)
+    assert "1 answers were cut off inside a thought" in capsys.readouterr().out
+
+
 def test_what_is_no_label_is_wrong_and_counted_by_kind(corpus: Path, tmp_path: Path) -> None:
     said = answers(e0=None, e1="", e2="null", e3="I cannot tell", e4="Resistance")
     evaluation = scored(corpus, write_jsonl(tmp_path / "p.jsonl", said))

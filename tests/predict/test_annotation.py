@@ -15,7 +15,12 @@ REPORT = AnnotationReport(
     output=Path("o.jsonl"),
     utterances=10,
     found=4,
-    outcomes={"skipped empty": 2, "invalid": 1, "label Resistance": 1, "label Collaboration": 2},
+    outcomes={
+        "skipped empty": 2,
+        "invalid other": 1,
+        "label Resistance": 1,
+        "label Collaboration": 2,
+    },
     seconds=12,
 )
 

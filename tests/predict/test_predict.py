@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import talk
 from builders import read_jsonl
 from detectors import LATER, TALK, small_task, write_cascade, write_model
 
 import recap
 from recap.predict import __main__ as predict
 from recap.records import Dialogue
+from recap.train import __main__ as train
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,38 @@ def test_the_command_writes_what_the_detector_says(
     assert "1 client turns hold no text" in printed.out
     assert "5 utterances; 1 skipped (empty)" in printed.out
     assert "Nothing changes" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("name", ["free", "constrained", "scored"])
+def test_labels_are_decoded_as_training_scored_them_unless_chosen_otherwise(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_rows(tmp_path / "in.jsonl", *talk.rows(40))
+    # Nothing was learned: free text has no label, and the likeliest one is not the greedy one.
+    given = [*talk.LEARNING, f"data.path={source}", f"runs_dir={tmp_path}", "run=r", "cv.fold=0"]
+    given += ["trainer.max_epochs=1", f"decoding={name}", "task=binary", "logger=none"]
+    given += ["decoding.threshold=0.9"] if name == "scored" else []
+    assert train.main([*given, "optimizer.learning_rate=1e-6"]) == 0
+    model = f"model={tmp_path / 'r/fold0/model'}"
+
+    def said(*options: str) -> dict[str, tuple[str | None, str]]:
+        out = f"output={tmp_path / f'out{len(options)}.jsonl'}"
+        assert predict.main([model, f"input={source}", out, *options]) == 0
+        rows = read_jsonl(tmp_path / f"out{len(options)}.jsonl")
+        return {row["id"]: (row["label"], row["text"]) for row in rows}
+
+    capsys.readouterr()
+    found = said()
+    advised = "answers (100 %) hold no label: read them in" in capsys.readouterr().out
+    scored = read_jsonl(tmp_path / "r/fold0/predictions.jsonl")
+    assert {row["id"]: (row["label"], found[row["id"]][1]) for row in scored} == {
+        row["id"]: found[row["id"]] for row in scored
+    }
+    assert {label is None for label, _ in found.values()} == {name == "free"}
+    assert advised == (name == "free")
+    assert all(label for label, _ in said("decoding=scored").values())
+    always = said("threshold=0", "decoding.batch_size=8")
+    assert {label for label, _ in always.values()} == {"Resistance"}
 
 
 def test_a_table_and_a_transcript_are_known_by_their_endings(model: Path, tmp_path: Path) -> None:

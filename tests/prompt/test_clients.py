@@ -68,6 +68,7 @@ def test_an_openai_request_is_greedy_and_carries_system_and_user_message() -> No
         "temperature": 0,
         "top_p": 1,
         "max_tokens": 64,
+        "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
     }
     assert (reply.text, reply.refused) == (GOOD, False)
     assert (reply.input_tokens, reply.output_tokens) == (100, 20)
@@ -93,6 +94,19 @@ def test_sampling_parameters_are_left_out_where_a_model_refuses_them(kind: str) 
     with serving() as server:
         client_of(kind, server, temperature=None, top_p=None).complete(MESSAGES)
     assert not {"temperature", "top_p"} & set(server.requests[0].body)
+
+
+def test_nothing_is_said_of_thinking_where_it_is_wanted() -> None:
+    with serving() as server:
+        client_of("openai", server, thinking=True).complete(MESSAGES)
+    assert "chat_template_kwargs" not in server.requests[0].body
+
+
+def test_a_thought_of_anthropics_that_was_cut_off_is_marked_as_one() -> None:
+    blocks = [{"type": "thinking", "thinking": "Is it Blaming?"}]
+    answer = (None, {"content": blocks, "stop_reason": "max_tokens"})
+    with serving(answer=lambda request: answer) as server:
+        assert client_of("anthropic", server).complete(MESSAGES).text == "<think>Is it Blaming?"
 
 
 def test_the_longest_answer_goes_under_the_name_that_the_model_knows() -> None:

@@ -19,6 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from wandb_files import read_run
 
 from recap.prompt import __main__ as prompt
+from recap.report import __main__ as report
 from recap.runs.folder import read_config, read_prompted
 from recap.tasks.library import builtin_task
 from recap.tasks.task import one_line
@@ -113,6 +114,130 @@ def test_a_prompted_run_leaves_the_folder_of_a_trained_one(
     assert summary["folds"] == [0, 1]
     assert summary["metrics"]["loss"] == {"mean": None, "std": None, "values": [None, None]}
     assert "52 answers; tokens: 5200 of prompts, 1040 of answers" in capsys.readouterr().out
+
+
+THOUGHT = "Is it Blaming? Behavior: Blaming"
+THOUGHTS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "parsed": (f"<think>{THOUGHT}</think>{GOOD}", {}),
+    "no_start": (f"{THOUGHT}</think>{GOOD}", {}),
+    "apart": (GOOD, {"reasoning_content": THOUGHT}),
+    "cut": (f"<think>{THOUGHT}", {"finish_reason": "length"}),
+    "cut_no_start": (f"Well. {THOUGHT}", {"finish_reason": "length"}),
+    "cut_apart": (None, {"reasoning_content": THOUGHT, "finish_reason": "length"}),
+    "cut_answer": (GOOD[:-3], {"finish_reason": "length"}),
+}
+
+
+def test_a_thought_is_never_the_answer_and_one_that_was_cut_off_is_counted_apart(
+    corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = list(THOUGHTS)
+
+    def reply(request: Request) -> Any:
+        return THOUGHTS[kinds[int(said_of(request).split()[3]) % len(kinds)]]
+
+    with serving(answer=reply) as server:
+        assert prompt.main(options(corpus, runs_dir, server, "run=r", "task=flat")) == 0
+        switched = {"enable_thinking": False, "thinking": False}
+        assert {str(q.body.get("chat_template_kwargs")) for q in server.requests} == {str(switched)}
+    rows = [row for k in (0, 1) for row in rows_of(runs_dir / f"r/fold{k}")]
+    assert len(rows) == 56
+    for row in rows:
+        unread = kinds[int(row["id"][1:]) % len(kinds)] in ("cut", "cut_no_start", "cut_apart")
+        assert row["label"] == (None if unread else "Challenging")
+    cut = [read_json(runs_dir / f"r/fold{k}/scores.json")["cut_in_thought"] for k in (0, 1)]
+    assert sum(cut) == 24  # three of seven kinds of 56 answers
+    assert "24 answers were cut off inside a thought" in capsys.readouterr().out
+    assert report.main([f"runs={runs_dir}", "verify=true"]) == 0
+
+
+BROKEN_OFF = ("drip", "drip_headers", "deep", "deep_error", "packed")
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_servers_that_never_end_an_answer_are_broken_off_and_asked_again(
+    kind: str, corpus: Path, runs_dir: Path
+) -> None:
+    with serving(script=list(BROKEN_OFF), answer=label_of) as server:
+        more = (f"client={kind}", "run=r", "client.longest_answer_seconds=1")
+        began = time.monotonic()
+        assert prompt.main(options(corpus, runs_dir, server, *more)) == 0
+        assert len(server.requests) == 52 + len(BROKEN_OFF)
+        assert time.monotonic() - began < 30
+    assert read_json(runs_dir / "r/summary.json")["metrics"]["accuracy"]["mean"] > 0.75
+    left = (runs_dir / "r/.budget/unanswered.jsonl").read_text().split()
+    # Of all but the error, which no server charges, answers may have been on their way.
+    assert left.count('{"answers":') == len(BROKEN_OFF) - 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [("drip", "client.longest_answer_seconds=0.5"), ("endless", "client.longest_answer_bytes=")],
+)
+def test_what_a_server_would_send_for_ever_ends_the_command(
+    behaviour: str, said: str, corpus: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(always=behaviour) as server:
+        more = ("client.attempts=1", "client.longest_answer_seconds=0.5", "run=r")
+        if behaviour == "endless":
+            more = ("client.attempts=3", "run=r")
+        assert prompt.main(options(corpus, runs_dir, server, *more)) == 1
+        assert len(server.requests) <= 4  # those in flight, each of them once
+    assert said in capsys.readouterr().err
+
+
+def test_counts_that_no_request_can_have_used_are_not_believed(
+    corpus: Path, runs_dir: Path
+) -> None:
+    with serving(usage=(10**30, 10**12), answer=label_of) as server:
+        given = options(corpus, runs_dir, server, "run=r", "decoding.max_new_tokens=20")
+        assert prompt.main(given) == 0
+        longest = max(len(request.prompt.encode()) for request in server.requests)
+    for fold in read_json(runs_dir / "r/manifest.json")["folds"].values():
+        assert fold["usage"]["output_tokens"] == 26 * 10 * 20
+        assert fold["usage"]["input_tokens"] <= 26 * 10 * (longest + 64)
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "drip_headers"])
+def test_sigterm_ends_with_143_within_seconds_whatever_the_server_does(
+    behaviour: str, corpus: Path, runs_dir: Path, project_root: Path
+) -> None:
+    with serving(always=behaviour) as server:
+        given = options(corpus, runs_dir, server, "run=r")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recap.prompt", *given],
+            cwd=project_root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 120
+        while len(server.requests) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("unread", "share"), [(12, "21 %"), (11, None)])
+def test_from_a_fifth_of_unparsed_answers_on_the_console_says_what_to_do(
+    unread: int,
+    share: str | None,
+    corpus: Path,
+    runs_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def reply(request: Request) -> str:
+        return "I cannot tell." if int(said_of(request).split()[3]) < unread else GOOD
+
+    with serving(answer=reply) as server:
+        assert prompt.main(options(corpus, runs_dir, server, "run=r", "task=flat")) == 0
+    out = capsys.readouterr().out
+    assert ("hold no label" in out) is (share is not None)
+    if share:
+        said = out.partition(f"12 of 56 answers ({share}) hold no label")[2].split("fold0")[-1]
+        for named in ("predictions.jsonl", "decoding=scored", "decoding=constrained", "tuning"):
+            assert named in said
 
 
 def test_folds_prompts_and_partition_are_those_of_a_training(corpus: Path, runs_dir: Path) -> None:

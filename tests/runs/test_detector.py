@@ -371,3 +371,13 @@ def test_what_is_no_model_is_told_with_the_mend(
         load(binary, threshold=1.5)
     with pytest.raises(ConfigError, match="one label"):
         load(binary, threshold={"Resistance": 0.1, "Collaboration": 0.2})
+
+
+def test_a_model_of_an_earlier_version_decides_for_the_likeliest_label(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", small_task("binary"))
+    file = folder / "recap.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    del settings["decoding"], settings["threshold"]
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    expected = recap.Detector.from_pretrained(folder, decoding="scored").predict(TALK)
+    assert recap.Detector.from_pretrained(folder).predict(TALK) == expected

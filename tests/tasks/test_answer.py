@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from recap.errors import DataError
 from recap.records import Answer
+from recap.tasks.answer import cut_text, ends_in_thought
 from recap.tasks.library import builtin_task
 
 NAMES = ("binary", "fine_grained", "flat", "annomi_talk")
@@ -142,6 +143,55 @@ def test_altered_answers_are_seen_through(text):
 def test_what_is_unclear_or_no_label_of_the_task_is_not_guessed(text):
     assert FINE.parse(text) == Answer(label=None)
     assert CHINESE.parse(text) == Answer(label=None)
+
+
+SAID = "Behavior: Denying - Blaming\nReason: r"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>Excusing?</think>{SAID}",
+        f"<think>\n\n</think>\n\n{SAID}",
+        f"Behavior: Excusing\nReason: so it seems. No:</think>\n{SAID}",
+        f"<think>a</think>Excusing?<think>b</think></think>{SAID}",
+        f"<THINKING>Excusing</THINKING>{SAID}",
+        f"[THINK]Excusing[/THINK]{SAID}",
+        f"◁think▷Excusing◁/think▷{SAID}",
+        f"<seed:think>Excusing</seed:think>{SAID}",
+        f"{SAID}<think>Or Excusing? Behavior: Excusing",
+    ],
+)
+def test_a_thought_is_no_part_of_the_answer(text):
+    assert FINE.parse(text) == Answer(label="Blaming", rationale="r")
+    assert CHINESE.parse(text) == Answer(label="Blaming", rationale="r")
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        (f"<think>{SAID}", True),
+        (f"<think>{SAID}</think>", False),
+        (f"{SAID}</think>", False),
+        (f"a</think><think>{SAID}", True),
+        (cut_text("So the client says that Blaming"), True),
+        (cut_text("Okay. Is the behavior Blaming? Behavior: Blaming"), True),
+    ],
+)
+def test_a_thought_without_an_answer_is_unparsed(text, cut):
+    assert FINE.parse(text) == Answer(label=None)
+    assert ends_in_thought(text) is cut
+
+
+@pytest.mark.parametrize("text", [SAID, "**Behavior:** Blaming\nReason: it", "<think>x</think>ab"])
+def test_an_answer_that_had_begun_when_it_was_cut_off_stays(text):
+    assert cut_text(text) == text
+
+
+def test_the_marks_of_a_thought_in_a_rationale_do_not_hide_the_answer():
+    answer = Answer(label="Blaming", rationale="The client types <think> and </think> too.")
+    assert FINE.parse(FINE.render(answer)).label == "Blaming"
+    assert FINE.render(answer).endswith("The client types   and   too.")
 
 
 @pytest.mark.parametrize(

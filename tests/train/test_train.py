@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shrunk
 import yaml
 from builders import read_json, read_jsonl
 from sklearn.metrics import accuracy_score, f1_score
@@ -19,6 +20,8 @@ from talk import LEARNING
 from wandb_files import read_page, read_run, read_table
 
 from recap.models.backbone import load_tiny
+from recap.records import Example
+from recap.runs.detector import Detector
 from recap.train import __main__ as train
 
 SMALL = [
@@ -467,3 +470,23 @@ def _example(**fields: Any) -> str:
     return json.dumps(
         {"id": "e", "history": [turn], "response": "As always, I would say.", **fields}
     )
+
+
+def test_a_thinking_model_is_trained_and_asked_behind_a_thought_that_is_empty(
+    tmp_path: Path,
+) -> None:
+    tokenizer = shrunk.thinking_tokenizer("switched")
+    shrunk.model_of("qwen2", len(tokenizer)).save_pretrained(tmp_path / "qwen3")
+    tokenizer.save_pretrained(tmp_path / "qwen3")
+    given = [f"backbone.path={tmp_path / 'qwen3'}", "backbone.name=b", "cv.fold=0", "run=r"]
+    assert run(*given, "backbone.family=qwen2", "logger=none", runs_dir=tmp_path) == 0
+    example = Example(id="e", history=(), response="No.")
+    detector = Detector.from_pretrained(tmp_path / "r")
+    messages = [
+        {"role": m.role, "content": m.text} for m in detector.stages[0].task.messages(example)
+    ]
+    asked = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, enable_thinking=False
+    )
+    assert list(detector.prompt_ids(example)) == asked["input_ids"]
+    assert tokenizer.decode(asked["input_ids"]).endswith("<think>\n\n</think>\n\n")
