@@ -127,6 +127,7 @@ _INSIDE = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def fold_name(name: str) -> str:
     """Return a speaker's name in the form in which names are compared.
 
@@ -148,6 +149,7 @@ def _bare(name: str) -> str:
     return boxed[1].strip() if boxed else bare
 
 
+@lru_cache(maxsize=1024)
 def _forms(name: str) -> tuple[str, ...]:
     """Return a name folded, then without its notes, then without its number."""
     folded = fold_name(name)
