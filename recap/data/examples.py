@@ -138,17 +138,18 @@ def turn_id(session: str, index: int, turn: Turn) -> str:
 
 def _merged(utterances: list[_Utterance], counts: Counter[str]) -> list[_Utterance]:
     runs: list[list[_Utterance]] = []
+    called: str | None = None
     for utterance in utterances:
-        if runs and _is_of_one_voice(runs[-1], utterance.turn):
+        turn = utterance.turn
+        # Two names are two people; a turn without one may be anybody's.
+        of_two = called is not None and turn.name is not None and turn.name != called
+        if runs and runs[-1][0].turn.speaker == turn.speaker and not of_two:
             runs[-1].append(utterance)
+            called = called or turn.name
         else:
             runs.append([utterance])
+            called = turn.name
     return [run[0] if len(run) == 1 else _one_of_run(run, counts) for run in runs]
-
-
-def _is_of_one_voice(run: list[_Utterance], turn: Turn) -> bool:
-    names = {u.turn.name for u in run} - {None}
-    return run[0].turn.speaker == turn.speaker and (not names or turn.name in {None, *names})
 
 
 def _one_of_run(run: list[_Utterance], counts: Counter[str]) -> _Utterance:

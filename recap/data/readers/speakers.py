@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
 
-from recap.data.issues import IssueLog
+from recap.data.issues import IssueLog, name_damage
 from recap.errors import ConfigError
 from recap.records import Speaker, Turn
 
@@ -118,7 +118,7 @@ _NOTES_BEHIND = re.compile(r"(?:\s*[(\[][^()\[\]]*[)\]])+$")
 _EMPHASIS = re.compile(r"[*`]+|__+")
 _BOXED = re.compile(r"[\[【]([^\[\]【】]*)[\]】]")
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_FOOTER = re.compile(r"\s*Transcribed by https://otter\.ai\s*\Z")
+_FOOTER = "Transcribed by https://otter.ai"
 _SOFT_END = re.compile("[\v\f\x85\u2028\u2029]")
 _INSIDE = re.compile(
     r"(?:[.?!…。？！](?:[^\S\n]|[\"'”’」)）])*|[^\s:：(（\[【][^\S\n]+(?=[A-Z]))"
@@ -127,6 +127,7 @@ _INSIDE = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def fold_name(name: str) -> str:
     """Return a speaker's name in the form in which names are compared.
 
@@ -148,6 +149,7 @@ def _bare(name: str) -> str:
     return boxed[1].strip() if boxed else bare
 
 
+@lru_cache(maxsize=1024)
 def _forms(name: str) -> tuple[str, ...]:
     """Return a name folded, then without its notes, then without its number."""
     folded = fold_name(name)
@@ -276,8 +278,10 @@ class SpeakerNames:
     def reject_cell(
         self, issues: IssueLog, line: int, field: str, name: str, *, rows: int = 1
     ) -> None:
-        """Note that a cell that says who speaks is empty, or names nobody known."""
-        if fold_name(name):
+        """Note that a cell that says who speaks is empty, broken, or names nobody known."""
+        if (broken := name_damage(name)) is not None:
+            issues.reject(line, field, *broken, rows=rows)
+        elif fold_name(name):
             self.reject(issues, line, field, Counter([plain_name(name)]), rows=rows)
         else:
             issues.reject(line, field, "is empty", "write counselor or client", rows=rows)
@@ -290,7 +294,7 @@ class SpeakerNames:
         """
         lines = [
             (n, part.strip())
-            for n, line in enumerate(_LINE_END.split(_FOOTER.sub("", text)), start=1)
+            for n, line in enumerate(_LINE_END.split(text.rstrip().removesuffix(_FOOTER)), start=1)
             for part in _SOFT_END.split(line)
         ]
         filled = [place for place, (_, part) in enumerate(lines) if part]
