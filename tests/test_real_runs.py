@@ -28,7 +28,8 @@ def test_annomi_trains_on_session_folds_with_no_session_on_both_sides(
 ) -> None:
     file = real_data / "annomi" / "AnnoMI-simple.csv"
     overrides = ["data=annomi", "task=annomi_talk", f"data.path={file}", "cv.group=session"]
-    small = [*SMALL, "cv.max_examples=90", "prompt.history=full", "prompt.max_tokens=128"]
+    small = [*SMALL, "cv.max_examples=90", "cv.sample=balanced"]
+    small += ["prompt.history=full", "prompt.max_tokens=128"]
     assert train.main([*overrides, *small, f"runs_dir={tmp_path}", "run=annomi"]) == 0
     leakage = read_json(tmp_path / "annomi" / "leakage.json")
     assert [fold["shared_sessions"]["count"] for fold in leakage["folds"]] == [0, 0]

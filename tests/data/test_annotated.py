@@ -27,7 +27,7 @@ def prediction(identifier: str, label: str | None, **more: Any) -> dict[str, Any
         "turn": int(identifier.split(":")[1]),
         "label": label,
         "pattern": None,
-        "probabilities": None if label is None else {label: 0.75, "Collaboration": 0.25},
+        "probabilities": None if label is None else {label: 0.75, "Minimum Talk": 0.25},
         "rationale": None,
         "text": "raw",
         "parsed": label is not None,
@@ -136,7 +136,7 @@ def test_predictions_in_csv_are_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
     path.write_text(
         "id,session,turn,label,pattern,probabilities,rationale,text,parsed,response\n"
-        'S:0,S,0,Blaming,Denying,"{""Blaming"": 0.75}",why,raw,true,\'- no\n',
+        'S:0,S,0,Blaming,Denying,"{""Blaming"": 0.75, ""Excusing"": 0.25}",why,raw,true,\'- no\n',
         encoding="utf-8",
     )
     [found] = read(path).utterances

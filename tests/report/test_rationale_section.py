@@ -82,7 +82,7 @@ def test_figures_are_those_of_the_planted_rationales(run, findings) -> None:
     resistant = [
         sum(p.label == "Resistance" for p in own) / len(own) for own in run.predictions.values()
     ]
-    assert min(resistant) > 0.5
+    assert min(resistant) >= 0.5
     assert recovered["majority"]["accuracy"]["values"] == pytest.approx(resistant)
     assert found["simulatability_of_annotators"]["masked"]["n"] == n
 

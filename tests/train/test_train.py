@@ -27,6 +27,7 @@ from recap.train import __main__ as train
 SMALL = [
     "cv.folds=2",
     "cv.max_examples=42",
+    "cv.sample=balanced",
     "trainer.max_epochs=1",
     "prompt.history=none",
     "decoding.max_new_tokens=6",

@@ -292,9 +292,11 @@ class SpeakerNames:
         A line without a mark goes on with the turn above it, blank lines inside a turn included. A
         line that looks like a mark and names nobody known begins a turn without a voice.
         """
+        if (ended := text.rstrip()).endswith(_FOOTER):
+            text = ended.removesuffix(_FOOTER)
         lines = [
             (n, part.strip())
-            for n, line in enumerate(_LINE_END.split(text.rstrip().removesuffix(_FOOTER)), start=1)
+            for n, line in enumerate(_LINE_END.split(text), start=1)
             for part in _SOFT_END.split(line)
         ]
         filled = [place for place, (_, part) in enumerate(lines) if part]
