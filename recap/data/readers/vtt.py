@@ -132,14 +132,18 @@ def _said(path: Path, issues: IssueLog) -> Iterator[_Said]:
         if times and _NO_CUE.match(block[0]):
             # A header without a blank line below it.
             block, first, times = block[1:], first + 1, [place - 1 for place in times]
-        issues.row()
         fault, start = _cue_fault(block, times, latest)
         if fault is not None:
+            issues.row()
             issues.reject(first, "cue", *fault)
             gap = True
             continue
         latest = start
-        for text, mark in _lines_of("\n".join(block[times[0] + 1 :])):
+        lines = list(_lines_of("\n".join(block[times[0] + 1 :])))
+        # A cue that shows nothing is no row.
+        for _ in lines[:1]:
+            issues.row()
+        for text, mark in lines:
             yield _Said(line=first, text=text, mark=mark, after_gap=gap)
             gap = False
 
