@@ -185,6 +185,8 @@ def repeated_key(sample: Sample, random: Random) -> bytes | None:
         return None
     twice = f'{{"x": 1, "x": "{SECRET}", '.encode()
     places = [found.start() for found in re.finditer(rb'\{(?=")', sample.inner())]
+    if not places:
+        return None
     at = random.choice(places)
     return sample.holding(sample.inner()[:at] + twice + sample.inner()[at + 1 :])
 

@@ -554,6 +554,13 @@ def test_a_cue_that_cannot_be_understood_is_a_rejected_row(
     assert words in found["faults"][0]["reason"]
 
 
+@pytest.mark.parametrize("shown", ["", " ", "<i></i>"])
+def test_a_cue_that_shows_nothing_is_no_row(tmp_path: Path, shown: str) -> None:
+    cues = [*CUES[:3], ("00:00:14.000", "00:00:15.000", shown), *CUES[4:]]
+    code, found = validate(tmp_path, write(tmp_path / "a.vtt", vtt(cues)), data="vtt")
+    assert (code, found["rows_read"], found["rows_rejected"]) == (0, 5, 0)
+
+
 def test_what_stands_behind_the_end_of_a_voice_may_be_another_s(tmp_path: Path) -> None:
     cues = [(CUES[0][0], CUES[0][1], "<v Therapist>Well?</v>\nClient: No.")]
     path = write(tmp_path / "a.vtt", vtt(cues))
