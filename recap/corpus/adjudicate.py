@@ -11,7 +11,6 @@ from recap.corpus.agreement import kappa_text
 from recap.corpus.assign import assign, batch_pages, check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
-    client_turns,
     examples_in,
     find_taxonomy,
     keep_filled_in,
@@ -22,7 +21,7 @@ from recap.corpus.sources import (
     reading_notes,
 )
 from recap.data.annotations import AnnotatorLabel, rounds_of, tabulate
-from recap.data.examples import turn_id
+from recap.data.examples import client_turns, turn_id
 from recap.data.issues import IssueLog
 from recap.data.names import identity, is_missing
 from recap.data.readers.doccano import document_text
@@ -165,7 +164,7 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     source = open_source(config)
     records = tuple(source.records)
     examples = {e.id: e for record in records for e in examples_in(record, config.data)}
-    there = {identifier for record in records for identifier, _ in client_turns(record)}
+    there = {turn.id for record in records for turn in client_turns(record)}
     unknown = len(annotated - there)
     if unknown == len(annotated):
         if config.data.path is None:

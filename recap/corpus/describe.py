@@ -20,9 +20,8 @@ from recap.corpus.sources import (
     find_taxonomy,
     open_source,
     token_counter,
-    turns_of,
 )
-from recap.data.examples import answers_counselor, over_history
+from recap.data.examples import answers_counselor, client_turns, over_history
 from recap.data.folds import content_key
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
@@ -343,7 +342,7 @@ def describe(config: CorpusConfig) -> Report:
             counter.add_dialogue(record)
         else:
             counter.add_single()
-        for example in turns_of(record) if as_is else examples_in(record, config.data):
+        for example in client_turns(record) if as_is else examples_in(record, config.data):
             counter.add_utterance(example)
     found = counter.result(taxonomy)
     return Report(

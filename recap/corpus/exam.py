@@ -17,7 +17,6 @@ from recap.corpus.adjudicate import read_texts
 from recap.corpus.assign import check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
-    client_turns,
     find_task,
     find_taxonomy,
     label_of_task,
@@ -26,6 +25,7 @@ from recap.corpus.sources import (
     reading_notes,
 )
 from recap.data.annotations import AnnotatorLabel, rounds_of
+from recap.data.examples import client_turns
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.sheets import filled_rows, known_label, number_in, raise_issues
@@ -288,7 +288,7 @@ def exam(config: CorpusConfig) -> Report:
         key = read_key(options.key, find_taxonomy(config))
     else:
         turns = [turn for record in texts.records for turn in client_turns(record)]
-        key = {identifier: label for identifier, label in turns if label is not None}
+        key = {turn.id: turn.label for turn in turns if turn.label is not None}
     if config.labels == "canonical":
         task = find_task(config)
         key = {item: label_of_task(task, label) for item, label in key.items()}

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig, LexiconOptions
-from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source, turns_of
+from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source
+from recap.data.examples import client_turns
 from recap.data.words import segmenter
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.output.charts import Bar, BarPanel, panel_chart
@@ -313,7 +314,7 @@ def _labeled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Examp
     task = find_task(config) if config.labels == "canonical" else None
     drop, seen = config.data.duplicates == "drop", set[bytes]()
     for record in source.records:
-        for example in turns_of(record):
+        for example in client_turns(record):
             if example.label is None or (task is not None and not task.select(example)):
                 continue
             if drop:

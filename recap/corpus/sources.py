@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from recap.data.annotations import (
     read_annotations,
 )
 from recap.data.corpus import account_notes, read_records
-from recap.data.examples import examples_of, has_intervention, turn_id, with_merged_history
+from recap.data.examples import examples_of
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.readers.registry import Record
 from recap.data.sheets import raise_issues
@@ -138,31 +138,11 @@ def refuse_texts(labels: Set[str], where: str, hint: str) -> None:
         )
 
 
-def turns_of(record: Record) -> Iterable[Example]:
-    """Return the client turns of a record as they stand."""
-    if isinstance(record, Example):
-        return [record]
-    return examples_of(record, merge_adjacent=False, no_intervention="keep")
-
-
-def examples_in(record: Record, data: DataConfig) -> Iterable[Example]:
+def examples_in(record: Record, data: DataConfig) -> Iterator[Example]:
     """Return the client turns of a record as training sees them."""
-    if isinstance(record, Dialogue):
-        return examples_of(
-            record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
-        )
-    record = with_merged_history(record) if data.merge_adjacent else record
-    return [record] if data.no_intervention == "keep" or has_intervention(record) else []
-
-
-def client_turns(record: Record) -> Iterator[tuple[str, str | None]]:
-    """Yield id and label of every client turn of a record."""
-    if isinstance(record, Example):
-        yield record.id, record.label
-        return
-    for index, turn in enumerate(record.turns):
-        if turn.speaker == "client":
-            yield turn_id(record.session, index, turn), turn.label
+    return examples_of(
+        record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
+    )
 
 
 OF_THE_DATA = ("agreement", "adjudicate")

@@ -14,8 +14,9 @@ from functools import lru_cache
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import CorpusSource, find_task, open_source, turns_of
+from recap.corpus.sources import CorpusSource, find_task, open_source
 from recap.data.corpus import account_notes
+from recap.data.examples import client_turns
 from recap.data.issues import RowIssue, turn_notes
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
@@ -327,7 +328,7 @@ def _check(
     counts = dict.fromkeys(("utterances", "labelled", "without_rationale"), 0)
     for record in source.records:
         lines, checker.file = source.issues.lines, source.issues.file
-        for example in turns_of(record):
+        for example in client_turns(record):
             checker.add(example, _line(lines, example.turn))
             counts["utterances"] += 1
             labeled = example.label is not None

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from recap.config import Duplicates, NoIntervention, OnError
-from recap.data.examples import (
-    examples_of,
-    has_intervention,
-    turn_id,
-    with_merged_history,
-)
+from recap.data.examples import examples_of, turn_id
 from recap.data.folds import content_key
 from recap.data.issues import (
     LISTED_FAULTS,
@@ -406,15 +400,13 @@ def read_corpus(
         synthetic = synthetic or record.meta.get("synthetic") is True
         if isinstance(record, Dialogue):
             counts["dialogues"] += 1
-            examples += examples_of(
-                record,
-                merge_adjacent=merge_adjacent,
-                no_intervention=no_intervention,
-                require_labels=require_labels,
-                counts=counts,
-            )
-        else:
-            examples += _single(record, merge_adjacent, no_intervention, counts)
+        examples += examples_of(
+            record,
+            merge_adjacent=merge_adjacent,
+            no_intervention=no_intervention,
+            require_labels=require_labels,
+            counts=counts,
+        )
     if issues.issues and on_error == "fail":
         raise issues.error()
     examples = _check_duplicates(examples, duplicates, issues)
@@ -431,18 +423,6 @@ def read_corpus(
         synthetic=synthetic,
         turns=issues.turns,
     )
-
-
-def _single(
-    example: Example, merge_adjacent: bool, no_intervention: NoIntervention, counts: Counter[str]
-) -> list[Example]:
-    counts["client_turns"] += 1
-    if merge_adjacent:
-        example = with_merged_history(example)
-    if no_intervention == "skip" and not has_intervention(example):
-        counts["no_intervention"] += 1
-        return []
-    return [example]
 
 
 def _check_duplicates(

@@ -14,7 +14,7 @@ from typing import Any
 
 from recap.config import NoIntervention
 from recap.data.corpus import read_records
-from recap.data.examples import examples_of, has_intervention, with_merged_history
+from recap.data.examples import client_turns, examples_of
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import existing_file, is_several, json_rows
@@ -75,27 +75,13 @@ def utterances_of(
     counted: Counter[str] = Counter() if counts is None else counts
     if isinstance(record, Dialogue):
         counted["dialogues"] += 1
-        yield from examples_of(
-            record,
-            merge_adjacent=merge_adjacent,
-            no_intervention=no_intervention,
-            empty_apart=True,
-            counts=counted,
-        )
-        return
-    history = tuple(turn for turn in record.history if turn.text.strip())
-    example = record if len(history) == len(record.history) else replace(record, history=history)
-    if merge_adjacent:
-        example = with_merged_history(example)
-    counted["client_turns"] += 1
-    if not example.response.strip():
-        counted["empty"] += 1
-    elif no_intervention == "skip" and not has_intervention(example):
-        counted["no_intervention"] += 1
-        return
-    else:
-        counted["examples"] += 1
-    yield example
+    return examples_of(
+        record,
+        merge_adjacent=merge_adjacent,
+        no_intervention=no_intervention,
+        empty_apart=True,
+        counts=counted,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,45 +128,27 @@ def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
     Turns are not merged: each one is an utterance. An example without a session counts as a session
     of its own.
     """
-    if isinstance(record, Example):
-        return [
-            Utterance(
-                id=record.id,
-                session=record.session or record.id,
-                response=record.response,
-                label=record.label,
-                turn=record.turn,
-                dialogue=record.history,
-                before=len(record.history),
-                act=_act(record.history, len(record.history)),
-                rationale=record.rationale,
-                client=record.client,
-                meta=record.meta,
-            )
-        ]
     return [
         Utterance(
-            id=turn.id or f"{record.session}:{index}",
-            session=record.session,
-            response=turn.text,
+            id=turn.id,
+            session=turn.session or turn.id,
+            response=turn.response,
             label=turn.label,
-            turn=index,
-            dialogue=record.turns,
-            before=index,
-            act=_act(record.turns, index),
+            turn=turn.turn,
+            dialogue=record.history if isinstance(record, Example) else record.turns,
+            before=len(turn.history),
+            act=_act(turn.history),
             rationale=turn.rationale,
-            client=record.client,
-            counselor=record.counselor,
-            meta=record.meta,
+            client=turn.client,
+            counselor=None if isinstance(record, Example) else record.counselor,
+            meta=turn.meta,
         )
-        for index, turn in enumerate(record.turns)
-        if turn.speaker == "client"
+        for turn in client_turns(record)
     ]
 
 
-def _act(turns: Sequence[Turn], index: int) -> str | None:
-    places = reversed(range(index))
-    before = next((turns[i] for i in places if turns[i].speaker != "other"), None)
+def _act(history: Sequence[Turn]) -> str | None:
+    before = next((turn for turn in reversed(history) if turn.speaker != "other"), None)
     return before.label if before is not None and before.speaker == "counselor" else None
 
 
