@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recap.config import DataConfig
 from recap.corpus.options import CorpusConfig
-from recap.data.annotations import (
+from recap.data.annotation_files import (
     USUAL_NAMES,
     AnnotationLayout,
     AnnotatorLabels,

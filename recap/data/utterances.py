@@ -18,9 +18,8 @@ from recap.data.examples import client_turns, examples_of
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import existing_file, is_several, json_rows
-from recap.data.readers.registry import CanonicalLabels, Fields
+from recap.data.readers.registry import TABLE_ENDINGS, CanonicalLabels, Fields
 from recap.data.readers.tables import (
-    TABLE_ENDINGS,
     mapping_of,
     read_probabilities,
     read_rows,

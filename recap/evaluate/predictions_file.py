@@ -11,9 +11,8 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import json_rows
-from recap.data.readers.registry import Fields
+from recap.data.readers.registry import TABLE_ENDINGS, Fields
 from recap.data.readers.tables import (
-    TABLE_ENDINGS,
     bare_row,
     mapping_of,
     read_probabilities,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from recap.data.issues import IssueLog
 from recap.data.names import identity
-from recap.data.readers.registry import one_of, register_reader, require_column
+from recap.data.readers.registry import TABLE_ENDINGS, one_of, register_reader, require_column
 from recap.data.readers.row_order import Order, SessionRow, in_order
 from recap.data.readers.speakers import SpeakerNames
-from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
+from recap.data.readers.tables import read_sheet
 from recap.errors import quote_id
 from recap.records import Dialogue, Turn
 

@@ -25,9 +25,16 @@ from recap.data.readers.exports import (
     json_value,
 )
 from recap.data.readers.files import existing_file, read_head, text_lines
-from recap.data.readers.registry import JSON_ENDINGS, Fields, Reader, one_of, register_reader
+from recap.data.readers.registry import (
+    JSON_ENDINGS,
+    TABLE_ENDINGS,
+    Fields,
+    Reader,
+    one_of,
+    register_reader,
+)
 from recap.data.readers.speakers import SpeakerNames
-from recap.data.readers.tables import TABLE_ENDINGS, read_rows
+from recap.data.readers.tables import read_rows
 from recap.records import Example
 
 _NO_CHOICE = "holds marked passages or scores, not a label of the document"

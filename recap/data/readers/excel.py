@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import ERROR_CELLS, IssueLog
-from recap.data.readers.files import UNREADABLE, open_archive, unreadable
+from recap.data.readers.archives import UNREADABLE, open_archive, unreadable
 from recap.errors import DataError
 
-EXCEL_ENDINGS = (".xlsx", ".xlsm")
 _KIND, _MEND = "Excel file", "save it again as .xlsx"
 _MOST_ROWS = 1_048_576
 _MOST_COLUMNS = 16_384

@@ -12,22 +12,19 @@ from hashlib import blake2b
 from typing import Any
 
 from recap.data.issues import IssueLog
-from recap.data.readers.registry import Fields
+from recap.data.readers.registry import Fields, check_roles, names_by_role
 from recap.data.readers.speakers import SpeakerNames, sample_of
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.records import Example, Turn
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    role: tuple(names.split())
-    for role, names in {
-        "id": "example_id id instance_id _input_hash",
-        "session": "session session_id dialogue_id conversation_id",
-        "text": "text dialogue dialog conversation utterance displayed_text 文本 对话",
-        "label": "",
-        "annotator": "annotator _annotator_id _session_id user_id user",
-        "round": "round",
-    }.items()
-}
+KEYS = names_by_role(
+    id="example_id id instance_id _input_hash",
+    session="session session_id dialogue_id conversation_id",
+    text="text dialogue dialog conversation utterance displayed_text 文本 对话",
+    label="",
+    annotator="annotator _annotator_id _session_id user_id user",
+    round="round",
+)
 """What a key of an export can hold, with the usual names, the likeliest first."""
 
 SPEAKER_KEYS = ("speaker", "author", "role", "from", "name")
@@ -138,11 +135,7 @@ class Keys:
         for role, name in self._chosen.items():
             if not isinstance(name, str):
                 raise ConfigError(f"{option}.{role}: an export has one key for it; name that")
-            if role not in KEYS:
-                raise ConfigError(
-                    f"{option}.{role}: a key of an export cannot hold that"
-                    f"{did_you_mean(role, KEYS)}; what it can hold: {', '.join(KEYS)}"
-                )
+            check_roles(option, [role], KEYS, what="a key of an export")
 
     def value(self, role: str, row: Mapping[str, Any]) -> Any:
         """Return what a row holds in a role, ``None`` where it holds nothing."""

@@ -11,9 +11,9 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS, refuse_export
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Fields, Record, register_reader
+from recap.data.readers.registry import Fields, Record, check_roles, register_reader
 from recap.data.readers.speakers import SpeakerNames
-from recap.errors import ConfigError, DataError, did_you_mean
+from recap.errors import ConfigError, DataError
 from recap.records import Dialogue, Example, Speaker, Turn
 
 _DIALOGUE_KEYS = frozenset({"session", "client", "counselor", "meta", "turns"})
@@ -67,12 +67,7 @@ def read_dialogues(
 
 def _renamed(columns: Mapping[str, str | None] | None) -> dict[str, str]:
     keys = {role: name for role, name in (columns or {}).items() if name is not None}
-    for role in keys:
-        if role not in _ROLES:
-            raise ConfigError(
-                f"data.options.columns.{role}: a key cannot hold that{did_you_mean(role, _ROLES)}; "
-                f"what it can hold: {', '.join(sorted(_ROLES))}"
-            )
+    check_roles("data.options.columns", keys, sorted(_ROLES), what="a key")
     of_turn = Counter(name for role, name in keys.items() if role in _TURN_KEYS)
     twice = next((name for name, n in of_turn.items() if n > 1), None)
     if twice is not None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -46,6 +46,9 @@ _BUILT_IN = {
     "vtt": "recap.data.readers.vtt",
 }
 JSON_ENDINGS = (".jsonl", ".json", ".ndjson")
+EXCEL_ENDINGS = (".xlsx", ".xlsm")
+TABLE_ENDINGS = (".csv", ".tsv", *EXCEL_ENDINGS)
+"""Endings of files that are read as tables where others hold JSON."""
 _ENDINGS: dict[Reader, tuple[str, ...]] = {}
 
 
@@ -258,65 +261,67 @@ class CanonicalLabels:
     """
 
     def __init__(self, taxonomy: Taxonomy | None) -> None:
-        self._taxonomy = taxonomy
-        self._known: dict[str, str] = {}
+        self._resolve: Callable[[str], str] = (
+            identity if taxonomy is None else lru_cache(maxsize=None)(taxonomy.resolve)
+        )
 
     def find(self, label: str) -> tuple[str | None, str]:
         """Return a label's canonical name; ``None``, and why, where it has none."""
-        if self._taxonomy is None:
-            return identity(label), ""
-        if label not in self._known:
-            try:
-                self._known[label] = self._taxonomy.resolve(label)
-            except DataError as error:
-                return None, str(error).removeprefix("label ")
-        return self._known[label], ""
+        try:
+            return self._resolve(label), ""
+        except DataError as error:
+            return None, str(error).removeprefix("label ")
 
 
-USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    role: tuple(names.split())
-    for role, names in {
-        "text": "text utterance utterance_text response content client_response sentence "
-        "文本 内容 话语 回应",
-        "speaker": "speaker role interlocutor 说话人 角色 发言人",
-        "session": "session session_id dialogue_id dialog_id transcript_id conversation_id "
-        "会话 会话编号 对话编号",
-        "label": "label category behavior behaviour code 标签 类别 行为",
-        "rationale": "rationale reason explanation 理由 解释",
-        "history": "history context dialogue_history intervention 历史 上文 语境 背景",
-        "id": "id example_id 编号",
-        "client": "client client_id",
-        "counselor": "counselor counsellor counselor_id counsellor_id therapist_id",
-        "turn": "turn turn_id turn_index turn_number utterance_id utterance_index "
-        "utterance_number index 话轮 话轮编号 序号",
-        "start": "start start_time begin begin_time onset 开始 开始时间 起始时间",
-    }.items()
-}
+def names_by_role(**names: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the names of each role, the likeliest first."""
+    return {role: tuple(words.split()) for role, words in names.items()}
+
+
+def check_roles(
+    option: str, roles: Iterable[str], known: Collection[str], *, what: str = "a column"
+) -> None:
+    """Refuse roles that no column or key of a file can have.
+
+    Raises:
+        ConfigError: Naming the first one.
+    """
+    for role in roles:
+        if role not in known:
+            raise ConfigError(
+                f"{option}.{role}: {what} cannot hold that{did_you_mean(role, known)}; "
+                f"what it can hold: {', '.join(known)}"
+            )
+
+
+SESSION_NAMES = (
+    "session session_id dialogue_id dialog_id transcript_id conversation_id 会话 会话编号 对话编号"
+)
+USUAL_NAMES = names_by_role(
+    text="text utterance utterance_text response content client_response sentence "
+    "文本 内容 话语 回应",
+    speaker="speaker role interlocutor 说话人 角色 发言人",
+    session=SESSION_NAMES,
+    label="label category behavior behaviour code 标签 类别 行为",
+    rationale="rationale reason explanation 理由 解释",
+    history="history context dialogue_history intervention 历史 上文 语境 背景",
+    id="id example_id 编号",
+    client="client client_id",
+    counselor="counselor counsellor counselor_id counsellor_id therapist_id",
+    turn="turn turn_id turn_index turn_number utterance_id utterance_index utterance_number index "
+    "话轮 话轮编号 序号",
+    start="start start_time begin begin_time onset 开始 开始时间 起始时间",
+)
 """What a column can hold, with the names that are recognized in any case."""
 
 ORDER_ROLES = ("turn", "start")
 """Roles of columns that put the rows of a session in order, the one that counts first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The name of the column for each thing that the table holds."""
-
-    by_role: Mapping[str, str]
-
-    def __contains__(self, role: str) -> bool:
-        """Whether the table has a column for ``role``."""
-        return role in self.by_role
-
-    def value(self, row: Mapping[str, str], role: str) -> str:
-        """Return the cell for ``role`` without outer blanks, ``""`` without such a column."""
-        return row[self.by_role[role]].strip() if role in self.by_role else ""
-
-
 def find_columns(
     path: Path, names: tuple[str, ...], chosen: Mapping[str, str | bool | None] | None
-) -> Columns:
-    """Return the columns of a table with the header ``names``.
+) -> dict[str, str]:
+    """Return the column for each role that a table with the header ``names`` has.
 
     Args:
         path: The file, for messages.
@@ -330,12 +335,7 @@ def find_columns(
             text.
     """
     given = {role: column for role, column in (chosen or {}).items() if column is not None}
-    for role in given:
-        if role not in USUAL_NAMES:
-            raise ConfigError(
-                f"data.options.columns.{role}: a column cannot hold that"
-                f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
-            )
+    check_roles("data.options.columns", given, USUAL_NAMES)
     named = {role: str(column) for role, column in given.items() if column is not False}
     taken = {identity(name) for name in named.values()}
     found = {
@@ -358,19 +358,17 @@ def find_columns(
                     f"{path}: columns {candidates[0]!r} and {candidates[1]!r} both look like the "
                     f"{role}; say which it is with data.options.columns.{role}=NAME"
                 )
-            found.update(dict.fromkeys([role] if candidates else [], "".join(candidates)))
+            if candidates:
+                found[role] = candidates[0]
     if "text" not in found:
         usual = USUAL_NAMES["text"]
-        close = next(
-            (did_you_mean(fold_name(n), usual) for n in names if did_you_mean(fold_name(n), usual)),
-            "",
-        )
+        close = next(filter(None, (did_you_mean(fold_name(name), usual) for name in names)), "")
         raise DataError(
             f"{path}: none of its {len(names)} columns is called {', '.join(usual[:4])} or the like"
             f"{close}; name the client's text with data.options.columns.text=NAME "
             "(is the first row a header?)"
         )
-    return Columns(by_role=found)
+    return found
 
 
 def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:

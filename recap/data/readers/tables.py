@@ -18,12 +18,13 @@ from typing import Any
 
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, too_long
 from recap.data.names import identity, is_missing, whole_number
-from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
+from recap.data.readers.excel import OddCell, SheetRow, column_letters, excel_rows
 from recap.data.readers.exports import refuse_export
 from recap.data.readers.files import JsonFault, decode_json, existing_file, json_rows, text_lines
 from recap.data.readers.registry import (
+    EXCEL_ENDINGS,
     ORDER_ROLES,
-    Columns,
+    TABLE_ENDINGS,
     Fields,
     Record,
     find_columns,
@@ -37,8 +38,6 @@ from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell
 
 _DELIMITERS = (",", ";", "\t")
-TABLE_ENDINGS = (".csv", ".tsv", *EXCEL_ENDINGS)
-"""Endings of files that are read as tables where others hold JSON."""
 _LONGEST_FIELD = 2**24
 """Characters after which a quotation mark that is not closed is given up."""
 
@@ -316,17 +315,18 @@ def read_table(
     """
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
-    table.texts.update(column for role, column in found.by_role.items() if role != "start")
+    table.texts.update(column for role, column in found.items() if role != "start")
     first = next(table.rows, None)
     if first is not None:
         refuse_export(issues, *first)
         table = replace(table, rows=chain([first], table.rows))
-    table, found = _without_named_turns(table, found, columns or {})
+        if (columns or {}).get("turn") is None and _names_turns(found.get("turn", ""), first[1]):
+            del found["turn"]
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
     utterances = "speaker" in found and "history" not in found
     read = _UTTERANCE_ROLES if utterances else _EXAMPLE_ROLES
-    taken = {found.by_role[role] for role in read if role in found}
+    taken = {found[role] for role in read if role in found}
     layout = _Layout(
         table=table,
         columns=found,
@@ -344,29 +344,16 @@ def read_table(
         yield from _examples(layout)
 
 
-def _without_named_turns(
-    table: Sheet, found: Columns, chosen: Mapping[str, str | bool | None]
-) -> tuple[Sheet, Columns]:
-    """Return a table as it is, and its columns but an ``utterance_id`` that is a name."""
-    if (
-        not found.by_role.get("turn", "").casefold().endswith("id")
-        or chosen.get("turn") is not None
-    ):
-        return table, found
-    first = next(table.rows, None)
-    if first is None:
-        return table, found
-    cell = found.value(first[1], "turn")
-    if not is_missing(cell) and whole_number(cell) is None:
-        others = {role: name for role, name in found.by_role.items() if role != "turn"}
-        found = Columns(by_role=others)
-    return replace(table, rows=chain([first], table.rows)), found
+def _names_turns(column: str, row: Mapping[str, str]) -> bool:
+    """Whether a column such as ``utterance_id`` names turns rather than numbers them."""
+    cell = row.get(column, "").strip()
+    return column.casefold().endswith("id") and not is_missing(cell) and whole_number(cell) is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
     table: Sheet
-    columns: Columns
+    columns: Mapping[str, str]
     names: SpeakerNames
     meta: tuple[str, ...]
     kept: tuple[str, ...]
@@ -374,10 +361,11 @@ class _Layout:
     issues: IssueLog
 
     def cell(self, row: Mapping[str, str], role: str) -> str:
-        return self.columns.value(row, role)
+        """Return the cell for a role without outer blanks, ``""`` without such a column."""
+        return row[self.columns[role]].strip() if role in self.columns else ""
 
     def name(self, row: Mapping[str, str], role: str) -> str:
-        return self.issues.name(role, self.columns.value(row, role))
+        return self.issues.name(role, self.cell(row, role))
 
     def person(self, rows: Sequence[SessionRow], role: str) -> str | None:
         """Return who is named first: maybe the client's own rows alone name the client."""
@@ -389,7 +377,7 @@ class _Layout:
 
     def id(self, row: Mapping[str, str]) -> str | None:
         # Ids are unique, and there may be millions: no two forms of one are looked for.
-        cell = self.columns.value(row, "id")
+        cell = self.cell(row, "id")
         return None if is_missing(cell) else identity(cell)
 
     def meta_of(self, row: Mapping[str, str]) -> dict[str, str]:
@@ -427,7 +415,7 @@ def _is_scattered(layout: _Layout, records: Callable[[], Iterator[SheetRow]]) ->
     """Return whether the sessions of a table may have to be gathered from all over the file."""
     if layout.table.path.stat().st_size < _SMALL or "session" not in layout.columns:
         return True
-    column = layout.table.columns.index(layout.columns.by_role["session"])
+    column = layout.table.columns.index(layout.columns["session"])
     last, closed = None, FirstLines()
     for record in records():
         cell = record.cells[column] if len(record.cells) > column else ""
@@ -468,17 +456,11 @@ def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
 
 
 _NO_ORDER = "or say that this column is no order with data.options.columns"
+_NUMBER = f"number the turns of a session one by one, {_NO_ORDER}.turn=false"
+_BEGIN = f"say of each turn when it begins, {_NO_ORDER}.start=false"
 _ORDERS = {
-    "turn": Order(
-        by="turn",
-        field="turn",
-        hint=f"number the turns of a session one by one, {_NO_ORDER}.turn=false",
-    ),
-    "start": Order(
-        by="start",
-        field="start",
-        hint=f"say of each turn when it begins, {_NO_ORDER}.start=false",
-    ),
+    "turn": Order(by="turn", field="turn", hint=_NUMBER),
+    "start": Order(by="start", field="start", hint=_BEGIN),
 }
 
 
