@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from recap.cli.command import load_function
 from recap.config import DataConfig, TaskConfig
-from recap.data.ratings import RatingsOptions
+from recap.data.sheets import RatingsOptions
 from recap.errors import ConfigError, did_you_mean
 from recap.output.report import Report
 

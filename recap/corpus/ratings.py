@@ -20,7 +20,7 @@ from recap.corpus.sources import (
     open_source,
     several,
 )
-from recap.data.ratings import Rating, blank_sheet, read_ratings
+from recap.data.sheets import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
 from recap.metrics.scalar import Floats
 from recap.output.charts import Bar, bar_chart

@@ -39,16 +39,10 @@ def read_annomi(
 ) -> Iterator[Dialogue]:
     """Yield one dialogue a transcript; labels are the client's talk type and the therapist's act.
 
-    Rows stand in any order: ``utterance_id`` is the number of a turn. Where several experts
-    annotated an utterance, an even vote is counted as ``annotation_ties``.
-
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        annotations: What several experts on one utterance add up to. ``majority``: their most
-            frequent label, and none for an even vote; ``first``: that of the annotator who comes
-            first in the file; ``reject``: as majority, but an even vote on client talk is a fault.
-        speakers: Names of speakers beside the usual ones, each with its role.
+    Rows stand in any order: ``utterance_id`` is the number of a turn. ``annotations`` says what
+    several experts on one utterance add up to: ``majority``, their most frequent label, and none
+    for an even vote (counted as ``annotation_ties``); ``first``, that of the annotator who comes
+    first in the file; ``reject``, as majority, but an even vote on client talk is a fault.
 
     Raises:
         DataError: When a column of AnnoMI is missing.

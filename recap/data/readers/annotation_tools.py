@@ -417,10 +417,7 @@ def _reader(tool: str) -> Reader:
         names = SpeakerNames(speakers)
         keys = Keys(columns, option="data.options.columns", speakers=names)
         for document in tool_documents(tool, existing_file(path), issues, keys):
-            example = document_example(document, issues, names, multi_label)
-            if example is not None:
-                issues.at(document.line, rows=document.rows)
-                yield example
+            yield from document_example(document, issues, names, multi_label)
 
     return read
 

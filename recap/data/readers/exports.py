@@ -6,7 +6,7 @@ Of a data set the labels of a document add up to one; for agreement each annotat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -292,35 +292,29 @@ def rationale_of(given: Sequence[Given]) -> str | None:
 
 def document_example(
     document: Document, issues: IssueLog, names: SpeakerNames, multi_label: str
-) -> Example | None:
-    """Return a document as an example under the one label given to it; ``None`` and a fault."""
+) -> Iterator[Example]:
+    """Yield a document as an example under the one label given to it; nothing, and a fault."""
     row = {"id": document.id, "session": document.session, "text": document.text}
     fields = Fields(row, line=document.line, issues=issues, rows=document.rows)
-    example = text_example(
-        fields,
-        "text",
-        names,
-        fallback_id=document.id,
-        label=label_of(fields, "label", document.given, multi_label),
-        rationale=rationale_of(document.given),
-    )
-    return example if fields.sound else None
+    label = label_of(fields, "label", document.given, multi_label)
+    rationale = rationale_of(document.given)
+    return text_example(fields, "text", names, document.id, label=label, rationale=rationale)
 
 
 def text_example(
     fields: Fields,
     field: str,
     names: SpeakerNames,
-    *,
     fallback_id: str,
+    *,
     label: str | None,
     rationale: str | None,
-) -> Example:
-    """Return the example of a row whose text is a context above its response, or a list of turns.
+) -> Iterator[Example]:
+    """Yield the example of a row, where nothing is wrong with it.
 
     Args:
-        fields: The row; not sound any more where its text cannot be taken apart.
-        field: Where the text stands in it.
+        fields: The row.
+        field: Where its text stands: a context above its response, or a list of turns.
         names: Of those who speak in it.
         fallback_id: Of a row without an id.
         label: The row's.
@@ -340,7 +334,7 @@ def text_example(
             history, response, fault = sample_of(written)
             if fault is not None:
                 fields.reject(field, *fault)
-    return Example(
+    example = Example(
         id=fields.identifier("id") or fallback_id,
         session=fields.identifier("session"),
         client=fields.identifier("client"),
@@ -349,6 +343,9 @@ def text_example(
         label=label,
         rationale=rationale,
     )
+    if fields.sound:
+        fields.issues.at(fields.line, rows=fields.rows)
+        yield example
 
 
 def _turns(fields: Fields, field: str, names: SpeakerNames) -> list[Turn]:

@@ -37,14 +37,8 @@ def read_dialogues(
     """Yield the dialogues and examples of a JSON-lines file (or of one JSON list).
 
     Keys that the format does not know go to ``meta``; those of a turn are counted as
-    ``unknown_turn_keys``.
-
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        columns: Names that keys have in this file, as ``{turns: messages, speaker: role, text:
-            content}``; a dialogue without a session is then called after its number.
-        speakers: Names of speakers beside ``counselor`` and ``client``, each with its role.
+    ``unknown_turn_keys``. ``columns`` are names that keys have in this file, as ``{turns: messages,
+    speaker: role, text: content}``; a dialogue without a session is then called after its number.
     """
     path = existing_file(path)
     names = SpeakerNames(speakers)

@@ -25,7 +25,10 @@ from recap.taxonomy import Taxonomy
 Record = Dialogue | Example
 
 Reader = Callable[..., Iterator[Record]]
-"""``read(path, *, issues, **options)``: yields records and notes bad rows in ``issues``."""
+"""``read(path, *, issues, **options)``: yields records and notes bad rows in ``issues``.
+
+Where a reader takes ``speakers``, these are names beside the usual ones, each with its role.
+"""
 
 READERS: Registry[Reader] = Registry("data reader")
 
@@ -43,7 +46,7 @@ _BUILT_IN = {
     "psyguard": "recap.data.readers.json_samples",
     "table": "recap.data.readers.tables",
     "transcript": "recap.data.readers.transcript",
-    "vtt": "recap.data.readers.vtt",
+    "vtt": "recap.data.readers.transcript",
 }
 JSON_ENDINGS = (".jsonl", ".json", ".ndjson")
 EXCEL_ENDINGS = (".xlsx", ".xlsm")

@@ -303,15 +303,9 @@ def read_table(
     without a session column is one session, named like the file. A history is JSON turns, or lines
     such as ``Counselor: ...``; a text that names no speaker is the counselor's last turn.
 
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        columns: Names of the columns that are not recognized, as ``{role: name}``, and ``False``
-            where one only looks like that role.
-        speakers: Names of speakers beside the usual ones, each with its role.
-        meta: Columns whose values go to ``meta`` (of a session: those of its first row).
-        delimiter: Separator of a CSV file, where the header does not show it.
-        sheet: Name of the Excel sheet, where it is not the first.
+    ``columns`` are names of those that are not recognized, as ``{role: name}``, and ``False`` where
+    one only looks like that role. Values of the columns in ``meta`` go to the records' ``meta`` (of
+    a session: those of its first row). ``delimiter`` and ``sheet`` are as in :func:`read_sheet`.
     """
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
