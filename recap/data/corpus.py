@@ -12,12 +12,12 @@ from recap.config import Duplicates, NoIntervention, OnError
 from recap.data.examples import examples_of, turn_id
 from recap.data.folds import content_key
 from recap.data.issues import (
-    LISTED_FAULTS,
     FirstLines,
     IssueLog,
     Place,
     RowIssue,
     damage,
+    listed,
     name_damage,
     no_utterance,
     turn_notes,
@@ -185,21 +185,18 @@ class _Check:
         for index, read in enumerate(dialogue.turns):
             place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
             turns.append(self._turn(session, index, read, place, within))
-        sound = [index for index, turn in enumerate(turns) if turn is not None]
-        if by_turn or len(sound) == len(turns):
-            self._count([turn for turn in turns if turn is not None])
+        sound = {index: turn for index, turn in enumerate(turns) if turn is not None}
+        if not by_turn and len(sound) < len(turns):
+            return []
+        self._count([*sound.values()])
         if not by_turn:
-            whole = tuple(turn for turn in turns if turn is not None)
-            lines = (places[0].line,)
-            return [(replace(dialogue, turns=whole), lines)] if len(sound) == len(turns) else []
-        pieces = self._cut_at_gaps(sound, places)
+            return [(replace(dialogue, turns=(*sound.values(),)), (places[0].line,))]
+        pieces = self._cut_at_gaps([*sound], places)
         self._issues.counts["cut_dialogues"] += max(0, len(pieces) - 1)
         return [
             (
-                replace(
-                    dialogue, turns=tuple(turn for i in piece if (turn := turns[i]) is not None)
-                ),
-                tuple(places[i].line for i in piece),
+                replace(dialogue, turns=tuple(sound[index] for index in piece)),
+                tuple(places[index].line for index in piece),
             )
             for piece in pieces
         ]
@@ -428,32 +425,20 @@ def read_corpus(
 def _check_duplicates(
     examples: list[Example], duplicates: Duplicates, issues: IssueLog
 ) -> list[Example]:
-    first: dict[str, Example] = {}
-    kept: list[Example] = []
-    repeats: list[tuple[Example, Example]] = []
-    for example in examples:
-        original = first.setdefault(content_key(example), example)
-        if original is not example:
-            repeats.append((example, original))
-        if original is example or duplicates != "drop":
-            kept.append(example)
+    originals: dict[str, Example] = {}
+    first_ones = [originals.setdefault(content_key(example), example) for example in examples]
+    pairs = zip(examples, first_ones, strict=True)
+    repeats = [(example, first) for example, first in pairs if first is not example]
     issues.counts["duplicates"] = len(repeats)
-    issues.counts["label_conflicts"] = sum(
-        repeat.label != original.label for repeat, original in repeats
-    )
+    issues.counts["label_conflicts"] = sum(one.label != first.label for one, first in repeats)
     if repeats and duplicates == "error":
-        listed = "\n".join(
-            f"  id {quote_id(repeat.id)} repeats id {quote_id(original.id)}"
-            for repeat, original in repeats[:LISTED_FAULTS]
-        )
-        more = len(repeats) - LISTED_FAULTS
-        tail = f"\n  and {more} more" if more > 0 else ""
+        told = [f"id {quote_id(one.id)} repeats id {quote_id(first.id)}" for one, first in repeats]
         raise DataError(
             f"{issues.file}: {len(repeats)} examples have the history and response of another:\n"
-            f"{listed}{tail}\n"
+            f"{listed(told)}\n"
             "keep the first of each with data.duplicates=drop, or all with data.duplicates=warn"
         )
-    return kept
+    return list(originals.values()) if duplicates == "drop" else examples
 
 
 def _why_empty(issues: IssueLog) -> str:

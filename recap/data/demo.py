@@ -189,13 +189,10 @@ class _Session:
         noisy = rng.random() < design["noise"]
         written_for = rng.choice(design["plausible"][label]) if noisy else label
         block = self._block(written_for)
-        acts = (
-            design["own_acts"][written_for]
-            if block is None
-            else design["shared"][block][written_for]
-        )
-        fits = [written_for] if block is None else list(design["shared"][block])
-        act = rng.choice(acts)
+        of_block = {written_for: design["own_acts"][written_for]}
+        if block is not None:
+            of_block = design["shared"][block]
+        act = rng.choice(of_block[written_for])
         counselor = self._parts["counselor"]
         self._say(
             "counselor", self._fill(self._draw(counselor, counselor["acts"][act]), {}), label=act
@@ -207,7 +204,12 @@ class _Session:
         own_story = written_for == "Inattention"
         text = self._fill(template, self._story if own_story else self._elsewhere())
         turn = self._say("client", text, label=label, rationale=self._rationale(label, act))
-        self._composition[turn] = {"template": template, "act": act, "fits": fits, "noisy": noisy}
+        self._composition[turn] = {
+            "template": template,
+            "act": act,
+            "fits": [*of_block],
+            "noisy": noisy,
+        }
 
     def _block(self, label: str) -> str | None:
         """Return a shared block that ``label`` draws from, or ``None`` for its own wording."""
@@ -228,13 +230,9 @@ class _Session:
 
     def _draw(self, wording: Mapping[str, Any], cores: Sequence[str] | None = None) -> str:
         """Return a template: opener, core and tail drawn independently."""
-        choice = self._rng.choice
-        drawn = (
-            choice(wording["openers"]),
-            choice(cores or wording["cores"]),
-            choice(wording["tails"]),
-        )
-        return str(self._parts["joiner"]).join(part for part in drawn if part)
+        parts = (wording["openers"], cores or wording["cores"], wording["tails"])
+        drawn = [self._rng.choice(part) for part in parts]
+        return str(self._parts["joiner"]).join(filter(None, drawn))
 
     def _fill(self, template: str, given: Mapping[str, str]) -> str:
         slots = self._parts["slots"]

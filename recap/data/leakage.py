@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,16 +88,11 @@ class NearTexts:
         """Return, for each text that resembles earlier ones, the pair with the most similar met."""
         buckets: dict[int, list[int]] = defaultdict(list)
         found = []
-        for text, own in self._buckets.items():
-            best = None
-            for other in self._likeliest(text, buckets):
-                similarity = self._similarity(text, other)
-                if similarity >= threshold and (best is None or similarity > best.similarity):
-                    best = NearPair(first=other, second=text, similarity=similarity)
-            found += [] if best is None else [best]
-            for bucket in own:
-                if len(buckets[bucket]) < MOST_COMPARED:
-                    buckets[bucket].append(text)
+        for text in self._buckets:
+            pairs = list(self._alike(text, buckets, threshold))
+            if pairs:
+                found.append(max(pairs, key=lambda pair: pair.similarity))
+            self._put(text, buckets)
         return found
 
     def nearest(
@@ -121,26 +116,33 @@ class NearTexts:
         """
         buckets: dict[int, list[int]] = defaultdict(list)
         for other in others:
-            for bucket in self._buckets.get(other, ()):
-                if len(buckets[bucket]) < MOST_COMPARED:
-                    buckets[bucket].append(other)
+            self._put(other, buckets)
         found = {}
         for text in texts:
-            for other in self._likeliest(text, buckets):
-                similarity = self._similarity(text, other)
-                if similarity >= threshold and accepted(text, other):
-                    first, second = sorted((text, other))
-                    found[text] = NearPair(first=first, second=second, similarity=similarity)
-                    break
+            pairs = self._alike(text, buckets, threshold)
+            pair = next((one for one in pairs if accepted(one.first, one.second)), None)
+            if pair is not None:
+                found[text] = pair
         return found
 
-    def _likeliest(self, text: int, buckets: Mapping[int, Sequence[int]]) -> list[int]:
-        """Return the texts in most of the buckets of a text, itself apart."""
+    def _put(self, text: int, buckets: dict[int, list[int]]) -> None:
+        for bucket in self._buckets.get(text, ()):
+            if len(buckets[bucket]) < MOST_COMPARED:
+                buckets[bucket].append(text)
+
+    def _alike(
+        self, text: int, buckets: Mapping[int, Sequence[int]], threshold: float
+    ) -> Iterator[NearPair]:
+        """Yield a text's pairs with those that share most of its buckets, where they are alike."""
         shared: Counter[int] = Counter()
         for bucket in self._buckets.get(text, ()):
             shared.update(buckets.get(bucket, ()))
         shared.pop(text, None)
-        return [other for other, _ in shared.most_common(LIKELIEST_COMPARED)]
+        for other, _ in shared.most_common(LIKELIEST_COMPARED):
+            similarity = self._similarity(text, other)
+            if similarity >= threshold:
+                first, second = sorted((text, other))
+                yield NearPair(first=first, second=second, similarity=similarity)
 
     def _similarity(self, text: int, other: int) -> float:
         left, right = self._shingles_of(text), self._shingles_of(other)
@@ -292,13 +294,8 @@ def with_shots(
 
     A prompted system has seen nothing but these. Each fold gets ``shots``: their ``ids``,
     ``in_test`` (those that are test examples themselves), and the headings of
-    :func:`leakage_report`, counting test examples that share something with a shot.
-
-    Args:
-        report: What :func:`leakage_report` returned.
-        examples: The data set.
-        folds: Its folds.
-        shots: The solved examples of each fold, by its index; they are of the data set.
+    :func:`leakage_report`, counting test examples that share something with a shot. ``shots`` holds
+    the solved examples by the index of their fold.
     """
     overlap = _Overlap(examples)
     places = {example.id: place for place, example in enumerate(examples)}

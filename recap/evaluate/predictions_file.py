@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import LISTED_FAULTS, IssueLog
+from recap.data.issues import LISTED_FAULTS, IssueLog, listed
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import TABLE_ENDINGS, Fields
@@ -304,11 +304,9 @@ def _missing_notes(n: int, n_examples: int, on_missing: str) -> list[str]:
 
 
 def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
-    listed = "\n".join(f"  id {quote_id(example.id)}" for example in missing[:LISTED_FAULTS])
-    more = len(missing) - LISTED_FAULTS
-    tail = f"\n  and {more} more" if more > 0 else ""
+    ids = listed([f"id {quote_id(example.id)}" for example in missing])
     return (
-        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{listed}{tail}\n"
+        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{ids}\n"
         "add them, count them as wrong with on_missing=invalid, or leave them out with "
         "on_missing=drop"
     )
