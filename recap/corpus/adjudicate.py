@@ -77,12 +77,8 @@ def adjudicate(
 
     Two annotators first, then others until one label has won, is Section 4.2; it does not say what
     wins, so that is an option. All rounds count; of one annotator's labels for one example, the
-    last.
-
-    Args:
-        annotations: Those of one example in order of their rounds.
-        rule: ``plurality``: more votes than any other label; ``majority``: more than half.
-        min_votes: Votes that the winning label needs.
+    last. Annotations of one example stand in order of their rounds. Under ``plurality`` the label
+    with more votes than any other wins, under ``majority`` that with more than half.
     """
     by_example: dict[str, list[AnnotatorLabel]] = {}
     for annotation in annotations:

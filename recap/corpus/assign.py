@@ -116,13 +116,8 @@ def batch_pages(
 ) -> dict[str, str]:
     """Return the files ``round<name>/<annotator>.jsonl`` that Doccano imports.
 
-    Args:
-        examples: By their ids.
-        assignments: Who annotates which of them.
-        round_name: The round.
-        language: Of the data.
-        batch_size: Examples of one file (``<annotator>.1.jsonl``); ``None``: all in one.
-        labels: Labels that stand there beforehand, by example id.
+    ``assignments`` say who annotates which example; ``labels`` stand there beforehand, by example
+    id. With ``batch_size``, files hold so many examples (``<annotator>.1.jsonl``).
 
     Raises:
         ConfigError: When an annotator's name cannot be that of a file.

@@ -147,11 +147,6 @@ def mark_exams(
 
     The items of an exam are those of the key that any of its candidates answered. Answers to other
     items are left out.
-
-    Args:
-        answers: Labels of candidates (``annotator``) in exams (``round``).
-        key: Correct label of each item.
-        exams: The exams in order.
     """
     items: dict[str, dict[str, None]] = {exam: {} for exam in exams}
     sheets: dict[tuple[str, str], dict[str, str]] = {}

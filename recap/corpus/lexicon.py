@@ -118,12 +118,7 @@ def log_odds(
 
 
 class LexiconCounter:
-    """Adds up the terms of labeled utterances; unigrams and bigrams are two vocabularies.
-
-    Args:
-        segment: Turns a text into stretches of tokens.
-        orders: What to count.
-    """
+    """Adds up the terms of labeled utterances; unigrams and bigrams are two vocabularies."""
 
     def __init__(
         self, segment: Segment, *, orders: Sequence[Order] = ("unigram", "bigram")

@@ -82,10 +82,7 @@ def summarize_ratings(
 ) -> tuple[CriterionRatings, ...]:
     """Return means and agreement on every criterion.
 
-    Args:
-        ratings: At most one of each rater for each example and criterion.
-        criteria: The criteria in order.
-        points: The scale goes from 1 to this.
+    Points go from 1 to ``points``; a rater gives an example at most one rating on a criterion.
     """
     raters = tuple(dict.fromkeys(rating.rater for rating in ratings))
     return tuple(

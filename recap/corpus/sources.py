@@ -71,12 +71,8 @@ def open_source(
     """Return the corpus, labeled or not, its labels looked up in the taxonomy of the task.
 
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
-    which lists them.
-
-    Args:
-        config: Says which corpus; ``labels=raw`` leaves labels as they stand.
-        keep_empty: Whether turns without a text are part of the corpus rather than faults.
-        judge: Whether rows at fault, or no rows, end in an error at all.
+    which lists them. With ``keep_empty``, turns without a text are part of the corpus rather than
+    faults; without ``judge``, neither rows at fault nor a lack of rows end in an error.
 
     Raises:
         ConfigError: For an unknown reader or option.
@@ -261,8 +257,7 @@ def label_of_task(task: Task, label: str) -> str:
 def token_counter(name: str | None) -> Callable[[str], int] | None:
     """Return what counts a text's tokens (control tokens apart), ``None`` for no tokenizer.
 
-    Args:
-        name: ``tiny``, a folder that holds a ``tokenizer.json``, or such a file.
+    ``name`` is ``tiny``, a folder that holds a ``tokenizer.json``, or such a file.
 
     Raises:
         ConfigError: When the file is missing or no tokenizer.

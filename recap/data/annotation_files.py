@@ -238,13 +238,8 @@ def read_annotations(
 ) -> AnnotatorLabels:
     """Return the annotations of one or more files.
 
-    Of several paths each is a round of annotation, unless a column names the round.
-
-    Args:
-        paths: The files.
-        layout: What cannot be recognized.
-        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
-        skip_faults: Whether rows at fault are left out rather than listed in an error.
+    Of several paths each is a round of annotation, unless a column names the round. Rows at fault
+    are left out with ``skip_faults``, else listed in an error.
 
     Raises:
         DataError: When a file cannot be read, its rows are at fault, or no label is left.

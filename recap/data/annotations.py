@@ -52,11 +52,8 @@ def tabulate(
 ) -> AnnotationTable:
     """Return annotations as a table; examples and annotators stand in order of appearance.
 
-    Where an annotator labeled an example in several rounds, the last round counts.
-
-    Args:
-        annotations: In any order.
-        labels: The order of labels; those that nobody gave are left out, others come after, sorted.
+    Where an annotator labeled an example in several rounds, the last round counts. ``labels`` is
+    the order of labels; those that nobody gave are left out, others come after, sorted.
     """
     kept: dict[tuple[str, str], AnnotatorLabel] = {}
     sessions: dict[str, str | None] = {}

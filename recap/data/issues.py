@@ -90,9 +90,6 @@ class IssueLog:
     A reader calls :meth:`row` for every row, then either :meth:`reject` or, before it yields a
     record, :meth:`at` or :meth:`at_turns`, so that faults found later still name the right line. A
     reader that makes its records up calls none of them; each record then counts as one row.
-
-    Args:
-        file: The file's name as messages should show it.
     """
 
     def __init__(self, file: str) -> None:

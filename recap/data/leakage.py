@@ -52,11 +52,8 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> lis
     Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighboring characters, case and
     white space apart: what both have over what either has (Jaccard). Only candidates are found by
     chance (MinHash, Broder 1997); their similarity is exact but for collisions of 22-bit hashes.
-    The same texts always give the same pairs.
-
-    Args:
-        texts: Different from each other; at least :data:`SHINGLE_CHARACTERS` long.
-        threshold: Least similarity.
+    The same texts always give the same pairs. Texts have to differ from each other, and to have
+    :data:`SHINGLE_CHARACTERS` or more.
     """
     return NearTexts(texts).among_earlier(threshold) if len(texts) > 1 else []
 
@@ -66,10 +63,8 @@ class NearTexts:
 
     Signatures are made once, so that every fold of a partition can be judged with them. Candidates
     are those that share a MinHash bucket, at most :data:`MOST_COMPARED` a bucket; the
-    :data:`LIKELIEST_COMPARED` with most buckets in common are compared exactly.
-
-    Args:
-        texts: In any order; those without a shingle resemble nothing.
+    :data:`LIKELIEST_COMPARED` with most buckets in common are compared exactly. Texts without a
+    shingle resemble nothing.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:

@@ -35,15 +35,9 @@ def filled_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line of each row, and its cells without blanks and protective quotes.
 
-    Names and ids (:data:`NAMES`) come in the form in which they are compared.
-
-    Args:
-        path: A CSV or Excel file.
-        columns: Those that it has to have.
-        issues: Where rows that do not fit the header are noted.
-        hint: What to do where a column is missing.
-        optional: Columns that are empty where the file lacks them.
-        numbers: Those of the columns in which a spreadsheet may show a percentage.
+    Names and ids (:data:`NAMES`) come in the form in which they are compared. Columns that are
+    ``optional`` are empty where the file lacks them. Among ``numbers``, a spreadsheet may show a
+    percentage. ``hint`` says what to do where a column is missing.
 
     Raises:
         DataError: When the file cannot be read or lacks a column.
@@ -156,11 +150,8 @@ def blank_sheet(
 ) -> BlankSheet:
     """Return a sheet with a row an example, as :func:`read_ratings` reads it once it is filled.
 
-    Args:
-        examples: With the labels and rationales that are to be rated.
-        criteria: What is rated, a column each.
-        language: Of the dialogues.
-        texts: Whether dialogue and rationale stand on it; without them it says which to look up.
+    Each of the ``criteria`` is a column. Without ``texts``, which holds dialogue and rationale, it
+    says what to look up.
     """
     kept = [name for name in _COLUMNS if texts or name not in _WORDS]
     rows = []

@@ -156,10 +156,6 @@ def labels_in_use(taxonomy: Taxonomy, labels: Iterable[str]) -> tuple[str, ...]:
 
     These are the labels that occur, and all leaves, unless the annotations stop at a category above
     a leaf: where ``Resistance`` itself is a label, a behavior that never occurs was not asked for.
-
-    Args:
-        taxonomy: Of the labels.
-        labels: As they occur; may repeat.
     """
     found = set(labels)
     leaves = set(taxonomy.leaves)
@@ -241,16 +237,8 @@ def read_annotated(
 
     A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognized, whatever the
     reader. The sessions of its rows have to be there, since everything is counted by session.
-
-    Args:
-        reader: Of dialogues.
-        path: Dialogues, or predictions.
-        taxonomy: Where labels are looked up.
-        predictions: Whose labels take the place of the dialogues' own, matched by id. The
-            dialogues may have turns without text then, as they may for recap.predict.
-        on_error: ``fail`` or ``skip``.
-        options: The reader's own.
-        name: What to call it.
+    Labels of the file ``predictions`` take the place of the dialogues' own, matched by id. The
+    dialogues may have turns without text then, as they may for recap.predict.
 
     Raises:
         DataError: When a file cannot be read, rows are faulty, or nothing is labeled.

@@ -86,13 +86,6 @@ def join_stages(
     may be none, and the joint answer then has no label, which is as wrong as any that the second
     stage could have given.
 
-    Args:
-        first: The first stage's answers to all examples.
-        second: The second stage's answers by id, at least to every example that has one of its
-            labels.
-        labels: Of both stages.
-        task: What the joint answers name as their task.
-
     Raises:
         DataError: When the second stage has no answer to an example of its own.
     """
@@ -148,12 +141,6 @@ def count_errors(
 
     As scores.json has it: ``total``, ``first_stage`` and ``second_stage``, ``counts`` by kind, and
     the ``shares`` of stages and kinds in the total, ``None`` where there are no errors.
-
-    Args:
-        first: The first stage's answers.
-        joined: What :func:`join_stages` made of them, in the same order.
-        labels: Of both stages.
-        taxonomy: Says which pattern a behavior belongs to: the category right above it.
     """
     found = Counter(
         _kind_of_error(judged, answer, labels, taxonomy)

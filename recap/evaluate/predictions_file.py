@@ -65,13 +65,8 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
 
     A row needs ``id`` and ``label``; ``fold``, ``probabilities``, ``rationale``, ``text``, ``gold``
     and ``task`` are used where they are there. A label may be written in any spelling of the
-    taxonomy, and may lie below one of the task's.
-
-    Args:
-        path: The file.
-        task: Its labels are looked for.
-        known_ids: Ids of the data set: of all examples, also those that the task does not select,
-            and of client turns that make none.
+    taxonomy, and may lie below one of the task's. ``known_ids`` are those of all examples of the
+    data, also of those that the task does not select, and of client turns that make none.
 
     Raises:
         DataError: When the file cannot be read, or lacks the columns.

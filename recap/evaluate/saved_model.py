@@ -62,14 +62,8 @@ def evaluate_predictions(
 ) -> Evaluation:
     """Return predictions with their scores: over all, and over folds where there are several.
 
-    Args:
-        predictions: At least one.
-        subject: What was scored.
-        task: Name of the task.
-        labels: The task's labels in canonical order.
-        notes: Lines that must be read with the scores.
-        protocol: How checkpoints were selected; ``None`` when the folds are to be pooled.
-        figures: What else scores.json is to hold.
+    ``notes`` must be read with the scores, ``figures`` is what else scores.json holds. Without a
+    ``protocol``, which says how checkpoints were selected, folds are pooled.
     """
     folds = sorted({p.fold for p in predictions if p.fold is not None})
     summary = None
@@ -220,10 +214,6 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
 
 def check_out(folder: Path, *, inputs: Iterable[Path]) -> None:
     """Check, before anything is computed, that an evaluation's files replace no others.
-
-    Args:
-        folder: Where they would be written.
-        inputs: Files that are read.
 
     Raises:
         ConfigError: When the folder is a run's or a fold's, or an input would be overwritten.

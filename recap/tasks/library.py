@@ -28,9 +28,7 @@ TASK_KEYS = ("name", "taxonomy", "labels", "within", "role", "instruction")
 def builtin_task(name: str, **options: Any) -> Task:
     """Return the task of ``conf/task/<name>.yaml``.
 
-    Args:
-        name: File name without ``.yaml``.
-        options: Fields of :class:`recap.tasks.task.Task`, such as ``language="zh"``.
+    ``options`` are fields of :class:`recap.tasks.task.Task`, such as ``language="zh"``.
 
     Raises:
         UnknownNameError: When there is no such file, with the closest name.
@@ -133,10 +131,7 @@ def load_taxonomy(name: str, *, folders: Sequence[Path] = ()) -> Taxonomy:
 def check_written_task(data: Mapping[str, Any], path: Path | None, taxonomy: Path | None) -> None:
     """Check the kinds of a task's values, its taxonomy's among them, as YAML has them.
 
-    Args:
-        data: Keys of :data:`TASK_KEYS`.
-        path: The task's file, where it has one.
-        taxonomy: The taxonomy's own, likewise.
+    Each has the file that it stands in, where it has one.
 
     Raises:
         ConfigError: With file and line, for a value of another kind, and for what a taxonomy lacks.
@@ -229,9 +224,7 @@ def register_task(
 def get_task(name: str, **options: Any) -> Task:
     """Return the task of a name, an alias or ``package.module:attribute``.
 
-    Args:
-        name: Of the task.
-        options: Fields of :class:`Task`, such as ``language="zh"`` or ``rationale=False``.
+    ``options`` are fields of :class:`Task`, such as ``language="zh"`` or ``rationale=False``.
 
     Raises:
         UnknownNameError: When there is none, with the closest name.

@@ -44,11 +44,6 @@ def open_archive(path: Path, *, kind: str, hint: str) -> Iterator[zipfile.ZipFil
     Nothing is unpacked before its size is known: what an archive declares is the most that Python
     reads of it.
 
-    Args:
-        path: The file.
-        kind: What messages call it (``zip file``).
-        hint: What to do when it cannot be used.
-
     Raises:
         DataError: When it is broken, encrypted, has too many parts or unpacks to too much.
     """

@@ -81,11 +81,8 @@ def user_labels(
 ) -> tuple[Given, ...]:
     """Return what each user gave a document; all labels are one's where no user is named.
 
-    Args:
-        fields: The document's row.
-        names: The label that each number stands for.
-        option: Where ``label_names`` is said.
-        raw: Whether a number may be a label itself.
+    ``names`` has the label that each number stands for, which is said in ``option``; where labels
+    are ``raw``, a number may be one itself.
     """
     key = _first_key(fields.row, _LABEL_KEYS)
     value = fields.row.get(key)
@@ -189,13 +186,8 @@ def batch_to_jsonl(
     """Return the text of a file that Doccano imports as ``JSONL`` (text classification).
 
     Doccano keeps keys that it does not know and exports them again (seen in its 1.8 source), so an
-    example keeps its id and session.
-
-    Args:
-        examples: Those of one annotator.
-        round_name: The round of annotation.
-        language: Of the speakers' names, ``en`` or ``zh``.
-        labels: Example ids and the labels that stand there beforehand.
+    example keeps its id and session. ``labels`` are those that stand there beforehand, by example
+    id.
     """
     labels = labels or {}
     lines = []

@@ -109,12 +109,6 @@ class Document:
 class Keys:
     """Which keys of an export hold what: those that the user named, else the usual ones.
 
-    Args:
-        chosen: Names by role.
-        option: What the user names them with.
-        speakers: Who speaks in the documents.
-        texts: Whether their texts are needed.
-
     Raises:
         ConfigError: For a role that no key can have, or several names for one.
     """
@@ -209,13 +203,8 @@ def documents(
 
     Id, session and text stand in a row, its ``data`` or its ``meta``. One id with two texts stays
     two documents; where texts are not needed, so do rows of two annotators or rounds. A document
-    without an id is called by a hash of its text, which is the same in every export.
-
-    Args:
-        rows: Its rows.
-        issues: Where faults are noted; what is no label is counted as ``answers_without_label``.
-        keys: Where what stands.
-        answers: Returns what a row says that annotators gave.
+    without an id is called by a hash of its text, which is the same in every export. What is no
+    label is counted as ``answers_without_label``.
     """
     found: dict[tuple[str | None, ...], Document] = {}
     for line, row in rows:
@@ -261,13 +250,9 @@ def label_of(
 ) -> str | None:
     """Return the one label that answers add up to; ``None``, and maybe a fault, without one.
 
-    Args:
-        fields: The row.
-        field: Where the labels stand in it.
-        given: What was answered.
-        multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
-            rejects the row, also where one answer rejects what another accepts.
-        option: Where ``multi_label`` is said.
+    Of several (counted as ``multi_label``) it takes the ``first``, or it is to ``reject`` the row,
+    also where one answer rejects what another accepts. ``field`` is where the labels stand,
+    ``option`` where ``multi_label`` is said.
     """
     labels = list(dict.fromkeys(label.strip() for one in given for label in one.labels))
     n = len(labels)
@@ -312,13 +297,7 @@ def text_example(
 ) -> Iterator[Example]:
     """Yield the example of a row, where nothing is wrong with it.
 
-    Args:
-        fields: The row.
-        field: Where its text stands: a context above its response, or a list of turns.
-        names: Of those who speak in it.
-        fallback_id: Of a row without an id.
-        label: The row's.
-        rationale: The row's.
+    A text is a context above its response; there may also be a list of turns.
     """
     history: tuple[Turn, ...] = ()
     response = ""

@@ -60,10 +60,7 @@ def register_reader(
 ) -> Callable[[Reader], Reader]:
     """Return a decorator that makes a function available as ``data.reader=name``.
 
-    Args:
-        name: What configuration calls it.
-        aliases: Other names.
-        endings: Of the files that it reads of a folder.
+    ``endings`` are those of the files that it reads of a folder.
     """
     register = READERS.register(name, aliases=aliases)
 
@@ -149,13 +146,8 @@ def one_of(
 class Fields:
     """The fields of one row; anything wrong with one is noted and makes ``sound`` false.
 
-    Args:
-        row: The row.
-        line: Where it begins.
-        issues: Where its faults are noted.
-        within: What stands before the names of its fields in messages.
-        rows: Rows of the file that are lost with it.
-        keys: Names that fields have in this file, where it calls them otherwise.
+    ``within`` stands before the names of its fields in messages, ``rows`` of the file are lost with
+    it, and ``keys`` are names that fields have in this file, where it calls them otherwise.
     """
 
     def __init__(
@@ -259,8 +251,7 @@ class Fields:
 class CanonicalLabels:
     """The labels of a file under their canonical names, each looked up once.
 
-    Args:
-        taxonomy: Where they are looked up; ``None`` leaves them as they stand.
+    Without a taxonomy they stay as they stand.
     """
 
     def __init__(self, taxonomy: Taxonomy | None) -> None:
@@ -326,11 +317,8 @@ def find_columns(
 ) -> dict[str, str]:
     """Return the column for each role that a table with the header ``names`` has.
 
-    Args:
-        path: The file, for messages.
-        names: The columns of its header.
-        chosen: Names that the user gave for some of the roles, ``False`` for one that no column
-            has; the rest (``None``) are recognized.
+    The user has ``chosen`` names for some roles, and ``False`` for one that no column has; the rest
+    are recognized.
 
     Raises:
         ConfigError: When a chosen role does not exist.

@@ -318,14 +318,7 @@ class SpeakerNames:
         return Written(turns=turns[:-1] if cut else turns, above=above, cut=cut)
 
     def read_cell(self, issues: IssueLog, line: int, field: str, text: str) -> Written | None:
-        """Return the turns of a text that is one row's; ``None``, and a fault, where none can be.
-
-        Args:
-            issues: Where the fault is noted.
-            line: The row's.
-            field: Where the text stands in it.
-            text: The text.
-        """
+        """Return the turns of a row's text; ``None``, and a fault, where there can be none."""
         written = self.read(text)
         if written.unknown:
             self.reject(issues, line, field, written.unknown)
@@ -357,8 +350,7 @@ class SpeakerNames:
     def voices(self, marks: Sequence[Mark | None]) -> list[tuple[int, Mark, Voice | None]]:
         """Return the places of marks that begin a turn, and whose it is; ``None`` for nobody known.
 
-        Args:
-            marks: Of all lines of a text that are not blank, in order.
+        Marks are those of all lines of a text that are not blank, in order.
         """
         there = {n: mark for n, mark in enumerate(marks) if mark is not None}
         letters = self._letters_of(there.values())
@@ -531,10 +523,8 @@ def sample_of(written: Written) -> tuple[tuple[Turn, ...], str, tuple[str, str] 
 
     The response is the last client turn, as a whole. What names no speaker and stands below the
     counselor's last turn, after its only blank line, is the response too. A text without any
-    speaker is split at its last blank line; without one it is all response.
-
-    Args:
-        written: The sample taken apart; all its speakers are known.
+    speaker is split at its last blank line; without one it is all response. All speakers of the
+    sample have to be known.
     """
     if not written.turns:
         above, _, response = written.above.rpartition("\n\n")

@@ -60,13 +60,9 @@ def read_sheet(
     """Return the table of a CSV file, or of one sheet of an Excel file.
 
     Rows that do not fit the header are noted in ``issues`` and left out; empty rows are no rows.
-
-    Args:
-        path: A ``.csv`` (or any other text) or ``.xlsx`` file.
-        issues: Where bad rows are noted.
-        delimiter: What separates the fields of a CSV file; by default whichever of comma, semicolon
-            and tab the header holds most often.
-        sheet: Name of the Excel sheet; by default the first that is not hidden.
+    What separates the fields of a CSV file is the ``delimiter``, by default whichever of comma,
+    semicolon and tab the header holds most often; of an Excel file the first ``sheet`` that is not
+    hidden is read, unless one is named.
 
     Raises:
         DataError: When the file is missing, empty or of another kind, or two columns have one name.
