@@ -103,17 +103,11 @@ def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Ver
     by_annotator = {annotation.annotator: annotation for annotation in group}
     counted = list(by_annotator.values())
     votes = Counter(annotation.label for annotation in counted)
-    ranked = votes.most_common()
-    label, leading = ranked[0]
-    second = ranked[1][1] if len(ranked) > 1 else 0
+    (label, leading), (_, second) = [*votes.most_common(2), ("", 0)][:2]
     won = leading > second if rule == "plurality" else 2 * leading > len(counted)
-    status: VoteStatus
-    if not won:
-        status = "tie"
-    elif leading < min_votes:
-        status = "short"
-    else:
-        status = "unanimous" if len(ranked) == 1 else "majority"
+    status: VoteStatus = "majority" if second else "unanimous"
+    if not won or leading < min_votes:
+        status = "short" if won else "tie"
     final = label if status in ("unanimous", "majority") else None
     rationales = [j.rationale for j in counted if j.label == final and j.rationale]
     return Verdict(
@@ -189,10 +183,7 @@ def label_records(records: Iterable[Record], verdicts: Sequence[Verdict]) -> Ite
 
 
 def _final(verdict: Verdict | None) -> dict[str, Any]:
-    return {
-        "label": verdict.label if verdict else None,
-        "rationale": verdict.rationale if verdict else None,
-    }
+    return {key: getattr(verdict, key, None) for key in ("label", "rationale")}
 
 
 def read_decisions(config: CorpusConfig, annotated: Set[str]) -> dict[str, str]:
@@ -205,11 +196,8 @@ def read_decisions(config: CorpusConfig, annotated: Set[str]) -> dict[str, str]:
     if path is None:
         return {}
     issues = IssueLog(path)
-    file, hint = (
-        named_path("adjudicate.decisions", path),
-        "give back the to-do file with its header",
-    )
-    taxonomy = find_taxonomy(config)
+    file, taxonomy = named_path("adjudicate.decisions", path), find_taxonomy(config)
+    hint = "give back the to-do file with its header"
     decisions: dict[str, str] = {}
     for line, row in filled_rows(file, ("id", "final_label"), issues, hint=hint):
         identifier, written = row["id"], row["final_label"]

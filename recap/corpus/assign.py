@@ -195,12 +195,10 @@ def assign_examples(config: CorpusConfig) -> Report:
         labels=labels,
     )
     keep_filled_in(config, batches)
-    pages = {}
+    pages, language = {}, config.data.language
     if config.labels == "canonical":
         task = find_task(config)
-        pages["labels.json"] = labels_to_json(
-            task.taxonomy, task.labels, language=config.data.language
-        )
+        pages["labels.json"] = labels_to_json(task.taxonomy, task.labels, language=language)
     filled_in = sum(identifier in labels for identifier in by_id)
     load = Counter(name for names in assignments.values() for name in names)
     together = Counter(pair for names in assignments.values() for pair in combinations(names, 2))
@@ -239,15 +237,14 @@ def _labels_beforehand(config: CorpusConfig) -> dict[str, str]:
     if config.assign.predictions is None:
         return {}
     found = read_predictions("assign.predictions", config.assign.predictions)
-    task = find_task(config) if config.labels == "canonical" else None
     labels = {identifier: str(prediction.label) for identifier, prediction in found.items()}
-    if task is None:
+    if config.labels != "canonical":
         return labels
-    resolved = {i: task.taxonomy.resolve(label) for i, label in labels.items()}
-    return {
-        i: label_text(task.taxonomy, label_of_task(task, label), language=config.data.language)
-        for i, label in resolved.items()
-    }
+    task = find_task(config)
+    for identifier, label in labels.items():
+        canonical = label_of_task(task, task.taxonomy.resolve(label))
+        labels[identifier] = label_text(task.taxonomy, canonical, language=config.data.language)
+    return labels
 
 
 def _sheets(
@@ -273,10 +270,8 @@ def _notes(config: CorpusConfig, filled_in: int) -> list[str]:
         "name each export after its annotator and put all into one folder: it is the "
         "annotations.path of action=agreement and action=adjudicate"
     )
-    notes = [
-        f"{files}: import it in Doccano (text classification, JSONL), one project an annotator",
-        after,
-    ]
+    import_it = "import it in Doccano (text classification, JSONL), one project an annotator"
+    notes = [f"{files}: {import_it}", after]
     if label_order(config):
         notes.append("labels.json: import it under Labels")
     if options.predictions is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -124,11 +124,11 @@ class CorpusCounter:
         count_tokens: Callable[[str], int] | None = None,
     ) -> None:
         self._language = language
-        self._cells: dict[str | None, _Cell] = defaultdict(_Cell)
+        self._cells: dict[str | None, _Texts] = defaultdict(_Texts)
         self._counts: Counter[str] = Counter()
-        self._sessions: set[str] = set()
-        self._clients: set[str] = set()
-        self._counselor = _TextLengths()
+        self._sessions: set[str | None] = set()
+        self._clients: set[str | None] = set()
+        self._counselor = _Texts()
         self._turns = array("I")
         self._history = {"turns": array("I"), "characters": array("I"), "tokens": array("I")}
         self._count_tokens = None if count_tokens is None else lru_cache(8192)(count_tokens)
@@ -151,20 +151,14 @@ class CorpusCounter:
 
     def add_utterance(self, example: Example) -> None:
         """Count one client utterance with its context."""
-        text = example.response
+        text, history = example.response, example.history
         cell = self._cells[example.label]
-        cell.add(
-            content_digest(example),
-            text,
-            self._words(text),
-            example.rationale,
-            example.label is not None,
-        )
-        if example.session is not None:
-            self._sessions.add(example.session)
-        if example.client is not None:
-            self._clients.add(example.client)
-        history = example.history
+        cell.add(text, self._words(text))
+        cell.length_of.setdefault(content_digest(example), len(text))
+        explained = bool((example.rationale or "").strip())
+        cell.without_rationale += example.label is not None and not explained
+        self._sessions.add(example.session)
+        self._clients.add(example.client)
         self._counts["empty"] += not text.strip()
         self._counts["after_counselor"] += answers_counselor(history)
         self._history["turns"].append(len(history))
@@ -177,22 +171,22 @@ class CorpusCounter:
 
     def result(self, taxonomy: Taxonomy | None = None) -> Description:
         """Return the description of everything added so far."""
-        labelled = sum(cell.n for label, cell in self._cells.items() if label is not None)
         if self._language is None and 2 * self._counts["han"] >= max(1, self._counts["letters"]):
             for lengths in (self._counselor, *self._cells.values()):
                 lengths.words = array("I")
-        every = list(self._cells.values())
-        named = [cell for label, cell in self._cells.items() if label is not None]
+        every, none = list(self._cells.values()), self._cells[None]
+        named = {label: cell for label, cell in self._cells.items() if label is not None}
+        seen = Counter(digest for cell in named.values() for digest in cell.length_of)
         counts = self._counts
         return Description(
-            categories=tuple(self._rows(taxonomy, labelled)),
-            unlabelled=_row("unlabelled", None, 0, [self._cells[None]], None),
-            labelled=_row("labelled", None, 0, named, None),
+            categories=tuple(_category_rows(named, taxonomy)),
+            unlabelled=_row("unlabelled", [none]),
+            labelled=_row("labelled", [*named.values()]),
             empty=counts["empty"],
-            total=_row("total", None, 0, every, None),
+            total=_row("total", every),
             dialogues=Dialogues(
-                sessions=len(self._sessions),
-                clients=len(self._clients),
+                sessions=len(self._sessions - {None}),
+                clients=len(self._clients - {None}),
                 dialogues=counts["dialogues"],
                 single_examples=counts["singles"],
                 client_turns=counts["client"],
@@ -210,30 +204,8 @@ class CorpusCounter:
             history_tokens=(
                 None if self._count_tokens is None else summarize(self._history["tokens"])
             ),
-            label_conflicts=self._conflicts(),
+            label_conflicts=sum(n > 1 for n in seen.values()),
         )
-
-    def _rows(self, taxonomy: Taxonomy | None, labelled: int) -> Iterable[CategoryRow]:
-        if taxonomy is None:
-            counts = {label: cell.n for label, cell in self._cells.items() if label is not None}
-            for label in sorted(counts, key=lambda name: (-counts[name], name)):
-                yield _row(label, None, 0, [self._cells[label]], labelled)
-            return
-        for name in in_tree_order(taxonomy):
-            below = [
-                cell
-                for label, cell in self._cells.items()
-                if label is not None and name in taxonomy.lineage(label)
-            ]
-            level = len(taxonomy.lineage(name)) - 1
-            yield _row(name, taxonomy[name].parent, level, below, labelled)
-
-    def _conflicts(self) -> int:
-        seen: Counter[bytes] = Counter()
-        for label, cell in self._cells.items():
-            if label is not None:
-                seen.update(cell.length_of.keys())
-        return sum(n > 1 for n in seen.values())
 
     def _words(self, text: str) -> int | None:
         if self._language == "zh" or (self._language == "both" and is_chinese(text)):
@@ -267,10 +239,14 @@ def _characters(history: Sequence[Turn]) -> int:
     return over_history(history, "characters", 0, lambda n, turn: n + len(turn.text))
 
 
-class _TextLengths:
+class _Texts:
+    """Lengths of texts; of utterances of one label also those that are told apart."""
+
     def __init__(self) -> None:
         self.characters = array("I")
         self.words = array("I")
+        self.length_of: dict[bytes, int] = {}
+        self.without_rationale = 0
 
     def add(self, text: str, words: int | None) -> None:
         self.characters.append(len(text))
@@ -278,28 +254,26 @@ class _TextLengths:
             self.words.append(words)
 
 
-class _Cell(_TextLengths):
-    """The utterances of one label."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.length_of: dict[bytes, int] = {}
-        self.without_rationale = 0
-
-    @property
-    def n(self) -> int:
-        return len(self.characters)
-
-    def add(  # type: ignore[override]
-        self, digest: bytes, text: str, words: int | None, rationale: str | None, labelled: bool
-    ) -> None:
-        super().add(text, words)
-        self.length_of.setdefault(digest, len(text))
-        self.without_rationale += labelled and not (rationale or "").strip()
+def _category_rows(cells: Mapping[str, _Texts], taxonomy: Taxonomy | None) -> Iterable[CategoryRow]:
+    counts = {label: len(cell.characters) for label, cell in cells.items()}
+    labelled = sum(counts.values())
+    if taxonomy is None:
+        for label in sorted(counts, key=lambda name: (-counts[name], name)):
+            yield _row(label, [cells[label]], labelled=labelled)
+        return
+    for name in in_tree_order(taxonomy):
+        below = [cell for label, cell in cells.items() if name in taxonomy.lineage(label)]
+        level = len(taxonomy.lineage(name)) - 1
+        yield _row(name, below, parent=taxonomy[name].parent, level=level, labelled=labelled)
 
 
 def _row(
-    name: str, parent: str | None, level: int, cells: list[_Cell], labelled: int | None
+    name: str,
+    cells: Sequence[_Texts],
+    *,
+    parent: str | None = None,
+    level: int = 0,
+    labelled: int | None = None,
 ) -> CategoryRow:
     characters, words = array("I"), array("I")
     distinct: dict[bytes, int] = {}
@@ -447,22 +421,12 @@ def _notes(config: CorpusConfig, source: CorpusSource, found: Description) -> It
 
 
 def _chart(found: Description, taxonomy: Taxonomy | None) -> Figure:
-    leaves = (
-        found.categories
-        if taxonomy is None
-        else [row for row in found.categories if row.name in taxonomy.leaves]
-    )
-    return bar_chart(
-        [
-            Bar(
-                name=row.name,
-                value=row.n,
-                color=None if taxonomy is None else taxonomy[row.name].color,
-            )
-            for row in leaves
-        ],
-        axis="client utterances",
-    )
+    bars = [
+        Bar(name=row.name, value=row.n, color=taxonomy[row.name].color if taxonomy else None)
+        for row in found.categories
+        if taxonomy is None or row.name in taxonomy.leaves
+    ]
+    return bar_chart(bars, axis="client utterances")
 
 
 def _spread(lengths: Lengths) -> str:

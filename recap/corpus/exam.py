@@ -121,14 +121,13 @@ class AnswerSheet:
 
     candidate: str
     exam: str
-    correct: int
     items: int
     mistakes: tuple[Mistake, ...]
 
     @property
     def accuracy(self) -> float:
         """Share of the items that were answered correctly."""
-        return self.correct / self.items
+        return (self.items - len(self.mistakes)) / self.items
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,27 +154,21 @@ def mark_exams(
             items[answer.round].setdefault(answer.id)
             sheets.setdefault((answer.annotator, answer.round), {})[answer.id] = answer.label
     candidates = dict.fromkeys(candidate for candidate, _ in sheets)
-    marked = []
-    for candidate, exam in product(candidates, exams):
-        given = sheets.get((candidate, exam))
-        if given is None:
-            continue
-        mistakes = tuple(
-            Mistake(id=item, given=given.get(item), correct=key[item])
-            for item in items[exam]
-            if given.get(item) != key[item]
+    taken = [place for place in product(candidates, exams) if place in sheets]
+    return tuple(
+        AnswerSheet(
+            candidate=candidate,
+            exam=exam,
+            items=len(items[exam]),
+            mistakes=tuple(
+                Mistake(id=item, given=given.get(item), correct=key[item])
+                for item in items[exam]
+                if given.get(item) != key[item]
+            ),
         )
-        n = len(items[exam])
-        marked.append(
-            AnswerSheet(
-                candidate=candidate,
-                exam=exam,
-                correct=n - len(mistakes),
-                items=n,
-                mistakes=mistakes,
-            )
-        )
-    return tuple(marked)
+        for candidate, exam in taken
+        for given in (sheets[candidate, exam],)
+    )
 
 
 def select_annotators(
@@ -204,10 +197,10 @@ def select_annotators(
     eligible = {
         name: mean
         for name, mean in means.items()
-        if mean is not None and _reaches(accuracies[name][-1], min_last)
+        if mean is not None and _at_least(accuracies[name][-1] or 0, min_last)
     }
     ranks = {
-        name: 1 + sum(_above(other, mean) for other in eligible.values())
+        name: 1 + sum(not _at_least(mean, other) for other in eligible.values())
         for name, mean in eligible.items()
     }
     results = [
@@ -245,12 +238,8 @@ def _std(row: Sequence[float | None], ddof: int) -> float | None:
     return statistics.stdev(values) if ddof else statistics.pstdev(values)
 
 
-def _reaches(value: float | None, least: float) -> bool:
-    return value is not None and (value >= least or math.isclose(value, least))
-
-
-def _above(value: float, other: float) -> bool:
-    return value > other and not math.isclose(value, other)
+def _at_least(value: float, least: float) -> bool:
+    return value >= least or math.isclose(value, least)
 
 
 def _reason(row: Sequence[float | None], rank: int | None, top: int, min_last: float) -> str:
@@ -361,7 +350,7 @@ def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> ReportTa
                 *(number(value) for value in result.accuracies),
                 number(result.mean),
                 number(result.std),
-                f"yes, {result.reason}" if result.selected else f"no, {result.reason}",
+                f"{'yes' if result.selected else 'no'}, {result.reason}",
             )
             for result in results
         ),

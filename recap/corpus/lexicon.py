@@ -1,6 +1,6 @@
 """``action=lexicon``: the words and pairs of words that set each category apart.
 
-The words that set a category apart: log-odds with an informative Dirichlet prior.
+That is log-odds with an informative Dirichlet prior.
 
 Monroe, Colaresi and Quinn (2008), "Fightin' Words: Lexical Feature Selection and Evaluation for
 Identifying the Content of Political Conflict", Political Analysis 16(4): 372-403. For a term w
@@ -40,6 +40,8 @@ PriorKind = Literal["corpus", "uniform"]
 Order = Literal["unigram", "bigram"]
 Segment = Callable[[str], Sequence[Sequence[str]]]
 """Turns a text into stretches of tokens; no bigram reaches from one stretch into the next."""
+Counts = NDArray[np.float64]
+"""A number for each term."""
 
 UNIFORM_WEIGHT = 0.01
 """Prior count of every term under the uniform prior, unless its size is given."""
@@ -57,7 +59,7 @@ class Prior:
     kind: PriorKind = "corpus"
     size: float | None = None
 
-    def counts(self, corpus: NDArray[np.float64]) -> NDArray[np.float64]:
+    def counts(self, corpus: Counts) -> Counts:
         """Return a prior count for every term, given their counts in the whole corpus."""
         shape = corpus if self.kind == "corpus" else np.full_like(corpus, UNIFORM_WEIGHT)
         return shape if self.size is None else shape * (self.size / shape.sum())
@@ -67,9 +69,9 @@ class Prior:
 class LogOdds:
     """Log-odds of every term: ``delta``, its standard deviation, and their ratio ``z``."""
 
-    delta: NDArray[np.float64]
-    std: NDArray[np.float64]
-    z: NDArray[np.float64]
+    delta: Counts
+    std: Counts
+    z: Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +101,11 @@ class CategoryTerms:
     terms: tuple[TermScore, ...]
 
 
-def log_odds(
-    counts: NDArray[np.float64], contrast: NDArray[np.float64], prior: NDArray[np.float64]
-) -> LogOdds:
+def log_odds(counts: Counts, contrast: Counts, prior: Counts) -> LogOdds:
     """Return the z-scored log-odds of every term, as the head of this module defines them.
 
-    Args:
-        counts: Of shape ``(terms,)``: how often the category uses each term.
-        contrast: Of the same shape: how often the contrast does.
-        prior: Of the same shape: prior counts, all above zero.
+    All are of shape ``(terms,)``: how often the category uses each term, how often the contrast
+    does, and prior counts, all above zero.
     """
     a0 = prior.sum()
     inside, outside = counts + prior, contrast + prior
@@ -188,9 +186,7 @@ class LexiconCounter:
                 for label in self._utterances
             }
             corpus = np.sum(list(table.values()), axis=0)
-            listed = np.array(
-                [not shared_only or term in self._shared for term in vocabulary], dtype=bool
-            )
+            listed = np.array([not shared_only or term in self._shared for term in vocabulary])
             for label, scores in found.items():
                 rest = corpus - table[label] if contrast == "rest" else table[contrast]
                 if order == "unigram":
@@ -199,7 +195,8 @@ class LexiconCounter:
                 if len(vocabulary) > 1:
                     odds = log_odds(table[label], rest, prior.counts(corpus))
                     keep = listed & (table[label] + rest >= minimum_count) & (odds.z > 0)
-                    scores += _top(keep, odds, vocabulary, order, table[label], rest, top_k)
+                    best = [n for n in np.argsort(-odds.z, kind="stable") if keep[n]][:top_k]
+                    scores += _scores(best, odds, vocabulary, order, table[label], rest)
         return tuple(
             CategoryTerms(
                 name=label,
@@ -212,17 +209,14 @@ class LexiconCounter:
         )
 
 
-def _top(
-    keep: NDArray[np.bool_],
+def _scores(
+    best: Iterable[int],
     odds: LogOdds,
     vocabulary: Sequence[str],
     order: Order,
-    counts: NDArray[np.float64],
-    contrast: NDArray[np.float64],
-    top_k: int,
+    counts: Counts,
+    contrast: Counts,
 ) -> list[TermScore]:
-    places = np.flatnonzero(keep)
-    best = places[np.argsort(-odds.z[places], kind="stable")][:top_k]
     return [
         TermScore(
             term=vocabulary[place],
@@ -307,17 +301,16 @@ def lexicon(config: CorpusConfig) -> Report:
 
 def _labeled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Example, str]]:
     task = find_task(config) if config.labels == "canonical" else None
-    drop, seen = config.data.duplicates == "drop", set[bytes]()
-    for record in source.records:
-        for example in client_turns(record):
-            if example.label is None or (task is not None and not task.select(example)):
+    seen = set[bytes]()
+    for example in (turn for record in source.records for turn in client_turns(record)):
+        if example.label is None or (task is not None and not task.select(example)):
+            continue
+        if config.data.duplicates == "drop":
+            digest = content_digest(example)
+            if digest in seen:
                 continue
-            if drop:
-                digest = content_digest(example)
-                if digest in seen:
-                    continue
-                seen.add(digest)
-            yield example, example.label if task is None else task.gold(example)
+            seen.add(digest)
+        yield example, example.label if task is None else task.gold(example)
 
 
 def _contrast(config: CorpusConfig) -> str:
@@ -335,14 +328,10 @@ def _contrast(config: CorpusConfig) -> str:
 
 
 def _notes(options: LexiconOptions) -> Iterator[str]:
-    yield (
-        "log-odds with a Dirichlet prior, z-scored (Monroe, Colaresi & Quinn 2008); the prior "
-        + (
-            "holds the counts of all categories together"
-            if options.prior == "corpus"
-            else "is the same for every term"
-        )
-    )
+    of_corpus = "holds the counts of all categories together"
+    prior = of_corpus if options.prior == "corpus" else "is the same for every term"
+    source = "Monroe, Colaresi & Quinn 2008"
+    yield f"log-odds with a Dirichlet prior, z-scored ({source}); the prior {prior}"
     yield "unigrams and bigrams have sizes of their own and are ranked together"
     if options.shared_only:
         yield "terms of a single session are left out (lexicon.shared_only=false lists them)"
