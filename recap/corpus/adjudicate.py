@@ -226,12 +226,7 @@ _COEFFICIENTS = ("mean_pairwise_cohen_kappa", "fleiss_kappa", "krippendorff_alph
 
 
 def adjudicate_labels(config: CorpusConfig) -> Report:
-    """Return the final labels and what is still open.
-
-    Raises:
-        ConfigError: When no annotations are named.
-        DataError: When a file cannot be used.
-    """
+    """Return the final labels and what is still open."""
     options = config.adjudicate
     read = open_annotations(config)
     rounds = rounds_of(read.annotations)

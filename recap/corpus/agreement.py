@@ -40,12 +40,7 @@ _SHARES = ("percent_agreement", "unanimous_share")
 
 
 def agreement(config: CorpusConfig) -> Report:
-    """Return how far annotators agree.
-
-    Raises:
-        ConfigError: When no file is named.
-        DataError: When it cannot be used.
-    """
+    """Return how far annotators agree."""
     read = open_annotations(config)
     options = config.agreement
     found = measure_agreement(

@@ -165,12 +165,7 @@ def read_predictions(option: str, path: str) -> dict[str, Prediction]:
 
 
 def assign_examples(config: CorpusConfig) -> Report:
-    """Return who annotates which client turn, with the batches as further files.
-
-    Raises:
-        ConfigError: When annotators or the folder are missing.
-        DataError: When the data cannot be used.
-    """
+    """Return who annotates which client turn, with the batches as further files."""
     options = config.assign
     if config.out is None:
         raise ConfigError("action=assign: needs out=FOLDER, where the batches go")

@@ -300,11 +300,7 @@ _INDENT = "\u2003"
 
 
 def describe(config: CorpusConfig) -> Report:
-    """Return what a corpus holds.
-
-    Raises:
-        DataError: When rows are at fault and ``data.on_error`` is ``fail``.
-    """
+    """Return what a corpus holds."""
     taxonomy = find_taxonomy(config)
     source = open_source(config, keep_empty=True)
     counter = CorpusCounter(

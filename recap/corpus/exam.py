@@ -254,12 +254,7 @@ _CONFUSIONS_SHOWN = 10
 
 
 def exam(config: CorpusConfig) -> Report:
-    """Return accuracies, who is selected, and a feedback sheet for each candidate.
-
-    Raises:
-        ConfigError: When neither answers nor scores are named.
-        DataError: When a file cannot be used.
-    """
+    """Return accuracies, who is selected, and a feedback sheet for each candidate."""
     options = config.exam
     rule: Any = {"top": options.top, "min_last": options.min_last, "ddof": options.ddof}
     if options.scores is not None:

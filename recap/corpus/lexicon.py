@@ -247,12 +247,7 @@ _ORDERS: dict[str, tuple[Order, ...]] = {
 
 
 def lexicon(config: CorpusConfig) -> Report:
-    """Return the terms with the highest z-scored log-odds of each label of the task.
-
-    Raises:
-        ConfigError: For a segmenter that is not installed, or a contrast that is no label.
-        DataError: When rows are at fault, or fewer than two labels have utterances.
-    """
+    """Return the terms with the highest z-scored log-odds of each label of the task."""
     options = config.lexicon
     contrast = _contrast(config)
     name, segment = segmenter(options.segmenter)

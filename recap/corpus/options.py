@@ -199,6 +199,11 @@ class CorpusConfig:
 
 
 Action = Callable[[CorpusConfig], Report]
+"""What it returns is printed and written.
+
+Raises ``ConfigError`` where an option that it needs is missing or cannot be used, ``DataError``
+where a file cannot be used, or its rows are at fault and ``data.on_error`` is ``fail``.
+"""
 
 ACTIONS = {
     "describe": "recap.corpus.describe:describe",

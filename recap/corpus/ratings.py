@@ -149,12 +149,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def ratings(config: CorpusConfig) -> Report:
-    """Return blank sheets, or what filled ones say.
-
-    Raises:
-        ConfigError: When the folder for blank sheets is missing.
-        DataError: When data or sheets cannot be used.
-    """
+    """Return blank sheets, or what filled ones say."""
     return _blank(config) if config.ratings.path is None else _filled(config)
 
 

@@ -66,10 +66,7 @@ def cascade_labels(
     opened = str(above.pop())
     wanted = {*second, *first} - {opened}
     order = [category.name for category in taxonomy.categories]
-    return CascadeLabels(
-        opened=opened,
-        together=tuple(sorted(wanted, key=order.index)),
-    )
+    return CascadeLabels(opened=opened, together=tuple(sorted(wanted, key=order.index)))
 
 
 def join_stages(
@@ -181,8 +178,6 @@ NAME = "cascade"
 class CascadeStage:
     """One of the two runs."""
 
-    option: str
-    """The option that names it."""
     folder: RunFolder
     config: RunConfig
     task: Task
@@ -213,8 +208,10 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
     second = _stage("fine_grained", str(config.fine_grained))
     labels = cascade_labels(first.task.taxonomy, first.task.labels, second.task.labels)
     folds = _shared_folds(first, second, config.training.cv.fold)
-    passed_on: dict[int, list[Prediction]] = {
-        fold: [p for p in first.predictions(fold) if _is_false_alarm(p, labels)] for fold in folds
+    opened = labels.opened
+    passed_on = {
+        fold: [p for p in first.predictions(fold) if p.label == opened and p.gold != opened]
+        for fold in folds
     }
     asked = _ask(second, passed_on, config) if config.false_alarms == "ask" else {}
     before: list[Prediction] = []
@@ -254,16 +251,10 @@ def _stage(option: str, path: str) -> CascadeStage:
         config = read_config(folder.path)
     except DataError as error:
         raise ConfigError(f"{option}={path}: {error}; give a run folder") from error
-    finished = [k for k in range(config.cv.folds) if folder.fold(k).finished]
+    finished = tuple(k for k in range(config.cv.folds) if folder.fold(k).finished)
     if not finished:
         raise ConfigError(f"{option}={path}: has no finished fold; run recap.train with it first")
-    return CascadeStage(
-        option=option,
-        folder=folder,
-        config=config,
-        task=build_task(config),
-        folds=tuple(finished),
-    )
+    return CascadeStage(folder=folder, config=config, task=build_task(config), folds=finished)
 
 
 def _shared_folds(first: CascadeStage, second: CascadeStage, asked: int | str) -> list[int]:
@@ -289,10 +280,6 @@ def _shared_folds(first: CascadeStage, second: CascadeStage, asked: int | str) -
             f"{', '.join(map(str, first.folds))} and {', '.join(map(str, second.folds))}"
         )
     return shared
-
-
-def _is_false_alarm(prediction: Prediction, labels: CascadeLabels) -> bool:
-    return prediction.label == labels.opened and prediction.gold != labels.opened
 
 
 def _ask(

@@ -136,6 +136,18 @@ def chosen_source(config: EvaluateConfig) -> Scored:
     return chosen[0]
 
 
+_OF_THE_DEVICE = [
+    "accelerator",
+    "devices",
+    "nodes",
+    "strategy",
+    "precision",
+    "log_every_steps",
+    "progress",
+]
+"""Options of a trainer that a baseline takes over."""
+
+
 def baseline_run(config: EvaluateConfig) -> RunConfig:
     """Return the run that a baseline's folder records: nothing in it that the baseline ignores.
 
@@ -148,9 +160,10 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
     if config.method is None:
         raise ConfigError("method: choose a baseline, tfidf or encoder")
     training, encoder = config.training, config.encoder
-    own = {"history": encoder.history, "max_tokens": encoder.max_tokens}
+    own: dict[str, Any] = {"history": encoder.history, "max_tokens": encoder.max_tokens}
     if config.method == "tfidf":
-        own = _tfidf_options(config)
+        own = asdict(config.tfidf)
+        own["analyzer"] = own["analyzer"] or ("char" if training.data.language == "zh" else "word")
     common: dict[str, Any] = {
         "baseline": {"method": config.method, **own},
         "rationale": False,
@@ -187,28 +200,14 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
         ),
         scheduler=SchedulerConfig(name="linear", warmup_fraction=encoder.warmup_fraction),
         trainer=TrainerConfig(
-            accelerator=training.trainer.accelerator,
-            devices=training.trainer.devices,
-            nodes=training.trainer.nodes,
-            strategy=training.trainer.strategy,
-            precision=training.trainer.precision,
+            **{name: getattr(training.trainer, name) for name in _OF_THE_DEVICE},
             max_epochs=encoder.max_epochs,
             patience=encoder.patience,
             per_device_batch_size=encoder.per_device_batch_size,
-            log_every_steps=training.trainer.log_every_steps,
-            progress=training.trainer.progress,
         ),
         global_batch_size=encoder.batch_size,
         **common,
     )
-
-
-def _tfidf_options(config: EvaluateConfig) -> dict[str, Any]:
-    options = asdict(config.tfidf)
-    if options["analyzer"] is None:
-        chinese = config.training.data.language == "zh"
-        options["analyzer"] = "char" if chinese else "word"
-    return options
 
 
 _TASK = re.compile(r"\+{0,2}task[.=]")

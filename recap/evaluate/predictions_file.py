@@ -73,23 +73,14 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     """
     issues = IssueLog(str(path))
     reader = _Reader(task, known_ids, issues)
-    rows = (
-        _table_rows(path, issues)
-        if path.suffix.lower() in TABLE_ENDINGS
-        else json_rows(path, issues)
-    )
-    for line, row in rows:
+    is_table = path.suffix.lower() in TABLE_ENDINGS
+    for line, row in (_table_rows if is_table else json_rows)(path, issues):
         reader.read(line, row)
-    if issues.rows_read == 0:
+    read, rejected = issues.rows_read, issues.rows_rejected
+    if read == 0:
         raise DataError(f"{path}: holds no rows; write one prediction a row, with id and label")
-    rejected = issues.rows_rejected
-    counts = {
-        **reader.counts,
-        "read": issues.rows_read,
-        "accepted": issues.rows_read - rejected,
-        "rejected": rejected,
-    }
-    return ImportedFile(rows=reader.rows, counts=counts, issues=issues)
+    rows = {"read": read, "accepted": read - rejected, "rejected": rejected}
+    return ImportedFile(rows=reader.rows, counts={**reader.counts, **rows}, issues=issues)
 
 
 def _table_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -130,15 +121,14 @@ class _Reader:
         texts = {name: fields.optional_text(name) for name in ("rationale", "text", "gold", "task")}
         if not fields.sound or identifier is None:
             return
+        text = texts.pop("text")
         self.rows[identifier] = ImportedRow(
             id=identifier,
             label=self._label(label),
             fold=fold,
             probabilities=probabilities,
-            rationale=texts["rationale"],
-            text=label or "" if texts["text"] is None else texts["text"],
-            gold=texts["gold"],
-            task=texts["task"],
+            text=label or "" if text is None else text,
+            **texts,
         )
 
     def _identifier(self, fields: Fields) -> str | None:
@@ -309,12 +299,8 @@ def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
 
 def _account(file: ImportedFile, path: Path) -> list[str]:
     counts = file.counts
-    notes = [
-        (
-            f"{path}: {counts['read']} rows read, {counts['accepted']} accepted, "
-            f"{counts['rejected']} rejected"
-        )
-    ]
+    accepted, rejected = counts["accepted"], counts["rejected"]
+    notes = [f"{path}: {counts['read']} rows read, {accepted} accepted, {rejected} rejected"]
     notes += [f"left out: {fault}" for fault in file.issues.issues[:LISTED_FAULTS]]
     more = len(file.issues.issues) - LISTED_FAULTS
     notes += [f"left out: {more} more faults"] if more > 0 else []
@@ -330,14 +316,9 @@ def _fold_notes(file: ImportedFile, folds: Mapping[str, int] | None) -> list[str
     if folds is not None:
         occurring = sorted({folds[identifier] for identifier in file.rows})
         return [f"folds of this partition: {', '.join(map(str, occurring))}"] if occurring else []
-    if any(row.fold is not None for row in file.rows.values()):
-        return [
-            (
-                "the file's folds are not those of this partition (cv.*), so all rows are scored "
-                "together"
-            )
-        ]
-    return []
+    others = "the file's folds are not those of this partition (cv.*), so all rows are scored"
+    named = any(row.fold is not None for row in file.rows.values())
+    return [f"{others} together"] if named else []
 
 
 def _content_notes(

@@ -6,7 +6,8 @@ A task can be written as plain values and back, so that a model's folder holds t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +37,6 @@ def builtin_task(name: str, **options: Any) -> Task:
     return load_task_file(_conf_file("task", name, ()), **options)
 
 
-def builtin_task_names() -> list[str]:
-    """Return the names of the tasks in ``conf/task/``, sorted."""
-    return sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
-
-
 def load_task_file(path: Path, **options: Any) -> Task:
     """Return the task that a YAML file describes.
 
@@ -54,16 +50,10 @@ def load_task_file(path: Path, **options: Any) -> Task:
     folders = (path.parent, path.parent.parent / "taxonomy")
     data = read_yaml(path)
     # A file that also sets options of the run (Hydra's "@package _global_") nests the task.
-    inner = data.get("task")
-    try:
-        return task_from_dict(
-            inner if isinstance(inner, dict) else data,
-            default_name=path.stem,
-            taxonomy_folders=folders,
-            **options,
-        )
-    except WrittenError as error:
-        raise at_line(error, path) from None
+    if isinstance(data.get("task"), dict):
+        data = data["task"]
+    with _told_with_line(path):
+        return task_from_dict(data, default_name=path.stem, taxonomy_folders=folders, **options)
 
 
 def task_from_dict(
@@ -122,10 +112,8 @@ def load_taxonomy(name: str, *, folders: Sequence[Path] = ()) -> Taxonomy:
     """
     path = _conf_file("taxonomy", name, folders)
     data = read_yaml(path)
-    try:
+    with _told_with_line(path):
         return taxonomy_from_dict({"name": path.stem, **data})
-    except WrittenError as error:
-        raise at_line(error, path) from None
 
 
 def check_written_task(data: Mapping[str, Any], path: Path | None, taxonomy: Path | None) -> None:
@@ -136,16 +124,12 @@ def check_written_task(data: Mapping[str, Any], path: Path | None, taxonomy: Pat
     Raises:
         ConfigError: With file and line, for a value of another kind, and for what a taxonomy lacks.
     """
-    try:
+    with _told_with_line(path):
         check_kinds(data, _KINDS)
-    except WrittenError as error:
-        raise at_line(error, path) from None
     written = data.get("taxonomy")
     if isinstance(written, Mapping):
-        try:
+        with _told_with_line(taxonomy or path):
             taxonomy_from_dict(written)
-        except WrittenError as error:
-            raise at_line(error, taxonomy or path) from None
 
 
 _KINDS = {
@@ -155,6 +139,14 @@ _KINDS = {
     "role": "texts",
     "instruction": "texts",
 }
+
+
+@contextmanager
+def _told_with_line(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except WrittenError as error:
+        raise at_line(error, path) from None
 
 
 def at_line(error: WrittenError, path: Path | None) -> ConfigError:
@@ -288,7 +280,15 @@ _PLAIN = tuple(field.name for field in dataclasses.fields(Task) if field.name !=
 def task_to_dict(task: Task) -> dict[str, Any]:
     """Return a task as what JSON can hold, its whole taxonomy included."""
     plain = {name: _plain(getattr(task, name)) for name in _PLAIN}
-    return {**plain, "taxonomy": _taxonomy_to_dict(task.taxonomy)}
+    taxonomy = {
+        "name": task.taxonomy.name,
+        "categories": [
+            {key: _plain(value) for key, value in dataclasses.asdict(category).items()}
+            for category in task.taxonomy.categories
+        ],
+        "rejected": dict(task.taxonomy.rejected),
+    }
+    return {**plain, "taxonomy": taxonomy}
 
 
 def task_from_saved(values: Mapping[str, Any]) -> Task:
@@ -303,24 +303,8 @@ def task_from_saved(values: Mapping[str, Any]) -> Task:
             f"a saved task is not one of this version: it lacks or adds {odd}; "
             "use the version of recap that the model was trained with"
         )
-    return Task(
-        **{
-            **values,
-            "taxonomy": taxonomy_from_dict(values["taxonomy"]),
-            "labels": tuple(values["labels"]),
-        }
-    )
-
-
-def _taxonomy_to_dict(taxonomy: Taxonomy) -> dict[str, Any]:
-    return {
-        "name": taxonomy.name,
-        "categories": [
-            {key: _plain(value) for key, value in dataclasses.asdict(category).items()}
-            for category in taxonomy.categories
-        ],
-        "rejected": dict(taxonomy.rejected),
-    }
+    taxonomy, labels = taxonomy_from_dict(values["taxonomy"]), tuple(values["labels"])
+    return Task(**{**values, "taxonomy": taxonomy, "labels": labels})
 
 
 def _plain(value: Any) -> Any:

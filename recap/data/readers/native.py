@@ -203,47 +203,25 @@ def _extra(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
 
 def records_to_jsonl(records: Iterable[Record]) -> str:
     """Return the text of a JSON-lines file, a dialogue or an example a line."""
-    rows = (
-        _dialogue_fields(record) if isinstance(record, Dialogue) else _example_fields(record)
-        for record in records
-    )
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    rows = (json.dumps(_written(record), ensure_ascii=False) for record in records)
+    return "".join(f"{row}\n" for row in rows)
 
 
-def _dialogue_fields(dialogue: Dialogue) -> dict[str, Any]:
-    return _filled(
-        session=dialogue.session,
-        client=dialogue.client,
-        counselor=dialogue.counselor,
-        meta=dict(dialogue.meta),
-        turns=[_turn_fields(turn) for turn in dialogue.turns],
-    )
+_WRITTEN: Mapping[type, tuple[str, ...]] = {
+    Dialogue: ("session", "client", "counselor", "meta", "turns"),
+    Example: (
+        *("id", "session", "client", "turn", "history"),
+        *("response", "label", "rationale", "meta"),
+    ),
+    Turn: ("speaker", "name", "text", "id", "label", "rationale"),
+}
+"""The keys of a record, in order."""
 
 
-def _example_fields(example: Example) -> dict[str, Any]:
-    return _filled(
-        id=example.id,
-        session=example.session,
-        client=example.client,
-        turn=example.turn,
-        history=[_turn_fields(turn) for turn in example.history],
-        response=example.response,
-        label=example.label,
-        rationale=example.rationale,
-        meta=dict(example.meta),
-    )
-
-
-def _turn_fields(turn: Turn) -> dict[str, Any]:
-    return _filled(
-        speaker=turn.speaker,
-        name=turn.name,
-        text=turn.text,
-        id=turn.id,
-        label=turn.label,
-        rationale=turn.rationale,
-    )
-
-
-def _filled(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value not in (None, {})}
+def _written(record: Record | Turn) -> dict[str, Any]:
+    found = {key: getattr(record, key) for key in _WRITTEN[type(record)]}
+    for key in found.keys() & {"turns", "history"}:
+        found[key] = [_written(turn) for turn in found[key]]
+    if "meta" in found:
+        found["meta"] = dict(found["meta"])
+    return {key: value for key, value in found.items() if value not in (None, {})}

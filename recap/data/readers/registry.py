@@ -184,21 +184,31 @@ class Fields:
 
     def text(self, field: str) -> str:
         """Return a text that must be there, as it stands; an empty one is judged later."""
-        value = self.value(field)
-        if isinstance(value, str):
-            return self._undamaged(field, value)
-        reason = "is missing" if self.key(field) not in self.row else "is no text"
-        self.reject(field, reason, f'write "{self.key(field)}": "..."')
-        return ""
+        value = self._of_kind(field, str, "text", '"..."', required=True)
+        return "" if value is None else self._undamaged(field, value)
 
     def optional_text(self, field: str) -> str | None:
         """Return a text, or ``None`` where there is none."""
-        value = self.value(field)
-        if value is None:
-            return None
-        if isinstance(value, str):
-            return self._undamaged(field, value).strip()
-        self.reject(field, "is no text", f'write "{self.key(field)}": "...", or leave it out')
+        value = self._of_kind(field, str, "text", '"..."')
+        return None if value is None else self._undamaged(field, value).strip()
+
+    def mapping(self, field: str) -> Mapping[str, Any]:
+        """Return an object, empty where there is none."""
+        return self._of_kind(field, dict, "object", "{...}") or {}
+
+    def items(self, field: str) -> list[Any]:
+        """Return a list that must be there."""
+        return self._of_kind(field, list, "list", "[...]", required=True) or []
+
+    def _of_kind(
+        self, field: str, kind: type, what: str, written: str, *, required: bool = False
+    ) -> Any:
+        value, key = self.value(field), self.key(field)
+        if isinstance(value, kind) or (value is None and not required):
+            return value
+        reason = "is missing" if required and key not in self.row else f"is no {what}"
+        hint = f'write "{key}": {written}'
+        self.reject(field, reason, hint if required else f"{hint}, or leave it out")
         return None
 
     def identifier(self, field: str, *, unique: bool = False) -> str | None:
@@ -227,25 +237,6 @@ class Fields:
         if broken is not None:
             self.reject(field, *broken)
         return text
-
-    def mapping(self, field: str) -> Mapping[str, Any]:
-        """Return an object, empty where there is none."""
-        value = self.value(field)
-        if value is None:
-            return {}
-        if isinstance(value, dict):
-            return value
-        self.reject(field, "is no object", f'write "{self.key(field)}": {{...}}, or leave it out')
-        return {}
-
-    def items(self, field: str) -> list[Any]:
-        """Return a list that must be there."""
-        value = self.value(field)
-        if isinstance(value, list):
-            return value
-        reason = "is missing" if self.key(field) not in self.row else "is no list"
-        self.reject(field, reason, f'write "{self.key(field)}": [...]')
-        return []
 
 
 class CanonicalLabels:
