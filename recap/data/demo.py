@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,14 +35,6 @@ Language = Literal["en", "zh", "both"]
 PARTS = Path(__file__).parent / "demo_parts"
 DEFAULT_SIZE = 2900
 """Labeled utterances; 1,260 of them are resistant, the number that the fine-grained task sees."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RationaleCheck:
-    """Whether a rationale names the client's behavior and the counselor's act, and no others."""
-
-    behavior: bool
-    act: bool
 
 
 def generate_dialogues(
@@ -110,23 +101,6 @@ def demo_texts(
             yield turn.text
             if turn.rationale is not None:
                 yield turn.rationale
-
-
-def rationale_checks(rationale: str, *, label: str, act: str, language: str) -> RationaleCheck:
-    """Return whether ``rationale`` names the behavior ``label`` and the counselor's ``act``.
-
-    ``label`` and ``act`` are canonical names, as a demo corpus carries them on its turns. Naming
-    several behaviors, or several acts, counts as naming none.
-    """
-    words = _parts(language)["rationale"]
-    return RationaleCheck(
-        behavior=_named(rationale, words["behaviors"]) == {label},
-        act=_named(rationale, words["acts"]) == {act},
-    )
-
-
-def _named(text: str, phrases: Mapping[str, str]) -> set[str]:
-    return {name for name, phrase in phrases.items() if phrase.casefold() in text.casefold()}
 
 
 def _design() -> Mapping[str, Any]:

@@ -107,9 +107,9 @@ def _turn(
         hint = "give each utterance of a transcript a number of its own"
         issues.reject(line, *contradiction, hint, rows=len(annotated))
         return None
-    voice = names.find(first["interlocutor"])
+    n = len(annotated)
+    voice = names.voice(issues, line, "interlocutor", first["interlocutor"], rows=n)
     if voice is None:
-        names.reject_cell(issues, line, "interlocutor", first["interlocutor"], rows=len(annotated))
         return None
     speaker = voice.speaker
     column = _TALK if speaker == "client" else _ACT

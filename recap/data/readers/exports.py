@@ -336,15 +336,13 @@ def _turns(fields: Fields, field: str, names: SpeakerNames) -> list[Turn]:
             next((row[key] for key in keys if isinstance(row.get(key), str)), None)
             for keys in (SPEAKER_KEYS, TEXT_KEYS)
         )
-        voice = names.find(who) if who is not None else None
         if who is None or said is None:
             reason = "has no speaker or no text"
             fields.reject(f"{field}[{index}]", reason, 'write {"author": "...", "text": "..."}')
-        elif voice is None:
-            fields.sound = False
-            names.reject_cell(fields.issues, fields.line, field, who, rows=fields.rows)
+        elif voice := names.voice(fields.issues, fields.line, field, who, rows=fields.rows):
+            turns.append(voice.turn(said.strip()))
         else:
-            turns.append(Turn(speaker=voice.speaker, name=voice.name, text=said.strip()))
+            fields.sound = False
     if fields.sound and (not turns or turns[-1].speaker != "client"):
         fields.reject(field, "does not end with the client", "give labels to client turns alone")
     return turns or [Turn(speaker="client", text="")]

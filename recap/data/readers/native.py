@@ -166,10 +166,8 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
 
 def _turn(part: Fields, names: SpeakerNames) -> Turn:
     called = part.text("speaker")
-    voice = names.find(called)
-    if voice is None and part.sound:
-        part.sound = False
-        names.reject_cell(part.issues, part.line, "speaker", called)
+    voice = names.voice(part.issues, part.line, "speaker", called) if part.sound else None
+    part.sound = voice is not None
     name = part.optional_text("name") or (voice.name if voice else None)
     unknown = len(_extra(part, _TURN_KEYS))
     if unknown:

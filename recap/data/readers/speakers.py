@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 
 from recap.data.issues import IssueLog, name_damage
 from recap.errors import ConfigError
@@ -165,6 +166,10 @@ class Voice:
     speaker: Speaker
     name: str | None = None
 
+    def turn(self, text: str, **more: Any) -> Turn:
+        """Return a turn in which it says a text."""
+        return Turn(speaker=self.speaker, name=self.name, text=text, **more)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenTurn:
@@ -178,7 +183,7 @@ class WrittenTurn:
     def turn(self) -> Turn:
         """Return the turn of a known speaker."""
         assert self.voice is not None
-        return Turn(speaker=self.voice.speaker, name=self.voice.name, text=self.text)
+        return self.voice.turn(self.text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -275,16 +280,20 @@ class SpeakerNames:
         known = ", ".join([*self._own, _SOME_KNOWN])
         issues.reject_values(line, field, names, kind="speakers", known=known, hint=_WHO, rows=rows)
 
-    def reject_cell(
+    def voice(
         self, issues: IssueLog, line: int, field: str, name: str, *, rows: int = 1
-    ) -> None:
-        """Note that a cell that says who speaks is empty, broken, or names nobody known."""
+    ) -> Voice | None:
+        """Return whose a cell is that says who speaks; ``None``, and a fault, for nobody known."""
+        voice = self.find(name)
+        if voice is not None:
+            return voice
         if (broken := name_damage(name)) is not None:
             issues.reject(line, field, *broken, rows=rows)
         elif fold_name(name):
             self.reject(issues, line, field, Counter([plain_name(name)]), rows=rows)
         else:
             issues.reject(line, field, "is empty", "write counselor or client", rows=rows)
+        return None
 
     def read(self, text: str) -> Written:
         """Return the turns of a text.

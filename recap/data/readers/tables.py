@@ -429,15 +429,9 @@ def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines)
 
 
 def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
-    called = layout.cell(row, "speaker")
-    voice = layout.names.find(called)
-    if voice is None:
-        layout.names.reject_cell(layout.issues, line, "speaker", called)
-        return None
-    return Turn(
-        speaker=voice.speaker,
-        name=voice.name,
-        text=layout.cell(row, "text"),
+    voice = layout.names.voice(layout.issues, line, "speaker", layout.cell(row, "speaker"))
+    return voice and voice.turn(
+        layout.cell(row, "text"),
         id=layout.id(row),
         label=layout.cell(row, "label") or None,
         rationale=layout.cell(row, "rationale") or None,
@@ -507,11 +501,10 @@ def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
             hint = 'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
             layout.issues.reject(line, "history", reason, hint)
             return None
-        voice = layout.names.find(called)
+        voice = layout.names.voice(layout.issues, line, "history", called)
         if voice is None:
-            layout.names.reject_cell(layout.issues, line, "history", called)
             return None
-        turns.append(Turn(speaker=voice.speaker, name=voice.name, text=text.strip()))
+        turns.append(voice.turn(text.strip()))
     return tuple(turns)
 
 

@@ -178,8 +178,7 @@ class _CaptionTurn:
 
     def turn(self) -> Turn:
         assert self.voice is not None
-        text = "\n".join(filter(None, map(str.strip, self.texts)))
-        return Turn(speaker=self.voice.speaker, name=self.voice.name, text=text)
+        return self.voice.turn("\n".join(filter(None, map(str.strip, self.texts))))
 
 
 def _turns(
