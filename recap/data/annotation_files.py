@@ -135,8 +135,8 @@ _NAME_THEM = "; name the annotators' columns with annotations.annotators=[A,B]"
 def find_annotators(
     path: Path,
     names: Sequence[str],
+    found: Mapping[str, Sequence[str]],
     rows: Rows,
-    *,
     layout: AnnotationLayout,
     taxonomy: Taxonomy | None,
 ) -> tuple[str, ...]:
@@ -152,7 +152,6 @@ def find_annotators(
     """
     if layout.annotators or layout.form == "long":
         return tuple(map(identity, layout.annotators))
-    found = annotation_columns(path, tuple(names), layout)
     has_id = "id" in found or {"session", "turn"} <= found.keys()
     if layout.form == "auto" and (
         taxonomy is None or not has_id or "label" in found or "annotator" in found
@@ -300,25 +299,19 @@ class _Reader:
                 issues.reject(line, "id", "is missing", "give every example an id")
                 continue
             labeled = [(a, label) for a, label in given if not is_missing(label, self._taxonomy)]
-            annotations = [
-                self._annotation(
-                    AnnotatorLabel(
-                        id=identifier,
-                        annotator=annotator,
-                        label=label,
-                        session=session or None,
-                        round=cells.get("round") or default_round,
-                        rationale=cells.get("rationale") or None,
-                    ),
-                    line,
-                    issues,
-                    may_be_several=file.of_one,
-                )
-                for annotator, label in labeled
-            ]
-            sound = [annotation for annotation in annotations if annotation is not None]
+            row = AnnotatorLabel(
+                id=identifier,
+                annotator="",
+                label="",
+                session=session or None,
+                round=cells.get("round") or default_round,
+                rationale=cells.get("rationale") or None,
+            )
+            written = [replace(row, annotator=name, label=label) for name, label in labeled]
+            found = [self._annotation(one, line, issues, of_one=file.of_one) for one in written]
+            sound = [annotation for annotation in found if annotation is not None]
             # A row with a fault is left out whole.
-            if len(sound) == len(annotations):
+            if len(sound) == len(labeled):
                 self.unlabelled += len(given) - len(labeled)
                 self.found += sound
                 self._seen.update((one.id, one.annotator, one.round) for one in sound)
@@ -378,7 +371,7 @@ class _Reader:
         is_json = file.path.suffix.lower() in JSON_ENDINGS
         shown = Path(file.shown)
         found = annotation_columns(shown, names, self._layout)
-        columns = find_annotators(shown, names, rows, layout=self._layout, taxonomy=self._taxonomy)
+        columns = find_annotators(shown, names, found, rows, self._layout, self._taxonomy)
         if not self._layout.annotators:
             self.columns.update(dict.fromkeys(columns))
         if "label" not in found and not columns:
@@ -466,12 +459,12 @@ class _Reader:
             return ":".join(self.names.name(role, part) for part in parts)
         if role in ("label", "rationale"):
             return ":".join(parts)
-        # Columns of numbers in which one is missing come as 1.0, 2.0.
-        numbers = [whole_number(identity(part)) if role == "turn" else None for part in parts]
-        return ":".join(
-            identity(part) if number is None else str(number)
-            for part, number in zip(parts, numbers, strict=True)
-        )
+        names = [identity(part) for part in parts]
+        if role == "turn":
+            # Columns of numbers in which one is missing come as 1.0, 2.0.
+            numbers = [whole_number(name) for name in names]
+            names = [n if i is None else str(i) for n, i in zip(names, numbers, strict=True)]
+        return ":".join(names)
 
     @staticmethod
     def _damaged(line: int, cells: Mapping[str, Sequence[str]], issues: IssueLog) -> bool:
@@ -486,14 +479,14 @@ class _Reader:
         return bool(broken)
 
     def _annotation(
-        self, given: AnnotatorLabel, line: int, issues: IssueLog, *, may_be_several: bool
+        self, given: AnnotatorLabel, line: int, issues: IssueLog, *, of_one: bool
     ) -> AnnotatorLabel | None:
         """Return an annotation under its canonical label, ``None`` where it is at fault."""
         if not given.annotator:
             issues.reject(line, "annotator", "is empty", "write who gave this label")
             return None
         label: str | None = given.label
-        if may_be_several and "#" in given.label:
+        if of_one and "#" in given.label:
             # Doccano's CSV joins several labels.
             fields = Fields({}, line=line, issues=issues)
             label = self._one(fields, [Given(labels=tuple(given.label.split("#")))])

@@ -141,7 +141,9 @@ def input_files(path: Path, endings: tuple[str, ...] | None) -> list[Path]:
     if not is_several(path):
         return [path]
     is_folder = path.is_dir()
-    found = path.iterdir() if is_folder else _matching(path)
+    anchor = Path(path.anchor)
+    # In a pattern ``**`` stands for folders of any depth.
+    found = path.iterdir() if is_folder else anchor.glob(str(path.relative_to(anchor)))
     files = sorted(
         file
         for file in found
@@ -167,12 +169,6 @@ def is_several(path: Path) -> bool:
     except OSError:
         # A name that is too long.
         return False
-
-
-def _matching(pattern: Path) -> Iterator[Path]:
-    """Yield what matches a pattern, in which ``**`` stands for folders of any depth."""
-    anchor = Path(pattern.anchor)
-    return anchor.glob(str(pattern.relative_to(anchor)))
 
 
 def text_lines(path: Path, issues: IssueLog) -> Iterator[str]:
@@ -296,7 +292,9 @@ def _skip(text: str, at: int, characters: str) -> int:
 def _is_row(row: object, faults: Sequence[JsonFault], line: int, issues: IssueLog) -> bool:
     """Return whether a JSON value is an object of moderate depth; anything else is noted."""
     if not isinstance(row, dict):
-        issues.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
+        kinds = {list: "list", str: "string", bool: "boolean", type(None): "null"}
+        reason = f"is a JSON {kinds.get(type(row), 'number')}"
+        issues.reject(line, "row", reason, "write an object, {...}")
         return False
     if _is_deep(row):
         reason = f"is nested more than {DEEPEST} levels deep"
@@ -407,8 +405,3 @@ def _json_reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return "a number is too long"
-
-
-def _json_kind(value: object) -> str:
-    kinds = {list: "list", str: "string", bool: "boolean", type(None): "null"}
-    return kinds.get(type(value), "number")

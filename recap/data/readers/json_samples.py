@@ -105,8 +105,11 @@ def read_psyguard(
             fields.reject("labels", "holds something that is no text", 'write "labels": ["..."]')
             continue
         source = fields.optional_text("data_source")
+        idx = fields.identifier("idx")
+        # PsyGUARD numbers its messages anew in each of its sources.
+        name = f"{source}:{idx}" if idx is not None and source is not None else idx
         example = Example(
-            id=_id(fields.identifier("idx"), source) or f"{path.stem}:{number}",
+            id=name or f"{path.stem}:{number}",
             history=(),
             response=fields.text("text"),
             label=label_of(fields, "labels", [Given(labels=tuple(labels))], multi_label),
@@ -115,8 +118,3 @@ def read_psyguard(
         if fields.sound:
             issues.at(line)
             yield example
-
-
-def _id(number: str | None, source: str | None) -> str | None:
-    # PsyGUARD numbers its messages anew in each of its sources.
-    return f"{source}:{number}" if number is not None and source is not None else number
