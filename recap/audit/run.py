@@ -295,11 +295,7 @@ Read = Callable[[Sequence[LoglikelihoodRequest], str], list[Loglikelihood]]
 
 
 def plant_canaries(config: AuditConfig) -> Report:
-    """Return canaries to train on; their file may be read by its owner alone.
-
-    Raises:
-        ConfigError: Without ``out``.
-    """
+    """Return canaries to train on; their file, in ``out``, may be read by its owner alone."""
     if config.out is None:
         raise ConfigError("step=plant writes canaries.jsonl; name a folder for it with out=FOLDER")
     task, options = build_task(config.training), config.plant

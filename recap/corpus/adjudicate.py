@@ -187,11 +187,7 @@ def _final(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def read_decisions(config: CorpusConfig, annotated: Set[str]) -> dict[str, str]:
-    """Return the labels that were filled in by hand, by example id.
-
-    Raises:
-        DataError: When the file cannot be read, listing every faulty row.
-    """
+    """Return the labels filled in by hand, by example id; a ``DataError`` lists faulty rows."""
     path = config.adjudicate.decisions
     if path is None:
         return {}

@@ -138,11 +138,7 @@ def batch_pages(
 
 
 def check_file_name(option: str, name: str) -> None:
-    """Check that a name can be that of a file.
-
-    Raises:
-        ConfigError: When it cannot.
-    """
+    """Refuse a name that cannot be that of a file, with a ``ConfigError``."""
     if not _FILE_NAME.fullmatch(name) or name.strip(". ") != name or re.search(r"\.\d+$", name):
         raise ConfigError(
             f"{option}: {name!r} cannot name a file; use letters, digits, '-' and '_'"

@@ -38,11 +38,7 @@ from recap.taxonomy import Taxonomy
 
 
 def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
-    """Return the correct label of each item, from columns ``id`` and ``label``.
-
-    Raises:
-        DataError: When the table cannot be read, listing every faulty row.
-    """
+    """Return the correct label of each item; a ``DataError`` lists every faulty row."""
     issues = IssueLog(path)
     key: dict[str, str] = {}
     hint = "exam.key needs columns id and label"

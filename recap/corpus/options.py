@@ -220,11 +220,7 @@ ACTIONS = {
 
 
 def find_action(name: str) -> Action:
-    """Return the function of an action.
-
-    Raises:
-        ConfigError: When there is none of that name.
-    """
+    """Return the function of an action; a ``ConfigError`` where there is none of that name."""
     if name not in ACTIONS:
         raise ConfigError(
             f"action: there is no action {name!r}{did_you_mean(name, ACTIONS)}; "

@@ -122,11 +122,7 @@ def _watched(
 
 
 def refuse_texts(labels: Set[str], where: str, hint: str) -> None:
-    """Refuse raw labels that may be client text, which tables would print.
-
-    Raises:
-        DataError: For too many of them, or a long one.
-    """
+    """Refuse raw labels that may be client text, which tables would print, with a ``DataError``."""
     if len(labels) > MOST_RAW_LABELS or max(map(len, labels), default=0) > LONGEST_RAW_LABEL:
         raise DataError(
             f"{where}: more than {MOST_RAW_LABELS} different labels, or one of more than "
@@ -204,11 +200,7 @@ def several(path: str | list[str]) -> list[str]:
 
 
 def named_path(option: str, path: str) -> Path:
-    """Return the path that an option names.
-
-    Raises:
-        ConfigError: When nothing is there.
-    """
+    """Return the path that an option names; a ``ConfigError`` where nothing is there."""
     found = Path(path).expanduser()
     if not found.exists():
         beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []

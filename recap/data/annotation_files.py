@@ -98,11 +98,7 @@ class AnnotationLayout:
 def annotation_columns(
     path: Path, names: tuple[str, ...], layout: AnnotationLayout
 ) -> dict[str, tuple[str, ...]]:
-    """Return the columns for each role that a file with the header ``names`` has.
-
-    Raises:
-        DataError: When a column that was named is not there.
-    """
+    """Return the columns of each role; a ``DataError`` where a named column is not there."""
     found: dict[str, tuple[str, ...]] = {}
     for role, usual in USUAL_NAMES.items():
         chosen = layout.named(role)

@@ -360,19 +360,9 @@ def read_corpus(
 ) -> Corpus:
     """Read a data set, its labels under their canonical names.
 
-    Args:
-        reader: Name of a registered reader, or ``package.module:function``.
-        path: The file; ``None`` for readers that need none.
-        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
-        name: What to call the data set; by default the reader's name.
-        on_error: ``fail`` lists every fault and stops, ``skip`` keeps the faults in the corpus.
-        duplicates: What to do with examples of the same history and response: count them
-            (``warn``), stop (``error``), or keep the first of each (``drop``).
-        merge_adjacent: Whether several turns of one speaker in a row become one.
-        no_intervention: Whether to ``skip`` or ``keep`` a client turn that no counselor turn
-            precedes.
-        require_labels: Whether an example needs a label, as in training; false for prediction.
-        options: The reader's own options.
+    All but the taxonomy (``None`` leaves labels as they stand) is as in
+    :class:`recap.config.DataConfig`; without a ``name`` the data set is called after its reader. An
+    example needs a label, as in training, unless ``require_labels`` is false.
 
     Raises:
         DataError: When the file cannot be read, rows are faulty, or no example is left.

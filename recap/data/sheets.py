@@ -58,11 +58,7 @@ def filled_rows(
 
 
 def raise_issues(*logs: IssueLog) -> None:
-    """Raise an error that lists all faulty rows, where there are any.
-
-    Raises:
-        DataError: With the rows of every file.
-    """
+    """Raise a ``DataError`` that lists the faulty rows of every file, where there are any."""
     faulty = [str(log.error()) for log in logs if log.issues]
     if faulty:
         raise DataError("\n".join(faulty))

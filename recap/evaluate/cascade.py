@@ -258,11 +258,7 @@ def _stage(option: str, path: str) -> CascadeStage:
 
 
 def _shared_folds(first: CascadeStage, second: CascadeStage, asked: int | str) -> list[int]:
-    """Return the folds that both runs have finished.
-
-    Raises:
-        ConfigError: When the partitions differ, or no fold is shared.
-    """
+    """Return the folds that both runs have finished; a ``ConfigError`` where there is none."""
     hashes = [stage.folder.read_manifest().get("partition_hash") for stage in (first, second)]
     if None in hashes or hashes[0] != hashes[1]:
         raise ConfigError(

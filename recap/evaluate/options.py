@@ -109,11 +109,7 @@ class EvaluateConfig:
 
 
 def chosen_source(config: EvaluateConfig) -> Scored:
-    """Return what is to be scored.
-
-    Raises:
-        ConfigError: When not exactly one thing was named.
-    """
+    """Return what is to be scored; a ``ConfigError`` where not exactly one thing was named."""
     stages = [config.binary, config.fine_grained]
     named: dict[Scored, bool] = {
         "model": config.model is not None,
@@ -136,15 +132,10 @@ def chosen_source(config: EvaluateConfig) -> Scored:
     return chosen[0]
 
 
-_OF_THE_DEVICE = [
-    "accelerator",
-    "devices",
-    "nodes",
-    "strategy",
-    "precision",
-    "log_every_steps",
-    "progress",
-]
+_OF_THE_DEVICE = (
+    *("accelerator", "devices", "nodes", "strategy", "precision"),
+    *("log_every_steps", "progress"),
+)
 """Options of a trainer that a baseline takes over."""
 
 
@@ -164,49 +155,44 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
     if config.method == "tfidf":
         own = asdict(config.tfidf)
         own["analyzer"] = own["analyzer"] or ("char" if training.data.language == "zh" else "word")
-    common: dict[str, Any] = {
-        "baseline": {"method": config.method, **own},
-        "rationale": False,
-        "prompt": PromptConfig(language=training.prompt.language, label_form="bare"),
-        "decoding": DecodingConfig(),
-        "callbacks": {},
-        "merge": False,
-        "merge_tolerance": None,
-        "batching": "padded",
-    }
     if config.method == "tfidf":
-        return replace(
-            training,
-            backbone=BackboneConfig(name="tfidf", family="other"),
-            finetune=FinetuneConfig(method="none"),
-            optimizer=OptimizerConfig(learning_rate=1e-5),
-            scheduler=SchedulerConfig(),
-            trainer=TrainerConfig(accelerator="cpu"),
-            global_batch_size=1,
-            sampling="natural",
-            **common,
-        )
+        settled: dict[str, Any] = {
+            "backbone": BackboneConfig(name="tfidf", family="other"),
+            "finetune": FinetuneConfig(method="none"),
+            "optimizer": OptimizerConfig(learning_rate=1e-5),
+            "scheduler": SchedulerConfig(),
+            "trainer": TrainerConfig(accelerator="cpu"),
+            "global_batch_size": 1,
+            "sampling": "natural",
+        }
+    else:
+        name, rate = f"encoder-{encoder.name}", encoder.learning_rate
+        settled = {
+            "backbone": BackboneConfig(
+                name=name, family="other", hub_id=encoder.hub_id, path=encoder.path
+            ),
+            "finetune": FinetuneConfig(method="full"),
+            "optimizer": OptimizerConfig(learning_rate=rate, weight_decay=encoder.weight_decay),
+            "scheduler": SchedulerConfig(name="linear", warmup_fraction=encoder.warmup_fraction),
+            "trainer": TrainerConfig(
+                **{name: getattr(training.trainer, name) for name in _OF_THE_DEVICE},
+                max_epochs=encoder.max_epochs,
+                patience=encoder.patience,
+                per_device_batch_size=encoder.per_device_batch_size,
+            ),
+            "global_batch_size": encoder.batch_size,
+        }
     return replace(
         training,
-        backbone=BackboneConfig(
-            name=f"encoder-{encoder.name}",
-            family="other",
-            hub_id=encoder.hub_id,
-            path=encoder.path,
-        ),
-        finetune=FinetuneConfig(method="full"),
-        optimizer=OptimizerConfig(
-            learning_rate=encoder.learning_rate, weight_decay=encoder.weight_decay
-        ),
-        scheduler=SchedulerConfig(name="linear", warmup_fraction=encoder.warmup_fraction),
-        trainer=TrainerConfig(
-            **{name: getattr(training.trainer, name) for name in _OF_THE_DEVICE},
-            max_epochs=encoder.max_epochs,
-            patience=encoder.patience,
-            per_device_batch_size=encoder.per_device_batch_size,
-        ),
-        global_batch_size=encoder.batch_size,
-        **common,
+        baseline={"method": config.method, **own},
+        rationale=False,
+        prompt=PromptConfig(language=training.prompt.language, label_form="bare"),
+        decoding=DecodingConfig(),
+        callbacks={},
+        merge=False,
+        merge_tolerance=None,
+        batching="padded",
+        **settled,
     )
 
 

@@ -148,11 +148,7 @@ def _new_data(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...],
 
 
 def _trained_on(saved: SavedModel, examples: Sequence[Example]) -> list[str]:
-    """Return a warning where the model knows some of the examples.
-
-    Raises:
-        ConfigError: When it knows them all.
-    """
+    """Return a warning where the model knows some examples; a ``ConfigError`` for all of them."""
     try:
         data = read_own_data(saved)
     except RecapError as error:

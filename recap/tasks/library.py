@@ -205,11 +205,7 @@ _BUILT_IN = {
 def register_task(
     name: str, *, aliases: Iterable[str] = ()
 ) -> Callable[[AnyTaskSource], AnyTaskSource]:
-    """Return a decorator that registers a task, or a function that makes one.
-
-    Raises:
-        ConfigError: When a name is taken.
-    """
+    """Return a decorator that registers a task, or a function that makes one."""
     return TASKS.register(name, aliases=aliases)
 
 

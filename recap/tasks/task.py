@@ -359,11 +359,7 @@ class Task:
         return label
 
     def index(self, label: str) -> int:
-        """Return the class index of a label.
-
-        Raises:
-            DataError: When the task has no such label.
-        """
+        """Return the class index of a label; a ``DataError`` where the task has none such."""
         if label not in self._indices:
             raise DataError(
                 f"label {quote_label(label, self.labels)} is not in task {self.name!r}"

@@ -34,11 +34,7 @@ _CHINESE = range(0x4E00, 0x9FFF + 1)
 
 
 def refuse_other_form(path: Path, head: bytes) -> None:
-    """Refuse a file whose first bytes are those of something else than UTF-8 or marked UTF-16.
-
-    Raises:
-        DataError: Saying what the file is, and what to do.
-    """
+    """Refuse, with a ``DataError``, a file that begins as no UTF-8 and no marked UTF-16 does."""
     for mark, form in _FORMS.items():
         if head.startswith(mark):
             raise DataError(f"{path}: is no text but {form}")

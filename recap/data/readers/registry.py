@@ -129,11 +129,7 @@ def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None
 def one_of(
     option: str, value: object, choices: Iterable[str], *, prefix: str = "data.options."
 ) -> str:
-    """Return ``value`` when it is one of ``choices``.
-
-    Raises:
-        ConfigError: Naming the option and its choices.
-    """
+    """Return ``value`` when it is one of ``choices``; else a ``ConfigError`` names these."""
     choices = list(choices)
     if value not in choices:
         raise ConfigError(
@@ -266,11 +262,7 @@ def names_by_role(**names: str) -> Mapping[str, tuple[str, ...]]:
 def check_roles(
     option: str, roles: Iterable[str], known: Collection[str], *, what: str = "a column"
 ) -> None:
-    """Refuse roles that no column or key of a file can have.
-
-    Raises:
-        ConfigError: Naming the first one.
-    """
+    """Refuse, with a ``ConfigError``, a role that no column or key of a file can have."""
     for role in roles:
         if role not in known:
             raise ConfigError(
