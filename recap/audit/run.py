@@ -102,11 +102,7 @@ def plant(task: Task, options: PlantOptions, *, language: Literal["en", "zh"], s
 
 
 def read_canaries(path: Path, task: Task) -> tuple[Canary, ...]:
-    """Return the canaries of a file, copies of one put together.
-
-    Raises:
-        DataError: When the file holds none, or one is not as ``step=plant`` writes it.
-    """
+    """Return the canaries that ``step=plant`` wrote, copies of one put together."""
     issues = IssueLog(str(path))
     records = read_records(
         reader="dialogues", path=path, taxonomy=task.taxonomy, issues=issues, require_labels=True

@@ -91,11 +91,7 @@ _FILE_NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]+")
 
 
 def read_utterances(source: CorpusSource, data: DataConfig) -> list[Example]:
-    """Return the client turns of the data as training sees them, labeled or not.
-
-    Raises:
-        DataError: When none is left, or two have one id.
-    """
+    """Return the client turns as training sees them; a ``DataError`` where none is left."""
     examples = [example for record in source.records for example in examples_in(record, data)]
     if not examples:
         raise DataError(
@@ -118,9 +114,6 @@ def batch_pages(
 
     ``assignments`` say who annotates which example; ``labels`` stand there beforehand, by example
     id. With ``batch_size``, files hold so many examples (``<annotator>.1.jsonl``).
-
-    Raises:
-        ConfigError: When an annotator's name cannot be that of a file.
     """
     by_annotator: dict[str, list[Example]] = {}
     for identifier, names in assignments.items():

@@ -73,9 +73,6 @@ def open_source(
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
     which lists them. With ``keep_empty``, turns without a text are part of the corpus rather than
     faults; without ``judge``, neither rows at fault nor a lack of rows end in an error.
-
-    Raises:
-        ConfigError: For an unknown reader or option.
     """
     data, taxonomy = config.data, find_taxonomy(config)
     path = Path(data.path) if data.path is not None else None
@@ -281,11 +278,7 @@ def token_counter(name: str | None) -> Callable[[str], int] | None:
 
 
 def keep_filled_in(config: CorpusConfig, pages: Mapping[str, str | bytes]) -> None:
-    """Check that no file for people to fill in is there already with another content.
-
-    Raises:
-        ConfigError: Naming the first that is.
-    """
+    """Refuse, by a ``ConfigError``, to replace a file that people may have filled in."""
     for name, content in pages.items() if config.out is not None else ():
         file = Path(config.out or "") / name
         new = content.encode("utf-8") if isinstance(content, str) else content

@@ -38,9 +38,6 @@ def filled_rows(
     Names and ids (:data:`NAMES`) come in the form in which they are compared. Columns that are
     ``optional`` are empty where the file lacks them. Among ``numbers``, a spreadsheet may show a
     percentage. ``hint`` says what to do where a column is missing.
-
-    Raises:
-        DataError: When the file cannot be read or lacks a column.
     """
     table = read_sheet(path, issues)
     for column in columns:

@@ -27,11 +27,7 @@ from recap.tasks.task import Task
 def cross_validate_baseline(
     config: EvaluateConfig, *, listener: FoldListener | None = None
 ) -> Summary:
-    """Run the unfinished folds of a baseline; return the summary of all finished ones.
-
-    Raises:
-        UserError: When the configuration or the data are at fault.
-    """
+    """Run the unfinished folds of a baseline; return the summary of all finished ones."""
     listener = listener or FoldListener()
     settled = baseline_run(config)
     _check(config, settled)

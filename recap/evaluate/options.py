@@ -144,9 +144,6 @@ def baseline_run(config: EvaluateConfig) -> RunConfig:
 
     So that runs differ in name and hash only where their results may. What an encoder is trained
     with stands where every training has it (``optimizer``, ``trainer``, ``global_batch_size``).
-
-    Raises:
-        ConfigError: When no baseline is chosen.
     """
     if config.method is None:
         raise ConfigError("method: choose a baseline, tfidf or encoder")
@@ -205,9 +202,6 @@ def load_evaluation(
     """Return the configuration of ``recap.evaluate``, a baseline's run folder named.
 
     It is named as :func:`load_config` names one, after the choices that a baseline has.
-
-    Raises:
-        ConfigError: As :func:`load_config`.
     """
     from recap.cli.compose import command_config, compose, compose_run, written
 

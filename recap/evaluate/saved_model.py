@@ -233,11 +233,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write scores.json, scores.md and predictions.jsonl, and the summary over folds if any.
-
-    Raises:
-        ConfigError: When the folder cannot be written.
-    """
+    """Write scores.json, scores.md and predictions.jsonl, and the summary over folds if any."""
     figures = {
         **scores_to_dict(evaluation.scores),
         **answer_counts(evaluation.predictions),

@@ -27,12 +27,9 @@ TASK_KEYS = ("name", "taxonomy", "labels", "within", "role", "instruction")
 
 
 def builtin_task(name: str, **options: Any) -> Task:
-    """Return the task of ``conf/task/<name>.yaml``.
+    """Return the task of ``conf/task/<name>.yaml``; an ``UnknownNameError`` for none.
 
     ``options`` are fields of :class:`recap.tasks.task.Task`, such as ``language="zh"``.
-
-    Raises:
-        UnknownNameError: When there is no such file, with the closest name.
     """
     return load_task_file(_conf_file("task", name, ()), **options)
 
@@ -256,11 +253,7 @@ def build_task(config: RunConfig) -> Task:
 
 
 def configured_task(definition: TaskConfig, **options: Any) -> Task:
-    """Return the task that a configuration defines or names; ``options`` are fields of a task.
-
-    Raises:
-        ConfigError: For labels outside the taxonomy, or a name that is not known.
-    """
+    """Return the task that a configuration defines or names; ``options`` are fields of a task."""
     if definition.taxonomy is None:
         return get_task(definition.name, **options)
     return task_from_dict({key: getattr(definition, key) for key in TASK_KEYS}, **options)

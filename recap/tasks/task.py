@@ -345,11 +345,7 @@ class Task:
         return self._reader.label_at_or_above(example.label) is not None
 
     def gold(self, example: Example) -> str:
-        """Return the task's label of an example: the listed category at or above the example's own.
-
-        Raises:
-            DataError: When the task does not select the example.
-        """
+        """Return the task's label at or above an example's own; a ``DataError`` where it has none."""
         label = self._reader.label_at_or_above(example.label or "")
         if not self.select(example) or label is None:
             raise DataError(

@@ -64,12 +64,9 @@ def tool_of(row: Mapping[str, Any]) -> str | None:
 
 
 def refuse_export(issues: IssueLog, line: int, row: Mapping[str, Any]) -> None:
-    """Refuse a row that an annotation tool wrote, in a file that is read as another one.
+    """Refuse, by a ``DataError``, a row that an annotation tool wrote and another reader reads.
 
     Its label may be one that was rejected.
-
-    Raises:
-        DataError: Naming the reader for it.
     """
     tool = tool_of(row)
     if tool is not None:
@@ -107,11 +104,7 @@ class Document:
 
 
 class Keys:
-    """Which keys of an export hold what: those that the user named, else the usual ones.
-
-    Raises:
-        ConfigError: For a role that no key can have, or several names for one.
-    """
+    """Which keys of an export hold what: those that the user named, else the usual ones."""
 
     def __init__(
         self,

@@ -98,11 +98,7 @@ def _chat_hint(row: Mapping[str, Any]) -> str:
 
 
 def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
-    """Return the dialogue or the example that one row describes; without an id it gets ``number``.
-
-    Raises:
-        DataError: When the row is at fault.
-    """
+    """Return the record of one row, called ``number`` without an id; a ``DataError`` for faults."""
     issues = IssueLog("row")
     issues.row()
     named = {"session": str(number), **row} if "turns" in row else row

@@ -72,11 +72,7 @@ def register_reader(
 
 
 def get_reader(name: str) -> Reader:
-    """Return the reader that ``name`` (or ``package.module:function``) stands for.
-
-    Raises:
-        UnknownNameError: With the closest known name, when there is none.
-    """
+    """Return the reader of a name or ``package.module:function``, or raise ``UnknownNameError``."""
     # Each module registers its reader when imported; all of them only to list what there is.
     wanted = (
         [_BUILT_IN[name]] if name in _BUILT_IN else _BUILT_IN.values() if ":" not in name else []
@@ -100,11 +96,7 @@ def files_to_read(name: str, path: Path) -> list[Path]:
 
 
 def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None:
-    """Check that a reader takes every option it is given.
-
-    Raises:
-        ConfigError: When it is no reader, or naming the first option that it does not take.
-    """
+    """Check that a reader takes every option it is given, or raise a ``ConfigError``."""
     try:
         named = inspect.signature(reader).parameters
     except (TypeError, ValueError):
@@ -346,11 +338,7 @@ def find_columns(
 
 
 def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:
-    """Return ``column``, in the form in which names are compared, when the header has it.
-
-    Raises:
-        DataError: Naming the missing column and ``hint``.
-    """
+    """Return ``column`` as names are compared; a ``DataError`` with ``hint`` where it is missing."""
     column = identity(column)
     if column not in names:
         close = did_you_mean(column, names)
