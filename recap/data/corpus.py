@@ -385,8 +385,6 @@ def read_corpus(
     synthetic = False
     for record in records:
         synthetic = synthetic or record.meta.get("synthetic") is True
-        if isinstance(record, Dialogue):
-            counts["dialogues"] += 1
         examples += examples_of(
             record,
             merge_adjacent=merge_adjacent,

@@ -47,13 +47,15 @@ def examples_of(
         require_labels: Whether client turns without a label make no example.
         empty_apart: Whether a client turn without text becomes an example of its own whatever
             stands before it; no turn without text is merged or stands in a history then.
-        counts: Where to add the counts; also ``counselor_turns``, ``merged_counselor_turns``,
-            ``merged_label_conflicts``, ``merged_act_conflicts``, and turns of others alike.
+        counts: Where to add the counts; also ``dialogues``, ``counselor_turns``,
+            ``merged_counselor_turns``, ``merged_label_conflicts``, ``merged_act_conflicts``, and
+            turns of others alike.
     """
     counts = Counter() if counts is None else counts
     if isinstance(record, Example):
         yield from _of_example(record, merge_adjacent, no_intervention, empty_apart, counts)
         return
+    counts["dialogues"] += 1
     for turn in record.turns:
         counts[f"{turn.speaker}_turns"] += 1
     utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(record.turns)]

@@ -5,7 +5,6 @@ Annotated utterances come from dialogues, from what ``recap.predict`` wrote, or 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -55,32 +54,13 @@ def read_utterances(
         to_annotate=True,
     )
     for record in records:
-        yield from utterances_of(
+        yield from examples_of(
             record,
             merge_adjacent=merge_adjacent,
             no_intervention=no_intervention,
+            empty_apart=True,
             counts=issues.counts,
         )
-
-
-def utterances_of(
-    record: Dialogue | Example,
-    *,
-    merge_adjacent: bool = True,
-    no_intervention: NoIntervention = "keep",
-    counts: Counter[str] | None = None,
-) -> Iterator[Example]:
-    """Yield the client utterances of one dialogue, or the one of an example, to be annotated."""
-    counted: Counter[str] = Counter() if counts is None else counts
-    if isinstance(record, Dialogue):
-        counted["dialogues"] += 1
-    return examples_of(
-        record,
-        merge_adjacent=merge_adjacent,
-        no_intervention=no_intervention,
-        empty_apart=True,
-        counts=counted,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -345,7 +345,7 @@ class Task:
         return self._reader.label_at_or_above(example.label) is not None
 
     def gold(self, example: Example) -> str:
-        """Return the task's label at or above an example's own; a ``DataError`` where it has none."""
+        """Return the label at or above an example's own; a ``DataError`` where there is none."""
         label = self._reader.label_at_or_above(example.label or "")
         if not self.select(example) or label is None:
             raise DataError(

@@ -338,7 +338,7 @@ def find_columns(
 
 
 def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:
-    """Return ``column`` as names are compared; a ``DataError`` with ``hint`` where it is missing."""
+    """Return ``column`` as names are compared; a ``DataError`` with ``hint`` for a missing one."""
     column = identity(column)
     if column not in names:
         close = did_you_mean(column, names)
