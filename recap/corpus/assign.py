@@ -46,14 +46,9 @@ def assign(
 
     Examples are dealt in random order, each to those with the least to do, and among these to those
     who share the fewest examples with one another. Where nobody is left out, no annotator has more
-    than one example more than another.
-
-    Args:
-        ids: Of the examples, each once; the result has their order.
-        annotators: Who can be asked.
-        per_example: Annotators of one example; where fewer are left, an example gets those.
-        seed: Another seed, another assignment.
-        taken: Annotators who are not asked about an example, since they annotated it before.
+    than one example more than another. The result has the order of the ``ids``. Where fewer than
+    ``per_example`` are left, an example gets those; annotators in ``taken`` are not asked about an
+    example, since they annotated it before.
 
     Raises:
         ConfigError: When there are too few annotators, or two of one name.

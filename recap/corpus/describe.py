@@ -133,9 +133,12 @@ class CorpusCounter:
         self._history = {"turns": array("I"), "characters": array("I"), "tokens": array("I")}
         self._count_tokens = None if count_tokens is None else lru_cache(8192)(count_tokens)
 
-    def add_dialogue(self, dialogue: Dialogue) -> None:
-        """Count a dialogue's turns; its utterances are added by :meth:`add_utterance`."""
-        turns = dialogue.turns
+    def add_record(self, record: Dialogue | Example) -> None:
+        """Count a record's turns; its utterances are added by :meth:`add_utterance`."""
+        if isinstance(record, Example):
+            self._counts["singles"] += 1
+            return
+        turns = record.turns
         self._counts["dialogues"] += 1
         self._counts["client_begins"] += bool(turns) and turns[0].speaker == "client"
         self._counts["adjacent"] += sum(a.voice == b.voice for a, b in pairwise(turns))
@@ -144,10 +147,6 @@ class CorpusCounter:
             if turn.speaker == "counselor":
                 self._counselor.add(turn.text, self._words(turn.text))
         self._turns.append(len(turns))
-
-    def add_single(self) -> None:
-        """Count a record that is one utterance with its history."""
-        self._counts["singles"] += 1
 
     def add_utterance(self, example: Example) -> None:
         """Count one client utterance with its context."""
@@ -218,16 +217,8 @@ class CorpusCounter:
 
 def in_tree_order(taxonomy: Taxonomy) -> list[str]:
     """Return all categories, each before those below it, in canonical order within a level."""
-    children: dict[str | None, list[str]] = defaultdict(list)
-    for category in taxonomy.categories:
-        children[category.parent].append(category.name)
-    ordered: list[str] = []
-    waiting = children[None][::-1]
-    while waiting:
-        name = waiting.pop()
-        ordered.append(name)
-        waiting += children[name][::-1]
-    return ordered
+    place = {category.name: place for place, category in enumerate(taxonomy.categories)}
+    return sorted(place, key=lambda name: [place[up] for up in reversed(taxonomy.lineage(name))])
 
 
 def content_digest(example: Example) -> bytes:
@@ -308,10 +299,7 @@ def describe(config: CorpusConfig) -> Report:
     )
     as_is = config.describe.unit == "turns"
     for record in source.records:
-        if isinstance(record, Dialogue):
-            counter.add_dialogue(record)
-        else:
-            counter.add_single()
+        counter.add_record(record)
         for example in client_turns(record) if as_is else examples_in(record, config.data):
             counter.add_utterance(example)
     found = counter.result(taxonomy)

@@ -178,13 +178,9 @@ def select_annotators(
 
     Selected are the ``top`` candidates by mean accuracy among those who took every exam and reached
     ``min_last`` in the last one (Appendix B: four, 60 %). Candidates who share the last place that
-    is to be had are all selected, since nothing tells them apart.
-
-    Args:
-        accuracies: Of each candidate, one an exam in order, ``None`` for an exam that was missed.
-        top: How many to select.
-        min_last: Accuracy that the last exam needs.
-        ddof: 1 for the sample standard deviation; 0 for the population's, which fits Table 6.
+    is to be had are all selected, since nothing tells them apart. An exam that was missed is
+    ``None``. A ``ddof`` of 1 gives the sample standard deviation, 0 the population's, which fits
+    Table 6.
     """
     means = {
         name: None if None in row else statistics.fmean(value for value in row if value is not None)

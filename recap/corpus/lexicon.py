@@ -158,15 +158,11 @@ class LexiconCounter:
     ) -> tuple[CategoryTerms, ...]:
         """Return each label's terms with the highest z, unigrams and bigrams ranked together.
 
-        All terms count towards sizes and prior; the limits decide only which are listed.
-
-        Args:
-            labels: Which to contrast, in this order; those without utterances are left out.
-            prior: Of the terms.
-            contrast: ``rest`` (all other labels) or one label, which is then not listed itself.
-            minimum_count: Times that a listed term stands in category and contrast together.
-            top_k: Terms of a label at most; only those with z above zero.
-            shared_only: Whether terms of a single session are left out: names, above all.
+        All terms count towards sizes and prior; the limits decide only which are listed. Labels
+        without utterances are left out. ``contrast`` is ``rest`` (all other labels) or one label,
+        which is then not listed itself. Listed are at most ``top_k`` terms of a label with z above
+        zero that stand ``minimum_count`` times or more in category and contrast together, and, with
+        ``shared_only``, in more than one session: names are left out, above all.
 
         Raises:
             ConfigError: For a contrast that has no utterances.

@@ -149,10 +149,8 @@ _details = lru_cache(maxsize=4096)(count_details)
 class ConsistencyChecker:
     """Judges examples one by one, and against those before them.
 
-    Args:
-        task: Whose labels count; ``None`` leaves out what needs a taxonomy.
-        near_duplicates: Least similarity of near-duplicates; ``None`` does not look for them.
-        shortest: Characters of the shortest text that near-duplicates are looked for among.
+    Without a ``task``, what needs a taxonomy is left out; without ``near_duplicates``, their least
+    similarity, they are not looked for, nor among texts of fewer characters than ``shortest``.
     """
 
     def __init__(

@@ -44,13 +44,8 @@ class RowIssue:
 
     def as_json(self) -> dict[str, str | int]:
         """Return the issue as files of results hold it; there the hint is called ``mend``."""
-        return {
-            "file": self.file,
-            "line": self.line,
-            "field": self.field,
-            "reason": self.reason,
-            "mend": self.hint,
-        }
+        shown = {key: getattr(self, key) for key in ("file", "line", "field", "reason")}
+        return {**shown, "mend": self.hint}
 
     def __str__(self) -> str:
         """Return the line that users see."""
@@ -146,13 +141,9 @@ class IssueLog:
     def reject(self, line: int, field: str, reason: str, hint: str, *, rows: int = 1) -> None:
         """Note one fault of the row at ``line``; a row with several faults is rejected once.
 
-        Args:
-            line: First line of the row; a :class:`Line` where several rows begin on it.
-            field: The column or key at fault.
-            reason: What is wrong with it, without client text.
-            hint: What to do.
-            rows: Rows of the file that are lost with it (several when one utterance has many
-                annotators).
+        ``line`` is the first of the row, a :class:`Line` where several rows begin on it; ``field``
+        the column or key at fault. The reason holds no client text. Several ``rows`` of the file
+        are lost with it when one utterance has many annotators.
         """
         if isinstance(line, Line):
             field = f"[{line.item}]" if field == "row" else f"[{line.item}].{field}"

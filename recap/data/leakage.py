@@ -101,13 +101,8 @@ class NearTexts:
         """Return, for each text that resembles one of the others, a pair of it with one of them.
 
         The first one found of its likeliest candidates; which texts are found does not depend on
-        the order of either part, but for buckets that are full.
-
-        Args:
-            texts: Places of the texts to overlap.
-            others: Places of those to compare them with; a text is not compared with itself.
-            threshold: Least similarity.
-            accepted: Whether a pair of places may count at all.
+        the order of either part, but for buckets that are full. All are places of texts; a text is
+        not compared with itself, and a pair counts only where it is ``accepted``.
         """
         buckets: dict[int, list[int]] = defaultdict(list)
         for other in others:
@@ -258,7 +253,7 @@ def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mappin
         "without_session": sum(not examples[i].session for i in inside),
         "without_client": sum(not examples[i].client for i in inside),
         "ids_listed_at_most": MAX_IDS_LISTED,
-        "repeats": _listed(examples, overlap.repeats(sorted(inside))),
+        "repeats": overlap.listed(overlap.repeats(sorted(inside))),
         "near_duplicates": {
             "similarity": SIMILARITY,
             "response_similarity": RESPONSE_SIMILARITY,
@@ -299,7 +294,7 @@ def with_shots(
         shown = [places[shot.id] for shot in shots[fold.index]]
         reports[fold.index]["shots"] = {
             "ids": [shot.id for shot in shots[fold.index]],
-            "in_test": _listed(examples, set(shown) & set(fold.test)),
+            "in_test": overlap.listed(set(shown) & set(fold.test)),
             **overlap.shared(shown, fold.test),
         }
     return {**report, "folds": list(reports.values())}
@@ -337,16 +332,23 @@ class _Overlap:
         examples, keys = self._examples, self._keys
         seen_keys = {keys[i] for i in seen}
         return {
-            "duplicates": _listed(examples, [i for i in test if keys[i] in seen_keys]),
-            "near_duplicates": _listed(examples, self._near_duplicates(test, seen)),
-            "shared_sessions": _shared(
-                {i: examples[i].session for i in test}, {examples[i].session for i in seen}
-            ),
-            "shared_clients": _shared(
-                {i: examples[i].client for i in test}, {examples[i].client for i in seen}
-            ),
-            "history_overlap": _listed(examples, _history_overlap(examples, seen, test)),
+            "duplicates": self.listed([i for i in test if keys[i] in seen_keys]),
+            "near_duplicates": self.listed(self._near_duplicates(test, seen)),
+            "shared_sessions": self._shared("session", seen, test),
+            "shared_clients": self._shared("client", seen, test),
+            "history_overlap": self.listed(_history_overlap(examples, seen, test)),
         }
+
+    def listed(self, indices: Collection[int]) -> dict[str, Any]:
+        """Return how many examples there are, and the ids of the first."""
+        ids = sorted(self._examples[i].id for i in indices)
+        return {"count": len(ids), "ids": ids[:MAX_IDS_LISTED]}
+
+    def _shared(self, key: str, seen: Sequence[int], test: Sequence[int]) -> dict[str, int]:
+        trained, tested = ([getattr(self._examples[i], key) for i in part] for part in (seen, test))
+        known = set(trained)
+        inside = [value for value in tested if value and value in known]
+        return {"count": len(set(inside)), "test_examples": len(inside)}
 
     def _near_duplicates(self, test: Sequence[int], seen: Sequence[int]) -> list[int]:
         """Return the test examples that resemble one of those seen, in the order given.
@@ -376,16 +378,6 @@ class _Overlap:
     def _responses_alike(self, text: int, other: int) -> bool:
         left, right = _trigrams(self._responses[text]), _trigrams(self._responses[other])
         return len(left & right) >= RESPONSE_SIMILARITY * len(left | right)
-
-
-def _listed(examples: Sequence[Example], indices: Collection[int]) -> dict[str, Any]:
-    ids = sorted(examples[i].id for i in indices)
-    return {"count": len(ids), "ids": ids[:MAX_IDS_LISTED]}
-
-
-def _shared(tested: Mapping[int, str | None], trained: Collection[str | None]) -> dict[str, int]:
-    inside = [value for value in tested.values() if value and value in trained]
-    return {"count": len(set(inside)), "test_examples": len(inside)}
 
 
 def _history_overlap(

@@ -95,6 +95,9 @@ class Rating:
     points: int
 
 
+_CRITERIA = ("label_alignment", "context_relevance", "rationality", "clarity")
+
+
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class RatingsOptions:
     """How rationales are rated."""
@@ -105,14 +108,7 @@ class RatingsOptions:
     """Who gets a blank sheet."""
     size: int = Field(default=200, ge=1)
     """Examples on a sheet (200 in Section 4.2)."""
-    criteria: list[str] = Field(
-        default_factory=lambda: [
-            "label_alignment",
-            "context_relevance",
-            "rationality",
-            "clarity",
-        ]
-    )
+    criteria: list[str] = Field(default_factory=lambda: [*_CRITERIA])
     """What is rated, a column each."""
     points: int = Field(default=5, ge=2)
     """The scale goes from 1 to this."""

@@ -62,12 +62,10 @@ def task_from_dict(
 ) -> Task:
     """Return the task that a mapping describes, as YAML and Hydra give it.
 
-    Args:
-        data: ``taxonomy`` (a name, or the mapping of a taxonomy file), and if need be ``name``,
-            ``labels``, ``within``, ``role`` and ``instruction`` (a text, or a text per language).
-        default_name: The task's name where ``data`` has none.
-        taxonomy_folders: Searched for ``<taxonomy>.yaml`` before the built-in folder.
-        options: Fields of :class:`recap.tasks.task.Task`.
+    ``data`` holds ``taxonomy`` (a name, or the mapping of a taxonomy file), and if need be
+    ``name``, ``labels``, ``within``, ``role`` and ``instruction`` (a text, or a text per language).
+    A taxonomy is looked for in ``taxonomy_folders`` before the built-in one; ``options`` are fields
+    of :class:`recap.tasks.task.Task`.
 
     Raises:
         ConfigError: For missing or unknown keys, naming them, and values of another kind.

@@ -308,24 +308,18 @@ def find_columns(
         role: require_column(path, names, name, f"correct data.options.columns.{role}")
         for role, name in named.items()
     }
-    for role in USUAL_NAMES:
+    for role, usual in USUAL_NAMES.items():
         of_example = "speaker" not in found or "history" in found
-        if (
-            role not in found
-            and given.get(role) is None
-            and not (role in ORDER_ROLES and of_example)
-        ):
-            candidates = [n for n in names if fold_name(n) in USUAL_NAMES[role] and n not in taken]
-            if role in ORDER_ROLES:
-                usual = USUAL_NAMES[role]
-                candidates = sorted(candidates, key=lambda n: usual.index(fold_name(n)))[:1]
-            if len(candidates) > 1:
-                raise DataError(
-                    f"{path}: columns {candidates[0]!r} and {candidates[1]!r} both look like the "
-                    f"{role}; say which it is with data.options.columns.{role}=NAME"
-                )
-            if candidates:
-                found[role] = candidates[0]
+        if role in given or (role in ORDER_ROLES and of_example):
+            continue
+        candidates = [n for n in names if fold_name(n) in usual and n not in taken]
+        if len(candidates) > 1 and role not in ORDER_ROLES:
+            raise DataError(
+                f"{path}: columns {candidates[0]!r} and {candidates[1]!r} both look like the "
+                f"{role}; say which it is with data.options.columns.{role}=NAME"
+            )
+        if candidates:
+            found[role] = min(candidates, key=lambda n: usual.index(fold_name(n)))
     if "text" not in found:
         usual = USUAL_NAMES["text"]
         close = next(filter(None, (did_you_mean(fold_name(name), usual) for name in names)), "")

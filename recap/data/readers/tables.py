@@ -510,7 +510,7 @@ class _Rows:
         return tuple(turn.turn() for turn in written.turns)
 
     def response(self, line: int, cell: str) -> str | None:
-        """Return what the client said, without ``Client:`` in front; ``None`` for more than that."""
+        """Return what the client said, without ``Client:`` in front; ``None`` where more is."""
         written = self.names.read_cell(self.issues, line, "response", cell)
         if written is None or not written.turns:
             return None if written is None else cell
