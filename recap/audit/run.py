@@ -102,7 +102,7 @@ def plant(task: Task, options: PlantOptions, *, language: Literal["en", "zh"], s
 
 
 def read_canaries(path: Path, task: Task) -> tuple[Canary, ...]:
-    """Return the canaries that ``step=plant`` wrote, copies of one put together."""
+    """Return what ``step=plant`` wrote, copies put together; a ``DataError`` for anything else."""
     issues = IssueLog(str(path))
     records = read_records(
         reader="dialogues", path=path, taxonomy=task.taxonomy, issues=issues, require_labels=True
@@ -390,10 +390,7 @@ def _read(
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         line = progress.add_task(what, total=len(requests))
         return loglikelihoods(
-            model,
-            requests,
-            batch_size=batch_size,
-            on_scored=lambda n: progress.advance(line, n),
+            model, requests, batch_size=batch_size, on_scored=lambda n: progress.advance(line, n)
         )
 
 

@@ -139,10 +139,8 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     """Return the data; none where no file of it was named and the demo holds nothing of the kind.
 
     Without ``annotations.path``, ``data.path`` names the annotations; a reader of dialogues has to
-    be chosen for it to be read as data too.
-
-    Raises:
-        DataError: When the data cannot be read, or a named file holds no annotated example.
+    be chosen for it to be read as data too. Named data without an annotated example are a
+    ``DataError``.
     """
     if not config.annotations.path and config.data.reader == "demo":
         return Texts(records=(), examples={}, unknown=len(annotated))
@@ -358,9 +356,7 @@ def _sheets(
             },
         ),
         table_of(
-            "Final labels",
-            labels,
-            {"label": str, "examples": lambda label: f"{labels[label]:,}"},
+            "Final labels", labels, {"label": str, "examples": lambda label: f"{labels[label]:,}"}
         ),
         table_of(
             "Agreement in each round, and over all rounds up to it",

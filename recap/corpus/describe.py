@@ -287,9 +287,6 @@ def _row(
     )
 
 
-_INDENT = "\u2003"
-
-
 def describe(config: CorpusConfig) -> Report:
     """Return what a corpus holds."""
     taxonomy = find_taxonomy(config)
@@ -352,7 +349,7 @@ def _categories(found: Description) -> ReportTable:
         f"Client utterances by category, mean length in {' and '.join(lengths)}",
         [*rows, found.total],
         {
-            "category": lambda row: _INDENT * row.level + row.name,
+            "category": lambda row: "\u2003" * row.level + row.name,
             "n": lambda row: f"{row.n:,}",
             "%": lambda row: percent(row.share),
             "distinct": lambda row: f"{row.distinct:,}",

@@ -56,12 +56,9 @@ def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
 
 
 def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]:
-    """Return the exams in order of appearance, and each candidate's accuracy in each.
+    """Return the exams in order of appearance, and the accuracies; a ``DataError`` lists bad rows.
 
     The table has the columns ``candidate``, ``exam`` and ``accuracy`` (a fraction).
-
-    Raises:
-        DataError: When it cannot be read, listing every faulty row.
     """
     issues = IssueLog(path)
     columns = ("candidate", "exam", "accuracy")

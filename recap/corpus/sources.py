@@ -141,11 +141,8 @@ OF_THE_DATA = ("agreement", "adjudicate")
 def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
     """Return the annotations under the labels of the task.
 
-    A label finer than the task's becomes the one above it; one outside the task stays.
-
-    Raises:
-        ConfigError: When no file is named.
-        DataError: When it cannot be used.
+    A label finer than the task's becomes the one above it; one outside the task stays. Raises as
+    :data:`~recap.corpus.options.Action` has it.
     """
     task = find_task(config) if config.labels == "canonical" else None
     options = config.annotations
@@ -246,10 +243,8 @@ def label_of_task(task: Task, label: str) -> str:
 def token_counter(name: str | None) -> Callable[[str], int] | None:
     """Return what counts a text's tokens (control tokens apart), ``None`` for no tokenizer.
 
-    ``name`` is ``tiny``, a folder that holds a ``tokenizer.json``, or such a file.
-
-    Raises:
-        ConfigError: When the file is missing or no tokenizer.
+    ``name`` is ``tiny``, a folder that holds a ``tokenizer.json``, or such a file; a
+    ``ConfigError`` for any other.
     """
     if name is None:
         return None

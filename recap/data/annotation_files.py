@@ -141,10 +141,8 @@ def find_annotators(
     ``auto`` takes a table for one where no column is called annotator or label, there is an id, and
     two columns or more hold labels of the taxonomy. Columns count as an annotator's where most of
     their cells are labels, so that a label that is not known is a fault of its row. Without a
-    taxonomy, what stands in several columns without a usual name counts as a label.
-
-    Raises:
-        DataError: When it cannot be told which columns are annotators'.
+    taxonomy, what stands in several columns without a usual name counts as a label. Where it cannot
+    be told which columns are annotators', a ``DataError`` asks for them.
     """
     if layout.annotators or layout.form == "long":
         return tuple(map(identity, layout.annotators))

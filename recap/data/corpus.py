@@ -250,13 +250,7 @@ class _Check:
             self._reject(place, field, *found, within)
 
     def _unique(
-        self,
-        field: str,
-        identifier: str,
-        place: Place,
-        within: str = "",
-        *,
-        made_up: bool = False,
+        self, field: str, identifier: str, place: Place, within: str = "", *, made_up: bool = False
     ) -> None:
         first = self._line_of_id.find(identifier)
         if first is not None:

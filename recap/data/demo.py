@@ -78,11 +78,7 @@ def read_demo(
     seed: int = 0,
     language: str = "en",
 ) -> Iterator[Dialogue]:
-    """Yield the demo corpus as a data reader does.
-
-    Raises:
-        ConfigError: For a ``path``: a file of the user's would be taken for read.
-    """
+    """Yield the demo corpus as a reader does; a ``ConfigError`` for a ``path``, which is none."""
     if path is not None:
         raise ConfigError(
             f"data.path={path}: data=demo is the built-in corpus and reads no file; say how yours "

@@ -18,12 +18,7 @@ from recap.data.issues import IssueLog, turn_notes
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import existing_file, is_several, json_rows
 from recap.data.readers.registry import TABLE_ENDINGS, CanonicalLabels, Fields
-from recap.data.readers.tables import (
-    mapping_of,
-    read_probabilities,
-    read_rows,
-    read_sheet,
-)
+from recap.data.readers.tables import mapping_of, read_probabilities, read_rows, read_sheet
 from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.taxonomy import Taxonomy

@@ -201,7 +201,7 @@ def load_evaluation(
 ) -> EvaluateConfig:
     """Return the configuration of ``recap.evaluate``, a baseline's run folder named.
 
-    It is named as :func:`load_config` names one, after the choices that a baseline has.
+    It is named, and faults are told, as :func:`load_config` does, after a baseline's own choices.
     """
     from recap.cli.compose import command_config, compose, compose_run, written
 

@@ -12,12 +12,7 @@ from recap.data.issues import LISTED_FAULTS, IssueLog, listed
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import json_rows
 from recap.data.readers.registry import TABLE_ENDINGS, Fields
-from recap.data.readers.tables import (
-    bare_row,
-    mapping_of,
-    read_probabilities,
-    read_sheet,
-)
+from recap.data.readers.tables import bare_row, mapping_of, read_probabilities, read_sheet
 from recap.data.utterances import read_utterances
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
@@ -61,15 +56,12 @@ class ImportedFile:
 
 
 def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> ImportedFile:
-    """Return the predictions of a JSONL, JSON, CSV or Excel file.
+    """Return the predictions of a JSONL, JSON, CSV or Excel file; a ``DataError`` for any other.
 
     A row needs ``id`` and ``label``; ``fold``, ``probabilities``, ``rationale``, ``text``, ``gold``
     and ``task`` are used where they are there. A label may be written in any spelling of the
     taxonomy, and may lie below one of the task's. ``known_ids`` are those of all examples of the
     data, also of those that the task does not select, and of client turns that make none.
-
-    Raises:
-        DataError: When the file cannot be read, or lacks the columns.
     """
     issues = IssueLog(str(path))
     reader = _Reader(task, known_ids, issues)

@@ -112,12 +112,9 @@ def load_taxonomy(name: str, *, folders: Sequence[Path] = ()) -> Taxonomy:
 
 
 def check_written_task(data: Mapping[str, Any], path: Path | None, taxonomy: Path | None) -> None:
-    """Check the kinds of a task's values, its taxonomy's among them, as YAML has them.
+    """Check the kinds of a task's values, its taxonomy's too; a ``ConfigError`` names the line.
 
     Each has the file that it stands in, where it has one.
-
-    Raises:
-        ConfigError: With file and line, for a value of another kind, and for what a taxonomy lacks.
     """
     with _told_with_line(path):
         check_kinds(data, _KINDS)
@@ -230,12 +227,7 @@ def get_task(name: str, **options: Any) -> Task:
 
 
 def build_task(config: RunConfig) -> Task:
-    """Return the task of a run, with the prompt that it asks for.
-
-    Raises:
-        ConfigError: For labels outside the taxonomy, or a prompt file that is missing or lacks a
-            part.
-    """
+    """Return a run's task with its prompt; a ``ConfigError`` for labels or a file of no use."""
     prompt = config.prompt
     options: dict[str, Any] = {
         "language": prompt.language or config.data.prompt_language,
@@ -251,7 +243,7 @@ def build_task(config: RunConfig) -> Task:
 
 
 def configured_task(definition: TaskConfig, **options: Any) -> Task:
-    """Return the task that a configuration defines or names; ``options`` are fields of a task."""
+    """Return the task that a configuration defines or names, or raise a ``ConfigError``."""
     if definition.taxonomy is None:
         return get_task(definition.name, **options)
     return task_from_dict({key: getattr(definition, key) for key in TASK_KEYS}, **options)

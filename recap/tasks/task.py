@@ -78,10 +78,8 @@ def split_prompt(
 ) -> tuple[str, str]:
     """Return a filled prompt in two: the constant part, and all from the first dialogue on.
 
-    Every placeholder is replaced once, so braces inside what is filled in stay as they are.
-
-    Raises:
-        ConfigError: When there are shots and no ``{examples}`` to show them in.
+    Every placeholder is replaced once, so braces inside what is filled in stay as they are. Shots
+    without a place to show them (``{examples}``) are a ``ConfigError``.
     """
     if has_shots and "{examples}" not in text:
         raise ConfigError(

@@ -43,9 +43,6 @@ def read_annomi(
     several experts on one utterance add up to: ``majority``, their most frequent label, and none
     for an even vote (counted as ``annotation_ties``); ``first``, that of the annotator who comes
     first in the file; ``reject``, as majority, but an even vote on client talk is a fault.
-
-    Raises:
-        DataError: When a column of AnnoMI is missing.
     """
     one_of("annotations", annotations, ("majority", "first", "reject"))
     table = read_sheet(path, issues)

@@ -104,7 +104,7 @@ class Document:
 
 
 class Keys:
-    """Which keys of an export hold what: those that the user named, else the usual ones."""
+    """Which keys hold what: those that the user named (a ``ConfigError`` for others), or usual."""
 
     def __init__(
         self,
@@ -187,10 +187,7 @@ def json_value(fields: Fields, field: str, text: str) -> Any:
 
 
 def documents(
-    rows: Rows,
-    issues: IssueLog,
-    keys: Keys,
-    answers: Callable[[Fields, Keys], tuple[Given, ...]],
+    rows: Rows, issues: IssueLog, keys: Keys, answers: Callable[[Fields, Keys], tuple[Given, ...]]
 ) -> list[Document]:
     """Return the documents of an export with all that was said of each.
 
@@ -212,9 +209,11 @@ def documents(
         if not fields.sound:
             continue
         issues.counts["answers_without_label"] += sum(not one.labels for one in given)
+        written = str(text).encode("utf-8", "surrogatepass")
+        of_text = "" if text is None else blake2b(written, digest_size=6).hexdigest()
         document = Document(
             line=line,
-            id=keys.name("id", body) or ("" if text is None else _hash(str(text))),
+            id=keys.name("id", body) or of_text,
             session=keys.name("session", body) or None,
             round=keys.name("round", body) or None,
             text=text,
@@ -227,10 +226,6 @@ def documents(
             given = (*there.given, *given)
             found[key] = replace(there, given=given, rows=there.rows + 1)
     return list(found.values())
-
-
-def _hash(text: str) -> str:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 def label_of(

@@ -83,13 +83,9 @@ def get_reader(name: str) -> Reader:
 
 
 def files_to_read(name: str, path: Path) -> list[Path]:
-    """Return the files that ``data.path`` names for a reader: one, a folder's, or a pattern's.
+    """Return the files that ``data.path`` names for a reader; a ``DataError`` where there are none.
 
-    A reader that is not registered is given a folder as it is.
-
-    Raises:
-        DataError: When a folder or a pattern holds no file that it reads.
-        UnknownNameError: When there is no such reader.
+    Those are one, a folder's, or a pattern's; other readers than registered ones get the folder.
     """
     endings = _ENDINGS.get(get_reader(name))
     return [path] if endings is None and path.is_dir() else input_files(path, endings)
