@@ -22,10 +22,10 @@ from recap.corpus import assign as batches
 from recap.corpus import exam as exam_tables
 from recap.corpus.adjudicate import read_decisions
 from recap.corpus.options import CorpusConfig
-from recap.data.annotations import AnnotationLayout, read_annotations
+from recap.data.annotation_files import AnnotationLayout, read_annotations
 from recap.data.corpus import read_corpus, read_records
 from recap.data.issues import IssueLog, Place, RowIssue
-from recap.data.ratings import read_ratings
+from recap.data.sheets import read_ratings
 from recap.data.utterances import read_annotated
 from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
@@ -249,11 +249,11 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
         partial(_to_annotate, "dialogues"),
     ),
     "tables to annotate": (("predict.output", "data.utterances"), partial(_to_annotate, "table")),
-    "annotations": (("data.annotations", "data.annotations"), _annotations),
-    "annotations, a column an annotator": (("data.annotations",), _annotation_columns),
+    "annotations": (("data.annotation_files",), _annotations),
+    "annotations, a column an annotator": (("data.annotation_files",), _annotation_columns),
     "scores of a study": (("insights.study",), _study_scores),
     "outcomes of sessions": (("insights.alliance",), _session_table),
-    "ratings of rationales": (("data.ratings", "data.sheets"), _ratings_of_rationales),
+    "ratings of rationales": (("data.sheets",), _ratings_of_rationales),
     "key of an exam": (("corpus.exam", "data.sheets"), _exam_key),
     "scores of exams": (("corpus.exam", "data.sheets"), _exam_scores),
     "decisions": (("corpus.adjudicate", "data.sheets"), _decisions),

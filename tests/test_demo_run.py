@@ -6,10 +6,10 @@ import statistics
 from pathlib import Path
 
 import pytest
+from demo_rationales import rationale_checks
 
 import recap
 from recap.config import RunConfig
-from recap.data.demo import rationale_checks
 from recap.folds.run import Run, read_run
 from recap.folds.tuned import cross_validate
 from recap.metrics.files import predictions_from_jsonl

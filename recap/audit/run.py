@@ -84,33 +84,25 @@ def plant(task: Task, options: PlantOptions, *, language: Literal["en", "zh"], s
     """Return canaries as native JSON lines, to be put to a training set; labels go round."""
     rng = random.Random(seed)
     counselor, client = _TURNS[language]
-    rows = []
+    text, rows = FORMATS[options.field][language], []
     for number in range(options.n):
         secret = _draw_secret(options.digits, rng)
-        text = FORMATS[options.field][language]
-        spec = {"field": options.field, "text": text, "secret": secret}
         filled = text.replace(_SLOT, secret)
-        for copy in range(options.copies):
-            rows.append(
-                Example(
-                    id=f"canary-{number:04d}-{copy}",
-                    session=f"canary-{number:04d}",
-                    history=(Turn(speaker="counselor", text=counselor.format(number=number)),),
-                    response=filled if options.field == "response" else client,
-                    label=task.labels[number % len(task.labels)],
-                    rationale=filled if options.field == "rationale" else _PLAIN[language],
-                    meta={"canary": spec},
-                )
-            )
+        row = Example(
+            id="",
+            session=f"canary-{number:04d}",
+            history=(Turn(speaker="counselor", text=counselor.format(number=number)),),
+            response=filled if options.field == "response" else client,
+            label=task.labels[number % len(task.labels)],
+            rationale=filled if options.field == "rationale" else _PLAIN[language],
+            meta={"canary": {"field": options.field, "text": text, "secret": secret}},
+        )
+        rows += [replace(row, id=f"{row.session}-{copy}") for copy in range(options.copies)]
     return records_to_jsonl(rows)
 
 
 def read_canaries(path: Path, task: Task) -> tuple[Canary, ...]:
-    """Return the canaries of a file, copies of one put together.
-
-    Raises:
-        DataError: When the file holds none, or one is not as ``step=plant`` writes it.
-    """
+    """Return what ``step=plant`` wrote, copies put together; a ``DataError`` for anything else."""
     issues = IssueLog(str(path))
     records = read_records(
         reader="dialogues", path=path, taxonomy=task.taxonomy, issues=issues, require_labels=True
@@ -229,9 +221,9 @@ class Share:
 
     count: int
     n: int
-    share: float | None
-    low: float | None
-    high: float | None
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def exposure(own: float, others: Sequence[float]) -> float:
@@ -268,7 +260,7 @@ def share_of(found: Sequence[bool]) -> Share:
     """Return the share of texts that were reproduced."""
     n, count = len(found), sum(found)
     if n == 0:
-        return Share(count=0, n=0, share=None, low=None, high=None)
+        return Share(count=0, n=0)
     from scipy.stats import binomtest
 
     ends = binomtest(count, n).proportion_ci(0.95, method="wilson")
@@ -299,11 +291,7 @@ Read = Callable[[Sequence[LoglikelihoodRequest], str], list[Loglikelihood]]
 
 
 def plant_canaries(config: AuditConfig) -> Report:
-    """Return canaries to train on; their file may be read by its owner alone.
-
-    Raises:
-        ConfigError: Without ``out``.
-    """
+    """Return canaries to train on; their file, in ``out``, may be read by its owner alone."""
     if config.out is None:
         raise ConfigError("step=plant writes canaries.jsonl; name a folder for it with out=FOLDER")
     task, options = build_task(config.training), config.plant
@@ -402,10 +390,7 @@ def _read(
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         line = progress.add_task(what, total=len(requests))
         return loglikelihoods(
-            model,
-            requests,
-            batch_size=batch_size,
-            on_scored=lambda n: progress.advance(line, n),
+            model, requests, batch_size=batch_size, on_scored=lambda n: progress.advance(line, n)
         )
 
 
@@ -485,6 +470,7 @@ def _report(
         group: [each["exposure"] for each in exposed if each["group"] == group] for group in _GROUPS
     }
     with_text = config.privacy.include_text
+    left_out = () if with_text else ("texts",)
     figures: dict[str, Any] = {
         "model": str(saved.folder),
         "task": saved.task.name,
@@ -499,24 +485,21 @@ def _report(
             }
             for group, found in groups.items()
         },
-        "extraction": [
-            {key: value for key, value in each.items() if key != "texts" or with_text}
-            for each in extracted
-        ],
+        "extraction": [_without(each, *left_out) for each in extracted],
     }
-    rows = [
-        {key: value for key, value in each.items() if key not in ("ids", "texts")}
-        for each in extracted
-    ]
     return Report(
         action="audit",
         title=f"What {saved.folder} has kept of its training texts",
         figures=figures,
         sheets=(*([_exposure_sheet(groups)] if exposed else []), _extraction_sheet(extracted)),
         notes=(*notes, *_notes(config, given=bool(exposed))),
-        rows=rows,
+        rows=[_without(each, "ids", "texts") for each in extracted],
         private=with_text,
     )
+
+
+def _without(figures: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in figures.items() if key not in keys}
 
 
 def _exposure_sheet(groups: dict[str, list[float]]) -> ReportTable:
@@ -537,13 +520,13 @@ def _exposure_sheet(groups: dict[str, list[float]]) -> ReportTable:
 def _notes(config: AuditConfig, *, given: bool) -> tuple[str, str]:
     most = exposure(0.0, [1.0] * config.candidates)
     of_canaries = (
-        f"Exposure: log2 of {config.candidates + 1} candidates less log2 of the rank by "
-        f"log-perplexity; by chance {CHANCE:.2f} bits on average, here at most "
-        f"{most:.2f}. p: of a mean as high without memorization."
+        "No canaries were given (canaries=); step=plant makes them, for a training to come"
     )
-    if not given:
+    if given:
         of_canaries = (
-            "No canaries were given (canaries=); step=plant makes them, for a training to come"
+            f"Exposure: log2 of {config.candidates + 1} candidates less log2 of the rank by "
+            f"log-perplexity; by chance {CHANCE:.2f} bits on average, here at most "
+            f"{most:.2f}. p: of a mean as high without memorization."
         )
     of_texts = (
         "Extraction: a text counts where greedy decoding, given the tokens before, gives all of "

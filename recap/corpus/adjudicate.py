@@ -11,7 +11,6 @@ from recap.corpus.agreement import kappa_text
 from recap.corpus.assign import assign, batch_pages, check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
-    client_turns,
     examples_in,
     find_taxonomy,
     keep_filled_in,
@@ -22,7 +21,7 @@ from recap.corpus.sources import (
     reading_notes,
 )
 from recap.data.annotations import AnnotatorLabel, rounds_of, tabulate
-from recap.data.examples import turn_id
+from recap.data.examples import client_turns, turn_id
 from recap.data.issues import IssueLog
 from recap.data.names import identity, is_missing
 from recap.data.readers.doccano import document_text
@@ -78,12 +77,8 @@ def adjudicate(
 
     Two annotators first, then others until one label has won, is Section 4.2; it does not say what
     wins, so that is an option. All rounds count; of one annotator's labels for one example, the
-    last.
-
-    Args:
-        annotations: Those of one example in order of their rounds.
-        rule: ``plurality``: more votes than any other label; ``majority``: more than half.
-        min_votes: Votes that the winning label needs.
+    last. Annotations of one example stand in order of their rounds. Under ``plurality`` the label
+    with more votes than any other wins, under ``majority`` that with more than half.
     """
     by_example: dict[str, list[AnnotatorLabel]] = {}
     for annotation in annotations:
@@ -108,17 +103,11 @@ def _verdict(group: Sequence[AnnotatorLabel], rule: Rule, min_votes: int) -> Ver
     by_annotator = {annotation.annotator: annotation for annotation in group}
     counted = list(by_annotator.values())
     votes = Counter(annotation.label for annotation in counted)
-    ranked = votes.most_common()
-    label, leading = ranked[0]
-    second = ranked[1][1] if len(ranked) > 1 else 0
+    (label, leading), (_, second) = [*votes.most_common(2), ("", 0)][:2]
     won = leading > second if rule == "plurality" else 2 * leading > len(counted)
-    status: VoteStatus
-    if not won:
-        status = "tie"
-    elif leading < min_votes:
-        status = "short"
-    else:
-        status = "unanimous" if len(ranked) == 1 else "majority"
+    status: VoteStatus = "majority" if second else "unanimous"
+    if not won or leading < min_votes:
+        status = "short" if won else "tie"
     final = label if status in ("unanimous", "majority") else None
     rationales = [j.rationale for j in counted if j.label == final and j.rationale]
     return Verdict(
@@ -150,10 +139,8 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     """Return the data; none where no file of it was named and the demo holds nothing of the kind.
 
     Without ``annotations.path``, ``data.path`` names the annotations; a reader of dialogues has to
-    be chosen for it to be read as data too.
-
-    Raises:
-        DataError: When the data cannot be read, or a named file holds no annotated example.
+    be chosen for it to be read as data too. Named data without an annotated example are a
+    ``DataError``.
     """
     if not config.annotations.path and config.data.reader == "demo":
         return Texts(records=(), examples={}, unknown=len(annotated))
@@ -165,7 +152,7 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
     source = open_source(config)
     records = tuple(source.records)
     examples = {e.id: e for record in records for e in examples_in(record, config.data)}
-    there = {identifier for record in records for identifier, _ in client_turns(record)}
+    there = {turn.id for record in records for turn in client_turns(record)}
     unknown = len(annotated - there)
     if unknown == len(annotated):
         if config.data.path is None:
@@ -194,27 +181,17 @@ def label_records(records: Iterable[Record], verdicts: Sequence[Verdict]) -> Ite
 
 
 def _final(verdict: Verdict | None) -> dict[str, Any]:
-    return {
-        "label": verdict.label if verdict else None,
-        "rationale": verdict.rationale if verdict else None,
-    }
+    return {key: getattr(verdict, key, None) for key in ("label", "rationale")}
 
 
 def read_decisions(config: CorpusConfig, annotated: Set[str]) -> dict[str, str]:
-    """Return the labels that were filled in by hand, by example id.
-
-    Raises:
-        DataError: When the file cannot be read, listing every faulty row.
-    """
+    """Return the labels filled in by hand, by example id; a ``DataError`` lists faulty rows."""
     path = config.adjudicate.decisions
     if path is None:
         return {}
     issues = IssueLog(path)
-    file, hint = (
-        named_path("adjudicate.decisions", path),
-        "give back the to-do file with its header",
-    )
-    taxonomy = find_taxonomy(config)
+    file, taxonomy = named_path("adjudicate.decisions", path), find_taxonomy(config)
+    hint = "give back the to-do file with its header"
     decisions: dict[str, str] = {}
     for line, row in filled_rows(file, ("id", "final_label"), issues, hint=hint):
         identifier, written = row["id"], row["final_label"]
@@ -243,12 +220,7 @@ _COEFFICIENTS = ("mean_pairwise_cohen_kappa", "fleiss_kappa", "krippendorff_alph
 
 
 def adjudicate_labels(config: CorpusConfig) -> Report:
-    """Return the final labels and what is still open.
-
-    Raises:
-        ConfigError: When no annotations are named.
-        DataError: When a file cannot be used.
-    """
+    """Return the final labels and what is still open."""
     options = config.adjudicate
     read = open_annotations(config)
     rounds = rounds_of(read.annotations)
@@ -384,9 +356,7 @@ def _sheets(
             },
         ),
         table_of(
-            "Final labels",
-            labels,
-            {"label": str, "examples": lambda label: f"{labels[label]:,}"},
+            "Final labels", labels, {"label": str, "examples": lambda label: f"{labels[label]:,}"}
         ),
         table_of(
             "Agreement in each round, and over all rounds up to it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from statistics import median
@@ -40,12 +40,7 @@ _SHARES = ("percent_agreement", "unanimous_share")
 
 
 def agreement(config: CorpusConfig) -> Report:
-    """Return how far annotators agree.
-
-    Raises:
-        ConfigError: When no file is named.
-        DataError: When it cannot be used.
-    """
+    """Return how far annotators agree."""
     read = open_annotations(config)
     options = config.agreement
     found = measure_agreement(
@@ -70,20 +65,17 @@ def agreement(config: CorpusConfig) -> Report:
 def _figures(found: Agreement) -> dict[str, Any]:
     """Return every figure, the coefficients at the top."""
     every = asdict(found)
-    coefficients, per_label = every.pop("coefficients"), every.pop("per_label")
-    return {
-        **{name: coefficients[name]["value"] for name in OVERALL},
-        "intervals": {name: _interval(found.coefficients[name]) for name in OVERALL},
-        "per_label": {
-            row["label"]: {
-                "judgements": row["judgements"],
-                **{name: row["coefficients"][name]["value"] for name in PER_LABEL},
-                "intervals": {name: _interval(one.coefficients[name]) for name in PER_LABEL},
-            }
-            for row, one in zip(per_label, found.per_label, strict=True)
-        },
-        **every,
+    del every["coefficients"], every["per_label"]
+    per_label = {
+        row.label: {"judgements": row.judgements, **_estimates(row.coefficients, PER_LABEL)}
+        for row in found.per_label
     }
+    return {**_estimates(found.coefficients, OVERALL), "per_label": per_label, **every}
+
+
+def _estimates(found: Mapping[str, Interval], names: Sequence[str]) -> dict[str, Any]:
+    ends = {name: {"low": found[name].low, "high": found[name].high} for name in names}
+    return {**{name: found[name].value for name in names}, "intervals": ends}
 
 
 def kappa_text(value: float | None) -> str:
@@ -193,10 +185,6 @@ def _rows(found: Agreement) -> list[Mapping[str, Any]]:
     return [
         {"label": label, "coefficient": name, **asdict(estimate)} for label, name, estimate in rows
     ]
-
-
-def _interval(estimate: Interval) -> dict[str, float | None]:
-    return {"low": estimate.low, "high": estimate.high}
 
 
 def _value(value: float | None, percent: bool = False) -> str:

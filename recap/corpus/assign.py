@@ -46,14 +46,9 @@ def assign(
 
     Examples are dealt in random order, each to those with the least to do, and among these to those
     who share the fewest examples with one another. Where nobody is left out, no annotator has more
-    than one example more than another.
-
-    Args:
-        ids: Of the examples, each once; the result has their order.
-        annotators: Who can be asked.
-        per_example: Annotators of one example; where fewer are left, an example gets those.
-        seed: Another seed, another assignment.
-        taken: Annotators who are not asked about an example, since they annotated it before.
+    than one example more than another. The result has the order of the ``ids``. Where fewer than
+    ``per_example`` are left, an example gets those; annotators in ``taken`` are not asked about an
+    example, since they annotated it before.
 
     Raises:
         ConfigError: When there are too few annotators, or two of one name.
@@ -91,11 +86,7 @@ _FILE_NAME = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]+")
 
 
 def read_utterances(source: CorpusSource, data: DataConfig) -> list[Example]:
-    """Return the client turns of the data as training sees them, labeled or not.
-
-    Raises:
-        DataError: When none is left, or two have one id.
-    """
+    """Return the client turns as training sees them; a ``DataError`` where none is left."""
     examples = [example for record in source.records for example in examples_in(record, data)]
     if not examples:
         raise DataError(
@@ -116,16 +107,8 @@ def batch_pages(
 ) -> dict[str, str]:
     """Return the files ``round<name>/<annotator>.jsonl`` that Doccano imports.
 
-    Args:
-        examples: By their ids.
-        assignments: Who annotates which of them.
-        round_name: The round.
-        language: Of the data.
-        batch_size: Examples of one file (``<annotator>.1.jsonl``); ``None``: all in one.
-        labels: Labels that stand there beforehand, by example id.
-
-    Raises:
-        ConfigError: When an annotator's name cannot be that of a file.
+    ``assignments`` say who annotates which example; ``labels`` stand there beforehand, by example
+    id. With ``batch_size``, files hold so many examples (``<annotator>.1.jsonl``).
     """
     by_annotator: dict[str, list[Example]] = {}
     for identifier, names in assignments.items():
@@ -143,11 +126,7 @@ def batch_pages(
 
 
 def check_file_name(option: str, name: str) -> None:
-    """Check that a name can be that of a file.
-
-    Raises:
-        ConfigError: When it cannot.
-    """
+    """Refuse a name that cannot be that of a file, with a ``ConfigError``."""
     if not _FILE_NAME.fullmatch(name) or name.strip(". ") != name or re.search(r"\.\d+$", name):
         raise ConfigError(
             f"{option}: {name!r} cannot name a file; use letters, digits, '-' and '_'"
@@ -170,12 +149,7 @@ def read_predictions(option: str, path: str) -> dict[str, Prediction]:
 
 
 def assign_examples(config: CorpusConfig) -> Report:
-    """Return who annotates which client turn, with the batches as further files.
-
-    Raises:
-        ConfigError: When annotators or the folder are missing.
-        DataError: When the data cannot be used.
-    """
+    """Return who annotates which client turn, with the batches as further files."""
     options = config.assign
     if config.out is None:
         raise ConfigError("action=assign: needs out=FOLDER, where the batches go")
@@ -200,12 +174,10 @@ def assign_examples(config: CorpusConfig) -> Report:
         labels=labels,
     )
     keep_filled_in(config, batches)
-    pages = {}
+    pages, language = {}, config.data.language
     if config.labels == "canonical":
         task = find_task(config)
-        pages["labels.json"] = labels_to_json(
-            task.taxonomy, task.labels, language=config.data.language
-        )
+        pages["labels.json"] = labels_to_json(task.taxonomy, task.labels, language=language)
     filled_in = sum(identifier in labels for identifier in by_id)
     load = Counter(name for names in assignments.values() for name in names)
     together = Counter(pair for names in assignments.values() for pair in combinations(names, 2))
@@ -244,15 +216,14 @@ def _labels_beforehand(config: CorpusConfig) -> dict[str, str]:
     if config.assign.predictions is None:
         return {}
     found = read_predictions("assign.predictions", config.assign.predictions)
-    task = find_task(config) if config.labels == "canonical" else None
     labels = {identifier: str(prediction.label) for identifier, prediction in found.items()}
-    if task is None:
+    if config.labels != "canonical":
         return labels
-    resolved = {i: task.taxonomy.resolve(label) for i, label in labels.items()}
-    return {
-        i: label_text(task.taxonomy, label_of_task(task, label), language=config.data.language)
-        for i, label in resolved.items()
-    }
+    task = find_task(config)
+    for identifier, label in labels.items():
+        canonical = label_of_task(task, task.taxonomy.resolve(label))
+        labels[identifier] = label_text(task.taxonomy, canonical, language=config.data.language)
+    return labels
 
 
 def _sheets(
@@ -278,10 +249,8 @@ def _notes(config: CorpusConfig, filled_in: int) -> list[str]:
         "name each export after its annotator and put all into one folder: it is the "
         "annotations.path of action=agreement and action=adjudicate"
     )
-    notes = [
-        f"{files}: import it in Doccano (text classification, JSONL), one project an annotator",
-        after,
-    ]
+    import_it = "import it in Doccano (text classification, JSONL), one project an annotator"
+    notes = [f"{files}: {import_it}", after]
     if label_order(config):
         notes.append("labels.json: import it under Labels")
     if options.predictions is not None:

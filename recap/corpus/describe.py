@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -20,9 +20,8 @@ from recap.corpus.sources import (
     find_taxonomy,
     open_source,
     token_counter,
-    turns_of,
 )
-from recap.data.examples import answers_counselor, over_history
+from recap.data.examples import answers_counselor, client_turns, over_history
 from recap.data.folds import content_key
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
@@ -125,18 +124,21 @@ class CorpusCounter:
         count_tokens: Callable[[str], int] | None = None,
     ) -> None:
         self._language = language
-        self._cells: dict[str | None, _Cell] = defaultdict(_Cell)
+        self._cells: dict[str | None, _Texts] = defaultdict(_Texts)
         self._counts: Counter[str] = Counter()
-        self._sessions: set[str] = set()
-        self._clients: set[str] = set()
-        self._counselor = _TextLengths()
+        self._sessions: set[str | None] = set()
+        self._clients: set[str | None] = set()
+        self._counselor = _Texts()
         self._turns = array("I")
         self._history = {"turns": array("I"), "characters": array("I"), "tokens": array("I")}
         self._count_tokens = None if count_tokens is None else lru_cache(8192)(count_tokens)
 
-    def add_dialogue(self, dialogue: Dialogue) -> None:
-        """Count a dialogue's turns; its utterances are added by :meth:`add_utterance`."""
-        turns = dialogue.turns
+    def add_record(self, record: Dialogue | Example) -> None:
+        """Count a record's turns; its utterances are added by :meth:`add_utterance`."""
+        if isinstance(record, Example):
+            self._counts["singles"] += 1
+            return
+        turns = record.turns
         self._counts["dialogues"] += 1
         self._counts["client_begins"] += bool(turns) and turns[0].speaker == "client"
         self._counts["adjacent"] += sum(a.voice == b.voice for a, b in pairwise(turns))
@@ -146,26 +148,16 @@ class CorpusCounter:
                 self._counselor.add(turn.text, self._words(turn.text))
         self._turns.append(len(turns))
 
-    def add_single(self) -> None:
-        """Count a record that is one utterance with its history."""
-        self._counts["singles"] += 1
-
     def add_utterance(self, example: Example) -> None:
         """Count one client utterance with its context."""
-        text = example.response
+        text, history = example.response, example.history
         cell = self._cells[example.label]
-        cell.add(
-            content_digest(example),
-            text,
-            self._words(text),
-            example.rationale,
-            example.label is not None,
-        )
-        if example.session is not None:
-            self._sessions.add(example.session)
-        if example.client is not None:
-            self._clients.add(example.client)
-        history = example.history
+        cell.add(text, self._words(text))
+        cell.length_of.setdefault(content_digest(example), len(text))
+        explained = bool((example.rationale or "").strip())
+        cell.without_rationale += example.label is not None and not explained
+        self._sessions.add(example.session)
+        self._clients.add(example.client)
         self._counts["empty"] += not text.strip()
         self._counts["after_counselor"] += answers_counselor(history)
         self._history["turns"].append(len(history))
@@ -178,22 +170,22 @@ class CorpusCounter:
 
     def result(self, taxonomy: Taxonomy | None = None) -> Description:
         """Return the description of everything added so far."""
-        labelled = sum(cell.n for label, cell in self._cells.items() if label is not None)
         if self._language is None and 2 * self._counts["han"] >= max(1, self._counts["letters"]):
             for lengths in (self._counselor, *self._cells.values()):
                 lengths.words = array("I")
-        every = list(self._cells.values())
-        named = [cell for label, cell in self._cells.items() if label is not None]
+        every, none = list(self._cells.values()), self._cells[None]
+        named = {label: cell for label, cell in self._cells.items() if label is not None}
+        seen = Counter(digest for cell in named.values() for digest in cell.length_of)
         counts = self._counts
         return Description(
-            categories=tuple(self._rows(taxonomy, labelled)),
-            unlabelled=_row("unlabelled", None, 0, [self._cells[None]], None),
-            labelled=_row("labelled", None, 0, named, None),
+            categories=tuple(_category_rows(named, taxonomy)),
+            unlabelled=_row("unlabelled", [none]),
+            labelled=_row("labelled", [*named.values()]),
             empty=counts["empty"],
-            total=_row("total", None, 0, every, None),
+            total=_row("total", every),
             dialogues=Dialogues(
-                sessions=len(self._sessions),
-                clients=len(self._clients),
+                sessions=len(self._sessions - {None}),
+                clients=len(self._clients - {None}),
                 dialogues=counts["dialogues"],
                 single_examples=counts["singles"],
                 client_turns=counts["client"],
@@ -211,30 +203,8 @@ class CorpusCounter:
             history_tokens=(
                 None if self._count_tokens is None else summarize(self._history["tokens"])
             ),
-            label_conflicts=self._conflicts(),
+            label_conflicts=sum(n > 1 for n in seen.values()),
         )
-
-    def _rows(self, taxonomy: Taxonomy | None, labelled: int) -> Iterable[CategoryRow]:
-        if taxonomy is None:
-            counts = {label: cell.n for label, cell in self._cells.items() if label is not None}
-            for label in sorted(counts, key=lambda name: (-counts[name], name)):
-                yield _row(label, None, 0, [self._cells[label]], labelled)
-            return
-        for name in in_tree_order(taxonomy):
-            below = [
-                cell
-                for label, cell in self._cells.items()
-                if label is not None and name in taxonomy.lineage(label)
-            ]
-            level = len(taxonomy.lineage(name)) - 1
-            yield _row(name, taxonomy[name].parent, level, below, labelled)
-
-    def _conflicts(self) -> int:
-        seen: Counter[bytes] = Counter()
-        for label, cell in self._cells.items():
-            if label is not None:
-                seen.update(cell.length_of.keys())
-        return sum(n > 1 for n in seen.values())
 
     def _words(self, text: str) -> int | None:
         if self._language == "zh" or (self._language == "both" and is_chinese(text)):
@@ -247,16 +217,8 @@ class CorpusCounter:
 
 def in_tree_order(taxonomy: Taxonomy) -> list[str]:
     """Return all categories, each before those below it, in canonical order within a level."""
-    children: dict[str | None, list[str]] = defaultdict(list)
-    for category in taxonomy.categories:
-        children[category.parent].append(category.name)
-    ordered: list[str] = []
-    waiting = children[None][::-1]
-    while waiting:
-        name = waiting.pop()
-        ordered.append(name)
-        waiting += children[name][::-1]
-    return ordered
+    place = {category.name: place for place, category in enumerate(taxonomy.categories)}
+    return sorted(place, key=lambda name: [place[up] for up in reversed(taxonomy.lineage(name))])
 
 
 def content_digest(example: Example) -> bytes:
@@ -268,10 +230,14 @@ def _characters(history: Sequence[Turn]) -> int:
     return over_history(history, "characters", 0, lambda n, turn: n + len(turn.text))
 
 
-class _TextLengths:
+class _Texts:
+    """Lengths of texts; of utterances of one label also those that are told apart."""
+
     def __init__(self) -> None:
         self.characters = array("I")
         self.words = array("I")
+        self.length_of: dict[bytes, int] = {}
+        self.without_rationale = 0
 
     def add(self, text: str, words: int | None) -> None:
         self.characters.append(len(text))
@@ -279,28 +245,26 @@ class _TextLengths:
             self.words.append(words)
 
 
-class _Cell(_TextLengths):
-    """The utterances of one label."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.length_of: dict[bytes, int] = {}
-        self.without_rationale = 0
-
-    @property
-    def n(self) -> int:
-        return len(self.characters)
-
-    def add(  # type: ignore[override]
-        self, digest: bytes, text: str, words: int | None, rationale: str | None, labelled: bool
-    ) -> None:
-        super().add(text, words)
-        self.length_of.setdefault(digest, len(text))
-        self.without_rationale += labelled and not (rationale or "").strip()
+def _category_rows(cells: Mapping[str, _Texts], taxonomy: Taxonomy | None) -> Iterable[CategoryRow]:
+    counts = {label: len(cell.characters) for label, cell in cells.items()}
+    labelled = sum(counts.values())
+    if taxonomy is None:
+        for label in sorted(counts, key=lambda name: (-counts[name], name)):
+            yield _row(label, [cells[label]], labelled=labelled)
+        return
+    for name in in_tree_order(taxonomy):
+        below = [cell for label, cell in cells.items() if name in taxonomy.lineage(label)]
+        level = len(taxonomy.lineage(name)) - 1
+        yield _row(name, below, parent=taxonomy[name].parent, level=level, labelled=labelled)
 
 
 def _row(
-    name: str, parent: str | None, level: int, cells: list[_Cell], labelled: int | None
+    name: str,
+    cells: Sequence[_Texts],
+    *,
+    parent: str | None = None,
+    level: int = 0,
+    labelled: int | None = None,
 ) -> CategoryRow:
     characters, words = array("I"), array("I")
     distinct: dict[bytes, int] = {}
@@ -323,15 +287,8 @@ def _row(
     )
 
 
-_INDENT = "\u2003"
-
-
 def describe(config: CorpusConfig) -> Report:
-    """Return what a corpus holds.
-
-    Raises:
-        DataError: When rows are at fault and ``data.on_error`` is ``fail``.
-    """
+    """Return what a corpus holds."""
     taxonomy = find_taxonomy(config)
     source = open_source(config, keep_empty=True)
     counter = CorpusCounter(
@@ -339,11 +296,8 @@ def describe(config: CorpusConfig) -> Report:
     )
     as_is = config.describe.unit == "turns"
     for record in source.records:
-        if isinstance(record, Dialogue):
-            counter.add_dialogue(record)
-        else:
-            counter.add_single()
-        for example in turns_of(record) if as_is else examples_in(record, config.data):
+        counter.add_record(record)
+        for example in client_turns(record) if as_is else examples_in(record, config.data):
             counter.add_utterance(example)
     found = counter.result(taxonomy)
     return Report(
@@ -395,7 +349,7 @@ def _categories(found: Description) -> ReportTable:
         f"Client utterances by category, mean length in {' and '.join(lengths)}",
         [*rows, found.total],
         {
-            "category": lambda row: _INDENT * row.level + row.name,
+            "category": lambda row: "\u2003" * row.level + row.name,
             "n": lambda row: f"{row.n:,}",
             "%": lambda row: percent(row.share),
             "distinct": lambda row: f"{row.distinct:,}",
@@ -448,22 +402,12 @@ def _notes(config: CorpusConfig, source: CorpusSource, found: Description) -> It
 
 
 def _chart(found: Description, taxonomy: Taxonomy | None) -> Figure:
-    leaves = (
-        found.categories
-        if taxonomy is None
-        else [row for row in found.categories if row.name in taxonomy.leaves]
-    )
-    return bar_chart(
-        [
-            Bar(
-                name=row.name,
-                value=row.n,
-                color=None if taxonomy is None else taxonomy[row.name].color,
-            )
-            for row in leaves
-        ],
-        axis="client utterances",
-    )
+    bars = [
+        Bar(name=row.name, value=row.n, color=taxonomy[row.name].color if taxonomy else None)
+        for row in found.categories
+        if taxonomy is None or row.name in taxonomy.leaves
+    ]
+    return bar_chart(bars, axis="client utterances")
 
 
 def _spread(lengths: Lengths) -> str:

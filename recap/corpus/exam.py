@@ -17,7 +17,6 @@ from recap.corpus.adjudicate import read_texts
 from recap.corpus.assign import check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
-    client_turns,
     find_task,
     find_taxonomy,
     label_of_task,
@@ -26,6 +25,7 @@ from recap.corpus.sources import (
     reading_notes,
 )
 from recap.data.annotations import AnnotatorLabel, rounds_of
+from recap.data.examples import client_turns
 from recap.data.issues import IssueLog
 from recap.data.readers.doccano import document_text
 from recap.data.sheets import filled_rows, known_label, number_in, raise_issues
@@ -38,11 +38,7 @@ from recap.taxonomy import Taxonomy
 
 
 def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
-    """Return the correct label of each item, from columns ``id`` and ``label``.
-
-    Raises:
-        DataError: When the table cannot be read, listing every faulty row.
-    """
+    """Return the correct label of each item; a ``DataError`` lists every faulty row."""
     issues = IssueLog(path)
     key: dict[str, str] = {}
     hint = "exam.key needs columns id and label"
@@ -60,12 +56,9 @@ def read_key(path: str, taxonomy: Taxonomy | None) -> dict[str, str]:
 
 
 def read_scores(path: str) -> tuple[tuple[str, ...], dict[str, tuple[float | None, ...]]]:
-    """Return the exams in order of appearance, and each candidate's accuracy in each.
+    """Return the exams in order of appearance, and the accuracies; a ``DataError`` lists bad rows.
 
     The table has the columns ``candidate``, ``exam`` and ``accuracy`` (a fraction).
-
-    Raises:
-        DataError: When it cannot be read, listing every faulty row.
     """
     issues = IssueLog(path)
     columns = ("candidate", "exam", "accuracy")
@@ -121,14 +114,13 @@ class AnswerSheet:
 
     candidate: str
     exam: str
-    correct: int
     items: int
     mistakes: tuple[Mistake, ...]
 
     @property
     def accuracy(self) -> float:
         """Share of the items that were answered correctly."""
-        return self.correct / self.items
+        return (self.items - len(self.mistakes)) / self.items
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,11 +139,6 @@ def mark_exams(
 
     The items of an exam are those of the key that any of its candidates answered. Answers to other
     items are left out.
-
-    Args:
-        answers: Labels of candidates (``annotator``) in exams (``round``).
-        key: Correct label of each item.
-        exams: The exams in order.
     """
     items: dict[str, dict[str, None]] = {exam: {} for exam in exams}
     sheets: dict[tuple[str, str], dict[str, str]] = {}
@@ -160,27 +147,21 @@ def mark_exams(
             items[answer.round].setdefault(answer.id)
             sheets.setdefault((answer.annotator, answer.round), {})[answer.id] = answer.label
     candidates = dict.fromkeys(candidate for candidate, _ in sheets)
-    marked = []
-    for candidate, exam in product(candidates, exams):
-        given = sheets.get((candidate, exam))
-        if given is None:
-            continue
-        mistakes = tuple(
-            Mistake(id=item, given=given.get(item), correct=key[item])
-            for item in items[exam]
-            if given.get(item) != key[item]
+    taken = [place for place in product(candidates, exams) if place in sheets]
+    return tuple(
+        AnswerSheet(
+            candidate=candidate,
+            exam=exam,
+            items=len(items[exam]),
+            mistakes=tuple(
+                Mistake(id=item, given=given.get(item), correct=key[item])
+                for item in items[exam]
+                if given.get(item) != key[item]
+            ),
         )
-        n = len(items[exam])
-        marked.append(
-            AnswerSheet(
-                candidate=candidate,
-                exam=exam,
-                correct=n - len(mistakes),
-                items=n,
-                mistakes=mistakes,
-            )
-        )
-    return tuple(marked)
+        for candidate, exam in taken
+        for given in (sheets[candidate, exam],)
+    )
 
 
 def select_annotators(
@@ -194,13 +175,9 @@ def select_annotators(
 
     Selected are the ``top`` candidates by mean accuracy among those who took every exam and reached
     ``min_last`` in the last one (Appendix B: four, 60 %). Candidates who share the last place that
-    is to be had are all selected, since nothing tells them apart.
-
-    Args:
-        accuracies: Of each candidate, one an exam in order, ``None`` for an exam that was missed.
-        top: How many to select.
-        min_last: Accuracy that the last exam needs.
-        ddof: 1 for the sample standard deviation; 0 for the population's, which fits Table 6.
+    is to be had are all selected, since nothing tells them apart. An exam that was missed is
+    ``None``. A ``ddof`` of 1 gives the sample standard deviation, 0 the population's, which fits
+    Table 6.
     """
     means = {
         name: None if None in row else statistics.fmean(value for value in row if value is not None)
@@ -209,10 +186,10 @@ def select_annotators(
     eligible = {
         name: mean
         for name, mean in means.items()
-        if mean is not None and _reaches(accuracies[name][-1], min_last)
+        if mean is not None and _at_least(accuracies[name][-1] or 0, min_last)
     }
     ranks = {
-        name: 1 + sum(_above(other, mean) for other in eligible.values())
+        name: 1 + sum(not _at_least(mean, other) for other in eligible.values())
         for name, mean in eligible.items()
     }
     results = [
@@ -250,12 +227,8 @@ def _std(row: Sequence[float | None], ddof: int) -> float | None:
     return statistics.stdev(values) if ddof else statistics.pstdev(values)
 
 
-def _reaches(value: float | None, least: float) -> bool:
-    return value is not None and (value >= least or math.isclose(value, least))
-
-
-def _above(value: float, other: float) -> bool:
-    return value > other and not math.isclose(value, other)
+def _at_least(value: float, least: float) -> bool:
+    return value >= least or math.isclose(value, least)
 
 
 def _reason(row: Sequence[float | None], rank: int | None, top: int, min_last: float) -> str:
@@ -270,12 +243,7 @@ _CONFUSIONS_SHOWN = 10
 
 
 def exam(config: CorpusConfig) -> Report:
-    """Return accuracies, who is selected, and a feedback sheet for each candidate.
-
-    Raises:
-        ConfigError: When neither answers nor scores are named.
-        DataError: When a file cannot be used.
-    """
+    """Return accuracies, who is selected, and a feedback sheet for each candidate."""
     options = config.exam
     rule: Any = {"top": options.top, "min_last": options.min_last, "ddof": options.ddof}
     if options.scores is not None:
@@ -288,7 +256,7 @@ def exam(config: CorpusConfig) -> Report:
         key = read_key(options.key, find_taxonomy(config))
     else:
         turns = [turn for record in texts.records for turn in client_turns(record)]
-        key = {identifier: label for identifier, label in turns if label is not None}
+        key = {turn.id: turn.label for turn in turns if turn.label is not None}
     if config.labels == "canonical":
         task = find_task(config)
         key = {item: label_of_task(task, label) for item, label in key.items()}
@@ -366,7 +334,7 @@ def _accuracies(results: Sequence[ExamResult], exams: Sequence[str]) -> ReportTa
                 *(number(value) for value in result.accuracies),
                 number(result.mean),
                 number(result.std),
-                f"yes, {result.reason}" if result.selected else f"no, {result.reason}",
+                f"{'yes' if result.selected else 'no'}, {result.reason}",
             )
             for result in results
         ),

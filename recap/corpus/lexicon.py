@@ -1,6 +1,6 @@
 """``action=lexicon``: the words and pairs of words that set each category apart.
 
-The words that set a category apart: log-odds with an informative Dirichlet prior.
+That is log-odds with an informative Dirichlet prior.
 
 Monroe, Colaresi and Quinn (2008), "Fightin' Words: Lexical Feature Selection and Evaluation for
 Identifying the Content of Political Conflict", Political Analysis 16(4): 372-403. For a term w
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig, LexiconOptions
-from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source, turns_of
+from recap.corpus.sources import CorpusSource, find_task, find_taxonomy, open_source
+from recap.data.examples import client_turns
 from recap.data.words import segmenter
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.output.charts import Bar, BarPanel, panel_chart
@@ -39,6 +40,8 @@ PriorKind = Literal["corpus", "uniform"]
 Order = Literal["unigram", "bigram"]
 Segment = Callable[[str], Sequence[Sequence[str]]]
 """Turns a text into stretches of tokens; no bigram reaches from one stretch into the next."""
+Counts = NDArray[np.float64]
+"""A number for each term."""
 
 UNIFORM_WEIGHT = 0.01
 """Prior count of every term under the uniform prior, unless its size is given."""
@@ -56,7 +59,7 @@ class Prior:
     kind: PriorKind = "corpus"
     size: float | None = None
 
-    def counts(self, corpus: NDArray[np.float64]) -> NDArray[np.float64]:
+    def counts(self, corpus: Counts) -> Counts:
         """Return a prior count for every term, given their counts in the whole corpus."""
         shape = corpus if self.kind == "corpus" else np.full_like(corpus, UNIFORM_WEIGHT)
         return shape if self.size is None else shape * (self.size / shape.sum())
@@ -66,9 +69,9 @@ class Prior:
 class LogOdds:
     """Log-odds of every term: ``delta``, its standard deviation, and their ratio ``z``."""
 
-    delta: NDArray[np.float64]
-    std: NDArray[np.float64]
-    z: NDArray[np.float64]
+    delta: Counts
+    std: Counts
+    z: Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +101,11 @@ class CategoryTerms:
     terms: tuple[TermScore, ...]
 
 
-def log_odds(
-    counts: NDArray[np.float64], contrast: NDArray[np.float64], prior: NDArray[np.float64]
-) -> LogOdds:
+def log_odds(counts: Counts, contrast: Counts, prior: Counts) -> LogOdds:
     """Return the z-scored log-odds of every term, as the head of this module defines them.
 
-    Args:
-        counts: Of shape ``(terms,)``: how often the category uses each term.
-        contrast: Of the same shape: how often the contrast does.
-        prior: Of the same shape: prior counts, all above zero.
+    All are of shape ``(terms,)``: how often the category uses each term, how often the contrast
+    does, and prior counts, all above zero.
     """
     a0 = prior.sum()
     inside, outside = counts + prior, contrast + prior
@@ -117,12 +116,7 @@ def log_odds(
 
 
 class LexiconCounter:
-    """Adds up the terms of labeled utterances; unigrams and bigrams are two vocabularies.
-
-    Args:
-        segment: Turns a text into stretches of tokens.
-        orders: What to count.
-    """
+    """Adds up the terms of labeled utterances; unigrams and bigrams are two vocabularies."""
 
     def __init__(
         self, segment: Segment, *, orders: Sequence[Order] = ("unigram", "bigram")
@@ -164,15 +158,11 @@ class LexiconCounter:
     ) -> tuple[CategoryTerms, ...]:
         """Return each label's terms with the highest z, unigrams and bigrams ranked together.
 
-        All terms count towards sizes and prior; the limits decide only which are listed.
-
-        Args:
-            labels: Which to contrast, in this order; those without utterances are left out.
-            prior: Of the terms.
-            contrast: ``rest`` (all other labels) or one label, which is then not listed itself.
-            minimum_count: Times that a listed term stands in category and contrast together.
-            top_k: Terms of a label at most; only those with z above zero.
-            shared_only: Whether terms of a single session are left out: names, above all.
+        All terms count towards sizes and prior; the limits decide only which are listed. Labels
+        without utterances are left out. ``contrast`` is ``rest`` (all other labels) or one label,
+        which is then not listed itself. Listed are at most ``top_k`` terms of a label with z above
+        zero that stand ``minimum_count`` times or more in category and contrast together, and, with
+        ``shared_only``, in more than one session: names are left out, above all.
 
         Raises:
             ConfigError: For a contrast that has no utterances.
@@ -192,9 +182,7 @@ class LexiconCounter:
                 for label in self._utterances
             }
             corpus = np.sum(list(table.values()), axis=0)
-            listed = np.array(
-                [not shared_only or term in self._shared for term in vocabulary], dtype=bool
-            )
+            listed = np.array([not shared_only or term in self._shared for term in vocabulary])
             for label, scores in found.items():
                 rest = corpus - table[label] if contrast == "rest" else table[contrast]
                 if order == "unigram":
@@ -203,7 +191,8 @@ class LexiconCounter:
                 if len(vocabulary) > 1:
                     odds = log_odds(table[label], rest, prior.counts(corpus))
                     keep = listed & (table[label] + rest >= minimum_count) & (odds.z > 0)
-                    scores += _top(keep, odds, vocabulary, order, table[label], rest, top_k)
+                    best = [n for n in np.argsort(-odds.z, kind="stable") if keep[n]][:top_k]
+                    scores += _scores(best, odds, vocabulary, order, table[label], rest)
         return tuple(
             CategoryTerms(
                 name=label,
@@ -216,17 +205,14 @@ class LexiconCounter:
         )
 
 
-def _top(
-    keep: NDArray[np.bool_],
+def _scores(
+    best: Iterable[int],
     odds: LogOdds,
     vocabulary: Sequence[str],
     order: Order,
-    counts: NDArray[np.float64],
-    contrast: NDArray[np.float64],
-    top_k: int,
+    counts: Counts,
+    contrast: Counts,
 ) -> list[TermScore]:
-    places = np.flatnonzero(keep)
-    best = places[np.argsort(-odds.z[places], kind="stable")][:top_k]
     return [
         TermScore(
             term=vocabulary[place],
@@ -257,12 +243,7 @@ _ORDERS: dict[str, tuple[Order, ...]] = {
 
 
 def lexicon(config: CorpusConfig) -> Report:
-    """Return the terms with the highest z-scored log-odds of each label of the task.
-
-    Raises:
-        ConfigError: For a segmenter that is not installed, or a contrast that is no label.
-        DataError: When rows are at fault, or fewer than two labels have utterances.
-    """
+    """Return the terms with the highest z-scored log-odds of each label of the task."""
     options = config.lexicon
     contrast = _contrast(config)
     name, segment = segmenter(options.segmenter)
@@ -311,17 +292,16 @@ def lexicon(config: CorpusConfig) -> Report:
 
 def _labeled(config: CorpusConfig, source: CorpusSource) -> Iterator[tuple[Example, str]]:
     task = find_task(config) if config.labels == "canonical" else None
-    drop, seen = config.data.duplicates == "drop", set[bytes]()
-    for record in source.records:
-        for example in turns_of(record):
-            if example.label is None or (task is not None and not task.select(example)):
+    seen = set[bytes]()
+    for example in (turn for record in source.records for turn in client_turns(record)):
+        if example.label is None or (task is not None and not task.select(example)):
+            continue
+        if config.data.duplicates == "drop":
+            digest = content_digest(example)
+            if digest in seen:
                 continue
-            if drop:
-                digest = content_digest(example)
-                if digest in seen:
-                    continue
-                seen.add(digest)
-            yield example, example.label if task is None else task.gold(example)
+            seen.add(digest)
+        yield example, example.label if task is None else task.gold(example)
 
 
 def _contrast(config: CorpusConfig) -> str:
@@ -339,14 +319,10 @@ def _contrast(config: CorpusConfig) -> str:
 
 
 def _notes(options: LexiconOptions) -> Iterator[str]:
-    yield (
-        "log-odds with a Dirichlet prior, z-scored (Monroe, Colaresi & Quinn 2008); the prior "
-        + (
-            "holds the counts of all categories together"
-            if options.prior == "corpus"
-            else "is the same for every term"
-        )
-    )
+    of_corpus = "holds the counts of all categories together"
+    prior = of_corpus if options.prior == "corpus" else "is the same for every term"
+    source = "Monroe, Colaresi & Quinn 2008"
+    yield f"log-odds with a Dirichlet prior, z-scored ({source}); the prior {prior}"
     yield "unigrams and bigrams have sizes of their own and are ranked together"
     if options.shared_only:
         yield "terms of a single session are left out (lexicon.shared_only=false lists them)"

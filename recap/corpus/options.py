@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from recap.cli.command import load_function
 from recap.config import DataConfig, TaskConfig
-from recap.data.ratings import RatingsOptions
+from recap.data.sheets import RatingsOptions
 from recap.errors import ConfigError, did_you_mean
 from recap.output.report import Report
 
@@ -199,6 +199,11 @@ class CorpusConfig:
 
 
 Action = Callable[[CorpusConfig], Report]
+"""What it returns is printed and written.
+
+Raises ``ConfigError`` where an option that it needs is missing or cannot be used, ``DataError``
+where a file cannot be used, or its rows are at fault and ``data.on_error`` is ``fail``.
+"""
 
 ACTIONS = {
     "describe": "recap.corpus.describe:describe",
@@ -215,11 +220,7 @@ ACTIONS = {
 
 
 def find_action(name: str) -> Action:
-    """Return the function of an action.
-
-    Raises:
-        ConfigError: When there is none of that name.
-    """
+    """Return the function of an action; a ``ConfigError`` where there is none of that name."""
     if name not in ACTIONS:
         raise ConfigError(
             f"action: there is no action {name!r}{did_you_mean(name, ACTIONS)}; "

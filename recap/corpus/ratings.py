@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,13 +14,8 @@ import numpy as np
 
 from recap.corpus.assign import check_file_name, read_predictions, read_utterances
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import (
-    keep_filled_in,
-    named_path,
-    open_source,
-    several,
-)
-from recap.data.ratings import Rating, blank_sheet, read_ratings
+from recap.corpus.sources import keep_filled_in, named_path, open_source, several
+from recap.data.sheets import Rating, blank_sheet, read_ratings
 from recap.errors import ConfigError, DataError
 from recap.metrics.scalar import Floats
 from recap.output.charts import Bar, bar_chart
@@ -29,11 +24,7 @@ from recap.output.format import DASH, mean_sd, number
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Example
-from recap.statistics.agreement import (
-    mean_weighted_kappa,
-    ordinal_alpha,
-    pair_confusions,
-)
+from recap.statistics.agreement import mean_weighted_kappa, ordinal_alpha, pair_confusions
 from recap.system.files import sheet_to_csv
 
 
@@ -82,10 +73,7 @@ def summarize_ratings(
 ) -> tuple[CriterionRatings, ...]:
     """Return means and agreement on every criterion.
 
-    Args:
-        ratings: At most one of each rater for each example and criterion.
-        criteria: The criteria in order.
-        points: The scale goes from 1 to this.
+    Points go from 1 to ``points``; a rater gives an example at most one rating on a criterion.
     """
     raters = tuple(dict.fromkeys(rating.rater for rating in ratings))
     return tuple(
@@ -146,8 +134,8 @@ def _summary(
         weighted_kappa=mean_weighted_kappa(confusions),
         icc_single=single,
         icc_mean=mean,
-        exact_agreement=_ratio(float(pooled[distance == 0].sum()), float(pooled.sum())),
-        within_one=_ratio(float(pooled[distance <= 1].sum()), float(pooled.sum())),
+        exact_agreement=_ratio(pooled[distance == 0].sum(), pooled.sum()),
+        within_one=_ratio(pooled[distance <= 1].sum(), pooled.sum()),
     )
 
 
@@ -161,12 +149,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def ratings(config: CorpusConfig) -> Report:
-    """Return blank sheets, or what filled ones say.
-
-    Raises:
-        ConfigError: When the folder for blank sheets is missing.
-        DataError: When data or sheets cannot be used.
-    """
+    """Return blank sheets, or what filled ones say."""
     return _blank(config) if config.ratings.path is None else _filled(config)
 
 
@@ -244,7 +227,11 @@ def _filled(config: CorpusConfig) -> Report:
             "raters": list(raters),
             "criteria": {figures.pop("criterion"): figures for figures in map(asdict, found)},
         },
-        sheets=(_means(found), _agreement(found), _raters(found, raters)),
+        sheets=(
+            table_of("Points", found, {"criterion": _shown, **_MEANS}),
+            table_of("Agreement between raters", found, {"criterion": _shown, **_AGREEMENT}),
+            _raters(found, raters),
+        ),
         notes=tuple(notes),
         rows=[
             {key: value for key, value in figures.items() if not isinstance(value, tuple | list)}
@@ -272,34 +259,20 @@ def _explained(config: CorpusConfig, examples: list[Example]) -> list[Example]:
     return found
 
 
-def _means(found: Sequence[CriterionRatings]) -> ReportTable:
-    return table_of(
-        "Points",
-        found,
-        {
-            "criterion": _shown,
-            "examples": lambda one: f"{one.examples:,}",
-            "ratings": lambda one: f"{one.n:,}",
-            "mean": lambda one: number(one.mean),
-            "SD": lambda one: number(one.std),
-        },
-    )
-
-
-def _agreement(found: Sequence[CriterionRatings]) -> ReportTable:
-    return table_of(
-        "Agreement between raters",
-        found,
-        {
-            "criterion": _shown,
-            "alpha": lambda one: number(one.alpha_ordinal, 3),
-            "weighted kappa": lambda one: number(one.weighted_kappa, 3),
-            "ICC(2,1)": lambda one: number(one.icc_single, 3),
-            "ICC(2,k)": lambda one: number(one.icc_mean, 3),
-            "equal": lambda one: number(one.exact_agreement),
-            "within 1": lambda one: number(one.within_one),
-        },
-    )
+_MEANS: Mapping[str, Callable[[CriterionRatings], str]] = {
+    "examples": lambda one: f"{one.examples:,}",
+    "ratings": lambda one: f"{one.n:,}",
+    "mean": lambda one: number(one.mean),
+    "SD": lambda one: number(one.std),
+}
+_AGREEMENT: Mapping[str, Callable[[CriterionRatings], str]] = {
+    "alpha": lambda one: number(one.alpha_ordinal, 3),
+    "weighted kappa": lambda one: number(one.weighted_kappa, 3),
+    "ICC(2,1)": lambda one: number(one.icc_single, 3),
+    "ICC(2,k)": lambda one: number(one.icc_mean, 3),
+    "equal": lambda one: number(one.exact_agreement),
+    "within 1": lambda one: number(one.within_one),
+}
 
 
 def _raters(found: Sequence[CriterionRatings], raters: Sequence[str]) -> ReportTable:

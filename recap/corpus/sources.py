@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recap.config import DataConfig
 from recap.corpus.options import CorpusConfig
-from recap.data.annotations import (
+from recap.data.annotation_files import (
     USUAL_NAMES,
     AnnotationLayout,
     AnnotatorLabels,
     read_annotations,
 )
 from recap.data.corpus import account_notes, read_records
-from recap.data.examples import examples_of, has_intervention, turn_id, with_merged_history
+from recap.data.examples import examples_of
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.readers.registry import Record
 from recap.data.sheets import raise_issues
@@ -71,15 +71,8 @@ def open_source(
     """Return the corpus, labeled or not, its labels looked up in the taxonomy of the task.
 
     With ``data.on_error=fail`` the iterator of records ends in an error when rows are at fault,
-    which lists them.
-
-    Args:
-        config: Says which corpus; ``labels=raw`` leaves labels as they stand.
-        keep_empty: Whether turns without a text are part of the corpus rather than faults.
-        judge: Whether rows at fault, or no rows, end in an error at all.
-
-    Raises:
-        ConfigError: For an unknown reader or option.
+    which lists them. With ``keep_empty``, turns without a text are part of the corpus rather than
+    faults; without ``judge``, neither rows at fault nor a lack of rows end in an error.
     """
     data, taxonomy = config.data, find_taxonomy(config)
     path = Path(data.path) if data.path is not None else None
@@ -126,11 +119,7 @@ def _watched(
 
 
 def refuse_texts(labels: Set[str], where: str, hint: str) -> None:
-    """Refuse raw labels that may be client text, which tables would print.
-
-    Raises:
-        DataError: For too many of them, or a long one.
-    """
+    """Refuse raw labels that may be client text, which tables would print, with a ``DataError``."""
     if len(labels) > MOST_RAW_LABELS or max(map(len, labels), default=0) > LONGEST_RAW_LABEL:
         raise DataError(
             f"{where}: more than {MOST_RAW_LABELS} different labels, or one of more than "
@@ -138,31 +127,11 @@ def refuse_texts(labels: Set[str], where: str, hint: str) -> None:
         )
 
 
-def turns_of(record: Record) -> Iterable[Example]:
-    """Return the client turns of a record as they stand."""
-    if isinstance(record, Example):
-        return [record]
-    return examples_of(record, merge_adjacent=False, no_intervention="keep")
-
-
-def examples_in(record: Record, data: DataConfig) -> Iterable[Example]:
+def examples_in(record: Record, data: DataConfig) -> Iterator[Example]:
     """Return the client turns of a record as training sees them."""
-    if isinstance(record, Dialogue):
-        return examples_of(
-            record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
-        )
-    record = with_merged_history(record) if data.merge_adjacent else record
-    return [record] if data.no_intervention == "keep" or has_intervention(record) else []
-
-
-def client_turns(record: Record) -> Iterator[tuple[str, str | None]]:
-    """Yield id and label of every client turn of a record."""
-    if isinstance(record, Example):
-        yield record.id, record.label
-        return
-    for index, turn in enumerate(record.turns):
-        if turn.speaker == "client":
-            yield turn_id(record.session, index, turn), turn.label
+    return examples_of(
+        record, merge_adjacent=data.merge_adjacent, no_intervention=data.no_intervention
+    )
 
 
 OF_THE_DATA = ("agreement", "adjudicate")
@@ -172,11 +141,8 @@ OF_THE_DATA = ("agreement", "adjudicate")
 def open_annotations(config: CorpusConfig) -> AnnotatorLabels:
     """Return the annotations under the labels of the task.
 
-    A label finer than the task's becomes the one above it; one outside the task stays.
-
-    Raises:
-        ConfigError: When no file is named.
-        DataError: When it cannot be used.
+    A label finer than the task's becomes the one above it; one outside the task stays. Raises as
+    :data:`~recap.corpus.options.Action` has it.
     """
     task = find_task(config) if config.labels == "canonical" else None
     options = config.annotations
@@ -228,11 +194,7 @@ def several(path: str | list[str]) -> list[str]:
 
 
 def named_path(option: str, path: str) -> Path:
-    """Return the path that an option names.
-
-    Raises:
-        ConfigError: When nothing is there.
-    """
+    """Return the path that an option names; a ``ConfigError`` where nothing is there."""
     found = Path(path).expanduser()
     if not found.exists():
         beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
@@ -281,11 +243,8 @@ def label_of_task(task: Task, label: str) -> str:
 def token_counter(name: str | None) -> Callable[[str], int] | None:
     """Return what counts a text's tokens (control tokens apart), ``None`` for no tokenizer.
 
-    Args:
-        name: ``tiny``, a folder that holds a ``tokenizer.json``, or such a file.
-
-    Raises:
-        ConfigError: When the file is missing or no tokenizer.
+    ``name`` is ``tiny``, a folder that holds a ``tokenizer.json``, or such a file; a
+    ``ConfigError`` for any other.
     """
     if name is None:
         return None
@@ -314,11 +273,7 @@ def token_counter(name: str | None) -> Callable[[str], int] | None:
 
 
 def keep_filled_in(config: CorpusConfig, pages: Mapping[str, str | bytes]) -> None:
-    """Check that no file for people to fill in is there already with another content.
-
-    Raises:
-        ConfigError: Naming the first that is.
-    """
+    """Refuse, by a ``ConfigError``, to replace a file that people may have filled in."""
     for name, content in pages.items() if config.out is not None else ():
         file = Path(config.out or "") / name
         new = content.encode("utf-8") if isinstance(content, str) else content

@@ -11,11 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import groupby, islice
+from operator import attrgetter
 
 from recap.corpus.describe import content_digest
 from recap.corpus.options import CorpusConfig
-from recap.corpus.sources import CorpusSource, find_task, open_source, turns_of
+from recap.corpus.sources import CorpusSource, find_task, open_source
 from recap.data.corpus import account_notes
+from recap.data.examples import client_turns, turn_id
 from recap.data.issues import RowIssue, turn_notes
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
@@ -25,10 +28,13 @@ from recap.records import Dialogue, Example
 from recap.tasks.answer import LabelReader
 from recap.tasks.task import Task
 
-_NO_DIGIT_BEFORE, _NO_DIGIT_AFTER = r"(?<!\d)", r"(?!\d)"
-_STREETS = r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Square)"
-_PLACES = "路|街|大道|大街|巷|弄|胡同|小区|花园|新村|公寓"
-
+_SHORTHANDS = {
+    "NDB": r"(?<!\d)",
+    "NDA": r"(?!\d)",
+    "PLACES": "路|街|大道|大街|巷|弄|胡同|小区|花园|新村|公寓",
+    "STREETS": "(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place"
+    "|Square)",
+}
 # In the order in which they are looked for: what one has found is hidden from those after it.
 # Numbers of residents of China are region, date of birth, sequence and check digit (GB 11643). A
 # WeChat name after a Latin word has a digit or a dash; without one it is a word like any other.
@@ -58,12 +64,6 @@ _FORMS = {
         r"|\d{1,4}\s?(?:号楼|栋|幢|单元)\s?[\d一二三四五六七八九十]{1,5}"
         r"|(?<![\w-])\d{1,5}\s(?-i:(?:[A-Z][a-z'’]{1,20}\s){1,3})STREETS(?![a-z])"
     ),
-}
-_SHORTHANDS = {
-    "NDB": _NO_DIGIT_BEFORE,
-    "NDA": _NO_DIGIT_AFTER,
-    "PLACES": _PLACES,
-    "STREETS": _STREETS,
 }
 
 
@@ -149,10 +149,8 @@ _details = lru_cache(maxsize=4096)(count_details)
 class ConsistencyChecker:
     """Judges examples one by one, and against those before them.
 
-    Args:
-        task: Whose labels count; ``None`` leaves out what needs a taxonomy.
-        near_duplicates: Least similarity of near-duplicates; ``None`` does not look for them.
-        shortest: Characters of the shortest text that near-duplicates are looked for among.
+    Without a ``task``, what needs a taxonomy is left out; without ``near_duplicates``, their least
+    similarity, they are not looked for, nor among texts of fewer characters than ``shortest``.
     """
 
     def __init__(
@@ -198,9 +196,9 @@ class ConsistencyChecker:
 
     def hints(self) -> tuple[ConsistencyFlag, ...]:
         """Return everything found, by kind in the order of :data:`KINDS`, then by line."""
-        order = {kind: place for place, kind in enumerate(KINDS)}
+        order = [*KINDS]
         found = [*self._hints, *self._near()]
-        return tuple(sorted(found, key=lambda hint: (order[hint.kind], hint.line)))
+        return tuple(sorted(found, key=lambda hint: (order.index(hint.kind), hint.line)))
 
     @property
     def texts_of_several_labels(self) -> int:
@@ -211,15 +209,12 @@ class ConsistencyChecker:
         self._hints.append(_flag(kind, self.file, line, name, more))
 
     def _repeats(self, example: Example, name: str, line: int) -> None:
-        place = (name, line, self.file)
-        (first, first_line, file), label = self._first.setdefault(
-            content_digest(example), (place, example.label)
-        )
-        if (first, first_line, file) == place:
-            return
-        where = f" (id {first}, {_place(file, first_line, self.file)})"
-        other = None not in (label, example.label) and label != example.label
-        self._hint("label_conflict" if other else "duplicate", line, name, where)
+        own = ((name, line, self.file), example.label)
+        first, label = self._first.setdefault(content_digest(example), own)
+        if first != own[0]:
+            other = None not in (label, example.label) and label != example.label
+            kind = "label_conflict" if other else "duplicate"
+            self._hint(kind, line, name, f" ({_earlier(first, self.file)})")
 
     def _label(self, example: Example, name: str, line: int) -> None:
         if self._task is None or self._reader is None or example.label is None:
@@ -235,14 +230,12 @@ class ConsistencyChecker:
     def _near(self) -> Iterator[ConsistencyFlag]:
         if self._threshold is None:
             return
-        texts: Sequence[str] = list(self._places)
         places = list(self._places.values())
-        for pair in find_near_duplicates(texts, threshold=self._threshold):
-            first, first_line, first_file = places[pair.first]
+        for pair in find_near_duplicates(list(self._places), threshold=self._threshold):
             second, line, file = places[pair.second]
-            place = _place(first_file, first_line, file)
-            where = f" (id {first}, {place}; similarity {pair.similarity:.2f})"
-            yield _flag("near_duplicate", file, line, second, where)
+            first = _earlier(places[pair.first], file)
+            more = f" ({first}; similarity {pair.similarity:.2f})"
+            yield _flag("near_duplicate", file, line, second, more)
 
 
 def _flag(kind: str, file: str, line: int, name: str, more: str) -> ConsistencyFlag:
@@ -251,8 +244,9 @@ def _flag(kind: str, file: str, line: int, name: str, more: str) -> ConsistencyF
     )
 
 
-def _place(file: str, line: int, here: str) -> str:
-    return f"line {line}" if file == here else f"{file}:{line}"
+def _earlier(place: tuple[str, int, str], here: str) -> str:
+    name, line, file = place
+    return f"id {name}, line {line}" if file == here else f"id {name}, {file}:{line}"
 
 
 def _shown(identifier: str) -> str:
@@ -327,7 +321,7 @@ def _check(
     counts = dict.fromkeys(("utterances", "labelled", "without_rationale"), 0)
     for record in source.records:
         lines, checker.file = source.issues.lines, source.issues.file
-        for example in turns_of(record):
+        for example in client_turns(record):
             checker.add(example, _line(lines, example.turn))
             counts["utterances"] += 1
             labeled = example.label is not None
@@ -336,9 +330,8 @@ def _check(
         if isinstance(record, Dialogue):
             for index, turn in enumerate(record.turns):
                 if turn.speaker != "client":
-                    checker.add_text(
-                        turn.text, turn.id or f"{record.session}:{index}", _line(lines, index)
-                    )
+                    name = turn_id(record.session, index, turn)
+                    checker.add_text(turn.text, name, _line(lines, index))
         else:
             checker.add_history(record, lines[0])
     return checker.hints(), {**counts, "texts_of_several_labels": checker.texts_of_several_labels}
@@ -427,15 +420,14 @@ def _fault_sheet(issues: Sequence[RowIssue], listed: int) -> list[ReportTable]:
 
 
 def _hint_sheet(hints: Sequence[ConsistencyFlag], listed: int) -> list[ReportTable]:
-    of_kind: defaultdict[str, list[ConsistencyFlag]] = defaultdict(list)
-    for hint in hints:
-        of_kind[hint.kind].append(hint)
-    more = (
-        f", up to {listed} of a kind" if max(map(len, of_kind.values()), default=0) > listed else ""
-    )
+    # They stand by kind.
+    shown = [
+        hint for _, kind in groupby(hints, attrgetter("kind")) for hint in islice(kind, listed)
+    ]
+    more = f", up to {listed} of a kind" if len(shown) < len(hints) else ""
     table = table_of(
         f"Hints{more}",
-        [hint for found in of_kind.values() for hint in found[:listed]],
+        shown,
         {
             **_file_column(hints),
             "line": lambda hint: str(hint.line),

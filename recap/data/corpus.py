@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from recap.config import Duplicates, NoIntervention, OnError
-from recap.data.examples import (
-    examples_of,
-    has_intervention,
-    turn_id,
-    with_merged_history,
-)
+from recap.data.examples import examples_of, turn_id
 from recap.data.folds import content_key
 from recap.data.issues import (
-    LISTED_FAULTS,
     FirstLines,
     IssueLog,
     Place,
     RowIssue,
     damage,
+    listed,
     name_damage,
     no_utterance,
     turn_notes,
@@ -191,21 +185,18 @@ class _Check:
         for index, read in enumerate(dialogue.turns):
             place, within = (places[index], "") if by_turn else (places[0], f"turns[{index}].")
             turns.append(self._turn(session, index, read, place, within))
-        sound = [index for index, turn in enumerate(turns) if turn is not None]
-        if by_turn or len(sound) == len(turns):
-            self._count([turn for turn in turns if turn is not None])
+        sound = {index: turn for index, turn in enumerate(turns) if turn is not None}
+        if not by_turn and len(sound) < len(turns):
+            return []
+        self._count([*sound.values()])
         if not by_turn:
-            whole = tuple(turn for turn in turns if turn is not None)
-            lines = (places[0].line,)
-            return [(replace(dialogue, turns=whole), lines)] if len(sound) == len(turns) else []
-        pieces = self._cut_at_gaps(sound, places)
+            return [(replace(dialogue, turns=(*sound.values(),)), (places[0].line,))]
+        pieces = self._cut_at_gaps([*sound], places)
         self._issues.counts["cut_dialogues"] += max(0, len(pieces) - 1)
         return [
             (
-                replace(
-                    dialogue, turns=tuple(turn for i in piece if (turn := turns[i]) is not None)
-                ),
-                tuple(places[i].line for i in piece),
+                replace(dialogue, turns=tuple(sound[index] for index in piece)),
+                tuple(places[index].line for index in piece),
             )
             for piece in pieces
         ]
@@ -259,13 +250,7 @@ class _Check:
             self._reject(place, field, *found, within)
 
     def _unique(
-        self,
-        field: str,
-        identifier: str,
-        place: Place,
-        within: str = "",
-        *,
-        made_up: bool = False,
+        self, field: str, identifier: str, place: Place, within: str = "", *, made_up: bool = False
     ) -> None:
         first = self._line_of_id.find(identifier)
         if first is not None:
@@ -369,19 +354,9 @@ def read_corpus(
 ) -> Corpus:
     """Read a data set, its labels under their canonical names.
 
-    Args:
-        reader: Name of a registered reader, or ``package.module:function``.
-        path: The file; ``None`` for readers that need none.
-        taxonomy: Where labels are looked up; ``None`` leaves them as they stand.
-        name: What to call the data set; by default the reader's name.
-        on_error: ``fail`` lists every fault and stops, ``skip`` keeps the faults in the corpus.
-        duplicates: What to do with examples of the same history and response: count them
-            (``warn``), stop (``error``), or keep the first of each (``drop``).
-        merge_adjacent: Whether several turns of one speaker in a row become one.
-        no_intervention: Whether to ``skip`` or ``keep`` a client turn that no counselor turn
-            precedes.
-        require_labels: Whether an example needs a label, as in training; false for prediction.
-        options: The reader's own options.
+    All but the taxonomy (``None`` leaves labels as they stand) is as in
+    :class:`recap.config.DataConfig`; without a ``name`` the data set is called after its reader. An
+    example needs a label, as in training, unless ``require_labels`` is false.
 
     Raises:
         DataError: When the file cannot be read, rows are faulty, or no example is left.
@@ -404,17 +379,13 @@ def read_corpus(
     synthetic = False
     for record in records:
         synthetic = synthetic or record.meta.get("synthetic") is True
-        if isinstance(record, Dialogue):
-            counts["dialogues"] += 1
-            examples += examples_of(
-                record,
-                merge_adjacent=merge_adjacent,
-                no_intervention=no_intervention,
-                require_labels=require_labels,
-                counts=counts,
-            )
-        else:
-            examples += _single(record, merge_adjacent, no_intervention, counts)
+        examples += examples_of(
+            record,
+            merge_adjacent=merge_adjacent,
+            no_intervention=no_intervention,
+            require_labels=require_labels,
+            counts=counts,
+        )
     if issues.issues and on_error == "fail":
         raise issues.error()
     examples = _check_duplicates(examples, duplicates, issues)
@@ -433,47 +404,23 @@ def read_corpus(
     )
 
 
-def _single(
-    example: Example, merge_adjacent: bool, no_intervention: NoIntervention, counts: Counter[str]
-) -> list[Example]:
-    counts["client_turns"] += 1
-    if merge_adjacent:
-        example = with_merged_history(example)
-    if no_intervention == "skip" and not has_intervention(example):
-        counts["no_intervention"] += 1
-        return []
-    return [example]
-
-
 def _check_duplicates(
     examples: list[Example], duplicates: Duplicates, issues: IssueLog
 ) -> list[Example]:
-    first: dict[str, Example] = {}
-    kept: list[Example] = []
-    repeats: list[tuple[Example, Example]] = []
-    for example in examples:
-        original = first.setdefault(content_key(example), example)
-        if original is not example:
-            repeats.append((example, original))
-        if original is example or duplicates != "drop":
-            kept.append(example)
+    originals: dict[str, Example] = {}
+    first_ones = [originals.setdefault(content_key(example), example) for example in examples]
+    pairs = zip(examples, first_ones, strict=True)
+    repeats = [(example, first) for example, first in pairs if first is not example]
     issues.counts["duplicates"] = len(repeats)
-    issues.counts["label_conflicts"] = sum(
-        repeat.label != original.label for repeat, original in repeats
-    )
+    issues.counts["label_conflicts"] = sum(one.label != first.label for one, first in repeats)
     if repeats and duplicates == "error":
-        listed = "\n".join(
-            f"  id {quote_id(repeat.id)} repeats id {quote_id(original.id)}"
-            for repeat, original in repeats[:LISTED_FAULTS]
-        )
-        more = len(repeats) - LISTED_FAULTS
-        tail = f"\n  and {more} more" if more > 0 else ""
+        told = [f"id {quote_id(one.id)} repeats id {quote_id(first.id)}" for one, first in repeats]
         raise DataError(
             f"{issues.file}: {len(repeats)} examples have the history and response of another:\n"
-            f"{listed}{tail}\n"
+            f"{listed(told)}\n"
             "keep the first of each with data.duplicates=drop, or all with data.duplicates=warn"
         )
-    return kept
+    return list(originals.values()) if duplicates == "drop" else examples
 
 
 def _why_empty(issues: IssueLog) -> str:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,14 +35,6 @@ Language = Literal["en", "zh", "both"]
 PARTS = Path(__file__).parent / "demo_parts"
 DEFAULT_SIZE = 2900
 """Labeled utterances; 1,260 of them are resistant, the number that the fine-grained task sees."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RationaleCheck:
-    """Whether a rationale names the client's behavior and the counselor's act, and no others."""
-
-    behavior: bool
-    act: bool
 
 
 def generate_dialogues(
@@ -87,11 +78,7 @@ def read_demo(
     seed: int = 0,
     language: str = "en",
 ) -> Iterator[Dialogue]:
-    """Yield the demo corpus as a data reader does.
-
-    Raises:
-        ConfigError: For a ``path``: a file of the user's would be taken for read.
-    """
+    """Yield the demo corpus as a reader does; a ``ConfigError`` for a ``path``, which is none."""
     if path is not None:
         raise ConfigError(
             f"data.path={path}: data=demo is the built-in corpus and reads no file; say how yours "
@@ -110,23 +97,6 @@ def demo_texts(
             yield turn.text
             if turn.rationale is not None:
                 yield turn.rationale
-
-
-def rationale_checks(rationale: str, *, label: str, act: str, language: str) -> RationaleCheck:
-    """Return whether ``rationale`` names the behavior ``label`` and the counselor's ``act``.
-
-    ``label`` and ``act`` are canonical names, as a demo corpus carries them on its turns. Naming
-    several behaviors, or several acts, counts as naming none.
-    """
-    words = _parts(language)["rationale"]
-    return RationaleCheck(
-        behavior=_named(rationale, words["behaviors"]) == {label},
-        act=_named(rationale, words["acts"]) == {act},
-    )
-
-
-def _named(text: str, phrases: Mapping[str, str]) -> set[str]:
-    return {name for name, phrase in phrases.items() if phrase.casefold() in text.casefold()}
 
 
 def _design() -> Mapping[str, Any]:
@@ -189,13 +159,10 @@ class _Session:
         noisy = rng.random() < design["noise"]
         written_for = rng.choice(design["plausible"][label]) if noisy else label
         block = self._block(written_for)
-        acts = (
-            design["own_acts"][written_for]
-            if block is None
-            else design["shared"][block][written_for]
-        )
-        fits = [written_for] if block is None else list(design["shared"][block])
-        act = rng.choice(acts)
+        of_block = {written_for: design["own_acts"][written_for]}
+        if block is not None:
+            of_block = design["shared"][block]
+        act = rng.choice(of_block[written_for])
         counselor = self._parts["counselor"]
         self._say(
             "counselor", self._fill(self._draw(counselor, counselor["acts"][act]), {}), label=act
@@ -207,7 +174,12 @@ class _Session:
         own_story = written_for == "Inattention"
         text = self._fill(template, self._story if own_story else self._elsewhere())
         turn = self._say("client", text, label=label, rationale=self._rationale(label, act))
-        self._composition[turn] = {"template": template, "act": act, "fits": fits, "noisy": noisy}
+        self._composition[turn] = {
+            "template": template,
+            "act": act,
+            "fits": [*of_block],
+            "noisy": noisy,
+        }
 
     def _block(self, label: str) -> str | None:
         """Return a shared block that ``label`` draws from, or ``None`` for its own wording."""
@@ -228,13 +200,9 @@ class _Session:
 
     def _draw(self, wording: Mapping[str, Any], cores: Sequence[str] | None = None) -> str:
         """Return a template: opener, core and tail drawn independently."""
-        choice = self._rng.choice
-        drawn = (
-            choice(wording["openers"]),
-            choice(cores or wording["cores"]),
-            choice(wording["tails"]),
-        )
-        return str(self._parts["joiner"]).join(part for part in drawn if part)
+        parts = (wording["openers"], cores or wording["cores"], wording["tails"])
+        drawn = [self._rng.choice(part) for part in parts]
+        return str(self._parts["joiner"]).join(filter(None, drawn))
 
     def _fill(self, template: str, given: Mapping[str, str]) -> str:
         slots = self._parts["slots"]

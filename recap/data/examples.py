@@ -1,4 +1,4 @@
-"""From a dialogue to the examples in it: one for each client turn that answers the counselor."""
+"""From a record to the examples in it: one for each client turn that answers the counselor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Utterance:
 
 
 def examples_of(
-    dialogue: Dialogue,
+    record: Dialogue | Example,
     *,
     merge_adjacent: bool = True,
     no_intervention: NoIntervention = "skip",
@@ -31,29 +31,34 @@ def examples_of(
     """Yield one example for each client turn, its history the turns before it.
 
     Turns of one speaker in a row are merged, texts on lines of their own, unless their names say
-    that two people speak. The merged turn takes
-    label, rationale, id and index from its last labeled part, else from its last part; parts whose
-    labels differ from that one are counted, never lost in silence. An example without an id of its
-    own gets ``<session>:<turn index>``.
+    that two people speak. The merged turn takes label, rationale, id and index from its last
+    labeled part, else from its last part; parts whose labels differ from that one are counted,
+    never lost in silence. An example without an id of its own gets ``<session>:<turn index>``. Of
+    a record that is an example, only the history is merged: the response stays as it is.
 
     Every client turn ends in exactly one of the counts ``examples``, ``merged_client_turns`` (gone
     into a neighbor), ``unlabelled``, ``no_intervention`` or ``empty``; together they give
     ``client_turns``.
 
     Args:
-        dialogue: Its turns in order.
+        record: A dialogue, its turns in order, or one client turn with its history.
         merge_adjacent: Whether to merge.
         no_intervention: What to do with a client turn that no counselor turn directly precedes.
         require_labels: Whether client turns without a label make no example.
         empty_apart: Whether a client turn without text becomes an example of its own whatever
             stands before it; no turn without text is merged or stands in a history then.
-        counts: Where to add the counts; also ``counselor_turns``, ``merged_counselor_turns``,
-            ``merged_label_conflicts``, ``merged_act_conflicts``, and turns of others alike.
+        counts: Where to add the counts; also ``dialogues``, ``counselor_turns``,
+            ``merged_counselor_turns``, ``merged_label_conflicts``, ``merged_act_conflicts``, and
+            turns of others alike.
     """
     counts = Counter() if counts is None else counts
-    for turn in dialogue.turns:
+    if isinstance(record, Example):
+        yield from _of_example(record, merge_adjacent, no_intervention, empty_apart, counts)
+        return
+    counts["dialogues"] += 1
+    for turn in record.turns:
         counts[f"{turn.speaker}_turns"] += 1
-    utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(dialogue.turns)]
+    utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(record.turns)]
     empty: list[_Utterance] = []
     if empty_apart:
         empty = [u for u in utterances if u.turn.speaker == "client" and not _says(u)]
@@ -73,7 +78,38 @@ def examples_of(
         if utterance.turn.speaker == "client":
             counts[outcome] += 1
             if outcome in ("examples", "empty"):
-                yield _example(dialogue, utterance, before)
+                yield _example(record, utterance, before)
+
+
+def client_turns(record: Dialogue | Example) -> Iterator[Example]:
+    """Return the client turns of a record as they stand."""
+    return examples_of(record, merge_adjacent=False, no_intervention="keep")
+
+
+def _of_example(
+    example: Example,
+    merge_adjacent: bool,
+    no_intervention: NoIntervention,
+    empty_apart: bool,
+    counts: Counter[str],
+) -> Iterator[Example]:
+    history = example.history
+    if empty_apart:
+        history = tuple(turn for turn in history if turn.text.strip())
+    if merge_adjacent:
+        utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(history)]
+        history = tuple(utterance.turn for utterance in _merged(utterances, Counter()))
+    if len(history) < len(example.history):
+        example = replace(example, history=history)
+    outcome = "examples"
+    if empty_apart and not example.response.strip():
+        outcome = "empty"
+    elif no_intervention == "skip" and not answers_counselor(history):
+        outcome = "no_intervention"
+    counts["client_turns"] += 1
+    counts[outcome] += 1
+    if outcome != "no_intervention":
+        yield example
 
 
 def _outcome(
@@ -106,27 +142,8 @@ def _says(utterance: _Utterance) -> bool:
     return bool(utterance.turn.text.strip())
 
 
-def with_merged_history(example: Example) -> Example:
-    """Return an example whose history holds no two turns of one speaker in a row.
-
-    The response stays as it is, also after a client turn.
-    """
-    utterances = [_Utterance(turn=turn, index=index) for index, turn in enumerate(example.history)]
-    merged = _merged(utterances, Counter())
-    return (
-        example
-        if len(merged) == len(utterances)
-        else replace(example, history=tuple(u.turn for u in merged))
-    )
-
-
-def has_intervention(example: Example) -> bool:
-    """Whether the response follows a counselor turn, whatever others said in between."""
-    return answers_counselor(example.history)
-
-
 def answers_counselor(history: Sequence[Turn]) -> bool:
-    """Whether the last turn that is the counselor's or the client's is the counselor's."""
+    """Whether what comes next answers the counselor, whatever others said in between."""
     last = next((turn.speaker for turn in reversed(history) if turn.speaker != "other"), None)
     return last == "counselor"
 

@@ -161,14 +161,11 @@ def _units(examples: Sequence[Example], group: FoldGroup | None) -> list[tuple[i
             i = parent[i]
         return i
 
-    groups = {} if group is None else _group_values(examples, labeled, group)
-    first: dict[tuple[str, str], int] = {}
-    for i in labeled:
-        ties = [("content", keys[i])]
-        if group is not None:
-            ties.append((group, groups[i]))
-        for tie in ties:
-            parent[root(i)] = root(first.setdefault(tie, i))
+    ties = [keys] if group is None else [keys, _group_values(examples, labeled, group)]
+    for tie in ties:
+        first: dict[str, int] = {}
+        for i in labeled:
+            parent[root(i)] = root(first.setdefault(tie[i], i))
     members: dict[int, list[int]] = {}
     for i in labeled:
         members.setdefault(root(i), []).append(i)
@@ -181,7 +178,7 @@ def _group_values(
     values = {i: getattr(examples[i], group) for i in indices}
     missing = sorted(examples[i].id for i, value in values.items() if not value)
     if missing:
-        named = ", ".join(f"id {quote_id(identifier)}" for identifier in missing[:MAX_IDS_NAMED])
+        named = ", ".join(f"id {quote_id(name)}" for name in missing[:MAX_IDS_NAMED])
         more = len(missing) - MAX_IDS_NAMED
         raise DataError(
             f"cv.group={group}: {len(missing)} examples have no {group!r}: {named}"

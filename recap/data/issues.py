@@ -21,6 +21,13 @@ LISTED_FAULTS = 20
 """Faults that one error message lists; the rest are only counted."""
 
 
+def listed(faults: Sequence[object], n: int | None = None) -> str:
+    """Return a line for each of the first faults, and how many of all ``n`` follow."""
+    more = (len(faults) if n is None else n) - len(faults[:LISTED_FAULTS])
+    tail = [f"  and {more} more"] if more > 0 else []
+    return "\n".join([*(f"  {fault}" for fault in faults[:LISTED_FAULTS]), *tail])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowIssue:
     """One reason why one row was rejected; ``str()`` gives ``file:line: field: reason, mend``."""
@@ -37,13 +44,8 @@ class RowIssue:
 
     def as_json(self) -> dict[str, str | int]:
         """Return the issue as files of results hold it; there the hint is called ``mend``."""
-        return {
-            "file": self.file,
-            "line": self.line,
-            "field": self.field,
-            "reason": self.reason,
-            "mend": self.hint,
-        }
+        shown = {key: getattr(self, key) for key in ("file", "line", "field", "reason")}
+        return {**shown, "mend": self.hint}
 
     def __str__(self) -> str:
         """Return the line that users see."""
@@ -83,9 +85,6 @@ class IssueLog:
     A reader calls :meth:`row` for every row, then either :meth:`reject` or, before it yields a
     record, :meth:`at` or :meth:`at_turns`, so that faults found later still name the right line. A
     reader that makes its records up calls none of them; each record then counts as one row.
-
-    Args:
-        file: The file's name as messages should show it.
     """
 
     def __init__(self, file: str) -> None:
@@ -121,9 +120,7 @@ class IssueLog:
     def name(self, role: str, written: str) -> str:
         """Return a name as it is compared, ``""`` for none; two forms of one name are counted.
 
-        Args:
-            role: What it names (``annotator``); names of two roles are never compared.
-            written: As it stands in the file.
+        Names of two roles (``annotator``) are never compared.
         """
         # Rows of one session follow each other.
         last = self._last.get(role)
@@ -144,23 +141,23 @@ class IssueLog:
     def reject(self, line: int, field: str, reason: str, hint: str, *, rows: int = 1) -> None:
         """Note one fault of the row at ``line``; a row with several faults is rejected once.
 
-        Args:
-            line: First line of the row; a :class:`Line` where several rows begin on it.
-            field: The column or key at fault.
-            reason: What is wrong with it, without client text.
-            hint: What to do.
-            rows: Rows of the file that are lost with it (several when one utterance has many
-                annotators).
+        ``line`` is the first of the row, a :class:`Line` where several rows begin on it; ``field``
+        the column or key at fault. The reason holds no client text. Several ``rows`` of the file
+        are lost with it when one utterance has many annotators.
         """
-        item = line.item if isinstance(line, Line) else None
-        if item is not None:
-            field = f"[{item}]" if field == "row" else f"[{item}].{field}"
-        self.issues.append(
-            RowIssue(
-                file=self.file, line=int(line), field=field, reason=reason, hint=hint, rows=rows
-            )
+        if isinstance(line, Line):
+            field = f"[{line.item}]" if field == "row" else f"[{line.item}].{field}"
+        self._note(int(line), field, reason, hint, rows)
+        self._lose(line, rows)
+
+    def _note(self, line: int, field: str, reason: str, hint: str, rows: int = 1) -> None:
+        issue = RowIssue(
+            file=self.file, line=line, field=field, reason=reason, hint=hint, rows=rows
         )
-        key = (int(line), item)
+        self.issues.append(issue)
+
+    def _lose(self, line: int, rows: int) -> None:
+        key = (int(line), line.item if isinstance(line, Line) else None)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
 
     def reject_values(
@@ -176,19 +173,12 @@ class IssueLog:
     ) -> None:
         """Note that a row holds values that are not known; each is listed once for a whole file.
 
-        Args:
-            line: As for :meth:`reject`.
-            field: The column or key at fault.
-            values: Each with the times that it occurs in the row; no words of clients.
-            kind: What they are (``speakers``).
-            known: Those that are known.
-            hint: What to do; ``NAME`` in it stands for one of them.
-            rows: As for :meth:`reject`.
+        ``values`` are no words of clients, each with the times that it occurs in the row, ``kind``
+        says what they are (``speakers``), and ``NAME`` in the hint stands for one of them.
         """
         _, counts = self._values.setdefault((field, kind, known, hint), (int(line), Counter()))
         counts.update(values)
-        key = (int(line), line.item if isinstance(line, Line) else None)
-        self._rejected[key] = max(rows, self._rejected.get(key, 0))
+        self._lose(line, rows)
 
     def list_values(self) -> None:
         """Note the values that were not known, once each; to be called at the end of a file."""
@@ -201,20 +191,17 @@ class IssueLog:
                     listed[quote_cell(value).strip("'\"")] += n
                 named = ", ".join(f"{value} ({n})" for value, n in listed.most_common())
                 example = next((name for name in counts if name in listed), example)
-            self.issues.append(
-                RowIssue(
-                    file=self.file,
-                    line=line,
-                    field=field,
-                    reason=f"unknown {kind}: {named}; known: {known}",
-                    hint=hint.replace("NAME", example),
-                )
-            )
+            reason = f"unknown {kind}: {named}; known: {known}"
+            self._note(line, field, reason, hint.replace("NAME", example))
         self._values = {}
 
     def begin(self, file: str) -> None:
         """Say that what follows is about another file."""
         self.file = file
+        self._settle()
+
+    def _settle(self) -> None:
+        """Count the rows rejected so far, and forget which they are."""
         self._rejected_and_taken += sum(self._rejected.values())
         self._rejected = {}
 
@@ -241,10 +228,9 @@ class IssueLog:
         """
         if not self._places:
             self.row()
-            return (Place(line=self.rows_read),), False
-        places, by_turn = self._places, self._by_turn
-        self._places, self._by_turn = (), False
-        return places, by_turn
+            self.at(self.rows_read)
+        places, self._places = self._places, ()
+        return places, self._by_turn
 
     def take(self) -> list[RowIssue]:
         """Return the faults noted since the last call, and forget all but their number.
@@ -252,19 +238,13 @@ class IssueLog:
         For files of any size; to be called only between two records.
         """
         taken, self.issues = self.issues, []
-        self._rejected_and_taken += sum(self._rejected.values())
-        self._rejected = {}
+        self._settle()
         return taken
 
     def error(self) -> DataError:
         """Return the error that lists the first faults and counts the others."""
-        return rows_error(
-            self.file,
-            self.issues[:LISTED_FAULTS],
-            n_faults=len(self.issues),
-            rows_rejected=self.rows_rejected,
-            rows_read=self.rows_read,
-        )
+        rejected, read = self.rows_rejected, self.rows_read
+        return rows_error(self.file, self.issues, rows_rejected=rejected, rows_read=read)
 
 
 _LISTED_FILES = 3
@@ -291,16 +271,18 @@ def turn_notes(turns: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def rows_error(
-    file: str, listed: Sequence[RowIssue], *, n_faults: int, rows_rejected: int, rows_read: int
+    file: str,
+    faults: Sequence[RowIssue],
+    *,
+    rows_rejected: int,
+    rows_read: int,
+    n_faults: int | None = None,
 ) -> DataError:
-    """Return the error that lists some faults of a file's rows and counts the others."""
-    lines = "\n".join(f"  {fault}" for fault in listed)
-    more = n_faults - len(listed)
-    tail = f"\n  and {more} more" if more > 0 else ""
+    """Return the error that lists the first faults of a file's rows and counts the others."""
     lost = f"{rows_rejected} of {rows_read} rows cannot be used"
     return DataError(
         f"{file}: {lost if rows_rejected else 'its rows are not complete'}:\n"
-        f"{lines}{tail}\n"
+        f"{listed(faults, n_faults)}\n"
         "mend them, or leave them out with data.on_error=skip"
     )
 
@@ -364,10 +346,6 @@ class FirstLines:
         self._n = 0
         self._hashes = array("Q", [0]) * _SMALLEST
         self._lines = array("I", [0]) * _SMALLEST
-
-    def __len__(self) -> int:
-        """Return how many names were met."""
-        return self._n
 
     def find(self, name: str) -> int | None:
         """Return the line that ``name`` was first met at, ``None`` where it was not."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,8 @@ def find_near_duplicates(texts: Sequence[str], *, threshold: float = 0.8) -> lis
     Similarity is that of the sets of :data:`SHINGLE_CHARACTERS` neighboring characters, case and
     white space apart: what both have over what either has (Jaccard). Only candidates are found by
     chance (MinHash, Broder 1997); their similarity is exact but for collisions of 22-bit hashes.
-    The same texts always give the same pairs.
-
-    Args:
-        texts: Different from each other; at least :data:`SHINGLE_CHARACTERS` long.
-        threshold: Least similarity.
+    The same texts always give the same pairs. Texts have to differ from each other, and to have
+    :data:`SHINGLE_CHARACTERS` or more.
     """
     return NearTexts(texts).among_earlier(threshold) if len(texts) > 1 else []
 
@@ -66,10 +63,8 @@ class NearTexts:
 
     Signatures are made once, so that every fold of a partition can be judged with them. Candidates
     are those that share a MinHash bucket, at most :data:`MOST_COMPARED` a bucket; the
-    :data:`LIKELIEST_COMPARED` with most buckets in common are compared exactly.
-
-    Args:
-        texts: In any order; those without a shingle resemble nothing.
+    :data:`LIKELIEST_COMPARED` with most buckets in common are compared exactly. Texts without a
+    shingle resemble nothing.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -88,16 +83,11 @@ class NearTexts:
         """Return, for each text that resembles earlier ones, the pair with the most similar met."""
         buckets: dict[int, list[int]] = defaultdict(list)
         found = []
-        for text, own in self._buckets.items():
-            best = None
-            for other in self._likeliest(text, buckets):
-                similarity = self._similarity(text, other)
-                if similarity >= threshold and (best is None or similarity > best.similarity):
-                    best = NearPair(first=other, second=text, similarity=similarity)
-            found += [] if best is None else [best]
-            for bucket in own:
-                if len(buckets[bucket]) < MOST_COMPARED:
-                    buckets[bucket].append(text)
+        for text in self._buckets:
+            pairs = list(self._alike(text, buckets, threshold))
+            if pairs:
+                found.append(max(pairs, key=lambda pair: pair.similarity))
+            self._put(text, buckets)
         return found
 
     def nearest(
@@ -111,36 +101,38 @@ class NearTexts:
         """Return, for each text that resembles one of the others, a pair of it with one of them.
 
         The first one found of its likeliest candidates; which texts are found does not depend on
-        the order of either part, but for buckets that are full.
-
-        Args:
-            texts: Places of the texts to overlap.
-            others: Places of those to compare them with; a text is not compared with itself.
-            threshold: Least similarity.
-            accepted: Whether a pair of places may count at all.
+        the order of either part, but for buckets that are full. All are places of texts; a text is
+        not compared with itself, and a pair counts only where it is ``accepted``.
         """
         buckets: dict[int, list[int]] = defaultdict(list)
         for other in others:
-            for bucket in self._buckets.get(other, ()):
-                if len(buckets[bucket]) < MOST_COMPARED:
-                    buckets[bucket].append(other)
+            self._put(other, buckets)
         found = {}
         for text in texts:
-            for other in self._likeliest(text, buckets):
-                similarity = self._similarity(text, other)
-                if similarity >= threshold and accepted(text, other):
-                    first, second = sorted((text, other))
-                    found[text] = NearPair(first=first, second=second, similarity=similarity)
-                    break
+            pairs = self._alike(text, buckets, threshold)
+            pair = next((one for one in pairs if accepted(one.first, one.second)), None)
+            if pair is not None:
+                found[text] = pair
         return found
 
-    def _likeliest(self, text: int, buckets: Mapping[int, Sequence[int]]) -> list[int]:
-        """Return the texts in most of the buckets of a text, itself apart."""
+    def _put(self, text: int, buckets: dict[int, list[int]]) -> None:
+        for bucket in self._buckets.get(text, ()):
+            if len(buckets[bucket]) < MOST_COMPARED:
+                buckets[bucket].append(text)
+
+    def _alike(
+        self, text: int, buckets: Mapping[int, Sequence[int]], threshold: float
+    ) -> Iterator[NearPair]:
+        """Yield a text's pairs with those that share most of its buckets, where they are alike."""
         shared: Counter[int] = Counter()
         for bucket in self._buckets.get(text, ()):
             shared.update(buckets.get(bucket, ()))
         shared.pop(text, None)
-        return [other for other, _ in shared.most_common(LIKELIEST_COMPARED)]
+        for other, _ in shared.most_common(LIKELIEST_COMPARED):
+            similarity = self._similarity(text, other)
+            if similarity >= threshold:
+                first, second = sorted((text, other))
+                yield NearPair(first=first, second=second, similarity=similarity)
 
     def _similarity(self, text: int, other: int) -> float:
         left, right = self._shingles_of(text), self._shingles_of(other)
@@ -261,7 +253,7 @@ def leakage_report(examples: Sequence[Example], folds: Sequence[Fold]) -> Mappin
         "without_session": sum(not examples[i].session for i in inside),
         "without_client": sum(not examples[i].client for i in inside),
         "ids_listed_at_most": MAX_IDS_LISTED,
-        "repeats": _listed(examples, overlap.repeats(sorted(inside))),
+        "repeats": overlap.listed(overlap.repeats(sorted(inside))),
         "near_duplicates": {
             "similarity": SIMILARITY,
             "response_similarity": RESPONSE_SIMILARITY,
@@ -292,13 +284,8 @@ def with_shots(
 
     A prompted system has seen nothing but these. Each fold gets ``shots``: their ``ids``,
     ``in_test`` (those that are test examples themselves), and the headings of
-    :func:`leakage_report`, counting test examples that share something with a shot.
-
-    Args:
-        report: What :func:`leakage_report` returned.
-        examples: The data set.
-        folds: Its folds.
-        shots: The solved examples of each fold, by its index; they are of the data set.
+    :func:`leakage_report`, counting test examples that share something with a shot. ``shots`` holds
+    the solved examples by the index of their fold.
     """
     overlap = _Overlap(examples)
     places = {example.id: place for place, example in enumerate(examples)}
@@ -307,7 +294,7 @@ def with_shots(
         shown = [places[shot.id] for shot in shots[fold.index]]
         reports[fold.index]["shots"] = {
             "ids": [shot.id for shot in shots[fold.index]],
-            "in_test": _listed(examples, set(shown) & set(fold.test)),
+            "in_test": overlap.listed(set(shown) & set(fold.test)),
             **overlap.shared(shown, fold.test),
         }
     return {**report, "folds": list(reports.values())}
@@ -345,16 +332,23 @@ class _Overlap:
         examples, keys = self._examples, self._keys
         seen_keys = {keys[i] for i in seen}
         return {
-            "duplicates": _listed(examples, [i for i in test if keys[i] in seen_keys]),
-            "near_duplicates": _listed(examples, self._near_duplicates(test, seen)),
-            "shared_sessions": _shared(
-                {i: examples[i].session for i in test}, {examples[i].session for i in seen}
-            ),
-            "shared_clients": _shared(
-                {i: examples[i].client for i in test}, {examples[i].client for i in seen}
-            ),
-            "history_overlap": _listed(examples, _history_overlap(examples, seen, test)),
+            "duplicates": self.listed([i for i in test if keys[i] in seen_keys]),
+            "near_duplicates": self.listed(self._near_duplicates(test, seen)),
+            "shared_sessions": self._shared("session", seen, test),
+            "shared_clients": self._shared("client", seen, test),
+            "history_overlap": self.listed(_history_overlap(examples, seen, test)),
         }
+
+    def listed(self, indices: Collection[int]) -> dict[str, Any]:
+        """Return how many examples there are, and the ids of the first."""
+        ids = sorted(self._examples[i].id for i in indices)
+        return {"count": len(ids), "ids": ids[:MAX_IDS_LISTED]}
+
+    def _shared(self, key: str, seen: Sequence[int], test: Sequence[int]) -> dict[str, int]:
+        trained, tested = ([getattr(self._examples[i], key) for i in part] for part in (seen, test))
+        known = set(trained)
+        inside = [value for value in tested if value and value in known]
+        return {"count": len(set(inside)), "test_examples": len(inside)}
 
     def _near_duplicates(self, test: Sequence[int], seen: Sequence[int]) -> list[int]:
         """Return the test examples that resemble one of those seen, in the order given.
@@ -384,16 +378,6 @@ class _Overlap:
     def _responses_alike(self, text: int, other: int) -> bool:
         left, right = _trigrams(self._responses[text]), _trigrams(self._responses[other])
         return len(left & right) >= RESPONSE_SIMILARITY * len(left | right)
-
-
-def _listed(examples: Sequence[Example], indices: Collection[int]) -> dict[str, Any]:
-    ids = sorted(examples[i].id for i in indices)
-    return {"count": len(ids), "ids": ids[:MAX_IDS_LISTED]}
-
-
-def _shared(tested: Mapping[int, str | None], trained: Collection[str | None]) -> dict[str, int]:
-    inside = [value for value in tested.values() if value and value in trained]
-    return {"count": len(set(inside)), "test_examples": len(inside)}
 
 
 def _history_overlap(

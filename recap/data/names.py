@@ -17,11 +17,8 @@ def is_missing(cell: str, taxonomy: Taxonomy | None = None) -> bool:
     """Return whether a cell holds nothing, or only a word for it.
 
     A category of that very name comes first, for ``N/A`` and ``None`` are labels of some schemes.
-
-    Args:
-        cell: As it stands in the file.
-        taxonomy: Whose names and aliases are asked, in their exact spelling, where the cell is one
-            of labels.
+    Of a cell of labels, the names and aliases of the ``taxonomy`` are asked, in their exact
+    spelling.
 
     >>> is_missing(" n/a "), is_missing("0"), is_missing("\N{ZERO WIDTH SPACE}")
     (True, False, True)

@@ -5,7 +5,6 @@ Annotated utterances come from dialogues, from what ``recap.predict`` wrote, or 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,18 +13,12 @@ from typing import Any
 
 from recap.config import NoIntervention
 from recap.data.corpus import read_records
-from recap.data.examples import examples_of, has_intervention, with_merged_history
+from recap.data.examples import client_turns, examples_of
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import existing_file, is_several, json_rows
-from recap.data.readers.registry import CanonicalLabels, Fields
-from recap.data.readers.tables import (
-    TABLE_ENDINGS,
-    mapping_of,
-    read_probabilities,
-    read_rows,
-    read_sheet,
-)
+from recap.data.readers.registry import TABLE_ENDINGS, CanonicalLabels, Fields
+from recap.data.readers.tables import mapping_of, read_probabilities, read_rows, read_sheet
 from recap.errors import DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.taxonomy import Taxonomy
@@ -56,46 +49,13 @@ def read_utterances(
         to_annotate=True,
     )
     for record in records:
-        yield from utterances_of(
-            record,
-            merge_adjacent=merge_adjacent,
-            no_intervention=no_intervention,
-            counts=issues.counts,
-        )
-
-
-def utterances_of(
-    record: Dialogue | Example,
-    *,
-    merge_adjacent: bool = True,
-    no_intervention: NoIntervention = "keep",
-    counts: Counter[str] | None = None,
-) -> Iterator[Example]:
-    """Yield the client utterances of one dialogue, or the one of an example, to be annotated."""
-    counted: Counter[str] = Counter() if counts is None else counts
-    if isinstance(record, Dialogue):
-        counted["dialogues"] += 1
         yield from examples_of(
             record,
             merge_adjacent=merge_adjacent,
             no_intervention=no_intervention,
             empty_apart=True,
-            counts=counted,
+            counts=issues.counts,
         )
-        return
-    history = tuple(turn for turn in record.history if turn.text.strip())
-    example = record if len(history) == len(record.history) else replace(record, history=history)
-    if merge_adjacent:
-        example = with_merged_history(example)
-    counted["client_turns"] += 1
-    if not example.response.strip():
-        counted["empty"] += 1
-    elif no_intervention == "skip" and not has_intervention(example):
-        counted["no_intervention"] += 1
-        return
-    else:
-        counted["examples"] += 1
-    yield example
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,45 +102,27 @@ def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
     Turns are not merged: each one is an utterance. An example without a session counts as a session
     of its own.
     """
-    if isinstance(record, Example):
-        return [
-            Utterance(
-                id=record.id,
-                session=record.session or record.id,
-                response=record.response,
-                label=record.label,
-                turn=record.turn,
-                dialogue=record.history,
-                before=len(record.history),
-                act=_act(record.history, len(record.history)),
-                rationale=record.rationale,
-                client=record.client,
-                meta=record.meta,
-            )
-        ]
     return [
         Utterance(
-            id=turn.id or f"{record.session}:{index}",
-            session=record.session,
-            response=turn.text,
+            id=turn.id,
+            session=turn.session or turn.id,
+            response=turn.response,
             label=turn.label,
-            turn=index,
-            dialogue=record.turns,
-            before=index,
-            act=_act(record.turns, index),
+            turn=turn.turn,
+            dialogue=record.history if isinstance(record, Example) else record.turns,
+            before=len(turn.history),
+            act=_act(turn.history),
             rationale=turn.rationale,
-            client=record.client,
-            counselor=record.counselor,
-            meta=record.meta,
+            client=turn.client,
+            counselor=None if isinstance(record, Example) else record.counselor,
+            meta=turn.meta,
         )
-        for index, turn in enumerate(record.turns)
-        if turn.speaker == "client"
+        for turn in client_turns(record)
     ]
 
 
-def _act(turns: Sequence[Turn], index: int) -> str | None:
-    places = reversed(range(index))
-    before = next((turns[i] for i in places if turns[i].speaker != "other"), None)
+def _act(history: Sequence[Turn]) -> str | None:
+    before = next((turn for turn in reversed(history) if turn.speaker != "other"), None)
     return before.label if before is not None and before.speaker == "counselor" else None
 
 
@@ -189,10 +131,6 @@ def labels_in_use(taxonomy: Taxonomy, labels: Iterable[str]) -> tuple[str, ...]:
 
     These are the labels that occur, and all leaves, unless the annotations stop at a category above
     a leaf: where ``Resistance`` itself is a label, a behavior that never occurs was not asked for.
-
-    Args:
-        taxonomy: Of the labels.
-        labels: As they occur; may repeat.
     """
     found = set(labels)
     leaves = set(taxonomy.leaves)
@@ -274,16 +212,8 @@ def read_annotated(
 
     A file of predictions (rows with ``id``, ``label`` and ``parsed``) is recognized, whatever the
     reader. The sessions of its rows have to be there, since everything is counted by session.
-
-    Args:
-        reader: Of dialogues.
-        path: Dialogues, or predictions.
-        taxonomy: Where labels are looked up.
-        predictions: Whose labels take the place of the dialogues' own, matched by id. The
-            dialogues may have turns without text then, as they may for recap.predict.
-        on_error: ``fail`` or ``skip``.
-        options: The reader's own.
-        name: What to call it.
+    Labels of the file ``predictions`` take the place of the dialogues' own, matched by id. The
+    dialogues may have turns without text then, as they may for recap.predict.
 
     Raises:
         DataError: When a file cannot be read, rows are faulty, or nothing is labeled.

@@ -49,16 +49,14 @@ def segmenter(name: Segmenter) -> tuple[str, Callable[[str], Stretches]]:
     return title, lambda text: chinese(text) if is_chinese(text) else _words(text)
 
 
-def _stretches(text: str) -> list[str]:
-    return _STRETCH_END.split(text.replace("’", "'").lower())
+def _by_stretch(tokens: Callable[[str], list[str]]) -> Callable[[str], Stretches]:
+    return lambda text: [
+        tokens(part) for part in _STRETCH_END.split(text.replace("’", "'").lower())
+    ]
 
 
-def _words(text: str) -> Stretches:
-    return [_WORD.findall(part) for part in _stretches(text)]
-
-
-def _characters(text: str) -> Stretches:
-    return [_HAN_OR_WORD.findall(part) for part in _stretches(text)]
+_words = _by_stretch(_WORD.findall)
+_characters = _by_stretch(_HAN_OR_WORD.findall)
 
 
 def _jieba() -> Callable[[str], Stretches]:
@@ -69,13 +67,7 @@ def _jieba() -> Callable[[str], Stretches]:
     # It tells of its dictionary on stderr otherwise.
     jieba.setLogLevel(logging.WARNING)
 
-    def segment(text: str) -> Stretches:
-        return [
-            [token for token in jieba.lcut(part) if _WORD.fullmatch(token)]
-            for part in _stretches(text)
-        ]
-
-    return segment
+    return _by_stretch(lambda part: [t for t in jieba.lcut(part) if _WORD.fullmatch(t)])
 
 
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, run_command
-from recap.evaluate.options import EvaluateConfig, Scored, chosen_source, load_evaluation
-
-if TYPE_CHECKING:
-    from recap.evaluate.saved_model import Evaluation
+from recap.cli.command import Command, ended_by_sigterm, load_function, run_command
+from recap.evaluate.options import EvaluateConfig, chosen_source, load_evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score what ``argv`` names; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
     command = Command(name="evaluate", load=load_evaluation, job=_evaluate, after_sweep=_compare)
     return run_command(command, argv)
+
+
+_SCORED = {
+    "model": "recap.evaluate.saved_model:evaluate_model",
+    "predictions": "recap.evaluate.predictions_file:evaluate_file",
+    "cascade": "recap.evaluate.cascade:evaluate_cascade",
+}
 
 
 def _evaluate(config: EvaluateConfig) -> None:
@@ -30,49 +33,12 @@ def _evaluate(config: EvaluateConfig) -> None:
 
         cross_validate_baseline(config, listener=RunConsole())
         return
-    _check_out(config)
+    from recap.evaluate.saved_model import check_out, show_evaluation
+
+    check_out(config)
     with ended_by_sigterm():
-        evaluation = _scored(config, source)
-    _show(evaluation, config)
-
-
-def _scored(config: EvaluateConfig, source: Scored) -> Evaluation:
-    if source == "model":
-        from recap.evaluate.saved_model import evaluate_model
-
-        return evaluate_model(config)
-    if source == "predictions":
-        from recap.evaluate.predictions_file import evaluate_file
-
-        return evaluate_file(config)
-    from recap.evaluate.cascade import evaluate_cascade
-
-    return evaluate_cascade(config)
-
-
-def _check_out(config: EvaluateConfig) -> None:
-    from pathlib import Path
-
-    from recap.evaluate.saved_model import check_out
-
-    if config.out is not None:
-        read = (config.predictions, config.training.data.path)
-        check_out(Path(config.out), inputs=[Path(file) for file in read if file is not None])
-
-
-def _show(evaluation: Evaluation, config: EvaluateConfig) -> None:
-    from pathlib import Path
-
-    from recap.evaluate.saved_model import print_evaluation, write_evaluation
-    from recap.folds.console import print_answers
-    from recap.folds.fold import N_SHOWN
-    from recap.output.format import console_for
-
-    if config.training.privacy.log_text:
-        print_answers(console_for(), evaluation.predictions[:N_SHOWN])
-    print_evaluation(evaluation)
-    if config.out is not None:
-        write_evaluation(evaluation, Path(config.out))
+        evaluation = load_function(_SCORED[source])(config)
+    show_evaluation(evaluation, config)
 
 
 def _compare(configs: Sequence[EvaluateConfig]) -> None:

@@ -12,11 +12,7 @@ from recap.errors import ConfigError
 from recap.evaluate.options import EvaluateConfig, baseline_run
 from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predictions, run_folds
 from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
-from recap.folds.training import (
-    Training,
-    batch_options,
-    training_plan,
-)
+from recap.folds.training import Training, batch_options, training_plan
 from recap.models.encoder import EncoderInput, EncoderModule, LoadedEncoder, load_encoder
 from recap.models.export import CARD_FILE
 from recap.models.tfidf import example_text, tfidf_probabilities
@@ -31,11 +27,7 @@ from recap.tasks.task import Task
 def cross_validate_baseline(
     config: EvaluateConfig, *, listener: FoldListener | None = None
 ) -> Summary:
-    """Run the unfinished folds of a baseline; return the summary of all finished ones.
-
-    Raises:
-        UserError: When the configuration or the data are at fault.
-    """
+    """Run the unfinished folds of a baseline; return the summary of all finished ones."""
     listener = listener or FoldListener()
     settled = baseline_run(config)
     _check(config, settled)

@@ -66,10 +66,7 @@ def cascade_labels(
     opened = str(above.pop())
     wanted = {*second, *first} - {opened}
     order = [category.name for category in taxonomy.categories]
-    return CascadeLabels(
-        opened=opened,
-        together=tuple(sorted(wanted, key=order.index)),
-    )
+    return CascadeLabels(opened=opened, together=tuple(sorted(wanted, key=order.index)))
 
 
 def join_stages(
@@ -85,13 +82,6 @@ def join_stages(
     of the second stage is looked up by id; for an example of another label (a false alarm) there
     may be none, and the joint answer then has no label, which is as wrong as any that the second
     stage could have given.
-
-    Args:
-        first: The first stage's answers to all examples.
-        second: The second stage's answers by id, at least to every example that has one of its
-            labels.
-        labels: Of both stages.
-        task: What the joint answers name as their task.
 
     Raises:
         DataError: When the second stage has no answer to an example of its own.
@@ -148,12 +138,6 @@ def count_errors(
 
     As scores.json has it: ``total``, ``first_stage`` and ``second_stage``, ``counts`` by kind, and
     the ``shares`` of stages and kinds in the total, ``None`` where there are no errors.
-
-    Args:
-        first: The first stage's answers.
-        joined: What :func:`join_stages` made of them, in the same order.
-        labels: Of both stages.
-        taxonomy: Says which pattern a behavior belongs to: the category right above it.
     """
     found = Counter(
         _kind_of_error(judged, answer, labels, taxonomy)
@@ -194,8 +178,6 @@ NAME = "cascade"
 class CascadeStage:
     """One of the two runs."""
 
-    option: str
-    """The option that names it."""
     folder: RunFolder
     config: RunConfig
     task: Task
@@ -226,8 +208,10 @@ def evaluate_cascade(config: EvaluateConfig) -> Evaluation:
     second = _stage("fine_grained", str(config.fine_grained))
     labels = cascade_labels(first.task.taxonomy, first.task.labels, second.task.labels)
     folds = _shared_folds(first, second, config.training.cv.fold)
-    passed_on: dict[int, list[Prediction]] = {
-        fold: [p for p in first.predictions(fold) if _is_false_alarm(p, labels)] for fold in folds
+    opened = labels.opened
+    passed_on = {
+        fold: [p for p in first.predictions(fold) if p.label == opened and p.gold != opened]
+        for fold in folds
     }
     asked = _ask(second, passed_on, config) if config.false_alarms == "ask" else {}
     before: list[Prediction] = []
@@ -267,24 +251,14 @@ def _stage(option: str, path: str) -> CascadeStage:
         config = read_config(folder.path)
     except DataError as error:
         raise ConfigError(f"{option}={path}: {error}; give a run folder") from error
-    finished = [k for k in range(config.cv.folds) if folder.fold(k).finished]
+    finished = tuple(k for k in range(config.cv.folds) if folder.fold(k).finished)
     if not finished:
         raise ConfigError(f"{option}={path}: has no finished fold; run recap.train with it first")
-    return CascadeStage(
-        option=option,
-        folder=folder,
-        config=config,
-        task=build_task(config),
-        folds=tuple(finished),
-    )
+    return CascadeStage(folder=folder, config=config, task=build_task(config), folds=finished)
 
 
 def _shared_folds(first: CascadeStage, second: CascadeStage, asked: int | str) -> list[int]:
-    """Return the folds that both runs have finished.
-
-    Raises:
-        ConfigError: When the partitions differ, or no fold is shared.
-    """
+    """Return the folds that both runs have finished; a ``ConfigError`` where there is none."""
     hashes = [stage.folder.read_manifest().get("partition_hash") for stage in (first, second)]
     if None in hashes or hashes[0] != hashes[1]:
         raise ConfigError(
@@ -302,10 +276,6 @@ def _shared_folds(first: CascadeStage, second: CascadeStage, asked: int | str) -
             f"{', '.join(map(str, first.folds))} and {', '.join(map(str, second.folds))}"
         )
     return shared
-
-
-def _is_false_alarm(prediction: Prediction, labels: CascadeLabels) -> bool:
-    return prediction.label == labels.opened and prediction.gold != labels.opened
 
 
 def _ask(

@@ -109,11 +109,7 @@ class EvaluateConfig:
 
 
 def chosen_source(config: EvaluateConfig) -> Scored:
-    """Return what is to be scored.
-
-    Raises:
-        ConfigError: When not exactly one thing was named.
-    """
+    """Return what is to be scored; a ``ConfigError`` where not exactly one thing was named."""
     stages = [config.binary, config.fine_grained]
     named: dict[Scored, bool] = {
         "model": config.model is not None,
@@ -136,79 +132,65 @@ def chosen_source(config: EvaluateConfig) -> Scored:
     return chosen[0]
 
 
+_OF_THE_DEVICE = (
+    *("accelerator", "devices", "nodes", "strategy", "precision"),
+    *("log_every_steps", "progress"),
+)
+"""Options of a trainer that a baseline takes over."""
+
+
 def baseline_run(config: EvaluateConfig) -> RunConfig:
     """Return the run that a baseline's folder records: nothing in it that the baseline ignores.
 
     So that runs differ in name and hash only where their results may. What an encoder is trained
     with stands where every training has it (``optimizer``, ``trainer``, ``global_batch_size``).
-
-    Raises:
-        ConfigError: When no baseline is chosen.
     """
     if config.method is None:
         raise ConfigError("method: choose a baseline, tfidf or encoder")
     training, encoder = config.training, config.encoder
-    own = {"history": encoder.history, "max_tokens": encoder.max_tokens}
+    own: dict[str, Any] = {"history": encoder.history, "max_tokens": encoder.max_tokens}
     if config.method == "tfidf":
-        own = _tfidf_options(config)
-    common: dict[str, Any] = {
-        "baseline": {"method": config.method, **own},
-        "rationale": False,
-        "prompt": PromptConfig(language=training.prompt.language, label_form="bare"),
-        "decoding": DecodingConfig(),
-        "callbacks": {},
-        "merge": False,
-        "merge_tolerance": None,
-        "batching": "padded",
-    }
+        own = asdict(config.tfidf)
+        own["analyzer"] = own["analyzer"] or ("char" if training.data.language == "zh" else "word")
     if config.method == "tfidf":
-        return replace(
-            training,
-            backbone=BackboneConfig(name="tfidf", family="other"),
-            finetune=FinetuneConfig(method="none"),
-            optimizer=OptimizerConfig(learning_rate=1e-5),
-            scheduler=SchedulerConfig(),
-            trainer=TrainerConfig(accelerator="cpu"),
-            global_batch_size=1,
-            sampling="natural",
-            **common,
-        )
+        settled: dict[str, Any] = {
+            "backbone": BackboneConfig(name="tfidf", family="other"),
+            "finetune": FinetuneConfig(method="none"),
+            "optimizer": OptimizerConfig(learning_rate=1e-5),
+            "scheduler": SchedulerConfig(),
+            "trainer": TrainerConfig(accelerator="cpu"),
+            "global_batch_size": 1,
+            "sampling": "natural",
+        }
+    else:
+        name, rate = f"encoder-{encoder.name}", encoder.learning_rate
+        settled = {
+            "backbone": BackboneConfig(
+                name=name, family="other", hub_id=encoder.hub_id, path=encoder.path
+            ),
+            "finetune": FinetuneConfig(method="full"),
+            "optimizer": OptimizerConfig(learning_rate=rate, weight_decay=encoder.weight_decay),
+            "scheduler": SchedulerConfig(name="linear", warmup_fraction=encoder.warmup_fraction),
+            "trainer": TrainerConfig(
+                **{name: getattr(training.trainer, name) for name in _OF_THE_DEVICE},
+                max_epochs=encoder.max_epochs,
+                patience=encoder.patience,
+                per_device_batch_size=encoder.per_device_batch_size,
+            ),
+            "global_batch_size": encoder.batch_size,
+        }
     return replace(
         training,
-        backbone=BackboneConfig(
-            name=f"encoder-{encoder.name}",
-            family="other",
-            hub_id=encoder.hub_id,
-            path=encoder.path,
-        ),
-        finetune=FinetuneConfig(method="full"),
-        optimizer=OptimizerConfig(
-            learning_rate=encoder.learning_rate, weight_decay=encoder.weight_decay
-        ),
-        scheduler=SchedulerConfig(name="linear", warmup_fraction=encoder.warmup_fraction),
-        trainer=TrainerConfig(
-            accelerator=training.trainer.accelerator,
-            devices=training.trainer.devices,
-            nodes=training.trainer.nodes,
-            strategy=training.trainer.strategy,
-            precision=training.trainer.precision,
-            max_epochs=encoder.max_epochs,
-            patience=encoder.patience,
-            per_device_batch_size=encoder.per_device_batch_size,
-            log_every_steps=training.trainer.log_every_steps,
-            progress=training.trainer.progress,
-        ),
-        global_batch_size=encoder.batch_size,
-        **common,
+        baseline={"method": config.method, **own},
+        rationale=False,
+        prompt=PromptConfig(language=training.prompt.language, label_form="bare"),
+        decoding=DecodingConfig(),
+        callbacks={},
+        merge=False,
+        merge_tolerance=None,
+        batching="padded",
+        **settled,
     )
-
-
-def _tfidf_options(config: EvaluateConfig) -> dict[str, Any]:
-    options = asdict(config.tfidf)
-    if options["analyzer"] is None:
-        chinese = config.training.data.language == "zh"
-        options["analyzer"] = "char" if chinese else "word"
-    return options
 
 
 _TASK = re.compile(r"\+{0,2}task[.=]")
@@ -219,10 +201,7 @@ def load_evaluation(
 ) -> EvaluateConfig:
     """Return the configuration of ``recap.evaluate``, a baseline's run folder named.
 
-    It is named as :func:`load_config` names one, after the choices that a baseline has.
-
-    Raises:
-        ConfigError: As :func:`load_config`.
+    It is named, and faults are told, as :func:`load_config` does, after a baseline's own choices.
     """
     from recap.cli.compose import command_config, compose, compose_run, written
 

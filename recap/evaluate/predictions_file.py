@@ -8,17 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import LISTED_FAULTS, IssueLog
+from recap.data.issues import LISTED_FAULTS, IssueLog, listed
 from recap.data.names import is_missing, whole_number
 from recap.data.readers.files import json_rows
-from recap.data.readers.registry import Fields
-from recap.data.readers.tables import (
-    TABLE_ENDINGS,
-    bare_row,
-    mapping_of,
-    read_probabilities,
-    read_sheet,
-)
+from recap.data.readers.registry import TABLE_ENDINGS, Fields
+from recap.data.readers.tables import bare_row, mapping_of, read_probabilities, read_sheet
 from recap.data.utterances import read_utterances
 from recap.errors import DataError, did_you_mean, quote_id
 from recap.evaluate.options import EvaluateConfig
@@ -62,40 +56,23 @@ class ImportedFile:
 
 
 def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> ImportedFile:
-    """Return the predictions of a JSONL, JSON, CSV or Excel file.
+    """Return the predictions of a JSONL, JSON, CSV or Excel file; a ``DataError`` for any other.
 
     A row needs ``id`` and ``label``; ``fold``, ``probabilities``, ``rationale``, ``text``, ``gold``
     and ``task`` are used where they are there. A label may be written in any spelling of the
-    taxonomy, and may lie below one of the task's.
-
-    Args:
-        path: The file.
-        task: Its labels are looked for.
-        known_ids: Ids of the data set: of all examples, also those that the task does not select,
-            and of client turns that make none.
-
-    Raises:
-        DataError: When the file cannot be read, or lacks the columns.
+    taxonomy, and may lie below one of the task's. ``known_ids`` are those of all examples of the
+    data, also of those that the task does not select, and of client turns that make none.
     """
     issues = IssueLog(str(path))
     reader = _Reader(task, known_ids, issues)
-    rows = (
-        _table_rows(path, issues)
-        if path.suffix.lower() in TABLE_ENDINGS
-        else json_rows(path, issues)
-    )
-    for line, row in rows:
+    is_table = path.suffix.lower() in TABLE_ENDINGS
+    for line, row in (_table_rows if is_table else json_rows)(path, issues):
         reader.read(line, row)
-    if issues.rows_read == 0:
+    read, rejected = issues.rows_read, issues.rows_rejected
+    if read == 0:
         raise DataError(f"{path}: holds no rows; write one prediction a row, with id and label")
-    rejected = issues.rows_rejected
-    counts = {
-        **reader.counts,
-        "read": issues.rows_read,
-        "accepted": issues.rows_read - rejected,
-        "rejected": rejected,
-    }
-    return ImportedFile(rows=reader.rows, counts=counts, issues=issues)
+    rows = {"read": read, "accepted": read - rejected, "rejected": rejected}
+    return ImportedFile(rows=reader.rows, counts={**reader.counts, **rows}, issues=issues)
 
 
 def _table_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -136,15 +113,14 @@ class _Reader:
         texts = {name: fields.optional_text(name) for name in ("rationale", "text", "gold", "task")}
         if not fields.sound or identifier is None:
             return
+        text = texts.pop("text")
         self.rows[identifier] = ImportedRow(
             id=identifier,
             label=self._label(label),
             fold=fold,
             probabilities=probabilities,
-            rationale=texts["rationale"],
-            text=label or "" if texts["text"] is None else texts["text"],
-            gold=texts["gold"],
-            task=texts["task"],
+            text=label or "" if text is None else text,
+            **texts,
         )
 
     def _identifier(self, fields: Fields) -> str | None:
@@ -305,11 +281,9 @@ def _missing_notes(n: int, n_examples: int, on_missing: str) -> list[str]:
 
 
 def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
-    listed = "\n".join(f"  id {quote_id(example.id)}" for example in missing[:LISTED_FAULTS])
-    more = len(missing) - LISTED_FAULTS
-    tail = f"\n  and {more} more" if more > 0 else ""
+    ids = listed([f"id {quote_id(example.id)}" for example in missing])
     return (
-        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{listed}{tail}\n"
+        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{ids}\n"
         "add them, count them as wrong with on_missing=invalid, or leave them out with "
         "on_missing=drop"
     )
@@ -317,12 +291,8 @@ def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
 
 def _account(file: ImportedFile, path: Path) -> list[str]:
     counts = file.counts
-    notes = [
-        (
-            f"{path}: {counts['read']} rows read, {counts['accepted']} accepted, "
-            f"{counts['rejected']} rejected"
-        )
-    ]
+    accepted, rejected = counts["accepted"], counts["rejected"]
+    notes = [f"{path}: {counts['read']} rows read, {accepted} accepted, {rejected} rejected"]
     notes += [f"left out: {fault}" for fault in file.issues.issues[:LISTED_FAULTS]]
     more = len(file.issues.issues) - LISTED_FAULTS
     notes += [f"left out: {more} more faults"] if more > 0 else []
@@ -338,14 +308,9 @@ def _fold_notes(file: ImportedFile, folds: Mapping[str, int] | None) -> list[str
     if folds is not None:
         occurring = sorted({folds[identifier] for identifier in file.rows})
         return [f"folds of this partition: {', '.join(map(str, occurring))}"] if occurring else []
-    if any(row.fold is not None for row in file.rows.values()):
-        return [
-            (
-                "the file's folds are not those of this partition (cv.*), so all rows are scored "
-                "together"
-            )
-        ]
-    return []
+    others = "the file's folds are not those of this partition (cv.*), so all rows are scored"
+    named = any(row.fold is not None for row in file.rows.values())
+    return [f"{others} together"] if named else []
 
 
 def _content_notes(

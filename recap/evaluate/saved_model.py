@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from recap.config import RunConfig
 from recap.data.folds import content_key
 from recap.errors import ConfigError, RecapError
 from recap.evaluate.options import EvaluateConfig
+from recap.folds.console import print_answers
+from recap.folds.fold import N_SHOWN
 from recap.folds.run import check_fold, read_labeled, read_own_data
 from recap.metrics.files import json_text, predictions_to_jsonl, scores_to_dict, summary_to_dict
 from recap.metrics.scalar import metric_of, without_loss
@@ -62,14 +62,8 @@ def evaluate_predictions(
 ) -> Evaluation:
     """Return predictions with their scores: over all, and over folds where there are several.
 
-    Args:
-        predictions: At least one.
-        subject: What was scored.
-        task: Name of the task.
-        labels: The task's labels in canonical order.
-        notes: Lines that must be read with the scores.
-        protocol: How checkpoints were selected; ``None`` when the folds are to be pooled.
-        figures: What else scores.json is to hold.
+    ``notes`` must be read with the scores, ``figures`` is what else scores.json holds. Without a
+    ``protocol``, which says how checkpoints were selected, folds are pooled.
     """
     folds = sorted({p.fold for p in predictions if p.fold is not None})
     summary = None
@@ -154,11 +148,7 @@ def _new_data(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...],
 
 
 def _trained_on(saved: SavedModel, examples: Sequence[Example]) -> list[str]:
-    """Return a warning where the model knows some of the examples.
-
-    Raises:
-        ConfigError: When it knows them all.
-    """
+    """Return a warning where the model knows some examples; a ``ConfigError`` for all of them."""
     try:
         data = read_own_data(saved)
     except RecapError as error:
@@ -175,14 +165,8 @@ def _trained_on(saved: SavedModel, examples: Sequence[Example]) -> list[str]:
             "chosen by them, so that scores would mean nothing; give data that are new to it, or "
             "set cv.fold=0, 1, … for a fold's model on its held-out part"
         )
-    if not count:
-        return []
-    return [
-        (
-            f"WARNING: {count} of {len(examples)} examples were in the data that this model was "
-            "trained on or chosen by"
-        )
-    ]
+    of_them = f"WARNING: {count} of {len(examples)} examples were in the data that this model was"
+    return [f"{of_them} trained on or chosen by"] if count else []
 
 
 _FILES = ("predictions.jsonl", "scores.md", "scores.json", "summary.json", "summary.md")
@@ -200,9 +184,11 @@ _ERRORS = {
 }
 
 
-def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print what was scored, what has to be known of it, and the tables."""
-    console = console or console_for()
+def show_evaluation(evaluation: Evaluation, config: EvaluateConfig) -> None:
+    """Print what was scored, what has to be known of it, and the tables; write the files."""
+    console = console_for()
+    if config.training.privacy.log_text:
+        print_answers(console, evaluation.predictions[:N_SHOWN])
     console.print(f"scored   {evaluation.subject}", soft_wrap=True, markup=False)
     for note in evaluation.notes:
         console.print(f"         {note}", soft_wrap=True, markup=False)
@@ -210,24 +196,24 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
         console.print(sheet.table())
     console.print("in percent; an answer without a readable label counts as wrong")
     answers = evaluation.predictions
-    unparsed, cut = sum(p.label is None for p in answers), answer_counts(answers)
+    unparsed = sum(p.label is None for p in answers)
+    cut = int(answer_counts(answers).get("cut_in_thought") or 0)
     where = "predictions.jsonl (out=FOLDER)"
-    for line in unparsed_notes(
-        unparsed, len(answers), cut=int(cut.get("cut_in_thought") or 0), where=where
-    ):
+    for line in unparsed_notes(unparsed, len(answers), cut=cut, where=where):
         console.print(line)
+    if config.out is not None:
+        write_evaluation(evaluation, Path(config.out))
 
 
-def check_out(folder: Path, *, inputs: Iterable[Path]) -> None:
+def check_out(config: EvaluateConfig) -> None:
     """Check, before anything is computed, that an evaluation's files replace no others.
-
-    Args:
-        folder: Where they would be written.
-        inputs: Files that are read.
 
     Raises:
         ConfigError: When the folder is a run's or a fold's, or an input would be overwritten.
     """
+    if config.out is None:
+        return
+    folder = Path(config.out)
     whole = folder.resolve()
     if _is_run(whole) or (_PART.fullmatch(whole.name) and _is_run(whole.parent)):
         raise ConfigError(
@@ -235,10 +221,10 @@ def check_out(folder: Path, *, inputs: Iterable[Path]) -> None:
             "predictions would be overwritten; give another folder"
         )
     written = {(whole / name).resolve() for name in _FILES}
-    for file in inputs:
-        if file.resolve() in written:
+    for file in (config.predictions, config.training.data.path):
+        if file is not None and Path(file).resolve() in written:
             raise ConfigError(
-                f"out={folder}: {file} is read and would be overwritten; give another folder"
+                f"out={folder}: {Path(file)} is read and would be overwritten; give another folder"
             )
 
 
@@ -247,11 +233,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write scores.json, scores.md and predictions.jsonl, and the summary over folds if any.
-
-    Raises:
-        ConfigError: When the folder cannot be written.
-    """
+    """Write scores.json, scores.md and predictions.jsonl, and the summary over folds if any."""
     figures = {
         **scores_to_dict(evaluation.scores),
         **answer_counts(evaluation.predictions),
@@ -272,11 +254,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 def evaluation_sheets(evaluation: Evaluation) -> list[ReportTable]:
     """Return the tables: metrics, for a cascade its stages and errors, and categories."""
-    sheets = [_metric_sheet(evaluation)]
-    figures = evaluation.figures
-    if "errors" in figures:
-        sheets.append(_error_sheet(figures["errors"]))
-    return [*sheets, _label_sheet(evaluation.scores)]
+    errors = evaluation.figures.get("errors")
+    of_stages = [] if errors is None else [_error_sheet(errors)]
+    return [_metric_sheet(evaluation), *of_stages, _label_sheet(evaluation.scores)]
 
 
 def _metric_sheet(evaluation: Evaluation) -> ReportTable:
@@ -295,15 +275,11 @@ def _metric_sheet(evaluation: Evaluation) -> ReportTable:
 
 def _error_sheet(errors: Mapping[str, Any]) -> ReportTable:
     counts = {**errors["counts"], **{k: errors[k] for k in ("first_stage", "second_stage")}}
-    rows = [
-        (title, str(counts[name]), percent(errors["shares"][name]))
-        for name, title in _ERRORS.items()
-        if counts[name] or name in ("first_stage", "second_stage")
-    ]
+    shown = {k: v for k, v in _ERRORS.items() if counts[k] or k in ("first_stage", "second_stage")}
     return ReportTable(
         title=f"where {errors['total']} errors arise",
         header=("error", "examples", "share"),
-        rows=tuple(rows),
+        rows=tuple((v, str(counts[k]), percent(errors["shares"][k])) for k, v in shown.items()),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from recap.data.ratings import RatingsOptions, blank_sheet
+from recap.data.sheets import RatingsOptions, blank_sheet
 from recap.data.words import Lengths, is_chinese
 from recap.metrics.scores import spread_text
 from recap.models.tfidf import Analyzer, tfidf_probabilities

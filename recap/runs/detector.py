@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from recap.config import Decoding, Language
+from recap.data.examples import examples_of
 from recap.data.readers.native import record_from_row
 from recap.data.readers.speakers import SpeakerNames
-from recap.data.utterances import utterances_of
 from recap.errors import ConfigError, DataError, quote_cell
 from recap.models.engine.label_scoring import Conversation, ModelAnswer
 from recap.models.export import ModelSettings, TrainedModel, load_trained
@@ -299,7 +299,8 @@ class Detector:
             talk = Example(id=str(number), history=(), response=talk)
         elif isinstance(talk, Mapping):
             talk = record_from_row(talk, number)
-        return list(utterances_of(talk, merge_adjacent=self.merge_adjacent))
+        merge = self.merge_adjacent
+        return [*examples_of(talk, merge_adjacent=merge, no_intervention="keep", empty_apart=True)]
 
     def judge(self, examples: Sequence[Example], ask: Ask) -> list[Annotation]:
         """Return an annotation of each example; ``ask`` has a stage answer prompts."""

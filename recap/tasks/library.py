@@ -6,7 +6,8 @@ A task can be written as plain values and back, so that a model's folder holds t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,21 +27,11 @@ TASK_KEYS = ("name", "taxonomy", "labels", "within", "role", "instruction")
 
 
 def builtin_task(name: str, **options: Any) -> Task:
-    """Return the task of ``conf/task/<name>.yaml``.
+    """Return the task of ``conf/task/<name>.yaml``; an ``UnknownNameError`` for none.
 
-    Args:
-        name: File name without ``.yaml``.
-        options: Fields of :class:`recap.tasks.task.Task`, such as ``language="zh"``.
-
-    Raises:
-        UnknownNameError: When there is no such file, with the closest name.
+    ``options`` are fields of :class:`recap.tasks.task.Task`, such as ``language="zh"``.
     """
     return load_task_file(_conf_file("task", name, ()), **options)
-
-
-def builtin_task_names() -> list[str]:
-    """Return the names of the tasks in ``conf/task/``, sorted."""
-    return sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
 
 
 def load_task_file(path: Path, **options: Any) -> Task:
@@ -56,16 +47,10 @@ def load_task_file(path: Path, **options: Any) -> Task:
     folders = (path.parent, path.parent.parent / "taxonomy")
     data = read_yaml(path)
     # A file that also sets options of the run (Hydra's "@package _global_") nests the task.
-    inner = data.get("task")
-    try:
-        return task_from_dict(
-            inner if isinstance(inner, dict) else data,
-            default_name=path.stem,
-            taxonomy_folders=folders,
-            **options,
-        )
-    except WrittenError as error:
-        raise at_line(error, path) from None
+    if isinstance(data.get("task"), dict):
+        data = data["task"]
+    with _told_with_line(path):
+        return task_from_dict(data, default_name=path.stem, taxonomy_folders=folders, **options)
 
 
 def task_from_dict(
@@ -77,12 +62,10 @@ def task_from_dict(
 ) -> Task:
     """Return the task that a mapping describes, as YAML and Hydra give it.
 
-    Args:
-        data: ``taxonomy`` (a name, or the mapping of a taxonomy file), and if need be ``name``,
-            ``labels``, ``within``, ``role`` and ``instruction`` (a text, or a text per language).
-        default_name: The task's name where ``data`` has none.
-        taxonomy_folders: Searched for ``<taxonomy>.yaml`` before the built-in folder.
-        options: Fields of :class:`recap.tasks.task.Task`.
+    ``data`` holds ``taxonomy`` (a name, or the mapping of a taxonomy file), and if need be
+    ``name``, ``labels``, ``within``, ``role`` and ``instruction`` (a text, or a text per language).
+    A taxonomy is looked for in ``taxonomy_folders`` before the built-in one; ``options`` are fields
+    of :class:`recap.tasks.task.Task`.
 
     Raises:
         ConfigError: For missing or unknown keys, naming them, and values of another kind.
@@ -124,33 +107,21 @@ def load_taxonomy(name: str, *, folders: Sequence[Path] = ()) -> Taxonomy:
     """
     path = _conf_file("taxonomy", name, folders)
     data = read_yaml(path)
-    try:
+    with _told_with_line(path):
         return taxonomy_from_dict({"name": path.stem, **data})
-    except WrittenError as error:
-        raise at_line(error, path) from None
 
 
 def check_written_task(data: Mapping[str, Any], path: Path | None, taxonomy: Path | None) -> None:
-    """Check the kinds of a task's values, its taxonomy's among them, as YAML has them.
+    """Check the kinds of a task's values, its taxonomy's too; a ``ConfigError`` names the line.
 
-    Args:
-        data: Keys of :data:`TASK_KEYS`.
-        path: The task's file, where it has one.
-        taxonomy: The taxonomy's own, likewise.
-
-    Raises:
-        ConfigError: With file and line, for a value of another kind, and for what a taxonomy lacks.
+    Each has the file that it stands in, where it has one.
     """
-    try:
+    with _told_with_line(path):
         check_kinds(data, _KINDS)
-    except WrittenError as error:
-        raise at_line(error, path) from None
     written = data.get("taxonomy")
     if isinstance(written, Mapping):
-        try:
+        with _told_with_line(taxonomy or path):
             taxonomy_from_dict(written)
-        except WrittenError as error:
-            raise at_line(error, taxonomy or path) from None
 
 
 _KINDS = {
@@ -160,6 +131,14 @@ _KINDS = {
     "role": "texts",
     "instruction": "texts",
 }
+
+
+@contextmanager
+def _told_with_line(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except WrittenError as error:
+        raise at_line(error, path) from None
 
 
 def at_line(error: WrittenError, path: Path | None) -> ConfigError:
@@ -218,20 +197,14 @@ _BUILT_IN = {
 def register_task(
     name: str, *, aliases: Iterable[str] = ()
 ) -> Callable[[AnyTaskSource], AnyTaskSource]:
-    """Return a decorator that registers a task, or a function that makes one.
-
-    Raises:
-        ConfigError: When a name is taken.
-    """
+    """Return a decorator that registers a task, or a function that makes one."""
     return TASKS.register(name, aliases=aliases)
 
 
 def get_task(name: str, **options: Any) -> Task:
     """Return the task of a name, an alias or ``package.module:attribute``.
 
-    Args:
-        name: Of the task.
-        options: Fields of :class:`Task`, such as ``language="zh"`` or ``rationale=False``.
+    ``options`` are fields of :class:`Task`, such as ``language="zh"`` or ``rationale=False``.
 
     Raises:
         UnknownNameError: When there is none, with the closest name.
@@ -254,12 +227,7 @@ def get_task(name: str, **options: Any) -> Task:
 
 
 def build_task(config: RunConfig) -> Task:
-    """Return the task of a run, with the prompt that it asks for.
-
-    Raises:
-        ConfigError: For labels outside the taxonomy, or a prompt file that is missing or lacks a
-            part.
-    """
+    """Return a run's task with its prompt; a ``ConfigError`` for labels or a file of no use."""
     prompt = config.prompt
     options: dict[str, Any] = {
         "language": prompt.language or config.data.prompt_language,
@@ -275,11 +243,7 @@ def build_task(config: RunConfig) -> Task:
 
 
 def configured_task(definition: TaskConfig, **options: Any) -> Task:
-    """Return the task that a configuration defines or names; ``options`` are fields of a task.
-
-    Raises:
-        ConfigError: For labels outside the taxonomy, or a name that is not known.
-    """
+    """Return the task that a configuration defines or names, or raise a ``ConfigError``."""
     if definition.taxonomy is None:
         return get_task(definition.name, **options)
     return task_from_dict({key: getattr(definition, key) for key in TASK_KEYS}, **options)
@@ -295,7 +259,15 @@ _PLAIN = tuple(field.name for field in dataclasses.fields(Task) if field.name !=
 def task_to_dict(task: Task) -> dict[str, Any]:
     """Return a task as what JSON can hold, its whole taxonomy included."""
     plain = {name: _plain(getattr(task, name)) for name in _PLAIN}
-    return {**plain, "taxonomy": _taxonomy_to_dict(task.taxonomy)}
+    taxonomy = {
+        "name": task.taxonomy.name,
+        "categories": [
+            {key: _plain(value) for key, value in dataclasses.asdict(category).items()}
+            for category in task.taxonomy.categories
+        ],
+        "rejected": dict(task.taxonomy.rejected),
+    }
+    return {**plain, "taxonomy": taxonomy}
 
 
 def task_from_saved(values: Mapping[str, Any]) -> Task:
@@ -310,24 +282,8 @@ def task_from_saved(values: Mapping[str, Any]) -> Task:
             f"a saved task is not one of this version: it lacks or adds {odd}; "
             "use the version of recap that the model was trained with"
         )
-    return Task(
-        **{
-            **values,
-            "taxonomy": taxonomy_from_dict(values["taxonomy"]),
-            "labels": tuple(values["labels"]),
-        }
-    )
-
-
-def _taxonomy_to_dict(taxonomy: Taxonomy) -> dict[str, Any]:
-    return {
-        "name": taxonomy.name,
-        "categories": [
-            {key: _plain(value) for key, value in dataclasses.asdict(category).items()}
-            for category in taxonomy.categories
-        ],
-        "rejected": dict(taxonomy.rejected),
-    }
+    taxonomy, labels = taxonomy_from_dict(values["taxonomy"]), tuple(values["labels"])
+    return Task(**{**values, "taxonomy": taxonomy, "labels": labels})
 
 
 def _plain(value: Any) -> Any:

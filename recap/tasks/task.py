@@ -53,7 +53,7 @@ def read_prompt_file(path: Path, *, language: str) -> str:
 
 
 def check_prompt(text: str, *, source: str = "the prompt text") -> None:
-    """Return nothing when ``text`` can serve as a prompt.
+    """Check that ``text`` can serve as a prompt.
 
     Raises:
         ConfigError: When it shows no response to judge, or has a placeholder that does not exist.
@@ -78,10 +78,8 @@ def split_prompt(
 ) -> tuple[str, str]:
     """Return a filled prompt in two: the constant part, and all from the first dialogue on.
 
-    Every placeholder is replaced once, so braces inside what is filled in stay as they are.
-
-    Raises:
-        ConfigError: When there are shots and no ``{examples}`` to show them in.
+    Every placeholder is replaced once, so braces inside what is filled in stay as they are. Shots
+    without a place to show them (``{examples}``) are a ``ConfigError``.
     """
     if has_shots and "{examples}" not in text:
         raise ConfigError(
@@ -90,11 +88,11 @@ def split_prompt(
         )
     first = min(text.index(f"{{{name}}}") for name in data if f"{{{name}}}" in text)
     filled = {**values, **data}
-
-    def fill(part: str) -> str:
-        return _PLACEHOLDER.sub(lambda match: filled[match.group(1)], part).strip()
-
-    return fill(text[:first]), fill(text[first:])
+    constant, varying = (
+        _PLACEHOLDER.sub(lambda match: filled[match.group(1)], part).strip()
+        for part in (text[:first], text[first:])
+    )
+    return constant, varying
 
 
 def _text_in(path: Path, text: str, language: str) -> str:
@@ -109,27 +107,6 @@ def _text_in(path: Path, text: str, language: str) -> str:
             f"add the key '{language}:' with the text"
         )
     return found
-
-
-def render_messages(
-    task: Task, example: Example, shots: Sequence[Example] = ()
-) -> tuple[Message, ...]:
-    """Return the prompt for one example: a system message that never varies, then the dialogue.
-
-    Shots are part of the constant text. Texts of the data are inserted last and never searched for
-    placeholders; each utterance becomes one line.
-
-    Raises:
-        DataError: When a shot has no label of the task, or no rationale though the task gives one.
-        ConfigError: When there are shots and a prompt file without ``{examples}``.
-    """
-    if task.prompt_text is not None:
-        constant, varying = _own_prompt(task, example, shots)
-    elif task.style == "brief":
-        constant, varying = _brief_prompt(task, example, shots)
-    else:
-        constant, varying = _full_prompt(task, example, shots)
-    return Message(role="system", text=constant), Message(role="user", text=varying)
 
 
 def taxonomy_text(task: Task) -> str:
@@ -210,18 +187,18 @@ def intervention(history: Sequence[Turn]) -> Sequence[Turn]:
 
 def _full_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple[str, str]:
     words = WORDING[task.language]
-    form = f"{words.format_heading}\n{format_text(task)}"
-    sections = [
+    constant = [
         f"{words.role_heading}\n{task.role_text}",
         f"{words.task_heading}\n{task.instruction_text}",
         f"{words.taxonomy_heading}\n{taxonomy_text(task)}",
         f"{words.labels_heading}\n{labels_text(task)}",
     ]
     if shots:
-        sections.append(f"{words.examples_heading}\n{_shots_text(task, shots)}")
+        constant.append(f"{words.examples_heading}\n{_shots_text(task, shots)}")
     varying = [_full_dialogue(task, example)]
-    (varying if task.layout == "format_last" else sections).append(form)
-    return "\n\n".join(sections), "\n\n".join(varying)
+    form = f"{words.format_heading}\n{format_text(task)}"
+    (varying if task.layout == "format_last" else constant).append(form)
+    return "\n\n".join(constant), "\n\n".join(varying)
 
 
 def _brief_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple[str, str]:
@@ -366,24 +343,17 @@ class Task:
         return self._reader.label_at_or_above(example.label) is not None
 
     def gold(self, example: Example) -> str:
-        """Return the task's label of an example: the listed category at or above the example's own.
-
-        Raises:
-            DataError: When the task does not select the example.
-        """
-        if not self.select(example):
+        """Return the label at or above an example's own; a ``DataError`` where there is none."""
+        label = self._reader.label_at_or_above(example.label or "")
+        if not self.select(example) or label is None:
             raise DataError(
                 f"example {quote_id(example.id)} has no label of task {self.name!r}; "
                 "leave out what Task.select refuses"
             )
-        return self._reader.label_at_or_above(example.label or "") or ""
+        return label
 
     def index(self, label: str) -> int:
-        """Return the class index of a label.
-
-        Raises:
-            DataError: When the task has no such label.
-        """
+        """Return the class index of a label; a ``DataError`` where the task has none such."""
         if label not in self._indices:
             raise DataError(
                 f"label {quote_label(label, self.labels)} is not in task {self.name!r}"
@@ -394,10 +364,20 @@ class Task:
     def messages(self, example: Example, shots: Sequence[Example] = ()) -> tuple[Message, ...]:
         """Return the prompt: a system message, the same for every example, and the dialogue.
 
-        ``shots`` are labeled examples shown with their answers. Errors as in
-        :func:`recap.tasks.task.render_messages`.
+        Shots, labeled examples shown with their answers, are part of the constant text. Texts of
+        the data are inserted last and never searched for placeholders; each utterance becomes one
+        line.
+
+        Raises:
+            DataError: When a shot has no label of the task, or no rationale though the task gives
+                one.
+            ConfigError: When there are shots and a prompt file without ``{examples}``.
         """
-        return render_messages(self, example, shots)
+        prompt = _brief_prompt if self.style == "brief" else _full_prompt
+        constant, varying = (_own_prompt if self.prompt_text is not None else prompt)(
+            self, example, shots
+        )
+        return Message(role="system", text=constant), Message(role="user", text=varying)
 
     def written(self, name: str) -> str:
         """Return how prompts and answers write a category."""
@@ -443,14 +423,10 @@ def define_task(
 ) -> Task:
     """Return a task over categories of a taxonomy.
 
-    Args:
-        name: Of the task.
-        taxonomy: Its categories.
-        labels: Categories at any level, in any spelling the taxonomy knows; all leaves by default.
-        within: Only categories below this one.
-        role: Who the model is: a text, or a text per language.
-        instruction: What it is to do, likewise.
-        options: Any other field of :class:`Task`.
+    ``labels`` are at any level, in any spelling that the taxonomy knows; by default all leaves.
+    Only categories below the one ``within`` which they are to be are taken. ``role`` says who the
+    model is, ``instruction`` what it is to do: a text, or a text per language. ``options`` are any
+    other fields of :class:`Task`.
 
     Raises:
         ConfigError: For names that the taxonomy lacks, no labels at all, or unknown options.
@@ -480,11 +456,15 @@ def define_task(
 def _category(task: str, taxonomy: Taxonomy, text: str) -> str:
     found = taxonomy.find(str(text))
     if found is None:
-        raise ConfigError(
-            f"task {task!r}: taxonomy {taxonomy.name!r} has no category {text!r}"
-            f"{did_you_mean(str(text), taxonomy.spellings())}"
-        )
+        raise _no_category(task, taxonomy, text)
     return found
+
+
+def _no_category(task: str, taxonomy: Taxonomy, text: str) -> ConfigError:
+    return ConfigError(
+        f"task {task!r}: taxonomy {taxonomy.name!r} has no category {text!r}"
+        f"{did_you_mean(str(text), taxonomy.spellings())}"
+    )
 
 
 def _check_labels(task: str, taxonomy: Taxonomy, labels: tuple[str, ...]) -> None:
@@ -494,10 +474,7 @@ def _check_labels(task: str, taxonomy: Taxonomy, labels: tuple[str, ...]) -> Non
         )
     for label in labels:
         if label not in taxonomy:
-            raise ConfigError(
-                f"task {task!r}: taxonomy {taxonomy.name!r} has no category {label!r}"
-                f"{did_you_mean(label, taxonomy.spellings())}"
-            )
+            raise _no_category(task, taxonomy, label)
         above = set(taxonomy.lineage(label)[1:]).intersection(labels)
         if above or labels.count(label) > 1:
             raise ConfigError(

@@ -53,7 +53,7 @@ def example(text: str, label: str | None = None, **rest: object) -> Example:
 def described(examples: list[Example], taxonomy: Taxonomy | None, **options: object) -> Description:
     counter = CorpusCounter(**options)
     for one in examples:
-        counter.add_single()
+        counter.add_record(one)
         counter.add_utterance(one)
     return counter.result(taxonomy)
 
@@ -161,7 +161,7 @@ def test_turns_sessions_and_clients_are_counted() -> None:
         ),
     )
     counter = CorpusCounter(count_tokens=len)
-    counter.add_dialogue(dialogue)
+    counter.add_record(dialogue)
     for one in examples_of(dialogue, merge_adjacent=False, no_intervention="keep"):
         counter.add_utterance(one)
     found = counter.result()

@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from recap.corpus.__main__ import main
 from recap.corpus.ratings import intraclass_correlation, summarize_ratings
-from recap.data.ratings import Rating
+from recap.data.sheets import Rating
 
 CASES = 300
 

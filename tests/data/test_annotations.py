@@ -9,13 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap.data.annotations import (
-    AnnotationLayout,
-    AnnotatorLabel,
-    AnnotatorLabels,
-    read_annotations,
-)
-from recap.data.readers import files as archives
+from recap.data.annotation_files import AnnotationLayout, AnnotatorLabels, read_annotations
+from recap.data.annotations import AnnotatorLabel
+from recap.data.readers import archives
 from recap.errors import ConfigError, DataError
 from recap.taxonomy import Category, Taxonomy
 

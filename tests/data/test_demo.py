@@ -8,8 +8,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import pytest
+from demo_rationales import rationale_checks
 
-from recap.data.demo import DEFAULT_SIZE, demo_texts, generate_dialogues, rationale_checks
+from recap.data.demo import DEFAULT_SIZE, demo_texts, generate_dialogues
 from recap.data.readers.registry import get_reader
 from recap.errors import ConfigError
 from recap.records import Dialogue, Turn

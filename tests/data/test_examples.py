@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recap.data.examples import examples_of, has_intervention, with_merged_history
+from recap.data.examples import answers_counselor, examples_of
 from recap.data.folds import content_key
 from recap.records import Dialogue, Example, Speaker, Turn, Turns
 
@@ -152,12 +152,12 @@ def test_every_client_turn_is_accounted_for_once(
 )
 def test_an_intervention_is_a_counselor_turn_directly_before(speakers: str, expected: bool) -> None:
     turns = dialogue(*((who, "x", None) for who in speakers)).turns
-    assert has_intervention(Example(id="e", history=turns, response="y")) is expected
+    assert answers_counselor(turns) is expected
 
 
 def test_an_examples_history_is_merged_and_its_response_left_alone() -> None:
     turns = dialogue(("T", "a", None), ("T", "b", None), ("C", "c", None)).turns
-    example = with_merged_history(Example(id="e", history=turns, response="y"))
+    (example,) = examples_of(Example(id="e", history=turns, response="y"), no_intervention="keep")
     assert [turn.text for turn in example.history] == ["a\nb", "c"]
     assert example.response == "y"
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from recap.corpus.__main__ import main as corpus
 from recap.data.corpus import read_corpus
-from recap.data.examples import examples_of, has_intervention
+from recap.data.examples import answers_counselor, examples_of
 from recap.data.issues import IssueLog
 from recap.data.readers.native import read_dialogues, records_to_jsonl
 from recap.data.readers.speakers import SpeakerNames
 from recap.data.readers.transcript import read_transcript
-from recap.records import Dialogue, Example, Turn
+from recap.records import Dialogue, Turn
 from recap.tasks.library import get_task
 from recap.tasks.task import history_lines, intervention
 
@@ -450,9 +450,9 @@ def of(*turns: tuple[str, str] | tuple[str, str, str]) -> tuple[Turn, ...]:
 
 def test_the_client_answers_the_counselor_across_what_others_say() -> None:
     history = of(("client", "a"), ("other", "b", "X"), ("counselor", "c"), ("other", "d", "X"))
-    assert has_intervention(Example(id="e", history=history, response="no"))
+    assert answers_counselor(history)
     assert [turn.text for turn in intervention(history)] == ["c", "d"]
-    assert not has_intervention(Example(id="e", history=history[:2], response="no"))
+    assert not answers_counselor(history[:2])
     assert intervention(history[:2]) == ()
 
 

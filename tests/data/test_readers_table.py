@@ -12,7 +12,7 @@ import pytest
 from sample_files import with_sheet
 
 from recap.data.issues import IssueLog
-from recap.data.readers import files as archives
+from recap.data.readers import archives
 from recap.data.readers.tables import read_table
 from recap.errors import ConfigError, DataError
 from recap.records import Dialogue, Example, Turn

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recap.data.examples import examples_of
 from recap.data.issues import IssueLog
-from recap.data.utterances import read_utterances, utterances_of
+from recap.data.utterances import read_utterances
 from recap.records import Dialogue, Example, Turn
 
 
 def dialogue(*turns: tuple[str, str]) -> Dialogue:
     speakers: dict[str, Any] = {"a": "client", "c": "counselor"}
     return Dialogue(session="s", turns=tuple(Turn(speaker=speakers[s], text=t) for s, t in turns))
+
+
+# As clients' turns are annotated.
+utterances_of = partial(examples_of, no_intervention="keep", empty_apart=True)
 
 
 def said(example: Example) -> list[str]:

@@ -23,8 +23,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from recap.cli.command import main
 from recap.cli.compose import load_config
 from recap.config import RunConfig, to_dict, validated
-from recap.data.annotations import annotator_files
 from recap.data.encode import ChatEncoder
+from recap.data.readers.archives import annotator_files
 from recap.data.readers.registry import check_options, get_reader
 from recap.errors import ConfigError, UserError
 from recap.models.backbone import load_backbone, load_tokenizer

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from recap.data.issues import IssueLog
 from recap.data.names import identity
-from recap.data.readers.registry import one_of, register_reader, require_column
+from recap.data.readers.registry import TABLE_ENDINGS, one_of, register_reader, require_column
 from recap.data.readers.row_order import Order, SessionRow, in_order
 from recap.data.readers.speakers import SpeakerNames
-from recap.data.readers.tables import TABLE_ENDINGS, read_sheet
+from recap.data.readers.tables import read_sheet
 from recap.errors import quote_id
 from recap.records import Dialogue, Turn
 
@@ -39,19 +39,10 @@ def read_annomi(
 ) -> Iterator[Dialogue]:
     """Yield one dialogue a transcript; labels are the client's talk type and the therapist's act.
 
-    Rows stand in any order: ``utterance_id`` is the number of a turn. Where several experts
-    annotated an utterance, an even vote is counted as ``annotation_ties``.
-
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        annotations: What several experts on one utterance add up to. ``majority``: their most
-            frequent label, and none for an even vote; ``first``: that of the annotator who comes
-            first in the file; ``reject``: as majority, but an even vote on client talk is a fault.
-        speakers: Names of speakers beside the usual ones, each with its role.
-
-    Raises:
-        DataError: When a column of AnnoMI is missing.
+    Rows stand in any order: ``utterance_id`` is the number of a turn. ``annotations`` says what
+    several experts on one utterance add up to: ``majority``, their most frequent label, and none
+    for an even vote (counted as ``annotation_ties``); ``first``, that of the annotator who comes
+    first in the file; ``reject``, as majority, but an even vote on client talk is a fault.
     """
     one_of("annotations", annotations, ("majority", "first", "reject"))
     table = read_sheet(path, issues)
@@ -113,9 +104,9 @@ def _turn(
         hint = "give each utterance of a transcript a number of its own"
         issues.reject(line, *contradiction, hint, rows=len(annotated))
         return None
-    voice = names.find(first["interlocutor"])
+    n = len(annotated)
+    voice = names.voice(issues, line, "interlocutor", first["interlocutor"], rows=n)
     if voice is None:
-        names.reject_cell(issues, line, "interlocutor", first["interlocutor"], rows=len(annotated))
         return None
     speaker = voice.speaker
     column = _TALK if speaker == "client" else _ACT

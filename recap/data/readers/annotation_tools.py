@@ -25,9 +25,16 @@ from recap.data.readers.exports import (
     json_value,
 )
 from recap.data.readers.files import existing_file, read_head, text_lines
-from recap.data.readers.registry import JSON_ENDINGS, Fields, Reader, one_of, register_reader
+from recap.data.readers.registry import (
+    JSON_ENDINGS,
+    TABLE_ENDINGS,
+    Fields,
+    Reader,
+    one_of,
+    register_reader,
+)
 from recap.data.readers.speakers import SpeakerNames
-from recap.data.readers.tables import TABLE_ENDINGS, read_rows
+from recap.data.readers.tables import read_rows
 from recap.records import Example
 
 _NO_CHOICE = "holds marked passages or scores, not a label of the document"
@@ -410,10 +417,7 @@ def _reader(tool: str) -> Reader:
         names = SpeakerNames(speakers)
         keys = Keys(columns, option="data.options.columns", speakers=names)
         for document in tool_documents(tool, existing_file(path), issues, keys):
-            example = document_example(document, issues, names, multi_label)
-            if example is not None:
-                issues.at(document.line, rows=document.rows)
-                yield example
+            yield from document_example(document, issues, names, multi_label)
 
     return read
 

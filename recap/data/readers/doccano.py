@@ -39,15 +39,9 @@ def read_doccano(
 
     The response is the document's last client turn, as
     :func:`~recap.data.readers.speakers.sample_of` has it.
-
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        multi_label: What to do with a document of several labels, of one user or of several:
-            ``reject`` it, or take the ``first``.
-        label_names: The label that each number stands for; the old ``annotations`` form holds only
-            numbers.
-        speakers: Names of speakers beside the usual ones, each with its role.
+    ``multi_label`` says what to do with a document of several labels, of one user or of several:
+    ``reject`` it, or take the ``first``. ``label_names`` has the label that each number stands for;
+    the old ``annotations`` form holds only numbers.
     """
     one_of("multi_label", multi_label, ("reject", "first"))
     path = existing_file(path)
@@ -58,17 +52,14 @@ def read_doccano(
         refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
         given = user_labels(fields, numbers)
-        example = text_example(
+        yield from text_example(
             fields,
             _first_key(row, _TEXT_KEYS),
             names,
-            fallback_id=f"{path.stem}:{line}",
+            f"{path.stem}:{line}",
             label=label_of(fields, _first_key(row, _LABEL_KEYS), given, multi_label),
             rationale=document_comments(row),
         )
-        if fields.sound:
-            issues.at(line)
-            yield example
 
 
 def _csv_rows(path: Path, issues: IssueLog) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -90,11 +81,8 @@ def user_labels(
 ) -> tuple[Given, ...]:
     """Return what each user gave a document; all labels are one's where no user is named.
 
-    Args:
-        fields: The document's row.
-        names: The label that each number stands for.
-        option: Where ``label_names`` is said.
-        raw: Whether a number may be a label itself.
+    ``names`` has the label that each number stands for, which is said in ``option``; where labels
+    are ``raw``, a number may be one itself.
     """
     key = _first_key(fields.row, _LABEL_KEYS)
     value = fields.row.get(key)
@@ -198,13 +186,8 @@ def batch_to_jsonl(
     """Return the text of a file that Doccano imports as ``JSONL`` (text classification).
 
     Doccano keeps keys that it does not know and exports them again (seen in its 1.8 source), so an
-    example keeps its id and session.
-
-    Args:
-        examples: Those of one annotator.
-        round_name: The round of annotation.
-        language: Of the speakers' names, ``en`` or ``zh``.
-        labels: Example ids and the labels that stand there beforehand.
+    example keeps its id and session. ``labels`` are those that stand there beforehand, by example
+    id.
     """
     labels = labels or {}
     lines = []

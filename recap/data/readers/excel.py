@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.issues import ERROR_CELLS, IssueLog
-from recap.data.readers.files import UNREADABLE, open_archive, unreadable
+from recap.data.readers.archives import UNREADABLE, open_archive, unreadable
 from recap.errors import DataError
 
-EXCEL_ENDINGS = (".xlsx", ".xlsm")
 _KIND, _MEND = "Excel file", "save it again as .xlsx"
 _MOST_ROWS = 1_048_576
 _MOST_COLUMNS = 16_384
@@ -78,10 +77,8 @@ def column_letters(index: int) -> str:
 def excel_rows(path: Path, sheet: str | None, issues: IssueLog) -> Iterator[SheetRow]:
     """Yield the rows of one sheet of an ``.xlsx`` file, from the first that is not empty on.
 
-    Args:
-        path: The file.
-        sheet: The sheet's name; by default the first that is not hidden.
-        issues: Where the sheets that are not read are counted.
+    Without a name, the first sheet that is not hidden is read; the others are counted in
+    ``issues``.
 
     Raises:
         DataError: When openpyxl is missing, or the file is broken, too large, or lacks the sheet.

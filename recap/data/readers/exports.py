@@ -6,28 +6,25 @@ Of a data set the labels of a document add up to one; for agreement each annotat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
 from recap.data.issues import IssueLog
-from recap.data.readers.registry import Fields
+from recap.data.readers.registry import Fields, check_roles, names_by_role
 from recap.data.readers.speakers import SpeakerNames, sample_of
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.records import Example, Turn
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    role: tuple(names.split())
-    for role, names in {
-        "id": "example_id id instance_id _input_hash",
-        "session": "session session_id dialogue_id conversation_id",
-        "text": "text dialogue dialog conversation utterance displayed_text 文本 对话",
-        "label": "",
-        "annotator": "annotator _annotator_id _session_id user_id user",
-        "round": "round",
-    }.items()
-}
+KEYS = names_by_role(
+    id="example_id id instance_id _input_hash",
+    session="session session_id dialogue_id conversation_id",
+    text="text dialogue dialog conversation utterance displayed_text 文本 对话",
+    label="",
+    annotator="annotator _annotator_id _session_id user_id user",
+    round="round",
+)
 """What a key of an export can hold, with the usual names, the likeliest first."""
 
 SPEAKER_KEYS = ("speaker", "author", "role", "from", "name")
@@ -67,12 +64,9 @@ def tool_of(row: Mapping[str, Any]) -> str | None:
 
 
 def refuse_export(issues: IssueLog, line: int, row: Mapping[str, Any]) -> None:
-    """Refuse a row that an annotation tool wrote, in a file that is read as another one.
+    """Refuse, by a ``DataError``, a row that an annotation tool wrote and another reader reads.
 
     Its label may be one that was rejected.
-
-    Raises:
-        DataError: Naming the reader for it.
     """
     tool = tool_of(row)
     if tool is not None:
@@ -110,17 +104,7 @@ class Document:
 
 
 class Keys:
-    """Which keys of an export hold what: those that the user named, else the usual ones.
-
-    Args:
-        chosen: Names by role.
-        option: What the user names them with.
-        speakers: Who speaks in the documents.
-        texts: Whether their texts are needed.
-
-    Raises:
-        ConfigError: For a role that no key can have, or several names for one.
-    """
+    """Which keys hold what: those that the user named (a ``ConfigError`` for others), or usual."""
 
     def __init__(
         self,
@@ -138,11 +122,7 @@ class Keys:
         for role, name in self._chosen.items():
             if not isinstance(name, str):
                 raise ConfigError(f"{option}.{role}: an export has one key for it; name that")
-            if role not in KEYS:
-                raise ConfigError(
-                    f"{option}.{role}: a key of an export cannot hold that"
-                    f"{did_you_mean(role, KEYS)}; what it can hold: {', '.join(KEYS)}"
-                )
+            check_roles(option, [role], KEYS, what="a key of an export")
 
     def value(self, role: str, row: Mapping[str, Any]) -> Any:
         """Return what a row holds in a role, ``None`` where it holds nothing."""
@@ -207,22 +187,14 @@ def json_value(fields: Fields, field: str, text: str) -> Any:
 
 
 def documents(
-    rows: Rows,
-    issues: IssueLog,
-    keys: Keys,
-    answers: Callable[[Fields, Keys], tuple[Given, ...]],
+    rows: Rows, issues: IssueLog, keys: Keys, answers: Callable[[Fields, Keys], tuple[Given, ...]]
 ) -> list[Document]:
     """Return the documents of an export with all that was said of each.
 
     Id, session and text stand in a row, its ``data`` or its ``meta``. One id with two texts stays
     two documents; where texts are not needed, so do rows of two annotators or rounds. A document
-    without an id is called by a hash of its text, which is the same in every export.
-
-    Args:
-        rows: Its rows.
-        issues: Where faults are noted; what is no label is counted as ``answers_without_label``.
-        keys: Where what stands.
-        answers: Returns what a row says that annotators gave.
+    without an id is called by a hash of its text, which is the same in every export. What is no
+    label is counted as ``answers_without_label``.
     """
     found: dict[tuple[str | None, ...], Document] = {}
     for line, row in rows:
@@ -237,9 +209,11 @@ def documents(
         if not fields.sound:
             continue
         issues.counts["answers_without_label"] += sum(not one.labels for one in given)
+        written = str(text).encode("utf-8", "surrogatepass")
+        of_text = "" if text is None else blake2b(written, digest_size=6).hexdigest()
         document = Document(
             line=line,
-            id=keys.name("id", body) or ("" if text is None else _hash(str(text))),
+            id=keys.name("id", body) or of_text,
             session=keys.name("session", body) or None,
             round=keys.name("round", body) or None,
             text=text,
@@ -254,10 +228,6 @@ def documents(
     return list(found.values())
 
 
-def _hash(text: str) -> str:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-
-
 def label_of(
     fields: Fields,
     field: str,
@@ -268,13 +238,9 @@ def label_of(
 ) -> str | None:
     """Return the one label that answers add up to; ``None``, and maybe a fault, without one.
 
-    Args:
-        fields: The row.
-        field: Where the labels stand in it.
-        given: What was answered.
-        multi_label: ``first`` takes the first of several (counted as ``multi_label``), ``reject``
-            rejects the row, also where one answer rejects what another accepts.
-        option: Where ``multi_label`` is said.
+    Of several (counted as ``multi_label``) it takes the ``first``, or it is to ``reject`` the row,
+    also where one answer rejects what another accepts. ``field`` is where the labels stand,
+    ``option`` where ``multi_label`` is said.
     """
     labels = list(dict.fromkeys(label.strip() for one in given for label in one.labels))
     n = len(labels)
@@ -299,39 +265,27 @@ def rationale_of(given: Sequence[Given]) -> str | None:
 
 def document_example(
     document: Document, issues: IssueLog, names: SpeakerNames, multi_label: str
-) -> Example | None:
-    """Return a document as an example under the one label given to it; ``None`` and a fault."""
+) -> Iterator[Example]:
+    """Yield a document as an example under the one label given to it; nothing, and a fault."""
     row = {"id": document.id, "session": document.session, "text": document.text}
     fields = Fields(row, line=document.line, issues=issues, rows=document.rows)
-    example = text_example(
-        fields,
-        "text",
-        names,
-        fallback_id=document.id,
-        label=label_of(fields, "label", document.given, multi_label),
-        rationale=rationale_of(document.given),
-    )
-    return example if fields.sound else None
+    label = label_of(fields, "label", document.given, multi_label)
+    rationale = rationale_of(document.given)
+    return text_example(fields, "text", names, document.id, label=label, rationale=rationale)
 
 
 def text_example(
     fields: Fields,
     field: str,
     names: SpeakerNames,
-    *,
     fallback_id: str,
+    *,
     label: str | None,
     rationale: str | None,
-) -> Example:
-    """Return the example of a row whose text is a context above its response, or a list of turns.
+) -> Iterator[Example]:
+    """Yield the example of a row, where nothing is wrong with it.
 
-    Args:
-        fields: The row; not sound any more where its text cannot be taken apart.
-        field: Where the text stands in it.
-        names: Of those who speak in it.
-        fallback_id: Of a row without an id.
-        label: The row's.
-        rationale: The row's.
+    A text is a context above its response; there may also be a list of turns.
     """
     history: tuple[Turn, ...] = ()
     response = ""
@@ -347,7 +301,7 @@ def text_example(
             history, response, fault = sample_of(written)
             if fault is not None:
                 fields.reject(field, *fault)
-    return Example(
+    example = Example(
         id=fields.identifier("id") or fallback_id,
         session=fields.identifier("session"),
         client=fields.identifier("client"),
@@ -356,6 +310,9 @@ def text_example(
         label=label,
         rationale=rationale,
     )
+    if fields.sound:
+        fields.issues.at(fields.line, rows=fields.rows)
+        yield example
 
 
 def _turns(fields: Fields, field: str, names: SpeakerNames) -> list[Turn]:
@@ -367,15 +324,13 @@ def _turns(fields: Fields, field: str, names: SpeakerNames) -> list[Turn]:
             next((row[key] for key in keys if isinstance(row.get(key), str)), None)
             for keys in (SPEAKER_KEYS, TEXT_KEYS)
         )
-        voice = names.find(who) if who is not None else None
         if who is None or said is None:
             reason = "has no speaker or no text"
             fields.reject(f"{field}[{index}]", reason, 'write {"author": "...", "text": "..."}')
-        elif voice is None:
-            fields.sound = False
-            names.reject_cell(fields.issues, fields.line, field, who, rows=fields.rows)
+        elif voice := names.voice(fields.issues, fields.line, field, who, rows=fields.rows):
+            turns.append(voice.turn(said.strip()))
         else:
-            turns.append(Turn(speaker=voice.speaker, name=voice.name, text=said.strip()))
+            fields.sound = False
     if fields.sound and (not turns or turns[-1].speaker != "client"):
         fields.reject(field, "does not end with the client", "give labels to client turns alone")
     return turns or [Turn(speaker="client", text="")]

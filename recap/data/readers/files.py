@@ -1,7 +1,4 @@
-"""A user's file opened: does it exist, which encoding has it, and its rows when it holds JSON.
-
-Zip files, and Excel files, which are zip files, are opened only where they unpack sanely.
-"""
+"""A user's file opened: does it exist, which encoding has it, and its rows when it holds JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +8,8 @@ import io
 import json
 import math
 import re
-import struct
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +34,7 @@ _CHINESE = range(0x4E00, 0x9FFF + 1)
 
 
 def refuse_other_form(path: Path, head: bytes) -> None:
-    """Refuse a file whose first bytes are those of something else than UTF-8 or marked UTF-16.
-
-    Raises:
-        DataError: Saying what the file is, and what to do.
-    """
+    """Refuse, with a ``DataError``, a file that begins as no UTF-8 and no marked UTF-16 does."""
     for mark, form in _FORMS.items():
         if head.startswith(mark):
             raise DataError(f"{path}: is no text but {form}")
@@ -148,7 +137,9 @@ def input_files(path: Path, endings: tuple[str, ...] | None) -> list[Path]:
     if not is_several(path):
         return [path]
     is_folder = path.is_dir()
-    found = path.iterdir() if is_folder else _matching(path)
+    anchor = Path(path.anchor)
+    # In a pattern ``**`` stands for folders of any depth.
+    found = path.iterdir() if is_folder else anchor.glob(str(path.relative_to(anchor)))
     files = sorted(
         file
         for file in found
@@ -174,12 +165,6 @@ def is_several(path: Path) -> bool:
     except OSError:
         # A name that is too long.
         return False
-
-
-def _matching(pattern: Path) -> Iterator[Path]:
-    """Yield what matches a pattern, in which ``**`` stands for folders of any depth."""
-    anchor = Path(pattern.anchor)
-    return anchor.glob(str(pattern.relative_to(anchor)))
 
 
 def text_lines(path: Path, issues: IssueLog) -> Iterator[str]:
@@ -303,7 +288,9 @@ def _skip(text: str, at: int, characters: str) -> int:
 def _is_row(row: object, faults: Sequence[JsonFault], line: int, issues: IssueLog) -> bool:
     """Return whether a JSON value is an object of moderate depth; anything else is noted."""
     if not isinstance(row, dict):
-        issues.reject(line, "row", f"is a JSON {_json_kind(row)}", "write an object, {...}")
+        kinds = {list: "list", str: "string", bool: "boolean", type(None): "null"}
+        reason = f"is a JSON {kinds.get(type(row), 'number')}"
+        issues.reject(line, "row", reason, "write an object, {...}")
         return False
     if _is_deep(row):
         reason = f"is nested more than {DEEPEST} levels deep"
@@ -414,58 +401,3 @@ def _json_reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return "a number is too long"
-
-
-def _json_kind(value: object) -> str:
-    kinds = {list: "list", str: "string", bool: "boolean", type(None): "null"}
-    return kinds.get(type(value), "number")
-
-
-MOST_UNPACKED = 256 * 2**20
-"""Bytes that all parts of an archive may unpack to; a sheet of 100,000 dialogues has less."""
-
-MOST_PARTS = 10_000
-"""Files in an archive."""
-
-UNREADABLE = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
-    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, UnicodeError),
-    *(struct.error, zipfile.BadZipFile, zlib.error),
-)
-"""What the standard library and openpyxl raise for a broken zip file or the XML in it."""
-
-
-@contextmanager
-def open_archive(path: Path, *, kind: str, hint: str) -> Iterator[zipfile.ZipFile]:
-    """Yield a zip file that does not unpack to more than the library is willing to hold.
-
-    Nothing is unpacked before its size is known: what an archive declares is the most that Python
-    reads of it.
-
-    Args:
-        path: The file.
-        kind: What messages call it (``zip file``).
-        hint: What to do when it cannot be used.
-
-    Raises:
-        DataError: When it is broken, encrypted, has too many parts or unpacks to too much.
-    """
-    try:
-        archive = zipfile.ZipFile(path)
-    except UNREADABLE as error:
-        raise unreadable(path, kind, error, hint) from None
-    with archive:
-        parts = archive.infolist()
-        unpacked = sum(part.file_size for part in parts)
-        if unpacked > MOST_UNPACKED or len(parts) > MOST_PARTS:
-            raise DataError(
-                f"{path}: unpacks to {unpacked / 2**20:,.0f} MiB in {len(parts):,} files; of a "
-                f"{kind} at most {MOST_UNPACKED >> 20} MiB and {MOST_PARTS:,} files are read (is "
-                "it a zip bomb?); split it, or give it as CSV or JSON lines"
-            )
-        yield archive
-
-
-def unreadable(path: Path, kind: str, error: BaseException, hint: str) -> DataError:
-    """Return the error for an archive that cannot be read; of ``error``, its kind alone."""
-    return DataError(f"{path}: is no readable {kind} ({type(error).__name__}); {hint}")

@@ -47,13 +47,8 @@ def _samples(
         refuse_export(issues, line, row)
         fields = Fields(row, line=line, issues=issues)
         label, rationale = read(fields)
-        fallback = f"{path.stem}:{number}"
-        example = text_example(
-            fields, field, names, fallback_id=fallback, label=label, rationale=rationale
-        )
-        if fields.sound:
-            issues.at(line)
-            yield example
+        name = f"{path.stem}:{number}"
+        yield from text_example(fields, field, names, name, label=label, rationale=rationale)
 
 
 @register_reader("alpaca")
@@ -65,11 +60,6 @@ def read_alpaca(
     The response is the last client turn of ``input``, as
     :func:`~recap.data.readers.speakers.sample_of` has it. ``output`` is a label alone, or a label
     above its reason. ``instruction`` is not used: prompts come from the task.
-
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        speakers: Names of speakers beside the usual ones, each with its role.
     """
 
     def read(fields: Fields) -> tuple[str | None, str | None]:
@@ -88,11 +78,6 @@ def read_client_resistance(
 
     The response is the last client turn, as :func:`~recap.data.readers.speakers.sample_of` has it.
     A sample may also carry ``id``, ``session``, ``client`` and ``rationale``.
-
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        speakers: Names of speakers beside the usual ones, each with its role.
     """
 
     def read(fields: Fields) -> tuple[str | None, str | None]:
@@ -107,11 +92,8 @@ def read_psyguard(
 ) -> Iterator[Example]:
     """Yield an example without history for each ``{"idx", "text", "labels": [...]}``.
 
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        multi_label: What to do with a message of several labels: ``reject`` it, or take the
-            ``first``.
+    ``multi_label`` says what to do with a message of several labels: ``reject`` it, or take the
+    ``first``.
     """
     one_of("multi_label", multi_label, ("reject", "first"))
     path = existing_file(path)
@@ -123,8 +105,11 @@ def read_psyguard(
             fields.reject("labels", "holds something that is no text", 'write "labels": ["..."]')
             continue
         source = fields.optional_text("data_source")
+        idx = fields.identifier("idx")
+        # PsyGUARD numbers its messages anew in each of its sources.
+        name = f"{source}:{idx}" if idx is not None and source is not None else idx
         example = Example(
-            id=_id(fields.identifier("idx"), source) or f"{path.stem}:{number}",
+            id=name or f"{path.stem}:{number}",
             history=(),
             response=fields.text("text"),
             label=label_of(fields, "labels", [Given(labels=tuple(labels))], multi_label),
@@ -133,8 +118,3 @@ def read_psyguard(
         if fields.sound:
             issues.at(line)
             yield example
-
-
-def _id(number: str | None, source: str | None) -> str | None:
-    # PsyGUARD numbers its messages anew in each of its sources.
-    return f"{source}:{number}" if number is not None and source is not None else number

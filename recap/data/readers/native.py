@@ -11,9 +11,9 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS, refuse_export
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Fields, Record, register_reader
+from recap.data.readers.registry import Fields, Record, check_roles, register_reader
 from recap.data.readers.speakers import SpeakerNames
-from recap.errors import ConfigError, DataError, did_you_mean
+from recap.errors import ConfigError, DataError
 from recap.records import Dialogue, Example, Speaker, Turn
 
 _DIALOGUE_KEYS = frozenset({"session", "client", "counselor", "meta", "turns"})
@@ -37,14 +37,8 @@ def read_dialogues(
     """Yield the dialogues and examples of a JSON-lines file (or of one JSON list).
 
     Keys that the format does not know go to ``meta``; those of a turn are counted as
-    ``unknown_turn_keys``.
-
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        columns: Names that keys have in this file, as ``{turns: messages, speaker: role, text:
-            content}``; a dialogue without a session is then called after its number.
-        speakers: Names of speakers beside ``counselor`` and ``client``, each with its role.
+    ``unknown_turn_keys``. ``columns`` are names that keys have in this file, as ``{turns: messages,
+    speaker: role, text: content}``; a dialogue without a session is then called after its number.
     """
     path = existing_file(path)
     names = SpeakerNames(speakers)
@@ -67,12 +61,7 @@ def read_dialogues(
 
 def _renamed(columns: Mapping[str, str | None] | None) -> dict[str, str]:
     keys = {role: name for role, name in (columns or {}).items() if name is not None}
-    for role in keys:
-        if role not in _ROLES:
-            raise ConfigError(
-                f"data.options.columns.{role}: a key cannot hold that{did_you_mean(role, _ROLES)}; "
-                f"what it can hold: {', '.join(sorted(_ROLES))}"
-            )
+    check_roles("data.options.columns", keys, sorted(_ROLES), what="a key")
     of_turn = Counter(name for role, name in keys.items() if role in _TURN_KEYS)
     twice = next((name for name, n in of_turn.items() if n > 1), None)
     if twice is not None:
@@ -109,11 +98,7 @@ def _chat_hint(row: Mapping[str, Any]) -> str:
 
 
 def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
-    """Return the dialogue or the example that one row describes; without an id it gets ``number``.
-
-    Raises:
-        DataError: When the row is at fault.
-    """
+    """Return the record of one row, called ``number`` without an id; a ``DataError`` for faults."""
     issues = IssueLog("row")
     issues.row()
     named = {"session": str(number), **row} if "turns" in row else row
@@ -177,10 +162,8 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
 
 def _turn(part: Fields, names: SpeakerNames) -> Turn:
     called = part.text("speaker")
-    voice = names.find(called)
-    if voice is None and part.sound:
-        part.sound = False
-        names.reject_cell(part.issues, part.line, "speaker", called)
+    voice = names.voice(part.issues, part.line, "speaker", called) if part.sound else None
+    part.sound = voice is not None
     name = part.optional_text("name") or (voice.name if voice else None)
     unknown = len(_extra(part, _TURN_KEYS))
     if unknown:
@@ -214,47 +197,25 @@ def _extra(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
 
 def records_to_jsonl(records: Iterable[Record]) -> str:
     """Return the text of a JSON-lines file, a dialogue or an example a line."""
-    rows = (
-        _dialogue_fields(record) if isinstance(record, Dialogue) else _example_fields(record)
-        for record in records
-    )
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    rows = (json.dumps(_written(record), ensure_ascii=False) for record in records)
+    return "".join(f"{row}\n" for row in rows)
 
 
-def _dialogue_fields(dialogue: Dialogue) -> dict[str, Any]:
-    return _filled(
-        session=dialogue.session,
-        client=dialogue.client,
-        counselor=dialogue.counselor,
-        meta=dict(dialogue.meta),
-        turns=[_turn_fields(turn) for turn in dialogue.turns],
-    )
+_WRITTEN: Mapping[type, tuple[str, ...]] = {
+    Dialogue: ("session", "client", "counselor", "meta", "turns"),
+    Example: (
+        *("id", "session", "client", "turn", "history"),
+        *("response", "label", "rationale", "meta"),
+    ),
+    Turn: ("speaker", "name", "text", "id", "label", "rationale"),
+}
+"""The keys of a record, in order."""
 
 
-def _example_fields(example: Example) -> dict[str, Any]:
-    return _filled(
-        id=example.id,
-        session=example.session,
-        client=example.client,
-        turn=example.turn,
-        history=[_turn_fields(turn) for turn in example.history],
-        response=example.response,
-        label=example.label,
-        rationale=example.rationale,
-        meta=dict(example.meta),
-    )
-
-
-def _turn_fields(turn: Turn) -> dict[str, Any]:
-    return _filled(
-        speaker=turn.speaker,
-        name=turn.name,
-        text=turn.text,
-        id=turn.id,
-        label=turn.label,
-        rationale=turn.rationale,
-    )
-
-
-def _filled(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value not in (None, {})}
+def _written(record: Record | Turn) -> dict[str, Any]:
+    found = {key: getattr(record, key) for key in _WRITTEN[type(record)]}
+    for key in found.keys() & {"turns", "history"}:
+        found[key] = [_written(turn) for turn in found[key]]
+    if "meta" in found:
+        found["meta"] = dict(found["meta"])
+    return {key: value for key, value in found.items() if value not in (None, {})}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,10 @@ from recap.taxonomy import Taxonomy
 Record = Dialogue | Example
 
 Reader = Callable[..., Iterator[Record]]
-"""``read(path, *, issues, **options)``: yields records and notes bad rows in ``issues``."""
+"""``read(path, *, issues, **options)``: yields records and notes bad rows in ``issues``.
+
+Where a reader takes ``speakers``, these are names beside the usual ones, each with its role.
+"""
 
 READERS: Registry[Reader] = Registry("data reader")
 
@@ -43,9 +46,12 @@ _BUILT_IN = {
     "psyguard": "recap.data.readers.json_samples",
     "table": "recap.data.readers.tables",
     "transcript": "recap.data.readers.transcript",
-    "vtt": "recap.data.readers.vtt",
+    "vtt": "recap.data.readers.transcript",
 }
 JSON_ENDINGS = (".jsonl", ".json", ".ndjson")
+EXCEL_ENDINGS = (".xlsx", ".xlsm")
+TABLE_ENDINGS = (".csv", ".tsv", *EXCEL_ENDINGS)
+"""Endings of files that are read as tables where others hold JSON."""
 _ENDINGS: dict[Reader, tuple[str, ...]] = {}
 
 
@@ -54,10 +60,7 @@ def register_reader(
 ) -> Callable[[Reader], Reader]:
     """Return a decorator that makes a function available as ``data.reader=name``.
 
-    Args:
-        name: What configuration calls it.
-        aliases: Other names.
-        endings: Of the files that it reads of a folder.
+    ``endings`` are those of the files that it reads of a folder.
     """
     register = READERS.register(name, aliases=aliases)
 
@@ -69,11 +72,7 @@ def register_reader(
 
 
 def get_reader(name: str) -> Reader:
-    """Return the reader that ``name`` (or ``package.module:function``) stands for.
-
-    Raises:
-        UnknownNameError: With the closest known name, when there is none.
-    """
+    """Return the reader of a name or ``package.module:function``, or raise ``UnknownNameError``."""
     # Each module registers its reader when imported; all of them only to list what there is.
     wanted = (
         [_BUILT_IN[name]] if name in _BUILT_IN else _BUILT_IN.values() if ":" not in name else []
@@ -84,24 +83,16 @@ def get_reader(name: str) -> Reader:
 
 
 def files_to_read(name: str, path: Path) -> list[Path]:
-    """Return the files that ``data.path`` names for a reader: one, a folder's, or a pattern's.
+    """Return the files that ``data.path`` names for a reader; a ``DataError`` where there are none.
 
-    A reader that is not registered is given a folder as it is.
-
-    Raises:
-        DataError: When a folder or a pattern holds no file that it reads.
-        UnknownNameError: When there is no such reader.
+    Those are one, a folder's, or a pattern's; other readers than registered ones get the folder.
     """
     endings = _ENDINGS.get(get_reader(name))
     return [path] if endings is None and path.is_dir() else input_files(path, endings)
 
 
 def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None:
-    """Check that a reader takes every option it is given.
-
-    Raises:
-        ConfigError: When it is no reader, or naming the first option that it does not take.
-    """
+    """Check that a reader takes every option it is given, or raise a ``ConfigError``."""
     try:
         named = inspect.signature(reader).parameters
     except (TypeError, ValueError):
@@ -126,11 +117,7 @@ def check_options(name: str, reader: Reader, options: Mapping[str, Any]) -> None
 def one_of(
     option: str, value: object, choices: Iterable[str], *, prefix: str = "data.options."
 ) -> str:
-    """Return ``value`` when it is one of ``choices``.
-
-    Raises:
-        ConfigError: Naming the option and its choices.
-    """
+    """Return ``value`` when it is one of ``choices``; else a ``ConfigError`` names these."""
     choices = list(choices)
     if value not in choices:
         raise ConfigError(
@@ -143,13 +130,8 @@ def one_of(
 class Fields:
     """The fields of one row; anything wrong with one is noted and makes ``sound`` false.
 
-    Args:
-        row: The row.
-        line: Where it begins.
-        issues: Where its faults are noted.
-        within: What stands before the names of its fields in messages.
-        rows: Rows of the file that are lost with it.
-        keys: Names that fields have in this file, where it calls them otherwise.
+    ``within`` stands before the names of its fields in messages, ``rows`` of the file are lost with
+    it, and ``keys`` are names that fields have in this file, where it calls them otherwise.
     """
 
     def __init__(
@@ -186,21 +168,31 @@ class Fields:
 
     def text(self, field: str) -> str:
         """Return a text that must be there, as it stands; an empty one is judged later."""
-        value = self.value(field)
-        if isinstance(value, str):
-            return self._undamaged(field, value)
-        reason = "is missing" if self.key(field) not in self.row else "is no text"
-        self.reject(field, reason, f'write "{self.key(field)}": "..."')
-        return ""
+        value = self._of_kind(field, str, "text", '"..."', required=True)
+        return "" if value is None else self._undamaged(field, value)
 
     def optional_text(self, field: str) -> str | None:
         """Return a text, or ``None`` where there is none."""
-        value = self.value(field)
-        if value is None:
-            return None
-        if isinstance(value, str):
-            return self._undamaged(field, value).strip()
-        self.reject(field, "is no text", f'write "{self.key(field)}": "...", or leave it out')
+        value = self._of_kind(field, str, "text", '"..."')
+        return None if value is None else self._undamaged(field, value).strip()
+
+    def mapping(self, field: str) -> Mapping[str, Any]:
+        """Return an object, empty where there is none."""
+        return self._of_kind(field, dict, "object", "{...}") or {}
+
+    def items(self, field: str) -> list[Any]:
+        """Return a list that must be there."""
+        return self._of_kind(field, list, "list", "[...]", required=True) or []
+
+    def _of_kind(
+        self, field: str, kind: type, what: str, written: str, *, required: bool = False
+    ) -> Any:
+        value, key = self.value(field), self.key(field)
+        if isinstance(value, kind) or (value is None and not required):
+            return value
+        reason = "is missing" if required and key not in self.row else f"is no {what}"
+        hint = f'write "{key}": {written}'
+        self.reject(field, reason, hint if required else f"{hint}, or leave it out")
         return None
 
     def identifier(self, field: str, *, unique: bool = False) -> str | None:
@@ -230,99 +222,74 @@ class Fields:
             self.reject(field, *broken)
         return text
 
-    def mapping(self, field: str) -> Mapping[str, Any]:
-        """Return an object, empty where there is none."""
-        value = self.value(field)
-        if value is None:
-            return {}
-        if isinstance(value, dict):
-            return value
-        self.reject(field, "is no object", f'write "{self.key(field)}": {{...}}, or leave it out')
-        return {}
-
-    def items(self, field: str) -> list[Any]:
-        """Return a list that must be there."""
-        value = self.value(field)
-        if isinstance(value, list):
-            return value
-        reason = "is missing" if self.key(field) not in self.row else "is no list"
-        self.reject(field, reason, f'write "{self.key(field)}": [...]')
-        return []
-
 
 class CanonicalLabels:
     """The labels of a file under their canonical names, each looked up once.
 
-    Args:
-        taxonomy: Where they are looked up; ``None`` leaves them as they stand.
+    Without a taxonomy they stay as they stand.
     """
 
     def __init__(self, taxonomy: Taxonomy | None) -> None:
-        self._taxonomy = taxonomy
-        self._known: dict[str, str] = {}
+        self._resolve: Callable[[str], str] = (
+            identity if taxonomy is None else lru_cache(maxsize=None)(taxonomy.resolve)
+        )
 
     def find(self, label: str) -> tuple[str | None, str]:
         """Return a label's canonical name; ``None``, and why, where it has none."""
-        if self._taxonomy is None:
-            return identity(label), ""
-        if label not in self._known:
-            try:
-                self._known[label] = self._taxonomy.resolve(label)
-            except DataError as error:
-                return None, str(error).removeprefix("label ")
-        return self._known[label], ""
+        try:
+            return self._resolve(label), ""
+        except DataError as error:
+            return None, str(error).removeprefix("label ")
 
 
-USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    role: tuple(names.split())
-    for role, names in {
-        "text": "text utterance utterance_text response content client_response sentence "
-        "文本 内容 话语 回应",
-        "speaker": "speaker role interlocutor 说话人 角色 发言人",
-        "session": "session session_id dialogue_id dialog_id transcript_id conversation_id "
-        "会话 会话编号 对话编号",
-        "label": "label category behavior behaviour code 标签 类别 行为",
-        "rationale": "rationale reason explanation 理由 解释",
-        "history": "history context dialogue_history intervention 历史 上文 语境 背景",
-        "id": "id example_id 编号",
-        "client": "client client_id",
-        "counselor": "counselor counsellor counselor_id counsellor_id therapist_id",
-        "turn": "turn turn_id turn_index turn_number utterance_id utterance_index "
-        "utterance_number index 话轮 话轮编号 序号",
-        "start": "start start_time begin begin_time onset 开始 开始时间 起始时间",
-    }.items()
-}
+def names_by_role(**names: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the names of each role, the likeliest first."""
+    return {role: tuple(words.split()) for role, words in names.items()}
+
+
+def check_roles(
+    option: str, roles: Iterable[str], known: Collection[str], *, what: str = "a column"
+) -> None:
+    """Refuse, with a ``ConfigError``, a role that no column or key of a file can have."""
+    for role in roles:
+        if role not in known:
+            raise ConfigError(
+                f"{option}.{role}: {what} cannot hold that{did_you_mean(role, known)}; "
+                f"what it can hold: {', '.join(known)}"
+            )
+
+
+SESSION_NAMES = (
+    "session session_id dialogue_id dialog_id transcript_id conversation_id 会话 会话编号 对话编号"
+)
+USUAL_NAMES = names_by_role(
+    text="text utterance utterance_text response content client_response sentence "
+    "文本 内容 话语 回应",
+    speaker="speaker role interlocutor 说话人 角色 发言人",
+    session=SESSION_NAMES,
+    label="label category behavior behaviour code 标签 类别 行为",
+    rationale="rationale reason explanation 理由 解释",
+    history="history context dialogue_history intervention 历史 上文 语境 背景",
+    id="id example_id 编号",
+    client="client client_id",
+    counselor="counselor counsellor counselor_id counsellor_id therapist_id",
+    turn="turn turn_id turn_index turn_number utterance_id utterance_index utterance_number index "
+    "话轮 话轮编号 序号",
+    start="start start_time begin begin_time onset 开始 开始时间 起始时间",
+)
 """What a column can hold, with the names that are recognized in any case."""
 
 ORDER_ROLES = ("turn", "start")
 """Roles of columns that put the rows of a session in order, the one that counts first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The name of the column for each thing that the table holds."""
-
-    by_role: Mapping[str, str]
-
-    def __contains__(self, role: str) -> bool:
-        """Whether the table has a column for ``role``."""
-        return role in self.by_role
-
-    def value(self, row: Mapping[str, str], role: str) -> str:
-        """Return the cell for ``role`` without outer blanks, ``""`` without such a column."""
-        return row[self.by_role[role]].strip() if role in self.by_role else ""
-
-
 def find_columns(
     path: Path, names: tuple[str, ...], chosen: Mapping[str, str | bool | None] | None
-) -> Columns:
-    """Return the columns of a table with the header ``names``.
+) -> dict[str, str]:
+    """Return the column for each role that a table with the header ``names`` has.
 
-    Args:
-        path: The file, for messages.
-        names: The columns of its header.
-        chosen: Names that the user gave for some of the roles, ``False`` for one that no column
-            has; the rest (``None``) are recognized.
+    The user has ``chosen`` names for some roles, and ``False`` for one that no column has; the rest
+    are recognized.
 
     Raises:
         ConfigError: When a chosen role does not exist.
@@ -330,55 +297,38 @@ def find_columns(
             text.
     """
     given = {role: column for role, column in (chosen or {}).items() if column is not None}
-    for role in given:
-        if role not in USUAL_NAMES:
-            raise ConfigError(
-                f"data.options.columns.{role}: a column cannot hold that"
-                f"{did_you_mean(role, USUAL_NAMES)}; what it can hold: {', '.join(USUAL_NAMES)}"
-            )
+    check_roles("data.options.columns", given, USUAL_NAMES)
     named = {role: str(column) for role, column in given.items() if column is not False}
     taken = {identity(name) for name in named.values()}
     found = {
         role: require_column(path, names, name, f"correct data.options.columns.{role}")
         for role, name in named.items()
     }
-    for role in USUAL_NAMES:
+    for role, usual in USUAL_NAMES.items():
         of_example = "speaker" not in found or "history" in found
-        if (
-            role not in found
-            and given.get(role) is None
-            and not (role in ORDER_ROLES and of_example)
-        ):
-            candidates = [n for n in names if fold_name(n) in USUAL_NAMES[role] and n not in taken]
-            if role in ORDER_ROLES:
-                usual = USUAL_NAMES[role]
-                candidates = sorted(candidates, key=lambda n: usual.index(fold_name(n)))[:1]
-            if len(candidates) > 1:
-                raise DataError(
-                    f"{path}: columns {candidates[0]!r} and {candidates[1]!r} both look like the "
-                    f"{role}; say which it is with data.options.columns.{role}=NAME"
-                )
-            found.update(dict.fromkeys([role] if candidates else [], "".join(candidates)))
+        if role in given or (role in ORDER_ROLES and of_example):
+            continue
+        candidates = [n for n in names if fold_name(n) in usual and n not in taken]
+        if len(candidates) > 1 and role not in ORDER_ROLES:
+            raise DataError(
+                f"{path}: columns {candidates[0]!r} and {candidates[1]!r} both look like the "
+                f"{role}; say which it is with data.options.columns.{role}=NAME"
+            )
+        if candidates:
+            found[role] = min(candidates, key=lambda n: usual.index(fold_name(n)))
     if "text" not in found:
         usual = USUAL_NAMES["text"]
-        close = next(
-            (did_you_mean(fold_name(n), usual) for n in names if did_you_mean(fold_name(n), usual)),
-            "",
-        )
+        close = next(filter(None, (did_you_mean(fold_name(name), usual) for name in names)), "")
         raise DataError(
             f"{path}: none of its {len(names)} columns is called {', '.join(usual[:4])} or the like"
             f"{close}; name the client's text with data.options.columns.text=NAME "
             "(is the first row a header?)"
         )
-    return Columns(by_role=found)
+    return found
 
 
 def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:
-    """Return ``column``, in the form in which names are compared, when the header has it.
-
-    Raises:
-        DataError: Naming the missing column and ``hint``.
-    """
+    """Return ``column`` as names are compared; a ``DataError`` with ``hint`` for a missing one."""
     column = identity(column)
     if column not in names:
         close = did_you_mean(column, names)

@@ -86,13 +86,8 @@ def in_order(
 
     What contradicts the order is a fault.
 
-    Turns that begin at one time have to stand side by side, and keep the order of the file.
-
-    Args:
-        session: Its name.
-        rows: In the order of the file.
-        order: ``None``: the file's order is that of the session.
-        issues: Where rows without a number, and numbers that come twice or not at all, are noted.
+    Turns that begin at one time have to stand side by side, and keep the order of the file. Rows
+    come in the order of the file, which is the session's where ``order`` is ``None``.
     """
     found = (
         [(row, None) for row in rows] if order is None else _ordered(session, rows, order, issues)

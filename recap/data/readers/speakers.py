@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 
 from recap.data.issues import IssueLog, name_damage
 from recap.errors import ConfigError
@@ -165,6 +166,10 @@ class Voice:
     speaker: Speaker
     name: str | None = None
 
+    def turn(self, text: str, **more: Any) -> Turn:
+        """Return a turn in which it says a text."""
+        return Turn(speaker=self.speaker, name=self.name, text=text, **more)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenTurn:
@@ -178,7 +183,7 @@ class WrittenTurn:
     def turn(self) -> Turn:
         """Return the turn of a known speaker."""
         assert self.voice is not None
-        return Turn(speaker=self.voice.speaker, name=self.voice.name, text=self.text)
+        return self.voice.turn(self.text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -275,16 +280,20 @@ class SpeakerNames:
         known = ", ".join([*self._own, _SOME_KNOWN])
         issues.reject_values(line, field, names, kind="speakers", known=known, hint=_WHO, rows=rows)
 
-    def reject_cell(
+    def voice(
         self, issues: IssueLog, line: int, field: str, name: str, *, rows: int = 1
-    ) -> None:
-        """Note that a cell that says who speaks is empty, broken, or names nobody known."""
+    ) -> Voice | None:
+        """Return whose a cell is that says who speaks; ``None``, and a fault, for nobody known."""
+        voice = self.find(name)
+        if voice is not None:
+            return voice
         if (broken := name_damage(name)) is not None:
             issues.reject(line, field, *broken, rows=rows)
         elif fold_name(name):
             self.reject(issues, line, field, Counter([plain_name(name)]), rows=rows)
         else:
             issues.reject(line, field, "is empty", "write counselor or client", rows=rows)
+        return None
 
     def read(self, text: str) -> Written:
         """Return the turns of a text.
@@ -318,14 +327,7 @@ class SpeakerNames:
         return Written(turns=turns[:-1] if cut else turns, above=above, cut=cut)
 
     def read_cell(self, issues: IssueLog, line: int, field: str, text: str) -> Written | None:
-        """Return the turns of a text that is one row's; ``None``, and a fault, where none can be.
-
-        Args:
-            issues: Where the fault is noted.
-            line: The row's.
-            field: Where the text stands in it.
-            text: The text.
-        """
+        """Return the turns of a row's text; ``None``, and a fault, where there can be none."""
         written = self.read(text)
         if written.unknown:
             self.reject(issues, line, field, written.unknown)
@@ -357,8 +359,7 @@ class SpeakerNames:
     def voices(self, marks: Sequence[Mark | None]) -> list[tuple[int, Mark, Voice | None]]:
         """Return the places of marks that begin a turn, and whose it is; ``None`` for nobody known.
 
-        Args:
-            marks: Of all lines of a text that are not blank, in order.
+        Marks are those of all lines of a text that are not blank, in order.
         """
         there = {n: mark for n, mark in enumerate(marks) if mark is not None}
         letters = self._letters_of(there.values())
@@ -531,10 +532,8 @@ def sample_of(written: Written) -> tuple[tuple[Turn, ...], str, tuple[str, str] 
 
     The response is the last client turn, as a whole. What names no speaker and stands below the
     counselor's last turn, after its only blank line, is the response too. A text without any
-    speaker is split at its last blank line; without one it is all response.
-
-    Args:
-        written: The sample taken apart; all its speakers are known.
+    speaker is split at its last blank line; without one it is all response. All speakers of the
+    sample have to be known.
     """
     if not written.turns:
         above, _, response = written.above.rpartition("\n\n")

@@ -18,12 +18,13 @@ from typing import Any
 
 from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, too_long
 from recap.data.names import identity, is_missing, whole_number
-from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
+from recap.data.readers.excel import OddCell, SheetRow, column_letters, excel_rows
 from recap.data.readers.exports import refuse_export
 from recap.data.readers.files import JsonFault, decode_json, existing_file, json_rows, text_lines
 from recap.data.readers.registry import (
+    EXCEL_ENDINGS,
     ORDER_ROLES,
-    Columns,
+    TABLE_ENDINGS,
     Fields,
     Record,
     find_columns,
@@ -37,8 +38,6 @@ from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell
 
 _DELIMITERS = (",", ";", "\t")
-TABLE_ENDINGS = (".csv", ".tsv", *EXCEL_ENDINGS)
-"""Endings of files that are read as tables where others hold JSON."""
 _LONGEST_FIELD = 2**24
 """Characters after which a quotation mark that is not closed is given up."""
 
@@ -61,13 +60,9 @@ def read_sheet(
     """Return the table of a CSV file, or of one sheet of an Excel file.
 
     Rows that do not fit the header are noted in ``issues`` and left out; empty rows are no rows.
-
-    Args:
-        path: A ``.csv`` (or any other text) or ``.xlsx`` file.
-        issues: Where bad rows are noted.
-        delimiter: What separates the fields of a CSV file; by default whichever of comma, semicolon
-            and tab the header holds most often.
-        sheet: Name of the Excel sheet; by default the first that is not hidden.
+    What separates the fields of a CSV file is the ``delimiter``, by default whichever of comma,
+    semicolon and tab the header holds most often; of an Excel file the first ``sheet`` that is not
+    hidden is read, unless one is named.
 
     Raises:
         DataError: When the file is missing, empty or of another kind, or two columns have one name.
@@ -304,30 +299,25 @@ def read_table(
     without a session column is one session, named like the file. A history is JSON turns, or lines
     such as ``Counselor: ...``; a text that names no speaker is the counselor's last turn.
 
-    Args:
-        path: The file.
-        issues: Where bad rows are noted.
-        columns: Names of the columns that are not recognized, as ``{role: name}``, and ``False``
-            where one only looks like that role.
-        speakers: Names of speakers beside the usual ones, each with its role.
-        meta: Columns whose values go to ``meta`` (of a session: those of its first row).
-        delimiter: Separator of a CSV file, where the header does not show it.
-        sheet: Name of the Excel sheet, where it is not the first.
+    ``columns`` are names of those that are not recognized, as ``{role: name}``, and ``False`` where
+    one only looks like that role. Values of the columns in ``meta`` go to the records' ``meta`` (of
+    a session: those of its first row). ``delimiter`` and ``sheet`` are as in :func:`read_sheet`.
     """
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
-    table.texts.update(column for role, column in found.by_role.items() if role != "start")
+    table.texts.update(column for role, column in found.items() if role != "start")
     first = next(table.rows, None)
     if first is not None:
         refuse_export(issues, *first)
         table = replace(table, rows=chain([first], table.rows))
-    table, found = _without_named_turns(table, found, columns or {})
+        if (columns or {}).get("turn") is None and _names_turns(found.get("turn", ""), first[1]):
+            del found["turn"]
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
     utterances = "speaker" in found and "history" not in found
     read = _UTTERANCE_ROLES if utterances else _EXAMPLE_ROLES
-    taken = {found.by_role[role] for role in read if role in found}
-    layout = _Layout(
+    taken = {found[role] for role in read if role in found}
+    rows = _Rows(
         table=table,
         columns=found,
         names=SpeakerNames(speakers),
@@ -338,35 +328,34 @@ def read_table(
     if utterances:
         order = next((_ORDERS[role] for role in ORDER_ROLES if role in found), None)
         records = partial(_records, table.path, IssueLog("again"), delimiter, sheet)
-        gather = order is not None and _is_scattered(layout, records)
-        yield from _dialogues(layout, order, gather=gather)
+        gather = order is not None and rows.is_scattered(records)
+        yield from rows.dialogues(order, gather=gather)
     else:
-        yield from _examples(layout)
+        yield from rows.examples()
 
 
-def _without_named_turns(
-    table: Sheet, found: Columns, chosen: Mapping[str, str | bool | None]
-) -> tuple[Sheet, Columns]:
-    """Return a table as it is, and its columns but an ``utterance_id`` that is a name."""
-    if (
-        not found.by_role.get("turn", "").casefold().endswith("id")
-        or chosen.get("turn") is not None
-    ):
-        return table, found
-    first = next(table.rows, None)
-    if first is None:
-        return table, found
-    cell = found.value(first[1], "turn")
-    if not is_missing(cell) and whole_number(cell) is None:
-        others = {role: name for role, name in found.by_role.items() if role != "turn"}
-        found = Columns(by_role=others)
-    return replace(table, rows=chain([first], table.rows)), found
+def _names_turns(column: str, row: Mapping[str, str]) -> bool:
+    """Whether a column such as ``utterance_id`` names turns rather than numbers them."""
+    cell = row.get(column, "").strip()
+    return column.casefold().endswith("id") and not is_missing(cell) and whole_number(cell) is None
+
+
+_SMALL = 2**24
+"""Bytes of a file whose rows are gathered without a look whether they have to be."""
+
+_NO_ORDER = "or say that this column is no order with data.options.columns"
+_NUMBER = f"number the turns of a session one by one, {_NO_ORDER}.turn=false"
+_BEGIN = f"say of each turn when it begins, {_NO_ORDER}.start=false"
+_ORDERS = {
+    "turn": Order(by="turn", field="turn", hint=_NUMBER),
+    "start": Order(by="start", field="start", hint=_BEGIN),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layout:
+class _Rows:
     table: Sheet
-    columns: Columns
+    columns: Mapping[str, str]
     names: SpeakerNames
     meta: tuple[str, ...]
     kept: tuple[str, ...]
@@ -374,10 +363,11 @@ class _Layout:
     issues: IssueLog
 
     def cell(self, row: Mapping[str, str], role: str) -> str:
-        return self.columns.value(row, role)
+        """Return the cell for a role without outer blanks, ``""`` without such a column."""
+        return row[self.columns[role]].strip() if role in self.columns else ""
 
     def name(self, row: Mapping[str, str], role: str) -> str:
-        return self.issues.name(role, self.columns.value(row, role))
+        return self.issues.name(role, self.cell(row, role))
 
     def person(self, rows: Sequence[SessionRow], role: str) -> str | None:
         """Return who is named first: maybe the client's own rows alone name the client."""
@@ -389,7 +379,7 @@ class _Layout:
 
     def id(self, row: Mapping[str, str]) -> str | None:
         # Ids are unique, and there may be millions: no two forms of one are looked for.
-        cell = self.columns.value(row, "id")
+        cell = self.cell(row, "id")
         return None if is_missing(cell) else identity(cell)
 
     def meta_of(self, row: Mapping[str, str]) -> dict[str, str]:
@@ -398,45 +388,140 @@ class _Layout:
     def extra_of(self, row: Mapping[str, str]) -> dict[str, str]:
         return {column: row[column] for column in self.kept}
 
+    def dialogues(self, order: Order | None, *, gather: bool) -> Iterator[Dialogue]:
+        """Yield a dialogue a session, when the next one begins; to gather rows, all at the end."""
+        begun: dict[str, list[SessionRow]] = {}
+        closed = FirstLines()
+        for line, row in self.table.rows:
+            name = self.session(row)
+            turn = self.turn(line, row)
+            if name not in begun:
+                if not _may_continue(self.issues, line, name, closed):
+                    continue
+                if not gather:
+                    yield from self.finished(begun, order)
+                    for session in begun:
+                        closed.add(session, line)
+                    begun.clear()
+            cell = "" if order is None else self.cell(row, order.by)
+            begun.setdefault(name, []).append(
+                SessionRow(line=line, turn=turn, order=cell, cells=row)
+            )
+        yield from self.finished(begun, order)
 
-def _dialogues(layout: _Layout, order: Order | None, *, gather: bool) -> Iterator[Dialogue]:
-    """Yield a dialogue a session, when the next one begins; to gather rows, all at the end."""
-    begun: dict[str, list[SessionRow]] = {}
-    closed = FirstLines()
-    for line, row in layout.table.rows:
-        name = layout.session(row)
-        turn = _turn(layout, line, row)
-        if name not in begun:
-            if not _may_continue(layout.issues, line, name, closed):
+    def is_scattered(self, records: Callable[[], Iterator[SheetRow]]) -> bool:
+        """Return whether the sessions of a table may have to be gathered from all over the file."""
+        if self.table.path.stat().st_size < _SMALL or "session" not in self.columns:
+            return True
+        column = self.table.columns.index(self.columns["session"])
+        last, closed = None, FirstLines()
+        for record in records():
+            cell = record.cells[column] if len(record.cells) > column else ""
+            if cell and cell != last:
+                last, name = cell, identity(cell)
+                if closed.find(name) is not None:
+                    return True
+                closed.add(name, record.line)
+        return False
+
+    def turn(self, line: int, row: Mapping[str, str]) -> Turn | None:
+        voice = self.names.voice(self.issues, line, "speaker", self.cell(row, "speaker"))
+        return (
+            None
+            if voice is None
+            else voice.turn(
+                self.cell(row, "text"),
+                id=self.id(row),
+                label=self.cell(row, "label") or None,
+                rationale=self.cell(row, "rationale") or None,
+                extra=self.extra_of(row),
+            )
+        )
+
+    def finished(
+        self, begun: Mapping[str, Sequence[SessionRow]], order: Order | None
+    ) -> Iterator[Dialogue]:
+        for session, given in begun.items():
+            rows = in_order(session, given, order=order, issues=self.issues)
+            if rows:
+                yield Dialogue(
+                    session=session,
+                    client=self.person(rows, "client"),
+                    counselor=self.person(rows, "counselor"),
+                    meta=self.meta_of(rows[0].cells),
+                    turns=tuple(row.turn for row in rows if row.turn is not None),
+                )
+
+    def examples(self) -> Iterator[Example]:
+        for line, row in self.table.rows:
+            history = self.history(line, self.cell(row, "history"))
+            response = self.response(line, self.cell(row, "text"))
+            if history is None or response is None:
                 continue
-            if not gather:
-                yield from _finished(layout, begun, order)
-                for session in begun:
-                    closed.add(session, line)
-                begun.clear()
-        cell = "" if order is None else layout.cell(row, order.by)
-        begun.setdefault(name, []).append(SessionRow(line=line, turn=turn, order=cell, cells=row))
-    yield from _finished(layout, begun, order)
+            self.issues.at(line)
+            yield Example(
+                id=self.id(row) or f"{self.table.path.stem}:{line}",
+                session=self.name(row, "session") or None,
+                client=self.name(row, "client") or None,
+                history=history,
+                response=response,
+                label=self.cell(row, "label") or None,
+                rationale=self.cell(row, "rationale") or None,
+                meta=self.meta_of(row),
+                extra=self.extra_of(row),
+            )
 
+    def history(self, line: int, cell: str) -> tuple[Turn, ...] | None:
+        """Return the turns of a history, ``None`` (and a fault) for JSON that holds none."""
+        # A text may begin with a bracket without being JSON: then it is read as lines.
+        written, faults = _json_list(cell) if cell.startswith("[") else (None, ())
+        if written is None:
+            return self.written_history(line, cell)
+        for _, reason, hint in faults:
+            self.issues.reject(line, "history", reason, hint)
+        if faults:
+            return None
+        turns: list[Turn] = []
+        for index, item in enumerate(written):
+            called, text = item.get("speaker"), item.get("text")
+            if not isinstance(called, str) or not isinstance(text, str):
+                reason = f"turn {index} of its JSON has no speaker or no text"
+                hint = (
+                    'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
+                )
+                self.issues.reject(line, "history", reason, hint)
+                return None
+            voice = self.names.voice(self.issues, line, "history", called)
+            if voice is None:
+                return None
+            turns.append(voice.turn(text.strip()))
+        return tuple(turns)
 
-_SMALL = 2**24
-"""Bytes of a file whose rows are gathered without a look whether they have to be."""
+    def written_history(self, line: int, cell: str) -> tuple[Turn, ...] | None:
+        """Return a history written as lines; one without speakers is a turn of the counselor's."""
+        written = self.names.read_cell(self.issues, line, "history", cell)
+        if written is None:
+            return None
+        if not written.turns:
+            return (Turn(speaker="counselor", text=cell),) if cell else ()
+        if written.above:
+            self.issues.reject(line, "history", *BEFORE_SPEAKERS)
+            return None
+        return tuple(turn.turn() for turn in written.turns)
 
-
-def _is_scattered(layout: _Layout, records: Callable[[], Iterator[SheetRow]]) -> bool:
-    """Return whether the sessions of a table may have to be gathered from all over the file."""
-    if layout.table.path.stat().st_size < _SMALL or "session" not in layout.columns:
-        return True
-    column = layout.table.columns.index(layout.columns.by_role["session"])
-    last, closed = None, FirstLines()
-    for record in records():
-        cell = record.cells[column] if len(record.cells) > column else ""
-        if cell and cell != last:
-            last, name = cell, identity(cell)
-            if closed.find(name) is not None:
-                return True
-            closed.add(name, record.line)
-    return False
+    def response(self, line: int, cell: str) -> str | None:
+        """Return what the client said, without ``Client:`` in front; ``None`` where more is."""
+        written = self.names.read_cell(self.issues, line, "response", cell)
+        if written is None or not written.turns:
+            return None if written is None else cell
+        if len(written.turns) == 1 and not written.above:
+            (turn,) = (one.turn() for one in written.turns)
+            if turn.speaker == "client":
+                return turn.text
+        reason = "names a speaker other than the client, or several"
+        hint = "write the client's response alone there, and what comes before it into the history"
+        self.issues.reject(line, "response", reason, hint)
+        return None
 
 
 def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines) -> bool:
@@ -448,130 +533,6 @@ def _may_continue(issues: IssueLog, line: int, session: str, closed: FirstLines)
     else:
         return True
     return False
-
-
-def _turn(layout: _Layout, line: int, row: Mapping[str, str]) -> Turn | None:
-    called = layout.cell(row, "speaker")
-    voice = layout.names.find(called)
-    if voice is None:
-        layout.names.reject_cell(layout.issues, line, "speaker", called)
-        return None
-    return Turn(
-        speaker=voice.speaker,
-        name=voice.name,
-        text=layout.cell(row, "text"),
-        id=layout.id(row),
-        label=layout.cell(row, "label") or None,
-        rationale=layout.cell(row, "rationale") or None,
-        extra=layout.extra_of(row),
-    )
-
-
-_NO_ORDER = "or say that this column is no order with data.options.columns"
-_ORDERS = {
-    "turn": Order(
-        by="turn",
-        field="turn",
-        hint=f"number the turns of a session one by one, {_NO_ORDER}.turn=false",
-    ),
-    "start": Order(
-        by="start",
-        field="start",
-        hint=f"say of each turn when it begins, {_NO_ORDER}.start=false",
-    ),
-}
-
-
-def _finished(
-    layout: _Layout, begun: Mapping[str, Sequence[SessionRow]], order: Order | None
-) -> Iterator[Dialogue]:
-    for session, given in begun.items():
-        rows = in_order(session, given, order=order, issues=layout.issues)
-        if rows:
-            yield Dialogue(
-                session=session,
-                client=layout.person(rows, "client"),
-                counselor=layout.person(rows, "counselor"),
-                meta=layout.meta_of(rows[0].cells),
-                turns=tuple(row.turn for row in rows if row.turn is not None),
-            )
-
-
-def _examples(layout: _Layout) -> Iterator[Example]:
-    for line, row in layout.table.rows:
-        history = _history(layout, line, layout.cell(row, "history"))
-        response = _response(layout, line, layout.cell(row, "text"))
-        if history is None or response is None:
-            continue
-        layout.issues.at(line)
-        yield Example(
-            id=layout.id(row) or f"{layout.table.path.stem}:{line}",
-            session=layout.name(row, "session") or None,
-            client=layout.name(row, "client") or None,
-            history=history,
-            response=response,
-            label=layout.cell(row, "label") or None,
-            rationale=layout.cell(row, "rationale") or None,
-            meta=layout.meta_of(row),
-            extra=layout.extra_of(row),
-        )
-
-
-def _history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
-    """Return the turns of a history, ``None`` (and a fault) for JSON that holds none."""
-    # A text may begin with a bracket without being JSON: then it is read as lines.
-    written, faults = _json_list(cell) if cell.startswith("[") else (None, ())
-    if written is None:
-        return _written_history(layout, line, cell)
-    for _, reason, hint in faults:
-        layout.issues.reject(line, "history", reason, hint)
-    if faults:
-        return None
-    turns: list[Turn] = []
-    for index, item in enumerate(written):
-        called, text = item.get("speaker"), item.get("text")
-        if not isinstance(called, str) or not isinstance(text, str):
-            reason = f"turn {index} of its JSON has no speaker or no text"
-            hint = 'write {"speaker": "counselor", "text": "..."}, or lines such as Counselor: ...'
-            layout.issues.reject(line, "history", reason, hint)
-            return None
-        voice = layout.names.find(called)
-        if voice is None:
-            layout.names.reject_cell(layout.issues, line, "history", called)
-            return None
-        turns.append(Turn(speaker=voice.speaker, name=voice.name, text=text.strip()))
-    return tuple(turns)
-
-
-def _written_history(layout: _Layout, line: int, cell: str) -> tuple[Turn, ...] | None:
-    """Return the turns of a history written as lines; one without speakers is the counselor's."""
-    written = layout.names.read_cell(layout.issues, line, "history", cell)
-    if written is None:
-        return None
-    if not written.turns:
-        return (Turn(speaker="counselor", text=cell),) if cell else ()
-    if written.above:
-        layout.issues.reject(line, "history", *BEFORE_SPEAKERS)
-        return None
-    return tuple(turn.turn() for turn in written.turns)
-
-
-def _response(layout: _Layout, line: int, cell: str) -> str | None:
-    """Return what the client said, without ``Client:`` in front; ``None`` (and a fault) for more.
-
-    A cell in which the counselor speaks is none of a response.
-    """
-    written = layout.names.read_cell(layout.issues, line, "response", cell)
-    if written is None or not written.turns:
-        return None if written is None else cell
-    if len(written.turns) == 1 and not written.above:
-        (turn,) = (one.turn() for one in written.turns)
-        if turn.speaker == "client":
-            return turn.text
-    reason = "names a speaker other than the client, or several"
-    hint = "write the client's response alone there, and what comes before it into the history"
-    layout.issues.reject(line, "response", reason, hint)
-    return None
 
 
 def _json_list(cell: str) -> tuple[list[dict[str, Any]] | None, Sequence[JsonFault]]:
