@@ -50,10 +50,28 @@ def explain_faults(error: ValidationError, schema: type) -> str:
         if fault["type"] == "unexpected_keyword_argument":
             lines.append(f"{where}: there is no such option{_closest(fault['loc'], schema)}")
         else:
-            given = fault.get("input")
-            shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{shown}")
+            said = fault["msg"].removeprefix("Value error, ")
+            for theirs, ours in _OUR_WORDS.items():
+                said = said.replace(theirs, ours)
+            lines.append(f"{where}: {said}{_shown(fault.get('input'))}")
+            if where.endswith(("path", "input")) and isinstance(fault.get("input"), list):
+                lines[-1] += "; name one file, a folder, or a pattern such as 'talks/*.jsonl'"
     return "\n".join(dict.fromkeys(lines))
+
+
+_OUR_WORDS = {
+    "Input should be": "should be",
+    "a valid string": "one text",
+    "a valid ": "a ",
+    "Field required": "is missing",
+}
+"""What pydantic (2) says, and what a user is told."""
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, list | tuple):
+        return f", not a list of {len(given)}"
+    return f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
 
 
 def _closest(location: tuple[int | str, ...], schema: type) -> str:

@@ -37,7 +37,15 @@ from recap.data.readers.exports import (
     rationale_of,
     tool_of,
 )
-from recap.data.readers.files import UNREADABLE, existing_file, json_rows, open_archive, unreadable
+from recap.data.readers.files import (
+    UNREADABLE,
+    existing_file,
+    input_files,
+    is_several,
+    json_rows,
+    open_archive,
+    unreadable,
+)
 from recap.data.readers.registry import (
     JSON_ENDINGS,
     CanonicalLabels,
@@ -245,9 +253,9 @@ def annotator_files(path: Path) -> Iterator[list[AnnotatorFile]]:
     Raises:
         DataError: When there is no such file, or nothing usable in it.
     """
-    if path.is_dir():
-        names = _of_annotators(str(file) for file in path.rglob("*") if file.is_file())
-        inside = sorted(map(Path, names))
+    if is_several(path):
+        there = path.rglob("*") if path.is_dir() else input_files(path, None)
+        inside = [Path(n) for n in _of_annotators(str(file) for file in there if file.is_file())]
         if not inside:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [AnnotatorFile(path=file, shown=str(file), of_one=True) for file in inside]
@@ -449,6 +457,13 @@ class AnnotatorLabels:
     """Names of annotators and sessions that are written in two forms, and count as one each."""
     columns: tuple[str, ...] = ()
     """Columns that were taken for annotators' without being named so."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What else was counted."""
+    cut: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    """Labels of annotations that had several, the one that was taken first."""
+
+
+_COUNTED = ("multi_label", "answers_without_choice")
 
 
 def read_annotations(
@@ -477,6 +492,7 @@ def read_annotations(
         with annotator_files(path) as files:
             for file in files:
                 logs.append(IssueLog(file.shown))
+                logs[-1].taxonomy = taxonomy
                 try:
                     reader.read(file, logs[-1], default_round=str(number))
                 except DataError as error:
@@ -489,9 +505,11 @@ def read_annotations(
     if not reader.found:
         named = ", ".join(str(path) for path in paths)
         first = f"; the first fault: {issues[0]}" if issues else ""
+        others = sum(log.counts["answers_without_choice"] for log in logs)
+        said = f", nor are the {others} that are ratings or texts" if others else ""
         raise DataError(
-            f"{named}: holds no label (a rejected or skipped answer is none); name the column of "
-            f"labels with annotations.columns.label{first}"
+            f"{named}: holds no label (a rejected or skipped answer is none{said}); name the "
+            f"column of labels with annotations.columns.label{first}"
         )
     return AnnotatorLabels(
         annotations=tuple(reader.found),
@@ -499,6 +517,8 @@ def read_annotations(
         rows_rejected=sum(log.rows_rejected for log in logs),
         unlabelled=reader.unlabelled,
         twins=tuple(reader.names.twins),
+        counts={key: sum(log.counts[key] for log in logs) for key in _COUNTED},
+        cut=sum((log.cut for log in logs), Counter[tuple[str, ...]]()),
         issues=issues,
         columns=tuple(reader.columns),
     )
@@ -556,6 +576,7 @@ class _Reader:
             if len(sound) == len(annotations):
                 self.unlabelled += len(given) - len(labeled)
                 self.found += sound
+                issues.count_cut((line,))
                 self._seen.update((one.id, one.annotator, one.round) for one in sound)
 
     def _rows(self, file: AnnotatorFile, issues: IssueLog) -> Iterator[_Row]:
