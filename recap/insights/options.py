@@ -38,6 +38,14 @@ class StudyOptions:
     """The two phases in order, likewise."""
     repeated: Literal["refuse", "mean"] = "refuse"
     """Several rows of one participant and phase: a fault, or averaged."""
+    participants: str | None = None
+    """A table with a row a participant, which describes them; ``None``: that of the scores may."""
+    describe: tuple[str, ...] = ()
+    """Columns that describe participants; none: all of the table of participants."""
+    helpfulness: tuple[str, ...] = ()
+    """Columns of how helpful participants found the feedback, in numbers."""
+    categories: tuple[str, ...] = ()
+    """Columns of numbers that are counted by value, as with codes for gender."""
     welch: bool = False
     """Whether comparisons of the groups allow for unequal variances."""
     f: float = Field(default=0.25, gt=0, le=10)
@@ -202,7 +210,9 @@ ACTIONS = {
 }
 """What each action calls, as ``module:function``: takes the configuration, gives a ``Report``."""
 
-_LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"})
+_LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"}) | {
+    f"study.{name}" for name in ("describe", "helpfulness", "categories")
+}
 
 
 def with_usual_choices(given: Sequence[str]) -> list[str]:
