@@ -62,8 +62,9 @@ class StudyOptions:
 class StudyMaterialsOptions:
     """What participants and raters of a counselor study are given, and what they give back."""
 
-    step: Literal["draw", "rate", "score"] = "draw"
-    """Sheets and cards; then, of filled sheets, rating sheets; then, of those, scores."""
+    step: Literal["draw", "rate", "score", "pairs"] = "draw"
+    """Sheets and cards; then, of filled sheets, rating sheets, and of those, scores; ``pairs``:
+    original and rewritten responses of the filled sheets side by side."""
     participants: int = Field(default=34, ge=4, le=10_000)
     """How many."""
     groups: tuple[str, str] = ("control", "experimental")
