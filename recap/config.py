@@ -15,7 +15,15 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from recap.errors import ConfigError, did_you_mean
@@ -50,28 +58,10 @@ def explain_faults(error: ValidationError, schema: type) -> str:
         if fault["type"] == "unexpected_keyword_argument":
             lines.append(f"{where}: there is no such option{_closest(fault['loc'], schema)}")
         else:
-            said = fault["msg"].removeprefix("Value error, ")
-            for theirs, ours in _OUR_WORDS.items():
-                said = said.replace(theirs, ours)
-            lines.append(f"{where}: {said}{_shown(fault.get('input'))}")
-            if where.endswith(("path", "input")) and isinstance(fault.get("input"), list):
-                lines[-1] += "; name one file, a folder, or a pattern such as 'talks/*.jsonl'"
+            given = fault.get("input")
+            shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{shown}")
     return "\n".join(dict.fromkeys(lines))
-
-
-_OUR_WORDS = {
-    "Input should be": "should be",
-    "a valid string": "one text",
-    "a valid ": "a ",
-    "Field required": "is missing",
-}
-"""What pydantic (2) says, and what a user is told."""
-
-
-def _shown(given: object) -> str:
-    if isinstance(given, list | tuple):
-        return f", not a list of {len(given)}"
-    return f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
 
 
 def _closest(location: tuple[int | str, ...], schema: type) -> str:
@@ -121,6 +111,12 @@ class TaskConfig:
     """Second section of the prompt, by language; empty for the built-in text."""
 
 
+def _one_path(path: object) -> object:
+    if isinstance(path, list | tuple):
+        raise ValueError("takes one file, a folder, or a pattern such as 'talks/*.jsonl'")
+    return path
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
     """Where the examples come from."""
@@ -129,7 +125,7 @@ class DataConfig:
     """Name of the data set in run folders and tables."""
     reader: str
     """Registered reader, or ``package.module:function``."""
-    path: str | None = None
+    path: Annotated[str | None, BeforeValidator(_one_path)] = None
     """File or folder to read; the demo corpus needs none."""
     language: Literal["en", "zh", "both"] | None = None
     """Language of the dialogues; the prompt follows it."""

@@ -211,9 +211,7 @@ ACTIONS = {
 }
 """What each action calls, as ``module:function``: takes the configuration, gives a ``Report``."""
 
-_LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"}) | {
-    f"study.{name}" for name in ("describe", "helpfulness", "categories")
-}
+_LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"})
 
 
 def with_usual_choices(given: Sequence[str]) -> list[str]:

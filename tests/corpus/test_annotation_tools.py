@@ -731,7 +731,6 @@ def test_several_paths_in_data_path_are_answered_with_what_to_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = refused(capsys, "describe", "data.path=[a.jsonl,b.jsonl]")
-    assert said == (
-        "error: data.path: should be one text, not a list of 2; name one file, a folder, or a "
-        "pattern such as 'talks/*.jsonl'\n"
-    )
+    asked = "error: data.path: takes one file, a folder, or a pattern such as 'talks/*.jsonl'"
+    assert said.startswith(asked)
+    assert said.count("\n") == 1

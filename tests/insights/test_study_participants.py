@@ -108,7 +108,7 @@ def test_columns_of_the_scores_describe_participants_too(tmp_path: Path) -> None
 
 def test_participants_are_described_before_there_are_scores(tmp_path: Path) -> None:
     who = write(tmp_path / "people.csv", people())
-    found = study(tmp_path, f"study.participants={who}", "study.describe=age")
+    found = study(tmp_path, f"study.participants={who}", "study.describe=[age]")
     assert found["groups"] == {"control": 30, "experimental": 32}
 
 
@@ -122,7 +122,7 @@ def test_codes_are_counted_where_they_are_named(tmp_path: Path) -> None:
 def test_one_number_has_no_deviation(tmp_path: Path) -> None:
     rows = people()[29:32]
     who = write(tmp_path / "people.csv", rows)
-    age = study(tmp_path, f"study.participants={who}", "study.describe=age")["age"]
+    age = study(tmp_path, f"study.participants={who}", "study.describe=[age]")["age"]
     assert (age["groups"]["control"]["mean"], age["groups"]["control"]["sd"]) == (AGES[29], None)
 
 
