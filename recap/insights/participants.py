@@ -21,7 +21,7 @@ from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
 from recap.errors import DataError, quote_cell, quote_id
 from recap.insights.options import InsightsConfig, StudyOptions
-from recap.output.format import mean_sd, number
+from recap.output.format import DASH, mean_sd
 from recap.output.tables import ReportTable
 
 MOST_VALUES = 20
@@ -39,26 +39,18 @@ class Person:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
-    """Numbers of some participants; the SD is that of the sample (ddof 1)."""
+class Part:
+    """What a column says of some participants: counts, or numbers, whose SD has ddof 1."""
 
     n: int
+    """Of whom it says something."""
     missing: int
-    mean: float | None
-    sd: float | None
-    """``None`` for fewer than two numbers."""
-    min: float | None
-    max: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """Participants by what a column says of them."""
-
-    n: int
-    missing: int
-    counts: Mapping[str, int]
-    """The most frequent first, those of all participants in every group."""
+    counts: Mapping[str, int] | None = None
+    """The most frequent of all participants first; ``None`` for numbers."""
+    mean: float | None = None
+    sd: float | None = None
+    min: float | None = None
+    max: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +58,22 @@ class Described:
     """A column, over all participants and by group."""
 
     column: str
-    total: Spread | Counts
-    groups: Mapping[str, Spread | Counts]
+    total: Part
+    groups: Mapping[str, Part]
+
+    @property
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """The lines of a table."""
+        parts = [self.total, *self.groups.values()]
+        if self.total.counts is None:
+            yield f"{self.column}, mean ± SD", *(mean_sd(part.mean, part.sd) for part in parts)
+            yield f"{self.column}, range", *(_range(part) for part in parts)
+            yield f"{self.column}, n", *(str(part.n) for part in parts)
+            return
+        for value in self.total.counts:
+            yield f"{self.column}: {value}", *(_counted(part, value) for part in parts)
+        if self.total.missing:
+            yield f"{self.column}: not given", *(str(part.missing) for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +84,7 @@ class People:
     """How many are in each."""
     columns: tuple[Described, ...]
     helpfulness: tuple[Described, ...]
-    """Ratings of the feedback; every one a :class:`Spread`."""
+    """Ratings of the feedback; every one of numbers."""
     texts: tuple[str, ...] = ()
     """Columns that are not described, for they hold remarks or names."""
     strangers: int = 0
@@ -217,28 +223,20 @@ def _described(
     values = Counter(p.cells[column] for p in members if column in p.cells)
     order = sorted(values, key=lambda value: (-values[value], value))
 
-    def of(some: Sequence[Person]) -> Spread | Counts:
+    def of(some: Sequence[Person]) -> Part:
         cells = [p.cells[column] for p in some if column in p.cells]
-        if numeric:
-            return _spread(cells, len(some) - len(cells))
-        counts = {value: cells.count(value) for value in order}
-        return Counts(n=len(cells), missing=len(some) - len(cells), counts=counts)
+        part = Part(n=len(cells), missing=len(some) - len(cells))
+        if not numeric:
+            return replace(part, counts={value: cells.count(value) for value in order})
+        numbers = np.array([number_in(cell) for cell in cells], dtype=float)
+        sd = float(numbers.std(ddof=1)) if len(cells) > 1 else None
+        if not cells:
+            return part
+        mean, least, most = float(numbers.mean()), float(numbers.min()), float(numbers.max())
+        return replace(part, mean=mean, sd=sd, min=least, max=most)
 
     by_group = {group: of([p for p in members if p.group == group]) for group in groups}
     return Described(column=column, total=of(members), groups=by_group)
-
-
-def _spread(cells: Sequence[str], missing: int) -> Spread:
-    values = np.array([number_in(cell) for cell in cells], dtype=float)
-    some = len(values) > 0
-    return Spread(
-        n=len(values),
-        missing=missing,
-        mean=float(values.mean()) if some else None,
-        sd=float(values.std(ddof=1)) if len(values) > 1 else None,
-        min=float(values.min()) if some else None,
-        max=float(values.max()) if some else None,
-    )
 
 
 def people_figures(people: People | None) -> dict[str, Any]:
@@ -252,34 +250,17 @@ def people_sheets(people: People | None) -> Iterator[ReportTable]:
         return
     header = ("what", "all", *people.groups)
     rows = [("participants", *map(str, (people.n, *people.groups.values())))]
-    rows += [row for one in people.columns for row in _rows(one)]
+    rows += [row for one in people.columns for row in one.rows]
     yield ReportTable(title="Participants", header=header, rows=tuple(rows))
-    ratings = tuple(row for one in people.helpfulness for row in _rows(one))
+    ratings = tuple(row for one in people.helpfulness for row in one.rows)
     if ratings:
         yield ReportTable(title="How helpful the feedback was", header=header, rows=ratings)
 
 
-def _rows(one: Described) -> Iterator[tuple[str, ...]]:
-    parts = [one.total, *one.groups.values()]
-    spreads = [part for part in parts if isinstance(part, Spread)]
-    counts = [part for part in parts if isinstance(part, Counts)]
-    if spreads:
-        yield f"{one.column}, mean ± SD", *(mean_sd(part.mean, part.sd) for part in spreads)
-        yield f"{one.column}, range", *(_range(part) for part in spreads)
-        yield f"{one.column}, n", *(str(part.n) for part in spreads)
-    for value in counts[0].counts if counts else ():
-        yield f"{one.column}: {value}", *(_counted(part, value) for part in counts)
-    if counts and counts[0].missing:
-        yield f"{one.column}: not given", *(str(part.missing) for part in counts)
+def _range(part: Part) -> str:
+    return DASH if part.min is None else f"{part.min:g} to {part.max:g}"
 
 
-def _range(part: Spread) -> str:
-    if part.min is None or part.max is None:
-        return number(None)
-    return f"{part.min:g} to {part.max:g}"
-
-
-def _counted(part: Counts, value: str) -> str:
-    n = part.counts[value]
-    asked = part.n + part.missing
+def _counted(part: Part, value: str) -> str:
+    asked, n = part.n + part.missing, (part.counts or {})[value]
     return f"{n} ({100 * n / asked:.0f} %)" if asked else "0"

@@ -42,6 +42,7 @@ from recap.plan.workload import (
     read_workload,
     scoring_groups,
     shared_tokens,
+    sizes,
     training_groups,
     training_operations,
 )
@@ -431,7 +432,7 @@ def make_plan(
     demand = Demand(
         architecture=architecture,
         setting=setting,
-        examples=tuple((len(e.prompt) + len(e.answer), len(e.answer)) for e in workload.examples),
+        examples=sizes(workload.examples),
         prefix=shared_tokens(choice.batching, workload.prefix),
         global_batch_size=config.global_batch_size,
         per_device_batch_size=trainer.per_device_batch_size,

@@ -16,7 +16,8 @@ from recap.config import check_combinations
 from recap.data.encode import ChatEncoder
 from recap.folds.prompts import estimated_tokens, read_prompted
 from recap.folds.run import check_fold
-from recap.models.backbone import read_tokenizer, tiny_tokenizer
+from recap.models.backbone import tiny_tokenizer
+from recap.models.hub import read_tokenizer
 from recap.output.format import DASH, number
 from recap.output.report import Report
 from recap.output.tables import ReportTable

@@ -330,12 +330,12 @@ def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) ->
 
 def group_of(examples: Examples, batch: MicroBatch, prefix: int | None) -> PlannedBatch:
     """Return a micro-batch in numbers."""
-    chosen = [examples[i] for i in batch.indices]
-    return PlannedBatch(
-        lengths=tuple(len(example.prompt) + len(example.answer) for example in chosen),
-        answers=tuple(len(example.answer) for example in chosen),
-        prefix=prefix,
-    )
+    return _group(sizes(examples[i] for i in batch.indices), prefix)
+
+
+def sizes(examples: Iterable[EncodedExample]) -> tuple[tuple[int, int], ...]:
+    """Return the tokens of each example and of its answer."""
+    return tuple((len(one.prompt) + len(one.answer), len(one.answer)) for one in examples)
 
 
 def _limits(config: RunConfig, prefix: int | None) -> BatchLimits:

@@ -1,4 +1,4 @@
-"""``recap.plan`` of models that are prompted as they are, held against what ``recap.prompt`` sends."""
+"""``recap.plan`` of models that are prompted as they are, against what ``recap.prompt`` sends."""
 
 from __future__ import annotations
 
