@@ -42,7 +42,7 @@ HEADER = (
 
 def table(rows: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
     """Yield the lines of the table: a header, then one line for each row's two tasks."""
-    read: dict[tuple[str, bool], RunWorkload] = {}
+    read: dict[tuple[str, str], RunWorkload] = {}
     yield from HEADER
     for row in rows:
         binary, fine = (_plan(row, task, read) for task in TASKS)
@@ -53,16 +53,20 @@ def table(rows: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _plan(row: str, task: str, read: dict[tuple[str, bool], RunWorkload]) -> Plan:
+def _plan(row: str, task: str, read: dict[tuple[str, str], RunWorkload]) -> Plan:
     """Return a row's plan; ``read`` keeps the examples, which backbones share."""
-    from recap.cli.compose import load_command
-    from recap.plan.options import PlanConfig
+    from recap.folds.prompts import read_prompted
+    from recap.plan.options import load_plan
     from recap.plan.plan import make_plan
 
-    devices = () if row in PROMPTED else EIGHT
-    config = load_command(PlanConfig, "plan", [*row.split(), f"task={task}", *devices, *CORPUS])
-    key = (task, config.training.rationale)
-    plan = make_plan(config.training, config.plan, workload=read.get(key))
+    prompted = row in PROMPTED
+    devices = () if prompted else EIGHT
+    config = load_plan([*row.split(), f"task={task}", *devices, *CORPUS])
+    key = (task, f"{config.training.rationale}, {prompted}")
+    run = None
+    if prompted and key not in read:
+        run = read_prompted(config.training, shots=0, categories="labels")
+    plan = make_plan(config.training, config.plan, workload=read.get(key), run=run)
     assert plan.workload.counted_by.startswith("an estimate"), "a tokenizer lies on this machine"
     read[key] = plan.workload
     return plan

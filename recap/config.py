@@ -15,7 +15,15 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from recap.errors import ConfigError, did_you_mean
@@ -103,6 +111,12 @@ class TaskConfig:
     """Second section of the prompt, by language; empty for the built-in text."""
 
 
+def _one_path(path: object) -> object:
+    if isinstance(path, list | tuple):
+        raise ValueError("takes one file, a folder, or a pattern such as 'talks/*.jsonl'")
+    return path
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
     """Where the examples come from."""
@@ -111,7 +125,7 @@ class DataConfig:
     """Name of the data set in run folders and tables."""
     reader: str
     """Registered reader, or ``package.module:function``."""
-    path: str | None = None
+    path: Annotated[str | None, BeforeValidator(_one_path)] = None
     """File or folder to read; the demo corpus needs none."""
     language: Literal["en", "zh", "both"] | None = None
     """Language of the dialogues; the prompt follows it."""

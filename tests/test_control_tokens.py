@@ -18,12 +18,12 @@ from faults import record_fault
 from shrunk import model_of
 
 from recap.cli.compose import load_config
+from recap.cli.prompted import ClientConfig
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.folds.tuned import prepare
 from recap.models.engine.label_scoring import LabelScorer
 from recap.models.export import ModelSettings, save_model
 from recap.prompt.clients import build_client
-from recap.prompt.options import ClientConfig
 from recap.records import Example, Turn
 from recap.runs.detector import Detector
 from recap.tasks.library import builtin_task

@@ -19,12 +19,12 @@ from shrunk import write_family
 
 import recap
 from recap.cli.compose import expand_sweep
+from recap.cli.prompted import PromptedConfig, load_prompted
 from recap.config import RunConfig, flatten, result_options
 from recap.data.batches import BatchLimits, plan_epoch
 from recap.data.encode import EncodedExample
 from recap.errors import ConfigError
 from recap.prompt import __main__ as prompt
-from recap.prompt.options import PromptedConfig, load_prompted
 from recap.runs.folder import read_prompted
 from recap.train import __main__ as train
 

@@ -112,6 +112,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 Schema = TypeVar("Schema")
 HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
+_PROMPTING = ("prompt", "plan")
 _OF_PROMPT_ALONE = ("client", "shots", "shot_categories", "dry_run", "privacy.allow_external")
 
 
@@ -170,7 +171,7 @@ def compose_run(
     """
     values, choices = compose(name, overrides, config_dir)
     refuse_hidden_choices(choices, config_dir)
-    if name != "prompt":
+    if name not in _PROMPTING:
         for key in _OF_PROMPT_ALONE:
             if key in values or key in flatten(values):
                 raise ConfigError(_of_prompt_alone(key))
@@ -268,7 +269,8 @@ def explain_hydra_error(
     if unknown:
         key = unknown.group(1)
         alone = (*_OF_PROMPT_ALONE, "privacy")  # as a group it chooses where prompts may go
-        if config_name != "prompt" and (key in alone or key.partition(".")[0] in _OF_PROMPT_ALONE):
+        of_prompt = key in alone or key.partition(".")[0] in _OF_PROMPT_ALONE
+        if of_prompt and config_name not in _PROMPTING:
             return ConfigError(_of_prompt_alone(key))
         closest = did_you_mean(key, _known_options(config_name))
         return ConfigError(f"{key}: there is no such option{closest}; see --help")

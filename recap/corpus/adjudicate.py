@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from recap.corpus.agreement import kappa_text
 from recap.corpus.assign import assign, batch_pages, check_file_name
 from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import (
+    CorpusSource,
     examples_in,
     find_taxonomy,
     keep_filled_in,
@@ -24,7 +26,9 @@ from recap.data.annotations import AnnotatorLabel, rounds_of, tabulate
 from recap.data.examples import client_turns, turn_id
 from recap.data.issues import IssueLog
 from recap.data.names import identity, is_missing
+from recap.data.readers.archives import annotator_files
 from recap.data.readers.doccano import document_text
+from recap.data.readers.files import is_several
 from recap.data.readers.native import records_to_jsonl
 from recap.data.readers.registry import Record
 from recap.data.sheets import filled_rows, known_label, raise_issues
@@ -149,8 +153,8 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
         # What annotators said apart is what is settled here; the data's own labels are not used.
         data = replace(config.data, options={**options, "multi_label": "first"})
         config = replace(config, data=data)
-    source = open_source(config)
-    records = tuple(source.records)
+    sources = _sources(config)
+    records = tuple(_once(sources))
     examples = {e.id: e for record in records for e in examples_in(record, config.data)}
     there = {turn.id for record in records for turn in client_turns(record)}
     unknown = len(annotated - there)
@@ -158,10 +162,51 @@ def read_texts(config: CorpusConfig, annotated: Set[str]) -> Texts:
         if config.data.path is None:
             return Texts(records=(), examples={}, unknown=unknown)
         raise DataError(
-            f"{source.file}: holds none of the {unknown} annotated examples; their ids must be "
-            "those of the data (SESSION:TURN where it has none)"
+            f"{config.data.path}: holds none of the {unknown} annotated examples; their ids must "
+            "be those of the data (SESSION:TURN where it has none)"
         )
-    return Texts(records=records, examples=examples, unknown=unknown, notes=tuple(source.notes()))
+    return Texts(
+        records=records,
+        examples=examples,
+        unknown=unknown,
+        notes=tuple(n for s in sources for n in s.notes()),
+    )
+
+
+def _sources(config: CorpusConfig) -> list[CorpusSource]:
+    """Return the data; a source for each file of a folder or pattern that annotators filled in."""
+    path = config.data.path
+    if path is None or config.annotations.path or not is_several(Path(path)):
+        return [open_source(config)]
+    with annotator_files(Path(path)) as files:
+        named = [replace(config.data, path=str(file.path)) for file in files]
+    return [open_source(replace(config, data=data)) for data in named]
+
+
+def _once(sources: Iterable[CorpusSource]) -> Iterator[Record]:
+    """Yield what each annotator's file holds, once where several annotators had it.
+
+    Raises:
+        DataError: For one id with two texts.
+    """
+    found: dict[str, tuple[str, Record]] = {}
+    for source in sources:
+        for record in source.records:
+            name = record.id if isinstance(record, Example) else record.session
+            file, there = found.setdefault(name, (source.file, record))
+            if there is record:
+                yield record
+            elif _said(there) != _said(record):
+                raise DataError(
+                    f"{source.file}: {quote_id(name)} has another text than in {file}; give each "
+                    "example an id of its own"
+                )
+
+
+def _said(record: Record) -> list[str]:
+    if isinstance(record, Example):
+        return [*(turn.text for turn in record.history), record.response]
+    return [turn.text for turn in record.turns]
 
 
 def label_records(records: Iterable[Record], verdicts: Sequence[Verdict]) -> Iterator[Record]:

@@ -23,6 +23,7 @@ from recap.corpus.sources import (
 )
 from recap.data.examples import answers_counselor, client_turns, over_history
 from recap.data.folds import content_key
+from recap.data.issues import cut_figures
 from recap.data.words import _HAN, Lengths, is_chinese, summarize
 from recap.output.charts import Bar, bar_chart
 from recap.output.format import DASH, number, percent
@@ -309,6 +310,7 @@ def describe(config: CorpusConfig) -> Report:
             "tokenizer": config.describe.tokenizer,
             "rows_read": source.issues.rows_read,
             "rows_rejected": source.issues.rows_rejected,
+            "cut_to_one_label": cut_figures(source.issues.cut),
             **asdict(found),
         },
         sheets=(_categories(found), _dialogues(found)),

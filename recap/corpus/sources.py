@@ -16,7 +16,8 @@ from recap.data.annotation_files import (
 )
 from recap.data.corpus import account_notes, read_records
 from recap.data.examples import examples_of
-from recap.data.issues import IssueLog, turn_notes
+from recap.data.issues import IssueLog, cut_notes, turn_notes
+from recap.data.readers.files import is_several
 from recap.data.readers.registry import Record
 from recap.data.sheets import raise_issues
 from recap.errors import ConfigError, DataError, did_you_mean, quote_cell
@@ -52,7 +53,7 @@ class CorpusSource:
         rejected, read = self.issues.rows_rejected, self.issues.rows_read
         if rejected:
             notes.append(f"{rejected} of {read} rows were left out; action=validate lists them")
-        return notes + account_notes(self.issues.counts)
+        return notes + account_notes(self.issues.counts) + cut_notes(self.issues.cut)
 
 
 def find_task(config: CorpusConfig) -> Task:
@@ -103,6 +104,7 @@ def _watched(
         if raw:
             given = record.turns if isinstance(record, Dialogue) else (record,)
             labels.update(one.label for one in given if one.label is not None)
+            labels.update(*issues.cut)
             refuse_texts(
                 labels,
                 f"{issues.file}: labels=raw",
@@ -196,7 +198,7 @@ def several(path: str | list[str]) -> list[str]:
 def named_path(option: str, path: str) -> Path:
     """Return the path that an option names; a ``ConfigError`` where nothing is there."""
     found = Path(path).expanduser()
-    if not found.exists():
+    if not found.exists() and not is_several(found):
         beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
         raise ConfigError(
             f"{option}={path}: there is no such file{did_you_mean(found.name, beside)}"
@@ -231,7 +233,7 @@ def reading_notes(found: AnnotatorLabels) -> list[str]:
         notes.append(f"{found.unlabelled:,} rows or cells hold no label and are no annotation")
     if found.rows_rejected:
         notes.append(f"{found.rows_rejected:,} of {found.rows_read:,} rows were left out")
-    return notes
+    return notes + account_notes(found.counts) + cut_notes(found.cut)
 
 
 def label_of_task(task: Task, label: str) -> str:

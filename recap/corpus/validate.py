@@ -19,7 +19,7 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import CorpusSource, find_task, open_source
 from recap.data.corpus import account_notes
 from recap.data.examples import client_turns, turn_id
-from recap.data.issues import RowIssue, turn_notes
+from recap.data.issues import RowIssue, cut_figures, cut_notes, turn_notes
 from recap.data.leakage import find_near_duplicates
 from recap.errors import quote_id
 from recap.output.report import Report
@@ -291,6 +291,7 @@ def validate(config: CorpusConfig) -> Report:
                 file: {f"{who}_turns": spoken[who] for who in ("counselor", "client", "other")}
                 for file, spoken in issues.turns.items()
             },
+            "cut_to_one_label": cut_figures(issues.cut),
             "hint_counts": count_flags(hints),
             "faults": faults,
             "hints": flags,
@@ -301,7 +302,12 @@ def validate(config: CorpusConfig) -> Report:
             *_fault_sheet(issues.issues, config.validate.listed),
             *_hint_sheet(hints, config.validate.listed),
         ),
-        notes=(*_notes(config), *account_notes(issues.counts), *turn_notes(issues.turns)),
+        notes=(
+            *_notes(config),
+            *account_notes(issues.counts),
+            *cut_notes(issues.cut),
+            *turn_notes(issues.turns),
+        ),
         rows=[{name: row.get(name) for name in _CSV_COLUMNS} for row in rows],
         failure=_failure(config, source),
         # Turns without an id are called after their sessions.

@@ -220,6 +220,13 @@ class AnnotatorLabels:
     """Names of annotators and sessions that are written in two forms, and count as one each."""
     columns: tuple[str, ...] = ()
     """Columns that were taken for annotators' without being named so."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What else was counted."""
+    cut: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    """Labels of annotations that had several, the one that was taken first."""
+
+
+_COUNTED = ("multi_label", "answers_without_choice")
 
 
 def read_annotations(
@@ -243,6 +250,7 @@ def read_annotations(
         with annotator_files(path) as files:
             for file in files:
                 logs.append(IssueLog(file.shown))
+                logs[-1].taxonomy = taxonomy
                 try:
                     reader.read(file, logs[-1], default_round=str(number))
                 except DataError as error:
@@ -253,9 +261,11 @@ def read_annotations(
     issues = tuple(fault for log in logs for fault in log.issues)
     if not reader.found:
         first = f"; the first fault: {issues[0]}" if issues else ""
+        others = sum(log.counts["answers_without_choice"] for log in logs)
+        said = f", nor are the {others} that are ratings or texts" if others else ""
         raise DataError(
-            f"{', '.join(map(str, paths))}: holds no label (a rejected or skipped answer is none); "
-            f"name the column of labels with annotations.columns.label{first}"
+            f"{', '.join(map(str, paths))}: holds no label (a rejected or skipped answer is none"
+            f"{said}); name the column of labels with annotations.columns.label{first}"
         )
     return AnnotatorLabels(
         annotations=tuple(reader.found),
@@ -263,6 +273,8 @@ def read_annotations(
         rows_rejected=sum(log.rows_rejected for log in logs),
         unlabelled=reader.unlabelled,
         twins=tuple(reader.names.twins),
+        counts={key: sum(log.counts[key] for log in logs) for key in _COUNTED},
+        cut=sum((log.cut for log in logs), Counter[tuple[str, ...]]()),
         issues=issues,
         columns=tuple(reader.columns),
     )
@@ -308,6 +320,7 @@ class _Reader:
             if len(sound) == len(labeled):
                 self.unlabelled += len(given) - len(labeled)
                 self.found += sound
+                issues.count_cut((line,))
                 self._seen.update((one.id, one.annotator, one.round) for one in sound)
 
     def _rows(self, file: AnnotatorFile, issues: IssueLog) -> Iterator[_Row]:

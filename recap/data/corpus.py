@@ -72,10 +72,12 @@ def read_records(
             if isinstance(record, Example):
                 example = check.example(record, places[0])
                 issues.lines = (places[0].line,)
+                issues.count_cut(issues.lines if example is not None else ())
                 yield from () if example is None else (example,)
             else:
                 for piece, lines in check.dialogue(record, places, by_turn):
                     issues.lines = lines
+                    issues.count_cut(lines)
                     yield piece
         issues.list_values()
     issues.begin(given)
@@ -298,8 +300,10 @@ _NOTES = {
     "words_for_no_label": "labels only say that there is none (n/a, none, - and the like)",
     "names_in_two_forms": "names are written in two forms that look alike, and count as one each",
     "annotation_ties": "client turns have an even vote of their annotators",
-    "multi_label": "rows carry several labels",
+    "multi_label": "rows carry several labels, of which one was taken",
     "answers_without_label": "answers of annotators are no label (skipped, ignored or rejected)",
+    "answers_without_choice": "answers of annotators hold ratings, texts or the like and no choice "
+    "of labels: what they are about is read as unlabeled",
     "unknown_turn_keys": "keys of turns are not known and were not used",
     "other_sheets": "more sheets of the workbook are not read (data.options.sheet names one)",
     "merged_other_turns": "turns of others were merged into the next of the same speaker",

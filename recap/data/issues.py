@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from recap.data.names import identity, is_missing
 from recap.errors import DataError, quote_cell
@@ -79,6 +80,13 @@ class Line(int):
         return (int(self),), {"item": self.item}
 
 
+_RowKey = tuple[int, int | None]
+
+
+def _key(line: int) -> _RowKey:
+    return int(line), line.item if isinstance(line, Line) else None
+
+
 class IssueLog:
     """What a reader reports: rows met, rows rejected and why, and anything else it counts.
 
@@ -92,7 +100,7 @@ class IssueLog:
         self.issues: list[RowIssue] = []
         self.counts: Counter[str] = Counter()
         self.rows_read = 0
-        self._rejected: dict[tuple[int, int | None], int] = {}
+        self._rejected: dict[_RowKey, int] = {}
         self._values: dict[tuple[str, str, str, str], tuple[int, Counter[str]]] = {}
         self._rejected_and_taken = 0
         self._places: tuple[Place, ...] = ()
@@ -103,6 +111,9 @@ class IssueLog:
         """Names that are written in two forms."""
         self.taxonomy: Taxonomy | None = None
         """Whose labels the rows carry, where they are those of a task."""
+        self.cut: Counter[tuple[str, ...]] = Counter()
+        """Labels of rows that carry several, the one that was taken first."""
+        self._several: dict[_RowKey, list[tuple[str, ...]]] = {}
         self.turns: dict[str, Counter[str]] = {}
         """Turns of every file by who speaks."""
         self.lines: tuple[int, ...] = ()
@@ -134,6 +145,22 @@ class IssueLog:
             self.counts["names_in_two_forms"] = len(self.twins)
         return name
 
+    def several_labels(self, line: int, labels: Sequence[str]) -> None:
+        """Note the labels of a row, the first of which is taken."""
+        if len(labels) > 1:
+            cut = (labels[0], *sorted(labels[1:]))
+            self._several.setdefault(_key(line), []).append(cut)
+
+    def count_cut(self, lines: Iterable[int]) -> None:
+        """Count the accepted rows at these lines that carry more than the label taken."""
+        # Raw ones are refused elsewhere where they may be texts.
+        known = self.taxonomy.find if self.taxonomy else str
+        for line in lines if self._several else ():
+            for labels in self._several.pop(_key(line), ()):
+                named = [known(one) or quote_cell(one).strip("'\"") for one in labels]
+                self.cut[tuple(named)] += 1
+                self.counts["multi_label"] += 1
+
     def missing_label(self, cell: str) -> bool:
         """Return whether a cell of labels holds none."""
         return is_missing(cell, self.taxonomy)
@@ -157,7 +184,7 @@ class IssueLog:
         self.issues.append(issue)
 
     def _lose(self, line: int, rows: int) -> None:
-        key = (int(line), line.item if isinstance(line, Line) else None)
+        key = _key(line)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
 
     def reject_values(
@@ -202,6 +229,7 @@ class IssueLog:
 
     def _settle(self) -> None:
         """Count the rows rejected so far, and forget which they are."""
+        self._several = {}
         self._rejected_and_taken += sum(self._rejected.values())
         self._rejected = {}
 
@@ -248,6 +276,28 @@ class IssueLog:
 
 
 _LISTED_FILES = 3
+_LISTED_CUTS = 10
+
+
+def cut_notes(cut: Mapping[tuple[str, ...], int]) -> list[str]:
+    """Return a sentence on the labels of rows that carry several, of which one was taken.
+
+    >>> cut_notes({("Blaming", "Excusing"): 2})
+    ['labels that were cut to the first: Blaming + Excusing (2)']
+    """
+    often = sorted(cut.items(), key=lambda pair: (-pair[1], pair[0]))
+    listed = [f"{' + '.join(labels)} ({n})" for labels, n in often[:_LISTED_CUTS]]
+    listed += [f"{len(cut) - _LISTED_CUTS} more combinations"] if len(cut) > _LISTED_CUTS else []
+    return [f"labels that were cut to the first: {', '.join(listed)}"] if cut else []
+
+
+def cut_figures(cut: Mapping[tuple[str, ...], int]) -> dict[str, Any]:
+    """Return how many rows were cut to one label, and which labels they carry."""
+    often = sorted(cut.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {
+        "rows": sum(cut.values()),
+        "combinations": [{"taken": c[0], "others": [*c[1:]], "rows": n} for c, n in often],
+    }
 
 
 def turn_notes(turns: Mapping[str, Mapping[str, int]]) -> list[str]:

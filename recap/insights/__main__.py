@@ -28,6 +28,7 @@ def _act(config: InsightsConfig) -> None:
         "data.path": config.data.path,
         "outcomes.path": config.outcomes.path,
         "predictions": config.predictions,
+        "study.participants": config.study.participants,
         "sessions.confusion": config.sessions.confusion,
     }
     deliver(report, config.out, inputs=inputs)

@@ -38,6 +38,14 @@ class StudyOptions:
     """The two phases in order, likewise."""
     repeated: Literal["refuse", "mean"] = "refuse"
     """Several rows of one participant and phase: a fault, or averaged."""
+    participants: str | None = None
+    """A table with a row a participant, which describes them; ``None``: that of the scores may."""
+    describe: tuple[str, ...] = ()
+    """Columns that describe participants; none: all of the table of participants."""
+    helpfulness: tuple[str, ...] = ()
+    """Columns of how helpful participants found the feedback, in numbers."""
+    categories: tuple[str, ...] = ()
+    """Columns of numbers that are counted by value, as with codes for gender."""
     welch: bool = False
     """Whether comparisons of the groups allow for unequal variances."""
     f: float = Field(default=0.25, gt=0, le=10)
@@ -54,8 +62,9 @@ class StudyOptions:
 class StudyMaterialsOptions:
     """What participants and raters of a counselor study are given, and what they give back."""
 
-    step: Literal["draw", "rate", "score"] = "draw"
-    """Sheets and cards; then, of filled sheets, rating sheets; then, of those, scores."""
+    step: Literal["draw", "rate", "score", "pairs"] = "draw"
+    """Sheets and cards; then, of filled sheets, rating sheets, and of those, scores; ``pairs``:
+    original and rewritten responses of the filled sheets side by side."""
     participants: int = Field(default=34, ge=4, le=10_000)
     """How many."""
     groups: tuple[str, str] = ("control", "experimental")

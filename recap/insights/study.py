@@ -24,6 +24,7 @@ from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig, StudyOptions
+from recap.insights.participants import find_people, people_figures, people_sheets
 from recap.insights.source import notes_of
 from recap.output.charts import open_axes
 from recap.output.format import DASH, degrees, ends, number, p_cell, share
@@ -612,12 +613,16 @@ def find_study(config: InsightsConfig) -> Report:
         "power": None if size is None else size.power,
     }
     if config.data.path is None:
+        people = find_people(config, None)
         return Report(
             action="study",
             title="Sample size of a 2 × 2 study",
-            figures={"planning": planning},
-            sheets=(_power_sheet(options, size, None),),
-            notes=notes_of("study_notes", study=None, options=options),
+            figures={"planning": planning, **people_figures(people)},
+            sheets=(*people_sheets(people), _power_sheet(options, size, None)),
+            notes=(
+                *notes_of("study_people", people=people),
+                *notes_of("study_notes", study=None, options=options),
+            ),
         )
     path = Path(config.data.path)
     issues = IssueLog(str(path))
@@ -627,6 +632,9 @@ def find_study(config: InsightsConfig) -> Report:
     table = arrange_scores(rows, options, file=str(path))
     left_out = issues.rows_rejected
     study = analyse_study(table, options, confidence=config.confidence)
+    names = [table.groups[index] for index in table.group]
+    group_of = dict(zip(table.participants, names, strict=True))
+    people = find_people(config, group_of, table.groups)
     sentences = notes_of(
         "study_sentences",
         study=study,
@@ -646,13 +654,18 @@ def find_study(config: InsightsConfig) -> Report:
         title=f"Study of {path.name}",
         figures={
             **_figures(study, planning),
+            **people_figures(people),
             "welch": options.welch,
             "confidence": config.confidence,
             "rows_left_out": left_out,
             "sentences": list(sentences),
         },
-        sheets=(*_study_sheets(study, config.confidence), _power_sheet(options, size, study)),
-        notes=(*sentences, *notes),
+        sheets=(
+            *people_sheets(people),
+            *_study_sheets(study, config.confidence),
+            _power_sheet(options, size, study),
+        ),
+        notes=(*notes_of("study_people", people=people), *sentences, *notes),
         rows=[{"effect": name, **asdict(getattr(study.anova, name))} for name in _EFFECTS],
         charts={"study": partial(study_chart, study, score=options.score)},
     )

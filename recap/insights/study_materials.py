@@ -1,7 +1,7 @@
 """``action=study_materials``: what a counselor study hands out, step by step.
 
 ``draw`` makes sheets and cards, ``rate`` makes rating sheets of the filled sheets, ``score`` makes
-scores of the filled rating sheets.
+scores of the filled rating sheets, ``pairs`` sets original and rewritten responses side by side.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from recap.errors import ConfigError, DataError
 from recap.insights.cards import Card, card_of, card_words
 from recap.insights.options import InsightsConfig, StudyMaterialsOptions
 from recap.insights.source import AnnotatedSource, read_source
+from recap.insights.study_pairs import make_pairs
 from recap.insights.study_rating import (
     KEY,
     KEY_COLUMNS,
@@ -33,7 +34,7 @@ from recap.output.templates import render
 from recap.records import Turn
 
 _RESPONSE_COLUMNS = ("order", "scenario", "context", "client", "response")
-_SCENARIO_COLUMNS = ("scenario", "id", "session", "label", "context", "client")
+_SCENARIO_COLUMNS = ("scenario", "id", "session", "label", "rationale", "context", "client")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +195,8 @@ def make_materials(config: InsightsConfig) -> Report:
         return make_rating_sheets(config, folder)
     if step == "score":
         return make_scores(config, folder)
+    if step == "pairs":
+        return make_pairs(config, folder)
     return _draw(config, folder)
 
 
@@ -306,7 +309,10 @@ def _files(
             shown = study_cards({code: cards[code] for code in participant.orders[1]}, language)
             files |= {f"{folder}/{name}": content for name, content in shown.items()}
     groups = [(participant.code, participant.group) for participant in participants]
-    drawn = [(code, u.id, u.session, u.label or "", *said[code]) for code, u in scenarios.items()]
+    drawn = [
+        (code, u.id, u.session, u.label or "", u.rationale or "", *said[code])
+        for code, u in scenarios.items()
+    ]
     return files | {
         f"{KEY}/participants.csv": sheet_file(KEY_COLUMNS["participants"], groups, excel=False),
         f"{KEY}/scenarios.csv": sheet_file(_SCENARIO_COLUMNS, drawn, excel=False),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -210,10 +210,12 @@ def read_ratings(path: Path, *, rater: str, keys: Key, issues: IssueLog) -> list
     return list(found.values())
 
 
-def read_rows_by(path: Path, columns: Sequence[str], issues: IssueLog) -> dict[str, dict[str, str]]:
+def read_rows_by(
+    path: Path, columns: Sequence[str], issues: IssueLog, *, optional: Sequence[str] = ()
+) -> dict[str, dict[str, str]]:
     """Return rows by what stands in the first of the columns; a second one of it is a fault."""
     found: dict[str, dict[str, str]] = {}
-    for _, row in _known_rows(path, columns, None, found, issues):
+    for _, row in _known_rows(path, columns, None, found, issues, optional):
         found[row[columns[0]]] = row
     return found
 
@@ -224,9 +226,11 @@ def _known_rows(
     known: Container[str] | None,
     found: Container[str],
     issues: IssueLog,
+    optional: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows whose first column is known and was not found before; others are faults."""
-    for line, row in filled_rows(path, columns, issues, hint="leave the columns as they were"):
+    hint = "leave the columns as they were"
+    for line, row in filled_rows(path, columns, issues, hint=hint, optional=optional):
         key = row[columns[0]]
         if key and key not in found and (known is None or key in known):
             yield line, row
@@ -244,6 +248,28 @@ def blind(responses: Iterable[Response], *, seed: int) -> dict[str, Response]:
     return {f"R{place:0{width}d}": r for place, r in enumerate(shuffled, start=1)}
 
 
+def all_responses(
+    config: InsightsConfig, folder: Path, participants: Iterable[str], scenarios: Container[str]
+) -> tuple[list[Response], int]:
+    """Return what participants wrote in both phases, and how many rows are left out.
+
+    Raises:
+        DataError: When a sheet is missing, or has faults that are not to be skipped.
+    """
+    sheets = [
+        (
+            f"{who}/{phase}",
+            partial(read_responses, participant=who, phase=phase, scenarios=scenarios),
+        )
+        for who in participants
+        for phase in drawn_names(folder, "phases")
+    ]
+    responses, left_out = read_all(folder / SHEETS, sheets, config)
+    if not responses:
+        raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
+    return responses, left_out
+
+
 def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
     """Return one rating sheet a rater, of all responses, that show neither group nor phase.
 
@@ -252,23 +278,10 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
         DataError: When response sheets are missing or have faults.
     """
     refuse_existing(folder / RATINGS, "rating sheets")
-    options, phases = config.study_materials, _phases(folder)
-    groups = {who: row["group"] for who, row in _own_rows(folder, "participants").items()}
-    scenarios = _own_rows(folder, "scenarios")
-    responses, left_out = _read_all(
-        folder / SHEETS,
-        [
-            (
-                f"{who}/{phase}",
-                partial(read_responses, participant=who, phase=phase, scenarios=scenarios),
-            )
-            for who in groups
-            for phase in phases
-        ],
-        config,
-    )
-    if not responses:
-        raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
+    options, phases = config.study_materials, drawn_names(folder, "phases")
+    groups = {who: row["group"] for who, row in own_rows(folder, "participants").items()}
+    scenarios = own_rows(folder, "scenarios")
+    responses, left_out = all_responses(config, folder, groups, scenarios)
     coded = blind(responses, seed=config.seed)
     ending = "xlsx" if options.excel else "csv"
     files: dict[str, str | bytes] = {}
@@ -306,7 +319,7 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
             ),
         ),
         notes=(
-            *_left_out(left_out),
+            *left_out_notes(left_out),
             "Raters write -1 (increases resistance), 0 (neutral) or 1 (reduces resistance).",
             f"{KEY}/ratings.csv says whose response is whose: keep it from raters.",
         ),
@@ -320,13 +333,13 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
     Raises:
         DataError: When rating sheets are missing or have faults.
     """
-    keys = _own_rows(folder, "ratings")
+    keys = own_rows(folder, "ratings")
     stems = sorted({p.stem for p in (folder / RATINGS).glob("rater*") if p.is_file()})
     if not stems:
         raise DataError(
             f"{folder / RATINGS}: holds no rating sheets; make them with study_materials.step=rate"
         )
-    ratings, left_out = _read_all(
+    ratings, left_out = read_all(
         folder / RATINGS,
         [(stem, partial(read_ratings, rater=stem, keys=keys)) for stem in stems],
         config,
@@ -354,7 +367,7 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
         },
         sheets=tuple(_sheets(given, scores, agreement, config.confidence)),
         notes=(
-            *_left_out(left_out),
+            *left_out_notes(left_out),
             "A score is the mean over responses of the mean over raters, from -1 to 1.",
             f"Analyse them: action=study data.path={folder / 'study_materials_score.csv'}",
         ),
@@ -365,7 +378,7 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
 Read = TypeVar("Read")
 
 
-def _read_all(
+def read_all(
     folder: Path, sheets: Sequence[tuple[str, Callable[..., list[Read]]]], config: InsightsConfig
 ) -> tuple[list[Read], int]:
     """Return what stands in sheets, each named and read in its way, and how many rows are left out.
@@ -392,29 +405,36 @@ def _read_all(
     return found, left_out
 
 
-def _own_rows(folder: Path, stem: str) -> dict[str, dict[str, str]]:
-    """Return a sheet of the key, which was not handed out, and so has no faults."""
+def own_rows(folder: Path, stem: str, *more: str) -> dict[str, dict[str, str]]:
+    """Return a sheet of the key, which was not handed out, and so has no faults.
+
+    Args:
+        folder: Of the study.
+        stem: The sheet's name.
+        more: Columns that it has beside those of :data:`KEY_COLUMNS`, or that are empty.
+    """
     path = find_sheet(folder / KEY / stem)
     issues = IssueLog(str(path))
-    rows = read_rows_by(path, KEY_COLUMNS[stem], issues)
+    rows = read_rows_by(path, KEY_COLUMNS[stem], issues, optional=more)
     raise_issues(issues)
     return rows
 
 
-def _phases(folder: Path) -> list[str]:
-    """Return the phases as they were when the materials were drawn."""
+def drawn_names(folder: Path, what: Literal["groups", "phases"]) -> list[str]:
+    """Return the groups or the phases, in order, as they were when the materials were drawn."""
     path = folder / "study_materials.json"
     try:
-        phases = json.loads(path.read_text(encoding="utf-8"))["phases"]
+        names = json.loads(path.read_text(encoding="utf-8"))[what]
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(
             f"{path}: cannot be read; name the folder that study_materials.step=draw wrote with "
             "out=FOLDER"
         ) from None
-    return [str(phase) for phase in phases]
+    return [str(name) for name in names]
 
 
-def _left_out(n: int) -> list[str]:
+def left_out_notes(n: int) -> list[str]:
+    """Return the sentence on so many rows at fault, none for none."""
     return [f"{n} rows were left out for faults."] if n else []
 
 

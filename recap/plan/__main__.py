@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, run_command
-
-if TYPE_CHECKING:
-    from recap.plan.options import PlanConfig
+from recap.plan.options import PlanConfig, load_plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,14 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A run that does not fit is a finding, not a fault: 0.
     """
-    return run_command(Command(name="plan", load=_load, job=_plan), argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> PlanConfig:
-    from recap.cli.compose import load_command
-    from recap.plan.options import PlanConfig
-
-    return load_command(PlanConfig, "plan", overrides, config_dir=config_dir)
+    return run_command(Command(name="plan", load=load_plan, job=_plan), argv)
 
 
 def _plan(config: PlanConfig) -> None:
@@ -32,10 +22,14 @@ def _plan(config: PlanConfig) -> None:
 
     from recap.output.report import print_report, write_report
     from recap.plan.plan import make_plan, plan_report
+    from recap.plan.prompted import prompted_report
     from recap.system.processes import limit_library_logging
 
     limit_library_logging()
-    report = plan_report(make_plan(config.training, config.plan))
+    if config.prompted is not None:
+        report = prompted_report(config.prompted, config.plan)
+    else:
+        report = plan_report(make_plan(config.training, config.plan))
     print_report(report)
     if config.out is not None:
         write_report(report, Path(config.out))

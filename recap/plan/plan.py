@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from recap.config import KeepModels, RunConfig, check_combinations
 from recap.data.batches import Batching
+from recap.folds.run import Run
 from recap.models.backbone import build_skeleton
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
 from recap.models.finetune import TARGET_MODULES
@@ -33,12 +34,15 @@ from recap.plan.workload import (
     Setting,
     Strategy,
     add_up,
+    backbone_encoder,
     decoding_operations,
+    encode_prompts,
     forward_operations,
     largest_group,
     read_workload,
     scoring_groups,
     shared_tokens,
+    sizes,
     training_groups,
     training_operations,
 )
@@ -330,10 +334,11 @@ class Plan:
         return {batching: self._operations(batching) for batching in get_args(Batching)}
 
     def _operations(self, batching: Batching) -> Operations:
-        demand, prefix = self.demand, shared_tokens(batching, self.workload.prefix)
+        demand = self.demand
         architecture, counts, setting = demand.architecture, demand.counts, demand.setting
         training = selection = decoding = 0.0
         for part in self.workload.trainings:
+            prefix = shared_tokens(batching, part.prefix)
             if self.epochs:
                 groups = add_up(training_groups(self.config, part, prefix, setting.n_devices))
                 training += self.epochs * training_operations(architecture, counts, setting, groups)
@@ -341,9 +346,10 @@ class Plan:
                 # Under the nested protocol the best epoch judges them once more.
                 passes = self.epochs + (self.config.cv.protocol == "nested")
                 selection += passes * forward_operations(architecture, counts, selecting)
-            testing = add_up(scoring_groups(self.config, part.test, prefix))
+                # What is prompted as it is has no loss.
+                testing = add_up(scoring_groups(self.config, part.test, prefix))
+                decoding += forward_operations(architecture, counts, testing)
             answered = [(len(example.prompt), len(example.answer)) for example in part.test]
-            decoding += forward_operations(architecture, counts, testing)
             decoding += decoding_operations(architecture, counts, answered, prefix=prefix or 0)
         return Operations(training=training, selection=selection, decoding=decoding)
 
@@ -378,12 +384,16 @@ class Plan:
 
 
 def make_plan(
-    config: RunConfig, options: PlanOptions, *, workload: RunWorkload | None = None
+    config: RunConfig,
+    options: PlanOptions,
+    *,
+    workload: RunWorkload | None = None,
+    run: Run | None = None,
 ) -> Plan:
     """Return the plan of a run, without loading weights or touching its folder.
 
     ``workload`` holds its examples, where another plan has read them already: data, task, prompt,
-    folds and tokenizer are the same.
+    folds and tokenizer are the same. ``run`` is one whose backbone is prompted as it is.
 
     Raises:
         ConfigError: For choices that cannot go together, or a backbone of unknown size.
@@ -399,6 +409,8 @@ def make_plan(
         declared=backbone.architecture,
     )
     choice = choose_batching(build_skeleton(architecture.config), config.batching)
+    if run is not None:
+        workload = encode_prompts(run, *backbone_encoder(config, architecture))
     workload = workload or read_workload(config, architecture)
     trainer, finetune = config.trainer, config.finetune
     n_devices = device_count(trainer) * trainer.nodes
@@ -420,7 +432,7 @@ def make_plan(
     demand = Demand(
         architecture=architecture,
         setting=setting,
-        examples=tuple((len(e.prompt) + len(e.answer), len(e.answer)) for e in workload.examples),
+        examples=sizes(workload.examples),
         prefix=shared_tokens(choice.batching, workload.prefix),
         global_batch_size=config.global_batch_size,
         per_device_batch_size=trainer.per_device_batch_size,

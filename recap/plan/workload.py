@@ -25,7 +25,7 @@ from recap.data.batches import (
     require_fit,
 )
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
-from recap.folds.run import check_fold, read_run
+from recap.folds.run import Run, check_fold, read_run
 from recap.models.backbone import torch_dtype
 from recap.models.finetune import TARGET_MODULES
 from recap.plan.architecture import Architecture, ParameterCounts, find_tokenizer
@@ -213,6 +213,8 @@ class PlannedTraining:
     train: Examples
     select: Examples
     test: Examples
+    prefix: int
+    """Leading tokens that all of its prompts share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +231,26 @@ class RunWorkload:
     """How tokens were counted, in words."""
 
 
+def encode_prompts(run: Run, encoder: Any, counted_by: str) -> RunWorkload:
+    """Return the examples of a prompted run in tokens, under the shots of their fold."""
+    trainings = []
+    for index in run.parts:
+        fold = run.folds[int(index)]
+        shots, limit = run.shots.get(fold.index, ()), run.config.prompt.max_tokens
+        test = encode_examples(
+            run.examples(fold.test), run.task, encoder, max_tokens=limit, shots=shots
+        ).examples
+        trainings.append(
+            PlannedTraining(train=(), select=(), test=test, prefix=common_prefix(test))
+        )
+    return RunWorkload(
+        trainings=tuple(trainings),
+        examples=tuple(example for part in trainings for example in part.test),
+        prefix=min(part.prefix for part in trainings),
+        counted_by=counted_by,
+    )
+
+
 def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
     """Return the examples of a run in tokens, without touching its folder.
 
@@ -238,13 +260,14 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
     """
     check_fold(config.cv)
     run = read_run(config)
-    encoder, counted_by = _encoder(config, architecture)
+    encoder, counted_by = backbone_encoder(config, architecture)
     encoding = encode_examples(
         run.examples(), run.task, encoder, max_tokens=config.prompt.max_tokens
     )
     run = replace(run, encoding=encoding)
+    prefix = common_prefix(encoding.examples)
     if config.cv.fold == "final":
-        trainings = [PlannedTraining(train=encoding.examples, select=(), test=())]
+        trainings = [PlannedTraining(train=encoding.examples, select=(), test=(), prefix=prefix)]
     else:
         folds = [run.folds[int(part)] for part in run.parts]
         trainings = [
@@ -252,13 +275,14 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
                 train=run.encoded(fold.train),
                 select=run.encoded(fold.select),
                 test=run.encoded(fold.test),
+                prefix=prefix,
             )
             for fold in folds
         ]
     return RunWorkload(
         trainings=tuple(trainings),
         examples=encoding.examples,
-        prefix=common_prefix(encoding.examples),
+        prefix=prefix,
         counted_by=counted_by,
     )
 
@@ -306,12 +330,12 @@ def scoring_groups(config: RunConfig, examples: Examples, prefix: int | None) ->
 
 def group_of(examples: Examples, batch: MicroBatch, prefix: int | None) -> PlannedBatch:
     """Return a micro-batch in numbers."""
-    chosen = [examples[i] for i in batch.indices]
-    return PlannedBatch(
-        lengths=tuple(len(example.prompt) + len(example.answer) for example in chosen),
-        answers=tuple(len(example.answer) for example in chosen),
-        prefix=prefix,
-    )
+    return _group(sizes(examples[i] for i in batch.indices), prefix)
+
+
+def sizes(examples: Iterable[EncodedExample]) -> tuple[tuple[int, int], ...]:
+    """Return the tokens of each example and of its answer."""
+    return tuple((len(one.prompt) + len(one.answer), len(one.answer)) for one in examples)
 
 
 def _limits(config: RunConfig, prefix: int | None) -> BatchLimits:
@@ -321,7 +345,8 @@ def _limits(config: RunConfig, prefix: int | None) -> BatchLimits:
     )
 
 
-def _encoder(config: RunConfig, architecture: Architecture) -> tuple[Any, str]:
+def backbone_encoder(config: RunConfig, architecture: Architecture) -> tuple[Any, str]:
+    """Return what turns prompts into ids, and how that counts tokens, in words."""
     tokenizer = find_tokenizer(architecture, config.backbone.name)
     if tokenizer is not None:
         return ChatEncoder(tokenizer), f"the tokenizer of {config.backbone.name}"

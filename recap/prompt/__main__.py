@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
-from recap.prompt.options import PromptedConfig, load_prompted
+from recap.cli.prompted import PromptedConfig, load_prompted
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from recap.cli.prompted import ClientConfig
 from recap.errors import ConfigError, RecapError
-from recap.prompt.options import ClientConfig
 from recap.records import Message
 from recap.tasks.answer import cut_text
 

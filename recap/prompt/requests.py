@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from recap.cli.prompted import ClientConfig
 from recap.errors import ConfigError, RecapError, quote_id
 from recap.metrics.files import json_text
 from recap.prompt.clients import ChatClient, Reply, RequestError, with_retries
-from recap.prompt.options import ClientConfig
 from recap.records import Message, Prices, Usage
 from recap.system.files import write_atomic, writing
 
@@ -317,20 +317,6 @@ def most_tokens(messages: Sequence[Message]) -> int:
     """Return a number of tokens that a prompt cannot exceed: no token is shorter than a byte."""
     size = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in messages)
     return size + _TOKENS_PER_MESSAGE * len(messages)
-
-
-def estimated_tokens(messages: Sequence[Message]) -> int:
-    """Return about how many tokens a prompt has: a quarter of its ASCII characters, all others.
-
-    The rule of thumb for English, and on the safe side for Chinese; tokenizers of servers are not
-    known here.
-
-    >>> estimated_tokens([Message(role="user", text="twelve chars")])
-    3
-    """
-    text = "".join(message.text for message in messages)
-    ascii_characters = sum(character.isascii() for character in text)
-    return -(-ascii_characters // 4) + len(text) - ascii_characters
 
 
 class Budget:

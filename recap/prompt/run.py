@@ -14,22 +14,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from recap.cli.prompted import PromptedConfig, prompted_keys
 from recap.config import check_combinations
 from recap.errors import ConfigError
 from recap.folds.console import print_data
 from recap.folds.fold import FoldAnswers, FoldListener, predictions_of, run_folds
-from recap.folds.run import Run, check_fold, open_run, read_run
+from recap.folds.prompts import read_prompted
+from recap.folds.run import Run, check_fold, open_run
 from recap.output.format import console_for
 from recap.prompt.clients import build_client, endpoint, is_loopback
-from recap.prompt.options import PromptedConfig, prompted_keys
 from recap.prompt.requests import UnansweredRequests
 from recap.prompt.systems import (
     LocalModel,
     PromptedModel,
     RemoteModel,
     check_prompted,
-    draw_shots,
-    prices_of,
 )
 from recap.records import Fold, Summary, Usage
 from recap.runs.folder import RunFolder, locked
@@ -129,20 +128,8 @@ def _check(config: PromptedConfig) -> None:
 
 
 def _read(config: PromptedConfig) -> Run:
-    """Return the run, with the shots of every fold: a category without one is told at once."""
-    run = read_run(config.training, needs_rationales=False)
-    folds = run.folds if config.shots else ()
-    shots = {
-        fold.index: draw_shots(
-            run.examples(fold.train),
-            run.task,
-            categories=config.shot_categories,
-            seed=config.training.seed,
-            fold=fold.index,
-        )
-        for fold in folds
-    }
-    return replace(run, shots=shots, prompted=prompted_keys(config))
+    run = read_prompted(config.training, shots=config.shots, categories=config.shot_categories)
+    return replace(run, prompted=prompted_keys(config))
 
 
 def _has_budget(config: PromptedConfig) -> bool:
@@ -187,7 +174,7 @@ def print_estimate(config: PromptedConfig, console: Console | None = None) -> No
     say(
         f"         at most {calls * limit} tokens of answers (decoding.max_new_tokens={limit} each)"
     )
-    prices = prices_of(config)
+    prices = config.prices
     if prices is not None:
         most = Usage(input_tokens=tokens, output_tokens=calls * limit)
         say(f"         {about}{prices.cost(most):.2f} at most, in the currency of the prices")
@@ -214,7 +201,7 @@ def _workload(config: PromptedConfig, run: Run) -> Counter[str]:
 def print_usage(config: PromptedConfig, console: Console | None = None) -> None:
     """Print what the answers of a run have used."""
     folder = RunFolder(path=Path(config.training.runs_dir) / config.run)
-    usage, prices = total_usage(folder), prices_of(config)
+    usage, prices = total_usage(folder), config.prices
     cost = f", cost {prices.cost(usage):.4f}" if prices else ""
     (console or console_for()).print(
         f"{usage.answers} answers; tokens: {usage.input_tokens} of prompts, "

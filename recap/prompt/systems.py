@@ -1,29 +1,28 @@
 """Models that are prompted as they are, on a server or on this machine.
 
-With them the solved examples that prompts show, and the choices that a prompted run cannot have.
+And the choices that a prompted run cannot have.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from recap.cli.prompted import PromptedConfig, refuse_impossible
 from recap.config import RunConfig, autocast_dtype, weights_dtype
 from recap.data.encode import ChatEncoder, encode_examples
-from recap.data.folds import content_key
-from recap.errors import ConfigError, DataError
+from recap.errors import ConfigError
+from recap.folds.prompts import estimated_tokens
 from recap.models.backbone import load_backbone, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.models.export import CARD_FILE
 from recap.models.hub import hub_folder
 from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint, thinking_off
-from recap.prompt.options import PromptedConfig
 from recap.prompt.requests import (
     FOLDER,
     AnswerCache,
@@ -31,11 +30,10 @@ from recap.prompt.requests import (
     PromptRequest,
     RequestRunner,
     UnansweredRequests,
-    estimated_tokens,
     request_key,
     usage_of,
 )
-from recap.records import Example, Prices, Usage
+from recap.records import Example, Usage
 from recap.tasks.task import Task
 
 
@@ -100,7 +98,7 @@ class RemoteModel:
                 options,
                 cache=self._cache,
                 budget=Budget(
-                    prices=prices_of(config),
+                    prices=config.prices,
                     max_cost=options.max_cost,
                     max_total_tokens=options.max_total_tokens,
                     spent=spent,
@@ -172,69 +170,6 @@ class RemoteModel:
         )
 
 
-def prices_of(config: PromptedConfig) -> Prices | None:
-    """Return what tokens cost, ``None`` where that is not known."""
-    given = config.client.price_per_million_input
-    said = config.client.price_per_million_output
-    return None if given is None or said is None else Prices(input=given, output=said)
-
-
-ShotCategories = Literal["labels", "leaves"]
-
-
-def draw_shots(
-    train: Sequence[Example],
-    task: Task,
-    *,
-    categories: ShotCategories = "labels",
-    seed: int,
-    fold: int,
-) -> tuple[Example, ...]:
-    """Return one training example of each category, in an order drawn with them.
-
-    Draw and order depend on the seed, the fold and the examples, not on the order of the rows.
-
-    Args:
-        train: The fold's training examples that the task selects.
-        task: Whose prompt they are for.
-        categories: ``labels``: those that the task tells apart (two for the binary task);
-            ``leaves``: the finest ones at or below them (fourteen).
-        seed: Of draw and order.
-        fold: The fold's index, so that folds draw independently.
-
-    Raises:
-        DataError: When a category has no training example, or none with a rationale though the task
-            gives one.
-    """
-    rows = sorted(train, key=lambda example: (content_key(example), example.id))
-    wanted, lineage = task.labels, task.taxonomy.lineage
-    if categories == "leaves":
-        leaves = task.taxonomy.leaves
-        wanted = tuple(x for x in leaves if not set(task.labels).isdisjoint(lineage(x)))
-    shots = []
-    for category in wanted:
-        of_it = [row for row in rows if row.label and category in lineage(row.label)]
-        shown = [row for row in of_it if not task.rationale or (row.rationale or "").strip()]
-        if not shown:
-            raise DataError(_lacking(category, fold, bool(of_it), categories))
-        shots.append(random.Random(f"{seed}/{fold}/{category}").choice(shown))
-    random.Random(f"{seed}/{fold}").shuffle(shots)
-    return tuple(shots)
-
-
-def _lacking(category: str, fold: int, exists: bool, categories: ShotCategories) -> str:
-    if exists:
-        return (
-            f"shots=1: no training example of {category!r} in fold {fold} has a rationale to show; "
-            "set rationale=false, or shots=0"
-        )
-    coarser = ", shot_categories=labels" if categories == "leaves" else ""
-    return (
-        f"shots=1: fold {fold} has no training example of {category!r} to show; set shots=0"
-        f"{coarser}, fewer folds (cv.folds), or a task without this category"
-    )
-
-
 def check_prompted(config: PromptedConfig) -> None:
     """Refuse what cannot work, and text to another machine where that is not allowed.
 
@@ -243,57 +178,10 @@ def check_prompted(config: PromptedConfig) -> None:
     Raises:
         ConfigError: With one line for every fault, each naming what to set instead.
     """
-    issues = [*_untrained(config), *(_remote(config) if config.remote else _local(config))]
-    if issues:
-        raise ConfigError("\n".join(issues))
+    refuse_impossible(config)
     if config.remote:
         allowed = config.privacy.allow_external or config.dry_run
         check_destination(config.client, allow_external=allowed)
-
-
-def _untrained(config: PromptedConfig) -> Iterator[str]:
-    if config.training.finetune.method != "none":
-        yield (
-            f"finetune={config.training.finetune.method}: recap.prompt trains nothing; leave "
-            "finetune out, or train with recap.train"
-        )
-    if config.training.cv.fold == "final":
-        yield "cv.fold=final: recap.prompt trains no model; set cv.fold=all"
-
-
-def _remote(config: PromptedConfig) -> Iterator[str]:
-    client, run = config.client, config.training
-    if not client.model:
-        yield f"client={client.name} needs a model: set client.model=NAME, as the server calls it"
-    if run.backbone.path is not None or run.backbone.hub_id is not None:
-        yield f"backbone: belongs to client=local; leave it out for client={client.name}"
-    if run.prompt.max_tokens is not None:
-        yield (
-            "prompt.max_tokens counts in a tokenizer that a server keeps to itself; set "
-            "prompt.max_tokens=null, and prompt.history=intervention for shorter prompts"
-        )
-    if run.decoding.name != "free":
-        yield (
-            f"decoding={run.decoding.name} reads a model's probabilities, which servers do not "
-            "give; set decoding=free, or client=local"
-        )
-    priced = client.price_per_million_input, client.price_per_million_output
-    if client.max_cost is not None and None in priced:
-        yield (
-            "client.max_cost needs client.price_per_million_input and "
-            "client.price_per_million_output; set both, or limit tokens with "
-            "client.max_total_tokens"
-        )
-
-
-def _local(config: PromptedConfig) -> Iterator[str]:
-    trainer = config.training.trainer
-    if trainer.devices != 1 or trainer.nodes != 1 or trainer.strategy != "auto":
-        yield (
-            "client=local uses one device; set trainer.devices=1 trainer.strategy=auto, or serve a "
-            "model over several with vLLM and set client=openai client.base_url=http://127.0.0.1:"
-            "PORT/v1"
-        )
 
 
 _BATCHES_BETWEEN_WRITES = 4

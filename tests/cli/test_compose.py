@@ -6,9 +6,9 @@ import pytest
 
 import recap
 from recap.cli.compose import compose, expand_sweep
+from recap.cli.prompted import load_prompted
 from recap.config import RunConfig, result_options, to_dict, validated
 from recap.errors import ConfigError
-from recap.prompt.options import load_prompted
 
 
 def test_the_default_run_is_the_demo_on_the_tiny_model() -> None:

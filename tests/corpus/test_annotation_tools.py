@@ -632,3 +632,105 @@ def test_a_fault_under_another_name_is_told_by_that_name(
     twice = "data.options.columns={turns: messages, speaker: role, text: role}"
     message = refused(capsys, "describe", "data=dialogues", f"data.path={file}", twice)
     assert "key 'role' is named for two things" in message
+
+
+def rated(number: int, text: str, kind: str, value: Any) -> dict[str, Any]:
+    result = [{"from_name": "r", "type": kind, "value": value}]
+    given = [{"completed_by": 1, "result": result}]
+    return {"id": number, "data": {"text": f"{ASK}\n\n{text}"}, "annotations": given}
+
+
+def test_tasks_of_ratings_alone_are_said_to_be_read_as_unlabeled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stars = rated(1, NO, "rating", {"rating": 4}), rated(2, YES, "textarea", {"text": ["hm"]})
+    file = write(tmp_path / "ls.json", *stars, task(3, "Client: Fine.", chose(1, "Blaming")))
+    chosen = ("data=label_studio", f"data.path={file}")
+    assert labels(tmp_path, *chosen) == {"Blaming": 1}
+    assert "2 answers of annotators hold ratings, texts or the like" in capsys.readouterr().out
+    found(tmp_path, "validate", *chosen)
+    printed = capsys.readouterr().out
+    assert "2 answers of annotators hold ratings, texts or the like" in printed
+    assert "skipped, ignored" not in printed
+    write(file, *stars)
+    assert "nor are the 2 that are ratings or texts" in refused(
+        capsys, "agreement", f"data.path={file}"
+    )
+
+
+def test_rows_cut_to_one_label_are_counted_with_what_they_carry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {
+        1: ["Excusing", "Blaming"],
+        2: ["Blaming", "Excusing"],
+        3: ["Excusing", "Blaming", "Blaming"],
+        4: ["Blaming", "否认-责怪"],
+        5: ["Pessimism"],
+        6: ["Reluctance", "Blaming"],
+    }
+    # The last one has no text, is rejected, and so is cut to nothing.
+    rows = [
+        {"id": n, "text": f"{ASK}\n\nClient: {n}" if n < 6 else 6, "label": one}
+        for n, one in given.items()
+    ]
+    for name in ("d.jsonl", "d.json"):
+        file = write(tmp_path / name, *rows)
+        first = ("data=doccano", f"data.path={file}", "data.options.multi_label=first")
+        for action in ("describe", "validate"):
+            counted = found(tmp_path, action, *first, "data.on_error=skip")["cut_to_one_label"]
+            assert counted == {
+                "rows": 3,
+                "combinations": [
+                    {"taken": "Excusing", "others": ["Blaming"], "rows": 2},
+                    {"taken": "Blaming", "others": ["Excusing"], "rows": 1},
+                ],
+            }
+            printed = capsys.readouterr().out
+            assert "3 rows carry several labels, of which one was taken" in printed
+            assert "cut to the first: Excusing + Blaming (2), Blaming + Excusing (1)" in printed
+
+
+def test_annotations_cut_to_one_label_are_said_beside_agreement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = {**chose(1, "Blaming"), "result": [*chose(1, "Blaming", "Excusing")["result"]]}
+    rows = task(1, NO, two, chose(2, "Blaming")), task(2, YES, chose(1, "Blaming"), two)
+    file = write(tmp_path / "ls.json", *rows)
+    found(tmp_path, "agreement", f"data.path={file}", "annotations.multi_label=first")
+    printed = capsys.readouterr().out
+    assert "cut to the first: Blaming + Excusing (2)" in printed
+
+
+@pytest.mark.parametrize("given", ["", "*.jsonl"])
+def test_a_folder_or_pattern_of_one_export_an_annotator_is_measured_and_adjudicated(
+    tmp_path: Path, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "exports"
+    for who, second in {"ann": "Excusing", "bo": "Blaming", "cy": "Blaming"}.items():
+        write(
+            folder / f"{who}.jsonl",
+            {"id": 1, "text": f"{ASK}\n\n{NO}", "label": ["Blaming"]},
+            {"id": 2, "text": f"{ASK}\n\n{YES}", "label": [second]},
+        )
+    path = f"data.path={folder / given}"
+    assert said(found(tmp_path, "agreement", path)) == (["ann", "bo", "cy"], 6, 2)
+    settled = found(tmp_path, "adjudicate", "data=doccano", path)
+    assert (settled["examples"], settled["open"]) == (2, [])
+    rows = (tmp_path / "out" / "labels.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(row)["label"] for row in rows] == ["Blaming", "Blaming"]
+    write(folder / "cy.jsonl", {"id": 2, "text": f"{ASK}\n\nClient: No.", "label": ["Blaming"]})
+    message = refused(capsys, "adjudicate", "data=doccano", path)
+    assert "cy.jsonl: '2' has another text than in" in message
+    assert "no file matches this pattern" in refused(
+        capsys, "agreement", f"data.path={folder}/*.txt"
+    )
+
+
+def test_several_paths_in_data_path_are_answered_with_what_to_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = refused(capsys, "describe", "data.path=[a.jsonl,b.jsonl]")
+    asked = "error: data.path: takes one file, a folder, or a pattern such as 'talks/*.jsonl'"
+    assert said.startswith(asked)
+    assert said.count("\n") == 1

@@ -162,6 +162,8 @@ def test_votes_count_by_label_however_it_is_spelled_and_by_person_however_writte
     found = describe(path)
     counts = {one["name"]: one["n"] for one in found["categories"]}
     assert counts == {"change": 1, "neutral": 0, "sustain": 0}
+    outvoted = [{"taken": "change", "others": ["sustain"], "rows": 1}]
+    assert found["cut_to_one_label"] == {"rows": 1, "combinations": outvoted}
     names = ("Zo\u00eb", "Zoe\u0308")
     twice = write(tmp_path, *(("0", "client", name, "change") for name in names))
     assert [fault.field for fault in read(twice)[1].issues] == ["annotator_id"]

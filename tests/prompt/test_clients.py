@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_servers import GOOD, Server, serving
 
+from recap.cli.prompted import ClientConfig
 from recap.errors import ConfigError, RecapError
 from recap.prompt.clients import (
     ChatClient,
@@ -19,7 +20,6 @@ from recap.prompt.clients import (
     retry_wait,
     with_retries,
 )
-from recap.prompt.options import ClientConfig
 from recap.records import Message
 
 SECRET = "the thing with my brother that nobody knows"

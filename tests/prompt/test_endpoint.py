@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from recap.cli.prompted import ClientConfig
 from recap.errors import ConfigError
 from recap.prompt.clients import check_destination, endpoint, is_loopback
-from recap.prompt.options import ClientConfig
 
 
 def client(base_url: str | None, name: str = "openai") -> ClientConfig:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recap.cli.prompted import ClientConfig
 from recap.errors import ConfigError, RecapError
 from recap.prompt.clients import Reply, RequestError
-from recap.prompt.options import ClientConfig
 from recap.prompt.requests import (
     AnswerCache,
     Budget,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recap.errors import DataError
-from recap.prompt.systems import draw_shots
+from recap.folds.prompts import draw_shots
 from recap.records import Example, Turn
 from recap.tasks.library import builtin_task
 

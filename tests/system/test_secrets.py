@@ -6,8 +6,8 @@ import pytest
 
 import recap
 from recap.cli.command import with_exit_code
+from recap.cli.prompted import load_prompted
 from recap.errors import ConfigError, RecapError
-from recap.prompt.options import load_prompted
 from recap.system.privacy import secret_values, without_secrets
 from recap.system.processes import switch_telemetry_off
 

@@ -116,6 +116,8 @@ def _turn(
         # One label may be spelled in several ways.
         given = [issues.taxonomy.find(cell) or cell for cell in given]
     label, tied = _vote(given, annotations)
+    others = [] if label is None else [one for one in dict.fromkeys(given) if one != label]
+    issues.several_labels(line, [str(label), *others] if speaker == "client" else ())
     if tied and speaker == "client":
         issues.counts["annotation_ties"] += 1
         if annotations == "reject":

@@ -65,6 +65,7 @@ def _label_studio(fields: Fields, keys: Keys) -> tuple[Given, ...]:
                 annotator=_annotator(annotation.get("completed_by")),
                 labels=() if skipped else _chosen(fields, f"{key}[{index}].result", results, keys),
                 rationale="\n".join(map(str, reasons)) or None,
+                other=not skipped and bool(results) and not any(map(_is_choice, results)),
             )
         )
     return tuple(given)
@@ -73,7 +74,7 @@ def _label_studio(fields: Fields, keys: Keys) -> tuple[Given, ...]:
 def _chosen(
     fields: Fields, field: str, results: list[dict[str, Any]], keys: Keys
 ) -> tuple[str, ...]:
-    choices = [one for one in results if one.get("type") in ("choices", "taxonomy")]
+    choices = list(filter(_is_choice, results))
     # A choice about a passage, or about one item of several, says nothing of the whole.
     parts = [o for o in choices if _values(o, str(o["type"]), "start") or "item_index" in o]
     choices = [one for one in choices if one not in parts]
@@ -86,6 +87,10 @@ def _chosen(
     paths = [path for one in mine for path in _values(one, "taxonomy", "taxonomy")]
     labels += [path[-1] if isinstance(path, list) and path else path for path in paths]
     return _texts(fields, field, labels)
+
+
+def _is_choice(result: Mapping[str, Any]) -> bool:
+    return result.get("type") in ("choices", "taxonomy")
 
 
 def _values(result: Mapping[str, Any], kind: str, key: str) -> list[Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from recap.data.issues import name_damage
-from recap.data.readers.files import existing_file
+from recap.data.readers.files import existing_file, input_files, is_several
 from recap.data.readers.registry import JSON_ENDINGS, TABLE_ENDINGS
 from recap.errors import DataError
 
@@ -100,9 +100,9 @@ def annotator_files(path: Path) -> Iterator[list[AnnotatorFile]]:
     Raises:
         DataError: When there is no such file, or nothing usable in it.
     """
-    if path.is_dir():
-        names = _of_annotators(str(file) for file in path.rglob("*") if file.is_file())
-        inside = sorted(map(Path, names))
+    if is_several(path):
+        there = path.rglob("*") if path.is_dir() else input_files(path, None)
+        inside = [Path(n) for n in _of_annotators(str(file) for file in there if file.is_file())]
         if not inside:
             raise DataError(f"{path}: {_NOTHING_INSIDE}")
         yield [AnnotatorFile(path=file, shown=str(file), of_one=True) for file in inside]

@@ -86,6 +86,8 @@ class Given:
     rejected: tuple[str, ...] = ()
     """Labels of which the annotator said that they are wrong."""
     rationale: str | None = None
+    other: bool = False
+    """Whether the answer holds something, and nothing that could be a label: a rating, say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,9 +210,11 @@ def documents(
         given = answers(fields, keys)
         if not fields.sound:
             continue
-        issues.counts["answers_without_label"] += sum(not one.labels for one in given)
         written = str(text).encode("utf-8", "surrogatepass")
         of_text = "" if text is None else blake2b(written, digest_size=6).hexdigest()
+        unlabeled = [one for one in given if not one.labels]
+        issues.counts["answers_without_choice"] += sum(one.other for one in unlabeled)
+        issues.counts["answers_without_label"] += sum(not one.other for one in unlabeled)
         document = Document(
             line=line,
             id=keys.name("id", body) or of_text,
@@ -242,9 +246,11 @@ def label_of(
     also where one answer rejects what another accepts. ``field`` is where the labels stand,
     ``option`` where ``multi_label`` is said.
     """
-    labels = list(dict.fromkeys(label.strip() for one in given for label in one.labels))
+    known, written = fields.issues.taxonomy, [label for one in given for label in one.labels]
+    # One label may be spelled in several ways.
+    labels = list(dict.fromkeys((known and known.find(one)) or one.strip() for one in written))
     n = len(labels)
-    fields.issues.counts["multi_label"] += n > 1
+    fields.issues.several_labels(fields.line, labels if multi_label == "first" else ())
     if n > 1 and multi_label == "reject":
         annotators = len({one.annotator for one in given if one.labels})
         of = f" of {annotators} annotators" if annotators > 1 else ""

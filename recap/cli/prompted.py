@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from recap.config import PrivacyConfig, RunConfig, hashed_name, result_options
+from recap.errors import ConfigError
+from recap.records import Prices
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -94,6 +96,68 @@ class PromptedConfig:
     def remote(self) -> bool:
         """Whether the answers come from a server."""
         return self.client.name != "local"
+
+    @property
+    def prices(self) -> Prices | None:
+        """What tokens cost, ``None`` where that is not known."""
+        given, said = self.client.price_per_million_input, self.client.price_per_million_output
+        return None if given is None or said is None else Prices(input=given, output=said)
+
+
+def refuse_impossible(config: PromptedConfig) -> None:
+    """Check that choices go together.
+
+    Raises:
+        ConfigError: With one line for every fault, each naming what to set instead.
+    """
+    issues = [*_untrained(config), *(_remote(config) if config.remote else _local(config))]
+    if issues:
+        raise ConfigError("\n".join(issues))
+
+
+def _untrained(config: PromptedConfig) -> Iterator[str]:
+    if config.training.finetune.method != "none":
+        yield (
+            f"finetune={config.training.finetune.method}: recap.prompt trains nothing; leave "
+            "finetune out, or train with recap.train"
+        )
+    if config.training.cv.fold == "final":
+        yield "cv.fold=final: recap.prompt trains no model; set cv.fold=all"
+
+
+def _remote(config: PromptedConfig) -> Iterator[str]:
+    client, run = config.client, config.training
+    if not client.model:
+        yield f"client={client.name} needs a model: set client.model=NAME, as the server calls it"
+    if run.backbone.path is not None or run.backbone.hub_id is not None:
+        yield f"backbone: belongs to client=local; leave it out for client={client.name}"
+    if run.prompt.max_tokens is not None:
+        yield (
+            "prompt.max_tokens counts in a tokenizer that a server keeps to itself; set "
+            "prompt.max_tokens=null, and prompt.history=intervention for shorter prompts"
+        )
+    if run.decoding.name != "free":
+        yield (
+            f"decoding={run.decoding.name} reads a model's probabilities, which servers do not "
+            "give; set decoding=free, or client=local"
+        )
+    priced = client.price_per_million_input, client.price_per_million_output
+    if client.max_cost is not None and None in priced:
+        yield (
+            "client.max_cost needs client.price_per_million_input and "
+            "client.price_per_million_output; set both, or limit tokens with "
+            "client.max_total_tokens"
+        )
+
+
+def _local(config: PromptedConfig) -> Iterator[str]:
+    trainer = config.training.trainer
+    if trainer.devices != 1 or trainer.nodes != 1 or trainer.strategy != "auto":
+        yield (
+            "client=local uses one device; set trainer.devices=1 trainer.strategy=auto, or serve a "
+            "model over several with vLLM and set client=openai client.base_url=http://127.0.0.1:"
+            "PORT/v1"
+        )
 
 
 def prompted_keys(config: PromptedConfig) -> dict[str, Any]:
