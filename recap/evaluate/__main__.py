@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
 from recap.evaluate.options import EvaluateConfig, Scored, chosen_source, load_evaluation
+from recap.system.processes import quiet_libraries
 
 if TYPE_CHECKING:
     from recap.evaluate.saved_model import Evaluation
@@ -19,11 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(command, argv)
 
 
+@quiet_libraries()
 def _evaluate(config: EvaluateConfig) -> None:
-    from recap.system.processes import limit_library_logging
-
     source = chosen_source(config)
-    limit_library_logging()
     if source == "method":
         from recap.evaluate.baselines import cross_validate_baseline
         from recap.folds.console import RunConsole

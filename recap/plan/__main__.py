@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, run_command
+from recap.system.processes import quiet_libraries
 
 if TYPE_CHECKING:
     from recap.plan.options import PlanConfig
@@ -27,14 +28,13 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PlanConfig:
     return load_command(PlanConfig, "plan", overrides, config_dir=config_dir)
 
 
+@quiet_libraries()
 def _plan(config: PlanConfig) -> None:
     from pathlib import Path
 
     from recap.output.report import print_report, write_report
     from recap.plan.plan import make_plan, plan_report
-    from recap.system.processes import limit_library_logging
 
-    limit_library_logging()
     report = plan_report(make_plan(config.training, config.plan))
     print_report(report)
     if config.out is not None:

@@ -33,9 +33,7 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
 def _predict(config: PredictConfig) -> None:
     from recap.predict.job import AnnotationConsole, annotate_file
     from recap.predict.ray_parts import annotate_over_ray
-    from recap.system.processes import limit_library_logging
 
-    limit_library_logging()
     job = _job(config)
     with ended_by_sigterm(), AnnotationConsole() as listener:
         if config.engine == "ray":

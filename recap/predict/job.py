@@ -36,7 +36,7 @@ from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_identity
-from recap.output.format import console_for, duration_text, unparsed_notes
+from recap.output.format import console_for, duration_text
 from recap.predict.output import (
     AnnotationFile,
     Checked,
@@ -47,10 +47,9 @@ from recap.predict.output import (
     utterances_in,
     without_text,
 )
-from recap.runs.detector import WINDOW_BATCHES, Detector
+from recap.runs.detector import WINDOW_BATCHES, Detector, outcome_of, print_outcomes
 from recap.runs.folder import write_json
 from recap.runs.saved import find_model_folder
-from recap.tasks.answer import ends_in_thought
 
 if TYPE_CHECKING:
     from recap.records import Annotation, Example
@@ -314,8 +313,7 @@ def _checked(values: Mapping[str, Any]) -> Checked:
 class AnnotationReport:
     """What became of a job; ``outcomes`` are of the utterances that this process annotated.
 
-    Their keys are ``label <label>``, ``skipped <why>``, ``invalid cut`` (off inside a thought) and
-    ``invalid other``.
+    Their keys are those of :func:`recap.runs.detector.outcome_of`.
     """
 
     output: Path
@@ -324,11 +322,6 @@ class AnnotationReport:
     """Utterances that were annotated before this process."""
     outcomes: Mapping[str, int]
     seconds: float
-
-    def counts(self, kind: str) -> dict[str, int]:
-        """Return the outcomes of a kind (``label``, ``skipped``, ``invalid``) by what follows."""
-        marked = f"{kind} "
-        return {k.removeprefix(marked): n for k, n in self.outcomes.items() if k.startswith(marked)}
 
 
 class AnnotationListener:
@@ -426,7 +419,7 @@ def _fill(
         detector = detector or Detector.from_pretrained(**job.detector)
         listener.began(found, total)
         for annotations in _windows(job, examples, total - found, prepared, detector, file):
-            outcomes.update(map(_outcome, annotations))
+            outcomes.update(map(outcome_of, annotations))
             listener.advanced(len(annotations))
     return found, dict(outcomes)
 
@@ -475,14 +468,6 @@ def _forgetting(examples: Iterator[Example], issues: IssueLog) -> Iterator[Examp
         if issues.issues:
             issues.take()
         yield example
-
-
-def _outcome(annotation: Annotation) -> str:
-    if annotation.skipped:
-        return f"skipped {annotation.skipped}"
-    if annotation.label is not None:
-        return f"label {annotation.label}"
-    return "invalid cut" if ends_in_thought(annotation.text or "") else "invalid other"
 
 
 def _stamp(job: AnnotationJob) -> list[tuple[str, int, int]]:
@@ -557,22 +542,18 @@ class AnnotationConsole(AnnotationListener):
         """Print one line on what came out."""
         if self._progress is not None:
             self._progress.stop()
-        skipped = ", ".join(
-            f"{n} skipped ({why})" for why, n in sorted(report.counts("skipped").items())
+        self._console.print(f"output   {report.output}", markup=False)
+        print_outcomes(
+            self._console,
+            report.outcomes,
+            n=report.utterances,
+            where=report.output,
+            also=[
+                *([f"{report.found} found"] if report.found else []),
+                duration_text(report.seconds),
+            ],
+            before=" " * 9,
         )
-        unread, labels = report.counts("invalid"), report.counts("label")
-        invalid = sum(unread.values())
-        parts = [f"{report.utterances} utterances", skipped or "none skipped"]
-        parts += [f"{invalid} invalid"] if invalid else []
-        parts += [f"{report.found} found"] if report.found else []
-        self._console.print(f"output   {report.output}")
-        self._console.print(f"         {'; '.join(parts)}; {duration_text(report.seconds)}")
-        if labels:
-            counts = sorted(labels.items(), key=lambda item: -item[1])
-            self._console.print(f"         {', '.join(f'{label} {n}' for label, n in counts)}")
-        asked, cut = invalid + sum(labels.values()), unread.get("cut", 0)
-        for line in unparsed_notes(invalid, asked, cut=cut, where=report.output):
-            self._console.print(f"         {line}")
 
     def _speed(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)
