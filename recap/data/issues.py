@@ -104,6 +104,8 @@ class IssueLog:
         """Names that are written in two forms."""
         self.taxonomy: Taxonomy | None = None
         """Whose labels the rows carry, where they are those of a task."""
+        self.text_column: str | None = None
+        """Name of the column that what is said came from, in tables."""
         self.turns: dict[str, Counter[str]] = {}
         """Turns of every file by who speaks."""
         self.lines: tuple[int, ...] = ()

@@ -51,7 +51,7 @@ def _job(config: PredictConfig) -> AnnotationJob:
     if path is None or config.output is None:
         raise ConfigError(
             "name the file to annotate with input=FILE and the one to write with "
-            "output=FILE.jsonl or output=FILE.csv"
+            "output=FILE.jsonl, FILE.csv or FILE.xlsx"
         )
     if config.shard is not None and config.engine == "ray":
         raise ConfigError("engine=ray makes parts itself; leave shard out")

@@ -93,7 +93,7 @@ def make_job(model: Path, folder: Path, name: str = "out.jsonl", **changes: Any)
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
@@ -421,7 +421,7 @@ def test_a_cell_that_a_spreadsheet_would_execute_gets_an_apostrophe(
 ) -> None:
     assert protect_cell(text) == expected
     [[header], [cell]] = csv.reader(
-        io.StringIO((csv_header([text]) + csv_line({text: text}, [text])).decode(), newline="")
+        io.StringIO((csv_header([text]) + csv_line({text: text}, [text])).decode("utf-8-sig"), newline="")
     )
     assert (header, cell) == (expected, expected)
 

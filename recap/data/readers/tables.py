@@ -316,6 +316,7 @@ def read_table(
     """
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
+    issues.text_column = found.by_role["text"]
     table.texts.update(column for role, column in found.by_role.items() if role != "start")
     first = next(table.rows, None)
     if first is not None:
