@@ -421,7 +421,9 @@ def test_a_cell_that_a_spreadsheet_would_execute_gets_an_apostrophe(
 ) -> None:
     assert protect_cell(text) == expected
     [[header], [cell]] = csv.reader(
-        io.StringIO((csv_header([text]) + csv_line({text: text}, [text])).decode("utf-8-sig"), newline="")
+        io.StringIO(
+            (csv_header([text]) + csv_line({text: text}, [text])).decode("utf-8-sig"), newline=""
+        )
     )
     assert (header, cell) == (expected, expected)
 

@@ -321,7 +321,9 @@ def read_table(
     first = next(table.rows, None)
     if first is not None:
         refuse_export(issues, *first)
-        table = replace(table, rows=chain([first], table.rows))
+        rows = chain([first], table.rows)
+        bare = ((line, {name: bare_cell(cell) for name, cell in row.items()}) for line, row in rows)
+        table = replace(table, rows=bare)
     table, found = _without_named_turns(table, found, columns or {})
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
