@@ -32,7 +32,7 @@ from recap.folds.run import draw_examples, read_own_data
 from recap.metrics.scores import score
 from recap.records import Example, Prediction
 from recap.runs.saved import AnswerOptions, ModelStage, SavedModel, find_model, load_saved
-from recap.system.processes import limit_library_logging
+from recap.system.processes import quiet_libraries
 
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "scored")
 AT_ONCE = 512
@@ -47,10 +47,10 @@ class Measured:
     outcomes: tuple[Outcome, ...]
 
 
+@quiet_libraries()
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables, and return the exit code."""
     options = parse(arguments)
-    limit_library_logging()
     try:
         saved = find_model(options.model, load_config([f"cv.fold={options.fold}"]))
         examples = held_out(saved, options.examples)

@@ -74,8 +74,8 @@ def _plan(row: str, task: str, read: dict[tuple[str, str], RunWorkload]) -> Plan
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    from recap.system.processes import limit_library_logging
+    from recap.system.processes import quiet_libraries
 
-    limit_library_logging()
-    for line in table():
-        print(line, flush=True)
+    with quiet_libraries():
+        for line in table():
+            print(line, flush=True)

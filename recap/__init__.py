@@ -1,7 +1,8 @@
 """recap: detect and explain client resistance in counselling dialogues, and trust what is measured.
 
 Names are loaded when they are used, so that ``import recap`` itself loads neither torch nor
-Lightning.
+Lightning. What commands print goes to the logger ``recap``, and what bears on results is a
+:class:`recap.RecapWarning`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recap.cli.compose import load_config as load_config
     from recap.data.loaders import DataModule as DataModule
+    from recap.errors import RecapWarning as RecapWarning
     from recap.folds.tuned import cross_validate as cross_validate
     from recap.folds.tuned import fit_fold as fit_fold
     from recap.metrics.category_scores import CategoryScores as CategoryScores
@@ -30,6 +32,7 @@ _HOMES = {
     "DataModule": "recap.data.batches",
     "ResponseModule": "recap.models.module",
     "CategoryScores": "recap.metrics.category_scores",
+    "RecapWarning": "recap.errors",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -56,6 +56,10 @@ class VerificationError(RecapError):
     """A run's files contradict each other: a recorded figure does not follow from the others."""
 
 
+class RecapWarning(UserWarning):
+    """What a user of ``import recap`` has to know before results are believed."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known name, ``""`` when none is close."""
     by_folded = {candidate.casefold(): candidate for candidate in known}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
+from recap.system.processes import quiet_libraries
 
 if TYPE_CHECKING:
     from recap.audit.options import AuditConfig
@@ -28,12 +29,11 @@ def _load(overrides: Sequence[str], *, config_dir: str | None = None) -> AuditCo
     return load_command(AuditConfig, "audit", overrides, config_dir=config_dir)
 
 
+@quiet_libraries()
 def _audit(config: AuditConfig) -> None:
     from recap.audit.run import audit_model, plant_canaries
     from recap.output.report import deliver
-    from recap.system.processes import limit_library_logging
 
-    limit_library_logging()
     with ended_by_sigterm():
         report = plant_canaries(config) if config.step == "plant" else audit_model(config)
     inputs = {

@@ -114,6 +114,8 @@ class IssueLog:
         self.cut: Counter[tuple[str, ...]] = Counter()
         """Labels of rows that carry several, the one that was taken first."""
         self._several: dict[_RowKey, list[tuple[str, ...]]] = {}
+        self.text_column: str | None = None
+        """Name of the column that what is said came from, in tables."""
         self.turns: dict[str, Counter[str]] = {}
         """Turns of every file by who speaks."""
         self.lines: tuple[int, ...] = ()

@@ -148,13 +148,21 @@ def membership(taxonomy: Taxonomy, tops: Iterable[str]) -> Callable[[str], bool]
     return lambda label: below[label]
 
 
+COUNSELOR_TURN = "counselor_turn"
+"""What the counselor said before, in tables that recap.predict writes."""
+
 _MARKS = frozenset({"id", "label", "parsed"})
 """Columns by which a file of predictions is recognized."""
 _TEXTS = ("id", "session", "client", "counselor", "label", "response", "rationale")
 _OWN = frozenset(
     {"id", "session", "turn", "label", "pattern", "probabilities", "rationale", "text", "parsed"}
-    | {"response", "skipped", "client", "counselor", "meta"}
+    | {"response", "skipped", "client", "counselor", "meta", COUNSELOR_TURN}
 )
+
+
+def is_probability_column(name: str) -> bool:
+    """Return whether a column of a table that recap.predict wrote is a label's probability."""
+    return name.startswith("P(") and name.endswith(")")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,4 +404,5 @@ def _text(value: object) -> str:
 def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
     inner = row.get("meta")
     meta = dict(inner) if isinstance(inner, Mapping) else {}
-    return {**{key: value for key, value in row.items() if key not in _OWN}, **meta}
+    others = (key for key in row if key not in _OWN and not is_probability_column(key))
+    return {**{key: row[key] for key in others}, **meta}

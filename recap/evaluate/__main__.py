@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from recap.cli.command import Command, ended_by_sigterm, load_function, run_command
 from recap.evaluate.options import EvaluateConfig, chosen_source, load_evaluation
+from recap.system.processes import quiet_libraries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,11 +23,9 @@ _SCORED = {
 }
 
 
+@quiet_libraries()
 def _evaluate(config: EvaluateConfig) -> None:
-    from recap.system.processes import limit_library_logging
-
     source = chosen_source(config)
-    limit_library_logging()
     if source == "method":
         from recap.evaluate.baselines import cross_validate_baseline
         from recap.folds.console import RunConsole

@@ -11,7 +11,7 @@ from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.evaluate.options import EvaluateConfig, baseline_run
 from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predictions, run_folds
-from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
+from recap.folds.run import Run, check_fold, open_run, read_run
 from recap.folds.training import Training, batch_options, training_plan
 from recap.models.encoder import EncoderInput, EncoderModule, LoadedEncoder, load_encoder
 from recap.models.export import CARD_FILE
@@ -37,7 +37,7 @@ def cross_validate_baseline(
         read_with_encoder(run) if config.method == "encoder" else TfidfSystem(run=run)
     )
     open_run(system.run)
-    listener.prepared(system.run, system.notes)
+    listener.prepared(system.run, ())
     return run_folds(system.run, system, listener)
 
 
@@ -75,8 +75,6 @@ class TfidfSystem:
 
     run: Run
 
-    notes = ()
-    """None: everything is read."""
     n_processes = 0
     """This one counts the words."""
 
@@ -142,13 +140,6 @@ class EncoderSystem:
     inputs: EncoderInput
     n_processes = 0
     """This one trains."""
-
-    @property
-    def notes(self) -> list[str]:
-        """What the limit on inputs cost."""
-        assert self.run.encoding is not None
-        limit = (self.run.config.baseline or {})["max_tokens"]
-        return lost_turns(self.run.encoding.counts, f"encoder.max_tokens={limit}")
 
     def answer(self, fold: Fold, tracker: Tracker, listener: FoldListener) -> FoldAnswers:
         """Train, keep the best epoch, and judge the test examples with it."""

@@ -20,9 +20,17 @@ from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text, support_warning
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import Merged
-from recap.output.format import console_for, duration_text, percent, unparsed_notes
+from recap.output.format import (
+    LogConsole,
+    console_for,
+    duration_text,
+    percent,
+    print_warning,
+    unparsed_notes,
+)
 from recap.records import Example, Message, Prediction, Scores, Summary
 from recap.runs.folder import FoldFolder, RunFolder
+from recap.system.processes import is_first_process
 
 
 def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
@@ -85,6 +93,8 @@ SHARED_WITH_SHOTS = {
     "theirs",
 }
 """The same of solved examples in prompts."""
+
+_INDENT = " " * 9
 
 _SYNTHETIC = (
     "This corpus is synthetic: it shows that the software works, "
@@ -191,7 +201,7 @@ class RunConsole(FoldListener):
             self._bar.stop()
             self._bar = None
         for line in lost_turns(shortened, "prompt.max_tokens"):
-            self._console.print(f"         {line}")
+            print_warning(self._console, line, before=_INDENT)
 
     def texts(
         self, name: str, prompt: Sequence[Message], pairs: Sequence[tuple[Example, Prediction]]
@@ -231,30 +241,38 @@ class RunConsole(FoldListener):
         if len(summary.folds) > 1:
             self._console.print(f"pooled   {_in_a_line(summary.metrics_pooled)}")
         if warning := support_warning(summary):
-            self._console.print(f"warning: {warning}", style="yellow", markup=False)
+            print_warning(self._console, warning, before="warning: ")
         cut = sum(read_cut(run.folder.fold(index)) for index in scores)
         unparsed = sum(gold[-1] for found in scores.values() for gold in found.confusion)
         where = run.folder.path / "fold*" / "predictions.jsonl"
         n_answers = sum(found.n for found in scores.values())
         for line in unparsed_notes(unparsed, n_answers, cut=cut, where=where):
-            self._console.print(line)
+            print_warning(self._console, line)
+
+
+def listener_or_log(listener: FoldListener | None) -> FoldListener:
+    """Return a listener, or the one of whoever gives none: it tells the logger ``recap``."""
+    if listener is not None:
+        return listener
+    return RunConsole(LogConsole()) if is_first_process() else FoldListener()
 
 
 def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
     """Print what was read, what the task selects, further notes, and what leaks between folds."""
     say, corpus, task = console.print, run.corpus, run.task
     say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
-    if corpus.synthetic:
-        say(f"         {_SYNTHETIC}")
-    for fault in corpus.issues[:10]:
-        say(f"         left out: {fault}")
+    faults = [f"left out: {fault}" for fault in corpus.issues[:10]]
     if len(corpus.issues) > 10:
-        say(f"         left out: {len(corpus.issues) - 10} more rows")
+        faults.append(f"left out: {len(corpus.issues) - 10} more rows")
+    for warning in ([_SYNTHETIC] if corpus.synthetic else []) + faults:
+        print_warning(console, warning, before=_INDENT)
     for note in corpus.notes():
-        say(f"         {note}")
+        say(f"{_INDENT}{note}")
     say(f"task     {task.name}: {len(task.labels)} labels, {len(run.selected)} examples")
-    for warning in (*notes, *_leaks(run.leakage)):
-        say(f"         {warning}")
+    for note in notes:
+        say(f"{_INDENT}{note}")
+    for warning in (*run.lost_turns, *_leaks(run.leakage)):
+        print_warning(console, warning, before=_INDENT)
 
 
 def print_sweep(configs: Sequence[RunConfig]) -> None:

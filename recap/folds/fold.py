@@ -47,7 +47,7 @@ from recap.runs.history import FinishedFolds, Tracker, read_history
 from recap.runs.model_card import CardFacts, model_card
 from recap.system import processes
 from recap.system.files import write_atomic
-from recap.system.processes import environment, is_first_process, limit_library_logging
+from recap.system.processes import environment, is_first_process, quiet_libraries
 from recap.tasks.task import Task
 
 N_SHOWN = 3
@@ -90,7 +90,7 @@ class FoldListener:
     """Is told how a run goes; this one keeps silent."""
 
     def prepared(self, run: Run, notes: Sequence[str]) -> None:
-        """Data are read and folds are drawn; the notes are the system's."""
+        """Data are read and folds are drawn; the notes are of who answers."""
 
     def training(self, plan: TrainingPlan) -> None:
         """A training is about to begin."""
@@ -284,8 +284,8 @@ def in_processes(
 
 def _one_process(send: Any, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Work as one of several processes."""
-    limit_library_logging()
-    work(*arguments, _Sender(send))
+    with quiet_libraries():
+        work(*arguments, _Sender(send))
 
 
 class _Sender(FoldListener):

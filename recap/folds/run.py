@@ -88,6 +88,16 @@ class Run:
         """Whether folds write selection.jsonl: who selects is not who is reported."""
         return self.config.cv.protocol == "nested"
 
+    @property
+    def lost_turns(self) -> list[str]:
+        """What the limit on prompts, or on the inputs of an encoder, cost."""
+        if self.encoding is None:
+            return []
+        encoder = (self.config.baseline or {}).get("max_tokens")
+        limit = f"encoder.max_tokens={encoder}" if encoder else None
+        limit = limit or f"prompt.max_tokens={self.config.prompt.max_tokens}"
+        return lost_turns(self.encoding.counts, limit)
+
     def examples(self, indices: Sequence[int] | None = None) -> tuple[Example, ...]:
         """Return the selected examples, or those of them at these indices of the corpus."""
         wanted = set(self.selected if indices is None else indices)

@@ -106,7 +106,6 @@ class Training:
         # know val_loss.
         patience = config.trainer.patience
         stops = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
-        bar = config.trainer.progress and sys.stdout.isatty()
         self._trainer = build_trainer(
             config.trainer,
             gradient_clip=config.optimizer.gradient_clip,
@@ -121,7 +120,7 @@ class Training:
                 finite,
                 *([stops] if selecting else []),
                 kept,
-                *([TrainingBar(history)] if bar else []),
+                *([TrainingBar(history)] if _shows_bar(config.trainer) else []),
                 EpochClock(on_epoch),
                 *build_callbacks(config.callbacks),
             ],
@@ -250,7 +249,7 @@ def build_trainer(
             logger=False,
             default_root_dir=root,
             enable_model_summary=False,
-            enable_progress_bar=options.progress and sys.stdout.isatty(),
+            enable_progress_bar=_shows_bar(options),
             # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             num_sanity_val_steps=0,
@@ -263,6 +262,11 @@ def build_trainer(
         raise ConfigError(
             f"trainer.accelerator={options.accelerator}: {error}; use trainer=cpu or trainer=auto"
         ) from error
+
+
+def _shows_bar(options: TrainerConfig) -> bool:
+    # A process whose standard output is closed has none.
+    return options.progress and sys.stdout is not None and sys.stdout.isatty()
 
 
 def build_callbacks(callbacks: Mapping[str, Any]) -> list[lightning.Callback]:

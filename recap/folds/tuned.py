@@ -23,6 +23,7 @@ from recap.config import (
 from recap.data.batches import BatchLimits, ScoringLoader
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.errors import ConfigError, RecapError
+from recap.folds.console import listener_or_log
 from recap.folds.fold import (
     FoldAnswers,
     FoldListener,
@@ -38,7 +39,7 @@ from recap.folds.fold import (
     write_model_cards,
     write_summary,
 )
-from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
+from recap.folds.run import Run, check_fold, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
 from recap.metrics.scores import score
 from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
@@ -55,23 +56,33 @@ from recap.models.hub import read_adapter
 from recap.records import Fold, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
-from recap.system.processes import environment, is_first_process, is_launched, world_size
+from recap.system.processes import (
+    environment,
+    is_first_process,
+    is_launched,
+    quiet_libraries,
+    world_size,
+)
 
 
+@quiet_libraries()
 def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -> Summary | None:
     """Run the unfinished folds that ``cv.fold`` asks for; return the summary of all finished ones.
 
-    ``None`` when no fold is finished, which happens only for ``cv.fold=final`` in a fresh folder.
+    Without a listener the run is told to the logger ``recap``, and what bears on its results comes
+    as a :class:`recap.RecapWarning`. ``None`` is returned when no fold is finished,
+    which happens only for ``cv.fold=final`` in a fresh folder.
+
     On several devices each fold is trained by processes of its own, which import the script that
     calls this: its work has to stand under ``if __name__ == "__main__":``.
 
     Raises:
         UserError: When the configuration or the data are at fault.
     """
-    listener = listener or FoldListener()
+    listener = listener_or_log(listener)
     tuned = prepare(config)
     run, summary = tuned.run, None
-    listener.prepared(run, tuned.notes)
+    listener.prepared(run, ())
     if config.cv.fold != "final":
         summary = run_folds(run, tuned, listener)
     else:
@@ -83,19 +94,20 @@ def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -
     return summary
 
 
+@quiet_libraries()
 def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = None) -> Scores:
     """Train, decode and score one fold (unless finished), write its folder, return its scores.
 
     Raises:
         UserError: When the configuration or the data are at fault.
     """
-    listener = listener or FoldListener()
+    listener = listener_or_log(listener)
     tuned = prepare(config)
+    listener.prepared(tuned.run, ())
     scores = finish_fold(tuned.run, fold, tuned, listener)
+    # Of a fold that was found: who finished it may have been killed before it wrote the cards.
+    listener.ended(tuned.run, write_summary(tuned.run), finished_scores(tuned.run))
     _merge(tuned, [tuned.run.folder.fold(fold)], listener)
-    if is_first_process():
-        # Of a fold that was found: who finished it may have been killed before it wrote them.
-        write_model_cards(tuned.run)
     return scores
 
 
@@ -131,13 +143,6 @@ class TunedSystem:
 
     run: Run
     encoder: ChatEncoder
-
-    @property
-    def notes(self) -> list[str]:
-        """What the limit on prompts cost."""
-        assert self.run.encoding is not None
-        limit = f"prompt.max_tokens={self.run.config.prompt.max_tokens}"
-        return lost_turns(self.run.encoding.counts, limit)
 
     @property
     def n_processes(self) -> int:

@@ -12,7 +12,10 @@ from recap.errors import ConfigError
 from recap.system.files import protect_cell, sheet_to_csv
 
 _MOST_CHARACTERS = 32_767
-"""Excel's limit for one cell."""
+"""Excel's limit for one cell, in units of UTF-16."""
+
+MOST_ROWS = 1_048_576
+"""Excel's limit for one sheet, its header among them."""
 
 _WIDEST = 60
 
@@ -100,16 +103,27 @@ def _take_points(page: Any, letter: str, points: int) -> None:
 
 
 def safe_cell(value: CellValue) -> CellValue:
-    """Return a cell's value as Excel may hold it.
+    """Return a cell's value as Excel may hold it; a text that is cut says so at its end.
 
     >>> [safe_cell(v) for v in ("=1+1", "no", -2.5, None)]
     ["'=1+1", 'no', -2.5, None]
     """
     if not isinstance(value, str):
         return value
-    plain = protect_cell(_NOT_IN_XML.sub("", value))[:_MOST_CHARACTERS]
+    plain = protect_cell(_NOT_IN_XML.sub("", value))
+    if is_too_long(plain):
+        end = f" … [cut: {len(plain):,} characters, of which a cell holds {_MOST_CHARACTERS:,}]"
+        room = 2 * (_MOST_CHARACTERS - len(end))
+        plain = plain.encode("utf-16-le")[:room].decode("utf-16-le", "ignore") + end
     # A spreadsheet reads _x0041_ as A.
     return _ESCAPE.sub("_x005F_", plain)
+
+
+def is_too_long(text: str) -> bool:
+    """Return whether a cell of Excel has no room for a text."""
+    return (
+        len(text) > _MOST_CHARACTERS // 2 and len(text.encode("utf-16-le")) > 2 * _MOST_CHARACTERS
+    )
 
 
 def _saved(book: Any) -> bytes:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
+import warnings
 from collections.abc import Sequence
 
 from rich.console import Console
+
+from recap.errors import RecapWarning
 
 DASH = "–"
 """Stands in a table where there is no figure."""
@@ -160,3 +166,49 @@ def console_for() -> Console:
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     return console
+
+
+class _LogLines(io.StringIO):
+    """Hands what is written to the logger ``recap``, a record a line."""
+
+    def write(self, text: str) -> int:
+        for line in filter(str.strip, text.splitlines()):
+            logging.getLogger("recap").info("%s", line.rstrip())
+        return len(text)
+
+
+class LogConsole(Console):
+    """The console of those who call recap from Python: its lines go to the logger ``recap``."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            file=_LogLines(),
+            force_terminal=False,
+            force_jupyter=False,
+            no_color=True,
+            highlight=False,
+            soft_wrap=True,
+            width=WIDTH_OF_FILES,
+        )
+
+
+def print_warning(console: Console, text: str, *, before: str = "") -> None:
+    """Print what has to be known before results are believed; a Python user is warned of it.
+
+    Args:
+        console: Where to.
+        text: What to say.
+        before: Stands in front of it on a console.
+    """
+    if not isinstance(console, LogConsole):
+        console.print(f"{before}{text}", style="yellow", markup=False)
+        return
+    frame, depth = sys._getframe(), 1
+    # The line to name is the user's, who called recap through whatever decorates its functions.
+    while frame.f_back and _is_inside(frame.f_globals.get("__name__", "")):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, RecapWarning, stacklevel=depth)
+
+
+def _is_inside(module: str) -> bool:
+    return module.partition(".")[0] in ("recap", "contextlib")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from recap.cli.command import Command, run_command
 from recap.plan.options import PlanConfig, load_plan
+from recap.system.processes import quiet_libraries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,15 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(Command(name="plan", load=load_plan, job=_plan), argv)
 
 
+@quiet_libraries()
 def _plan(config: PlanConfig) -> None:
     from pathlib import Path
 
     from recap.output.report import print_report, write_report
     from recap.plan.plan import make_plan, plan_report
     from recap.plan.prompted import prompted_report
-    from recap.system.processes import limit_library_logging
 
-    limit_library_logging()
     if config.prompted is not None:
         report = prompted_report(config.prompted, config.plan)
     else:

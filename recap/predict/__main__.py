@@ -33,9 +33,7 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
 def _predict(config: PredictConfig) -> None:
     from recap.predict.job import AnnotationConsole, annotate_file
     from recap.predict.ray_parts import annotate_over_ray
-    from recap.system.processes import limit_library_logging
 
-    limit_library_logging()
     job = _job(config)
     with ended_by_sigterm(), AnnotationConsole() as listener:
         if config.engine == "ray":
@@ -53,7 +51,7 @@ def _job(config: PredictConfig) -> AnnotationJob:
     if path is None or config.output is None:
         raise ConfigError(
             "name the file to annotate with input=FILE and the one to write with "
-            "output=FILE.jsonl or output=FILE.csv"
+            "output=FILE.jsonl, FILE.csv or FILE.xlsx"
         )
     if config.shard is not None and config.engine == "ray":
         raise ConfigError("engine=ray makes parts itself; leave shard out")

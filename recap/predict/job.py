@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -36,21 +36,25 @@ from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_identity
-from recap.output.format import console_for, duration_text, unparsed_notes
+from recap.output.excel import MOST_ROWS
+from recap.output.format import console_for, duration_text, print_warning
 from recap.predict.output import (
     AnnotationFile,
     Checked,
     check_input,
     columns_without_text,
     is_csv,
+    label_columns,
     row_of,
+    table_columns,
+    table_row,
     utterances_in,
     without_text,
+    write_workbook,
 )
-from recap.runs.detector import WINDOW_BATCHES, Detector
+from recap.runs.detector import WINDOW_BATCHES, Detector, outcome_of, print_outcomes
 from recap.runs.folder import write_json
-from recap.runs.saved import find_model_folder
-from recap.tasks.answer import ends_in_thought
+from recap.runs.saved import find_model_folder, find_saved_settings
 
 if TYPE_CHECKING:
     from recap.records import Annotation, Example
@@ -62,7 +66,7 @@ LEAST_WINDOWS = 16
 STAGES = ("model", "binary", "fine_grained")
 """Arguments of a detector that name the folder of a stage."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Of rows, windows and state; outputs of another one are not gone on with."""
 
 
@@ -130,9 +134,11 @@ class AnnotationJob:
         """The file that is written: the output, or this shard's part of it."""
         return self.output if self.shard is None else self.shard.output(self.output)
 
-    def columns(self, checked: Checked) -> tuple[str, ...]:
-        """Return the columns of a CSV output."""
-        return columns_without_text(checked.columns) if self.replace_text else checked.columns
+    @property
+    def rows(self) -> Path:
+        """The file that rows are appended to: the part, or what an Excel file is made of."""
+        excel = self.part.suffix.lower() == ".xlsx"
+        return self.part.with_name(f"{self.part.name}.rows.csv") if excel else self.part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +150,8 @@ class Prepared:
     checked: Checked
     window: int
     """Utterances that are computed and written together."""
+    probabilities: Mapping[str, Sequence[str]]
+    """The labels that have columns in a table, each with those below it."""
     begun: bool
     """Whether the output was begun by the same job."""
     complete_bytes: int | None
@@ -174,12 +182,15 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
         job.output.parent.mkdir(parents=True, exist_ok=True)
         checked = check_input(job.data, rejects=rejects_file(job.part))
     complete = (state or {}).get("complete") or {}
+    folders = [folder for name in STAGES if (folder := job.detector.get(name)) is not None]
+    tasks = [find_saved_settings(folder)[1].task for folder in folders]
     # Several batches, of small inputs a fair part.
     batches = WINDOW_BATCHES * int(job.detector.get("batch_size", 32))
     return Prepared(
         identity=identity,
         checked=checked,
         window=min(batches, -(-checked.utterances // LEAST_WINDOWS)),
+        probabilities=label_columns(tasks),
         begun=state is not None,
         complete_bytes=complete.get("bytes"),
     )
@@ -261,7 +272,9 @@ def _refuse_input(job: AnnotationJob) -> None:
     Raises:
         ConfigError: When a file that would be written is the input.
     """
-    for written in (job.output, job.part, state_file(job.part), rejects_file(job.part)):
+    for written in (
+        *(job.output, job.part, job.rows, state_file(job.part), rejects_file(job.part)),
+    ):
         for file in (job.input, *job.files):
             both_there = written.exists() and file.exists()
             if written.resolve() == file.resolve() or (both_there and written.samefile(file)):
@@ -314,8 +327,7 @@ def _checked(values: Mapping[str, Any]) -> Checked:
 class AnnotationReport:
     """What became of a job; ``outcomes`` are of the utterances that this process annotated.
 
-    Their keys are ``label <label>``, ``skipped <why>``, ``invalid cut`` (off inside a thought) and
-    ``invalid other``.
+    Their keys are those of :func:`recap.runs.detector.outcome_of`.
     """
 
     output: Path
@@ -324,11 +336,8 @@ class AnnotationReport:
     """Utterances that were annotated before this process."""
     outcomes: Mapping[str, int]
     seconds: float
-
-    def counts(self, kind: str) -> dict[str, int]:
-        """Return the outcomes of a kind (``label``, ``skipped``, ``invalid``) by what follows."""
-        marked = f"{kind} "
-        return {k.removeprefix(marked): n for k, n in self.outcomes.items() if k.startswith(marked)}
+    notes: Sequence[str] = ()
+    """What of the rows the output has no room for."""
 
 
 class AnnotationListener:
@@ -380,29 +389,63 @@ def annotate_file(
     prepared = prepare_job(job, known)
     listener.checked(prepared.checked)
     _, total = _part_of(job, prepared)
-    columns = job.columns(prepared.checked)
-    with AnnotationFile(job.part, columns=columns, window=prepared.window) as file:
+    columns = table_columns(prepared.checked, prepared.probabilities)
+    columns = columns_without_text(columns) if job.replace_text else columns
+    notes: list[str] = []
+    done = _is_complete(job, prepared, total)
+    with AnnotationFile(job.rows, columns=columns, window=prepared.window) as file:
         if not prepared.begun:
             # Before the state: rows of another job must never stand under this one's.
             file.clear()
+            if job.rows != job.part:
+                job.part.unlink(missing_ok=True)
             write_state(job, prepared, complete=None)
         found = total
         outcomes: Mapping[str, int] = {}
-        if prepared.complete_bytes is None or prepared.complete_bytes != file.size:
+        if not done:
             write = fill or partial(_fill, job, detector)
             found, outcomes = write(prepared, file, listener)
         if _stamp(job) != before:
             raise DataError(f"{job.input}: was changed while it was read; begin again")
-        write_state(job, prepared, complete={"bytes": file.size, "utterances": total})
+        if job.rows != job.part and not done:
+            notes = write_workbook(job.part, job.rows, texts=prepared.checked.texts)
+        size = job.part.stat().st_size
+        write_state(job, prepared, complete={"bytes": size, "utterances": total})
+    if job.rows != job.part:
+        job.rows.unlink()
     report = AnnotationReport(
         output=job.part,
         utterances=total,
         found=found,
         outcomes=outcomes,
         seconds=time.monotonic() - began,
+        notes=notes,
     )
     listener.ended(report)
     return report
+
+
+def _is_complete(job: AnnotationJob, prepared: Prepared, total: int) -> bool:
+    """Return whether the output is finished.
+
+    Raises:
+        ConfigError: When it is an Excel file that was changed since, or a sheet has too few rows.
+    """
+    size = job.part.stat().st_size if job.part.is_file() else None
+    done = prepared.complete_bytes is not None and prepared.complete_bytes == size
+    if done or job.rows == job.part:
+        return done
+    if prepared.complete_bytes is not None and size is not None:
+        raise ConfigError(
+            f"{job.part}: was changed since it was written; name another output, or overwrite it "
+            "with resume=never"
+        )
+    if total >= MOST_ROWS:
+        raise ConfigError(
+            f"output={job.part}: a sheet of Excel holds {MOST_ROWS - 1:,} rows below its header, "
+            f"and there are {total:,} utterances; name an output that ends with .csv or .jsonl"
+        )
+    return False
 
 
 def _fill(
@@ -426,7 +469,7 @@ def _fill(
         detector = detector or Detector.from_pretrained(**job.detector)
         listener.began(found, total)
         for annotations in _windows(job, examples, total - found, prepared, detector, file):
-            outcomes.update(map(_outcome, annotations))
+            outcomes.update(map(outcome_of, annotations))
             listener.advanced(len(annotations))
     return found, dict(outcomes)
 
@@ -448,15 +491,25 @@ def _windows(
     file: AnnotationFile,
 ) -> Iterator[list[Annotation]]:
     """Annotate and write window after window."""
-    shown = without_text if job.replace_text else dict
     while wanted:
         taken = list(islice(examples, min(prepared.window, wanted)))
         if not taken:
             raise DataError(f"{file.path}: the input became shorter while it was read")
         annotations = detector.annotate(taken)
-        file.append(shown(row_of(e, a)) for e, a in zip(taken, annotations, strict=True))
+        file.append(_rows(job, prepared, zip(taken, annotations, strict=True)))
         wanted -= len(taken)
         yield annotations
+
+
+def _rows(
+    job: AnnotationJob, prepared: Prepared, pairs: Iterable[tuple[Example, Annotation]]
+) -> Iterator[dict[str, Any]]:
+    for example, annotation in pairs:
+        row = row_of(example, annotation)
+        if is_csv(job.rows):
+            row = table_row(row, example, prepared.probabilities)
+            row[prepared.checked.said] = example.response
+        yield without_text(row) if job.replace_text else row
 
 
 def _from(data: DataConfig, start: int, file: AnnotationFile | None) -> Iterator[Example]:
@@ -475,14 +528,6 @@ def _forgetting(examples: Iterator[Example], issues: IssueLog) -> Iterator[Examp
         if issues.issues:
             issues.take()
         yield example
-
-
-def _outcome(annotation: Annotation) -> str:
-    if annotation.skipped:
-        return f"skipped {annotation.skipped}"
-    if annotation.label is not None:
-        return f"label {annotation.label}"
-    return "invalid cut" if ends_in_thought(annotation.text or "") else "invalid other"
 
 
 def _stamp(job: AnnotationJob) -> list[tuple[str, int, int]]:
@@ -557,22 +602,20 @@ class AnnotationConsole(AnnotationListener):
         """Print one line on what came out."""
         if self._progress is not None:
             self._progress.stop()
-        skipped = ", ".join(
-            f"{n} skipped ({why})" for why, n in sorted(report.counts("skipped").items())
+        self._console.print(f"output   {report.output}", markup=False)
+        print_outcomes(
+            self._console,
+            report.outcomes,
+            n=report.utterances,
+            where=report.output,
+            also=[
+                *([f"{report.found} found"] if report.found else []),
+                duration_text(report.seconds),
+            ],
+            before=" " * 9,
         )
-        unread, labels = report.counts("invalid"), report.counts("label")
-        invalid = sum(unread.values())
-        parts = [f"{report.utterances} utterances", skipped or "none skipped"]
-        parts += [f"{invalid} invalid"] if invalid else []
-        parts += [f"{report.found} found"] if report.found else []
-        self._console.print(f"output   {report.output}")
-        self._console.print(f"         {'; '.join(parts)}; {duration_text(report.seconds)}")
-        if labels:
-            counts = sorted(labels.items(), key=lambda item: -item[1])
-            self._console.print(f"         {', '.join(f'{label} {n}' for label, n in counts)}")
-        asked, cut = invalid + sum(labels.values()), unread.get("cut", 0)
-        for line in unparsed_notes(invalid, asked, cut=cut, where=report.output):
-            self._console.print(f"         {line}")
+        for note in report.notes:
+            print_warning(self._console, note, before=" " * 9)
 
     def _speed(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)

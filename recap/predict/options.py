@@ -74,7 +74,7 @@ class PredictConfig:
     input: str | None = None
     """File to annotate; the same as ``data.path``."""
     output: str | None = None
-    """File to write, ``.jsonl`` or ``.csv``."""
+    """File to write, ``.jsonl``, ``.csv`` or ``.xlsx``."""
     model: str | None = None
     """Run folder or model of one stage."""
     binary: str | None = None

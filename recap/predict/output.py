@@ -10,10 +10,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,22 @@ import numpy as np
 
 from recap.config import DataConfig
 from recap.data.issues import LISTED_FAULTS, IssueLog, RowIssue, rows_error, turn_notes
-from recap.data.utterances import read_utterances
+from recap.data.utterances import COUNSELOR_TURN, is_probability_column, read_utterances
 from recap.errors import ConfigError, DataError, quote_id
+from recap.output.excel import CellValue, is_too_long, workbook_bytes
 from recap.records import Annotation, Example
-from recap.system.files import csv_record, lock, narrow, open_private, protect_cell, writing
+from recap.system.files import (
+    BYTE_ORDER_MARK,
+    bare_cell,
+    csv_record,
+    lock,
+    narrow,
+    open_private,
+    protect_cell,
+    write_atomic,
+    writing,
+)
+from recap.tasks.task import Task
 
 OWN_COLUMNS = (*(field.name for field in fields(Annotation)), "response")
 """What every row has, in this order; ``response`` is what the client said."""
@@ -56,6 +71,35 @@ def row_of(example: Example, annotation: Annotation) -> dict[str, Any]:
     return row
 
 
+def table_row(
+    row: Mapping[str, Any], example: Example, probabilities: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return a row with what a reader of a spreadsheet looks for in columns of its own.
+
+    Args:
+        row: As :func:`row_of` has it.
+        example: The utterance.
+        probabilities: As :func:`label_columns` has them.
+    """
+    said = (turn.text for turn in reversed(example.history) if turn.speaker == "counselor")
+    found = row["probabilities"] or {}
+    by_label = {}
+    for label, below in probabilities.items():
+        p = found.get(label)
+        if p is None and found.keys() >= {*below} != set():
+            p = float(f"{math.fsum(found[name] for name in below):.{SIGNIFICANT_DIGITS}g}")
+        by_label[f"P({label})"] = p
+    return {**row, COUNSELOR_TURN: next(said, ""), **by_label}
+
+
+def label_columns(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
+    """Return the labels of all stages in the taxonomy's order, each with those below it."""
+    order = dict.fromkeys(c.name for task in tasks for c in task.taxonomy.categories)
+    labels = [name for name in order if any(name in task.labels for task in tasks)]
+    above = {name: set(task.taxonomy.lineage(name)[1:]) for task in tasks for name in task.labels}
+    return {label: tuple(name for name in labels if label in above[name]) for label in labels}
+
+
 def without_text(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with its id in the place of every text, and nothing else that came in.
 
@@ -70,7 +114,7 @@ def without_text(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def columns_without_text(columns: Sequence[str]) -> tuple[str, ...]:
     """Return those of a row's columns that are there when texts are replaced."""
-    return tuple(name for name in columns if name in OWN_COLUMNS or name in GOLD_COLUMNS)
+    return tuple(n for n in columns if _is_own(n) and n != COUNSELOR_TURN)
 
 
 def came_in(example: Example) -> Mapping[str, Any]:
@@ -82,7 +126,21 @@ def came_in(example: Example) -> Mapping[str, Any]:
 
 def input_column(key: str) -> str:
     """Return the name under which a key of the input comes back."""
-    return f"input_{key}" if key in OWN_COLUMNS or key in GOLD_COLUMNS else key
+    return f"input_{key}" if _is_own(key) else key
+
+
+def _is_own(name: str) -> bool:
+    own = name in OWN_COLUMNS or name in GOLD_COLUMNS or name == COUNSELOR_TURN
+    return own or is_probability_column(name)
+
+
+def table_columns(checked: Checked, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns of a table as one reads them: who, what was said, how it was judged."""
+    first = ("id", "session", "turn", COUNSELOR_TURN, checked.said, "label", "pattern")
+    judged = (*(f"P({label})" for label in labels), "rationale", "skipped", "parsed")
+    last = ("response", "text", "probabilities")
+    middle = (name for name in checked.columns if name not in last)
+    return tuple(dict.fromkeys((*first, *judged, *middle, *last)))
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
@@ -101,7 +159,7 @@ def csv_line(row: Mapping[str, Any], columns: Sequence[str]) -> bytes:
 
 def csv_header(columns: Sequence[str]) -> bytes:
     """Return the first line of a CSV file."""
-    return _record([protect_cell(column) for column in columns])
+    return BYTE_ORDER_MARK.encode() + _record([protect_cell(column) for column in columns])
 
 
 def _record(cells: Sequence[str]) -> bytes:
@@ -273,15 +331,61 @@ class AnnotationFile:
 
 
 def is_csv(path: Path) -> bool:
-    """Return whether an output is CSV.
+    """Return whether the rows of an output are CSV, as an Excel file's are until all are there.
 
     Raises:
-        ConfigError: When it is neither CSV nor JSON lines.
+        ConfigError: When it is of none of the formats, or Excel files cannot be written here.
     """
     ending = path.suffix.lower()
-    if ending not in (".jsonl", ".csv"):
-        raise ConfigError(f"output={path}: has to end with .jsonl or .csv")
-    return ending == ".csv"
+    if ending not in (".jsonl", ".csv", ".xlsx"):
+        raise ConfigError(f"output={path}: has to end with .jsonl, .csv or .xlsx")
+    if ending == ".xlsx" and find_spec("openpyxl") is None:
+        raise ConfigError(
+            f"output={path}: Excel files need openpyxl: pip install 'recap-counseling[excel]'; or "
+            "name an output that ends with .csv"
+        )
+    return ending != ".jsonl"
+
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")
+
+
+def write_workbook(path: Path, rows: Path, *, texts: Collection[str]) -> list[str]:
+    """Write an Excel file of rows that stand in a CSV file; return what it has no room for.
+
+    Args:
+        path: Is written whole, or stays as it was.
+        rows: The CSV file.
+        texts: Columns whose cells are texts, also where they look like numbers.
+    """
+    limit = csv.field_size_limit(1 << 30)
+    try:
+        with rows.open(encoding="utf-8-sig", newline="") as file:
+            header, *records = ([bare_cell(cell) for cell in row] for row in csv.reader(file))
+    finally:
+        csv.field_size_limit(limit)
+    cells = [
+        [cell if name in texts else _number(cell) for name, cell in zip(header, row, strict=True)]
+        for row in records
+    ]
+    cut = sum(isinstance(c, str) and is_too_long(c) for row in cells for c in row)
+    write_atomic(path, workbook_bytes({"predictions": (header, cells)}), private=True)
+    said = (
+        f"{cut} cells of {path} are cut at 32,767 characters, the most that Excel holds, and say "
+        "so at their end; an output that ends with .csv or .jsonl has them whole"
+    )
+    return [said] if cut else []
+
+
+def _number(cell: str) -> CellValue:
+    """Return a cell as a number where it is read back as it was written."""
+    if _WHOLE.fullmatch(cell):
+        return int(cell)
+    try:
+        number = float(cell)
+    except ValueError:
+        return cell
+    return number if math.isfinite(number) and str(number) == cell and "." in cell else cell
 
 
 MOST_COLUMNS = 1000
@@ -315,6 +419,13 @@ class Checked:
     columns: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """Who speaks in the files."""
+    said: str = "response"
+    """The column of a table for what was said: that of the input, if it is a table too."""
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """Columns whose cells are texts and names, also where they look like numbers."""
+        return frozenset((*OWN_COLUMNS, *GOLD_COLUMNS, self.said, COUNSELOR_TURN)) - {"turn"}
 
 
 def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
@@ -368,7 +479,16 @@ def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
         counts=dict(issues.counts),
         columns=tuple(columns),
         notes=tuple(turn_notes(issues.turns)),
+        said=_column_of_texts(issues.text_column, columns),
     )
+
+
+def _column_of_texts(name: str | None, columns: Collection[str]) -> str:
+    """Return the column for the texts that came under a name, where ``text`` is the answer's."""
+    if name is None or name == "response":
+        return "response"
+    name = input_column(name)
+    return _column_of_texts(f"input_{name}", columns) if name in columns else name
 
 
 def _note_columns(columns: dict[str, None], example: Example) -> None:

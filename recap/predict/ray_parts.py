@@ -44,7 +44,8 @@ class _Worker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         done = []
         for shard, count in zip(batch["shard"].tolist(), batch["count"].tolist(), strict=True):
-            part = dataclasses.replace(self._job, shard=Shard(index=shard, count=count))
+            shard_of = Shard(index=shard, count=count)
+            part = dataclasses.replace(self._job, output=self._job.rows, shard=shard_of)
             report = annotate_file(part, detector=self._detector, known=self._known)
             done.append(dataclasses.asdict(report))
         return {"report": [json.dumps(report, default=str) for report in done]}
@@ -76,7 +77,7 @@ def annotate_over_ray(
         shards = [Shard(index=index, count=count) for index in range(count)]
         listener.began(0, known.checked.utterances)
         done = _run(job, known, ray_config, shards, listener)
-        parts.extend(shard.output(job.output) for shard in shards)
+        parts.extend(shard.output(job.rows) for shard in shards)
         file.join(parts)
         outcomes = sum((Counter(part["outcomes"]) for part in done), Counter[str]())
         return sum(part["found"] for part in done), dict(outcomes)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
 from recap.cli.prompted import PromptedConfig, load_prompted
+from recap.system.processes import quiet_libraries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,12 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(command, argv)
 
 
+@quiet_libraries()
 def _prompt(config: PromptedConfig) -> None:
     from recap.folds.console import RunConsole
     from recap.prompt.run import print_estimate, print_usage, prompt_folds
-    from recap.system.processes import limit_library_logging
 
-    limit_library_logging()
     with ended_by_sigterm():
         if config.dry_run:
             print_estimate(config)

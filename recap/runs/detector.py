@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
+
+from rich.console import Console
 
 from recap.config import Decoding, Language
 from recap.data.examples import examples_of
@@ -16,8 +19,11 @@ from recap.data.readers.speakers import SpeakerNames
 from recap.errors import ConfigError, DataError, quote_cell
 from recap.models.engine.label_scoring import Conversation, ModelAnswer
 from recap.models.export import ModelSettings, TrainedModel, load_trained
+from recap.output.format import LogConsole, print_warning, unparsed_notes
 from recap.records import Annotation, Dialogue, Example, Turn
 from recap.runs.saved import AnswerOptions, ModelStage, Prompt, find_saved_settings
+from recap.system.processes import quiet_libraries
+from recap.tasks.answer import ends_in_thought
 from recap.tasks.task import Task
 
 
@@ -109,6 +115,62 @@ WINDOW_BATCHES = 4
 """Batches that are put together before any is answered, so that like lengths come together."""
 
 
+def outcome_of(annotation: Annotation) -> str:
+    """Return ``label <label>``, ``skipped <why>``, ``invalid cut`` (off in a thought) or ``other``.
+
+    Answers without a label are the ones that are invalid.
+    """
+    if annotation.skipped:
+        return f"skipped {annotation.skipped}"
+    if annotation.label is not None:
+        return f"label {annotation.label}"
+    return "invalid cut" if ends_in_thought(annotation.text or "") else "invalid other"
+
+
+def count_of(outcomes: Mapping[str, int], kind: str) -> Counter[str]:
+    """Return the outcomes of a kind (``label``, ``skipped``, ``invalid``) by what follows it."""
+    found = ((*outcome.partition(" "), n) for outcome, n in outcomes.items())
+    return Counter({what: n for its_kind, _, what, n in found if its_kind == kind})
+
+
+def print_outcomes(
+    console: Console,
+    outcomes: Mapping[str, int],
+    *,
+    n: int,
+    where: object,
+    also: Sequence[str] = (),
+    before: str = "",
+) -> None:
+    """Print what became of ``n`` client turns, and what to do about it.
+
+    Args:
+        console: Where to.
+        outcomes: How often each of :func:`outcome_of` came.
+        n: All turns, also those that were annotated earlier and have no outcome.
+        where: What has the texts of the answers.
+        also: What else is to be said in a word.
+        before: Stands in front of every line.
+    """
+    labels, skipped, invalid = (count_of(outcomes, k) for k in ("label", "skipped", "invalid"))
+    left_out = ", ".join(f"{count} skipped ({why})" for why, count in sorted(skipped.items()))
+    parts = [f"{n} utterance{'s' if n != 1 else ''}", left_out or "none skipped"]
+    parts += [f"{invalid.total()} invalid"] if invalid else []
+    console.print(f"{before}{'; '.join([*parts, *also])}")
+    if labels:
+        counts = ", ".join(f"{label} {count}" for label, count in labels.most_common())
+        console.print(f"{before}{counts}", markup=False)
+    asked = labels.total() + invalid.total()
+    notes = unparsed_notes(invalid.total(), asked, cut=invalid["cut"], where=where)
+    if skipped["too_long"]:
+        notes.append(
+            f"{skipped['too_long']} of {n} utterances are longer than the model reads, and have no "
+            "label: allow longer prompts (prompt.max_tokens), or take a model that reads more"
+        )
+    for line in notes:
+        print_warning(console, line, before=before)
+
+
 class Detector:
     """Says of client turns which behavior they show; :meth:`from_pretrained` loads one.
 
@@ -152,6 +214,7 @@ class Detector:
         )
 
     @classmethod
+    @quiet_libraries()
     def from_pretrained(
         cls,
         model: str | Path | None = None,
@@ -254,6 +317,9 @@ class Detector:
         language: Language | None = None,
     ) -> list[Annotation] | Iterator[Annotation]:
         """Return an annotation of each client turn, in one flat list and in order.
+
+        What became of them is told to the logger ``recap`` when all are annotated; where many have
+        no label, that is a :class:`recap.RecapWarning`.
 
         Args:
             talk: An utterance without context, a dialogue, or several of them. An iterator is read
@@ -367,8 +433,12 @@ class Detector:
 
     def _stream(self, talk: Iterator[Talk]) -> Iterator[Annotation]:
         examples = (e for number, one in enumerate(talk) for e in self.utterances(one, number))
+        outcomes: Counter[str] = Counter()
         while window := list(islice(examples, WINDOW_BATCHES * self.options.batch_size)):
-            yield from self.annotate(window)
+            annotations = self.annotate(window)
+            outcomes.update(map(outcome_of, annotations))
+            yield from annotations
+        print_outcomes(LogConsole(), outcomes, n=outcomes.total(), where="the annotations")
 
     def _variant(self, changed: Mapping[str, Any]) -> Detector:
         """Return this detector with other options, on the same models."""

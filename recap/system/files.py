@@ -348,17 +348,18 @@ def protect_cell(text: str) -> str:
     """Return a text with an apostrophe in front where a spreadsheet would take it for a formula.
 
     The characters are OWASP's (CSV Injection): ``=``, ``+``, ``-`` and ``@``, also in full width
-    and after what is not seen, a tab and a line end. Numbers stay as they are.
+    and after what is not seen, a tab and a line end. Numbers stay as they are. A text that has
+    apostrophes in front of a formula gets another one, so that none is lost on the way back.
 
-    >>> [protect_cell(text) for text in ("=1+1", " ＝A1", "-2.5", "- no", "no")]
-    ["'=1+1", "' ＝A1", '-2.5', "'- no", 'no']
+    >>> [protect_cell(text) for text in ("=1+1", " ＝A1", "-2.5", "- no", "no", "'=1")]
+    ["'=1+1", "' ＝A1", '-2.5', "'- no", 'no', "''=1"]
     """
-    return f"'{text}" if _is_formula(text) else text
+    return f"'{text}" if _is_formula(text.lstrip("'")) else text
 
 
 def bare_cell(text: str) -> str:
     """Return a cell without the quote that :func:`protect_cell` put in front."""
-    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+    return text[1:] if text.startswith("'") and _is_formula(text.lstrip("'")) else text
 
 
 def plain_markdown(text: str) -> str:

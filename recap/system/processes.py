@@ -375,17 +375,33 @@ def _git_commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def limit_library_logging() -> None:
-    """Silence Lightning's and transformers' advice and progress notes.
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence the advice, advertisements and progress of Lightning and transformers in the block.
 
-    They are about choices that recap makes.
+    They are about choices that recap makes. Afterwards all is as it was: a user's own trainer and
+    models speak as they did. As a decorator: while the function runs.
     """
-    from transformers.utils.logging import disable_progress_bar
+    # Loaded in the block, it would set its loggers back (2.6.6).
+    import lightning.pytorch  # noqa: F401
+    from transformers.utils import logging as hugging_face
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-    # peft asks transformers under the name of an earlier release (0.21, 5.23).
-    warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*")
+    shown = hugging_face.is_progress_bar_enabled()
+    hugging_face.disable_progress_bar()  # type: ignore[no-untyped-call]
+    names = ("lightning", "lightning.pytorch", "lightning.fabric", "transformers")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+            # peft asks transformers under the name of an earlier release (0.21, 5.23).
+            warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if shown:
+            hugging_face.enable_progress_bar()  # type: ignore[no-untyped-call]

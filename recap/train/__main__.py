@@ -31,9 +31,8 @@ def _train(config: RunConfig) -> int:
     from recap.folds.console import RunConsole
     from recap.folds.fold import FoldListener
     from recap.folds.tuned import cross_validate
-    from recap.system.processes import is_first_process, limit_library_logging
+    from recap.system.processes import is_first_process
 
-    limit_library_logging()
     with ended_by_sigterm():
         cross_validate(config, listener=RunConsole() if is_first_process() else FoldListener())
     return 0

@@ -37,7 +37,7 @@ from recap.predict.output import (
     csv_line,
     whole_windows,
 )
-from recap.runs.detector import Detector
+from recap.runs.detector import Detector, count_of
 from recap.system.files import protect_cell
 
 WORDS = ("=1+1", '"quoted", and\nbroken', "很好。", "plain", "tab\there", "a; b, c", "\u2028line\r")
@@ -93,7 +93,7 @@ def make_job(model: Path, folder: Path, name: str = "out.jsonl", **changes: Any)
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
@@ -108,8 +108,8 @@ def test_every_utterance_comes_out_once_and_in_order_with_all_that_came_in(
     rows = rows_of(tmp_path / name)
     assert [row["id"] for row in rows] == ids
     assert (report.utterances, report.found) == (len(ids), 0)
-    assert report.counts("skipped") == {"empty": 1}
-    assert sum(report.counts("label").values()) == len(ids) - 1
+    assert count_of(report.outcomes, "skipped") == {"empty": 1}
+    assert sum(count_of(report.outcomes, "label").values()) == len(ids) - 1
     [empty] = [row for row in rows if row["skipped"]]
     assert empty["id"] == "t4:5"
     assert empty["skipped"] == "empty"
@@ -421,7 +421,9 @@ def test_a_cell_that_a_spreadsheet_would_execute_gets_an_apostrophe(
 ) -> None:
     assert protect_cell(text) == expected
     [[header], [cell]] = csv.reader(
-        io.StringIO((csv_header([text]) + csv_line({text: text}, [text])).decode(), newline="")
+        io.StringIO(
+            (csv_header([text]) + csv_line({text: text}, [text])).decode("utf-8-sig"), newline=""
+        )
     )
     assert (header, cell) == (expected, expected)
 

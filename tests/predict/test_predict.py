@@ -108,7 +108,7 @@ def test_a_table_and_a_transcript_are_known_by_their_endings(model: Path, tmp_pa
     )
     out = tmp_path / "out.csv"
     assert predict.main([f"model={model}", f"input={table}", f"output={out}"]) == 0
-    with out.open(encoding="utf-8", newline="") as file:
+    with out.open(encoding="utf-8-sig", newline="") as file:
         [row] = csv.DictReader(file)
     assert (row["id"], row["response"], row["room"]) == ("a:1", "'=No.", "'@2")
     assert row["gold"] == "Collaboration"

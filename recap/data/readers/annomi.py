@@ -46,6 +46,7 @@ def read_annomi(
     """
     one_of("annotations", annotations, ("majority", "first", "reject"))
     table = read_sheet(path, issues)
+    issues.text_column = "utterance_text"
     for column in _NEEDED:
         hint = "is this an AnnoMI file? (others: data=table)"
         require_column(table.path, table.columns, column, hint)

@@ -305,11 +305,16 @@ def read_table(
     """
     table = read_sheet(path, issues, delimiter=delimiter, sheet=sheet)
     found = find_columns(table.path, table.columns, columns)
+    issues.text_column = found["text"]
     table.texts.update(column for role, column in found.items() if role != "start")
     first = next(table.rows, None)
     if first is not None:
         refuse_export(issues, *first)
-        table = replace(table, rows=chain([first], table.rows))
+        bare = (
+            (line, {name: bare_cell(cell) for name, cell in row.items()})
+            for line, row in chain([first], table.rows)
+        )
+        table = replace(table, rows=bare)
         if (columns or {}).get("turn") is None and _names_turns(found.get("turn", ""), first[1]):
             del found["turn"]
     for column in meta:
