@@ -35,7 +35,8 @@ from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
-from recap.models.export import model_identity
+from recap.models.export import model_files
+from recap.models.identity import DIGESTS_FILE, changed_files
 from recap.output.format import console_for, duration_text, unparsed_notes
 from recap.predict.output import (
     AnnotationFile,
@@ -62,7 +63,7 @@ LEAST_WINDOWS = 16
 STAGES = ("model", "binary", "fine_grained")
 """Arguments of a detector that name the folder of a stage."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Of rows, windows and state; outputs of another one are not gone on with."""
 
 
@@ -163,6 +164,7 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     """
     is_csv(job.output)
     _refuse_input(job)
+    job.output.parent.mkdir(parents=True, exist_ok=True)
     identity = {
         **(_identity(job) if known is None else known.identity),
         "shard": None if job.shard is None else f"{job.shard.index}/{job.shard.count}",
@@ -171,7 +173,6 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     _refuse_other(job, state, identity)
     checked = known.checked if known else _checked(state["checked"]) if state else None
     if checked is None:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
         checked = check_input(job.data, rejects=rejects_file(job.part))
     complete = (state or {}).get("complete") or {}
     # Several batches, of small inputs a fair part.
@@ -207,8 +208,11 @@ def rejects_file(output: Path) -> Path:
 def _identity(job: AnnotationJob) -> dict[str, Any]:
     data = job.data
     digest = _digest_of([existing_file(file) for file in job.files])
+    cache = job.output.parent / DIGESTS_FILE
     models = {
-        name: model_identity(find_model_folder(Path(folder)))
+        name: model_files(
+            find_model_folder(Path(folder)), base=job.detector.get("base"), cache=cache
+        )
         for name in STAGES
         if (folder := job.detector.get(name)) is not None
     }
@@ -224,7 +228,8 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
             "no_intervention": data.no_intervention,
             "options": dict(data.options),
         },
-        "detector": {**models, **{k: v for k, v in job.detector.items() if k not in apart}},
+        "models": models,
+        "detector": {k: v for k, v in job.detector.items() if k not in apart},
         "replace_text": job.replace_text,
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity))
@@ -292,14 +297,27 @@ def _refuse_other(
                 "is; name another output, or overwrite it with resume=never"
             )
         return
-    there = flatten({key: state.get(key) for key in identity})
-    now = flatten(identity)
+    mend = "name another output, or begin again with resume=never"
+    if state.get("format") != _FORMAT:
+        raise ConfigError(f"{job.part}: was begun by another version of recap; {mend}")
+    there, now = (
+        flatten({key: one.get(key) for key in identity if key != "models"})
+        for one in (state, identity)
+    )
+    before, models = state.get("models") or {}, identity["models"]
     changed = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
+    changed += sorted(before.keys() ^ models.keys())
     if changed:
         raise ConfigError(
             f"{job.part}: was made from another input or with other options "
-            f"({', '.join(changed)}); name another output, or begin again with resume=never"
+            f"({', '.join(changed)}); {mend}"
         )
+    for stage, files in models.items():
+        if became := changed_files(before[stage], files):
+            raise ConfigError(
+                f"{job.part}: was made by another model than {stage}={job.detector[stage]} is "
+                f"now: {became}; put back what it was, {mend}"
+            )
 
 
 def _checked(values: Mapping[str, Any]) -> Checked:
