@@ -74,7 +74,7 @@ WORDING = {
         format_label_only=(
             'Answer with exactly one line: "Behavior:" and one label, copied from the list.'
         ),
-        brief_with_reason='Write "Behavior:" and the label, below it "Reason:" and why.',
+        brief_with_reason='Write "Behavior:" and label, below "Reason:" and why.',
         brief_label_only='Write "Behavior:" and the label.',
         counselor="Counselor",
         client="Client",

@@ -189,7 +189,7 @@ def test_the_brief_prompt_is_task_names_and_format():
     ]
     assert user.split("\n")[-2:] == [
         "Response: I don't think so.",
-        'Write "Behavior:" and the label, below it "Reason:" and why.',
+        'Write "Behavior:" and label, below "Reason:" and why.',
     ]
 
 
