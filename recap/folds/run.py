@@ -18,16 +18,9 @@ from recap.data.leakage import leakage_report, with_shots
 from recap.errors import ConfigError, DataError, quote_id
 from recap.models.engine.label_scoring import check_threshold
 from recap.models.hub import find_folder
-from recap.models.identity import DIGESTS_FILE, model_digests
+from recap.models.identity import DIGESTS_FILE, changed_files, model_digests
 from recap.records import Example, Fold
-from recap.runs.folder import (
-    Part,
-    RunFolder,
-    open_run_folder,
-    refuse_other_data,
-    refuse_other_model,
-    write_json,
-)
+from recap.runs.folder import Part, RunFolder, open_run_folder, refuse_other_data, write_json
 from recap.runs.saved import SavedModel
 from recap.system.processes import environment, is_first_process
 from recap.tasks.library import build_task
@@ -235,7 +228,11 @@ def open_run(run: Run) -> None:
     folder = open_run_folder(run.config, prompted=run.prompted, write=is_first_process())
     refuse_other_data(folder, **run.hashes)
     files = backbone_files(run.config)
-    refuse_other_model(folder, files)
+    if became := changed_files(folder.read_manifest().get("backbone_files", files), files):
+        raise DataError(
+            f"{folder.path}: its model is no longer the one that this run was begun with: "
+            f"{became}; set run=NAME for a new run, or restore the files"
+        )
     if is_first_process():
         if not folder.manifest.is_file():
             hashes = {**run.hashes, **({"backbone_files": files} if files else {})}
@@ -259,8 +256,8 @@ def open_run(run: Run) -> None:
 def backbone_files(config: RunConfig, *, keep: bool = True) -> dict[str, str]:
     """Return the digests of the files that a run's model begins from, by name.
 
-    None for one that is made on the spot, or that is a server's. Unless told
-    otherwise they are kept under ``runs_dir``, so that weights are read once for all runs.
+    None for one that is made on the spot, or that is a server's. With ``keep`` they are kept under
+    ``runs_dir``, so that weights are read once for all runs.
     """
     backbone = config.backbone
     if backbone.path is None and backbone.hub_id is None:

@@ -365,12 +365,7 @@ def load_trained(
 def model_files(
     folder: Path, *, base: str | Path | None = None, cache: Path | None = None
 ) -> dict[str, str]:
-    """Return the digests of a model's files, those of an adapter's base among them.
-
-    Args:
-        folder: A Hugging Face folder or a PEFT adapter.
-        base: As in :func:`load_trained`.
-        cache: As in :func:`recap.models.identity.model_digests`.
+    """Return the :func:`model_digests` of a folder, with the base that :func:`load_trained` takes.
 
     Raises:
         ConfigError: When an adapter's base is not there.

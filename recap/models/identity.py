@@ -1,7 +1,7 @@
 """Whether a model is still the one that answered: a digest of every file that matters, whole.
 
-Answers of two models must never end in one file. So whatever goes on with answers that are there
-(annotations, folds of a run, kept answers to prompts) compares these digests first.
+Whatever goes on with answers that are there (annotations, folds of a run, kept answers to prompts)
+compares these digests first.
 """
 
 from __future__ import annotations
@@ -36,17 +36,14 @@ def model_digests(
 ) -> dict[str, str]:
     """Return the SHA-256 of every file that a model's answers may depend on, by name.
 
-    Weights, configuration, tokenizer, chat templates, generation settings and ``recap.json`` are
-    among them; cards, hidden files and what is never read (pickles, programs) are not. Names do not
-    say where the folder lies, nor do digests: of ``config.json`` and ``adapter_config.json`` all
-    counts but the names of other places.
+    That is all but cards, hidden files and what is never read (pickles, programs). Names and
+    digests do not say where the folder lies: places that configurations name are left out.
 
     Args:
         folder: The model's, or an adapter's.
         base: The folder of an adapter's base, whose files are named ``base/...``.
-        cache: A file that keeps digests. A file is read again when its path, with links followed,
-            its size or one of its times (of its bytes, of its entry) is another one. Where the
-            cache cannot be written, or was spoiled, everything is read.
+        cache: Keeps digests: a file is read again when its path, with links followed, its size, its
+            mtime or its ctime is another one. Without one, or a spoiled one, everything is read.
 
     Raises:
         OSError: When a file cannot be read.
@@ -60,21 +57,18 @@ def model_digests(
 
 def digest_of(digests: Mapping[str, str]) -> str:
     """Return one short hash for all files of a model."""
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+    return _sum(json.dumps(digests, sort_keys=True))[:16]
 
 
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Return what became of the files of a model, in words; empty where all are as they were."""
-    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    said = []
-    for name in names[:_MOST_NAMED]:
-        became = "is gone" if name not in now else "has changed" if name in before else "is new"
-        said.append(f"{name} {became}")
-    more = len(names) - len(said)
-    return ", ".join(said) + (f" (and {more} more)" if more else "")
-
-
-_MOST_NAMED = 3
+    said = [
+        f"{name} {'is gone' if name not in now else 'has changed' if name in before else 'is new'}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    more = f" (and {len(said) - 3} more)" if len(said) > 3 else ""
+    return ", ".join(said[:3]) + more
 
 
 def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -120,22 +114,21 @@ def _kept(cache: Path | None) -> Iterator[dict[str, Any]]:
         yield known
         if known != before:
             there = {path: entry for path, entry in known.items() if Path(path).exists()}
-            text = json.dumps({"files": there, "sha256": _sum(there)}).encode()
+            text = json.dumps(there, sort_keys=True)
             # Digests are worth no failure: those of a full disk are taken again.
             with suppress(OSError):
                 os.ftruncate(file.fileno(), 0)
-                os.pwrite(file.fileno(), text, 0)
+                os.pwrite(file.fileno(), f"{_sum(text)}\n{text}".encode(), 0)
 
 
 def _read(file: IO[str]) -> dict[str, Any]:
     """Return what a cache holds; nothing where it is not what was written."""
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
-        content = json.load(file)
-        files: dict[str, Any] = content["files"]
-        if content["sha256"] == _sum(files):
-            return files
+    with suppress(UnicodeDecodeError):
+        digest, _, text = file.read().partition("\n")
+        if digest == _sum(text):
+            return dict(json.loads(text))
     return {}
 
 
-def _sum(files: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -210,11 +210,12 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
     digest = _digest_of([existing_file(file) for file in job.files])
     cache = job.output.parent / DIGESTS_FILE
     models = {
-        name: model_files(
-            find_model_folder(Path(folder)), base=job.detector.get("base"), cache=cache
-        )
-        for name in STAGES
-        if (folder := job.detector.get(name)) is not None
+        f"{stage}/{name}": digest
+        for stage in STAGES
+        if (path := job.detector.get(stage)) is not None
+        for name, digest in model_files(
+            find_model_folder(Path(path)), base=job.detector.get("base"), cache=cache
+        ).items()
     }
     # Where the weights lie and what computes does not change the answers.
     apart = (*STAGES, "device", "base")
@@ -300,24 +301,18 @@ def _refuse_other(
     mend = "name another output, or begin again with resume=never"
     if state.get("format") != _FORMAT:
         raise ConfigError(f"{job.part}: was begun by another version of recap; {mend}")
-    there, now = (
-        flatten({key: one.get(key) for key in identity if key != "models"})
-        for one in (state, identity)
-    )
-    before, models = state.get("models") or {}, identity["models"]
+    if became := changed_files(state.get("models") or {}, identity["models"]):
+        raise ConfigError(
+            f"{job.part}: was made by another model: {became}; put back what it was, {mend}"
+        )
+    there = flatten({key: state.get(key) for key in identity})
+    now = flatten(identity)
     changed = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
-    changed += sorted(before.keys() ^ models.keys())
     if changed:
         raise ConfigError(
             f"{job.part}: was made from another input or with other options "
             f"({', '.join(changed)}); {mend}"
         )
-    for stage, files in models.items():
-        if became := changed_files(before[stage], files):
-            raise ConfigError(
-                f"{job.part}: was made by another model than {stage}={job.detector[stage]} is "
-                f"now: {became}; put back what it was, {mend}"
-            )
 
 
 def _checked(values: Mapping[str, Any]) -> Checked:

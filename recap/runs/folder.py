@@ -14,7 +14,6 @@ import yaml
 
 from recap.config import RunConfig, result_options, to_dict, validated
 from recap.errors import ConfigError, DataError
-from recap.models.identity import changed_files
 from recap.system.files import lock, open_lock, read_yaml, refuse_links, write_atomic
 
 Part = int | Literal["final"]
@@ -228,20 +227,6 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
                 "begun with: a data file or a prompt file has changed since, or recap's own words "
                 "with its version; set run=NAME for a new run, or restore what it was"
             )
-
-
-def refuse_other_model(folder: RunFolder, files: Mapping[str, str]) -> None:
-    """Check that a backbone's files are those that the folder's run was begun with.
-
-    Raises:
-        DataError: When one of them has changed since, naming it.
-    """
-    changed = changed_files(folder.read_manifest().get("backbone_files", files), files)
-    if changed:
-        raise DataError(
-            f"{folder.path}: its model is no longer the one that this run was begun with: "
-            f"{changed}; set run=NAME for a new run, or restore the files"
-        )
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def test_a_byte_of_any_file_makes_another_model(
         flip(model / name)
     code, said = again()
     assert code == 2
-    assert f"was made by another model than model={model} is now: {name} has changed;" in said
+    assert f"was made by another model: model/{name} has changed;" in said
     assert "put back what it was, name another output, or begin again with resume=never" in said
     assert (tmp_path / "out/answers.jsonl").read_bytes() == before
 
@@ -92,7 +92,7 @@ def test_files_that_come_go_or_are_renamed_are_named(
     (model / "chat_template.jinja").rename(model / "added_tokens.json")
     code, said = again()
     assert code == 2
-    assert "added_tokens.json is new, chat_template.jinja is gone;" in said
+    assert "model/added_tokens.json is new, model/chat_template.jinja is gone;" in said
 
 
 def test_a_model_may_move_be_touched_and_get_another_card(
@@ -128,7 +128,7 @@ def test_links_of_a_hub_cache_are_followed(
     (snapshot / "tokenizer.json").symlink_to(other)
     code, said = again(f"model={snapshot}")
     assert code == 2
-    assert f"model={snapshot} is now: tokenizer.json has changed;" in said
+    assert "model/tokenizer.json has changed;" in said
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -146,12 +146,10 @@ def test_an_adapter_is_as_much_its_base_as_itself(
     flip(base / "model.safetensors")
     code, said = again(*options)
     assert code == 2
-    assert f"model={adapter} is now: base/model.safetensors has changed;" in said
+    assert "model/base/model.safetensors has changed;" in said
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"\xff\x00garbage", b"[]", b'{"files": {"a": 1}, "sha256": "0"}', b"cut"]
-)
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00garbage", b"[]", b'0\n{"a": 1}', b"cut"])
 def test_a_cache_that_is_gone_or_spoiled_costs_a_reading_and_no_more(
     content: bytes | None,
     model: Path,
@@ -167,7 +165,7 @@ def test_a_cache_that_is_gone_or_spoiled_costs_a_reading_and_no_more(
     else:
         cache.write_bytes(whole[:-9] if content == b"cut" else content)
     assert again()[0] == 0
-    assert json.loads(cache.read_bytes()) == json.loads(whole)
+    assert cache.read_bytes() == whole
     digest = model_digests(model)["model.safetensors"].encode()
     cache.write_bytes(whole.replace(digest, b"0" * 64))
     assert again()[0] == 0
@@ -207,7 +205,7 @@ def test_processes_at_once_find_the_same_digests(model: Path, tmp_path: Path) ->
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [json.loads(one) for one in said] == [model_digests(model)] * 4
-    assert len(json.loads(cache.read_bytes())["files"]) >= 8
+    assert len(json.loads(cache.read_text().partition("\n")[2])) >= 8
 
 
 @pytest.fixture
