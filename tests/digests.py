@@ -43,6 +43,7 @@ FIGURES = frozenset({".json", ".jsonl", ".csv", ".npz", ".safetensors", ".xlsx",
 NOT_LOOKED_AT: Mapping[str, str] = {
     "*/wandb/*": "W&B's own files hold times, process numbers and random names",
     "*.lock": "locks are empty",
+    "*.model-digests.json": "times of files, and where they lie",
     "*/checkpoints/*": "pickles for resuming; the weights stand in model/ as well",
     "/predict-adapter/*.state.json": "a digest of the model's folder, so of target_modules (below)",
 }

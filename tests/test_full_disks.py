@@ -30,6 +30,7 @@ VOLATILE = (
     "*.lock",
     "*/logs/*",
     "*.state.json",
+    "*.model-digests.json",
     "*/.budget/*",
     "*.xlsx",
 )

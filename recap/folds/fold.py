@@ -34,6 +34,7 @@ from recap.metrics.files import (
 from recap.metrics.scores import answer_counts, score, summarize, summary_markdown
 from recap.models.engine.shared_prefix import BatchingChoice
 from recap.models.export import CARD_FILE, Merged, is_adapter_folder
+from recap.models.identity import digest_of
 from recap.records import Example, Fold, Message, Prediction, Scores, Summary
 from recap.runs.folder import (
     FoldFolder,
@@ -353,14 +354,16 @@ def write_scores(folder: FoldFolder, scores: Scores, predictions: Sequence[Predi
 
 
 def made_with(folder: RunFolder) -> dict[str, str]:
-    """Return the hashes of a run's data, partition and result-changing options.
+    """Return the hashes of a run's data, partition, backbone and result-changing options.
 
     A fold that was copied from another run, or an option that was changed in config.yaml, shows by
     them.
     """
     manifest = folder.read_manifest()
     options = result_options(read_config(folder.path), read_prompted(folder.path))
+    files = manifest.get("backbone_files")
     return {
+        **({"backbone_hash": digest_of(files)} if files else {}),
         **{name: manifest[name] for name in ("data_hash", "partition_hash") if name in manifest},
         "configuration_hash": _hash(json.dumps(options, sort_keys=True, default=str)),
         # Another version may have other options, and so another hash of the same run.

@@ -17,6 +17,8 @@ from recap.data.folds import HASH_CHARACTERS, content_key, data_hash, partition_
 from recap.data.leakage import leakage_report, with_shots
 from recap.errors import ConfigError, DataError, quote_id
 from recap.models.engine.label_scoring import check_threshold
+from recap.models.hub import find_folder
+from recap.models.identity import DIGESTS_FILE, changed_files, model_digests
 from recap.records import Example, Fold
 from recap.runs.folder import Part, RunFolder, open_run_folder, refuse_other_data, write_json
 from recap.runs.saved import SavedModel
@@ -231,13 +233,20 @@ def open_run(run: Run) -> None:
 
     Raises:
         ConfigError: When the folder holds a run with other options.
-        DataError: When the data changed since the run was begun.
+        DataError: When the data, or the model, changed since the run was begun.
     """
     folder = open_run_folder(run.config, prompted=run.prompted, write=is_first_process())
     refuse_other_data(folder, **run.hashes)
+    files = backbone_files(run.config)
+    if became := changed_files(folder.read_manifest().get("backbone_files", files), files):
+        raise DataError(
+            f"{folder.path}: its model is no longer the one that this run was begun with: "
+            f"{became}; set run=NAME for a new run, or restore the files"
+        )
     if is_first_process():
         if not folder.manifest.is_file():
-            folder.update_manifest(seed=run.config.seed, **run.hashes, **environment())
+            hashes = {**run.hashes, **({"backbone_files": files} if files else {})}
+            folder.update_manifest(seed=run.config.seed, **hashes, **environment())
         write_json(folder.leakage, dict(run.leakage), private=True)
         corpus = run.corpus
         what_was_read = {
@@ -252,6 +261,20 @@ def open_run(run: Run) -> None:
             "faults": [str(fault) for fault in corpus.issues],
         }
         write_json(folder.data, what_was_read)
+
+
+def backbone_files(config: RunConfig, *, keep: bool = True) -> dict[str, str]:
+    """Return the digests of the files that a run's model begins from, by name.
+
+    None for one that is made on the spot, or that is a server's. With ``keep`` they are kept under
+    ``runs_dir``, so that weights are read once for all runs.
+    """
+    backbone = config.backbone
+    if backbone.path is None and backbone.hub_id is None:
+        return {}
+    folder = find_folder(**backbone.source)
+    assert folder is not None
+    return model_digests(folder, cache=Path(config.runs_dir) / DIGESTS_FILE if keep else None)
 
 
 def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:

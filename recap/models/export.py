@@ -9,14 +9,14 @@ unquantized weights they are not quite at home: how much that costs is measured,
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
@@ -29,18 +29,13 @@ from recap.models.backbone import load_backbone
 from recap.models.checkpoints import is_first_rank, whole_weights
 from recap.models.engine.loss import answer_loss
 from recap.models.finetune import causal_model, is_adapted, plain_name
-from recap.models.hub import (
-    WEIGHT_FILES,
-    hub_folder,
-    read_adapter,
-    read_tokenizer,
-)
+from recap.models.hub import hub_folder, read_adapter, read_tokenizer
+from recap.models.identity import digest_of, model_digests
 from recap.system.files import whole_folder
 from recap.tasks.library import task_from_saved, task_to_dict
 from recap.tasks.task import Task
 
 SETTINGS_FILE = "recap.json"
-_FORMAT = 1
 Dtype = Annotated[str, pydantic.Field(pattern="^(float32|float16|bfloat16|float64)$")]
 """A type of numbers, by its name in torch; no other attribute of torch is looked up."""
 
@@ -54,6 +49,9 @@ class ModelSettings:
     Enough to prompt it the same way on another machine; nothing of the data, and no path.
     """
 
+    format: Literal[1, 2] = 2
+    """Version of this file, and of what built-in prompts say of the answer's form; 1 showed it with
+    gaps (``Behavior: <label>``)."""
     task: pydantic.InstanceOf[Task]
     """Labels, prompt and answer format."""
     max_prompt_tokens: pydantic.PositiveInt | None = None
@@ -75,6 +73,8 @@ class ModelSettings:
 _ADDED = {"decoding", "threshold"}
 """Settings that earlier versions did not write."""
 
+_LOG = logging.getLogger(__name__)
+
 
 def read_settings(folder: Path) -> ModelSettings | None:
     """Return the settings in a model's folder, ``None`` where it has no ``recap.json``.
@@ -88,7 +88,7 @@ def read_settings(folder: Path) -> ModelSettings | None:
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         names = {field.name for field in fields(ModelSettings)}
-        if values.pop("format") != _FORMAT or values.keys() | _ADDED != names:
+        if values["format"] not in (1, 2) or values.keys() | _ADDED != names:
             raise ConfigError("it was written by another version of recap")
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
     except pydantic.ValidationError as error:
@@ -155,7 +155,7 @@ def save_model(
         tokenizer.save_pretrained(partial)
         if settings is not None:
             values = {each.name: getattr(settings, each.name) for each in fields(settings)}
-            values = {"format": _FORMAT, **values, "task": task_to_dict(settings.task)}
+            values["task"] = task_to_dict(settings.task)
             text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
             (partial / SETTINGS_FILE).write_text(f"{text}\n", encoding="utf-8")
         if card is not None:
@@ -286,7 +286,6 @@ def mean_answer_loss(
 
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,13 +328,22 @@ def load_trained(
     shared: dict[tuple[Any, ...], Any] = {}
     loaded = []
     for number, (folder, own) in enumerate(zip(folders, settings, strict=True)):
+        if own.format == 1 and "{format}" in (own.task.prompt_text or "{format}"):
+            _LOG.warning(
+                "%s: was trained by an earlier version of recap, whose prompts described the "
+                "answer in other words than those it is asked in now, and may answer worse; train "
+                "it again, or use the version that it was trained with",
+                folder,
+            )
         adapter = f"stage{number}" if is_adapter_folder(folder) else None
         source = folder if adapter is None else _base_folder(folder, base)
         chosen = dtype or _dtype_for(device, own)
         key: tuple[Any, ...] = (number,)
         if adapter is not None:
             # Copies of a base that adapters brought along are one.
-            same = model_identity(source) if source.name == BASE_FOLDER else source.resolve()
+            same = (
+                digest_of(model_digests(source)) if source.name == BASE_FOLDER else source.resolve()
+            )
             key = (same, chosen, own.quantize, own.compute_dtype)
         if key not in shared:
             shared[key], _ = load_backbone(
@@ -354,37 +362,16 @@ def load_trained(
     return loaded
 
 
-def model_identity(folder: Path) -> str:
-    """Return a hash that two folders with the same model share, wherever they are.
+def model_files(
+    folder: Path, *, base: str | Path | None = None, cache: Path | None = None
+) -> dict[str, str]:
+    """Return the :func:`model_digests` of a folder, with the base that :func:`load_trained` takes.
 
-    It is of the small files, and of sizes and both ends of the weights: quick for any size.
+    Raises:
+        ConfigError: When an adapter's base is not there.
     """
-    digest = hashlib.sha256()
-    files = [folder / name for name in (SETTINGS_FILE, ADAPTER_CONFIG, "config.json")]
-    for file in files:
-        if file.is_file():
-            digest.update(_without_paths(file))
-    for file in sorted(folder.glob(WEIGHT_FILES)):
-        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
-        digest.update(_both_ends(file))
-    for file in sorted(folder.glob("adapter_model*.safetensors")):
-        digest.update(_both_ends(file))
-    return digest.hexdigest()[:16]
-
-
-def _without_paths(file: Path) -> bytes:
-    """Return a JSON file's values without that which names a place on this machine."""
-    values = json.loads(file.read_text(encoding="utf-8"))
-    for key in ("base_model_name_or_path", "_name_or_path"):
-        values.pop(key, None)
-    return json.dumps(values, sort_keys=True).encode()
-
-
-def _both_ends(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        start = opened.read(_MIB)
-        opened.seek(max(0, file.stat().st_size - _MIB))
-        return start + opened.read(_MIB)
+    below = _base_folder(folder, base) if is_adapter_folder(folder) else None
+    return model_digests(folder, base=below, cache=cache)
 
 
 def _dtype_for(device: str, settings: ModelSettings) -> str:

@@ -27,7 +27,7 @@ WEIGHT_FILES = "*.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 """Which of several files holds each weight."""
 
-_NOT_NEEDED = (
+NOT_NEEDED = (
     *("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx"),
     *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"),
 )
@@ -55,7 +55,7 @@ def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") 
         return cached
     try:
         _require_hub(hub_id)
-        return Path(snapshot_download(hub_id, ignore_patterns=list(_NOT_NEEDED)))
+        return Path(snapshot_download(hub_id, ignore_patterns=list(NOT_NEEDED)))
     except Exception as error:  # the client's own, httpx's and the operating system's errors
         terms = " (after accepting its license on the hub and `hf auth login`)"
         raise ConfigError(

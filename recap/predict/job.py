@@ -35,7 +35,8 @@ from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
-from recap.models.export import model_identity
+from recap.models.export import model_files
+from recap.models.identity import DIGESTS_FILE, changed_files
 from recap.output.excel import MOST_ROWS
 from recap.output.format import console_for, duration_text, print_warning
 from recap.predict.output import (
@@ -171,6 +172,7 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     """
     is_csv(job.output)
     _refuse_input(job)
+    job.output.parent.mkdir(parents=True, exist_ok=True)
     identity = {
         **(_identity(job) if known is None else known.identity),
         "shard": None if job.shard is None else f"{job.shard.index}/{job.shard.count}",
@@ -179,7 +181,6 @@ def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     _refuse_other(job, state, identity)
     checked = known.checked if known else _checked(state["checked"]) if state else None
     if checked is None:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
         checked = check_input(job.data, rejects=rejects_file(job.part))
     complete = (state or {}).get("complete") or {}
     folders = [folder for name in STAGES if (folder := job.detector.get(name)) is not None]
@@ -218,10 +219,14 @@ def rejects_file(output: Path) -> Path:
 def _identity(job: AnnotationJob) -> dict[str, Any]:
     data = job.data
     digest = _digest_of([existing_file(file) for file in job.files])
+    cache = job.output.parent / DIGESTS_FILE
     models = {
-        name: model_identity(find_model_folder(Path(folder)))
-        for name in STAGES
-        if (folder := job.detector.get(name)) is not None
+        f"{stage}/{name}": digest
+        for stage in STAGES
+        if (path := job.detector.get(stage)) is not None
+        for name, digest in model_files(
+            find_model_folder(Path(path)), base=job.detector.get("base"), cache=cache
+        ).items()
     }
     # Where the weights lie and what computes does not change the answers.
     apart = (*STAGES, "device", "base")
@@ -235,7 +240,8 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
             "no_intervention": data.no_intervention,
             "options": dict(data.options),
         },
-        "detector": {**models, **{k: v for k, v in job.detector.items() if k not in apart}},
+        "models": models,
+        "detector": {k: v for k, v in job.detector.items() if k not in apart},
         "replace_text": job.replace_text,
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity))
@@ -305,13 +311,20 @@ def _refuse_other(
                 "is; name another output, or overwrite it with resume=never"
             )
         return
+    mend = "name another output, or begin again with resume=never"
+    if state.get("format") != _FORMAT:
+        raise ConfigError(f"{job.part}: was begun by another version of recap; {mend}")
+    if became := changed_files(state.get("models") or {}, identity["models"]):
+        raise ConfigError(
+            f"{job.part}: was made by another model: {became}; put back what it was, {mend}"
+        )
     there = flatten({key: state.get(key) for key in identity})
     now = flatten(identity)
     changed = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
     if changed:
         raise ConfigError(
             f"{job.part}: was made from another input or with other options "
-            f"({', '.join(changed)}); name another output, or begin again with resume=never"
+            f"({', '.join(changed)}); {mend}"
         )
 
 

@@ -190,7 +190,9 @@ def print_estimate(config: PromptedConfig, console: Console | None = None) -> No
 def _workload(config: PromptedConfig, run: Run) -> Counter[str]:
     """Return what the unfinished folds that ``cv.fold`` asks for would send."""
     model: PromptedModel = (
-        RemoteModel(config, run.task) if config.remote else LocalModel(config.training, run.task)
+        RemoteModel(config, run.task)
+        if config.remote
+        else LocalModel(config.training, run.task, dry_run=True)
     )
     folds = [
         (run.examples(f.test), run.shots.get(f.index, ())) for f in _unfinished(run, run.parts)

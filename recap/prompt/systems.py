@@ -18,10 +18,9 @@ from recap.config import RunConfig, autocast_dtype, weights_dtype
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError
 from recap.folds.prompts import estimated_tokens
+from recap.folds.run import backbone_files
 from recap.models.backbone import load_backbone, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
-from recap.models.export import CARD_FILE
-from recap.models.hub import hub_folder
 from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint, thinking_off
 from recap.prompt.requests import (
     FOLDER,
@@ -190,19 +189,21 @@ _BATCHES_BETWEEN_WRITES = 4
 class LocalModel:
     """A prompted backbone, which does as :class:`RemoteModel`.
 
-    Answers are kept as those of servers are, under a hash of prompt, decoding and weights (names,
-    sizes and times of their files).
+    Answers are kept as those of servers are, under a hash of prompt, decoding and the
+    backbone's files.
 
     Args:
         config: Names the backbone, where it runs, and how answers are decoded.
         task: Writes prompts and reads answers.
+        dry_run: Whether nothing may be written, the digests of the backbone's files among it.
 
     Raises:
         ConfigError: When there is no such backbone.
     """
 
-    def __init__(self, config: RunConfig, task: Task) -> None:
+    def __init__(self, config: RunConfig, task: Task, *, dry_run: bool = False) -> None:
         self._config = config
+        self._dry_run = dry_run
         self._task = task
         self._cache = AnswerCache(Path(config.runs_dir) / FOLDER, PromptedAnswer)
         self._encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
@@ -302,7 +303,8 @@ class LocalModel:
         config, task = self._config, self._task
         return {
             "api": "local",
-            "weights": _fingerprint(config),
+            "weights": backbone_files(config, keep=not self._dry_run)
+            or [config.backbone.name, config.seed],
             "dtype": config.backbone.dtype,
             "precision": config.trainer.precision,
             "decoding": [config.decoding.name, config.decoding.threshold],
@@ -344,17 +346,3 @@ def _answered(answer: ModelAnswer) -> PromptedAnswer:
         rationale=answer.rationale,
         probabilities=dict(answer.probabilities),
     )
-
-
-def _fingerprint(config: RunConfig) -> list[Any]:
-    """Return what tells one backbone's weights from another's, without reading them."""
-    backbone = config.backbone
-    if backbone.path is not None:
-        folder = Path(backbone.path)
-    elif backbone.hub_id is not None:
-        folder = hub_folder(backbone.hub_id, backbone.name, backbone.family)
-    else:
-        return [backbone.name, config.seed]
-    # A model's card changes as other folds are finished, and is no part of the model.
-    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name != CARD_FILE)
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]

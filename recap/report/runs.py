@@ -223,7 +223,7 @@ def _refuse_strange_folds(folder: RunFolder, folds: Sequence[int]) -> None:
     expected = made_with(folder)
     for fold in folds:
         found = read_made_with(folder.fold(fold))
-        compared = {"data_hash", "partition_hash"} & set(expected) & set(found)
+        compared = {"data_hash", "partition_hash", "backbone_hash"} & set(expected) & set(found)
         if found.get("options_hash") == expected["options_hash"]:
             compared.add("configuration_hash")
         for name in sorted(compared):

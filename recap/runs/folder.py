@@ -224,8 +224,8 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
         if manifest.get(name, value) != value:
             raise DataError(
                 f"{folder.path}: the {name.replace('_', ' ')} differs from the one this run was "
-                "begun with: a data file or a prompt file has changed since; "
-                "set run=NAME for a new run, or restore the file"
+                "begun with: a data file or a prompt file has changed since, or recap's own words "
+                "with its version; set run=NAME for a new run, or restore what it was"
             )
 
 

@@ -48,7 +48,9 @@ class SavedModel:
     @property
     def settings(self) -> ModelSettings:
         """What the model has to be told of how it was trained."""
-        return read_settings(self.folder) or ModelSettings(task=self.task, **taught(self.config))
+        return read_settings(self.folder) or ModelSettings(
+            format=1 if self.run else 2, task=self.task, **taught(self.config)
+        )
 
 
 def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
@@ -191,7 +193,7 @@ def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
             "lie in a run folder; copy the folder whole from where it was trained"
         )
     config = read_config(run)
-    return folder, ModelSettings(task=build_task(config), **taught(config))
+    return folder, ModelSettings(format=1, task=build_task(config), **taught(config))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,6 +205,13 @@ _ALTERNATIVE = re.compile(
 
 _AROUND_REASON = " \t\r\n*`"
 
+_PLACEHOLDER = re.compile(
+    r"[<\[{][^<>\[\]{}\n]{0,40}(?:label|behaviou?r|categor|answer|标签|行为|类别|分类|答案)"
+    r"[^<>\[\]{}\n]{0,80}[>\]}]",
+    re.IGNORECASE,
+)
+"""A gap that a prompt of one's own shows (``<label>``), copied instead of filled."""
+
 THOUGHT_MARK = re.compile(
     r"(?i:<\|?(/)?(?:seed:)?(?:think(?:ing)?|thought|reasoning)\|?>)|\[(/)?THINK\]|◁(/)?think▷"
 )
@@ -279,7 +286,7 @@ class AnswerFormat:
         )
 
     def lines(self, label: str, rationale: str | None) -> str:
-        """Return the answer text for a label and a rationale as they are, placeholders included."""
+        """Return the answer text for a label and a rationale as they are."""
         behavior, reason = _KEYS[self.language]
         if rationale is None:
             return behavior + label
@@ -383,6 +390,9 @@ class AnswerFormat:
         named = NamedLabel(label=label) if label else NOTHING
         if keyed and label is None:
             named = self._reader.named(lines[0])
+        if named == NOTHING and _PLACEHOLDER.search(lines[0].translate(WIDE_TO_ASCII)):
+            # What follows explains an answer that was never given.
+            return DOUBTFUL, ""
         if named == NOTHING:
             return self._reader.named(piece), ""
         if named.label and any(self._adds_another(line, named.label) for line in lines[1:]):

@@ -137,11 +137,11 @@ def labels_text(task: Task) -> str:
 
 
 def format_text(task: Task) -> str:
-    """Return how an answer is to look, written by the same code that writes answers."""
+    """Return how an answer is to look."""
     words = WORDING[task.language]
-    rule = words.format_with_reason if task.rationale else words.format_label_only
-    slot = words.reason_slot if task.rationale else None
-    return f"{rule}\n{task.answer_format.lines(words.label_slot, slot)}"
+    if task.style == "brief" and task.prompt_text is None:
+        return words.brief_with_reason if task.rationale else words.brief_label_only
+    return words.format_with_reason if task.rationale else words.format_label_only
 
 
 def brief_labels_text(task: Task) -> str:
@@ -202,14 +202,11 @@ def _full_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tupl
 
 
 def _brief_prompt(task: Task, example: Example, shots: Sequence[Example]) -> tuple[str, str]:
-    words = WORDING[task.language]
-    slot = words.brief_reason_slot if task.rationale else None
-    form = task.answer_format.lines(words.brief_label_slot, slot)
-    constant = [words.brief, brief_labels_text(task)]
+    constant = [WORDING[task.language].brief, brief_labels_text(task)]
     if shots:
         constant.append(_shots_text(task, shots))
     varying = [_brief_dialogue(task, example)]
-    (varying if task.layout == "format_last" else constant).append(form)
+    (varying if task.layout == "format_last" else constant).append(format_text(task))
     return "\n".join(constant), "\n".join(varying)
 
 

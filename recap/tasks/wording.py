@@ -29,11 +29,10 @@ class Wording:
     response_brief: str
     """What stands before the response in the brief style."""
     format_with_reason: str
+    """How an answer is to look, in words: a form with gaps would be copied, gaps and all."""
     format_label_only: str
-    label_slot: str
-    reason_slot: str
-    brief_label_slot: str
-    brief_reason_slot: str
+    brief_with_reason: str
+    brief_label_only: str
     counselor: str
     client: str
     colon: str
@@ -69,13 +68,14 @@ WORDING = {
         no_history="(nothing before)",
         response_brief="Response: ",
         format_with_reason=(
-            "Answer with exactly two lines: the label, copied from the list, then a short reason."
+            'Answer with exactly two lines. The first is "Behavior:" and one label, copied from '
+            'the list; the second is "Reason:" and why it fits, in one or two sentences.'
         ),
-        format_label_only="Answer with exactly one line: the label, copied from the list.",
-        label_slot="<label>",
-        reason_slot="<why it fits, in one or two sentences>",
-        brief_label_slot="<label>",
-        brief_reason_slot="<why>",
+        format_label_only=(
+            'Answer with exactly one line: "Behavior:" and one label, copied from the list.'
+        ),
+        brief_with_reason='Write "Behavior:" and label, below "Reason:" and why.',
+        brief_label_only='Write "Behavior:" and the label.',
         counselor="Counselor",
         client="Client",
         colon=": ",
@@ -101,12 +101,12 @@ WORDING = {
         response_heading="# 待判断的回应",
         no_history="（此前没有对话）",
         response_brief="回应：",
-        format_with_reason="请只输出两行：第一行照抄列表中的一个标签，第二行简短说明理由。",
-        format_label_only="请只输出一行：照抄列表中的一个标签。",
-        label_slot="<标签>",
-        reason_slot="<用一两句话说明为什么>",
-        brief_label_slot="<标签>",
-        brief_reason_slot="<理由>",
+        format_with_reason=(
+            "请只输出两行：第一行写“行为：”和照抄自列表的一个标签；第二行写“理由：”，用一两句话说明为什么。"
+        ),
+        format_label_only="请只输出一行：“行为：”和照抄自列表的一个标签。",
+        brief_with_reason="写“行为：”和标签，另起一行写“理由：”和原因。",
+        brief_label_only="写“行为：”和标签。",
         counselor="咨询师",
         client="来访者",
         colon="：",

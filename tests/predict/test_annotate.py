@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from recap.config import DataConfig
 from recap.errors import ConfigError, DataError
-from recap.models.export import model_identity
+from recap.models.identity import model_digests
 from recap.predict.job import (
     AnnotationConsole,
     AnnotationJob,
@@ -219,7 +219,7 @@ def test_an_output_of_another_job_is_never_gone_on_with(
     with pytest.raises(ConfigError, match=r"detector\.threshold.*resume=never"):
         annotate_file(other_options, detector=detector)
     other_model = write_model(tmp_path / "other", small_task("binary"), seed=5)
-    with pytest.raises(ConfigError, match=r"detector\.model"):
+    with pytest.raises(ConfigError, match=r"another model: model/model\.safetensors has changed;"):
         annotate_file(make_job(other_model, tmp_path))
     write_talks(tmp_path / "in.jsonl", n_talks=10)
     with pytest.raises(ConfigError, match=r"input\.sha256"):
@@ -461,7 +461,8 @@ def test_whole_windows_are_found_in_any_torn_file(
 def test_a_model_is_the_same_wherever_it_lies(model: Path, tmp_path: Path) -> None:
     again = write_model(tmp_path / "again", small_task("binary"))
     other = write_model(tmp_path / "other", small_task("binary"), seed=1)
-    assert model_identity(again) == model_identity(model) != model_identity(other)
+    assert model_digests(again) == model_digests(model) != model_digests(other)
+    assert {"model.safetensors", "tokenizer.json", "recap.json"} <= model_digests(model).keys()
 
 
 @pytest.mark.slow

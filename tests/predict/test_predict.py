@@ -100,6 +100,26 @@ def test_labels_are_decoded_as_training_scored_them_unless_chosen_otherwise(
     assert {label for label, _ in always.values()} == {"Resistance"}
 
 
+def test_a_model_with_reasons_gives_the_labels_that_its_fold_was_scored_by(tmp_path: Path) -> None:
+    talks = [{**row, "rationale": f"It is so, as for {row['id']}."} for row in talk.rows(40)]
+    source = write_rows(tmp_path / "in.jsonl", *talks)
+    given = [*talk.LEARNING, f"data.path={source}", f"runs_dir={tmp_path}", "run=r", "cv.fold=0"]
+    given += ["task=flat", "rationale=true", "logger=none", "decoding.max_new_tokens=24"]
+    # Learned by halves: some answers are right, some are wrong, and some cannot be read.
+    assert train.main([*given, "trainer.max_epochs=12"]) == 0
+    scored = read_jsonl(tmp_path / "r/fold0/predictions.jsonl")
+    tested = {row["id"] for row in scored}
+    held_out = write_rows(tmp_path / "test.jsonl", *(row for row in talks if row["id"] in tested))
+    for rationale in ("true", "false"):
+        out = tmp_path / f"{rationale}.jsonl"
+        arguments = [f"model={tmp_path / 'r'}", f"input={held_out}", f"output={out}"]
+        assert predict.main([*arguments, f"rationale={rationale}"]) == 0
+        assert {row["id"]: row["label"] for row in read_jsonl(out)} == {
+            row["id"]: row["label"] for row in scored
+        }
+    assert len({row["label"] for row in scored}) > 1
+
+
 def test_a_table_and_a_transcript_are_known_by_their_endings(model: Path, tmp_path: Path) -> None:
     table = tmp_path / "in.csv"
     table.write_text(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from recap.errors import DataError
 from recap.records import Answer
 from recap.tasks.answer import cut_text, ends_in_thought
 from recap.tasks.library import builtin_task
+from recap.tasks.task import format_text
 
 NAMES = ("binary", "fine_grained", "flat", "annomi_talk")
 TASKS = {
@@ -181,6 +184,41 @@ def test_a_thought_is_no_part_of_the_answer(text):
 def test_a_thought_without_an_answer_is_unparsed(text, cut):
     assert FINE.parse(text) == Answer(label=None)
     assert ends_in_thought(text) is cut
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Behavior: <label>\nReason: <why it fits, in one or two sentences>",
+        "Behavior: <label>",
+        "Behavior: <label>\nBlaming is what the client does.",
+        "行为：<标签>\n理由：<用一两句话说明为什么>",
+        "Behavior: {label}\n\nReason: it is Blaming",
+        "**Behavior:** [one of the labels]\n\nThe client blames: Blaming.",
+        "Behavior: <behaviour>\nDenying - Blaming",
+        "<label>\nBlaming",
+    ],
+)
+def test_a_gap_that_was_copied_is_no_answer_whatever_follows(text):
+    for task in TASKS.values():
+        assert task.parse(text) == Answer(label=None)
+
+
+def test_a_label_in_the_place_of_a_gap_is_one():
+    for text in ("Behavior: <label> Blaming", "Behavior: <label>Blaming</label>", "[Blaming]"):
+        assert FINE.parse(text).label == "Blaming"
+
+
+@pytest.mark.parametrize("style", ["full", "brief"])
+@pytest.mark.parametrize("rationale", [True, False])
+def test_how_an_answer_is_to_look_holds_no_answer(style, rationale):
+    for task in TASKS.values():
+        shown = format_text(dataclasses.replace(task, style=style, rationale=rationale))
+        assert task.parse(shown) == Answer(label=None)
+        key, _, reason = task.render(Answer(label=task.labels[0], rationale="r")).partition("\n")
+        assert key.removesuffix(task.written(task.labels[0])).strip() in shown
+        assert (reason.removesuffix("r").strip() in shown) == rationale
+        assert not set("<>[]{}_") & set(shown)
 
 
 @pytest.mark.parametrize("text", [SAID, "**Behavior:** Blaming\nReason: it", "<think>x</think>ab"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
@@ -138,20 +139,19 @@ def test_label_only_prompts_ask_for_no_reason(style):
         assert key not in "".join(system_and_user(without))
 
 
-def test_the_format_shown_is_the_format_written():
-    _, user = system_and_user(builtin_task("flat"))
-    assert "\nBehavior: <label>\nReason: <" in user
-    _, user = system_and_user(builtin_task("flat", language="zh"))
-    assert "\n行为：<标签>\n理由：<" in user
+@given(st.sampled_from(NAMES), options)
+def test_no_prompt_shows_a_gap_that_a_model_could_copy(name, chosen):
+    texts = system_and_user(dataclasses.replace(TASKS[name], **chosen))
+    assert not re.search(r"[<>\[\]{}_]|\.\.\.|…", "".join(texts))
 
 
 def test_the_layout_moves_the_format_into_the_constant_part():
     for style in ("full", "brief"):
         last = builtin_task("flat", style=style)
         first = dataclasses.replace(last, layout="format_first")
-        assert system_and_user(last)[1].rstrip().rsplit("\n", 1)[-1].startswith("Reason: ")
-        assert "Reason: " in system_and_user(first)[0]
-        assert "Reason: " not in system_and_user(first)[1]
+        assert '"Reason:"' in system_and_user(last)[1].rstrip().rsplit("\n", 1)[-1]
+        assert '"Reason:"' in system_and_user(first)[0]
+        assert '"Reason:"' not in system_and_user(first)[1]
 
 
 def test_history_shows_none_the_intervention_or_all():
@@ -187,10 +187,9 @@ def test_the_brief_prompt_is_task_names_and_format():
         "Avoiding - Minimum Talk, Limit Setting",
         "Ignoring - Inattention, Sidetracking",
     ]
-    assert user.split("\n")[-3:] == [
+    assert user.split("\n")[-2:] == [
         "Response: I don't think so.",
-        "Behavior: <label>",
-        "Reason: <why>",
+        'Write "Behavior:" and label, below "Reason:" and why.',
     ]
 
 
@@ -254,7 +253,7 @@ def test_a_prompt_of_ones_own_is_split_before_its_dialogue():
     assert 'Pick one of "change", "neutral", "sustain".' in system
     assert system.endswith("Here:")
     assert user.startswith("# Dialogue\nClient: I sleep badly.")
-    assert user.endswith("<why it fits, in one or two sentences>")
+    assert user.endswith('the second is "Reason:" and why it fits, in one or two sentences.')
 
 
 def test_a_prompt_of_ones_own_may_place_history_and_response_apart():
