@@ -242,7 +242,7 @@ def load_backbone(
 def load_backbone_lazily(
     *,
     name: str,
-    family: str,
+    family: str | None,
     hub_id: str | None = None,
     path: str | Path | None = None,
     dtype: str = "float32",
@@ -275,7 +275,7 @@ def load_backbone_lazily(
 
 
 def load_tokenizer(
-    *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
+    *, name: str, family: str | None, hub_id: str | None = None, path: str | Path | None = None
 ) -> Any:
     """Return the tokenizer that :func:`load_backbone` returns, without loading the model.
 
@@ -287,7 +287,7 @@ def load_tokenizer(
 
 
 def load_skeleton(
-    *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
+    *, name: str, family: str | None, hub_id: str | None = None, path: str | Path | None = None
 ) -> Any:
     """Return the model that :func:`load_backbone` returns, on the meta device: without weights.
 

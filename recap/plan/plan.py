@@ -14,7 +14,7 @@ from recap.config import KeepModels, RunConfig, check_combinations
 from recap.data.batches import Batching
 from recap.models.backbone import build_skeleton
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
-from recap.models.finetune import TARGET_MODULES
+from recap.models.finetune import projections
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable
@@ -398,7 +398,8 @@ def make_plan(
         path=backbone.path,
         declared=backbone.architecture,
     )
-    choice = choose_batching(build_skeleton(architecture.config), config.batching)
+    skeleton = build_skeleton(architecture.config)
+    choice = choose_batching(skeleton, config.batching)
     workload = workload or read_workload(config, architecture)
     trainer, finetune = config.trainer, config.finetune
     n_devices = device_count(trainer) * trainer.nodes
@@ -406,7 +407,7 @@ def make_plan(
     setting = Setting(
         method=finetune.method,
         rank=finetune.rank,
-        target_modules=finetune.target_modules or TARGET_MODULES[backbone.family],
+        target_modules=finetune.target_modules or projections(skeleton),
         dtype=backbone.dtype,
         precision=trainer.precision,
         optimizer=config.optimizer.name,

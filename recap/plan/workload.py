@@ -27,7 +27,6 @@ from recap.data.batches import (
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.folds.run import check_fold, read_run
 from recap.models.backbone import torch_dtype
-from recap.models.finetune import TARGET_MODULES
 from recap.plan.architecture import Architecture, ParameterCounts, find_tokenizer
 from recap.records import Message
 
@@ -355,7 +354,7 @@ class Setting:
     """As ``finetune.method``."""
     rank: int = 8
     """Of the adapters."""
-    target_modules: Sequence[str] = TARGET_MODULES["llama"]
+    target_modules: Sequence[str] = ()
     """Projections that get adapters."""
     dtype: str = "float32"
     """Type in which weights are loaded (``backbone.dtype``)."""
