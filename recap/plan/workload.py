@@ -78,24 +78,6 @@ class PlannedBatch:
         return _causal(self.prefix) + own
 
     @property
-    def fed(self) -> int:
-        """Tokens that reach the last layer's feed-forward block: in one row those with a loss."""
-        return self.tokens if self.prefix is None else self.predicted
-
-    @property
-    def last_pairs(self) -> int:
-        """Pairs of a query and a key in the last layer.
-
-        >>> PlannedBatch(lengths=(5,), answers=(2,), prefix=0).last_pairs
-        7
-        """
-        if self.prefix is None:
-            return self.pairs
-        # Queries stand on the last prompt token and on all of the answer but its last.
-        ends = zip(self.lengths, self.answers, strict=True)
-        return sum(answer * (2 * length - answer - 1) // 2 for length, answer in ends)
-
-    @property
     def predicted(self) -> int:
         """Tokens with a loss."""
         return sum(self.answers)
@@ -330,6 +312,9 @@ def _encoder(config: RunConfig, architecture: Architecture) -> tuple[Any, str]:
     )
 
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The matrices of a layer of Llama."""
+
 Strategy = Literal["one", "ddp", "fsdp"]
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -354,7 +339,7 @@ class Setting:
     """As ``finetune.method``."""
     rank: int = 8
     """Of the adapters."""
-    target_modules: Sequence[str] = ()
+    target_modules: Sequence[str] = PROJECTIONS
     """Projections that get adapters."""
     dtype: str = "float32"
     """Type in which weights are loaded (``backbone.dtype``)."""
@@ -423,8 +408,6 @@ class Totals:
     tokens: int
     pairs: int
     predicted: int
-    fed: int
-    last_pairs: int
 
 
 def add_up(groups: Iterable[PlannedBatch]) -> Totals:
@@ -465,12 +448,12 @@ def decoding_operations(
     are computed once.
     """
     shared = prefix * (prefix + 1) // 2
-    once = Totals(tokens=prefix, pairs=shared, predicted=0, fed=prefix, last_pairs=shared)
+    once = Totals(tokens=prefix, pairs=shared, predicted=0)
     total = forward_operations(architecture, counts, once)
     for prompt, answer in examples:
         length = prompt + answer
         own, pairs = length - prefix, length * (length + 1) // 2 - shared
-        totals = Totals(tokens=own, pairs=pairs, predicted=answer, fed=own, last_pairs=pairs)
+        totals = Totals(tokens=own, pairs=pairs, predicted=answer)
         total += forward_operations(architecture, counts, totals)
     return total
 
@@ -479,10 +462,8 @@ def _terms(
     architecture: Architecture, counts: ParameterCounts, totals: Totals
 ) -> tuple[float, float, float, float]:
     """Return the operations of a forward in matrices, adapters, output layer and attention."""
-    # The last layer feeds on fewer tokens in one row.
-    spared = 3 * architecture.hidden * architecture.intermediate * (totals.tokens - totals.fed)
-    matrices = 2.0 * (counts.layer_matrices * totals.tokens - spared)
+    matrices = 2.0 * counts.layer_matrices * totals.tokens
     adapters = 2.0 * counts.adapters * totals.tokens
     head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    pairs = (architecture.layers - 1) * totals.pairs + totals.last_pairs
-    return matrices, adapters, head, 4.0 * architecture.query * pairs
+    attention = 4.0 * architecture.layers * architecture.query * totals.pairs
+    return matrices, adapters, head, attention
