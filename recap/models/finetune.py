@@ -135,6 +135,31 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+class OutputLayer:
+    """The output layer of a causal language model, with what its architecture does to logits.
+
+    Granite divides them (``logits_scaling``), Cohere multiplies (``logit_scale``), Gemma 2 bounds
+    them (``final_logit_softcapping``).
+
+    Attributes:
+        layer: Takes states ``(..., hidden)``, which are to be multiplied by ``scale`` before.
+        cap: What no logit's magnitude exceeds; ``None`` without a bound.
+    """
+
+    def __init__(self, model: Any) -> None:
+        causal = causal_model(model)
+        config = causal.config
+        self.layer = causal.get_output_embeddings()
+        scale = getattr(config, "logit_scale", None) or 1.0
+        self.scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Return the logits ``(..., vocabulary)`` of last hidden states ``(..., hidden)``."""
+        logits: Tensor = self.layer(states * self.scale if self.scale != 1 else states)
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
 def is_adapted(model: Any) -> bool:
     """Return whether a model carries adapters beside frozen weights."""
     return hasattr(model, "peft_config")

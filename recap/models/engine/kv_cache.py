@@ -19,7 +19,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from recap.models.engine.generate import DecodeStart, LabelTree, Prefill
 from recap.models.engine.prefix_attention import attach, run_row
-from recap.models.finetune import causal_model
+from recap.models.finetune import OutputLayer, causal_model
 
 GROWTH_TOKENS = 32
 """Tokens by which the KV cache of answers grows when it is full."""
@@ -296,7 +296,7 @@ class PrefixEngine:
     ) -> None:
         self._causal = causal_model(model)
         self._decoder = self._causal.get_decoder()
-        self._head = self._causal.get_output_embeddings()
+        self._head = OutputLayer(self._causal)
         self._tree = tree
         self._end = end_of_turn_id
         self._constant = tuple(constant)
@@ -377,7 +377,7 @@ class PrefixEngine:
         for prompt in prompts:
             ids += [*prompt[n:], *nodes]
             positions += [*range(n, len(prompt)), *(len(prompt) + depth for depth in depths)]
-        device = self._head.weight.device
+        device = self._head.layer.weight.device
         row = PrefillRow(prefix, [len(prompt) - n for prompt in prompts], tree, device)
         states = run_row(
             self._decoder,
@@ -391,7 +391,7 @@ class PrefixEngine:
         """Return edges and likeliest tokens from states ``(batch, 1 + inner nodes, hidden)``."""
         parents = [parent + 1 for parent in self._tree.parents]
         tokens = list(self._tree.tokens)
-        at_once = max(1, LOGITS_AT_ONCE // (states.shape[1] * self._head.weight.shape[0]))
+        at_once = max(1, LOGITS_AT_ONCE // (states.shape[1] * self._head.layer.weight.shape[0]))
         edges, likeliest = [], []
         for part in torch.split(states, at_once):
             # In 64 bits: a label's log-probability is a sum over its tokens, and errors add up.
@@ -407,7 +407,7 @@ class PrefixEngine:
         states = run_row(
             self._decoder,
             row,
-            input_ids=torch.tensor(tokens, device=self._head.weight.device)[:, None],
+            input_ids=torch.tensor(tokens, device=self._head.layer.weight.device)[:, None],
             position_ids=row.positions(),
         )
         row.end()
@@ -418,7 +418,7 @@ class PrefixEngine:
         """Return whether there is a next step, on this device or on any that keeps step with it."""
         if not self._in_step:
             return bool(active)
-        flag = torch.tensor([len(active)], device=self._head.weight.device)
+        flag = torch.tensor([len(active)], device=self._head.layer.weight.device)
         dist.all_reduce(flag)
         return bool(flag.item())
 

@@ -43,7 +43,11 @@ ATTENTION = "recap_row"
 _ROW = "recap_row"
 """The keyword under which a decoder is given the row that its tokens are laid out in."""
 
-SUPPORTED = ("llama", "qwen2", "qwen3")
+TESTED = (
+    *("apertus", "arcee", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4"),
+    *("granite", "llama", "mistral", "mixtral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3"),
+    *("qwen3_moe", "seed_oss", "smollm3"),
+)
 """Architectures (``config.model_type``) whose results are tested to be exact."""
 
 
@@ -120,11 +124,15 @@ def run_row(
 def why_unsupported(causal: Any) -> str:
     """Return why rows of our own are not exact for a causal model; empty when they are."""
     config = causal.config
-    if config.model_type not in SUPPORTED:
-        return f"it is not made for models of type {config.model_type!r} ({', '.join(SUPPORTED)})"
+    if config.model_type not in TESTED:
+        return f"it is not tested for models of type {config.model_type!r}"
     other = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     if other:
         return f"the model has layers of {', '.join(sorted(other))}"
+    if not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None):
+        return f"the model sees {config.sliding_window} tokens at a time (sliding_window)"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "the model bounds the scores of attention (attn_logit_softcapping)"
     return ""
 
 

@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from recap.data.batches import Batch, Batching, Layout
 from recap.errors import ConfigError
 from recap.models.engine.prefix_attention import (
-    SUPPORTED,
+    TESTED,
     attach,
     flash_supports,
     run_row,
@@ -214,7 +214,7 @@ def _why_not_packed(causal: Any) -> str:
         and "position_ids" in inspect.signature(decoder.forward).parameters
         # Layers that carry a state from token to token do not look at positions.
         and kinds <= {"full_attention", "sliding_attention"}
-        and (kinds or family in SUPPORTED)
+        and (kinds or family in TESTED)
     )
     if masked_by_positions:
         return ""
