@@ -28,7 +28,20 @@ PUBLISHED = {
     "qwen72b": 72.7,
     "llama8b": 8.03,
     "llama70b": 70.6,
+    "qwen3_0_6b": 0.596,
+    "qwen3_1_7b": 1.72,
+    "qwen3_4b": 4.02,
+    "qwen3_8b": 8.19,
+    "qwen3_14b": 14.8,
+    "qwen3_32b": 32.8,
+    "llama3_2_1b": 1.24,
+    "llama3_2_3b": 3.21,
+    "gemma3_1b": 1.0,
+    "mistral_small": 23.6,
+    "glm4_9b": 9.4,
     "smollm2": 0.135,
+    "smollm2_1_7b": 1.71,
+    "smollm3_3b": 3.08,
 }
 
 
