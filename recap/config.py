@@ -194,13 +194,13 @@ class BackboneConfig:
 
     name: str
     """Name in run folders and tables."""
-    family: Literal["qwen2", "llama", "remote", "other"]
-    """Architecture; weights of another one are refused. ``remote``: reached through a client;
-    ``other``: a baseline's."""
+    family: str | None = None
+    """Architecture, as config.json names it; weights of another are refused, ``None`` takes any.
+    ``remote``: reached through a client; ``other``: a baseline's."""
     hub_id: str | None = None
     """Model id on the Hugging Face hub."""
     path: str | None = None
-    """Local folder with weights and tokenizer; takes precedence over ``hub_id``."""
+    """Local folder, or a GGUF file, with weights and tokenizer; goes before ``hub_id``."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights in memory."""
     architecture: Mapping[str, Any] | None = None

@@ -176,6 +176,35 @@ def tokenizer_of(family: str) -> Any:
     return {"qwen2": qwen2_tokenizer, "llama": llama_tokenizer}[family]()
 
 
+_EIGHT = {"head_dim": 8}
+_EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
+_SHORT: dict[str, Any] = {"sliding_window": 16}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "apertus": {},
+    "arcee": {},
+    "ernie4_5": {},
+    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 2},
+    "gemma": _EIGHT,
+    "gemma2": _EIGHT | _SHORT | {"query_pre_attn_scalar": 8, "final_logit_softcapping": 3.0},
+    "gemma3_text": _EIGHT | _SHORT | {"query_pre_attn_scalar": 8, "sliding_window_pattern": 2},
+    "glm": _EIGHT,
+    "glm4": _EIGHT,
+    "granite": {"logits_scaling": 4.0, "attention_multiplier": 0.2, "residual_multiplier": 0.5},
+    "llama": {},
+    "mistral": _EIGHT | {"sliding_window": None},
+    "mixtral": _EXPERTS | {"sliding_window": None},
+    "olmo2": {},
+    "olmo3": {"layer_types": ["full_attention"] * 2},
+    "phi3": {},
+    "qwen2": {},
+    "qwen3": _EIGHT,
+    "qwen3_moe": _EIGHT | _EXPERTS | {"moe_intermediate_size": 16},
+    "seed_oss": _EIGHT | {"attention_dropout": 0.0},
+    "smollm3": {"no_rope_layers": [1, 0]},
+}
+"""What is said of each tested architecture beside the sizes, so that it differs from Llama."""
+
+
 def model_of(
     family: str,
     n_tokens: int,
@@ -184,44 +213,33 @@ def model_of(
     tied: bool = False,
     widths: tuple[int, int] = (32, 48),
 ) -> Any:
-    """Return a random model of two layers: of ``qwen2``, ``qwen3`` or ``llama``.
+    """Return a random model of two layers, of ``qwen2``, ``llama`` or another :data:`FAMILIES`.
 
     ``widths`` are those of the hidden state and of the feed-forward.
 
     Its output layer is untied and scaled: an ordinary random model repeats one token whatever it is
     given.
     """
-    from transformers import (
-        LlamaConfig,
-        LlamaForCausalLM,
-        Qwen2Config,
-        Qwen2ForCausalLM,
-        Qwen3Config,
-        Qwen3ForCausalLM,
-    )
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    make_config, make_model = {
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-        "llama": (LlamaConfig, LlamaForCausalLM),
-    }[family]
-    config = make_config(
-        vocab_size=n_tokens + 5,  # real models have rows to spare
-        hidden_size=widths[0],
-        intermediate_size=widths[1],
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        **({"head_dim": 8} if family == "qwen3" else {}),
-        max_position_embeddings=4096,
-        tie_word_embeddings=tied,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
+    common = {
+        "vocab_size": n_tokens + 5,  # real models have rows to spare
+        "hidden_size": widths[0],
+        "intermediate_size": widths[1],
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    config = AutoConfig.for_model(family, **(common | FAMILIES[family]))
+    make_model: Any = AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make_model(config)
+        model = make_model.from_config(config)
         if not tied:
             torch.nn.init.normal_(model.lm_head.weight, std=1.0)
     return model.eval()

@@ -36,7 +36,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from recap.config import RunConfig, flatten, hashed_name, result_options, validated
+from recap.config import BackboneConfig, RunConfig, flatten, hashed_name, result_options, validated
 from recap.errors import ConfigError, did_you_mean
 from recap.system.files import conf_dir, read_yaml
 from recap.system.privacy import refuse_secrets
@@ -113,6 +113,7 @@ Schema = TypeVar("Schema")
 HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
 _PROMPTING = ("prompt", "plan")
+_OWN_WEIGHTS = ("local", "hub")
 _OF_PROMPT_ALONE = ("client", "shots", "shot_categories", "dry_run", "privacy.allow_external")
 
 
@@ -221,9 +222,21 @@ def _run_config(values: Mapping[str, Any]) -> RunConfig:
     return validated(RunConfig, {**values, "run": values["run"] or "unnamed"})
 
 
-def written(choices: Mapping[str, str | None], group: str) -> str:
-    """Return a choice as it stands in the name of a run folder."""
+def written(
+    choices: Mapping[str, str | None], group: str, backbone: BackboneConfig | None = None
+) -> str:
+    """Return a choice as it stands in the name of a run folder; weights of one's own by name."""
+    if group == "backbone" and backbone is not None and choices[group] in _OWN_WEIGHTS:
+        return backbone.name
     return str(choices[group]).replace("/", "_")
+
+
+def usual_options(
+    choices: Mapping[str, str | None], given: Mapping[str, Any], default: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return default options with those of weights of one's own, which the run's name tells."""
+    told = ("name", "path", "hub_id") if choices["backbone"] in _OWN_WEIGHTS else ()
+    return {**default, **{key: given[key] for key in (f"backbone.{each}" for each in told)}}
 
 
 def search_folders(config_dir: str | Path | None = None) -> list[Path]:
@@ -316,6 +329,7 @@ class _UserConf(SearchPathPlugin):
 
 
 _MAPPING_OPTION = r"(?:data\.options|annotations)\.(?:speakers|label_names|columns)"
+_OWN = {"backbone.path": "local", "backbone.hub_id": "hub"}
 _MAPPING = re.compile(rf"\+{{0,2}}({_MAPPING_OPTION})=(\{{[^{{}}]*\}})", re.DOTALL)
 
 
@@ -323,8 +337,12 @@ def with_mappings(arguments: Sequence[str]) -> list[str]:
     """Return the arguments, mappings such as ``data.options.speakers={NAME: role}`` as one text.
 
     Hydra (1.3) takes no keys of its own accord where a mapping is empty, and no Chinese ones.
+    Weights of one's own come with the settings for pretrained models unless a backbone is chosen.
     """
     written = []
+    keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+    if "backbone" not in keys:
+        written += [f"backbone={own}" for key, own in _OWN.items() if key in keys][:1]
     for argument in arguments:
         found = _MAPPING.fullmatch(argument)
         if found is not None:
@@ -344,9 +362,24 @@ def compose(
     composed = _composed(config_name, overrides, config_dir)
     refuse_secrets(composed.values)
     values, choices = deepcopy(composed.values), dict(composed.choices)
+    _name_backbone(values.get("backbone"))
     if "task" in values:
         values["task"] = _whole_task(values["task"], choices.get("task"), config_dir)
     return values, choices
+
+
+def _name_backbone(backbone: Any) -> None:
+    """Name weights of one's own after their folder, file or hub id."""
+    if isinstance(backbone, dict) and not backbone.get("name"):
+        path, hub_id = backbone.get("path"), backbone.get("hub_id")
+        if not path and not hub_id:
+            raise ConfigError(
+                "backbone: nothing says where the weights are; give backbone.path=FOLDER or "
+                "backbone.path=FILE.gguf, or backbone=hub backbone.hub_id=OWNER/NAME"
+            )
+        place = Path(str(path)).expanduser().resolve() if path else Path(str(hub_id))
+        plain = place.name.removesuffix(".gguf")
+        backbone["name"] = re.sub(r"[^\w.+-]+", "-", plain).strip("-.") or "local"
 
 
 def _whole_task(
@@ -494,11 +527,13 @@ def _name_of(
     """Return the folder name: the naming choices, and a hash of all other non-default options."""
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
     base.append(f"rationale={str(config.rationale).lower()}")
+    base += ["backbone.path=."] if choices["backbone"] in _OWN_WEIGHTS else []
     values, _ = compose("train", base, config_dir)
-    default = result_options(_run_config(values))
-    parts = [written(choices, group) for group in _NAMING_CHOICES]
+    given = result_options(config)
+    default = usual_options(choices, given, result_options(_run_config(values)))
+    parts = [written(choices, group, config.backbone) for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
-    return hashed_name(parts, result_options(config), default)
+    return hashed_name(parts, given, default)
 
 
 def _known_options(config_name: str) -> list[str]:

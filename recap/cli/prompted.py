@@ -192,11 +192,12 @@ def _name_of(
     config: PromptedConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name of a prompted run: its model takes the place of the fine-tuning."""
-    from recap.cli.compose import compose, written
+    from recap.cli.compose import compose, usual_options, written
 
     groups = ["data", "task", "client", *([] if config.remote else ["backbone"])]
     base = [f"{group}={choices[group]}" for group in groups]
     base += [f"rationale={str(config.training.rationale).lower()}", f"shots={config.shots}"]
+    base += ["backbone.path=."] if choices["backbone"] in ("local", "hub") else []
     values, _ = compose("prompt", base, config_dir)
     usual = _prompted_config(values, config_dir)
     given, default = (result_options(c.training, prompted_keys(c)) for c in (config, usual))
@@ -206,7 +207,8 @@ def _name_of(
         default |= {key: given[key] for key in ("client.model", "backbone.name")}
         parts += [config.client.name, re.sub(r"[^\w.-]", "_", str(config.client.model))]
     else:
-        parts.append(written(choices, "backbone"))
+        default = usual_options(choices, given, default)
+        parts.append(written(choices, "backbone", config.training.backbone))
     parts.append("oneshot" if config.shots else "zeroshot")
     parts += [] if config.training.rationale else ["labelonly"]
     return hashed_name(parts, given, default)

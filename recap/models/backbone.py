@@ -24,7 +24,8 @@ from torch import Tensor
 
 from recap.config import Language
 from recap.errors import ConfigError
-from recap.models.finetune import draw_adapter, is_adapter_weight, plain_name
+from recap.models.engine.prefix_attention import TESTED
+from recap.models.finetune import OutputLayer, draw_adapter, is_adapter_weight, plain_name
 from recap.models.hub import (
     WEIGHT_FILES,
     WEIGHTS_INDEX,
@@ -234,6 +235,8 @@ def load_backbone(
             "copy all *.safetensors of the model"
         )
     _check_rows(tokenizer, model, source, name)
+    if model.config.model_type not in TESTED:
+        _check_output(model, source, name)
     if quantize:
         _secure_packed_weights(model, source, name)
     return model, tokenizer
@@ -242,7 +245,7 @@ def load_backbone(
 def load_backbone_lazily(
     *,
     name: str,
-    family: str,
+    family: str | None,
     hub_id: str | None = None,
     path: str | Path | None = None,
     dtype: str = "float32",
@@ -275,7 +278,7 @@ def load_backbone_lazily(
 
 
 def load_tokenizer(
-    *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
+    *, name: str, family: str | None, hub_id: str | None = None, path: str | Path | None = None
 ) -> Any:
     """Return the tokenizer that :func:`load_backbone` returns, without loading the model.
 
@@ -287,7 +290,7 @@ def load_tokenizer(
 
 
 def load_skeleton(
-    *, name: str, family: str, hub_id: str | None = None, path: str | Path | None = None
+    *, name: str, family: str | None, hub_id: str | None = None, path: str | Path | None = None
 ) -> Any:
     """Return the model that :func:`load_backbone` returns, on the meta device: without weights.
 
@@ -378,6 +381,21 @@ def _check_rows(tokenizer: Any, model: Any, source: Path, name: str) -> None:
             f"backbone {name!r}: the tokenizer in {source} has {len(tokenizer)} tokens, the "
             f"weights only {rows}; they do not belong together, put the model's own tokenizer into "
             "the folder"
+        )
+
+
+def _check_output(model: Any, source: Path, name: str) -> None:
+    """Refuse an architecture whose logits are not made of its last states as elsewhere."""
+    ids = torch.arange(4, device=model.device)[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+        states = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        found = OutputLayer(model)(states)
+    if not torch.allclose(found.float(), expected.float(), rtol=1e-3, atol=1e-3):
+        raise ConfigError(
+            f"backbone {name!r}: models of type {model.config.model_type!r}, as in {source}, make "
+            "their logits in a way that recap does not know, so that its losses would be wrong; "
+            "take another backbone"
         )
 
 

@@ -20,11 +20,7 @@ from recap.registry import Registry
 
 METHODS = get_args(FinetuneMethod)
 
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-TARGET_MODULES = {"qwen2": _PROJECTIONS, "qwen3": _PROJECTIONS, "llama": _PROJECTIONS}
-"""The layers that get adapters, by family: every projection of attention and feed-forward
-blocks.
-"""
+_ROUTERS = ("gate", "router", "shared_expert_gate")
 
 _PEFT_PREFIX = "base_model.model."
 """What peft puts before the names of a model that it wraps."""
@@ -49,8 +45,8 @@ def apply_finetune(
         rank: Rank of the adapters (paper: 8).
         alpha: The adapters are scaled by ``alpha / rank``.
         dropout: Dropout inside the adapters.
-        target_modules: Names of the layers that get adapters; ``None`` for the family's
-            projections.
+        target_modules: Names of the layers that get adapters; ``None`` for all of
+            :func:`projections`.
         seed: Of the adapters' first weights; the global random state is left alone.
 
     Raises:
@@ -139,20 +135,51 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+class OutputLayer:
+    """The output layer of a causal language model, with what its architecture does to logits.
+
+    Granite divides them (``logits_scaling``), Cohere multiplies (``logit_scale``), Gemma 2 bounds
+    them (``final_logit_softcapping``).
+
+    Attributes:
+        layer: Takes states ``(..., hidden)``, which are to be multiplied by ``scale`` before.
+        cap: What no logit's magnitude exceeds; ``None`` without a bound.
+    """
+
+    def __init__(self, model: Any) -> None:
+        causal = causal_model(model)
+        config = causal.config
+        self.layer = causal.get_output_embeddings()
+        scale = getattr(config, "logit_scale", None) or 1.0
+        self.scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Return the logits ``(..., vocabulary)`` of last hidden states ``(..., hidden)``."""
+        logits: Tensor = self.layer(states * self.scale if self.scale != 1 else states)
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
 def is_adapted(model: Any) -> bool:
     """Return whether a model carries adapters beside frozen weights."""
     return hasattr(model, "peft_config")
 
 
+def projections(model: Any) -> list[str]:
+    """Return the names of the matrices in a model's layers, as QLoRA adapts them (section 4).
+
+    Those of attention and feed-forward blocks, fused or not, and of shared experts; what routes
+    tokens to experts stays as it is, as do experts that are kept in one tensor.
+    """
+    layers = model.get_decoder().layers
+    names = (name for name, module in layers.named_modules() if isinstance(module, nn.Linear))
+    last = dict.fromkeys(name.rpartition(".")[2] for name in names)
+    return [name for name in last if name not in _ROUTERS]
+
+
 def _targets(model: Any, asked: Sequence[str] | None) -> list[str]:
     """Return the layers that get adapters; peft would pass over a misspelt one in silence."""
-    family = model.config.model_type
-    if not asked and family not in TARGET_MODULES:
-        raise ConfigError(
-            f"no adapter layers are known for models of type {family!r}; "
-            "name them in finetune.target_modules"
-        )
-    targets = list(asked or TARGET_MODULES[family])
+    targets = list(asked or projections(model))
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     for target in targets:
         if target not in names:

@@ -1,5 +1,8 @@
 """Models of the Hugging Face hub, from the cache or fetched, and folders of them, read as data.
 
+A file of llama.cpp's format (``*.gguf``) stands wherever a folder does: transformers makes float
+weights, configuration and tokenizer of it.
+
 A folder can name code of its own (``auto_map``), keep its weights as a pickle, which is a program,
 and ask for kernels from the hub. All of that is refused here, and nothing of recap calls
 ``from_pretrained`` elsewhere.
@@ -12,6 +15,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,9 @@ WEIGHT_FILES = "*.safetensors"
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 """Which of several files holds each weight."""
+
+GGUF = ".gguf"
+"""How the name of a model in llama.cpp's format ends."""
 
 NOT_NEEDED = (
     *("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx"),
@@ -118,7 +125,7 @@ def find_folder(
         name: The model's name.
         family: As for :func:`hub_folder`.
         hub_id: Looked for in the local cache first, then on the hub.
-        path: A folder in Hugging Face's format; goes before ``hub_id``.
+        path: A folder in Hugging Face's format, or a file in llama.cpp's; goes before ``hub_id``.
         group: The options that it is chosen by, for messages.
 
     Raises:
@@ -133,7 +140,14 @@ def find_folder(
             f"{group} {name!r} has neither path nor hub_id; give {group}.path=FOLDER with its "
             "weights"
         )
-    folder, lacking = Path(path), None
+    folder, lacking = local_path(path), None
+    if folder.suffix == GGUF and folder.is_file():
+        return folder
+    if not folder.is_dir() and folder.parts[:1] == (PRETRAINED,):
+        raise ConfigError(
+            f"{group} {name!r} is not on this machine: run `make pretrained` in recap's checkout, "
+            f"or name a folder that holds it with {group}.path=FOLDER"
+        )
     if not folder.is_dir():
         lacking = "is not a folder"
     elif not (folder / "config.json").is_file():
@@ -144,13 +158,27 @@ def find_folder(
     if lacking is not None:
         raise ConfigError(
             f"{group}.path={folder} {lacking}; it has to be a folder in Hugging Face's format with "
-            f"the weights and tokenizer of {name!r} (config.json, *.safetensors, tokenizer.json)"
+            f"the weights and tokenizer of {name!r} (config.json, *.safetensors, tokenizer.json), "
+            f"or a *{GGUF} file"
         )
     return folder
 
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 """The file of an adapter's weights."""
+
+PRETRAINED = ".pretrained"
+"""Where ``make pretrained`` puts a model, in the checkout."""
+
+
+def local_path(path: str | Path) -> Path:
+    """Return where a model is: below the current folder, or what ``make pretrained`` has made."""
+    given = Path(path).expanduser()
+    if given.parts[:1] != (PRETRAINED,) or given.exists():
+        return given
+    beside = Path(__file__).resolve().parents[2] / given
+    return beside if beside.exists() else given
+
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WITHOUT_CODE = {"local_files_only": True, "trust_remote_code": False}
@@ -166,7 +194,7 @@ def read_model_config(folder: str | Path) -> Any:
 
     mend = "copy it again from where the weights come from"
     with _refusing(f"{folder}: config.json cannot be read", mend):
-        config = AutoConfig.from_pretrained(folder, **_WITHOUT_CODE)
+        config = AutoConfig.from_pretrained(**_where(folder))
         kernel = str(getattr(config, "_attn_implementation", None) or "")
         if "/" in kernel:
             raise ValueError("it asks for attention kernels from the hub, which is code")
@@ -183,11 +211,11 @@ def read_tokenizer(folder: str | Path) -> Any:
 
     auto_tokenizer: Any = AutoTokenizer
     with _refusing(f"{folder}: its tokenizer cannot be loaded", "copy the whole folder again"):
-        return auto_tokenizer.from_pretrained(folder, **_WITHOUT_CODE)
+        return auto_tokenizer.from_pretrained(**_where(folder))
 
 
 def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
-    """Return what ``auto_model.from_pretrained`` makes of a folder's ``*.safetensors``.
+    """Return what ``auto_model.from_pretrained`` makes of ``*.safetensors``, or of a GGUF file.
 
     Args:
         auto_model: One of the ``AutoModel`` classes of ``transformers``.
@@ -200,7 +228,35 @@ def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
     read_model_config(folder)
     mend = "it has to hold config.json, *.safetensors and the tokenizer's files"
     with _refusing(f"{folder}: the model cannot be loaded", mend):
-        return auto_model.from_pretrained(folder, use_safetensors=True, **_WITHOUT_CODE, **options)
+        made = auto_model.from_pretrained(**_where(folder), use_safetensors=True, **options)
+    if folder.suffix == GGUF:
+        # The weights are plain numbers now; transformers (5.23) refuses to save them while it says
+        # that they were quantized.
+        model = made[0] if isinstance(made, tuple) else made
+        del model.config.quantization_config
+        model.hf_quantizer = None
+    return made
+
+
+def _where(source: str | Path) -> dict[str, Any]:
+    """Return what ``from_pretrained`` takes for a folder, or for a GGUF file.
+
+    Raises:
+        ConfigError: When the package that reads such files is not there.
+    """
+    path = Path(source)
+    if path.suffix != GGUF:
+        return {"pretrained_model_name_or_path": path, **_WITHOUT_CODE}
+    if find_spec("gguf") is None:
+        raise ConfigError(
+            f"{path}: GGUF files need the package gguf: pip install 'recap-counseling[gguf]', or "
+            "name a folder with *.safetensors"
+        )
+    return {
+        "pretrained_model_name_or_path": path.parent,
+        "gguf_file": path.name,
+        **_WITHOUT_CODE,
+    }
 
 
 def silence_bitsandbytes() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from recap.errors import ConfigError
 from recap.models.backbone import build_skeleton, require_family, tiny_config, tiny_tokenizer
 from recap.models.finetune import apply_finetune, causal_model
-from recap.models.hub import cached_folder, read_model_config, read_tokenizer
+from recap.models.hub import cached_folder, local_path, read_model_config, read_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +96,7 @@ class ParameterCounts:
 def find_architecture(
     *,
     name: str,
-    family: str,
+    family: str | None,
     hub_id: str | None = None,
     path: str | Path | None = None,
     declared: Mapping[str, Any] | None = None,
@@ -111,7 +111,9 @@ def find_architecture(
     """
     from transformers import AutoConfig
 
-    folder = Path(path) if path is not None else (cached_folder(hub_id) if hub_id else None)
+    folder = local_path(path) if path is not None else (cached_folder(hub_id) if hub_id else None)
+    if declared and folder is not None and not folder.exists():
+        folder = None
     if folder is not None:
         config = read_model_config(folder)
         require_family(config, family, name=name, folder=folder)

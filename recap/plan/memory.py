@@ -20,7 +20,19 @@ from recap.models.engine.prefix_backward import (
     suffix_groups,
 )
 from recap.plan.architecture import Architecture, ParameterCounts
-from recap.plan.workload import NF4_BYTES, OPTIMIZER_BYTES, SMALL_BYTES, PlannedBatch, Setting
+from recap.plan.workload import (
+    NF4_BYTES,
+    OPTIMIZER_BYTES,
+    PROJECTIONS,
+    SMALL_BYTES,
+    PlannedBatch,
+    Setting,
+)
+
+_FUSED = dict.fromkeys(PROJECTIONS[:3], "qkv_proj") | dict.fromkeys(
+    PROJECTIONS[4:6], "gate_up_proj"
+)
+"""What the matrix is called that some architectures put in the place of several."""
 
 _STATISTIC = 4
 """Bytes of a norm's reciprocal root, one a token, and of attention's log-sum-exp, one a head."""
@@ -88,16 +100,6 @@ class Activations:
             + _STATISTIC * self._sizes.heads * group.tokens
         )
 
-    def last_layer(self, group: PlannedBatch) -> float:
-        """Return the same of the last layer, which in one row feeds on tokens with a loss alone."""
-        if group.prefix is None:
-            return self.layer(group)
-        return (
-            self._attended(laid_out=True) * group.tokens
-            + self._attention(group, queries=group.predicted)
-            + self._fed() * group.predicted
-        )
-
     def kept(self, group: PlannedBatch) -> float:
         """Return the bytes that the whole forward keeps, without weights and without the loss."""
         hidden, width = self._sizes.hidden, self._setting.weight_bytes
@@ -108,7 +110,7 @@ class Activations:
         once += self.mask(group)
         if self._setting.gradient_checkpointing:
             return once + self._sizes.layers * hidden * width * group.tokens
-        return once + (self._sizes.layers - 1) * self.layer(group) + self.last_layer(group)
+        return once + self._sizes.layers * self.layer(group)
 
     def passing(self, group: PlannedBatch) -> float:
         """Return the most bytes that live only while one layer is computed, in either direction.
@@ -142,8 +144,7 @@ class Activations:
         mask = 0.0 if self._keeps_weights else self.mask(row.whole)
         if self._setting.gradient_checkpointing:
             return kept + mask
-        layers = (self._sizes.layers - 1) * self._seen(row)
-        return kept + mask + layers + self._seen_keys(row)
+        return kept + mask + self._sizes.layers * self._seen(row)
 
     def split_layer(self, row: SplitRow) -> float:
         """Return the part of one layer."""
@@ -198,24 +199,17 @@ class Activations:
         width = 2 if setting.autocast else setting.adapter_bytes
         return width * setting.rank * sum(map(self._learns, names))
 
-    def _attention(self, group: PlannedBatch, queries: int | None = None) -> float:
-        """Queries, keys, values and outputs as the kernel takes and gives them.
-
-        ``queries`` is their number in a last layer that does not compute all.
-        """
-        if queries is not None:
-            seen = group.seen
-        elif group.prefix:
-            # Each suffix keeps the shared keys and values once more, beside its own.
-            seen = group.tokens + group.seen
-        else:
-            seen = group.tokens
-        own = 2 * self._sizes.query * (group.tokens if queries is None else queries)
+    def _attention(self, group: PlannedBatch) -> float:
+        """Queries, keys, values and outputs as the kernel takes and gives them."""
+        # Each suffix keeps the shared keys and values once more, beside its own.
+        seen = group.tokens + (group.seen if group.prefix else 0)
+        own = 2 * self._sizes.query * group.tokens
         return self._setting.attention_bytes * (own + 2 * self._sizes.key * seen)
 
     def _seen(self, row: SplitRow) -> float:
         """What a layer keeps since suffixes see a prefix: its keys and values, their weights."""
-        keys = self._seen_keys(row)
+        beside = row.whole.seen - row.suffixes.tokens
+        keys = 2 * self._sizes.key * self._setting.attention_bytes * beside
         if not self._keeps_weights:
             return keys
         weights = sum(map(_attention_weights, row.whole.lengths, row.suffixes.lengths))
@@ -223,13 +217,11 @@ class Activations:
         of_query = self._setting.attention_bytes * weights - 4 * row.suffixes.tokens
         return keys + self._sizes.heads * of_query
 
-    def _seen_keys(self, row: SplitRow) -> float:
-        beside = row.whole.seen - row.suffixes.tokens
-        return 2 * self._sizes.key * self._setting.attention_bytes * beside
-
     def _learns(self, name: str) -> bool:
         """Return whether a projection has a weight, its own or an adapter's, that learns."""
-        return name in self._setting.target_modules if self._setting.adapted else True
+        if not self._setting.adapted:
+            return True
+        return not {name, _FUSED.get(name, name)}.isdisjoint(self._setting.target_modules)
 
     @property
     def _inside(self) -> int:

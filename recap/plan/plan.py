@@ -15,7 +15,7 @@ from recap.data.batches import Batching
 from recap.folds.run import Run
 from recap.models.backbone import build_skeleton
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
-from recap.models.finetune import TARGET_MODULES
+from recap.models.finetune import projections
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable
@@ -408,7 +408,8 @@ def make_plan(
         path=backbone.path,
         declared=backbone.architecture,
     )
-    choice = choose_batching(build_skeleton(architecture.config), config.batching)
+    skeleton = build_skeleton(architecture.config)
+    choice = choose_batching(skeleton, config.batching)
     if run is not None:
         workload = encode_prompts(run, *backbone_encoder(config, architecture))
     workload = workload or read_workload(config, architecture)
@@ -418,7 +419,7 @@ def make_plan(
     setting = Setting(
         method=finetune.method,
         rank=finetune.rank,
-        target_modules=finetune.target_modules or TARGET_MODULES[backbone.family],
+        target_modules=finetune.target_modules or projections(skeleton),
         dtype=backbone.dtype,
         precision=trainer.precision,
         optimizer=config.optimizer.name,

@@ -27,7 +27,6 @@ from recap.data.batches import (
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.folds.run import Run, check_fold, read_run
 from recap.models.backbone import torch_dtype
-from recap.models.finetune import TARGET_MODULES
 from recap.plan.architecture import Architecture, ParameterCounts, find_tokenizer
 from recap.records import Message
 
@@ -77,24 +76,6 @@ class PlannedBatch:
             return len(self.lengths) * _causal(longest)
         own = sum(self.prefix * suffix + _causal(suffix) for suffix in self.suffixes)
         return _causal(self.prefix) + own
-
-    @property
-    def fed(self) -> int:
-        """Tokens that reach the last layer's feed-forward block: in one row those with a loss."""
-        return self.tokens if self.prefix is None else self.predicted
-
-    @property
-    def last_pairs(self) -> int:
-        """Pairs of a query and a key in the last layer.
-
-        >>> PlannedBatch(lengths=(5,), answers=(2,), prefix=0).last_pairs
-        7
-        """
-        if self.prefix is None:
-            return self.pairs
-        # Queries stand on the last prompt token and on all of the answer but its last.
-        ends = zip(self.lengths, self.answers, strict=True)
-        return sum(answer * (2 * length - answer - 1) // 2 for length, answer in ends)
 
     @property
     def predicted(self) -> int:
@@ -356,6 +337,9 @@ def backbone_encoder(config: RunConfig, architecture: Architecture) -> tuple[Any
     )
 
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The matrices of a layer of Llama."""
+
 Strategy = Literal["one", "ddp", "fsdp"]
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -380,7 +364,7 @@ class Setting:
     """As ``finetune.method``."""
     rank: int = 8
     """Of the adapters."""
-    target_modules: Sequence[str] = TARGET_MODULES["llama"]
+    target_modules: Sequence[str] = PROJECTIONS
     """Projections that get adapters."""
     dtype: str = "float32"
     """Type in which weights are loaded (``backbone.dtype``)."""
@@ -449,8 +433,6 @@ class Totals:
     tokens: int
     pairs: int
     predicted: int
-    fed: int
-    last_pairs: int
 
 
 def add_up(groups: Iterable[PlannedBatch]) -> Totals:
@@ -491,12 +473,12 @@ def decoding_operations(
     are computed once.
     """
     shared = prefix * (prefix + 1) // 2
-    once = Totals(tokens=prefix, pairs=shared, predicted=0, fed=prefix, last_pairs=shared)
+    once = Totals(tokens=prefix, pairs=shared, predicted=0)
     total = forward_operations(architecture, counts, once)
     for prompt, answer in examples:
         length = prompt + answer
         own, pairs = length - prefix, length * (length + 1) // 2 - shared
-        totals = Totals(tokens=own, pairs=pairs, predicted=answer, fed=own, last_pairs=pairs)
+        totals = Totals(tokens=own, pairs=pairs, predicted=answer)
         total += forward_operations(architecture, counts, totals)
     return total
 
@@ -505,10 +487,8 @@ def _terms(
     architecture: Architecture, counts: ParameterCounts, totals: Totals
 ) -> tuple[float, float, float, float]:
     """Return the operations of a forward in matrices, adapters, output layer and attention."""
-    # The last layer feeds on fewer tokens in one row.
-    spared = 3 * architecture.hidden * architecture.intermediate * (totals.tokens - totals.fed)
-    matrices = 2.0 * (counts.layer_matrices * totals.tokens - spared)
+    matrices = 2.0 * counts.layer_matrices * totals.tokens
     adapters = 2.0 * counts.adapters * totals.tokens
     head = 2.0 * architecture.hidden * architecture.vocabulary * totals.predicted
-    pairs = (architecture.layers - 1) * totals.pairs + totals.last_pairs
-    return matrices, adapters, head, 4.0 * architecture.query * pairs
+    attention = 4.0 * architecture.layers * architecture.query * totals.pairs
+    return matrices, adapters, head, attention

@@ -12,18 +12,22 @@ import pytest
 import shrunk
 import torch
 import yaml
+from transformers import AutoConfig
 
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone, load_skeleton
+from recap.models.engine.prefix_attention import TESTED
 from recap.system.files import conf_dir
 
 PRESETS = sorted((conf_dir() / "backbone").glob("*[0-9]b.yaml"))
-"""Every backbone of conf/ but the tiny one."""
+"""Every backbone of conf/ that is on the hub and named by its size."""
 
 
 def preset(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load(path.read_text())
-    return values
+    """Return what a choice says, over what it takes from ``local``."""
+    values = yaml.safe_load((conf_dir() / "backbone" / "local.yaml").read_text())
+    values |= yaml.safe_load(path.read_text())
+    return {key: value for key, value in values.items() if key != "defaults"}
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
@@ -57,29 +61,26 @@ def test_the_backbone_made_on_the_spot_has_a_skeleton_too() -> None:
     assert all(weight.is_meta for weight in skeleton.parameters())
 
 
-def test_presets_cover_both_families_and_name_themselves() -> None:
-    assert [path.stem for path in PRESETS] == sorted(
-        [
-            *("qwen0_5b", "qwen1_5b", "qwen3b", "qwen7b", "qwen14b", "qwen32b", "qwen72b"),
-            *("llama8b", "llama70b"),
-        ]
-    )
-    for path in PRESETS:
-        values = preset(path)
-        assert values["name"] == path.stem
-        assert values["family"] == ("llama" if "llama" in path.stem else "qwen2")
-        assert values["path"] is None
-
-
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_names_itself_and_its_architecture(path: Path) -> None:
+    values = preset(path)
+    assert values["name"] == path.stem
+    assert values["family"] in TESTED
+    assert values["path"] is None
+    config = AutoConfig.for_model(values["family"], **values["architecture"])
+    assert {key: getattr(config, key) for key in values["architecture"]} == values["architecture"]
+
+
+@pytest.mark.parametrize("name", ["qwen7b", "llama8b", "qwen3_4b"])
 def test_without_weights_a_backbone_fails_within_seconds_and_says_how_to_supply_them(
-    path: Path,
+    name: str,
 ) -> None:
+    values = preset(conf_dir() / "backbone" / f"{name}.yaml")
     start = time.perf_counter()
     with pytest.raises(ConfigError, match=r"backbone\.path=FOLDER") as raised:
-        load_backbone(**{k: v for k, v in preset(path).items() if k != "architecture"})
+        load_backbone(**{k: v for k, v in values.items() if k != "architecture"})
     assert time.perf_counter() - start < 10
-    assert f"hf download {preset(path)['hub_id']}" in str(raised.value)
+    assert f"hf download {values['hub_id']}" in str(raised.value)
 
 
 def test_a_hub_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

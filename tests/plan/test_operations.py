@@ -38,7 +38,7 @@ def toy() -> Architecture:
 
 # Matrices: q and o 4 x 4, k and v 4 x 2, three of 4 x 8: 144 weights.
 LAYER, HEAD, ATTENTION = 2 * 144 * 5, 2 * 4 * 10 * 2, 4 * 4 * 15
-TOTALS = Totals(tokens=5, pairs=15, predicted=2, fed=5, last_pairs=15)
+TOTALS = Totals(tokens=5, pairs=15, predicted=2)
 
 
 def test_a_forward_costs_two_a_weight_and_four_a_pair_and_unit() -> None:
@@ -72,7 +72,7 @@ def test_torch_counts_the_same_matrix_products_in_a_training_step() -> None:
         model(torch.arange(5)[None]).logits.sum().backward()
     by_operator = counter.get_flop_counts()["Global"]
     products = sum(n for name, n in by_operator.items() if "mm" in str(name))
-    totals = Totals(tokens=5, pairs=0, predicted=5, fed=5, last_pairs=0)
+    totals = Totals(tokens=5, pairs=0, predicted=5)
     counted = training_operations(toy(), count_parameters(toy()), Setting(), totals)
     assert counted == products
 
@@ -94,12 +94,3 @@ def test_an_answer_costs_its_prompt_and_itself_once() -> None:
     spared = 2 * 144 * 1 + 4 * 4 * 1
     found = decoding_operations(toy(), counts, [(3, 2), (3, 2)], prefix=1)
     assert found == pytest.approx(2 * 1840 - spared)
-
-
-def test_in_one_row_the_last_layer_feeds_on_the_tokens_with_a_loss() -> None:
-    counts = count_parameters(toy())
-    row = add_up([PlannedBatch(lengths=(5,), answers=(2,), prefix=0)])
-    # The block's three matrices of 4 x 8 for two tokens in place of five; queries at the last
-    # prompt token and the first answer token see three and four keys in place of 15 pairs.
-    spared = 2 * 96 * 3 + 4 * 4 * (15 - 7)
-    assert forward_operations(toy(), counts, row) == 1840 - spared

@@ -17,10 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from recap.data.batches import Layout
 from recap.models.engine.generate import DecodeStart, LabelTree, Prefill
-from recap.models.engine.prefix_attention import LogitsToKeep, attach, run_row
-from recap.models.finetune import causal_model
+from recap.models.engine.prefix_attention import attach, run_row
+from recap.models.finetune import OutputLayer, causal_model
 
 GROWTH_TOKENS = 32
 """Tokens by which the KV cache of answers grows when it is full."""
@@ -110,11 +109,9 @@ class PrefillRow:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
-        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
-        """Return the attention of one row; in the last layer at the positions ``to_keep``."""
+        """Return the attention of one row."""
         layer = module.layer_idx
         self.keys[layer], self.values[layer] = key, value
         sizes = [length + self.n_nodes for length in self.lengths]
@@ -125,15 +122,10 @@ class PrefillRow:
         ):  # fmt: skip
             keys, values = self.prefix.before(layer, *own)
             mask = self._mask(length, query.dtype)
-            if to_keep is not None:
-                own_query, mask = own_query[:, :, length - 1 :], mask[length - 1 :]
             outputs.append(
                 scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, **shared)
             )
-        found = torch.cat(outputs, dim=2)
-        if to_keep is None:
-            return found
-        return found.new_zeros(query.shape).index_copy(2, to_keep.positions, found)
+        return torch.cat(outputs, dim=2)
 
     def _mask(self, length: int, dtype: torch.dtype) -> Tensor:
         """Return what a suffix and its nodes see ``(time, prefix + time)``, to add to scores."""
@@ -241,8 +233,6 @@ class DecodeRow:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
-        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
         """Return the attention of one token each, ``(batch, heads, 1, head_dim)``."""
@@ -306,7 +296,7 @@ class PrefixEngine:
     ) -> None:
         self._causal = causal_model(model)
         self._decoder = self._causal.get_decoder()
-        self._head = self._causal.get_output_embeddings()
+        self._head = OutputLayer(self._causal)
         self._tree = tree
         self._end = end_of_turn_id
         self._constant = tuple(constant)
@@ -387,23 +377,21 @@ class PrefixEngine:
         for prompt in prompts:
             ids += [*prompt[n:], *nodes]
             positions += [*range(n, len(prompt)), *(len(prompt) + depth for depth in depths)]
-        device = self._head.weight.device
+        device = self._head.layer.weight.device
         row = PrefillRow(prefix, [len(prompt) - n for prompt in prompts], tree, device)
-        layout = Layout(prefix=0, lengths=tuple(len(prompt) - n + len(nodes) for prompt in prompts))
         states = run_row(
             self._decoder,
             row,
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
-            to_keep=LogitsToKeep(positions=row.last_positions(), layout=layout),
         )
-        return row, states[0]
+        return row, states[0, row.last_positions()]
 
     def _scores(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return edges and likeliest tokens from states ``(batch, 1 + inner nodes, hidden)``."""
         parents = [parent + 1 for parent in self._tree.parents]
         tokens = list(self._tree.tokens)
-        at_once = max(1, LOGITS_AT_ONCE // (states.shape[1] * self._head.weight.shape[0]))
+        at_once = max(1, LOGITS_AT_ONCE // (states.shape[1] * self._head.layer.weight.shape[0]))
         edges, likeliest = [], []
         for part in torch.split(states, at_once):
             # In 64 bits: a label's log-probability is a sum over its tokens, and errors add up.
@@ -419,7 +407,7 @@ class PrefixEngine:
         states = run_row(
             self._decoder,
             row,
-            input_ids=torch.tensor(tokens, device=self._head.weight.device)[:, None],
+            input_ids=torch.tensor(tokens, device=self._head.layer.weight.device)[:, None],
             position_ids=row.positions(),
         )
         row.end()
@@ -430,7 +418,7 @@ class PrefixEngine:
         """Return whether there is a next step, on this device or on any that keeps step with it."""
         if not self._in_step:
             return bool(active)
-        flag = torch.tensor([len(active)], device=self._head.weight.device)
+        flag = torch.tensor([len(active)], device=self._head.layer.weight.device)
         dist.all_reduce(flag)
         return bool(flag.item())
 

@@ -22,7 +22,7 @@ from recap.data.batches import Batch
 from recap.models.engine.generate import evaluating
 from recap.models.engine.kv_cache import shared_length
 from recap.models.engine.shared_prefix import predicting_states
-from recap.models.finetune import causal_model
+from recap.models.finetune import OutputLayer, causal_model
 
 LOGITS_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 """Size of the logits that exist at once, in float32. More gains no speed: on a GPU it takes more
@@ -59,15 +59,21 @@ def loss_of_states(
         targets: ``(positions,)``, the token that follows each.
         logits_bytes: As in :func:`answer_loss`.
     """
-    head = causal_model(model).get_output_embeddings()
+    head = OutputLayer(model)
     n_positions = _positions_at_once(causal_model(model), states, logits_bytes)
-    if type(head) is torch.nn.Linear:
+    if type(head.layer) is torch.nn.Linear and head.cap is None:
+        scaled = states * head.scale if head.scale != 1 else states
         loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            states, head.weight, head.bias, targets, n_positions, torch.is_grad_enabled()
+            scaled,
+            head.layer.weight,
+            head.layer.bias,
+            targets,
+            n_positions,
+            torch.is_grad_enabled(),
         )
         return loss
     parts = zip(torch.split(states, n_positions), torch.split(targets, n_positions), strict=True)
-    # An adapted or quantized output layer: its logits are computed once more in the backward.
+    # An adapted, quantized or bounded output layer: its logits are made again in the backward.
     losses = [checkpoint(_cross_entropy, head, *part, use_reentrant=False) for part in parts]
     return torch.stack(losses).sum()
 
@@ -261,7 +267,7 @@ def _score_batch(
 
 def _loglikelihood(causal: Any, states: Tensor, targets: Tensor) -> Loglikelihood:
     """Return the loglikelihood of targets ``(n,)`` that states ``(n, hidden)`` predict."""
-    head = causal.get_output_embeddings()
+    head = OutputLayer(causal)
     at_once = _positions_at_once(causal, states)
     nats, greedy = 0.0, True
     for part, wanted in zip(

@@ -3,10 +3,6 @@
 It is looked up for the calls that carry a row (:func:`run_row`) and for no other: everywhere else a
 model keeps its own attention. A row knows what stands where in it, and computes its attention.
 
-Of the last decoder layer, only states that predict an answer token have a loss, and nothing looks
-at any other: there all but keys and values is computed for those alone. One layer of 4 is a good
-part of a step, one of 28 is not.
-
 On a CPU, feed-forward blocks take a thousand tokens at a time. A row of many examples has a few
 large tensors inside each block. They do not fit a processor's cache, and glibc asks the system for
 every block above 32 MiB anew, which hands out pages of zeros. Tokens do not meet in there, so they
@@ -16,113 +12,10 @@ may as well pass in parts: what is computed, and the memory that the backward ne
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-
-from recap.data.batches import Layout
-
-_LOGITS_TO_KEEP = "recap_logits_to_keep"
-"""The keyword under which a decoder is given the :class:`LogitsToKeep` of its last layer."""
-
-_QUERIES_TO_KEEP = "recap_queries_to_keep"
-"""The keyword under which the last layer passes them on to its attention alone."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LogitsToKeep:
-    """What the last layer has to compute: ``positions`` of one row, in order, and its layout."""
-
-    positions: Tensor
-    layout: Layout
-
-    def places(self) -> list[Tensor]:
-        """Return the positions of each suffix, counted from its start."""
-        positions, start, found = self.positions.tolist(), self.layout.prefix, []
-        for length in self.layout.lengths:
-            own = [place - start for place in positions if start <= place < start + length]
-            found.append(torch.tensor(own, dtype=torch.long, device=self.positions.device))
-            start += length
-        return found
-
-
-def crop_last_layer(layer: Any) -> None:
-    """Make a layer compute only what a call asks for under :data:`_LOGITS_TO_KEEP`.
-
-    In any other call it runs as it did.
-
-    Args:
-        layer: A decoder's last, with the norms, attention and residuals of Llama.
-    """
-    layer.forward = functools.partial(_forward_last_layer, layer, layer.forward)
-
-
-def _forward_last_layer(
-    layer: Any, whole: Any, hidden_states: Tensor, *rest: Any, **options: Any
-) -> Any:
-    """Return the layer's output ``(1, positions, hidden)``, or that of its ``whole`` forward."""
-    to_keep: LogitsToKeep | None = options.pop(_LOGITS_TO_KEEP, None)
-    if to_keep is None:
-        return whole(hidden_states, *rest, **options)
-    attended, _ = layer.self_attn(
-        *rest,
-        hidden_states=layer.input_layernorm(hidden_states),
-        **options,
-        **{_QUERIES_TO_KEEP: to_keep},
-    )
-    states = hidden_states[:, to_keep.positions] + attended[:, to_keep.positions]
-    return states + layer.mlp(layer.post_attention_layernorm(states))
-
-
-def attend_kept_queries(
-    to_keep: LogitsToKeep,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    before: tuple[Tensor, Tensor] | None = None,
-    **shared: Any,
-) -> Tensor:
-    """Return the attention of one row in the last layer, as large as ``query``.
-
-    It is zero at all other positions.
-
-    Args:
-        to_keep: The positions to compute.
-        query: ``(1, heads, time, head_dim)``.
-        key: ``(1, key_value_heads, time, head_dim)``.
-        value: As ``key``.
-        before: Keys and values of a prefix that is no part of the row.
-        **shared: Options of every call of torch's attention.
-    """
-    sizes = [to_keep.layout.prefix, *to_keep.layout.lengths]
-    queries, keys, values = (torch.split(each, sizes, dim=2) for each in (query, key, value))
-    first_key, first_value = before or (keys[0], values[0])
-    prefix = first_key.shape[2]
-    outputs = []
-    for places, own, *parts in zip(
-        to_keep.places(), queries[1:], keys[1:], values[1:], strict=True
-    ):
-        time = torch.arange(prefix + own.shape[2], device=own.device)
-        outputs.append(
-            scaled_dot_product_attention(
-                own[:, :, places],
-                _behind(first_key, parts[0]),
-                _behind(first_value, parts[1]),
-                attn_mask=time <= prefix + places[:, None],
-                **shared,
-            )
-        )
-    found = torch.cat(outputs, dim=2)
-    return found.new_zeros(query.shape).index_copy(2, to_keep.positions, found)
-
-
-def _behind(first: Tensor, own: Tensor) -> Tensor:
-    return torch.cat([first, own], dim=2)
-
 
 TOKENS_AT_ONCE = 1024
 """Half or twice as many made no difference at a width of 1,408 (Zen 3, 32 MiB of cache)."""
@@ -150,7 +43,11 @@ ATTENTION = "recap_row"
 _ROW = "recap_row"
 """The keyword under which a decoder is given the row that its tokens are laid out in."""
 
-SUPPORTED = ("llama", "qwen2", "qwen3")
+TESTED = (
+    *("apertus", "arcee", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4"),
+    *("granite", "llama", "mistral", "mixtral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3"),
+    *("qwen3_moe", "seed_oss", "smollm3"),
+)
 """Architectures (``config.model_type``) whose results are tested to be exact."""
 
 
@@ -166,8 +63,6 @@ class Row(Protocol):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
-        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
         """Return the attention ``(batch, heads, time, head_dim)`` of one layer.
@@ -177,7 +72,6 @@ class Row(Protocol):
             query: ``(batch, heads, time, head_dim)``.
             key: ``(batch, key_value_heads, time, head_dim)``.
             value: As ``key``.
-            to_keep: What alone the last layer has to compute; no one looks at its other output.
             **shared: Options of every call of torch's attention.
         """
         ...
@@ -198,7 +92,6 @@ def attach(decoder: Any) -> None:
         layer.self_attn.register_forward_pre_hook(_switch_on, with_kwargs=True)
         layer.self_attn.register_forward_hook(_switch_back, with_kwargs=True, always_call=True)
         feed_in_parts(layer.mlp)
-    crop_last_layer(decoder.layers[-1])
     decoder._recap_attached = True
 
 
@@ -208,16 +101,14 @@ def run_row(
     *,
     input_ids: Tensor,
     position_ids: Tensor | None,
-    to_keep: LogitsToKeep | None = None,
 ) -> Tensor:
-    """Return the last hidden states ``(batch, time, hidden)`` of a row, or those ``to_keep``.
+    """Return the last hidden states ``(batch, time, hidden)`` of a row.
 
     Args:
         decoder: That :func:`attach` was called on.
         row: The layout of the tokens.
         input_ids: ``(batch, time)``.
         position_ids: ``(batch, time)``: each token's place in its own example.
-        to_keep: The positions of one row whose states are wanted; ``None`` for all.
     """
     states: Tensor = decoder(
         input_ids=input_ids,
@@ -225,7 +116,7 @@ def run_row(
         # A mask of four dimensions is a finished one: transformers makes none of its own.
         attention_mask=input_ids.new_zeros((1, 1, 1, 1)),
         use_cache=False,
-        **{_ROW: row, _LOGITS_TO_KEEP: to_keep},
+        **{_ROW: row},
     ).last_hidden_state
     return states
 
@@ -233,11 +124,15 @@ def run_row(
 def why_unsupported(causal: Any) -> str:
     """Return why rows of our own are not exact for a causal model; empty when they are."""
     config = causal.config
-    if config.model_type not in SUPPORTED:
-        return f"it is not made for models of type {config.model_type!r} ({', '.join(SUPPORTED)})"
+    if config.model_type not in TESTED:
+        return f"it is not tested for models of type {config.model_type!r}"
     other = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     if other:
         return f"the model has layers of {', '.join(sorted(other))}"
+    if not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None):
+        return f"the model sees {config.sliding_window} tokens at a time (sliding_window)"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "the model bounds the scores of attention (attn_logit_softcapping)"
     return ""
 
 
@@ -271,9 +166,7 @@ def _attention(
         "dropout_p": dropout,
         "enable_gqa": key.shape[1] != query.shape[1],
     }
-    attended = row.attend(
-        module, query, key, value, to_keep=options.get(_QUERIES_TO_KEEP), **shared
-    )
+    attended = row.attend(module, query, key, value, **shared)
     return attended.transpose(1, 2).contiguous(), None
 
 

@@ -30,12 +30,7 @@ from torch import Tensor
 
 from recap.data.batches import Batch, Layout
 from recap.models.engine.loss import answer_loss, loss_of_states, scaled_gradients
-from recap.models.engine.prefix_attention import (
-    LogitsToKeep,
-    attach,
-    attend_kept_queries,
-    run_row,
-)
+from recap.models.engine.prefix_attention import attach, run_row
 from recap.models.engine.shared_prefix import SharingRow, choose_batching
 from recap.models.finetune import causal_model
 from recap.models.strategy import is_sharded
@@ -265,10 +260,7 @@ class _SplitRow(torch.nn.Module):
         assert layout is not None
         attach(causal_model(self.model).get_decoder())
         prefix = _Prefix(layout.prefix)
-        # Of the last layer only keys and values matter. One token, since some kernels take no none.
-        first = torch.zeros(1, dtype=torch.long, device=self._batch.input_ids.device)
-        to_keep = LogitsToKeep(positions=first, layout=prefix.layout)
-        self._states(0, layout.prefix, prefix, to_keep)
+        self._states(0, layout.prefix, prefix)
         made = [tensor for pair in prefix.found.values() for tensor in pair]
         apart = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in made]
         pairs = zip(apart[::2], apart[1::2], strict=True)
@@ -283,18 +275,14 @@ class _SplitRow(torch.nn.Module):
     def _learn(self, part: _Part, shared: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
         """Return the loss of a few suffixes, after its backward."""
         answered = self._batch.answer_mask[0, part.start : part.end]
-        to_keep = LogitsToKeep(
-            positions=answered[1:].nonzero()[:, 0],
-            layout=Layout(prefix=0, lengths=part.layout.lengths),
-        )
-        states = self._states(part.start, part.end, _Suffixes(part.layout, shared), to_keep)
+        states = self._states(part.start, part.end, _Suffixes(part.layout, shared))
         targets = self._batch.input_ids[0, part.start : part.end][answered]
-        loss = loss_of_states(self.model, states[0], targets)
+        loss = loss_of_states(self.model, states[0, :-1][answered[1:]], targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _states(self, start: int, end: int, row: Any, to_keep: LogitsToKeep) -> Tensor:
-        """Return the last hidden states ``to_keep`` of a part of the row."""
+    def _states(self, start: int, end: int, row: Any) -> Tensor:
+        """Return the last hidden states ``(1, time, hidden)`` of a part of the row."""
         positions = self._batch.position_ids
         assert positions is not None
         return run_row(
@@ -302,7 +290,6 @@ class _SplitRow(torch.nn.Module):
             row,
             input_ids=self._batch.input_ids[:, start:end],
             position_ids=positions[:, start:end],
-            to_keep=to_keep,
         )
 
     def _parts(self, layout: Layout) -> Iterator[_Part]:
@@ -341,16 +328,12 @@ class _Prefix:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
-        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
-        """Return the causal attention of the prefix, and of the last layer nothing."""
+        """Return the causal attention of the prefix."""
         # A layer that is computed again comes here again; suffixes have seen what it gave first.
         self.found.setdefault(module.layer_idx, (key, value))
-        if to_keep is not None:
-            return torch.zeros_like(query)
-        return self._row.attend(module, query, key, value, to_keep=None, **shared)
+        return self._row.attend(module, query, key, value, **shared)
 
 
 class _Suffixes(SharingRow):
@@ -366,14 +349,10 @@ class _Suffixes(SharingRow):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
-        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
         """Return the attention of each suffix to the prefix and to itself."""
         before = self._shared[module.layer_idx]
-        if to_keep is not None:
-            return attend_kept_queries(to_keep, query, key, value, before=before, **shared)
         lengths = list(self.lengths)
         suffixes = zip(
             *(torch.split(each, lengths, dim=2) for each in (query, key, value)), strict=True

@@ -8,9 +8,6 @@ The idea is not ours: prefix sharing in preference optimization (Wang and Hegde,
 Grouper (2025) and, for inference, Hydragen (Juravsky et al., 2024). Here it is an attention
 function under transformers' ``AttentionInterface``, looked up for the calls that carry a layout and
 for no other: decoding keeps the model's own attention.
-
-For a loss the last layer is computed for the tokens that have one
-(:mod:`recap.models.engine.prefix_attention`).
 """
 
 from __future__ import annotations
@@ -27,10 +24,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from recap.data.batches import Batch, Batching, Layout
 from recap.errors import ConfigError
 from recap.models.engine.prefix_attention import (
-    SUPPORTED,
-    LogitsToKeep,
+    TESTED,
     attach,
-    attend_kept_queries,
     flash_supports,
     run_row,
     why_unsupported,
@@ -71,13 +66,12 @@ def choose_batching(model: Any, requested: str = "auto") -> BatchingChoice:
     return BatchingChoice(batching="shared_prefix")
 
 
-def hidden_states(model: Any, batch: Batch, to_keep: LogitsToKeep | None = None) -> Tensor:
+def hidden_states(model: Any, batch: Batch) -> Tensor:
     """Return the last hidden states ``(batch, time, hidden)`` of a batch, whatever its layout.
 
     Args:
         model: A ``transformers`` causal language model, or a PEFT model around one.
         batch: Padded rows or one row of several examples.
-        to_keep: Of one row, the positions whose states are wanted; ``None`` for all.
 
     Raises:
         ConfigError: When the batch shares a prefix and the model cannot.
@@ -94,7 +88,6 @@ def hidden_states(model: Any, batch: Batch, to_keep: LogitsToKeep | None = None)
                 SharingRow(batch.layout),
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
-                to_keep=to_keep,
             )
         if batch.layout.prefix:
             raise ConfigError(f"batching=shared_prefix: {not_shared}; set batching=packed")
@@ -115,11 +108,7 @@ def predicting_states(model: Any, batch: Batch) -> Tensor:
     Raises:
         ConfigError: When the batch shares a prefix and the model cannot.
     """
-    predicts = batch.answer_mask[:, 1:]
-    if batch.layout is None or not predicts.any() or _why_not_shared(causal_model(model)):
-        return hidden_states(model, batch)[:, :-1][predicts]
-    to_keep = LogitsToKeep(positions=predicts[0].nonzero()[:, 0], layout=batch.layout)
-    return hidden_states(model, batch, to_keep)[0]
+    return hidden_states(model, batch)[:, :-1][batch.answer_mask[:, 1:]]
 
 
 class SharingRow:
@@ -138,13 +127,9 @@ class SharingRow:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
-        to_keep: LogitsToKeep | None,
         **shared: Any,
     ) -> Tensor:
         """Return the attention of one row, of the prefix and of each suffix after it."""
-        if to_keep is not None:
-            return attend_kept_queries(to_keep, query, key, value, **shared)
         sizes = [self.prefix, *self.lengths]
         (first_query, *queries), (first_key, *keys), (first_value, *values) = (
             torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)
@@ -229,7 +214,7 @@ def _why_not_packed(causal: Any) -> str:
         and "position_ids" in inspect.signature(decoder.forward).parameters
         # Layers that carry a state from token to token do not look at positions.
         and kinds <= {"full_attention", "sliding_attention"}
-        and (kinds or family in SUPPORTED)
+        and (kinds or family in TESTED)
     )
     if masked_by_positions:
         return ""
