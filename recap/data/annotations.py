@@ -63,6 +63,8 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         "标签 类别 行为",
         "session": "session session_id dialogue_id dialog_id transcript_id conversation_id "
         "会话 会话编号 对话编号",
+        "client": "client client_id",
+        "counselor": "counselor counsellor counselor_id counsellor_id therapist_id",
         "round": "round exam 轮次 考试",
         "rationale": "rationale reason explanation comments 理由 解释",
     }.items()
@@ -351,6 +353,8 @@ class AnnotatorLabel:
     annotator: str
     label: str
     session: str | None = None
+    client: str | None = None
+    counselor: str | None = None
     round: str = FIRST_ROUND
     rationale: str | None = None
 
@@ -368,6 +372,8 @@ class AnnotationTable:
     labels: tuple[str, ...]
     sessions: tuple[str | None, ...]
     codes: NDArray[np.int64]
+    people: tuple[tuple[str | None, str | None], ...] = ()
+    """Client and counselor of every example, likewise; none where no table names any."""
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many annotators gave each label, of shape (examples, labels)."""
@@ -399,14 +405,23 @@ def tabulate(
     row, column = _places(ids), _places(annotators)
     code = _places(ordered)
     codes = np.full((len(ids), len(annotators)), MISSING, dtype=np.int64)
-    sessions: list[str | None] = [None] * len(ids)
+    given_of: list[list[AnnotatorLabel]] = [[] for _ in ids]
     for one in kept:
         codes[row[one.id], column[one.annotator]] = code[one.label]
     for one in every:
-        if sessions[row[one.id]] is None:
-            sessions[row[one.id]] = one.session
+        given_of[row[one.id]].append(one)
+
+    def first(role: str) -> list[str | None]:
+        named = ([getattr(one, role) for one in given] for given in given_of)
+        return [next((name for name in names if name is not None), None) for names in named]
+
     return AnnotationTable(
-        ids=ids, annotators=annotators, labels=ordered, sessions=tuple(sessions), codes=codes
+        ids=ids,
+        annotators=annotators,
+        labels=ordered,
+        sessions=tuple(first("session")),
+        people=tuple(zip(first("client"), first("counselor"), strict=True)),
+        codes=codes,
     )
 
 
@@ -542,6 +557,8 @@ class _Reader:
                         annotator=annotator,
                         label=label,
                         session=session or None,
+                        client=cells.get("client") or None,
+                        counselor=cells.get("counselor") or None,
                         round=cells.get("round") or default_round,
                         rationale=cells.get("rationale") or None,
                     ),
@@ -698,7 +715,7 @@ class _Reader:
         """Return what stands in the columns of one role, names as they are compared."""
         if role != "label" and any(map(is_missing, parts)):
             return ""
-        if role in ("annotator", "session"):
+        if role in ("annotator", "session", "client", "counselor"):
             return ":".join(self.names.name(role, part) for part in parts)
         if role in ("label", "rationale"):
             return ":".join(parts)

@@ -155,6 +155,7 @@ def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
                 act=_act(record.history, len(record.history)),
                 rationale=record.rationale,
                 client=record.client,
+                counselor=record.counselor,
                 meta=record.meta,
             )
         ]

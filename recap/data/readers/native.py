@@ -18,7 +18,8 @@ from recap.records import Dialogue, Example, Speaker, Turn
 
 _DIALOGUE_KEYS = frozenset({"session", "client", "counselor", "meta", "turns"})
 _EXAMPLE_KEYS = frozenset(
-    {"id", "session", "client", "turn", "history", "response", "label", "rationale", "meta"}
+    {"id", "session", "client", "counselor", "turn", "history", "response", "label", "rationale"}
+    | {"meta"}
 )
 _KEPT = frozenset({"client", "counselor", "history", "meta"})
 """Known keys that annotation gives back as they stood."""
@@ -152,6 +153,7 @@ def _example(fields: Fields, names: SpeakerNames, fallback_id: str) -> Example:
         id=fields.identifier("id") or fallback_id,
         session=session,
         client=fields.identifier("client"),
+        counselor=fields.identifier("counselor"),
         turn=turn,
         history=history,
         response=fields.text("response"),
@@ -236,6 +238,7 @@ def _example_fields(example: Example) -> dict[str, Any]:
         id=example.id,
         session=example.session,
         client=example.client,
+        counselor=example.counselor,
         turn=example.turn,
         history=[_turn_fields(turn) for turn in example.history],
         response=example.response,

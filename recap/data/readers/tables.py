@@ -508,6 +508,7 @@ def _examples(layout: _Layout) -> Iterator[Example]:
             id=layout.id(row) or f"{layout.table.path.stem}:{line}",
             session=layout.name(row, "session") or None,
             client=layout.name(row, "client") or None,
+            counselor=layout.name(row, "counselor") or None,
             history=history,
             response=response,
             label=layout.cell(row, "label") or None,
