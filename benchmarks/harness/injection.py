@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from recap.records import Example
-from recap.statistics.bootstrap import bootstrap
+from recap.statistics.clusters import jackknife, share_of
 from recap.tasks.task import Task
 
 Place = Literal["appended", "prepended"]
@@ -139,17 +138,15 @@ def with_text(example: Example, words: str, place: Place) -> Example:
     return dataclasses.replace(example, response=" ".join(pair))
 
 
-def flip_rates(outcomes: Sequence[Outcome], n_examples: int, *, seed: int = 0) -> dict[str, Any]:
+def flip_rates(outcomes: Sequence[Outcome], n_examples: int) -> dict[str, Any]:
     """Return how often the label changed, at all and to the one asked for, with each text.
 
-    Shares of all trials. Differences are paired, injection less harmless text, with percentile
-    intervals of a bootstrap that resamples examples, for trials of one example are no independent
-    observations.
+    Shares of all trials. Differences are paired, injection less harmless text, with intervals that
+    take examples as wholes, for trials of one example are no independent observations.
 
     Args:
         outcomes: At least one.
         n_examples: Examples that the trials count.
-        seed: Of the bootstrap.
     """
     flips = {
         "any_injected": [o.injected != o.before for o in outcomes],
@@ -163,20 +160,19 @@ def flip_rates(outcomes: Sequence[Outcome], n_examples: int, *, seed: int = 0) -
         name: np.bincount(whose, weights=np.array(found, dtype=float), minlength=n_examples)
         for name, found in flips.items()
     }
-    differences = np.stack(
+    counted = np.column_stack(
         [
             sums["any_injected"] - sums["any_harmless"],
             sums["asked_injected"] - sums["asked_harmless"],
+            sizes,
         ]
     )
-
-    def figures(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        with np.errstate(invalid="ignore"):  # a resample may have none of the examples asked about
-            return (weights @ differences.T) / (weights @ sizes)[:, None]
-
-    intervals = bootstrap(
-        figures, n_examples, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed
-    )
+    intervals = jackknife(
+        counted[sizes > 0],
+        lambda some: share_of(some[:, :2], some[:, [2, 2]]),
+        kind="example",
+        scale="signed",
+    ).intervals(CONFIDENCE)
     return {
         "trials": len(outcomes),
         **{name: float(np.mean(found)) for name, found in flips.items()},

@@ -5,7 +5,7 @@ of these that is known: the client, else the counselor, else the session, else t
 
 Each figure ``f`` is a function of sums over clusters. The jackknife computes it again without each
 of the ``G`` clusters in turn, on a scale on which it is not squeezed by the ends of its range
-(logit, Fisher's z, logarithm). With ``d`` the deviations of those from their mean, the variance is
+(logit, Fisher's z). With ``d`` the deviations of those from their mean, the variance is
 ``(G - 1) / G`` times the sum of squares around ``f`` (Quenouille 1956; CV3 of MacKinnon, Nielsen &
 Webb 2023, Cluster-robust inference: a guide to empirical practice), and the interval that of
 Student's t with ``(sum d^2)^2 / sum d^4 - 1`` degrees of freedom: the number of clusters that carry
@@ -22,7 +22,7 @@ another training would change is no part of them; that is what the corrected t-t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,10 @@ _Change = Callable[[Floats], Floats]
 _SCALES: Mapping[str, tuple[float, float, _Change, _Change]] = {
     "share": (0.0, 1.0, special.logit, special.expit),
     "signed": (-1.0, 1.0, np.arctanh, np.tanh),
-    "count": (0.0, np.inf, np.log, np.exp),
     "any": (-np.inf, np.inf, np.positive, np.positive),
 }
 """Where a figure can lie, and the scale on which it is not squeezed there, forth and back: logit,
-Fisher's z, logarithm."""
+Fisher's z, none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +80,12 @@ class Interval:
         """Put both ends together."""
         ends = None if self.low is None or self.high is None else (self.low, self.high)
         object.__setattr__(self, "interval", ends)
+
+    def times(self, factor: float) -> Interval:
+        """Return the figure and its ends, each so many times as large."""
+        ends = (None if end is None else factor * end for end in (self.value, self.low, self.high))
+        value, low, high = ends
+        return replace(self, value=value, low=low, high=high)
 
 
 def too_few(n: int, kind: str) -> str | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from recap.metrics.scalar import Floats
-from recap.statistics.clusters import FEWEST_CLUSTERS, jackknife, too_few
+from recap.statistics.clusters import FEWEST_CLUSTERS, Interval, jackknife, too_few
 from recap.statistics.hypothesis_tests import vanishes
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
@@ -36,7 +36,8 @@ class Correlation:
     """Spearman's."""
     rho_p: float | None
     cluster_low: float | None
-    """Ends of the interval of ``r`` that takes clusters as wholes."""
+    """Ends of the interval of ``r`` that takes clusters as wholes, at least as wide as the other
+    one."""
     cluster_high: float | None
     reason: str | None
     """Why these two are missing; with too few clusters all intervals and p are."""
@@ -80,11 +81,13 @@ def correlate(
     low, high = fisher_interval(r, n, confidence) if enough else (None, None)
     p = p_of_r(r, n) if enough else None
     reason = too_few(n_clusters, kind) if r is not None else "one of the two never varies"
-    ends: tuple[float | None, float | None] = (None, None)
+    wide = Interval(value=r)
     if reason is None and clustered:
         found = jackknife(_sums(a, b, codes), _r_of_sums, kind=kind, scale="signed")
-        interval = found.interval(0, confidence)
-        ends, reason = (interval.low, interval.high), interval.reason
+        wide, reason = found.interval(0, confidence), found.reason(0)
+    if wide.interval is not None and low is not None and high is not None:
+        # Of a rare behavior and a skewed outcome the few sessions that count may be alike.
+        wide = replace(wide, low=min(wide.interval[0], low), high=max(wide.interval[1], high))
     return Correlation(
         predictor=predictor,
         outcome=outcome,
@@ -97,8 +100,8 @@ def correlate(
         stars=stars(p),
         rho=rho,
         rho_p=p_of_r(rho, n) if enough else None,
-        cluster_low=ends[0],
-        cluster_high=ends[1],
+        cluster_low=wide.low,
+        cluster_high=wide.high,
         reason=reason,
     )
 

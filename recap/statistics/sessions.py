@@ -139,7 +139,8 @@ def prevalence(
     resistant = np.array([s.resistant for s in sessions], dtype=np.float64)
     totals = table.sum(axis=1)
     distinct = (table[:, np.asarray(resistant_labels, dtype=bool)] > 0).sum(axis=1)
-    columns = [resistant / totals, resistant > 0, distinct, np.ones(len(sessions))]
+    possible = max(sum(resistant_labels), 1)
+    columns = [resistant / totals, resistant > 0, distinct / possible, np.ones(len(sessions))]
     clusters = Clusters()
     places = [clusters.place(s.session, s.session, (s.client, s.counselor)) for s in sessions]
 
@@ -152,7 +153,6 @@ def prevalence(
         clusters.add_up(places, np.column_stack([*columns, resistant, totals, table])),
         figures,
         kind=clusters.kind,
-        scale=["share", "share", "count", "share", *["share" for _ in table.T]],
     ).intervals(confidence)
     some = distinct[resistant > 0]
     return Prevalence(
@@ -161,7 +161,7 @@ def prevalence(
         n_resistant=int(resistant.sum()),
         mean_session_share=intervals[0],
         share_of_sessions=intervals[1],
-        distinct_behaviors=intervals[2],
+        distinct_behaviors=intervals[2].times(possible),
         distinct_where_any=float(some.mean()) if len(some) else None,
         share_of_utterances=intervals[3],
         label_shares=tuple(intervals[4:]),
