@@ -214,7 +214,7 @@ def _answers(
         people = utterance.client, utterance.counselor
         places.append(clusters.place(utterance.id, utterance.session, people))
         answers.append(len(labels) if place is None else place)
-    return clusters.add_up(places, np.eye(len(labels) + 1)[answers]), clusters.kind
+    return clusters.count(places, answers, shape=(len(labels) + 1,)), clusters.kind
 
 
 @dataclass(frozen=True, kw_only=True)

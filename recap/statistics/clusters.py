@@ -168,6 +168,15 @@ class Clusters:
         np.add.at(sums, np.asarray(places, dtype=np.intp), given)
         return sums
 
+    def count(self, places: Sequence[int], *codes: Sequence[int], shape: tuple[int, ...]) -> Floats:
+        """Return how often each combination of codes occurs in each cluster.
+
+        Of shape ``(clusters, *shape)``.
+        """
+        counts = np.zeros((len(self._places), *shape))
+        np.add.at(counts, tuple(np.asarray(c, dtype=np.intp) for c in (places, *codes)), 1)
+        return counts
+
     def confusions(
         self, predictions: Sequence[Prediction], *, task: str, labels: Sequence[str]
     ) -> Callable[[], Floats]:
@@ -184,12 +193,7 @@ class Clusters:
         gold = [index[p.gold] for p in predictions]
         said = [index.get(p.label, len(labels)) for p in predictions]
 
-        def counted() -> Floats:
-            counts = np.zeros((len(self._places), len(labels), len(labels) + 1))
-            np.add.at(counts, (places, gold, said), 1)
-            return counts
-
-        return counted
+        return lambda: self.count(places, gold, said, shape=(len(labels), len(labels) + 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,7 +207,8 @@ def after_acts(
     """
     known = [u for u in utterances if u.act is not None and u.label is not None]
     acts = [act for act, _ in Counter(str(u.act) for u in known).most_common()]
-    said = [(u, acts.index(str(u.act))) for u in known]
+    place = {act: n for n, act in enumerate(acts)}
+    said = [(u, place[str(u.act)]) for u in known]
     return dict(zip(acts, _parts(said, len(acts), labels, is_resistant, confidence), strict=True))
 
 
@@ -221,9 +222,9 @@ def _parts(
     """Return each of ``n`` parts, of labeled utterances with the part that they fall in."""
     clusters = Clusters()
     places = [clusters.place(u.id, u.session, (u.client, u.counselor)) for u, _ in said]
-    one = np.eye(n * len(labels)).reshape(n, len(labels), n, len(labels))
-    rows = [one[part, labels.index(str(u.label))] for u, part in said]
-    counts = clusters.add_up(places, np.reshape(rows, (len(said), n, len(labels))))
+    code = {label: place for place, label in enumerate(labels)}
+    codes = [part for _, part in said], [code[str(u.label)] for u, _ in said]
+    counts = clusters.count(places, *codes, shape=(n, len(labels)))
     chosen = np.array([is_resistant(label) for label in labels], dtype=np.float64)
     part, whole = counts @ chosen, counts.sum(axis=2)
     shares = jackknife(
