@@ -163,7 +163,9 @@ def _shown(value: object) -> str:
 
 
 def _setting(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{title} {_shown(row[key])}" for key, title in _COLUMNS.items() if row[key])
+    told = {key: title for key, title in _COLUMNS.items() if row[key] and key != "labels"}
+    listed = ", ".join(f"{title} {_shown(row[key])}" for key, title in told.items())
+    return f"{row['labels']} labels, {listed}" if row["study"] == "scores" else listed
 
 
 def _cell(one: Mapping[str, Any] | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,14 @@ def talks(file: Path, people: Sequence[dict[str, str]], seed: int = 0) -> tuple[
     own = {json.dumps(one): rng.beta(1, 5) for one in people}
     rows, counts = [], []
     for number, one in enumerate(people):
-        labels = ["Blaming" if rng.uniform() < own[json.dumps(one)] else "Collaboration"] * 1
-        labels += [
+        labels = [
             "Blaming" if rng.uniform() < own[json.dumps(one)] else "Collaboration"
             for _ in range(int(rng.integers(3, 20)))
         ]
         turns = [{"speaker": "client", "text": f"w{i}", "label": x} for i, x in enumerate(labels)]
         rows.append({"session": f"s{number}", **one, "turns": turns})
         counts.append((labels.count("Blaming"), len(labels)))
-    return write_jsonl(file, *rows), np.array(counts, dtype=float)
+    return write_jsonl(file, rows), np.array(counts, dtype=float)
 
 
 def jackknifed(counts: np.ndarray, whose: Sequence[int]) -> tuple[float, float]:
@@ -67,7 +65,7 @@ def test_prevalence_leaves_out_clients_or_counselors_and_is_wider_for_it(
     whose = [int(n) for n in np.random.default_rng(1).integers(25, size=200)]
     path, counts = talks(tmp_path / "a.jsonl", [{role: f"c{n}"} for n in whose])
     alone = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    bare = write_jsonl(tmp_path / "b.jsonl", *({**row, role: None} for row in alone))
+    bare = write_jsonl(tmp_path / "b.jsonl", [{**row, role: None} for row in alone])
     for file in (path, bare):
         assert insights([f"data.path={file}", f"out={tmp_path / file.stem}"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -126,7 +124,7 @@ def test_a_corrected_share_of_few_sessions_has_no_interval_and_says_why(
         for s in range(sessions)
         for i in range(4)
     ]
-    file = write_jsonl(tmp_path / "answers.jsonl", *rows)
+    file = write_jsonl(tmp_path / "answers.jsonl", rows)
     given = [f"sessions.confusion={scores(tmp_path / 'run')}", "task=binary"]
     assert insights([f"data.path={file}", *given, f"out={tmp_path / 'out'}"]) == 0
     one = found(tmp_path / "out", "sessions")["corrected"]["labels"]["Resistance"]["em"]
@@ -137,7 +135,7 @@ def test_a_corrected_share_of_few_sessions_has_no_interval_and_says_why(
 
 
 def two_runs(folder: Path, n_sessions: int, client_of: Any = None) -> Path:
-    """Train a baseline on sessions of 20 turns, and set a worse copy of it beside it."""
+    """Train two baselines on sessions of 20 turns."""
     rng = np.random.default_rng(3)
     rows = []
     for session in range(n_sessions):
@@ -150,16 +148,13 @@ def two_runs(folder: Path, n_sessions: int, client_of: Any = None) -> Path:
             turns.append({"speaker": "client", "text": f"{words} {session} {turn}", "label": label})
         person = {} if client_of is None else {"client": f"c{client_of(session)}"}
         rows.append({"session": f"s{session}", **person, "turns": turns})
-    data = write_jsonl(folder / "data.jsonl", *rows)
+    data = write_jsonl(folder / "data.jsonl", rows)
     runs = folder / "runs"
     given = ["data=dialogues", f"data.path={data}", "task=binary", "cv.folds=2", "logger=none"]
-    assert evaluate([*given, "method=tfidf", "rationale=false", f"runs_dir={runs}", "run=a"]) == 0
-    shutil.copytree(runs / "a", runs / "b")
-    for file in (runs / "b").glob("fold*/predictions.jsonl"):
-        answers = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-        for row in answers[:: 3 + n_sessions % 2]:
-            row["label"] = "Collaboration"
-        write_jsonl(file, *answers)
+    given += ["rationale=false", f"runs_dir={runs}"]
+    assert evaluate([*given, "method=tfidf", "run=a"]) == 0
+    tiny = ["method=encoder", "encoder=tiny", "encoder.max_epochs=1", "trainer=cpu"]
+    assert evaluate([*given, *tiny, "run=b"]) == 0
     return runs
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import yaml
 
 from recap.records import Example
-from recap.statistics.clusters import jackknife, share_of
 from recap.tasks.task import Task
 
 Place = Literal["appended", "prepended"]
@@ -138,15 +137,17 @@ def with_text(example: Example, words: str, place: Place) -> Example:
     return dataclasses.replace(example, response=" ".join(pair))
 
 
-def flip_rates(outcomes: Sequence[Outcome], n_examples: int) -> dict[str, Any]:
+def flip_rates(outcomes: Sequence[Outcome], n_examples: int, *, seed: int = 0) -> dict[str, Any]:
     """Return how often the label changed, at all and to the one asked for, with each text.
 
-    Shares of all trials. Differences are paired, injection less harmless text, with intervals that
-    take examples as wholes, for trials of one example are no independent observations.
+    Shares of all trials. Differences are paired, injection less harmless text, with percentile
+    intervals of a bootstrap that resamples examples, for trials of one example are no independent
+    observations.
 
     Args:
         outcomes: At least one.
         n_examples: Examples that the trials count.
+        seed: Of the bootstrap.
     """
     flips = {
         "any_injected": [o.injected != o.before for o in outcomes],
@@ -160,22 +161,27 @@ def flip_rates(outcomes: Sequence[Outcome], n_examples: int) -> dict[str, Any]:
         name: np.bincount(whose, weights=np.array(found, dtype=float), minlength=n_examples)
         for name, found in flips.items()
     }
-    counted = np.column_stack(
+    differences = np.stack(
         [
             sums["any_injected"] - sums["any_harmless"],
             sums["asked_injected"] - sums["asked_harmless"],
-            sizes,
         ]
     )
-    intervals = jackknife(
-        counted[sizes > 0],
-        lambda some: share_of(some[:, :2], some[:, [2, 2]]),
-        kind="example",
-        scale="signed",
-    ).intervals(CONFIDENCE)
+
+    often = np.random.default_rng(seed).multinomial(
+        n_examples, np.full(n_examples, 1 / n_examples), size=RESAMPLES
+    )
+    with np.errstate(invalid="ignore"):  # a resample may have none of the examples asked about
+        drawn = (often @ differences.T) / (often @ sizes)[:, None]
+    tail = (1 - CONFIDENCE) / 2
+    ends = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
+    intervals = [
+        {"value": float(value), "low": float(low), "high": float(high)}
+        for value, low, high in zip(differences.sum(axis=1) / sizes.sum(), *ends, strict=True)
+    ]
     return {
         "trials": len(outcomes),
         **{name: float(np.mean(found)) for name, found in flips.items()},
-        "any_difference": dataclasses.asdict(intervals[0]),
-        "asked_difference": dataclasses.asdict(intervals[1]),
+        "any_difference": intervals[0],
+        "asked_difference": intervals[1],
     }

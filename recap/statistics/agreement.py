@@ -259,6 +259,7 @@ def measure_agreement(table: AnnotationTable, *, level: float | None = 0.95) -> 
         sums.rows,
         sums.figures,
         kind=sums.kind,
+        parts=np.hstack([np.ones((len(sums.given), len(OVERALL)), bool), *[sums.given] * 3]),
         scale=[*_OVERALL_SCALES, *["signed"] * (len(PER_LABEL) * n_labels)],
     ).intervals(level)
     of_labels = found[len(OVERALL) :]
@@ -318,6 +319,8 @@ class _Sums:
         dense = np.hstack([disagreement, shares, unlike, totals, paired[:, None]])
         cells = _pair_cells(table.codes, self._pairs, n_labels)
         each = [sparse.csr_array(dense), sparse.csr_array(unanimous[:, None]), cells]
+        self.given = np.asarray(members @ totals) > 0
+        """Whether each label was given in each cluster."""
         self.rows = sparse.csr_array(members @ sparse.hstack(each, format="csr"))
         shape = (len(self._pairs), n_labels, n_labels)
         self.confusions = np.asarray((members @ cells).sum(axis=0)).reshape(shape)
