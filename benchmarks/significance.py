@@ -1,6 +1,6 @@
-"""Simulations of the report's tests and intervals: levels under a true null, and coverage.
+"""Simulations of the report's tests: their levels under a true null.
 
-python benchmarks/significance.py                 all of it: about twenty minutes of processor time
+python benchmarks/significance.py                 all of it
 python benchmarks/significance.py --quick         a tenth of the replications
 python benchmarks/significance.py --json FILE     also write every figure
 """
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from simulations import coverage, null
+from simulations import null
 
 CHUNK = 50
 """Replications that one process does at a time; part of the seed of every replication."""
@@ -35,34 +35,20 @@ NULL_SETTINGS = tuple(
     for learner in ("centroid", "naive_bayes", "nearest_neighbor")
     for examples in (60, 150, 300)
 )
-COVERAGE_SETTINGS = tuple(
-    coverage.CoverageSetting(labels=labels, sessions=sessions, correlation=correlation)
-    for labels in ("two", "thirteen")
-    for sessions in (20, 50, 200)
-    for correlation in (0.0, 0.1, 0.3)
-)
-PARTS: Mapping[str, tuple[tuple[Any, ...], Callable[..., dict[str, Any]], int]] = {
-    "null": (NULL_SETTINGS, null.replicate, 2000),
-    "coverage": (COVERAGE_SETTINGS, coverage.replicate, 1500),
-}
-"""Settings, what replicates one, and the replications of each."""
+REPLICATIONS = 2000
+"""Of each setting."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Simulate, print the tables, and return the exit code."""
     options = parse(arguments)
-    report: dict[str, Any] = {
-        "seed": options.seed,
-        "level": null.LEVEL,
-        "confidence": coverage.LEVEL,
-        "resamples": {"null": null.RESAMPLES, "coverage": coverage.RESAMPLES},
-    }
-    for part in options.parts.split(","):
-        settings, replicate, replications = PARTS[part]
-        wanted = options.replications or (replications // 10 if options.quick else replications)
-        report[part] = simulate(
-            part, settings, replicate, wanted, seed=options.seed, processes=options.processes
-        )
+    wanted = options.replications or (REPLICATIONS // 10 if options.quick else REPLICATIONS)
+    found = simulate(
+        *(NULL_SETTINGS, null.replicate, summarize, wanted),
+        seed=options.seed,
+        processes=options.processes,
+    )
+    report = {"seed": options.seed, "level": null.LEVEL, "null": found}
     show(report)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -72,22 +58,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options of a command line."""
+    return options_parser(__doc__).parse_args(arguments)
+
+
+def options_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of what all simulations are told."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the replications")
     parser.add_argument("--json", type=Path, help="file for all figures")
-    parser.add_argument("--parts", default="null,coverage", help="either, or both with a comma")
     parser.add_argument("--replications", type=int, help="data sets a setting")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    return parser.parse_args(arguments)
+    return parser
 
 
 def simulate(
-    part: str,
     settings: Iterable[Any],
     replicate: Callable[..., dict[str, Any]],
+    summarize: Callable[[list[dict[str, Any]]], dict[str, Any]],
     replications: int,
     *,
     seed: int,
@@ -109,7 +99,7 @@ def simulate(
         ProcessPoolExecutor(processes, mp_context=context) as pool,
         Progress(*columns, console=Console(stderr=True)) as bar,
     ):
-        task = bar.add_task(f"{part}: data sets", total=replications * len(settings))
+        task = bar.add_task("data sets", total=replications * len(settings))
         jobs: dict[Future[dict[str, Any]], tuple[int, int]] = {
             pool.submit(run_chunk, replicate, setting, size, (seed, i, j)): (i, j)
             for i, setting in enumerate(settings)
@@ -118,7 +108,6 @@ def simulate(
         for done in as_completed(jobs):
             results[jobs[done]] = done.result()
             bar.advance(task, chunks[jobs[done][1]])
-    summarize = summarize_null if part == "null" else summarize_coverage
     return [
         {
             **asdict(setting),
@@ -136,7 +125,7 @@ def run_chunk(
     return replicate(setting, size, np.random.default_rng(seed))
 
 
-def summarize_null(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the share of data sets that each test rejects, and one score's coverage.
 
     What a learner scores in expectation, at this number of training examples, is the mean over all
@@ -157,53 +146,22 @@ def summarize_null(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def summarize_coverage(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the share of intervals that hold the truth, among those that there are."""
-    rows = {}
-    for name in chunks[0]["intervals"]:
-        total = {
-            key: sum(chunk["intervals"][name][key] for chunk in chunks)
-            for key in chunks[0]["intervals"][name]
-        }
-        there = total["held"] + total["below"] + total["above"]
-        rows[name] = {
-            "covered": total["held"] / there if there else None,
-            "standard_error": _error(total["held"] / there, there) if there else None,
-            "too_low": total["below"] / there if there else None,
-            "too_high": total["above"] / there if there else None,
-            "mean_width": total["width"] / there if there else None,
-            "without_interval": total["none"] / (there + total["none"]),
-        }
-    return {"intervals": rows}
-
-
 def _error(share: float, n: float) -> float:
     return math.sqrt(share * (1 - share) / n)
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print both tables, in percent."""
-    console = Console(highlight=False)
-    if "null" in report:
-        tests = ("naive_t", "corrected_t", "mcnemar", "bootstrap")
-        rejections = Table(title="Rejections of a true null at 5 %, in percent")
-        for name in ("learner", "examples", "folds", *tests, "coverage of the mean"):
-            rejections.add_column(name)
-        for row in report["null"]:
-            design = f"{row['repeats']} x {row['folds']}"
-            shares = [_percent(row["rejected"].get(test)) for test in tests]
-            held = _percent(row["corrected_interval_coverage"])
-            rejections.add_row(row["learner"], str(row["examples"]), design, *shares, held)
-        console.print(rejections)
-    if "coverage" in report:
-        names = list(report["coverage"][0]["intervals"])
-        held_by = Table(title="Intervals of 95 % that hold the truth, in percent")
-        for name in ("labels", "sessions", "correlation", *names):
-            held_by.add_column(name)
-        for row in report["coverage"]:
-            shares = [_percent(row["intervals"][name]["covered"]) for name in names]
-            held_by.add_row(row["labels"], str(row["sessions"]), f"{row['correlation']:g}", *shares)
-        console.print(held_by)
+    """Print the table, in percent."""
+    tests = ("naive_t", "corrected_t", "mcnemar", "clusters")
+    rejections = Table(title="Rejections of a true null at 5 %, in percent")
+    for name in ("learner", "examples", "folds", *tests, "coverage of the mean"):
+        rejections.add_column(name)
+    for row in report["null"]:
+        design = f"{row['repeats']} x {row['folds']}"
+        shares = [_percent(row["rejected"].get(test)) for test in tests]
+        held = _percent(row["corrected_interval_coverage"])
+        rejections.add_row(row["learner"], str(row["examples"]), design, *shares, held)
+    Console(highlight=False).print(rejections)
 
 
 def _percent(share: float | None) -> str:

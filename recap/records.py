@@ -143,6 +143,7 @@ class Example:
     response: str
     session: str | None = None
     client: str | None = None
+    counselor: str | None = None
     turn: int | None = None
     label: str | None = None
     rationale: str | None = None

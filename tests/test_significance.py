@@ -36,17 +36,6 @@ def test_under_a_true_null_the_naive_test_rejects_too_often_and_the_corrected_on
     assert found["corrected_t"] <= 0.09 * 300
 
 
-def test_intervals_over_sessions_hold_the_truth_where_those_over_examples_do_not(
-    load: Callable[[str], ModuleType],
-) -> None:
-    coverage = load("simulations.coverage")
-    setting = coverage.CoverageSetting(labels="two", sessions=50, correlation=0.1)
-    found = coverage.replicate(setting, 150, np.random.default_rng(0))["intervals"]
-    assert found["macro_f1"]["held"] >= 0.88 * 150
-    assert found["macro_f1_difference"]["held"] >= 0.88 * 150
-    assert found["macro_f1_examples"]["held"] <= 0.85 * 30
-
-
 @pytest.mark.parametrize(
     ("learner", "reference"),
     [
@@ -98,7 +87,7 @@ def test_the_true_scores_are_those_of_very_many_sessions(
     for labels in ("two", "thirteen"):
         truth = coverage.population(labels)
         true = coverage.true_scores(truth)
-        setting = coverage.CoverageSetting(labels=labels, sessions=20_000, correlation=0.1)
+        setting = coverage.Setting(study="scores", labels=labels, clusters=20_000, correlation=0.1)
         for system in coverage.draw(setting, truth, np.random.default_rng(3)):
             names = [str(i) for i in range(len(truth.shares))]
             found = scores_from_confusion("t", names, system.sum(axis=0).astype(int)).metrics
@@ -109,28 +98,21 @@ def test_the_true_scores_are_those_of_very_many_sessions(
 def test_the_script_writes_every_figure_and_the_same_for_any_number_of_processes(
     load: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script, null, coverage = (
-        load(name) for name in ("significance", "simulations.null", "simulations.coverage")
-    )
+    script, null = load("significance"), load("simulations.null")
     monkeypatch.setattr(script, "CHUNK", 2)
-    null_setting = null.NullSetting(learner="centroid", examples=30)
-    coverage_setting = coverage.CoverageSetting(labels="two", sessions=20, correlation=0.1)
-    parts = {
-        "null": ((null_setting,), null.replicate, 40),
-        "coverage": ((coverage_setting,), coverage.replicate, 40),
-    }
-    monkeypatch.setattr(script, "PARTS", parts)
+    setting = null.NullSetting(learner="centroid", examples=30)
+    monkeypatch.setattr(script, "NULL_SETTINGS", (setting,))
     reports = []
     for processes in (1, 2):
         file = tmp_path / f"{processes}.json"
-        assert script.main(["--quick", "--json", str(file), "--processes", str(processes)]) == 0
+        given = ["--replications", "4", "--json", str(file), "--processes", str(processes)]
+        assert script.main(given) == 0
         reports.append(json.loads(file.read_text()))
     assert reports[0] == reports[1]
     assert reports[0]["null"][0]["replications"] == 4
     assert set(reports[0]["null"][0]["rejected"]) == {
-        *("naive_t", "corrected_t", "mcnemar", "bootstrap")
+        *("naive_t", "corrected_t", "mcnemar", "clusters")
     }
-    assert 0 <= reports[0]["coverage"][0]["intervals"]["macro_f1"]["covered"] <= 1
 
 
 # The figures that the documentation shows.
@@ -148,7 +130,6 @@ def percent(share: float | None) -> str:
 
 def test_the_page_shows_the_figures_that_were_measured(results: dict[str, Any]) -> None:
     page = (ROOT / "docs" / "significance.md").read_text(encoding="utf-8")
-    names = {"two": "2", "thirteen": "13"}
     rows = [
         (
             row["learner"].replace("_", " "),
@@ -156,20 +137,12 @@ def test_the_page_shows_the_figures_that_were_measured(results: dict[str, Any]) 
             f"{row['repeats']} × {row['folds']}",
             *(
                 percent(row["rejected"].get(test))
-                for test in ("naive_t", "corrected_t", "mcnemar", "bootstrap")
+                for test in ("naive_t", "corrected_t", "mcnemar", "clusters")
             ),
         )
         for row in results["null"]
-    ] + [
-        (
-            names[row["labels"]],
-            str(row["sessions"]),
-            f"{row['correlation']:g}",
-            *(percent(interval["covered"]) for interval in row["intervals"].values()),
-        )
-        for row in results["coverage"]
     ]
-    assert len(rows) == 45
+    assert len(rows) == 27
     missing = [row for row in rows if f"| {' | '.join(row)} |" not in page]
     assert not missing
 
@@ -184,17 +157,3 @@ def test_the_corrected_test_holds_its_level_over_one_cross_validation(
     assert max(row["rejected"]["corrected_t"] for row in stable) <= 0.06
     repeated = [row for row in results["null"] if row["repeats"] > 1]
     assert min(row["rejected"]["naive_t"] for row in repeated) > 0.4
-
-
-@pytest.mark.parametrize("figure", ["macro_f1", "accuracy"])
-def test_intervals_cover_93_to_97_percent_from_twenty_sessions_on(
-    results: dict[str, Any], figure: str
-) -> None:
-    covered = [row["intervals"][figure]["covered"] for row in results["coverage"]]
-    assert all(0.93 <= share <= 0.97 for share in covered), covered
-    ignoring = [
-        row["intervals"]["macro_f1_examples"]["covered"]
-        for row in results["coverage"]
-        if row["correlation"] > 0
-    ]
-    assert max(ignoring) < 0.8

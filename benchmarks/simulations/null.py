@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from recap.statistics.bootstrap import difference_intervals
 from recap.statistics.hypothesis_tests import corrected_t_test, mcnemar, paired_t_test
+from recap.statistics.score_intervals import difference_intervals
 
 Array = npt.NDArray[Any]
 Learned = Callable[[Array], Array]
@@ -27,7 +27,6 @@ LEVEL = 0.05
 CLASSES = 3
 OWN_FEATURES = 2
 SHARED_FEATURES = 2
-RESAMPLES = 500
 DISTANCE = 1.2
 """Of the classes' means along every feature, in standard deviations."""
 
@@ -61,7 +60,7 @@ def replicate(setting: NullSetting, replications: int, rng: np.random.Generator)
     )
     rejections = dict.fromkeys(("naive_t", "corrected_t"), 0)
     if setting.repeats == 1:
-        rejections |= {"mcnemar": 0, "bootstrap": 0}
+        rejections |= {"mcnemar": 0, "clusters": 0}
     means, halves = [], []
     for data_set in range(replications):
         first, second = scores[0, data_set], scores[1, data_set]
@@ -77,11 +76,10 @@ def replicate(setting: NullSetting, replications: int, rng: np.random.Generator)
             found = difference_intervals(
                 [_one_each(gold, one)],
                 [_one_each(gold, other)],
-                resamples=RESAMPLES,
+                kind="example",
                 confidence=1 - LEVEL,
-                seed=int(rng.integers(2**31)),
             )
-            rejections["bootstrap"] += _is_below(found.macro_f1_p)
+            rejections["clusters"] += _is_below(found.macro_f1_p)
     return {"rejections": rejections, "means": means, "halves": halves}
 
 
@@ -195,7 +193,7 @@ LEARNERS: dict[str, Callable[[Array], Learned]] = {
 
 
 def _one_each(gold: Array, predicted: Array) -> Array:
-    """Return a confusion matrix an example, as the bootstrap takes sessions of one example."""
+    """Return a confusion matrix an example, as sessions of one example."""
     matrices = np.zeros((len(gold), CLASSES, CLASSES + 1))
     matrices[np.arange(len(gold)), gold, predicted] = 1
     return matrices

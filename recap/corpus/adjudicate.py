@@ -313,7 +313,7 @@ def _agreements(
     so_far = rounds[: rounds.index(name) + 1]
     within = [annotation for annotation in annotations if annotation.round == name]
     up_to = [annotation for annotation in annotations if annotation.round in so_far]
-    first, second = (measure_agreement(tabulate(part), replicates=0) for part in (within, up_to))
+    first, second = (measure_agreement(tabulate(part), level=None) for part in (within, up_to))
     return first, second
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from statistics import median
 from typing import Any
 
-from recap.corpus.options import CorpusConfig
+from recap.corpus.options import AgreementOptions, CorpusConfig
 from recap.corpus.sources import label_order, open_annotations, reading_notes
 from recap.data.annotations import tabulate
 from recap.output.charts import matrix_chart
@@ -16,7 +16,7 @@ from recap.output.format import DASH, number
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.statistics.agreement import OVERALL, PER_LABEL, Agreement, measure_agreement
-from recap.statistics.bootstrap import Interval
+from recap.statistics.clusters import Interval, clustered, reasons
 
 NAMES = {
     "mean_pairwise_cohen_kappa": "Cohen's kappa, mean over pairs of annotators",
@@ -27,9 +27,6 @@ NAMES = {
     "unanimous_share": "examples on which all agree",
 }
 """What tables call the coefficients."""
-
-FEW_CLUSTERS = 20
-"""Under so many clusters percentile intervals are known to be too narrow; our own line."""
 
 FEW_SHARED = 30
 """Under so many shared examples kappa of a pair is visibly biased; our own line."""
@@ -45,16 +42,14 @@ def agreement(config: CorpusConfig) -> Report:
     options = config.agreement
     found = measure_agreement(
         tabulate(read.annotations, labels=label_order(config)),
-        replicates=options.replicates,
-        level=options.level,
-        seed=options.seed,
+        level=options.level if options.replicates else None,
     )
     names = {"rows": "one annotator", "columns": "another"}
     chart = partial(matrix_chart, found.confusion, found.labels, found.labels, **names)
     return Report(
         action="agreement",
         title=f"Agreement between {len(found.annotators)} annotators",
-        figures=_figures(found),
+        figures=_figures(found, options),
         sheets=_sheets(found),
         notes=(*reading_notes(read), *_notes(found)),
         rows=_rows(found),
@@ -62,20 +57,26 @@ def agreement(config: CorpusConfig) -> Report:
     )
 
 
-def _figures(found: Agreement) -> dict[str, Any]:
+def _figures(found: Agreement, options: AgreementOptions) -> dict[str, Any]:
     """Return every figure, the coefficients at the top."""
     every = asdict(found)
-    del every["coefficients"], every["per_label"]
-    per_label = {
-        row.label: {"judgements": row.judgements, **_estimates(row.coefficients, PER_LABEL)}
-        for row in found.per_label
+    coefficients, per_label = every.pop("coefficients"), every.pop("per_label")
+    return {
+        **{name: coefficients[name]["value"] for name in OVERALL},
+        "intervals": {name: _interval(found.coefficients[name]) for name in OVERALL},
+        "per_label": {
+            row["label"]: {
+                "judgements": row["judgements"],
+                **{name: row["coefficients"][name]["value"] for name in PER_LABEL},
+                "intervals": {name: _interval(one.coefficients[name]) for name in PER_LABEL},
+            }
+            for row, one in zip(per_label, found.per_label, strict=True)
+        },
+        **every,
+        "replicates": options.replicates,
+        "level": options.level,
+        "seed": options.seed,
     }
-    return {**_estimates(found.coefficients, OVERALL), "per_label": per_label, **every}
-
-
-def _estimates(found: Mapping[str, Interval], names: Sequence[str]) -> dict[str, Any]:
-    ends = {name: {"low": found[name].low, "high": found[name].high} for name in names}
-    return {**{name: found[name].value for name in names}, "intervals": ends}
 
 
 def kappa_text(value: float | None) -> str:
@@ -84,8 +85,9 @@ def kappa_text(value: float | None) -> str:
 
 
 def _sheets(found: Agreement) -> tuple[ReportTable, ...]:
+    level = "" if found.level is None else f", with {100 * found.level:g} % intervals"
     overall = table_of(
-        f"Over {len(found.labels)} labels, with {100 * found.level:g} % intervals",
+        f"Over {len(found.labels)} labels{level}",
         found.coefficients,
         {
             "coefficient": lambda name: NAMES[name],
@@ -158,14 +160,10 @@ def _notes(found: Agreement) -> list[str]:
     notes = [f"{counted}; {found.paired_examples:,} examples were annotated twice or more"]
     if not found.paired_examples:
         return [*notes, "no example was annotated by two annotators: nothing can be said"]
-    if found.replicates:
-        what = "sessions" if found.sessions_known else "sessions and examples without a session"
-        notes.append(
-            f"intervals: percentile bootstrap, {found.replicates:,} draws of {found.clusters:,} "
-            f"{what} (seed {found.seed})"
-        )
-        if found.clusters < FEW_CLUSTERS:
-            notes.append(f"{found.clusters} are few: the true intervals are wider")
+    if found.level is not None:
+        over = clustered(found.cluster, found.clusters)
+        notes += [f"intervals {over}"] if over else []
+        notes += reasons(_named(found))
     shared = median(pair.examples for pair in found.pairs)
     if shared < FEW_SHARED:
         notes.append(
@@ -177,14 +175,25 @@ def _notes(found: Agreement) -> list[str]:
     return notes
 
 
+def _named(found: Agreement) -> dict[str, Interval]:
+    """Return every interval that tables have, by what they call it."""
+    of_labels = {row.label: row.coefficients["cohen_kappa"] for row in found.per_label}
+    return {NAMES[name]: one for name, one in found.coefficients.items()} | of_labels
+
+
 def _rows(found: Agreement) -> list[Mapping[str, Any]]:
     rows = [("all", name, found.coefficients[name]) for name in OVERALL]
     rows += [
         (row.label, name, row.coefficients[name]) for row in found.per_label for name in PER_LABEL
     ]
     return [
-        {"label": label, "coefficient": name, **asdict(estimate)} for label, name, estimate in rows
+        {"label": label, "coefficient": name, "value": estimate.value, **_interval(estimate)}
+        for label, name, estimate in rows
     ]
+
+
+def _interval(estimate: Interval) -> dict[str, Any]:
+    return {name: one for name, one in asdict(estimate).items() if name != "value"}
 
 
 def _value(value: float | None, percent: bool = False) -> str:

@@ -42,11 +42,11 @@ class AgreementOptions:
     """How agreement is measured."""
 
     replicates: int = Field(default=1000, ge=0)
-    """Draws of the bootstrap; 0: no intervals."""
+    """0: no intervals; every other number the same ones, for nothing is drawn."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Coverage of the intervals."""
     seed: int = 0
-    """Seed of the bootstrap."""
+    """Likewise."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -58,6 +58,8 @@ USUAL_NAMES = names_by_role(
     label="label labels cats annotations category behavior behaviour code client_talk_type "
     "标签 类别 行为",
     session=SESSION_NAMES,
+    client="client client_id",
+    counselor="counselor counsellor counselor_id counsellor_id therapist_id",
     round="round exam 轮次 考试",
     rationale="rationale reason explanation comments 理由 解释",
 )
@@ -310,6 +312,8 @@ class _Reader:
                 annotator="",
                 label="",
                 session=session or None,
+                client=cells.get("client") or None,
+                counselor=cells.get("counselor") or None,
                 round=cells.get("round") or default_round,
                 rationale=cells.get("rationale") or None,
             )
@@ -462,7 +466,7 @@ class _Reader:
         """Return what stands in the columns of one role, names as they are compared."""
         if role != "label" and any(map(is_missing, parts)):
             return ""
-        if role in ("annotator", "session"):
+        if role in ("annotator", "session", "client", "counselor"):
             return ":".join(self.names.name(role, part) for part in parts)
         if role in ("label", "rationale"):
             return ":".join(parts)

@@ -21,6 +21,8 @@ class AnnotatorLabel:
     annotator: str
     label: str
     session: str | None = None
+    client: str | None = None
+    counselor: str | None = None
     round: str = "1"
     rationale: str | None = None
 
@@ -38,6 +40,8 @@ class AnnotationTable:
     labels: tuple[str, ...]
     sessions: tuple[str | None, ...]
     codes: NDArray[np.int64]
+    people: tuple[tuple[str | None, str | None], ...] = ()
+    """Client and counselor of every example, likewise; none where no table names any."""
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many annotators gave each label, of shape (examples, labels)."""
@@ -56,29 +60,29 @@ def tabulate(
     the order of labels; those that nobody gave are left out, others come after, sorted.
     """
     kept: dict[tuple[str, str], AnnotatorLabel] = {}
-    sessions: dict[str, str | None] = {}
+    of_id: dict[str, dict[str, str | None]] = {}
     for one in annotations:
         there = kept.get((one.id, one.annotator))
         if there is None or _natural(one.round) >= _natural(there.round):
             kept[one.id, one.annotator] = one
-        if sessions.get(one.id) is None:
-            sessions[one.id] = one.session
+        said = of_id.setdefault(one.id, dict.fromkeys(("session", "client", "counselor")))
+        said.update({role: getattr(one, role) for role, name in said.items() if name is None})
     annotators = tuple(dict.fromkeys(annotator for _, annotator in kept))
     given = {one.label for one in kept.values()}
     ordered = tuple(label for label in dict.fromkeys(labels) if label in given)
     ordered += tuple(sorted(given.difference(ordered)))
     row, column, code = (
-        {name: place for place, name in enumerate(names)}
-        for names in (sessions, annotators, ordered)
+        {name: place for place, name in enumerate(names)} for names in (of_id, annotators, ordered)
     )
     codes = np.full((len(row), len(column)), MISSING, dtype=np.int64)
     for one in kept.values():
         codes[row[one.id], column[one.annotator]] = code[one.label]
     return AnnotationTable(
-        ids=tuple(sessions),
+        ids=tuple(of_id),
         annotators=annotators,
         labels=ordered,
-        sessions=tuple(sessions.values()),
+        sessions=tuple(said["session"] for said in of_id.values()),
+        people=tuple((said["client"], said["counselor"]) for said in of_id.values()),
         codes=codes,
     )
 

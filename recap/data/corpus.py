@@ -119,7 +119,7 @@ class _Check:
         label = self._label("label", example.label, place)
         if self._require_labels and self._none(example.label):
             self._reject(place, "label", "is missing", "give every row a label")
-        example = self._named(example, ("id", "session", "client"), (place,))
+        example = self._named(example, ("id", "session", "client", "counselor"), (place,))
         self._unique("id", example.id, place)
         if len(self._issues.issues) > before:
             return None

@@ -128,6 +128,7 @@ def _example(dialogue: Dialogue, utterance: _Utterance, before: Sequence[Turn]) 
         id=turn_id(dialogue.session, utterance.index, turn),
         session=dialogue.session,
         client=dialogue.client,
+        counselor=dialogue.counselor,
         turn=utterance.index,
         history=before,
         response=turn.text,

@@ -114,7 +114,7 @@ def list_client_turns(record: Dialogue | Example) -> list[Utterance]:
             act=_act(turn.history),
             rationale=turn.rationale,
             client=turn.client,
-            counselor=None if isinstance(record, Example) else record.counselor,
+            counselor=turn.counselor,
             meta=turn.meta,
         )
         for turn in client_turns(record)

@@ -18,16 +18,17 @@ import numpy as np
 from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.names import identity, is_missing
-from recap.data.readers.registry import require_column
+from recap.data.readers.registry import USUAL_NAMES, fold_name, require_column
 from recap.data.readers.tables import read_sheet
 from recap.data.sheets import number_in
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
-from recap.insights.options import FEW_UNITS, InsightsConfig
+from recap.insights.options import InsightsConfig
 from recap.insights.source import AnnotatedSource, notes_of, read_source
 from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
+from recap.statistics.clusters import clustered
 from recap.statistics.correlation import (
     STARS,
     Correlation,
@@ -219,7 +220,9 @@ class AllianceData:
     predictors: Mapping[str, Column]
     outcomes: Mapping[str, Column]
     clients: tuple[str, ...] | None
-    """Of each session; ``None`` where it is not known."""
+    """Of each session, or its counselor; ``None`` where neither is known."""
+    kind: str
+    """What these are: ``client``, ``counselor``, else ``session``."""
     n_sessions: int
     alone: tuple[int, ...]
     name_counts: Mapping[str, int]
@@ -257,10 +260,12 @@ def read_alliance(config: InsightsConfig) -> AllianceData:
         raise ConfigError("name a table with data.path=FILE or outcomes.path=FILE")
     sides = _joined(tables, on)
     predictors = config.predictors or (tuple(_share_names(source)) if source else ())
+    kind, clients = _clients(config.alliance.client, sides)
     return AllianceData(
         predictors={name: _numbers(name, sides) for name in predictors},
         outcomes={name: _numbers(name, sides[::-1]) for name in config.outcomes.columns},
-        clients=_clients(config.alliance.client, sides, source),
+        clients=clients,
+        kind=kind,
         n_sessions=len(sides[0][1]),
         alone=tuple(len(table.rows) - len(rows) for table, rows in sides),
         name_counts=_name_counts(tables, on),
@@ -307,21 +312,30 @@ def _numbers(name: str, sides: Sequence[Side]) -> Column:
     return tuple(values[row] for row in rows)
 
 
-def _clients(
-    name: str | None, sides: Sequence[Side], source: AnnotatedSource | None
-) -> tuple[str, ...] | None:
-    if name is None:
-        if source is None or not all(u.client for u in source.annotated.utterances):
-            return None
-        name = "client"
+def _clients(name: str | None, sides: Sequence[Side]) -> tuple[str, tuple[str, ...] | None]:
+    """Return what is taken as a whole, and the one of each session.
+
+    Without a name it is a column that is called client, else counselor, if it is full.
+    """
+    if name is not None:
+        values = _people(name, sides)
+        if not all(values):
+            raise DataError(
+                f"alliance.client={name}: is empty for {sum(not v for v in values)} sessions"
+            )
+        return "client", values
+    columns = [column for table, _ in sides for column in table.columns]
+    for kind in ("client", "counselor"):
+        for column in columns:
+            if fold_name(column) in USUAL_NAMES[kind] and all(_people(column, sides)):
+                return kind, _people(column, sides)
+    return "session", None
+
+
+def _people(name: str, sides: Sequence[Side]) -> tuple[str, ...]:
     table, rows = _with_column(name, sides)
     texts = table.texts(name, "correct alliance.client")
-    values = tuple("" if is_missing(texts[row]) else identity(texts[row]) for row in rows)
-    if not all(values):
-        raise DataError(
-            f"alliance.client={name}: is empty for {sum(not v for v in values)} sessions"
-        )
-    return values
+    return tuple("" if is_missing(texts[row]) else identity(texts[row]) for row in rows)
 
 
 def find_alliance(config: InsightsConfig) -> Report:
@@ -343,9 +357,8 @@ def find_alliance(config: InsightsConfig) -> Report:
         data=data,
         n_tests=n_tests,
         marks=STARS,
-        n_clusters=max((c.n_clusters for c in found), default=0),
-        few=FEW_UNITS,
-        constant=[c for c in found if c.r is None],
+        over=clustered(data.kind, max((c.n_clusters for c in found), default=0)),
+        missing=_missing(found),
         gaps=sum(c.n < data.n_sessions for c in found),
     )
     return Report(
@@ -354,10 +367,9 @@ def find_alliance(config: InsightsConfig) -> Report:
         figures={
             "n_sessions": data.n_sessions,
             "predicted": bool(predicted),
-            "clustered_by": config.alliance.client or ("client" if data.clients else "session"),
-            "confidence": config.confidence,
-            "resamples": config.resamples,
-            "seed": config.seed,
+            "clustered_by": config.alliance.client or data.kind,
+            "cluster": data.kind,
+            **config.given,
             "n_tests": n_tests,
             "correlations": rows,
         },
@@ -375,6 +387,15 @@ def find_alliance(config: InsightsConfig) -> Report:
     )
 
 
+def _missing(found: Sequence[Correlation]) -> dict[str, str]:
+    """Return the pairs without a clustered interval, by the reason."""
+    pairs: dict[str, list[str]] = {}
+    for c in found:
+        if c.reason is not None:
+            pairs.setdefault(c.reason, []).append(f"{c.predictor} · {c.outcome}")
+    return {reason: ", ".join(names) for reason, names in pairs.items()}
+
+
 _METHODS = {"holm": "Holm", "bh": "Benjamini-Hochberg"}
 
 
@@ -386,7 +407,9 @@ def _correlations(config: InsightsConfig, data: AllianceData) -> list[Correlatio
             predictor=predictor,
             outcome=outcome,
             clusters=data.clients,
-            **config.bootstrap,
+            kind=data.kind,
+            confidence=config.confidence,
+            clustered=config.level is not None,
         )
         for predictor, x in data.predictors.items()
         for outcome, y in data.outcomes.items()

@@ -85,9 +85,6 @@ class StudyMaterialsOptions:
     """Language of the cards; ``None``: that of the data, else English."""
 
 
-FEW_UNITS = 20
-"""Under so many sessions or clients a bootstrap of them is said to be rough; a rule of thumb."""
-
 Action = Literal["sessions", "alliance", "study", "study_materials", "card", "supervision"]
 
 
@@ -120,7 +117,7 @@ class AllianceOptions:
     """Correlations with outcomes."""
 
     client: str | None = None
-    """Column that names the client: bootstrap by client; ``None``: by session."""
+    """Column that names the client; ``None``: a column called client, else counselor, if any."""
     method: Literal["holm", "bh"] = "holm"
     """Correction that the heat map marks."""
 
@@ -170,9 +167,9 @@ class InsightsConfig:
     predictors: tuple[str, ...] = ()
     """Columns that predict; none: shares of behaviors, computed from dialogues."""
     seed: int = Field(default=0, ge=0)
-    """Of every bootstrap."""
+    """Of every draw of materials."""
     resamples: int = Field(default=2000, ge=0)
-    """Of every bootstrap; 0: none."""
+    """0: no intervals over clusters; every other number the same ones, for nothing is drawn."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of all intervals."""
     unsure: float = Field(default=0.6, ge=0, le=1)
@@ -191,8 +188,13 @@ class InsightsConfig:
     """Of ``action=supervision``."""
 
     @property
-    def bootstrap(self) -> dict[str, Any]:
-        """What every bootstrap is told."""
+    def level(self) -> float | None:
+        """Level of intervals over clusters; ``None``: there are to be none."""
+        return self.confidence if self.resamples else None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was asked for of intervals, as the figures have it."""
         return {"resamples": self.resamples, "confidence": self.confidence, "seed": self.seed}
 
     @property

@@ -18,14 +18,14 @@ import numpy as np
 from recap.data.names import identity, is_missing
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, quote_id
-from recap.insights.options import FEW_UNITS, InsightsConfig
+from recap.insights.options import InsightsConfig
 from recap.insights.source import AnnotatedSource, notes_of, read_source
 from recap.metrics.files import scores_from_dict
 from recap.output.charts import open_axes
 from recap.output.format import DASH, percent, percent_with_ends, with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
-from recap.statistics.bootstrap import Interval
+from recap.statistics.clusters import Clusters, Interval, clustered, reasons
 from recap.statistics.sessions import (
     CorrectedShares,
     Part,
@@ -190,9 +190,9 @@ def _correct(config: InsightsConfig, source: AnnotatedSource) -> tuple[Corrected
             "name the task of the predictions with task=…"
         )
     utterances = source.annotated.utterances
-    answers = _answers(utterances, labels, source.taxonomy)
+    answers, kind = _answers(utterances, labels, source.taxonomy)
     try:
-        found = correct_shares(answers, confusion, labels, **config.bootstrap)
+        found = correct_shares(answers, confusion, labels, kind=kind, confidence=config.level)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return found, len(utterances) - int(answers.sum())
@@ -200,17 +200,21 @@ def _correct(config: InsightsConfig, source: AnnotatedSource) -> tuple[Corrected
 
 def _answers(
     utterances: Sequence[Utterance], labels: Sequence[str], taxonomy: Taxonomy
-) -> np.ndarray:
-    """Return counts ``(sessions, n_labels + 1)``, answers without a label in the last column."""
-    rows: dict[str, np.ndarray] = {}
+) -> tuple[np.ndarray, str]:
+    """Return counts ``(clusters, n_labels + 1)``, and what clusters are.
+
+    Answers without a label stand in the last column.
+    """
+    clusters, places, answers = Clusters(), [], []
     for utterance in utterances:
         above = () if utterance.label is None else taxonomy.lineage(utterance.label)
         place = next((labels.index(label) for label in above if label in labels), None)
         if place is None and utterance.label is not None:
             continue
-        row = rows.setdefault(utterance.session, np.zeros(len(labels) + 1))
-        row[len(labels) if place is None else place] += 1
-    return np.array(list(rows.values())).reshape(-1, len(labels) + 1)
+        people = utterance.client, utterance.counselor
+        places.append(clusters.place(utterance.id, utterance.session, people))
+        answers.append(len(labels) if place is None else place)
+    return clusters.count(places, answers, shape=(len(labels) + 1,)), clusters.kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,8 +267,8 @@ def find_sessions(config: InsightsConfig) -> Report:
         "sessions_notes",
         config=config,
         behaviors=source.behaviors,
-        n_sessions=len(found.sessions),
-        few=FEW_UNITS,
+        over=clustered(*_rests_on(found.overall)),
+        missing=reasons(_named(found, source)),
         corrected=found.corrected,
         left_out=found.left_out,
     )
@@ -287,7 +291,7 @@ def find_sessions(config: InsightsConfig) -> Report:
 
 def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
     utterances, labels = source.annotated.utterances, source.labels
-    resistant, options = source.is_resistant, config.bootstrap
+    resistant, options = source.is_resistant, {"confidence": config.level}
     sessions = count_sessions(utterances, labels, resistant)
     chosen = [resistant(label) for label in labels]
     groups = _groups(config, source, sessions)
@@ -314,6 +318,23 @@ def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
             if u.label is not None
         ),
     )
+
+
+def _rests_on(overall: Prevalence) -> tuple[str, int]:
+    """Return what intervals leave out in turn, and how many there are of it."""
+    return overall.mean_session_share.cluster or "session", overall.mean_session_share.clusters
+
+
+def _named(found: SessionReport, source: AnnotatedSource) -> dict[str, Interval]:
+    """Return every interval by what notes call it."""
+    named = {"all utterances": found.overall.share_of_utterances}
+    named |= dict(zip(source.labels, found.overall.label_shares, strict=True))
+    named |= {group: of.share_of_utterances for group, of in found.by_group.items()}
+    named |= {f"part {n}": part.share for n, part in enumerate(found.over_time, start=1)}
+    named |= {f"after {act}": part.share for act, part in found.acts.items()}
+    if found.corrected is not None:
+        named |= {f"{name}, corrected": s.em for name, s in found.corrected.labels.items()}
+    return named
 
 
 def _groups(
@@ -405,7 +426,7 @@ def _figures(
         ],
         "corrected": None if found.corrected is None else asdict(found.corrected),
         "timeline": {"session": found.timeline, "utterances": list(map(asdict, found.marks))},
-        **config.bootstrap,
+        **config.given,
     }
 
 

@@ -28,6 +28,7 @@ from recap.statistics.agreement import (
     ordinal_alpha,
     pair_confusions,
 )
+from recap.statistics.clusters import Interval
 
 KEY_COLUMNS = {
     "participants": ("participant", "group"),
@@ -117,18 +118,14 @@ def rater_agreement(
     ratings: Sequence[BlindRating],
     keys: Key,
     *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    confidence: float | None = 0.95,
 ) -> RaterAgreement:
     """Return how far raters agree on the responses that two or more of them rated.
 
     Args:
         ratings: At most one a rater and response.
         keys: Whose responses they are.
-        confidence: Of the intervals.
-        resamples: Draws of the bootstrap; 0: no intervals.
-        seed: Of the draws.
+        confidence: Of the intervals; ``None``: none.
     """
     annotations = [
         AnnotatorLabel(
@@ -144,7 +141,7 @@ def rater_agreement(
     places = np.array([SCALE.index(label) for label in table.labels])
     codes = np.where(table.codes == MISSING, MISSING, places[table.codes])
     return RaterAgreement(
-        nominal=measure_agreement(table, replicates=resamples, level=confidence, seed=seed),
+        nominal=measure_agreement(table, level=confidence),
         weighted_kappa=mean_weighted_kappa(pair_confusions(codes, len(SCALE))),
         ordinal_alpha=ordinal_alpha(table.counts()),
     )
@@ -347,7 +344,7 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
     if not ratings:
         raise DataError(f"{folder / RATINGS}: nothing is rated yet; fill the column rating")
     scores = phase_scores(ratings, keys)
-    agreement = rater_agreement(ratings, keys, **config.bootstrap) if len(stems) > 1 else None
+    agreement = rater_agreement(ratings, keys, confidence=config.level) if len(stems) > 1 else None
     given = {
         stem: {
             value: sum(r.rater == stem and r.value == int(value) for r in ratings)
@@ -473,7 +470,7 @@ def _sheets(
     if agreement is not None:
         named = agreement.nominal.coefficients
         figures = [
-            (title, share(of.value, 3), f"[{share(of.low, 3)}, {share(of.high, 3)}]")
+            (title, share(of.value, 3), _ends(of))
             for title, name in _COEFFICIENTS.items()
             for of in (named[name],)
         ]
@@ -483,6 +480,10 @@ def _sheets(
         title = "Agreement of the raters"
         sheets.append(ReportTable(title=title, header=header, rows=tuple(figures)))
     return sheets
+
+
+def _ends(of: Interval) -> str:
+    return of.reason or f"[{share(of.low, 3)}, {share(of.high, 3)}]"
 
 
 _COEFFICIENTS = {

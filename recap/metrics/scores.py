@@ -35,9 +35,6 @@ _PROTOCOLS = {
 UNPARSED = "invalid"
 """What files call the last column of a confusion matrix, answers without a readable label."""
 
-Unit = tuple[str, str]
-"""``("session", id)``, or ``("example", id)`` where the session is not known."""
-
 
 def score(
     predictions: Iterable[Prediction],
@@ -181,39 +178,6 @@ def answer_counts(predictions: Sequence[Prediction]) -> dict[str, float | None]:
     cut = sum(p.label is None and ends_in_thought(p.text) for p in predictions)
     found = {"argmax_disagreement": argmax_disagreement(predictions)}
     return {**found, "cut_in_thought": cut} if cut else found
-
-
-def unit_of(prediction: Prediction) -> Unit:
-    """Return what is resampled as a whole with this prediction: its session, else itself."""
-    if prediction.session is None:
-        return ("example", prediction.id)
-    return ("session", prediction.session)
-
-
-def session_confusions(
-    predictions: Iterable[Prediction], *, task: str, labels: Sequence[str]
-) -> dict[Unit, Ints]:
-    """Return the counts ``(n_labels gold, n_labels + 1 predicted)`` of every session, by unit.
-
-    The last column counts unparsed answers. All matrices together add up to that of the run.
-
-    Raises:
-        DataError: For a prediction whose gold or label is not among ``labels``.
-    """
-    by_unit: dict[Unit, list[Prediction]] = {}
-    for prediction in predictions:
-        by_unit.setdefault(unit_of(prediction), []).append(prediction)
-    return {unit: confusion_of(part, task=task, labels=labels) for unit, part in by_unit.items()}
-
-
-def stacked(confusions: Mapping[Unit, Ints], units: Sequence[Unit]) -> Ints:
-    """Return matrices ``(units, n_labels, n_labels + 1)`` in the order of ``units``.
-
-    Zeros stand where a unit has none.
-    """
-    some = next(iter(confusions.values()))
-    blank = np.zeros_like(some)
-    return np.stack([confusions.get(unit, blank) for unit in units])
 
 
 def summarize(scores: Mapping[int, Scores], *, protocol: str) -> Summary:

@@ -389,7 +389,7 @@ def _base_folder(folder: Path, base: str | Path | None) -> Path:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         base = config["base_model_name_or_path"]
     named = str(base)
-    if Path(named).is_dir():
+    if Path(named).exists():
         return Path(named)
     if _HUB_ID.fullmatch(named):
         return hub_folder(named, named, "")

@@ -72,6 +72,9 @@ def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
+    if folder.is_file():  # in llama.cpp's format
+        yield folder.name, folder
+        return
     for file in (*folder.iterdir(), *folder.glob(f"{_TEMPLATES}/*")):
         name = file.relative_to(folder).as_posix()
         passed_over = any(fnmatch.fnmatch(name, pattern) for pattern in (*NOT_NEEDED, "*.md", ".*"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recap.statistics.bootstrap import Interval
+from recap.statistics.clusters import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

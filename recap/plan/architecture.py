@@ -119,7 +119,7 @@ def find_architecture(
         require_family(config, family, name=name, folder=folder)
         return Architecture(config=config, source=f"config.json of {folder}", folder=folder)
     if declared:
-        config = AutoConfig.for_model(family, **declared)
+        config = AutoConfig.for_model(str(family), **declared)
         return Architecture(config=config, source=f"conf/backbone/{name}.yaml", folder=None)
     if name == "tiny":
         config = tiny_config()

@@ -8,9 +8,11 @@ by three tests that answer three questions, each corrected for the number of com
   again, on other data of this kind, favor the same system?
 * McNemar's test over examples: are these answers right more often than those? Exact, and only where
   examples are independent.
-* The bootstrap over sessions of the difference of pooled macro-F1: do these models differ on the
-  sessions that the data are a sample of? Neither of the last two knows that another training would
-  give other models.
+* The test over clients, else sessions, of the difference of pooled macro-F1
+  (:mod:`recap.statistics.clusters`): do these models differ on those that the data are a sample of?
+  Neither of the last two knows that another training would give other models.
+
+With too few clients or sessions there is no interval and no p of any of them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import numpy as np
 
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.metrics.scalar import metric_of
-from recap.metrics.scores import DDOF, score, session_confusions, stacked, unit_of
+from recap.metrics.scores import DDOF, score
 from recap.output.charts import COLORS, draw_interval, draw_mean, draw_values, name_rows, open_axes
 from recap.output.format import DASH, number, p_cell, percent
 from recap.output.report import Report
@@ -43,23 +45,22 @@ from recap.report.runs import (
     partitions,
     protocol_twins,
 )
-from recap.statistics.bootstrap import (
-    FEW_SESSIONS,
-    Interval,
+from recap.statistics.clusters import Clusters, Interval, clustered, reasons, too_few
+from recap.statistics.correlation import holm
+from recap.statistics.hypothesis_tests import McNemar, TTest, corrected_t_test, mcnemar
+from recap.statistics.score_intervals import (
     ScoreDifferences,
     ScoreIntervals,
     difference_intervals,
     score_intervals,
 )
-from recap.statistics.correlation import holm
-from recap.statistics.hypothesis_tests import McNemar, TTest, corrected_t_test, mcnemar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "bootstrap"}
+_TEST_NAMES = {"corrected_t": "corrected t", "mcnemar": "McNemar", "bootstrap": "clusters"}
 TESTS = tuple(_TEST_NAMES)
-"""Names of the tests; each is corrected over all comparisons by itself."""
+"""Names of the tests in files, the last from when it was one; each is corrected by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +110,13 @@ def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     )
 
 
-def compare(
-    first: Repeats, second: Repeats, *, resamples: int, confidence: float, seed: int
-) -> Comparison:
+def compare(first: Repeats, second: Repeats, options: ReportConfig) -> Comparison:
     """Return one comparison of two systems, over the folds that all their runs have finished.
 
     Args:
         first: A run, or its repetitions under other seeds.
         second: Likewise; at least one of them has the partition of one of the first.
-        resamples: Of the bootstrap.
-        confidence: Level of intervals.
-        seed: Of the bootstrap.
+        options: Level of intervals, and whether there are to be any over clusters.
 
     Raises:
         ConfigError: When tasks differ, or no fold of one partition is finished in both.
@@ -135,8 +132,14 @@ def compare(
             differences.append(float(one - other))
             folds.append(fold)
     single = len(matched) == 1 and all(len(side) == 1 for side in matched[0])
-    t_test = _t_test(differences, first[0], confidence)
-    pooled = _pooled(matched, resamples=resamples, confidence=confidence, seed=seed)
+    pooled = _pooled(matched, options.level)
+    few = too_few(pooled.n_units, pooled.kind)
+    t_test = _t_test(differences, first[0], options.confidence, few)
+    counted = None
+    if single:
+        right = ([p.label == p.gold for p in run.all_predictions] for [run] in matched[0])
+        counted = mcnemar(*right)
+        counted = replace(counted, p=None) if few else counted
     return Comparison(
         first=group_name(first),
         second=group_name(second),
@@ -144,11 +147,9 @@ def compare(
         folds=tuple(folds),
         differences=tuple(differences),
         t_test=t_test,
-        mcnemar=mcnemar(*([p.label == p.gold for p in run.all_predictions] for [run] in matched[0]))
-        if single
-        else None,
+        mcnemar=counted,
         pooled=pooled,
-        reasons=_reasons(t_test, pooled, single=single, resamples=resamples),
+        reasons=dict.fromkeys(TESTS, few) if few else _reasons(t_test, pooled, single=single),
     )
 
 
@@ -210,35 +211,39 @@ def _macro_f1(run: ReportedRun, fold: int) -> float:
     return float(found.metrics["macro_f1"] or 0.0)
 
 
-def _t_test(values: Sequence[float], run: ReportedRun, confidence: float) -> TTest | None:
-    """Return the test of values over a run's folds against 0; ``None`` for a single one."""
+def _t_test(
+    values: Sequence[float], run: ReportedRun, confidence: float, few: str | None
+) -> TTest | None:
+    """Return the test of values over a run's folds against 0; ``None`` for a single one.
+
+    Without interval and p where there are too few clusters (``few``).
+    """
     if len(values) < 2:
         return None
-    return corrected_t_test(
+    found = corrected_t_test(
         np.array(values),
         np.zeros(len(values)),
         test_to_train=1 / (run.config.cv.folds - 1),
         confidence=confidence,
     )
+    return replace(found, low=None, high=None, p=None) if few else found
 
 
-def _pooled(matched: Sequence[_Sides], **drawn: Any) -> ScoreDifferences:
-    first, second = (
+def _pooled(matched: Sequence[_Sides], level: float | None) -> ScoreDifferences:
+    clusters = Clusters(matched[0][0][0].people)
+    counted = [
         [
-            session_confusions(run.all_predictions, task=run.task.name, labels=run.task.labels)
+            clusters.confusions(run.all_predictions, task=run.task.name, labels=run.task.labels)
             for sides in matched
             for run in sides[side]
         ]
         for side in (0, 1)
-    )
-    units = sorted({unit for run in (*first, *second) for unit in run})
-    ours, theirs = ([stacked(run, units) for run in side] for side in (first, second))
-    return difference_intervals(ours, theirs, **drawn)
+    ]
+    ours, theirs = ([count() for count in side] for side in counted)
+    return difference_intervals(ours, theirs, kind=clusters.kind, confidence=level)
 
 
-def _reasons(
-    t_test: TTest | None, pooled: ScoreDifferences, *, single: bool, resamples: int
-) -> dict[str, str]:
+def _reasons(t_test: TTest | None, pooled: ScoreDifferences, *, single: bool) -> dict[str, str]:
     reasons = {}
     if t_test is None:
         reasons["corrected_t"] = "one fold has no variance"
@@ -246,14 +251,8 @@ def _reasons(
         reasons["corrected_t"] = "the difference is the same in every fold"
     if not single:
         reasons["mcnemar"] = "several runs of a system answer each example several times"
-    if pooled.macro_f1_p is None:
-        reasons["bootstrap"] = (
-            "no resamples were asked for"
-            if resamples == 0
-            else "no session makes a difference"
-            if pooled.n_units > 1
-            else "there is only one session"
-        )
+    if pooled.macro_f1.reason is not None:
+        reasons["bootstrap"] = pooled.macro_f1.reason
     return reasons
 
 
@@ -338,9 +337,7 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
         action="comparison",
         title="Comparison",
         figures={
-            "confidence": options.confidence,
-            "resamples": options.resamples,
-            "seed": options.seed,
+            **options.given,
             "compare_to": options.compare_to,
             "families": {
                 family.task: [_comparison_figures(each) for each in family.comparisons]
@@ -355,8 +352,8 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
             "comparison",
             options=options,
             repeated=any(each.n_repeats > 1 for each in comparisons),
-            few=options.resamples and any(e.pooled.n_units < FEW_SESSIONS for e in comparisons),
-            few_sessions=FEW_SESSIONS,
+            over=[{"said": clustered(e.pooled.kind, e.pooled.n_units)} for e in comparisons],
+            unread=any(run.people is None for run in runs),
             without_p=[
                 {"test": _TEST_NAMES[test], "pair": pair, "reason": reason}
                 for test, pair, reason in sorted(
@@ -397,7 +394,7 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
         twins = (first, second) in known or (second, first) in known
         ours, theirs = partitions(first), partitions(second)
         if ours & theirs and not twins:
-            comparisons.append(compare(first, second, **options.intervals))
+            comparisons.append(compare(first, second, options))
         described.append(
             {
                 "twins": twins,
@@ -592,7 +589,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
         for group in group_repeats(runs)
         if len(group) > 1
     }
-    gaps = [compare(*pair, **options.intervals) for pair in protocol_twins(runs)]
+    gaps = [compare(*pair, options) for pair in protocol_twins(runs)]
     sheets = []
     for of_task in by_task.values():
         sheets += [_folds_sheet(of_task, metric, options) for metric in METRICS]
@@ -603,9 +600,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
         title="Variance",
         figures={
             "ddof": DDOF,
-            "confidence": options.confidence,
-            "resamples": options.resamples,
-            "seed": options.seed,
+            **options.given,
             "runs": {one.run.name: _spread_figures(one) for one in found},
             "repeats": {
                 name: {metric: asdict(spread) for metric, spread in own.items()}
@@ -618,9 +613,10 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "report/notes.yaml",
             "variance",
             options=options,
-            without_sessions=[run.name for run in runs if _unit(run) != "session"],
-            few=[one.run.name for one in found if one.pooled.n_units < FEW_SESSIONS],
-            few_sessions=FEW_SESSIONS,
+            without_sessions=[one.run.name for one in found if "example" in one.pooled.kind],
+            over=[{"said": clustered(one.pooled.kind, one.pooled.n_units)} for one in found],
+            missing=_by_run({one.run.name: " ".join(reasons(_named(one.pooled))) for one in found}),
+            unread=any(run.people is None for run in runs),
             repeats=repeats,
             gaps=gaps,
         ),
@@ -643,13 +639,27 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
 
 
 def _spread_of(run: ReportedRun, options: ReportConfig) -> RunSpread:
-    labels = run.task.labels
-    counts = session_confusions(run.all_predictions, task=run.task.name, labels=labels)
+    labels, clusters = run.task.labels, Clusters(run.people)
+    counts = clusters.confusions(run.all_predictions, task=run.task.name, labels=labels)()
+    pooled = score_intervals(counts, labels, kind=clusters.kind, confidence=options.level)
+    few = too_few(pooled.n_units, pooled.kind)
     return RunSpread(
         run=run,
-        folds={metric: _fold_spread(run, metric, options.confidence) for metric in METRICS},
-        pooled=score_intervals(np.stack(list(counts.values())), labels, **options.intervals),
+        folds={metric: _fold_spread(run, metric, options.confidence, few) for metric in METRICS},
+        pooled=pooled,
     )
+
+
+def _named(pooled: ScoreIntervals) -> dict[str, Interval]:
+    return {"macro-F1": pooled.macro_f1, "accuracy": pooled.accuracy, **pooled.per_label}
+
+
+def _by_run(said: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return what is said of runs, each thing once, with the names of those that it is said of."""
+    names: dict[str, list[str]] = {}
+    for name, sentence in said.items():
+        names.setdefault(sentence, []).append(name)
+    return [{"said": sentence, "runs": ", ".join(of)} for sentence, of in names.items()]
 
 
 def fold_values(run: ReportedRun, metric: str) -> list[float]:
@@ -657,9 +667,9 @@ def fold_values(run: ReportedRun, metric: str) -> list[float]:
     return [float(value or 0.0) for value in run.summary.metrics[metric].values]
 
 
-def _fold_spread(run: ReportedRun, metric: str, confidence: float) -> FoldSpread:
+def _fold_spread(run: ReportedRun, metric: str, confidence: float, few: str | None) -> FoldSpread:
     values = fold_values(run, metric)
-    alone = _t_test(values, run, confidence)
+    alone = _t_test(values, run, confidence, few)
     return FoldSpread(
         values=tuple(values),
         mean=float(np.mean(values)),
@@ -683,7 +693,7 @@ def _spread_figures(one: RunSpread) -> dict[str, Any]:
             "accuracy": asdict(found.accuracy),
             "per_label_f1": {label: asdict(each) for label, each in found.per_label.items()},
         },
-        "resampled_by": _unit(run),
+        "resampled_by": found.kind,
         "n_resampled": found.n_units,
     }
 
@@ -731,8 +741,3 @@ def _label_sheets(found: Sequence[RunSpread], options: ReportConfig) -> Iterator
             header=("category", *(one.run.name for one in part)),
             rows=tuple(rows),
         )
-
-
-def _unit(run: ReportedRun) -> str:
-    kinds = {unit_of(prediction)[0] for prediction in run.all_predictions}
-    return kinds.pop() if len(kinds) == 1 else "session, else example"

@@ -1,6 +1,6 @@
 """Statistics of errors: confusions, the paper's two kinds, patterns, groups, hardest examples.
 
-Intervals resample whole sessions.
+Intervals are over clients, else sessions.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from recap.data.words import is_chinese
 from recap.metrics.scalar import Floats
-from recap.metrics.scores import Unit, scores_from_confusion, session_confusions, unit_of
+from recap.metrics.scores import scores_from_confusion
 from recap.records import Example, Prediction, Scores
-from recap.statistics.bootstrap import Interval, bootstrap, share_of
+from recap.statistics.clusters import Clusters, Interval, People, jackknife, share_of
 from recap.taxonomy import Taxonomy
 
 
@@ -127,26 +127,31 @@ def named_kinds(taxonomy: Taxonomy, labels: Sequence[str]) -> tuple[ErrorKind, .
     return tuple(kinds)
 
 
-def count_kind(predictions: Iterable[Prediction], kind: ErrorKind, **drawn: Any) -> KindCount:
-    """Return how often a kind of error was made, with an interval that resamples sessions.
+def count_kind(
+    predictions: Iterable[Prediction],
+    kind: ErrorKind,
+    *,
+    people: Mapping[str, People] | None = None,
+    confidence: float | None,
+) -> KindCount:
+    """Return how often a kind of error was made, with an interval over clients, else sessions.
 
     Args:
         predictions: Each example once.
         kind: Which errors.
-        drawn: Resamples, confidence and seed of :func:`recap.statistics.bootstrap.bootstrap`.
+        people: Client and counselor of examples by id, where they are known.
+        confidence: Level of the interval; ``None``: none.
     """
     of_kind = [p for p in predictions if p.gold in kind.sources]
     wrong = [p for p in of_kind if p.label in kind.targets]
-    by_session: dict[Unit, list[bool]] = {}
-    for p in of_kind:
-        by_session.setdefault(unit_of(p), []).append(p.label in kind.targets)
-    sums = np.array([(sum(own), len(own)) for own in by_session.values()], float).reshape(-1, 2)
-
-    def share(weights: Floats) -> Floats:
-        part, whole = (weights @ sums).T
-        return share_of(part, whole)[:, None]
-
-    [interval] = bootstrap(share, len(by_session), **drawn)
+    clusters = Clusters(people)
+    places = [clusters.place(p.id, p.session) for p in of_kind]
+    counted = np.array([(p.label in kind.targets, 1) for p in of_kind]).reshape(-1, 2)
+    interval = jackknife(
+        clusters.add_up(places, counted),
+        lambda sums: share_of(sums[:, [0]], sums[:, [1]]),
+        kind=clusters.kind,
+    ).interval(0, confidence)
     errors = sum(p.label != p.gold for p in of_kind)
     return KindCount(
         kind=kind,
@@ -210,8 +215,8 @@ class GroupScores:
     support: Mapping[str, int]
     """Gold examples of each label that has any."""
     macro_f1: Interval
-    """Mean F1 of the labels with gold examples in the group (in each resample: in that resample);
-    small groups lack labels, and would otherwise be marked down for it."""
+    """Mean F1 of the labels with gold examples in the group; small groups lack labels, and would
+    otherwise be marked down for it."""
     accuracy: Interval
     overconfidence: Interval
     """Mean probability of the answered label minus the share of right answers, over predictions
@@ -223,68 +228,74 @@ def scores_by_group(
     group_of: Mapping[str, str],
     *,
     labels: Sequence[str],
-    **drawn: Any,
+    people: Mapping[str, People] | None = None,
+    confidence: float | None,
 ) -> tuple[GroupScores, ...]:
     """Return the scores of each group that occurs, in the order of ``group_of``'s values.
 
-    Percentile intervals of a bootstrap of the group's own sessions; none for a group of a single
-    session.
+    Intervals are over the clients, else sessions, of the group.
 
     Args:
         predictions: Each example once.
         group_of: The group of each example id; predictions without one are left out.
         labels: The task's labels.
-        drawn: Resamples, confidence and seed of :func:`recap.statistics.bootstrap.bootstrap`.
+        people: Client and counselor of examples by id, where they are known.
+        confidence: Level of the intervals; ``None``: none.
     """
     members: dict[str, list[Prediction]] = {group: [] for group in group_of.values()}
     for prediction in predictions:
         if prediction.id in group_of:
             members[group_of[prediction.id]].append(prediction)
-    found = []
+    n, found = len(labels), []
     for group, own in members.items():
-        if own:
-            sums = _sums_of_sessions(own, labels)
-            n, n_sessions = len(labels), len(sums)
-            support = sums[:, n : 2 * n].sum(axis=0)
-            macro_f1, accuracy, overconfidence = bootstrap(
-                partial(_figures, sums, n), n_sessions, **drawn
+        if not own:
+            continue
+        clusters = Clusters(people)
+        sums = _sums_of_clusters(own, labels, clusters)
+        macro_f1, accuracy, overconfidence = jackknife(
+            sums,
+            partial(_figures, n),
+            kind=clusters.kind,
+            scale=("share", "share", "signed"),
+            parts=sums[:, [-5, -5, -3]] > 0,
+        ).intervals(confidence)
+        support = sums[:, n : 2 * n].sum(axis=0)
+        found.append(
+            GroupScores(
+                group=group,
+                n=len(own),
+                sessions=len({p.session or ("example", p.id) for p in own}),
+                support={name: int(k) for name, k in zip(labels, support, strict=True) if k},
+                macro_f1=macro_f1,
+                accuracy=accuracy,
+                overconfidence=overconfidence,
             )
-            found.append(
-                GroupScores(
-                    group=group,
-                    n=len(own),
-                    sessions=n_sessions,
-                    support={name: int(k) for name, k in zip(labels, support, strict=True) if k},
-                    macro_f1=macro_f1,
-                    accuracy=accuracy,
-                    overconfidence=overconfidence,
-                )
-            )
+        )
     return tuple(found)
 
 
-def _sums_of_sessions(predictions: Sequence[Prediction], labels: Sequence[str]) -> Floats:
-    """Return counts a session: right, gold and answered of each label, then five in all.
+def _sums_of_clusters(
+    predictions: Sequence[Prediction], labels: Sequence[str], clusters: Clusters
+) -> Floats:
+    """Return counts a cluster: right, gold and answered of each label, then five in all.
 
     The five: predictions, right ones, those with a probability of their answer, those
     probabilities, and the right ones among them.
     """
-    confusions = session_confusions(predictions, task=predictions[0].task, labels=labels)
-    counts = np.stack(list(confusions.values())).astype(float)
-    sure = {unit: np.zeros(3) for unit in confusions}
-    for p in predictions:
-        held = held_probability(p, p.label)
-        if held is not None:
-            sure[unit_of(p)] += (1, held, p.label == p.gold)
+    counts = clusters.confusions(predictions, task=predictions[0].task, labels=labels)()
+    held = [held_probability(p, p.label) for p in predictions]
+    rows = [
+        (0, 0, 0) if sure is None else (1, sure, p.label == p.gold)
+        for sure, p in zip(held, predictions, strict=True)
+    ]
+    sure = clusters.add_up([clusters.place(p.id, p.session) for p in predictions], rows)
     right = counts.diagonal(axis1=1, axis2=2)
     by_label = [right, counts.sum(axis=2), counts[:, :, :-1].sum(axis=1)]
-    in_all = [counts.sum(axis=(1, 2)), right.sum(axis=1), np.stack(list(sure.values()))]
-    return np.column_stack([*by_label, *in_all])
+    return np.column_stack([*by_label, counts.sum(axis=(1, 2)), right.sum(axis=1), sure])
 
 
-def _figures(sums_of_sessions: Floats, n: int, weights: Floats) -> Floats:
-    """Return macro-F1, accuracy and overconfidence ``(resamples, 3)``, NaN where undefined."""
-    sums = weights @ sums_of_sessions
+def _figures(n: int, sums: Floats) -> Floats:
+    """Return macro-F1, accuracy and overconfidence ``(rows, 3)``, NaN where undefined."""
     right, gold, answered = sums[:, :n], sums[:, n : 2 * n], sums[:, 2 * n : 3 * n]
     counted = gold > 0
     f1 = np.divide(2 * right, gold + answered, out=np.zeros_like(gold), where=counted)
@@ -398,7 +409,11 @@ def by_column(examples: Iterable[Example], column: str) -> dict[str, str]:
     """
     values: dict[str, object] = {}
     for example in examples:
-        own = {"session": example.session, "client": example.client}
+        own = {
+            "session": example.session,
+            "client": example.client,
+            "counselor": example.counselor,
+        }
         value = own[column] if column in own else example.meta.get(column)
         if isinstance(value, str | int | float) and 0 < len(str(value)) <= LONGEST_VALUE:
             values[example.id] = value

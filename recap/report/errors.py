@@ -41,7 +41,7 @@ from recap.report.error_statistics import (
 )
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, read_examples_again
-from recap.statistics.bootstrap import Interval
+from recap.statistics.clusters import Interval, clustered, reasons
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,31 +97,31 @@ def errors_of(
     Args:
         run: The run.
         examples: By id; empty where the data could not be read, which leaves out what needs them.
-        options: Columns to break scores down by; resamples, level and seed of intervals.
+        options: Columns to break scores down by; level of intervals.
 
     Raises:
         ConfigError: For a column of ``by`` that no example has.
     """
     predictions, labels = run.all_predictions, run.task.labels
     counts = confusion_of(predictions, task=run.task.name, labels=labels)
-    drawn = options.intervals
+    over: dict[str, Any] = {"people": run.people, "confidence": options.level}
     everything = {p.id: "all" for p in predictions}
     kinds = named_kinds(run.task.taxonomy, labels)
     return RunErrors(
         task=run.task.name,
         labels=labels,
-        overall=scores_by_group(predictions, everything, labels=labels, **drawn)[0],
+        overall=scores_by_group(predictions, everything, labels=labels, **over)[0],
         confusion=tuple(tuple(int(n) for n in row) for row in counts),
         confusions=rank_confusions(counts, labels),
-        kinds={kind.name: count_kind(predictions, kind, **drawn) for kind in kinds},
-        resistance_missed_by_wording=_missed_by_wording(predictions, kinds, examples, drawn),
+        kinds={kind.name: count_kind(predictions, kind, **over) for kind in kinds},
+        resistance_missed_by_wording=_missed_by_wording(predictions, kinds, examples, over),
         patterns=roll_up(counts, labels, run.task.taxonomy, task=run.task.name),
         breakdowns={
             by: Breakdown(
                 title=title,
                 n_groups=len(set(group_of.values())),
                 groups=scores_by_group(
-                    predictions, largest_groups(group_of, most=MOST_GROUPS), labels=labels, **drawn
+                    predictions, largest_groups(group_of, most=MOST_GROUPS), labels=labels, **over
                 ),
             )
             for by, title, group_of in _groupings(predictions, examples, options.by)
@@ -167,14 +167,14 @@ def _missed_by_wording(
     predictions: Sequence[Prediction],
     kinds: Sequence[ErrorKind],
     examples: Mapping[str, Example],
-    drawn: Mapping[str, Any],
+    over: Mapping[str, Any],
 ) -> dict[str, KindCount]:
     subtle = next((kind for kind in kinds if kind.name == SUBTLE), None)
     if subtle is None:
         return {}
     wording = by_negation(examples[p.id] for p in predictions if p.id in examples)
     return {
-        group: count_kind((p for p in predictions if wording.get(p.id) == group), subtle, **drawn)
+        group: count_kind((p for p in predictions if wording.get(p.id) == group), subtle, **over)
         for group in dict.fromkeys(wording.values())
     }
 
@@ -366,7 +366,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
         action="errors",
         title="Errors: who, where, which, and how sure",
         figures={
-            **options.intervals,
+            **options.given,
             "by": list(options.by),
             "data_read_again": read.fault is None,
             "runs": {name: asdict(one) for name, one in found.items()},
@@ -378,6 +378,12 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
             "errors",
             fault=read.fault,
             options=options,
+            over=[{"said": clustered(*_rests_on(one))} for one in found.values()],
+            missing=[
+                {"said": why, "runs": name}
+                for name, one in found.items()
+                for why in reasons(_shown(one))
+            ],
             hidden=[
                 {"by": by, "n": n}
                 for by, n in {by: b.n_groups for by, b in broken_down}.items()
@@ -391,6 +397,22 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
         rows=[row for name, one in found.items() for row in _rows(name, one)],
         charts=_charts(found),
     )
+
+
+def _rests_on(one: RunErrors) -> tuple[str, int]:
+    """Return what intervals leave out in turn, and how many there are of it."""
+    return one.overall.accuracy.cluster or "example", one.overall.accuracy.clusters
+
+
+def _shown(one: RunErrors) -> dict[str, Interval]:
+    """Return the accuracy of groups, and the shares of kinds of errors, by their names."""
+    named = {
+        f"{found.title} {group.group}": group.accuracy
+        for found in one.breakdowns.values()
+        for group in found.groups
+    }
+    kinds = {**one.kinds, **one.resistance_missed_by_wording}
+    return named | {name: kind.share for name, kind in kinds.items()}
 
 
 def _wrong_in_all(runs: Sequence[ReportedRun]) -> dict[str, WrongInAll]:

@@ -44,17 +44,22 @@ class ReportConfig:
     prior: float | None = Field(default=None, gt=0, lt=1)
     """Share of resistance in practice (paper: about 0.17); ``None``: no correction."""
     resamples: int = Field(default=2000, ge=0)
-    """Bootstrap resamples; 0: no intervals."""
+    """0: no intervals over clusters; every other number the same ones, for nothing is drawn."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of intervals."""
     seed: int = Field(default=0, ge=0)
-    """Of resampling."""
+    """Likewise: nothing is drawn."""
     privacy: ReportPrivacy = Field(default_factory=ReportPrivacy)
     """What of clients may be shown."""
 
     @property
-    def intervals(self) -> dict[str, Any]:
-        """Resamples, level and seed, as what draws intervals takes them."""
+    def level(self) -> float | None:
+        """Level of intervals over clusters; ``None``: there are to be none."""
+        return self.confidence if self.resamples else None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was asked for of intervals, as the figures have it."""
         return {"resamples": self.resamples, "confidence": self.confidence, "seed": self.seed}
 
     @property

@@ -23,6 +23,7 @@ from recap.metrics.scores import summarize
 from recap.output.format import DASH
 from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.folder import RunFolder, read_config, read_prompted
+from recap.statistics.clusters import People
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
@@ -49,6 +50,8 @@ class ReportedRun:
     """What folds share (leakage.json); empty where it is missing."""
     data: Mapping[str, Any]
     """What was read (data.json); empty where it is missing."""
+    people: Mapping[str, People] | None = None
+    """Client and counselor of examples by id; ``None`` where the data could not be read again."""
 
     @property
     def name(self) -> str:
@@ -107,7 +110,9 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
         raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
     runs = tuple(map(read_run, find_runs(patterns)))
     _refuse_strangers(runs)
-    return runs
+    read = read_examples_again(runs)
+    people = {e.id: (e.client, e.counselor) for e in read.examples.values()}
+    return tuple(replace(run, people=None if read.fault else people) for run in runs)
 
 
 def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:

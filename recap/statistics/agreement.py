@@ -16,7 +16,7 @@ from scipy import sparse
 
 from recap.data.annotations import MISSING, AnnotationTable
 from recap.metrics.scalar import Floats, Ints
-from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
+from recap.statistics.clusters import Clusters, Interval, jackknife
 
 
 def cohen_kappa(
@@ -188,11 +188,10 @@ example that agree, ``unanimous_share`` that of the examples annotated twice or 
 agree.
 """
 
+_OVERALL_SCALES = (*["signed"] * 4, *["share"] * 2)
+
 PER_LABEL = ("cohen_kappa", "fleiss_kappa", "krippendorff_alpha")
 """The coefficients of one label against the rest; ``cohen_kappa`` is the mean over pairs."""
-
-_CELLS_AT_ONCE = 2_000_000
-"""Cells of confusions that the bootstrap holds at once, so that many annotators fit in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,12 +230,10 @@ class Agreement:
     annotators: Mapping[str, int]
     """Annotations of each annotator."""
     clusters: int
-    """What the bootstrap draws: sessions with an example annotated twice or more, and such examples
-    that have no session."""
-    sessions_known: bool
-    replicates: int
-    level: float
-    seed: int
+    """Clients, else sessions, with an example annotated twice or more."""
+    cluster: str
+    """What they are."""
+    level: float | None
     coefficients: Mapping[str, Interval]
     """By the names of :data:`OVERALL`."""
     per_label: tuple[LabelAgreement, ...]
@@ -245,35 +242,26 @@ class Agreement:
     """Pairs of annotations of one example by their labels, each counted both ways round."""
 
 
-def measure_agreement(
-    table: AnnotationTable, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
-) -> Agreement:
-    """Return coefficients of agreement, with percentile bootstrap intervals clustered by session.
+def measure_agreement(table: AnnotationTable, *, level: float | None = 0.95) -> Agreement:
+    """Return coefficients of agreement, with intervals over clients, else sessions.
 
     A coefficient is ``None`` where it is undefined: no example was annotated twice, or everybody
     gave one and the same label. Pairs of annotators for whom kappa is undefined are left out of
     means.
-    An interval is ``None`` with fewer than two clusters, and is taken over the replicates in which
-    the coefficient is defined.
 
     Args:
         table: Who judged what.
-        replicates: Draws of the bootstrap (Efron & Tibshirani 1993, chapter 13); 0 for none.
-        level: Coverage of the intervals.
-        seed: Another seed, other draws.
+        level: Coverage of the intervals; ``None``: none.
     """
     sums = _Sums(table)
     n_labels = len(table.labels)
-    point = sums.figures(np.ones((1, sums.clusters)))[0]
-    drawn = np.empty((0, len(point)))
-    if replicates and sums.clusters > 1:
-        drawn = resample(
-            lambda rng, size: sums.figures(resampled(rng, sums.clusters, size)),
-            resamples=replicates,
-            seed=seed,
-            at_once=max(1, _CELLS_AT_ONCE // max(sums.confusions.size, sums.clusters)),
-        )
-    found = [percentile_interval(value, drawn[:, i], level) for i, value in enumerate(point)]
+    found = jackknife(
+        sums.rows,
+        sums.figures,
+        kind=sums.kind,
+        parts=np.hstack([np.ones((len(sums.given), len(OVERALL)), bool), *[sums.given] * 3]),
+        scale=[*_OVERALL_SCALES, *["signed"] * (len(PER_LABEL) * n_labels)],
+    ).intervals(level)
     of_labels = found[len(OVERALL) :]
     counts, pooled = table.counts(), sums.confusions.sum(axis=0)
     return Agreement(
@@ -284,11 +272,9 @@ def measure_agreement(
         annotators=dict(
             zip(table.annotators, (table.codes != MISSING).sum(axis=0).tolist(), strict=True)
         ),
-        clusters=sums.clusters,
-        sessions_known=all(session is not None for session in table.sessions),
-        replicates=replicates,
+        clusters=sums.rows.shape[0],
+        cluster=sums.kind,
         level=level,
-        seed=seed,
         coefficients=dict(zip(OVERALL, found, strict=False)),
         per_label=tuple(
             LabelAgreement(
@@ -304,7 +290,7 @@ def measure_agreement(
 
 
 class _Sums:
-    """What the coefficients add up over examples, a row a cluster, so that draws are products."""
+    """What the coefficients add up over examples, a row a cluster."""
 
     def __init__(self, table: AnnotationTable) -> None:
         self._table = table
@@ -317,34 +303,41 @@ class _Sums:
         counts = table.counts()
         # The rest says nothing of agreement; drawing it would only vary the number that does.
         judged_twice = np.flatnonzero(counts.sum(axis=1) > 1)
-        places = _cluster_places(table, judged_twice)
-        self.clusters = int(places.max(initial=-1)) + 1
+        clusters = Clusters()
+        places = [
+            clusters.place(table.ids[row], table.sessions[row], *table.people[row : row + 1])
+            for row in judged_twice
+        ]
+        self.kind = clusters.kind
         members = sparse.csr_array(
-            (np.ones(len(places)), (places, judged_twice)), shape=(self.clusters, len(table.ids))
+            (np.ones(len(places)), (np.array(places, dtype=np.int64), judged_twice)),
+            shape=(max(places, default=-1) + 1, len(table.ids)),
         )
         disagreement, shares, paired = fleiss_parts(counts)
         unlike, totals = alpha_parts(counts)
         unanimous = paired * (counts.max(axis=1, initial=0) == counts.sum(axis=1))
         dense = np.hstack([disagreement, shares, unlike, totals, paired[:, None]])
-        self._dense = np.asarray(members @ np.hstack([dense, unanimous[:, None]]))
-        self._by_pair = members @ _pair_cells(table.codes, self._pairs, n_labels)
+        cells = _pair_cells(table.codes, self._pairs, n_labels)
+        each = [sparse.csr_array(dense), sparse.csr_array(unanimous[:, None]), cells]
+        self.given = np.asarray(members @ totals) > 0
+        """Whether each label was given in each cluster."""
+        self.rows = sparse.csr_array(members @ sparse.hstack(each, format="csr"))
         shape = (len(self._pairs), n_labels, n_labels)
-        self.confusions = np.asarray(self._by_pair.sum(axis=0)).reshape(shape)
+        self.confusions = np.asarray((members @ cells).sum(axis=0)).reshape(shape)
 
-    def figures(self, weights: Floats) -> Floats:
-        """Return all coefficients for weights ``(draws, clusters)``.
+    def figures(self, sums: Floats) -> Floats:
+        """Return all coefficients for sums of :attr:`rows`, ``(n, sums)``.
 
-        Of shape ``(draws, figures)``: those of :data:`OVERALL`, then of each of :data:`PER_LABEL`
+        Of shape ``(n, figures)``: those of :data:`OVERALL`, then of each of :data:`PER_LABEL`
         every label's.
         """
         n_labels = len(self._table.labels)
-        sums = weights @ self._dense
+        dense, flat = np.split(sums, [4 * n_labels + 2], axis=1)
         disagreement, shares, unlike, totals = (
-            sums[:, place * n_labels : (place + 1) * n_labels] for place in range(4)
+            dense[:, place * n_labels : (place + 1) * n_labels] for place in range(4)
         )
-        n, unanimous = sums[:, -2], sums[:, -1]
-        flat = np.asarray((self._by_pair.T @ weights.T).T)
-        confusions = flat.reshape(len(weights), len(self._pairs), n_labels, n_labels)
+        n, unanimous = dense[:, -2], dense[:, -1]
+        confusions = flat.reshape(len(sums), len(self._pairs), n_labels, n_labels)
         kappas, shared = cohen_kappa(confusions), confusions.sum(axis=(-2, -1))
         agreeing = np.trace(confusions, axis1=-2, axis2=-1).sum(axis=-1)
         overall = (
@@ -392,15 +385,6 @@ def _pair_cells(codes: Ints, pairs: Sequence[tuple[int, int]], n_labels: int) ->
     row, cell = np.concatenate(rows), np.concatenate(cells)
     shape = (len(codes), len(pairs) * n_labels**2)
     return sparse.csr_array((np.ones(len(row)), (row, cell)), shape=shape)
-
-
-def _cluster_places(table: AnnotationTable, examples: Ints) -> Ints:
-    places: dict[tuple[str, str], int] = {}
-    keys = [
-        ("example", table.ids[place]) if session is None else ("session", session)
-        for place, session in ((place, table.sessions[place]) for place in examples)
-    ]
-    return np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

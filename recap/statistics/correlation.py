@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from recap.metrics.scalar import Floats
-from recap.statistics.bootstrap import Interval, percentile_interval, resample, resampled
+from recap.statistics.clusters import FEWEST_CLUSTERS, Interval, jackknife, too_few
 from recap.statistics.hypothesis_tests import vanishes
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
@@ -36,8 +36,11 @@ class Correlation:
     """Spearman's."""
     rho_p: float | None
     cluster_low: float | None
-    """Ends of the bootstrap interval of ``r``, resampling clients."""
+    """Ends of the interval of ``r`` that takes clusters as wholes, at least as wide as the other
+    one."""
     cluster_high: float | None
+    reason: str | None
+    """Why these two are missing; with too few clusters all intervals and p are."""
     p_holm: float | None = None
     p_bh: float | None = None
 
@@ -49,9 +52,9 @@ def correlate(
     predictor: str = "x",
     outcome: str = "y",
     clusters: Sequence[Hashable] | None = None,
+    kind: str = "session",
     confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    clustered: bool = True,
 ) -> Correlation:
     """Return all there is to say of two columns; rows where either is NaN are left out.
 
@@ -60,39 +63,46 @@ def correlate(
         y: The outcome.
         predictor: Its name.
         outcome: Its name.
-        clusters: Of every row, what is resampled as a whole (the client); ``None``: the row.
+        clusters: Of every row, what is taken as a whole (the client); ``None``: the row.
+        kind: What that is.
         confidence: Level of both intervals.
-        resamples: Of the bootstrap; 0 gives no interval.
-        seed: Of the bootstrap.
+        clustered: Whether there is to be one over clusters.
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     kept = ~(np.isnan(a) | np.isnan(b))
     a, b = a[kept], b[kept]
     groups = list(range(len(kept))) if clusters is None else list(clusters)
     codes = _codes([group for group, keep in zip(groups, kept, strict=True) if keep])
-    r, n = pearson(a, b), len(a)
+    n, n_clusters = len(a), len(set(codes.tolist()))
+    r = pearson(a, b)
     # Ranks of what varies by rounding alone would be ranks of nothing.
     rho = None if r is None else pearson(stats.rankdata(a), stats.rankdata(b))
-    low, high = fisher_interval(r, n, confidence)
-    p = p_of_r(r, n)
-    interval = Interval(value=r)
-    if r is not None and resamples and len(set(codes.tolist())) > 2:
-        drawn = _resampled_r(a, b, codes, resamples=resamples, seed=seed)
-        interval = percentile_interval(r, drawn, confidence)
+    enough = n_clusters >= FEWEST_CLUSTERS
+    low, high = fisher_interval(r, n, confidence) if enough else (None, None)
+    p = p_of_r(r, n) if enough else None
+    reason = too_few(n_clusters, kind) if r is not None else "one of the two never varies"
+    wide = Interval(value=r)
+    if reason is None and clustered:
+        found = jackknife(_sums(a, b, codes), _r_of_sums, kind=kind, scale="signed")
+        wide, reason = found.interval(0, confidence), found.reason(0)
+    if wide.interval is not None and low is not None and high is not None:
+        # Of a rare behavior and a skewed outcome the few sessions that count may be alike.
+        wide = replace(wide, low=min(wide.interval[0], low), high=max(wide.interval[1], high))
     return Correlation(
         predictor=predictor,
         outcome=outcome,
         n=n,
-        n_clusters=len(set(codes.tolist())),
+        n_clusters=n_clusters,
         r=r,
         low=low,
         high=high,
         p=p,
         stars=stars(p),
         rho=rho,
-        rho_p=p_of_r(rho, n),
-        cluster_low=interval.low,
-        cluster_high=interval.high,
+        rho_p=p_of_r(rho, n) if enough else None,
+        cluster_low=wide.low,
+        cluster_high=wide.high,
+        reason=reason,
     )
 
 
@@ -177,19 +187,17 @@ def _codes(groups: Sequence[Hashable]) -> npt.NDArray[np.intp]:
     return np.array([first.setdefault(group, len(first)) for group in groups], dtype=np.intp)
 
 
-def _resampled_r(
-    a: Floats, b: Floats, codes: npt.NDArray[np.intp], *, resamples: int, seed: int
-) -> Floats:
-    """Return Pearson's r of each resample of whole clusters; NaN where a column never varies."""
-    n_clusters = int(codes.max()) + 1
+def _sums(a: Floats, b: Floats, codes: npt.NDArray[np.intp]) -> Floats:
+    """Return the sums ``(clusters, 6)`` that r is made of, of columns that vary."""
     a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
-    sums = np.zeros((n_clusters, 6))
+    sums = np.zeros((int(codes.max()) + 1, 6))
     np.add.at(sums, codes, np.column_stack([np.ones(len(a)), a, b, a * a, b * b, a * b]))
+    return sums
 
-    def draw(rng: np.random.Generator, size: int) -> Floats:
-        n, sa, sb, saa, sbb, sab = (resampled(rng, n_clusters, size) @ sums).T
-        spread = (saa - sa * sa / n) * (sbb - sb * sb / n)
-        root = np.sqrt(np.where(spread > 1e-12 * n * n, spread, np.nan))
-        return np.asarray(np.clip((sab - sa * sb / n) / root, -1, 1))
 
-    return resample(draw, resamples=resamples, seed=seed)
+def _r_of_sums(sums: Floats) -> Floats:
+    """Return Pearson's r of each row of sums; NaN where a column never varies."""
+    n, sa, sb, saa, sbb, sab = sums.T
+    spread = (saa - sa * sa / n) * (sbb - sb * sb / n)
+    root = np.sqrt(np.where(spread > 1e-12 * n * n, spread, np.nan))
+    return np.asarray(np.clip((sab - sa * sb / n) / root, -1, 1))[:, None]

@@ -308,8 +308,8 @@ class McNemar:
     """Examples that the first answers rightly and the second wrongly."""
     second_only: int
     both_wrong: int
-    p: float
-    """Two-sided; 1 where there is no discordant example."""
+    p: float | None
+    """Two-sided; 1 where there is no discordant example, ``None`` with too few clusters."""
 
 
 def mcnemar(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> McNemar:

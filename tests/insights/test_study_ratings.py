@@ -45,7 +45,7 @@ def test_agreement_is_that_of_scikit_learn_and_krippendorff() -> None:
         noise = generator.integers(-1, 2, size=(40, 2))
         values = np.where(generator.random((40, 2)) < 0.7, truth, noise)
         ratings, keys = ratings_of(values)
-        found = rater_agreement(ratings, keys, resamples=0)
+        found = rater_agreement(ratings, keys, confidence=None)
         one, other = values.T
         plain = found.nominal.coefficients["mean_pairwise_cohen_kappa"].value
         assert plain == pytest.approx(cohen_kappa_score(one, other), abs=1e-10)
@@ -57,5 +57,5 @@ def test_agreement_is_that_of_scikit_learn_and_krippendorff() -> None:
 
 def test_agreement_on_one_value_alone_has_no_figures() -> None:
     ratings, keys = ratings_of(np.ones((8, 2)))
-    found = rater_agreement(ratings, keys, resamples=10)
+    found = rater_agreement(ratings, keys)
     assert (found.weighted_kappa, found.ordinal_alpha) == (None, None)

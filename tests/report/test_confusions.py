@@ -11,7 +11,7 @@ from recap.report.error_statistics import count_kind, named_kinds, rank_confusio
 from recap.tasks.library import load_taxonomy
 
 TAXONOMY = load_taxonomy("psyfire")
-DRAWN = {"resamples": 500, "confidence": 0.95, "seed": 0}
+OVER = {"confidence": 0.95}
 FLAT = ("Challenging", "Discounting", "Blaming", "Pessimism", "Disagreeing", "Collaboration")
 
 
@@ -66,12 +66,14 @@ def test_a_kind_is_counted_among_its_gold_labels() -> None:
     ]
     [_, kind] = named_kinds(TAXONOMY, FLAT)
     held = [0.4, 0.9, 1, 1, 1, 1]
-    found = count_kind(predictions(pairs, held=held), kind, **DRAWN)
+    found = count_kind(predictions(pairs, held=held), kind, **OVER)
     assert (found.n, found.count, found.share.value) == (5, 2, 2 / 5)
     assert found.share_of_errors == 2 / 4
     assert found.ids == ("e1", "e0")
+    assert found.share.reason.startswith("5 examples are too few")
+    found = count_kind(predictions(pairs * 3, held=held * 3), kind, **OVER)
     assert found.share.low < 2 / 5 < found.share.high
-    none = count_kind([], kind, **DRAWN)
+    none = count_kind([], kind, **OVER)
     assert (none.n, none.share.value, none.share_of_errors) == (0, None, None)
 
 

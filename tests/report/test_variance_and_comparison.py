@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def runs(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
 
 @pytest.fixture(scope="module")
 def options() -> ReportConfig:
-    return ReportConfig(runs=("x",), resamples=200)
+    return ReportConfig(runs=("x",))
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +109,7 @@ def test_pooled_figures_hold_an_interval_over_sessions(
     pooled = found["pooled"]["macro_f1"]
     assert pooled["value"] == pytest.approx(f1_score(gold, said, average="macro"))
     assert pooled["low"] < pooled["value"] < pooled["high"]
-    assert found["resampled_by"] == "session"
-    assert found["n_resampled"] == len({p.session for p in run.all_predictions})
+    assert pooled["interval"] == (pooled["low"], pooled["high"])
 
 
 def test_repetitions_and_the_gap_between_protocols_have_tables(
@@ -227,25 +227,43 @@ def with_sessions(
     return again
 
 
-def test_examples_without_sessions_are_resampled_and_the_page_says_so(
+def test_clients_are_left_out_whole_where_the_data_know_them(
+    runs: tuple[ReportedRun, ...], options: ReportConfig
+) -> None:
+    [run] = named(runs, "words")
+    assert run.people is not None
+    clients = {run.people[p.id][0] for p in run.all_predictions}
+    found = variance_section([run], options).figures["runs"]["words"]
+    assert (found["resampled_by"], found["n_resampled"]) == ("client", len(clients))
+    again = variance_section([replace(run, people=None)], options)
+    assert again.figures["runs"]["words"]["resampled_by"] == "session"
+    assert any("could not be read again" in note for note in again.notes)
+
+
+def test_examples_without_sessions_count_by_themselves_and_the_page_says_so(
     runs: tuple[ReportedRun, ...], tmp_path: Path, options: ReportConfig
 ) -> None:
     again = with_sessions(named(runs, "words")[0], tmp_path, lambda row: None)
-    found = variance_section([again], options)
+    found = variance_section([replace(again, people=None)], options)
     assert found.figures["runs"]["words"]["resampled_by"] == "example"
     assert found.figures["runs"]["words"]["n_resampled"] == len(again.all_predictions)
-    assert any("examples were resampled: words" in note for note in found.notes)
+    assert found.figures["runs"]["words"]["pooled"]["accuracy"]["cluster"] is None
+    assert any("taken for independent: words" in note for note in found.notes)
 
 
-def test_few_sessions_are_named_beside_their_intervals(
+def test_too_few_sessions_are_said_in_place_of_intervals(
     runs: tuple[ReportedRun, ...], tmp_path: Path, options: ReportConfig
 ) -> None:
     few = [
-        with_sessions(run, tmp_path, lambda row: f"s{row % 9}")
+        replace(with_sessions(run, tmp_path, lambda row: f"s{row % 9}"), people=None)
         for run in named(runs, "words", "trained")
     ]
-    assert any("Fewer than 50 sessions" in note for note in variance_section(few, options).notes)
+    said = "9 sessions are too few: under 10 there is no interval and no p"
+    assert any(said in note for note in variance_section(few, options).notes)
     compared = comparison_section(few, options)
     assert compared is not None
-    assert any("Fewer than 50 sessions" in note for note in compared.notes)
-    assert compared.figures["families"]["binary"][0]["pooled"]["n_units"] == 9
+    assert any(f"No p of McNemar for words − trained: {said}" in note for note in compared.notes)
+    found = compared.figures["families"]["binary"][0]
+    assert found["pooled"]["n_units"] == 9
+    assert set(found["p"].values()) == {None}
+    assert found["corrected_t"]["low"] is None

@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import krippendorff
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_of_statsmodels
 
@@ -51,7 +53,7 @@ def table_of(codes: NDArray[np.int64], sessions: tuple[str | None, ...] = ()) ->
 
 
 def measured(codes: NDArray[np.int64]) -> Agreement:
-    return measure_agreement(table_of(codes), replicates=0)
+    return measure_agreement(table_of(codes), level=None)
 
 
 def pairs_of(codes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -105,7 +107,7 @@ def test_fleiss_kappa_is_that_of_statsmodels() -> None:
     for case in range(CASES):
         table = table_of(random_codes(holes=False, case=case))
         theirs = fleiss_of_statsmodels(table.counts())
-        value = measure_agreement(table, replicates=0).coefficients["fleiss_kappa"].value
+        value = measure_agreement(table, level=None).coefficients["fleiss_kappa"].value
         np.testing.assert_allclose(value, theirs, atol=TOLERANCE)
 
 
@@ -173,70 +175,61 @@ def test_figures_by_hand() -> None:
     ],
 )
 def test_what_is_not_defined_is_none(codes: list[list[int]], percent: float | None) -> None:
-    found = measure_agreement(table_of(np.array(codes)), replicates=20)
+    found = measure_agreement(table_of(np.array(codes)))
     shares = {"percent_agreement", "unanimous_share"}
     assert {found.coefficients[name].value for name in OVERALL if name not in shares} == {None}
     assert {found.coefficients[name].value for name in shares} == {percent}
     assert all(e.value is None for row in found.per_label for e in row.coefficients.values())
 
 
-def test_the_bootstrap_draws_sessions() -> None:
-    # Within a session all examples are alike: drawing examples would claim to know more than two.
+def test_sessions_count_whole_and_too_few_of_them_give_no_interval() -> None:
     codes = np.array([[0, 0]] * 30 + [[0, 1]] * 30)
-    whole = measure_agreement(table_of(codes, ("s",) * 30 + ("t",) * 30), replicates=400)
-    single = measure_agreement(table_of(codes), replicates=400)
-    assert (whole.clusters, single.clusters) == (2, 60)
-    assert (whole.sessions_known, single.sessions_known) == (True, False)
-    percent = whole.coefficients["percent_agreement"]
-    assert (percent.low, percent.high) == (0.0, 1.0)
-    narrow = single.coefficients["percent_agreement"]
-    # Binomial(60, 1/2): half plus or minus 1.96 standard errors is .373 to .627.
-    assert narrow.low == pytest.approx(0.373, abs=0.03)
-    assert narrow.high == pytest.approx(0.627, abs=0.03)
+    two = measure_agreement(table_of(codes, ("s",) * 30 + ("t",) * 30))
+    twelve = measure_agreement(table_of(codes, tuple(f"s{row // 5}" for row in range(60))))
+    single = measure_agreement(table_of(codes))
+    assert [(found.cluster, found.clusters) for found in (two, twelve, single)] == [
+        *(("session", 2), ("session", 12), ("example", 60))
+    ]
+    few, wide, narrow = (x.coefficients["percent_agreement"] for x in (two, twelve, single))
+    assert few.reason == "2 sessions are too few: under 10 there is no interval and no p"
+    # Binomial(60, 1/2): half plus or minus 2 standard errors is .37 to .63; of 12, .19 to .81.
+    assert (narrow.low, narrow.high) == pytest.approx((0.37, 0.63), abs=0.01)
+    assert (wide.low, wide.high) == pytest.approx((0.21, 0.79), abs=0.03)
 
 
-def test_a_draw_is_the_table_with_its_sessions_repeated() -> None:
-    for case in range(40):
-        codes = random_codes(holes=True, case=case)
-        codes[-1, :2] = 0
-        paired = (codes != MISSING).sum(axis=1) > 1
-        sessions = np.arange(len(codes)) % 5
-        names = tuple(f"s{session}" for session in sessions)
-        one = measure_agreement(table_of(codes, names), replicates=1, seed=case)
-        # Clusters come in the order of their first example that was judged twice.
-        order = list(dict.fromkeys(sessions[paired].tolist()))
-        even = np.full(len(order), 1 / len(order))
-        times = np.random.default_rng(case).multinomial(len(order), even)
-        rows = [
-            row
-            for session, n in zip(order, times, strict=True)
-            for row in np.flatnonzero(paired & (sessions == session)).tolist() * int(n)
-        ]
-        labels = tuple(f"label {code}" for code in range(int(codes.max()) + 1))
-        drawn = AnnotationTable(
-            ids=tuple(map(str, range(len(rows)))),
-            annotators=tuple(f"a{column}" for column in range(codes.shape[1])),
-            labels=labels,
-            sessions=(None,) * len(rows),
-            codes=codes[rows],
-        )
-        again = measure_agreement(drawn, replicates=0)
-        for name in OVERALL:
-            low, value = one.coefficients[name].low, again.coefficients[name].value
-            assert (low is None) == (value is None)
-            assert low is None or low == pytest.approx(value, abs=TOLERANCE)
-
-
-def test_one_session_has_no_interval_and_a_seed_fixes_the_others() -> None:
-    codes = random_codes(holes=True, case=3)
-    one = measure_agreement(table_of(codes, ("s",) * len(codes)), replicates=50)
-    assert {estimate.low for estimate in one.coefficients.values()} == {None}
-    again = [measure_agreement(table_of(codes), replicates=50, seed=seed) for seed in (1, 1, 2)]
-    assert again[0] == again[1]
-    assert (
-        again[0].coefficients["fleiss_kappa"].value == again[2].coefficients["fleiss_kappa"].value
+def test_clients_count_whole_where_they_are_known() -> None:
+    codes = random_codes(holes=False, case=3)
+    codes = np.vstack([codes] * 4)
+    table = replace(
+        table_of(codes, tuple(f"s{row}" for row in range(len(codes)))),
+        people=tuple((f"c{row // 4}", None) for row in range(len(codes))),
     )
-    assert again[0].coefficients["fleiss_kappa"].low != again[2].coefficients["fleiss_kappa"].low
+    found = measure_agreement(table)
+    assert (found.cluster, found.clusters) == ("client", -(-len(codes) // 4))
+
+
+def test_leaving_a_session_out_is_the_table_without_it() -> None:
+    # The jackknife written out on whole tables, against sums.
+    for case in range(8):
+        codes = random_codes(holes=True, case=case)
+        codes = np.vstack([codes] * 3)
+        sessions = np.arange(len(codes)) % 11
+        paired = (codes != MISSING).sum(axis=1) > 1
+        names = tuple(f"s{session}" for session in sessions)
+        one = measure_agreement(table_of(codes, names)).coefficients["fleiss_kappa"]
+        kept = [s for s in range(11) if (paired & (sessions == s)).any()]
+        if len(kept) < 10:
+            continue
+        whole = one.value
+        without = np.array(
+            [measured(codes[sessions != s]).coefficients["fleiss_kappa"].value for s in kept]
+        )
+        off = np.arctanh(without) - np.arctanh(without).mean()
+        n = len(kept)
+        error = np.sqrt((n - 1) / n * ((np.arctanh(without) - np.arctanh(whole)) ** 2).sum())
+        df = max((off**2).sum() ** 2 / (off**4).sum() - 1, 1)
+        low = np.tanh(np.arctanh(whole) - stats.t.ppf(0.975, df) * error)
+        assert one.low == pytest.approx(low, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("named", [(0,), (1,), (2,), (0, 1)])
@@ -278,7 +271,7 @@ def test_annomi_has_the_published_agreement() -> None:
             for row in csv.DictReader(file)
             if row["client_talk_type"] != "n/a"
         ]
-    found = measure_agreement(tabulate(judgements), replicates=200)
+    found = measure_agreement(tabulate(judgements))
     assert (found.paired_examples, found.clusters, len(found.annotators)) == (212, 7, 10)
     figures = {name: round(found.coefficients[name].value or 0, 4) for name in OVERALL[:4]}
     assert figures["fleiss_kappa"] == 0.4669

@@ -45,14 +45,14 @@ def test_all_stars_of_table_13_follow_from_r_at_n_793() -> None:
 def test_r_p_and_interval_equal_scipys_in_random_cases() -> None:
     rng = np.random.default_rng(0)
     for case in range(300):
-        n = int(rng.integers(4, 60))
+        n = int(rng.integers(10, 60))
         x = rng.normal(size=n) * 10.0 ** rng.integers(-6, 7)
         y = 0.3 * case / 300 * x + rng.normal(size=n) + rng.integers(0, 3)
         if case % 3 == 0:
             x, y = np.round(x), np.round(y)
         if not np.ptp(x) or not np.ptp(y):
             continue
-        found = correlate(x, y, resamples=0, confidence=0.9)
+        found = correlate(x, y, clustered=False, confidence=0.9)
         theirs = scipy_stats.pearsonr(x, y)
         ends = theirs.confidence_interval(0.9)
         ranks = scipy_stats.spearmanr(x, y)
@@ -86,14 +86,15 @@ def test_p_values_that_do_not_exist_are_no_tests() -> None:
 
 
 def test_rows_with_a_missing_value_are_left_out_pairwise() -> None:
-    found = correlate([1, 2, float("nan"), 4], [1, 3, 2, float("nan")], resamples=0)
+    found = correlate([1, 2, float("nan"), 4], [1, 3, 2, float("nan")], clustered=False)
     assert found.n == 2
     assert found.r == pytest.approx(1)
     assert (found.p, found.low) == (None, None)
 
 
 def test_a_column_that_never_varies_has_no_correlation() -> None:
-    found = correlate([0, 0, 0, 0, 0], [1, 2, 3, 4, 5])
+    found = correlate([0] * 12, range(12))
+    assert found.reason == "one of the two never varies"
     assert (found.r, found.p, found.stars, found.rho, found.cluster_low) == (
         None,
         None,
@@ -104,7 +105,7 @@ def test_a_column_that_never_varies_has_no_correlation() -> None:
 
 
 def test_a_perfect_correlation_has_p_zero_and_no_width() -> None:
-    found = correlate([1, 2, 3, 4, 5], [2, 4, 6, 8, 10])
+    found = correlate(range(12), range(0, 24, 2))
     assert (found.r, found.p, found.low, found.high) == pytest.approx((1, 0, 1, 1), abs=1e-7)
     assert (p_of_r(1, 9), p_of_r(-1, 9), fisher_interval(-1, 9)) == (0, 0, (-1, -1))
     assert fisher_interval(None, 10) == (None, None)
@@ -115,29 +116,54 @@ def test_large_and_tiny_values_do_not_overflow() -> None:
     assert pearson(x * 1e200, y * 1e-200) == pytest.approx(scipy_stats.pearsonr(x, y).statistic)
 
 
-def test_the_bootstrap_equals_one_that_draws_row_by_row() -> None:
+def test_the_clustered_interval_is_near_that_of_a_bootstrap_that_draws_row_by_row() -> None:
     rng = np.random.default_rng(2)
-    x, y = rng.normal(size=80), rng.normal(size=80)
+    x, y = rng.normal(size=(2, 400)) + 0.6 * np.repeat(rng.normal(size=(2, 100)), 4, axis=1)
     y += 0.5 * x
-    clients = [i // 4 for i in range(80)]
-    found = correlate(x, y, clusters=clients, resamples=4000)
-    assert found.n_clusters == 20
+    clients = [i // 4 for i in range(400)]
+    found = correlate(x, y, clusters=clients)
+    assert found.n_clusters == 100
     drawn = []
     for _ in range(4000):
-        rows = np.concatenate([np.arange(4 * c, 4 * c + 4) for c in rng.integers(0, 20, size=20)])
+        rows = np.concatenate([np.arange(4 * c, 4 * c + 4) for c in rng.integers(0, 100, size=100)])
         drawn.append(np.corrcoef(x[rows], y[rows])[0, 1])
-    # Two bootstraps of 4,000 differ by chance in the second decimal at most.
     assert (found.cluster_low, found.cluster_high) == pytest.approx(
         np.quantile(drawn, [0.025, 0.975]), abs=0.02
     )
 
 
-def test_the_bootstrap_is_the_same_for_the_same_seed_and_another_for_another() -> None:
+def test_a_predictor_of_one_session_in_two_hundred_has_no_clustered_interval() -> None:
     rng = np.random.default_rng(3)
-    x, y = rng.normal(size=30), rng.normal(size=30)
-    first, again, other = (correlate(x, y, seed=s, resamples=300) for s in (1, 1, 2))
-    assert first == again
-    assert first.cluster_low != other.cluster_low
+    covered = 0
+    for _ in range(200):
+        y = rng.normal(size=200)
+        found = correlate(np.eye(200)[0], y)
+        assert (found.cluster_low, found.reason) == (None, "it rests on a single session")
+        covered += found.low <= 0 <= found.high
+    # Binomial(200, .95) lies within 180 and 199 in all but one of a thousand draws.
+    assert 180 <= covered <= 199
+
+
+@pytest.mark.parametrize("carriers", [2, 4, 8])
+def test_of_a_rare_predictor_without_effect_clustered_intervals_hold_zero(carriers: int) -> None:
+    rng = np.random.default_rng(carriers)
+    held = 0
+    for _ in range(200):
+        x = np.where(np.arange(200) < carriers, rng.uniform(0.1, 1, size=200), 0)
+        found = correlate(x, rng.exponential(size=200))
+        held += found.cluster_low <= 0 <= found.cluster_high
+    assert held >= 186
+
+
+def test_under_ten_clusters_nothing_has_an_interval_or_a_p() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=90)
+    found = correlate(
+        x, x + rng.normal(size=90), clusters=[i // 10 for i in range(90)], kind="client"
+    )
+    assert found.r is not None
+    assert {found.low, found.p, found.rho_p, found.cluster_low} == {None}
+    assert (found.stars, found.reason[:21]) == ("", "9 clients are too few")
 
 
 def test_copies_of_sessions_of_one_client_widen_the_clustered_interval_alone() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from scipy.special import logit
 
 from recap.data.utterances import Utterance, labels_in_use, list_client_turns, membership
 from recap.records import Dialogue, Turn
@@ -40,7 +44,7 @@ def test_shares_by_hand() -> None:
         ("B", (0, 0, 2), 0),
         ("C", (1, 0, 0), 1),
     ]
-    found = prevalence(sessions, [True, True, False], resamples=0)
+    found = prevalence(sessions, [True, True, False], confidence=None)
     assert (found.n_sessions, found.n_utterances, found.n_resistant) == (3, 7, 3)
     assert found.share_of_utterances.value == pytest.approx(3 / 7)
     assert found.mean_session_share.value == pytest.approx((0.5 + 0 + 1) / 3)
@@ -51,29 +55,44 @@ def test_shares_by_hand() -> None:
     assert found.share_of_utterances.low is None
 
 
-def test_intervals_hold_the_value_and_close_up_where_sessions_are_alike() -> None:
-    sessions = count_sessions(SAID, LABELS, is_resistant)
-    found = prevalence(sessions, [True, True, False], resamples=500)
-    share = found.share_of_utterances
-    assert 0 <= (share.low or 0) < (share.value or 0) < (share.high or 0) <= 1
-    alike = count_sessions([u for n in "ABCD" for u in said(n, "DC")], LABELS, is_resistant)
-    share = prevalence(alike, [True, True, False], resamples=50).share_of_utterances
-    assert (share.value, share.low, share.high) == (0.5, 0.5, 0.5)
+def test_intervals_hold_the_value_and_say_why_there_is_none() -> None:
+    many = [u for n in range(12) for u in said(f"s{n}", "DBCC" if n % 3 else "CC")]
+    found = prevalence(count_sessions(many, LABELS, is_resistant), [True, True, False])
+    for one in (found.share_of_utterances, found.mean_session_share, found.distinct_behaviors):
+        assert one.low < one.value < one.high
+        assert (one.cluster, one.clusters) == ("session", 12)
+    alike = [u for n in range(12) for u in said(f"s{n}", "DC")]
+    share = prevalence(count_sessions(alike, LABELS, is_resistant), [True, True, False])
+    assert share.share_of_utterances.reason == "the same whichever session is left out"
+    nine = prevalence(count_sessions(many[:28], LABELS, is_resistant), [True, True, False])
+    assert nine.n_sessions == 9
+    assert nine.share_of_utterances.reason.startswith("9 sessions are too few")
 
 
-def test_one_session_has_no_interval() -> None:
-    sessions = count_sessions(said("A", "DC"), LABELS, is_resistant)
-    assert prevalence(sessions, [True, True, False]).share_of_utterances.low is None
+def test_a_client_of_several_sessions_counts_whole_and_else_the_counselor() -> None:
+    many = [u for n in range(24) for u in said(f"s{n}", "DBCC" if n % 4 < 2 else "CC")]
+    sessions = count_sessions(many, LABELS, is_resistant)
+    of_clients = [replace(s, client=f"c{n // 2}") for n, s in enumerate(sessions)]
+    of_counselors = [replace(s, counselor=f"c{n // 8}") for n, s in enumerate(sessions)]
+    alone, pairs, few = (
+        prevalence(given, [True, True, False]).mean_session_share
+        for given in (sessions, of_clients, of_counselors)
+    )
+    assert (pairs.cluster, pairs.clusters) == ("client", 12)
+    # Both sessions of a client are alike: half as many observations.
+    width = [np.ptp(logit(one.interval)) for one in (alone, pairs)]
+    assert width[1] / width[0] == pytest.approx(np.sqrt(2), rel=0.15)
+    assert few.reason == "3 counselors are too few: under 10 there is no interval and no p"
 
 
 def test_development_puts_the_middle_of_each_utterance_into_its_part() -> None:
     # Of two utterances the middles are 1/4 and 3/4; of four 1/8, 3/8, 5/8, 7/8; of one 1/2.
     found = development([*said("A", "DC"), *said("B", "DDCB"), *said("C", "B")], LABELS,
-                        is_resistant, bins=4, resamples=0)  # fmt: skip
+                        is_resistant, bins=4, confidence=None)  # fmt: skip
     assert [part.n for part in found] == [1, 2, 2, 2]
     assert [part.share.value for part in found] == pytest.approx([1, 1, 1 / 2, 1 / 2])
     assert found[2].counts == (0, 1, 1)
-    halves = development(said("A", "DC"), LABELS, is_resistant, bins=10, resamples=0)
+    halves = development(said("A", "DC"), LABELS, is_resistant, bins=10, confidence=None)
     assert [part.share.value for part in halves] == [
         1.0 if part == 2 else 0.0 if part == 7 else None for part in range(10)
     ]
@@ -81,7 +100,7 @@ def test_development_puts_the_middle_of_each_utterance_into_its_part() -> None:
 
 def test_acts_count_only_where_act_and_label_are_known() -> None:
     found = after_acts([*said("A", "DC-B", "qqq."), *said("B", "BC", "rq")], LABELS, is_resistant,
-                       resamples=0)  # fmt: skip
+                       confidence=None)  # fmt: skip
     assert [(act, part.n, part.resistant, part.counts) for act, part in found.items()] == [
         ("q", 3, 1, (1, 0, 2)),
         ("r", 1, 1, (0, 1, 0)),
@@ -130,7 +149,8 @@ def test_membership_reaches_down_from_the_named_categories() -> None:
 
 
 def test_what_never_occurs_has_no_interval_that_pretends_to_know_how_rare_it_is() -> None:
-    sessions = count_sessions([*said("A", "DC"), *said("B", "DD")], LABELS, is_resistant)
-    found = prevalence(sessions, [True, True, False], resamples=100)
+    many = [u for n in range(12) for u in said(f"s{n}", "DC" if n else "D")]
+    found = prevalence(count_sessions(many, LABELS, is_resistant), [True, True, False])
     assert (found.label_shares[1].value, found.label_shares[1].high) == (0, None)
     assert (found.share_of_sessions.value, found.share_of_sessions.low) == (1, None)
+    assert "at an end of its range" in found.share_of_sessions.reason

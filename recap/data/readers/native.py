@@ -18,7 +18,8 @@ from recap.records import Dialogue, Example, Speaker, Turn
 
 _DIALOGUE_KEYS = frozenset({"session", "client", "counselor", "meta", "turns"})
 _EXAMPLE_KEYS = frozenset(
-    {"id", "session", "client", "turn", "history", "response", "label", "rationale", "meta"}
+    {"id", "session", "client", "counselor", "turn", "history", "response", "label", "rationale"}
+    | {"meta"}
 )
 _KEPT = frozenset({"client", "counselor", "history", "meta"})
 """Known keys that annotation gives back as they stood."""
@@ -137,6 +138,7 @@ def _example(fields: Fields, names: SpeakerNames, fallback_id: str) -> Example:
         id=fields.identifier("id") or fallback_id,
         session=session,
         client=fields.identifier("client"),
+        counselor=fields.identifier("counselor"),
         turn=turn,
         history=history,
         response=fields.text("response"),
@@ -204,7 +206,7 @@ def records_to_jsonl(records: Iterable[Record]) -> str:
 _WRITTEN: Mapping[type, tuple[str, ...]] = {
     Dialogue: ("session", "client", "counselor", "meta", "turns"),
     Example: (
-        *("id", "session", "client", "turn", "history"),
+        *("id", "session", "client", "counselor", "turn", "history"),
         *("response", "label", "rationale", "meta"),
     ),
     Turn: ("speaker", "name", "text", "id", "label", "rationale"),

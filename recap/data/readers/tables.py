@@ -468,6 +468,7 @@ class _Rows:
                 id=self.id(row) or f"{self.table.path.stem}:{line}",
                 session=self.name(row, "session") or None,
                 client=self.name(row, "client") or None,
+                counselor=self.name(row, "counselor") or None,
                 history=history,
                 response=response,
                 label=self.cell(row, "label") or None,
