@@ -16,7 +16,7 @@ from recap.corpus.sources import find_task
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render
-from recap.system.files import plain_markdown
+from recap.system.plain_text import markdown
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 
@@ -56,20 +56,21 @@ def codebook_markdown(title: str, entries: Sequence[Entry], language: Language) 
     """Return the codebook in Markdown, a heading a category."""
     words = _words()[language]
     colon = words["colon"]
-    lines = [f"# {title}", ""]
+    lines = [markdown("# {}", title), ""]
     for entry in entries:
-        lines += [f"{'#' * min(entry.level + 2, 6)} {entry.title}", ""]
+        lines += [markdown(f"{'#' * min(entry.level + 2, 6)} {{}}", entry.title), ""]
         if entry.other_names:
-            lines += [f"*{words['also']} {', '.join(entry.other_names)}*", ""]
+            lines += [markdown("*{} {}*", words["also"], ", ".join(entry.other_names)), ""]
         if entry.definition:
-            lines += [entry.definition, ""]
+            lines += [markdown("{}", entry.definition), ""]
         if entry.example:
-            lines += [f"> **{words['example']}{colon}** “{entry.example}”", ""]
+            lines += [markdown("> **{}** “{}”", words["example"] + colon, entry.example), ""]
         if entry.contrast:
-            lines += [f"**{words['contrast']}{colon}** {entry.contrast}", ""]
+            lines += [markdown("**{}** {}", words["contrast"] + colon, entry.contrast), ""]
         if entry.confusable:
-            lines += [f"{words['confusable']}{colon}{', '.join(entry.confusable)}", ""]
-    return plain_markdown("\n".join(lines))
+            named = ", ".join(entry.confusable)
+            lines += [markdown("{}", f"{words['confusable']}{colon}{named}"), ""]
+    return "\n".join(lines)
 
 
 def codebook_prompt(entries: Sequence[Entry], language: Language) -> str:

@@ -14,7 +14,7 @@ from recap.data.annotations import (
     AnnotatorLabels,
     read_annotations,
 )
-from recap.data.corpus import account_notes, read_records
+from recap.data.corpus import SYNTHETIC, account_notes, is_synthetic, read_records
 from recap.data.examples import examples_of, has_intervention, turn_id, with_merged_history
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.readers.registry import Record
@@ -30,8 +30,6 @@ MOST_RAW_LABELS = 100
 
 LONGEST_RAW_LABEL = 60
 """Characters of the longest label that ``labels=raw`` accepts."""
-
-SYNTHETIC = "this corpus is synthetic: it says nothing about real clients"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ def _watched(
     any_records = False
     for record in records:
         any_records = True
-        issues.counts["synthetic"] += record.meta.get("synthetic") is True
+        issues.counts["synthetic"] += is_synthetic(record.meta)
         if raw:
             given = record.turns if isinstance(record, Dialogue) else (record,)
             labels.update(one.label for one in given if one.label is not None)

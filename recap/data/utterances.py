@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recap.config import NoIntervention
-from recap.data.corpus import read_records
+from recap.data.corpus import SYNTHETIC, is_synthetic, read_records
 from recap.data.examples import examples_of, has_intervention, with_merged_history
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.names import is_missing, whole_number
@@ -256,7 +256,7 @@ class Annotated:
         if self.predicted:
             notes.insert(0, "Labels are predicted by a model, which errs; nobody annotated them.")
         if self.synthetic:
-            notes.insert(0, "This corpus is synthetic and says nothing about real clients.")
+            notes.insert(0, SYNTHETIC)
         return notes
 
 
@@ -292,7 +292,7 @@ def read_annotated(
     skipped = 0
     if path is not None and not is_several(path) and is_predictions(path):
         utterances, without_answer = _predicted(path, taxonomy, issues)
-        skipped, synthetic = len(without_answer), False
+        skipped, synthetic = len(without_answer), any(is_synthetic(u.meta) for u in utterances)
     else:
         records = list(
             read_records(
@@ -305,7 +305,7 @@ def read_annotated(
                 options=options,
             )
         )
-        synthetic = any(record.meta.get("synthetic") is True for record in records)
+        synthetic = any(is_synthetic(record.meta) for record in records)
         utterances = tuple(turn for record in records for turn in list_client_turns(record))
     if issues.issues and on_error == "fail":
         raise issues.error()
@@ -464,6 +464,5 @@ def _text(value: object) -> str:
 
 
 def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
-    inner = row.get("meta")
-    meta = dict(inner) if isinstance(inner, Mapping) else {}
+    meta = mapping_of(row.get("meta")) or {}
     return {**{key: value for key, value in row.items() if key not in _OWN}, **meta}

@@ -30,11 +30,7 @@ def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         label = prediction.label or "unparsed"
         said = f"answer to {prediction.id} (annotated {prediction.gold}, read {label})"
-        _say(console, f"{said}:\n{prediction.text}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False)
+        console.print(f"{said}:\n{prediction.text}")
 
 
 def estimate_time_left(
@@ -85,11 +81,6 @@ SHARED_WITH_SHOTS = {
     "theirs",
 }
 """The same of solved examples in prompts."""
-
-_SYNTHETIC = (
-    "This corpus is synthetic: it shows that the software works, "
-    "and says nothing about real clients."
-)
 
 
 class RunConsole(FoldListener):
@@ -198,11 +189,11 @@ class RunConsole(FoldListener):
     ) -> None:
         """Print one whole prompt of a fold, and some dialogues with what was answered."""
         for message in prompt:
-            _say(self._console, f"{name}    prompt, {message.role}:\n{message.text}")
+            self._console.print(f"{name}    prompt, {message.role}:\n{message.text}")
         for example, prediction in pairs:
             turns = [f"{turn.called()}: {turn.text}" for turn in example.history]
             dialogue = "\n".join([*turns, f"client: {example.response}"])
-            _say(self._console, f"{name}    example {example.id}:\n{dialogue}")
+            self._console.print(f"{name}    example {example.id}:\n{dialogue}")
             print_answers(self._console, [prediction])
 
     def fold_ended(self, folder: FoldFolder, scores: Scores | None, seconds: float | None) -> None:
@@ -231,7 +222,7 @@ class RunConsole(FoldListener):
         if len(summary.folds) > 1:
             self._console.print(f"pooled   {_in_a_line(summary.metrics_pooled)}")
         if warning := support_warning(summary):
-            self._console.print(f"warning: {warning}", style="yellow", markup=False)
+            self._console.print(f"warning: {warning}", style="yellow")
         cut = sum(read_cut(run.folder.fold(index)) for index in scores)
         unparsed = sum(gold[-1] for found in scores.values() for gold in found.confusion)
         where = run.folder.path / "fold*" / "predictions.jsonl"
@@ -244,8 +235,6 @@ def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
     """Print what was read, what the task selects, further notes, and what leaks between folds."""
     say, corpus, task = console.print, run.corpus, run.task
     say(f"data     {corpus.name}: {corpus.rows_read} rows, {len(corpus.examples)} examples")
-    if corpus.synthetic:
-        say(f"         {_SYNTHETIC}")
     for fault in corpus.issues[:10]:
         say(f"         left out: {fault}")
     if len(corpus.issues) > 10:
@@ -274,10 +263,11 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
         if warning := support_warning(summary):
             warnings.append(f"warning: {config.run}: {warning}")
     width = 40 + max(len(config.run) for config in configs) + 16 * len(heads)
-    console = Console(highlight=False)
-    Console(highlight=False, width=max(width, console.width)).print(table)
+    console = console_for()
+    console.width = max(width, console.width)
+    console.print(table)
     for warning in warnings:
-        console.print(warning, style="yellow", markup=False)
+        console.print(warning, style="yellow")
 
 
 def _leaks(leakage: Mapping[str, Any]) -> list[str]:

@@ -26,8 +26,9 @@ from recap.insights.source import NO_COLOR, AnnotatedSource, read_source
 from recap.output.excel import CellValue, workbook_bytes
 from recap.output.format import plain, rounded_percent
 from recap.output.report import Report
-from recap.output.tables import ReportTable, printable, table_of
+from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render
+from recap.system.plain_text import printable
 from recap.taxonomy import Taxonomy
 
 NEXT_LABELS = 2

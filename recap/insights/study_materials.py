@@ -28,9 +28,10 @@ from recap.insights.study_rating import (
 )
 from recap.output.excel import sheet_file
 from recap.output.report import Report
-from recap.output.tables import printable, table_of
+from recap.output.tables import table_of
 from recap.output.templates import render
 from recap.records import Turn
+from recap.system.plain_text import printable
 
 _RESPONSE_COLUMNS = ("order", "scenario", "context", "client", "response")
 _SCENARIO_COLUMNS = ("scenario", "id", "session", "label", "context", "client")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recap.statistics.bootstrap import Interval
+from recap.system.plain_text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +26,9 @@ PLAIN_COLOR = COLORS[0]
 _LINES = ("-", "--", ":", "-.")
 
 PANELS_A_ROW = 3
+
+FIGURE_DPI = 200
+"""Dots an inch of the PNG files."""
 
 CHINESE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),
@@ -57,6 +64,48 @@ def font_families() -> list[str]:
     there = {entry.name for entry in font_manager.fontManager.ttflist}
     chinese = [name for name in CHINESE_FONTS if name in there]
     return ["DejaVu Sans", *chinese[:1]]
+
+
+@contextmanager
+def drawing(salt: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Have text stay text, and the same figure give the same bytes; yields what is warned of.
+
+    No dollar sign opens a formula, and no LaTeX runs, whatever the user's own settings are.
+
+    Raises:
+        ImportError: When matplotlib is missing.
+    """
+    import matplotlib
+
+    settings: Any = {
+        "text.parse_math": False,
+        "text.usetex": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.family": font_families(),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def picture(figure: Figure, ending: str) -> bytes:
+    """Return a figure as a ``png`` or ``svg`` file."""
+    file = io.BytesIO()
+    metadata: Any = {"Date": None} if ending == "svg" else {}
+    figure.savefig(file, format=ending, dpi=FIGURE_DPI, metadata=metadata)
+    if ending == "png":
+        return file.getvalue()
+    # With a control character in a name it would be no XML.
+    return printable(file.getvalue().decode()).encode()
+
+
+def svg_text(draw: Callable[[], Figure], *, salt: str) -> str | None:
+    """Return a figure as SVG; ``None`` without matplotlib."""
+    # A missing glyph is in the fonts of who looks.
+    with suppress(ImportError), drawing(salt):
+        return picture(draw(), "svg").decode()
+    return None
 
 
 def line_style(place: int) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
-from recap.output.report import Report, svg_text
+from recap.output.charts import svg_text
+from recap.output.report import Report
 from recap.output.templates import render
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun

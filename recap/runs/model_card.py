@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from recap.config import RunConfig
 from recap.metrics.scalar import SCALAR_METRICS, metric_of
 from recap.metrics.scores import spread_text, support_warning
 from recap.output.format import percent
+from recap.output.tables import ReportTable
+from recap.output.templates import Markdown, render_markdown
 from recap.records import Scores, Summary
-from recap.system.files import plain_markdown
 from recap.tasks.task import Task
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
-    from jinja2 import Template
 
 LANGUAGES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 """Codes by ``data.language``."""
@@ -76,7 +74,7 @@ class CardFacts:
 
 def model_card(facts: CardFacts) -> str:
     """Return the text of ``README.md``."""
-    body = _template().render(body_facts(facts))
+    body = render_markdown("runs/templates/model_card.md", **body_facts(facts))
     return f"---\n{front_matter(facts).to_yaml()}\n---\n\n{body}\n"
 
 
@@ -127,17 +125,6 @@ def _results(facts: CardFacts, scores: Scores) -> dict[str, Any]:
     }
 
 
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, autoescape=False)
-    environment.filters["plain_markdown"] = plain_markdown
-    environment.globals |= {"percent": percent, "table": table}
-    text = files("recap.runs").joinpath("templates", "model_card.md").read_text(encoding="utf-8")
-    return environment.from_string(text)
-
-
 def body_facts(facts: CardFacts) -> dict[str, Any]:
     """Return the facts that templates/model_card.md is filled in with."""
     tested = facts.counts.get("test", {})
@@ -149,6 +136,8 @@ def body_facts(facts: CardFacts) -> dict[str, Any]:
     peft = "Peft" if facts.adapter and not facts.encoder else ""
     return {
         **vars(facts),
+        "percent": percent,
+        "table": table,
         "final": facts.part == "final",
         "encoder": facts.encoder,
         "languages": facts.languages,
@@ -214,13 +203,13 @@ def _settings(facts: CardFacts) -> list[tuple[str, Any]]:
     if tuning.method in ("lora", "qlora"):
         tuned.append(("adapters", rank))
     shown = (
-        f"{prompt.style}, history {prompt.history}, in `{facts.task.language}`, longest: "
+        f"{prompt.style}, history {prompt.history}, in {facts.task.language}, longest: "
         f"{prompt.max_tokens or 'no limit'} tokens"
     )
     read = f"{config.decoding.name}, at most {config.decoding.max_new_tokens} tokens"
     decay = f"weight decay {optimizer.weight_decay:g}"
     return [
-        ("base model", f"`{backbone.name}` ({source or 'from random weights'})"),
+        ("base model", f"{backbone.name} ({source or 'from random weights'})"),
         *([] if facts.encoder else tuned),
         ("optimizer", f"{optimizer.name}, learning rate {rate:g}, {decay}"),
         ("schedule", f"{config.scheduler.name}, warm-up {config.scheduler.warmup_fraction:g}"),
@@ -232,7 +221,8 @@ def _settings(facts: CardFacts) -> list[tuple[str, Any]]:
     ]
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markdown:
     """Return a Markdown table, its first column on the left, the others on the right."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    written = tuple(tuple(map(str, row)) for row in rows)
+    sheet = ReportTable(title="", header=tuple(heads), rows=written)
+    return Markdown(sheet.markdown_table())
