@@ -5,9 +5,10 @@ Annotated utterances come from dialogues, from what ``recap.predict`` wrote, or 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from recap.data.readers.tables import (
     read_sheet,
 )
 from recap.errors import DataError, quote_id
-from recap.records import Dialogue, Example, Turn
+from recap.records import Dialogue, Example, Provenance, Turn
 from recap.taxonomy import Taxonomy
 
 
@@ -235,6 +236,13 @@ class Annotated:
     counts: Mapping[str, int]
     turns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Turns of every file by who speaks."""
+    models: tuple[Provenance, ...] = ()
+    """Which models gave the labels, where that is known."""
+
+    @property
+    def model_figures(self) -> list[dict[str, Any]] | None:
+        """All that is known of the models, as a JSON file has it; ``None`` without a model."""
+        return [asdict(model) for model in self.models] if self.predicted else None
 
     def notes(self) -> list[str]:
         """Return a sentence for all that a reader of the figures must know of the labels."""
@@ -289,8 +297,9 @@ def read_annotated(
         DataError: When a file cannot be read, rows are faulty, or nothing is labeled.
     """
     issues = IssueLog(str(path) if path is not None else reader)
-    skipped = 0
+    skipped, models = 0, () if predictions is None else _models_of(predictions)
     if path is not None and not is_several(path) and is_predictions(path):
+        models = models or _models_of(path)
         utterances, without_answer = _predicted(path, taxonomy, issues)
         skipped, synthetic = len(without_answer), any(is_synthetic(u.meta) for u in utterances)
     else:
@@ -329,7 +338,23 @@ def read_annotated(
         synthetic=synthetic,
         counts=counts,
         turns=issues.turns,
+        models=models,
     )
+
+
+def state_file(output: Path) -> Path:
+    """Return the file beside predictions that says of which input, models and options they are."""
+    return output.with_name(f"{output.name}.state.json")
+
+
+def _models_of(predictions: Path) -> tuple[Provenance, ...]:
+    """Return which models made predictions, as recap.predict noted beside them."""
+    file = state_file(existing_file(predictions))
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8"))["models"]
+        return tuple(Provenance(**model) for model in noted)
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
 
 
 def is_predictions(path: Path) -> bool:

@@ -15,9 +15,9 @@ from pathlib import Path
 from recap.data.examples import answers_counselor
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError
-from recap.insights.cards import Card, card_of, card_words
+from recap.insights.cards import Card, card_of
 from recap.insights.options import InsightsConfig, StudyMaterialsOptions
-from recap.insights.source import AnnotatedSource, read_source
+from recap.insights.source import AnnotatedSource, card_words, read_source
 from recap.insights.study_rating import (
     KEY,
     KEY_COLUMNS,
@@ -159,7 +159,7 @@ def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
         (f"{words['scenario']} {place} ({code})", card)
         for place, (code, card) in enumerate(cards.items(), start=1)
     ]
-    note = f"{first.note} {words['private']}"
+    note = " ".join((first.note, *first.origins, words["private"]))
     texts = [words["cards"], note]
     for heading, card in headed:
         lines = [heading, f"{words['client']}: {card.response}", *card.lines]
@@ -285,7 +285,7 @@ def _files(
     cards = {
         code: card_of(
             utterance,
-            source.taxonomy,
+            source,
             language=language,
             context=options.context,
             unsure=config.unsure,

@@ -34,6 +34,7 @@ from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
+from recap.data.utterances import state_file
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_identity
 from recap.output.format import console_for, duration_text, unparsed_notes
@@ -47,8 +48,10 @@ from recap.predict.output import (
     utterances_in,
     without_text,
 )
+from recap.records import Provenance
 from recap.runs.detector import WINDOW_BATCHES, Detector
 from recap.runs.folder import write_json
+from recap.runs.provenance import provenance_of, provenance_text
 from recap.runs.saved import find_model_folder
 from recap.tasks.answer import ends_in_thought
 
@@ -126,6 +129,12 @@ class AnnotationJob:
         return files_to_read(self.data.reader, self.input)
 
     @property
+    def models(self) -> tuple[Provenance, ...]:
+        """Where the models come from, in the order of the stages."""
+        folders = (self.detector.get(name) for name in STAGES)
+        return tuple(provenance_of(Path(folder)) for folder in folders if folder is not None)
+
+    @property
     def part(self) -> Path:
         """The file that is written: the output, or this shard's part of it."""
         return self.output if self.shard is None else self.shard.output(self.output)
@@ -190,13 +199,9 @@ def write_state(
 ) -> None:
     """Write down of which input, models and options an output is, and whether it is finished."""
     checked = dataclasses.asdict(prepared.checked)
-    state = {**prepared.identity, "checked": checked, "complete": complete}
+    models = list(map(dataclasses.asdict, job.models))
+    state = {**prepared.identity, "models": models, "checked": checked, "complete": complete}
     write_json(state_file(job.part), state, private=True)
-
-
-def state_file(output: Path) -> Path:
-    """Return the file that says of which input, models and options an output is."""
-    return output.with_name(f"{output.name}.state.json")
 
 
 def rejects_file(output: Path) -> Path:
@@ -324,6 +329,7 @@ class AnnotationReport:
     """Utterances that were annotated before this process."""
     outcomes: Mapping[str, int]
     seconds: float
+    models: tuple[Provenance, ...] = ()
 
     def counts(self, kind: str) -> dict[str, int]:
         """Return the outcomes of a kind (``label``, ``skipped``, ``invalid``) by what follows."""
@@ -400,6 +406,7 @@ def annotate_file(
         found=found,
         outcomes=outcomes,
         seconds=time.monotonic() - began,
+        models=job.models,
     )
     listener.ended(report)
     return report
@@ -565,6 +572,8 @@ class AnnotationConsole(AnnotationListener):
         parts = [f"{report.utterances} utterances", skipped or "none skipped"]
         parts += [f"{invalid} invalid"] if invalid else []
         parts += [f"{report.found} found"] if report.found else []
+        for model in report.models:
+            self._console.print(f"model    {provenance_text(model)}")
         self._console.print(f"output   {report.output}")
         self._console.print(f"         {'; '.join(parts)}; {duration_text(report.seconds)}")
         if labels:

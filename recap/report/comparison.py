@@ -29,7 +29,16 @@ import numpy as np
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.metrics.scalar import metric_of
 from recap.metrics.scores import DDOF, score, session_confusions, stacked, unit_of
-from recap.output.charts import COLORS, draw_interval, draw_mean, draw_values, name_rows, open_axes
+from recap.output.charts import (
+    COLORS,
+    add_legend,
+    draw_interval,
+    draw_mean,
+    draw_values,
+    name_rows,
+    open_axes,
+    row_inches,
+)
 from recap.output.format import DASH, number, p_cell, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
@@ -40,9 +49,11 @@ from recap.report.runs import (
     ReportedRun,
     group_name,
     group_repeats,
+    group_title,
     partitions,
     protocol_twins,
 )
+from recap.report.tables import few_by_task
 from recap.statistics.bootstrap import (
     FEW_SESSIONS,
     Interval,
@@ -68,6 +79,8 @@ class Comparison:
 
     first: str
     second: str
+    titles: tuple[str, str]
+    """What tables and figures call them."""
     n_repeats: int
     """Partitions that both were run over."""
     folds: tuple[int, ...]
@@ -140,6 +153,7 @@ def compare(
     return Comparison(
         first=group_name(first),
         second=group_name(second),
+        titles=(group_title(first), group_title(second)),
         n_repeats=len(matched),
         folds=tuple(folds),
         differences=tuple(differences),
@@ -273,21 +287,21 @@ def spread_chart(rows: Sequence[SpreadRow], *, axis: str, differences: bool = Fa
 
     Scores of runs have a bar at the mean over folds; differences have a line at 0 (forest plot).
     """
-    figure, axes = open_axes(7.2, 1.3 + 0.42 * len(rows))
+    figure, axes = open_axes(7.2, 1.3 + row_inches([row.name for row in rows]) * len(rows))
     name_rows(axes, [row.name for row in rows])
     if differences:
         axes.axvline(0, color="#444444", lw=0.8)
-    names = ("a fold", "mean over folds", "all predictions, with interval")
+    drawn = {}
     for y, row in enumerate(rows):
-        # Named once in the legend.
-        dots, bar, pooled = names if y == 0 else (None, None, None)
-        draw_values(axes, row.values, y - 0.15, color=COLORS[0], s=16, label=dots)
+        drawn["a fold"] = draw_values(axes, row.values, y - 0.15, color=COLORS[0], s=16)
         if not differences:
-            draw_mean(axes, row.values, y - 0.15, 0.17, color=COLORS[0], label=bar)
-        draw_interval(axes, row.pooled, y + 0.2, color=COLORS[1], label=pooled)
+            bar = draw_mean(axes, row.values, y - 0.15, 0.17, color=COLORS[0])
+            drawn["mean over folds"] = bar
+        pooled = draw_interval(axes, row.pooled, y + 0.2, color=COLORS[1])
+        drawn["all predictions, with interval"] = pooled
     axes.set_xlabel(axis)
     axes.grid(axis="x", linewidth=0.4)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    add_legend(figure, drawn)
     return figure
 
 
@@ -355,7 +369,8 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
             "comparison",
             options=options,
             repeated=any(each.n_repeats > 1 for each in comparisons),
-            few=options.resamples and any(e.pooled.n_units < FEW_SESSIONS for e in comparisons),
+            few=few_by_task(runs),
+            rough=options.resamples and any(e.pooled.n_units < FEW_SESSIONS for e in comparisons),
             few_sessions=FEW_SESSIONS,
             without_p=[
                 {"test": _TEST_NAMES[test], "pair": pair, "reason": reason}
@@ -370,7 +385,7 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
                 spread_chart,
                 [
                     SpreadRow(
-                        name=f"{each.first}\n− {each.second}",
+                        name="\n− ".join(each.titles),
                         values=each.differences,
                         pooled=each.pooled.macro_f1,
                     )
@@ -401,7 +416,7 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
         described.append(
             {
                 "twins": twins,
-                "names": f"{group_name(first)} and {group_name(second)}",
+                "names": f"{group_title(first)} and {group_title(second)}",
                 "shared": ours & theirs,
                 "uneven": ours != theirs,
                 "protocols": [group[0].config.cv.protocol for group in (first, second)],
@@ -473,7 +488,7 @@ def _p_values(family: Family) -> ReportTable:
 
 
 def _pair(each: Comparison) -> str:
-    return f"{each.first} − {each.second}"
+    return " − ".join(each.titles)
 
 
 METRICS = ("macro_f1", "accuracy")
@@ -524,7 +539,7 @@ def _repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportT
         "Repeated cross-validation",
         [(name, metric, of) for name, found in repeats.items() for metric, of in found.items()],
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "metric": lambda row: metric_of(row[1]).title,
             "repeats": lambda row: f"{row[2].n_repeats}",
             "mean": lambda row: percent(row[2].mean),
@@ -540,8 +555,8 @@ def _gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTabl
         "Protocols side by side: macro-F1, paper minus nested",
         gaps,
         {
-            "paper": lambda gap: gap.first,
-            "nested": lambda gap: gap.second,
+            "paper": lambda gap: gap.titles[0],
+            "nested": lambda gap: gap.titles[1],
             "folds": lambda gap: " ".join(points(each) for each in gap.differences),
             "mean": lambda gap: points(gap.mean_difference),
             f"{100 * options.confidence:g} %": lambda gap: ends(gap.t_test),
@@ -585,19 +600,19 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     found = [_spread_of(run, options) for run in runs]
     tasks = dict.fromkeys(run.task.name for run in runs)
     by_task = {task: [one for one in found if one.run.task.name == task] for task in tasks}
-    repeats = {
-        group_name(group): {
-            metric: repeat_spread([fold_values(run, metric) for run in group]) for metric in METRICS
-        }
-        for group in group_repeats(runs)
-        if len(group) > 1
-    }
+    repeated = [group for group in group_repeats(runs) if len(group) > 1]
+    spreads = [
+        {m: repeat_spread([fold_values(run, m) for run in group]) for m in METRICS}
+        for group in repeated
+    ]
+    repeats = dict(zip(map(group_name, repeated), spreads, strict=True))
     gaps = [compare(*pair, **options.intervals) for pair in protocol_twins(runs)]
     sheets = []
     for of_task in by_task.values():
         sheets += [_folds_sheet(of_task, metric, options) for metric in METRICS]
         sheets += _label_sheets(of_task, options)
-    sheets += [_repeats_sheet(repeats), _gaps_sheet(gaps, options)]
+    titled = dict(zip(map(group_title, repeated), spreads, strict=True))
+    sheets += [_repeats_sheet(titled), _gaps_sheet(gaps, options)]
     return Report(
         action="variance",
         title="Variance",
@@ -618,8 +633,8 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "report/notes.yaml",
             "variance",
             options=options,
-            without_sessions=[run.name for run in runs if _unit(run) != "session"],
-            few=[one.run.name for one in found if one.pooled.n_units < FEW_SESSIONS],
+            without_sessions=[run.title for run in runs if _unit(run) != "session"],
+            few=[one.run.title for one in found if one.pooled.n_units < FEW_SESSIONS],
             few_sessions=FEW_SESSIONS,
             repeats=repeats,
             gaps=gaps,
@@ -629,7 +644,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
                 spread_chart,
                 [
                     SpreadRow(
-                        name=one.run.name,
+                        name=one.run.title,
                         values=one.folds["macro_f1"].values,
                         pooled=one.pooled.macro_f1,
                     )
@@ -704,9 +719,9 @@ def _folds_sheet(found: Sequence[RunSpread], metric: str, options: ReportConfig)
     level = f"{100 * options.confidence:g} %"
     return table_of(
         f"{metric_of(metric).title} of {found[0].run.task.name} over folds",
-        [(one.run.name, one.folds[metric], getattr(one.pooled, metric)) for one in found],
+        [(one.run.title, one.folds[metric], getattr(one.pooled, metric)) for one in found],
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "folds": lambda row: " ".join(map(percent, row[1].values)),
             "mean": lambda row: percent(row[1].mean),
             "SD": lambda row: percent(row[1].std),
@@ -728,7 +743,7 @@ def _label_sheets(found: Sequence[RunSpread], options: ReportConfig) -> Iterator
         yield ReportTable(
             title=f"F1 of each category of {task.name}, pooled, with intervals of "
             f"{100 * options.confidence:g} %",
-            header=("category", *(one.run.name for one in part)),
+            header=("category", *(one.run.title for one in part)),
             rows=tuple(rows),
         )
 

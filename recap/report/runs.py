@@ -21,7 +21,7 @@ from recap.folds.run import build_corpus
 from recap.metrics.files import predictions_from_jsonl
 from recap.metrics.scores import summarize
 from recap.output.format import DASH
-from recap.records import Example, Prediction, Scores, Summary
+from recap.records import Example, Prediction, Provenance, Scores, Summary
 from recap.runs.folder import RunFolder, read_config, read_prompted
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
@@ -49,11 +49,31 @@ class ReportedRun:
     """What folds share (leakage.json); empty where it is missing."""
     data: Mapping[str, Any]
     """What was read (data.json); empty where it is missing."""
+    system: str = ""
+    """What a report calls its system; empty: as its folder."""
 
     @property
     def name(self) -> str:
         """The name of its folder."""
         return self.folder.path.name
+
+    @property
+    def title(self) -> str:
+        """What tables and figures call it."""
+        return self.system or self.name
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where its models come from."""
+        return Provenance(
+            model=self.title,
+            task=self.task.name,
+            run=self.name,
+            data=self.config.data.name,
+            synthetic=self.data.get("synthetic"),
+            macro_f1=self.summary.metrics_pooled.get("macro_f1"),
+            n=self.n_predictions,
+        )
 
     @property
     def kind(self) -> RunKind:
@@ -107,7 +127,13 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
         raise ConfigError("runs: names no run; set it to run folders, as in runs='runs/demo-*'")
     runs = tuple(map(read_run, find_runs(patterns)))
     _refuse_strangers(runs)
-    return runs
+    several = len({run.task.name for run in runs}) > 1
+    names = {
+        run.name: f"{system.name}, {task}" if several else system.name
+        for system in group_systems(runs)
+        for task, run in system.runs.items()
+    }
+    return tuple(replace(run, system=names[run.name]) for run in runs)
 
 
 def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:
@@ -281,6 +307,7 @@ def read_examples_again(runs: Sequence[ReportedRun]) -> ReadAgain:
 
 
 _TUNINGS = {"full": "full", "none": "untrained"}
+_SPOKEN = {"full": "full fine-tuning", "linear": "linear classifier"}
 _MOST_NAMED = 3
 
 
@@ -290,6 +317,8 @@ class ReportedSystem:
 
     model: str
     """Backbone, served model or baseline."""
+    called: str
+    """The same as its makers call it."""
     setting: str
     """Tuning, or shots."""
     rationale: bool | None
@@ -303,14 +332,15 @@ class ReportedSystem:
     def name(self) -> str:
         """All of it in one line."""
         rationale = {True: "with rationale", False: "label only", None: ""}[self.rationale]
-        return ", ".join(part for part in (self.model, self.setting, rationale, self.note) if part)
+        setting = _SPOKEN.get(self.setting, self.setting)
+        return ", ".join(part for part in (self.called, setting, rationale, self.note) if part)
 
     @property
     def cells(self) -> tuple[str, str, str]:
         """Model, setting and rationale as a table has them."""
         mark = {True: "✓", False: "✗", None: DASH}[self.rationale]
         setting = f"{self.setting} ({self.note})" if self.note else self.setting
-        return self.model, setting, mark
+        return self.called, setting, mark
 
 
 def group_systems(runs: Sequence[ReportedRun]) -> tuple[ReportedSystem, ...]:
@@ -336,6 +366,7 @@ def group_systems(runs: Sequence[ReportedRun]) -> tuple[ReportedSystem, ...]:
         for place in places:
             systems[place] = ReportedSystem(
                 model=model,
+                called=_called(model, groups[place][1]),
                 setting=setting,
                 rationale=rationale,
                 note="" if len(places) == 1 else _note(groups[place], others),
@@ -351,6 +382,14 @@ def system_options(run: ReportedRun) -> dict[str, Any]:
         flat = flatten(run.prompted)
         options |= {key: flat.get(key) for key in COMPARED}
     return {key: value for key, value in options.items() if not key.startswith("task.")}
+
+
+def _called(model: str, runs: Mapping[str, ReportedRun]) -> str:
+    """Return a backbone's name on the hub; that of a folder or of a served model as it is."""
+    backbone = next(iter(runs.values())).config.backbone
+    if model != backbone.name or backbone.hub_id is None or backbone.path is not None:
+        return model
+    return backbone.hub_id.rpartition("/")[2]
 
 
 def _visible(run: ReportedRun) -> tuple[str, str, bool | None]:
@@ -487,3 +526,12 @@ def partitions(group: Repeats) -> set[str]:
 def group_name(group: Repeats) -> str:
     """Return the name of the first run, with the number of repetitions."""
     return group[0].name if len(group) == 1 else f"{group[0].name} (× {len(group)} seeds)"
+
+
+def group_title(group: Repeats) -> str:
+    """Return what tables call a system: what the names of its repetitions have in common."""
+    if len(group) == 1:
+        return group[0].title
+    first, *others = (run.title.split(", ") for run in group)
+    common = [part for part in first if all(part in other for other in others)]
+    return f"{', '.join(common) or group[0].name} (× {len(group)} seeds)"
