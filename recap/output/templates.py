@@ -84,10 +84,10 @@ def read_texts(name: str) -> Any:
 def environment(kind: Literal["html", "markdown", "text"]) -> Environment:
     """Return what templates of a kind are filled in with, and its filters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from jinja2.utils import markupsafe
+    from markupsafe import Markup
 
     html = kind == "html"
-    ready = {"html": markupsafe.Markup, "markdown": Markdown, "text": str}[kind]
+    ready = {"html": Markup, "markdown": Markdown, "text": str}[kind]
     plain = plain_markdown if kind == "markdown" else printable
 
     def shown(value: Any) -> Any:

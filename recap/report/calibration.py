@@ -51,6 +51,7 @@ from recap.report.runs import ReportedRun, read_predictions
 from recap.report.tables import partial_runs
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -599,7 +600,7 @@ def _risk_coverage_chart(found: Sequence[RunCalibration]) -> Figure:
     """Return a panel a task: share of wrong answers among the surest, against their number."""
     tasks = list(dict.fromkeys(one.run.task.name for one in found))
     figure, places = open_panels(tasks, width=4.0, height=3.6)
-    drawn = {}
+    drawn: dict[str, Artist] = {}
     for [axes], task in zip(places, tasks, strict=True):
         for one in (one for one in found if one.run.task.name == task):
             curve = _thinned(risk_coverage(*_pooled(one)))
