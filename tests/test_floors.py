@@ -34,7 +34,7 @@ LAYER_LIBRARIES: tuple[frozenset[str], ...] = (
     frozenset({"yaml", "torch", "lightning", "transformers"}),
     frozenset({"numpy", "scipy", "sklearn", "torchmetrics", "openpyxl", "jieba"}),
     frozenset({"tokenizers", "huggingface_hub", "peft", "bitsandbytes", "safetensors"})
-    | {"jinja2", "markupsafe", "rich", "matplotlib"},
+    | {"jinja2", "rich", "matplotlib"},
     frozenset({"wandb"}),
     frozenset(),
     frozenset({"openai", "anthropic", "ray"}),

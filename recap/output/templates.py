@@ -84,14 +84,13 @@ def read_texts(name: str) -> Any:
 def environment(kind: Literal["html", "markdown", "text"]) -> Environment:
     """Return what templates of a kind are filled in with, and its filters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     html = kind == "html"
-    ready = {"html": Markup, "markdown": Markdown, "text": str}[kind]
     plain = plain_markdown if kind == "markdown" else printable
 
     def shown(value: Any) -> Any:
-        return plain(value) if isinstance(value, str) and not isinstance(value, ready) else value
+        ready = hasattr(value, "__html__") if html else kind == "text" or type(value) is Markdown
+        return plain(value) if isinstance(value, str) and not ready else value
 
     made = Environment(
         loader=FileSystemLoader([_TEMPLATES, _PACKAGE]),

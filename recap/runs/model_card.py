@@ -17,7 +17,8 @@ from recap.metrics.scores import spread_text, support_warning
 from recap.output.format import percent
 from recap.output.tables import ReportTable
 from recap.output.templates import Markdown, render_markdown
-from recap.records import Scores, Summary
+from recap.records import Provenance, Scores, Summary
+from recap.runs.provenance import provenance_text
 from recap.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def body_facts(facts: CardFacts) -> dict[str, Any]:
         **vars(facts),
         "percent": percent,
         "table": table,
+        "provenance": provenance_text(_provenance(facts)),
         "final": facts.part == "final",
         "encoder": facts.encoder,
         "languages": facts.languages,
@@ -162,6 +164,22 @@ def body_facts(facts: CardFacts) -> dict[str, Any]:
         "settings": _settings(facts),
         "auto_class": f"Auto{peft}ModelFor{kind}",
     }
+
+
+def _provenance(facts: CardFacts) -> Provenance:
+    scored, summary = facts.scores, facts.summary
+    of_folds = summary.metrics_pooled if summary else {}
+    supports = summary.per_label.values() if summary else ()
+    return Provenance(
+        model=facts.config.backbone.name,
+        task=facts.task.name,
+        run=facts.config.run,
+        part=facts.part,
+        data=facts.config.data.name,
+        synthetic=facts.synthetic,
+        macro_f1=(scored.metrics if scored else of_folds).get("macro_f1"),
+        n=scored.n if scored else sum(row.support for row in supports),
+    )
 
 
 def _score_tables(facts: CardFacts) -> dict[str, Any]:
