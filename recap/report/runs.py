@@ -21,7 +21,7 @@ from recap.folds.run import build_corpus
 from recap.metrics.files import predictions_from_jsonl
 from recap.metrics.scores import summarize
 from recap.output.format import DASH
-from recap.records import Example, Prediction, Provenance, Scores, Summary
+from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.folder import RunFolder, read_config, read_prompted
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
@@ -61,19 +61,6 @@ class ReportedRun:
     def title(self) -> str:
         """What tables and figures call it."""
         return self.system or self.name
-
-    @property
-    def provenance(self) -> Provenance:
-        """Where its models come from."""
-        return Provenance(
-            model=self.title,
-            task=self.task.name,
-            run=self.name,
-            data=self.config.data.name,
-            synthetic=self.data.get("synthetic"),
-            macro_f1=self.summary.metrics_pooled.get("macro_f1"),
-            n=self.n_predictions,
-        )
 
     @property
     def kind(self) -> RunKind:

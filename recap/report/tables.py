@@ -20,7 +20,7 @@ from recap.data.corpus import SYNTHETIC
 from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import DDOF, missing_labels, spread_text, support_warning
 from recap.output.charts import COLORS, add_legend, draw_mean, draw_values, name_rows, open_axes
-from recap.output.format import DASH, percent
+from recap.output.format import percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
@@ -446,8 +446,9 @@ def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
         action="overview",
         title="Overview",
         figures={"runs": [_figures(run) for run in runs]},
-        sheets=(_best(systems, runs), _runs(systems)),
-        notes=render_notes(
+        sheets=(_runs(systems),),
+        notes=headline(runs)
+        + render_notes(
             "report/notes.yaml",
             "overview",
             synthetic=synthetic_note(runs),
@@ -469,7 +470,7 @@ def synthetic_note(runs: Sequence[ReportedRun]) -> str:
     return SYNTHETIC if any(run.data.get("synthetic") for run in runs) else ""
 
 
-def headline(runs: Sequence[ReportedRun]) -> list[str]:
+def headline(runs: Sequence[ReportedRun]) -> tuple[str, ...]:
     """Return a sentence a task: its best system by mean macro-F1."""
     systems = group_systems(runs)
     sentences = []
@@ -477,7 +478,8 @@ def headline(runs: Sequence[ReportedRun]) -> list[str]:
         best, run = _best_of(systems, task)
         spread = run.summary.metrics["macro_f1"]
         over = f"{len(run.scores)} folds" if len(run.scores) > 1 else "one fold"
-        few, alone = few_examples(runs, task) is not None, _alone(runs, task)
+        few = few_examples(runs, task) is not None
+        alone = sum(run.task.name == task for run in runs) == 1
         rank = "a macro-F1" if alone else f"the {'highest' if few else 'best'} macro-F1"
         sentences.append(
             f"{task}: {best.name} has {rank} of {spread_text(spread)} percent over {over}, "
@@ -487,7 +489,7 @@ def headline(runs: Sequence[ReportedRun]) -> list[str]:
         if missing_labels(run.summary):
             pooled = percent(run.summary.metrics_pooled.get("macro_f1"))
             sentences[-1] += f" Labels that a fold lacks count as 0 there; pooled it is {pooled}."
-    return sentences
+    return tuple(sentences)
 
 
 def few_examples(runs: Sequence[ReportedRun], task: str) -> int | None:
@@ -503,36 +505,9 @@ def few_by_task(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
     return [{"task": task, "n": n, "few": FEW_TEST_EXAMPLES} for task, n in found if n is not None]
 
 
-def _alone(runs: Sequence[ReportedRun], task: str) -> bool:
-    return sum(run.task.name == task for run in runs) == 1
-
-
-def _winner(runs: Sequence[ReportedRun], task: str) -> str:
-    if few_examples(runs, task) is not None:
-        return "too few examples"
-    return DASH if _alone(runs, task) else "see Comparison"
-
-
 def _best_of(systems: Sequence[ReportedSystem], task: str) -> tuple[ReportedSystem, ReportedRun]:
     scored = [(system, system.runs[task]) for system in systems if task in system.runs]
     return max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
-
-
-def _best(systems: Sequence[ReportedSystem], runs: Sequence[ReportedRun]) -> ReportTable:
-    tasks = dict.fromkeys(task for system in systems for task in system.runs)
-    return table_of(
-        f"Highest macro-F1 by task (mean ± SD over folds, ddof = {DDOF}, in percent)",
-        [(task, *_best_of(systems, task)) for task in tasks],
-        {
-            "Task": lambda row: row[0],
-            "System": lambda row: row[1].name,
-            "Macro-F1": lambda row: spread_text(row[2].summary.metrics["macro_f1"]),
-            "Accuracy": lambda row: spread_text(row[2].summary.metrics["accuracy"]),
-            "Test examples": lambda row: f"{row[2].n_predictions:,}",
-            "Winner": lambda row: _winner(runs, row[0]),
-        },
-        text_columns=(0, 1, 5),
-    )
 
 
 def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:
@@ -546,7 +521,7 @@ def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:
             "System": lambda row: row[0].name,
             "Folds": lambda row: f"{len(row[1].scores)} of {row[1].config.cv.folds}",
             "Protocol": lambda row: row[1].config.cv.protocol,
-            "Data": lambda row: learned_from(row[1].provenance),
+            "Data": lambda row: learned_from(row[1].config.data.name, row[1].data.get("synthetic")),
             "Test examples": lambda row: f"{row[1].n_predictions:,}",
         },
         text_columns=(0, 1, 2, 3, 4, 5, 6),

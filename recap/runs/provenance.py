@@ -55,10 +55,11 @@ def _json(file: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def learned_from(model: Provenance) -> str:
-    """Return the data that a model learned from, for a cell of a table."""
-    kind = {True: " (synthetic)", False: "", None: " (synthetic or not: not known)"}
-    return "not known" if model.data is None else f"{model.data}{kind[model.synthetic]}"
+def learned_from(data: str, synthetic: bool | None) -> str:
+    """Return the data that models learned from, for a cell of a table."""
+    return (
+        data + {True: " (synthetic)", False: "", None: " (synthetic or not: not known)"}[synthetic]
+    )
 
 
 def provenance_text(model: Provenance, language: str = "en") -> str:
