@@ -45,7 +45,7 @@ def scores_with(task: str, labels: Sequence[str], f1: float, invalid: float = 0.
     return Scores(
         task=task,
         labels=tuple(labels),
-        n=10,
+        n=100,
         metrics={**metrics, "invalid_rate": invalid, "loss": None},
         per_label={name: LabelScores(precision=f1, recall=f1, f1=f1, support=5) for name in labels},
         confusion=tuple(
@@ -77,4 +77,6 @@ def system(
     model: str, setting: str, *, rationale: bool | None, runs: Mapping[str, ReportedRun]
 ) -> ReportedSystem:
     """Return a system under a name of the test's own."""
-    return ReportedSystem(model=model, setting=setting, rationale=rationale, note="", runs=runs)
+    return ReportedSystem(
+        model=model, called=model, setting=setting, rationale=rationale, note="", runs=runs
+    )

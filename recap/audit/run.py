@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from recap.audit.options import AuditConfig, PlantOptions, TextField
@@ -30,7 +29,7 @@ from recap.data.readers.native import records_to_jsonl
 from recap.errors import ConfigError, DataError, quote_id
 from recap.folds.run import read_labeled, read_own_data
 from recap.models.engine.loss import Loglikelihood, LoglikelihoodRequest, loglikelihoods
-from recap.output.format import p_cell, percent_with_ends
+from recap.output.format import console_for, p_cell, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Answer, Example, Turn
@@ -385,7 +384,7 @@ def _read(
     model: Any, batch_size: int, requests: Sequence[LoglikelihoodRequest], what: str
 ) -> list[Loglikelihood]:
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = console_for(stderr=True)
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         line = progress.add_task(what, total=len(requests))

@@ -20,6 +20,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from recap.errors import RecapError, did_you_mean
 from recap.system import processes
 from recap.system.files import disk_error
+from recap.system.plain_text import printable
 from recap.system.privacy import FULL, safe_traceback, without_secrets
 
 
@@ -151,7 +152,7 @@ def report_error(error: Exception, run: str = "") -> int:
     if not isinstance(error, RecapError):
         error = disk_error(error) or error
     if isinstance(error, RecapError):
-        print(without_secrets(f"error: {run}{error}"), file=sys.stderr)
+        print(printable(without_secrets(f"error: {run}{error}")), file=sys.stderr)
         return error.exit_code
     print(without_secrets(safe_traceback(error)), file=sys.stderr)
     return 1

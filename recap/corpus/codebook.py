@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from importlib.resources import files
-
-import yaml
 
 from recap.config import Language
 from recap.corpus.describe import in_tree_order
@@ -15,8 +11,8 @@ from recap.corpus.options import CorpusConfig
 from recap.corpus.sources import find_task
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
-from recap.output.templates import render
-from recap.system.files import plain_markdown
+from recap.output.templates import read_texts, render
+from recap.system.plain_text import markdown
 from recap.tasks.task import Task
 from recap.taxonomy import Taxonomy
 
@@ -44,37 +40,36 @@ class Entry:
     color: str | None
 
 
-@lru_cache(maxsize=1)
-def _words() -> Mapping[str, Mapping[str, str]]:
-    """Return the fixed words of a codebook, by language."""
-    text = files("recap.corpus").joinpath("words.yaml").read_text(encoding="utf-8")
-    words: Mapping[str, Mapping[str, str]] = yaml.safe_load(text)
+def _words(language: Language) -> Mapping[str, str]:
+    """Return the fixed words of a codebook."""
+    words: Mapping[str, str] = read_texts("corpus/words.yaml")[language]
     return words
 
 
 def codebook_markdown(title: str, entries: Sequence[Entry], language: Language) -> str:
     """Return the codebook in Markdown, a heading a category."""
-    words = _words()[language]
+    words = _words(language)
     colon = words["colon"]
-    lines = [f"# {title}", ""]
+    lines = [markdown("# {}", title), ""]
     for entry in entries:
-        lines += [f"{'#' * min(entry.level + 2, 6)} {entry.title}", ""]
+        lines += [markdown(f"{'#' * min(entry.level + 2, 6)} {{}}", entry.title), ""]
         if entry.other_names:
-            lines += [f"*{words['also']} {', '.join(entry.other_names)}*", ""]
+            lines += [markdown("*{} {}*", words["also"], ", ".join(entry.other_names)), ""]
         if entry.definition:
-            lines += [entry.definition, ""]
+            lines += [markdown("{}", entry.definition), ""]
         if entry.example:
-            lines += [f"> **{words['example']}{colon}** “{entry.example}”", ""]
+            lines += [markdown("> **{}** “{}”", words["example"] + colon, entry.example), ""]
         if entry.contrast:
-            lines += [f"**{words['contrast']}{colon}** {entry.contrast}", ""]
+            lines += [markdown("**{}** {}", words["contrast"] + colon, entry.contrast), ""]
         if entry.confusable:
-            lines += [f"{words['confusable']}{colon}{', '.join(entry.confusable)}", ""]
-    return plain_markdown("\n".join(lines))
+            named = ", ".join(entry.confusable)
+            lines += [markdown("{}", f"{words['confusable']}{colon}{named}"), ""]
+    return "\n".join(lines)
 
 
 def codebook_prompt(entries: Sequence[Entry], language: Language) -> str:
     """Return a prompt file (``prompt.file=``) that shows definitions, examples and contrasts."""
-    words = _words()[language]
+    words = _words(language)
     colon = words["colon"]
     lines = ["{role}", "", "{task}", "", f"# {words['title']}"]
     for entry in entries:
@@ -92,7 +87,7 @@ def codebook(config: CorpusConfig) -> Report:
     language: Language = config.codebook.language or config.data.prompt_language
     task = find_task(config)
     entries = codebook_entries(task, language)
-    words = _words()[language]
+    words = _words(language)
     title = f"{words['title']}{words['colon']}{task.name}"
     page = render(
         "corpus/templates/codebook.html",
@@ -167,7 +162,7 @@ def _row(entry: Entry) -> dict[str, object]:
 
 
 def _sheet(entries: tuple[Entry, ...], language: Language) -> ReportTable:
-    words = _words()[language]
+    words = _words(language)
     return table_of(
         words["title"],
         entries,

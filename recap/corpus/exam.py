@@ -34,6 +34,7 @@ from recap.output.format import number
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Example
+from recap.system.plain_text import markdown
 from recap.taxonomy import Taxonomy
 
 
@@ -373,25 +374,26 @@ def _feedback(
     pages = {}
     for result in results:
         check_file_name("annotations", result.candidate)
-        lines = [f"# Feedback for {result.candidate}", ""]
+        lines = [markdown("# Feedback for {}", result.candidate), ""]
         lines += [
-            f"- {_exam_name(name)}: {_percent(value)}"
+            markdown("- {}: {}", _exam_name(name), _percent(value))
             for name, value in zip(exams, result.accuracies, strict=True)
         ]
         for sheet in (sheet for sheet in sheets if sheet.candidate == result.candidate):
             wrong = len(sheet.mistakes)
-            lines += ["", f"## {_exam_name(sheet.exam)}: {wrong} of {sheet.items} wrong"]
+            heading = markdown("## {}: {} of {} wrong", _exam_name(sheet.exam), wrong, sheet.items)
+            lines += ["", heading]
             for mistake in sheet.mistakes:
-                lines += ["", f"### {mistake.id}", ""]
+                lines += ["", markdown("### {}", mistake.id), ""]
                 if mistake.id in examples:
                     text = document_text(examples[mistake.id], language=language)
-                    lines += [*(f"> {line}" for line in text.splitlines()), ""]
-                lines.append(f"- Your label: **{mistake.given or 'none'}**")
-                lines.append(f"- Correct label: **{mistake.correct}**")
+                    lines += [*(markdown("> {}", line) for line in text.splitlines()), ""]
+                lines.append(markdown("- Your label: **{}**", mistake.given or "none"))
+                lines.append(markdown("- Correct label: **{}**", mistake.correct))
                 if taxonomy is not None and mistake.correct in taxonomy:
                     category = taxonomy[mistake.correct]
                     texts = (category.definition.get(language), category.contrast.get(language))
-                    lines += [line for text in texts if text for line in ("", text)]
+                    lines += [ln for text in texts if text for ln in ("", markdown("{}", text))]
         pages[f"feedback/{result.candidate}.md"] = "\n".join(lines) + "\n"
     return pages
 

@@ -14,7 +14,7 @@ from recap.data.annotation_files import (
     AnnotatorLabels,
     read_annotations,
 )
-from recap.data.corpus import account_notes, read_records
+from recap.data.corpus import SYNTHETIC, account_notes, is_synthetic, read_records
 from recap.data.examples import examples_of
 from recap.data.issues import IssueLog, cut_notes, turn_notes
 from recap.data.readers.files import is_several
@@ -31,8 +31,6 @@ MOST_RAW_LABELS = 100
 
 LONGEST_RAW_LABEL = 60
 """Characters of the longest label that ``labels=raw`` accepts."""
-
-SYNTHETIC = "this corpus is synthetic: it says nothing about real clients"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,7 @@ def _watched(
     any_records = False
     for record in records:
         any_records = True
-        issues.counts["synthetic"] += record.meta.get("synthetic") is True
+        issues.counts["synthetic"] += is_synthetic(record.meta)
         if raw:
             given = record.turns if isinstance(record, Dialogue) else (record,)
             labels.update(one.label for one in given if one.label is not None)

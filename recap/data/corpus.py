@@ -332,10 +332,23 @@ class Corpus:
     """Turns of every file by who speaks: ``counselor``, ``client``, ``other``."""
 
     def notes(self) -> list[str]:
-        """Return what was left out, merged or found twice, and who speaks in each file."""
+        """Return what corpus it is, what was left out, merged or found twice, and who speaks."""
         rejected = self.rows_read - self.rows_accepted
-        notes = [f"{rejected} of {self.rows_read} rows were left out"] if rejected else []
+        notes = [SYNTHETIC] if self.synthetic else []
+        notes += [f"{rejected} of {self.rows_read} rows were left out"] if rejected else []
         return [*notes, *account_notes(self.counts), *turn_notes(self.turns)]
+
+
+SYNTHETIC = (
+    "This corpus is synthetic: it shows that the software works, and says nothing about real "
+    "clients."
+)
+"""What is said of such a corpus wherever it is read."""
+
+
+def is_synthetic(meta: Mapping[str, Any]) -> bool:
+    """Return whether a dialogue says of itself that it was made up, as the demo's do."""
+    return str(meta.get("synthetic")).casefold() in ("true", "yes", "1")
 
 
 def account_notes(counts: Mapping[str, int]) -> list[str]:
@@ -382,7 +395,7 @@ def read_corpus(
     examples: list[Example] = []
     synthetic = False
     for record in records:
-        synthetic = synthetic or record.meta.get("synthetic") is True
+        synthetic = synthetic or is_synthetic(record.meta)
         examples += examples_of(
             record,
             merge_adjacent=merge_adjacent,

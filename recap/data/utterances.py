@@ -5,14 +5,15 @@ Annotated utterances come from dialogues, from what ``recap.predict`` wrote, or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from recap.config import NoIntervention
-from recap.data.corpus import read_records
+from recap.data.corpus import SYNTHETIC, is_synthetic, read_records
 from recap.data.examples import client_turns, examples_of
 from recap.data.issues import IssueLog, turn_notes
 from recap.data.names import is_missing, whole_number
@@ -20,7 +21,7 @@ from recap.data.readers.files import existing_file, is_several, json_rows
 from recap.data.readers.registry import TABLE_ENDINGS, CanonicalLabels, Fields
 from recap.data.readers.tables import mapping_of, read_probabilities, read_rows, read_sheet
 from recap.errors import DataError, quote_id
-from recap.records import Dialogue, Example, Turn
+from recap.records import Dialogue, Example, Provenance, Turn
 from recap.taxonomy import Taxonomy
 
 
@@ -181,6 +182,13 @@ class Annotated:
     counts: Mapping[str, int]
     turns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Turns of every file by who speaks."""
+    models: tuple[Provenance, ...] = ()
+    """Which models gave the labels, where that is known."""
+
+    @property
+    def model_figures(self) -> list[dict[str, Any]] | None:
+        """All that is known of the models, as a JSON file has it; ``None`` without a model."""
+        return [asdict(model) for model in self.models] if self.predicted else None
 
     def notes(self) -> list[str]:
         """Return a sentence for all that a reader of the figures must know of the labels."""
@@ -202,7 +210,7 @@ class Annotated:
         if self.predicted:
             notes.insert(0, "Labels are predicted by a model, which errs; nobody annotated them.")
         if self.synthetic:
-            notes.insert(0, "This corpus is synthetic and says nothing about real clients.")
+            notes.insert(0, SYNTHETIC)
         return notes
 
 
@@ -227,10 +235,11 @@ def read_annotated(
         DataError: When a file cannot be read, rows are faulty, or nothing is labeled.
     """
     issues = IssueLog(str(path) if path is not None else reader)
-    skipped = 0
+    skipped, models = 0, () if predictions is None else _models_of(predictions)
     if path is not None and not is_several(path) and is_predictions(path):
+        models = models or _models_of(path)
         utterances, without_answer = _predicted(path, taxonomy, issues)
-        skipped, synthetic = len(without_answer), False
+        skipped, synthetic = len(without_answer), any(is_synthetic(u.meta) for u in utterances)
     else:
         records = list(
             read_records(
@@ -243,7 +252,7 @@ def read_annotated(
                 options=options,
             )
         )
-        synthetic = any(record.meta.get("synthetic") is True for record in records)
+        synthetic = any(is_synthetic(record.meta) for record in records)
         utterances = tuple(turn for record in records for turn in list_client_turns(record))
     if issues.issues and on_error == "fail":
         raise issues.error()
@@ -267,7 +276,23 @@ def read_annotated(
         synthetic=synthetic,
         counts=counts,
         turns=issues.turns,
+        models=models,
     )
+
+
+def state_file(output: Path) -> Path:
+    """Return the file beside predictions that says of which input, models and options they are."""
+    return output.with_name(f"{output.name}.state.json")
+
+
+def _models_of(predictions: Path) -> tuple[Provenance, ...]:
+    """Return which models made predictions, as recap.predict noted beside them."""
+    file = state_file(existing_file(predictions))
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8"))["models"]
+        return tuple(Provenance(**model) for model in noted)
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
 
 
 def is_predictions(path: Path) -> bool:
@@ -402,7 +427,6 @@ def _text(value: object) -> str:
 
 
 def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
-    inner = row.get("meta")
-    meta = dict(inner) if isinstance(inner, Mapping) else {}
+    meta = mapping_of(row.get("meta")) or {}
     others = (key for key in row if key not in _OWN and not is_probability_column(key))
     return {**{key: row[key] for key in others}, **meta}

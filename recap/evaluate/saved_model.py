@@ -30,6 +30,7 @@ from recap.output.tables import ReportTable
 from recap.records import Example, Prediction, Scores, Summary
 from recap.runs.saved import SavedModel, answer_examples, find_model
 from recap.system.files import write_atomic
+from recap.system.plain_text import markdown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +143,6 @@ def _new_data(saved: SavedModel, given: RunConfig) -> tuple[tuple[Example, ...],
     corpus, examples = data.corpus, data.examples()
     notes = [f"data {corpus.name!r}: {len(examples)} of {len(corpus.examples)} examples"]
     notes += [*corpus.notes(), *_trained_on(saved, examples)]
-    if corpus.synthetic:
-        notes.append("this corpus is synthetic and says nothing about real clients")
     return examples, notes
 
 
@@ -189,9 +188,9 @@ def show_evaluation(evaluation: Evaluation, config: EvaluateConfig) -> None:
     console = console_for()
     if config.training.privacy.log_text:
         print_answers(console, evaluation.predictions[:N_SHOWN])
-    console.print(f"scored   {evaluation.subject}", soft_wrap=True, markup=False)
+    console.print(f"scored   {evaluation.subject}")
     for note in evaluation.notes:
-        console.print(f"         {note}", soft_wrap=True, markup=False)
+        console.print(f"         {note}")
     for sheet in evaluation_sheets(evaluation):
         console.print(sheet.table())
     console.print("in percent; an answer without a readable label counts as wrong")
@@ -239,9 +238,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         **answer_counts(evaluation.predictions),
         **evaluation.figures,
     }
-    notes = "".join(f"- {note}\n" for note in evaluation.notes)
+    notes = "".join(markdown("- {}\n", note) for note in evaluation.notes)
     tables = "\n".join(sheet.markdown() for sheet in evaluation_sheets(evaluation))
-    page = f"# {evaluation.scores.task}\n\n{notes}\nIn percent.\n\n{tables}"
+    title = markdown("# {}", evaluation.scores.task)
+    page = f"{title}\n\n{notes}\nIn percent.\n\n{tables}"
     rows = predictions_to_jsonl(evaluation.predictions)
     write_atomic(folder / "predictions.jsonl", rows, private=True)
     write_atomic(folder / "scores.md", page)

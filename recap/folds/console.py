@@ -38,11 +38,7 @@ def print_answers(console: Console, predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         label = prediction.label or "unparsed"
         said = f"answer to {prediction.id} (annotated {prediction.gold}, read {label})"
-        _say(console, f"{said}:\n{prediction.text}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False)
+        console.print(f"{said}:\n{prediction.text}")
 
 
 def estimate_time_left(
@@ -95,11 +91,6 @@ SHARED_WITH_SHOTS = {
 """The same of solved examples in prompts."""
 
 _INDENT = " " * 9
-
-_SYNTHETIC = (
-    "This corpus is synthetic: it shows that the software works, "
-    "and says nothing about real clients."
-)
 
 
 class RunConsole(FoldListener):
@@ -208,11 +199,11 @@ class RunConsole(FoldListener):
     ) -> None:
         """Print one whole prompt of a fold, and some dialogues with what was answered."""
         for message in prompt:
-            _say(self._console, f"{name}    prompt, {message.role}:\n{message.text}")
+            self._console.print(f"{name}    prompt, {message.role}:\n{message.text}")
         for example, prediction in pairs:
             turns = [f"{turn.called()}: {turn.text}" for turn in example.history]
             dialogue = "\n".join([*turns, f"client: {example.response}"])
-            _say(self._console, f"{name}    example {example.id}:\n{dialogue}")
+            self._console.print(f"{name}    example {example.id}:\n{dialogue}")
             print_answers(self._console, [prediction])
 
     def fold_ended(self, folder: FoldFolder, scores: Scores | None, seconds: float | None) -> None:
@@ -264,7 +255,7 @@ def print_data(console: Console, run: Run, notes: Sequence[str] = ()) -> None:
     faults = [f"left out: {fault}" for fault in corpus.issues[:10]]
     if len(corpus.issues) > 10:
         faults.append(f"left out: {len(corpus.issues) - 10} more rows")
-    for warning in ([_SYNTHETIC] if corpus.synthetic else []) + faults:
+    for warning in faults:
         print_warning(console, warning, before=_INDENT)
     for note in corpus.notes():
         say(f"{_INDENT}{note}")
@@ -292,10 +283,11 @@ def print_sweep(configs: Sequence[RunConfig]) -> None:
         if warning := support_warning(summary):
             warnings.append(f"warning: {config.run}: {warning}")
     width = 40 + max(len(config.run) for config in configs) + 16 * len(heads)
-    console = Console(highlight=False)
-    Console(highlight=False, width=max(width, console.width)).print(table)
+    console = console_for()
+    console.width = max(width, console.width)
+    console.print(table)
     for warning in warnings:
-        console.print(warning, style="yellow", markup=False)
+        console.print(warning, style="yellow")
 
 
 def _leaks(leakage: Mapping[str, Any]) -> list[str]:

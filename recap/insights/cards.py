@@ -12,22 +12,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
-
-import yaml
 
 from recap.data.names import identity
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.insights.options import InsightsConfig
-from recap.insights.source import NO_COLOR, AnnotatedSource, read_source
+from recap.insights.source import NO_COLOR, AnnotatedSource, card_words, read_source
 from recap.output.excel import CellValue, workbook_bytes
 from recap.output.format import plain, rounded_percent
 from recap.output.report import Report
-from recap.output.tables import ReportTable, printable, table_of
+from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render
+from recap.runs.provenance import provenance_text
+from recap.system.plain_text import printable
 from recap.taxonomy import Taxonomy
 
 NEXT_LABELS = 2
@@ -37,14 +35,6 @@ LEAST_SHOWN = 0.01
 """Other labels of a lower probability are not named."""
 
 _LINE = 78
-
-
-@lru_cache(maxsize=1)
-def card_words() -> Mapping[str, Mapping[str, str]]:
-    """Return the fixed words of cards and supervision pages, by language."""
-    text = files("recap.insights").joinpath("words.yaml").read_text(encoding="utf-8")
-    words: Mapping[str, Mapping[str, str]] = yaml.safe_load(text)
-    return words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,52 +58,68 @@ class Card:
     certainty: str
     unsure: bool
     probability: float | None
+    resistance: str
+    """``P(resistance)`` of the utterance; empty where nobody says how likely that is."""
     note: str
     """That it is an aid, which may be wrong."""
+    origins: tuple[str, ...]
+    """Which models gave the label, and how turns are counted."""
 
     @property
     def lines(self) -> list[str]:
         """Heading, explanations and certainty, each under its name."""
-        named = [(self.words["behavior"], self.heading), *self.explanations]
+        beside = f" ({self.resistance})" if self.resistance else ""
+        named = [(self.words["behavior"], f"{self.heading}{beside}"), *self.explanations]
         named.append((self.words["sure"], self.certainty))
         return [f"{name}: {text}" for name, text in named]
 
 
 def card_of(
-    utterance: Utterance, taxonomy: Taxonomy, *, language: str, context: int, unsure: float
+    utterance: Utterance, source: AnnotatedSource, *, language: str, context: int, unsure: float
 ) -> Card:
     """Return the card of a labeled utterance.
 
     Args:
         utterance: Its ``label`` is a category of the taxonomy.
-        taxonomy: Says what the label means.
+        source: Where it is from; says what the label means.
         language: ``en`` or ``zh``.
         context: Turns before the utterance that are shown; 0: all.
         unsure: A label with a lower probability is marked.
     """
     assert utterance.label is not None
-    words, category = card_words()[language], taxonomy[utterance.label]
+    words, taxonomy = card_words()[language], source.taxonomy
+    category = taxonomy[utterance.label]
     shown = utterance.history[-context:] if context else utterance.history
-    turn = "" if utterance.turn is None else f", {words['turn']} {utterance.turn + 1}"
+    said = "rationale_model" if utterance.predicted else "rationale"
     explanations = {
         "meaning": category.definition.get(language) or category.definition.get("en", ""),
         "contrast": category.contrast.get(language, ""),
-        "rationale": utterance.rationale or words["no_rationale"],
+        said if utterance.rationale else "why": utterance.rationale or words["no_rationale"],
     }
+    p = source.resistance_probability(utterance)
     return Card(
         words=words,
         heading=taxonomy.written(utterance.label, language=language),
         color=category.color or NO_COLOR,
-        place=f"{words['session']} {utterance.session}{turn}",
+        place=_place(utterance, words),
         context=tuple((turn.called(words), turn.text) for turn in shown),
         earlier=len(utterance.history) - len(shown),
         response=utterance.response or words["no_text"],
         explanations=tuple((words[key], text) for key, text in explanations.items() if text),
-        certainty=_certainty(utterance, taxonomy, language, unsure),
+        certainty=_certainty(utterance, source, language, unsure),
         unsure=utterance.probability is not None and utterance.probability < unsure,
         probability=utterance.probability,
+        resistance="" if p is None else f"P({words['resistance']}) {rounded_percent(p)}",
         note=words["aid" if utterance.predicted else "aid_annotated"],
+        origins=source.origins(language),
     )
+
+
+def _place(utterance: Utterance, words: Mapping[str, str]) -> str:
+    """Return session and turn, under the numbers and names that files have for them."""
+    kind, name = words["session"], utterance.session
+    named = name if name.casefold().startswith(kind.casefold()) else f"{kind} {name}"
+    return named if utterance.turn is None else f"{named}, {words['turn']} {utterance.turn}"
 
 
 def card_text(card: Card) -> str:
@@ -125,12 +131,12 @@ def card_text(card: Card) -> str:
         parts += [words["earlier"].format(n=card.earlier)] if card.earlier else []
         parts += [_indented(f"{speaker}: {text}") for speaker, text in card.context]
     parts += [f"{words['response']}:", _indented(f"{words['client']}: {card.response}"), ""]
-    parts += [*card.lines, "-" * _LINE, card.note, words["private"]]
+    parts += [*card.lines, "-" * _LINE, card.note, *card.origins, words["private"]]
     return "\n".join(printable(part) for part in parts) + "\n"
 
 
-def _certainty(utterance: Utterance, taxonomy: Taxonomy, language: str, unsure: float) -> str:
-    words = card_words()[language]
+def _certainty(utterance: Utterance, source: AnnotatedSource, language: str, unsure: float) -> str:
+    words, taxonomy = card_words()[language], source.taxonomy
     if not utterance.predicted:
         return words["annotated"]
     p = utterance.probability
@@ -147,6 +153,8 @@ def _certainty(utterance: Utterance, taxonomy: Taxonomy, language: str, unsure: 
         if q >= LEAST_SHOWN
     ]
     parts += [words["next"].format(others=", ".join(named))] if named else []
+    if source.resistance_probability(utterance) is None:
+        parts.append(words["no_resistance"])
     parts += [words["unsure"]] if p < unsure else []
     return ("" if language == "zh" else " ").join(parts)
 
@@ -174,7 +182,7 @@ def make_card(config: InsightsConfig) -> Report:
     language = config.card.language or source.language
     card = card_of(
         utterance,
-        source.taxonomy,
+        source,
         language=language,
         context=config.card.context,
         unsure=config.unsure,
@@ -187,12 +195,13 @@ def make_card(config: InsightsConfig) -> Report:
         "label": utterance.label,
         "pattern": source.taxonomy.pattern(utterance.label) or utterance.label,
         "probability": probability,
+        "resistance_probability": source.resistance_probability(utterance),
         "predicted": utterance.predicted,
         "unsure": card.unsure,
         "has_rationale": utterance.rationale is not None,
     }
     probabilities = None if utterance.probabilities is None else dict(utterance.probabilities)
-    shown = [(key.replace("_", " "), plain(v)) for key, v in row.items() if key != "turn"]
+    shown = [(key.replace("_", " "), plain(v)) for key, v in row.items()]
     text = card_text(card)
     page = render(
         "insights/templates/card.html",
@@ -203,7 +212,7 @@ def make_card(config: InsightsConfig) -> Report:
     return Report(
         action="card",
         title=f"Feedback card of one utterance of {source.annotated.name}",
-        figures={**row, "probabilities": probabilities},
+        figures={**row, "probabilities": probabilities, "models": source.annotated.model_figures},
         sheets=(ReportTable(title="The utterance", header=("what", "is"), rows=tuple(shown)),),
         rows=[row],
         private=True,
@@ -276,6 +285,10 @@ class SessionPage:
         """That the page is an aid, which may be wrong."""
         return self.words["aid" if any(u.predicted for u in self.utterances) else "aid_annotated"]
 
+    def turn(self, number: int | None) -> str:
+        """Return the number of a turn as files have it, with its name; empty without one."""
+        return "" if number is None else f"{self.words['turn']} {number}"
+
     def name(self, label: str | None) -> str:
         """Return a label as the page writes it."""
         return self.source.taxonomy.written(str(label), language=self.language)
@@ -284,7 +297,7 @@ class SessionPage:
         """Return the card of one of the utterances."""
         return card_of(
             utterance,
-            self.source.taxonomy,
+            self.source,
             language=self.language,
             context=self.context,
             unsure=self.threshold,
@@ -298,24 +311,28 @@ class SessionPage:
 def supervision_html(page: SessionPage) -> str:
     """Return the page, self-contained."""
     resistant, color = page.resistant, page.source.color
-    bars = [(page.name(u.label), color(str(u.label)), u in resistant) for u in page.labeled]
+    cards = {u.id: page.card(u) for u in page.labeled}
+    bars = [(page.turn(u.turn), cards[u.id], u in resistant) for u in page.labeled]
     dialogue = []
-    for speaker, text, u in dialogue_lines(page):
+    for number, speaker, text, u in dialogue_lines(page):
         tag = tone = ""
         if u is not None and u.label is not None:
             p = "" if u.probability is None else f" {rounded_percent(u.probability)}"
-            tag, tone = page.name(u.label) + p, color(u.label)
-        dialogue.append((speaker, text, tag, tone))
+            tag = " · ".join(filter(None, (page.name(u.label) + p, cards[u.id].resistance)))
+            tone = color(u.label)
+        dialogue.append((page.turn(number), speaker, text, tag, tone))
     return render(
         "insights/templates/supervision.html",
         title=f"{page.words['supervision']}: {page.session}",
         language=page.language,
         words=page.words,
         note=page.note,
+        origins=page.source.origins(page.language),
         overview=overview_rows(page),
         bars=bars,
-        moments=[page.card(u) for u in resistant],
-        others=[page.card(u) for u in page.unsure if u not in resistant],
+        colors=list(dict.fromkeys((card.heading, card.color) for _, card, _ in bars)),
+        moments=[cards[u.id] for u in resistant],
+        others=[cards[u.id] for u in page.unsure if u not in resistant],
         dialogue=dialogue,
     )
 
@@ -329,7 +346,7 @@ def overview_rows(page: SessionPage) -> list[tuple[str, str]]:
         page.utterances[0],
     )
     rows = {
-        "session": page.session,
+        "session_name": page.session,
         "client": first.client,
         "counselor": first.counselor,
         "utterances": str(n),
@@ -341,15 +358,22 @@ def overview_rows(page: SessionPage) -> list[tuple[str, str]]:
     return [(words[name].format(p=limit), text) for name, text in rows.items() if text]
 
 
-def dialogue_lines(page: SessionPage) -> list[tuple[str, str, Utterance | None]]:
-    """Return speaker, text and annotation of every turn that is known, in order."""
+def dialogue_lines(page: SessionPage) -> list[tuple[int | None, str, str, Utterance | None]]:
+    """Return number, speaker, text and annotation of every turn that is known, in order."""
     words = page.words
     if not any(len(u.dialogue) > u.before for u in page.utterances):
         # Rows of predictions, or examples, hold no dialogue: only what the client said.
-        return [(words["client"], u.response or words["no_text"], u) for u in page.utterances]
+        return [
+            (u.turn, words["client"], u.response or words["no_text"], u) for u in page.utterances
+        ]
     by_place = {u.before: u for u in page.utterances}
     return [
-        (turn.called(words), turn.text, by_place.get(index) if turn.speaker == "client" else None)
+        (
+            index,
+            turn.called(words),
+            turn.text,
+            by_place.get(index) if turn.speaker == "client" else None,
+        )
         for index, turn in enumerate(page.utterances[0].dialogue)
     ]
 
@@ -381,7 +405,7 @@ def make_supervision(config: InsightsConfig) -> Report:
         if config.supervision.excel:
             files[f"{name}.xlsx"] = workbook_bytes(_sheets(page))
         rows.append(_row(page, f"{name}.html"))
-    notes = source.annotated.notes()
+    notes = [*source.annotated.notes(), *map(provenance_text, source.annotated.models)]
     if len(rows) > MOST_SHOWN:
         notes.append(f"{len(rows) - MOST_SHOWN} more sessions are in supervision.csv.")
     notes.append(
@@ -393,6 +417,7 @@ def make_supervision(config: InsightsConfig) -> Report:
         title=f"Supervision pages of {len(pages)} sessions of {source.annotated.name}",
         figures={
             "predicted": source.annotated.predicted,
+            "models": source.annotated.model_figures,
             "unsure": config.unsure,
             "sessions": rows,
         },
@@ -450,33 +475,41 @@ def _row(page: SessionPage, file: str) -> dict[str, Any]:
 
 
 def _sheets(page: SessionPage) -> dict[str, tuple[Sequence[str], Sequence[Sequence[CellValue]]]]:
-    words = page.words
-    keys = ("turn", "response", "behavior", "sure", "meaning", "rationale")
+    words, source = page.words, page.source
+    rationale = "rationale_model" if source.annotated.predicted else "rationale"
+    keys = ("turn", "response", "behavior", "sure", "resistance", "meaning", rationale)
     moments = [
         (
-            None if u.turn is None else u.turn + 1,
+            u.turn,
             u.response,
             page.name(u.label),
             u.probability,
-            page.source.taxonomy[str(u.label)].definition.get(page.language, ""),
+            source.resistance_probability(u),
+            source.taxonomy[str(u.label)].definition.get(page.language, ""),
             u.rationale,
         )
         for u in page.resistant
     ]
     dialogue = [
         (
+            number,
             speaker,
             text,
             None if u is None or u.label is None else page.name(u.label),
             None if u is None else u.probability,
+            None if u is None else source.resistance_probability(u),
         )
-        for speaker, text, u in dialogue_lines(page)
+        for number, speaker, text, u in dialogue_lines(page)
     ]
-    overview = [*overview_rows(page), ("", page.note), ("", words["private"])]
+    said = (page.note, *source.origins(page.language), words["private"])
+    overview = [*overview_rows(page), *(("", text) for text in said)]
     return {
         words["overview"]: (("", ""), overview),
         words["moments"]: (tuple(words[key] for key in keys), moments),
-        words["dialogue"]: (("", words["dialogue"], words["behavior"], words["sure"]), dialogue),
+        words["dialogue"]: (
+            (words["turn"], "", words["dialogue"], *(words[key] for key in keys[2:5])),
+            dialogue,
+        ),
     }
 
 

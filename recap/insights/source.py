@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from recap.data.utterances import Annotated, labels_in_use, membership, read_annotated
+from recap.data.utterances import Annotated, Utterance, labels_in_use, membership, read_annotated
 from recap.errors import ConfigError, DataError
 from recap.insights.options import InsightsConfig
 from recap.output.format import degrees, interval, number, p_value, share
-from recap.output.templates import render
+from recap.output.templates import read_texts, render
+from recap.runs.provenance import provenance_text
 from recap.tasks.library import configured_task
 from recap.taxonomy import Taxonomy
 
@@ -44,9 +45,37 @@ class AnnotatedSource:
         """The labels that count as resistance."""
         return tuple(filter(self.is_resistant, self.labels))
 
+    def resistance_probability(self, utterance: Utterance) -> float | None:
+        """Return P(resistance): that of all resistant labels together.
+
+        ``None`` where the model gave no probabilities, or knows nothing but resistant labels: then
+        it takes every utterance for resistant.
+        """
+        given = utterance.probabilities or {}
+        found = {self.taxonomy.find(name): p for name, p in given.items()}
+        known = {label: self.is_resistant(label) for label in found if label is not None}
+        if len(known) < len(given) or all(known.values()):
+            return None
+        return sum(p for label, p in found.items() if known[str(label)])
+
+    def origins(self, language: str) -> tuple[str, ...]:
+        """Return what is known of where the labels and the dialogues come from."""
+        words, found = card_words()[language], self.annotated
+        texts = [provenance_text(model, language) for model in found.models]
+        if found.predicted and not texts:
+            texts = [words["model_not_known"]]
+        texts += [words["synthetic"]] if found.synthetic else []
+        return (*texts, words["turns_counted"])
+
     def color(self, label: str) -> str:
         """Return the color of a label's category, gray where it has none."""
         return self.taxonomy[label].color or NO_COLOR
+
+
+def card_words() -> Mapping[str, Mapping[str, str]]:
+    """Return the fixed words of cards and supervision pages, by language."""
+    words: Mapping[str, Mapping[str, str]] = read_texts("insights/words.yaml")
+    return words
 
 
 def read_source(config: InsightsConfig) -> AnnotatedSource:

@@ -15,9 +15,9 @@ from pathlib import Path
 from recap.data.examples import answers_counselor
 from recap.data.utterances import Utterance
 from recap.errors import ConfigError, DataError
-from recap.insights.cards import Card, card_of, card_words
+from recap.insights.cards import Card, card_of
 from recap.insights.options import InsightsConfig, StudyMaterialsOptions
-from recap.insights.source import AnnotatedSource, read_source
+from recap.insights.source import AnnotatedSource, card_words, read_source
 from recap.insights.study_pairs import make_pairs
 from recap.insights.study_rating import (
     KEY,
@@ -29,9 +29,10 @@ from recap.insights.study_rating import (
 )
 from recap.output.excel import sheet_file
 from recap.output.report import Report
-from recap.output.tables import printable, table_of
+from recap.output.tables import table_of
 from recap.output.templates import render
 from recap.records import Turn
+from recap.system.plain_text import printable
 
 _RESPONSE_COLUMNS = ("order", "scenario", "context", "client", "response")
 _SCENARIO_COLUMNS = ("scenario", "id", "session", "label", "rationale", "context", "client")
@@ -159,7 +160,7 @@ def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
         (f"{words['scenario']} {place} ({code})", card)
         for place, (code, card) in enumerate(cards.items(), start=1)
     ]
-    note = f"{first.note} {words['private']}"
+    note = " ".join((first.note, *first.origins, words["private"]))
     texts = [words["cards"], note]
     for heading, card in headed:
         lines = [heading, f"{words['client']}: {card.response}", *card.lines]
@@ -287,7 +288,7 @@ def _files(
     cards = {
         code: card_of(
             utterance,
-            source.taxonomy,
+            source,
             language=language,
             context=options.context,
             unsure=config.unsure,

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recap.errors import DataError, quote_cell
-from recap.insights.cards import card_words
 from recap.insights.options import InsightsConfig
-from recap.insights.source import NO_COLOR
+from recap.insights.source import NO_COLOR, card_words
 from recap.insights.study_rating import (
     KEY,
     all_responses,

@@ -22,6 +22,7 @@ from recap.metrics.scalar import (
     without_loss,
 )
 from recap.records import LabelScores, LabelSpread, Prediction, Scores, Spread, Summary
+from recap.system.plain_text import markdown, plain_markdown
 from recap.tasks.answer import ends_in_thought
 
 DDOF = 1
@@ -263,12 +264,12 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
     folds = " | ".join(f"Fold {fold}" for fold in summary.folds)
     warning = support_warning(summary)
     lines = [
-        f"# {summary.task}",
+        markdown("# {}", summary.task),
         "",
         f"Folds {', '.join(map(str, summary.folds))}; {spread}; in percent, but for the loss.",
         f"Protocol `{summary.protocol}`: {how}.",
         "Macro figures are means over the task's labels; an unparsed answer counts as wrong.",
-        *([f"Warning: {warning}."] if warning else []),
+        *([markdown("Warning: {}.", warning)] if warning else []),
         "",
         f"| Metric | {'Mean ± SD' if n_folds > 1 else 'Value'} | {folds} |",
         f"|---|---:|{'---:|' * n_folds}",
@@ -284,9 +285,9 @@ def summary_markdown(summary: Summary, *, notes: Sequence[str] = ()) -> str:
     lines += ["", "| Category | Precision | Recall | F1 | Support |", "|---|---:|---:|---:|---:|"]
     for label, row in summary.per_label.items():
         cells = " | ".join(spread_text(figures) for figures in (row.precision, row.recall, row.f1))
-        lines.append(f"| {label} | {cells} | {row.support} |")
+        lines.append(f"| {plain_markdown(label)} | {cells} | {row.support} |")
     if notes:
-        lines += ["", "Data:", "", *(f"- {note}" for note in notes)]
+        lines += ["", "Data:", "", *(markdown("- {}", note) for note in notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from recap.statistics.clusters import Interval
+from recap.system.plain_text import printable
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -22,6 +28,15 @@ PLAIN_COLOR = COLORS[0]
 _LINES = ("-", "--", ":", "-.")
 
 PANELS_A_ROW = 3
+
+ROW_CHARACTERS = 34
+"""Of a line of a row's name; longer names take several."""
+
+_CHARACTERS_AN_INCH = 14
+"""Of a legend's letters, on the safe side."""
+
+FIGURE_DPI = 200
+"""Dots an inch of the PNG files."""
 
 CHINESE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),
@@ -57,6 +72,48 @@ def font_families() -> list[str]:
     there = {entry.name for entry in font_manager.fontManager.ttflist}
     chinese = [name for name in CHINESE_FONTS if name in there]
     return ["DejaVu Sans", *chinese[:1]]
+
+
+@contextmanager
+def drawing(salt: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Have text stay text, and the same figure give the same bytes; yields what is warned of.
+
+    No dollar sign opens a formula, and no LaTeX runs, whatever the user's own settings are.
+
+    Raises:
+        ImportError: When matplotlib is missing.
+    """
+    import matplotlib
+
+    settings: Any = {
+        "text.parse_math": False,
+        "text.usetex": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.family": font_families(),
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def picture(figure: Figure, ending: str) -> bytes:
+    """Return a figure as a ``png`` or ``svg`` file."""
+    file = io.BytesIO()
+    metadata: Any = {"Date": None} if ending == "svg" else {}
+    figure.savefig(file, format=ending, dpi=FIGURE_DPI, metadata=metadata)
+    if ending == "png":
+        return file.getvalue()
+    # With a control character in a name it would be no XML.
+    return printable(file.getvalue().decode()).encode()
+
+
+def svg_text(draw: Callable[[], Figure], *, salt: str) -> str | None:
+    """Return a figure as SVG; ``None`` without matplotlib."""
+    # A missing glyph is in the fonts of who looks.
+    with suppress(ImportError), drawing(salt):
+        return picture(draw(), "svg").decode()
+    return None
 
 
 def line_style(place: int) -> dict[str, Any]:
@@ -108,7 +165,7 @@ def open_panels(
     for axes in panels.ravel():
         axes.set_axis_off()
     for panel, title in zip(panels, titles, strict=False):
-        panel[0].set_title(title, fontsize=9, loc="left")
+        panel[0].set_title(wrapped(title, int(12 * width)), fontsize=9, loc="left")
         for axes in panel:
             axes.set_axis_on()
             # Shared axes would show them in the last row alone.
@@ -117,28 +174,66 @@ def open_panels(
     return figure, [list(panel) for panel in panels[: len(titles)]]
 
 
+def wrapped(name: str, width: int = ROW_CHARACTERS) -> str:
+    """Return a name on lines of so many characters."""
+    return "\n".join(line for part in name.split("\n") for line in wrap(part, width) or [""])
+
+
+def row_inches(names: Sequence[str]) -> float:
+    """Return how high a row of a chart has to be for the longest of its names."""
+    return max([0.42, *(0.14 * (wrapped(name).count("\n") + 1) + 0.06 for name in names)])
+
+
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Name the rows of a chart, the first on top."""
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), [wrapped(name) for name in names], fontsize=8)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
 
-def draw_values(axes: Axes, values: Sequence[float], y: float, **drawn: Any) -> None:
+def add_legend(figure: Figure, drawn: Mapping[str, Artist]) -> None:
+    """Name what is drawn, below all axes and inside the figure, however long the names are.
+
+    Args:
+        figure: Grows by what the names need.
+        drawn: By its name.
+    """
+    shown = [wrapped(name, int(figure.get_figwidth() * _CHARACTERS_AN_INCH) - 8) for name in drawn]
+    longest = max((len(line) for name in shown for line in name.split("\n")), default=1)
+    columns = max(1, int(figure.get_figwidth() * _CHARACTERS_AN_INCH) // (longest + 8))
+    columns = min(columns, len(shown))
+    lines = sum(name.count("\n") + 1 for name in shown)
+    figure.set_figheight(figure.get_figheight() + 0.16 * -(-lines // columns))
+    legend = figure.legend(
+        list(drawn.values()),
+        # matplotlib leaves out names that begin with an underscore.
+        [f"{place}" for place in range(len(shown))],
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+    )
+    for text, name in zip(legend.get_texts(), shown, strict=True):
+        text.set_text(name)
+
+
+def draw_values(axes: Axes, values: Sequence[float], y: float, **drawn: Any) -> Artist:
     """Draw a dot for each of some shares, in percent."""
-    axes.scatter([100 * v for v in values], [y] * len(values), linewidths=0, alpha=0.6, **drawn)
+    return axes.scatter(
+        [100 * v for v in values], [y] * len(values), linewidths=0, alpha=0.6, **drawn
+    )
 
 
-def draw_mean(axes: Axes, values: Sequence[float], y: float, half: float, **drawn: Any) -> None:
+def draw_mean(axes: Axes, values: Sequence[float], y: float, half: float, **drawn: Any) -> Artist:
     """Draw an upright bar at the mean of some shares, in percent, ``half`` of it on each side."""
     mean = 100 * sum(values) / len(values)
-    axes.plot([mean, mean], [y - half, y + half], lw=2, **drawn)
+    return axes.plot([mean, mean], [y - half, y + half], lw=2, **drawn)[0]
 
 
-def draw_interval(axes: Axes, found: Interval, y: float, **drawn: Any) -> None:
+def draw_interval(axes: Axes, found: Interval, y: float, **drawn: Any) -> Artist:
     """Draw a share in its interval, in percent."""
     if found.low is not None and found.high is not None:
         axes.plot([100 * found.low, 100 * found.high], [y, y], color=drawn["color"], lw=1.6)
-    axes.scatter([100 * (found.value or 0.0)], [y], s=26, marker="D", **drawn)
+    return axes.scatter([100 * (found.value or 0.0)], [y], s=26, marker="D", **drawn)
 
 
 def bar_chart(bars: Sequence[Bar], *, axis: str) -> Figure:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recap.errors import ConfigError
 from recap.system.files import protect_cell, sheet_to_csv
+from recap.system.plain_text import printable
 
 _MOST_CHARACTERS = 32_767
 """Excel's limit for one cell, in units of UTF-16."""
@@ -20,7 +21,10 @@ MOST_ROWS = 1_048_576
 _WIDEST = 60
 
 _ESCAPE = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
-_NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")
+_NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
+_NOT_IN_A_SHEET_NAME = re.compile(r"[\[\]:*?/\\\s\ufffd]+")
+_SHEET_NAME_UNITS = 31
+"""Excel's limit for the name of a sheet, in UTF-16."""
 
 NO_OPENPYXL = "no Excel sheets: they need openpyxl: pip install recap-counseling[excel]"
 
@@ -42,7 +46,7 @@ def workbook_bytes(
     a text when the file is saved as CSV and opened again. Empty texts leave their cells empty.
 
     Args:
-        sheets: By their names.
+        sheets: By their names; see :func:`sheet_names`.
         scales: Columns that are to be filled in with whole numbers from 1 to so many points.
 
     Raises:
@@ -57,8 +61,8 @@ def workbook_bytes(
         ) from None
     book = openpyxl.Workbook()
     book.remove(book.active)
-    for name, (header, rows) in sheets.items():
-        page = book.create_sheet(name[:31])
+    for name, (header, rows) in zip(sheet_names(sheets), sheets.values(), strict=True):
+        page = book.create_sheet(name)
         for y, row in enumerate([header, *rows], start=1):
             for x, value in enumerate(row, start=1):
                 _write_cell(page.cell(row=y, column=x), value, bold=y == 1)
@@ -70,6 +74,31 @@ def workbook_bytes(
             if scales and column in scales:
                 _take_points(page, letter, scales[column])
     return _saved(book)
+
+
+def sheet_names(names: Iterable[str]) -> list[str]:
+    r"""Return names that Excel takes for sheets, each once whatever its case.
+
+    >>> sheet_names(["a/b", "A:B", "'x'", "\x1b", "History"])
+    ['a b', 'A B (2)', 'x', 'sheet', 'History (2)']
+    """
+    # One that Excel keeps to itself.
+    taken, found = {"history"}, []
+    for name in names:
+        shown = _NOT_IN_A_SHEET_NAME.sub(" ", _NOT_IN_XML.sub("", printable(name)))
+        base = _cut_name(shown) or "sheet"
+        one, n = base, 1
+        while one.casefold() in taken:
+            n += 1
+            one = f"{_cut_name(base, len(f' ({n})'))} ({n})"
+        taken.add(one.casefold())
+        found.append(one)
+    return found
+
+
+def _cut_name(name: str, less: int = 0) -> str:
+    units = name.strip("' ").encode("utf-16-le", "ignore")[: 2 * (_SHEET_NAME_UNITS - less)]
+    return units.decode("utf-16-le", "ignore").strip("' ")
 
 
 def _write_cell(cell: Any, value: CellValue, *, bold: bool) -> None:

@@ -7,10 +7,13 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from recap.errors import RecapWarning
+from recap.system.plain_text import printable
 
 DASH = "–"
 """Stands in a table where there is no figure."""
@@ -156,14 +159,30 @@ def unparsed_notes(unparsed: int, total: int, *, cut: int, where: object) -> lis
     return notes
 
 
-WIDTH_OF_FILES = 100
+WIDTH_OF_FILES = 110
 """Characters a line in a file or a pipe; rich takes 80, where cells of tables break in two."""
 
 
-def console_for() -> Console:
-    """Return standard output, in files and pipes wide enough for tables."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
+class PlainConsole(Console):
+    """A console that shows every text as it stands, in tables too.
+
+    Brackets are no styles or links, names between colons no emoji, and escapes no commands.
+    """
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return a text with nothing in it that rich or a terminal would act upon."""
+        plain = {"markup": False, "emoji": False, "highlight": False, "highlighter": None}
+        return super().render_str(printable(text), **{**how, **plain})
+
+
+def console_for(**options: Any) -> Console:
+    """Return standard output, in files and pipes wide enough for tables; all prints go through it.
+
+    Args:
+        options: Of :class:`rich.console.Console`, such as ``stderr=True``.
+    """
+    console = PlainConsole(soft_wrap=True, **options)
+    if not console.is_terminal and "width" not in options:
         console.width = WIDTH_OF_FILES
     return console
 

@@ -7,36 +7,32 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rich.console import Console
 
 from recap.errors import ConfigError, DataError
 from recap.metrics.files import json_text
-from recap.output.charts import font_families
-from recap.output.tables import ReportTable, printable
-from recap.system.files import plain_markdown, protect_cell, write_atomic
+from recap.output.charts import drawing, picture
+from recap.output.format import console_for
+from recap.output.tables import ReportTable
+from recap.system.files import protect_cell, write_atomic
+from recap.system.plain_text import markdown, plain_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-WIDTH_OF_FILES = 110
-"""Characters a line where the console is no terminal."""
-
 _LISTED_IN_A_FOLDER = 8
 
 FILE_ENDINGS = ("json", "md", "tex", "csv")
 """Of the files that every report is written to."""
-
-FIGURE_DPI = 200
-"""Dots an inch of the PNG files."""
 
 NO_MATPLOTLIB = "no figures: they need matplotlib: pip install recap-counseling[plot]"
 
@@ -114,14 +110,12 @@ def deliver(
 
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print tables and notes."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_FILES
-    console.print(printable(report.title), soft_wrap=True, markup=False)
+    console = console or console_for()
+    console.print(report.title)
     for sheet in report.sheets:
-        console.print(sheet.table())
+        console.print(sheet.table(), soft_wrap=False)
     for note in (*report.notes, *([report.on_console] if report.on_console else [])):
-        console.print(printable(note), soft_wrap=True, markup=False)
+        console.print(note)
 
 
 def write_report(report: Report, folder: Path, console: Console | None = None) -> tuple[Path, ...]:
@@ -133,7 +127,7 @@ def write_report(report: Report, folder: Path, console: Console | None = None) -
         ConfigError: When a file would be outside of the folder.
         OSError: When the disk does not take them; files that were not there before are gone again.
     """
-    console = console or Console(highlight=False)
+    console = console or console_for()
     stem = report.action
     sheets = [sheet for part in report.parts or (report,) for sheet in part.sheets]
     for name in report.file_names:
@@ -154,12 +148,12 @@ def write_report(report: Report, folder: Path, console: Console | None = None) -
         for name, content in report.private_pages.items():
             write_atomic(folder / name, content, private=True)
     if missing:
-        console.print(missing, soft_wrap=True, markup=False)
+        console.print(missing)
     files = [*texts, *report.private_pages]
     names = [*files, *drawn]
     pictures = drawn if len(drawn) <= _LISTED_IN_A_FOLDER else [f"{len(drawn)} figures"]
     listed = ", ".join([*_shortened(files), *pictures])
-    console.print(f"{folder}: {listed}", soft_wrap=True, markup=False)
+    console.print(f"{folder}: {listed}")
     return tuple(folder / name for name in names)
 
 
@@ -187,13 +181,16 @@ def one_by_one(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _page(report: Report, drawn: Sequence[str]) -> str:
     if report.parts:
-        return "\n".join([f"# {report.title}\n", *(_page(p, drawn) for p in report.parts)])
+        parts = [_page(part, drawn) for part in report.parts]
+        return "\n".join([markdown("# {}\n", report.title), *parts])
     tables = "\n".join(sheet.markdown() for sheet in report.sheets)
     pictures = "".join(
-        f"\n![{stem}]({stem}.svg)\n" for stem in report.charts if f"{stem}.svg" in drawn
+        f"\n![{plain_markdown(stem)}]({quote(f'{stem}.svg')})\n"
+        for stem in report.charts
+        if f"{stem}.svg" in drawn
     )
-    notes = "".join(f"\n- {plain_markdown(note)}" for note in report.notes)
-    return f"# {plain_markdown(report.title)}\n\n{tables}{pictures}{notes}\n"
+    notes = "".join(markdown("\n- {}", note) for note in report.notes)
+    return f"{markdown('# {}', report.title)}\n\n{tables}{pictures}{notes}\n"
 
 
 def _csv(report: Report) -> str:
@@ -211,34 +208,6 @@ def _csv(report: Report) -> str:
 
 def _cell(value: object) -> object:
     return protect_cell(value) if isinstance(value, str) else value
-
-
-@contextmanager
-def _drawing(salt: str) -> Iterator[list[warnings.WarningMessage]]:
-    """Have text stay text, and the same figure give the same bytes; yields what is warned of.
-
-    Raises:
-        ImportError: When matplotlib is missing.
-    """
-    import matplotlib
-
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "font.family": font_families(),
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield caught
-
-
-def svg_text(draw: Callable[[], Figure], *, salt: str) -> str | None:
-    """Return a figure as SVG; ``None`` without matplotlib."""
-    picture = io.StringIO()
-    # A missing glyph is in the fonts of who looks.
-    with suppress(ImportError), _drawing(salt):
-        draw().savefig(picture, format="svg", metadata={"Date": None})
-    return picture.getvalue() or None
 
 
 @contextmanager
@@ -263,14 +232,13 @@ def _write_charts(report: Report, folder: Path) -> tuple[list[str], str | None]:
     if not charts:
         return names, None
     try:
-        with _drawing(report.action) as caught:
+        with drawing(report.action) as caught:
             for stem, draw in charts.items():
                 figure = draw()
-                for ending, metadata in ((".png", {}), (".svg", {"Date": None})):
-                    names.append(f"{stem}{ending}")
-                    picture = io.BytesIO()
-                    figure.savefig(picture, format=ending[1:], dpi=FIGURE_DPI, metadata=metadata)
-                    write_atomic(folder / names[-1], picture.getvalue(), private=report.private)
+                for ending in ("png", "svg"):
+                    names.append(f"{stem}.{ending}")
+                    drawn = picture(figure, ending)
+                    write_atomic(folder / names[-1], drawn, private=report.private)
     except ImportError:
         return [], NO_MATPLOTLIB
     glyphs = any("missing from font" in str(warning.message) for warning in caught)

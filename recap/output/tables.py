@@ -9,7 +9,7 @@ from typing import TypeVar
 from rich.table import Table
 from rich.text import Text
 
-from recap.system.files import plain_markdown
+from recap.system.plain_text import markdown, plain_markdown, printable
 
 Row = TypeVar("Row")
 
@@ -52,11 +52,14 @@ class ReportTable:
 
     def markdown(self) -> str:
         """Return the table in Markdown, under its title."""
+        return f"{markdown('## {}', self.title)}\n\n{self.markdown_table()}\n"
+
+    def markdown_table(self) -> str:
+        """Return the table alone."""
         rule = tuple("---" if i in self.text_columns else "---:" for i in range(len(self.header)))
         body = self._written(_in_markdown, "**{}**".format)
         lines = [tuple(map(_in_markdown, self.header)), rule, *body]
-        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"## {plain_markdown(self.title)}\n\n{table}\n"
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def latex(self) -> str:
         """Return the table in LaTeX, for the package booktabs."""
@@ -126,22 +129,16 @@ class ReportTable:
         return table
 
 
-def printable(text: str) -> str:
-    """Return a text without control characters, which could rewrite a terminal's lines."""
-    kept = (
-        c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )
-    return "".join(kept).replace("\r", "")
-
-
 def _in_markdown(cell: str) -> str:
-    """Return a cell as Markdown shows it: one line, no column of its own, no HTML."""
-    return plain_markdown(" ".join(cell.splitlines()).replace("|", r"\|"))
+    """Return a cell as Markdown shows it, on one line."""
+    return plain_markdown(" ".join(cell.splitlines()))
 
 
 def _in_latex(cell: str) -> str:
-    return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
+    """Return a cell as LaTeX shows it, on one line."""
+    shown = [_LATEX_ESCAPES.get(c, c) for c in " ".join(printable(cell).splitlines())]
+    # Behind the end of the row before, these would be its options.
+    return "".join([f"{{{c}}}" if c in "[*" else c for c in shown[:1]] + shown[1:])
 
 
 def table_of(

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from recap.errors import RecapError
 from recap.output.format import duration_text, rounded_percent, span
-from recap.output.tables import printable
+from recap.system.plain_text import code_span, plain_markdown, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,12 +32,24 @@ def render(template_name: str, **facts: object) -> str:
         template_name: Of a file in ``output/templates``, or from the package on.
         facts: Under the names that the template uses; one that it lacks is an error.
     """
-    return environment(html=True).get_template(template_name).render(**facts)
+    return environment("html").get_template(template_name).render(**facts)
+
+
+class Markdown(str):
+    """Markdown that a template takes over as it is; all other texts are shown as they stand."""
+
+
+def render_markdown(template_name: str, **facts: object) -> str:
+    """Return a template of Markdown filled with facts, none of which is markup, but ``Markdown``.
+
+    In a code span stands ``{{ fact | code }}``, without backticks of the template's own.
+    """
+    return environment("markdown").get_template(template_name).render(**facts)
 
 
 def render_text(text: str, facts: Mapping[str, Any]) -> str:
     """Return a template of plain text, filled in; a fact that it misses is an error."""
-    return environment(html=False).from_string(text).render(facts).strip()
+    return environment("text").from_string(text).render(facts).strip()
 
 
 def render_notes(file: str, section: str, **facts: Any) -> tuple[str, ...]:
@@ -69,26 +81,34 @@ def read_texts(name: str) -> Any:
 
 
 @cache
-def environment(*, html: bool) -> Environment:
-    """Return what templates are filled in with, and its filters."""
+def environment(kind: Literal["html", "markdown", "text"]) -> Environment:
+    """Return what templates of a kind are filled in with, and its filters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    html = kind == "html"
+    plain = plain_markdown if kind == "markdown" else printable
+
+    def shown(value: Any) -> Any:
+        ready = hasattr(value, "__html__") if html else kind == "text" or type(value) is Markdown
+        return plain(value) if isinstance(value, str) and not ready else value
 
     made = Environment(
         loader=FileSystemLoader([_TEMPLATES, _PACKAGE]),
         # A file called .txt is no page.
         autoescape=lambda name: html and not (name or "").endswith(".txt"),
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=html,
         lstrip_blocks=html,
         keep_trailing_newline=html,
     )
     made.filters |= {
+        "code": lambda text: Markdown(code_span(text)),
         "counted": lambda of: ", ".join(f"{name} {n}" for name, n in of.items()),
         "duration": duration_text,
         "file_name": lambda path: Path(path).name,
         "percent": rounded_percent,
         "percent_of": lambda part, whole: f"{100 * part / whole if whole else 0.0:.1f}",
-        "printable": printable,
         "span": lambda values: span(list(values)),
         "thousands": lambda n: f"{n:,}",
     }

@@ -34,6 +34,7 @@ from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
+from recap.data.utterances import state_file
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_files
 from recap.models.identity import DIGESTS_FILE, changed_files
@@ -53,8 +54,10 @@ from recap.predict.output import (
     without_text,
     write_workbook,
 )
+from recap.records import Provenance
 from recap.runs.detector import WINDOW_BATCHES, Detector, outcome_of, print_outcomes
 from recap.runs.folder import write_json
+from recap.runs.provenance import provenance_of, provenance_text
 from recap.runs.saved import find_model_folder, find_saved_settings
 
 if TYPE_CHECKING:
@@ -131,6 +134,12 @@ class AnnotationJob:
         return files_to_read(self.data.reader, self.input)
 
     @property
+    def models(self) -> tuple[Provenance, ...]:
+        """Where the models come from, in the order of the stages."""
+        folders = (self.detector.get(name) for name in STAGES)
+        return tuple(provenance_of(Path(folder)) for folder in folders if folder is not None)
+
+    @property
     def part(self) -> Path:
         """The file that is written: the output, or this shard's part of it."""
         return self.output if self.shard is None else self.shard.output(self.output)
@@ -202,13 +211,9 @@ def write_state(
 ) -> None:
     """Write down of which input, models and options an output is, and whether it is finished."""
     checked = dataclasses.asdict(prepared.checked)
-    state = {**prepared.identity, "checked": checked, "complete": complete}
+    models = list(map(dataclasses.asdict, job.models))
+    state = {**prepared.identity, "models": models, "checked": checked, "complete": complete}
     write_json(state_file(job.part), state, private=True)
-
-
-def state_file(output: Path) -> Path:
-    """Return the file that says of which input, models and options an output is."""
-    return output.with_name(f"{output.name}.state.json")
 
 
 def rejects_file(output: Path) -> Path:
@@ -351,6 +356,7 @@ class AnnotationReport:
     seconds: float
     notes: Sequence[str] = ()
     """What of the rows the output has no room for."""
+    models: tuple[Provenance, ...] = ()
 
 
 class AnnotationListener:
@@ -433,6 +439,7 @@ def annotate_file(
         outcomes=outcomes,
         seconds=time.monotonic() - began,
         notes=notes,
+        models=job.models,
     )
     listener.ended(report)
     return report
@@ -615,7 +622,9 @@ class AnnotationConsole(AnnotationListener):
         """Print one line on what came out."""
         if self._progress is not None:
             self._progress.stop()
-        self._console.print(f"output   {report.output}", markup=False)
+        for model in report.models:
+            self._console.print(f"model    {provenance_text(model)}")
+        self._console.print(f"output   {report.output}")
         print_outcomes(
             self._console,
             report.outcomes,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recap import errors
+from recap.data.utterances import state_file
 from recap.errors import ConfigError, RecapError
 from recap.predict.job import (
     STAGES,
@@ -22,7 +23,6 @@ from recap.predict.job import (
     Prepared,
     Shard,
     annotate_file,
-    state_file,
 )
 from recap.predict.options import RayConfig
 from recap.predict.output import AnnotationFile

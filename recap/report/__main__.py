@@ -21,20 +21,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(config: ReportConfig) -> None:
-    from rich.console import Console
+    from rich.text import Text
 
+    from recap.output.format import console_for
     from recap.output.report import print_report, write_report
     from recap.report.run import SECTIONS, build_report
     from recap.report.runs import find_runs, read_runs
     from recap.report.verify import verify_run
+    from recap.system.plain_text import printable
 
-    console = Console(highlight=False, stderr=True)
+    console = console_for(stderr=True)
     with ended_by_sigterm(), console.status("reading runs") as status:
         if config.verify:
             # Before anything is read for tables: a figure that was changed must not stop that.
             for folder in find_runs(config.runs):
-                status.update(f"verifying {folder.path.name}")
-                console.print(verify_run(folder).line(), soft_wrap=True, markup=False)
+                status.update(Text(printable(f"verifying {folder.path.name}")))
+                console.print(verify_run(folder).line())
         status.update("reading runs")
         runs = read_runs(config.runs)
         done = iter(range(1, len(SECTIONS) + 1))

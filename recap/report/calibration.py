@@ -41,7 +41,7 @@ from recap.metrics.calibration import (
 )
 from recap.metrics.scalar import Bools, Floats
 from recap.metrics.scores import DDOF, spread_over_folds, spread_text
-from recap.output.charts import COLORS, PLAIN_COLOR, line_style, open_panels
+from recap.output.charts import COLORS, PLAIN_COLOR, add_legend, line_style, open_panels
 from recap.output.format import DASH
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
@@ -51,6 +51,7 @@ from recap.report.runs import ReportedRun, read_predictions
 from recap.report.tables import partial_runs
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -267,7 +268,7 @@ def _top_label_sheet(found: Sequence[RunCalibration]) -> ReportTable:
         "Calibration of the likeliest label",
         _given_and_scaled(found),
         {
-            "run": lambda row: row[0].run.name,
+            "system": lambda row: row[0].run.title,
             "probabilities": lambda row: row[1],
             "examples": lambda row: f"{sum(fold.given.n for fold in row[0].folds.values()):,}",
             "right, %": lambda row: _percent(row[0], f"{row[2]}.accuracy"),
@@ -285,7 +286,7 @@ def _all_labels_sheet(found: Sequence[RunCalibration]) -> ReportTable:
         "Calibration of all labels",
         _given_and_scaled(found),
         {
-            "run": lambda row: row[0].run.name,
+            "system": lambda row: row[0].run.title,
             "probabilities": lambda row: row[1],
             "class-wise ECE, %": lambda row: _percent(row[0], f"{row[2]}.classwise_ece"),
             "Brier (0–2)": lambda row: _over_folds(row[0], f"{row[2]}.brier"),
@@ -309,7 +310,7 @@ def _abstention_sheet(found: Sequence[RunCalibration]) -> ReportTable:
         f"Abstention: answers by confidence, and a threshold for {100 * WANTED_RISK:g} % wrong",
         found,
         {
-            "run": lambda one: one.run.name,
+            "system": lambda one: one.run.title,
             "all answers: wrong, %": lambda one: _percent(one, "curve.overall_risk"),
             "AURC, %": lambda one: _percent(one, "curve.aurc"),
             "best possible, %": lambda one: _percent(one, "curve.best_aurc"),
@@ -327,7 +328,7 @@ def _recall_sheet(
 ) -> ReportTable:
     """Return what the threshold for a wanted recall of resistance flags on reported examples."""
     columns: dict[str, Callable[[RunCalibration], str]] = {
-        "run": lambda one: one.run.name,
+        "system": lambda one: one.run.title,
         "fitted on": _fitted_on,
         "threshold": lambda one: _over_folds(one, "flagged.threshold"),
         "recall, %": lambda one: _percent(one, "flagged.recall"),
@@ -361,10 +362,10 @@ def _prior_sheet(found: Sequence[RunCalibration], prior: float) -> ReportTable:
             cells = [_percent(one, figure) for figure in figures]
             if cells != [DASH] * len(cells):
                 share = tested if way == "as_tested" else f"{100 * prior:.2f}"
-                rows.append((one.run.name, name, share, *cells))
+                rows.append((one.run.title, name, share, *cells))
     return ReportTable(
         title=f"Resistance in practice: {100 * prior:g} % of the utterances",
-        header=("run", "", "resistance, %", "precision, %", "recall, %", "F1, %"),
+        header=("system", "", "resistance, %", "precision, %", "recall, %", "F1, %"),
         rows=tuple(rows),
         text_columns=(0, 1),
     )
@@ -412,7 +413,7 @@ def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> R
     """
     each = [calibrate(run, options) for run in runs]
     found = [one for one in each if one is not None]
-    without = [run.name for run, one in zip(runs, each, strict=True) if one is None]
+    without = [run for run, one in zip(runs, each, strict=True) if one is None]
     return Report(
         action="calibration",
         title="Calibration and abstention",
@@ -422,7 +423,7 @@ def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> R
             "wanted_recall": options.recall,
             "prior": options.prior,
             "ddof": DDOF,
-            "without_probabilities": without,
+            "without_probabilities": [run.name for run in without],
             "runs": {one.run.name: _figures(one) for one in found},
         },
         sheets=_sheets(found, options),
@@ -435,7 +436,7 @@ def calibration_section(runs: Sequence[ReportedRun], options: ReportConfig) -> R
             partial=partial_runs([one.run for one in found]),
             least=LEAST,
             most=MOST,
-            without=without,
+            without=[run.title for run in without],
         ),
         charts={
             "calibration_reliability": partial(_reliability_chart, found),
@@ -545,7 +546,7 @@ def _thinned(curve: RiskCoverage) -> RiskCoverage:
 
 def _reliability_chart(found: Sequence[RunCalibration]) -> Figure:
     """Return a reliability diagram a run, and below each how many examples its bins hold."""
-    titles = [one.run.name for one in found]
+    titles = [one.run.title for one in found]
     figure, places = open_panels(titles, width=3.4, height=4.0, parts=(3, 1))
     for (above, below), one in zip(places, found, strict=True):
         bins = _pooled_bins(one)
@@ -599,23 +600,23 @@ def _risk_coverage_chart(found: Sequence[RunCalibration]) -> Figure:
     """Return a panel a task: share of wrong answers among the surest, against their number."""
     tasks = list(dict.fromkeys(one.run.task.name for one in found))
     figure, places = open_panels(tasks, width=4.0, height=3.6)
+    drawn: dict[str, Artist] = {}
     for [axes], task in zip(places, tasks, strict=True):
-        for place, one in enumerate(one for one in found if one.run.task.name == task):
+        for one in (one for one in found if one.run.task.name == task):
             curve = _thinned(risk_coverage(*_pooled(one)))
-            axes.plot(
+            [drawn[one.run.title]] = axes.plot(
                 [100 * share for share in curve.coverage],
                 [100 * share for share in curve.risk],
                 linewidth=1.3,
-                label=one.run.name,
                 # Where every confidence is the same there is a point and no line.
                 marker="o" if len(curve.coverage) == 1 else None,
-                **line_style(place),
+                **line_style(len(drawn)),
             )
         axes.set_xlim(0, 100)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("answered, the surest first, %", fontsize=8)
         axes.set_ylabel("wrong among these, %", fontsize=8)
-        axes.legend(frameon=False, fontsize=6)
+    add_legend(figure, drawn)
     return figure
 
 
@@ -623,7 +624,7 @@ def _note_facts(found: RunCalibration, options: ReportConfig) -> dict[str, Any]:
     """Return what the notes on one run are made of."""
     folds = found.folds.items()
     return {
-        "name": found.run.name,
+        "name": found.run.title,
         "unfitted": found.unfitted,
         **_counts_of(found),
         "at_bound": [f"fold{k}" for k, f in folds if f.temperature and f.temperature.at_bound],

@@ -31,7 +31,16 @@ import numpy as np
 from recap.errors import ConfigError, DataError, did_you_mean, quote_id
 from recap.metrics.scalar import metric_of
 from recap.metrics.scores import DDOF, score
-from recap.output.charts import COLORS, draw_interval, draw_mean, draw_values, name_rows, open_axes
+from recap.output.charts import (
+    COLORS,
+    add_legend,
+    draw_interval,
+    draw_mean,
+    draw_values,
+    name_rows,
+    open_axes,
+    row_inches,
+)
 from recap.output.format import DASH, number, p_cell, percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
@@ -42,9 +51,11 @@ from recap.report.runs import (
     ReportedRun,
     group_name,
     group_repeats,
+    group_title,
     partitions,
     protocol_twins,
 )
+from recap.report.tables import few_by_task
 from recap.statistics.clusters import Clusters, Interval, clustered, reasons, too_few
 from recap.statistics.correlation import holm
 from recap.statistics.hypothesis_tests import McNemar, TTest, corrected_t_test, mcnemar
@@ -69,6 +80,8 @@ class Comparison:
 
     first: str
     second: str
+    titles: tuple[str, str]
+    """What tables and figures call them."""
     n_repeats: int
     """Partitions that both were run over."""
     folds: tuple[int, ...]
@@ -143,6 +156,7 @@ def compare(first: Repeats, second: Repeats, options: ReportConfig) -> Compariso
     return Comparison(
         first=group_name(first),
         second=group_name(second),
+        titles=(group_title(first), group_title(second)),
         n_repeats=len(matched),
         folds=tuple(folds),
         differences=tuple(differences),
@@ -272,21 +286,21 @@ def spread_chart(rows: Sequence[SpreadRow], *, axis: str, differences: bool = Fa
 
     Scores of runs have a bar at the mean over folds; differences have a line at 0 (forest plot).
     """
-    figure, axes = open_axes(7.2, 1.3 + 0.42 * len(rows))
+    figure, axes = open_axes(7.2, 1.3 + row_inches([row.name for row in rows]) * len(rows))
     name_rows(axes, [row.name for row in rows])
     if differences:
         axes.axvline(0, color="#444444", lw=0.8)
-    names = ("a fold", "mean over folds", "all predictions, with interval")
+    drawn = {}
     for y, row in enumerate(rows):
-        # Named once in the legend.
-        dots, bar, pooled = names if y == 0 else (None, None, None)
-        draw_values(axes, row.values, y - 0.15, color=COLORS[0], s=16, label=dots)
+        drawn["a fold"] = draw_values(axes, row.values, y - 0.15, color=COLORS[0], s=16)
         if not differences:
-            draw_mean(axes, row.values, y - 0.15, 0.17, color=COLORS[0], label=bar)
-        draw_interval(axes, row.pooled, y + 0.2, color=COLORS[1], label=pooled)
+            bar = draw_mean(axes, row.values, y - 0.15, 0.17, color=COLORS[0])
+            drawn["mean over folds"] = bar
+        pooled = draw_interval(axes, row.pooled, y + 0.2, color=COLORS[1])
+        drawn["all predictions, with interval"] = pooled
     axes.set_xlabel(axis)
     axes.grid(axis="x", linewidth=0.4)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    add_legend(figure, drawn)
     return figure
 
 
@@ -354,6 +368,7 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
             repeated=any(each.n_repeats > 1 for each in comparisons),
             over=[{"said": clustered(e.pooled.kind, e.pooled.n_units)} for e in comparisons],
             unread=any(run.people is None for run in runs),
+            few=few_by_task(runs),
             without_p=[
                 {"test": _TEST_NAMES[test], "pair": pair, "reason": reason}
                 for test, pair, reason in sorted(
@@ -367,7 +382,7 @@ def comparison_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Re
                 spread_chart,
                 [
                     SpreadRow(
-                        name=f"{each.first}\n− {each.second}",
+                        name="\n− ".join(each.titles),
                         values=each.differences,
                         pooled=each.pooled.macro_f1,
                     )
@@ -398,7 +413,7 @@ def _family(task: str, runs: Sequence[ReportedRun], options: ReportConfig) -> Fa
         described.append(
             {
                 "twins": twins,
-                "names": f"{group_name(first)} and {group_name(second)}",
+                "names": f"{group_title(first)} and {group_title(second)}",
                 "shared": ours & theirs,
                 "uneven": ours != theirs,
                 "protocols": [group[0].config.cv.protocol for group in (first, second)],
@@ -470,7 +485,7 @@ def _p_values(family: Family) -> ReportTable:
 
 
 def _pair(each: Comparison) -> str:
-    return f"{each.first} − {each.second}"
+    return " − ".join(each.titles)
 
 
 METRICS = ("macro_f1", "accuracy")
@@ -521,7 +536,7 @@ def _repeats_sheet(repeats: Mapping[str, Mapping[str, RepeatSpread]]) -> ReportT
         "Repeated cross-validation",
         [(name, metric, of) for name, found in repeats.items() for metric, of in found.items()],
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "metric": lambda row: metric_of(row[1]).title,
             "repeats": lambda row: f"{row[2].n_repeats}",
             "mean": lambda row: percent(row[2].mean),
@@ -537,8 +552,8 @@ def _gaps_sheet(gaps: Sequence[Comparison], options: ReportConfig) -> ReportTabl
         "Protocols side by side: macro-F1, paper minus nested",
         gaps,
         {
-            "paper": lambda gap: gap.first,
-            "nested": lambda gap: gap.second,
+            "paper": lambda gap: gap.titles[0],
+            "nested": lambda gap: gap.titles[1],
             "folds": lambda gap: " ".join(points(each) for each in gap.differences),
             "mean": lambda gap: points(gap.mean_difference),
             f"{100 * options.confidence:g} %": lambda gap: ends(gap.t_test),
@@ -582,19 +597,19 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     found = [_spread_of(run, options) for run in runs]
     tasks = dict.fromkeys(run.task.name for run in runs)
     by_task = {task: [one for one in found if one.run.task.name == task] for task in tasks}
-    repeats = {
-        group_name(group): {
-            metric: repeat_spread([fold_values(run, metric) for run in group]) for metric in METRICS
-        }
-        for group in group_repeats(runs)
-        if len(group) > 1
-    }
+    repeated = [group for group in group_repeats(runs) if len(group) > 1]
+    spreads = [
+        {m: repeat_spread([fold_values(run, m) for run in group]) for m in METRICS}
+        for group in repeated
+    ]
+    repeats = dict(zip(map(group_name, repeated), spreads, strict=True))
     gaps = [compare(*pair, options) for pair in protocol_twins(runs)]
     sheets = []
     for of_task in by_task.values():
         sheets += [_folds_sheet(of_task, metric, options) for metric in METRICS]
         sheets += _label_sheets(of_task, options)
-    sheets += [_repeats_sheet(repeats), _gaps_sheet(gaps, options)]
+    titled = dict(zip(map(group_title, repeated), spreads, strict=True))
+    sheets += [_repeats_sheet(titled), _gaps_sheet(gaps, options)]
     return Report(
         action="variance",
         title="Variance",
@@ -613,9 +628,11 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
             "report/notes.yaml",
             "variance",
             options=options,
-            without_sessions=[one.run.name for one in found if "example" in one.pooled.kind],
+            without_sessions=[one.run.title for one in found if "example" in one.pooled.kind],
             over=[{"said": clustered(one.pooled.kind, one.pooled.n_units)} for one in found],
-            missing=_by_run({one.run.name: " ".join(reasons(_named(one.pooled))) for one in found}),
+            missing=_by_run(
+                {one.run.title: " ".join(reasons(_named(one.pooled))) for one in found}
+            ),
             unread=any(run.people is None for run in runs),
             repeats=repeats,
             gaps=gaps,
@@ -625,7 +642,7 @@ def variance_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
                 spread_chart,
                 [
                     SpreadRow(
-                        name=one.run.name,
+                        name=one.run.title,
                         values=one.folds["macro_f1"].values,
                         pooled=one.pooled.macro_f1,
                     )
@@ -714,9 +731,9 @@ def _folds_sheet(found: Sequence[RunSpread], metric: str, options: ReportConfig)
     level = f"{100 * options.confidence:g} %"
     return table_of(
         f"{metric_of(metric).title} of {found[0].run.task.name} over folds",
-        [(one.run.name, one.folds[metric], getattr(one.pooled, metric)) for one in found],
+        [(one.run.title, one.folds[metric], getattr(one.pooled, metric)) for one in found],
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "folds": lambda row: " ".join(map(percent, row[1].values)),
             "mean": lambda row: percent(row[1].mean),
             "SD": lambda row: percent(row[1].std),
@@ -738,6 +755,6 @@ def _label_sheets(found: Sequence[RunSpread], options: ReportConfig) -> Iterator
         yield ReportTable(
             title=f"F1 of each category of {task.name}, pooled, with intervals of "
             f"{100 * options.confidence:g} %",
-            header=("category", *(one.run.name for one in part)),
+            header=("category", *(one.run.title for one in part)),
             rows=tuple(rows),
         )

@@ -204,7 +204,9 @@ def error_tables(
     """
     overall = {name: one.overall for name, one in runs.items()}
     tables = [
-        table_of("All examples, %", overall.items(), {"run": lambda row: row[0], **_GROUP_COLUMNS}),
+        table_of(
+            "All examples, %", overall.items(), {"system": lambda row: row[0], **_GROUP_COLUMNS}
+        ),
         _confusions(runs),
         _kinds(runs),
         _patterns(runs),
@@ -229,7 +231,7 @@ def _confusions(runs: ByRun) -> ReportTable:
         "Most frequent confusions",
         [(name, found) for name, one in runs.items() for found in one.confusions[:_RANKED]],
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "gold": lambda row: row[1].gold,
             "answered": lambda row: row[1].predicted or UNPARSED,
             "examples": lambda row: f"{row[1].count:,}",
@@ -250,7 +252,7 @@ def _kinds(runs: ByRun) -> ReportTable:
         "The two kinds of errors that the paper names (Section 6.3)",
         rows,
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "kind": lambda row: row[1],
             "gold": lambda row: f"{row[2].n:,}",
             "errors": lambda row: f"{row[2].count:,}",
@@ -268,7 +270,7 @@ def _patterns(runs: ByRun) -> ReportTable:
         "Labels rolled up to patterns, %",
         found,
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "macro-F1": lambda row: percent(row[1].scores.metrics["macro_f1"], 1),
             "accuracy": lambda row: percent(row[1].scores.metrics["accuracy"], 1),
             "readable errors": lambda row: f"{row[1].errors:,}",
@@ -290,14 +292,14 @@ def _breakdowns(runs: ByRun) -> Iterator[ReportTable]:
         yield table_of(
             f"By {title}, %",
             [(name, group) for name, found in having.items() for group in found.groups],
-            {"run": lambda row: row[0], "group": lambda row: row[1].group, **_GROUP_COLUMNS},
+            {"system": lambda row: row[0], "group": lambda row: row[1].group, **_GROUP_COLUMNS},
             text_columns=(0, 1),
         )
 
 
 def _hardest(runs: ByRun, texts: Mapping[str, str]) -> ReportTable:
     columns: dict[str, Callable[[tuple[str, HardExample]], str]] = {
-        "run": lambda row: row[0],
+        "system": lambda row: row[0],
         "id": lambda row: row[1].id,
         "gold": lambda row: row[1].gold,
         "answered": lambda row: row[1].label or UNPARSED,
@@ -372,7 +374,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
             "runs": {name: asdict(one) for name, one in found.items()},
             "wrong_in_all": {task: asdict(one) for task, one in shared.items()},
         },
-        sheets=error_tables(found, shared, texts=texts),
+        sheets=error_tables({run.title: found[run.name] for run in runs}, shared, texts=texts),
         notes=render_notes(
             "report/notes.yaml",
             "errors",

@@ -308,7 +308,7 @@ def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repor
     sheets = [
         ReportTable(
             title="Test examples that share something with training or selection: "
-            + ", ".join(run.name for run in group),
+            + "; ".join(run.title for run in group),
             header=("Fold", "Tested, all labels", "Tested of the task", *KINDS.values()),
             rows=rows,
         )
@@ -328,14 +328,14 @@ def leakage_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repor
             ),
             runs=[
                 {
-                    "name": run.name,
+                    "name": run.title,
                     "shown_and_tested": sum(map(len, shots_in_test(run).values())),
                     "without_session": run.leakage.get("without_session", 0),
                     "in_folds": run.leakage.get("in_folds", 0),
                 }
                 for run in known
             ],
-            missing=[run.name for run in runs if run not in known],
+            missing=[run.title for run in runs if run not in known],
         ),
     )
 
@@ -358,10 +358,10 @@ def shots_in_test(run: ReportedRun) -> dict[int, tuple[str, ...]]:
 def _shot_sheet(runs: Sequence[ReportedRun]) -> ReportTable:
     return ReportTable(
         title="Test examples that share something with the solved examples in prompts",
-        header=("Run", "Fold", "Shown", "Shown and tested", *KINDS.values()),
+        header=("System", "Fold", "Shown", "Shown and tested", *KINDS.values()),
         rows=tuple(
             (
-                run.name,
+                run.title,
                 f"fold {fold['fold']}",
                 f"{len(fold['shots']['ids'])}",
                 f"{_n_tested(run, fold)}",

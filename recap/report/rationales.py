@@ -211,7 +211,7 @@ def _names(runs: ByRun) -> ReportTable:
         "What rationales name, %",
         runs.items(),
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "rationales": lambda row: f"{len(row[1].given):,}",
             "answers": lambda row: f"{row[1].answers:,}",
             **{title: _share_naming(key) for title, key in _NAMED},
@@ -230,7 +230,7 @@ def _grounding_table(runs: ByRun) -> ReportTable:
         "Quotes that the dialogue holds, %",
         [(k, one.grounding, one.by_chance or nothing) for k, one in runs.items() if one.grounding],
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "with quotes": lambda row: percent(row[1].with_quotes / row[1].rationales, 1),
             "quotes": lambda row: f"{row[1].quotes:,}",
             "exact": lambda row: percent(row[1].exact, 1),
@@ -249,7 +249,7 @@ def _lengths(runs: ByRun) -> ReportTable:
         "Length and distinctness",
         runs.items(),
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "characters": lambda row: mean_sd(row[1].characters.mean, row[1].characters.std, 1),
             "words": lambda row: mean_sd(row[1].words.mean, row[1].words.std, 1),
             "distinct-1": lambda row: number(row[1].distinctness.distinct_1, 3),
@@ -266,7 +266,7 @@ def _likeness(runs: ByRun) -> ReportTable:
         "Beside the annotators' rationales",
         [(name, one.likeness) for name, one in runs.items() if one.likeness is not None],
         {
-            "run": lambda row: row[0],
+            "system": lambda row: row[0],
             "pairs": lambda row: f"{row[1].n:,}",
             "chrF": lambda row: percent(row[1].chrf, 1),
             "chrF, same label": lambda row: percent(row[1].chrf_same_label, 1),
@@ -287,7 +287,7 @@ def _simulatability_table(runs: ByRun) -> ReportTable:
     return ReportTable(
         title="Labels that rationales alone give away, %",
         header=(
-            *("run", "from", "accuracy", "masked", "majority"),
+            *("system", "from", "accuracy", "masked", "majority"),
             *("macro-F1", "masked", "majority"),
         ),
         rows=tuple(rows),
@@ -301,7 +301,7 @@ def _page(runs: ByRun, texts: bool) -> ReportTable:
         for name, one in runs.items()
         for found in _examples(one)
     ]
-    header = ("run", "kind", "id", "what", *(["rationale"] if texts else []))
+    header = ("system", "kind", "id", "what", *(["rationale"] if texts else []))
     return ReportTable(
         title="Examples by id",
         header=header,
@@ -376,7 +376,7 @@ def rationale_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Rep
             "data_read_again": read.fault is None,
             "runs": {name: _figures(one) for name, one in found.items()},
         },
-        sheets=rationale_tables(found, texts=texts),
+        sheets=rationale_tables({r.title: found[r.name] for r in explaining}, texts=texts),
         notes=render_notes(
             "report/notes.yaml",
             "rationales",

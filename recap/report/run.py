@@ -7,17 +7,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
-from recap.output.report import Report, svg_text
+from recap.output.charts import svg_text
+from recap.output.report import Report
 from recap.output.templates import render
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun
-from recap.report.tables import headline
+from recap.report.tables import headline, synthetic_note
 
 _OPEN_SHEETS = 4
 """Tables of a section that are open; more of them are folded."""
 
 
-def _pictures(section: Report) -> Iterator[tuple[str, str]]:
+def _pictures(section: Report, runs: Sequence[ReportedRun]) -> Iterator[tuple[str, str]]:
     """Yield what each figure shows, and the figure in base64; none without matplotlib.
 
     As an image: ids inside one drawing cannot meet those of another, and nothing in it can run.
@@ -25,7 +26,9 @@ def _pictures(section: Report) -> Iterator[tuple[str, str]]:
     for stem, draw in section.charts.items():
         svg = svg_text(draw, salt=stem)
         if svg is not None:
-            words = re.sub(r"[_-]+", " ", stem)
+            run = next((run for run in runs if stem.endswith(f"_{run.name}")), None)
+            kind = stem.removesuffix(f"_{run.name}") if run else stem
+            words = re.sub(r"[_-]+", " ", kind) + (f": {run.title}" if run else "")
             yield words, base64.b64encode(svg.encode("utf-8")).decode("ascii")
 
 
@@ -88,10 +91,10 @@ def build_report(
                 "report/templates/report.html",
                 title=_TITLE,
                 language="en",
-                lead=headline(runs),
+                lead=[*filter(None, [synthetic_note(runs)]), *headline(runs)],
                 sections=sections,
                 open_sheets=_OPEN_SHEETS,
-                pictures={section.action: list(_pictures(section)) for section in sections},
+                pictures={section.action: list(_pictures(section, runs)) for section in sections},
             ),
             # A file a table, for LaTeX to read in.
             **{

@@ -52,11 +52,18 @@ class ReportedRun:
     """What was read (data.json); empty where it is missing."""
     people: Mapping[str, People] | None = None
     """Client and counselor of examples by id; ``None`` where the data could not be read again."""
+    system: str = ""
+    """What a report calls its system; empty: as its folder."""
 
     @property
     def name(self) -> str:
         """The name of its folder."""
         return self.folder.path.name
+
+    @property
+    def title(self) -> str:
+        """What tables and figures call it."""
+        return self.system or self.name
 
     @property
     def kind(self) -> RunKind:
@@ -112,7 +119,14 @@ def read_runs(patterns: Sequence[str]) -> tuple[ReportedRun, ...]:
     _refuse_strangers(runs)
     read = read_examples_again(runs)
     people = {e.id: (e.client, e.counselor) for e in read.examples.values()}
-    return tuple(replace(run, people=None if read.fault else people) for run in runs)
+    known = None if read.fault else people
+    several = len({run.task.name for run in runs}) > 1
+    names = {
+        run.name: f"{system.name}, {task}" if several else system.name
+        for system in group_systems(runs)
+        for task, run in system.runs.items()
+    }
+    return tuple(replace(run, system=names[run.name], people=known) for run in runs)
 
 
 def find_runs(patterns: Sequence[str]) -> tuple[RunFolder, ...]:
@@ -286,6 +300,7 @@ def read_examples_again(runs: Sequence[ReportedRun]) -> ReadAgain:
 
 
 _TUNINGS = {"full": "full", "none": "untrained"}
+_SPOKEN = {"full": "full fine-tuning", "linear": "linear classifier"}
 _MOST_NAMED = 3
 
 
@@ -295,6 +310,8 @@ class ReportedSystem:
 
     model: str
     """Backbone, served model or baseline."""
+    called: str
+    """The same as its makers call it."""
     setting: str
     """Tuning, or shots."""
     rationale: bool | None
@@ -308,14 +325,15 @@ class ReportedSystem:
     def name(self) -> str:
         """All of it in one line."""
         rationale = {True: "with rationale", False: "label only", None: ""}[self.rationale]
-        return ", ".join(part for part in (self.model, self.setting, rationale, self.note) if part)
+        setting = _SPOKEN.get(self.setting, self.setting)
+        return ", ".join(part for part in (self.called, setting, rationale, self.note) if part)
 
     @property
     def cells(self) -> tuple[str, str, str]:
         """Model, setting and rationale as a table has them."""
         mark = {True: "✓", False: "✗", None: DASH}[self.rationale]
         setting = f"{self.setting} ({self.note})" if self.note else self.setting
-        return self.model, setting, mark
+        return self.called, setting, mark
 
 
 def group_systems(runs: Sequence[ReportedRun]) -> tuple[ReportedSystem, ...]:
@@ -341,6 +359,7 @@ def group_systems(runs: Sequence[ReportedRun]) -> tuple[ReportedSystem, ...]:
         for place in places:
             systems[place] = ReportedSystem(
                 model=model,
+                called=_called(model, groups[place][1]),
                 setting=setting,
                 rationale=rationale,
                 note="" if len(places) == 1 else _note(groups[place], others),
@@ -356,6 +375,14 @@ def system_options(run: ReportedRun) -> dict[str, Any]:
         flat = flatten(run.prompted)
         options |= {key: flat.get(key) for key in COMPARED}
     return {key: value for key, value in options.items() if not key.startswith("task.")}
+
+
+def _called(model: str, runs: Mapping[str, ReportedRun]) -> str:
+    """Return a backbone's name on the hub; that of a folder or of a served model as it is."""
+    backbone = next(iter(runs.values())).config.backbone
+    if model != backbone.name or backbone.hub_id is None or backbone.path is not None:
+        return model
+    return backbone.hub_id.rpartition("/")[2]
 
 
 def _visible(run: ReportedRun) -> tuple[str, str, bool | None]:
@@ -492,3 +519,12 @@ def partitions(group: Repeats) -> set[str]:
 def group_name(group: Repeats) -> str:
     """Return the name of the first run, with the number of repetitions."""
     return group[0].name if len(group) == 1 else f"{group[0].name} (× {len(group)} seeds)"
+
+
+def group_title(group: Repeats) -> str:
+    """Return what tables call a system: what the names of its repetitions have in common."""
+    if len(group) == 1:
+        return group[0].title
+    first, *others = (run.title.split(", ") for run in group)
+    common = [part for part in first if all(part in other for other in others)]
+    return f"{', '.join(common) or group[0].name} (× {len(group)} seeds)"

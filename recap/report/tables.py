@@ -11,21 +11,23 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from recap.data.corpus import SYNTHETIC
 from recap.metrics.scalar import SCALAR_METRICS
 from recap.metrics.scores import DDOF, missing_labels, spread_text, support_warning
-from recap.output.charts import COLORS, draw_mean, draw_values, name_rows, open_axes
+from recap.output.charts import COLORS, add_legend, draw_mean, draw_values, name_rows, open_axes
 from recap.output.format import percent
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.output.templates import render_notes
-from recap.records import Spread, Summary
+from recap.records import FEW_TEST_EXAMPLES, Spread, Summary
 from recap.report.options import ReportConfig
 from recap.report.runs import ReportedRun, ReportedSystem, group_systems
+from recap.runs.provenance import learned_from
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -215,6 +217,8 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
     sheets += _ablation(systems, tasks, options)
     for task in tasks:
         sheets += _by_category(systems, task, _labels(runs, task), options)
+    if few_by_task(runs):
+        sheets = [replace(sheet, bold=frozenset()) for sheet in sheets]
     published = [
         {
             "row": row,
@@ -232,6 +236,7 @@ def tables_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report
             "report/notes.yaml",
             "tables",
             ddof=DDOF,
+            few=few_by_task(runs),
             protocols=sorted({run.config.cv.protocol for run in runs}),
             partial=partial_runs(runs),
             runs=_label_warnings(runs),
@@ -255,18 +260,19 @@ def _category_chart(systems: Sequence[ReportedSystem], task: str, labels: Sequen
     step = 0.8 / len(shown)
     figure, axes = open_axes(7.2, 1.0 + len(labels) * max(0.3, 0.11 * len(shown)))
     name_rows(axes, labels)
+    drawn = {}
     for place, ((system, summary), color) in enumerate(zip(shown, COLORS, strict=False)):
         for y, label in enumerate(labels):
             found = summary.per_label[label].f1.values
             values = [value for value in found if value is not None]
-            middle, name = y - 0.4 + step * (place + 0.5), system.name if y == 0 else None
-            draw_values(axes, values, middle, color=color, s=14, label=name)
+            middle = y - 0.4 + step * (place + 0.5)
+            drawn[system.name] = draw_values(axes, values, middle, color=color, s=14)
             if values:
                 draw_mean(axes, values, middle, step / 2, color=color)
     axes.set_xlim(-2, 102)
     axes.set_xlabel("F1, percent; a dot a fold, a bar the mean")
     axes.grid(axis="x", linewidth=0.4)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    add_legend(figure, drawn)
     return figure
 
 
@@ -277,7 +283,7 @@ def partial_runs(runs: Sequence[ReportedRun]) -> list[dict[str, ReportedRun]]:
 
 def _label_warnings(runs: Sequence[ReportedRun]) -> list[dict[str, str | None]]:
     """Return what notes say of the labels that folds of each run lack."""
-    return [{"name": run.name, "warning": support_warning(run.summary)} for run in runs]
+    return [{"name": run.title, "warning": support_warning(run.summary)} for run in runs]
 
 
 def _labels(runs: Sequence[ReportedRun], task: str) -> tuple[str, ...]:
@@ -434,17 +440,19 @@ _KINDS = {"trained": "fine-tuned", "prompted": "prompted", "baseline": "baseline
 def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report:
     """Return the runs of a report and what it comes to."""
     systems = group_systems(runs)
-    unparsed = {run.name: 100 * (run.summary.metrics["invalid_rate"].mean or 0.0) for run in runs}
+    unparsed = {run.title: 100 * (run.summary.metrics["invalid_rate"].mean or 0.0) for run in runs}
     worst = max(unparsed, key=lambda name: unparsed[name])
     return Report(
         action="overview",
         title="Overview",
         figures={"runs": [_figures(run) for run in runs]},
-        sheets=(_best(systems), _runs(systems)),
-        notes=render_notes(
+        sheets=(_runs(systems),),
+        notes=headline(runs)
+        + render_notes(
             "report/notes.yaml",
             "overview",
-            synthetic=any(run.data.get("synthetic") for run in runs),
+            synthetic=synthetic_note(runs),
+            few=few_by_task(runs),
             runs=_label_warnings(runs),
             partial=partial_runs(runs),
             paper_protocol=any(
@@ -457,7 +465,12 @@ def overview_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Repo
     )
 
 
-def headline(runs: Sequence[ReportedRun]) -> list[str]:
+def synthetic_note(runs: Sequence[ReportedRun]) -> str:
+    """Return that the corpus is synthetic; empty where it is not, or does not say so."""
+    return SYNTHETIC if any(run.data.get("synthetic") for run in runs) else ""
+
+
+def headline(runs: Sequence[ReportedRun]) -> tuple[str, ...]:
     """Return a sentence a task: its best system by mean macro-F1."""
     systems = group_systems(runs)
     sentences = []
@@ -465,33 +478,36 @@ def headline(runs: Sequence[ReportedRun]) -> list[str]:
         best, run = _best_of(systems, task)
         spread = run.summary.metrics["macro_f1"]
         over = f"{len(run.scores)} folds" if len(run.scores) > 1 else "one fold"
+        few = few_examples(runs, task) is not None
+        alone = sum(run.task.name == task for run in runs) == 1
+        rank = "a macro-F1" if alone else f"the {'highest' if few else 'best'} macro-F1"
         sentences.append(
-            f"{task}: {best.name} has the best macro-F1, {spread_text(spread)} percent over {over}."
+            f"{task}: {best.name} has {rank} of {spread_text(spread)} percent over {over}, "
+            f"{run.n_predictions:,} test examples"
+            + (f", too few for a winner (fewer than {FEW_TEST_EXAMPLES})." if few else ".")
         )
         if missing_labels(run.summary):
             pooled = percent(run.summary.metrics_pooled.get("macro_f1"))
             sentences[-1] += f" Labels that a fold lacks count as 0 there; pooled it is {pooled}."
-    return sentences
+    return tuple(sentences)
+
+
+def few_examples(runs: Sequence[ReportedRun], task: str) -> int | None:
+    """Return how many test examples a task has where they are too few for a winner."""
+    fewest = min(run.n_predictions for run in runs if run.task.name == task)
+    return fewest if fewest < FEW_TEST_EXAMPLES else None
+
+
+def few_by_task(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
+    """Return the tasks without a winner for their few test examples, as notes take them."""
+    tasks = dict.fromkeys(run.task.name for run in runs)
+    found = [(task, few_examples(runs, task)) for task in tasks]
+    return [{"task": task, "n": n, "few": FEW_TEST_EXAMPLES} for task, n in found if n is not None]
 
 
 def _best_of(systems: Sequence[ReportedSystem], task: str) -> tuple[ReportedSystem, ReportedRun]:
     scored = [(system, system.runs[task]) for system in systems if task in system.runs]
     return max(scored, key=lambda pair: pair[1].summary.metrics["macro_f1"].mean or 0.0)
-
-
-def _best(systems: Sequence[ReportedSystem]) -> ReportTable:
-    tasks = dict.fromkeys(task for system in systems for task in system.runs)
-    return table_of(
-        f"Best system by task (mean ± SD over folds, ddof = {DDOF}, in percent)",
-        [(task, *_best_of(systems, task)) for task in tasks],
-        {
-            "Task": lambda row: row[0],
-            "System": lambda row: row[1].name,
-            "Macro-F1": lambda row: spread_text(row[2].summary.metrics["macro_f1"]),
-            "Accuracy": lambda row: spread_text(row[2].summary.metrics["accuracy"]),
-        },
-        text_columns=(0, 1),
-    )
 
 
 def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:
@@ -505,9 +521,10 @@ def _runs(systems: Sequence[ReportedSystem]) -> ReportTable:
             "System": lambda row: row[0].name,
             "Folds": lambda row: f"{len(row[1].scores)} of {row[1].config.cv.folds}",
             "Protocol": lambda row: row[1].config.cv.protocol,
-            "Predictions": lambda row: f"{row[1].n_predictions:,}",
+            "Data": lambda row: learned_from(row[1].config.data.name, row[1].data.get("synthetic")),
+            "Test examples": lambda row: f"{row[1].n_predictions:,}",
         },
-        text_columns=(0, 1, 2, 3, 4, 5),
+        text_columns=(0, 1, 2, 3, 4, 5, 6),
     )
 
 

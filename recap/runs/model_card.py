@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from recap.config import RunConfig
 from recap.metrics.scalar import SCALAR_METRICS, metric_of
 from recap.metrics.scores import spread_text, support_warning
 from recap.output.format import percent
-from recap.records import Scores, Summary
-from recap.system.files import plain_markdown
+from recap.output.tables import ReportTable
+from recap.output.templates import Markdown, render_markdown
+from recap.records import Provenance, Scores, Summary
+from recap.runs.provenance import provenance_text
 from recap.tasks.task import Task
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
-    from jinja2 import Template
 
 LANGUAGES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 """Codes by ``data.language``."""
@@ -76,7 +75,7 @@ class CardFacts:
 
 def model_card(facts: CardFacts) -> str:
     """Return the text of ``README.md``."""
-    body = _template().render(body_facts(facts))
+    body = render_markdown("runs/templates/model_card.md", **body_facts(facts))
     return f"---\n{front_matter(facts).to_yaml()}\n---\n\n{body}\n"
 
 
@@ -127,17 +126,6 @@ def _results(facts: CardFacts, scores: Scores) -> dict[str, Any]:
     }
 
 
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, autoescape=False)
-    environment.filters["plain_markdown"] = plain_markdown
-    environment.globals |= {"percent": percent, "table": table}
-    text = files("recap.runs").joinpath("templates", "model_card.md").read_text(encoding="utf-8")
-    return environment.from_string(text)
-
-
 def body_facts(facts: CardFacts) -> dict[str, Any]:
     """Return the facts that templates/model_card.md is filled in with."""
     tested = facts.counts.get("test", {})
@@ -149,6 +137,9 @@ def body_facts(facts: CardFacts) -> dict[str, Any]:
     peft = "Peft" if facts.adapter and not facts.encoder else ""
     return {
         **vars(facts),
+        "percent": percent,
+        "table": table,
+        "provenance": provenance_text(_provenance(facts)),
         "final": facts.part == "final",
         "encoder": facts.encoder,
         "languages": facts.languages,
@@ -173,6 +164,22 @@ def body_facts(facts: CardFacts) -> dict[str, Any]:
         "settings": _settings(facts),
         "auto_class": f"Auto{peft}ModelFor{kind}",
     }
+
+
+def _provenance(facts: CardFacts) -> Provenance:
+    scored, summary = facts.scores, facts.summary
+    of_folds = summary.metrics_pooled if summary else {}
+    supports = summary.per_label.values() if summary else ()
+    return Provenance(
+        model=facts.config.backbone.name,
+        task=facts.task.name,
+        run=facts.config.run,
+        part=facts.part,
+        data=facts.config.data.name,
+        synthetic=facts.synthetic,
+        macro_f1=(scored.metrics if scored else of_folds).get("macro_f1"),
+        n=scored.n if scored else sum(row.support for row in supports),
+    )
 
 
 def _score_tables(facts: CardFacts) -> dict[str, Any]:
@@ -214,13 +221,13 @@ def _settings(facts: CardFacts) -> list[tuple[str, Any]]:
     if tuning.method in ("lora", "qlora"):
         tuned.append(("adapters", rank))
     shown = (
-        f"{prompt.style}, history {prompt.history}, in `{facts.task.language}`, longest: "
+        f"{prompt.style}, history {prompt.history}, in {facts.task.language}, longest: "
         f"{prompt.max_tokens or 'no limit'} tokens"
     )
     read = f"{config.decoding.name}, at most {config.decoding.max_new_tokens} tokens"
     decay = f"weight decay {optimizer.weight_decay:g}"
     return [
-        ("base model", f"`{backbone.name}` ({source or 'from random weights'})"),
+        ("base model", f"{backbone.name} ({source or 'from random weights'})"),
         *([] if facts.encoder else tuned),
         ("optimizer", f"{optimizer.name}, learning rate {rate:g}, {decay}"),
         ("schedule", f"{config.scheduler.name}, warm-up {config.scheduler.warmup_fraction:g}"),
@@ -232,7 +239,8 @@ def _settings(facts: CardFacts) -> list[tuple[str, Any]]:
     ]
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markdown:
     """Return a Markdown table, its first column on the left, the others on the right."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    written = tuple(tuple(map(str, row)) for row in rows)
+    sheet = ReportTable(title="", header=tuple(heads), rows=written)
+    return Markdown(sheet.markdown_table())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recap.output.charts import PANELS_A_ROW, line_style, open_panels
+from recap.output.charts import PANELS_A_ROW, add_legend, line_style, open_axes, open_panels
 
 
 def test_lines_are_told_apart_by_color_and_dashes_together() -> None:
@@ -26,3 +26,17 @@ def test_the_parts_of_a_panel_stand_below_each_other_and_share_their_x_axis() ->
     assert above.get_position().x0 == below.get_position().x0 < beside.get_position().x0
     above.set_xlim(0, 7)
     assert below.get_xlim() == (0, 7)
+
+
+def test_a_legend_lies_inside_the_figure_and_names_everything_whatever_it_is_called() -> None:
+    names = ["_under", "$x$", *(f"a long name of a system, number {n}, " * 4 for n in range(6))]
+    figure, axes = open_axes(7.2, 2)
+    add_legend(figure, {name: axes.plot([0, 1], [0, n])[0] for n, name in enumerate(names)})
+    figure.draw_without_rendering()
+    [legend] = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 <= box.x1 <= whole.x1
+    assert whole.y0 <= box.y0 <= box.y1 <= whole.y1
+    assert box.y1 <= axes.get_tightbbox().y0
+    shown = ["".join(text.get_text().split()) for text in legend.get_texts()]
+    assert shown == ["".join(name.split()) for name in names]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from recap.output.format import console_for
 from recap.output.report import Report, one_by_one, print_report, write_report
 from recap.output.tables import ReportTable
 
@@ -16,7 +17,7 @@ LONG = "a text that is longer than the forty characters of a line"
 
 
 def quiet() -> Console:
-    return Console(file=io.StringIO(), width=60)
+    return console_for(file=io.StringIO(), width=60)
 
 
 def test_columns_of_long_texts_break_their_lines_in_latex() -> None:

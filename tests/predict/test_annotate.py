@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recap.config import DataConfig
+from recap.data.utterances import state_file
 from recap.errors import ConfigError, DataError
 from recap.models.identity import model_digests
 from recap.predict.job import (
@@ -27,7 +28,6 @@ from recap.predict.job import (
     Shard,
     annotate_file,
     parse_shard,
-    state_file,
 )
 from recap.predict.options import RayConfig
 from recap.predict.output import (

@@ -3,8 +3,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from rich.console import Console
-
+from recap.output.format import console_for
 from recap.predict.job import AnnotationConsole, AnnotationReport
 from recap.predict.output import Checked
 
@@ -27,7 +26,7 @@ REPORT = AnnotationReport(
 
 def printed(*, terminal: bool) -> str:
     text = io.StringIO()
-    with AnnotationConsole(Console(file=text, force_terminal=terminal, width=120)) as listener:
+    with AnnotationConsole(console_for(file=text, force_terminal=terminal, width=120)) as listener:
         listener.checked(CHECKED)
         listener.began(4, 10)
         listener.advanced(3)

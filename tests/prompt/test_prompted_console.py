@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
 from recap.folds.console import RunConsole
+from recap.output.format import console_for
 
 
 def shown(*, terminal: bool, bar: bool = True) -> str:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100, highlight=False)
+    console = console_for(file=out, force_terminal=terminal, width=100)
     listener = RunConsole(console, bar=bar)
     listener.prompting("fold0", calls=3, kept=1, n_shots=13)
     for _ in range(4):

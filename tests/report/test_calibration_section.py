@@ -172,12 +172,14 @@ def test_under_the_papers_protocol_nothing_is_fitted_and_the_mend_is_named(found
     assert figures["prior_shift"]["0"]["scaled_and_corrected"] is None
     assert figures["prior_shift"]["0"]["corrected"] is not None
     assert set(figures["reliability"]) == {"given"}
-    [note] = [note for note in found.notes if note.startswith("paper:")]
+    [note] = [note for note in found.notes if ": no temperature" in note]
+    paper = note.partition(": no temperature")[0]
+    assert paper.startswith("TF-IDF, linear classifier")
     assert "cv.protocol=nested" in note
     cells = {
         row[0]: row for sheet in found.sheets for row in sheet.rows if "recall" in sheet.header[3]
     }
-    assert cells["paper"][1:] == ("not fitted", *["–"] * 6)
+    assert cells[paper][1:] == ("not fitted", *["–"] * 6)
 
 
 def test_a_task_of_resistance_alone_has_no_threshold_for_it(found: Report) -> None:
@@ -185,7 +187,7 @@ def test_a_task_of_resistance_alone_has_no_threshold_for_it(found: Report) -> No
     assert figures["flagged"] is None
     assert figures["prior_shift"] == {"0": None, "1": None}
     with_fine = [
-        sheet.title for sheet in found.sheets if any(row[0] == "fine" for row in sheet.rows)
+        sheet.title for sheet in found.sheets if any("fine_grained" in row[0] for row in sheet.rows)
     ]
     assert [title.split()[0] for title in with_fine] == [
         "Calibration",
@@ -226,8 +228,9 @@ def test_predictions_without_probabilities_are_said_and_not_judged(
     assert findings.figures["without_probabilities"] == ["none"]
     figures = findings.figures["runs"]["some"]
     assert (figures["n"], figures["n_left_out"], figures["n_unreadable"]) == (100, 300, 2)
-    assert "some: 300 answers have no probabilities and are left out." in findings.notes
-    assert findings.notes[-1].endswith("without calibration: none.")
+    left_out = "TF-IDF, linear classifier, some: 300 answers have no probabilities"
+    assert f"{left_out} and are left out." in findings.notes
+    assert findings.notes[-1].endswith("without calibration: TF-IDF, linear classifier, none.")
     alone = section(none)
     assert (alone.sheets, alone.charts, alone.figures["runs"]) == ((), {}, {})
 

@@ -41,7 +41,7 @@ def test_runs_of_one_partition_share_a_table_with_a_row_a_fold() -> None:
     findings = leakage_section([leaking("a", *folds), leaking("b", *folds)], OPTIONS)
     assert findings is not None
     [sheet] = findings.sheets
-    assert sheet.title.endswith(": a, b")
+    assert sheet.title.endswith(": a; b")
     assert [row[0] for row in sheet.rows] == ["fold 0", "fold 1"]
     first = dict(zip(sheet.header, sheet.rows[0], strict=True))
     assert first["Tested, all labels"] == "1,200"

@@ -279,6 +279,6 @@ def test_templates_name_no_fact_that_there_is_not(three: tuple[ReportedRun, ...]
     texts += [(text, of_all) for text in (*found["answers"].values(), *remains)]
     assert len(texts) > 80
     for text, facts in texts:
-        tree = environment(html=False).parse(text)
+        tree = environment("text").parse(text)
         own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
         assert meta.find_undeclared_variables(tree) <= facts | own, text

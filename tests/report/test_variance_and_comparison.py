@@ -184,7 +184,7 @@ def test_runs_over_other_partitions_are_named_and_not_compared(
     assert found is None
     all_three = comparison_section(named(runs, "trained", "words_nested", "words_again"), options)
     assert all_three is not None
-    assert any("words_again are not compared" in note for note in all_three.notes)
+    assert any("cv.seed=1 are not compared" in note for note in all_three.notes)
 
 
 def test_a_single_run_has_nothing_to_be_compared_with(
@@ -196,7 +196,8 @@ def test_a_single_run_has_nothing_to_be_compared_with(
 
 def test_other_protocols_are_named(compared: Report) -> None:
     assert any(
-        "trained and words_nested were selected under cv.protocol=paper and nested" in note
+        "tiny, full fine-tuning, with rationale and TF-IDF" in note
+        and "were selected under cv.protocol=paper and nested" in note
         for note in compared.notes
     )
 
@@ -248,7 +249,7 @@ def test_examples_without_sessions_count_by_themselves_and_the_page_says_so(
     assert found.figures["runs"]["words"]["resampled_by"] == "example"
     assert found.figures["runs"]["words"]["n_resampled"] == len(again.all_predictions)
     assert found.figures["runs"]["words"]["pooled"]["accuracy"]["cluster"] is None
-    assert any("taken for independent: words" in note for note in found.notes)
+    assert any("taken for independent: TF-IDF, linear" in note for note in found.notes)
 
 
 def test_too_few_sessions_are_said_in_place_of_intervals(
