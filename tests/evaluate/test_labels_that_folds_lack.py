@@ -107,7 +107,7 @@ def test_console_page_and_report_warn_and_name_the_label(
     printed = " ".join(capsys.readouterr().out.split())
     assert "Labels that a fold lacks count as 0 there; pooled it is 100.00." in printed
     page = (tmp_path / "report.md").read_text("utf-8")
-    assert f"perfect: {warning}" in page
+    assert f"TF-IDF, linear classifier: {warning}" in page
     assert "80.00 ± 27.39 (perfect; pooled 100.00" in page
     [found] = read_json(tmp_path / "report.json")["tables"]["rows"]
     assert found["metrics_pooled"]["macro_f1"] == 1.0
