@@ -369,8 +369,8 @@ def compose(
 
 
 def _name_backbone(backbone: Any) -> None:
-    """Name weights of one's own after their folder, file or hub id."""
-    if isinstance(backbone, dict) and not backbone.get("name"):
+    """Name weights of one's own after their folder, file or hub id; a server's have no place."""
+    if isinstance(backbone, dict) and not (backbone.get("name") or backbone["family"] == "remote"):
         path, hub_id = backbone.get("path"), backbone.get("hub_id")
         if not path and not hub_id:
             raise ConfigError(
