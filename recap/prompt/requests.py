@@ -38,17 +38,15 @@ class _Record(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
+Asked = TypeVar("Asked")
 Kept = TypeVar("Kept", bound=_Record)
 
 
 class AnswerCache(Generic[Kept]):
     """Answers by the hash of their requests, one file each, written whole or not at all.
 
-    The files hold answers, which may quote a client, and never a prompt or a key.
-
-    Args:
-        folder: Where they are; made with the first answer.
-        form: The dataclass that they are of.
+    The files hold answers, which may quote a client, and never a prompt or a key. The folder is
+    made with the first answer; ``form`` is the dataclass that all are of.
     """
 
     def __init__(self, folder: Path, form: type[Kept]) -> None:
@@ -79,10 +77,8 @@ FILE = "unanswered.jsonl"
 class UnansweredRequests:
     """A file with a line for every request that may have been charged and was not answered.
 
-    Lines hold numbers alone. They are only ever added; one that a kill cut off is passed over.
-
-    Args:
-        folder: Where the file is; made with the first line.
+    Lines hold numbers alone. They are only ever added; one that a kill cut off is passed over. The
+    folder is made with the first line.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,17 +124,40 @@ class PromptRequest:
     key: str
 
 
+def answer_once(
+    asked: Sequence[tuple[str, Asked]],
+    cache: AnswerCache[Kept],
+    send: Callable[[dict[str, Asked], Callable[[], None]], Mapping[str, Kept]],
+    on_answer: Callable[[], None],
+) -> list[Kept]:
+    """Return the answers in the order of what is asked; what is equal or kept is not sent again.
+
+    Args:
+        asked: Requests, each with the key that its answer is kept under.
+        cache: Where answers are kept.
+        send: Gets those still to be sent, by their keys, and ``on_answer``, which it calls for each
+            of them; gives their answers.
+        on_answer: Called for every request that has its answer.
+    """
+    answers: dict[str, Kept] = {}
+    unsent: dict[str, Asked] = {}
+    for key, request in asked:
+        if key not in answers and key not in unsent:
+            found = cache.read(key)
+            if found is None:
+                unsent[key] = request
+                continue
+            answers[key] = found
+        on_answer()
+    answers |= send(unsent, on_answer)
+    return [answers[key] for key, _ in asked]
+
+
 class RequestRunner:
     """Answers requests from the cache, and from a server where the cache has none.
 
-    Args:
-        client: The server.
-        options: How many requests are under way at a time, and what happens to those that fail.
-        cache: Where answers are kept.
-        budget: What may be used.
-        max_new_tokens: Longest answer.
-        unanswered: Where requests are counted that may have been charged and brought no answer;
-            ``None``: in memory alone.
+    Requests that may have been charged and brought no answer are counted in ``unanswered``;
+    ``None``: in memory alone.
     """
 
     def __init__(
@@ -152,8 +171,7 @@ class RequestRunner:
         unanswered: UnansweredRequests | None = None,
     ) -> None:
         self._client, self._options = client, options
-        self._cache = cache
-        self._budget = budget
+        self._cache, self._budget = cache, budget
         self._max_new_tokens = max_new_tokens
         self._unanswered = unanswered
         self._given_up = threading.Event()
@@ -166,34 +184,18 @@ class RequestRunner:
         The first request that fails for good ends it all: nothing new is sent, and what is under
         way is waited for and kept.
 
-        Args:
-            requests: What to send.
-            on_answer: Called for every request that has its reply.
-
         Raises:
             RecapError: What the failed request said, with the id of its example.
         """
-        replies: dict[str, Reply] = {}
-        unsent: dict[str, PromptRequest] = {}
-        for request in requests:
-            if request.key not in replies and request.key not in unsent:
-                found = self._cache.read(request.key)
-                if found is None:
-                    unsent[request.key] = request
-                    continue
-                replies[request.key] = found
-            on_answer()
-        replies |= self._send_all(list(unsent.values()), on_answer)
-        return [replies[request.key] for request in requests]
+        asked = [(request.key, request) for request in requests]
+        return answer_once(asked, self._cache, self._send_all, on_answer)
 
     def _send_all(
-        self, requests: Sequence[PromptRequest], on_answer: Callable[[], None]
+        self, requests: Mapping[str, PromptRequest], on_answer: Callable[[], None]
     ) -> dict[str, Reply]:
         stop = threading.Event()
         pool = ThreadPoolExecutor(self._options.max_in_flight, thread_name_prefix="recap-request")
-        futures: dict[Future[Reply | None], PromptRequest] = {
-            pool.submit(self._send, request, stop): request for request in requests
-        }
+        futures = {pool.submit(self._send, request, stop): key for key, request in requests.items()}
         replies: dict[str, Reply] = {}
         failures: list[RecapError] = []
         try:
@@ -205,7 +207,7 @@ class RequestRunner:
                     stop.set()
                     continue
                 if reply is not None:
-                    replies[futures[future].key] = reply
+                    replies[futures[future]] = reply
                     on_answer()
         finally:
             # After Ctrl-C or SIGTERM too, for they are paid for; but not for one that never ends.
@@ -322,13 +324,8 @@ def most_tokens(messages: Sequence[Message]) -> int:
 class Budget:
     """What a run may use; asked before every request, so that it is never exceeded.
 
-    Each request is counted at the most it could use until the server says what it did use.
-
-    Args:
-        prices: ``None`` where cost is unknown.
-        max_cost: ``None`` for no limit; needs prices.
-        max_total_tokens: ``None`` for no limit.
-        spent: What the run's answers have used so far.
+    Each request is counted at the most it could use until the server says what it did use. What is
+    ``None`` is no limit; ``max_cost`` needs prices. ``spent`` is what was used before.
     """
 
     def __init__(
@@ -339,17 +336,12 @@ class Budget:
         max_total_tokens: int | None = None,
         spent: Usage | None = None,
     ) -> None:
-        self._prices = prices
-        self._max_cost = max_cost
+        self._prices, self._max_cost = prices, max_cost
         self._max_total_tokens = max_total_tokens
-        self._spent = spent or Usage()
+        self.spent = spent or Usage()
+        """What was used so far."""
         self._reserved = Usage()
         self._changed = threading.Condition()
-
-    @property
-    def spent(self) -> Usage:
-        """What was used so far."""
-        return self._spent
 
     def reserve(self, most: Usage) -> None:
         """Set aside what a request could use, waiting for others under way where that may help.
@@ -358,7 +350,7 @@ class Budget:
             ConfigError: When it could exceed the budget.
         """
         with self._changed:
-            while (said := self._exceeded(self._spent + self._reserved + most)) is not None:
+            while (said := self._exceeded(self.spent + self._reserved + most)) is not None:
                 if not self._reserved.tokens:
                     raise ConfigError(
                         f"{said} could be exceeded by the next request; raise it to go on"
@@ -370,14 +362,14 @@ class Budget:
         """Count what a request did use in place of what was set aside for it."""
         with self._changed:
             self._reserved -= most
-            self._spent += used
+            self.spent += used
             self._changed.notify_all()
 
     def _exceeded(self, usage: Usage) -> str | None:
         if self._max_total_tokens is not None and usage.tokens > self._max_total_tokens:
-            return f"client.max_total_tokens={self._max_total_tokens} ({self._spent.tokens} used)"
+            return f"client.max_total_tokens={self._max_total_tokens} ({self.spent.tokens} used)"
         if self._max_cost is None or self._prices is None:
             return None
         if self._prices.cost(usage) <= self._max_cost:
             return None
-        return f"client.max_cost={self._max_cost:g} ({self._prices.cost(self._spent):.4f} spent)"
+        return f"client.max_cost={self._max_cost:g} ({self._prices.cost(self.spent):.4f} spent)"

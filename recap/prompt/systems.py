@@ -6,10 +6,10 @@ And the choices that a prompted run cannot have.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from recap.prompt.requests import (
     PromptRequest,
     RequestRunner,
     UnansweredRequests,
+    answer_once,
     request_key,
     usage_of,
 )
@@ -49,9 +50,7 @@ class PromptedAnswer:
 def _workload(tokens: Mapping[str, int], kept: Callable[[str], object]) -> Counter[str]:
     """Return how many prompts have no answer yet (``calls``), how many have one, and the tokens.
 
-    Args:
-        tokens: Of every prompt, by the key that its answer is kept under.
-        kept: Returns the answer under a key, ``None`` without one.
+    ``tokens`` has those of every prompt, by the key that its answer is ``kept`` under.
     """
     still = [n for key, n in tokens.items() if kept(key) is None]
     return Counter(calls=len(still), kept=len(tokens) - len(still), input_tokens=sum(still))
@@ -60,12 +59,8 @@ def _workload(tokens: Mapping[str, int], kept: Callable[[str], object]) -> Count
 class RemoteModel:
     """A prompted model on a server.
 
-    Args:
-        config: Which model, how it is asked, what it may cost.
-        task: Writes prompts and reads answers.
-        client: Asks the server; ``None`` for an estimate, which sends nothing.
-        spent: What the run's requests have used so far.
-        unanswered: Where requests are counted that may have been charged and brought no answer.
+    Without a client it makes estimates alone, and sends nothing. ``spent`` is what the run's
+    requests have used so far.
     """
 
     def __init__(
@@ -77,10 +72,9 @@ class RemoteModel:
         spent: Usage | None = None,
         unanswered: UnansweredRequests | None = None,
     ) -> None:
-        options = config.client
+        options, max_new_tokens = config.client, config.training.decoding.max_new_tokens
         self._task = task
         self._cache = AnswerCache(Path(config.training.runs_dir) / FOLDER, Reply)
-        max_new_tokens = config.training.decoding.max_new_tokens
         self._parameters = {
             "api": options.name,
             "base_url": endpoint(options),
@@ -119,14 +113,9 @@ class RemoteModel:
         *,
         on_answer: Callable[[], None] = lambda: None,
     ) -> tuple[list[PromptedAnswer], Usage]:
-        """Return what the model says of each example, asking only what was never answered.
+        """Return what the model says of each example, and what the answers have used.
 
-        And what the answers have used.
-
-        Args:
-            examples: To be judged.
-            shots: Solved examples shown in every prompt.
-            on_answer: Called for every example that has its answer.
+        Only what was never answered is asked.
 
         Raises:
             RecapError: When a request fails for good, or the budget ends.
@@ -189,22 +178,15 @@ _BATCHES_BETWEEN_WRITES = 4
 class LocalModel:
     """A prompted backbone, which does as :class:`RemoteModel`.
 
-    Answers are kept as those of servers are, under a hash of prompt, decoding and the
-    backbone's files.
-
-    Args:
-        config: Names the backbone, where it runs, and how answers are decoded.
-        task: Writes prompts and reads answers.
-        dry_run: Whether nothing may be written, the digests of the backbone's files among it.
+    Answers are kept as those of servers are, under a hash of prompt, decoding and the backbone's
+    files. In a dry run nothing may be written, the digests of those files among it.
 
     Raises:
         ConfigError: When there is no such backbone.
     """
 
     def __init__(self, config: RunConfig, task: Task, *, dry_run: bool = False) -> None:
-        self._config = config
-        self._dry_run = dry_run
-        self._task = task
+        self._config, self._task, self._dry_run = config, task, dry_run
         self._cache = AnswerCache(Path(config.runs_dir) / FOLDER, PromptedAnswer)
         self._encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
         self.shortened: Mapping[str, int] = {}
@@ -227,29 +209,15 @@ class LocalModel:
         on_answer: Callable[[], None] = lambda: None,
     ) -> tuple[list[PromptedAnswer], Usage]:
         """Return what the model says of each example, decoding only what it has not before."""
-        prompts = self._prompts(examples, shots)
-        keys = [self._key(prompt) for prompt in prompts]
-        answers: dict[str, PromptedAnswer] = {}
-        still: dict[str, tuple[int, ...]] = {}
-        for key, prompt in zip(keys, prompts, strict=True):
-            found = self._cache.read(key)
-            if found is None and key not in still:
-                still[key] = prompt
-            else:
-                on_answer()
-            if found is not None:
-                answers[key] = found
-        for key, answer in self._decoded(still, shots):
-            self._cache.write(key, answer)
-            answers[key] = answer
-            on_answer()
-        distinct = dict(zip(keys, prompts, strict=True))
-        usage = Usage(
+        asked = [(self._key(prompt), prompt) for prompt in self._prompts(examples, shots)]
+        answers = answer_once(asked, self._cache, partial(self._decoded, shots), on_answer)
+        distinct = dict(asked)
+        texts = {key: answer.text for (key, _), answer in zip(asked, answers, strict=True)}
+        return answers, Usage(
             answers=len(distinct),
             input_tokens=sum(map(len, distinct.values())),
-            output_tokens=sum(self._encoder.count_tokens([answers[key].text for key in distinct])),
+            output_tokens=sum(self._encoder.count_tokens(list(texts.values()))),
         )
-        return [answers[key] for key in keys], usage
 
     def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Counter[str]:
         """Return the number of prompts still to be answered, and their tokens, exactly."""
@@ -257,11 +225,15 @@ class LocalModel:
         return _workload({self._key(prompt): len(prompt) for prompt in prompts}, self._cache.read)
 
     def _decoded(
-        self, prompts: Mapping[str, tuple[int, ...]], shots: Sequence[Example]
-    ) -> Iterator[tuple[str, PromptedAnswer]]:
-        """Yield keys and answers, the longest prompts first, some batches at a time."""
+        self,
+        shots: Sequence[Example],
+        prompts: Mapping[str, tuple[int, ...]],
+        on_answer: Callable[[], None],
+    ) -> dict[str, PromptedAnswer]:
+        """Return answers that are kept already, the longest prompts first, some batches a time."""
+        answers: dict[str, PromptedAnswer] = {}
         if not prompts:
-            return
+            return answers
         decoding = self._config.decoding
         answerer = LabelScorer(
             self._model,
@@ -279,7 +251,11 @@ class LocalModel:
             keys = order[start : start + step]
             with self._precision():
                 said = answerer.answer([prompts[key] for key in keys])
-            yield from zip(keys, map(_answered, said), strict=True)
+            for key, answer in zip(keys, map(_answered, said), strict=True):
+                self._cache.write(key, answer)
+                answers[key] = answer
+                on_answer()
+        return answers
 
     def _prompts(
         self, examples: Sequence[Example], shots: Sequence[Example]
