@@ -153,7 +153,9 @@ def _groupings(
 def _column(examples: Sequence[Example], column: str) -> dict[str, str]:
     group_of = by_column(examples, column)
     if not group_of:
-        names = dict.fromkeys(["session", "client", *(k for e in examples for k in e.meta)])
+        names = dict.fromkeys(
+            ["session", "client", "counselor", *(k for e in examples for k in e.meta)]
+        )
         columns = [name for name in names if by_column(examples, name)]
         raise ConfigError(
             f"by={column}: no example has a short text or a number there"
