@@ -652,3 +652,8 @@ def _spread(config: RunConfig) -> Iterator[str]:
             "trainer.precision=16-mixed: the scale of its gradients is not shared by devices that "
             "hold shares of the weights; set trainer.precision=bf16-mixed"
         )
+    if trainer.precision == "64-true":
+        yield (
+            "trainer.precision=64-true: shares of weights are held in 32 or 16 bits (Lightning "
+            "2.6); set trainer=ddp, or trainer.precision=32-true"
+        )

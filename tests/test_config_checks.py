@@ -48,6 +48,7 @@ WEIGHTS = ["backbone=qwen7b", "backbone.path=nowhere"]
         ([*WEIGHTS, "trainer=fsdp", "finetune=qlora"], "4 bits cannot be spread", "trainer=ddp"),
         (["trainer=fsdp", "optimizer=adamw8bit"], "cannot be spread", "optimizer=adamw"),
         (["trainer=fsdp", "trainer.precision=16-mixed"], "scale of its gradients", "bf16-mixed"),
+        (["trainer=fsdp", "trainer.precision=64-true"], "held in 32 or 16 bits", "trainer=ddp"),
         (["trainer=ddp", "trainer.cpu_offload=true"], "belongs to", "trainer.strategy=fsdp"),
     ],
 )
