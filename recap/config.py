@@ -72,6 +72,7 @@ LabelForm = Literal["qualified", "bare"]
 PromptStyle = Literal["full", "brief"]
 PromptHistory = Literal["none", "intervention", "full"]
 PromptLayout = Literal["format_last", "format_first"]
+PromptCut = Literal["blocks", "turns"]
 OnError = Literal["fail", "skip"]
 Duplicates = Literal["warn", "error", "drop"]
 NoIntervention = Literal["skip", "keep"]
@@ -153,7 +154,11 @@ class PromptConfig:
     layout: PromptLayout = "format_last"
     """Whether the output format follows the dialogue (the paper's order) or precedes it."""
     max_tokens: int | None = Field(default=None, ge=16)
-    """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``: no limit."""
+    """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``, or more than the
+    model's positions less the answer's: as long as these."""
+    cut: PromptCut = "blocks"
+    """How many turns they lose: ``blocks`` of about a quarter of the room, so that prompts of
+    neighboring utterances begin alike, or as few ``turns`` as will do."""
     file: str | None = None
     """A prompt of the user's own, with placeholders."""
 
@@ -434,6 +439,7 @@ def taught(config: RunConfig) -> dict[str, Any]:
     quantize = config.finetune.method == "qlora"
     return {
         "max_prompt_tokens": config.prompt.max_tokens,
+        "cut": config.prompt.cut,
         "max_new_tokens": config.decoding.max_new_tokens,
         "decoding": config.decoding.name,
         "threshold": config.decoding.threshold,

@@ -71,6 +71,7 @@ SECTION_5_2 = {
     "prompt.history": "full",
     "prompt.layout": "format_last",
     "prompt.max_tokens": None,
+    "prompt.cut": "blocks",
 }
 SILENT = {
     "trainer.patience": 3,

@@ -11,7 +11,7 @@ from recap.data.loaders import DataModule
 from recap.errors import ConfigError
 from recap.evaluate.options import EvaluateConfig, baseline_run
 from recap.folds.fold import FoldAnswers, FoldListener, card_of, likeliest_predictions, run_folds
-from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
+from recap.folds.run import Run, check_fold, open_run, read_run
 from recap.folds.training import (
     Training,
     batch_options,
@@ -20,6 +20,7 @@ from recap.folds.training import (
 from recap.models.encoder import EncoderInput, EncoderModule, LoadedEncoder, load_encoder
 from recap.models.export import CARD_FILE
 from recap.models.tfidf import example_text, tfidf_probabilities
+from recap.output.format import lost_turns
 from recap.records import Answer, Fold, Prediction, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss

@@ -244,26 +244,6 @@ def open_run(run: Run) -> None:
         write_json(folder.data, what_was_read)
 
 
-def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:
-    """Return a line for every way in which prompts lost turns.
-
-    Args:
-        counts: As :class:`recap.data.encode.Encoding` has them; empty where nothing is limited.
-        limit: The option that limits prompts, and its value.
-    """
-    lines = []
-    if counts.get("dropped_turns"):
-        lines.append(
-            f"{counts['truncated_examples']} prompts lost {counts['dropped_turns']} of their "
-            f"oldest turns ({limit})"
-        )
-    if counts.get("still_too_long"):
-        lines.append(
-            f"{counts['still_too_long']} prompts are over that limit with nothing left to lose"
-        )
-    return lines
-
-
 def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
     """Find a fold that has nothing to train, select or test before the first one is trained.
 

@@ -38,10 +38,10 @@ from recap.folds.fold import (
     write_model_cards,
     write_summary,
 )
-from recap.folds.run import Run, check_fold, lost_turns, open_run, read_run
+from recap.folds.run import Run, check_fold, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
 from recap.metrics.scores import score
-from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
+from recap.models.backbone import load_backbone, load_positions, load_skeleton, load_tokenizer
 from recap.models.engine.shared_prefix import choose_batching
 from recap.models.export import (
     Merged,
@@ -52,6 +52,7 @@ from recap.models.export import (
     save_model,
 )
 from recap.models.hub import read_adapter
+from recap.output.format import lost_turns
 from recap.records import Fold, Scores, Summary
 from recap.runs.folder import FoldFolder
 from recap.runs.history import Tracker, selection_loss
@@ -118,8 +119,15 @@ def prepare(config: RunConfig) -> TunedSystem:
     if config.batching in ("packed", "shared_prefix"):
         # What is forced and cannot be is refused now, and not after minutes of loading.
         choose_batching(load_skeleton(**source), config.batching)
-    limit = config.prompt.max_tokens
-    encoding = encode_examples(run.examples(), run.task, encoder, max_tokens=limit)
+    encoding = encode_examples(
+        run.examples(),
+        run.task,
+        encoder,
+        max_tokens=config.prompt.max_tokens,
+        positions=load_positions(encoder.tokenizer, **source),
+        max_new_tokens=config.decoding.max_new_tokens,
+        cut=config.prompt.cut,
+    )
     run = replace(run, encoding=encoding)
     open_run(run)
     return TunedSystem(run=run, encoder=encoder)
@@ -136,8 +144,7 @@ class TunedSystem:
     def notes(self) -> list[str]:
         """What the limit on prompts cost."""
         assert self.run.encoding is not None
-        limit = f"prompt.max_tokens={self.run.config.prompt.max_tokens}"
-        return lost_turns(self.run.encoding.counts, limit)
+        return lost_turns(self.run.encoding.counts, self.run.encoding.limit)
 
     @property
     def n_processes(self) -> int:

@@ -36,7 +36,7 @@ from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_identity
-from recap.output.format import console_for, duration_text, unparsed_notes
+from recap.output.format import console_for, duration_text, lost_turns, unparsed_notes
 from recap.predict.output import (
     AnnotationFile,
     Checked,
@@ -315,7 +315,7 @@ class AnnotationReport:
     """What became of a job; ``outcomes`` are of the utterances that this process annotated.
 
     Their keys are ``label <label>``, ``skipped <why>``, ``invalid cut`` (off inside a thought) and
-    ``invalid other``.
+    ``invalid other``, and what prompts lost: ``lost truncated_examples``, ``lost dropped_turns``.
     """
 
     output: Path
@@ -326,7 +326,7 @@ class AnnotationReport:
     seconds: float
 
     def counts(self, kind: str) -> dict[str, int]:
-        """Return the outcomes of a kind (``label``, ``skipped``, ``invalid``) by what follows."""
+        """Return the outcomes of a kind (their first word) by what follows."""
         marked = f"{kind} "
         return {k.removeprefix(marked): n for k, n in self.outcomes.items() if k.startswith(marked)}
 
@@ -425,9 +425,12 @@ def _fill(
     if found < total:
         detector = detector or Detector.from_pretrained(**job.detector)
         listener.began(found, total)
+        before = Counter(detector.shortened)
         for annotations in _windows(job, examples, total - found, prepared, detector, file):
             outcomes.update(map(_outcome, annotations))
             listener.advanced(len(annotations))
+        lost = detector.shortened - before
+        outcomes.update({f"lost {name}": n for name, n in lost.items()})
     return found, dict(outcomes)
 
 
@@ -570,6 +573,8 @@ class AnnotationConsole(AnnotationListener):
         if labels:
             counts = sorted(labels.items(), key=lambda item: -item[1])
             self._console.print(f"         {', '.join(f'{label} {n}' for label, n in counts)}")
+        for line in lost_turns(report.counts("lost"), "prompt.max_tokens or the model's positions"):
+            self._console.print(f"         {line}")
         asked, cut = invalid + sum(labels.values()), unread.get("cut", 0)
         for line in unparsed_notes(invalid, asked, cut=cut, where=report.output):
             self._console.print(f"         {line}")

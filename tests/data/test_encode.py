@@ -245,7 +245,7 @@ def test_a_long_prompt_loses_as_few_of_its_oldest_turns_as_will_do(room: int) ->
     example = long_example()
     limit = prompt_length(example, 20) + room
     expected = next(n for n in range(21) if prompt_length(example, n) <= limit)
-    encoding = encode_examples([example], TASK, ENCODER, max_tokens=limit)
+    encoding = encode_examples([example], TASK, ENCODER, max_tokens=limit, cut="turns")
     assert encoding.counts == {
         "dropped_turns": expected,
         "truncated_examples": int(expected > 0),
@@ -260,7 +260,7 @@ def test_the_fewest_turns_go_whatever_was_encoded_before() -> None:
     examples = [dataclasses.replace(long_example(n), id=str(n)) for n in range(3, 30, 2)]
     shortest = max(prompt_length(example, len(example.history) - 1) for example in examples)
     for limit in (shortest + 30, shortest + 90):
-        encoding = encode_examples(examples, TASK, ENCODER, max_tokens=limit)
+        encoding = encode_examples(examples, TASK, ENCODER, max_tokens=limit, cut="turns")
         for example, encoded in zip(examples, encoding.examples, strict=True):
             fewest = next(
                 n for n in range(len(example.history)) if prompt_length(example, n) <= limit
