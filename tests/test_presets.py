@@ -71,9 +71,9 @@ SECTION_5_2 = {
     "prompt.history": "full",
     "prompt.layout": "format_last",
     "prompt.max_tokens": None,
-    "prompt.cut": "blocks",
 }
 SILENT = {
+    "prompt.cut": "blocks",
     "trainer.patience": 3,
     "trainer.precision": "bf16-mixed",
     "backbone.dtype": "float32",
