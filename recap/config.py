@@ -605,6 +605,12 @@ def _weights(config: RunConfig) -> Iterator[str]:
             "trainer.precision=16-mixed scales gradients of float32 weights, not of "
             f"backbone.dtype={dtype}; set backbone.dtype=float32"
         )
+    if dtype == "float16" and config.optimizer.eps < 2**-25:
+        yield (
+            f"optimizer.eps={config.optimizer.eps:g} is zero in weights of float16, and steps are "
+            "no finite numbers; set backbone.dtype=float32, and trainer.precision=16-mixed or "
+            "bf16-mixed to compute in 16 bits"
+        )
     rate, lost = config.optimizer.learning_rate, vanishing_update(dtype)
     if rate < lost and not config.optimizer.find_learning_rate:
         yield (
