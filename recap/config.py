@@ -80,6 +80,7 @@ LabelForm = Literal["qualified", "bare"]
 PromptStyle = Literal["full", "brief"]
 PromptHistory = Literal["none", "intervention", "full"]
 PromptLayout = Literal["format_last", "format_first"]
+PromptCut = Literal["blocks", "turns"]
 OnError = Literal["fail", "skip"]
 Duplicates = Literal["warn", "error", "drop"]
 NoIntervention = Literal["skip", "keep"]
@@ -167,7 +168,11 @@ class PromptConfig:
     layout: PromptLayout = "format_last"
     """Whether the output format follows the dialogue (the paper's order) or precedes it."""
     max_tokens: int | None = Field(default=None, ge=16)
-    """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``: no limit."""
+    """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``, or more than the
+    model's positions less the answer's: as long as these."""
+    cut: PromptCut = "blocks"
+    """How many turns they lose: ``blocks`` of about a quarter of the room, so that prompts of
+    neighboring utterances begin alike, or as few ``turns`` as will do."""
     file: str | None = None
     """A prompt of the user's own, with placeholders."""
 
@@ -448,6 +453,7 @@ def taught(config: RunConfig) -> dict[str, Any]:
     quantize = config.finetune.method == "qlora"
     return {
         "max_prompt_tokens": config.prompt.max_tokens,
+        "cut": config.prompt.cut,
         "max_new_tokens": config.decoding.max_new_tokens,
         "decoding": config.decoding.name,
         "threshold": config.decoding.threshold,
@@ -613,6 +619,12 @@ def _weights(config: RunConfig) -> Iterator[str]:
             "trainer.precision=16-mixed scales gradients of float32 weights, not of "
             f"backbone.dtype={dtype}; set backbone.dtype=float32"
         )
+    if dtype == "float16" and config.optimizer.eps < 2**-25:
+        yield (
+            f"optimizer.eps={config.optimizer.eps:g} is zero in weights of float16, and steps are "
+            "no finite numbers; set backbone.dtype=float32, and trainer.precision=16-mixed or "
+            "bf16-mixed to compute in 16 bits"
+        )
     rate, lost = config.optimizer.learning_rate, vanishing_update(dtype)
     if rate < lost and not config.optimizer.find_learning_rate:
         yield (
@@ -665,4 +677,9 @@ def _spread(config: RunConfig) -> Iterator[str]:
         yield (
             "trainer.precision=16-mixed: the scale of its gradients is not shared by devices that "
             "hold shares of the weights; set trainer.precision=bf16-mixed"
+        )
+    if trainer.precision == "64-true":
+        yield (
+            "trainer.precision=64-true: shares of weights are held in 32 or 16 bits (Lightning "
+            "2.6); set trainer=ddp, or trainer.precision=32-true"
         )
