@@ -17,6 +17,7 @@ from sound_files import (
     REGISTERED,
 )
 
+from recap.cli.compose import load_own_command
 from recap.config import DataConfig
 from recap.corpus import assign as batches
 from recap.corpus import exam as exam_tables
@@ -31,7 +32,8 @@ from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_rating
 from recap.insights.alliance import read_session_table
-from recap.insights.options import StudyOptions
+from recap.insights.options import InsightsConfig, StudyOptions
+from recap.insights.participants import find_people
 from recap.insights.study import arrange_scores, read_scores
 from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response
 from recap.predict.output import check_input, utterances_in
@@ -184,6 +186,12 @@ def _study_scores(path: Path) -> Account:
     return _account(log, len(rows))
 
 
+def _study_people(path: Path) -> None:
+    config = load_own_command(InsightsConfig, "insights", ["action=study"])
+    options = replace(config.study, participants=str(path))
+    find_people(replace(config, study=options), groups=None)
+
+
 def _session_table(path: Path) -> None:
     table = read_session_table(path)
     table.keys(["session"])
@@ -252,6 +260,7 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
     "annotations": (("data.annotation_files",), _annotations),
     "annotations, a column an annotator": (("data.annotation_files",), _annotation_columns),
     "scores of a study": (("insights.study",), _study_scores),
+    "participants of a study": (("insights.participants",), _study_people),
     "outcomes of sessions": (("insights.alliance",), _session_table),
     "ratings of rationales": (("data.sheets",), _ratings_of_rationales),
     "key of an exam": (("corpus.exam", "data.sheets"), _exam_key),

@@ -362,15 +362,16 @@ def compose(
     composed = _composed(config_name, overrides, config_dir)
     refuse_secrets(composed.values)
     values, choices = deepcopy(composed.values), dict(composed.choices)
-    _name_backbone(values.get("backbone"))
+    if choices.get("backbone") in _OWN_WEIGHTS:
+        _name_backbone(values["backbone"])
     if "task" in values:
         values["task"] = _whole_task(values["task"], choices.get("task"), config_dir)
     return values, choices
 
 
-def _name_backbone(backbone: Any) -> None:
+def _name_backbone(backbone: dict[str, Any]) -> None:
     """Name weights of one's own after their folder, file or hub id."""
-    if isinstance(backbone, dict) and not backbone.get("name"):
+    if not backbone.get("name"):
         path, hub_id = backbone.get("path"), backbone.get("hub_id")
         if not path and not hub_id:
             raise ConfigError(

@@ -245,7 +245,7 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
             "no_intervention": data.no_intervention,
             "options": dict(data.options),
         },
-        "models": models,
+        "model_files": models,
         "detector": {k: v for k, v in job.detector.items() if k not in apart},
         "replace_text": job.replace_text,
     }
@@ -319,7 +319,7 @@ def _refuse_other(
     mend = "name another output, or begin again with resume=never"
     if state.get("format") != _FORMAT:
         raise ConfigError(f"{job.part}: was begun by another version of recap; {mend}")
-    if became := changed_files(state.get("models") or {}, identity["models"]):
+    if became := changed_files(state.get("model_files") or {}, identity["model_files"]):
         raise ConfigError(
             f"{job.part}: was made by another model: {became}; put back what it was, {mend}"
         )
