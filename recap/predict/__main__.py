@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, run_command, with_reader
+from recap.cli.command import Command, ended_by_sigterm, run_command
 
 if TYPE_CHECKING:
     from recap.predict.job import AnnotationJob
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Annotate what ``argv`` describes; return 0 (done), 2 (user's fault) or 1 (anything else)."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(
-        Command(name="predict", load=_load, job=_predict), with_reader(given, "input", "data.path")
-    )
+    return run_command(Command(name="predict", load=_load, job=_predict), argv)
 
 
 def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
