@@ -46,20 +46,25 @@ def explain_faults(error: ValidationError, schema: type, values: Mapping[str, An
     given: dict[str, Any] = {}
     lines = []
     for fault in error.errors(include_url=False):
-        where = _option_at(fault["loc"], values)
+        absent = fault["type"] in ("missing", "unexpected_keyword_argument")
+        where = _option_at(fault["loc"], values, absent=absent)
         if fault["type"] == "unexpected_keyword_argument":
             lines.append(f"{where}: there is no such option{_closest(where.split('.'), schema)}")
         elif fault["type"] == "missing":
             lines.append(f"{where}: is not given; write {where}=VALUE")
         elif fault["type"] == "value_error":
-            lines.append(f"{where}: {fault['ctx']['error']}, not {fault['input']!r}")
+            lines.append(f"{where}: {fault['input']!r} {fault['ctx']['error']}")
         else:
             wanted.setdefault(where, []).append(_expected(fault))
             given[where] = fault["input"]
     for where, kinds in wanted.items():
+        if any(other.startswith(f"{where}.") for other in wanted):
+            continue  # of a mapping, what is in it is at fault
         words = re.findall(r"'([^']*)'", " ".join(kinds))
         close = did_you_mean(given[where], words) if isinstance(given[where], str) else ""
-        expected = " or ".join(dict.fromkeys(kinds))
+        *first, last = dict.fromkeys(kinds)
+        listed = ", ".join(kind.replace(" or ", ", ") for kind in first)
+        expected = f"{listed} or {last}" if first else last
         lines.append(f"{where}: has to be {expected}, not {_shown(given[where])}{close}")
     return "\n".join(dict.fromkeys(lines))
 
@@ -72,9 +77,9 @@ _EXPECTED = {
     "string": "a text",
     "tuple": "a list, as [A,B]",
     "list": "a list, as [A,B]",
-    "mapping": "a mapping, as {NAME: VALUE}",
-    "dict": "a mapping, as {NAME: VALUE}",
-    "dataclass": "a mapping, as {NAME: VALUE}",
+    "mapping": "a mapping, as {{NAME: VALUE}}",
+    "dict": "a mapping, as {{NAME: VALUE}}",
+    "dataclass": "a mapping, as {{NAME: VALUE}}",
     "literal_error": "{expected}",
     "greater_than_equal": "at least {ge}",
     "greater_than": "more than {gt}",
@@ -98,18 +103,19 @@ def _shown(given: object) -> str:
         return {None: "null", True: "true", False: "false"}[given]
     if isinstance(given, str | int | float):
         return repr(given)
-    return "a mapping" if isinstance(given, Mapping) else "a list"
+    n = f" of {len(given)}" if isinstance(given, list | tuple) else ""
+    return "a mapping" if isinstance(given, Mapping) else f"a list{n}"
 
 
-def _option_at(location: tuple[int | str, ...], values: Any) -> str:
+def _option_at(location: tuple[int | str, ...], values: Any, *, absent: bool) -> str:
     """Return an option's dotted name; what names no place in the values is pydantic's own."""
     kept = []
-    for number, part in enumerate(location, start=1):
+    for part in location:
         inside = part in values if isinstance(values, Mapping) else isinstance(part, int)
         if inside:
             values = values[part]
-        if inside or (isinstance(values, Mapping) and number == len(location)):
             kept.append(str(part))
+    kept += [str(location[-1])] if absent else []
     return ".".join(kept)
 
 

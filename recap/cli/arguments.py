@@ -426,6 +426,8 @@ class _Arguments:
             raise ConfigError(f"{group}: holds several options; name one of {', '.join(inner)}")
         for part in parts:
             self.refuse_path(group, str(_read(part)))
+        if read == "null" and group != "experiment":
+            raise ConfigError(f"{group}: null is no choice; name one, or leave {group}= out")
         if not _SWEEP.fullmatch(value):
             kind = Kind(text=True, item=Kind(text=True))
             value = ",".join(_written(_read(part), kind) for part in parts)
@@ -455,8 +457,9 @@ class _Arguments:
         """
         option = _FIRST_WORD.get(self.command, "")
         value = before.partition("=")[2]
-        fits = word.isidentifier() if option == "action" else True
-        if option and fits and option not in self.overrides and (not value or _exists(word)):
+        kind = options_of(self.command).get(option, Kind())
+        fits = not value or _exists(word) or word in kind.words
+        if option and fits and option not in self.overrides:
             self.words.append(word)
             return
         if value:

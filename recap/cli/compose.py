@@ -314,7 +314,9 @@ def _not_there(key: str, config_name: str) -> ConfigError:
         if option in values or option in (values.get(group) or ())
     ]
     if key in options_of(config_name) and having:
-        return ConfigError(f"{key}: belongs to {' or '.join(having)}, which is not chosen here")
+        others = " and others" if len(having) > 3 else ""
+        listed = f"{' or '.join(having[:3])}{others}"
+        return ConfigError(f"{key}: belongs to {listed}, which is not chosen here")
     return ConfigError(
         f"{key}: there is no such option here; +{key}=VALUE adds it, and --help lists the others"
     )

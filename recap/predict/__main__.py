@@ -48,10 +48,9 @@ def _job(config: PredictConfig) -> AnnotationJob:
     data, decoding = config.data, config.decoding
     path = config.input or data.path
     if path is None or config.output is None:
-        raise ConfigError(
-            "name the file to annotate with input=FILE and the one to write with "
-            "output=FILE.jsonl or output=FILE.csv"
-        )
+        missing = [] if path else ["the file to annotate with input=FILE"]
+        missing += [] if config.output else ["the file to write with output=FILE.jsonl or .csv"]
+        raise ConfigError(f"name {' and '.join(missing)}")
     if config.shard is not None and config.engine == "ray":
         raise ConfigError("engine=ray makes parts itself; leave shard out")
     return AnnotationJob(
