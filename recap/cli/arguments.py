@@ -286,6 +286,8 @@ def _written(value: Any, kind: Kind) -> str:
         word == "none" and kind.null and not kind.text and word not in kind.words
     ):
         return "null"
+    if word in ("true", "false") and kind.flag:
+        return word
     if kind.text:
         plain = _SAFE_TEXT.fullmatch(value) and word not in (*_WORDS, "inf", "nan")
         return str(value) if plain else _quoted(_at_home(value))

@@ -14,7 +14,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from recap.data.names import identity, is_missing
-from recap.errors import DataError, quote_cell
+from recap.errors import DataError, did_you_mean, quote_cell
+from recap.tasks.library import tasks_that_know
 from recap.taxonomy import Taxonomy
 
 LISTED_FAULTS = 20
@@ -90,7 +91,11 @@ class IssueLog:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.issues: list[RowIssue] = []
+        self._issues: list[RowIssue] = []
+        self.n_faults = 0
+        """Faults noted, each value that is not known among them in every row."""
+        self.unrecognized = ""
+        """Which columns a table seems to lack, as a sentence that comes before its faults."""
         self.counts: Counter[str] = Counter()
         self.rows_read = 0
         self._rejected: dict[tuple[int, int | None], int] = {}
@@ -108,6 +113,12 @@ class IssueLog:
         """Turns of every file by who speaks."""
         self.lines: tuple[int, ...] = ()
         """Where the record that was read last stands: a line for each turn, or one for all."""
+
+    @property
+    def issues(self) -> list[RowIssue]:
+        """The faults, in the order in which they were met; values that are not known come last."""
+        self._list_values()
+        return self._issues
 
     @property
     def rows_rejected(self) -> int:
@@ -155,7 +166,8 @@ class IssueLog:
         item = line.item if isinstance(line, Line) else None
         if item is not None:
             field = f"[{item}]" if field == "row" else f"[{item}].{field}"
-        self.issues.append(
+        self.n_faults += 1
+        self._issues.append(
             RowIssue(
                 file=self.file, line=int(line), field=field, reason=reason, hint=hint, rows=rows
             )
@@ -180,18 +192,44 @@ class IssueLog:
             line: As for :meth:`reject`.
             field: The column or key at fault.
             values: Each with the times that it occurs in the row; no words of clients.
-            kind: What they are (``speakers``).
+            kind: What they are (``unknown speakers``).
             known: Those that are known.
             hint: What to do; ``NAME`` in it stands for one of them.
             rows: As for :meth:`reject`.
         """
+        self.n_faults += 1
         _, counts = self._values.setdefault((field, kind, known, hint), (int(line), Counter()))
         counts.update(values)
         key = (int(line), line.item if isinstance(line, Line) else None)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
 
-    def list_values(self) -> None:
-        """Note the values that were not known, once each; to be called at the end of a file."""
+    def reject_label(
+        self,
+        line: int,
+        field: str,
+        label: str,
+        taxonomy: Taxonomy,
+        *,
+        hint: str = "correct them, or add them to the taxonomy",
+        rows: int = 1,
+    ) -> None:
+        """Note that a row holds a label that the taxonomy does not know, or refuses.
+
+        ``hint`` counts where no other task knows the labels of the file.
+        """
+        refusal = taxonomy.refusal(label)
+        self.reject_values(
+            line,
+            field,
+            Counter([label.strip()]),
+            kind=_UNKNOWN_LABELS if refusal is None else "refused labels",
+            known=", ".join(c.name for c in taxonomy.categories) + f" (taxonomy {taxonomy.name!r})",
+            hint=refusal or hint,
+            rows=rows,
+        )
+
+    def _list_values(self) -> None:
+        """Note the values that were not known, once each."""
         for (field, kind, known, hint), (line, counts) in self._values.items():
             # So many are no names, but the texts of an exchanged column.
             named, example = f"{len(counts)} different ones ({counts.total()})", "NAME"
@@ -199,14 +237,19 @@ class IssueLog:
                 listed = Counter[str]()
                 for value, n in counts.items():
                     listed[quote_cell(value).strip("'\"")] += n
-                named = ", ".join(f"{value} ({n})" for value, n in listed.most_common())
+                labels = known.partition(" (")[0].split(", ") if kind == _UNKNOWN_LABELS else []
+                close = {value: did_you_mean(value, labels) for value in listed}
+                named = ", ".join(f"{v} ({n}){close[v]}" for v, n in listed.most_common())
                 example = next((name for name in counts if name in listed), example)
-            self.issues.append(
+            tasks = tasks_that_know(counts) if kind == _UNKNOWN_LABELS else []
+            if tasks:
+                hint = f"set {' or '.join(f'task={name}' for name in tasks)}, which knows them"
+            self._issues.append(
                 RowIssue(
                     file=self.file,
                     line=line,
                     field=field,
-                    reason=f"unknown {kind}: {named}; known: {known}",
+                    reason=f"{kind}: {named}; known: {known}",
                     hint=hint.replace("NAME", example),
                 )
             )
@@ -214,6 +257,7 @@ class IssueLog:
 
     def begin(self, file: str) -> None:
         """Say that what follows is about another file."""
+        self._list_values()
         self.file = file
         self._rejected_and_taken += sum(self._rejected.values())
         self._rejected = {}
@@ -251,7 +295,7 @@ class IssueLog:
 
         For files of any size; to be called only between two records.
         """
-        taken, self.issues = self.issues, []
+        taken, self._issues = self._issues, []
         self._rejected_and_taken += sum(self._rejected.values())
         self._rejected = {}
         return taken
@@ -264,8 +308,11 @@ class IssueLog:
             n_faults=len(self.issues),
             rows_rejected=self.rows_rejected,
             rows_read=self.rows_read,
+            unrecognized=self.unrecognized,
         )
 
+
+_UNKNOWN_LABELS = "unknown labels"
 
 _LISTED_FILES = 3
 
@@ -291,13 +338,21 @@ def turn_notes(turns: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def rows_error(
-    file: str, listed: Sequence[RowIssue], *, n_faults: int, rows_rejected: int, rows_read: int
+    file: str,
+    listed: Sequence[RowIssue],
+    *,
+    n_faults: int,
+    rows_rejected: int,
+    rows_read: int,
+    unrecognized: str = "",
 ) -> DataError:
     """Return the error that lists some faults of a file's rows and counts the others."""
     lines = "\n".join(f"  {fault}" for fault in listed)
     more = n_faults - len(listed)
     tail = f"\n  and {more} more" if more > 0 else ""
     lost = f"{rows_rejected} of {rows_read} rows cannot be used"
+    if unrecognized:
+        return DataError(f"{file}: {unrecognized}; as it is, {lost}:\n{lines}{tail}")
     return DataError(
         f"{file}: {lost if rows_rejected else 'its rows are not complete'}:\n"
         f"{lines}{tail}\n"

@@ -71,14 +71,10 @@ def known_label(
     label: str, taxonomy: Taxonomy | None, line: int, column: str, issues: IssueLog
 ) -> str | None:
     """Return a label's canonical name, itself without a taxonomy; ``None`` and a note for none."""
-    if taxonomy is None:
-        return label
-    try:
-        return taxonomy.resolve(label)
-    except DataError as error:
-        reason = str(error).removeprefix("label ")
-        issues.reject(line, column, reason, "write a label of the taxonomy")
-        return None
+    found = label if taxonomy is None else taxonomy.find(label)
+    if taxonomy is not None and found is None:
+        issues.reject_label(line, column, label, taxonomy)
+    return found
 
 
 def number_in(cell: str) -> float | None:

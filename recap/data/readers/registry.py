@@ -261,16 +261,20 @@ class CanonicalLabels:
         self._taxonomy = taxonomy
         self._known: dict[str, str] = {}
 
-    def find(self, label: str) -> tuple[str | None, str]:
-        """Return a label's canonical name; ``None``, and why, where it has none."""
+    def find(self, issues: IssueLog, line: int, field: str, label: str, **more: Any) -> str | None:
+        """Return a label's canonical name; ``None``, and a note, where it has none.
+
+        Further arguments are those of :meth:`IssueLog.reject_label`.
+        """
         if self._taxonomy is None:
-            return identity(label), ""
+            return identity(label)
         if label not in self._known:
-            try:
-                self._known[label] = self._taxonomy.resolve(label)
-            except DataError as error:
-                return None, str(error).removeprefix("label ")
-        return self._known[label], ""
+            found = self._taxonomy.find(label)
+            if found is None:
+                issues.reject_label(line, field, label, self._taxonomy, **more)
+                return None
+            self._known[label] = found
+        return self._known[label]
 
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
