@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from recap.data.issues import IssueLog, damage, name_damage
+from recap.data.issues import LISTED_FAULTS, IssueLog, damage, name_damage
 from recap.data.names import identity, is_missing
 from recap.data.readers.files import input_files
-from recap.errors import ConfigError, DataError, did_you_mean
+from recap.errors import ConfigError, DataError, did_you_mean, quote_cell
 from recap.records import Dialogue, Example
 from recap.registry import Registry
 from recap.taxonomy import Taxonomy
@@ -370,11 +370,24 @@ def find_columns(
             "",
         )
         raise DataError(
-            f"{path}: none of its {len(names)} columns is called {', '.join(usual[:4])} or the like"
-            f"{close}; name the client's text with data.options.columns.text=NAME "
+            f"{path}: {unrecognized(names, found, ('text', 'speaker', 'session'))}{close} "
             "(is the first row a header?)"
         )
     return Columns(by_role=found)
+
+
+def unrecognized(names: Sequence[str], found: Collection[str], roles: Iterable[str]) -> str:
+    """Return a sentence on roles that no column of a table seems to have, ``""`` for none."""
+    missing = [role for role in roles if role not in found]
+    if not missing:
+        return ""
+    so = ", so all rows are taken for one session" if missing == ["session"] else ""
+    listed = ", ".join(quote_cell(name) for name in names[:LISTED_FAULTS])
+    named = ", ".join(f"{role}: NAME" for role in missing)
+    return (
+        f"no column is recognized as {' or '.join(missing)}{so} (there are {listed}); say which it "
+        f"is with 'data.options.columns={{{named}}}'"
+    )
 
 
 def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:

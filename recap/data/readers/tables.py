@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from recap.data.issues import LISTED_FAULTS, LONGEST_TEXT, FirstLines, IssueLog, too_long
+from recap.data.issues import LONGEST_TEXT, FirstLines, IssueLog, too_long
 from recap.data.names import identity, is_missing, whole_number
 from recap.data.readers.excel import EXCEL_ENDINGS, OddCell, SheetRow, column_letters, excel_rows
 from recap.data.readers.exports import refuse_export
@@ -29,10 +29,11 @@ from recap.data.readers.registry import (
     find_columns,
     register_reader,
     require_column,
+    unrecognized,
 )
 from recap.data.readers.row_order import Order, SessionRow, in_order
 from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames
-from recap.errors import ConfigError, DataError, quote_cell, quote_id
+from recap.errors import ConfigError, DataError, quote_id
 from recap.records import Dialogue, Example, Turn
 from recap.system.files import bare_cell
 
@@ -326,7 +327,7 @@ def read_table(
         require_column(table.path, table.columns, column, "correct data.options.meta")
     utterances = "speaker" in found and "history" not in found
     if "history" not in found:
-        issues.unrecognized = _unrecognized(table.columns, found)
+        issues.unrecognized = unrecognized(table.columns, found.by_role, ("speaker", "session"))
     read = _UTTERANCE_ROLES if utterances else _EXAMPLE_ROLES
     taken = {found.by_role[role] for role in read if role in found}
     layout = _Layout(
@@ -344,19 +345,6 @@ def read_table(
         yield from _dialogues(layout, order, gather=gather)
     else:
         yield from _examples(layout)
-
-
-def _unrecognized(names: Sequence[str], found: Columns) -> str:
-    """Return a sentence on columns of dialogues that a table seems to lack, ``""`` for none."""
-    roles = [role for role in ("speaker", "session") if role not in found]
-    if not roles:
-        return ""
-    listed = ", ".join(quote_cell(name) for name in names[:LISTED_FAULTS])
-    named = ", ".join(f"{role}: NAME" for role in roles)
-    return (
-        f"no column is recognized as {' or '.join(roles)} (there are {listed}); name it with "
-        f"'data.options.columns={{{named}}}'"
-    )
 
 
 def _without_named_turns(
