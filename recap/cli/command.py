@@ -6,18 +6,20 @@ The console script is here too: ``recap <verb> …`` is ``python -m recap.<verb>
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
-from recap.errors import RecapError, did_you_mean
+from recap.cli.arguments import understood
+from recap.errors import ConfigError, RecapError, did_you_mean
 from recap.system import processes
 from recap.system.files import disk_error
 from recap.system.plain_text import printable
@@ -49,46 +51,6 @@ class Command(Generic[Config]):
     """Runs once after all jobs of a sweep."""
 
 
-READER_BY_ENDING = {
-    **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "table"),
-    ".txt": "transcript",
-    ".vtt": "vtt",
-    ".srt": "vtt",
-}
-"""``data`` by a file's ending, for commands that choose it; anything else is ``dialogues``."""
-
-
-def with_lists(arguments: Sequence[str], options: Collection[str]) -> list[str]:
-    """Return the arguments as Hydra takes them: ``runs=a,b*`` becomes a list of quoted names."""
-    written = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in options and value not in ("", "null") and value[0] not in "[{":
-            names = [name.strip().strip("'\"") for name in value.split(",")]
-            quoted = ",".join("'" + name.replace("'", r"\'") + "'" for name in names if name)
-            argument = f"{key}=[{quoted}]"
-        written.append(argument)
-    return written
-
-
-def with_reader(arguments: Sequence[str], *options: str) -> list[str]:
-    """Return the arguments, with ``data=`` by the ending of the file that an option names.
-
-    Of several options that name one, the first counts. Of a folder, the endings of its files count,
-    where they all say the same.
-    """
-    given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
-    path = next((given[option] for option in options if option in given), None)
-    if path is None or "data" in given:
-        return [*arguments]
-    named = Path(path.strip("'\""))
-    files = [p for p in named.iterdir() if p.name[0] != "."] if named.is_dir() else [named]
-    readers = {READER_BY_ENDING.get(file.suffix.lower(), "dialogues") for file in files}
-    if readers == {"transcript", "vtt"}:
-        readers = {"transcript"}
-    return [*arguments, f"data={readers.pop() if len(readers) == 1 else 'dialogues'}"]
-
-
 def load_function(path: str) -> Callable[..., Any]:
     """Return the function ``module:function``; its module is imported when it is asked for."""
     module, _, name = path.partition(":")
@@ -103,19 +65,39 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     sweep is composed as a whole before its first job starts. ``--help``, ``--cfg`` and the like are
     Hydra's.
     """
-    from hydra._internal.utils import get_args_parser
-
-    from recap.cli.compose import with_mappings
-
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     processes.switch_telemetry_off()
-    given = with_mappings(sys.argv[1:] if argv is None else argv)
-    arguments = get_args_parser().parse_intermixed_args(given)
+    given = sys.argv[1:] if argv is None else argv
+    return with_exit_code(lambda: _run(command, given))
+
+
+def _run(command: Command[Config], given: Sequence[str]) -> int:
+    from hydra._internal.utils import get_args_parser
+
+    from recap.cli.compose import all_folders
+
+    flags, overrides = understood(command.name, given, all_folders)
+    if "--version" in flags:
+        return print_version()
+    parser = get_args_parser()
     # Hydra itself cannot read flags that stand between overrides.
-    ordered = [a for a in given if a not in arguments.overrides] + arguments.overrides
-    return with_exit_code(lambda: _dispatch(arguments, ordered, command))
+    ordered = [*flags, *overrides]
+    try:
+        with redirect_stderr(io.StringIO()):
+            arguments = parser.parse_args(ordered)
+    except SystemExit:
+        raise ConfigError(f"{' '.join(flags)}: is no flag that there is; see --help") from None
+    return _dispatch(arguments, ordered, command)
+
+
+def print_version() -> int:
+    """Print recap's version; return 0."""
+    from recap import __version__
+
+    print(f"recap {__version__}")
+    return 0
 
 
 def with_exit_code(action: Callable[[], int]) -> int:
@@ -300,15 +282,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments.pop(0) if arguments else "--help"
-    if verb in ("-h", "--help"):
+    if verb in ("-h", "--help", "help"):
         print("usage: recap <verb> [options]; recap <verb> --help explains a verb\n")
         print("\n".join(f"  {name:<10}{does}" for name, does in VERBS.items()))
         return 0
+    if verb in ("-V", "--version", "version"):
+        return print_version()
     if verb not in VERBS:
-        known = ", ".join(VERBS)
-        print(
-            f"error: no verb {verb!r}{did_you_mean(verb, VERBS)}; known: {known}", file=sys.stderr
-        )
+        known = f"{did_you_mean(verb, VERBS)}; known: {', '.join(VERBS)}"
+        late = next((word for word in arguments if word in VERBS), None)
+        right = f"; the verb comes first: recap {late} {verb}" if late else known
+        print(f"error: no verb {verb!r}{right}", file=sys.stderr)
         return 2
     code: int = import_module(f"recap.{verb}.__main__").main(arguments)
     return code

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, run_command
+from recap.cli.command import Command, ended_by_sigterm, load_function, run_command
 
 if TYPE_CHECKING:
     from recap.corpus.options import CorpusConfig
@@ -25,10 +25,10 @@ def _load(overrides: Sequence[str], *, config_dir: str | None) -> CorpusConfig:
 
 
 def _act(config: CorpusConfig) -> None:
-    from recap.corpus.options import find_action
+    from recap.corpus.options import ACTIONS
     from recap.output.report import FILE_ENDINGS, deliver, keep_inputs
 
-    act = find_action(config.action)
+    act = load_function(ACTIONS[config.action])
     inputs = {
         "data.path": config.data.path,
         "annotations.path": config.annotations.path,

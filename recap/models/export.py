@@ -94,7 +94,7 @@ def read_settings(folder: Path) -> ModelSettings | None:
             raise ConfigError("it was written by another version of recap")
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
     except pydantic.ValidationError as error:
-        reason = explain_faults(error, ModelSettings)
+        reason = explain_faults(error, ModelSettings, values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         reason = str(error)
     raise ConfigError(

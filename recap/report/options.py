@@ -8,10 +8,6 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.cli.command import with_lists
-
-LISTS = ("runs", "by")
-"""Options that take one name or several."""
 _STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
@@ -72,5 +68,4 @@ def load(overrides: Sequence[str], *, config_dir: str | None = None) -> ReportCo
     """Return the configuration that overrides describe."""
     from recap.cli.compose import load_own_command
 
-    arguments = with_lists(overrides, LISTS)
-    return load_own_command(ReportConfig, "report", arguments, config_dir=config_dir)
+    return load_own_command(ReportConfig, "report", overrides, config_dir=config_dir)

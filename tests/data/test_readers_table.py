@@ -55,7 +55,6 @@ def write_excel(tmp_path: Path, sheets: dict[str, list[list[Any]]]) -> Path:
 def read(path: Path, **options: Any) -> tuple[list[Dialogue | Example], IssueLog]:
     issues = IssueLog(path.name)
     found = list(read_table(path, issues=issues, **options))
-    issues.list_values()
     return found, issues
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from recap.insights.__main__ import main
-from recap.insights.options import ACTIONS, Action, load, with_usual_choices
+from recap.insights.options import ACTIONS, Action, load
 from recap.metrics.category_scores import scores_from_confusion
 from recap.metrics.files import scores_to_dict
 
@@ -39,13 +39,13 @@ def test_a_single_name_is_a_list_of_one() -> None:
     [("a.csv", "table"), ("a.jsonl", "dialogues"), ("a.txt", "transcript"), ("a.xlsx", "table")],
 )
 def test_the_reader_follows_the_ending_unless_it_is_said(file: str, reader: str) -> None:
-    assert with_usual_choices([f"data.path={file}"])[-1] == f"data={reader}"
-    assert with_usual_choices([f"data.path={file}", "data=annomi"])[-1] == "data=annomi"
+    assert load([f"data.path={file}"]).data.reader == reader
+    assert load([f"data.path={file}", "data=annomi"]).data.reader == "annomi"
 
 
 def test_a_data_choice_that_sets_options_of_a_run_can_be_taken() -> None:
-    config = load(["data=annomi", "data.path=x.csv", "task=annomi_talk"])
-    assert config.data.reader == "annomi"
+    config = load(["data=annomi", "data.path=x.csv"])
+    assert (config.data.reader, config.task.name) == ("annomi", "annomi_talk")
 
 
 def test_an_unknown_action_and_an_unknown_option_end_with_2(

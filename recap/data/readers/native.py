@@ -106,7 +106,6 @@ def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
     fields = Fields(named, line=number + 1, issues=issues)
     read = _dialogue(fields, SpeakerNames()) if "turns" in row else None
     record = read or _example(fields, SpeakerNames(), str(number))
-    issues.list_values()
     if issues.issues:
         raise DataError("; ".join(str(fault) for fault in issues.issues[:LISTED_FAULTS]))
     return record
