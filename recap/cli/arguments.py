@@ -482,8 +482,7 @@ def _values(key: str, text: str, kind: Kind) -> Any:
         ConfigError: When it is no mapping where one belongs, or a bracket stays open.
     """
     if kind.text and not _SAFE_TEXT.fullmatch(text) and _exists(text):
-        home = _at_home(text)
-        return _quoted(f"./{home}" if home.startswith("~") else home)
+        return _quoted(str(Path(_at_home(text)).absolute()) if text[0] == "~" else text)
     if _SWEEP.fullmatch(text):
         return text
     quoted = text[:1] in _QUOTES and _closing(text, 0) == len(text)

@@ -93,9 +93,7 @@ def _run(command: Command[Config], given: Sequence[str]) -> int:
 
 def print_version() -> int:
     """Print recap's version; return 0."""
-    from recap import __version__
-
-    print(f"recap {__version__}")
+    print(f"recap {import_module('recap').__version__}")
     return 0
 
 

@@ -116,7 +116,7 @@ class IssueLog:
 
     @property
     def issues(self) -> list[RowIssue]:
-        """The faults, in the order in which they were met; values that are not known come last."""
+        """The faults in the order in which they were met."""
         self._list_values()
         return self._issues
 
@@ -244,15 +244,15 @@ class IssueLog:
             tasks = tasks_that_know(counts) if kind == _UNKNOWN_LABELS else []
             if tasks:
                 hint = f"set {' or '.join(f'task={name}' for name in tasks)}, which knows them"
-            self._issues.append(
-                RowIssue(
-                    file=self.file,
-                    line=line,
-                    field=field,
-                    reason=f"{kind}: {named}; known: {known}",
-                    hint=hint.replace("NAME", example),
-                )
+            fault = RowIssue(
+                file=self.file,
+                line=line,
+                field=field,
+                reason=f"{kind}: {named}; known: {known}",
+                hint=hint.replace("NAME", example),
             )
+            later = (n for n, i in enumerate(self._issues) if i.file == self.file and i.line > line)
+            self._issues.insert(next(later, len(self._issues)), fault)
         self._values = {}
 
     def begin(self, file: str) -> None:

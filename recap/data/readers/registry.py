@@ -383,10 +383,12 @@ def unrecognized(names: Sequence[str], found: Collection[str], roles: Iterable[s
         return ""
     so = ", so all rows are taken for one session" if missing == ["session"] else ""
     listed = ", ".join(quote_cell(name) for name in names[:LISTED_FAULTS])
-    named = ", ".join(f"{role}: NAME" for role in missing)
+    several = ", ".join(f"{role}: NAME" for role in missing)
+    option = f"'data.options.columns={{{several}}}'"
+    option = option if len(missing) > 1 else f"data.options.columns.{missing[0]}=NAME"
     return (
         f"no column is recognized as {' or '.join(missing)}{so} (there are {listed}); say which it "
-        f"is with 'data.options.columns={{{named}}}'"
+        f"is with {option}"
     )
 
 
