@@ -467,7 +467,7 @@ class _Arguments:
         if value:
             right = f'a value with blanks goes into quotation marks: "{before} {word}"'
         elif word in options_of(self.command) or word in self.groups:
-            right = f"write {word}=VALUE"
+            raise ConfigError(f"{word}: its value goes behind a =; write {word}=VALUE")
         elif _exists(word):
             right = f"write data={reader_of(word)} data.path={word}"
         else:

@@ -87,7 +87,7 @@ def _run(command: Command[Config], given: Sequence[str]) -> int:
         with redirect_stderr(io.StringIO()):
             arguments = parser.parse_args(ordered)
     except SystemExit:
-        raise ConfigError(f"{' '.join(flags)}: is no flag that there is; see --help") from None
+        raise ConfigError(f"{' '.join(flags)}: there is no such flag; see --help") from None
     return _dispatch(arguments, ordered, command)
 
 

@@ -283,8 +283,8 @@ def explain_hydra_error(
     if ambiguous:
         key, value = ambiguous.groups()
         return ConfigError(
-            f"{key}: several values; add -m to run one job for each of them, or put one that holds "
-            f"a comma into quotation marks twice: \"{key}='{value}'\""
+            f"{key}: several values; add -m to run one job for each of them, or write "
+            f"\"{key}='{value}'\" if it is one that holds a comma"
         )
     if text.startswith(wrapped):
         return ConfigError(text.removeprefix(wrapped).splitlines()[0])

@@ -181,7 +181,7 @@ def test_an_option_is_understood_however_it_is_typed(
     typed: list[str], option: str | None, value: object
 ) -> None:
     if option is None:
-        with pytest.raises(ConfigError, match="seed: stands without an option; write seed=VALUE"):
+        with pytest.raises(ConfigError, match="seed: its value goes behind a =; write seed=VALUE"):
             recap.load_config(typed)
     else:
         assert getattr(recap.load_config(typed), option) == value
@@ -208,7 +208,7 @@ def test_an_option_is_understood_however_it_is_typed(
         ("train data=sessions.csv", "write data=table data.path=sessions.csv"),
         ("predict data=talks.vtt", "write data=vtt data.path=talks.vtt"),
         ("train backbone=/models/x", "write backbone=NAME backbone.path=/models/x"),
-        ("train seed 3", "seed: stands without an option; write seed=VALUE"),
+        ("train seed 3", "seed: its value goes behind a =; write seed=VALUE"),
         ("train data.path=Gespräch 3.csv", 'quotation marks: "data.path=Gespräch 3.csv"'),
         ("train seed=1,2", "seed: several values; add -m to run one job for each"),
         ("train finetune.rank=4", "finetune.rank: belongs to finetune=lora"),
@@ -227,7 +227,7 @@ def test_an_option_is_understood_however_it_is_typed(
         ("train =3", "=3: no option is named"),
         ("train --seed", "seed: nothing stands behind the ="),
         ("train --cfg", "--cfg: needs a value behind it"),
-        ("train --cfg foo", "--cfg foo: is no flag that there is"),
+        ("train --cfg foo", "--cfg foo: there is no such flag"),
         ("train --config-name=x", "config_name: there is no such option"),
         ("train data.path=${foo}", "what stands in ${…} is no option"),
         ("train data.path=a${b", "what stands in ${…} is no option"),
