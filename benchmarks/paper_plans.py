@@ -55,12 +55,11 @@ def table(rows: Sequence[str] = (*TRAINED, *PROMPTED)) -> Iterator[str]:
 
 def _plan(row: str, task: str, read: dict[tuple[str, bool], RunWorkload]) -> Plan:
     """Return a row's plan; ``read`` keeps the examples, which backbones share."""
-    from recap.cli.compose import load_command
-    from recap.plan.options import PlanConfig
+    from recap.cli.compose import load_verb
     from recap.plan.plan import make_plan
 
     devices = () if row in PROMPTED else EIGHT
-    config = load_command(PlanConfig, "plan", [*row.split(), f"task={task}", *devices, *CORPUS])
+    config = load_verb("plan", [*row.split(), f"task={task}", *devices, *CORPUS])
     key = (task, config.training.rationale)
     plan = make_plan(config.training, config.plan, workload=read.get(key))
     assert plan.workload.counted_by.startswith("an estimate"), "a tokenizer lies on this machine"

@@ -209,9 +209,9 @@ def _exam_scores(path: Path) -> None:
 
 @cache
 def _corpus_config() -> CorpusConfig:
-    from recap.cli.compose import load_own_command
+    from recap.cli.compose import load_verb
 
-    return load_own_command(CorpusConfig, "corpus", ["action=adjudicate"])
+    return load_verb("corpus", ["action=adjudicate"])
 
 
 def _decisions(path: Path) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score what ``argv`` names; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="evaluate", load=load_evaluation, job=_evaluate, after_sweep=_compare)
+    command = Command(
+        name="evaluate", own_load=load_evaluation, job=_evaluate, after_sweep=_compare
+    )
     return run_command(command, argv)
 
 

@@ -17,14 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A run that does not fit is a finding, not a fault: 0.
     """
-    return run_command(Command(name="plan", load=_load, job=_plan), argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> PlanConfig:
-    from recap.cli.compose import load_command
-    from recap.plan.options import PlanConfig
-
-    return load_command(PlanConfig, "plan", overrides, config_dir=config_dir)
+    return run_command(Command(name="plan", job=_plan), argv)
 
 
 def _plan(config: PlanConfig) -> None:

@@ -13,11 +13,8 @@ import pytest
 import recap
 from recap.cli import command as cli
 from recap.cli.arguments import SCHEMAS, understood
-from recap.cli.compose import all_folders, load_own_command
-from recap.corpus.options import CorpusConfig
+from recap.cli.compose import all_folders, load_verb
 from recap.errors import ConfigError
-from recap.predict.options import PredictConfig
-from recap.report.options import ReportConfig
 
 TALK = "session,speaker,text,label\ns,T,Why?,\ns,C,No,sustain\ns,T,And?,\ns,C,Yes,change\n"
 SPEAKERS = "data.options.speakers={T: counselor, C: client}"
@@ -127,7 +124,7 @@ def test_numbers_null_and_lists_in_mappings_are_what_they_seem() -> None:
         "l": ["a", 1],
     }
     columns = "annotations.columns={id: [A, B C], label: null, annotator: 标注员}"
-    config = load_own_command(CorpusConfig, "corpus", [columns])
+    config = load_verb("corpus", [columns])
     assert config.annotations.columns == {"id": ["A", "B C"], "label": None, "annotator": "标注员"}
     table = recap.load_config(["data=table", "data.options.columns={turn: false}"])
     assert table.data.options["columns"] == {"turn": False}
@@ -149,7 +146,7 @@ def test_numbers_null_and_lists_in_mappings_are_what_they_seem() -> None:
     ],
 )
 def test_a_list_of_names_is_understood(typed: str, names: list[str]) -> None:
-    config = load_own_command(CorpusConfig, "corpus", [f"assign.annotators={typed}"])
+    config = load_verb("corpus", [f"assign.annotators={typed}"])
     assert config.assign.annotators == names
 
 
@@ -258,12 +255,12 @@ def test_what_cannot_be_meant_is_answered_in_one_sentence(
 
 
 def test_words_without_an_option_are_understood() -> None:
-    assert load_own_command(CorpusConfig, "corpus", ["agreement"]).action == "agreement"
-    assert load_own_command(ReportConfig, "report", ["runs/a", "runs/b"]).runs == (
+    assert load_verb("corpus", ["agreement"]).action == "agreement"
+    assert load_verb("report", ["runs/a", "runs/b"]).runs == (
         "runs/a",
         "runs/b",
     )
-    predict = load_own_command(PredictConfig, "predict", ["Gespräch 3.vtt", "output=a.jsonl"])
+    predict = load_verb("predict", ["Gespräch 3.vtt", "output=a.jsonl"])
     assert (predict.input, predict.data.reader) == ("Gespräch 3.vtt", "vtt")
 
 
