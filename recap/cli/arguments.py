@@ -204,8 +204,16 @@ def _read(text: str) -> Any:
         return re.sub(halved, lambda found: "\\" * (len(found[1]) // 2), text[1:-1])
     if len(text) < 2 or ends not in ("[]", "{}"):
         return _Bare(text)
-    parts = [part for part in _split(text[1:-1], ",", inside=True) or () if part.strip()]
-    return [_read(part) for part in parts] if ends == "[]" else dict(map(_pair, parts))
+    wide, plain = (
+        [part for part in _split(text[1:-1], ",", inside=inside) or () if part.strip()]
+        for inside in (True, False)
+    )
+    if ends == "[]":
+        return [_read(part) for part in wide]
+    try:
+        return dict(map(_pair, wide))
+    except ValueError:
+        return dict(map(_pair, plain))  # a name or a value holds a comma of another script
 
 
 def _pair(text: str) -> tuple[str, Any]:

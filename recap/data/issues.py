@@ -198,7 +198,7 @@ class IssueLog:
             rows: As for :meth:`reject`.
         """
         self.n_faults += 1
-        _, counts = self._values.setdefault((field, kind, known, hint), (int(line), Counter()))
+        _, counts = self._values.setdefault((field, kind, known, hint), (line, Counter()))
         counts.update(values)
         key = (int(line), line.item if isinstance(line, Line) else None)
         self._rejected[key] = max(rows, self._rejected.get(key, 0))
@@ -244,10 +244,11 @@ class IssueLog:
             tasks = tasks_that_know(counts) if kind == _UNKNOWN_LABELS else []
             if tasks:
                 hint = f"set {' or '.join(f'task={name}' for name in tasks)}, which knows them"
+            item = f"[{line.item}]." if isinstance(line, Line) else ""
             fault = RowIssue(
                 file=self.file,
-                line=line,
-                field=field,
+                line=int(line),
+                field=f"{item}{field}",
                 reason=f"{kind}: {named}; known: {known}",
                 hint=hint.replace("NAME", example),
             )

@@ -197,7 +197,7 @@ def test_an_option_is_understood_however_it_is_typed(
         ("train prompt.history=ful", "not 'ful' (did you mean 'full'?)"),
         ("train optimizer.betas=[1,2,3]", "has to be a list of at most 2, not a list of 3"),
         ("train data=table data.path=[a,b]", "data.path: has to be a text, not a list"),
-        ("train run=a/b", "run: 'a/b' has to be the name of one folder"),
+        ("train run=a/b", "run: has to be the name of one folder"),
         ("train lr=1e-5", "lr: there is no such option; write optimizer.learning_rate=1e-5"),
         ("train epochs=3", "epochs: there is no such option; write trainer.max_epochs=3"),
         ("train folds=3", "write cv.folds=3"),

@@ -11,7 +11,7 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS, refuse_export
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Fields, Record, register_reader
+from recap.data.readers.registry import Fields, Record, register_reader, unrecognized
 from recap.data.readers.speakers import SpeakerNames
 from recap.errors import ConfigError, DataError, did_you_mean
 from recap.records import Dialogue, Example, Speaker, Turn
@@ -175,6 +175,9 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
 
 
 def _turn(part: Fields, names: SpeakerNames) -> Turn:
+    if part.key("speaker") not in part.row and part.issues.rows_read == 1:
+        keys = [str(key) for key in part.row]
+        part.issues.unrecognized = unrecognized(keys, (), ("speaker",), what="key")
     called = part.text("speaker")
     voice = names.find(called)
     if voice is None and part.sound:

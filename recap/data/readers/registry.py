@@ -376,8 +376,10 @@ def find_columns(
     return Columns(by_role=found)
 
 
-def unrecognized(names: Sequence[str], found: Collection[str], roles: Iterable[str]) -> str:
-    """Return a sentence on roles that no column of a table seems to have, ``""`` for none."""
+def unrecognized(
+    names: Sequence[str], found: Collection[str], roles: Iterable[str], *, what: str = "column"
+) -> str:
+    """Return a sentence on roles that no column, or key, seems to have; ``""`` for none."""
     missing = [role for role in roles if role not in found]
     if not missing:
         return ""
@@ -387,7 +389,7 @@ def unrecognized(names: Sequence[str], found: Collection[str], roles: Iterable[s
     option = f"'data.options.columns={{{several}}}'"
     option = option if len(missing) > 1 else f"data.options.columns.{missing[0]}=NAME"
     return (
-        f"no column is recognized as {' or '.join(missing)}{so} (there are {listed}); say which it "
+        f"no {what} is recognized as {' or '.join(missing)}{so} (there are {listed}); say which it "
         f"is with {option}"
     )
 
