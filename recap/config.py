@@ -61,7 +61,7 @@ def explain_faults(error: ValidationError, schema: type, values: Mapping[str, An
         elif fault["type"] == "missing":
             lines.append(f"{where}: is not given; write {where}=VALUE")
         elif fault["type"] == "value_error":
-            lines.append(f"{where}: {fault['input']!r} {fault['ctx']['error']}")
+            lines.append(f"{where}: {fault['ctx']['error']}")
         else:
             wanted.setdefault(where, []).append(_expected(fault))
             given[where] = fault["input"]

@@ -17,7 +17,7 @@ from sound_files import (
     REGISTERED,
 )
 
-from recap.cli.compose import load_own_command
+from recap.cli.compose import load_verb
 from recap.config import DataConfig
 from recap.corpus import assign as batches
 from recap.corpus import exam as exam_tables
@@ -32,7 +32,7 @@ from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_rating
 from recap.insights.alliance import read_session_table
-from recap.insights.options import InsightsConfig, StudyOptions
+from recap.insights.options import StudyOptions
 from recap.insights.participants import find_people
 from recap.insights.study import arrange_scores, read_scores
 from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response
@@ -187,7 +187,7 @@ def _study_scores(path: Path) -> Account:
 
 
 def _study_people(path: Path) -> None:
-    config = load_own_command(InsightsConfig, "insights", ["action=study"])
+    config = load_verb("insights", ["action=study"])
     options = replace(config.study, participants=str(path))
     find_people(replace(config, study=options), groups=None)
 
@@ -217,9 +217,9 @@ def _exam_scores(path: Path) -> None:
 
 @cache
 def _corpus_config() -> CorpusConfig:
-    from recap.cli.compose import load_own_command
+    from recap.cli.compose import load_verb
 
-    return load_own_command(CorpusConfig, "corpus", ["action=adjudicate"])
+    return load_verb("corpus", ["action=adjudicate"])
 
 
 def _decisions(path: Path) -> None:

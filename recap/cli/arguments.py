@@ -11,7 +11,7 @@ import json
 import re
 import typing
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -25,13 +25,10 @@ from recap.errors import ConfigError, did_you_mean
 SCHEMAS: Mapping[str, str] = {
     "train": "recap.config:RunConfig",
     "prompt": "recap.cli.prompted:PromptedConfig",
-    "evaluate": "recap.evaluate.options:EvaluateConfig",
-    "predict": "recap.predict.options:PredictConfig",
-    "corpus": "recap.corpus.options:CorpusConfig",
-    "insights": "recap.insights.options:InsightsConfig",
-    "report": "recap.report.options:ReportConfig",
-    "audit": "recap.audit.options:AuditConfig",
-    "plan": "recap.plan.options:PlanConfig",
+    **{
+        verb: f"recap.{verb}.options:{verb.title()}Config"
+        for verb in ("evaluate", "predict", "corpus", "insights", "report", "audit", "plan")
+    },
 }
 """The dataclass of each command's options; a field ``training`` or ``prompted`` holds a run's."""
 
@@ -43,14 +40,7 @@ OF_PROMPT_ALONE = ("client", "shots", "shot_categories", "dry_run", "privacy.all
 OWN_WEIGHTS = {"local": "backbone.path", "hub": "backbone.hub_id"}
 """Choices of ``backbone`` for weights of one's own, each with the option that brings it."""
 
-_FIRST_WORD = {
-    "corpus": "action",
-    "insights": "action",
-    "report": "runs",
-    "predict": "input",
-    "evaluate": "model",
-    "audit": "model",
-}
+_FIRST_WORD = {"corpus": "action", "insights": "action", "report": "runs", "predict": "input"}
 """What a word without ``=`` is the value of."""
 
 _FILES = {"predict": ("input", "data.path"), "insights": ("data.path",)}
@@ -72,18 +62,16 @@ _ELSEWHERE = {
     "epochs": "trainer.max_epochs",
     "batch_size": "global_batch_size",
     "model": "backbone",
-    "gpus": "trainer.devices",
-    "output": "out",
-    **dict.fromkeys(("file", "path", "input", "dataset"), "data.path"),
+    **dict.fromkeys(("file", "path", "input"), "data.path"),
 }
 """What other tools call our options."""
 
 _FLAGS = {
-    **dict.fromkeys(("-h", "--help", "--hydra-help", "-m", "--multirun", "-r", "--run"), 0),
-    **dict.fromkeys(("--resolve", "--version", "-sc", "--shell-completion", "-i", "--info"), 0),
-    **dict.fromkeys(("-c", "--cfg", "-cd", "--config-dir", "-p", "--package"), 1),
+    **dict.fromkeys(("-h", "--help", "--hydra-help", "-m", "--multirun", "-r", "--run"), False),
+    **dict.fromkeys(("--resolve", "--version", "-i", "--info", "-sc"), False),
+    **dict.fromkeys(("-c", "--cfg", "-cd", "--config-dir", "-p", "--package"), True),
 }
-"""Flags, and how many values follow them."""
+"""Flags, and whether a value stands behind them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,21 +106,13 @@ _READER_OPTIONS = {
 }
 
 
-_SET_BY_US = ("baseline", "task_given")
-
-
 def _kind(annotation: Any) -> Kind:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _kind(inner[0])
     if origin in (typing.Union, UnionType):
         kinds = [_kind(each) for each in inner]
-        return Kind(
-            **{
-                f.name: _first(getattr(kind, f.name) for kind in kinds)
-                for f in dataclasses.fields(Kind)
-            }
-        )
+        return Kind(**{k: v for kind in kinds for k, v in vars(kind).items() if v})
     if origin is typing.Literal:
         return Kind(words=tuple(map(str, inner)))
     if origin in (tuple, list, Sequence):
@@ -148,15 +128,15 @@ def _kind(annotation: Any) -> Kind:
     )
 
 
-def _first(values: Iterable[Any]) -> Any:
-    values = list(values)
-    return next((value for value in values if value), values[0])
+def schema_of(command: str) -> Any:
+    """Return the dataclass of a command's options."""
+    module, _, name = SCHEMAS[command].partition(":")
+    return getattr(import_module(module), name)
 
 
 @cache
 def options_of(command: str) -> Mapping[str, Kind]:
     """Return every option of a command and its kind; those below a mapping are not listed."""
-    module, _, name = SCHEMAS[command].partition(":")
     found: dict[str, Kind] = {}
 
     def add(section: Any, prefix: str) -> None:
@@ -167,10 +147,10 @@ def options_of(command: str) -> Mapping[str, Kind]:
             else:
                 found[prefix + key] = _kind(annotation)
 
-    add(getattr(import_module(module), name), "")
+    add(schema_of(command), "")
     if "data.options" in found:
         found |= {f"data.options.{key}": _kind(a) for key, a in _READER_OPTIONS.items()}
-    others = (*_SET_BY_US, "dry_run") if command == "plan" else _SET_BY_US
+    others = ("baseline", "task_given", *(["dry_run"] if command == "plan" else []))
     return MappingProxyType({key: kind for key, kind in found.items() if key not in others})
 
 
@@ -233,8 +213,16 @@ def _read(text: str) -> Any:
         return re.sub(halved, lambda found: "\\" * (len(found[1]) // 2), text[1:-1])
     if len(text) < 2 or ends not in ("[]", "{}"):
         return _Bare(text)
-    parts = [part for part in _split(text[1:-1], ",", inside=True) or () if part.strip()]
-    return [_read(part) for part in parts] if ends == "[]" else dict(map(_pair, parts))
+    wide, plain = (
+        [part for part in _split(text[1:-1], ",", inside=inside) or () if part.strip()]
+        for inside in (True, False)
+    )
+    if ends == "[]":
+        return [_read(part) for part in wide]
+    try:
+        return dict(map(_pair, wide))
+    except ValueError:
+        return dict(map(_pair, plain))  # a name or a value holds a comma of another script
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -473,7 +461,7 @@ class _Arguments:
         if value:
             right = f'a value with blanks goes into quotation marks: "{before} {word}"'
         elif word in options_of(self.command) or word in self.groups:
-            right = f"write {word}=VALUE"
+            raise ConfigError(f"{word}: its value goes behind a =; write {word}=VALUE")
         elif _exists(word):
             right = f"write data={reader_of(word)} data.path={word}"
         else:
@@ -497,8 +485,7 @@ def _values(key: str, text: str, kind: Kind) -> Any:
         ConfigError: When it is no mapping where one belongs, or a bracket stays open.
     """
     if kind.text and not _SAFE_TEXT.fullmatch(text) and _exists(text):
-        home = _at_home(text)
-        return _quoted(f"./{home}" if home.startswith("~") else home)
+        return _quoted(str(Path(_at_home(text)).absolute()) if text[0] == "~" else text)
     if _SWEEP.fullmatch(text):
         return text
     quoted = text[:1] in _QUOTES and _closing(text, 0) == len(text)
@@ -564,25 +551,20 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     joined: list[str] = []
     rest = [argument.strip().strip("\ufeff\u200b\u2060") for argument in arguments]
     while rest:
-        argument = rest.pop(0)
-        value = _parts(argument)[2] if _is_override(argument) else ""
-        if value[:1] in _QUOTES or value[:1].translate(_WIDE) in ("[", "{"):
-            for n in range(len(rest) + 1):
-                whole = " ".join([argument, *rest[:n]])
-                value = _parts(whole)[2]
-                if _split(value, ",") is not None and (
-                    value[0] not in _QUOTES or _closing(value, 0)
-                ):
-                    argument, rest = whole, rest[n:]
-                    break
-        elif value:
-            for n in range(len(rest), 0, -1):
-                whole = " ".join([argument, *rest[:n]])
-                if not any(map(_is_override, rest[:n])) and _exists(_parts(whole)[2]):
-                    argument, rest = whole, rest[n:]
-                    break
-        joined.append(argument)
+        n = next((n for n in range(1, len(rest) + 1) if _belong_together(rest[:n])), 1)
+        joined.append(" ".join(rest[:n]))
+        rest = rest[n:]
     return joined
+
+
+def _belong_together(words: Sequence[str]) -> bool:
+    """Whether words are one argument: what its value opens is closed, or a file is called so."""
+    whole = " ".join(words)
+    value = _parts(whole)[2] if _is_override(whole) else ""
+    if value and (value[0] in _QUOTES or value[0].translate(_WIDE) in "[{"):
+        closed = value[0] not in _QUOTES or _closing(value, 0) > 0
+        return closed and _split(value, ",") is not None
+    return bool(value) and not any(map(_is_override, words[1:])) and _exists(value)
 
 
 def understood(
@@ -643,18 +625,17 @@ def _flags(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]
             others += [argument] if argument.strip("-") else []
             continue
         name, value = dashed.groups()
+        flag = next((f for f in (f"-{name}", f"--{name}") if f in _FLAGS), "")
+        kind = options_of(command).get(name.replace("-", "_"), Kind())
         follows = rest and not _is_override(rest[0]) and rest[0][:1] not in ("-", "–", "—")
-        flag = f"-{name}" if f"-{name}" in _FLAGS else f"--{name}"
-        if flag not in _FLAGS:
-            key = name if name in options_of(command) else name.replace("-", "_")
-            kind = options_of(command).get(key, Kind())
-            truth = kind.flag and not (follows and rest[0] in _WORDS)
-            value = value or ("true" if truth else rest.pop(0) if follows else "")
-            others.append(f"{key}={value}")
-            continue
-        flags.append(flag)
-        if _FLAGS[flag] and value is None and not follows:
-            raise ConfigError(f"{flag}: needs a value behind it; see --help")
-        if value is not None or _FLAGS[flag]:
-            flags.append(value if value is not None else rest.pop(0))
+        if kind.flag and not (follows and rest[0] in _WORDS):
+            value = value or "true"
+        elif value is None and follows and _FLAGS.get(flag, True):
+            value = rest.pop(0)
+        if flag:
+            if value is None and _FLAGS[flag]:
+                raise ConfigError(f"{flag}: needs a value behind it; see --help")
+            flags += [flag, *([] if value is None else [value])]
+        else:
+            others.append(f"{name.replace('-', '_')}={value or ''}")
     return flags, others

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -43,12 +44,21 @@ class Command(Generic[Config]):
 
     name: str
     """``conf/<name>.yaml`` is its configuration."""
-    load: Callable[..., Config]
-    """Called with overrides and ``config_dir=``, returns the configuration that they describe."""
     job: Callable[[Config], object]
     """Runs one configuration."""
+    own_load: Callable[..., Config] | None = None
+    """Called with overrides and ``config_dir=``, returns the configuration that they describe;
+    ``None``: as :func:`recap.cli.compose.load_verb` does."""
     after_sweep: Callable[[list[Config]], object] = lambda configs: None
     """Runs once after all jobs of a sweep."""
+
+    def load(self, overrides: Sequence[str], config_dir: str | None) -> Config:
+        """Return the configuration that overrides describe."""
+        from recap.cli.compose import load_verb
+
+        load = self.own_load or partial(load_verb, self.name)
+        config: Config = load(overrides, config_dir=config_dir)
+        return config
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -88,15 +98,13 @@ def _run(command: Command[Config], given: Sequence[str]) -> int:
         with redirect_stderr(io.StringIO()):
             arguments = parser.parse_args(ordered)
     except SystemExit:
-        raise ConfigError(f"{' '.join(flags)}: is no flag that there is; see --help") from None
+        raise ConfigError(f"{' '.join(flags)}: there is no such flag; see --help") from None
     return _dispatch(arguments, ordered, command)
 
 
 def print_version() -> int:
     """Print recap's version; return 0."""
-    from recap import __version__
-
-    print(f"recap {__version__}")
+    print(f"recap {import_module('recap').__version__}")
     return 0
 
 
@@ -174,14 +182,14 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
         return _sweep(arguments, argv, command)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
-            command.load(arguments.overrides, config_dir=arguments.config_dir)
+            command.load(arguments.overrides, arguments.config_dir)
         elif arguments.overrides:
             from recap.cli.compose import compose
 
             # Hydra sets its logging up for help too, and that can name what to run.
             compose(command.name, arguments.overrides, arguments.config_dir)
         return _hand_over(arguments, argv, command)
-    return _done(command, command.load(arguments.overrides, config_dir=arguments.config_dir))
+    return _done(command, command.load(arguments.overrides, arguments.config_dir))
 
 
 def _done(command: Command[Config], config: Config, run: str = "") -> int:
@@ -216,7 +224,7 @@ def _sweep(arguments: argparse.Namespace, argv: list[str], command: Command[Conf
     jobs = expand_sweep(
         arguments.overrides, config_name=command.name, config_dir=arguments.config_dir
     )
-    configs = [command.load(overrides, config_dir=arguments.config_dir) for overrides in jobs]
+    configs = [command.load(overrides, arguments.config_dir) for overrides in jobs]
     codes: list[int] = []
 
     def guarded(config: Config) -> None:
@@ -244,7 +252,7 @@ def _hand_over(arguments: argparse.Namespace, argv: list[str], command: Command[
         # All overrides, paths among them, in a file that nobody reads again.
         (Path(hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
         overrides = list(hydra.overrides.task)
-        command.job(command.load(overrides, config_dir=arguments.config_dir))
+        command.job(command.load(overrides, arguments.config_dir))
 
     main = hydra.main(
         version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name=command.name

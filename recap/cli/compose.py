@@ -43,6 +43,7 @@ from recap.cli.arguments import (
     of_prompt_alone,
     options_of,
     read_json,
+    schema_of,
     understood,
 )
 from recap.config import BackboneConfig, RunConfig, flatten, hashed_name, result_options, validated
@@ -139,32 +140,29 @@ def load_config(
     return config if values["run"] else replace(config, run=_name_of(config, choices, config_dir))
 
 
-def load_command(
-    schema: type[Schema],
-    name: str,
-    overrides: Sequence[str] = (),
-    *,
-    config_dir: str | Path | None = None,
-) -> Schema:
-    """Return the configuration of a command that is told of a whole run, as ``recap.plan`` is.
+def load_verb(
+    name: str, overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> Any:
+    """Return the configuration of a command, an instance of its dataclass of :data:`SCHEMAS`.
 
-    ``conf/<name>.yaml`` takes over all of ``conf/train.yaml`` and adds keys of its own.
-
-    Args:
-        schema: A pydantic dataclass with a field ``training`` for the run's :class:`RunConfig` and
-            one for every key that ``conf/<name>.yaml`` adds.
-        name: The command.
-        overrides: As for :func:`load_config`, with the added keys.
-        config_dir: One more folder to search.
+    A field ``training`` holds the :class:`RunConfig` of a command that is told of a whole run, as
+    ``recap.plan`` is: ``conf/<name>.yaml`` takes over all of ``conf/train.yaml``. Of any other,
+    what a choice of data or task sets for a training is left out.
 
     Raises:
         ConfigError: As :func:`load_config`.
     """
+    schema = schema_of(name)
+    if schema is RunConfig:
+        return load_config(overrides, config_dir=config_dir)
     values, choices = compose_run(name, overrides, config_dir)
-    config: Any = command_config(schema, values)
-    run = config.training.run if values["run"] else _name_of(config.training, choices, config_dir)
-    named: Schema = replace(config, training=replace(config.training, run=run))
-    return named
+    own = {field.name for field in dataclasses.fields(schema)}
+    if "training" in own:
+        config = command_config(schema, values)
+        run = values["run"] or _name_of(config.training, choices, config_dir)
+        return replace(config, training=replace(config.training, run=run))
+    others = {field.name for field in dataclasses.fields(RunConfig)} - own
+    return validated(schema, {key: values[key] for key in values if key not in others})
 
 
 def compose_run(
@@ -178,7 +176,7 @@ def compose_run(
     """
     values, choices = compose(name, overrides, config_dir)
     refuse_hidden_choices(choices, config_dir)
-    if name not in PROMPTING:
+    if name not in PROMPTING and "trainer" in values:
         for key in OF_PROMPT_ALONE:
             if key in values or key in flatten(values):
                 raise of_prompt_alone(key)
@@ -186,7 +184,7 @@ def compose_run(
 
 
 def command_config(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
-    """Return composed values as the configuration of a command; see :func:`load_command`.
+    """Return composed values as the configuration of a command; see :func:`load_verb`.
 
     A run without a name is called ``unnamed``.
     """
@@ -194,34 +192,6 @@ def command_config(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     added = {key: value for key, value in values.items() if key in own}
     training = {key: value for key, value in values.items() if key not in own}
     return validated(schema, {**added, "training": _run_config(training)})
-
-
-def load_own_command(
-    schema: type[Schema],
-    name: str,
-    overrides: Sequence[str] = (),
-    *,
-    config_dir: str | Path | None = None,
-) -> Schema:
-    """Return the configuration of a command that trains nothing, as ``recap.predict``.
-
-    ``conf/<name>.yaml`` stands alone. What a choice of data or task sets for a training is left
-    out.
-
-    Args:
-        schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
-        name: The command.
-        overrides: As for :func:`load_config`.
-        config_dir: One more folder to search.
-
-    Raises:
-        ConfigError: As :func:`load_config`.
-    """
-    values, choices = compose(name, overrides, config_dir)
-    refuse_hidden_choices(choices, config_dir)
-    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    others = {field.name for field in dataclasses.fields(RunConfig)} - own
-    return validated(schema, {key: values[key] for key in values if key not in others})
 
 
 def _run_config(values: Mapping[str, Any]) -> RunConfig:
@@ -297,8 +267,8 @@ def explain_hydra_error(
     if ambiguous:
         key, value = ambiguous.groups()
         return ConfigError(
-            f"{key}: several values; add -m to run one job for each of them, or put one that holds "
-            f"a comma into quotation marks twice: \"{key}='{value}'\""
+            f"{key}: several values; add -m to run one job for each of them, or write "
+            f"\"{key}='{value}'\" if it is one that holds a comma"
         )
     if text.startswith(wrapped):
         return ConfigError(text.removeprefix(wrapped).splitlines()[0])
@@ -368,7 +338,7 @@ def compose(
     composed = _composed(config_name, overrides, config_dir)
     refuse_secrets(composed.values)
     values, choices = deepcopy(composed.values), dict(composed.choices)
-    if choices.get("backbone") in _OWN_WEIGHTS:
+    if choices.get("backbone") in OWN_WEIGHTS:
         _name_backbone(values["backbone"])
     if "task" in values:
         values["task"] = _whole_task(values["task"], choices.get("task"), config_dir)

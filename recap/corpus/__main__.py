@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    return run_command(Command(name="corpus", load=_load, job=_act), argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> CorpusConfig:
-    from recap.cli.compose import load_own_command
-    from recap.corpus.options import CorpusConfig
-
-    return load_own_command(CorpusConfig, "corpus", overrides, config_dir=config_dir)
+    return run_command(Command(name="corpus", job=_act), argv)
 
 
 def _act(config: CorpusConfig) -> None:

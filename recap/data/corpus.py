@@ -438,18 +438,19 @@ def _check_duplicates(
 
 def _why_empty(issues: IssueLog) -> str:
     counts = issues.counts
-    if issues.unrecognized:
-        return f"{issues.file}: {issues.unrecognized}"
     if issues.rows_read == 0:
         return f"{issues.file}: holds no rows; write one dialogue or one example a row"
-    if issues.rows_rejected == issues.rows_read:
-        first = issues.issues[0]
-        return f"{issues.file}: all {issues.rows_read} rows were rejected; the first: {first}"
+    first = f"{issues.unrecognized}; as it is, it " if issues.unrecognized else ""
+    if issues.rows_rejected == issues.rows_read and not first:
+        lost = f"all {issues.rows_read} rows were rejected"
+        return f"{issues.file}: {lost}; the first: {issues.issues[0]}"
     hints = {
         "unlabelled": "add labels (in a table: data.options.columns.label=NAME names their column)",
         "no_intervention": "keep utterances without a context with data.no_intervention=keep",
     }
     given = [key for key in hints if counts[key]]
     reasons = "; ".join(f"{counts[key]} {_NOTES[key]}" for key in given) or "no client turn"
-    hint = "; ".join(hints[key] for key in given) or "check who speaks"
-    return f"{issues.file}: leaves no example: {reasons}; {hint}"
+    # Of a table without speakers, no turn can follow a counselor's.
+    mends = [hints[key] for key in given if not (first and key == "no_intervention")]
+    hint = "; ".join(mends) or ("" if first else "check who speaks")
+    return f"{issues.file}: {first}leaves no example: {reasons}" + (f"; {hint}" if hint else "")

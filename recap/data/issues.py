@@ -128,7 +128,7 @@ class IssueLog:
 
     @property
     def issues(self) -> list[RowIssue]:
-        """The faults, in the order in which they were met; values that are not known come last."""
+        """The faults in the order in which they were met."""
         self._list_values()
         return self._issues
 
@@ -218,7 +218,7 @@ class IssueLog:
         says what they are (``unknown speakers``), and ``NAME`` in the hint stands for one of them.
         """
         self.n_faults += 1
-        _, counts = self._values.setdefault((field, kind, known, hint), (int(line), Counter()))
+        _, counts = self._values.setdefault((field, kind, known, hint), (line, Counter()))
         counts.update(values)
         self._lose(line, rows)
 
@@ -263,8 +263,16 @@ class IssueLog:
             tasks = tasks_that_know(counts) if kind == _UNKNOWN_LABELS else []
             if tasks:
                 hint = f"set {' or '.join(f'task={name}' for name in tasks)}, which knows them"
-            reason = f"{kind}: {named}; known: {known}"
-            self._note(line, field, reason, hint.replace("NAME", example))
+            item = f"[{line.item}]." if isinstance(line, Line) else ""
+            fault = RowIssue(
+                file=self.file,
+                line=int(line),
+                field=f"{item}{field}",
+                reason=f"{kind}: {named}; known: {known}",
+                hint=hint.replace("NAME", example),
+            )
+            later = (n for n, i in enumerate(self._issues) if i.file == self.file and i.line > line)
+            self._issues.insert(next(later, len(self._issues)), fault)
         self._values = {}
 
     def begin(self, file: str) -> None:

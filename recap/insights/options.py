@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -211,10 +210,3 @@ ACTIONS = {
     "supervision": "recap.insights.cards:make_supervision",
 }
 """What each action calls, as ``module:function``: takes the configuration, gives a ``Report``."""
-
-
-def load(overrides: Sequence[str], *, config_dir: str | None = None) -> InsightsConfig:
-    """Return the configuration that overrides describe."""
-    from recap.cli.compose import load_own_command
-
-    return load_own_command(InsightsConfig, "insights", overrides, config_dir=config_dir)

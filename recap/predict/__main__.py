@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Annotate what ``argv`` describes; return 0 (done), 2 (user's fault) or 1 (anything else)."""
-    return run_command(Command(name="predict", load=_load, job=_predict), argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
-    from recap.cli.compose import load_own_command
-    from recap.predict.options import PredictConfig
-
-    return load_own_command(PredictConfig, "predict", overrides, config_dir=config_dir)
+    return run_command(Command(name="predict", job=_predict), argv)
 
 
 def _predict(config: PredictConfig) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, run_command
-from recap.report.options import load
 
 if TYPE_CHECKING:
     from recap.report.options import ReportConfig
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the report ``argv`` asks for; return 0 (done), 2 (user's fault) or 1 (anything else)."""
-    return run_command(Command(name="report", load=load, job=_report), argv)
+    return run_command(Command(name="report", job=_report), argv)
 
 
 def _report(config: ReportConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -62,10 +61,3 @@ class ReportConfig:
     def run(self) -> str:
         """What messages call this configuration."""
         return "report"
-
-
-def load(overrides: Sequence[str], *, config_dir: str | None = None) -> ReportConfig:
-    """Return the configuration that overrides describe."""
-    from recap.cli.compose import load_own_command
-
-    return load_own_command(ReportConfig, "report", overrides, config_dir=config_dir)

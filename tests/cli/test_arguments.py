@@ -13,12 +13,9 @@ import pytest
 import recap
 from recap.cli import command as cli
 from recap.cli.arguments import SCHEMAS, understood
-from recap.cli.compose import all_folders, load_own_command
-from recap.corpus.options import CorpusConfig
+from recap.cli.compose import all_folders, load_verb
 from recap.errors import ConfigError
 from recap.plan.options import load_plan
-from recap.predict.options import PredictConfig
-from recap.report.options import ReportConfig
 
 TALK = "session,speaker,text,label\ns,T,Why?,\ns,C,No,sustain\ns,T,And?,\ns,C,Yes,change\n"
 SPEAKERS = "data.options.speakers={T: counselor, C: client}"
@@ -128,7 +125,7 @@ def test_numbers_null_and_lists_in_mappings_are_what_they_seem() -> None:
         "l": ["a", 1],
     }
     columns = "annotations.columns={id: [A, B C], label: null, annotator: 标注员}"
-    config = load_own_command(CorpusConfig, "corpus", [columns])
+    config = load_verb("corpus", [columns])
     assert config.annotations.columns == {"id": ["A", "B C"], "label": None, "annotator": "标注员"}
     table = recap.load_config(["data=table", "data.options.columns={turn: false}"])
     assert table.data.options["columns"] == {"turn": False}
@@ -150,7 +147,7 @@ def test_numbers_null_and_lists_in_mappings_are_what_they_seem() -> None:
     ],
 )
 def test_a_list_of_names_is_understood(typed: str, names: list[str]) -> None:
-    config = load_own_command(CorpusConfig, "corpus", [f"assign.annotators={typed}"])
+    config = load_verb("corpus", [f"assign.annotators={typed}"])
     assert config.assign.annotators == names
 
 
@@ -182,7 +179,7 @@ def test_an_option_is_understood_however_it_is_typed(
     typed: list[str], option: str | None, value: object
 ) -> None:
     if option is None:
-        with pytest.raises(ConfigError, match="seed: stands without an option; write seed=VALUE"):
+        with pytest.raises(ConfigError, match="seed: its value goes behind a =; write seed=VALUE"):
             recap.load_config(typed)
     else:
         assert getattr(recap.load_config(typed), option) == value
@@ -230,7 +227,7 @@ def test_an_option_is_understood_however_it_is_typed(
         ("train =3", "=3: no option is named"),
         ("train --seed", "seed: nothing stands behind the ="),
         ("train --cfg", "--cfg: needs a value behind it"),
-        ("train --cfg foo", "--cfg foo: is no flag that there is"),
+        ("train --cfg foo", "--cfg foo: there is no such flag"),
         ("train --config-name=x", "config_name: there is no such option"),
         ("train data.path=${foo}", "what stands in ${…} is no option"),
         ("train data.path=a${b", "what stands in ${…} is no option"),
@@ -290,12 +287,12 @@ def test_a_plan_has_the_options_of_prompts() -> None:
 
 
 def test_words_without_an_option_are_understood() -> None:
-    assert load_own_command(CorpusConfig, "corpus", ["agreement"]).action == "agreement"
-    assert load_own_command(ReportConfig, "report", ["runs/a", "runs/b"]).runs == (
+    assert load_verb("corpus", ["agreement"]).action == "agreement"
+    assert load_verb("report", ["runs/a", "runs/b"]).runs == (
         "runs/a",
         "runs/b",
     )
-    predict = load_own_command(PredictConfig, "predict", ["Gespräch 3.vtt", "output=a.jsonl"])
+    predict = load_verb("predict", ["Gespräch 3.vtt", "output=a.jsonl"])
     assert (predict.input, predict.data.reader) == ("Gespräch 3.vtt", "vtt")
 
 

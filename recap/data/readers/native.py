@@ -11,7 +11,13 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS, refuse_export
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Fields, Record, check_roles, register_reader
+from recap.data.readers.registry import (
+    Fields,
+    Record,
+    check_roles,
+    register_reader,
+    unrecognized,
+)
 from recap.data.readers.speakers import SpeakerNames
 from recap.errors import ConfigError, DataError
 from recap.records import Dialogue, Example, Speaker, Turn
@@ -162,6 +168,9 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
 
 
 def _turn(part: Fields, names: SpeakerNames) -> Turn:
+    if part.key("speaker") not in part.row and part.issues.rows_read == 1:
+        keys = [str(key) for key in part.row]
+        part.issues.unrecognized = unrecognized(keys, (), ("speaker",), what="key")
     called = part.text("speaker")
     voice = names.voice(part.issues, part.line, "speaker", called) if part.sound else None
     part.sound = voice is not None

@@ -330,17 +330,21 @@ def find_columns(
     return found
 
 
-def unrecognized(names: Sequence[str], found: Collection[str], roles: Iterable[str]) -> str:
-    """Return a sentence on roles that no column of a table seems to have, ``""`` for none."""
+def unrecognized(
+    names: Sequence[str], found: Collection[str], roles: Iterable[str], *, what: str = "column"
+) -> str:
+    """Return a sentence on roles that no column, or key, seems to have; ``""`` for none."""
     missing = [role for role in roles if role not in found]
     if not missing:
         return ""
     so = ", so all rows are taken for one session" if missing == ["session"] else ""
     listed = ", ".join(quote_cell(name) for name in names[:LISTED_FAULTS])
-    named = ", ".join(f"{role}: NAME" for role in missing)
+    several = ", ".join(f"{role}: NAME" for role in missing)
+    option = f"'data.options.columns={{{several}}}'"
+    option = option if len(missing) > 1 else f"data.options.columns.{missing[0]}=NAME"
     return (
-        f"no column is recognized as {' or '.join(missing)}{so} (there are {listed}); say which it "
-        f"is with 'data.options.columns={{{named}}}'"
+        f"no {what} is recognized as {' or '.join(missing)}{so} (there are {listed}); say which it "
+        f"is with {option}"
     )
 
 
