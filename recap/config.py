@@ -11,9 +11,8 @@ import hashlib
 import json
 import math
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -40,38 +39,100 @@ def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     try:
         return TypeAdapter(schema).validate_python(values)
     except ValidationError as error:
-        raise ConfigError(explain_faults(error, schema)) from None
+        raise ConfigError(explain_faults(error, schema, values)) from None
 
 
-def explain_faults(error: ValidationError, schema: type) -> str:
-    """Return one line for every fault: the option's dotted name, and what is wrong with it.
+def explain_faults(error: ValidationError, schema: type, values: Mapping[str, Any]) -> str:
+    """Return one line for every option at fault: its dotted name, and what it has to be.
 
     Args:
         error: What the validation found.
-        schema: The dataclass that was validated, whose sections are dataclasses of its own module.
+        schema: The dataclass that was validated, whose sections are dataclasses too.
+        values: What it was made of.
     """
+    wanted: dict[str, list[str]] = {}
+    given: dict[str, Any] = {}
     lines = []
     for fault in error.errors(include_url=False):
-        where = ".".join(
-            str(part) for part in fault["loc"] if not str(part).startswith("function-")
-        )
+        absent = fault["type"] in ("missing", "unexpected_keyword_argument")
+        where = _option_at(fault["loc"], values, absent=absent)
         if fault["type"] == "unexpected_keyword_argument":
-            lines.append(f"{where}: there is no such option{_closest(fault['loc'], schema)}")
+            lines.append(f"{where}: there is no such option{_closest(where.split('.'), schema)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{where}: is not given; write {where}=VALUE")
+        elif fault["type"] == "value_error":
+            lines.append(f"{where}: {fault['ctx']['error']}")
         else:
-            given = fault.get("input")
-            shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}{shown}")
+            wanted.setdefault(where, []).append(_expected(fault))
+            given[where] = fault["input"]
+    for where, kinds in wanted.items():
+        if any(other.startswith(f"{where}.") for other in wanted):
+            continue  # of a mapping, what is in it is at fault
+        words = re.findall(r"'([^']*)'", " ".join(kinds))
+        close = did_you_mean(given[where], words) if isinstance(given[where], str) else ""
+        *first, last = dict.fromkeys(kinds)
+        listed = ", ".join(kind.replace(" or ", ", ") for kind in first)
+        expected = f"{listed} or {last}" if first else last
+        lines.append(f"{where}: has to be {expected}, not {_shown(given[where])}{close}")
     return "\n".join(dict.fromkeys(lines))
 
 
-def _closest(location: tuple[int | str, ...], schema: type) -> str:
-    section: Any = schema
-    for part in location[:-1]:
-        hints = {f.name: f.type for f in dataclasses.fields(section)}
-        section = vars(sys.modules[schema.__module__]).get(str(hints.get(str(part), "")))
-        if section is None:
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list, as [A,B]",
+    "list": "a list, as [A,B]",
+    "mapping": "a mapping, as {{NAME: VALUE}}",
+    "dict": "a mapping, as {{NAME: VALUE}}",
+    "dataclass": "a mapping, as {{NAME: VALUE}}",
+    "literal_error": "{expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "string_pattern_mismatch": "made of letters, digits, blanks, dots and hyphens",
+}
+"""What an option has to be, by the kind of its fault (pydantic 2.13), or how that begins."""
+
+
+def _expected(fault: Mapping[str, Any]) -> str:
+    kind = fault["type"]
+    words = _EXPECTED.get(kind) or _EXPECTED.get(kind.partition("_")[0])
+    return fault["msg"] if words is None else words.format(**fault.get("ctx", {}))
+
+
+def _shown(given: object) -> str:
+    if given is None or isinstance(given, bool):
+        return {None: "null", True: "true", False: "false"}[given]
+    if isinstance(given, str | int | float):
+        return repr(given)
+    n = f" of {len(given)}" if isinstance(given, list | tuple) else ""
+    return "a mapping" if isinstance(given, Mapping) else f"a list{n}"
+
+
+def _option_at(location: tuple[int | str, ...], values: Any, *, absent: bool) -> str:
+    """Return an option's dotted name; what names no place in the values is pydantic's own."""
+    kept = []
+    for part in location:
+        inside = part in values if isinstance(values, Mapping) else isinstance(part, int)
+        if inside:
+            values = values[part]
+            kept.append(str(part))
+    kept += [str(location[-1])] if absent else []
+    return ".".join(kept)
+
+
+def _closest(keys: Sequence[str], schema: Any) -> str:
+    for key in keys[:-1]:
+        schema = get_type_hints(schema).get(key)
+        if not dataclasses.is_dataclass(schema):
             return ""
-    return did_you_mean(str(location[-1]), [f.name for f in dataclasses.fields(section)])
+    return did_you_mean(keys[-1], [f.name for f in dataclasses.fields(schema)])
 
 
 _STRICT = ConfigDict(extra="forbid")
@@ -80,6 +141,7 @@ LabelForm = Literal["qualified", "bare"]
 PromptStyle = Literal["full", "brief"]
 PromptHistory = Literal["none", "intervention", "full"]
 PromptLayout = Literal["format_last", "format_first"]
+PromptCut = Literal["blocks", "turns"]
 OnError = Literal["fail", "skip"]
 Duplicates = Literal["warn", "error", "drop"]
 NoIntervention = Literal["skip", "keep"]
@@ -167,7 +229,11 @@ class PromptConfig:
     layout: PromptLayout = "format_last"
     """Whether the output format follows the dialogue (the paper's order) or precedes it."""
     max_tokens: int | None = Field(default=None, ge=16)
-    """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``: no limit."""
+    """Longest prompt in tokens; longer ones lose whole oldest turns. ``None``, or more than the
+    model's positions less the answer's: as long as these."""
+    cut: PromptCut = "blocks"
+    """How many turns they lose: ``blocks`` of about a quarter of the room, so that prompts of
+    neighboring utterances begin alike, or as few ``turns`` as will do."""
     file: str | None = None
     """A prompt of the user's own, with placeholders."""
 
@@ -448,6 +514,7 @@ def taught(config: RunConfig) -> dict[str, Any]:
     quantize = config.finetune.method == "qlora"
     return {
         "max_prompt_tokens": config.prompt.max_tokens,
+        "cut": config.prompt.cut,
         "max_new_tokens": config.decoding.max_new_tokens,
         "decoding": config.decoding.name,
         "threshold": config.decoding.threshold,
@@ -613,6 +680,12 @@ def _weights(config: RunConfig) -> Iterator[str]:
             "trainer.precision=16-mixed scales gradients of float32 weights, not of "
             f"backbone.dtype={dtype}; set backbone.dtype=float32"
         )
+    if dtype == "float16" and config.optimizer.eps < 2**-25:
+        yield (
+            f"optimizer.eps={config.optimizer.eps:g} is zero in weights of float16, and steps are "
+            "no finite numbers; set backbone.dtype=float32, and trainer.precision=16-mixed or "
+            "bf16-mixed to compute in 16 bits"
+        )
     rate, lost = config.optimizer.learning_rate, vanishing_update(dtype)
     if rate < lost and not config.optimizer.find_learning_rate:
         yield (
@@ -665,4 +738,9 @@ def _spread(config: RunConfig) -> Iterator[str]:
         yield (
             "trainer.precision=16-mixed: the scale of its gradients is not shared by devices that "
             "hold shares of the weights; set trainer.precision=bf16-mixed"
+        )
+    if trainer.precision == "64-true":
+        yield (
+            "trainer.precision=64-true: shares of weights are held in 32 or 16 bits (Lightning "
+            "2.6); set trainer=ddp, or trainer.precision=32-true"
         )

@@ -126,7 +126,7 @@ class Taxonomy:
         """
         found = self.find(text)
         if found is None:
-            reason = self._rejections.get(normalize_label(text))
+            reason = self.refusal(text)
             if reason is not None:
                 raise DataError(
                     f"label {text.strip()!r} is refused by taxonomy {self.name!r}: {reason}"
@@ -137,6 +137,10 @@ class Taxonomy:
                 f"{did_you_mean(text, known)}"
             )
         return found
+
+    def refusal(self, text: str) -> str | None:
+        """Return why the taxonomy refuses a spelling, ``None`` where it does not."""
+        return self._rejections.get(normalize_label(text))
 
     def spellings(self) -> list[str]:
         """Return every canonical name, name in a language, and alias."""

@@ -433,7 +433,11 @@ def faulty_lines() -> str:
     good = {"session": "s", "turns": turns}
     rows: list[Any] = [
         {**good, "session": "s1", "turns": [turns[0], {**turns[1], "label": label}]},
-        {**good, "session": "s2", "turns": [turns[0], {**turns[1], "label": f"{label} {text}"}]},
+        {
+            **good,
+            "session": "s2",
+            "turns": [turns[0], {**turns[1], "label": f"{label} {text} and more"}],
+        },
         {**good, "session": {text: 1}},
         {**good, "session": [text]},
         {**good, "turns": text},
@@ -444,7 +448,12 @@ def faulty_lines() -> str:
         {**good, "turns": [{"speaker": "client", text: text}]},
         {text: text},
         {**good, text: text, "meta": text},
-        {"id": f"{text} with blanks", "history": [], "response": text, "label": text},
+        {
+            "id": f"{text} with blanks",
+            "history": [],
+            "response": text,
+            "label": f"{text} in a sentence",
+        },
         {"id": "a", "history": text, "response": 3, "label": "Excusing"},
         {"id": "b", "history": [{"speaker": "client", "text": text}], "response": "", "label": ""},
         [text],

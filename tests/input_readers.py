@@ -17,6 +17,7 @@ from sound_files import (
     REGISTERED,
 )
 
+from recap.cli.compose import load_verb
 from recap.config import DataConfig
 from recap.corpus import assign as batches
 from recap.corpus import exam as exam_tables
@@ -32,6 +33,7 @@ from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_rating
 from recap.insights.alliance import read_session_table
 from recap.insights.options import StudyOptions
+from recap.insights.participants import find_people
 from recap.insights.study import arrange_scores, read_scores
 from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response
 from recap.predict.output import check_input, utterances_in
@@ -184,6 +186,12 @@ def _study_scores(path: Path) -> Account:
     return _account(log, len(rows))
 
 
+def _study_people(path: Path) -> None:
+    config = load_verb("insights", ["action=study"])
+    options = replace(config.study, participants=str(path))
+    find_people(replace(config, study=options), groups=None)
+
+
 def _session_table(path: Path) -> None:
     table = read_session_table(path)
     table.keys(["session"])
@@ -209,9 +217,9 @@ def _exam_scores(path: Path) -> None:
 
 @cache
 def _corpus_config() -> CorpusConfig:
-    from recap.cli.compose import load_own_command
+    from recap.cli.compose import load_verb
 
-    return load_own_command(CorpusConfig, "corpus", ["action=adjudicate"])
+    return load_verb("corpus", ["action=adjudicate"])
 
 
 def _decisions(path: Path) -> None:
@@ -252,6 +260,7 @@ _WAYS_IN: dict[str, tuple[tuple[str, ...], Callable[[Path], Account | None]]] = 
     "annotations": (("data.annotation_files",), _annotations),
     "annotations, a column an annotator": (("data.annotation_files",), _annotation_columns),
     "scores of a study": (("insights.study",), _study_scores),
+    "participants of a study": (("insights.participants",), _study_people),
     "outcomes of sessions": (("insights.alliance",), _session_table),
     "ratings of rationales": (("data.sheets",), _ratings_of_rationales),
     "key of an exam": (("corpus.exam", "data.sheets"), _exam_key),

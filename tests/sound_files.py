@@ -290,6 +290,18 @@ OTHERS: dict[str, tuple[Sample, ...]] = {
         label=("score", "group"),
         id=("participant", "phase"),
     ),
+    "participants of a study": samples_in(
+        *_BOTH,
+        rows=rows_of(
+            participant=id_of,
+            group=lambda n: "ab"[n % 2],
+            age=lambda n: 20 + n,
+            remark=said,
+        ),
+        text=("remark",),
+        label=("age", "group"),
+        id=("participant",),
+    ),
     "outcomes of sessions": samples_in(
         *_BOTH,
         rows=rows_of(session=id_of, goal=lambda n: 1.5 * n, remark=said),

@@ -48,7 +48,8 @@ def jackknifed(counts: np.ndarray, whose: Sequence[int]) -> tuple[float, float]:
     middle = special.logit(counts[:, 0].sum() / counts[:, 1].sum())
     n, off = len(names), without - without.mean()
     error = np.sqrt((n - 1) / n * ((without - middle) ** 2).sum())
-    half = stats.t.ppf(0.975, (off**2).sum() ** 2 / (off**4).sum() - 1) * error
+    df = min((1 + n / (n + 80)) * (off**2).sum() ** 2 / (off**4).sum() - 1, n - 1)
+    half = stats.t.ppf(0.975, df) * error
     low, high = special.expit([middle - half, middle + half])
     return float(low), float(high)
 

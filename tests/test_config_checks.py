@@ -44,10 +44,16 @@ WEIGHTS = ["backbone=qwen7b", "backbone.path=nowhere"]
             "gradients of float32 weights",
             "backbone.dtype=float32",
         ),
+        (
+            [*WEIGHTS, "backbone.dtype=float16", "optimizer.learning_rate=1e-3"],
+            "eps=1e-08 is zero in weights of float16",
+            "trainer.precision=16-mixed",
+        ),
         (["finetune=none", "cv.fold=final"], "trains nothing", "cv.fold=all"),
         ([*WEIGHTS, "trainer=fsdp", "finetune=qlora"], "4 bits cannot be spread", "trainer=ddp"),
         (["trainer=fsdp", "optimizer=adamw8bit"], "cannot be spread", "optimizer=adamw"),
         (["trainer=fsdp", "trainer.precision=16-mixed"], "scale of its gradients", "bf16-mixed"),
+        (["trainer=fsdp", "trainer.precision=64-true"], "held in 32 or 16 bits", "trainer=ddp"),
         (["trainer=ddp", "trainer.cpu_offload=true"], "belongs to", "trainer.strategy=fsdp"),
     ],
 )

@@ -161,26 +161,21 @@ NAMED = "run=named"
 
 def loaders() -> dict[str, Callable[[list[str]], Any]]:
     """Return what reads the words of each verb."""
-    from recap.audit.options import AuditConfig
-    from recap.cli.compose import load_command, load_config, load_own_command
+    from recap.cli.compose import load_config, load_verb
     from recap.cli.prompted import load_prompted
-    from recap.corpus.options import CorpusConfig
     from recap.evaluate.options import load_evaluation
-    from recap.insights import options as insights
     from recap.plan.options import load_plan
-    from recap.predict.options import PredictConfig
-    from recap.report import options as report
 
     return {
         "train": lambda job: load_config([NAMED, *job]),
         "plan": lambda job: load_plan([NAMED, *job]),
         "prompt": lambda job: load_prompted([NAMED, *job]),
         "evaluate": lambda job: load_evaluation([NAMED, *job]),
-        "audit": lambda job: load_command(AuditConfig, "audit", [NAMED, *job]),
-        "predict": lambda job: load_own_command(PredictConfig, "predict", job),
-        "corpus": lambda job: load_own_command(CorpusConfig, "corpus", job),
-        "insights": insights.load,
-        "report": report.load,
+        "audit": lambda job: load_verb("audit", [NAMED, *job]),
+        "predict": lambda job: load_verb("predict", job),
+        "corpus": lambda job: load_verb("corpus", job),
+        "insights": lambda job: load_verb("insights", job),
+        "report": lambda job: load_verb("report", job),
     }
 
 

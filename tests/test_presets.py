@@ -73,6 +73,7 @@ SECTION_5_2 = {
     "prompt.max_tokens": None,
 }
 SILENT = {
+    "prompt.cut": "blocks",
     "trainer.patience": 3,
     "trainer.precision": "bf16-mixed",
     "backbone.dtype": "float32",

@@ -18,15 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A model that has kept texts is a finding, not a fault: 0.
     """
-    return run_command(Command(name="audit", load=_load, job=_audit), argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None = None) -> AuditConfig:
-    """Return the configuration that overrides describe."""
-    from recap.audit.options import AuditConfig
-    from recap.cli.compose import load_command
-
-    return load_command(AuditConfig, "audit", overrides, config_dir=config_dir)
+    return run_command(Command(name="audit", job=_audit), argv)
 
 
 @quiet_libraries()

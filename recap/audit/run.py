@@ -33,7 +33,7 @@ from recap.output.format import console_for, p_cell, percent_with_ends
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
 from recap.records import Answer, Example, Turn
-from recap.runs.saved import SavedModel, find_model, load_saved
+from recap.runs.saved import SavedModel, find_model, limit_of, load_saved
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
 
@@ -173,10 +173,10 @@ class TokenSpan:
 class TokenSpans:
     """Finds texts among the tokens of prompt and answer, as training lays them out."""
 
-    def __init__(self, task: Task, encoder: ChatEncoder, *, max_tokens: int | None) -> None:
+    def __init__(self, task: Task, encoder: ChatEncoder, prompts: PromptEncoder) -> None:
         self._task = task
         self._encoder = encoder
-        self._prompts = PromptEncoder(task, encoder, max_tokens=max_tokens)
+        self._prompts = prompts
 
     def of(self, example: Example, field: TextField) -> TokenSpan:
         """Return where a field of an example stands."""
@@ -321,7 +321,16 @@ def audit_model(config: AuditConfig) -> Report:
     if loaded.adapter is not None:
         loaded.model.set_adapter(loaded.adapter)
     encoder = ChatEncoder(loaded.tokenizer)
-    spans = TokenSpans(saved.task, encoder, max_tokens=saved.settings.max_prompt_tokens)
+    own = saved.settings
+    limit = limit_of(
+        loaded,
+        saved.task,
+        encoder,
+        max_tokens=own.max_prompt_tokens,
+        max_new_tokens=own.max_new_tokens,
+    )
+    prompts = PromptEncoder(saved.task, encoder, max_tokens=limit.tokens, cut=own.cut)
+    spans = TokenSpans(saved.task, encoder, prompts)
     read = partial(_read, loaded.model, config.training.decoding.batch_size)
     exposed: list[dict[str, Any]] = []
     if config.canaries is not None:

@@ -6,18 +6,21 @@ The console script is here too: ``recap <verb> …`` is ``python -m recap.<verb>
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
-from recap.errors import RecapError, did_you_mean
+from recap.cli.arguments import understood
+from recap.errors import ConfigError, RecapError, did_you_mean
 from recap.system import processes
 from recap.system.files import disk_error
 from recap.system.plain_text import printable
@@ -41,52 +44,21 @@ class Command(Generic[Config]):
 
     name: str
     """``conf/<name>.yaml`` is its configuration."""
-    load: Callable[..., Config]
-    """Called with overrides and ``config_dir=``, returns the configuration that they describe."""
     job: Callable[[Config], object]
     """Runs one configuration."""
+    own_load: Callable[..., Config] | None = None
+    """Called with overrides and ``config_dir=``, returns the configuration that they describe;
+    ``None``: as :func:`recap.cli.compose.load_verb` does."""
     after_sweep: Callable[[list[Config]], object] = lambda configs: None
     """Runs once after all jobs of a sweep."""
 
+    def load(self, overrides: Sequence[str], config_dir: str | None) -> Config:
+        """Return the configuration that overrides describe."""
+        from recap.cli.compose import load_verb
 
-READER_BY_ENDING = {
-    **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "table"),
-    ".txt": "transcript",
-    ".vtt": "vtt",
-    ".srt": "vtt",
-}
-"""``data`` by a file's ending, for commands that choose it; anything else is ``dialogues``."""
-
-
-def with_lists(arguments: Sequence[str], options: Collection[str]) -> list[str]:
-    """Return the arguments as Hydra takes them: ``runs=a,b*`` becomes a list of quoted names."""
-    written = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in options and value not in ("", "null") and value[0] not in "[{":
-            names = [name.strip().strip("'\"") for name in value.split(",")]
-            quoted = ",".join("'" + name.replace("'", r"\'") + "'" for name in names if name)
-            argument = f"{key}=[{quoted}]"
-        written.append(argument)
-    return written
-
-
-def with_reader(arguments: Sequence[str], *options: str) -> list[str]:
-    """Return the arguments, with ``data=`` by the ending of the file that an option names.
-
-    Of several options that name one, the first counts. Of a folder, the endings of its files count,
-    where they all say the same.
-    """
-    given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
-    path = next((given[option] for option in options if option in given), None)
-    if path is None or "data" in given:
-        return [*arguments]
-    named = Path(path.strip("'\""))
-    files = [p for p in named.iterdir() if p.name[0] != "."] if named.is_dir() else [named]
-    readers = {READER_BY_ENDING.get(file.suffix.lower(), "dialogues") for file in files}
-    if readers == {"transcript", "vtt"}:
-        readers = {"transcript"}
-    return [*arguments, f"data={readers.pop() if len(readers) == 1 else 'dialogues'}"]
+        load = self.own_load or partial(load_verb, self.name)
+        config: Config = load(overrides, config_dir=config_dir)
+        return config
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -103,19 +75,37 @@ def run_command(command: Command[Config], argv: Sequence[str] | None) -> int:
     sweep is composed as a whole before its first job starts. ``--help``, ``--cfg`` and the like are
     Hydra's.
     """
-    from hydra._internal.utils import get_args_parser
-
-    from recap.cli.compose import with_mappings
-
     # Read when torch is loaded. libgomp's threads spin while they wait for each other: where
     # another process has a core, a step on two took 1 to 4 s instead of 0.14 s. This costs 5 %.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     processes.switch_telemetry_off()
-    given = with_mappings(sys.argv[1:] if argv is None else argv)
-    arguments = get_args_parser().parse_intermixed_args(given)
+    given = sys.argv[1:] if argv is None else argv
+    return with_exit_code(lambda: _run(command, given))
+
+
+def _run(command: Command[Config], given: Sequence[str]) -> int:
+    from hydra._internal.utils import get_args_parser
+
+    from recap.cli.compose import all_folders
+
+    flags, overrides = understood(command.name, given, all_folders)
+    if "--version" in flags:
+        return print_version()
+    parser = get_args_parser()
     # Hydra itself cannot read flags that stand between overrides.
-    ordered = [a for a in given if a not in arguments.overrides] + arguments.overrides
-    return with_exit_code(lambda: _dispatch(arguments, ordered, command))
+    ordered = [*flags, *overrides]
+    try:
+        with redirect_stderr(io.StringIO()):
+            arguments = parser.parse_args(ordered)
+    except SystemExit:
+        raise ConfigError(f"{' '.join(flags)}: there is no such flag; see --help") from None
+    return _dispatch(arguments, ordered, command)
+
+
+def print_version() -> int:
+    """Print recap's version; return 0."""
+    print(f"recap {import_module('recap').__version__}")
+    return 0
 
 
 def with_exit_code(action: Callable[[], int]) -> int:
@@ -192,14 +182,14 @@ def _dispatch(arguments: argparse.Namespace, argv: list[str], command: Command[C
         return _sweep(arguments, argv, command)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         if arguments.cfg:
-            command.load(arguments.overrides, config_dir=arguments.config_dir)
+            command.load(arguments.overrides, arguments.config_dir)
         elif arguments.overrides:
             from recap.cli.compose import compose
 
             # Hydra sets its logging up for help too, and that can name what to run.
             compose(command.name, arguments.overrides, arguments.config_dir)
         return _hand_over(arguments, argv, command)
-    return _done(command, command.load(arguments.overrides, config_dir=arguments.config_dir))
+    return _done(command, command.load(arguments.overrides, arguments.config_dir))
 
 
 def _done(command: Command[Config], config: Config, run: str = "") -> int:
@@ -234,7 +224,7 @@ def _sweep(arguments: argparse.Namespace, argv: list[str], command: Command[Conf
     jobs = expand_sweep(
         arguments.overrides, config_name=command.name, config_dir=arguments.config_dir
     )
-    configs = [command.load(overrides, config_dir=arguments.config_dir) for overrides in jobs]
+    configs = [command.load(overrides, arguments.config_dir) for overrides in jobs]
     codes: list[int] = []
 
     def guarded(config: Config) -> None:
@@ -262,7 +252,7 @@ def _hand_over(arguments: argparse.Namespace, argv: list[str], command: Command[
         # All overrides, paths among them, in a file that nobody reads again.
         (Path(hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
         overrides = list(hydra.overrides.task)
-        command.job(command.load(overrides, config_dir=arguments.config_dir))
+        command.job(command.load(overrides, arguments.config_dir))
 
     main = hydra.main(
         version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name=command.name
@@ -300,15 +290,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments.pop(0) if arguments else "--help"
-    if verb in ("-h", "--help"):
+    if verb in ("-h", "--help", "help"):
         print("usage: recap <verb> [options]; recap <verb> --help explains a verb\n")
         print("\n".join(f"  {name:<10}{does}" for name, does in VERBS.items()))
         return 0
+    if verb in ("-V", "--version", "version"):
+        return print_version()
     if verb not in VERBS:
-        known = ", ".join(VERBS)
-        print(
-            f"error: no verb {verb!r}{did_you_mean(verb, VERBS)}; known: {known}", file=sys.stderr
-        )
+        known = f"{did_you_mean(verb, VERBS)}; known: {', '.join(VERBS)}"
+        late = next((word for word in arguments if word in VERBS), None)
+        right = f"; the verb comes first: recap {late} {verb}" if late else known
+        print(f"error: no verb {verb!r}{right}", file=sys.stderr)
         return 2
     code: int = import_module(f"recap.{verb}.__main__").main(arguments)
     return code

@@ -30,12 +30,22 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from recap.cli.arguments import (
+    OF_PROMPT_ALONE,
+    OWN_WEIGHTS,
+    PROMPTING,
+    of_prompt_alone,
+    options_of,
+    read_json,
+    schema_of,
+    understood,
+)
 from recap.config import BackboneConfig, RunConfig, flatten, hashed_name, result_options, validated
 from recap.errors import ConfigError, did_you_mean
 from recap.system.files import conf_dir, read_yaml
@@ -112,9 +122,6 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 Schema = TypeVar("Schema")
 HYDRA_VERSION_BASE = "1.3"
 _NAMING_CHOICES = ("data", "task", "backbone", "finetune")
-_PROMPTING = ("prompt", "plan")
-_OWN_WEIGHTS = ("local", "hub")
-_OF_PROMPT_ALONE = ("client", "shots", "shot_categories", "dry_run", "privacy.allow_external")
 
 
 def load_config(
@@ -133,32 +140,29 @@ def load_config(
     return config if values["run"] else replace(config, run=_name_of(config, choices, config_dir))
 
 
-def load_command(
-    schema: type[Schema],
-    name: str,
-    overrides: Sequence[str] = (),
-    *,
-    config_dir: str | Path | None = None,
-) -> Schema:
-    """Return the configuration of a command that is told of a whole run, as ``recap.plan`` is.
+def load_verb(
+    name: str, overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> Any:
+    """Return the configuration of a command, an instance of its dataclass of :data:`SCHEMAS`.
 
-    ``conf/<name>.yaml`` takes over all of ``conf/train.yaml`` and adds keys of its own.
-
-    Args:
-        schema: A pydantic dataclass with a field ``training`` for the run's :class:`RunConfig` and
-            one for every key that ``conf/<name>.yaml`` adds.
-        name: The command.
-        overrides: As for :func:`load_config`, with the added keys.
-        config_dir: One more folder to search.
+    A field ``training`` holds the :class:`RunConfig` of a command that is told of a whole run, as
+    ``recap.plan`` is: ``conf/<name>.yaml`` takes over all of ``conf/train.yaml``. Of any other,
+    what a choice of data or task sets for a training is left out.
 
     Raises:
         ConfigError: As :func:`load_config`.
     """
+    schema = schema_of(name)
+    if schema is RunConfig:
+        return load_config(overrides, config_dir=config_dir)
     values, choices = compose_run(name, overrides, config_dir)
-    config: Any = command_config(schema, values)
-    run = config.training.run if values["run"] else _name_of(config.training, choices, config_dir)
-    named: Schema = replace(config, training=replace(config.training, run=run))
-    return named
+    own = {field.name for field in dataclasses.fields(schema)}
+    if "training" in own:
+        config = command_config(schema, values)
+        run = values["run"] or _name_of(config.training, choices, config_dir)
+        return replace(config, training=replace(config.training, run=run))
+    others = {field.name for field in dataclasses.fields(RunConfig)} - own
+    return validated(schema, {key: values[key] for key in values if key not in others})
 
 
 def compose_run(
@@ -172,15 +176,15 @@ def compose_run(
     """
     values, choices = compose(name, overrides, config_dir)
     refuse_hidden_choices(choices, config_dir)
-    if name not in _PROMPTING:
-        for key in _OF_PROMPT_ALONE:
+    if name not in PROMPTING and "trainer" in values:
+        for key in OF_PROMPT_ALONE:
             if key in values or key in flatten(values):
-                raise ConfigError(_of_prompt_alone(key))
+                raise of_prompt_alone(key)
     return values, choices
 
 
 def command_config(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
-    """Return composed values as the configuration of a command; see :func:`load_command`.
+    """Return composed values as the configuration of a command; see :func:`load_verb`.
 
     A run without a name is called ``unnamed``.
     """
@@ -188,34 +192,6 @@ def command_config(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     added = {key: value for key, value in values.items() if key in own}
     training = {key: value for key, value in values.items() if key not in own}
     return validated(schema, {**added, "training": _run_config(training)})
-
-
-def load_own_command(
-    schema: type[Schema],
-    name: str,
-    overrides: Sequence[str] = (),
-    *,
-    config_dir: str | Path | None = None,
-) -> Schema:
-    """Return the configuration of a command that trains nothing, as ``recap.predict``.
-
-    ``conf/<name>.yaml`` stands alone. What a choice of data or task sets for a training is left
-    out.
-
-    Args:
-        schema: A pydantic dataclass with a field for every key of ``conf/<name>.yaml``.
-        name: The command.
-        overrides: As for :func:`load_config`.
-        config_dir: One more folder to search.
-
-    Raises:
-        ConfigError: As :func:`load_config`.
-    """
-    values, choices = compose(name, overrides, config_dir)
-    refuse_hidden_choices(choices, config_dir)
-    own = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    others = {field.name for field in dataclasses.fields(RunConfig)} - own
-    return validated(schema, {key: values[key] for key in values if key not in others})
 
 
 def _run_config(values: Mapping[str, Any]) -> RunConfig:
@@ -226,7 +202,7 @@ def written(
     choices: Mapping[str, str | None], group: str, backbone: BackboneConfig | None = None
 ) -> str:
     """Return a choice as it stands in the name of a run folder; weights of one's own by name."""
-    if group == "backbone" and backbone is not None and choices[group] in _OWN_WEIGHTS:
+    if group == "backbone" and backbone is not None and choices[group] in OWN_WEIGHTS:
         return backbone.name
     return str(choices[group]).replace("/", "_")
 
@@ -235,8 +211,13 @@ def usual_options(
     choices: Mapping[str, str | None], given: Mapping[str, Any], default: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return default options with those of weights of one's own, which the run's name tells."""
-    told = ("name", "path", "hub_id") if choices["backbone"] in _OWN_WEIGHTS else ()
+    told = ("name", "path", "hub_id") if choices["backbone"] in OWN_WEIGHTS else ()
     return {**default, **{key: given[key] for key in (f"backbone.{each}" for each in told)}}
+
+
+def all_folders(config_dir: str | Path | None = None) -> list[Path]:
+    """Return recap's own folder of configuration, and those that are searched beside it."""
+    return [conf_dir(), *search_folders(config_dir)]
 
 
 def search_folders(config_dir: str | Path | None = None) -> list[Path]:
@@ -277,33 +258,52 @@ def explain_hydra_error(
                 f"{group}: there is no choice {choice!r}{did_you_mean(choice, known)}; "
                 f"known: {', '.join(known)}"
             )
-    text = str(error).strip().removeprefix("ConfigError raised while resolving interpolation: ")
-    unknown = re.search(r"Could not override '([^']+)'", text)
+    wrapped = "ConfigError raised while resolving interpolation: "
+    text = str(error).strip()
+    unknown = re.search(r"Could not (?:find|override) '?([\w/.]+)'?", text)
     if unknown:
-        key = unknown.group(1)
-        alone = (*_OF_PROMPT_ALONE, "privacy")  # as a group it chooses where prompts may go
-        of_prompt = key in alone or key.partition(".")[0] in _OF_PROMPT_ALONE
-        if of_prompt and config_name not in _PROMPTING:
-            return ConfigError(_of_prompt_alone(key))
-        closest = did_you_mean(key, _known_options(config_name))
-        return ConfigError(f"{key}: there is no such option{closest}; see --help")
-    unknown = re.search(r"Could not (?:find|override) '?([\w/]+)'?[^\n]*No match", text)
-    if unknown:
-        group = unknown.group(1)
-        closest = did_you_mean(group, _known_options(config_name))
-        return ConfigError(f"{group}: there is no such group{closest}; see --help")
-    ambiguous = re.search(r"Ambiguous value for argument '([^']+)'", text)
+        return _not_there(unknown.group(1), config_name)
+    ambiguous = re.search(r"Ambiguous value for argument '\+*([^=]+)=(.*)'", text)
     if ambiguous:
+        key, value = ambiguous.groups()
         return ConfigError(
-            f"{ambiguous.group(1)}: several values; add -m to run one job for each of them"
+            f"{key}: several values; add -m to run one job for each of them, or write "
+            f"\"{key}='{value}'\" if it is one that holds a comma"
+        )
+    if text.startswith(wrapped):
+        return ConfigError(text.removeprefix(wrapped).splitlines()[0])
+    if isinstance(error, OmegaConfBaseException) or "${" in str(error.__cause__):
+        where = getattr(error, "full_key", None) or " ".join(overrides)
+        return ConfigError(
+            f"{where}: what stands in ${{…}} is no option; let the shell fill in "
+            "the value, or write \\${ for the characters themselves"
+        )
+    if isinstance(error, OverrideParseException):
+        return ConfigError(
+            f"{error.override}: cannot be read; options are written KEY=VALUE, with quotation "
+            "marks around a value that holds blanks or brackets"
         )
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in text else ""
-    return ConfigError(f"{first}{cause} [given: {' '.join(overrides)}]")
+    return ConfigError(f"{first} [given: {' '.join(overrides)}]")
 
 
-def _of_prompt_alone(key: str) -> str:
-    return f"{key}: only recap.prompt has this option, and runs the experiments that set it"
+def _not_there(key: str, config_name: str) -> ConfigError:
+    """Return the error for an option that the chosen files lack, with those that have it."""
+    group, _, option = key.partition(".")
+    files = sorted((conf_dir() / group).glob("*.yaml"))
+    written = {file.stem: read_yaml(file) for file in files}
+    having = [
+        f"{group}={name}"
+        for name, values in written.items()
+        if option in values or option in (values.get(group) or ())
+    ]
+    if key in options_of(config_name) and having:
+        others = " and others" if len(having) > 3 else ""
+        listed = f"{' or '.join(having[:3])}{others}"
+        return ConfigError(f"{key}: belongs to {listed}, which is not chosen here")
+    return ConfigError(
+        f"{key}: there is no such option here; +{key}=VALUE adds it, and --help lists the others"
+    )
 
 
 def refuse_hidden_choices(choices: Mapping[str, str | None], config_dir: str | Path | None) -> None:
@@ -328,30 +328,6 @@ class _UserConf(SearchPathPlugin):
             search_path.append("recap", f"file://{folder.resolve()}")
 
 
-_MAPPING_OPTION = r"(?:data\.options|annotations)\.(?:speakers|label_names|columns)"
-_OWN = {"backbone.path": "local", "backbone.hub_id": "hub"}
-_MAPPING = re.compile(rf"\+{{0,2}}({_MAPPING_OPTION})=(\{{[^{{}}]*\}})", re.DOTALL)
-
-
-def with_mappings(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments, mappings such as ``data.options.speakers={NAME: role}`` as one text.
-
-    Hydra (1.3) takes no keys of its own accord where a mapping is empty, and no Chinese ones.
-    Weights of one's own come with the settings for pretrained models unless a backbone is chosen.
-    """
-    written = []
-    keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
-    if "backbone" not in keys:
-        written += [f"backbone={own}" for key, own in _OWN.items() if key in keys][:1]
-    for argument in arguments:
-        found = _MAPPING.fullmatch(argument)
-        if found is not None:
-            text = found[2].replace("'", r"\'")
-            argument = f"++{found[1]}='{text}'"
-        written.append(argument)
-    return written
-
-
 def compose(
     config_name: str, overrides: Sequence[str], config_dir: str | Path | None
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
@@ -362,15 +338,16 @@ def compose(
     composed = _composed(config_name, overrides, config_dir)
     refuse_secrets(composed.values)
     values, choices = deepcopy(composed.values), dict(composed.choices)
-    _name_backbone(values.get("backbone"))
+    if choices.get("backbone") in OWN_WEIGHTS:
+        _name_backbone(values["backbone"])
     if "task" in values:
         values["task"] = _whole_task(values["task"], choices.get("task"), config_dir)
     return values, choices
 
 
-def _name_backbone(backbone: Any) -> None:
+def _name_backbone(backbone: dict[str, Any]) -> None:
     """Name weights of one's own after their folder, file or hub id; a server's have no place."""
-    if isinstance(backbone, dict) and not (backbone.get("name") or backbone["family"] == "remote"):
+    if not (backbone.get("name") or backbone["family"] == "remote"):
         path, hub_id = backbone.get("path"), backbone.get("hub_id")
         if not path and not hub_id:
             raise ConfigError(
@@ -389,7 +366,7 @@ def _whole_task(
 
     ``choice`` is the task's file under ``task/``, which errors name.
     """
-    folders = [conf_dir(), *search_folders(config_dir)]
+    folders = all_folders(config_dir)
     own = next((f for d in folders if (f := d / "task" / f"{choice}.yaml").is_file()), None)
     if own is not None and not (isinstance(task, dict) and task.get("name")):
         raise ConfigError(
@@ -428,7 +405,8 @@ def _composed(
 ) -> _Composed:
     register_search_path(config_dir)
     folders = (conf_dir(), *_UserConf.folders)
-    return _composed_once(config_name, tuple(overrides), folders, _last_written(folders))
+    given = understood(config_name, overrides, lambda _: folders)[1]
+    return _composed_once(config_name, tuple(given), folders, _last_written(folders))
 
 
 def _last_written(folders: Iterable[Path]) -> tuple[tuple[Path, int], ...]:
@@ -457,7 +435,7 @@ def _composed_once(
             initialize_config_dir(str(conf_dir()), version_base=HYDRA_VERSION_BASE),
             without_resolvers(),
         ):
-            cfg = hydra_compose(config_name, with_mappings(overrides), return_hydra_config=True)
+            cfg = hydra_compose(config_name, list(overrides), return_hydra_config=True)
             plain = {key: cfg[key] for key in cfg if key != "hydra"}
             values = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
             OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
@@ -472,12 +450,22 @@ def _composed_once(
     assert isinstance(values, dict)
     assert isinstance(own, dict)
     refuse_programs(own)
-    _read_mappings(values)
+    _put_mappings(values, overrides)
     return _Composed(
         values={str(key): value for key, value in values.items()},
         choices={str(group): choice for group, choice in cfg.hydra.runtime.choices.items()},
         swept=swept,
     )
+
+
+def _put_mappings(values: dict[Any, Any], overrides: Iterable[str]) -> None:
+    """Put mappings in the place of the texts that Hydra was given for them."""
+    for key, mapping in filter(None, map(read_json, overrides)):
+        *sections, last = key.split(".")
+        inner = values
+        for section in sections:
+            inner = inner[section]
+        inner[last] = mapping
 
 
 def _refuse_broken(error: Exception, files: Iterable[tuple[Path, int]]) -> None:
@@ -491,58 +479,19 @@ def _refuse_broken(error: Exception, files: Iterable[tuple[Path, int]]) -> None:
             read_yaml(file)
 
 
-def _read_mappings(values: Mapping[Any, Any]) -> None:
-    """Put the mapping in the place of what :func:`with_mappings` wrote as one text."""
-    data = values.get("data")
-    places = {
-        "data.options": data.get("options") if isinstance(data, dict) else None,
-        "annotations": values.get("annotations"),
-    }
-    for name, options in places.items():
-        for key in ("speakers", "label_names", "columns"):
-            if isinstance(options, dict) and isinstance(options.get(key), str):
-                options[key] = _mapping(f"{name}.{key}", options[key])
-
-
-def _mapping(option: str, text: str) -> dict[str, Any]:
-    try:
-        # All of it is text: `No` and `1` are names, too.
-        found = yaml.BaseLoader(text).get_single_data()
-    except yaml.YAMLError:
-        found = None
-    plain = isinstance(found, dict) and all(isinstance(key, str) for key in found)
-    if plain and option.endswith("columns"):
-        constants = {"null": None, "false": False}
-        return {k: constants.get(v, v) if isinstance(v, str) else v for k, v in found.items()}
-    if not plain or not all(isinstance(value, str) for value in found.values()):
-        raise ConfigError(
-            f"{option}: is no list of names; write '{option}={{NAME: VALUE, \"OTHER #1\": VALUE}}'"
-        )
-    return dict(found)
-
-
 def _name_of(
     config: RunConfig, choices: Mapping[str, str | None], config_dir: str | Path | None
 ) -> str:
     """Return the folder name: the naming choices, and a hash of all other non-default options."""
     base = [f"{group}={choices[group]}" for group in _NAMING_CHOICES]
     base.append(f"rationale={str(config.rationale).lower()}")
-    base += ["backbone.path=."] if choices["backbone"] in _OWN_WEIGHTS else []
+    base += ["backbone.path=."] if choices["backbone"] in OWN_WEIGHTS else []
     values, _ = compose("train", base, config_dir)
     given = result_options(config)
     default = usual_options(choices, given, result_options(_run_config(values)))
     parts = [written(choices, group, config.backbone) for group in _NAMING_CHOICES]
     parts += [] if config.rationale else ["labelonly"]
     return hashed_name(parts, given, default)
-
-
-def _known_options(config_name: str) -> list[str]:
-    values, choices = compose(config_name, (), None)
-    return [
-        *flatten(values),
-        *values,
-        *(group for group in choices if not group.startswith("hydra")),
-    ]
 
 
 def expand_sweep(
@@ -559,7 +508,7 @@ def expand_sweep(
     Raises:
         ConfigError: When one of them cannot be parsed, or what they choose cannot be composed.
     """
-    given = _parsed(overrides)
+    given = _parsed(understood(config_name, overrides, lambda _: all_folders(config_dir))[1])
     chosen = [str(o.input_line) for o in given if not o.is_sweep_override()]
     swept = _composed(config_name, chosen, config_dir).swept
     choices: dict[str, list[str]] = {}
@@ -571,7 +520,7 @@ def expand_sweep(
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(with_mappings(overrides))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise explain_hydra_error(error, overrides) from error
 

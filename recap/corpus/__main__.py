@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, run_command
+from recap.cli.command import Command, ended_by_sigterm, load_function, run_command
 
 if TYPE_CHECKING:
     from recap.corpus.options import CorpusConfig
@@ -14,21 +14,14 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    return run_command(Command(name="corpus", load=_load, job=_act), argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> CorpusConfig:
-    from recap.cli.compose import load_own_command
-    from recap.corpus.options import CorpusConfig
-
-    return load_own_command(CorpusConfig, "corpus", overrides, config_dir=config_dir)
+    return run_command(Command(name="corpus", job=_act), argv)
 
 
 def _act(config: CorpusConfig) -> None:
-    from recap.corpus.options import find_action
+    from recap.corpus.options import ACTIONS
     from recap.output.report import FILE_ENDINGS, deliver, keep_inputs
 
-    act = find_action(config.action)
+    act = load_function(ACTIONS[config.action])
     inputs = {
         "data.path": config.data.path,
         "annotations.path": config.annotations.path,

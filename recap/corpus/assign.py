@@ -89,10 +89,8 @@ def read_utterances(source: CorpusSource, data: DataConfig) -> list[Example]:
     """Return the client turns as training sees them; a ``DataError`` where none is left."""
     examples = [example for record in source.records for example in examples_in(record, data)]
     if not examples:
-        raise DataError(
-            f"{source.file}: no client turn follows a counselor turn; keep the others with "
-            "data.no_intervention=keep"
-        )
+        why = "no client turn follows a counselor turn; data.no_intervention=keep keeps the others"
+        raise DataError(f"{source.file}: {source.issues.unrecognized or why}")
     return examples
 
 

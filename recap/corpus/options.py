@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.cli.command import load_function
 from recap.config import DataConfig, TaskConfig
 from recap.data.sheets import RatingsOptions
-from recap.errors import ConfigError, did_you_mean
-from recap.output.report import Report
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -157,12 +153,25 @@ class LexiconOptions:
     """Whether terms of a single session are left out."""
 
 
+ActionName = Literal[
+    "describe",
+    "validate",
+    "codebook",
+    "lexicon",
+    "assign",
+    "agreement",
+    "adjudicate",
+    "exam",
+    "ratings",
+]
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CorpusConfig:
     """What is to be found out, and of which data."""
 
-    action: str
-    """Name of the action."""
+    action: ActionName
+    """What is done."""
     data: DataConfig
     """The corpus."""
     task: TaskConfig
@@ -198,14 +207,7 @@ class CorpusConfig:
         return f"{self.action} of {self.data.name}"
 
 
-Action = Callable[[CorpusConfig], Report]
-"""What it returns is printed and written.
-
-Raises ``ConfigError`` where an option that it needs is missing or cannot be used, ``DataError``
-where a file cannot be used, or its rows are at fault and ``data.on_error`` is ``fail``.
-"""
-
-ACTIONS = {
+ACTIONS: dict[ActionName, str] = {
     "describe": "recap.corpus.describe:describe",
     "validate": "recap.corpus.validate:validate",
     "codebook": "recap.corpus.codebook:codebook",
@@ -216,14 +218,8 @@ ACTIONS = {
     "exam": "recap.corpus.exam:exam",
     "ratings": "recap.corpus.ratings:ratings",
 }
-"""Name of an action to its function; modules are imported when they are asked for."""
+"""What each action calls, as ``module:function``: takes the configuration, gives a ``Report``.
 
-
-def find_action(name: str) -> Action:
-    """Return the function of an action; a ``ConfigError`` where there is none of that name."""
-    if name not in ACTIONS:
-        raise ConfigError(
-            f"action: there is no action {name!r}{did_you_mean(name, ACTIONS)}; "
-            f"known: {', '.join(ACTIONS)}"
-        )
-    return load_function(ACTIONS[name])
+It raises ``ConfigError`` where an option that it needs is missing or cannot be used, ``DataError``
+where a file cannot be used, or its rows are at fault and ``data.on_error`` is ``fail``.
+"""

@@ -354,6 +354,8 @@ def _failure(config: CorpusConfig, source: CorpusSource) -> str | None:
     if not issues.issues or config.data.on_error == "skip":
         return None
     lost = f"{issues.rows_rejected} of {issues.rows_read} rows cannot be used"
+    if issues.unrecognized:
+        return f"{issues.file}: {issues.unrecognized}; as it is, {lost}"
     return (
         f"{issues.file}: {lost if issues.rows_rejected else 'its rows are not complete'}; mend "
         "them as listed, or leave them out with data.on_error=skip"

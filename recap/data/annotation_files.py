@@ -503,12 +503,11 @@ class _Reader:
             label = self._one(fields, [Given(labels=tuple(given.label.split("#")))])
         if label is None:
             return None
-        canonical, reason = self._labels.find(label)
+        hint = "correct them, or keep labels with labels=raw"
+        if label.isdecimal() and len(label) <= 4:
+            hint = "say what each number means: annotations.label_names={NAME: LABEL}"
+        canonical = self._labels.find(issues, line, "label", label, hint=hint)
         if canonical is None:
-            hint = "correct it, or keep labels with labels=raw"
-            if label.isdecimal() and len(label) <= 4:
-                hint = f"say what it means with +annotations.label_names.{label}=NAME"
-            issues.reject(line, "label", reason, hint)
             return None
         if (given.id, given.annotator, given.round) in self._seen:
             reason = (

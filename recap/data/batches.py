@@ -70,9 +70,11 @@ class Layout:
     lengths: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """A micro-batch as tensors.
+
+    No dataclass: under ``bf16-true`` and ``64-true`` Lightning takes those apart to their last id
+    to convert them, and refuses frozen ones. There is nothing here to convert.
 
     Attributes:
         plan: Where it belongs.
@@ -86,12 +88,22 @@ class Batch:
         layout: Of the one row; ``None`` for padded rows.
     """
 
-    plan: MicroBatch
-    examples: tuple[EncodedExample, ...]
-    input_ids: torch.Tensor
-    answer_mask: torch.Tensor
-    position_ids: torch.Tensor | None = None
-    layout: Layout | None = None
+    def __init__(
+        self,
+        *,
+        plan: MicroBatch,
+        examples: tuple[EncodedExample, ...],
+        input_ids: torch.Tensor,
+        answer_mask: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        self.plan = plan
+        self.examples = examples
+        self.input_ids = input_ids
+        self.answer_mask = answer_mask
+        self.position_ids = position_ids
+        self.layout = layout
 
     def to(self, device: torch.device | str, **options: Any) -> Batch:
         """Return the batch with its tensors on a device (Lightning moves batches through this)."""
@@ -182,11 +194,9 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
 def _part(batch: Batch, rows: slice) -> Batch:
     plan = replace(batch.plan, indices=batch.plan.indices[rows])
     if batch.layout is not None:
-        local = replace(plan, indices=tuple(range(len(plan.indices))))
-        laid_out = _in_one_row(batch.examples[rows], local, batch.layout.prefix)
-        return replace(laid_out.to(batch.input_ids.device), plan=plan)
-    return replace(
-        batch,
+        laid_out = _in_one_row(batch.examples[rows], plan, batch.layout.prefix)
+        return laid_out.to(batch.input_ids.device)
+    return Batch(
         plan=plan,
         examples=batch.examples[rows],
         input_ids=batch.input_ids[rows],

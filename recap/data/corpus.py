@@ -79,7 +79,6 @@ def read_records(
                     issues.lines = lines
                     issues.count_cut(lines)
                     yield piece
-        issues.list_values()
     issues.begin(given)
     if path is None:
         issues.turns.clear()
@@ -112,16 +111,16 @@ class _Check:
         self._line_of_session = FirstLines()
 
     def example(self, example: Example, place: Place) -> Example | None:
-        before = len(self._issues.issues)
+        before = self._issues.n_faults
         self._text("response", example.response, place)
         for index, turn in enumerate(example.history):
             self._text(f"history[{index}].text", turn.text, place)
-        label = self._label("label", example.label, place)
+        label = self._label(example.label, place)
         if self._require_labels and self._none(example.label):
             self._reject(place, "label", "is missing", "give every row a label")
         example = self._named(example, ("id", "session", "client", "counselor"), (place,))
         self._unique("id", example.id, place)
-        if len(self._issues.issues) > before:
+        if self._issues.n_faults > before:
             return None
         self._count(example.history, ("client",))
         example = self._with_reason(example)
@@ -170,10 +169,10 @@ class _Check:
         if not dialogue.turns:
             self._reject(places[0], "turns", "is empty", "write its turns, or remove the row")
             return []
-        before = len(self._issues.issues)
+        before = self._issues.n_faults
         dialogue = self._named(dialogue, ("session", "client", "counselor"), places)
         session = dialogue.session
-        if len(self._issues.issues) > before:
+        if self._issues.n_faults > before:
             return []
         first = self._line_of_session.find(session)
         if first is not None:
@@ -226,13 +225,13 @@ class _Check:
         return pieces
 
     def _turn(self, session: str, index: int, turn: Turn, place: Place, within: str) -> Turn | None:
-        before = len(self._issues.issues)
+        before = self._issues.n_faults
         self._text("text", turn.text, place, within)
         turn = self._named(turn, ("id",), (place,), within)
         if turn.speaker == "client":
             name = turn_id(session, index, turn)
             self._unique("id", name, place, within, made_up=name == f"{session}:{index}")
-            label = self._label("label", turn.label, place, within)
+            label = self._label(turn.label, place)
             turn = self._with_reason(turn)
             if label != turn.label:
                 turn = replace(turn, label=label)
@@ -240,7 +239,7 @@ class _Check:
         elif turn.label is not None and is_missing(turn.label):
             # Acts of counselors are of no task.
             turn = replace(turn, label=None)
-        return turn if len(self._issues.issues) == before else None
+        return turn if self._issues.n_faults == before else None
 
     def _text(self, field: str, text: str, place: Place, within: str = "") -> None:
         if not text.strip() and not self._keep_empty:
@@ -264,14 +263,11 @@ class _Check:
     def _none(self, label: str | None) -> bool:
         return label is None or self._issues.missing_label(label)
 
-    def _label(self, field: str, label: str | None, place: Place, within: str = "") -> str | None:
+    def _label(self, label: str | None, place: Place) -> str | None:
         if label is None or self._none(label):
             self._issues.counts["words_for_no_label"] += bool(label and identity(label))
             return None
-        found, reason = self._labels.find(label)
-        if found is None:
-            self._reject(place, field, reason, "correct it, or add it to the taxonomy", within)
-        return found
+        return self._labels.find(self._issues, place.line, "label", label, rows=place.rows)
 
     @staticmethod
     def _with_reason(record: _Labeled) -> _Labeled:
@@ -444,14 +440,17 @@ def _why_empty(issues: IssueLog) -> str:
     counts = issues.counts
     if issues.rows_read == 0:
         return f"{issues.file}: holds no rows; write one dialogue or one example a row"
-    if issues.rows_rejected == issues.rows_read:
-        first = issues.issues[0]
-        return f"{issues.file}: all {issues.rows_read} rows were rejected; the first: {first}"
+    first = f"{issues.unrecognized}; as it is, it " if issues.unrecognized else ""
+    if issues.rows_rejected == issues.rows_read and not first:
+        lost = f"all {issues.rows_read} rows were rejected"
+        return f"{issues.file}: {lost}; the first: {issues.issues[0]}"
     hints = {
         "unlabelled": "add labels (in a table: data.options.columns.label=NAME names their column)",
         "no_intervention": "keep utterances without a context with data.no_intervention=keep",
     }
     given = [key for key in hints if counts[key]]
     reasons = "; ".join(f"{counts[key]} {_NOTES[key]}" for key in given) or "no client turn"
-    hint = "; ".join(hints[key] for key in given) or "check who speaks"
-    return f"{issues.file}: leaves no example: {reasons}; {hint}"
+    # Of a table without speakers, no turn can follow a counselor's.
+    mends = [hints[key] for key in given if not (first and key == "no_intervention")]
+    hint = "; ".join(mends) or ("" if first else "check who speaks")
+    return f"{issues.file}: {first}leaves no example: {reasons}" + (f"; {hint}" if hint else "")

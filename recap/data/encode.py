@@ -5,18 +5,24 @@ that is given that string cannot tell a control token of the template from the s
 a client. Here the template is rendered with a placeholder for every message, so that its own
 control tokens are known by position; everything between them is encoded as plain text. Long
 dialogues lose whole turns, the oldest first, until their prompt fits; how many is counted.
+
+Turns go in blocks whose ends lie at the same turns for every utterance of a dialogue, whatever was
+encoded before: the next utterances begin with the same tokens, until the next block has to go.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from typing import Any
 
-from recap.errors import ConfigError, RecapError
+from recap.config import PromptCut
+from recap.errors import ConfigError, RecapError, quote_id
 from recap.records import Answer, Example, Message, Turn
 from recap.tasks.answer import THOUGHT_MARK
 from recap.tasks.task import Task, intervention
@@ -342,11 +348,13 @@ class Encoding:
     """Encoded examples in the order given, and what the limit on prompts cost.
 
     ``counts``: ``dropped_turns`` in all, ``truncated_examples`` that lost at least one,
-    ``still_too_long`` examples whose prompt exceeds the limit with nothing left to drop.
+    ``still_too_long`` examples whose prompt exceeds the limit with nothing left to drop. ``limit``
+    names it.
     """
 
     examples: tuple[EncodedExample, ...]
     counts: Mapping[str, int]
+    limit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -358,17 +366,73 @@ class EncodedPrompt:
     fits: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptLimit:
+    """How long prompts may be: ``max_tokens``, or what the answer leaves of the model's positions.
+
+    ``answer`` tokens are kept free for it. ``None``: no such limit.
+    """
+
+    max_tokens: int | None
+    positions: int | None
+    answer: int
+
+    @property
+    def tokens(self) -> int | None:
+        """Longest prompt in tokens, the generation header included."""
+        given = self.max_tokens, None if self.positions is None else self.positions - self.answer
+        return min((limit for limit in given if limit is not None), default=None)
+
+    def __str__(self) -> str:
+        """Return which limit it is, in words."""
+        if self.max_tokens is not None and self.max_tokens == self.tokens:
+            return f"prompt.max_tokens={self.max_tokens}"
+        return f"the model's {self.positions} positions, {self.answer} of them for the answer"
+
+    def exceeded_by(self, prompt: Sequence[int], answer: Sequence[int] = ()) -> bool:
+        """Return whether a prompt and its answer need more positions than there are."""
+        needed = len(prompt) + max(len(answer), self.answer)
+        return self.positions is not None and needed > self.positions
+
+
+def prompt_limit(
+    task: Task,
+    encoder: ChatEncoder,
+    *,
+    max_tokens: int | None,
+    positions: int | None,
+    max_new_tokens: int,
+) -> PromptLimit:
+    """Return how long prompts may be, so that any label and ``max_new_tokens`` find room.
+
+    The same for training, scoring and prompting, so that all of them show the same prompts.
+    """
+    empty = "" if task.rationale else None
+    answers = (task.render(Answer(label=label, rationale=empty)) for label in task.labels)
+    room = max([max_new_tokens, *(len(encoder.answer_ids(text)) for text in answers)])
+    return PromptLimit(max_tokens=max_tokens, positions=positions, answer=room)
+
+
+BLOCKS = 4
+"""A block holds about this share of the room for turns: larger ones are shared by more utterances,
+and leave less history to the first prompt behind them."""
+
+_TOKENS_PER_TURN = 4
+"""About what a turn costs beside its text: speaker and line end."""
+
+
 class PromptEncoder:
     """Turns examples into prompts of at most ``max_tokens`` tokens.
 
     The response, the counselor's intervention before it, the examples shown and the task's own
-    text are never cut; only turns before the intervention go, whole and the oldest first, and no
-    more than needed.
+    text are never cut; only turns before the intervention go, whole and the oldest first.
 
     Args:
         task: Renders an example as messages.
         encoder: Turns messages into ids.
         max_tokens: Longest prompt in tokens, the generation header included; ``None`` for no limit.
+        cut: How many turns go: ``blocks``, of which as few as will do (single turns where no block
+            is left), or as few ``turns`` as will do.
         shots: Solved examples shown in every prompt.
     """
 
@@ -378,16 +442,17 @@ class PromptEncoder:
         encoder: ChatEncoder,
         *,
         max_tokens: int | None = None,
+        cut: PromptCut = "blocks",
         shots: Sequence[Example] = (),
     ) -> None:
         self._task = task
         self._encoder = encoder
         self._max_tokens = max_tokens
+        self._cut = cut
         self._shots = tuple(shots)
         self._tokens_of: dict[str, int] = {}
-        # Tokens that a turn costs beside its text (speaker, line end); learned from exact
-        # encodings.
-        self._tokens_per_turn = 4.0
+        # Learned from exact encodings; only how soon the right cut is found hangs on it.
+        self._tokens_per_turn = float(_TOKENS_PER_TURN)
 
     def count_turns(self, examples: Iterable[Example]) -> None:
         """Count the tokens of all turns at once, ahead of encoding many examples.
@@ -401,9 +466,14 @@ class PromptEncoder:
         new = sorted(texts - self._tokens_of.keys())
         self._tokens_of.update(zip(new, self._encoder.count_tokens(new), strict=True))
 
-    def encode(self, example: Example) -> EncodedPrompt:
-        """Return the prompt of one example, without its oldest turns where it would be too long."""
-        limit = self._max_tokens
+    def encode(self, example: Example, limit: int | None = None) -> EncodedPrompt:
+        """Return the prompt of one example, without its oldest turns where it would be too long.
+
+        Args:
+            example: Any of the dialogue's utterances: no other one counts.
+            limit: Longest prompt in tokens, below ``max_tokens``; by default these.
+        """
+        limit = self._max_tokens if limit is None else limit
         if limit is None:
             return EncodedPrompt(ids=self._ids(example, 0), dropped_turns=0, fits=True)
         most = 0
@@ -418,13 +488,35 @@ class PromptEncoder:
         shortest = self._ids(example, most)
         if len(shortest) >= limit:
             return EncodedPrompt(ids=shortest, dropped_turns=most, fits=len(shortest) == limit)
-        dropped, ids = self._fewest_drops(example, limit, most, shortest)
+        dropped, ids = self._fewest_drops(example, limit, self._ends(example, most), shortest)
+        if dropped == most and self._cut == "blocks":
+            dropped, ids = self._fewest_drops(example, limit, range(most + 1), shortest)
         return EncodedPrompt(ids=ids, dropped_turns=dropped, fits=True)
 
+    def _ends(self, example: Example, most: int) -> Sequence[int]:
+        """Return the numbers of turns that may be dropped together, the last of them ``most``."""
+        if self._cut == "turns":
+            return range(most + 1)
+        costs = (self._tokens(turn) + _TOKENS_PER_TURN for turn in example.history[:most])
+        filled = [total // self._block for total in itertools.accumulate(costs, initial=0)]
+        ends = [i for i in range(1, most) if filled[i] > filled[i - 1]]
+        return [0, *ends, most]
+
+    @cached_property
+    def _block(self) -> int:
+        """Tokens of a block: a share of what the prompt's own text and the shots leave."""
+        assert self._max_tokens is not None
+        own = len(self._ids(Example(id="", history=(), response=""), 0))
+        return max(1, (self._max_tokens - own) // BLOCKS)
+
     def _fewest_drops(
-        self, example: Example, limit: int, most: int, shortest: tuple[int, ...]
+        self, example: Example, limit: int, allowed: Sequence[int], shortest: tuple[int, ...]
     ) -> tuple[int, tuple[int, ...]]:
-        """Return the smallest number of dropped turns whose prompt fits, and that prompt."""
+        """Return the smallest allowed number of dropped turns whose prompt fits, and that prompt.
+
+        The last of these numbers makes the ``shortest`` prompt, which fits.
+        """
+        most = allowed[-1]
         known = {most: shortest}
 
         def ids(dropped: int) -> tuple[int, ...]:
@@ -432,17 +524,17 @@ class PromptEncoder:
                 known[dropped] = self._ids(example, dropped)
             return known[dropped]
 
-        dropped = self._guess(example.history, most, limit - len(shortest))
-        while len(ids(dropped)) > limit:
-            dropped += 1
-        # Adding a turn costs at least its text: only where that would fit is the next prompt
-        # encoded.
-        while (
-            dropped > 0 and len(ids(dropped)) + self._tokens(example.history[dropped - 1]) <= limit
-        ):
-            if len(ids(dropped - 1)) > limit:
+        place = bisect_left(allowed, self._guess(example.history, most, limit - len(shortest)))
+        while len(ids(allowed[place])) > limit:
+            place += 1
+        while place > 0:
+            before, dropped = allowed[place - 1], allowed[place]
+            # Turns cost at least their text: only where that would fit is their prompt encoded.
+            least = sum(map(self._tokens, example.history[before:dropped]))
+            if len(ids(dropped)) + least > limit or len(ids(before)) > limit:
                 break
-            dropped -= 1
+            place -= 1
+        dropped = allowed[place]
         self._learn(example.history[dropped:most], len(ids(dropped)) - len(shortest))
         return dropped, ids(dropped)
 
@@ -471,9 +563,15 @@ def encode_examples(
     encoder: ChatEncoder,
     *,
     max_tokens: int | None = None,
+    positions: int | None = None,
+    max_new_tokens: int = 128,
+    cut: PromptCut = "blocks",
     shots: Sequence[Example] = (),
 ) -> Encoding:
     """Return the ids of prompts and answers of examples that the task has selected.
+
+    Prompt and answer never need more than ``positions``: an answer of more than ``max_new_tokens``
+    tokens has its own prompt shortened.
 
     Args:
         examples: In the order in which they come back; one without a label gets no answer.
@@ -481,28 +579,57 @@ def encode_examples(
         encoder: Turns messages and answers into ids.
         max_tokens: Longest prompt in tokens; longer ones lose whole oldest turns. The answer is
             never cut and not counted. ``None`` for no limit.
+        positions: Of the model; ``None`` for no limit.
+        max_new_tokens: Longest answer that is generated, in tokens.
+        cut: As for :class:`PromptEncoder`.
         shots: Solved examples shown in every prompt.
+
+    Raises:
+        ConfigError: When a prompt needs more than the positions with nothing left to lose.
     """
-    prompts = PromptEncoder(task, encoder, max_tokens=max_tokens, shots=shots)
+    limit = prompt_limit(
+        task, encoder, max_tokens=max_tokens, positions=positions, max_new_tokens=max_new_tokens
+    )
+    prompts = PromptEncoder(task, encoder, max_tokens=limit.tokens, cut=cut, shots=shots)
     prompts.count_turns(examples)
     encoded: list[EncodedExample] = []
+    beyond: list[EncodedExample] = []
     counts = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
     for example in examples:
+        answer, gold = _answered(example, task, encoder)
         prompt = prompts.encode(example)
+        if positions is not None and limit.exceeded_by(prompt.ids, answer):
+            prompt = prompts.encode(example, positions - max(limit.answer, len(answer)))
         counts["dropped_turns"] += prompt.dropped_turns
         counts["truncated_examples"] += prompt.dropped_turns > 0
         counts["still_too_long"] += not prompt.fits
-        encoded.append(_encoded(example, prompt.ids, task, encoder))
-    return Encoding(examples=tuple(encoded), counts=counts)
+        made = EncodedExample(id=example.id, prompt=prompt.ids, answer=answer, gold=gold)
+        encoded.append(made)
+        if limit.exceeded_by(prompt.ids, answer):
+            beyond.append(made)
+    if beyond:
+        raise ConfigError(_beyond(beyond, limit))
+    return Encoding(examples=tuple(encoded), counts=counts, limit=str(limit))
 
 
-def _encoded(
-    example: Example, prompt: tuple[int, ...], task: Task, encoder: ChatEncoder
-) -> EncodedExample:
+def _answered(
+    example: Example, task: Task, encoder: ChatEncoder
+) -> tuple[tuple[int, ...], int | None]:
+    """Return the answer and the index of the label, nothing without one."""
     if example.label is None:
-        return EncodedExample(id=example.id, prompt=prompt, answer=())
+        return (), None
     label = task.gold(example)
     text = task.render(Answer(label=label, rationale=example.rationale if task.rationale else None))
-    return EncodedExample(
-        id=example.id, prompt=prompt, answer=encoder.answer_ids(text), gold=task.index(label)
+    return encoder.answer_ids(text), task.index(label)
+
+
+def _beyond(examples: Sequence[EncodedExample], limit: PromptLimit) -> str:
+    first = examples[0]
+    room = max(limit.answer, len(first.answer))
+    return (
+        f"{len(examples)} prompts need more positions than the model's {limit.positions}, and have "
+        f"no turns left to lose; the first is example {quote_id(first.id)} with "
+        f"{len(first.prompt)} tokens and {room} for the answer. Set prompt=brief, "
+        "prompt.history=none, fewer shots or a smaller decoding.max_new_tokens, leave these rows "
+        "out, or take a backbone with more positions"
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from recap.data.names import identity, is_missing
-from recap.errors import DataError, quote_cell
+from recap.errors import DataError, did_you_mean, quote_cell
+from recap.tasks.library import tasks_that_know
 from recap.taxonomy import Taxonomy
 
 LISTED_FAULTS = 20
@@ -97,7 +98,11 @@ class IssueLog:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.issues: list[RowIssue] = []
+        self._issues: list[RowIssue] = []
+        self.n_faults = 0
+        """Faults noted, each value that is not known among them in every row."""
+        self.unrecognized = ""
+        """Which columns a table seems to lack, as a sentence that comes before its faults."""
         self.counts: Counter[str] = Counter()
         self.rows_read = 0
         self._rejected: dict[_RowKey, int] = {}
@@ -120,6 +125,12 @@ class IssueLog:
         """Turns of every file by who speaks."""
         self.lines: tuple[int, ...] = ()
         """Where the record that was read last stands: a line for each turn, or one for all."""
+
+    @property
+    def issues(self) -> list[RowIssue]:
+        """The faults in the order in which they were met."""
+        self._list_values()
+        return self._issues
 
     @property
     def rows_rejected(self) -> int:
@@ -176,6 +187,7 @@ class IssueLog:
         """
         if isinstance(line, Line):
             field = f"[{line.item}]" if field == "row" else f"[{line.item}].{field}"
+        self.n_faults += 1
         self._note(int(line), field, reason, hint, rows)
         self._lose(line, rows)
 
@@ -183,7 +195,7 @@ class IssueLog:
         issue = RowIssue(
             file=self.file, line=line, field=field, reason=reason, hint=hint, rows=rows
         )
-        self.issues.append(issue)
+        self._issues.append(issue)
 
     def _lose(self, line: int, rows: int) -> None:
         key = _key(line)
@@ -203,14 +215,40 @@ class IssueLog:
         """Note that a row holds values that are not known; each is listed once for a whole file.
 
         ``values`` are no words of clients, each with the times that it occurs in the row, ``kind``
-        says what they are (``speakers``), and ``NAME`` in the hint stands for one of them.
+        says what they are (``unknown speakers``), and ``NAME`` in the hint stands for one of them.
         """
-        _, counts = self._values.setdefault((field, kind, known, hint), (int(line), Counter()))
+        self.n_faults += 1
+        _, counts = self._values.setdefault((field, kind, known, hint), (line, Counter()))
         counts.update(values)
         self._lose(line, rows)
 
-    def list_values(self) -> None:
-        """Note the values that were not known, once each; to be called at the end of a file."""
+    def reject_label(
+        self,
+        line: int,
+        field: str,
+        label: str,
+        taxonomy: Taxonomy,
+        *,
+        hint: str = "correct them, or add them to the taxonomy",
+        rows: int = 1,
+    ) -> None:
+        """Note that a row holds a label that the taxonomy does not know, or refuses.
+
+        ``hint`` counts where no other task knows the labels of the file.
+        """
+        refusal = taxonomy.refusal(label)
+        self.reject_values(
+            line,
+            field,
+            Counter([label.strip()]),
+            kind=_UNKNOWN_LABELS if refusal is None else "refused labels",
+            known=", ".join(c.name for c in taxonomy.categories) + f" (taxonomy {taxonomy.name!r})",
+            hint=refusal or hint,
+            rows=rows,
+        )
+
+    def _list_values(self) -> None:
+        """Note the values that were not known, once each."""
         for (field, kind, known, hint), (line, counts) in self._values.items():
             # So many are no names, but the texts of an exchanged column.
             named, example = f"{len(counts)} different ones ({counts.total()})", "NAME"
@@ -218,14 +256,28 @@ class IssueLog:
                 listed = Counter[str]()
                 for value, n in counts.items():
                     listed[quote_cell(value).strip("'\"")] += n
-                named = ", ".join(f"{value} ({n})" for value, n in listed.most_common())
+                labels = known.partition(" (")[0].split(", ") if kind == _UNKNOWN_LABELS else []
+                close = {value: did_you_mean(value, labels) for value in listed}
+                named = ", ".join(f"{v} ({n}){close[v]}" for v, n in listed.most_common())
                 example = next((name for name in counts if name in listed), example)
-            reason = f"unknown {kind}: {named}; known: {known}"
-            self._note(line, field, reason, hint.replace("NAME", example))
+            tasks = tasks_that_know(counts) if kind == _UNKNOWN_LABELS else []
+            if tasks:
+                hint = f"set {' or '.join(f'task={name}' for name in tasks)}, which knows them"
+            item = f"[{line.item}]." if isinstance(line, Line) else ""
+            fault = RowIssue(
+                file=self.file,
+                line=int(line),
+                field=f"{item}{field}",
+                reason=f"{kind}: {named}; known: {known}",
+                hint=hint.replace("NAME", example),
+            )
+            later = (n for n, i in enumerate(self._issues) if i.file == self.file and i.line > line)
+            self._issues.insert(next(later, len(self._issues)), fault)
         self._values = {}
 
     def begin(self, file: str) -> None:
         """Say that what follows is about another file."""
+        self._list_values()
         self.file = file
         self._settle()
 
@@ -267,15 +319,24 @@ class IssueLog:
 
         For files of any size; to be called only between two records.
         """
-        taken, self.issues = self.issues, []
+        if not self._issues:
+            return []  # values that are not known come at the end of a file
+        taken, self._issues = self._issues, []
         self._settle()
         return taken
 
     def error(self) -> DataError:
         """Return the error that lists the first faults and counts the others."""
-        rejected, read = self.rows_rejected, self.rows_read
-        return rows_error(self.file, self.issues, rows_rejected=rejected, rows_read=read)
+        return rows_error(
+            self.file,
+            self.issues,
+            rows_rejected=self.rows_rejected,
+            rows_read=self.rows_read,
+            unrecognized=self.unrecognized,
+        )
 
+
+_UNKNOWN_LABELS = "unknown labels"
 
 _LISTED_FILES = 3
 _LISTED_CUTS = 10
@@ -329,12 +390,14 @@ def rows_error(
     rows_rejected: int,
     rows_read: int,
     n_faults: int | None = None,
+    unrecognized: str = "",
 ) -> DataError:
     """Return the error that lists the first faults of a file's rows and counts the others."""
-    lost = f"{rows_rejected} of {rows_read} rows cannot be used"
+    lost, lines = f"{rows_rejected} of {rows_read} rows cannot be used", listed(faults, n_faults)
+    if unrecognized:
+        return DataError(f"{file}: {unrecognized}; as it is, {lost}:\n{lines}")
     return DataError(
-        f"{file}: {lost if rows_rejected else 'its rows are not complete'}:\n"
-        f"{listed(faults, n_faults)}\n"
+        f"{file}: {lost if rows_rejected else 'its rows are not complete'}:\n{lines}\n"
         "mend them, or leave them out with data.on_error=skip"
     )
 

@@ -65,10 +65,7 @@ def known_label(
     label: str, taxonomy: Taxonomy | None, line: int, column: str, issues: IssueLog
 ) -> str | None:
     """Return a label's canonical name, itself without a taxonomy; ``None`` and a note for none."""
-    found, reason = CanonicalLabels(taxonomy).find(label)
-    if found is None:
-        issues.reject(line, column, reason, "write a label of the taxonomy")
-    return found
+    return CanonicalLabels(taxonomy).find(issues, line, column, label)
 
 
 def number_in(cell: str) -> float | None:

@@ -355,9 +355,8 @@ def _predicted(
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
             continue
-        canonical, reason = labels.find(label) if label else (None, "")
+        canonical = labels.find(issues, line, "label", label) if label else None
         if label and canonical is None:
-            issues.reject(line, "label", reason, "name the task of the predictions with task=…")
             continue
         utterances.append(
             Utterance(

@@ -12,7 +12,9 @@ from recap.system.processes import quiet_libraries
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score what ``argv`` names; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="evaluate", load=load_evaluation, job=_evaluate, after_sweep=_compare)
+    command = Command(
+        name="evaluate", own_load=load_evaluation, job=_evaluate, after_sweep=_compare
+    )
     return run_command(command, argv)
 
 

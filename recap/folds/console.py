@@ -14,7 +14,7 @@ from rich.table import Table
 
 from recap.config import RunConfig
 from recap.folds.fold import FoldListener, TrainingPlan, read_cut
-from recap.folds.run import Run, lost_turns
+from recap.folds.run import Run
 from recap.metrics.files import summary_from_dict
 from recap.metrics.scalar import SCALAR_METRICS, metric_of, without_loss
 from recap.metrics.scores import spread_text, support_warning
@@ -186,12 +186,12 @@ class RunConsole(FoldListener):
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
 
-    def prompted(self, shortened: Mapping[str, int]) -> None:
+    def prompted(self, lost: Sequence[str]) -> None:
         """Take the bar away, and print what prompts lost."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        for line in lost_turns(shortened, "prompt.max_tokens"):
+        for line in lost:
             print_warning(self._console, line, before=_INDENT)
 
     def texts(

@@ -111,8 +111,11 @@ class FoldListener:
     def answered(self) -> None:
         """One more prompt has its answer."""
 
-    def prompted(self, shortened: Mapping[str, int]) -> None:
-        """A fold's prompts are answered, or will not be: one of them failed."""
+    def prompted(self, lost: Sequence[str]) -> None:
+        """A fold's prompts are answered, or will not be: one of them failed.
+
+        ``lost`` says what they lost to be short enough.
+        """
 
     def texts(
         self, name: str, prompt: Sequence[Message], pairs: Sequence[tuple[Example, Prediction]]

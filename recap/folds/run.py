@@ -19,6 +19,7 @@ from recap.errors import ConfigError, DataError, quote_id
 from recap.models.engine.label_scoring import check_threshold
 from recap.models.hub import find_folder
 from recap.models.identity import DIGESTS_FILE, changed_files, model_digests
+from recap.output.format import lost_turns
 from recap.records import Example, Fold
 from recap.runs.folder import Part, RunFolder, open_run_folder, refuse_other_data, write_json
 from recap.runs.saved import SavedModel
@@ -96,8 +97,7 @@ class Run:
         if self.encoding is None:
             return []
         encoder = (self.config.baseline or {}).get("max_tokens")
-        limit = f"encoder.max_tokens={encoder}" if encoder else None
-        limit = limit or f"prompt.max_tokens={self.config.prompt.max_tokens}"
+        limit = f"encoder.max_tokens={encoder}" if encoder else self.encoding.limit
         return lost_turns(self.encoding.counts, limit)
 
     def examples(self, indices: Sequence[int] | None = None) -> tuple[Example, ...]:
@@ -275,26 +275,6 @@ def backbone_files(config: RunConfig, *, keep: bool = True) -> dict[str, str]:
     folder = find_folder(**backbone.source)
     assert folder is not None
     return model_digests(folder, cache=Path(config.runs_dir) / DIGESTS_FILE if keep else None)
-
-
-def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:
-    """Return a line for every way in which prompts lost turns.
-
-    Args:
-        counts: As :class:`recap.data.encode.Encoding` has them; empty where nothing is limited.
-        limit: The option that limits prompts, and its value.
-    """
-    lines = []
-    if counts.get("dropped_turns"):
-        lines.append(
-            f"{counts['truncated_examples']} prompts lost {counts['dropped_turns']} of their "
-            f"oldest turns ({limit})"
-        )
-    if counts.get("still_too_long"):
-        lines.append(
-            f"{counts['still_too_long']} prompts are over that limit with nothing left to lose"
-        )
-    return lines
 
 
 def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:

@@ -87,6 +87,9 @@ class Training:
         max_epochs: int,
         range_test: RangeTest | None = None,
     ) -> None:
+        if config.trainer.precision == "64-true":
+            # Lightning (2.6) turns weights only after it has restored them, and would round them.
+            module.double()
         self.module, self.data, self.tokenizer = module, data, tokenizer
         self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._resume = config.resume == "auto"

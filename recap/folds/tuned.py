@@ -42,7 +42,7 @@ from recap.folds.fold import (
 from recap.folds.run import Run, check_fold, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
 from recap.metrics.scores import score
-from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
+from recap.models.backbone import load_backbone, load_positions, load_skeleton, load_tokenizer
 from recap.models.engine.shared_prefix import choose_batching
 from recap.models.export import (
     Merged,
@@ -130,8 +130,15 @@ def prepare(config: RunConfig) -> TunedSystem:
     if config.batching in ("packed", "shared_prefix"):
         # What is forced and cannot be is refused now, and not after minutes of loading.
         choose_batching(load_skeleton(**source), config.batching)
-    limit = config.prompt.max_tokens
-    encoding = encode_examples(run.examples(), run.task, encoder, max_tokens=limit)
+    encoding = encode_examples(
+        run.examples(),
+        run.task,
+        encoder,
+        max_tokens=config.prompt.max_tokens,
+        positions=load_positions(encoder.tokenizer, **source),
+        max_new_tokens=config.decoding.max_new_tokens,
+        cut=config.prompt.cut,
+    )
     run = replace(run, encoding=encoding)
     open_run(run)
     return TunedSystem(run=run, encoder=encoder)

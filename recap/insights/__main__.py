@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recap.cli.command import Command, ended_by_sigterm, load_function, run_command
-from recap.insights.options import ACTIONS, load, with_usual_choices
+from recap.insights.options import ACTIONS
 
 if TYPE_CHECKING:
     from recap.insights.options import InsightsConfig
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do the action ``argv`` names; return 0 (done), 2 (user's fault) or 1 (anything else)."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(Command(name="insights", load=load, job=_act), with_usual_choices(given))
+    return run_command(Command(name="insights", job=_act), argv)
 
 
 def _act(config: InsightsConfig) -> None:

@@ -28,7 +28,7 @@ from recap.insights.source import AnnotatedSource, notes_of, read_source
 from recap.output.format import DASH, ends, number, p_cell
 from recap.output.report import Report
 from recap.output.tables import ReportTable, table_of
-from recap.statistics.clusters import clustered
+from recap.statistics.clusters import Interval, clustered, reasons
 from recap.statistics.correlation import (
     STARS,
     Correlation,
@@ -358,7 +358,9 @@ def find_alliance(config: InsightsConfig) -> Report:
         n_tests=n_tests,
         marks=STARS,
         over=clustered(data.kind, max((c.n_clusters for c in found), default=0)),
-        missing=_missing(found),
+        missing=reasons(
+            {f"{c.predictor} · {c.outcome}": Interval(value=0.0, reason=c.reason) for c in found}
+        ),
         gaps=sum(c.n < data.n_sessions for c in found),
     )
     return Report(
@@ -385,15 +387,6 @@ def find_alliance(config: InsightsConfig) -> Report:
         rows=rows,
         charts={"alliance": partial(_heat_map, data, found, config.alliance.method)},
     )
-
-
-def _missing(found: Sequence[Correlation]) -> dict[str, str]:
-    """Return the pairs without a clustered interval, by the reason."""
-    pairs: dict[str, list[str]] = {}
-    for c in found:
-        if c.reason is not None:
-            pairs.setdefault(c.reason, []).append(f"{c.predictor} · {c.outcome}")
-    return {reason: ", ".join(names) for reason, names in pairs.items()}
 
 
 _METHODS = {"holm": "Holm", "bh": "Benjamini-Hochberg"}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.cli.command import with_lists, with_reader
 from recap.config import DataConfig, TaskConfig
 
 FileStem = Annotated[str, Field(pattern=r"^[\w][\w .-]*$")]
@@ -212,25 +210,3 @@ ACTIONS = {
     "supervision": "recap.insights.cards:make_supervision",
 }
 """What each action calls, as ``module:function``: takes the configuration, gives a ``Report``."""
-
-_LISTS = frozenset({"on", "predictors", "outcomes", "outcomes.columns", "resistance"})
-
-
-def with_usual_choices(given: Sequence[str]) -> list[str]:
-    """Return the arguments as Hydra takes them, with ``data=`` by the file's ending.
-
-    ``outcomes=[…]`` is short for ``outcomes.columns=[…]``, and a single name for a list of one.
-    """
-    arguments = [
-        a.replace("outcomes=", "outcomes.columns=", 1) if a.startswith("outcomes=[") else a
-        for a in with_lists(given, _LISTS)
-    ]
-    return with_reader(arguments, "data.path")
-
-
-def load(overrides: Sequence[str], *, config_dir: str | None = None) -> InsightsConfig:
-    """Return the configuration that overrides describe."""
-    from recap.cli.compose import load_own_command
-
-    arguments = with_usual_choices(overrides)
-    return load_own_command(InsightsConfig, "insights", arguments, config_dir=config_dir)

@@ -263,11 +263,12 @@ def find_sessions(config: InsightsConfig) -> Report:
         sheets.append(_acts(found.acts, source, predicted))
     if found.corrected is not None:
         sheets.append(_corrected_shares(found.corrected))
+    some = found.overall.mean_session_share
     notes = notes_of(
         "sessions_notes",
         config=config,
         behaviors=source.behaviors,
-        over=clustered(*_rests_on(found.overall)),
+        over=clustered(some.cluster, some.clusters),
         missing=reasons(_named(found, source)),
         corrected=found.corrected,
         left_out=found.left_out,
@@ -318,11 +319,6 @@ def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
             if u.label is not None
         ),
     )
-
-
-def _rests_on(overall: Prevalence) -> tuple[str, int]:
-    """Return what intervals leave out in turn, and how many there are of it."""
-    return overall.mean_session_share.cluster or "session", overall.mean_session_share.clusters
 
 
 def _named(found: SessionReport, source: AnnotatedSource) -> dict[str, Interval]:

@@ -141,7 +141,7 @@ def rater_agreement(
     places = np.array([SCALE.index(label) for label in table.labels])
     codes = np.where(table.codes == MISSING, MISSING, places[table.codes])
     return RaterAgreement(
-        nominal=measure_agreement(table, level=confidence),
+        nominal=measure_agreement(table, level=confidence, kind="participant"),
         weighted_kappa=mean_weighted_kappa(pair_confusions(codes, len(SCALE))),
         ordinal_alpha=ordinal_alpha(table.counts()),
     )

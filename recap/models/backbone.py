@@ -289,6 +289,46 @@ def load_tokenizer(
     return tiny_tokenizer() if source is None else read_tokenizer(source)
 
 
+def load_positions(tokenizer: Any, **source: Any) -> int | None:
+    """Return the positions of the model that :func:`load_backbone` returns, without loading it.
+
+    Args:
+        tokenizer: The model's.
+        source: As for :func:`load_tokenizer`.
+
+    Raises:
+        ConfigError: As :func:`load_tokenizer`.
+    """
+    folder = _source(source["name"], source["family"], source["hub_id"], source["path"])
+    return positions_of(tiny_config() if folder is None else read_model_config(folder), tokenizer)
+
+
+def positions_of(config: Any, tokenizer: Any = None) -> int | None:
+    """Return the length of the longest sequence that a model reads, ``None`` for any.
+
+    As ``config.json`` has it, since tokenizers name the length of their training; the tokenizer's
+    where the model has no such number. YaRN stretches the positions that were trained by its
+    factor, which no other scaling of rotary positions does to ``max_position_embeddings``. A
+    sliding window bounds how far a token looks back, not how many there are.
+    """
+    config = config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        longest = getattr(tokenizer, "model_max_length", None)
+        return None if longest is None or longest >= _NO_LENGTH else int(longest)
+    rope = getattr(config, "rope_parameters", None) or {}
+    # One set for all layers, or one for each type of layer.
+    for each in (rope, *(found for found in rope.values() if isinstance(found, dict))):
+        if each.get("rope_type") == "yarn":
+            trained = each.get("original_max_position_embeddings") or positions
+            positions = max(positions, int(trained * (each.get("factor") or 1)))
+    return int(positions)
+
+
+_NO_LENGTH = 1 << 30
+"""transformers writes 10^30 for a tokenizer that names no length."""
+
+
 def load_skeleton(
     *, name: str, family: str | None, hub_id: str | None = None, path: str | Path | None = None
 ) -> Any:

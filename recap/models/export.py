@@ -22,7 +22,7 @@ import pydantic
 import torch
 from torch import Tensor
 
-from recap.config import Decoding, explain_faults
+from recap.config import Decoding, PromptCut, explain_faults
 from recap.data.batches import Batch
 from recap.errors import ConfigError
 from recap.models.backbone import load_backbone
@@ -56,6 +56,8 @@ class ModelSettings:
     """Labels, prompt and answer format."""
     max_prompt_tokens: pydantic.PositiveInt | None = None
     """Longest prompt; longer ones lost whole oldest turns."""
+    cut: PromptCut = "turns"
+    """How many turns they lost; an earlier version dropped as few as would do."""
     max_new_tokens: pydantic.PositiveInt = 128
     """Longest answer."""
     decoding: Decoding | None = None
@@ -70,7 +72,7 @@ class ModelSettings:
     """Whether an adapter's base was held in 4 bits."""
 
 
-_ADDED = {"decoding", "threshold"}
+_ADDED = {"cut", "decoding", "threshold"}
 """Settings that earlier versions did not write."""
 
 _LOG = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ def read_settings(folder: Path) -> ModelSettings | None:
             raise ConfigError("it was written by another version of recap")
         return ModelSettings(**{**values, "task": task_from_saved(values["task"])})
     except pydantic.ValidationError as error:
-        reason = explain_faults(error, ModelSettings)
+        reason = explain_faults(error, ModelSettings, values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         reason = str(error)
     raise ConfigError(

@@ -6,7 +6,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -157,6 +157,26 @@ def unparsed_notes(unparsed: int, total: int, *, cut: int, where: object) -> lis
             "on this machine), and more tuning or solved examples (shots=1) teach the form"
         )
     return notes
+
+
+def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:
+    """Return a line for every way in which prompts lost turns.
+
+    Args:
+        counts: As :class:`recap.data.encode.Encoding` has them, or some of them.
+        limit: What limits prompts, in words.
+    """
+    lines = []
+    if counts.get("dropped_turns"):
+        lines.append(
+            f"{counts['truncated_examples']} prompts lost {counts['dropped_turns']} of their "
+            f"oldest turns ({limit})"
+        )
+    if counts.get("still_too_long"):
+        lines.append(
+            f"{counts['still_too_long']} prompts are over that limit with nothing left to lose"
+        )
+    return lines
 
 
 WIDTH_OF_FILES = 110

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A run that does not fit is a finding, not a fault: 0.
     """
-    return run_command(Command(name="plan", load=load_plan, job=_plan), argv)
+    return run_command(Command(name="plan", own_load=load_plan, job=_plan), argv)
 
 
 @quiet_libraries()

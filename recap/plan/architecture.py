@@ -119,7 +119,10 @@ def find_architecture(
         require_family(config, family, name=name, folder=folder)
         return Architecture(config=config, source=f"config.json of {folder}", folder=folder)
     if declared:
-        config = AutoConfig.for_model(str(family), **declared)
+        # Where nobody names the positions, those of the family's first model limit nothing.
+        config = AutoConfig.for_model(
+            str(family), **{"max_position_embeddings": 1 << 30, **declared}
+        )
         return Architecture(config=config, source=f"conf/backbone/{name}.yaml", folder=None)
     if name == "tiny":
         config = tiny_config()

@@ -58,11 +58,12 @@ def load_plan(overrides: Sequence[str], *, config_dir: str | None = None) -> Pla
     Raises:
         ConfigError: As the command that would run it.
     """
-    from recap.cli.compose import compose_run, load_command
+    from recap.cli.compose import compose_run, load_verb
 
     values, _ = compose_run("plan", overrides, config_dir)
     if not ("client" in values or values["shots"] or values["finetune"]["method"] == "none"):
-        return load_command(PlanConfig, "plan", overrides, config_dir=config_dir)
+        planned: PlanConfig = load_verb("plan", overrides, config_dir=config_dir)
+        return planned
     run = [one for one in overrides if not one.lstrip("+").startswith(("plan.", "out="))]
     prompted = load_prompted(run, config_dir=config_dir)
     own = {"plan": values["plan"], "out": values["out"]}

@@ -26,7 +26,7 @@ from recap.data.batches import (
 )
 from recap.data.encode import ChatEncoder, EncodedExample, encode_examples
 from recap.folds.run import Run, check_fold, read_run
-from recap.models.backbone import torch_dtype
+from recap.models.backbone import positions_of, torch_dtype
 from recap.plan.architecture import Architecture, ParameterCounts, find_tokenizer
 from recap.records import Message
 
@@ -243,7 +243,13 @@ def read_workload(config: RunConfig, architecture: Architecture) -> RunWorkload:
     run = read_run(config)
     encoder, counted_by = backbone_encoder(config, architecture)
     encoding = encode_examples(
-        run.examples(), run.task, encoder, max_tokens=config.prompt.max_tokens
+        run.examples(),
+        run.task,
+        encoder,
+        max_tokens=config.prompt.max_tokens,
+        positions=positions_of(architecture.config),
+        max_new_tokens=config.decoding.max_new_tokens,
+        cut=config.prompt.cut,
     )
     run = replace(run, encoding=encoding)
     prefix = common_prefix(encoding.examples)

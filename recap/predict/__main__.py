@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, run_command, with_reader
+from recap.cli.command import Command, ended_by_sigterm, run_command
 
 if TYPE_CHECKING:
     from recap.predict.job import AnnotationJob
@@ -17,17 +17,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Annotate what ``argv`` describes; return 0 (done), 2 (user's fault) or 1 (anything else)."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(
-        Command(name="predict", load=_load, job=_predict), with_reader(given, "input", "data.path")
-    )
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> PredictConfig:
-    from recap.cli.compose import load_own_command
-    from recap.predict.options import PredictConfig
-
-    return load_own_command(PredictConfig, "predict", overrides, config_dir=config_dir)
+    return run_command(Command(name="predict", job=_predict), argv)
 
 
 def _predict(config: PredictConfig) -> None:
@@ -49,10 +39,10 @@ def _job(config: PredictConfig) -> AnnotationJob:
     data, decoding = config.data, config.decoding
     path = config.input or data.path
     if path is None or config.output is None:
-        raise ConfigError(
-            "name the file to annotate with input=FILE and the one to write with "
-            "output=FILE.jsonl, FILE.csv or FILE.xlsx"
-        )
+        missing = [] if path else ["the file to annotate with input=FILE"]
+        written = "the file to write with output=FILE.jsonl, FILE.csv or FILE.xlsx"
+        missing += [] if config.output else [written]
+        raise ConfigError(f"name {' and '.join(missing)}")
     if config.shard is not None and config.engine == "ray":
         raise ConfigError("engine=ray makes parts itself; leave shard out")
     return AnnotationJob(

@@ -39,7 +39,7 @@ from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_files
 from recap.models.identity import DIGESTS_FILE, changed_files
 from recap.output.excel import MOST_ROWS
-from recap.output.format import console_for, duration_text, print_warning
+from recap.output.format import console_for, duration_text, lost_turns, print_warning
 from recap.predict.output import (
     AnnotationFile,
     Checked,
@@ -55,7 +55,7 @@ from recap.predict.output import (
     write_workbook,
 )
 from recap.records import Provenance
-from recap.runs.detector import WINDOW_BATCHES, Detector, outcome_of, print_outcomes
+from recap.runs.detector import WINDOW_BATCHES, Detector, count_of, outcome_of, print_outcomes
 from recap.runs.folder import write_json
 from recap.runs.provenance import provenance_of, provenance_text
 from recap.runs.saved import find_model_folder, find_saved_settings
@@ -245,7 +245,7 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
             "no_intervention": data.no_intervention,
             "options": dict(data.options),
         },
-        "models": models,
+        "model_files": models,
         "detector": {k: v for k, v in job.detector.items() if k not in apart},
         "replace_text": job.replace_text,
     }
@@ -319,7 +319,7 @@ def _refuse_other(
     mend = "name another output, or begin again with resume=never"
     if state.get("format") != _FORMAT:
         raise ConfigError(f"{job.part}: was begun by another version of recap; {mend}")
-    if became := changed_files(state.get("models") or {}, identity["models"]):
+    if became := changed_files(state.get("model_files") or {}, identity["model_files"]):
         raise ConfigError(
             f"{job.part}: was made by another model: {became}; put back what it was, {mend}"
         )
@@ -345,7 +345,8 @@ def _checked(values: Mapping[str, Any]) -> Checked:
 class AnnotationReport:
     """What became of a job; ``outcomes`` are of the utterances that this process annotated.
 
-    Their keys are those of :func:`recap.runs.detector.outcome_of`.
+    Their keys are those of :func:`recap.runs.detector.outcome_of`, and what prompts lost:
+    ``lost truncated_examples``, ``lost dropped_turns``.
     """
 
     output: Path
@@ -488,9 +489,12 @@ def _fill(
     if found < total:
         detector = detector or Detector.from_pretrained(**job.detector)
         listener.began(found, total)
+        before = Counter(detector.shortened)
         for annotations in _windows(job, examples, total - found, prepared, detector, file):
             outcomes.update(map(outcome_of, annotations))
             listener.advanced(len(annotations))
+        lost = detector.shortened - before
+        outcomes.update({f"lost {name}": n for name, n in lost.items()})
     return found, dict(outcomes)
 
 
@@ -636,7 +640,9 @@ class AnnotationConsole(AnnotationListener):
             ],
             before=" " * 9,
         )
-        for note in report.notes:
+        lost = count_of(report.outcomes, "lost")
+        notes = [*lost_turns(lost, "prompt.max_tokens or the model's positions"), *report.notes]
+        for note in notes:
             print_warning(self._console, note, before=" " * 9)
 
     def _speed(self) -> str:

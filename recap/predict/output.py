@@ -460,8 +460,7 @@ def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
     for example in utterances_in(data, issues):
         utterances += 1
         _note_columns(columns, example)
-        if issues.issues:
-            n_faults += note_faults()
+        n_faults += note_faults()
     n_faults += note_faults()
     rejected, read = issues.rows_rejected, issues.rows_read
     if n_faults and not skipping:

@@ -12,7 +12,7 @@ from recap.system.processes import quiet_libraries
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="prompt", load=load_prompted, job=_prompt, after_sweep=_compare)
+    command = Command(name="prompt", own_load=load_prompted, job=_prompt, after_sweep=_compare)
     return run_command(command, argv)
 
 

@@ -21,7 +21,7 @@ from recap.folds.console import print_data
 from recap.folds.fold import FoldAnswers, FoldListener, predictions_of, run_folds
 from recap.folds.prompts import read_prompted
 from recap.folds.run import Run, check_fold, open_run
-from recap.output.format import console_for
+from recap.output.format import console_for, lost_turns
 from recap.prompt.clients import build_client, endpoint, is_loopback
 from recap.prompt.requests import UnansweredRequests
 from recap.prompt.systems import (
@@ -90,7 +90,7 @@ class PromptedSystem:
         try:
             answers, usage = model.answer(test, shots, on_answer=listener.answered)
         finally:
-            listener.prompted(model.shortened)
+            listener.prompted(lost_turns(model.shortened, model.limit))
         return FoldAnswers(
             predictions=predictions_of(task, fold.index, test, answers),
             prompt=task.messages(test[0], shots),

@@ -19,7 +19,7 @@ from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError
 from recap.folds.prompts import estimated_tokens
 from recap.folds.run import backbone_files
-from recap.models.backbone import load_backbone, load_tokenizer
+from recap.models.backbone import load_backbone, load_positions, load_tokenizer
 from recap.models.engine.label_scoring import LabelScorer, ModelAnswer
 from recap.prompt.clients import ChatClient, Reply, check_destination, endpoint, thinking_off
 from recap.prompt.requests import (
@@ -105,6 +105,8 @@ class RemoteModel:
 
     shortened: Mapping[str, int] = {}
     """What prompts lost: nothing."""
+    limit = ""
+    """What limits them: nothing that is known here."""
 
     def answer(
         self,
@@ -190,7 +192,8 @@ class LocalModel:
         self._cache = AnswerCache(Path(config.runs_dir) / FOLDER, PromptedAnswer)
         self._encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
         self.shortened: Mapping[str, int] = {}
-        """What prompts lost to ``prompt.max_tokens``, of the examples last asked about."""
+        """What prompts lost to their ``limit``, of the examples last asked about."""
+        self.limit = ""
 
     @property
     def device(self) -> str:
@@ -260,14 +263,18 @@ class LocalModel:
     def _prompts(
         self, examples: Sequence[Example], shots: Sequence[Example]
     ) -> list[tuple[int, ...]]:
+        config = self._config
         encoding = encode_examples(
             examples,
             self._task,
             self._encoder,
-            max_tokens=self._config.prompt.max_tokens,
+            max_tokens=config.prompt.max_tokens,
+            positions=load_positions(self._encoder.tokenizer, **config.backbone.source),
+            max_new_tokens=config.decoding.max_new_tokens,
+            cut=config.prompt.cut,
             shots=shots,
         )
-        self.shortened = dict(encoding.counts)
+        self.shortened, self.limit = dict(encoding.counts), encoding.limit
         return [example.prompt for example in encoding.examples]
 
     def _key(self, prompt: Sequence[int]) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recap.cli.command import Command, ended_by_sigterm, run_command, with_lists
-from recap.report.options import LISTS, load
+from recap.cli.command import Command, ended_by_sigterm, run_command
 
 if TYPE_CHECKING:
     from recap.report.options import ReportConfig
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the report ``argv`` asks for; return 0 (done), 2 (user's fault) or 1 (anything else)."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(Command(name="report", load=load, job=_report), with_lists(given, LISTS))
+    return run_command(Command(name="report", job=_report), argv)
 
 
 def _report(config: ReportConfig) -> None:

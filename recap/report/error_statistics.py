@@ -409,12 +409,8 @@ def by_column(examples: Iterable[Example], column: str) -> dict[str, str]:
     """
     values: dict[str, object] = {}
     for example in examples:
-        own = {
-            "session": example.session,
-            "client": example.client,
-            "counselor": example.counselor,
-        }
-        value = own[column] if column in own else example.meta.get(column)
+        own = column in ("session", "client", "counselor")
+        value = getattr(example, column) if own else example.meta.get(column)
         if isinstance(value, str | int | float) and 0 < len(str(value)) <= LONGEST_VALUE:
             values[example.id] = value
     return {key: str(values[key]) for key in sorted(values, key=lambda key: _order(values[key]))}

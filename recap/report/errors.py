@@ -153,7 +153,9 @@ def _groupings(
 def _column(examples: Sequence[Example], column: str) -> dict[str, str]:
     group_of = by_column(examples, column)
     if not group_of:
-        names = dict.fromkeys(["session", "client", *(k for e in examples for k in e.meta)])
+        names = dict.fromkeys(
+            ["session", "client", "counselor", *(k for e in examples for k in e.meta)]
+        )
         columns = [name for name in names if by_column(examples, name)]
         raise ConfigError(
             f"by={column}: no example has a short text or a number there"
@@ -357,6 +359,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
         return None
     read = read_examples_again(runs)
     found = {run.name: errors_of(run, read.examples, options) for run in runs}
+    accuracies = [one.overall.accuracy for one in found.values()]
     broken_down = [pair for one in found.values() for pair in one.breakdowns.items()]
     shared = _wrong_in_all(runs)
     texts = (
@@ -380,7 +383,7 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
             "errors",
             fault=read.fault,
             options=options,
-            over=[{"said": clustered(*_rests_on(one))} for one in found.values()],
+            over=[{"said": clustered(a.cluster, a.clusters)} for a in accuracies],
             missing=[
                 {"said": why, "runs": name}
                 for name, one in found.items()
@@ -399,11 +402,6 @@ def error_section(runs: Sequence[ReportedRun], options: ReportConfig) -> Report 
         rows=[row for name, one in found.items() for row in _rows(name, one)],
         charts=_charts(found),
     )
-
-
-def _rests_on(one: RunErrors) -> tuple[str, int]:
-    """Return what intervals leave out in turn, and how many there are of it."""
-    return one.overall.accuracy.cluster or "example", one.overall.accuracy.clusters
 
 
 def _shown(one: RunErrors) -> dict[str, Interval]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from recap.cli.command import with_lists
-
-LISTS = ("runs", "by")
-"""Options that take one name or several."""
 _STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
@@ -66,11 +61,3 @@ class ReportConfig:
     def run(self) -> str:
         """What messages call this configuration."""
         return "report"
-
-
-def load(overrides: Sequence[str], *, config_dir: str | None = None) -> ReportConfig:
-    """Return the configuration that overrides describe."""
-    from recap.cli.compose import load_own_command
-
-    arguments = with_lists(overrides, LISTS)
-    return load_own_command(ReportConfig, "report", arguments, config_dir=config_dir)

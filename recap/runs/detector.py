@@ -21,7 +21,7 @@ from recap.models.engine.label_scoring import Conversation, ModelAnswer
 from recap.models.export import ModelSettings, TrainedModel, load_trained
 from recap.output.format import LogConsole, print_warning, unparsed_notes
 from recap.records import Annotation, Dialogue, Example, Turn
-from recap.runs.saved import AnswerOptions, ModelStage, Prompt, find_saved_settings
+from recap.runs.saved import AnswerOptions, ModelStage, Prompt, find_saved_settings, shortened
 from recap.system.processes import quiet_libraries
 from recap.tasks.answer import ends_in_thought
 from recap.tasks.task import Task
@@ -183,6 +183,9 @@ class Detector:
         options: How they are asked.
         merge_adjacent: Whether several turns of one speaker in a row are read as one.
 
+    Attributes:
+        shortened: ``truncated_examples``, prompts so far that lost turns, and ``dropped_turns``.
+
     Raises:
         ConfigError: When two stages do not follow each other, or an option does not fit the models.
     """
@@ -200,6 +203,7 @@ class Detector:
         self._variants: dict[AnswerOptions, Detector] = {options: self}
         self.options = options
         self.merge_adjacent = merge_adjacent
+        self.shortened: Counter[str] = Counter()
         tasks = [
             dataclasses.replace(taught.task, language=options.language or taught.task.language)
             for _, taught in found
@@ -393,6 +397,7 @@ class Detector:
         """Return a stage's answers by example; those that do not fit are noted as skipped."""
         prompts = self.stages[stage].prompts([examples[i] for i in wanted])
         fitting = [(i, prompt) for i, prompt in zip(wanted, prompts, strict=True) if prompt.fits]
+        self.shortened += shortened(prompt for _, prompt in fitting)
         for i in set(wanted) - {i for i, _ in fitting}:
             annotations[i] = self._annotation(examples[i], skipped="too_long")
         answers = ask(stage, [prompt for _, prompt in fitting]) if fitting else []

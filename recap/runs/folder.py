@@ -152,6 +152,9 @@ def read_config(folder: Path) -> RunConfig:
         raise DataError(f"{folder}: not a run folder (it has no config.yaml)")
     values = read_yaml(file)
     own = {key: values[key] for key in values if key not in PROMPTED_KEYS}
+    if isinstance(prompt := own.get("prompt"), dict):
+        # Runs of earlier versions dropped as few turns as would do.
+        own["prompt"] = {"cut": "turns", **prompt}
     return validated(RunConfig, own)
 
 

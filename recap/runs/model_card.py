@@ -221,8 +221,9 @@ def _settings(facts: CardFacts) -> list[tuple[str, Any]]:
     if tuning.method in ("lora", "qlora"):
         tuned.append(("adapters", rank))
     shown = (
-        f"{prompt.style}, history {prompt.history}, in {facts.task.language}, longest: "
-        f"{prompt.max_tokens or 'no limit'} tokens"
+        f"{prompt.style}, history {prompt.history}, in `{facts.task.language}`, longest: "
+        f"{f'{prompt.max_tokens} tokens' if prompt.max_tokens else 'as the model has positions'}, "
+        f"cut by {prompt.cut}"
     )
     read = f"{config.decoding.name}, at most {config.decoding.max_new_tokens} tokens"
     decay = f"weight decay {optimizer.weight_decay:g}"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from recap.config import Decoding, Language, RunConfig, taught
-from recap.data.encode import ChatEncoder, PromptEncoder
+from recap.data.encode import ChatEncoder, PromptEncoder, PromptLimit, prompt_limit
 from recap.errors import ConfigError
 from recap.metrics.files import prediction_of
+from recap.models.backbone import positions_of
 from recap.models.engine.label_scoring import Conversation, LabelScorer, ModelAnswer
 from recap.models.export import (
     ADAPTER_CONFIG,
@@ -24,6 +27,7 @@ from recap.models.export import (
     read_settings,
 )
 from recap.models.finetune import causal_model
+from recap.output.format import lost_turns
 from recap.records import Example, Prediction
 from recap.runs.folder import Part, RunFolder, model_folder, read_config
 from recap.tasks.library import build_task
@@ -226,6 +230,30 @@ class Prompt:
     dropped_turns: int = 0
 
 
+def shortened(prompts: Iterable[Prompt]) -> Counter[str]:
+    """Return how many prompts lost turns, and how many turns, as training counts them."""
+    lost = [prompt.dropped_turns for prompt in prompts if prompt.dropped_turns]
+    return Counter(truncated_examples=len(lost), dropped_turns=sum(lost))
+
+
+def limit_of(
+    trained: TrainedModel,
+    task: Task,
+    encoder: ChatEncoder,
+    *,
+    max_tokens: int | None,
+    max_new_tokens: int,
+) -> PromptLimit:
+    """Return how long the prompts of a loaded model may be."""
+    return prompt_limit(
+        task,
+        encoder,
+        max_tokens=max_tokens,
+        positions=positions_of(causal_model(trained.model).config, trained.tokenizer),
+        max_new_tokens=max_new_tokens,
+    )
+
+
 class ModelStage:
     """Asks one model about client turns, in the prompts that it was trained with.
 
@@ -260,10 +288,12 @@ class ModelStage:
         self.task = task
         self._encoder = ChatEncoder(trained.tokenizer)
         max_new_tokens = options.max_new_tokens or settings.max_new_tokens
-        positions = causal_model(trained.model).config.max_position_embeddings
-        self._longest = positions - max_new_tokens
-        wanted = options.max_prompt_tokens or settings.max_prompt_tokens or self._longest
-        self._max_tokens = min(wanted, self._longest)
+        wanted = options.max_prompt_tokens or settings.max_prompt_tokens
+        limited = partial(limit_of, trained, task, self._encoder, max_tokens=wanted)
+        # A shorter answer than in training changes no prompt, but lets a long one be asked.
+        self.limit = limited(max_new_tokens=max(max_new_tokens, settings.max_new_tokens))
+        self._needed = limited(max_new_tokens=max_new_tokens)
+        self._cut = settings.cut
         self._answerer = LabelScorer(
             trained.model,
             task,
@@ -279,13 +309,14 @@ class ModelStage:
     def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
         """Return the prompts of some client turns; long ones lose whole oldest turns."""
         # One encoder a call: it remembers the length of every turn that it has met.
-        encoder = PromptEncoder(self.task, self._encoder, max_tokens=self._max_tokens)
+        tokens = self.limit.tokens
+        encoder = PromptEncoder(self.task, self._encoder, max_tokens=tokens, cut=self._cut)
         encoder.count_turns(examples)
         encoded = [encoder.encode(example) for example in examples]
         return [
             Prompt(
                 ids=prompt.ids,
-                fits=len(prompt.ids) <= self._longest,
+                fits=not self._needed.exceeded_by(prompt.ids),
                 dropped_turns=prompt.dropped_turns,
             )
             for prompt in encoded
@@ -339,14 +370,14 @@ def answer_examples(
     prompts = stage.prompts(examples)
     fitting = [i for i, prompt in enumerate(prompts) if prompt.fits]
     answers = dict(zip(fitting, stage.answer([prompts[i] for i in fitting]), strict=True))
-    lost, too_long = sum(prompts[i].dropped_turns > 0 for i in fitting), len(prompts) - len(fitting)
-    said = {
-        "prompts lost some of their oldest turns to fit": lost,
-        "prompts do not fit the model: it was not asked, and these count as unparsed "
-        "(prompt.history=none or intervention trains one that reads less)": too_long,
-    }
+    said = lost_turns(shortened(prompts[i] for i in fitting), str(stage.limit))
+    if too_long := len(prompts) - len(fitting):
+        said.append(
+            f"{too_long} prompts do not fit the model: it was not asked, and these count as "
+            "unparsed (prompt.history=none or intervention trains one that reads less)"
+        )
     predictions = [
         prediction_of(example, answers.get(i), task=task.name, gold=gold, fold=fold)
         for i, (example, gold) in enumerate(zip(examples, golds, strict=True))
     ]
-    return predictions, [f"{n} {text}" for text, n in said.items() if n]
+    return predictions, said

@@ -37,7 +37,8 @@ SENT_OPTIONS = (
     *(f"baseline.{key}" for key in ("method", "context", "analyzer", "class_weight")),
     *("baseline.max_tokens", "baseline.history", "shots", "shot_categories"),
     *(f"prompt.{key}" for key in ("style", "language", "label_form", "history", "layout")),
-    *("prompt.max_tokens", "finetune.", "optimizer.", "scheduler.", "decoding.", "cv."),
+    *("prompt.max_tokens", "prompt.cut", "finetune.", "optimizer.", "scheduler."),
+    *("decoding.", "cv."),
     *("trainer.max_epochs", "trainer.patience", "trainer.precision"),
     *("rationale", "seed", "global_batch_size", "sampling"),
 )

@@ -242,7 +242,9 @@ class Agreement:
     """Pairs of annotations of one example by their labels, each counted both ways round."""
 
 
-def measure_agreement(table: AnnotationTable, *, level: float | None = 0.95) -> Agreement:
+def measure_agreement(
+    table: AnnotationTable, *, level: float | None = 0.95, kind: str | None = None
+) -> Agreement:
     """Return coefficients of agreement, with intervals over clients, else sessions.
 
     A coefficient is ``None`` where it is undefined: no example was annotated twice, or everybody
@@ -252,8 +254,10 @@ def measure_agreement(table: AnnotationTable, *, level: float | None = 0.95) -> 
     Args:
         table: Who judged what.
         level: Coverage of the intervals; ``None``: none.
+        kind: What the table's sessions are, where they are none.
     """
     sums = _Sums(table)
+    sums.kind = kind or sums.kind
     n_labels = len(table.labels)
     found = jackknife(
         sums.rows,

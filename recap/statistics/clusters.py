@@ -8,9 +8,9 @@ of the ``G`` clusters in turn, on a scale on which it is not squeezed by the end
 (logit, Fisher's z). With ``d`` the deviations of those from their mean, the variance is
 ``(G - 1) / G`` times the sum of squares around ``f`` (Quenouille 1956; CV3 of MacKinnon, Nielsen &
 Webb 2023, Cluster-robust inference: a guide to empirical practice), and the interval that of
-Student's t with ``(sum d^2)^2 / sum d^4 - 1`` degrees of freedom: the number of clusters that carry
-the variance, less one, which is G - 1 where all weigh alike and small where a behavior occurs in
-few of them or one cluster is far larger than the others (Satterthwaite 1946).
+Student's t with ``w (sum d^2)^2 / sum d^4 - 1`` degrees of freedom, at most G - 1: small where a
+behavior occurs in few clusters or one is far larger than the others (Satterthwaite 1946, whose w is
+2; here it rises to that from 1, since fourth powers of few deviations come out too small).
 Percentile bootstraps of a few clusters hold the truth far less often than they say;
 ``benchmarks/coverage.py`` measures what these hold (docs/coverage.md).
 
@@ -37,6 +37,9 @@ FEWEST_CLUSTERS = 10
 
 _CELLS_AT_ONCE = 2_000_000
 """Numbers that are in memory together."""
+
+_MANY_CLUSTERS = 80
+"""Half of the step from one to two in the degrees of freedom is made with so many; by the grid."""
 
 _LISTED = 8
 """Figures without an interval that a note names."""
@@ -100,15 +103,15 @@ def too_few(n: int, kind: str) -> str | None:
     return f"{are} too few: under {FEWEST_CLUSTERS} there is no interval and no p"
 
 
-def clustered(kind: str, n: int) -> str:
+def clustered(kind: str | None, n: int) -> str:
     """Return what intervals rest on; nothing where there can be none.
 
     >>> clustered("client", 463)
     'over clients, each with all that is of it (n = 463; jackknife, docs/coverage.md)'
     """
-    each = kind.replace(",", "s,") + "s"
+    each = (kind or "example").replace(",", "s,") + "s"
     over = f"over {each}, each with all that is of it (n = {n:,}; jackknife, docs/coverage.md)"
-    return "" if too_few(n, kind) else over
+    return "" if n < FEWEST_CLUSTERS else over
 
 
 def reasons(named: Mapping[str, Interval]) -> list[str]:
@@ -316,7 +319,9 @@ def from_left_out(
                 squares += (n - 1) / n * (often @ (moved - _on_scale(value, name)) ** 2)
             second, fourth = second + often @ off**2, fourth + often @ off**4
         errors[place] = np.sqrt(squares)
-        freedom[place] = max(second**2 / fourth - 1, 1.0) if fourth > 0 else 1.0
+        most = sum(often.sum() for _, often in samples) - 1
+        weight = 1 + clusters[place] / (clusters[place] + _MANY_CLUSTERS)
+        freedom[place] = np.clip(weight * second**2 / fourth - 1, 1, most) if fourth > 0 else 1.0
     return Jackknife(
         values=values,
         kind=kind,

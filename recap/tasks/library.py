@@ -34,6 +34,20 @@ def builtin_task(name: str, **options: Any) -> Task:
     return load_task_file(_conf_file("task", name, ()), **options)
 
 
+def tasks_that_know(labels: Iterable[str]) -> list[str]:
+    """Return the tasks, built in or of a ``conf/`` here, whose taxonomies know all labels."""
+    labels, found = list(labels), []
+    for folder in (conf_dir(), Path("conf")):
+        for file in sorted(folder.glob("task/*.yaml")):
+            try:
+                known = load_task_file(file).taxonomy
+            except ConfigError:
+                continue  # it is another one that is asked for
+            if all(known.find(label) is not None for label in labels):
+                found.append(file.stem)
+    return list(dict.fromkeys(found))
+
+
 def load_task_file(path: Path, **options: Any) -> Task:
     """Return the task that a YAML file describes.
 

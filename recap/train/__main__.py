@@ -11,14 +11,8 @@ from recap.config import RunConfig
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what ``argv`` describes; return 0 (done), 2 (the user's fault) or 1 (anything else)."""
-    command = Command(name="train", load=_load, job=_train, after_sweep=_compare)
+    command = Command(name="train", job=_train, after_sweep=_compare)
     return run_command(command, argv)
-
-
-def _load(overrides: Sequence[str], *, config_dir: str | None) -> RunConfig:
-    from recap.cli.compose import load_config
-
-    return load_config(overrides, config_dir=config_dir)
 
 
 def _train(config: RunConfig) -> int:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from recap.corpus.__main__ import main
-from recap.corpus.options import ACTIONS, CorpusConfig
+from recap.corpus.options import ACTIONS
 
 MEASURE = """
 import resource, sys, time
@@ -363,9 +363,9 @@ def test_help_names_every_action_and_every_choice(
 
 
 def test_every_action_has_its_options_in_the_configuration(project_root: Path) -> None:
-    from recap.cli.compose import load_own_command
+    from recap.cli.compose import load_verb
 
-    config = load_own_command(CorpusConfig, "corpus")
+    config = load_verb("corpus")
     plain = yaml.safe_load((project_root / "conf" / "corpus.yaml").read_text("utf-8"))
     for action in ACTIONS:
         options = json.loads(json.dumps(dataclasses.asdict(getattr(config, action))))

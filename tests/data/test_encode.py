@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shrunk
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from recap.data.encode import ChatEncoder, encode_examples
 from recap.errors import ConfigError
-from recap.records import Example, Message, Turn
+from recap.records import Answer, Example, Message, Turn
 from recap.tasks.library import builtin_task
 
 FAMILIES = ("qwen2", "llama")
@@ -235,9 +238,17 @@ def long_example(n_turns: int = 21, label: str | None = "Challenging") -> Exampl
     )
 
 
+def without_oldest(example: Example, n: int) -> Example:
+    return dataclasses.replace(example, history=example.history[n:])
+
+
 def prompt_length(example: Example, dropped: int) -> int:
-    cut = dataclasses.replace(example, history=example.history[dropped:])
-    return len(ENCODER.prompt_ids(TASK.messages(cut)))
+    return len(ENCODER.prompt_ids(TASK.messages(without_oldest(example, dropped))))
+
+
+EMPTY = Example(id="", history=(), response="")
+ROOM = prompt_length(EMPTY, 0) + 500
+"""Positions that leave room for a part of a long dialogue."""
 
 
 @pytest.mark.parametrize("room", [0, 1, 7, *range(40, 60), 150, 10_000])
@@ -245,7 +256,7 @@ def test_a_long_prompt_loses_as_few_of_its_oldest_turns_as_will_do(room: int) ->
     example = long_example()
     limit = prompt_length(example, 20) + room
     expected = next(n for n in range(21) if prompt_length(example, n) <= limit)
-    encoding = encode_examples([example], TASK, ENCODER, max_tokens=limit)
+    encoding = encode_examples([example], TASK, ENCODER, max_tokens=limit, cut="turns")
     assert encoding.counts == {
         "dropped_turns": expected,
         "truncated_examples": int(expected > 0),
@@ -260,7 +271,7 @@ def test_the_fewest_turns_go_whatever_was_encoded_before() -> None:
     examples = [dataclasses.replace(long_example(n), id=str(n)) for n in range(3, 30, 2)]
     shortest = max(prompt_length(example, len(example.history) - 1) for example in examples)
     for limit in (shortest + 30, shortest + 90):
-        encoding = encode_examples(examples, TASK, ENCODER, max_tokens=limit)
+        encoding = encode_examples(examples, TASK, ENCODER, max_tokens=limit, cut="turns")
         for example, encoded in zip(examples, encoding.examples, strict=True):
             fewest = next(
                 n for n in range(len(example.history)) if prompt_length(example, n) <= limit
@@ -284,6 +295,119 @@ def test_a_history_that_the_task_does_not_show_is_not_counted_as_lost() -> None:
         task = dataclasses.replace(TASK, history=history)
         counts = encode_examples([long_example()], task, ENCODER, max_tokens=16).counts
         assert counts == {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 1}
+
+
+def growing_dialogue(n_turns: int = 81) -> list[Example]:
+    """Return every client turn of one dialogue with all that was said before it."""
+    whole = (*long_example(n_turns).history, Turn(speaker="client", text="No, target."))
+    return [
+        Example(id=f"s:{i}", history=whole[:i], response=whole[i].text, label="Challenging")
+        for i in range(1, len(whole), 2)
+    ]
+
+
+def dropped_of(example: Example, ids: tuple[int, ...]) -> int:
+    """Return how many turns a prompt lost: the one number whose record has that very prompt."""
+    found = [
+        n
+        for n in range(len(example.history))
+        if ENCODER.prompt_ids(TASK.messages(without_oldest(example, n))) == ids
+    ]
+    (n,) = found
+    return n
+
+
+def n_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    return next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+
+
+def test_neighbors_begin_with_the_same_tokens_until_the_next_block_goes() -> None:
+    examples = growing_dialogue()
+    limit = prompt_length(examples[0], 0) + 400
+    encoded = encode_examples(examples, TASK, ENCODER, max_tokens=limit).examples
+    lost = [dropped_of(e, one.prompt) for e, one in zip(examples, encoded, strict=True)]
+    assert lost == sorted(lost)
+    few = encode_examples(examples, TASK, ENCODER, max_tokens=limit, cut="turns").examples
+    fewest = [dropped_of(e, one.prompt) for e, one in zip(examples, few, strict=True)]
+    assert all(own >= least for own, least in zip(lost, fewest, strict=True))
+    assert [n > 0 for n in lost] == [n > 0 for n in fewest]
+    # A cut by single turns begins anew with nearly every utterance.
+    assert len(set(fewest)) > 2 * len(set(lost)) > 6
+    assert all(len(one.prompt) <= limit for one in encoded)
+    for place, (one, other) in enumerate(itertools.pairwise(encoded)):
+        if lost[place] == lost[place + 1]:
+            # All turns before the former's response are shared.
+            shared = ENCODER.text(one.prompt[: n_shared(one.prompt, other.prompt)])
+            turns = without_oldest(examples[place], lost[place]).history
+            assert [f"turn{i}" for i in re.findall(r"turn(\d+)\b", shared)] == [
+                turn.text.split()[0] for turn in turns
+            ]
+    # A block is a quarter of the room: of a cut prompt, more than half of it is left.
+    own = prompt_length(EMPTY, 0)
+    kept = [len(one.prompt) for one, n in zip(encoded, lost, strict=True) if n]
+    assert min(kept) > own + (limit - own) / 2
+
+
+@pytest.mark.parametrize("cut", ["blocks", "turns"])
+def test_a_prompt_is_the_same_whatever_was_encoded_before(cut: Any) -> None:
+    examples = growing_dialogue(51)
+    limit = prompt_length(examples[0], 0) + 150
+
+    def prompts(chosen: list[Example]) -> dict[str, tuple[int, ...]]:
+        encoding = encode_examples(chosen, TASK, ENCODER, max_tokens=limit, cut=cut)
+        return {one.id: one.prompt for one in encoding.examples}
+
+    alone = {e.id: prompts([e])[e.id] for e in examples}
+    assert prompts(examples) == prompts(examples[::-1]) == alone
+
+
+def test_single_turns_go_where_a_block_would_leave_no_history() -> None:
+    # The response leaves less room than the turns behind the last block's end take.
+    examples = growing_dialogue(41)
+    room = 200
+    limit = prompt_length(EMPTY, 0) + room
+    last = dataclasses.replace(examples[-1], response="no " * (room - 60))
+    (encoded,) = encode_examples([last], TASK, ENCODER, max_tokens=limit).examples
+    (few,) = encode_examples([last], TASK, ENCODER, max_tokens=limit, cut="turns").examples
+    assert 0 < dropped_of(last, encoded.prompt) < len(last.history) - 1
+    assert len(few.prompt) <= limit
+
+
+def test_the_answer_has_room_among_the_positions_and_a_smaller_limit_rules() -> None:
+    examples = growing_dialogue(41)
+    labels = [TASK.render(Answer(label=label, rationale="")) for label in TASK.labels]
+    for room in (1, 60):
+        encoding = encode_examples(examples, TASK, ENCODER, positions=ROOM, max_new_tokens=room)
+        kept_free = max(room, *(len(ENCODER.answer_ids(label)) for label in labels))
+        same = encode_examples(examples, TASK, ENCODER, max_tokens=ROOM - kept_free)
+        assert encoding.examples == same.examples
+        assert encoding.limit == f"the model's {ROOM} positions, {kept_free} of them for the answer"
+    smaller = encode_examples(examples, TASK, ENCODER, positions=ROOM, max_tokens=ROOM - 150)
+    assert (
+        smaller.examples == encode_examples(examples, TASK, ENCODER, max_tokens=ROOM - 150).examples
+    )
+    assert smaller.limit == f"prompt.max_tokens={ROOM - 150}"
+
+
+def test_an_answer_that_is_longer_than_those_that_are_generated_shortens_its_own_prompt() -> None:
+    *others, last = growing_dialogue(41)
+    long = dataclasses.replace(last, rationale="so it goes " * 30)
+    found = encode_examples([*others, long], TASK, ENCODER, positions=ROOM, max_new_tokens=1)
+    usual = encode_examples([*others, last], TASK, ENCODER, positions=ROOM, max_new_tokens=1)
+    assert found.examples[:-1] == usual.examples[:-1]
+    own = found.examples[-1]
+    assert ROOM - 200 < len(own.prompt) + len(own.answer) <= ROOM
+    assert dropped_of(long, own.prompt) > dropped_of(last, usual.examples[-1].prompt)
+
+
+def test_a_prompt_that_needs_more_than_the_positions_is_refused_by_name() -> None:
+    examples = growing_dialogue(5)
+    long = dataclasses.replace(examples[1], id="too/long", response="no " * 500)
+    with pytest.raises(ConfigError, match=f"1 prompts need more .* model's {ROOM}") as refused:
+        encode_examples([*examples, long], TASK, ENCODER, positions=ROOM, max_new_tokens=20)
+    assert "'too/long'" in str(refused.value)
+    assert "prompt.history=none" in str(refused.value)
+    assert "no no" not in str(refused.value)
 
 
 def test_an_answer_is_what_the_task_renders_and_gold_its_class() -> None:

@@ -26,7 +26,6 @@ def write(tmp_path: Path, *rows: Any) -> Path:
 def read(path: Path, **options: Any) -> tuple[list[Dialogue | Example], IssueLog]:
     issues = IssueLog(path.name)
     found = list(read_dialogues(path, issues=issues, **options))
-    issues.list_values()
     return found, issues
 
 

@@ -685,7 +685,6 @@ def test_the_other_speakers_of_cpsycound_are_listed_and_can_be_mapped(real_data:
     path = real_data / "cpsycound" / "cpsycound_raw.jsonl"
     issues = IssueLog(path.name)
     list(read_transcript(path, issues=issues))
-    issues.list_values()
     (fault,) = issues.issues
     others = {
         "妈妈": 9,

@@ -55,7 +55,6 @@ def write_excel(tmp_path: Path, sheets: dict[str, list[list[Any]]]) -> Path:
 def read(path: Path, **options: Any) -> tuple[list[Dialogue | Example], IssueLog]:
     issues = IssueLog(path.name)
     found = list(read_table(path, issues=issues, **options))
-    issues.list_values()
     return found, issues
 
 
@@ -241,7 +240,7 @@ def test_a_nul_in_a_cell_is_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "options", "error", "message"),
     [
-        ("speaker,words", {}, DataError, r"data\.options\.columns\.text=NAME"),
+        ("speaker,words", {}, DataError, r"data\.options\.columns=\{text: NAME"),
         ("speaker,utterence", {}, DataError, r"did you mean 'utterance'"),
         ("text,response", {}, DataError, r"'text' and 'response' .*columns\.text=NAME"),
         ("text,text", {}, DataError, r"columns 1 and 2 have the same name"),

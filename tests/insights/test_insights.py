@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
+from recap.cli.compose import load_verb
 from recap.insights.__main__ import main
-from recap.insights.options import ACTIONS, Action, load, with_usual_choices
+from recap.insights.options import ACTIONS, Action
 from recap.metrics.category_scores import scores_from_confusion
 from recap.metrics.files import scores_to_dict
 
@@ -23,15 +24,15 @@ def test_every_action_of_the_options_has_a_function() -> None:
 def test_outcomes_may_be_a_list_and_have_a_path_in_any_order() -> None:
     for order in (1, -1):
         words = ["outcomes.path=B.csv", "outcomes=[goal,task]"][::order]
-        config = load(["action=alliance", *words])
+        config = load_verb("insights", ["action=alliance", *words])
         assert (config.outcomes.path, config.outcomes.columns) == ("B.csv", ("goal", "task"))
 
 
 def test_a_single_name_is_a_list_of_one() -> None:
-    config = load(["on=id", "predictors=x", "outcomes=goal", "resistance=Denying"])
+    config = load_verb("insights", ["on=id", "predictors=x", "outcomes=goal", "resistance=Denying"])
     assert (config.on, config.predictors) == (("id",), ("x",))
     assert (config.outcomes.columns, config.resistance) == (("goal",), ("Denying",))
-    assert load(["resistance=null"]).resistance is None
+    assert load_verb("insights", ["resistance=null"]).resistance is None
 
 
 @pytest.mark.parametrize(
@@ -39,13 +40,13 @@ def test_a_single_name_is_a_list_of_one() -> None:
     [("a.csv", "table"), ("a.jsonl", "dialogues"), ("a.txt", "transcript"), ("a.xlsx", "table")],
 )
 def test_the_reader_follows_the_ending_unless_it_is_said(file: str, reader: str) -> None:
-    assert with_usual_choices([f"data.path={file}"])[-1] == f"data={reader}"
-    assert with_usual_choices([f"data.path={file}", "data=annomi"])[-1] == "data=annomi"
+    assert load_verb("insights", [f"data.path={file}"]).data.reader == reader
+    assert load_verb("insights", [f"data.path={file}", "data=annomi"]).data.reader == "annomi"
 
 
 def test_a_data_choice_that_sets_options_of_a_run_can_be_taken() -> None:
-    config = load(["data=annomi", "data.path=x.csv", "task=annomi_talk"])
-    assert config.data.reader == "annomi"
+    config = load_verb("insights", ["data=annomi", "data.path=x.csv"])
+    assert (config.data.reader, config.task.name) == ("annomi", "annomi_talk")
 
 
 def test_an_unknown_action_and_an_unknown_option_end_with_2(
@@ -130,10 +131,10 @@ def test_predictions_and_a_confusion_are_not_written_over(
 
 
 def test_ids_may_look_like_numbers() -> None:
-    config = load(["card.id=12", "supervision.session=121", "sessions.timeline=7"])
+    config = load_verb("insights", ["card.id=12", "supervision.session=121", "sessions.timeline=7"])
     assert (config.card.id, config.supervision.session, config.sessions.timeline) == (
         "12",
         "121",
         "7",
     )
-    assert load(["card.id=121:14"]).card.id == "121:14"
+    assert load_verb("insights", ["card.id=121:14"]).card.id == "121:14"

@@ -12,10 +12,17 @@ import pytest
 import shrunk
 import torch
 import yaml
-from transformers import AutoConfig
+from transformers import (
+    AutoConfig,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from recap.errors import ConfigError
-from recap.models.backbone import load_backbone, load_skeleton
+from recap.models.backbone import load_backbone, load_skeleton, positions_of
 from recap.models.engine.prefix_attention import TESTED
 from recap.system.files import conf_dir
 
@@ -171,3 +178,39 @@ def test_the_tiny_backbone_is_made_from_its_seed_without_touching_the_random_sta
     weights = [model.get_input_embeddings().weight for model in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "longest", "positions"),
+    [
+        # The numbers that Qwen2.5-7B-Instruct's files have, whose tokenizer says 131072.
+        (Qwen2Config(max_position_embeddings=32768), 131072, 32768),
+        # Its README: "context length up to 131,072 tokens" with these lines added.
+        (Qwen2Config(max_position_embeddings=32768, rope_scaling=YARN), 131072, 131072),
+        # Llama-3.2-1B-Instruct: 128k, which the factor times 8192 is not.
+        (LlamaConfig(max_position_embeddings=131072, rope_scaling=LLAMA3), 131072, 131072),
+        (LlamaConfig(max_position_embeddings=8192), 2048, 8192),
+        # Mistral-7B-v0.1.
+        (MistralConfig(max_position_embeddings=32768, sliding_window=4096), 10**30, 32768),
+        (GPT2Config(n_positions=1024), 1024, 1024),
+        # ALiBi: only the tokenizer may know.
+        (BloomConfig(), 2048, 2048),
+        (BloomConfig(), 10**30, None),
+    ],
+)
+def test_the_positions_of_a_model_are_those_of_its_configuration(
+    config: Any, longest: int, positions: int | None
+) -> None:
+    tokenizer = shrunk.qwen2_tokenizer()
+    tokenizer.model_max_length = longest
+    assert positions_of(config, tokenizer) == positions

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import recap
-from recap.cli.compose import load_command
+from recap.cli.compose import load_verb
 from recap.errors import ConfigError
 from recap.plan.__main__ import main
-from recap.plan.options import PlanConfig, PlanOptions
+from recap.plan.options import PlanOptions
 from recap.plan.plan import Plan, make_plan, plan_dict, verdict
 from tests.shrunk import write_family
 
@@ -26,7 +26,7 @@ def plan_of(*overrides: str, **options: Any) -> Plan:
 
 
 def test_its_options_stand_beside_those_of_the_run() -> None:
-    config = load_command(PlanConfig, "plan", ["task=binary", "plan.utilization=0.5", "out=there"])
+    config = load_verb("plan", ["task=binary", "plan.utilization=0.5", "out=there"])
     assert config.training == recap.load_config(["task=binary"])
     assert (config.plan.utilization, config.out, config.run) == (0.5, "there", config.training.run)
 
@@ -42,7 +42,7 @@ def test_its_options_stand_beside_those_of_the_run() -> None:
 )
 def test_a_mistake_is_answered_with_what_would_have_been_right(override: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_command(PlanConfig, "plan", [override])
+        load_verb("plan", [override])
     assert said in str(caught.value)
 
 

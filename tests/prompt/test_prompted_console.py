@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from recap.folds.console import RunConsole
-from recap.output.format import console_for
+from recap.output.format import console_for, lost_turns
 
 
 def shown(*, terminal: bool, bar: bool = True) -> str:
@@ -15,7 +15,8 @@ def shown(*, terminal: bool, bar: bool = True) -> str:
     listener.prompting("fold0", calls=3, kept=1, n_shots=13)
     for _ in range(4):
         listener.answered()
-    listener.prompted({"dropped_turns": 5, "truncated_examples": 2, "still_too_long": 1})
+    counts = {"dropped_turns": 5, "truncated_examples": 2, "still_too_long": 1}
+    listener.prompted(lost_turns(counts, "prompt.max_tokens=300"))
     listener.answered()  # late, and of no fold
     return out.getvalue()
 
@@ -29,5 +30,5 @@ def test_a_terminal_gets_a_bar_of_all_answers() -> None:
 def test_calls_kept_answers_and_what_prompts_lost_are_said() -> None:
     said = shown(terminal=False)
     assert "fold0    3 prompts with 13 examples each, 1 answers kept from before" in said
-    assert "2 prompts lost 5 of their oldest turns" in said
+    assert "2 prompts lost 5 of their oldest turns (prompt.max_tokens=300)" in said
     assert "1 prompts are over that limit with nothing left to lose" in said

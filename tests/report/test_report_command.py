@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from recap.cli.command import with_lists
+from recap.cli.compose import load_verb
 from recap.metrics.files import summary_from_dict
 from recap.report.__main__ import main
-from recap.report.options import LISTS, load
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +98,7 @@ def test_no_words_of_clients_stand_in_the_report(report: Path, small_runs: Path)
 
 
 def test_lists_are_written_with_commas() -> None:
-    assert with_lists(["runs=a,b/*", "by=topic"], LISTS) == ["runs=['a','b/*']", "by=['topic']"]
-    config = load(["runs=runs/a b,c", "by=[topic,age]"])
+    config = load_verb("report", ["runs=runs/a b,c", "by=[topic,age]"])
     assert config.runs == ("runs/a b", "c")
     assert config.by == ("topic", "age")
 

@@ -11,7 +11,13 @@ from typing import Any
 from recap.data.issues import LISTED_FAULTS, IssueLog
 from recap.data.readers.exports import SPEAKER_KEYS, TEXT_KEYS, refuse_export
 from recap.data.readers.files import existing_file, json_rows
-from recap.data.readers.registry import Fields, Record, check_roles, register_reader
+from recap.data.readers.registry import (
+    Fields,
+    Record,
+    check_roles,
+    register_reader,
+    unrecognized,
+)
 from recap.data.readers.speakers import SpeakerNames
 from recap.errors import ConfigError, DataError
 from recap.records import Dialogue, Example, Speaker, Turn
@@ -106,7 +112,6 @@ def record_from_row(row: Mapping[str, Any], number: int = 0) -> Record:
     fields = Fields(named, line=number + 1, issues=issues)
     read = _dialogue(fields, SpeakerNames()) if "turns" in row else None
     record = read or _example(fields, SpeakerNames(), str(number))
-    issues.list_values()
     if issues.issues:
         raise DataError("; ".join(str(fault) for fault in issues.issues[:LISTED_FAULTS]))
     return record
@@ -163,6 +168,9 @@ def _turns(fields: Fields, key: str, names: SpeakerNames) -> tuple[Turn, ...]:
 
 
 def _turn(part: Fields, names: SpeakerNames) -> Turn:
+    if part.key("speaker") not in part.row and part.issues.rows_read == 1:
+        keys = [str(key) for key in part.row]
+        part.issues.unrecognized = unrecognized(keys, (), ("speaker",), what="key")
     called = part.text("speaker")
     voice = names.voice(part.issues, part.line, "speaker", called) if part.sound else None
     part.sound = voice is not None

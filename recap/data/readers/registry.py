@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from recap.data.issues import IssueLog, damage, name_damage
+from recap.data.issues import LISTED_FAULTS, IssueLog, damage, name_damage
 from recap.data.names import identity, is_missing
 from recap.data.readers.files import input_files
-from recap.errors import ConfigError, DataError, did_you_mean
+from recap.errors import ConfigError, DataError, did_you_mean, quote_cell
 from recap.records import Dialogue, Example
 from recap.registry import Registry
 from recap.taxonomy import Taxonomy
@@ -230,16 +230,20 @@ class CanonicalLabels:
     """
 
     def __init__(self, taxonomy: Taxonomy | None) -> None:
-        self._resolve: Callable[[str], str] = (
-            identity if taxonomy is None else lru_cache(maxsize=None)(taxonomy.resolve)
+        self._taxonomy = taxonomy
+        self._find: Callable[[str], str | None] = (
+            identity if taxonomy is None else lru_cache(maxsize=None)(taxonomy.find)
         )
 
-    def find(self, label: str) -> tuple[str | None, str]:
-        """Return a label's canonical name; ``None``, and why, where it has none."""
-        try:
-            return self._resolve(label), ""
-        except DataError as error:
-            return None, str(error).removeprefix("label ")
+    def find(self, issues: IssueLog, line: int, field: str, label: str, **more: Any) -> str | None:
+        """Return a label's canonical name; ``None``, and a note, where it has none.
+
+        Further arguments are those of :meth:`IssueLog.reject_label`.
+        """
+        found = self._find(label)
+        if found is None and self._taxonomy is not None:
+            issues.reject_label(line, field, label, self._taxonomy, **more)
+        return found
 
 
 def names_by_role(**names: str) -> Mapping[str, tuple[str, ...]]:
@@ -320,11 +324,28 @@ def find_columns(
         usual = USUAL_NAMES["text"]
         close = next(filter(None, (did_you_mean(fold_name(name), usual) for name in names)), "")
         raise DataError(
-            f"{path}: none of its {len(names)} columns is called {', '.join(usual[:4])} or the like"
-            f"{close}; name the client's text with data.options.columns.text=NAME "
+            f"{path}: {unrecognized(names, found, ('text', 'speaker', 'session'))}{close} "
             "(is the first row a header?)"
         )
     return found
+
+
+def unrecognized(
+    names: Sequence[str], found: Collection[str], roles: Iterable[str], *, what: str = "column"
+) -> str:
+    """Return a sentence on roles that no column, or key, seems to have; ``""`` for none."""
+    missing = [role for role in roles if role not in found]
+    if not missing:
+        return ""
+    so = ", so all rows are taken for one session" if missing == ["session"] else ""
+    listed = ", ".join(quote_cell(name) for name in names[:LISTED_FAULTS])
+    several = ", ".join(f"{role}: NAME" for role in missing)
+    option = f"'data.options.columns={{{several}}}'"
+    option = option if len(missing) > 1 else f"data.options.columns.{missing[0]}=NAME"
+    return (
+        f"no {what} is recognized as {' or '.join(missing)}{so} (there are {listed}); say which it "
+        f"is with {option}"
+    )
 
 
 def require_column(path: Path, names: tuple[str, ...], column: str, hint: str) -> str:

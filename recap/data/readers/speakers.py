@@ -278,7 +278,9 @@ class SpeakerNames:
     ) -> None:
         """Note that a row names speakers that are not known, which are listed once a file."""
         known = ", ".join([*self._own, _SOME_KNOWN])
-        issues.reject_values(line, field, names, kind="speakers", known=known, hint=_WHO, rows=rows)
+        issues.reject_values(
+            line, field, names, kind="unknown speakers", known=known, hint=_WHO, rows=rows
+        )
 
     def voice(
         self, issues: IssueLog, line: int, field: str, name: str, *, rows: int = 1

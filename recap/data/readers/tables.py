@@ -30,6 +30,7 @@ from recap.data.readers.registry import (
     find_columns,
     register_reader,
     require_column,
+    unrecognized,
 )
 from recap.data.readers.row_order import Order, SessionRow, in_order
 from recap.data.readers.speakers import BEFORE_SPEAKERS, SpeakerNames
@@ -320,6 +321,8 @@ def read_table(
     for column in meta:
         require_column(table.path, table.columns, column, "correct data.options.meta")
     utterances = "speaker" in found and "history" not in found
+    if "history" not in found:
+        issues.unrecognized = unrecognized(table.columns, found, ("speaker", "session"))
     read = _UTTERANCE_ROLES if utterances else _EXAMPLE_ROLES
     taken = {found[role] for role in read if role in found}
     rows = _Rows(
