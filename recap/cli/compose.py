@@ -376,7 +376,9 @@ def compose(
 
 def _name_backbone(backbone: Any) -> None:
     """Name weights of one's own after their folder, file or hub id."""
-    if isinstance(backbone, dict) and not backbone.get("name"):
+    if not isinstance(backbone, dict) or backbone.get("family") == "remote":
+        return  # a server's model is named as the server calls it, or not yet
+    if not backbone.get("name"):
         path, hub_id = backbone.get("path"), backbone.get("hub_id")
         if not path and not hub_id:
             raise ConfigError(
