@@ -208,7 +208,7 @@ class LocalModel:
         self._dry_run = dry_run
         self._task = task
         self._cache = AnswerCache(Path(config.runs_dir) / FOLDER, PromptedAnswer)
-        self._encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
+        self.encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
         self.shortened: Mapping[str, int] = {}
         """What prompts lost to their ``limit``, of the examples last asked about."""
         self.limit = ""
@@ -250,7 +250,7 @@ class LocalModel:
         usage = Usage(
             answers=len(distinct),
             input_tokens=sum(map(len, distinct.values())),
-            output_tokens=sum(self._encoder.count_tokens([answers[key].text for key in distinct])),
+            output_tokens=sum(self.encoder.count_tokens([answers[key].text for key in distinct])),
         )
         return [answers[key] for key in keys], usage
 
@@ -269,7 +269,7 @@ class LocalModel:
         answerer = LabelScorer(
             self._model,
             self._task,
-            self._encoder,
+            self.encoder,
             shots=shots,
             decoding=decoding.name,
             max_new_tokens=decoding.max_new_tokens,
@@ -291,9 +291,9 @@ class LocalModel:
         encoding = encode_examples(
             examples,
             self._task,
-            self._encoder,
+            self.encoder,
             max_tokens=config.prompt.max_tokens,
-            positions=load_positions(self._encoder.tokenizer, **config.backbone.source),
+            positions=load_positions(self.encoder.tokenizer, **config.backbone.source),
             max_new_tokens=config.decoding.max_new_tokens,
             cut=config.prompt.cut,
             shots=shots,
