@@ -141,7 +141,8 @@ def options_of(command: str) -> Mapping[str, Kind]:
 
     def add(section: Any, prefix: str) -> None:
         for key, annotation in typing.get_type_hints(section, include_extras=True).items():
-            inner = next(filter(dataclasses.is_dataclass, typing.get_args(annotation)), annotation)
+            either = [one for one in typing.get_args(annotation) if isinstance(one, type)]
+            inner = next(filter(dataclasses.is_dataclass, either), annotation)
             if dataclasses.is_dataclass(inner):
                 add(inner, prefix if key in ("training", "prompted") else f"{prefix}{key}.")
             else:
@@ -485,7 +486,8 @@ def _values(key: str, text: str, kind: Kind) -> Any:
         ConfigError: When it is no mapping where one belongs, or a bracket stays open.
     """
     if kind.text and not _SAFE_TEXT.fullmatch(text) and _exists(text):
-        return _quoted(str(Path(_at_home(text)).absolute()) if text[0] == "~" else text)
+        home = _at_home(text)
+        return _quoted(str(Path(home).absolute()) if home.startswith("~") else home)
     if _SWEEP.fullmatch(text):
         return text
     quoted = text[:1] in _QUOTES and _closing(text, 0) == len(text)

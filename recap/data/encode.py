@@ -117,15 +117,19 @@ class ChatEncoder:
     told not to think where it can be (``enable_thinking=False``); a thought that a template opens
     all the same is closed at once.
 
+    Where the template knows no system message (Gemma 2), it begins the user's. Without a template,
+    as base models are, messages stand one below the other.
+
     Args:
-        tokenizer: A ``transformers`` tokenizer with a chat template.
+        tokenizer: A ``transformers`` tokenizer.
 
     Attributes:
+        notes: A sentence for what is not as instruct models have it.
         end_of_turn_id: The control token that the template puts after an assistant's text.
         pad_id: A token for padding, never ``end_of_turn_id``.
 
     Raises:
-        ConfigError: When there is no chat template, or one that cannot be taken apart.
+        ConfigError: When the chat template cannot be taken apart, or ends no turn.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -141,6 +145,9 @@ class ChatEncoder:
         self._template = _pinned_template(tokenizer)
         self._skeletons: dict[tuple[Any, ...], tuple[_Part, ...]] = {}
         self._constant: dict[str, tuple[int, ...]] = {}
+        self._joins = not self._takes_system()
+        self.notes = [_NO_TEMPLATE] if self._template.startswith(_PLAIN) else []
+        self.notes += [_NO_SYSTEM] if self._joins else []
         self.end_of_turn_id = self._find_end_of_turn()
         self.pad_id = self._choose_pad()
 
@@ -150,6 +157,9 @@ class ChatEncoder:
         Raises:
             ConfigError: When the chat template refuses the messages' roles or drops one of them.
         """
+        if self._joins and messages[0].role == "system":
+            joined = f"{messages[0].text}\n\n{messages[1].text}"
+            messages = [replace(messages[1], text=joined), *messages[2:]]
         shape = tuple((message.role, *_outer_space(message.text)) for message in messages)
         ids: list[int] = []
         run, constant = "", True
@@ -259,6 +269,14 @@ class ChatEncoder:
             )
         return tuple(parts)
 
+    def _takes_system(self) -> bool:
+        """Return whether the template shows a system message before the user's."""
+        try:
+            self._skeleton((("system", "", ""), ("user", "", "")), prompt=True)
+        except ConfigError:
+            return False
+        return True
+
     def _find_end_of_turn(self) -> int:
         user, assistant = ("user", "", ""), ("assistant", "", "")
         opening = self._render((user,), prompt=True)
@@ -307,6 +325,18 @@ def _outer_space(text: str) -> tuple[str, str]:
     return text[:start], text[start + len(core) :]
 
 
+_PLAIN = "{# no chat template #}"
+_ONE_BELOW_THE_OTHER = (
+    "{% for message in messages %}{{ message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n\\n' }}{% endfor %}"
+)
+_NO_TEMPLATE = (
+    "the model has no chat template: prompts are plain text, as for a base model; an Instruct "
+    "version answers better untrained"
+)
+_NO_SYSTEM = "its chat template has no system message: instructions begin the user's message"
+
+
 def _pinned_template(tokenizer: Any) -> str:
     """Return the chat template with its clock stopped.
 
@@ -315,11 +345,10 @@ def _pinned_template(tokenizer: Any) -> str:
     """
     try:
         template: str = tokenizer.get_chat_template()
-    except ValueError as error:
-        raise ConfigError(
-            "the backbone's tokenizer has no chat template; use the Instruct version of the model, "
-            "or put its chat_template.jinja into the folder that backbone.path names"
-        ) from error
+    except ValueError:
+        bos = tokenizer.bos_token_id
+        begins = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+        return _PLAIN + ("{{ bos_token }}" if begins else "") + _ONE_BELOW_THE_OTHER
     formats = {match[1] for match in _STRFTIME_CALL.findall(template)}
     if "strftime_now" not in template:
         return template

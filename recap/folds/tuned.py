@@ -82,7 +82,7 @@ def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -
     listener = listener_or_log(listener)
     tuned = prepare(config)
     run, summary = tuned.run, None
-    listener.prepared(run, ())
+    listener.prepared(run, tuned.encoder.notes)
     if config.cv.fold != "final":
         summary = run_folds(run, tuned, listener)
     else:
@@ -103,7 +103,7 @@ def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = No
     """
     listener = listener_or_log(listener)
     tuned = prepare(config)
-    listener.prepared(tuned.run, ())
+    listener.prepared(tuned.run, tuned.encoder.notes)
     scores = finish_fold(tuned.run, fold, tuned, listener)
     # Of a fold that was found: who finished it may have been killed before it wrote the cards.
     listener.ended(tuned.run, write_summary(tuned.run), finished_scores(tuned.run))

@@ -56,7 +56,8 @@ def prompt_folds(config: PromptedConfig, *, listener: FoldListener | None = None
     # Before the folder: a backbone without weights should leave nothing behind.
     local = LocalModel(config.training, run.task) if client is None else None
     open_run(run)
-    listener.prepared(run, [_model_line(config)])
+    notes = [] if local is None else local.encoder.notes
+    listener.prepared(run, [_model_line(config), *notes])
     unanswered = UnansweredRequests(_budget_folder(run))
     # Other processes must not spend the same budget: neither would know of the other.
     with locked(_budget_folder(run)) if _has_budget(config) else nullcontext():

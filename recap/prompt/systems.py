@@ -190,7 +190,7 @@ class LocalModel:
     def __init__(self, config: RunConfig, task: Task, *, dry_run: bool = False) -> None:
         self._config, self._task, self._dry_run = config, task, dry_run
         self._cache = AnswerCache(Path(config.runs_dir) / FOLDER, PromptedAnswer)
-        self._encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
+        self.encoder = ChatEncoder(load_tokenizer(**config.backbone.source))
         self.shortened: Mapping[str, int] = {}
         """What prompts lost to their ``limit``, of the examples last asked about."""
         self.limit = ""
@@ -219,7 +219,7 @@ class LocalModel:
         return answers, Usage(
             answers=len(distinct),
             input_tokens=sum(map(len, distinct.values())),
-            output_tokens=sum(self._encoder.count_tokens(list(texts.values()))),
+            output_tokens=sum(self.encoder.count_tokens(list(texts.values()))),
         )
 
     def workload(self, examples: Sequence[Example], shots: Sequence[Example]) -> Counter[str]:
@@ -241,7 +241,7 @@ class LocalModel:
         answerer = LabelScorer(
             self._model,
             self._task,
-            self._encoder,
+            self.encoder,
             shots=shots,
             decoding=decoding.name,
             max_new_tokens=decoding.max_new_tokens,
@@ -267,9 +267,9 @@ class LocalModel:
         encoding = encode_examples(
             examples,
             self._task,
-            self._encoder,
+            self.encoder,
             max_tokens=config.prompt.max_tokens,
-            positions=load_positions(self._encoder.tokenizer, **config.backbone.source),
+            positions=load_positions(self.encoder.tokenizer, **config.backbone.source),
             max_new_tokens=config.decoding.max_new_tokens,
             cut=config.prompt.cut,
             shots=shots,

@@ -200,20 +200,62 @@ def test_padding_is_never_the_end_of_turn_even_where_the_tokenizer_says_so() -> 
         assert encoder.pad_id < len(tokenizer)
 
 
-def test_a_model_without_a_chat_template_is_refused_with_the_mend() -> None:
-    tokenizer = shrunk.qwen2_tokenizer()
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<start>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' }}"
+    "{{ message['content'] | trim + '<end>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start>model\\n' }}{% endif %}"
+)
+"""As Gemma 2 has it, with other names of control tokens."""
+ASKED = [
+    Message(role="system", text="Judge."),
+    Message(role="user", text="Client: No."),
+    Message(role="assistant", text="Behavior: A"),
+    Message(role="user", text="Client: Well."),
+]
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_template_without_a_system_message_has_it_begin_the_users(dropped: bool) -> None:
+    tokenizer = shrunk.llama_tokenizer()
+    tokenizer.add_tokens(["<start>", "<end>"], special_tokens=True)
+    tokenizer.chat_template = (
+        GEMMA.replace(
+            "{{ raise_exception('System role not supported') }}",
+            "{% set messages = messages[1:] %}",
+        )
+        if dropped
+        else GEMMA
+    )
+    encoder = ChatEncoder(tokenizer)
+    joined = [{"role": "user", "content": "Judge.\n\nClient: No."}]
+    joined += [{"role": message.role, "content": message.text} for message in ASKED[2:]]
+    expected = tokenizer.apply_chat_template(joined, add_generation_prompt=True, return_dict=False)
+    assert list(encoder.prompt_ids(ASKED)) == expected
+    assert encoder.end_of_turn_id == tokenizer.convert_tokens_to_ids("<end>")
+    assert encoder.notes == [
+        "its chat template has no system message: instructions begin the user's message"
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_base_model_without_a_template_gets_plain_text(family: str) -> None:
+    tokenizer = shrunk.tokenizer_of(family)
     tokenizer.chat_template = None
-    with pytest.raises(
-        ConfigError, match=r"no chat template; use the Instruct version.*chat_template\.jinja"
-    ):
-        ChatEncoder(tokenizer)
+    encoder = ChatEncoder(tokenizer)
+    # Only Llama's tokenizer begins plain texts with a token of its own.
+    text = "Judge.\n\nClient: No.\n\nBehavior: A{end}\n\nClient: Well.\n\n"
+    expected = tokenizer(text.format(end=tokenizer.eos_token))["input_ids"]
+    assert list(encoder.prompt_ids(ASKED)) == expected
+    assert encoder.end_of_turn_id == tokenizer.eos_token_id
+    assert encoder.answer_ids("Behavior: A")[-1] == tokenizer.eos_token_id
+    assert "no chat template" in encoder.notes[0]
 
 
-def test_a_template_that_drops_the_system_message_is_refused() -> None:
-    tokenizer = shrunk.qwen2_tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace("messages[0]['content']", "'fixed'")
-    with pytest.raises(ConfigError, match=r"renders messages \[1\] of 2"):
-        ChatEncoder(tokenizer).prompt_ids(records(BENIGN["system and user"]))
+def test_instruct_models_have_nothing_to_note() -> None:
+    assert [encoder.notes for encoder in ENCODERS.values()] == [[]] * len(ENCODERS)
 
 
 def test_the_text_of_generated_ids_has_no_control_tokens() -> None:
