@@ -24,6 +24,7 @@ from recap.corpus import exam as exam_tables
 from recap.corpus.adjudicate import read_decisions
 from recap.corpus.options import CorpusConfig
 from recap.data.annotation_files import AnnotationLayout, read_annotations
+from recap.data.annotations import AnnotatorLabel
 from recap.data.corpus import read_corpus, read_records
 from recap.data.issues import IssueLog, Place, RowIssue
 from recap.data.sheets import read_ratings
@@ -35,7 +36,7 @@ from recap.insights.alliance import read_session_table
 from recap.insights.options import StudyOptions
 from recap.insights.participants import find_people
 from recap.insights.study import arrange_scores, read_scores
-from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response
+from recap.insights.study_rating import KEY_COLUMNS, Response
 from recap.predict.output import check_input, utterances_in
 from recap.tasks.library import builtin_task
 
@@ -243,7 +244,7 @@ def _study_responses(path: Path, issues: IssueLog) -> list[Response]:
     )
 
 
-def _study_ratings(path: Path, issues: IssueLog) -> list[BlindRating]:
+def _study_ratings(path: Path, issues: IssueLog) -> list[AnnotatorLabel]:
     keys = {name: {"participant": "p", "group": "a", "phase": "pre"} for name in IDS}
     return study_rating.read_ratings(path, rater="rater1", keys=keys, issues=issues)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -53,14 +54,9 @@ def draw_scenarios(
 ) -> dict[str, Utterance]:
     """Return scenarios to respond to, drawn at random from the utterances that answer a counselor.
 
-    They have codes that say nothing of their labels.
-    No utterance and history is drawn twice, and sessions repeat only where there are not enough of
-    them. The draw does not depend on the order of the utterances.
-
-    Args:
-        utterances: Labeled ones; others are passed over.
-        wanted: How many of each set of labels together.
-        seed: Another seed, another draw.
+    They have codes that say nothing of their labels. ``wanted`` says how many of each set of labels
+    together. No utterance and history is drawn twice, and sessions repeat only where there are not
+    enough of them. The draw does not depend on the order of the utterances.
 
     Raises:
         DataError: When there are not as many of some labels.
@@ -98,14 +94,7 @@ def allocate(
 ) -> tuple[Participant, ...]:
     """Return participants, dealt at random into groups of equal size (or one apart).
 
-    Each gets an order of the scenarios of their own in each phase.
-
-    Args:
-        n: How many.
-        groups: Names of the groups.
-        n_phases: Phases, each with all scenarios.
-        scenarios: Their codes.
-        seed: Another seed, another allocation.
+    Each gets an order of the scenarios, given by their codes, of their own in each phase.
     """
     generator = random.Random(f"{seed}:participants")
     # With an odd number, chance says which group has one more.
@@ -151,9 +140,7 @@ def _refuse_shortage(
 def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
     """Return cards in a participant's order as a page and as plain text, by the files' names.
 
-    Args:
-        cards: By the code of the scenario; at least one.
-        language: ``en`` or ``zh``.
+    There is at least one card, under the code of its scenario.
     """
     words, first = card_words()[language], next(iter(cards.values()))
     headed = [
@@ -163,8 +150,7 @@ def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
     note = " ".join((first.note, *first.origins, words["private"]))
     texts = [words["cards"], note]
     for heading, card in headed:
-        lines = [heading, f"{words['client']}: {card.response}", *card.lines]
-        texts.append("\n".join(lines))
+        texts.append("\n".join([heading, f"{words['client']}: {card.response}", *card.lines]))
     page = render(
         "insights/templates/study_cards.html",
         title=words["cards"],
@@ -173,12 +159,6 @@ def study_cards(cards: Mapping[str, Card], language: str) -> dict[str, str]:
         cards=headed,
     )
     return {"cards.html": page, "cards.txt": "\n\n".join(map(printable, texts)) + "\n"}
-
-
-_SPEAKERS = {
-    "en": {"counselor": "Counselor", "client": "Client"},
-    "zh": {"counselor": "咨询师", "client": "来访者"},
-}
 
 
 def make_materials(config: InsightsConfig) -> Report:
@@ -190,22 +170,14 @@ def make_materials(config: InsightsConfig) -> Report:
     """
     if config.out is None:
         raise ConfigError("action=study_materials writes files; add out=FOLDER")
-    step = config.study_materials.step
-    folder = Path(config.out)
-    if step == "rate":
-        return make_rating_sheets(config, folder)
-    if step == "score":
-        return make_scores(config, folder)
-    if step == "pairs":
-        return make_pairs(config, folder)
-    return _draw(config, folder)
+    steps = {"rate": make_rating_sheets, "score": make_scores, "pairs": make_pairs}
+    return steps.get(config.study_materials.step, _draw)(config, Path(config.out))
 
 
 def context_text(history: Sequence[Turn], limit: int, language: str) -> str:
     """Return the last turns before an utterance, a line each; all of them for a limit of 0."""
     shown = history[-limit:] if limit else history
-    names = _SPEAKERS[language]
-    return "\n".join(f"{turn.called(names)}: {turn.text}" for turn in shown)
+    return "\n".join(f"{turn.called(card_words()[language])}: {turn.text}" for turn in shown)
 
 
 def _draw(config: InsightsConfig, folder: Path) -> Report:
@@ -215,8 +187,8 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
         if len(set(pair)) < 2:
             raise ConfigError(f"study_materials.{name}: has one name twice; give two")
     source = read_source(config)
-    wanted = _wanted(source, options)
-    scenarios = draw_scenarios(source.annotated.utterances, wanted, seed=config.seed)
+    drawn_from, wanted = source.annotated.utterances, _wanted(source, options)
+    scenarios = draw_scenarios(drawn_from, wanted, seed=config.seed)
     participants = allocate(
         options.participants,
         groups=options.groups,
@@ -264,11 +236,9 @@ def _draw(config: InsightsConfig, folder: Path) -> Report:
 def _wanted(source: AnnotatedSource, options: StudyMaterialsOptions) -> dict[tuple[str, ...], int]:
     behaviors = source.behaviors
     others = tuple(label for label in source.labels if label not in behaviors)
-    wanted: dict[tuple[str, ...], int] = {
-        (label,): options.per_behavior for label in behaviors if options.per_behavior
-    }
-    if others and options.collaborative:
-        wanted[others] = options.collaborative
+    asked = {**{(label,): options.per_behavior for label in behaviors}}
+    asked |= {others: options.collaborative} if others else {}
+    wanted = {labels: n for labels, n in asked.items() if n}
     if not wanted:
         raise ConfigError(
             "study_materials: per_behavior=0 and collaborative=0 leave no scenario to draw"
@@ -285,16 +255,8 @@ def _files(
     """Return what participants get, a folder each, and the key, by the files' names."""
     options = config.study_materials
     language, excel = options.language or source.language, options.excel
-    cards = {
-        code: card_of(
-            utterance,
-            source,
-            language=language,
-            context=options.context,
-            unsure=config.unsure,
-        )
-        for code, utterance in scenarios.items()
-    }
+    card = partial(card_of, language=language, context=options.context, unsure=config.unsure)
+    cards = {code: card(utterance, source) for code, utterance in scenarios.items()}
     said = {
         code: (context_text(u.history, options.context, language), u.response)
         for code, u in scenarios.items()

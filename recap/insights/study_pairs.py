@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recap.errors import DataError, quote_cell
 from recap.insights.options import InsightsConfig
 from recap.insights.source import NO_COLOR, card_words
-from recap.insights.study_rating import (
-    KEY,
-    all_responses,
-    drawn_names,
-    left_out_notes,
-    own_rows,
-)
+from recap.insights.study_rating import KEY, all_responses, drawn_names, left_out_notes, own_rows
 from recap.output.excel import sheet_file
 from recap.output.report import Report
 from recap.output.tables import table_of
@@ -29,33 +23,11 @@ COLUMNS = (
 """Of the table of pairs, under these names in every language."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """The two responses of one participant to one scenario, and what the scenario is."""
-
-    participant: str
-    group: str
-    scenario: str
-    context: str
-    client: str
-    behavior: str
-    """``Pattern - Behavior``."""
-    color: str
-    meaning: str
-    """The behavior's definition."""
-    rationale: str
-    """Empty where none was given."""
-    original: str
-    rewritten: str
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether the second response is the first, but for white space."""
-        return self.original.split() == self.rewritten.split()
-
-
-def read_pairs(config: InsightsConfig, folder: Path) -> tuple[list[Pair], int, int]:
+def read_pairs(config: InsightsConfig, folder: Path) -> tuple[list[dict[str, Any]], int, int]:
     """Return the pairs, how many responses have no other, and how many rows are left out.
+
+    A pair has :data:`COLUMNS`, the behavior's ``color``, and whether the second response is
+    ``unchanged``, but for white space.
 
     Raises:
         DataError: When sheets are missing or have faults, or a label is not in the taxonomy.
@@ -71,21 +43,22 @@ def read_pairs(config: InsightsConfig, folder: Path) -> tuple[list[Pair], int, i
     for who, code, phase in said:
         if phase != first or (who, code, second) not in said:
             continue
-        row = scenarios[code]
-        category = _category(row["label"], taxonomy, folder)
+        category = _category(scenarios[code]["label"], taxonomy, folder)
+        original, rewritten = said[who, code, first], said[who, code, second]
         pairs.append(
-            Pair(
-                participant=who,
-                group=groups[who],
-                **{name: row[name] for name in ("scenario", "context", "client", "rationale")},
-                behavior=taxonomy.written(category.name, language=language),
-                color=category.color or NO_COLOR,
-                meaning=category.definition.get(language, ""),
-                original=said[who, code, first],
-                rewritten=said[who, code, second],
-            )
+            {
+                **scenarios[code],
+                "participant": who,
+                "group": groups[who],
+                "behavior": taxonomy.written(category.name, language=language),
+                "color": category.color or NO_COLOR,
+                "meaning": category.definition.get(language, ""),
+                "original": original,
+                "rewritten": rewritten,
+                "unchanged": original.split() == rewritten.split(),
+            }
         )
-    pairs.sort(key=lambda pair: (pair.participant, pair.scenario))
+    pairs.sort(key=lambda pair: (pair["participant"], pair["scenario"]))
     return pairs, len(said) - 2 * len(pairs), left_out
 
 
@@ -111,20 +84,18 @@ def make_pairs(config: InsightsConfig, folder: Path) -> Report:
     language = config.study_materials.language or config.data.prompt_language
     words, groups = card_words()[language], drawn_names(folder, "groups")
     excel = config.study_materials.excel
-    rows = [[getattr(pair, name) for name in COLUMNS] for pair in pairs]
+    rows = [[pair[name] for name in COLUMNS] for pair in pairs]
+    of_group = {group: [pair for pair in pairs if pair["group"] == group] for group in groups}
     counts = {
-        group: {
-            "pairs": sum(pair.group == group for pair in pairs),
-            "unchanged": sum(pair.group == group and pair.unchanged for pair in pairs),
-        }
-        for group in groups
+        group: {"pairs": len(own), "unchanged": sum(pair["unchanged"] for pair in own)}
+        for group, own in of_group.items()
     }
     page = render(
         "insights/templates/study_pairs.html",
         title=words["pairs"],
         language=language,
         words=words,
-        pairs=[pair for pair in pairs if pair.group == groups[1]],
+        pairs=of_group[groups[1]],
     )
     return Report(
         action="study_materials_pairs",
@@ -152,11 +123,7 @@ def make_pairs(config: InsightsConfig, folder: Path) -> Report:
             f"pairs.html shows those of group {groups[1]}, which had feedback.",
         ),
         rows=[
-            {
-                **{name: getattr(pair, name) for name in (*COLUMNS[:3], "behavior")},
-                "unchanged": pair.unchanged,
-            }
-            for pair in pairs
+            {name: pair[name] for name in (*COLUMNS[:3], "behavior", "unchanged")} for pair in pairs
         ],
         private_pages={
             "pairs.html": page,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -28,7 +30,6 @@ from recap.statistics.agreement import (
     ordinal_alpha,
     pair_confusions,
 )
-from recap.statistics.clusters import Interval
 
 KEY_COLUMNS = {
     "participants": ("participant", "group"),
@@ -44,15 +45,6 @@ SHEETS, RATINGS, KEY = "participants", "ratings", "key"
 
 SCALE = ("-1", "0", "1")
 """Increases resistance, neutral, reduces resistance (paper, Section 7, after Rosengren 2008)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlindRating:
-    """What one rater gave one response."""
-
-    rater: str
-    rating_id: str
-    value: int
 
 
 Key = Mapping[str, Mapping[str, str]]
@@ -92,51 +84,31 @@ class RaterAgreement:
     """Krippendorff's alpha of ranks."""
 
 
-def phase_scores(ratings: Sequence[BlindRating], keys: Key) -> tuple[PhaseScore, ...]:
+def phase_scores(ratings: Sequence[AnnotatorLabel], keys: Key) -> tuple[PhaseScore, ...]:
     """Return the scores of every participant and phase that has ratings, in the order of names."""
     values: dict[str, list[int]] = {}
     for rating in ratings:
-        values.setdefault(rating.rating_id, []).append(rating.value)
-    cells: dict[tuple[str, str, str], list[float]] = {}
+        values.setdefault(rating.id, []).append(int(rating.label))
+    cells: dict[tuple[str, ...], list[float]] = {}
     for rating_id, given in values.items():
-        key = keys[rating_id]
-        cell = cells.setdefault((key["participant"], key["group"], key["phase"]), [])
-        cell.append(sum(given) / len(given))
+        cell = tuple(keys[rating_id][name] for name in ("participant", "group", "phase"))
+        cells.setdefault(cell, []).append(fmean(given))
     return tuple(
         PhaseScore(
-            participant=participant,
-            group=group,
-            phase=phase,
-            score=sum(means) / len(means),
-            responses=len(means),
+            participant=who, group=group, phase=phase, score=fmean(means), responses=len(means)
         )
-        for (participant, group, phase), means in sorted(cells.items())
+        for (who, group, phase), means in sorted(cells.items())
     )
 
 
 def rater_agreement(
-    ratings: Sequence[BlindRating],
-    keys: Key,
-    *,
-    confidence: float | None = 0.95,
+    ratings: Sequence[AnnotatorLabel], *, confidence: float | None = 0.95
 ) -> RaterAgreement:
     """Return how far raters agree on the responses that two or more of them rated.
 
-    Args:
-        ratings: At most one a rater and response.
-        keys: Whose responses they are.
-        confidence: Of the intervals; ``None``: none.
+    ``ratings`` are at most one a rater and response, their session the participant who responded.
     """
-    annotations = [
-        AnnotatorLabel(
-            id=rating.rating_id,
-            annotator=rating.rater,
-            label=str(rating.value),
-            session=keys[rating.rating_id]["participant"],
-        )
-        for rating in ratings
-    ]
-    table = tabulate(annotations, labels=SCALE)
+    table = tabulate(ratings, labels=SCALE)
     # Values that nobody gave are no labels of the table; the scale has them all the same.
     places = np.array([SCALE.index(label) for label in table.labels])
     codes = np.where(table.codes == MISSING, MISSING, places[table.codes])
@@ -148,11 +120,7 @@ def rater_agreement(
 
 
 def refuse_existing(folder: Path, what: str) -> None:
-    """Raise an error where a folder holds something that people may have filled in.
-
-    Raises:
-        ConfigError: Naming the folder.
-    """
+    """Raise a ``ConfigError`` where a folder holds something that people may have filled in."""
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
             f"{folder}: holds {what} already, which may be filled in; move it away, or name "
@@ -161,11 +129,7 @@ def refuse_existing(folder: Path, what: str) -> None:
 
 
 def find_sheet(stem: Path) -> Path:
-    """Return ``stem.csv`` or ``stem.xlsx``, whichever is there; the later saved of two.
-
-    Raises:
-        DataError: When neither is there.
-    """
+    """Return ``stem.csv`` or ``stem.xlsx``, the later saved; a ``DataError`` without either."""
     both = [stem.with_name(f"{stem.name}{ending}") for ending in (".csv", ".xlsx")]
     there = [path for path in both if path.is_file()]
     if not there:
@@ -193,14 +157,17 @@ def read_responses(
     return list(found.values())
 
 
-def read_ratings(path: Path, *, rater: str, keys: Key, issues: IssueLog) -> list[BlindRating]:
+def read_ratings(path: Path, *, rater: str, keys: Key, issues: IssueLog) -> list[AnnotatorLabel]:
     """Return the ratings of a filled sheet; anything but -1, 0 and 1 is a fault."""
-    found: dict[str, BlindRating] = {}
+    found: dict[str, AnnotatorLabel] = {}
     for line, row in _known_rows(path, ("rating_id", "rating"), keys, found, issues):
         rating_id = row["rating_id"]
         value = row["rating"].removeprefix("+").removesuffix(".0").replace("−", "-")
         if value in SCALE:
-            found[rating_id] = BlindRating(rater=rater, rating_id=rating_id, value=int(value))
+            who = keys[rating_id]["participant"]
+            found[rating_id] = AnnotatorLabel(
+                id=rating_id, annotator=rater, label=value, session=who
+            )
         else:
             reason = "is none of -1, 0 and 1" if value else "is empty"
             issues.reject(line, "rating", reason, "rate it, or leave it out: data.on_error=skip")
@@ -251,16 +218,15 @@ def all_responses(
     """Return what participants wrote in both phases, and how many rows are left out.
 
     Raises:
-        DataError: When a sheet is missing, or has faults that are not to be skipped.
+        DataError: As :func:`read_all`, and when there is nothing.
     """
-    sheets = [
-        (
-            f"{who}/{phase}",
-            partial(read_responses, participant=who, phase=phase, scenarios=scenarios),
-        )
+    read = partial(read_responses, scenarios=scenarios)
+    phases = drawn_names(folder, "phases")
+    sheets = {
+        f"{who}/{phase}": partial(read, participant=who, phase=phase)
         for who in participants
-        for phase in drawn_names(folder, "phases")
-    ]
+        for phase in phases
+    }
     responses, left_out = read_all(folder / SHEETS, sheets, config)
     if not responses:
         raise DataError(f"{folder / SHEETS}: nobody has responded; fill the column response")
@@ -282,14 +248,13 @@ def make_rating_sheets(config: InsightsConfig, folder: Path) -> Report:
     coded = blind(responses, seed=config.seed)
     ending = "xlsx" if options.excel else "csv"
     files: dict[str, str | bytes] = {}
+    blank = []
+    for rating_id, response in coded.items():
+        shown = scenarios[response.scenario]
+        blank.append((rating_id, shown["context"], shown["client"], response.text, "", ""))
     for rater in range(1, options.raters + 1):
-        order = list(coded)
-        random.Random(f"{config.seed}:rater{rater}").shuffle(order)
-        rows = [
-            (rating_id, scenario["context"], scenario["client"], coded[rating_id].text, "", "")
-            for rating_id in order
-            for scenario in (scenarios[coded[rating_id].scenario],)
-        ]
+        rows = blank.copy()
+        random.Random(f"{config.seed}:rater{rater}").shuffle(rows)
         name = f"{RATINGS}/rater{rater}.{ending}"
         files[name] = sheet_file(_RATING_COLUMNS, rows, excel=options.excel)
     key = [
@@ -336,22 +301,14 @@ def make_scores(config: InsightsConfig, folder: Path) -> Report:
         raise DataError(
             f"{folder / RATINGS}: holds no rating sheets; make them with study_materials.step=rate"
         )
-    ratings, left_out = read_all(
-        folder / RATINGS,
-        [(stem, partial(read_ratings, rater=stem, keys=keys)) for stem in stems],
-        config,
-    )
+    sheets = {stem: partial(read_ratings, rater=stem, keys=keys) for stem in stems}
+    ratings, left_out = read_all(folder / RATINGS, sheets, config)
     if not ratings:
         raise DataError(f"{folder / RATINGS}: nothing is rated yet; fill the column rating")
     scores = phase_scores(ratings, keys)
-    agreement = rater_agreement(ratings, keys, confidence=config.level) if len(stems) > 1 else None
-    given = {
-        stem: {
-            value: sum(r.rater == stem and r.value == int(value) for r in ratings)
-            for value in SCALE
-        }
-        for stem in stems
-    }
+    agreement = rater_agreement(ratings, confidence=config.level) if len(stems) > 1 else None
+    counts = Counter((rating.annotator, rating.label) for rating in ratings)
+    given = {stem: {value: counts[stem, value] for value in SCALE} for stem in stems}
     return Report(
         action="study_materials_score",
         title=f"Scores from {len(ratings)} ratings of {len(stems)} raters",
@@ -376,16 +333,16 @@ Read = TypeVar("Read")
 
 
 def read_all(
-    folder: Path, sheets: Sequence[tuple[str, Callable[..., list[Read]]]], config: InsightsConfig
+    folder: Path, sheets: Mapping[str, Callable[..., list[Read]]], config: InsightsConfig
 ) -> tuple[list[Read], int]:
-    """Return what stands in sheets, each named and read in its way, and how many rows are left out.
+    """Return what stands in sheets, each read in its way, and how many rows are left out.
 
     Raises:
         DataError: When a sheet is missing, or has faults that are not to be skipped.
     """
     found: list[Read] = []
     logs = []
-    for stem, read in sheets:
+    for stem, read in sheets.items():
         path = find_sheet(folder / stem)
         logs.append(IssueLog(str(path)))
         found += read(path, issues=logs[-1])
@@ -405,10 +362,7 @@ def read_all(
 def own_rows(folder: Path, stem: str, *more: str) -> dict[str, dict[str, str]]:
     """Return a sheet of the key, which was not handed out, and so has no faults.
 
-    Args:
-        folder: Of the study.
-        stem: The sheet's name.
-        more: Columns that it has beside those of :data:`KEY_COLUMNS`, or that are empty.
+    Columns beside those of :data:`KEY_COLUMNS` are empty where it lacks them.
     """
     path = find_sheet(folder / KEY / stem)
     issues = IssueLog(str(path))
@@ -453,7 +407,6 @@ def _sheets(
     agreement: RaterAgreement | None,
     confidence: float,
 ) -> list[ReportTable]:
-    rows = tuple((rater, *map(str, counts.values())) for rater, counts in given.items())
     cells: dict[str, list[float]] = {}
     for score in scores:
         cells.setdefault(f"{score.group}, {score.phase}", []).append(score.score)
@@ -463,16 +416,17 @@ def _sheets(
         {
             "group, phase": str,
             "participants": lambda cell: str(len(cells[cell])),
-            "mean": lambda cell: number(sum(cells[cell]) / len(cells[cell]), 3),
+            "mean": lambda cell: number(fmean(cells[cell]), 3),
         },
     )
-    sheets = [ReportTable(title="Ratings", header=("rater", *SCALE), rows=rows), means]
+    rows = [(rater, *map(str, counts.values())) for rater, counts in given.items()]
+    sheets = [ReportTable(title="Ratings", header=("rater", *SCALE), rows=tuple(rows)), means]
     if agreement is not None:
-        named = agreement.nominal.coefficients
+        nominal = agreement.nominal.coefficients
+        named = {title: nominal[name] for title, name in _COEFFICIENTS.items()}
         figures = [
-            (title, share(of.value, 3), _ends(of))
-            for title, name in _COEFFICIENTS.items()
-            for of in (named[name],)
+            (title, share(of.value, 3), of.reason or f"[{share(of.low, 3)}, {share(of.high, 3)}]")
+            for title, of in named.items()
         ]
         figures.append(("Cohen's kappa, squared weights", share(agreement.weighted_kappa, 3), ""))
         figures.append(("Krippendorff's alpha, ordinal", share(agreement.ordinal_alpha, 3), ""))
@@ -480,10 +434,6 @@ def _sheets(
         title = "Agreement of the raters"
         sheets.append(ReportTable(title=title, header=header, rows=tuple(figures)))
     return sheets
-
-
-def _ends(of: Interval) -> str:
-    return of.reason or f"[{share(of.low, 3)}, {share(of.high, 3)}]"
 
 
 _COEFFICIENTS = {

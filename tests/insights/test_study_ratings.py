@@ -5,25 +5,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from recap.insights.study_rating import BlindRating, phase_scores, rater_agreement
+from recap.data.annotations import AnnotatorLabel
+from recap.insights.study_rating import phase_scores, rater_agreement
 
 
-def ratings_of(values: np.ndarray) -> tuple[list[BlindRating], dict[str, dict[str, str]]]:
-    """Return the ratings of a table of responses by raters, and their key."""
-    ratings = [
-        BlindRating(rater=f"rater{j}", rating_id=f"R{i}", value=int(values[i, j]))
+def ratings_of(values: np.ndarray) -> list[AnnotatorLabel]:
+    """Return the ratings of a table of responses by raters."""
+    return [
+        AnnotatorLabel(
+            annotator=f"rater{j}", id=f"R{i}", label=f"{int(values[i, j])}", session=f"P{i // 4}"
+        )
         for i, j in np.ndindex(values.shape)
     ]
-    keys = {
-        f"R{i}": {
-            "participant": f"P{i // 4}",
-            "group": "c",
-            "phase": "pre",
-            "scenario": f"S{i % 4}",
-        }
-        for i in range(len(values))
-    }
-    return ratings, keys
 
 
 def test_scores_are_means_over_responses_of_means_over_raters() -> None:
@@ -33,7 +26,7 @@ def test_scores_are_means_over_responses_of_means_over_raters() -> None:
         "R3": {"participant": "P1", "group": "c", "phase": "post", "scenario": "S1"},
     }
     given = [("a", "R1", 1), ("b", "R1", 0), ("a", "R2", -1), ("a", "R3", 1), ("b", "R3", 1)]
-    ratings = [BlindRating(rater=r, rating_id=i, value=v) for r, i, v in given]
+    ratings = [AnnotatorLabel(annotator=r, id=i, label=str(v)) for r, i, v in given]
     found = {(s.participant, s.phase): (s.score, s.responses) for s in phase_scores(ratings, keys)}
     assert found == {("P1", "pre"): (-0.25, 2), ("P1", "post"): (1.0, 1)}
 
@@ -44,8 +37,7 @@ def test_agreement_is_that_of_scikit_learn_and_krippendorff() -> None:
         truth = generator.integers(-1, 2, size=(40, 1))
         noise = generator.integers(-1, 2, size=(40, 2))
         values = np.where(generator.random((40, 2)) < 0.7, truth, noise)
-        ratings, keys = ratings_of(values)
-        found = rater_agreement(ratings, keys, confidence=None)
+        found = rater_agreement(ratings_of(values), confidence=None)
         one, other = values.T
         plain = found.nominal.coefficients["mean_pairwise_cohen_kappa"].value
         assert plain == pytest.approx(cohen_kappa_score(one, other), abs=1e-10)
@@ -56,6 +48,5 @@ def test_agreement_is_that_of_scikit_learn_and_krippendorff() -> None:
 
 
 def test_agreement_on_one_value_alone_has_no_figures() -> None:
-    ratings, keys = ratings_of(np.ones((8, 2)))
-    found = rater_agreement(ratings, keys)
+    found = rater_agreement(ratings_of(np.ones((8, 2))))
     assert (found.weighted_kappa, found.ordinal_alpha) == (None, None)
