@@ -79,12 +79,8 @@ def card_of(
 ) -> Card:
     """Return the card of a labeled utterance.
 
-    Args:
-        utterance: Its ``label`` is a category of the taxonomy.
-        source: Where it is from; says what the label means.
-        language: ``en`` or ``zh``.
-        context: Turns before the utterance that are shown; 0: all.
-        unsure: A label with a lower probability is marked.
+    It shows so many turns of ``context``, 0: all, and marks a label whose probability is lower than
+    ``unsure``.
     """
     assert utterance.label is not None
     words, taxonomy = card_words()[language], source.taxonomy
@@ -179,22 +175,15 @@ def make_card(config: InsightsConfig) -> Report:
     source = read_source(config)
     utterance = _chosen(config, source)
     assert utterance.label is not None
-    language = config.card.language or source.language
-    card = card_of(
-        utterance,
-        source,
-        language=language,
-        context=config.card.context,
-        unsure=config.unsure,
-    )
-    probability = utterance.probability
+    language, context = config.card.language or source.language, config.card.context
+    card = card_of(utterance, source, language=language, context=context, unsure=config.unsure)
     row = {
         "id": utterance.id,
         "session": utterance.session,
         "turn": utterance.turn,
         "label": utterance.label,
         "pattern": source.taxonomy.pattern(utterance.label) or utterance.label,
-        "probability": probability,
+        "probability": utterance.probability,
         "resistance_probability": source.resistance_probability(utterance),
         "predicted": utterance.predicted,
         "unsure": card.unsure,
@@ -225,20 +214,20 @@ def _chosen(config: InsightsConfig, source: AnnotatedSource) -> Utterance:
     utterances, wanted = source.annotated.utterances, identity(config.card.id or "")
     if config.card.id is None:
         resistant = source.is_resistant
-        for utterance in utterances:
-            if utterance.label is not None and resistant(utterance.label):
-                return utterance
+        for each in utterances:
+            if each.label is not None and resistant(each.label):
+                return each
         raise DataError(
             "no utterance is labeled as resistant; name one with card.id=ID, or say what counts "
             "as resistance with resistance=[…]"
         )
-    for utterance in utterances:
-        if utterance.id == wanted:
-            if utterance.label is None:
-                raise DataError(f"card.id: the utterance of id {quote_id(wanted)} has no label")
-            return utterance
-    close = did_you_mean(wanted, [u.id for u in utterances if u.id[:1] == wanted[:1]])
-    raise DataError(f"card.id: there is no client utterance of id {quote_id(wanted)}{close}")
+    utterance = next((u for u in utterances if u.id == wanted), None)
+    if utterance is None:
+        close = did_you_mean(wanted, [u.id for u in utterances if u.id[:1] == wanted[:1]])
+        raise DataError(f"card.id: there is no client utterance of id {quote_id(wanted)}{close}")
+    if utterance.label is None:
+        raise DataError(f"card.id: the utterance of id {quote_id(wanted)} has no label")
+    return utterance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,16 +282,6 @@ class SessionPage:
         """Return a label as the page writes it."""
         return self.source.taxonomy.written(str(label), language=self.language)
 
-    def card(self, utterance: Utterance) -> Card:
-        """Return the card of one of the utterances."""
-        return card_of(
-            utterance,
-            self.source,
-            language=self.language,
-            context=self.context,
-            unsure=self.threshold,
-        )
-
     def behaviors(self) -> list[tuple[str, int]]:
         """Return how often each resistant label occurs, the most frequent first."""
         return Counter(str(utterance.label) for utterance in self.resistant).most_common()
@@ -311,7 +290,8 @@ class SessionPage:
 def supervision_html(page: SessionPage) -> str:
     """Return the page, self-contained."""
     resistant, color = page.resistant, page.source.color
-    cards = {u.id: page.card(u) for u in page.labeled}
+    how: dict[str, Any] = {"language": page.language, "context": page.context}
+    cards = {u.id: card_of(u, page.source, unsure=page.threshold, **how) for u in page.labeled}
     bars = [(page.turn(u.turn), cards[u.id], u in resistant) for u in page.labeled]
     dialogue = []
     for number, speaker, text, u in dialogue_lines(page):
@@ -339,12 +319,8 @@ def supervision_html(page: SessionPage) -> str:
 
 def overview_rows(page: SessionPage) -> list[tuple[str, str]]:
     """Return what is at the head of the page, as names and figures."""
-    words, n, n_resistant, first = (
-        page.words,
-        len(page.labeled),
-        len(page.resistant),
-        page.utterances[0],
-    )
+    words, first = page.words, page.utterances[0]
+    n, n_resistant = len(page.labeled), len(page.resistant)
     rows = {
         "session_name": page.session,
         "client": first.client,
@@ -360,21 +336,14 @@ def overview_rows(page: SessionPage) -> list[tuple[str, str]]:
 
 def dialogue_lines(page: SessionPage) -> list[tuple[int | None, str, str, Utterance | None]]:
     """Return number, speaker, text and annotation of every turn that is known, in order."""
-    words = page.words
-    if not any(len(u.dialogue) > u.before for u in page.utterances):
+    words, own = page.words, page.utterances
+    if not any(len(u.dialogue) > u.before for u in own):
         # Rows of predictions, or examples, hold no dialogue: only what the client said.
-        return [
-            (u.turn, words["client"], u.response or words["no_text"], u) for u in page.utterances
-        ]
-    by_place = {u.before: u for u in page.utterances}
+        return [(u.turn, words["client"], u.response or words["no_text"], u) for u in own]
+    by_place = {(u.before, "client"): u for u in own}
     return [
-        (
-            index,
-            turn.called(words),
-            turn.text,
-            by_place.get(index) if turn.speaker == "client" else None,
-        )
-        for index, turn in enumerate(page.utterances[0].dialogue)
+        (place, turn.called(words), turn.text, by_place.get((place, turn.speaker)))
+        for place, turn in enumerate(own[0].dialogue)
     ]
 
 
@@ -490,17 +459,11 @@ def _sheets(page: SessionPage) -> dict[str, tuple[Sequence[str], Sequence[Sequen
         )
         for u in page.resistant
     ]
-    dialogue = [
-        (
-            number,
-            speaker,
-            text,
-            None if u is None or u.label is None else page.name(u.label),
-            None if u is None else u.probability,
-            None if u is None else source.resistance_probability(u),
-        )
-        for number, speaker, text, u in dialogue_lines(page)
-    ]
+    dialogue = []
+    for number, speaker, text, u in dialogue_lines(page):
+        name = None if u is None or u.label is None else page.name(u.label)
+        sure = (None, None) if u is None else (u.probability, source.resistance_probability(u))
+        dialogue.append((number, speaker, text, name, *sure))
     said = (page.note, *source.origins(page.language), words["private"])
     overview = [*overview_rows(page), *(("", text) for text in said)]
     return {

@@ -104,12 +104,8 @@ def find_people(
     """Return the participants that ``study.participants`` or columns of the scores tell of.
 
     Participants' rows say the same, or nothing. Of a table of their own all columns are described
-    where none are named. Those with a fault are left out where faults are skipped.
-
-    Args:
-        config: Names the table, and the columns.
-        groups: The group of everyone who has scores; ``None``: the table says it.
-        order: Of the groups.
+    where none are named. Those with a fault are left out where faults are skipped. ``groups`` are
+    of everyone who has scores, ``None`` where the table says it; they come in an ``order``.
 
     Raises:
         DataError: When the table has faults, lacks a column, has remarks in one that is to be
@@ -195,24 +191,28 @@ def _people(
     return people
 
 
+def _cells(column: str, members: Iterable[Person]) -> list[str]:
+    return [person.cells[column] for person in members if column in person.cells]
+
+
 def _refuse_texts(column: str, members: Sequence[Person], issues: IssueLog) -> None:
     for person in members:
-        cell = person.cells.get(column)
-        if cell is not None and number_in(cell) is None:
-            reason = f"is no number but a text of {len(cell)} characters"
-            hint = "write a number with a decimal point, or count it with study.categories"
-            issues.reject(person.line, column, reason, hint)
+        for cell in _cells(column, [person]):
+            if number_in(cell) is None:
+                reason = f"is no number but a text of {len(cell)} characters"
+                hint = "write a number with a decimal point, or count it with study.categories"
+                issues.reject(person.line, column, reason, hint)
 
 
 def _is_numeric(column: str, members: Sequence[Person], options: StudyOptions) -> bool:
     """Return whether most cells are numbers; then the others are faults."""
-    given = [person.cells[column] for person in members if column in person.cells]
+    given = _cells(column, members)
     found = sum(number_in(cell) is not None for cell in given)
     return column not in options.categories and 2 * found > len(given)
 
 
 def _is_text(column: str, members: Sequence[Person]) -> bool:
-    counts = Counter(person.cells[column] for person in members if column in person.cells)
+    counts = Counter(_cells(column, members))
     alone = len(counts) > 2 and max(counts.values()) == 1
     return len(counts) > MOST_VALUES or alone or not counts
 
@@ -220,11 +220,11 @@ def _is_text(column: str, members: Sequence[Person]) -> bool:
 def _described(
     column: str, members: Sequence[Person], groups: Sequence[str], numeric: bool
 ) -> Described:
-    values = Counter(p.cells[column] for p in members if column in p.cells)
+    values = Counter(_cells(column, members))
     order = sorted(values, key=lambda value: (-values[value], value))
 
     def of(some: Sequence[Person]) -> Part:
-        cells = [p.cells[column] for p in some if column in p.cells]
+        cells = _cells(column, some)
         part = Part(n=len(cells), missing=len(some) - len(cells))
         if not numeric:
             return replace(part, counts={value: cells.count(value) for value in order})

@@ -107,12 +107,9 @@ class ScoreTable:
 def arrange_scores(rows: Sequence[ScoreRow], options: StudyOptions, *, file: str) -> ScoreTable:
     """Return the table of a study, its participants in the order of the rows.
 
-    Args:
-        rows: Of the long table.
-        options: Give the groups and phases in order, where it is not that of their usual names or
-            of the rows, and say whether several rows of one participant and phase are averaged, as
-            when there is a row a scenario, or are a fault.
-        file: How messages call it.
+    Options give the groups and phases in order, where it is not that of their usual names or of the
+    rows, and say whether several rows of one participant and phase are averaged, as when there is a
+    row a scenario, or are a fault. Messages call the table ``file``.
 
     Raises:
         DataError: When there are not two groups and two phases, someone is in both groups or lacks
@@ -130,26 +127,17 @@ def arrange_scores(rows: Sequence[ScoreRow], options: StudyOptions, *, file: str
         groups_of.setdefault(row.participant, set()).add(row.group)
         lines.setdefault(row.participant, row.line)
         cells.setdefault((row.participant, row.phase), []).append(row)
-    _refuse(
-        file,
-        {who: lines[who] for who, found in groups_of.items() if len(found) > 1},
-        "in both groups",
-        "give every participant an id and a group of their own",
-    )
+    both = {who: lines[who] for who, found in groups_of.items() if len(found) > 1}
+    hint = "give every participant an id and a group of their own"
+    _refuse(file, both, "in both groups", hint)
     for phase in phase_order:
-        _refuse(
-            file,
-            {who: line for who, line in lines.items() if (who, phase) not in cells},
-            f"without a score in phase {phase!r}",
-            "complete the table, or leave these participants out of it",
-        )
+        lacking = {who: line for who, line in lines.items() if (who, phase) not in cells}
+        hint = "complete the table, or leave these participants out of it"
+        _refuse(file, lacking, f"without a score in phase {phase!r}", hint)
     if options.repeated == "refuse":
-        _refuse(
-            file,
-            {who: found[1].line for (who, _), found in cells.items() if len(found) > 1},
-            "with several rows for one phase",
-            "keep one, or average them with study.repeated=mean (a row a scenario, say)",
-        )
+        again = {who: found[1].line for (who, _), found in cells.items() if len(found) > 1}
+        hint = "keep one, or average them with study.repeated=mean (a row a scenario, say)"
+        _refuse(file, again, "with several rows for one phase", hint)
     group = np.array([in_order.index(found.pop()) for found in groups_of.values()])
     for index, name in enumerate(in_order):
         if (group == index).sum() < 2:
@@ -210,12 +198,7 @@ def _refuse(file: str, participants: Mapping[str, int], why: str, hint: str) -> 
 
 
 def read_scores(path: Path, options: StudyOptions, *, issues: IssueLog) -> tuple[ScoreRow, ...]:
-    """Return the sound rows of a CSV or Excel file.
-
-    Args:
-        path: The file.
-        options: Name its columns, and its Excel sheet; other columns are not looked at.
-        issues: Where bad rows are noted.
+    """Return the sound rows of a CSV or Excel file; columns that options do not name play no part.
 
     Raises:
         DataError: When the file cannot be read or lacks a column.
@@ -282,15 +265,6 @@ class GroupComparison:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NamedCheck:
-    """A check of an assumption: which test, of which scores."""
-
-    test: Literal["shapiro_wilk", "levene", "box_m"]
-    of: str
-    check: Check
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PostHocPower:
     """Power computed from the effect that was found.
 
@@ -321,7 +295,8 @@ class Study:
     cells: tuple[GroupCell, ...]
     anova: MixedAnova
     comparisons: tuple[GroupComparison, ...]
-    checks: tuple[NamedCheck, ...]
+    checks: tuple[tuple[str, str, Check], ...]
+    """Of assumptions: which test, of which scores, and its result."""
     correlation: float | None
     """Correlation of the phases, pooled within the groups."""
     planned_power: float
@@ -331,14 +306,7 @@ class Study:
 
 
 def analyse_study(table: ScoreTable, options: StudyOptions, *, confidence: float = 0.95) -> Study:
-    """Return the analysis of variance, follow-up tests, checks and power of a study.
-
-    Args:
-        table: Its scores.
-        options: What effect was expected, rho and alpha, and whether comparisons of groups allow
-            for unequal variances.
-        confidence: Of all intervals.
-    """
+    """Return the analysis of variance, follow-up tests, checks and power of a study."""
     anova = mixed_anova(table.scores, table.group)
     n, design = len(table.participants), _design(options)
     return Study(
@@ -391,18 +359,15 @@ def _comparisons(table: ScoreTable, welch: bool, confidence: float) -> tuple[Gro
         )
         for name, control, treated in zip(table.phases, first.T, second.T, strict=True)
     ]
-    change, treated_change = changes(*first.T), changes(*second.T)
+    both = changes(*second.T), changes(*first.T)
     of_changes = GroupComparison(
-        kind="changes",
-        within=None,
-        test=compared(treated_change, change),
-        d_s=d_s(treated_change, change, confidence),
+        kind="changes", within=None, test=compared(*both), d_s=d_s(*both, confidence)
     )
     adjusted = holm([comparison.test.p for comparison in followed])
     return (*(replace(c, p_holm=p) for c, p in zip(followed, adjusted, strict=True)), of_changes)
 
 
-def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
+def _checks(table: ScoreTable) -> tuple[tuple[str, str, Check], ...]:
     both = [table.of_group(0), table.of_group(1)]
     named = dict(zip(table.groups, both, strict=True))
     normal = [
@@ -411,18 +376,15 @@ def _checks(table: ScoreTable) -> tuple[NamedCheck, ...]:
         for j, phase in enumerate(table.phases)
     ]
     normal += [(f"{group}, change", changes(*s.T)) for group, s in named.items()]
-    checks = [NamedCheck(test="shapiro_wilk", of=of, check=shapiro(s)) for of, s in normal]
-    checks += [
-        NamedCheck(test="levene", of=phase, check=levene([scores[:, j] for scores in both]))
-        for j, phase in enumerate(table.phases)
-    ]
-    return (*checks, NamedCheck(test="box_m", of="both phases", check=box_m(both)))
+    checks = [("shapiro_wilk", of, shapiro(scores)) for of, scores in normal]
+    for j, phase in enumerate(table.phases):
+        checks.append(("levene", phase, levene([scores[:, j] for scores in both])))
+    return (*checks, ("box_m", "both phases", box_m(both)))
 
 
 def _pooled_correlation(table: ScoreTable) -> float | None:
-    centered = np.concatenate(
-        [scores - scores.mean(axis=0) for scores in (table.of_group(0), table.of_group(1))]
-    )
+    both = (table.of_group(0), table.of_group(1))
+    centered = np.concatenate([scores - scores.mean(axis=0) for scores in both])
     products = centered.T @ centered
     if vanishes(math.sqrt(min(products[0, 0], products[1, 1])), table.scores):
         return None
@@ -474,9 +436,8 @@ def _power_sheet(
             ("the same effect as f in G*Power's convention", number(found.f_gpower, 3)),
             ("post-hoc power as the paper computes it", share(found.power_of_partial_f, 3)),
         ]
-    return ReportTable(
-        title="Power of the interaction", header=("what", "figure"), rows=tuple(rows)
-    )
+    title, header = "Power of the interaction", ("what", "figure")
+    return ReportTable(title=title, header=header, rows=tuple(rows))
 
 
 def _study_sheets(study: Study, confidence: float) -> tuple[ReportTable, ...]:
@@ -543,10 +504,9 @@ def _anova(study: Study) -> ReportTable:
 
 def _assumptions(study: Study) -> ReportTable:
     rows = []
-    for named in study.checks:
-        df = DASH if named.check.df is None else ", ".join(map(degrees, named.check.df))
-        figures = (number(named.check.statistic, 3), df, p_cell(named.check.p))
-        rows.append((_TESTS[named.test], named.of, *figures))
+    for test, of, check in study.checks:
+        df = DASH if check.df is None else ", ".join(map(degrees, check.df))
+        rows.append((_TESTS[test], of, number(check.statistic, 3), df, p_cell(check.p)))
     rows.append(("sphericity", "two phases", DASH, DASH, "holds"))
     header = ("test", "of", "statistic", "df", "p")
     return ReportTable(title="Assumptions", header=header, rows=tuple(rows))
@@ -564,12 +524,7 @@ _APART = 0.03
 
 
 def study_chart(study: Study, *, score: str) -> Figure:
-    """Return a line a group, the means of its phases with bars of one SD.
-
-    Args:
-        study: Its results.
-        score: Title of the vertical axis.
-    """
+    """Return a line a group, the means of its phases with bars of one SD of the ``score``."""
     figure, axes = open_axes(4.2, 3.4)
     for place, group in enumerate(study.groups):
         color, marker, line = _STYLES[place]
@@ -612,6 +567,7 @@ def find_study(config: InsightsConfig) -> Report:
         "n": None if size is None else size.n,
         "power": None if size is None else size.power,
     }
+    notes = partial(notes_of, "study_notes", options=options)
     if config.data.path is None:
         people = find_people(config, None)
         return Report(
@@ -619,10 +575,7 @@ def find_study(config: InsightsConfig) -> Report:
             title="Sample size of a 2 × 2 study",
             figures={"planning": planning, **people_figures(people)},
             sheets=(*people_sheets(people), _power_sheet(options, size, None)),
-            notes=(
-                *notes_of("study_people", people=people),
-                *notes_of("study_notes", study=None, options=options),
-            ),
+            notes=(*notes_of("study_people", people=people), *notes(study=None)),
         )
     path = Path(config.data.path)
     issues = IssueLog(str(path))
@@ -642,13 +595,6 @@ def find_study(config: InsightsConfig) -> Report:
         alpha=options.alpha,
         confidence=config.confidence,
     )
-    notes = notes_of(
-        "study_notes",
-        study=study,
-        options=options,
-        left_out=left_out,
-        rows_a_score=table.rows_a_score,
-    )
     return Report(
         action="study",
         title=f"Study of {path.name}",
@@ -665,7 +611,11 @@ def find_study(config: InsightsConfig) -> Report:
             *_study_sheets(study, config.confidence),
             _power_sheet(options, size, study),
         ),
-        notes=(*notes_of("study_people", people=people), *sentences, *notes),
+        notes=(
+            *notes_of("study_people", people=people),
+            *sentences,
+            *notes(study=study, left_out=left_out, rows_a_score=table.rows_a_score),
+        ),
         rows=[{"effect": name, **asdict(getattr(study.anova, name))} for name in _EFFECTS],
         charts={"study": partial(study_chart, study, score=options.score)},
     )
@@ -673,7 +623,7 @@ def find_study(config: InsightsConfig) -> Report:
 
 def _figures(study: Study, planning: Mapping[str, Any]) -> dict[str, Any]:
     figures = asdict(study)
-    figures["checks"] = [{"test": c.test, "of": c.of, **asdict(c.check)} for c in study.checks]
+    figures["checks"] = [{"test": t, "of": of, **asdict(check)} for t, of, check in study.checks]
     figures["sphericity"] = "holds with two phases"
     for name in _EFFECTS:
         effect = getattr(study.anova, name)
