@@ -225,9 +225,9 @@ class AllianceData:
     """What these are: ``client``, ``counselor``, else ``session``."""
     n_sessions: int
     alone: tuple[int, ...]
+    """Sessions of each file that the other one lacks."""
     name_counts: Mapping[str, int]
     """Keys that are written in several forms, as :func:`recap.data.corpus.account_notes` has it."""
-    """Sessions of each file that the other one lacks."""
     source: AnnotatedSource | None
     """The dialogues that predictors were computed from."""
 
@@ -296,14 +296,14 @@ def _name_counts(tables: Sequence[SessionTable], on: Sequence[str]) -> Mapping[s
 
 def _with_column(name: str, sides: Sequence[Side]) -> Side:
     """Return the first side that has a column."""
-    for side in sides:
-        if name in side[0].columns:
-            return side
-    known = [column for table, _ in sides for column in table.columns]
-    raise DataError(
-        f"no file has a column {name!r}{did_you_mean(name, known)}; there are: "
-        f"{', '.join(dict.fromkeys(known))}"
-    )
+    found = next((side for side in sides if name in side[0].columns), None)
+    if found is None:
+        known = dict.fromkeys(column for table, _ in sides for column in table.columns)
+        raise DataError(
+            f"no file has a column {name!r}{did_you_mean(name, known)}; there are: "
+            f"{', '.join(known)}"
+        )
+    return found
 
 
 def _numbers(name: str, sides: Sequence[Side]) -> Column:
@@ -393,17 +393,15 @@ _METHODS = {"holm": "Holm", "bh": "Benjamini-Hochberg"}
 
 
 def _correlations(config: InsightsConfig, data: AllianceData) -> list[Correlation]:
+    correlated = partial(
+        correlate,
+        clusters=data.clients,
+        kind=data.kind,
+        confidence=config.confidence,
+        clustered=config.level is not None,
+    )
     found = [
-        correlate(
-            x,
-            y,
-            predictor=predictor,
-            outcome=outcome,
-            clusters=data.clients,
-            kind=data.kind,
-            confidence=config.confidence,
-            clustered=config.level is not None,
-        )
+        correlated(x, y, predictor=predictor, outcome=outcome)
         for predictor, x in data.predictors.items()
         for outcome, y in data.outcomes.items()
     ]
@@ -462,18 +460,16 @@ def _heat_map(data: AllianceData, found: list[Correlation], method: str) -> Figu
     values = np.array([np.nan if c.r is None else c.r for c in found])
     known = np.abs(values[~np.isnan(values)])
     most = float(known.max()) if known.size and known.max() > 0 else 1.0
-    image = axes.imshow(
-        values.reshape(len(rows), len(columns)), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto"
-    )
+    values = values.reshape(len(rows), len(columns))
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
     for index, c in enumerate(found):
         y, x = divmod(index, len(columns))
         color = "w" if c.r is not None and abs(c.r) > _DARK * most else "k"
         axes.text(x, y, _starred(c, 2), ha="center", va="center", fontsize=7, color=color)
         p = c.p_holm if method == "holm" else c.p_bh
         if p is not None and p < 0.05:
-            axes.add_patch(
-                Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False, edgecolor="k", linewidth=1)
-            )
+            corner = (x - 0.47, y - 0.45)
+            axes.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, edgecolor="k", linewidth=1))
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.tick_params(length=0)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,10 +172,6 @@ def _correct(config: InsightsConfig, source: AnnotatedSource) -> tuple[Corrected
     Labels of the utterances count as the run's label at or above them, so that the confusion of a
     binary run corrects a cascade's answers too. Utterances under none of the run's labels are left
     out, and counted.
-
-    Raises:
-        ConfigError: When labels were annotated, not predicted.
-        DataError: When the confusion does not fit.
     """
     path = Path(str(config.sessions.confusion))
     if not source.annotated.predicted:
@@ -231,16 +228,8 @@ class SessionReport:
     """Utterances whose labels the confusion does not know."""
     timeline: str
     """The session that is drawn."""
-    marks: tuple[Mark, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """One utterance on a session's line."""
-
-    turn: int
-    label: str
-    resistant: bool
+    marks: list[dict[str, Any]]
+    """``turn``, ``label`` and ``resistant`` of each of its utterances."""
 
 
 def find_sessions(config: InsightsConfig) -> Report:
@@ -296,10 +285,10 @@ def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
     sessions = count_sessions(utterances, labels, resistant)
     chosen = [resistant(label) for label in labels]
     groups = _groups(config, source, sessions)
-    corrected, left_out = (
-        (None, 0) if config.sessions.confusion is None else _correct(config, source)
-    )
+    asked = config.sessions.confusion is not None
+    corrected, left_out = _correct(config, source) if asked else (None, 0)
     timeline = _timeline(config, sessions)
+    drawn = enumerate(u for u in utterances if u.session == timeline)
     return SessionReport(
         sessions=sessions,
         overall=prevalence(sessions, chosen, **options),
@@ -309,15 +298,15 @@ def _compute(config: InsightsConfig, source: AnnotatedSource) -> SessionReport:
         corrected=corrected,
         left_out=left_out,
         timeline=timeline,
-        marks=tuple(
-            Mark(
-                turn=index if u.turn is None else u.turn,
-                label=u.label,
-                resistant=resistant(u.label),
-            )
-            for index, u in enumerate(u for u in utterances if u.session == timeline)
+        marks=[
+            {
+                "turn": index if u.turn is None else u.turn,
+                "label": u.label,
+                "resistant": resistant(u.label),
+            }
+            for index, u in drawn
             if u.label is not None
-        ),
+        ],
     )
 
 
@@ -388,6 +377,8 @@ def _figures(
         figures = asdict(prevalence)
         return figures | {"label_shares": named(figures["label_shares"])}
 
+    groups = {name: shares(p) for name, p in found.by_group.items()}
+    by = {"field": config.sessions.by, "groups": groups}
     return {
         "data": source.annotated.name,
         "predicted": source.annotated.predicted,
@@ -395,12 +386,7 @@ def _figures(
         "resistant_labels": list(source.behaviors),
         "counts": dict(source.annotated.counts),
         **shares(found.overall),
-        "by": None
-        if config.sessions.by is None
-        else {
-            "field": config.sessions.by,
-            "groups": {name: shares(p) for name, p in found.by_group.items()},
-        },
+        "by": by if by["field"] is not None else None,
         "development": [
             {
                 "part": index,
@@ -421,7 +407,7 @@ def _figures(
             for act, part in found.acts.items()
         ],
         "corrected": None if found.corrected is None else asdict(found.corrected),
-        "timeline": {"session": found.timeline, "utterances": list(map(asdict, found.marks))},
+        "timeline": {"session": found.timeline, "utterances": found.marks},
         **config.given,
     }
 
@@ -466,16 +452,13 @@ def donut_chart(source: AnnotatedSource, overall: Prevalence, *, note: str = "")
 def development_chart(parts: Sequence[Part], *, note: str = "") -> Figure:
     """Return the share of resistance, with its interval, in each part of the sessions."""
     figure, axes = open_axes(6.4, 3.2)
-    known = [
-        (place, part.share.value, part.share.low, part.share.high)
-        for place, part in enumerate(parts, start=1)
-        if part.share.value is not None
-    ]
-    places = [place for place, *_ in known]
-    axes.plot(places, [100 * v for _, v, _, _ in known], color=LINE_COLOR, marker="o", markersize=4)
-    lows = [100 * (v if low is None else low) for _, v, low, _ in known]
-    highs = [100 * (v if high is None else high) for _, v, _, high in known]
-    axes.fill_between(places, lows, highs, color=LINE_COLOR, alpha=0.18, linewidth=0)
+    known = {n: p.share for n, p in enumerate(parts, start=1) if p.share.value is not None}
+    values = np.array([share.value for share in known.values()], dtype=float)
+    ends = [share.interval or (share.value, share.value) for share in known.values()]
+    lows, highs = np.array(ends, dtype=float).reshape(-1, 2).T
+    axes.plot(list(known), 100 * values, color=LINE_COLOR, marker="o", markersize=4)
+    shade: dict[str, Any] = {"color": LINE_COLOR, "alpha": 0.18, "linewidth": 0}
+    axes.fill_between(list(known), 100 * lows, 100 * highs, **shade)
     axes.set_ylim(bottom=0)
     axes.set_xticks(range(1, len(parts) + 1))
     axes.set_xlabel(f"part of the session{', ' + note.strip('()') if note else ''}")
@@ -483,19 +466,16 @@ def development_chart(parts: Sequence[Part], *, note: str = "") -> Figure:
     return figure
 
 
-def timeline_chart(marks: Sequence[Mark], source: AnnotatedSource, *, title: str) -> Figure:
+def timeline_chart(
+    marks: Sequence[Mapping[str, Any]], source: AnnotatedSource, *, title: str
+) -> Figure:
     """Return one session's utterances along its turns, a row for each label that occurs."""
-    labels = list(dict.fromkeys(m.label for m in sorted(marks, key=lambda m: m.resistant)))
+    labels = list(dict.fromkeys(m["label"] for m in sorted(marks, key=itemgetter("resistant"))))
     figure, axes = open_axes(8, 1 + 0.3 * max(len(labels), 1))
-    row = {label: index for index, label in enumerate(labels)}
     for mark in marks:
-        axes.scatter(
-            mark.turn,
-            row[mark.label],
-            color=source.color(mark.label),
-            marker="s" if mark.resistant else "o",
-            s=34 if mark.resistant else 14,
-        )
+        marker, size = ("s", 34) if mark["resistant"] else ("o", 14)
+        row, color = labels.index(mark["label"]), source.color(mark["label"])
+        axes.scatter(mark["turn"], row, color=color, marker=marker, s=size)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("turn")
     axes.set_title(title, fontsize=9, loc="left")
