@@ -325,6 +325,37 @@ def _why_unlabeled(n: int, predicted: bool, skipped: int) -> str:
     )
 
 
+def read_answers(
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    issues: IssueLog,
+    *,
+    ids: Mapping[str, str],
+    unique: str,
+) -> Iterator[tuple[Fields, list[str | None], dict[str, float] | None]]:
+    """Yield each row of a file of predictions: its fields, its ids, its probabilities.
+
+    A row at fault is noted, and its ``fields`` are not sound. ``ids`` names the fields that hold
+    ids, the row's own first, each with what to do where there is none; ``unique`` says what to do
+    about a second row of one id.
+    """
+    first: dict[str, int] = {}
+    for line, row in rows:
+        fields = Fields(row, line=line, issues=issues)
+        found = {name: fields.identifier(name) for name in ids}
+        missing = [name for name, identifier in found.items() if identifier is None]
+        if missing and fields.sound:
+            fields.reject(missing[0], "is missing", ids[missing[0]])
+        own, *_ = found.values()
+        if own in first:
+            reason = f"id {quote_id(own)} is at line {first[own]} already"
+            fields.reject("id", reason, unique)
+        elif own is not None:
+            first[own] = line
+        given = row.get("probabilities")
+        given = mapping_of(given) if isinstance(given, str) else fields.mapping("probabilities")
+        yield fields, [*found.values()], read_probabilities(fields, given or {}) or None
+
+
 def _predicted(
     path: Path, taxonomy: Taxonomy, issues: IssueLog
 ) -> tuple[tuple[Utterance, ...], frozenset[str]]:
@@ -332,43 +363,34 @@ def _predicted(
     labels = CanonicalLabels(taxonomy)
     utterances: list[Utterance] = []
     skipped: set[str] = set()
-    seen: dict[str, int] = {}
-    for line, row in read_rows(path, issues, texts=_TEXTS):
-        # An empty cell is no value.
-        fields = Fields({k: v for k, v in row.items() if v != ""}, line=line, issues=issues)
-        identifier, session = fields.identifier("id"), fields.identifier("session")
-        if fields.sound and (identifier is None or session is None):
-            field = "id" if identifier is None else "session"
-            fields.reject(field, "is missing", "give every row the id of its session")
-        texts = {name: fields.optional_text(name) for name in ("label", "response", "rationale")}
-        given = mapping_of(row.get("probabilities")) or {}
-        probabilities = read_probabilities(fields, given) or None
+    written = read_rows(path, issues, texts=_TEXTS)
+    # An empty cell is no value.
+    rows = ((line, {k: v for k, v in row.items() if v != ""}) for line, row in written)
+    ids = dict.fromkeys(("id", "session"), "give every row the id of its session")
+    answers = read_answers(rows, issues, ids=ids, unique="keep one row an utterance")
+    for fields, (identifier, session), probabilities in answers:
+        row = fields.row
+        label, response, rationale = map(fields.optional_text, ("label", "response", "rationale"))
         if not fields.sound or identifier is None or session is None:
             continue
-        if identifier in seen:
-            reason = f"id {quote_id(identifier)} is at line {seen[identifier]} already"
-            issues.reject(line, "id", reason, "keep one row an utterance")
-            continue
-        seen[identifier] = line
-        label = texts["label"]
         label = None if label is None or is_missing(label, taxonomy) else label
         if not label and _text(row.get("skipped")):
             skipped.add(identifier)
             continue
         canonical, reason = labels.find(label) if label else (None, "")
         if label and canonical is None:
-            issues.reject(line, "label", reason, "name the task of the predictions with task=…")
+            fields.reject("label", reason, "name the task of the predictions with task=…")
             continue
         utterances.append(
             Utterance(
                 id=identifier,
                 session=session,
                 turn=whole_number(_text(row.get("turn"))),
-                response=texts["response"] or "",
+                response=response or "",
                 label=canonical,
                 predicted=True,
                 probabilities=probabilities,
-                rationale=texts["rationale"] or None,
+                rationale=rationale or None,
                 client=issues.name("client", _text(row.get("client"))) or None,
                 counselor=issues.name("counselor", _text(row.get("counselor"))) or None,
                 meta=_meta(row),
