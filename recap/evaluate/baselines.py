@@ -106,12 +106,7 @@ NOTHING_LOST = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0
 
 
 def read_with_encoder(run: Run) -> EncoderSystem:
-    """Return a run with its examples as an encoder reads them.
-
-    Raises:
-        ConfigError: When there is no such encoder, or it reads less than ``encoder.max_tokens``.
-        DataError: When a response alone is longer than the encoder can read.
-    """
+    """Return a run with its examples as an encoder reads them."""
     options = run.config.baseline or {}
     encoder = _load(run.config, run.task)
     inputs = EncoderInput(

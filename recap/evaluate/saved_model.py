@@ -205,11 +205,7 @@ def show_evaluation(evaluation: Evaluation, config: EvaluateConfig) -> None:
 
 
 def check_out(config: EvaluateConfig) -> None:
-    """Check, before anything is computed, that an evaluation's files replace no others.
-
-    Raises:
-        ConfigError: When the folder is a run's or a fold's, or an input would be overwritten.
-    """
+    """Check, before anything is computed, that an evaluation's files replace no others."""
     if config.out is None:
         return
     folder = Path(config.out)

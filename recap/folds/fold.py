@@ -262,12 +262,8 @@ def in_processes(
 ) -> None:
     """Do the work of one fold in ``n`` processes that are started for it; in this one for 0.
 
-    Args:
-        work: Called with the arguments and a listener.
-        arguments: Are sent to the processes.
-        n: Number of processes.
-        folder: The fold's.
-        listener: Is told what happens in the first of the processes.
+    It is called with the arguments, which are sent to the processes, and a listener; ours is told
+    what happens in the first of them.
     """
     if n == 0:
         work(*arguments, listener)
@@ -307,12 +303,8 @@ def likeliest_predictions(
 ) -> list[Prediction]:
     """Return the likeliest label of each example as its prediction, whatever ``decoding`` is.
 
-    Args:
-        task: Whose labels they are.
-        fold: Index of the fold.
-        examples: In the order of the data.
-        rows: How likely each label was held, a row an example; a label that is left out has 0.
-        text: What stands for the raw answer that gave the label; nothing was generated.
+    ``rows`` say how likely each label was held, a row an example; a label that is left out has 0.
+    ``text`` stands for the raw answer that gave the label; nothing was generated.
     """
     predictions = []
     for example, found in zip(examples, rows, strict=True):
@@ -464,11 +456,7 @@ def _replace_card(file: Path, text: str) -> None:
 
 
 def read_scores(folder: FoldFolder) -> Scores:
-    """Return what a finished fold's scores.json holds.
-
-    Raises:
-        DataError: When it cannot be read.
-    """
+    """Return what a finished fold's scores.json holds; a ``DataError`` where it cannot be read."""
     return scores_from_dict(_read_json(folder), source=str(folder.scores))
 
 

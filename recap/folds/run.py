@@ -116,9 +116,8 @@ class Run:
 def read_run(config: RunConfig, *, needs_rationales: bool | None = None) -> Run:
     """Return the examples in their folds: the same ones for every system on the same data.
 
-    Args:
-        config: Names task, data and protocol.
-        needs_rationales: Whether every example has to have one; by default ``config.rationale``.
+    Every example has to have a rationale where ``needs_rationales``, by default
+    ``config.rationale``.
 
     Raises:
         ConfigError: For missing rationales, or a threshold that the task has no use for.
@@ -135,11 +134,7 @@ def read_run(config: RunConfig, *, needs_rationales: bool | None = None) -> Run:
 
 
 def read_labeled(config: RunConfig, task: Task) -> Run:
-    """Return the labeled data that a configuration names; rationales are not asked for.
-
-    Raises:
-        DataError: For data at fault, or when the task selects none.
-    """
+    """Return the labeled data that a configuration names; rationales are not asked for."""
     return _read(replace(config, rationale=False), task, needs_rationales=False)
 
 
@@ -151,12 +146,7 @@ def _read(config: RunConfig, task: Task, *, needs_rationales: bool) -> Run:
 
 
 def build_corpus(config: RunConfig, task: Task) -> Corpus:
-    """Return the data set's labeled examples, with all labels, before the task selects.
-
-    Raises:
-        DataError: When the file is missing, or holds rows at fault and ``data.on_error`` is
-            ``fail``.
-    """
+    """Return the data set's labeled examples, with all labels, before the task selects."""
     data = config.data
     corpus = read_corpus(
         reader=data.reader,
@@ -183,11 +173,8 @@ def draw_examples(
 ) -> tuple[Example, ...]:
     """Return at most ``n`` examples in their order, the same ones for any order of rows.
 
-    Args:
-        examples: All there are.
-        n: At most so many.
-        task: Whose labels are to be as even as can be; the examples that it does not select are
-            left out. ``None``: of every label as many as its share of all, rounded.
+    With a task, its labels are as even as can be, and the examples that it does not select are left
+    out; without, there are of every label as many as its share of all, rounded.
     """
     by_label: dict[str, list[int]] = defaultdict(list)
     for index in sorted(
@@ -207,12 +194,7 @@ def draw_examples(
 
 
 def read_own_data(saved: SavedModel) -> Run:
-    """Return the data of the run that a model comes from, as they were.
-
-    Raises:
-        ConfigError: When it comes from none.
-        DataError: When they cannot be read.
-    """
+    """Return the data of the run that a model comes from, as they were; refuse others."""
     if saved.run is None:
         raise ConfigError(
             f"{saved.folder}: lies in no run folder, so it is not known what it was trained on; "
@@ -278,12 +260,7 @@ def backbone_files(config: RunConfig, *, keep: bool = True) -> dict[str, str]:
 
 
 def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:
-    """Return a line for every way in which prompts lost turns.
-
-    Args:
-        counts: As :class:`recap.data.encode.Encoding` has them; empty where nothing is limited.
-        limit: The option that limits prompts, and its value.
-    """
+    """Return a line for every way in which prompts lost turns to the option ``limit``."""
     lines = []
     if counts.get("dropped_turns"):
         lines.append(
@@ -298,11 +275,7 @@ def lost_turns(counts: Mapping[str, int], limit: str) -> list[str]:
 
 
 def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
-    """Find a fold that has nothing to train, select or test before the first one is trained.
-
-    Raises:
-        DataError: When there is one.
-    """
+    """Find a fold that has nothing to train, select or test before the first one is trained."""
     for fold in folds:
         for part, indices in (("train", fold.train), ("select", fold.select), ("test", fold.test)):
             if selected.isdisjoint(indices):
@@ -313,11 +286,7 @@ def check_folds(folds: Sequence[Fold], selected: set[int]) -> None:
 
 
 def check_fold(cv: CvConfig) -> None:
-    """Check that ``cv.fold`` is one of the folds.
-
-    Raises:
-        ConfigError: When it is not.
-    """
+    """Check that ``cv.fold`` is one of the folds; else a ``ConfigError`` says which there are."""
     if isinstance(cv.fold, int) and not 0 <= cv.fold < cv.folds:
         raise ConfigError(
             f"cv.fold: there is no fold {cv.fold} among {cv.folds}; "

@@ -59,19 +59,9 @@ from recap.system.processes import device_count, is_first_process, is_spawned, w
 class Training:
     """One model on its way: data, Lightning module and trainer of one fold, or of the final model.
 
-    Every process of a training on several devices builds one.
-
-    Args:
-        config: Of the run.
-        folder: Where history and checkpoints go.
-        tracker: Told of every row of the history.
-        module: The model, and how it is trained.
-        data: What it learns from, what selects the epoch (nothing for the final model), what is
-            tested.
-        tokenizer: The model's.
-        on_epoch: Called after each epoch; the loss is ``None`` without selection examples.
-        max_epochs: Most passes over the training examples.
-        range_test: Tries learning rates in place of the training; for :meth:`try_rates` alone.
+    Every process of a training on several devices builds one. ``on_epoch`` is called after each
+    epoch, its loss ``None`` without selection examples; a ``range_test`` tries learning rates in
+    place of the training, for :meth:`try_rates` alone.
     """
 
     def __init__(
@@ -131,10 +121,7 @@ class Training:
         self._trainer.fit(self.module, datamodule=self.data)
 
     def resumes_at(self) -> tuple[str, int] | None:
-        """Return the stage and optimizer step where a killed process stopped.
-
-        The stage is ``"train"`` or ``"decode"``; ``None`` stands for a fresh start.
-        """
+        """Return where a killed process stopped, as :meth:`CheckpointFolder.stage` does."""
         return self._checkpoints.stage() if self._resume else None
 
     def fit(self) -> None:
@@ -192,11 +179,7 @@ class Training:
         return likeliest_predictions(run.task, fold.index, examples, rows)
 
     def judged(self, examples: Sequence[Example], labels: Sequence[str]) -> list[dict[str, float]]:
-        """Return how likely each label was held of the examples that were judged last.
-
-        Raises:
-            RecapError: When these are others.
-        """
+        """Return how likely each label was held of the examples that were judged last."""
         found = self.module.label_probabilities
         if [example.id for example in examples] != [one.id for one in found]:
             raise RecapError("labels came back in another order than the examples; report this")
@@ -270,11 +253,7 @@ def _shows_bar(options: TrainerConfig) -> bool:
 
 
 def build_callbacks(callbacks: Mapping[str, Any]) -> list[lightning.Callback]:
-    """Return the user's own callbacks.
-
-    Raises:
-        ConfigError: When one cannot be imported or refuses its arguments.
-    """
+    """Return the user's own callbacks; a ``ConfigError`` where one cannot be made."""
     built: list[lightning.Callback] = []
     for key, entry in callbacks.items():
         arguments = dict(entry)
@@ -347,11 +326,7 @@ def build_tuned(
 
 
 def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
-    """Return the model to tune, its tokenizer, and its weights if they are still to be read.
-
-    Raises:
-        ConfigError: When the backbone's weights are missing or of another family.
-    """
+    """Return the model to tune, its tokenizer, and its weights if they are still to be read."""
     backbone, finetune = config.backbone, config.finetune
     source, weights = backbone.source, None
     if config.trainer.strategy == "fsdp" and (backbone.path or backbone.hub_id):

@@ -115,10 +115,7 @@ def prepare(config: RunConfig) -> TunedSystem:
     """Return a run with the tokenizer of its model, and write the run folder's first files.
 
     Raises:
-        ConfigError: For a fold that does not exist, choices that cannot go together, another number
-            of processes than of devices, a threshold that decides nothing, missing rationales, or
-            a folder that holds another run.
-        DataError: For data at fault, or data that changed since the run was begun.
+        UserError: For choices that cannot go together, and data or folders that are at fault.
     """
     check_fold(config.cv)
     check_combinations(config)
@@ -259,10 +256,7 @@ def finish_final(tuned: TunedSystem, listener: FoldListener) -> None:
 
 
 def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
-    """Train one model on all examples, for the mean selected epoch of the finished folds.
-
-    Every process of a training on several devices calls this; the first one writes.
-    """
+    """Train one model on all examples, for the mean selected epoch of the finished folds."""
     run, folder = tuned.run, tuned.run.folder.final
     assert run.encoding is not None
     with recorded(run, folder) as tracker:

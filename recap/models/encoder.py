@@ -141,11 +141,7 @@ class EncoderModule(lightning.LightningModule):
         self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def scores(self) -> Scores:
-        """Return the scores of the last test.
-
-        Raises:
-            RecapError: When nothing was tested.
-        """
+        """Return the scores of the last test; a ``RecapError`` where nothing was tested."""
         if not self.label_probabilities:
             raise RecapError(
                 "there are no scores before trainer.test(module, datamodule=data) has run"
@@ -170,12 +166,8 @@ class EncoderModule(lightning.LightningModule):
 def model_inputs(model: Any, batch: Batch, close_id: int) -> dict[str, Tensor]:
     """Return what an encoder is called with: ids, mask, and segments where it knows two.
 
-    The second segment is the response, so that the model can tell it from the turns before.
-
-    Args:
-        model: A ``transformers`` model for sequence classification.
-        batch: Padded rows; the one answer token of each closes its response.
-        close_id: The token that closes every turn.
+    The second segment is the response, so that the model can tell it from the turns before. The one
+    answer token of each padded row closes its response, as ``close_id`` closes every turn.
     """
     ids, last = batch.input_ids, batch.answer_mask
     # From the row's end up to each place: 0 behind the closing mark, 1 from there on.
@@ -294,12 +286,9 @@ def _longest(model: Any, tokenizer: Any) -> int:
 
 
 class EncoderInput:
-    """Turns examples into the ids that an encoder reads.
+    """Turns examples into the ids that an encoder reads, at most ``max_tokens``, marks included.
 
-    Args:
-        tokenizer: The encoder's tokenizer.
-        max_tokens: Longest input in tokens, marks included.
-        longest: Tokens that the model can read at all.
+    ``longest`` are the tokens that the model can read at all.
 
     Attributes:
         first_id: Opens an input: the tokenizer's ``cls``, else ``bos``, else what closes a turn.

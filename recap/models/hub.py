@@ -44,11 +44,8 @@ NOT_NEEDED = (
 def hub_folder(hub_id: str, name: str, family: str, *, group: str = "backbone") -> Path:
     """Return where a model's files are on this machine; fetch them when they can be had.
 
-    Args:
-        hub_id: Such as ``Qwen/Qwen2.5-7B-Instruct``.
-        name: The model's name, for messages.
-        family: ``qwen2`` or ``llama``, whose license has to be accepted.
-        group: The options that it is chosen by, for messages.
+    Name and ``group`` (the options that it is chosen by) stand in messages; the license of the
+    ``family`` ``llama`` has to be accepted.
 
     Raises:
         ConfigError: When the files are not here and cannot be fetched; within seconds when the hub
@@ -121,12 +118,8 @@ def find_folder(
 ) -> Path | None:
     """Return the folder to load a model from, ``None`` for ``tiny``, which is made on the spot.
 
-    Args:
-        name: The model's name.
-        family: As for :func:`hub_folder`.
-        hub_id: Looked for in the local cache first, then on the hub.
-        path: A folder in Hugging Face's format, or a file in llama.cpp's; goes before ``hub_id``.
-        group: The options that it is chosen by, for messages.
+    A ``path`` (a folder in Hugging Face's format, a file in llama.cpp's) goes before ``hub_id``,
+    which is looked for in the local cache first; see :func:`hub_folder`.
 
     Raises:
         ConfigError: Before anything slow, when there are no weights, or they are a pickle.
@@ -216,11 +209,6 @@ def read_tokenizer(folder: str | Path) -> Any:
 
 def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
     """Return what ``auto_model.from_pretrained`` makes of ``*.safetensors``, or of a GGUF file.
-
-    Args:
-        auto_model: One of the ``AutoModel`` classes of ``transformers``.
-        folder: A whole model, as :func:`find_folder` returns it.
-        options: Further arguments.
 
     Raises:
         ConfigError: When the weights cannot be read, or the folder names code to run.

@@ -259,11 +259,7 @@ class ResponseModule(lightning.LightningModule):
         self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
 
     def scores(self) -> Scores:
-        """Return the scores of the last test, over all devices.
-
-        Raises:
-            RecapError: When nothing was tested.
-        """
+        """Return the scores of the last test, over all devices; a ``RecapError`` without one."""
         if not self.generations:
             raise RecapError(
                 "there are no scores before trainer.test(module, datamodule=data) has run"

@@ -95,11 +95,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """Return the part that ``i/n`` names.
-
-    Raises:
-        ConfigError: When it names none.
-    """
+    """Return the part that ``i/n`` names; a ``ConfigError`` when it names none."""
     found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     if found is None or not int(found[1]) < int(found[2]):
         raise ConfigError(
@@ -171,9 +167,7 @@ class Prepared:
 def prepare_job(job: AnnotationJob, known: Prepared | None = None) -> Prepared:
     """Return what is known of a job before anything is written.
 
-    Args:
-        job: What is to be done.
-        known: The same of another part of the same input, which spares reading it again.
+    What is ``known`` of another part of the same input spares reading it again.
 
     Raises:
         DataError: When the input is at fault.
@@ -278,11 +272,7 @@ def _read_state(path: Path) -> dict[str, Any] | None:
 
 
 def _refuse_input(job: AnnotationJob) -> None:
-    """Refuse to write over the input.
-
-    Raises:
-        ConfigError: When a file that would be written is the input.
-    """
+    """Refuse to write over the input."""
     for written in (
         *(job.output, job.part, job.rows, state_file(job.part), rejects_file(job.part)),
     ):
@@ -304,11 +294,7 @@ def _refuse_input(job: AnnotationJob) -> None:
 def _refuse_other(
     job: AnnotationJob, state: Mapping[str, Any] | None, identity: Mapping[str, Any]
 ) -> None:
-    """Refuse an output that was not made by this job.
-
-    Raises:
-        ConfigError: Naming what differs.
-    """
+    """Refuse an output that was not made by this job, naming what differs."""
     if state is None:
         if job.resume and job.part.exists() and job.part.stat().st_size:
             raise ConfigError(
@@ -390,13 +376,8 @@ def annotate_file(
     """Annotate a file, going on from what is there already, and return what became of it.
 
     The output is appended to in whole windows, each of them on the disk before the next begins.
-
-    Args:
-        job: What to do.
-        listener: Follows it.
-        detector: The loaded models, where they are.
-        known: What is known of the input already.
-        fill: Writes the rows; by default this process does.
+    ``detector`` are the loaded models, and ``known`` is what is known of the input, where that is
+    so already; ``fill`` writes the rows, by default in this process.
 
     Raises:
         DataError: When the input is at fault, or changes while it is read.

@@ -25,11 +25,7 @@ from recap.system.files import write_atomic
 
 
 class SpeedMeter:
-    """Counts examples, their tokens (of prompts and answers), and the seconds spent on them.
-
-    Args:
-        clock: Returns seconds; for tests.
-    """
+    """Counts examples, their tokens (of prompts and answers), and the seconds spent on them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -59,11 +55,7 @@ class SpeedMeter:
         return self._examples, self._tokens
 
     def take(self, counts: tuple[float, float] | None = None) -> tuple[float, float]:
-        """Return the examples and tokens a second since the last call, and begin again.
-
-        Args:
-            counts: Examples and tokens of all devices, where there are more than this one.
-        """
+        """Return the examples and tokens a second since the last call, and begin again."""
         running = self._since is not None
         self.stop()
         examples, tokens = counts or self.counts()
@@ -147,15 +139,9 @@ COLUMNS = tuple(HistoryRow.__dataclass_fields__)
 class History(Callback):
     """Keeps the history of one training, writes it to a file, and tells a tracker.
 
-    Its rows travel in the checkpoint, so that a resumed training ends with the history of an
-    uninterrupted one (speed and memory apart). Validation and saving do not count as training time.
-
-    Args:
-        path: Where history.csv goes.
-        tracker: Told of every row.
-        every_steps: Optimizer steps between two rows of the training loss.
-        finite: Counts the steps that were skipped.
-        clock: Returns seconds; for tests.
+    Its rows, one every ``every_steps`` optimizer steps and one a validation, travel in the
+    checkpoint, so that a resumed training ends with the history of an uninterrupted one (speed and
+    memory apart). Validation and saving do not count as training time.
     """
 
     def __init__(
@@ -335,11 +321,7 @@ class EpochClock(Callback):
 
 
 class TrainingBar(RichProgressBar):
-    """Shows an epoch's batches, and beside them how the whole training goes.
-
-    Args:
-        history: Measures the speed.
-    """
+    """Shows an epoch's batches, and beside them how the whole training goes."""
 
     def __init__(self, history: History) -> None:
         super().__init__(leave=False)

@@ -54,12 +54,10 @@ class SavedModel:
 
 
 def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
-    """Return the folder of the model that a path stands for.
+    """Return the folder of the model that a path stands for: a run's, a fold's, or a model's.
 
-    Args:
-        path: A run folder, a fold's folder, or a model's. A run folder stands for its final model
-            if there is one, else for that of the fold with the lowest selection loss.
-        part: The fold, or ``final``, whose model is taken of a run folder; ``all``: as above.
+    A run folder stands for the model of ``part``, a fold or ``final``; for ``all``, for its final
+    model if there is one, else for that of the fold with the lowest selection loss.
 
     Raises:
         ConfigError: When there is no model, or it is a baseline's.
@@ -93,12 +91,9 @@ def _holds_model(folder: Path) -> bool:
 def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> SavedModel:
     """Return the model that a path stands for, as :func:`find_model_folder` finds it.
 
-    Args:
-        path: A run folder, a fold's folder, or a model's.
-        fallback: Says what a model does that lies in no run folder; ``cv.fold`` and the run's own
-            options are read from it. Where the model has a ``recap.json``, task and lengths are
-            those in it.
-        task_given: Whether the fallback's task was chosen by somebody, and must be the model's.
+    What a model does that lies in no run folder is said by ``fallback`` (where it has a
+    ``recap.json``, task and lengths are those in it), and so are ``cv.fold`` and the run's own
+    options. With ``task_given`` somebody chose the fallback's task, and it must be the model's.
 
     Raises:
         ConfigError: When there is no model, it is a baseline's or another fold's, or has another
@@ -122,11 +117,7 @@ def find_model(path: Path, fallback: RunConfig, *, task_given: bool = False) -> 
 
 
 def load_saved(saved: SavedModel, *, accelerator: str = "auto") -> TrainedModel:
-    """Return a saved model on its device, ready to answer.
-
-    Raises:
-        ConfigError: When it cannot be loaded.
-    """
+    """Return a saved model on its device, ready to answer."""
     if not is_adapter_folder(saved.folder):
         _refuse_encoder(saved.folder)
     device = {"gpu": "cuda"}.get(accelerator, accelerator)
@@ -229,12 +220,8 @@ class Prompt:
 class ModelStage:
     """Asks one model about client turns, in the prompts that it was trained with.
 
-    Args:
-        trained: The model.
-        settings: How it was trained.
-        task: Its task, perhaps in another language.
-        options: How it is asked.
-        threshold: Probability from which the first of two labels is decided for.
+    The task may be in another language than that of the training; the threshold is the probability
+    from which the first of two labels is decided for.
 
     Raises:
         ConfigError: When rationales are asked of a model that was trained without, or a threshold
@@ -311,15 +298,8 @@ def answer_examples(
 ) -> tuple[list[Prediction], list[str]]:
     """Return what a saved model answers, under the prompt and decoding that it was trained with.
 
-    In the order of the examples; the strings say what became of long prompts.
-
-    Args:
-        saved: Where the model is, and what it was trained to do.
-        examples: With or without labels.
-        golds: What counts as right for each of them.
-        fold: The fold that predictions name.
-        batch_size: Prompts answered together.
-        accelerator: ``cpu``, ``gpu``, or ``auto`` for a GPU where there is one.
+    In the order of the examples, for each of which ``golds`` says what counts as right; the strings
+    say what became of long prompts.
 
     Raises:
         ConfigError: When the model cannot be loaded.

@@ -234,12 +234,7 @@ def box_page(title: str, panels: Sequence[BoxPanel], summary: Summary) -> str:
 
 
 def confusion_page(cells: Sequence[CellSpread], summary: Summary) -> str:
-    """Return the confusion matrix, each cell with mean and deviation of its share and its count.
-
-    Args:
-        cells: As :func:`recap.metrics.scores.confusion_spread` gives them.
-        summary: That of their folds.
-    """
+    """Return the confusion matrix, each cell with mean and deviation of its share and its count."""
     heads = list(dict.fromkeys(cell.predicted for cell in cells))
     shown = [
         {
