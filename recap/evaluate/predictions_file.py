@@ -170,8 +170,7 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
     folds = _folds_of_file(data, file) if names_folds else None
     examples = _scored_examples(data, file, folds)
     missing = [example for example in examples if example.id not in file.rows]
-    if missing and config.on_missing == "fail":
-        raise DataError(_missing_message(path, missing, len(examples)))
+    of_missing = _missing_notes(path, missing, len(examples), config.on_missing)
     predictions = [
         prediction_of(
             example,
@@ -197,7 +196,7 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
             *_account(file, path),
             *_fold_notes(file, folds),
             *_content_notes(data, file.rows, examples),
-            *_missing_notes(len(missing), len(examples), config.on_missing),
+            *of_missing,
         ],
         protocol=None if folds is None else run.cv.protocol,
         figures={"rows": dict(file.counts), "missing": len(missing)},
@@ -244,19 +243,21 @@ def _folds_of_file(data: Run, file: ImportedFile) -> dict[str, int] | None:
     return of_example
 
 
-def _missing_notes(n: int, n_examples: int, on_missing: str) -> list[str]:
+def _missing_notes(
+    path: Path, missing: Sequence[Example], n_examples: int, on_missing: str
+) -> list[str]:
+    """Return what becomes of examples without a prediction; refuse them where nobody says."""
+    if not missing:
+        return []
+    said = f"{len(missing)} of {n_examples} labeled examples have no prediction"
+    if on_missing == "fail":
+        ids = listed([f"id {quote_id(example.id)}" for example in missing])
+        raise DataError(
+            f"{path}: {said}:\n{ids}\nadd them, count them as wrong with on_missing=invalid, or "
+            "leave them out with on_missing=drop"
+        )
     how = "count as wrong" if on_missing == "invalid" else "are left out"
-    said = f"{n} of {n_examples} labeled examples have no prediction and {how}"
-    return [f"{said} (on_missing={on_missing})"] if n else []
-
-
-def _missing_message(path: Path, missing: Sequence[Example], n: int) -> str:
-    ids = listed([f"id {quote_id(example.id)}" for example in missing])
-    return (
-        f"{path}: {len(missing)} of {n} labeled examples have no prediction:\n{ids}\n"
-        "add them, count them as wrong with on_missing=invalid, or leave them out with "
-        "on_missing=drop"
-    )
+    return [f"{said} and {how} (on_missing={on_missing})"]
 
 
 def _account(file: ImportedFile, path: Path) -> list[str]:

@@ -105,6 +105,10 @@ class Run:
         wanted = set(self.selected if indices is None else indices)
         return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
 
+    def examples_of(self, fold: Fold) -> dict[str, tuple[EncodedExample, ...]]:
+        """Return the encoded examples of a fold's parts: ``train``, ``select``, ``test``."""
+        return {part: self.encoded(getattr(fold, part)) for part in ("train", "select", "test")}
+
     def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
         """Return the encoded examples at these indices of the corpus, less those not selected."""
         assert self.encoding is not None

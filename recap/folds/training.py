@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -17,12 +16,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from recap.config import (
-    RunConfig,
-    TrainerConfig,
-    check_combinations,
-    compute_dtype,
-)
+from recap.config import RunConfig, TrainerConfig, check_combinations, compute_dtype
 from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
@@ -37,16 +31,9 @@ from recap.models.callbacks import (
     RangeTest,
     suggest_rate,
 )
-from recap.models.checkpoints import (
-    CheckpointFolder,
-    read_progress,
-    require_free_space,
-)
+from recap.models.checkpoints import CheckpointFolder, read_progress, require_free_space
 from recap.models.engine.shared_prefix import BatchingChoice, choose_batching
-from recap.models.finetune import (
-    apply_finetune,
-    checkpoint_gradients,
-)
+from recap.models.finetune import apply_finetune, checkpoint_gradients
 from recap.models.module import ResponseModule
 from recap.models.strategy import ShardedStrategy, build_strategy
 from recap.records import Example, Fold, Prediction
@@ -86,9 +73,8 @@ class Training:
         # Early stopping cannot end it sooner.
         self._n_saves = min(max_epochs, config.trainer.patience + 1) if selecting else max_epochs
         finite = FiniteSteps(config.trainer.max_skipped_steps)
-        history = History(
-            folder.history, tracker, every_steps=config.trainer.log_every_steps, finite=finite
-        )
+        every_steps = config.trainer.log_every_steps
+        history = History(folder.history, tracker, every_steps=every_steps, finite=finite)
         kept = KeepCheckpoints(
             self._checkpoints, every_steps=config.checkpoint.every_steps, selecting=selecting
         )
@@ -96,24 +82,17 @@ class Training:
         # know val_loss.
         patience = config.trainer.patience
         stops = EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=False)
+        bars = [TrainingBar(history)] if _shows_bar(config.trainer) else []
+        callbacks = [history, finite, *([stops] if selecting else []), kept, *bars]
+        callbacks += [EpochClock(on_epoch), *build_callbacks(config.callbacks)]
         self._trainer = build_trainer(
             config.trainer,
-            gradient_clip=config.optimizer.gradient_clip,
+            callbacks=[range_test] if range_test else callbacks,
+            gradient_clip_val=config.optimizer.gradient_clip,
             # Under SLURM Lightning goes on from checkpoints of its own that lie here (2.6.6).
-            root=folder.path.parent,
+            default_root_dir=folder.path.parent,
             max_epochs=max_epochs,
             accumulate_grad_batches=data.accumulation(world_size(config.trainer)),
-            callbacks=[range_test]
-            if range_test
-            else [
-                history,
-                finite,
-                *([stops] if selecting else []),
-                kept,
-                *([TrainingBar(history)] if _shows_bar(config.trainer) else []),
-                EpochClock(on_epoch),
-                *build_callbacks(config.callbacks),
-            ],
         )
 
     def try_rates(self) -> None:
@@ -200,15 +179,9 @@ class Training:
 
 
 def build_trainer(
-    options: TrainerConfig,
-    *,
-    gradient_clip: float | None,
-    root: Path,
-    max_epochs: int,
-    accumulate_grad_batches: int,
-    callbacks: list[lightning.Callback],
+    options: TrainerConfig, *, callbacks: list[lightning.Callback], **others: Any
 ) -> lightning.Trainer:
-    """Return Lightning's trainer for one training of a run.
+    """Return Lightning's trainer for one training of a run; ``others`` are arguments of it.
 
     Raises:
         ConfigError: When the machine lacks the device.
@@ -219,18 +192,12 @@ def build_trainer(
             devices=device_count(options),
             num_nodes=options.nodes,
             strategy=build_strategy(
-                options.strategy,
-                world_size=world_size(options),
-                cpu_offload=options.cpu_offload,
+                options.strategy, world_size=world_size(options), cpu_offload=options.cpu_offload
             ),
             precision=options.precision,
-            max_epochs=max_epochs,
-            accumulate_grad_batches=accumulate_grad_batches,
             callbacks=callbacks,
-            gradient_clip_val=gradient_clip,
             use_distributed_sampler=False,
             logger=False,
-            default_root_dir=root,
             enable_model_summary=False,
             enable_progress_bar=_shows_bar(options),
             # Where nothing is to be saved Lightning must not bring a checkpoint of its own.
@@ -240,6 +207,7 @@ def build_trainer(
             inference_mode=options.strategy != "fsdp",
             # Inside a SLURM job too: processes of our own are not SLURM's.
             plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if is_spawned() else [])],
+            **others,
         )
     except MisconfigurationException as error:
         raise ConfigError(
@@ -276,22 +244,19 @@ def build_tuned(
     folder: FoldFolder,
     tracker: Tracker,
     *,
-    on_epoch: OnEpoch,
-    train: Sequence[EncodedExample],
-    select: Sequence[EncodedExample] = (),
-    test: Sequence[EncodedExample] = (),
-    max_epochs: int,
+    examples: Mapping[str, Sequence[EncodedExample]],
     learning_rate: float,
-    range_test: RangeTest | None = None,
+    **how: Any,
 ) -> tuple[Training, BatchingChoice]:
-    """Return the training of a run's language model, and how its batches are laid out."""
+    """Return the training of a run's language model, and how its batches are laid out.
+
+    ``examples`` are those to ``train``, ``select`` and ``test``; ``how`` goes to the training.
+    """
     config = run.config
     model, tokenizer, weights = build_model(config)
     choice = choose_batching(model, config.batching)
     data = DataModule(
-        train=train,
-        select=select,
-        test=test,
+        **examples,
         pad_id=encoder.pad_id,
         batching=choice.batching,
         decoding_batch_size=config.decoding.batch_size,
@@ -312,15 +277,7 @@ def build_tuned(
         weights=weights,
     )
     training = Training(
-        config,
-        folder,
-        tracker,
-        module=module,
-        data=data,
-        tokenizer=tokenizer,
-        on_epoch=on_epoch,
-        max_epochs=max_epochs,
-        range_test=range_test,
+        config, folder, tracker, module=module, data=data, tokenizer=tokenizer, **how
     )
     return training, choice
 
@@ -369,13 +326,10 @@ def batch_options(config: RunConfig) -> dict[str, Any]:
 
 
 def training_plan(
-    config: RunConfig,
-    name: str,
-    train: Sequence[EncodedExample],
-    test: Sequence[EncodedExample],
-    max_epochs: int,
+    config: RunConfig, name: str, examples: Mapping[str, Sequence[EncodedExample]], max_epochs: int
 ) -> TrainingPlan:
-    """Return the size of a training."""
+    """Return the size of a training, as it is announced before it begins."""
+    train, test = examples["train"], examples.get("test", ())
     return TrainingPlan(
         name=name,
         n_train=len(train),
@@ -437,10 +391,10 @@ def _find(
         encoder,
         folder,
         Tracker(),
-        on_epoch=lambda *_: None,
-        train=train,
-        max_epochs=math.ceil(N_STEPS / steps_per_epoch),
+        examples={"train": train},
         learning_rate=run.config.optimizer.learning_rate,
+        on_epoch=lambda *_: None,
+        max_epochs=math.ceil(N_STEPS / steps_per_epoch),
         range_test=test,
     )
     training.try_rates()

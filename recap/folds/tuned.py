@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -153,13 +153,7 @@ class TunedSystem:
         run, folder, began = self.run, self.run.folder.fold(fold.index), time.monotonic()
         assert run.encoding is not None
         training = self.training(
-            folder,
-            tracker,
-            listener,
-            train=run.encoded(fold.train),
-            select=run.encoded(fold.select),
-            test=run.encoded(fold.test),
-            max_epochs=run.config.trainer.max_epochs,
+            folder, tracker, listener, run.examples_of(fold), run.config.trainer.max_epochs
         )
         training.fit()
         trained = time.monotonic()
@@ -202,27 +196,24 @@ class TunedSystem:
         folder: FoldFolder,
         tracker: Tracker,
         listener: FoldListener,
-        *,
-        train: Sequence[EncodedExample],
-        select: Sequence[EncodedExample] = (),
-        test: Sequence[EncodedExample] = (),
+        examples: Mapping[str, Sequence[EncodedExample]],
         max_epochs: int,
     ) -> Training:
         """Return a training that is set up, and write down where a killed one is taken up."""
         run, name = self.run, folder.path.name
-        listener.training(training_plan(run.config, name, train, test, max_epochs))
-        rate = settle_learning_rate(run, self.encoder, folder, train, on_found=listener.rate_found)
+        listener.training(training_plan(run.config, name, examples, max_epochs))
+        rate = settle_learning_rate(
+            run, self.encoder, folder, examples["train"], on_found=listener.rate_found
+        )
         training, choice = build_tuned(
             run,
             self.encoder,
             folder,
             tracker,
-            on_epoch=listener.epoch_ended,
-            train=train,
-            select=select,
-            test=test,
-            max_epochs=max_epochs,
+            examples=examples,
             learning_rate=rate,
+            on_epoch=listener.epoch_ended,
+            max_epochs=max_epochs,
         )
         listener.batched(choice, training.data.prefix)
         resumed = training.resumes_at()
@@ -265,9 +256,8 @@ def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
         epochs = run.folder.read_manifest().get("final", {}).get("epochs") or _epochs_for_all(run)
         if is_first_process():
             run.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
-        training = tuned.training(
-            folder, tracker, listener, train=run.encoding.examples, max_epochs=epochs
-        )
+        examples = {"train": run.encoding.examples}
+        training = tuned.training(folder, tracker, listener, examples, epochs)
         training.fit()
         tuned.save(training, folder)
         training.barrier()

@@ -586,21 +586,15 @@ def least_bytes(model: nn.Module, *, optimizer: str, n_saves: int) -> int:
     own type (torch's AdamW), of 32 bits or of 8 (bitsandbytes 0.50). Nothing is assumed of other
     optimizers.
     """
-    weights = list(model.parameters())
-    tuned = [weight for weight in weights if weight.requires_grad]
-    checkpoint = _bytes(tuned) + sum(_moments(weight, optimizer) for weight in tuned)
+    tuned = [weight for weight in model.parameters() if weight.requires_grad]
     # Only what is tuned is written where the rest is frozen.
-    exported = _bytes(tuned)
-    training = min(n_saves, _AT_ONCE) * checkpoint
+    exported = sum(weight.numel() * weight.element_size() for weight in tuned)
+    checkpoint = exported + sum(_moments(weight, optimizer) for weight in tuned)
     exporting = min(n_saves, _AT_ONCE - 1) * checkpoint + exported
-    return max(training, exporting)
+    return max(min(n_saves, _AT_ONCE) * checkpoint, exporting)
 
 
 def _moments(weight: Tensor, optimizer: str) -> int:
     width = {"adamw": weight.element_size(), "paged_adamw32bit": 4}.get(optimizer, 0)
     width = 1 if optimizer in ("adamw8bit", "paged_adamw8bit") else width
     return 2 * width * weight.numel()
-
-
-def _bytes(weights: list[Any]) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in weights)

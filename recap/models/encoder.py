@@ -26,13 +26,7 @@ from recap.models.backbone import tiny_tokenizer
 from recap.models.batch_size import AutomaticBatchSize
 from recap.models.finetune import configured_optimizers
 from recap.models.hub import find_folder, read_model, read_tokenizer
-from recap.models.module import (
-    PLACE,
-    LabelProbabilities,
-    gather_over_devices,
-    label_probabilities,
-    seed_dropout,
-)
+from recap.models.module import LabelProbabilities, in_order, label_probabilities, seed_dropout
 from recap.records import Example, Scores, Turn
 from recap.tasks.task import Task, intervention
 from recap.tasks.wording import WORDING
@@ -121,8 +115,8 @@ class EncoderModule(lightning.LightningModule):
             self._keep(part, logits)
 
     def on_test_epoch_end(self) -> None:
-        """Put the label probabilities into the test set's order."""
-        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
+        """Put the label probabilities into the set's order."""
+        self.label_probabilities = in_order(self.label_probabilities)
 
     def on_predict_start(self) -> None:
         """Forget an earlier prediction; the scores of a test stay."""
@@ -136,9 +130,7 @@ class EncoderModule(lightning.LightningModule):
             found.append(logits)
         return torch.cat(found)
 
-    def on_predict_epoch_end(self) -> None:
-        """Put the label probabilities into the set's order."""
-        self.label_probabilities = sorted(gather_over_devices(self.label_probabilities), key=PLACE)
+    on_predict_epoch_end = on_test_epoch_end
 
     def scores(self) -> Scores:
         """Return the scores of the last test; a ``RecapError`` where nothing was tested."""

@@ -252,38 +252,21 @@ OPTIMIZERS.register("paged_adamw8bit")(_bitsandbytes("PagedAdamW8bit"))
 OPTIMIZERS.register("paged_adamw32bit")(_bitsandbytes("PagedAdamW32bit"))
 
 
-def _warmed_up(
-    optimizer: Optimizer, n_warmup_steps: int, after: Callable[[int], float]
-) -> LRScheduler:
-    def factor(step: int) -> float:
-        return step / n_warmup_steps if step < n_warmup_steps else after(step)
+def _schedule(fall: Callable[[float], float]) -> Callable[..., LRScheduler]:
+    """Return what builds a linear warm-up, and then ``fall`` of the share of steps behind it."""
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    def build(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
+        def factor(step: int) -> float:
+            if step < n_warmup_steps:
+                return step / n_warmup_steps
+            return fall(min(1.0, (step - n_warmup_steps) / max(1, n_steps - n_warmup_steps)))
 
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
-def _progress(step: int, n_steps: int, n_warmup_steps: int) -> float:
-    return min(1.0, (step - n_warmup_steps) / max(1, n_steps - n_warmup_steps))
-
-
-@SCHEDULERS.register("cosine")
-def cosine(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
-    """Return a linear warm-up followed by half a cosine down to zero."""
-    return _warmed_up(
-        optimizer,
-        n_warmup_steps,
-        lambda step: 0.5 * (1.0 + math.cos(math.pi * _progress(step, n_steps, n_warmup_steps))),
-    )
+    return build
 
 
-@SCHEDULERS.register("linear")
-def linear(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
-    """Return a linear warm-up followed by a straight line down to zero."""
-    return _warmed_up(
-        optimizer, n_warmup_steps, lambda step: 1.0 - _progress(step, n_steps, n_warmup_steps)
-    )
-
-
-@SCHEDULERS.register("constant")
-def constant(optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int) -> LRScheduler:
-    """Return a linear warm-up to a rate that then stays."""
-    return _warmed_up(optimizer, n_warmup_steps, lambda step: 1.0)
+# Half a cosine down to zero, a straight line down to zero, and a rate that stays.
+SCHEDULERS.register("cosine")(_schedule(lambda done: 0.5 * (1.0 + math.cos(math.pi * done))))
+SCHEDULERS.register("linear")(_schedule(lambda done: 1.0 - done))
+SCHEDULERS.register("constant")(_schedule(lambda done: 1.0))

@@ -273,9 +273,8 @@ def _read_state(path: Path) -> dict[str, Any] | None:
 
 def _refuse_input(job: AnnotationJob) -> None:
     """Refuse to write over the input."""
-    for written in (
-        *(job.output, job.part, job.rows, state_file(job.part), rejects_file(job.part)),
-    ):
+    beside = (state_file(job.part), rejects_file(job.part))
+    for written in (job.output, job.part, job.rows, *beside):
         for file in (job.input, *job.files):
             both_there = written.exists() and file.exists()
             if written.resolve() == file.resolve() or (both_there and written.samefile(file)):
@@ -465,13 +464,21 @@ def _fill(
         )
     examples = _from(job.data, first + found, file if found else None)
     file.cut()
+    if found == total:
+        return found, {}
+    detector = detector or Detector.from_pretrained(**job.detector)
+    listener.began(found, total)
     outcomes: Counter[str] = Counter()
-    if found < total:
-        detector = detector or Detector.from_pretrained(**job.detector)
-        listener.began(found, total)
-        for annotations in _windows(job, examples, total - found, prepared, detector, file):
-            outcomes.update(map(outcome_of, annotations))
-            listener.advanced(len(annotations))
+    wanted = total - found
+    while wanted:
+        taken = list(islice(examples, min(prepared.window, wanted)))
+        if not taken:
+            raise DataError(f"{file.path}: the input became shorter while it was read")
+        annotations = detector.annotate(taken)
+        file.append(_rows(job, prepared, zip(taken, annotations, strict=True)))
+        wanted -= len(taken)
+        outcomes.update(map(outcome_of, annotations))
+        listener.advanced(len(taken))
     return found, dict(outcomes)
 
 
@@ -481,25 +488,6 @@ def _part_of(job: AnnotationJob, prepared: Prepared) -> tuple[int, int]:
     windows = (job.shard or Shard(index=0, count=1)).windows(-(-utterances // window))
     first = windows.start * window
     return first, max(0, min(windows.stop * window, utterances) - first)
-
-
-def _windows(
-    job: AnnotationJob,
-    examples: Iterator[Example],
-    wanted: int,
-    prepared: Prepared,
-    detector: Detector,
-    file: AnnotationFile,
-) -> Iterator[list[Annotation]]:
-    """Annotate and write window after window."""
-    while wanted:
-        taken = list(islice(examples, min(prepared.window, wanted)))
-        if not taken:
-            raise DataError(f"{file.path}: the input became shorter while it was read")
-        annotations = detector.annotate(taken)
-        file.append(_rows(job, prepared, zip(taken, annotations, strict=True)))
-        wanted -= len(taken)
-        yield annotations
 
 
 def _rows(

@@ -31,8 +31,8 @@ class SpeedMeter:
         self._clock = clock
         self._since: float | None = None
         self._seconds = 0.0
-        self._examples = 0
-        self._tokens = 0
+        self.counts = (0, 0)
+        """Examples and tokens since the last :meth:`take`."""
 
     def start(self) -> None:
         """Let the clock run, if it does not run already."""
@@ -47,20 +47,15 @@ class SpeedMeter:
 
     def add(self, *, examples: int, tokens: int) -> None:
         """Count what was just trained on."""
-        self._examples += examples
-        self._tokens += tokens
-
-    def counts(self) -> tuple[int, int]:
-        """Return the examples and tokens since the last :meth:`take`."""
-        return self._examples, self._tokens
+        self.counts = (self.counts[0] + examples, self.counts[1] + tokens)
 
     def take(self, counts: tuple[float, float] | None = None) -> tuple[float, float]:
         """Return the examples and tokens a second since the last call, and begin again."""
         running = self._since is not None
         self.stop()
-        examples, tokens = counts or self.counts()
+        examples, tokens = counts or self.counts
         seconds = max(self._seconds, 1e-9)
-        self._examples, self._tokens, self._seconds = 0, 0, 0.0
+        self.counts, self._seconds = (0, 0), 0.0
         if running:
             self.start()
         return examples / seconds, tokens / seconds
@@ -196,7 +191,7 @@ class History(Callback):
         step = trainer.global_step
         if not batch.plan.ends_step or step % self._every_steps:
             return
-        self.speed = self._meter.take(_over_devices(trainer, self._meter.counts()))
+        self.speed = self._meter.take(_over_devices(trainer, self._meter.counts))
         self._add(trainer, "train", trainer.callback_metrics["train_loss"], self.speed)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

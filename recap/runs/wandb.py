@@ -352,19 +352,11 @@ class WandbTracker(Tracker):
 
     def log_step(self, row: HistoryRow) -> None:
         """Log the loss under ``<split>/loss``, and what else a row holds under its own name."""
-        values: dict[str, float] = {
-            f"{row.split}/loss": row.loss,
-            "epoch": row.epoch,
-            "memory_gib": row.memory_gib,
-        }
-        if row.split == "train":
-            values["learning_rate"] = row.learning_rate
-        speeds = {
-            "tokens_per_second": row.tokens_per_second,
-            "examples_per_second": row.examples_per_second,
-        }
-        values |= {name: speed for name, speed in speeds.items() if speed is not None}
-        self._run.log({**values, "step": row.step})
+        shown = ["step", "epoch", "memory_gib", "tokens_per_second", "examples_per_second"]
+        shown += ["learning_rate"] if row.split == "train" else []
+        values = {name: getattr(row, name) for name in shown}
+        known = {name: value for name, value in values.items() if value is not None}
+        self._run.log({f"{row.split}/loss": row.loss, **known})
 
     def log_fold(self, scores: Scores | None) -> None:
         """Write the fold's metrics to the W&B run's summary, and close it."""
