@@ -26,7 +26,7 @@ from recap.data.annotation_files import AnnotationLayout, read_annotations
 from recap.data.corpus import read_corpus, read_records
 from recap.data.issues import IssueLog, Place, RowIssue
 from recap.data.sheets import read_ratings
-from recap.data.utterances import read_annotated
+from recap.data.utterances import read_annotated, read_utterances
 from recap.errors import DataError, UserError
 from recap.evaluate.predictions_file import read_predictions
 from recap.insights import study_rating
@@ -34,7 +34,7 @@ from recap.insights.alliance import read_session_table
 from recap.insights.options import StudyOptions
 from recap.insights.study import arrange_scores, read_scores
 from recap.insights.study_rating import KEY_COLUMNS, BlindRating, Response
-from recap.predict.output import check_input, utterances_in
+from recap.predict.output import check_input
 from recap.tasks.library import builtin_task
 
 FLAT = builtin_task("flat")
@@ -149,7 +149,7 @@ def _to_annotate(reader: str, path: Path) -> Account:
         no_intervention="keep",
     )
     log = IssueLog(str(path))
-    accepted = sum(1 for _ in utterances_in(data, log))
+    accepted = sum(1 for _ in read_utterances(data, log))
     checked = check_input(data)
     assert (checked.rows_read, checked.rows_rejected) == (log.rows_read, log.rows_rejected)
     check_input(replace(data, on_error="fail", merge_adjacent=True))

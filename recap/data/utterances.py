@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recap.config import NoIntervention
+from recap.config import DataConfig
 from recap.data.corpus import SYNTHETIC, is_synthetic, read_records
 from recap.data.examples import client_turns, examples_of
 from recap.data.issues import IssueLog, turn_notes
@@ -25,15 +25,7 @@ from recap.records import Dialogue, Example, Provenance, Turn
 from recap.taxonomy import Taxonomy
 
 
-def read_utterances(
-    *,
-    reader: str,
-    path: Path | None,
-    issues: IssueLog,
-    merge_adjacent: bool = True,
-    no_intervention: NoIntervention = "keep",
-    options: Mapping[str, Any] | None = None,
-) -> Iterator[Example]:
+def read_utterances(data: DataConfig, issues: IssueLog) -> Iterator[Example]:
     """Yield every client utterance of a file in its order, labeled or not.
 
     An utterance without text comes with an empty response. Labels stay as they are written. What
@@ -41,19 +33,19 @@ def read_utterances(
     has it.
     """
     records = read_records(
-        reader=reader,
-        path=path,
+        reader=data.reader,
+        path=None if data.path is None else Path(data.path),
         taxonomy=None,
         issues=issues,
         require_labels=False,
-        options=options,
+        options=data.reader_options,
         to_annotate=True,
     )
     for record in records:
         yield from examples_of(
             record,
-            merge_adjacent=merge_adjacent,
-            no_intervention=no_intervention,
+            merge_adjacent=data.merge_adjacent,
+            no_intervention=data.no_intervention,
             empty_apart=True,
             counts=issues.counts,
         )

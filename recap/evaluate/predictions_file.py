@@ -73,7 +73,7 @@ def read_predictions(path: Path, task: Task, known_ids: frozenset[str]) -> Impor
     ids = {"id": "write the example's id as the data have it"}
     unique = "keep one prediction an example"
     for fields, (own,), numbers in read_answers(rows, issues, ids=ids, unique=unique):
-        if fields.sound and own not in known_ids:
+        if fields.sound and own is not None and own not in known_ids:
             reason = f"id {quote_id(own)} is not in the labeled data"
             fields.reject("id", reason, "give the data that was predicted, or remove the row")
         if "label" not in fields.row:
@@ -222,15 +222,9 @@ def known_ids(data: Run) -> frozenset[str]:
     Such turns open a dialogue, hold no text, have no label or were merged into another;
     ``recap.predict`` may have answered them.
     """
-    given = data.config.data
-    turns = read_utterances(
-        reader=given.reader,
-        path=Path(given.path) if given.path is not None else None,
-        # What is at fault was told when the labeled data were read.
-        issues=IssueLog(given.name),
-        merge_adjacent=False,
-        options=given.reader_options,
-    )
+    # What is at fault was told when the labeled data were read.
+    given = replace(data.config.data, no_intervention="keep", merge_adjacent=False)
+    turns = read_utterances(given, IssueLog(given.name))
     return frozenset(example.id for example in (*data.corpus.examples, *turns))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from recap.config import CvConfig, RunConfig
 from recap.data.corpus import Corpus, read_corpus
@@ -25,6 +25,14 @@ from recap.runs.saved import SavedModel
 from recap.system.processes import environment, is_first_process
 from recap.tasks.library import build_task
 from recap.tasks.task import Task
+
+
+class FoldExamples(TypedDict, total=False):
+    """The encoded examples of a training, as a data module takes them."""
+
+    train: Required[Sequence[EncodedExample]]
+    select: Sequence[EncodedExample]
+    test: Sequence[EncodedExample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +113,10 @@ class Run:
         wanted = set(self.selected if indices is None else indices)
         return tuple(self.corpus.examples[i] for i in self.selected if i in wanted)
 
-    def examples_of(self, fold: Fold) -> dict[str, tuple[EncodedExample, ...]]:
-        """Return the encoded examples of a fold's parts: ``train``, ``select``, ``test``."""
-        return {part: self.encoded(getattr(fold, part)) for part in ("train", "select", "test")}
+    def examples_of(self, fold: Fold) -> FoldExamples:
+        """Return the encoded examples of a fold."""
+        train, select, test = map(self.encoded, (fold.train, fold.select, fold.test))
+        return {"train": train, "select": select, "test": test}
 
     def encoded(self, indices: Sequence[int]) -> tuple[EncodedExample, ...]:
         """Return the encoded examples at these indices of the corpus, less those not selected."""

@@ -21,7 +21,7 @@ from recap.data.encode import ChatEncoder, EncodedExample
 from recap.data.loaders import DataModule
 from recap.errors import ConfigError, RecapError
 from recap.folds.fold import TrainingPlan, likeliest_predictions
-from recap.folds.run import Run
+from recap.folds.run import FoldExamples, Run
 from recap.models.backbone import LazyWeights, load_backbone, load_backbone_lazily
 from recap.models.callbacks import (
     N_STEPS,
@@ -244,13 +244,13 @@ def build_tuned(
     folder: FoldFolder,
     tracker: Tracker,
     *,
-    examples: Mapping[str, Sequence[EncodedExample]],
+    examples: FoldExamples,
     learning_rate: float,
     **how: Any,
 ) -> tuple[Training, BatchingChoice]:
     """Return the training of a run's language model, and how its batches are laid out.
 
-    ``examples`` are those to ``train``, ``select`` and ``test``; ``how`` goes to the training.
+    ``how`` are further arguments of the training.
     """
     config = run.config
     model, tokenizer, weights = build_model(config)
@@ -326,7 +326,7 @@ def batch_options(config: RunConfig) -> dict[str, Any]:
 
 
 def training_plan(
-    config: RunConfig, name: str, examples: Mapping[str, Sequence[EncodedExample]], max_epochs: int
+    config: RunConfig, name: str, examples: FoldExamples, max_epochs: int
 ) -> TrainingPlan:
     """Return the size of a training, as it is announced before it begins."""
     train, test = examples["train"], examples.get("test", ())

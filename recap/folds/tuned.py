@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from recap.folds.fold import (
     write_model_cards,
     write_summary,
 )
-from recap.folds.run import Run, check_fold, open_run, read_run
+from recap.folds.run import FoldExamples, Run, check_fold, open_run, read_run
 from recap.folds.training import Training, build_tuned, settle_learning_rate, training_plan
 from recap.metrics.scores import score
 from recap.models.backbone import load_backbone, load_skeleton, load_tokenizer
@@ -90,7 +90,7 @@ def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -
         if finished := finished_scores(run):
             summary = write_summary(run)
             listener.ended(run, summary, finished)
-    _merge(tuned, [run.folder.part(part) for part in run.parts], listener)
+    merge_models(tuned, [run.folder.part(part) for part in run.parts], listener)
     return summary
 
 
@@ -107,7 +107,7 @@ def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = No
     scores = finish_fold(tuned.run, fold, tuned, listener)
     # Of a fold that was found: who finished it may have been killed before it wrote the cards.
     listener.ended(tuned.run, write_summary(tuned.run), finished_scores(tuned.run))
-    _merge(tuned, [tuned.run.folder.fold(fold)], listener)
+    merge_models(tuned, [tuned.run.folder.fold(fold)], listener)
     return scores
 
 
@@ -196,7 +196,7 @@ class TunedSystem:
         folder: FoldFolder,
         tracker: Tracker,
         listener: FoldListener,
-        examples: Mapping[str, Sequence[EncodedExample]],
+        examples: FoldExamples,
         max_epochs: int,
     ) -> Training:
         """Return a training that is set up, and write down where a killed one is taken up."""
@@ -256,7 +256,7 @@ def train_final(tuned: TunedSystem, listener: FoldListener) -> None:
         epochs = run.folder.read_manifest().get("final", {}).get("epochs") or _epochs_for_all(run)
         if is_first_process():
             run.folder.update_manifest(final={"epochs": epochs, "environment": environment()})
-        examples = {"train": run.encoding.examples}
+        examples: FoldExamples = {"train": run.encoding.examples}
         training = tuned.training(folder, tracker, listener, examples, epochs)
         training.fit()
         tuned.save(training, folder)
@@ -273,11 +273,6 @@ def _epochs_for_all(run: Run) -> int:
     folds = run.folder.read_manifest().get("folds", {})
     selected = [fold["selected_epoch"] for fold in folds.values()]
     return round(statistics.fmean(selected)) if selected else run.config.trainer.max_epochs
-
-
-def _merge(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: FoldListener) -> None:
-    if tuned.run.config.merge and is_first_process():
-        merge_models(tuned.run, folders, pad_id=tuned.encoder.pad_id, on_merged=listener.merged)
 
 
 N_EXAMPLES = 256
@@ -299,14 +294,8 @@ def default_tolerance(config: RunConfig) -> float:
     return 1e-5 if in_32_bits else 0.01
 
 
-def merge_models(
-    run: Run,
-    folders: Iterable[FoldFolder],
-    *,
-    pad_id: int,
-    on_merged: Callable[[str, Merged], None],
-) -> None:
-    """Put merged models in the place of the adapters of these folds, or of the final model.
+def merge_models(tuned: TunedSystem, folders: Sequence[FoldFolder], listener: FoldListener) -> None:
+    """Put merged models in the place of these folds' or the final adapters, under ``merge=true``.
 
     A fold's merged model has to come near the loss in its scores.json on all of its test examples;
     the final one near that of its adapter on at most :data:`N_EXAMPLES` of its training examples.
@@ -316,18 +305,20 @@ def merge_models(
         ConfigError: When one comes not near enough, after the others were merged; that adapter
             stays.
     """
-    refused = []
+    run, refused = tuned.run, []
+    if not run.config.merge or not is_first_process():
+        return
     for folder in folders:
         if not is_adapter_folder(folder.model):
             continue
         name = folder.path.name
         try:
-            merged = _merged(run, folder, pad_id)
+            merged = _merged(run, folder, tuned.encoder.pad_id)
         except ConfigError as error:
             refused.append(str(error))
             continue
         run.folder.update_manifest(merges={name: asdict(merged)})
-        on_merged(name, merged)
+        listener.merged(name, merged)
     write_model_cards(run)
     if refused:
         raise ConfigError("\n".join(refused))

@@ -34,7 +34,7 @@ from recap.data.corpus import account_notes
 from recap.data.issues import IssueLog
 from recap.data.readers.files import existing_file, is_several
 from recap.data.readers.registry import files_to_read
-from recap.data.utterances import state_file
+from recap.data.utterances import read_utterances, state_file
 from recap.errors import ConfigError, DataError, RecapError
 from recap.models.export import model_files
 from recap.models.identity import DIGESTS_FILE, changed_files
@@ -50,7 +50,6 @@ from recap.predict.output import (
     row_of,
     table_columns,
     table_row,
-    utterances_in,
     without_text,
     write_workbook,
 )
@@ -219,7 +218,7 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
     data = job.data
     digest = _digest_of([existing_file(file) for file in job.files])
     cache = job.output.parent / DIGESTS_FILE
-    models = {
+    files = {
         f"{stage}/{name}": digest
         for stage in STAGES
         if (path := job.detector.get(stage)) is not None
@@ -239,7 +238,7 @@ def _identity(job: AnnotationJob) -> dict[str, Any]:
             "no_intervention": data.no_intervention,
             "options": dict(data.options),
         },
-        "models": models,
+        "model_files": files,
         "detector": {k: v for k, v in job.detector.items() if k not in apart},
         "replace_text": job.replace_text,
     }
@@ -304,7 +303,7 @@ def _refuse_other(
     mend = "name another output, or begin again with resume=never"
     if state.get("format") != _FORMAT:
         raise ConfigError(f"{job.part}: was begun by another version of recap; {mend}")
-    if became := changed_files(state.get("models") or {}, identity["models"]):
+    if became := changed_files(state.get("model_files") or {}, identity["model_files"]):
         raise ConfigError(
             f"{job.part}: was made by another model: {became}; put back what it was, {mend}"
         )
@@ -504,7 +503,7 @@ def _rows(
 def _from(data: DataConfig, start: int, file: AnnotationFile | None) -> Iterator[Example]:
     """Return the utterances from the ``start``-th on; the one before is the file's last row."""
     issues = IssueLog(str(data.path))
-    examples = _forgetting(utterances_in(data, issues), issues)
+    examples = _forgetting(read_utterances(data, issues), issues)
     last = deque(islice(examples, start), maxlen=1)
     if file is not None and last:
         file.check_last(last[0].id)

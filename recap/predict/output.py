@@ -14,7 +14,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -242,11 +242,6 @@ class AnnotationFile:
         """Close the file, which gives it free."""
         self._file.close()
 
-    @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        return os.fstat(self._file.fileno()).st_size
-
     def find_kept(self) -> Kept:
         """Return the whole windows that are there; nothing is changed."""
         self.kept = whole_windows(self.path, window=self._window, header=self._columns is not None)
@@ -370,18 +365,6 @@ MOST_COLUMNS = 1000
 """Columns of a CSV output; keys that are all different belong into ``meta``."""
 
 
-def utterances_in(data: DataConfig, issues: IssueLog) -> Iterator[Example]:
-    """Yield the client utterances of a file; see :func:`recap.data.utterances.read_utterances`."""
-    return read_utterances(
-        reader=data.reader,
-        path=None if data.path is None else Path(data.path),
-        issues=issues,
-        merge_adjacent=data.merge_adjacent,
-        no_intervention=data.no_intervention,
-        options=data.options,
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
     """What an input holds.
@@ -432,7 +415,7 @@ def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
                 written.writelines(f"{fault}\n" for fault in taken)
         return len(taken)
 
-    for example in utterances_in(data, issues):
+    for example in read_utterances(data, issues):
         utterances += 1
         _note_columns(columns, example)
         if issues.issues:

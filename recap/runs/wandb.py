@@ -224,13 +224,7 @@ def box_page(title: str, panels: Sequence[BoxPanel], summary: Summary) -> str:
     A box spans the quartiles (linear interpolation, as numpy and matplotlib draw them).
     """
     drawn = [_drawing(panel, summary.folds) for panel in panels]
-    return render(
-        "runs/templates/boxes.html",
-        title=title,
-        folds=", ".join(map(str, summary.folds)),
-        spread=_spread(summary),
-        panels=[panel for panel in drawn if panel["rows"]],
-    )
+    return _page("boxes", title, summary, panels=[panel for panel in drawn if panel["rows"]])
 
 
 def confusion_page(cells: Sequence[CellSpread], summary: Summary) -> str:
@@ -244,17 +238,11 @@ def confusion_page(cells: Sequence[CellSpread], summary: Summary) -> str:
         }
         for cell in cells
     ]
-    return render(
-        "runs/templates/confusion.html",
-        title="Confusion over folds",
-        folds=", ".join(map(str, summary.folds)),
-        spread=_spread(summary),
-        heads=heads,
-        rows=[
-            (cells[start].gold, shown[start : start + len(heads)])
-            for start in range(0, len(cells), len(heads))
-        ],
-    )
+    rows = [
+        (cells[start].gold, shown[start : start + len(heads)])
+        for start in range(0, len(cells), len(heads))
+    ]
+    return _page("confusion", "Confusion over folds", summary, heads=heads, rows=rows)
 
 
 def _drawing(panel: BoxPanel, folds: Sequence[int]) -> dict[str, Any]:
@@ -296,10 +284,13 @@ def _drawing(panel: BoxPanel, folds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _spread(summary: Summary) -> str:
+def _page(template: str, title: str, summary: Summary, **facts: Any) -> str:
+    spread = f"mean ± sample standard deviation (ddof = {summary.ddof})"
     if len(summary.folds) == 1:
-        return "one fold, hence no standard deviation"
-    return f"mean ± sample standard deviation (ddof = {summary.ddof})"
+        spread = "one fold, hence no standard deviation"
+    folds = ", ".join(map(str, summary.folds))
+    path = f"runs/templates/{template}.html"
+    return render(path, title=title, folds=folds, spread=spread, **facts)
 
 
 def _ticks(low: float, high: float) -> list[float]:
