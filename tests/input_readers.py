@@ -135,8 +135,9 @@ def _stored_predictions(path: Path) -> None:
 
 
 def _annotated_predictions(path: Path) -> None:
-    for on_error in ("skip", "fail"):
-        read_annotated(reader="dialogues", path=path, taxonomy=FLAT.taxonomy, on_error=on_error)
+    data = DataConfig(name="dialogues", reader="dialogues", path=str(path), on_error="skip")
+    for given in (data, replace(data, on_error="fail")):
+        read_annotated(given, FLAT.taxonomy)
 
 
 def _to_annotate(reader: str, path: Path) -> Account:

@@ -207,14 +207,7 @@ class Annotated:
 
 
 def read_annotated(
-    *,
-    reader: str,
-    path: Path | None,
-    taxonomy: Taxonomy,
-    predictions: Path | None = None,
-    on_error: str = "fail",
-    options: Mapping[str, Any] | None = None,
-    name: str | None = None,
+    data: DataConfig, taxonomy: Taxonomy, predictions: Path | None = None
 ) -> Annotated:
     """Return the client utterances of a file with their labels.
 
@@ -226,7 +219,8 @@ def read_annotated(
     Raises:
         DataError: When a file cannot be read, rows are faulty, or nothing is labeled.
     """
-    issues = IssueLog(str(path) if path is not None else reader)
+    path = None if data.path is None else Path(data.path)
+    issues = IssueLog(data.path or data.reader)
     skipped, models = 0, () if predictions is None else _models_of(predictions)
     if path is not None and not is_several(path) and is_predictions(path):
         models = models or _models_of(path)
@@ -235,18 +229,18 @@ def read_annotated(
     else:
         records = list(
             read_records(
-                reader=reader,
+                reader=data.reader,
                 path=path,
                 taxonomy=taxonomy,
                 issues=issues,
                 require_labels=False,
                 keep_empty=predictions is not None,
-                options=options,
+                options=data.reader_options,
             )
         )
         synthetic = any(is_synthetic(record.meta) for record in records)
         utterances = tuple(turn for record in records for turn in list_client_turns(record))
-    if issues.issues and on_error == "fail":
+    if issues.issues and data.on_error == "fail":
         raise issues.error()
     counts = {
         "rows_left_out": issues.rows_rejected,
@@ -254,7 +248,7 @@ def read_annotated(
         "names_in_two_forms": issues.counts["names_in_two_forms"],
     }
     if predictions is not None:
-        utterances, more = _overlaid(utterances, predictions, taxonomy, on_error)
+        utterances, more = _overlaid(utterances, predictions, taxonomy, data.on_error)
         counts.update(more)
     predicted = any(utterance.predicted for utterance in utterances)
     missing = sum(u.label is None for u in utterances)
@@ -262,7 +256,7 @@ def read_annotated(
     if missing == len(utterances):
         raise DataError(f"{issues.file}: {_why_unlabeled(missing, predicted, counts['skipped'])}")
     return Annotated(
-        name=name or reader,
+        name=data.name,
         utterances=utterances,
         predicted=predicted,
         synthetic=synthetic,

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning
@@ -298,15 +298,7 @@ def build_model(config: RunConfig) -> tuple[Any, Any, LazyWeights | None]:
             compute_dtype=compute_dtype(config.trainer.precision),
             seed=config.seed,
         )
-    tuned = apply_finetune(
-        model,
-        method=finetune.method,
-        rank=finetune.rank,
-        alpha=finetune.alpha,
-        dropout=finetune.dropout,
-        target_modules=finetune.target_modules,
-        seed=config.seed,
-    )
+    tuned = apply_finetune(model, **asdict(finetune), seed=config.seed)
     if config.trainer.gradient_checkpointing:
         checkpoint_gradients(tuned)
     return tuned, tokenizer, weights
@@ -401,8 +393,7 @@ def _find(
     del training
     # A trainer and its module hold each other; two models need not be in memory together.
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return {
         "used": suggest_rate(test.rates, test.losses),
         "found_on": folder.path.name,

@@ -367,8 +367,7 @@ def _loss_of_adapter(config: RunConfig, folder: Path, batches: ScoringLoader, de
     loss = mean_answer_loss(adapted, batches, autocast=_autocast(precision))
     del adapted, model
     gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return loss
 
 

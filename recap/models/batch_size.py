@@ -86,5 +86,4 @@ class AutomaticBatchSize:
             )
         self._warned = True
         self.most = n // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()

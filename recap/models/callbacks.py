@@ -266,8 +266,6 @@ class FiniteSteps(Callback):
 def _has_finite_gradients(optimizer: Optimizer) -> bool:
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    if not gradients:
-        return True
     norm = torch.nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()

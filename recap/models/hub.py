@@ -34,10 +34,8 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 GGUF = ".gguf"
 """How the name of a model in llama.cpp's format ends."""
 
-NOT_NEEDED = (
-    *("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx"),
-    *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"),
-)
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+NOT_NEEDED = ("original/*", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx", *_PICKLES, "*.py")
 """The same weights in other formats, those that are programs among them, and programs."""
 
 
@@ -173,7 +171,6 @@ def local_path(path: str | Path) -> Path:
     return beside if beside.exists() else given
 
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WITHOUT_CODE = {"local_files_only": True, "trust_remote_code": False}
 
 

@@ -134,16 +134,10 @@ def _without_run(folder: Path, fallback: RunConfig, *, task_given: bool) -> Save
             f"task={fallback.task.name}: {folder} was trained for the labels of task "
             f"{settings.task.name!r} ({SETTINGS_FILE}); leave task out, or give another model"
         )
-    config = replace(
-        fallback,
-        prompt=replace(fallback.prompt, max_tokens=settings.max_prompt_tokens),
-        decoding=replace(
-            fallback.decoding,
-            name=settings.decoding or fallback.decoding.name,
-            threshold=settings.threshold if settings.decoding else fallback.decoding.threshold,
-            max_new_tokens=settings.max_new_tokens,
-        ),
-    )
+    decoding = fallback.decoding
+    if settings.decoding:
+        decoding = replace(decoding, name=settings.decoding, threshold=settings.threshold)
+    config = replace(fallback, decoding=decoding)
     return SavedModel(folder=folder, config=config, task=settings.task, run=None, fold=None)
 
 
@@ -189,23 +183,18 @@ def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """How answers are read off the models of a detector."""
+    """How a detector's models are asked, as its ``from_pretrained`` has it; ``None``: as trained.
+
+    A ``threshold`` of a named label is a pair; with one, ``decoding`` is ``scored`` by default.
+    """
 
     decoding: Decoding | None = None
-    """``scored``: the likeliest label; ``constrained``, ``free``: greedy text; ``None``: ``scored``
-    with a threshold, else as in training, its threshold too."""
     with_rationale: bool = False
-    """Whether the rationale is written too."""
     threshold: float | tuple[str, float] | None = None
-    """Probability from which the first of two labels, or the named one, is decided for."""
     max_prompt_tokens: int | None = None
-    """Longest prompt; ``None``: as in training."""
     max_new_tokens: int | None = None
-    """Longest answer; ``None``: as in training."""
     batch_size: int = 32
-    """Prompts answered together."""
     language: Language | None = None
-    """Of prompt and answer; ``None``: as in training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,14 +257,9 @@ class ModelStage:
         # One encoder a call: it remembers the length of every turn that it has met.
         encoder = PromptEncoder(self.task, self._encoder, max_tokens=self._max_tokens)
         encoder.count_turns(examples)
-        encoded = [encoder.encode(example) for example in examples]
         return [
-            Prompt(
-                ids=prompt.ids,
-                fits=len(prompt.ids) <= self._longest,
-                dropped_turns=prompt.dropped_turns,
-            )
-            for prompt in encoded
+            Prompt(ids=p.ids, fits=len(p.ids) <= self._longest, dropped_turns=p.dropped_turns)
+            for p in map(encoder.encode, examples)
         ]
 
     def answer(self, prompts: Sequence[Prompt]) -> list[ModelAnswer]:
