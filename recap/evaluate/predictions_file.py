@@ -152,12 +152,9 @@ def evaluate_file(config: EvaluateConfig) -> Evaluation:
     """Return the scores of a predictions file on the labeled data.
 
     Where every row names the fold that its example is tested in, each fold is scored by itself and
-    only the examples of the folds that occur are expected; else all are scored together.
-
-    Raises:
-        ConfigError: For a fold that does not exist.
-        DataError: When rows are at fault (``data.on_error=skip`` leaves them out), or examples have
-            no prediction (``on_missing``).
+    only the examples of the folds that occur are expected; else all are scored together. A
+    ``DataError`` for rows at fault (``data.on_error=skip`` leaves them out), or for examples
+    without a prediction (``on_missing``).
     """
     run = config.training
     data = read_labeled(run, build_task(replace(run, rationale=False)))

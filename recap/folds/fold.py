@@ -144,11 +144,7 @@ class System(Protocol):
 
 
 def run_folds(run: Run, system: System, listener: FoldListener) -> Summary:
-    """Run the unfinished folds that ``cv.fold`` asks for; return the summary of all finished ones.
-
-    Raises:
-        UserError: When the configuration or the data are at fault.
-    """
+    """Run the unfinished folds that are asked for; return the summary of all finished ones."""
     for part in run.parts:
         assert part != "final"
         finish_fold(run, part, system, listener)

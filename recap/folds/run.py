@@ -226,9 +226,8 @@ def read_own_data(saved: SavedModel) -> Run:
 def open_run(run: Run) -> None:
     """Make the run's folder with its first files: what was read, how it was dealt into folds.
 
-    Raises:
-        ConfigError: When the folder holds a run with other options.
-        DataError: When the data, or the model, changed since the run was begun.
+    A ``ConfigError`` for a run with other options there, a ``DataError`` for other data, or another
+    model.
     """
     folder = open_run_folder(run.config, prompted=run.prompted, write=is_first_process())
     refuse_other_data(folder, **run.hashes)
@@ -312,9 +311,7 @@ def check_selection(
 ) -> None:
     """Check that the task takes any example, and that each has the rationale it is to give.
 
-    Raises:
-        ConfigError: When one lacks a rationale under ``rationale=true``.
-        DataError: When the task takes none.
+    A ``ConfigError`` for a missing rationale, a ``DataError`` where the task takes none.
     """
     if not selected:
         raise DataError(

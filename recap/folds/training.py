@@ -183,8 +183,7 @@ def build_trainer(
 ) -> lightning.Trainer:
     """Return Lightning's trainer for one training of a run; ``others`` are arguments of it.
 
-    Raises:
-        ConfigError: When the machine lacks the device.
+    A ``ConfigError`` where the machine lacks the device.
     """
     try:
         return lightning.Trainer(
@@ -340,22 +339,12 @@ def settle_learning_rate(
     *,
     on_found: Callable[[float, str], None],
 ) -> float:
-    """Return the learning rate to train with.
+    """Return the learning rate to train with; ``on_found`` is told of one that was found.
 
     With ``optimizer.find_learning_rate`` it is found once a run, on the training examples of the
     fold that trains first, with a model of its own that is thrown away; the manifest keeps it for
-    the other folds and for resuming.
-
-    Args:
-        run: What all folds share.
-        encoder: The model's tokenizer.
-        folder: Of the fold that is about to train.
-        train: Its training examples.
-        on_found: Told of a rate that is used, and of the fold that it was found on.
-
-    Raises:
-        ConfigError: When no rate can be suggested, or the weights' type cannot take up the one that
-            is.
+    the other folds and for resuming. A ``ConfigError`` where no rate can be suggested, or the
+    weights' type cannot take up the one that is.
     """
     config = run.config
     if not config.optimizer.find_learning_rate:

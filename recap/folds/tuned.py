@@ -98,8 +98,7 @@ def cross_validate(config: RunConfig, *, listener: FoldListener | None = None) -
 def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = None) -> Scores:
     """Train, decode and score one fold (unless finished), write its folder, return its scores.
 
-    Raises:
-        UserError: When the configuration or the data are at fault.
+    A ``UserError`` where the configuration or the data are at fault.
     """
     listener = listener_or_log(listener)
     tuned = prepare(config)
@@ -112,11 +111,7 @@ def fit_fold(config: RunConfig, fold: int, *, listener: FoldListener | None = No
 
 
 def prepare(config: RunConfig) -> TunedSystem:
-    """Return a run with the tokenizer of its model, and write the run folder's first files.
-
-    Raises:
-        UserError: For choices that cannot go together, and data or folders that are at fault.
-    """
+    """Return a run with the tokenizer of its model, and write the run folder's first files."""
     check_fold(config.cv)
     check_combinations(config)
     world_size(config.trainer)

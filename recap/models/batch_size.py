@@ -44,10 +44,8 @@ class AutomaticBatchSize:
     ) -> Iterator[tuple[Batch, Found]]:
         """Yield the parts of a batch, in order, with what was computed of each.
 
-        A ``whole`` one must not be cut, since other devices compute along.
-
-        Raises:
-            ConfigError: When memory runs out for a batch that cannot be cut.
+        A ``whole`` one must not be cut, since other devices compute along: a ``ConfigError`` where
+        memory runs out for it.
         """
         waiting = [batch]
         while waiting:
@@ -66,8 +64,7 @@ class AutomaticBatchSize:
     def shrink(self, n: int, error: Exception, *, whole: bool = False) -> None:
         """Halve the batches when memory ran out for ``n`` at once; raise any other error again.
 
-        Raises:
-            ConfigError: When memory ran out for one, or for a batch that must stay ``whole``.
+        A ``ConfigError`` where memory ran out for one, or for a batch that must stay ``whole``.
         """
         if not is_out_of_memory(error):
             raise error

@@ -229,8 +229,7 @@ class FiniteSteps(Callback):
     ) -> None:
         """Drop the step's gradients if anything about them is not finite.
 
-        Raises:
-            ConfigError: After too many such steps in a row, naming the examples of the last one.
+        A ``ConfigError`` names the examples of the last one of too many such steps in a row.
         """
         finite = torch.stack(self._finite).tolist()
         step_ids, self._ids, self._finite = self._ids, [], []
@@ -330,10 +329,7 @@ def suggest_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate at which the loss falls fastest over the logarithm of the rate.
 
     Losses are averaged over neighboring steps first; what comes after the lowest of these averages
-    is not looked at.
-
-    Raises:
-        ConfigError: When the loss never falls, or too few steps were taken to tell.
+    is not looked at. A ``ConfigError`` where the loss never falls, or for too few steps to tell.
     """
     finite = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)]
     window = 2 * _NEIGHBORS + 1

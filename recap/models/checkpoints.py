@@ -58,11 +58,7 @@ class TensorReader(FileSystemReader):
         self._wanted = None if wanted is None else frozenset(wanted)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Return the index.
-
-        Raises:
-            pickle.UnpicklingError: When it names more than tensors, or not what is wanted.
-        """
+        """Return the index; an ``UnpicklingError`` for more than tensors, or not what is wanted."""
         with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
             metadata = _IndexUnpickler(file).load()
         if not isinstance(metadata, Metadata):
@@ -419,8 +415,7 @@ _UNREADABLE = (
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return what a checkpoint holds, its tensors mapped from the file; a folder is read whole.
 
-    Raises:
-        ConfigError: When it is not what was written, or cannot be read, naming it.
+    A ``ConfigError`` names one that is not what was written, or cannot be read.
     """
     with _readable(path):
         if path.is_dir():
@@ -478,8 +473,7 @@ class CheckpointFolder:
     def newest(self) -> Path | None:
         """Return the newest checkpoint that is as it was written, ``None`` when there is none.
 
-        Raises:
-            ConfigError: When there are some, and none of them is whole.
+        A ``ConfigError`` where there are some, and none of them is whole.
         """
         there = sorted(self.path.glob("*.ckpt"), reverse=True)
         found = self._first_whole(there)
@@ -511,8 +505,7 @@ class CheckpointFolder:
     def best(self) -> Path:
         """Return the checkpoint of the lowest selection loss, or the best one before it.
 
-        Raises:
-            ConfigError: When no selection loss was a number, or no such checkpoint is whole.
+        A ``ConfigError`` where no selection loss was a number, or no such checkpoint is whole.
         """
         newest = self.newest()
         names = [] if newest is None else _read_head(newest)["callbacks"][KEPT]["best"]
@@ -560,10 +553,8 @@ def require_free_space(folder: Path, model: Any, *, optimizer: str, n_saves: int
     """Check that there is disk space for a training's checkpoints and its model.
 
     What is required is the least that ``n_saves`` checkpoints will need, less what lies in the
-    folder already, so that no run that could end is refused; quotas are not seen.
-
-    Raises:
-        ConfigError: With what is needed and what is there.
+    folder already, so that no run that could end is refused; quotas are not seen. A ``ConfigError``
+    says what is needed and what is there.
     """
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     needed = least_bytes(model, optimizer=optimizer, n_saves=n_saves) - written

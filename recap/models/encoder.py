@@ -197,10 +197,7 @@ def load_encoder(
 
     Arguments are those of :func:`recap.models.hub.find_folder`; the order of ``labels`` is the
     class index, and ``seed`` is that of the head, and of all weights of ``tiny``. The global random
-    state is left alone.
-
-    Raises:
-        ConfigError: Within seconds when there are no weights, or they are not an encoder's.
+    state is left alone. A ``ConfigError`` within seconds where there are no weights of an encoder.
     """
     source = find_folder(name=name, family="encoder", hub_id=hub_id, path=path, group="encoder")
     with torch.random.fork_rng(devices=[]):
@@ -320,10 +317,8 @@ class EncoderInput:
 
         All but the last id is the ``prompt``, the closing mark of the response the one token of the
         ``answer``: so :class:`recap.data.batches.DataModule` serves as it is, and its mean over
-        answer tokens is a mean over examples.
-
-        Raises:
-            DataError: When a response alone is longer than the model can read.
+        answer tokens is a mean over examples. A ``DataError`` for a response that is too long
+        alone.
         """
         counts = {"dropped_turns": 0, "truncated_examples": 0, "still_too_long": 0}
         encoded = []

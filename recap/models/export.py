@@ -79,8 +79,7 @@ _LOG = logging.getLogger(__name__)
 def read_settings(folder: Path) -> ModelSettings | None:
     """Return the settings in a model's folder, ``None`` where it has no ``recap.json``.
 
-    Raises:
-        ConfigError: When the file cannot be read, or is of another version.
+    A ``ConfigError`` where the file cannot be read, or is of another version.
     """
     file = folder / SETTINGS_FILE
     if not file.is_file():

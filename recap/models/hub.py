@@ -177,8 +177,7 @@ _WITHOUT_CODE = {"local_files_only": True, "trust_remote_code": False}
 def read_model_config(folder: str | Path) -> Any:
     """Return the ``transformers`` configuration that ``config.json`` describes.
 
-    Raises:
-        ConfigError: When it cannot be read, or names code to run.
+    A ``ConfigError`` where it cannot be read, or names code to run.
     """
     from transformers import AutoConfig
 
@@ -192,11 +191,7 @@ def read_model_config(folder: str | Path) -> Any:
 
 
 def read_tokenizer(folder: str | Path) -> Any:
-    """Return the tokenizer of a folder.
-
-    Raises:
-        ConfigError: When it cannot be read, or names code to run.
-    """
+    """Return the tokenizer of a folder; a ``ConfigError`` for a bad one, or for code to run."""
     from transformers import AutoTokenizer
 
     auto_tokenizer: Any = AutoTokenizer
@@ -207,8 +202,7 @@ def read_tokenizer(folder: str | Path) -> Any:
 def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
     """Return what ``auto_model.from_pretrained`` makes of ``*.safetensors``, or of a GGUF file.
 
-    Raises:
-        ConfigError: When the weights cannot be read, or the folder names code to run.
+    A ``ConfigError`` where the weights cannot be read, or the folder names code to run.
     """
     read_model_config(folder)
     mend = "it has to hold config.json, *.safetensors and the tokenizer's files"
@@ -224,11 +218,7 @@ def read_model(auto_model: Any, folder: Path, **options: Any) -> Any:
 
 
 def _where(source: str | Path) -> dict[str, Any]:
-    """Return what ``from_pretrained`` takes for a folder, or for a GGUF file.
-
-    Raises:
-        ConfigError: When the package that reads such files is not there.
-    """
+    """Return what ``from_pretrained`` takes for a folder, or for a GGUF file."""
     path = Path(source)
     if path.suffix != GGUF:
         return {"pretrained_model_name_or_path": path, **_WITHOUT_CODE}
@@ -256,8 +246,7 @@ def silence_bitsandbytes() -> None:
 def read_adapter(model: Any, folder: Path, *, name: str = "default") -> Any:
     """Return a PEFT model: a base, or one that has adapters, with the adapter of a folder.
 
-    Raises:
-        ConfigError: When the adapter's weights are a pickle, cannot be read, or do not fit.
+    A ``ConfigError`` where its weights are a pickle, cannot be read, or do not fit.
     """
     silence_bitsandbytes()
     from peft import PeftModel

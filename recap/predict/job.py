@@ -375,11 +375,9 @@ def annotate_file(
 
     The output is appended to in whole windows, each of them on the disk before the next begins.
     ``detector`` are the loaded models, and ``known`` is what is known of the input, where that is
-    so already; ``fill`` writes the rows, by default in this process.
-
-    Raises:
-        DataError: When the input is at fault, or changes while it is read.
-        ConfigError: When the output is another one's, or options do not fit the models.
+    so already; ``fill`` writes the rows, by default in this process. A ``DataError`` for an input
+    at fault, or one that changes while it is read; a ``ConfigError`` for an output that is another
+    one's.
     """
     listener = listener or AnnotationListener()
     began = time.monotonic()
@@ -425,11 +423,7 @@ def annotate_file(
 
 
 def _is_complete(job: AnnotationJob, prepared: Prepared, total: int) -> bool:
-    """Return whether the output is finished.
-
-    Raises:
-        ConfigError: When it is an Excel file that was changed since, or a sheet has too few rows.
-    """
+    """Return whether the output is finished; refuse Excel files that cannot be."""
     size = job.part.stat().st_size if job.part.is_file() else None
     done = prepared.complete_bytes is not None and prepared.complete_bytes == size
     if done or job.rows == job.part:

@@ -215,8 +215,7 @@ def whole_windows(path: Path, *, window: int, header: bool) -> Kept:
 class AnnotationFile:
     """An output that is locked while it is written, and cut to whole windows when it is opened.
 
-    Raises:
-        ConfigError: When another process is writing it, or it cannot be written.
+    A ``ConfigError`` where another process is writing it, or it cannot be written.
     """
 
     def __init__(self, path: Path, *, columns: tuple[str, ...], window: int) -> None:
@@ -392,11 +391,9 @@ class Checked:
 def check_input(data: DataConfig, *, rejects: Path | None = None) -> Checked:
     """Read an input once, in constant memory.
 
-    The faults of rows that are left out go to ``rejects``, one a line, if there are any.
-
-    Raises:
-        DataError: When rows are at fault and ``on_error`` is ``fail``, after all of them were met,
-            or when nothing is left to annotate.
+    The faults of rows that are left out go to ``rejects``, one a line, if there are any. A
+    ``DataError`` for rows at fault under ``on_error=fail``, after all of them were met, or where
+    nothing is left to annotate.
     """
     file = str(data.path)
     issues = IssueLog(file)

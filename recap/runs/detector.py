@@ -41,8 +41,7 @@ def stage_folders(
 def find_gate(first: Task, second: Task) -> str:
     """Return the label of the first stage that the second stage's labels lie below.
 
-    Raises:
-        ConfigError: When there is none.
+    A ``ConfigError`` where there is none.
     """
     above = [set(second.taxonomy.lineage(label)[1:]) for label in second.labels]
     gates = [label for label in first.labels if all(label in names for names in above)]
@@ -72,10 +71,8 @@ def first_label_threshold(
     """Return from which probability on the first of two labels is decided for.
 
     The threshold is of a named label; without a name, of the ``gate`` that leads on to the second
-    stage, else of the first label of the first stage's task.
-
-    Raises:
-        ConfigError: When the task has no such label or not two, or the number is no probability.
+    stage, else of the first label of the first stage's task. A ``ConfigError`` where the task has
+    no such label or not two, or the number is no probability.
     """
     if threshold is None:
         return None
@@ -454,10 +451,8 @@ class Session:
         """Add a turn; return its annotation, ``None`` when it is not the client's.
 
         The speaker is ``client`` or ``counselor``, a usual name of either (therapist, 来访者), or
-        ``other`` for whoever else speaks; by default the turn's id is ``<session>:<index>``.
-
-        Raises:
-            DataError: When the speaker is not known.
+        ``other`` for whoever else speaks, else a ``DataError``; by default the turn's id is
+        ``<session>:<index>``.
         """
         voice = self._names.find(speaker)
         if voice is None:

@@ -216,10 +216,9 @@ def refuse_other_data(folder: RunFolder, **hashes: str) -> None:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs; see :func:`lock`.
+    """Keep other processes out of a folder while the block runs.
 
-    Raises:
-        ConfigError: When another process is in it and ``wait`` is false.
+    ``wait`` for one that is in it already; else a ``ConfigError``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open_lock(folder / ".lock") as file:

@@ -253,8 +253,7 @@ class History(Callback):
 def read_history(path: Path) -> tuple[HistoryRow, ...]:
     """Return the rows of a history.csv, none where nothing was trained.
 
-    Raises:
-        DataError: When it cannot be read.
+    A ``DataError`` where it cannot be read.
     """
     if not path.is_file():
         return ()

@@ -57,10 +57,8 @@ def find_model_folder(path: Path, part: Part | Literal["all"] = "all") -> Path:
     """Return the folder of the model that a path stands for: a run's, a fold's, or a model's.
 
     A run folder stands for the model of ``part``, a fold or ``final``; for ``all``, for its final
-    model if there is one, else for that of the fold with the lowest selection loss.
-
-    Raises:
-        ConfigError: When there is no model, or it is a baseline's.
+    model if there is one, else for that of the fold with the lowest selection loss. A
+    ``ConfigError`` where there is no model, or a baseline's.
     """
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such folder; give a run's or a model's")
@@ -162,11 +160,8 @@ def _refuse_encoder(folder: Path) -> None:
 def find_saved_settings(path: str | Path) -> tuple[Path, ModelSettings]:
     """Return the folder of the model that a path stands for, and what it was taught.
 
-    The folder is found as by :func:`find_model_folder`; it has ``recap.json``, or lies where
-    training put it.
-
-    Raises:
-        ConfigError: When there is no such folder, or no model in it.
+    It is found as by :func:`find_model_folder`, and has ``recap.json`` or lies where training put
+    it; else a ``ConfigError``.
     """
     folder = find_model_folder(Path(path))
     settings, run = read_settings(folder), folder.resolve().parent.parent
@@ -284,9 +279,6 @@ def answer_examples(
 
     In the order of the examples, for each of which ``golds`` says what counts as right; the strings
     say what became of long prompts.
-
-    Raises:
-        ConfigError: When the model cannot be loaded.
     """
     if not examples:
         return [], []
